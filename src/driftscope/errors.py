@@ -1,0 +1,46 @@
+"""What can go wrong, in words a user can act on.
+
+Every message is one clear sentence: what failed, the value received, what would be right.
+The command line turns these into exit code 2 without a traceback (see `cli.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DriftscopeError(Exception):
+    """Something the user can put right."""
+
+
+class ConfigError(DriftscopeError):
+    """A spec, an option or a YAML file that does not say what it must."""
+
+
+class ModelError(DriftscopeError):
+    """A model that cannot be loaded, adapted or saved."""
+
+
+class DataError(DriftscopeError):
+    """Images, labels or splits that cannot be used."""
+
+
+class CaptureError(DriftscopeError):
+    """A model whose signals cannot be read honestly."""
+
+
+class RecordError(DriftscopeError):
+    """A run folder that cannot be read, claimed or written."""
+
+
+def did_you_mean(value: str, valid: Iterable[str]) -> str:
+    """The tail of an error sentence: the nearest valid name if there is one, and all of them.
+
+    >>> did_you_mean("lorra", ["lora", "full_ft"])
+    "did you mean 'lora'? (valid: full_ft, lora)"
+    """
+    choices = sorted(valid)
+    listed = f"valid: {', '.join(choices)}"
+    nearest = get_close_matches(value, choices, n=1, cutoff=0.5)
+    return f"did you mean {nearest[0]!r}? ({listed})" if nearest else listed
