@@ -1,0 +1,392 @@
+"""The run folder, read and written; and the tables a study's records make.
+
+A folder belongs to one spec and, at a time, to one writer. `result.json` is written last,
+whole, by rename: where it exists the run is done. Everything else can be half-written after
+a crash and is either atomic itself or tolerated (a torn last line of `events.jsonl`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from driftscope.config import RunSpec, parse_run_spec, run_id
+from driftscope.errors import RecordError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+SPEC_FILE = "spec.json"
+EVENTS_FILE = "events.jsonl"
+RESULT_FILE = "result.json"
+FAILURE_FILE = "failure.json"
+LOCK_FILE = ".lock"
+ATTENTION_FILE = "attention.npz"
+CHECKPOINT_FOLDER = "checkpoint"
+ADAPTED_FOLDER = "adapted"
+RESULT_SCHEMA = 1
+
+DRIFT_SCALARS = (
+    "delta_entropy_pct",
+    "delta_erf95_pct",
+    "delta_gini_pct",
+    "delta_head_diversity_pct",
+    "cka",
+    "cka_debiased",
+    "embedding_drift",
+    "weight_drift",
+)
+"""The signals that are one number a reading, by the names tables use."""
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """CLS-to-patch attention of the same images before and after, for looking at.
+
+    Shapes: images uint8 [image, height, width, 3]; pretrained and adapted float
+    [image, layer, head, grid row, grid column], each map summing to 1.
+    """
+
+    images: npt.NDArray[np.uint8]
+    pretrained: npt.NDArray[np.float32]
+    adapted: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A finished run as its folder tells it."""
+
+    folder: Path
+    spec: RunSpec
+    result: dict[str, Any]
+    events: list[dict[str, Any]]
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return run_id(self.spec)
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes JSON whole or not at all: temporary file, fsync, rename, fsync of the folder.
+
+    NaN and infinities become null: the file is valid JSON for every reader.
+    """
+    text = json.dumps(_finite(value), indent=1, allow_nan=False)
+    write_whole(path, text.encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes bytes whole or not at all, durably; a failure leaves the former file as it was."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def append_event(folder: Path, event: Mapping[str, Any]) -> None:
+    """Appends one line to the run's events."""
+    line = json.dumps(_finite(dict(event)), allow_nan=False) + "\n"
+    with (folder / EVENTS_FILE).open("a", encoding="utf-8") as file:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def rewrite_events(folder: Path, events: list[dict[str, Any]]) -> None:
+    """Replaces the run's events, as a resumed run does with those past its checkpoint."""
+    lines = "".join(json.dumps(_finite(event), allow_nan=False) + "\n" for event in events)
+    write_whole(folder / EVENTS_FILE, lines.encode())
+
+
+def write_failure(folder: Path, error: BaseException) -> None:
+    """Records why a run ended without a result."""
+    write_json(
+        folder / FAILURE_FILE,
+        {
+            "type": type(error).__name__,
+            "message": str(error),
+            "traceback": "".join(traceback.format_exception(error)),
+        },
+    )
+
+
+def write_overlay(folder: Path, overlay: Overlay) -> None:
+    """Stores the attention maps (half precision is ample for a picture)."""
+    import io
+
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        images=overlay.images,
+        pretrained=overlay.pretrained.astype(np.float16),
+        adapted=overlay.adapted.astype(np.float16),
+    )
+    write_whole(folder / ATTENTION_FILE, buffer.getvalue())
+
+
+@contextmanager
+def claimed(folder: Path, spec: RunSpec) -> Iterator[Path]:
+    """Makes the folder this process's and this spec's; released at the end, or at its death.
+
+    Raises:
+        RecordError: another process is writing there, or the folder holds another run or
+            something that is no run at all. Nothing in it is touched then.
+    """
+    from filelock import FileLock, Timeout
+
+    _refuse_foreign_folder(folder, spec)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RecordError(
+            f"another process is writing the run in {folder}; wait for it, or choose another --out"
+        ) from None
+    try:
+        _refuse_foreign_folder(folder, spec)
+        if not (folder / SPEC_FILE).exists():
+            write_json(folder / SPEC_FILE, spec.model_dump(mode="json"))
+        (folder / FAILURE_FILE).unlink(missing_ok=True)
+        yield folder
+    finally:
+        lock.release()
+
+
+def _refuse_foreign_folder(folder: Path, spec: RunSpec) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise RecordError(f"the output {folder} is a file; give a folder that is new or empty")
+    if (folder / SPEC_FILE).exists():
+        there = read_spec(folder)
+        if run_id(there) != run_id(spec):
+            raise RecordError(
+                f"{folder} holds another run ({run_id(there)}: {there.method.label} on "
+                f"{there.dataset} at {there.learning_rate:g}, seed {there.seed}); "
+                "give an empty or new folder with --out"
+            )
+        return
+    strangers = sorted(
+        path.name for path in folder.iterdir() if path.name != LOCK_FILE and path.suffix != ".tmp"
+    )
+    if strangers:
+        raise RecordError(
+            f"{folder} is not a run folder and not empty (it holds {strangers[0]!r}); "
+            "give an empty or new folder with --out"
+        )
+
+
+# ---------------------------------------------------------------- reading
+
+
+def is_done(folder: Path) -> bool:
+    """Whether the run's result is there (whole, by construction)."""
+    return (folder / RESULT_FILE).exists()
+
+
+def read_spec(folder: Path) -> RunSpec:
+    """The spec a run folder was made for."""
+    return parse_run_spec(_read_json(folder / SPEC_FILE), str(folder / SPEC_FILE))
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """The run's events; a torn last line (a crash while writing) is left out."""
+    path = folder / EVENTS_FILE
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    events = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number < len(lines):
+                raise RecordError(f"{path}, line {number} is damaged") from None
+    return events
+
+
+def load_run(folder: Path) -> RunRecord:
+    """A finished run; `RecordError` where the folder holds none or a damaged one."""
+    if not is_done(folder):
+        raise RecordError(f"{folder} holds no finished run (it has no {RESULT_FILE})")
+    result = _read_json(folder / RESULT_FILE)
+    if result.get("schema") != RESULT_SCHEMA:
+        raise RecordError(
+            f"{folder / RESULT_FILE} has schema {result.get('schema')!r}; "
+            f"this driftscope reads {RESULT_SCHEMA}"
+        )
+    return RunRecord(folder, read_spec(folder), result, read_events(folder))
+
+
+def load_runs(study_folder: Path) -> list[RunRecord]:
+    """All finished runs one level below a study folder's `runs/`, by folder name."""
+    return [load_run(path.parent) for path in sorted(study_folder.glob(f"runs/*/{RESULT_FILE}"))]
+
+
+def load_overlay(folder: Path) -> Overlay | None:
+    """The run's stored attention maps; None where there are none."""
+    import numpy as np
+
+    path = folder / ATTENTION_FILE
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        return Overlay(
+            arrays["images"],
+            arrays["pretrained"].astype(np.float32),
+            arrays["adapted"].astype(np.float32),
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecordError(f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RecordError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise RecordError(f"{path} is damaged: it holds no JSON object")
+    return value
+
+
+# ---------------------------------------------------------------- tables
+
+
+def runs_table(records: list[RunRecord]) -> pd.DataFrame:
+    """One row a run. Signals are those at the protocol's reporting point (`_reported`)."""
+    import pandas as pd
+
+    return pd.DataFrame([_run_row(record) for record in records])
+
+
+def history_table(records: list[RunRecord]) -> pd.DataFrame:
+    """One row a run and epoch: losses, validation accuracy and every scalar signal."""
+    import pandas as pd
+
+    rows = [
+        {**_keys(record), **{key: value for key, value in event.items() if key != "kind"}}
+        for record in records
+        for event in record.events
+        if event.get("kind") == "epoch"
+    ]
+    return pd.DataFrame(rows)
+
+
+def layers_table(records: list[RunRecord]) -> pd.DataFrame:
+    """One row a run and layer (1…L): entropy in nats and the per-layer drifts, as reported."""
+    import pandas as pd
+
+    return pd.DataFrame([row for record in records for row in _layer_rows(record)])
+
+
+def structure_point(record: RunRecord) -> dict[str, Any]:
+    """Where structure is read: the last epoch under `paper`, else the selected one."""
+    point: dict[str, Any] = record.result["last" if record.spec.protocol == "paper" else "selected"]
+    return point
+
+
+def _keys(record: RunRecord) -> dict[str, Any]:
+    spec = record.spec
+    return {
+        "run_id": record.id,
+        "dataset": spec.dataset,
+        "method": spec.method.label,
+        "learning_rate": spec.learning_rate,
+        "seed": spec.seed,
+    }
+
+
+def _run_row(record: RunRecord) -> dict[str, Any]:
+    spec, result = record.spec, record.result
+    selected, drift = result["selected"], structure_point(record)["drift"]
+    main_transfer = spec.transfer[0] if spec.transfer else None
+    score = selected["transfer"].get(main_transfer) or {}
+    before = result["pretrained"]["transfer"].get(main_transfer) or {}
+    epochs = [event for event in record.events if event.get("kind") == "epoch"]
+    return {
+        **_keys(record),
+        "model": spec.model,
+        "method_kind": spec.method.kind,
+        "data_seed": spec.data_seed,
+        "protocol": spec.protocol,
+        "epochs": spec.epochs,
+        "batch_size": spec.batch_size,
+        "weight_decay": spec.weight_decay,
+        "status": result["status"],
+        "origin": "run",
+        "selected_epoch": selected["epoch"],
+        "train_loss": epochs[-1]["train_loss"] if epochs else None,
+        "val_accuracy_pct": selected["val_accuracy_pct"],
+        "test_accuracy_pct": selected["test_accuracy_pct"],
+        "test_num_images": selected["test_num_images"],
+        "transfer": main_transfer,
+        "pretrained_zero_shot_pct": before.get("accuracy_pct"),
+        "zero_shot_pct": score.get("accuracy_pct"),
+        "zero_shot_num_images": score.get("num_images"),
+        "retention_pct": score.get("retention_pct"),
+        **{name: drift.get(name) for name in DRIFT_SCALARS},
+        "trainable_parameters": result["parameters"]["trainable"],
+        "total_parameters": result["parameters"]["total"],
+        "wall_seconds": result["wall_seconds"]["total"],
+    }
+
+
+def _layer_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
+    point = structure_point(record)
+    drift, reading = point["drift"], point["reading"]
+    for index, heads in enumerate(reading["entropy"]):
+        yield {
+            **_keys(record),
+            "layer": index + 1,
+            "entropy_nats": sum(heads) / len(heads),
+            "delta_entropy_pct": drift["delta_entropy_pct_per_layer"][index],
+            "delta_erf95_pct": drift["delta_erf95_pct_per_layer"][index],
+            "delta_gini_pct": drift["delta_gini_pct_per_layer"][index],
+            "cka": drift["cka_per_block"][index],
+            "cka_debiased": drift["cka_debiased_per_block"][index],
+        }
+
+
+def _finite(value: Any) -> Any:
+    """The same JSON value with NaN and infinities as null."""
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
