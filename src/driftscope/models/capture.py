@@ -1,0 +1,421 @@
+"""What is read during a forward pass: CLS attention rows and CLS states, next to fast attention.
+
+The model keeps its own attention kernel (SDPA). A function registered with transformers'
+`AttentionInterface` stands in front of it, calls it unchanged and, beside it, computes the one
+query row that is wanted: the CLS token's. Full maps are computed only on request, one head of one
+layer at a time, and are reduced before the layer returns. Everything set is put back when the
+context ends, also if the forward raises.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from driftscope.errors import CaptureError
+from driftscope.signals import attention
+
+ATTENTION_NAME = "driftscope_cls_row"
+
+# How far a float32 softmax row may be from summing to 1.
+_ROW_SUM_TOLERANCE = 1e-3
+
+# Class of the image tower -> where its blocks are. Found by class name, so that transformers (7
+# seconds to import) is not imported here and subclasses are recognised through their bases.
+_BLOCKS: dict[str, str] = {
+    "CLIPVisionModel": "encoder.layers",
+    "ViTModel": "layers",
+    "Dinov2Model": "encoder.layer",
+    "Dinov2WithRegistersModel": "encoder.layer",
+}
+
+_NO_CLS_TOKEN = (
+    "it has no CLS token: an attention head of its own pools the patches, so there is no CLS row "
+    "to read"
+)
+_REFUSED = {"SiglipVisionModel": _NO_CLS_TOKEN, "Siglip2VisionModel": _NO_CLS_TOKEN}
+
+
+@dataclass(frozen=True)
+class ImageTower:
+    """The image tower found inside a module: the part whose attention is read.
+
+    `num_prefix` counts the tokens before the patches: the CLS token, then registers.
+    """
+
+    module: nn.Module
+    blocks: list[nn.Module]
+    attentions: list[nn.Module]
+    num_prefix: int
+    config: Any
+
+    @property
+    def has_fixed_input_size(self) -> bool:
+        """Whether images must have the configured size; DINOv2 interpolates its positions."""
+        return not self.config.model_type.startswith("dinov2")
+
+
+def find_image_tower(module: nn.Module) -> ImageTower:
+    """The one CLS-token image tower inside a module, whatever wraps it.
+
+    Looks through PEFT, torch.compile, DistributedDataParallel and users' own modules.
+
+    Raises:
+        CaptureError: there is no tower, more than one, or one without a CLS token.
+    """
+    found: list[tuple[nn.Module, str]] = []
+    for child in module.modules():
+        class_names = {base.__name__ for base in type(child).__mro__}
+        for name in class_names & _REFUSED.keys():
+            raise CaptureError(f"{name} cannot be read: {_REFUSED[name]}.")
+        found += [(child, name) for name in sorted(class_names & _BLOCKS.keys())]
+    if len(found) != 1:
+        count = "no image tower" if not found else f"{len(found)} image towers"
+        raise CaptureError(
+            f"{type(module).__name__} holds {count} that can be read; give a module with one of "
+            f"{', '.join(sorted(_BLOCKS))} inside."
+        )
+    tower, class_name = found[0]
+    blocks = list(tower.get_submodule(_BLOCKS[class_name]).children())
+    config: Any = tower.config
+    return ImageTower(
+        module=tower,
+        blocks=blocks,
+        attentions=[_attention_of(block) for block in blocks],
+        num_prefix=1 + int(getattr(config, "num_register_tokens", 0)),
+        config=config,
+    )
+
+
+def _attention_of(block: nn.Module) -> nn.Module:
+    for child in block.children():
+        if type(child).__name__.endswith("Attention"):
+            return child
+    raise CaptureError(
+        f"A {type(block).__name__} without an attention module cannot be read; use a CLS-token "
+        "ViT of transformers 5."
+    )
+
+
+@dataclass
+class Captured:
+    """What the latest forward of a captured model left behind; layers and blocks from the first.
+
+    `num_prefix` tokens (CLS, registers) stand before the patches.
+    """
+
+    num_blocks: int
+    num_prefix: int
+    _rows: dict[int, Tensor] = field(default_factory=dict)
+    _cls_states: dict[int, Tensor] = field(default_factory=dict)
+    _patch_entropies: dict[int, Tensor] = field(default_factory=dict)
+    _rollout_product: Tensor | None = None
+
+    @property
+    def rows(self) -> list[Float[Tensor, "image head patch"]]:
+        """Each layer's CLS attention over the patches, float32, summing to 1.
+
+        Raises:
+            CaptureError: a layer gave no row, or rows with NaN or not summing to 1.
+        """
+        rows = self._of_every_block(self._rows, "attention row")
+        check_rows(rows)
+        return rows
+
+    @property
+    def cls_states(self) -> list[Float[Tensor, "image dim"]]:
+        """The CLS token at the output of each block.
+
+        Raises:
+            CaptureError: a block was not run.
+        """
+        return self._of_every_block(self._cls_states, "CLS state")
+
+    @property
+    def patch_to_patch_entropy_bits(self) -> list[Float[Tensor, "image head"]]:
+        """Each layer's patch-to-patch entropy, bits; with `maps=True` only.
+
+        Raises:
+            CaptureError: full maps were not asked for.
+        """
+        return self._of_every_block(self._patch_entropies, "full attention map")
+
+    @property
+    def rollout(self) -> Float[Tensor, "image patch"]:
+        """The CLS row of the attention rollout, summing to 1; with `maps=True` only.
+
+        Raises:
+            CaptureError: full maps were not asked for.
+        """
+        self._of_every_block(self._patch_entropies, "full attention map")
+        if self._rollout_product is None:
+            raise CaptureError("No attention rollout was captured; capture with maps=True.")
+        return attention.rollout_row(self._rollout_product, self.num_prefix)
+
+    def clear(self) -> None:
+        """Forgets the latest forward, so that nothing of it can pass for the next one's."""
+        self._rows.clear()
+        self._cls_states.clear()
+        self._patch_entropies.clear()
+        self._rollout_product = None
+
+    def _of_every_block(self, by_block: dict[int, Tensor], what: str) -> list[Tensor]:
+        if len(by_block) != self.num_blocks:
+            raise CaptureError(
+                f"Captured {len(by_block)} of {self.num_blocks} layers' {what}s: the model was not "
+                "run, does not use transformers' attention interface, or maps were not asked for."
+            )
+        return [by_block[index] for index in range(self.num_blocks)]
+
+
+@contextmanager
+def capture_cls(
+    module: nn.Module, *, maps: bool = False, differentiable: bool = False
+) -> Iterator[Captured]:
+    """Captures CLS attention rows and CLS states of every forward run inside the context.
+
+    The model's output does not change by a bit. Train or eval mode, autocast and gradients are the
+    caller's; rows are computed in float32 whatever the model computes in. Models compiled with
+    torch.compile run uncompiled inside the context (a graph compiled without the capture would
+    skip it).
+
+    Args:
+        module: a CLIPModel, CLIPVisionModelWithProjection, ViTModel, Dinov2Model, one of these
+            inside PEFT or inside a module of your own.
+        maps: also reduce every layer's full attention map to its patch-to-patch entropy and to the
+            attention rollout. Costs one image × token² buffer and a product of that size a layer.
+        differentiable: keep rows and CLS states in the autograd graph, for a loss on them.
+
+    Yields:
+        What the latest forward left; reading it raises CaptureError if a layer is missing.
+
+    Raises:
+        CaptureError: no readable image tower; an adapter that is present but not in effect; maps
+            asked for with differentiable; gradient checkpointing with differentiable; the model is
+            being captured already.
+    """
+    tower = find_image_tower(module)
+    check_adapters_in_effect(module)
+    if differentiable and maps:
+        raise CaptureError("Full maps cannot be captured differentiably; ask for one of the two.")
+    if differentiable and any(getattr(b, "gradient_checkpointing", False) for b in tower.blocks):
+        raise CaptureError(
+            "Attention rows cannot be captured differentiably under gradient checkpointing, which "
+            "recomputes them outside the capture; switch checkpointing off."
+        )
+    captured = Captured(num_blocks=len(tower.blocks), num_prefix=tower.num_prefix)
+    hooks = [
+        block.register_forward_hook(_keep_cls_state(captured, index, differentiable))
+        for index, block in enumerate(tower.blocks)
+    ]
+    try:
+        with (
+            _attention_replaced(tower, _Observer(tower, captured, maps, differentiable)),
+            _uncompiled(),
+        ):
+            yield captured
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def check_rows(rows: Sequence[Float[Tensor, "image head patch"]]) -> None:
+    """Raises CaptureError if a layer's attention rows hold NaN or do not sum to 1."""
+    # One number a layer, fetched at once: a GPU is waited for once and not once a layer.
+    misses = torch.stack([(layer.detach().sum(dim=-1) - 1.0).abs().max() for layer in rows])
+    for layer, miss in enumerate(misses.tolist(), start=1):
+        if not math.isfinite(miss):
+            raise CaptureError(
+                f"Layer {layer} gives attention rows with NaN or infinite values: the model has "
+                "diverged or overflows its number format, and its signals would mean nothing."
+            )
+        if miss > _ROW_SUM_TOLERANCE:
+            raise CaptureError(
+                f"Layer {layer} gives attention rows that miss a sum of 1 by {miss:.3g}: its "
+                "attention is not a softmax over tokens."
+            )
+
+
+def check_adapters_in_effect(module: nn.Module) -> None:
+    """Raises CaptureError if PEFT adapters are present but do not act in the forward pass.
+
+    Such a model silently gives the pretrained signals. Merged adapters act; disabled ones, and
+    active names that no layer knows, do not. Without peft imported there can be no adapter.
+    """
+    tuners = sys.modules.get("peft.tuners.tuners_utils")
+    if tuners is None:
+        return
+    layers = [layer for layer in module.modules() if isinstance(layer, tuners.BaseTunerLayer)]
+    if not layers:
+        return
+    if any(layer.disable_adapters for layer in layers):
+        raise CaptureError(
+            "The model's adapters are present but disabled, so its signals would be the "
+            "pretrained model's; enable them (leave disable_adapter()), or read the base itself."
+        )
+    if not any(_acts(layer) for layer in layers):
+        active = sorted({name for layer in layers for name in layer.active_adapters})
+        present = sorted({name for layer in layers for name in layer._get_available_adapters()})
+        raise CaptureError(
+            f"The model's adapters {present} are present but inactive (active: {active}), so its "
+            "signals would be the pretrained model's; call set_adapter with one of them."
+        )
+    for layer in layers:
+        if layer.merged and not set(layer.active_adapters) <= set(layer.merged_adapters):
+            raise CaptureError(
+                f"Adapters {sorted(layer.merged_adapters)} are merged while "
+                f"{sorted(layer.active_adapters)} are active, so the active ones have no effect; "
+                "unmerge first, or make the merged ones active."
+            )
+
+
+def _acts(layer: Any) -> bool:
+    """Whether a PEFT layer's forward differs from its base's: merged, or an active adapter."""
+    active = set(layer.active_adapters)
+    return bool(layer.merged or active & set(layer._get_available_adapters()))
+
+
+# ------------------------------------------------------------------ the attention function
+
+
+@dataclass
+class _Observer:
+    """Stands in front of one tower's attention function and keeps what is asked for."""
+
+    tower: ImageTower
+    captured: Captured
+    maps: bool
+    differentiable: bool
+
+    def __post_init__(self) -> None:
+        self._layer_of = {id(module): layer for layer, module in enumerate(self.tower.attentions)}
+        self._base = _attention_function(self.tower)
+
+    def __call__(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        layer = self._layer_of.get(id(module))
+        # A model that shares this tower's config object but is not captured passes through.
+        if layer is not None:
+            if attention_mask is not None:
+                raise CaptureError(
+                    "The image tower attends under a mask, which the captured rows would not "
+                    "show; run it on whole images."
+                )
+            self._observe(
+                layer, query, key, query.shape[-1] ** -0.5 if scaling is None else scaling
+            )
+        return self._base(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+
+    def _observe(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
+        keep_graph = torch.is_grad_enabled() and self.differentiable
+        with torch.set_grad_enabled(keep_graph), _autocast_off(query.device):
+            self.captured._rows[layer] = _cls_row(query, key, scaling, self.tower.num_prefix)
+            if self.maps:
+                head_mean, entropies = attention.head_mean_and_patch_entropy(
+                    query, key, scaling, self.tower.num_prefix
+                )
+                self.captured._patch_entropies[layer] = entropies
+                # A product left over from an earlier forward must not enter this one's.
+                before = None if layer == 0 else self.captured._rollout_product
+                self.captured._rollout_product = attention.rollout_step(before, head_mean)
+
+
+def _cls_row(query: Tensor, key: Tensor, scaling: float, num_prefix: int) -> Tensor:
+    """The CLS query's softmax over the patch keys alone, float32.
+
+    Equal to the full softmax with the CLS and register columns removed and the rest renormalised,
+    but defined also where those columns take all the mass.
+    """
+    cls_query = query[:, :, :1].float() * scaling
+    patch_keys = key[:, :, num_prefix:].float()
+    return (cls_query @ patch_keys.transpose(-1, -2)).squeeze(-2).softmax(dim=-1)
+
+
+def _keep_cls_state(
+    captured: Captured, index: int, differentiable: bool
+) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        tokens: Tensor = output[0] if isinstance(output, tuple) else output
+        # A view would keep the whole block output alive.
+        cls_state = tokens[:, 0] if differentiable else tokens[:, 0].detach().clone()
+        captured._cls_states[index] = cls_state
+
+    return hook
+
+
+# Attention functions are registered by name for the whole process; which capture a call belongs to
+# is decided by the config object the attention module was built with.
+_OBSERVERS: dict[int, _Observer] = {}
+
+
+def _dispatch(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    return _OBSERVERS[id(module.config)](module, *args, **kwargs)
+
+
+@contextmanager
+def _attention_replaced(tower: ImageTower, observer: _Observer) -> Iterator[None]:
+    """Puts the observer in front of the tower's attention function, and takes it away again."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    if id(tower.config) in _OBSERVERS:
+        raise CaptureError(
+            "This model, or one sharing its config object, is being captured already; leave that "
+            "capture first."
+        )
+    AttentionInterface.register(ATTENTION_NAME, _dispatch)
+    AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
+    previous = tower.config._attn_implementation
+    _OBSERVERS[id(tower.config)] = observer
+    try:
+        # The config's own setter: set_attn_implementation on the model would touch other towers.
+        tower.config._attn_implementation = ATTENTION_NAME
+        yield
+    finally:
+        tower.config._attn_implementation = previous
+        del _OBSERVERS[id(tower.config)]
+
+
+def _attention_function(tower: ImageTower) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """The function that the tower's attention runs on now."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    module = sys.modules[type(tower.attentions[0]).__module__]
+    eager: Any = getattr(module, "eager_attention_forward", None)
+    if eager is None:
+        raise CaptureError(
+            f"{type(tower.module).__name__} does not use transformers' attention interface, so no "
+            "attention row can be captured; use transformers 5 or newer."
+        )
+    function: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
+        tower.config._attn_implementation, eager
+    )
+    return function
+
+
+def _autocast_off(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.autocast(device_type=device.type, enabled=False)
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Runs compiled modules as they are written; nothing to do where nothing was compiled."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance

@@ -1,0 +1,241 @@
+"""One forward pass over the probe set gives every signal.
+
+The pass runs the model as it is, in eval mode, on its own attention kernel; `models.capture` takes
+what is needed beside it. Signals are kept per image and averaged over images at the end, in
+float64, so that the batch size does not enter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor, nn
+
+from driftscope.errors import CaptureError
+from driftscope.models import VisionLanguageModel, evaluating
+from driftscope.models.capture import Captured, capture_cls, find_image_tower
+from driftscope.readings import (
+    UNITS,
+    Drift,
+    Reading,
+    drift,
+    percent_drift,
+    probe_size_sensitivity,
+    with_text,
+    with_weights,
+)
+from driftscope.signals import attention
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "UNITS",
+    "Drift",
+    "Reading",
+    "attention_maps",
+    "drift",
+    "percent_drift",
+    "probe_size_sensitivity",
+    "read",
+    "with_text",
+    "with_weights",
+]
+
+Pixels = UInt8[Tensor, "image 3 height width"] | Float[Tensor, "image 3 height width"]
+
+
+def read(
+    model: VisionLanguageModel | nn.Module,
+    pixels: Pixels,
+    *,
+    batch_size: int = 64,
+    maps: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Reading:
+    """Reads every signal of a model on a probe set in one forward pass.
+
+    The model's mode, attention implementation and hooks are left as they were. Runs without
+    gradients, inside the caller's autocast if there is one; rows are float32 in any case.
+
+    Args:
+        model: what `driftscope.load` returns, or a bare module (CLIPModel, PEFT-wrapped,
+            CLIPVisionModelWithProjection, ViTModel, Dinov2Model).
+        pixels: images at the model's input size: uint8, or, for a bare module without `mean` and
+            `std`, floats already normalised.
+        batch_size: images per forward; the result does not depend on it.
+        maps: also rollout and patch-to-patch signals, from full attention maps.
+        mean, std: a bare module's pixel convention, per channel, for uint8 pixels.
+
+    Raises:
+        CaptureError: the pixels do not fit, or the model cannot be read honestly (see
+            `models.capture.capture_cls`).
+    """
+    module, normalise = _module_and_normaliser(model, pixels, mean, std)
+    parts: list[_BatchSignals] = []
+    with evaluating(module), capture_cls(module, maps=maps) as captured:
+        for batch in torch.split(pixels, batch_size):
+            captured.clear()
+            embeddings = _forward(module, normalise(batch))
+            parts.append(_BatchSignals(captured, embeddings, maps=maps))
+    return _join(parts, images_fingerprint(pixels))
+
+
+def attention_maps(
+    model: VisionLanguageModel | nn.Module,
+    pixels: Pixels,
+    *,
+    batch_size: int = 64,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Float32[np.ndarray, "image layer head grid_height grid_width"]:
+    """Each image's CLS attention over the patch grid, per layer and head, summing to 1.
+
+    For overlays of a few images: memory grows with images × layers × heads × patches. Arguments
+    and errors as for `read`.
+    """
+    module, normalise = _module_and_normaliser(model, pixels, mean, std)
+    patch_size = int(find_image_tower(module).config.patch_size)
+    grid = pixels.shape[-2] // patch_size, pixels.shape[-1] // patch_size
+    parts = []
+    with evaluating(module), capture_cls(module) as captured:
+        for batch in torch.split(pixels, batch_size):
+            captured.clear()
+            _forward(module, normalise(batch))
+            rows = torch.stack(captured.rows, dim=1)
+            parts.append(rows.reshape(*rows.shape[:-1], *grid).cpu())
+    result: np.ndarray = torch.cat(parts).numpy()
+    return result
+
+
+def images_fingerprint(pixels: Pixels) -> str:
+    """32 hexadecimal digits of the images' values, their order and format included."""
+    digest = hashlib.blake2b(f"{pixels.dtype}{tuple(pixels.shape)}".encode(), digest_size=16)
+    for image in pixels:
+        digest.update(image.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class _BatchSignals:
+    """What one batch leaves: signals per image in float64, and CLS features, on the CPU."""
+
+    def __init__(self, captured: Captured, embeddings: Tensor | None, *, maps: bool) -> None:
+        rows = [_where_float64_exists(layer) for layer in captured.rows]
+        self.num_patches = rows[0].shape[-1]
+        self.per_image = _row_signals(rows)
+        if maps:
+            self.per_image |= _map_signals(captured)
+        # [layer, head, patch] sums over images, for the diversity of the mean rows.
+        self.row_sums = torch.stack([layer.double().sum(dim=0) for layer in rows]).cpu()
+        self.cls_states = torch.stack(captured.cls_states).float().cpu()
+        self.embeddings = None if embeddings is None else embeddings.float().cpu()
+
+
+def _row_signals(rows: list[Tensor]) -> dict[str, Tensor]:
+    concentrations = [attention.concentration(layer) for layer in rows]
+    return {
+        "entropy": torch.stack([c.entropy for c in concentrations], dim=1).cpu(),
+        "erf95": torch.stack([c.erf for c in concentrations], dim=1).cpu(),
+        "gini": torch.stack([c.gini for c in concentrations], dim=1).cpu(),
+        "head_diversity": torch.stack([attention.head_diversity(r) for r in rows], dim=1).cpu(),
+    }
+
+
+def _map_signals(captured: Captured) -> dict[str, Tensor]:
+    rollout = attention.concentration(_where_float64_exists(captured.rollout))
+    patch_entropy = torch.stack(captured.patch_to_patch_entropy_bits, dim=1)
+    return {
+        "rollout_entropy_bits": rollout.entropy.cpu() / attention.NATS_PER_BIT,
+        "rollout_erf95": rollout.erf.cpu(),
+        "rollout_gini": rollout.gini.cpu(),
+        "patch_to_patch_entropy_bits": patch_entropy.cpu().double(),
+    }
+
+
+def _join(parts: list[_BatchSignals], fingerprint: str) -> Reading:
+    per_image = {
+        name: torch.cat([part.per_image[name] for part in parts]) for name in parts[0].per_image
+    }
+    mean_rows = torch.stack([part.row_sums for part in parts]).sum(dim=0) / len(
+        per_image["entropy"]
+    )
+    embeddings = [part.embeddings for part in parts if part.embeddings is not None]
+    return Reading.from_images(
+        per_image,
+        num_patches=parts[0].num_patches,
+        images_fingerprint=fingerprint,
+        cls_activations=torch.cat([part.cls_states for part in parts], dim=1),
+        embeddings=torch.cat(embeddings) if embeddings else None,
+        head_diversity_of_mean=attention.head_diversity(mean_rows).tolist(),
+    )
+
+
+def _forward(module: nn.Module, pixels: Tensor) -> Tensor | None:
+    """Runs the image tower through its live path; the projected embeddings, if it has any."""
+    image_features: Any = getattr(module, "get_image_features", None)
+    if image_features is not None:
+        projected: Tensor = image_features(pixel_values=pixels).pooler_output
+        return projected
+    embeddings: Tensor | None = getattr(module(pixel_values=pixels), "image_embeds", None)
+    return embeddings
+
+
+def _module_and_normaliser(
+    model: VisionLanguageModel | nn.Module,
+    pixels: Tensor,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """The module to run and what turns a batch of the given pixels into its input."""
+    module = model if isinstance(model, nn.Module) else model.clip
+    _check_pixels(module, pixels)
+    is_uint8 = pixels.dtype == torch.uint8
+    if not isinstance(model, nn.Module):
+        if not is_uint8:
+            raise CaptureError(
+                f"Pixels for a loaded model are uint8 (it normalises them), got {pixels.dtype}."
+            )
+        return module, model.normalise
+    if is_uint8 != (mean is not None and std is not None):
+        raise CaptureError(
+            "A bare module takes uint8 pixels together with mean= and std=, or float pixels that "
+            f"are normalised already without them; got {pixels.dtype}, mean={mean}, std={std}."
+        )
+    return module, _normaliser(module, mean, std)
+
+
+def _normaliser(
+    module: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> Callable[[Tensor], Tensor]:
+    device = next(module.parameters()).device
+    if mean is None or std is None:
+        return lambda batch: batch.to(device)
+    centre = torch.tensor(mean, device=device).view(1, -1, 1, 1)
+    scale = torch.tensor(std, device=device).view(1, -1, 1, 1)
+    return lambda batch: (batch.to(device).float() / 255 - centre) / scale
+
+
+def _check_pixels(module: nn.Module, pixels: Tensor) -> None:
+    if pixels.ndim != 4 or pixels.shape[1] != 3 or len(pixels) == 0:
+        raise CaptureError(
+            "A probe set is a tensor of at least one image, [image, 3, height, width], got shape "
+            f"{tuple(pixels.shape)}."
+        )
+    tower = find_image_tower(module)
+    size = tower.config.image_size
+    if tower.has_fixed_input_size and tuple(pixels.shape[-2:]) != (size, size):
+        raise CaptureError(
+            f"The model reads images of {size}×{size} pixels, got "
+            f"{pixels.shape[-2]}×{pixels.shape[-1]}; resize them first."
+        )
+
+
+def _where_float64_exists(tensor: Tensor) -> Tensor:
+    """Apple's GPUs have no float64; rows are small enough to be reduced on the CPU."""
+    return tensor.cpu() if tensor.device.type == "mps" else tensor

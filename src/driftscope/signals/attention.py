@@ -1,0 +1,251 @@
+"""Where a ViT's attention goes: entropy, effective receptive field, Gini, head diversity, rollout.
+
+A *row* is one query's attention over the N patch tokens: non-negative, summing to 1, with the CLS
+token (and registers, where there are any) removed and the rest renormalised. All functions take
+float32 rows (or any float type) and accumulate in float64, because sums over hundreds of patches
+and thousands of images would otherwise depend on the batch size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+NATS_PER_BIT = math.log(2.0)
+
+# A float32 row knows its own mass to about this much; a cumulative mass this close to p has reached
+# it. Without the slack, ERF of a uniform row would depend on how 1/N happens to round.
+_MASS_RESOLUTION = 1e-7
+
+
+class Concentration(NamedTuple):
+    """Entropy (nats), ERF@p and Gini of the same rows, each of the rows' leading shape, float64."""
+
+    entropy: Tensor
+    erf: Tensor
+    gini: Tensor
+
+
+def entropy(rows: Float[Tensor, "*row patch"]) -> Float[Tensor, "*row"]:
+    """Shannon entropy of each row, in nats, in [0, ln N].
+
+    −Σ a ln a with 0·ln 0 = 0. ln N for a uniform row, 0 for a one-hot row or a single patch.
+    Divide by ln 2 (`entropy_bits`) for bits. Source: paper, equation 1.
+    """
+    mass = rows.double()
+    # Exactly one-hot rows would give −0.0.
+    nats: Tensor = -torch.special.xlogy(mass, mass).sum(dim=-1) + 0.0
+    return nats
+
+
+def entropy_bits(rows: Float[Tensor, "*row patch"]) -> Float[Tensor, "*row"]:
+    """Shannon entropy of each row, in bits, in [0, log2 N]: `entropy` / ln 2."""
+    return entropy(rows) / NATS_PER_BIT
+
+
+def erf(rows: Float[Tensor, "*row patch"], p: float = 0.95) -> Float[Tensor, "*row"]:
+    """Effective receptive field of each row, a fraction of the patches, in [1/N, 1].
+
+    The smallest k/N such that the k largest weights hold at least the share p of the row's mass.
+    Mass is compared to float32 resolution (1e-7), so ties at p do not depend on rounding. A step
+    function: one row's value moves in steps of 1/N. Source: paper, section 3.2.
+
+    Raises:
+        ValueError: p is not in (0, 1].
+    """
+    return _erf_from_cumulative(_descending_cumulative(rows), p)
+
+
+def gini(rows: Float[Tensor, "*row patch"]) -> Float[Tensor, "*row"]:
+    """Gini coefficient of each row, dimensionless, in [0, (N−1)/N].
+
+    2 Σ i·x₍ᵢ₎ / (N Σ x) − (N+1)/N with x ascending and i from 1. 0 for a uniform row or a single
+    patch, (N−1)/N for a one-hot row.
+    """
+    return _gini_from_cumulative(_descending_cumulative(rows))
+
+
+def concentration(rows: Float[Tensor, "*row patch"], p: float = 0.95) -> Concentration:
+    """Entropy (nats), ERF@p and Gini of each row at the price of one sort.
+
+    Equal to `entropy`, `erf` and `gini` called one by one.
+    """
+    cumulative = _descending_cumulative(rows)
+    return Concentration(
+        entropy(rows), _erf_from_cumulative(cumulative, p), _gini_from_cumulative(cumulative)
+    )
+
+
+def _descending_cumulative(rows: Tensor) -> Tensor:
+    """Running sums of each row's weights, the largest first, in float64."""
+    return rows.sort(dim=-1, descending=True).values.cumsum(dim=-1, dtype=torch.float64)
+
+
+def _erf_from_cumulative(cumulative: Tensor, p: float) -> Tensor:
+    if not 0.0 < p <= 1.0:
+        raise ValueError(f"The attention mass p must be in (0, 1], got {p}.")
+    total = cumulative[..., -1:]
+    short_of_p = cumulative < (p - _MASS_RESOLUTION) * total
+    return (short_of_p.sum(dim=-1) + 1).double() / cumulative.shape[-1]
+
+
+def _gini_from_cumulative(cumulative: Tensor) -> Tensor:
+    # With C the descending running sums, Σ i·x₍ᵢ₎ (ascending) = Σ C, so one cumsum serves both.
+    num_patches = cumulative.shape[-1]
+    share = cumulative.sum(dim=-1) / cumulative[..., -1]
+    return (2.0 * share / num_patches - (num_patches + 1) / num_patches).clamp_min(0.0)
+
+
+def head_diversity(rows: Float[Tensor, "*image head patch"]) -> Float[Tensor, "*image"]:
+    """How differently the heads of one layer look at one image, in [0, 1].
+
+    Mean over head pairs of 1 − cosine between the heads' rows. 0 where all heads agree, 1 where no
+    two heads share a patch; 0 by definition for a single head, which has no pair. Average over
+    images for the layer's value. Source: paper, section 3.2.
+    """
+    num_heads = rows.shape[-2]
+    if num_heads == 1:
+        return torch.zeros(rows.shape[:-2], dtype=torch.float64, device=rows.device)
+    unit = torch.nn.functional.normalize(rows.double(), dim=-1)
+    # ‖Σ u‖² = H + Σ_{pairs, ordered} cos: the mean cosine without the H×H matrix.
+    summed_cosines = unit.sum(dim=-2).square().sum(dim=-1) - num_heads
+    return (1.0 - summed_cosines / (num_heads * (num_heads - 1))).clamp_min(0.0)
+
+
+def head_diversity_of_mean(rows: Float[Tensor, "image head patch"]) -> Float[Tensor, ""]:
+    """Head diversity of the rows averaged over all images first, in [0, 1].
+
+    The convention of the study's authors, who average over a batch and so get a value that depends
+    on the batch size; over the whole probe set it does not.
+    """
+    return head_diversity(rows.double().mean(dim=0))
+
+
+def head_mean_and_patch_entropy(
+    query: Float[Tensor, "image head token dim"],
+    key: Float[Tensor, "image head token dim"],
+    scaling: float,
+    num_prefix: int = 1,
+) -> tuple[Float[Tensor, "image token token"], Float[Tensor, "image head"]]:
+    """The head-averaged attention map and the patch-to-patch entropy (bits) of one layer.
+
+    Works through the heads one at a time in float32 buffers of image × token², so the layer's full
+    map (heads times larger) never exists. The entropy is `patch_to_patch_entropy_bits`, taken from
+    the logits z as ln Σe^z − Σ z e^z / Σe^z, which needs one exponential an entry and no logarithm,
+    and holds where a probability underflows.
+
+    Args:
+        query, key: as the attention function receives them, unscaled.
+        scaling: what the logits are multiplied by.
+        num_prefix: tokens before the patches (CLS, then registers).
+
+    Returns:
+        The mean over heads of the attention map, float32, and the mean over patch queries of the
+        patch-to-patch entropy of every head, bits, float32; 0 where there is a single patch.
+    """
+    num_heads, num_tokens = query.shape[1], query.shape[2]
+    head_mean = query.new_zeros((query.shape[0], num_tokens, num_tokens), dtype=torch.float32)
+    entropies = []
+    for head in range(num_heads):
+        scaled_query = query[:, head].float() * scaling
+        logits = scaled_query @ key[:, head].float().transpose(-1, -2)
+        logits -= logits.amax(dim=-1, keepdim=True)
+        weights = logits.exp()
+        entropies.append(_mean_patch_entropy(logits, weights, num_prefix))
+        weights /= weights.sum(dim=-1, keepdim=True)
+        head_mean += weights
+    return head_mean.div_(num_heads), torch.stack(entropies, dim=-1)
+
+
+def _mean_patch_entropy(logits: Tensor, weights: Tensor, num_prefix: int) -> Tensor:
+    """Mean over patch queries of the entropy (bits) over patch keys; `weights` is exp(`logits`)."""
+    patch_logits = logits[:, num_prefix:, num_prefix:]
+    patch_weights = weights[:, num_prefix:, num_prefix:]
+    mass = patch_weights.sum(dim=-1)
+    expected_logit = torch.einsum("iqk,iqk->iq", patch_logits, patch_weights) / mass
+    nats = (mass.log() - expected_logit).clamp_min(0.0)
+    return nats.mean(dim=-1) / NATS_PER_BIT
+
+
+def patch_to_patch_entropy_bits(
+    maps: Float[Tensor, "*head token token"], num_prefix: int = 1
+) -> Float[Tensor, "*head"]:
+    """Mean entropy of the patches' own attention to patches, in bits, in [0, log2 N].
+
+    The prefix tokens' rows and columns are dropped, the rows renormalised, and their entropies
+    averaged over the N patch queries. 0 where there is a single patch. Source: paper, section 4.3.
+    """
+    patches = maps[..., num_prefix:, num_prefix:].double()
+    return entropy_bits(patches / patches.sum(dim=-1, keepdim=True)).mean(dim=-1)
+
+
+def rollout_step(
+    product: Float[Tensor, "image token token"] | None,
+    head_mean: Float[Tensor, "image token token"],
+) -> Float[Tensor, "image token token"]:
+    """The rollout product with one more layer: (½·head_mean + ½·I) @ product.
+
+    Call from the first layer up, with None for the product before it. Source: Abnar & Zuidema 2020.
+    """
+    layer = 0.5 * head_mean
+    layer.diagonal(dim1=-2, dim2=-1).add_(0.5)
+    return layer if product is None else layer @ product
+
+
+def rollout_row(
+    product: Float[Tensor, "image token token"], num_prefix: int = 1
+) -> Float[Tensor, "image patch"]:
+    """The CLS row of a rollout product over the patches, renormalised to sum 1."""
+    patches = product[:, 0, num_prefix:]
+    return patches / patches.sum(dim=-1, keepdim=True)
+
+
+def attention_rollout(
+    maps: Sequence[Float[Tensor, "image head token token"]], num_prefix: int = 1
+) -> Float[Tensor, "image patch"]:
+    """Attention rollout of the CLS token over the patches, rows summing to 1.
+
+    Ā = ½(mean over heads) + ½ I per layer, multiplied from the first layer up; the CLS row of the
+    product, patches only, renormalised. Its `entropy_bits`, `erf` and `gini` are the published
+    rollout signals. Source: Abnar & Zuidema 2020; paper, section 4.3.
+
+    Raises:
+        ValueError: no layers are given.
+    """
+    if not maps:
+        raise ValueError("Attention rollout needs the maps of at least one layer, got none.")
+    product = rollout_step(None, maps[0].double().mean(dim=1))
+    for layer_map in maps[1:]:
+        product = rollout_step(product, layer_map.double().mean(dim=1))
+    return rollout_row(product, num_prefix)
+
+
+def subset_coefficient_of_variation(
+    values: Float[Tensor, " image"], subsets: Sequence[Sequence[int]], ddof: int = 0
+) -> float:
+    """Relative spread of a signal's mean between subsets of the probe set, in [0, ∞).
+
+    Standard deviation of the subsets' means divided by their mean. 0 for a single subset (with
+    ddof 0) and where all means are 0.
+
+    Args:
+        values: the signal of each image (averaged over layers and heads, say).
+        subsets: the image indices of each subset.
+        ddof: 0 divides by the number of subsets, as published (paper, table 2); 1 by one less.
+
+    Raises:
+        ValueError: a subset is empty, or there are not more subsets than ddof.
+    """
+    if len(subsets) <= ddof or any(len(subset) == 0 for subset in subsets):
+        raise ValueError(
+            f"The spread between subsets needs more than {ddof} subsets, none of them empty, got "
+            f"subsets of {[len(subset) for subset in subsets]} images."
+        )
+    means = torch.stack([values.double()[list(subset)].mean() for subset in subsets])
+    spread = means.std(correction=ddof).item()
+    return spread / abs(means.mean().item()) if spread > 0.0 else 0.0

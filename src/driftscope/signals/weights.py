@@ -1,0 +1,120 @@
+"""How far the encoder's weights have moved: relative L2 change, intruder dimensions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from driftscope.errors import CaptureError
+
+# "encoder.layers.3.", "layers.3.", "encoder.layer.3." in transformers' ViTs.
+_BLOCK_INDEX = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class WeightDrift:
+    """Relative L2 change ‖ΔW‖ / ‖W₀‖, in [0, ∞): of all tensors, per block, outside blocks.
+
+    `per_layer` goes from the first block up; `outside_layers` covers embeddings, norms and
+    projection, and is 0 where there are none.
+    """
+
+    total: float
+    per_layer: list[float]
+    outside_layers: float
+
+
+def weight_drift(
+    pretrained_state: Mapping[str, Tensor], adapted_state: Mapping[str, Tensor]
+) -> WeightDrift:
+    """Relative L2 change of the weights, ‖W − W₀‖₂ / ‖W₀‖₂ over all entries, in [0, ∞).
+
+    Pass the encoder's effective weights on both sides (adapters added in: LoRA as (α/r)·BA), then
+    full fine-tuning and adapters are on one scale. Norms are accumulated in float64; integer
+    buffers are ignored. 0 where nothing moved; infinite where a group was all zero and no longer
+    is.
+
+    Args:
+        pretrained_state, adapted_state: tensors by name, the same names and shapes on both sides.
+
+    Raises:
+        CaptureError: names or shapes differ, or there are no floating-point tensors.
+    """
+    names = [name for name, tensor in pretrained_state.items() if tensor.is_floating_point()]
+    _check_same_tensors(pretrained_state, adapted_state, names)
+    change: dict[int | None, float] = {}
+    size: dict[int | None, float] = {}
+    for name in names:
+        group = _block_of(name)
+        before = pretrained_state[name].detach().double()
+        after = adapted_state[name].detach().to(before)
+        change[group] = change.get(group, 0.0) + float((after - before).square().sum())
+        size[group] = size.get(group, 0.0) + float(before.square().sum())
+    blocks = sorted(group for group in size if group is not None)
+    return WeightDrift(
+        total=_relative(sum(change.values()), sum(size.values())),
+        per_layer=[_relative(change[block], size[block]) for block in blocks],
+        outside_layers=_relative(change.get(None, 0.0), size.get(None, 0.0)),
+    )
+
+
+def _block_of(name: str) -> int | None:
+    match = _BLOCK_INDEX.search(name)
+    return int(match.group(1)) if match else None
+
+
+def _relative(change_squared: float, size_squared: float) -> float:
+    if change_squared == 0.0:
+        return 0.0
+    return float((change_squared / size_squared) ** 0.5) if size_squared else float("inf")
+
+
+def _check_same_tensors(
+    pretrained: Mapping[str, Tensor], adapted: Mapping[str, Tensor], names: list[str]
+) -> None:
+    if not names:
+        raise CaptureError("Weight drift needs at least one floating-point tensor, got none.")
+    adapted_names = {name for name, tensor in adapted.items() if tensor.is_floating_point()}
+    unmatched = sorted(adapted_names.symmetric_difference(names))
+    if unmatched:
+        raise CaptureError(
+            f"Weight drift compares the same tensors on both sides, but {len(unmatched)} have no "
+            f"counterpart (the first: {unmatched[0]}); pass both encoders' effective weights."
+        )
+    for name in names:
+        if pretrained[name].shape != adapted[name].shape:
+            raise CaptureError(
+                f"{name} has shape {tuple(pretrained[name].shape)} in the pretrained and "
+                f"{tuple(adapted[name].shape)} in the adapted encoder; they are not one model."
+            )
+
+
+def intruder_dimensions(
+    pretrained: Float[Tensor, "out in"],
+    adapted: Float[Tensor, "out in"],
+    num_top: int = 10,
+    epsilon: float = 0.5,
+) -> int:
+    """How many of an adapted matrix's leading singular directions the pretrained one lacks.
+
+    Counts, among the `num_top` largest left singular vectors of the adapted matrix, those whose
+    absolute cosine with every left singular vector of the pretrained matrix is below `epsilon`. In
+    0…num_top; 0 where nothing changed. Source: Shuttleworth et al. 2024 (2410.21228).
+
+    Raises:
+        ValueError: the two are not matrices of one shape.
+    """
+    if pretrained.ndim != 2 or pretrained.shape != adapted.shape:
+        raise ValueError(
+            "Intruder dimensions compare two matrices of one shape, got "
+            f"{tuple(pretrained.shape)} and {tuple(adapted.shape)}."
+        )
+    before = torch.linalg.svd(pretrained.detach().double(), full_matrices=False).U
+    after = torch.linalg.svd(adapted.detach().double(), full_matrices=False).U[:, :num_top]
+    nearest = (before.T @ after).abs().amax(dim=0)
+    return int((nearest < epsilon).sum())
