@@ -1,0 +1,49 @@
+"""driftscope: what fine-tuning does to a vision-language model, measured.
+
+The public names load on first use, so that `import driftscope` is quick and imports no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+_HOME = {
+    "load": "driftscope.models",
+    "VisionLanguageModel": "driftscope.models",
+    "open_dataset": "driftscope.data",
+    "read": "driftscope.probe",
+    "drift": "driftscope.probe",
+    "Reading": "driftscope.probe",
+    "Drift": "driftscope.probe",
+    "compare": "driftscope.comparison",
+    "Comparison": "driftscope.comparison",
+    "RunSpec": "driftscope.config",
+    "StudySpec": "driftscope.config",
+    "load_run_spec": "driftscope.config",
+    "load_study_spec": "driftscope.config",
+    "run_one": "driftscope.run",
+    "load_run": "driftscope.records",
+    "load_runs": "driftscope.records",
+    "runs_table": "driftscope.records",
+    "history_table": "driftscope.records",
+    "layers_table": "driftscope.records",
+    "DriftscopeError": "driftscope.errors",
+}
+"""Public name -> the module it lives in."""
+
+__version__ = version("driftscope")
+__all__ = [*sorted(_HOME), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'driftscope' has no attribute {name!r}")
+    module = import_module(_HOME[name])
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -195,3 +195,28 @@ def _valid_keys(location: tuple[int | str, ...], model: type[BaseModel]) -> list
         if variant.model_fields["kind"].default in location:
             return list(variant.model_fields)
     return list(model.model_fields)
+
+
+class StudySpec(_Frozen):
+    """A declared matrix of runs: `base` holds for all, `axes` are crossed."""
+
+    name: str = Field(min_length=1)
+    title: str = ""
+    base: dict[str, Any] = Field(default_factory=dict)
+    axes: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+
+    @field_validator("axes")
+    @classmethod
+    def _axes_have_values(cls, axes: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+        for name, values in axes.items():
+            if not values:
+                raise ValueError(f"axis {name!r} has no values")
+        return axes
+
+
+def load_study_spec(path: Path) -> StudySpec:
+    """Reads a study's YAML file."""
+    try:
+        return StudySpec.model_validate(read_yaml_mapping(path))
+    except ValidationError as error:
+        raise ConfigError(_explain(error, StudySpec, str(path))) from None

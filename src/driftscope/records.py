@@ -157,7 +157,7 @@ def claimed(folder: Path, spec: RunSpec) -> Iterator[Path]:
     """
     from filelock import FileLock, Timeout
 
-    _refuse_foreign_folder(folder, spec)
+    refuse_foreign_folder(folder, spec)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK_FILE)
     try:
@@ -167,7 +167,7 @@ def claimed(folder: Path, spec: RunSpec) -> Iterator[Path]:
             f"another process is writing the run in {folder}; wait for it, or choose another --out"
         ) from None
     try:
-        _refuse_foreign_folder(folder, spec)
+        refuse_foreign_folder(folder, spec)
         if not (folder / SPEC_FILE).exists():
             write_json(folder / SPEC_FILE, spec.model_dump(mode="json"))
         (folder / FAILURE_FILE).unlink(missing_ok=True)
@@ -176,7 +176,8 @@ def claimed(folder: Path, spec: RunSpec) -> Iterator[Path]:
         lock.release()
 
 
-def _refuse_foreign_folder(folder: Path, spec: RunSpec) -> None:
+def refuse_foreign_folder(folder: Path, spec: RunSpec) -> None:
+    """Raises `RecordError` where the folder holds anything but this spec's run, or nothing."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -190,9 +191,8 @@ def _refuse_foreign_folder(folder: Path, spec: RunSpec) -> None:
                 "give an empty or new folder with --out"
             )
         return
-    strangers = sorted(
-        path.name for path in folder.iterdir() if path.name != LOCK_FILE and path.suffix != ".tmp"
-    )
+    # a leading dot: our lock, a temporary file of a first write that was killed, .DS_Store
+    strangers = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     if strangers:
         raise RecordError(
             f"{folder} is not a run folder and not empty (it holds {strangers[0]!r}); "
@@ -305,9 +305,11 @@ def layers_table(records: list[RunRecord]) -> pd.DataFrame:
 
 
 def structure_point(record: RunRecord) -> dict[str, Any]:
-    """Where structure is read: the last epoch under `paper`, else the selected one."""
-    point: dict[str, Any] = record.result["last" if record.spec.protocol == "paper" else "selected"]
-    return point
+    """Where structure is read: the last epoch under `paper`, else the selected one.
+
+    Empty for a run that diverged before it had one.
+    """
+    return record.result["last" if record.spec.protocol == "paper" else "selected"] or {}
 
 
 def _keys(record: RunRecord) -> dict[str, Any]:
@@ -323,10 +325,11 @@ def _keys(record: RunRecord) -> dict[str, Any]:
 
 def _run_row(record: RunRecord) -> dict[str, Any]:
     spec, result = record.spec, record.result
-    selected, drift = result["selected"], structure_point(record)["drift"]
+    selected = result["selected"] or {}  # a run that diverged in its first epoch has none
+    drift = structure_point(record).get("drift", {})
     main_transfer = spec.transfer[0] if spec.transfer else None
-    score = selected["transfer"].get(main_transfer) or {}
-    before = result["pretrained"]["transfer"].get(main_transfer) or {}
+    score = selected.get("transfer", {}).get(main_transfer, {})
+    before = result["pretrained"]["transfer"].get(main_transfer, {})
     epochs = [event for event in record.events if event.get("kind") == "epoch"]
     return {
         **_keys(record),
@@ -339,11 +342,11 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
         "weight_decay": spec.weight_decay,
         "status": result["status"],
         "origin": "run",
-        "selected_epoch": selected["epoch"],
+        "selected_epoch": selected.get("epoch"),
         "train_loss": epochs[-1]["train_loss"] if epochs else None,
-        "val_accuracy_pct": selected["val_accuracy_pct"],
-        "test_accuracy_pct": selected["test_accuracy_pct"],
-        "test_num_images": selected["test_num_images"],
+        "val_accuracy_pct": selected.get("val_accuracy_pct"),
+        "test_accuracy_pct": selected.get("test_accuracy_pct"),
+        "test_num_images": selected.get("test_num_images"),
         "transfer": main_transfer,
         "pretrained_zero_shot_pct": before.get("accuracy_pct"),
         "zero_shot_pct": score.get("accuracy_pct"),
@@ -358,6 +361,8 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
 
 def _layer_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
     point = structure_point(record)
+    if not point:
+        return
     drift, reading = point["drift"], point["reading"]
     for index, heads in enumerate(reading["entropy"]):
         yield {

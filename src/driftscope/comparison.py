@@ -1,0 +1,162 @@
+"""Two models on the same images: how far did the second drift from the first?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from driftscope.data import ImageSet, open_dataset
+from driftscope.data.folders import FolderSet
+from driftscope.errors import DataError, ModelError
+from driftscope.models import VisionLanguageModel, encoder_fingerprint, encoder_state, load
+from driftscope.probe import Drift, Reading, drift, read
+from driftscope.records import Overlay
+from driftscope.run import overlay
+from driftscope.signals.weights import weight_drift
+from driftscope.transfer import retention_pct, transfer_set
+
+MIN_IMAGES = 4
+"""CKA compares images with each other; its debiased estimator needs four."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An adapted model against its pretrained one on one probe set."""
+
+    pretrained: str
+    adapted: str
+    images: str
+    num_images: int
+    skipped_images: tuple[str, ...]
+    reading_pretrained: Reading
+    reading_adapted: Reading
+    drift: Drift
+    transfer: dict[str, dict[str, Any]]
+    overlay: Overlay
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number as JSON values (the attention maps are left out)."""
+        return {
+            "pretrained": self.pretrained,
+            "adapted": self.adapted,
+            "images": self.images,
+            "num_images": self.num_images,
+            "skipped_images": list(self.skipped_images),
+            "reading_pretrained": self.reading_pretrained.to_dict(),
+            "reading_adapted": self.reading_adapted.to_dict(),
+            "drift": self.drift.to_dict(),
+            "transfer": self.transfer,
+        }
+
+
+def compare(
+    pretrained: str | Path | VisionLanguageModel,
+    adapted: str | Path | VisionLanguageModel,
+    images: str | Path,
+    *,
+    transfer: Sequence[str] = (),
+    max_images: int = 200,
+    transfer_images: int | None = 1000,
+    maps: bool = False,
+    skip_bad_images: bool = False,
+    device: str = "cpu",
+) -> Comparison:
+    """Reads both models on the same images and evaluates what zero-shot ability is left.
+
+    Args:
+        pretrained: the model before: anything `driftscope.load` takes, or a loaded model.
+        adapted: the model after; its architecture, and its base if known, must be `pretrained`'s.
+        images: a folder of images (unlabeled is fine) or a dataset's name.
+        transfer: labeled datasets on which zero-shot accuracy is compared.
+        max_images: how many of the images are read at most, evenly spaced.
+        transfer_images: how many images of each transfer set are read at most; None for all.
+        maps: whether to read rollout and patch-to-patch entropy too (full attention maps).
+        skip_bad_images: whether unreadable images are left out (and counted) or an error.
+        device: where both models run.
+
+    Raises:
+        ModelError: a model cannot be loaded, or the two don't belong together.
+        DataError: no images, or an unreadable one.
+    """
+    before, after = _loaded(pretrained, device), _loaded(adapted, device)
+    _check_related(before, after)
+    image_set, skipped = _probe_set(images, skip_bad_images)
+    chosen = torch.linspace(0, len(image_set) - 1, min(max_images, len(image_set))).long()
+    pixels = image_set.pixels(chosen, before.image_size)
+    reading_before, reading_after = read(before, pixels, maps=maps), read(after, pixels, maps=maps)
+    return Comparison(
+        pretrained=before.source,
+        adapted=after.source,
+        images=image_set.name,
+        num_images=len(pixels),
+        skipped_images=tuple(skipped),
+        reading_pretrained=reading_before,
+        reading_adapted=reading_after,
+        drift=drift(
+            reading_after,
+            reading_before,
+            weights=weight_drift(encoder_state(before), encoder_state(after)),
+        ),
+        transfer={
+            name: _transfer(name, before, after, transfer_images)
+            for name in dict.fromkeys(transfer)
+        },
+        overlay=overlay(before, after, pixels),
+    )
+
+
+def _loaded(model: str | Path | VisionLanguageModel, device: str) -> VisionLanguageModel:
+    return model if isinstance(model, VisionLanguageModel) else load(model, device=device)
+
+
+def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> None:
+    if after.base_fingerprint not in (None, encoder_fingerprint(before)):
+        raise ModelError(
+            f"{after.source} was adapted from another model than {before.source} "
+            "(its base's weights differ); compare it with the base it was trained on"
+        )
+    shapes_before = {name: tensor.shape for name, tensor in encoder_state(before).items()}
+    shapes_after = {name: tensor.shape for name, tensor in encoder_state(after).items()}
+    if shapes_before != shapes_after:
+        differing = sorted(
+            name
+            for name in shapes_before.keys() | shapes_after.keys()
+            if shapes_before.get(name) != shapes_after.get(name)
+        )[0]
+        raise ModelError(
+            f"{before.source} and {after.source} have different image towers: {differing} is "
+            f"{_shape(shapes_before.get(differing))} against {_shape(shapes_after.get(differing))}"
+        )
+
+
+def _shape(shape: torch.Size | None) -> str:
+    return "absent" if shape is None else "×".join(str(size) for size in shape) or "a scalar"
+
+
+def _probe_set(images: str | Path, skip_bad: bool) -> tuple[ImageSet, list[str]]:
+    image_set = open_dataset(images, "test")
+    skipped: list[str] = []
+    if skip_bad and isinstance(image_set, FolderSet):
+        image_set, skipped = image_set.readable()
+    if len(image_set) < MIN_IMAGES:
+        raise DataError(
+            f"{images} has {len(image_set)} readable image(s); drift is read on at least "
+            f"{MIN_IMAGES}, and is steadier on 200"
+        )
+    return image_set, skipped
+
+
+def _transfer(
+    name: str, before: VisionLanguageModel, after: VisionLanguageModel, max_images: int | None
+) -> dict[str, Any]:
+    benchmark = transfer_set(name, before, max_images)
+    pretrained, adapted = benchmark.score(before), benchmark.score(after)
+    return {
+        "pretrained": pretrained.to_dict(),
+        "adapted": adapted.to_dict(),
+        "retention_pct": retention_pct(adapted, pretrained),
+    }

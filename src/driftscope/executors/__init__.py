@@ -1,0 +1,1 @@
+"""Ways to carry out many runs: here, on this machine's processes; on a cluster."""

@@ -1,0 +1,359 @@
+"""One representation for every model: a transformers CLIPModel, wrapped or not by PEFT.
+
+`load` takes what a user has: `mini`, a hub id, a local folder in hub layout, a PEFT adapter
+folder, a run folder of driftscope. What comes out is always called through the live path, so
+that an adapter, where there is one, is in effect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from driftscope.errors import ModelError
+from driftscope.records import ADAPTED_FOLDER
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MINI = "mini"
+MINI_FOLDER = Path(__file__).parent / "mini"
+ADAPTED_FILE = "adapted.json"
+"""Written beside adapted weights: what they were adapted from, by name and fingerprint."""
+DELTA_FILE = "delta.safetensors"
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class VisionLanguageModel:
+    """A CLIP ready to be read: the module, its tokenizer and its pixel convention.
+
+    `clip` is a `CLIPModel`, or a `PeftModel` around one; call it as it is. `tokenizer` is
+    None where the folder holds none (then texts cannot be embedded). `base_fingerprint` is that
+    of the encoder it was adapted from, where that is known.
+    """
+
+    clip: nn.Module
+    tokenizer: PreTrainedTokenizerBase | None
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+    base_fingerprint: str | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.clip.parameters()).device
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether a PEFT adapter wraps the model."""
+        return hasattr(self.clip, "peft_config")
+
+    @property
+    def plain_clip(self) -> nn.Module:
+        """The CLIPModel itself, with adapter layers inside where there are any."""
+        return self.clip.get_base_model() if self.is_adapter else self.clip
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor on cosine similarities in the model's own zero-shot softmax."""
+        return float(self.plain_clip.logit_scale.detach().exp())
+
+    @property
+    def embedding_dim(self) -> int:
+        """Length of a projected embedding."""
+        return int(self.plain_clip.config.projection_dim)  # type: ignore[union-attr,arg-type]
+
+    def normalise(
+        self, pixels: UInt8[Tensor, "image 3 height width"]
+    ) -> Float[Tensor, "image 3 height width"]:
+        """Pixels as the encoder wants them, on its device: scaled to [0, 1], mean and std off."""
+        shape = (1, len(self.mean), 1, 1)
+        mean = torch.tensor(self.mean, device=self.device).view(shape)
+        std = torch.tensor(self.std, device=self.device).view(shape)
+        return (pixels.to(self.device, non_blocking=True).float() / 255 - mean) / std
+
+    def image_embeddings(
+        self, pixels: UInt8[Tensor, "image 3 height width"]
+    ) -> Float[Tensor, "image dim"]:
+        """Projected, unnormalised embeddings of one batch through the live path, with gradients."""
+        features = self.clip.get_image_features(pixel_values=self.normalise(pixels))  # type: ignore[operator]
+        return features.pooler_output  # type: ignore[no-any-return]
+
+    def embed_images(
+        self, pixels: UInt8[Tensor, "image 3 height width"], batch_size: int = 64
+    ) -> Float[Tensor, "image dim"]:
+        """Projected, unnormalised embeddings in eval mode without gradients; mode restored."""
+        with evaluating(self.clip):
+            return torch.cat(
+                [self.image_embeddings(batch) for batch in torch.split(pixels, batch_size)]
+            )
+
+    def embed_texts(self, texts: Sequence[str], batch_size: int = 256) -> Float[Tensor, "text dim"]:
+        """Projected, unnormalised text embeddings.
+
+        Raises:
+            ModelError: the model came without a tokenizer.
+        """
+        if self.tokenizer is None:
+            raise ModelError(
+                f"{self.source} has no tokenizer, so class names cannot be turned into embeddings; "
+                "put the tokenizer files (tokenizer.json, tokenizer_config.json) into its folder"
+            )
+        parts = []
+        with evaluating(self.clip):
+            for start in range(0, len(texts), batch_size):
+                tokens = self.tokenizer(
+                    list(texts[start : start + batch_size]),
+                    padding=True,
+                    truncation=True,
+                    max_length=self.plain_clip.config.text_config.max_position_embeddings,  # type: ignore[union-attr]
+                    return_tensors="pt",
+                ).to(self.device)
+                parts.append(self.clip.get_text_features(**tokens).pooler_output)  # type: ignore[operator]
+        return torch.cat(parts)
+
+    def to(self, device: torch.device | str) -> VisionLanguageModel:
+        """The same model after moving its weights to a device."""
+        self.clip.to(device)
+        return self
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; each submodule's mode is put back as it was."""
+    modes = [(child, child.training) for child in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for child, mode in modes:
+            child.training = mode
+
+
+def load(source: str | Path, *, device: torch.device | str = "cpu") -> VisionLanguageModel:
+    """Loads a CLIP, adapted or not.
+
+    Args:
+        source: `"mini"`, a hub id such as `openai/clip-vit-base-patch32`, a folder in hub
+            layout, a PEFT adapter folder (its base is loaded too), or a run folder of
+            driftscope (its selected model).
+        device: where the weights go.
+
+    Raises:
+        ModelError: nothing loadable is there; the sentence says where it was looked for.
+    """
+    name = str(source)
+    if name == MINI:
+        return _load_clip_folder(MINI_FOLDER, name).to(device)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _load_folder(folder, name).to(device)
+    if folder.exists():
+        raise ModelError(f"{name} is a file; a model is a folder in hub layout (with config.json)")
+    if _looks_like_path(name):
+        raise ModelError(f"no model at {name}: that folder does not exist")
+    return _load_clip_folder(name, name).to(device)
+
+
+def encoder_state(model: VisionLanguageModel) -> dict[str, Tensor]:
+    """The image encoder's weights by their plain CLIPModel names, adapters merged in.
+
+    The model is not changed: a merged copy is made where an adapter wraps it.
+    """
+    state = merged(model).plain_clip.state_dict()
+    return {name: tensor for name, tensor in state.items() if is_encoder_weight(name)}
+
+
+def is_encoder_weight(name: str) -> bool:
+    """Whether a CLIPModel parameter belongs to the image tower or its projection."""
+    return name.startswith(("vision_model.", "visual_projection."))
+
+
+def merged(model: VisionLanguageModel) -> VisionLanguageModel:
+    """The same function as a plain CLIPModel: a copy with the adapter's change added in."""
+    if not model.is_adapter:
+        return model
+    from copy import deepcopy
+
+    return replace(model, clip=deepcopy(model.clip).merge_and_unload())  # type: ignore[operator]
+
+
+def encoder_fingerprint(model: VisionLanguageModel) -> str:
+    """Sixteen hexadecimal digits of the image encoder's weights (names, shapes, values)."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(encoder_state(model).items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------- the kinds of folder
+
+
+def _load_folder(folder: Path, name: str) -> VisionLanguageModel:
+    if (folder / ADAPTED_FOLDER / ADAPTED_FILE).exists():
+        folder = folder / ADAPTED_FOLDER
+    if (folder / "adapter_config.json").exists():
+        return _load_adapter(folder, name)
+    if (folder / ADAPTED_FILE).exists():
+        return _load_delta(folder, name)
+    if (folder / "config.json").exists():
+        return _load_clip_folder(folder, name)
+    raise ModelError(
+        f"{name} holds no model: there is no config.json (a model in hub layout), "
+        "adapter_config.json (a PEFT adapter) or adapted/ (a finished run) in it"
+    )
+
+
+def _load_adapter(folder: Path, name: str) -> VisionLanguageModel:
+    """A PEFT adapter on the base that its configuration names."""
+    from peft import PeftModel
+
+    base_name = _read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    if not base_name:
+        raise ModelError(
+            f"the adapter {name} does not say what it adapts "
+            "(base_model_name_or_path is empty in adapter_config.json)"
+        )
+    base = load(base_name)
+    fingerprint = _checked_base(folder, name, base)
+    try:
+        clip = PeftModel.from_pretrained(base.clip, str(folder))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ModelError(
+            f"the adapter {name} does not fit its base {base_name}: {_one_line(error)}"
+        ) from None
+    return replace(base, clip=clip, source=name, base_fingerprint=fingerprint)
+
+
+def _load_delta(folder: Path, name: str) -> VisionLanguageModel:
+    """A fully fine-tuned encoder: its tensors put over the base it came from."""
+    from safetensors.torch import load_file
+
+    base = load(_read_json(folder / ADAPTED_FILE)["base"])
+    fingerprint = _checked_base(folder, name, base)
+    state = load_file(folder / DELTA_FILE)
+    unknown = base.clip.load_state_dict(state, strict=False).unexpected_keys
+    if unknown:
+        raise ModelError(f"{name} does not fit its base {base.source}: it has {unknown[0]}")
+    return replace(base, source=name, base_fingerprint=fingerprint)
+
+
+def _checked_base(folder: Path, name: str, base: VisionLanguageModel) -> str:
+    """The base's fingerprint, which must be the one noted when driftscope saved the weights."""
+    found = encoder_fingerprint(base)
+    path = folder / ADAPTED_FILE
+    if path.exists() and (expected := _read_json(path)["base_fingerprint"]) != found:
+        raise ModelError(
+            f"{name} was adapted from a model with fingerprint {expected}, but its base "
+            f"{base.source} now has {found}: the base differs"
+        )
+    return found
+
+
+def _load_clip_folder(place: Path | str, name: str) -> VisionLanguageModel:
+    """A CLIPModel from a folder or from the hub (its cache first, as transformers does)."""
+    from transformers import AutoConfig, CLIPModel
+
+    where = str(place)
+    try:
+        config = AutoConfig.from_pretrained(where)
+    except (OSError, ValueError) as error:
+        raise ModelError(_not_found(name, error)) from None
+    if config.model_type != "clip":
+        raise ModelError(
+            f"{name} is a {config.model_type!r} model; driftscope adapts and compares CLIP models "
+            "(model_type 'clip'), whose image tower has a CLS token"
+        )
+    try:
+        with _no_progress_bar():
+            clip = CLIPModel.from_pretrained(where, attn_implementation="sdpa", dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"the weights of {name} cannot be loaded: {_one_line(error)}") from None
+    clip.eval()
+    mean, std = _pixel_convention(where)
+    return VisionLanguageModel(
+        clip=clip,
+        tokenizer=_tokenizer(where),
+        image_size=int(config.vision_config.image_size),
+        mean=mean,
+        std=std,
+        source=name,
+    )
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Weights load in a blink; transformers' bar for it would break into our own display."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _pixel_convention(where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    from transformers import CLIPImageProcessorPil
+
+    try:
+        processor, _ = CLIPImageProcessorPil.get_image_processor_dict(where)
+    except OSError:  # a folder without preprocessor_config.json
+        return CLIP_MEAN, CLIP_STD
+    return (
+        tuple(processor.get("image_mean", CLIP_MEAN)),
+        tuple(processor.get("image_std", CLIP_STD)),
+    )
+
+
+def _tokenizer(where: str) -> PreTrainedTokenizerBase | None:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(where)
+    except (OSError, ValueError, KeyError, TypeError):  # a vision-only folder ships none
+        return None
+
+
+def _not_found(name: str, error: Exception) -> str:
+    if Path(name).exists():
+        return f"the model folder {name} cannot be read: {_one_line(error)}"
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return (
+        f"no model {name!r}: it is not 'mini', no folder of that name exists here, and the "
+        f"Hugging Face hub could not give it (looked in its cache {HF_HUB_CACHE} too); "
+        "check the name, or download it elsewhere and give the folder"
+    )
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,185 @@
+"""What the command line shows: tables, progress, numbers in words. Prints, computes not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table as RichTable
+
+if TYPE_CHECKING:
+    from driftscope.config import RunSpec
+    from driftscope.executors.local import Update
+    from driftscope.records import RunRecord
+    from driftscope.report.tables import Table
+
+ESSENTIAL_COLUMNS = frozenset(
+    {
+        "series",
+        "learning_rate",
+        "num_diverged",
+        "test_accuracy_pct",
+        "zero_shot_pct",
+        "retention_pct",
+        "delta_entropy_pct",
+        "cka",
+        "layer",
+        "embedding_drift",
+        "entropy_pretrained_nats",
+        "entropy_adapted_nats",
+        "weight_drift",
+    }
+)
+"""Shown on a narrow terminal too; a wide one shows every column."""
+WIDE = 130
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def show_cells(records: list[RunRecord]) -> None:
+    """One table a setting: a row a cell, mean ± sd over seeds."""
+    from driftscope.report.tables import cells_frame, report_runs, split_settings, study_table
+
+    for setting, runs in split_settings(report_runs(records)):
+        show_table(study_table(cells_frame(runs), setting))
+
+
+def show_comparison(comparison: dict[str, Any]) -> None:
+    """The per-layer table and the summary of a comparison."""
+    from driftscope.report.tables import comparison_layers, comparison_table
+
+    show_table(comparison_table(comparison_layers(comparison)))
+    drift = comparison["drift"]
+    summary = RichTable(box=None, show_header=False, pad_edge=False)
+    summary.add_row("images read", str(comparison["num_images"]))
+    if comparison["skipped_images"]:
+        summary.add_row("images skipped", str(len(comparison["skipped_images"])))
+    for name, score in comparison["transfer"].items():
+        summary.add_row(f"zero-shot on {name}", _zero_shot_text(score))
+    for label, key, form in _SUMMARY_ROWS:
+        if drift.get(key) is not None:
+            summary.add_row(label, form.format(drift[key]))
+    out.print(summary)
+
+
+_SUMMARY_ROWS = (
+    ("embedding drift", "embedding_drift", "{:.4f}  (1 − mean cosine; 0 = unchanged)"),
+    ("CKA", "cka", "{:.4f}  (mean over blocks; 1 = unchanged)"),
+    ("CKA, debiased", "cka_debiased", "{:.4f}"),
+    ("weight drift", "weight_drift", "{:.5f}  (‖ΔW‖/‖W₀‖)"),
+    (
+        "Δ attention entropy",
+        "delta_entropy_pct",
+        "{:+.2f} %  (says where attention moved, not damage)",
+    ),
+    ("Δ erf@0.95", "delta_erf95_pct", "{:+.2f} %"),
+    ("Δ gini", "delta_gini_pct", "{:+.2f} %"),
+    ("Δ head diversity", "delta_head_diversity_pct", "{:+.2f} %"),
+    ("Δ rollout entropy", "delta_rollout_entropy_pct", "{:+.2f} %"),
+    ("Δ patch-to-patch entropy", "delta_patch_to_patch_entropy_pct", "{:+.2f} %"),
+    ("text space: KL", "text_kl_nats", "{:.4f} nats"),
+    ("text space: top-1 agreement", "text_top1_agreement_pct", "{:.1f} %"),
+    ("text space: random-text logit change", "random_text_logit_change", "{:.3f}"),
+)
+
+
+def _zero_shot_text(score: dict[str, Any]) -> str:
+    before, after = (
+        f"{side['accuracy_pct']:.1f} % [{side['wilson_low_pct']:.1f}–{side['wilson_high_pct']:.1f}]"
+        for side in (score["pretrained"], score["adapted"])
+    )
+    retention = score["retention_pct"]
+    kept = "retention undefined (pretrained score is 0)" if retention is None else ""
+    kept = kept or f"retention {retention:.1f} %"
+    return f"{before} → {after}, n = {score['adapted']['num_images']}: {kept}"
+
+
+def show_table(table: Table) -> None:
+    """One of the report's tables, as wide as the terminal allows."""
+    shown = [
+        column for column in table.columns if out.width >= WIDE or column.key in ESSENTIAL_COLUMNS
+    ]
+    rich_table = RichTable(title=table.title, title_justify="left", header_style="bold")
+    for column in shown:
+        rich_table.add_column(column.heading, justify="right" if column.is_number else "left")
+    for row in table.rows:
+        cells = []
+        for column in shown:
+            detail = column.detail(row)
+            cells.append(column.text(row) + (f"\n[dim]{detail}[/dim]" if detail else ""))
+        rich_table.add_row(*cells)
+    out.print(rich_table)
+
+
+@contextmanager
+def run_progress(spec: RunSpec) -> Iterator[Progress]:
+    """The bar of a single run."""
+    with _progress() as progress:
+        progress.add_task(f"{spec.method.label} at {spec.learning_rate:g}", total=None)
+        yield progress
+
+
+def follow(updates: Iterable[Update], specs: list[RunSpec], num_done: int) -> dict[str, str]:
+    """Shows a study's progress until its updates end; returns the failures by run id."""
+    from driftscope.config import run_id
+
+    names = {
+        run_id(spec): f"{spec.method.label}  {spec.learning_rate:g}  seed {spec.seed}"
+        for spec in specs
+    }
+    failures: dict[str, str] = {}
+    bars: dict[str, TaskID] = {}
+    with _progress() as progress:
+        overall = progress.add_task("[bold]all runs", total=len(specs), completed=num_done)
+        shares: dict[str, float] = {}
+        for update in updates:
+            if update.run_id not in bars:
+                bars[update.run_id] = progress.add_task(names[update.run_id], total=None)
+            if update.steps_total:
+                shares[update.run_id] = update.steps_done / update.steps_total
+                progress.update(
+                    bars[update.run_id], total=update.steps_total, completed=update.steps_done
+                )
+            if update.ended:
+                shares[update.run_id] = 1.0
+                progress.remove_task(bars[update.run_id])
+            if update.failure is not None:
+                failures[update.run_id] = update.failure
+                progress.console.print(
+                    f"[red]failed[/red] {names[update.run_id]}: {update.failure}"
+                )
+            progress.update(overall, completed=num_done + sum(shares.values()))
+    return failures
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=err,
+    )
+
+
+def path_text(path: Path) -> str:
+    """A path as the user can paste it: relative where it is below the working folder."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
