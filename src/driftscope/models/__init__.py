@@ -23,7 +23,7 @@ from driftscope.errors import ModelError
 from driftscope.records import ADAPTED_FOLDER
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import CLIPModel, PreTrainedTokenizerBase
 
 MINI = "mini"
 MINI_FOLDER = Path(__file__).parent / "mini"
@@ -62,9 +62,9 @@ class VisionLanguageModel:
         return hasattr(self.clip, "peft_config")
 
     @property
-    def plain_clip(self) -> nn.Module:
+    def plain_clip(self) -> CLIPModel:
         """The CLIPModel itself, with adapter layers inside where there are any."""
-        return self.clip.get_base_model() if self.is_adapter else self.clip
+        return self.clip.get_base_model() if self.is_adapter else self.clip  # type: ignore[operator]
 
     @property
     def logit_scale(self) -> float:
@@ -74,7 +74,7 @@ class VisionLanguageModel:
     @property
     def embedding_dim(self) -> int:
         """Length of a projected embedding."""
-        return int(self.plain_clip.config.projection_dim)  # type: ignore[union-attr,arg-type]
+        return int(self.plain_clip.config.projection_dim)
 
     def normalise(
         self, pixels: UInt8[Tensor, "image 3 height width"]
@@ -119,7 +119,7 @@ class VisionLanguageModel:
                     list(texts[start : start + batch_size]),
                     padding=True,
                     truncation=True,
-                    max_length=self.plain_clip.config.text_config.max_position_embeddings,  # type: ignore[union-attr]
+                    max_length=self.plain_clip.config.text_config.max_position_embeddings,
                     return_tensors="pt",
                 ).to(self.device)
                 parts.append(self.clip.get_text_features(**tokens).pooler_output)  # type: ignore[operator]
