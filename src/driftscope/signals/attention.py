@@ -230,8 +230,8 @@ def subset_coefficient_of_variation(
 ) -> float:
     """Relative spread of a signal's mean between subsets of the probe set, in [0, ∞).
 
-    Standard deviation of the subsets' means divided by their mean. 0 for a single subset (with
-    ddof 0) and where all means are 0.
+    Standard deviation of the subsets' means divided by the absolute value of their mean. 0 where
+    the means are equal (with one subset and ddof 0 they are); infinite where they differ around 0.
 
     Args:
         values: the signal of each image (averaged over layers and heads, say).
@@ -247,5 +247,7 @@ def subset_coefficient_of_variation(
             f"subsets of {[len(subset) for subset in subsets]} images."
         )
     means = torch.stack([values.double()[list(subset)].mean() for subset in subsets])
-    spread = means.std(correction=ddof).item()
-    return spread / abs(means.mean().item()) if spread > 0.0 else 0.0
+    spread, centre = means.std(correction=ddof).item(), abs(means.mean().item())
+    if spread == 0.0:
+        return 0.0
+    return spread / centre if centre > 0.0 else float("inf")

@@ -1,0 +1,73 @@
+"""The weights an image encoder actually computes with, adapters added in.
+
+What weight drift compares. PEFT's own merge is asked, on a copy of one layer at a time, so every
+adapter kind counts as PEFT applies it and the model itself is not touched.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from driftscope.models.capture import check_adapters_in_effect, find_image_tower
+
+PROJECTION_NAME = "visual_projection"
+
+
+def encoder_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The effective parameters of the image tower and its projection, by their plain names.
+
+    Names are those of a CLIPModel (`vision_model.…`, `visual_projection.…`) whatever wraps it, so
+    that a pretrained and an adapted model of any method can be compared. Adapted layers come as
+    float64 on the CPU: a small change survives the addition to a large weight. All other tensors
+    are the model's own (detached, not copied).
+
+    Raises:
+        CaptureError: no readable image tower, or an adapter that is present but not in effect.
+    """
+    tower = find_image_tower(module).module
+    check_adapters_in_effect(module)
+    weights: dict[str, Tensor] = {}
+    _collect(tower, "vision_model.", weights)
+    for name, child in module.named_modules():
+        if name.rpartition(".")[2] == PROJECTION_NAME:
+            _collect(child, f"{PROJECTION_NAME}.", weights)
+    return weights
+
+
+def _collect(module: nn.Module, prefix: str, weights: dict[str, Tensor]) -> None:
+    effective = _effective(module)
+    for name, parameter in effective.named_parameters(recurse=False):
+        weights[prefix + name] = parameter.detach()
+    for name, child in effective.named_children():
+        _collect(child, f"{prefix}{name}.", weights)
+
+
+def _effective(module: nn.Module) -> nn.Module:
+    """The module whose parameters act: a PEFT wrapper's content with its adapters merged in."""
+    tuners: Any = sys.modules.get("peft.tuners.tuners_utils")
+    if tuners is None:
+        return module
+    if isinstance(module, tuners.BaseTunerLayer):
+        return _merged_copy(module)
+    from peft.utils import ModulesToSaveWrapper
+
+    if isinstance(module, ModulesToSaveWrapper):
+        wrapper: Any = module
+        names = [name for name in wrapper.active_adapters if name in wrapper.modules_to_save]
+        saved: nn.Module = wrapper.modules_to_save[names[0]] if names else wrapper.original_module
+        return saved
+    return module
+
+
+def _merged_copy(layer: Any) -> nn.Module:
+    """The base layer of a copy in which PEFT has merged the active adapters, float64."""
+    duplicate = copy.deepcopy(layer).to(device="cpu", dtype=torch.float64)
+    if not duplicate.merged:
+        duplicate.merge()
+    base: nn.Module = duplicate.get_base_layer()
+    return base
