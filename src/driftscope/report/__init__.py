@@ -1,0 +1,1 @@
+"""Reports: computed results in, tables, figures and self-contained pages out; no torch."""

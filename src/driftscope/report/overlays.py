@@ -1,0 +1,114 @@
+"""Attention maps made small enough to travel inside a page.
+
+Each map is stored as 8-bit shares of its own maximum and the maximum as a 32-bit float; images
+are PNG or, when large, JPEG. Equal images and equal pretrained maps are stored once.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from driftscope.records import Overlay
+
+MAX_IMAGES = 8
+_PNG_UP_TO = 96
+_LARGEST_SIDE = 224
+
+
+@dataclass(frozen=True)
+class NamedOverlay:
+    """An overlay and what the page calls it; `group` ties runs that are read side by side."""
+
+    label: str
+    column: str
+    overlay: Overlay
+
+
+def overlay_payload(
+    named: Sequence[NamedOverlay], *, budget_bytes: int = 8_000_000
+) -> dict[str, Any]:
+    """What the page's viewer reads: images, maps, runs, colours; all plain JSON.
+
+    Overlays past the byte budget are left out; `num_left_out` counts them.
+    """
+    images: dict[str, list[str]] = {}
+    maps: dict[str, dict[str, Any]] = {}
+    runs: list[dict[str, Any]] = []
+    used = 0
+    for item in named:
+        overlay = item.overlay
+        pictures = overlay.images[:MAX_IMAGES]
+        before, after = overlay.pretrained[:MAX_IMAGES], overlay.adapted[:MAX_IMAGES]
+        keys = [_fingerprint(array) for array in (pictures, before, after)]
+        cost = 0 if keys[0] in images else pictures.size // 2
+        cost += sum(2 * before.size for key in keys[1:] if key not in maps)
+        if runs and used + cost > budget_bytes:
+            continue
+        used += cost
+        images.setdefault(keys[0], [image_uri(picture) for picture in pictures])
+        for key, array in zip(keys[1:], (before, after), strict=True):
+            maps.setdefault(key, packed_maps(array))
+        runs.append(
+            {
+                "label": item.label,
+                "column": item.column,
+                "images": keys[0],
+                "pretrained": keys[1],
+                "adapted": keys[2],
+            }
+        )
+    return {
+        "images": images,
+        "maps": maps,
+        "runs": runs,
+        "num_left_out": len(named) - len(runs),
+        "colours": _colour_table(),
+    }
+
+
+def packed_maps(maps: npt.NDArray[np.floating[Any]]) -> dict[str, Any]:
+    """Maps [image, layer, head, row, column] as bytes of each map's maximum, base64."""
+    values = np.nan_to_num(np.asarray(maps, dtype=np.float32))
+    tops = values.max(axis=(-2, -1))
+    shares = values / np.where(tops > 0, tops, 1)[..., None, None]
+    quantised = np.rint(255 * shares).astype(np.uint8)
+    return {
+        "shape": list(values.shape),
+        "values": base64.b64encode(quantised.tobytes()).decode(),
+        "tops": base64.b64encode(tops.astype("<f4").tobytes()).decode(),
+    }
+
+
+def image_uri(pixels: npt.NDArray[np.uint8]) -> str:
+    """An image [height, width, 3] as a data URI: PNG when small, JPEG otherwise."""
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
+    small = max(image.size) <= _PNG_UP_TO
+    buffer = io.BytesIO()
+    if small:
+        image.save(buffer, format="PNG", optimize=True)
+    else:
+        image.save(buffer, format="JPEG", quality=85)
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return f"data:image/{'png' if small else 'jpeg'};base64,{encoded}"
+
+
+def _colour_table() -> str:
+    """The sequential colour map as 256 RGB triples, base64."""
+    colours = mpl.colormaps["inferno"](np.arange(256))[:, :3]
+    return base64.b64encode(np.rint(255 * colours).astype(np.uint8).tobytes()).decode()
+
+
+def _fingerprint(array: npt.NDArray[Any]) -> str:
+    content = np.ascontiguousarray(array)
+    return hashlib.sha256(str(content.shape).encode() + content.tobytes()).hexdigest()[:12]

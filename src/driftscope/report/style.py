@@ -1,0 +1,209 @@
+"""One look for everything driftscope draws and prints: colours, markers, number formats.
+
+Colours of ink, grid and paper are written into figures as the print values below; where a figure
+goes into a page, `themed_svg` swaps them for CSS variables, so one drawing serves light and dark.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+INK = "#16181d"
+MUTED = "#5a616d"
+GRID = "#dcdfe5"
+PAPER = "#fefefe"
+_THEME_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper"}
+
+# Okabe and Ito's palette without yellow and black, which vanish on light and dark paper.
+_VERMILION, _BLUE, _GREEN = "#D55E00", "#0072B2", "#009E73"
+_PURPLE, _ORANGE, _SKY = "#CC79A7", "#E69F00", "#56B4E9"
+_FAMILY_COLOURS = (
+    ("full_ft", _VERMILION),
+    ("lora", _BLUE),
+    ("linear_probe", _GREEN),
+    ("last_block", _PURPLE),
+)
+_OTHER_COLOURS = (_SKY, _ORANGE, _GREEN, _PURPLE, _BLUE, _VERMILION)
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h", "*")
+_LINES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
+
+DIVERGING = LinearSegmentedColormap.from_list(
+    "driftscope_diverging",
+    ["#004a73", "#0072B2", "#7fb6d6", "#f5f4f1", "#efad7c", "#D55E00", "#7f3600"],
+)
+"""Blue below zero, near-white at zero, vermilion above: safe for every kind of colour vision."""
+
+HOVER_PREFIX = "hover:"
+"""An artist whose gid starts so carries, after it, the text shown when the pointer is over it."""
+
+FORMATS = ("svg", "pdf", "png")
+
+_RC: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.facecolor": "none",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5.5,
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "driftscope",
+}
+
+
+@dataclass(frozen=True)
+class SeriesStyle:
+    """How one method is drawn, everywhere."""
+
+    colour: str
+    marker: str
+    line: Any
+
+
+def look() -> AbstractContextManager[None]:
+    """Matplotlib's settings while a figure is drawn or saved; the caller's come back after."""
+    settings: Any = _RC  # matplotlib types every key; a plain dict is what it takes
+    return mpl.rc_context(settings)
+
+
+def method_styles(methods: Iterable[str]) -> dict[str, SeriesStyle]:
+    """A style for each method label; known families keep their colour wherever they are drawn.
+
+    Markers are all different as far as they go, so that no method is told by colour alone.
+    """
+    styles: dict[str, SeriesStyle] = {}
+    uses: dict[str, int] = {}
+    for index, method in enumerate(dict.fromkeys(methods)):
+        colour = next((c for family, c in _FAMILY_COLOURS if method.startswith(family)), None)
+        if colour is None or uses.get(colour):
+            free = [c for c in _OTHER_COLOURS if not uses.get(c)]
+            colour = free[0] if free else min(_OTHER_COLOURS, key=lambda c: uses.get(c, 0))
+        line = _LINES[uses.get(colour, 0) % len(_LINES)]
+        uses[colour] = uses.get(colour, 0) + 1
+        styles[method] = SeriesStyle(colour, _MARKERS[index % len(_MARKERS)], line)
+    return styles
+
+
+def rate_text(learning_rate: float) -> str:
+    """A learning rate as people write it: 0.0003 is '3e-4'.
+
+    >>> rate_text(0.0003), rate_text(0.00025), rate_text(1.0)
+    ('3e-4', '2.5e-4', '1')
+    """
+    if not math.isfinite(learning_rate) or learning_rate <= 0:
+        return "–"
+    if 0.01 <= learning_rate < 1000:
+        return f"{learning_rate:g}"
+    mantissa, exponent = f"{learning_rate:.6e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def number_text(value: float | None, decimals: int, *, signed: bool = False) -> str:
+    """A number with a true minus sign; an en dash where there is none.
+
+    >>> number_text(-1.25, 1, signed=True), number_text(float("nan"), 1)
+    ('−1.2', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = f"{value:{'+' if signed else ''}.{decimals}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def spread_text(mean: float, sd: float, decimals: int, *, signed: bool = False) -> str:
+    """'mean ± sd' (unbreakable), or the mean alone where one run gives no spread."""
+    text = number_text(mean, decimals, signed=signed)
+    if text == "–" or not math.isfinite(sd):
+        return text
+    return f"{text}\u00a0±\u00a0{number_text(sd, decimals)}"
+
+
+def themed_svg(figure: Figure, name: str) -> str:
+    """The figure as an inline `<svg>` element that follows the page's colours.
+
+    Ids are prefixed with `name`, since several figures share a page; the size is left to CSS
+    (`--natural-width` is the drawn width in px).
+    """
+    svg = _svg(figure)
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
+    svg = re.sub(r"font: (bold|\d+) ([\d.]+px) [^;\"]*", r"font-weight: \1; font-size: \2", svg)
+    for colour, variable in _THEME_VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable}, {colour})")
+    width_px = figure.get_figwidth() * 96
+    return re.sub(
+        r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>",
+        rf'<svg xmlns:xlink="http://www.w3.org/1999/xlink" \1 '
+        rf'style="--natural-width: {width_px:.0f}px" aria-hidden="true" focusable="false">',
+        svg,
+        count=1,
+    )
+
+
+def save_figure(figure: Figure, stem: Path, formats: Iterable[str] = FORMATS) -> list[Path]:
+    """Writes the figure as `stem`.svg, .pdf, .png (white paper, 200 dpi); returns the paths."""
+    paths = []
+    for kind in formats:
+        path = stem.with_name(f"{stem.name}.{kind}")
+        if kind == "svg":
+            path.write_text(_svg(figure, paper="white"), encoding="utf-8")
+        else:
+            metadata = {"CreationDate": None} if kind == "pdf" else {}
+            with look():
+                figure.savefig(path, format=kind, dpi=200, facecolor="white", metadata=metadata)
+        paths.append(path)
+    return paths
+
+
+def _svg(figure: Figure, paper: str = "none") -> str:
+    """The figure as SVG text: no date, no ids but those referred to, hover texts as `<title>`."""
+    buffer = io.StringIO()
+    with look():
+        metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure.savefig(buffer, format="svg", metadata=metadata, facecolor=paper)
+    svg = re.sub(
+        rf'<g id="{HOVER_PREFIX}([^"]*)">',
+        r'<g class="hover"><title>\1</title>',
+        buffer.getvalue(),
+    )
+    return re.sub(r'<g id="[^"]*">', "<g>", svg)

@@ -1,0 +1,465 @@
+"""What came out, in sentences: read off the tables, each number with its n and its spread.
+
+Sentences are `Markup`: values are escaped on the way in, key numbers are emphasised.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from numbers import Real
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from driftscope.report.style import number_text, rate_text, spread_text
+
+SIMILAR_ACCURACY_POINTS = 2.0
+"""Cells whose target accuracies differ by at most this many points are compared as equal in it."""
+WELL_KEPT_PCT = 90.0
+"""Retention from which a cell is spoken of as having kept the zero-shot ability."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A headline, the sentences under it, and what the numbers cannot tell."""
+
+    headline: Markup
+    sentences: list[Markup]
+    caveats: list[Markup]
+
+    def unbreakable(self) -> Summary:
+        """The same with no line break within a number."""
+        return Summary(
+            _unbreakable(self.headline),
+            [_unbreakable(sentence) for sentence in self.sentences],
+            [_unbreakable(caveat) for caveat in self.caveats],
+        )
+
+
+# ---------------------------------------------------------------- a study
+
+
+def study_summary(cells: pd.DataFrame, runs: pd.DataFrame, setting: Mapping[str, str]) -> Summary:
+    """The findings of one setting (one dataset, model, protocol) from its cells."""
+    sentences = [_what_was_studied(cells, runs, setting)]
+    for sentence in (
+        _over_the_rates(cells),
+        _matched_accuracy(cells),
+        _best_cells(cells),
+        _signals(cells),
+    ):
+        if sentence:
+            sentences.append(sentence)
+    caveats = _study_caveats(cells, setting)
+    return Summary(_study_headline(cells), sentences, caveats).unbreakable()
+
+
+def _study_headline(cells: pd.DataFrame) -> Markup:
+    if not _has(cells, "retention_pct"):
+        lowest = _lowest(cells, "cka")
+        return Markup("The representation moves most under {} (CKA {}).").format(
+            _cell_name(lowest), number_text(lowest["cka"], 2)
+        )
+    shared = _shared_rates(cells)
+    if shared:
+        at = cells[cells["learning_rate"] == shared[-1]].dropna(subset=["retention_pct"])
+        best, worst = _highest(at, "retention_pct"), _lowest(at, "retention_pct")
+        return Markup(
+            "At the same learning rate ({}), {} keeps <strong>{} %</strong> of the zero-shot "
+            "ability and {} <strong>{} %</strong>."
+        ).format(
+            rate_text(shared[-1]),
+            best["series"],
+            number_text(best["retention_pct"], 0),
+            worst["series"],
+            number_text(worst["retention_pct"], 0),
+        )
+    known = cells.dropna(subset=["retention_pct"])
+    best, worst = _highest(known, "retention_pct"), _lowest(known, "retention_pct")
+    if len(known) == 1:
+        return Markup("{} keeps <strong>{} %</strong> of the zero-shot ability.").format(
+            _cell_name(best), number_text(best["retention_pct"], 0)
+        )
+    return Markup(
+        "Between <strong>{} %</strong> ({}) and <strong>{} %</strong> ({}) of the zero-shot "
+        "ability is left."
+    ).format(
+        number_text(worst["retention_pct"], 0),
+        _cell_name(worst),
+        number_text(best["retention_pct"], 0),
+        _cell_name(best),
+    )
+
+
+def _what_was_studied(
+    cells: pd.DataFrame, runs: pd.DataFrame, setting: Mapping[str, str]
+) -> Markup:
+    rates = sorted(cells["learning_rate"].unique())
+    span = (
+        rate_text(rates[0])
+        if len(rates) == 1
+        else f"{rate_text(rates[0])} to {rate_text(rates[-1])}"
+    )
+    start = Markup("{} of {}: {} at {} ({}), {}, protocol “{}”.").format(
+        _counted(len(runs), "fine-tuning run"),
+        f"{setting['model']} on {setting['dataset']}",
+        _listed([str(series) for series in dict.fromkeys(cells["series"])]),
+        _counted(len(rates), "learning rate"),
+        span,
+        _seeds_phrase(cells),
+        setting["protocol"],
+    )
+    diverged = int(cells["num_diverged"].sum())
+    if diverged:
+        verb = "run" if diverged == 1 else "runs"
+        start += Markup(" {} {} diverged and is left out of every mean.").format(diverged, verb)
+    before = runs.iloc[0]
+    if "pretrained_zero_shot_pct" in runs and _finite(before["pretrained_zero_shot_pct"]):
+        start += Markup(" The pretrained model reaches {} % on {} without training{}.").format(
+            number_text(before["pretrained_zero_shot_pct"], 1),
+            setting["transfer"],
+            _interval_phrase(
+                before.get("zero_shot_num_images"),
+                before.get("pretrained_low_pct"),
+                before.get("pretrained_high_pct"),
+            ),
+        )
+    return start
+
+
+def _over_the_rates(cells: pd.DataFrame) -> Markup | None:
+    shared = _shared_rates(cells)
+    if not _has(cells, "retention_pct") or len(shared) < 2:
+        return None
+    parts = []
+    for series, mine in cells[cells["learning_rate"].isin(shared)].groupby("series", sort=False):
+        values = mine.sort_values("learning_rate")
+        written = [
+            spread_text(row["retention_pct"], row["retention_pct_sd"], 0)
+            for row in values.to_dict("records")
+        ]
+        parts.append(Markup("{} % under {}").format(_listed(written), series))
+    return Markup("Over the matched rates {}, retention is {} (mean ± sd over seeds).").format(
+        _listed([rate_text(rate) for rate in shared]), Markup("; ").join(parts)
+    )
+
+
+def _matched_accuracy(cells: pd.DataFrame) -> Markup | None:
+    """Matched rate is not matched effect: the most accurate pair of methods equal in accuracy."""
+    if not (_has(cells, "retention_pct") and _has(cells, "test_accuracy_pct")):
+        return None
+    rows = _rows(cells.dropna(subset=["test_accuracy_pct", "retention_pct"]))
+    pairs = [
+        (one, other)
+        for one, other in combinations(rows, 2)
+        if one["series"] != other["series"]
+        and abs(one["test_accuracy_pct"] - other["test_accuracy_pct"]) <= SIMILAR_ACCURACY_POINTS
+    ]
+    if not pairs:
+        return (
+            Markup(
+                "No two methods reach the same target accuracy (within {} points) in this grid, so "
+                "the comparison at equal rate says nothing about equal benefit."
+            ).format(number_text(SIMILAR_ACCURACY_POINTS, 0))
+            if cells["series"].nunique() > 1
+            else None
+        )
+    one, other = max(
+        pairs, key=lambda pair: pair[0]["test_accuracy_pct"] + pair[1]["test_accuracy_pct"]
+    )
+    return Markup(
+        "An equal rate is not an equal effect: at about the same target accuracy, {} "
+        "({} %) keeps {} % and {} ({} %) keeps {} %."
+    ).format(
+        _cell_name(one),
+        number_text(one["test_accuracy_pct"], 1),
+        spread_text(one["retention_pct"], one["retention_pct_sd"], 0),
+        _cell_name(other),
+        number_text(other["test_accuracy_pct"], 1),
+        spread_text(other["retention_pct"], other["retention_pct_sd"], 0),
+    )
+
+
+def _best_cells(cells: pd.DataFrame) -> Markup | None:
+    if not (_has(cells, "retention_pct") and _has(cells, "test_accuracy_pct")):
+        return None
+    known = cells.dropna(subset=["test_accuracy_pct", "retention_pct"])
+    top = _highest(known, "test_accuracy_pct")
+    sentence = Markup(
+        "The most accurate cell is {} with {} % on the target; it keeps {} %."
+    ).format(
+        _cell_name(top),
+        spread_text(top["test_accuracy_pct"], top["test_accuracy_pct_sd"], 1),
+        spread_text(top["retention_pct"], top["retention_pct_sd"], 0),
+    )
+    kept = known[known["retention_pct"] >= WELL_KEPT_PCT]
+    if kept.empty:
+        return sentence + Markup(" No cell keeps {} % or more.").format(
+            number_text(WELL_KEPT_PCT, 0)
+        )
+    best = _highest(kept, "test_accuracy_pct")
+    if _cell_name(best) == _cell_name(top):
+        return sentence
+    return sentence + Markup(
+        " Among the cells that keep at least {} %, the most accurate is {}: {} %."
+    ).format(
+        number_text(WELL_KEPT_PCT, 0),
+        _cell_name(best),
+        spread_text(best["test_accuracy_pct"], best["test_accuracy_pct_sd"], 1),
+    )
+
+
+def _signals(cells: pd.DataFrame) -> Markup | None:
+    if not (_has(cells, "cka") and _has(cells, "delta_entropy_pct")):
+        return None
+    entropy = cells["delta_entropy_pct"].dropna()
+    words = (
+        "takes both signs"
+        if entropy.min() < 0 < entropy.max()
+        else "has one sign here, which need not hold elsewhere"
+    )
+    return Markup(
+        "Representation: mean CKA lies between {} and {}. Attention: the entropy change lies "
+        "between {} and {} % and {}."
+    ).format(
+        number_text(cells["cka"].max(), 2),
+        number_text(cells["cka"].min(), 2),
+        number_text(entropy.min(), 1, signed=True),
+        number_text(entropy.max(), 1, signed=True),
+        words,
+    )
+
+
+ENTROPY_CAVEAT = Markup(
+    "<b>Entropy is a descriptor.</b> Attention entropy says where and how much a model was "
+    "adapted. Its sign differs between datasets, methods and backbones, so it is no measure of "
+    "damage; representation drift (CKA, embedding drift) is what tracks the loss of zero-shot "
+    "ability."
+)
+
+
+def _study_caveats(cells: pd.DataFrame, setting: Mapping[str, str]) -> list[Markup]:
+    caveats = [ENTROPY_CAVEAT]
+    seeds = int(cells["num_runs"].max())
+    floor = 2 / math.comb(2 * seeds, seeds) if seeds else 1.0
+    if floor >= 0.05:
+        caveats.append(
+            Markup(
+                "<b>{} a cell.</b> {} An exact two-sided test of {} against {} runs cannot give "
+                "p below {}, however large the difference: read differences between single cells "
+                "as description, not as proof."
+            ).format(
+                _counted(seeds, "seed"),
+                "There is no spread to judge by."
+                if seeds < 2
+                else "The spread is itself a rough guess.",
+                seeds,
+                seeds,
+                number_text(min(floor, 1.0), 2),
+            )
+        )
+    caveats.append(
+        Markup(
+            "<b>One model, one target, one transfer set.</b> Measured with {} on {}, zero-shot "
+            "ability on {} alone; another backbone or dataset can differ in size and in sign."
+        ).format(setting["model"], setting["dataset"], setting.get("transfer") or "no set")
+    )
+    if setting["protocol"] == "paper":
+        caveats.append(
+            Markup(
+                "<b>Protocol “paper”.</b> Validation is the test split and the best epoch on it is "
+                "reported, as in the publication: accuracies are optimistic."
+            )
+        )
+    return caveats
+
+
+# ---------------------------------------------------------------- a comparison of two models
+
+
+def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
+    """What separates two models, from a `compare` result."""
+    drift, transfer = comparison["drift"], comparison.get("transfer") or {}
+    sentences = [
+        Markup("{} against {}, read on {} without labels.").format(
+            comparison["adapted"],
+            comparison["pretrained"],
+            _counted(int(comparison["num_images"]), "image"),
+        )
+    ]
+    sentences += [_transfer_sentence(name, scores) for name, scores in transfer.items()]
+    representation = _representation_sentence(drift)
+    if representation:
+        sentences.append(representation)
+    sentences.append(_attention_sentence(drift))
+    if _finite(drift.get("weight_drift")):
+        sentences.append(
+            Markup("The weights moved by {} % of their norm.").format(
+                number_text(100 * drift["weight_drift"], 2)
+            )
+        )
+    return Summary(
+        _comparison_headline(drift, transfer),
+        sentences,
+        _comparison_caveats(comparison, drift, transfer),
+    ).unbreakable()
+
+
+def _comparison_headline(drift: Mapping[str, Any], transfer: Mapping[str, Any]) -> Markup:
+    for name, scores in transfer.items():
+        return Markup("<strong>{} %</strong> of the zero-shot ability on {} is left.").format(
+            number_text(scores["retention_pct"], 0), name
+        )
+    if _finite(drift.get("embedding_drift")):
+        return Markup(
+            "The image embeddings moved by <strong>{}</strong> (1 − cosine), CKA is "
+            "<strong>{}</strong>; zero-shot ability was not measured."
+        ).format(number_text(drift["embedding_drift"], 3), number_text(drift["cka"], 2))
+    return Markup("CKA with the pretrained model is <strong>{}</strong>.").format(
+        number_text(drift["cka"], 2)
+    )
+
+
+def _transfer_sentence(name: str, scores: Mapping[str, Any]) -> Markup:
+    before, after = scores["pretrained"], scores["adapted"]
+    return Markup("Zero-shot accuracy on {}: {} % before{}, {} % after{}: retention {} %.").format(
+        name,
+        number_text(before["accuracy_pct"], 1),
+        _score_interval(before),
+        number_text(after["accuracy_pct"], 1),
+        _score_interval(after),
+        number_text(scores["retention_pct"], 1),
+    )
+
+
+def _representation_sentence(drift: Mapping[str, Any]) -> Markup | None:
+    per_block = [value for value in drift.get("cka_per_block") or [] if _finite(value)]
+    if not per_block:
+        return None
+    lowest = min(range(len(per_block)), key=per_block.__getitem__)
+    sentence = Markup("Representation: mean CKA {} (debiased {}), lowest at layer {} ({})").format(
+        number_text(drift["cka"], 3),
+        number_text(drift.get("cka_debiased"), 3),
+        lowest + 1,
+        number_text(per_block[lowest], 3),
+    )
+    if _finite(drift.get("embedding_drift")):
+        sentence += Markup("; image embeddings moved by {} (1 − mean cosine)").format(
+            number_text(drift["embedding_drift"], 3)
+        )
+    return sentence + Markup(".")
+
+
+def _attention_sentence(drift: Mapping[str, Any]) -> Markup:
+    per_layer = drift["delta_entropy_pct_per_layer"]
+    most = max(range(len(per_layer)), key=lambda index: abs(per_layer[index] or 0.0))
+    return Markup("Attention: entropy changed by {} % ({}), most at layer {} ({} %).").format(
+        number_text(drift["delta_entropy_pct"], 1, signed=True),
+        "broader" if drift["delta_entropy_pct"] > 0 else "narrower",
+        most + 1,
+        number_text(per_layer[most], 1, signed=True),
+    )
+
+
+def _comparison_caveats(
+    comparison: Mapping[str, Any], drift: Mapping[str, Any], transfer: Mapping[str, Any]
+) -> list[Markup]:
+    caveats = [ENTROPY_CAVEAT]
+    if not transfer:
+        caveats.append(
+            Markup(
+                "<b>Zero-shot ability was not measured.</b> CKA and embedding drift tend to track "
+                "its loss, but no value of theirs means “safe” on every model: run again with "
+                "<code>--transfer</code> to know."
+            )
+        )
+    gap = drift.get("cka_debiased")
+    if _finite(gap) and abs(drift["cka"] - gap) > 0.02:
+        caveats.append(
+            Markup(
+                "<b>Few images.</b> With {} images CKA is inflated ({} against {} debiased): trust "
+                "the debiased one."
+            ).format(comparison["num_images"], number_text(drift["cka"], 3), number_text(gap, 3))
+        )
+    return caveats
+
+
+# ---------------------------------------------------------------- words
+
+
+def _has(cells: pd.DataFrame, name: str) -> bool:
+    return name in cells and bool(cells[name].notna().any())
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+def _shared_rates(cells: pd.DataFrame) -> list[float]:
+    """The rates at which at least two series have a retention."""
+    if not _has(cells, "retention_pct"):
+        return []
+    counts = cells.dropna(subset=["retention_pct"]).groupby("learning_rate")["series"].nunique()
+    return sorted(float(rate) for rate in counts[counts >= 2].index)
+
+
+def _unbreakable(text: Markup) -> Markup:
+    """No line break before a percent sign or within a learning rate; escaped text in and out."""
+    return Markup(
+        re.sub(
+            r"\b([\d.]+e-\d+)\b", r'<span class="unbroken">\1</span>', text.replace(" %", "\u00a0%")
+        )
+    )
+
+
+def _rows(cells: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in cells.to_dict("records")]
+
+
+def _highest(cells: pd.DataFrame, name: str) -> dict[str, Any]:
+    return max(_rows(cells.dropna(subset=[name])), key=lambda cell: float(cell[name]))
+
+
+def _lowest(cells: pd.DataFrame, name: str) -> dict[str, Any]:
+    return min(_rows(cells.dropna(subset=[name])), key=lambda cell: float(cell[name]))
+
+
+def _cell_name(cell: Mapping[str, Any]) -> str:
+    return f"{cell['series']} at {rate_text(cell['learning_rate'])}"
+
+
+def _seeds_phrase(cells: pd.DataFrame) -> str:
+    low, high = int(cells["num_runs"].min()), int(cells["num_runs"].max())
+    if low == high:
+        return f"{_counted(low, 'seed')} each"
+    return f"{low} to {high} seeds each"
+
+
+def _score_interval(score: Mapping[str, Any]) -> str:
+    return _interval_phrase(
+        score.get("num_images"), score.get("wilson_low_pct"), score.get("wilson_high_pct")
+    )
+
+
+def _interval_phrase(num_images: Any, low: Any, high: Any) -> str:
+    if not (_finite(low) and _finite(high) and _finite(num_images)):
+        return ""
+    return (
+        f" ({num_images:,.0f} images, 95 % interval {number_text(low, 1)}–{number_text(high, 1)} %)"
+    )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _listed(items: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} and {items[-1]}"

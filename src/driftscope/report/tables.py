@@ -1,0 +1,494 @@
+"""Tables people read: records grouped into cells, and how each column is written.
+
+A `Table` holds raw numbers in a frame and knows how its columns are written; HTML, Markdown and
+LaTeX show the written form, CSV the raw one. Statistics come from `analysis`; only means and
+standard deviations over the seeds of a cell are taken here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from driftscope.records import RunRecord, layers_table, runs_table, structure_point
+from driftscope.report.style import number_text, rate_text, spread_text
+
+SETTING_KEYS = ("dataset", "model", "protocol", "transfer")
+"""Runs that differ in one of these are never put into one number or one picture."""
+
+_CELL_OPTIONS = ("epochs", "batch_size", "weight_decay", "data_seed")
+_OPTION_WORDS = {
+    "epochs": "epochs",
+    "batch_size": "batch",
+    "weight_decay": "weight decay",
+    "data_seed": "data seed",
+}
+
+CELL_MEASURES = (
+    "test_accuracy_pct",
+    "val_accuracy_pct",
+    "zero_shot_pct",
+    "zero_shot_low_pct",
+    "zero_shot_high_pct",
+    "retention_pct",
+    "delta_entropy_pct",
+    "delta_erf95_pct",
+    "delta_gini_pct",
+    "delta_head_diversity_pct",
+    "cka",
+    "cka_debiased",
+    "embedding_drift",
+    "weight_drift",
+)
+"""What is averaged over the seeds of a cell, as `<name>` (mean) and `<name>_sd`."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column as people read it: which numbers of the frame, and how they are written."""
+
+    key: str
+    heading: str
+    explanation: str = ""
+    kind: str = "number"  # "number", "text", "rate" or "count"
+    decimals: int = 1
+    signed: bool = False
+    interval: tuple[str, str] | None = None
+    count: str | None = None
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the column is right-aligned and sorted by value."""
+        return self.kind != "text"
+
+    def text(self, row: Mapping[str, Any]) -> str:
+        """The main part of the cell: a word, a rate, a count, or 'mean ± sd'."""
+        value = row.get(self.key)
+        if self.kind == "text":
+            return "–" if value is None or value != value else str(value)
+        value = math.nan if value is None else float(value)
+        if self.kind == "rate":
+            return rate_text(value)
+        if self.kind == "count":
+            return f"{value:,.0f}" if math.isfinite(value) else "–"
+        sd = row.get(f"{self.key}_sd", math.nan)
+        return spread_text(value, float(sd), self.decimals, signed=self.signed)
+
+    def detail(self, row: Mapping[str, Any]) -> str:
+        """The small print of the cell: interval and image count, where the column has them."""
+        if self.interval is None:
+            return ""
+        low, high = (row.get(key) for key in self.interval)
+        if low is None or high is None or not math.isfinite(low):
+            return ""
+        interval = f"{number_text(low, self.decimals)}–{number_text(high, self.decimals)}"
+        images = row.get(self.count) if self.count else None
+        return f"{interval}, n = {images:,.0f}" if images and images == images else interval
+
+    def sort_value(self, row: Mapping[str, Any]) -> str:
+        """What the column is sorted by, as text; empty where there is no value."""
+        value = row.get(self.key)
+        if value is None or value != value:
+            return ""
+        return f"{float(value):.10g}" if self.is_number else str(value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table; `frame` holds the raw numbers, `columns` what of them is shown."""
+
+    name: str
+    title: str
+    note: str
+    columns: tuple[Column, ...]
+    frame: pd.DataFrame
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The frame's rows as mappings."""
+        return [{str(k): v for k, v in row.items()} for row in self.frame.to_dict("records")]
+
+    def to_csv(self) -> str:
+        """All columns of the frame, raw, full precision."""
+        return self.frame.to_csv(index=False, lineterminator="\n")
+
+    def to_markdown(self) -> str:
+        """The shown columns as a Markdown table under a bold title, with the note."""
+        head = [_markdown_cell(column.heading) for column in self.columns]
+        rule = ["---:" if column.is_number else ":---" for column in self.columns]
+        body = [
+            [_markdown_cell(written_cell(column, row)) for column in self.columns]
+            for row in self.rows
+        ]
+        lines = [f"| {' | '.join(cells)} |" for cells in [head, rule, *body]]
+        note = f"\n{self.note}\n" if self.note else ""
+        return f"**{_markdown_cell(self.title)}**\n\n" + "\n".join(lines) + "\n" + note
+
+    def to_latex(self) -> str:
+        """The shown columns as a LaTeX table in booktabs style, caption above."""
+        alignment = "".join("r" if column.is_number else "l" for column in self.columns)
+        lines = [
+            r"\begin{table}[t]",
+            r"\centering\small",
+            rf"\caption{{{latex_text(self.title)}. {latex_text(self.note)}}}",
+            rf"\label{{tab:{self.name}}}",
+            rf"\begin{{tabular}}{{{alignment}}}",
+            r"\toprule",
+            " & ".join(latex_text(column.heading) for column in self.columns) + r" \\",
+            r"\midrule",
+        ]
+        for row in self.rows:
+            cells = (latex_text(written_cell(column, row)) for column in self.columns)
+            lines.append(" & ".join(cells) + r" \\")
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def written_cell(column: Column, row: Mapping[str, Any]) -> str:
+    """A cell in one line: its text, and its small print in brackets."""
+    detail = column.detail(row)
+    return f"{column.text(row)} [{detail}]" if detail else column.text(row)
+
+
+# ---------------------------------------------------------------- from records
+
+
+def report_runs(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """`records.runs_table` with the Wilson limits of each run's zero-shot accuracy beside it."""
+    runs = runs_table(list(records))
+    scores = [_main_score(record) for record in records]
+    runs["zero_shot_low_pct"] = [score.get("wilson_low_pct") for score in scores]
+    runs["zero_shot_high_pct"] = [score.get("wilson_high_pct") for score in scores]
+    before = [_main_score(record, pretrained=True) for record in records]
+    runs["pretrained_low_pct"] = [score.get("wilson_low_pct") for score in before]
+    runs["pretrained_high_pct"] = [score.get("wilson_high_pct") for score in before]
+    return runs
+
+
+def _main_score(record: RunRecord, *, pretrained: bool = False) -> dict[str, Any]:
+    point = record.result["pretrained" if pretrained else "selected"]
+    name = record.spec.transfer[0] if record.spec.transfer else None
+    return point["transfer"].get(name) or {}
+
+
+def with_series(runs: pd.DataFrame) -> pd.DataFrame:
+    """Adds `series`: the method, and whatever option other than rate and seed varies beside it."""
+    runs = runs.copy()
+    runs["series"] = runs["method"].astype(str)
+    for option in _CELL_OPTIONS:
+        if option in runs and runs[option].nunique() > 1:
+            values = runs[option].map(lambda value: f"{value:g}")
+            runs["series"] += f", {_OPTION_WORDS[option]} " + values
+    return runs
+
+
+_FAMILIES = ("full_ft", "lora", "last_block", "linear_probe")
+
+
+def series_order(series: Iterable[str]) -> list[str]:
+    """The distinct series as every table, legend and page lists them: by family, then by name."""
+
+    def rank(name: str) -> tuple[int, str]:
+        families = (at for at, family in enumerate(_FAMILIES) if name.startswith(family))
+        return next(families, len(_FAMILIES)), name
+
+    return sorted(set(series), key=rank)
+
+
+def split_settings(runs: pd.DataFrame) -> list[tuple[dict[str, str], pd.DataFrame]]:
+    """The runs of each dataset, model, protocol and transfer set, in order of appearance."""
+    keys = [key for key in SETTING_KEYS if key in runs]
+    groups = runs.groupby(keys, sort=False, dropna=False)
+    return [
+        (
+            {key: "" if part != part or part is None else str(part) for key, part in pairs},
+            group.reset_index(drop=True),
+        )
+        for values, group in groups
+        for pairs in [list(zip(keys, values, strict=True))]
+    ]
+
+
+def cells_frame(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell: mean and sample sd over its seeds, how many finished, how many diverged.
+
+    Diverged runs are counted and left out of the means. One run alone has no sd (NaN).
+    """
+    runs = with_series(runs)
+    done = runs["status"].eq("done") if "status" in runs else pd.Series(True, index=runs.index)
+    keys = ["method", "series", "learning_rate"]
+    measures = [name for name in CELL_MEASURES if name in runs]
+    numbers = runs[measures].apply(pd.to_numeric).where(done)
+    groups = pd.concat([runs[keys], numbers], axis=1).groupby(keys, sort=False)[measures]
+    means, spreads = groups.mean(), groups.std(ddof=1).add_suffix("_sd")
+    counts = pd.DataFrame({**{key: runs[key] for key in keys}, "done": done}).groupby(
+        keys, sort=False
+    )["done"]
+    cells = means.join(spreads)
+    cells["num_runs"] = counts.sum().astype(int)
+    cells["num_diverged"] = (counts.size() - counts.sum()).astype(int)
+    if "zero_shot_num_images" in runs:
+        images = runs.groupby(keys, sort=False)["zero_shot_num_images"].max()
+        cells["zero_shot_num_images"] = pd.to_numeric(images)
+    order = {name: position for position, name in enumerate(series_order(runs["series"]))}
+    cells = cells.reset_index()
+    cells["_order"] = cells["series"].map(order)
+    ordered: pd.DataFrame = cells.sort_values(["_order", "learning_rate"])
+    return ordered.drop(columns="_order").reset_index(drop=True)
+
+
+def layer_cells_frame(layers: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell and layer: the mean over the cell's finished runs of every layer signal."""
+    runs = with_series(runs)
+    finished = runs[runs["status"].eq("done")] if "status" in runs else runs
+    joined = layers.drop(columns=["method", "learning_rate", "dataset", "seed"]).merge(
+        finished[["run_id", "method", "series", "learning_rate"]], on="run_id"
+    )
+    signals = [
+        name
+        for name in joined.columns
+        if name not in ("run_id", "method", "series", "learning_rate", "layer")
+    ]
+    keys = ["method", "series", "learning_rate", "layer"]
+    means = joined.groupby(keys, sort=False)[signals].mean()
+    means["num_runs"] = joined.groupby(keys, sort=False)["run_id"].count()
+    return means.reset_index()
+
+
+def heads_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """One row a run, layer and head (1…L, 1…H): the percent change of the head's entropy."""
+    rows = []
+    for record in records:
+        before = record.result["pretrained"]["reading"]["entropy"]
+        after = structure_point(record)["reading"]["entropy"]
+        rows += [{"run_id": record.id, **row} for row in head_entropy_changes(before, after)]
+    return pd.DataFrame(rows)
+
+
+def head_entropy_changes(
+    pretrained: Sequence[Sequence[float]], adapted: Sequence[Sequence[float]]
+) -> list[dict[str, float]]:
+    """The percent change of each head's mean entropy, as rows layer, head, delta_entropy_pct."""
+    return [
+        {
+            "layer": layer,
+            "head": head,
+            "delta_entropy_pct": 100 * (after - before) / before if before else math.nan,
+        }
+        for layer, (befores, afters) in enumerate(zip(pretrained, adapted, strict=True), start=1)
+        for head, (before, after) in enumerate(zip(befores, afters, strict=True), start=1)
+    ]
+
+
+# ---------------------------------------------------------------- as people read them
+
+_ZERO_SHOT_NOTE = (
+    "Mean ± standard deviation over seeds. Small print: the 95 % Wilson interval of one evaluation "
+    "on n images (mean of its limits over seeds); it covers the choice of images, not of seeds."
+)
+
+
+def study_table(cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
+    """The study's main table: one row a cell, accuracy, zero-shot ability, drift."""
+    transfer = setting.get("transfer") or "transfer set"
+    columns = [
+        Column("series", "Method", "how the model was adapted", kind="text"),
+        Column("learning_rate", "Learning rate", "", kind="rate"),
+        Column("num_runs", "Seeds", "finished runs of the cell", kind="count"),
+        Column(
+            "test_accuracy_pct",
+            "Target accuracy, %",
+            f"accuracy on {setting.get('dataset', 'the target')} after adaptation",
+        ),
+        Column(
+            "zero_shot_pct",
+            "Zero-shot accuracy, %",
+            f"accuracy on {transfer} without training on it",
+            interval=("zero_shot_low_pct", "zero_shot_high_pct"),
+            count="zero_shot_num_images",
+        ),
+        Column(
+            "retention_pct",
+            "Retention, %",
+            "adapted zero-shot accuracy as a share of the pretrained one",
+        ),
+        Column(
+            "delta_entropy_pct",
+            "Δ entropy, %",
+            "change of the attention entropy; says where, not how bad",
+            signed=True,
+        ),
+        Column(
+            "cka",
+            "CKA",
+            "similarity of the representation to the pretrained one, 1 = same",
+            decimals=3,
+        ),
+        Column(
+            "embedding_drift",
+            "Embedding drift",
+            "1 − mean cosine of image embeddings, 0 = same",
+            decimals=3,
+        ),
+        Column(
+            "weight_drift",
+            "Weight drift",
+            "norm of the weight change as a share of the weights' norm",
+            decimals=3,
+        ),
+    ]
+    if cells["num_diverged"].any():
+        columns.insert(3, Column("num_diverged", "Diverged", "runs left out of means", "count"))
+    known = tuple(c for c in columns if c.key in cells and cells[c.key].notna().any())
+    where = ", ".join(part for part in (setting.get("dataset"), setting.get("model")) if part)
+    return Table(
+        name=f"cells_{_slug(where)}",
+        title=f"Every cell of the study: {where}",
+        note=_ZERO_SHOT_NOTE,
+        columns=known,
+        frame=cells,
+    )
+
+
+def runs_list(runs: pd.DataFrame) -> Table:
+    """Every run with its id, seed, selected epoch and outcome."""
+    columns = (
+        Column("run_id", "Run", kind="text"),
+        Column("dataset", "Target", kind="text"),
+        Column("series", "Method", kind="text"),
+        Column("learning_rate", "Learning rate", kind="rate"),
+        Column("seed", "Seed", kind="count"),
+        Column("status", "Status", kind="text"),
+        Column("selected_epoch", "Epoch", "the selected epoch", kind="count"),
+        Column("test_accuracy_pct", "Target accuracy, %"),
+        Column("retention_pct", "Retention, %"),
+        Column("delta_entropy_pct", "Δ entropy, %", signed=True),
+        Column("cka", "CKA", decimals=3),
+        Column("embedding_drift", "Embedding drift", decimals=3),
+        Column("wall_seconds", "Seconds", "wall time", kind="count"),
+    )
+    frame = with_series(runs)
+    known = tuple(c for c in columns if c.key in frame and frame[c.key].notna().any())
+    frame = frame.sort_values(["dataset", "series", "learning_rate", "seed"])
+    return Table("runs", "Every run", "", known, frame.reset_index(drop=True))
+
+
+def layers_list(layer_cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
+    """The numbers behind the layer heatmaps: one row a cell and layer."""
+    columns = (
+        Column("series", "Method", kind="text"),
+        Column("learning_rate", "Learning rate", kind="rate"),
+        Column("layer", "Layer", kind="count"),
+        Column("num_runs", "Seeds", kind="count"),
+        Column("delta_entropy_pct", "Δ entropy, %", signed=True),
+        Column("delta_erf95_pct", "Δ ERF@0.95, %", signed=True),
+        Column("delta_gini_pct", "Δ Gini, %", signed=True),
+        Column("cka", "CKA", decimals=3),
+        Column("cka_debiased", "CKA, debiased", decimals=3),
+    )
+    known = tuple(c for c in columns if c.key in layer_cells and layer_cells[c.key].notna().any())
+    title = f"Layer by layer: {setting['dataset']}, {setting['model']}"
+    name = f"layers_{_slug(setting['dataset'] + ' ' + setting['model'])}"
+    return Table(name, title, "Means over the seeds of a cell.", known, layer_cells)
+
+
+def heads_table(heads: pd.DataFrame) -> Table:
+    """The numbers behind a layer × head map."""
+    columns = (
+        Column("layer", "Layer", kind="count"),
+        Column("head", "Head", kind="count"),
+        Column("delta_entropy_pct", "Δ entropy, %", signed=True),
+    )
+    return Table("heads", "Head by head", "", columns, heads)
+
+
+def comparison_table(layers: pd.DataFrame) -> Table:
+    """Two models layer by layer: entropies, their changes, CKA."""
+    columns = (
+        Column("layer", "Layer", "transformer block, from the input up", kind="count"),
+        Column("entropy_pretrained_nats", "Entropy before, nats", decimals=3),
+        Column("entropy_adapted_nats", "Entropy after, nats", decimals=3),
+        Column("delta_entropy_pct", "Δ entropy, %", signed=True),
+        Column(
+            "delta_erf95_pct", "Δ ERF@0.95, %", "share of patches in 95 % of the mass", signed=True
+        ),
+        Column("delta_gini_pct", "Δ Gini, %", "concentration of attention", signed=True),
+        Column("delta_head_diversity_pct", "Δ head diversity, %", signed=True),
+        Column("cka", "CKA", "1 = same representation", decimals=3),
+        Column("cka_debiased", "CKA, debiased", "corrected for few images", decimals=3),
+        Column("weight_drift", "Weight drift", decimals=4),
+    )
+    known = tuple(c for c in columns if c.key in layers and layers[c.key].notna().any())
+    return Table("layers", "Layer by layer", "", known, layers)
+
+
+def comparison_layers(comparison: Mapping[str, Any]) -> pd.DataFrame:
+    """One row a layer of a `compare` result: entropies of both models and every layer drift."""
+    drift = comparison["drift"]
+    entropies = {
+        "entropy_pretrained_nats": _layer_means(comparison["reading_pretrained"]["entropy"]),
+        "entropy_adapted_nats": _layer_means(comparison["reading_adapted"]["entropy"]),
+    }
+    per_layer = {
+        "delta_entropy_pct": drift.get("delta_entropy_pct_per_layer"),
+        "delta_erf95_pct": drift.get("delta_erf95_pct_per_layer"),
+        "delta_gini_pct": drift.get("delta_gini_pct_per_layer"),
+        "delta_head_diversity_pct": drift.get("delta_head_diversity_pct_per_layer"),
+        "cka": drift.get("cka_per_block"),
+        "cka_debiased": drift.get("cka_debiased_per_block"),
+        "weight_drift": drift.get("weight_drift_per_layer"),
+    }
+    num_layers = len(entropies["entropy_pretrained_nats"])
+    known = {
+        name: values
+        for name, values in per_layer.items()
+        if isinstance(values, list) and len(values) == num_layers
+    }
+    return pd.DataFrame({"layer": range(1, num_layers + 1), **entropies, **known})
+
+
+def study_layers(records: Sequence[RunRecord], runs: pd.DataFrame) -> pd.DataFrame:
+    """`records.layers_table` averaged over the seeds of each cell of `runs`."""
+    return layer_cells_frame(layers_table(list(records)), runs)
+
+
+def _layer_means(entropy: Sequence[Sequence[float]]) -> list[float]:
+    return [sum(heads) / len(heads) for heads in entropy]
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in text).strip("_").lower() or "study"
+
+
+def _markdown_cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\u00a0": "~",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "Δ": r"$\Delta$",
+    "–": "--",
+    "λ": r"$\lambda$",
+    "α": r"$\alpha$",
+    "ρ": r"$\rho$",
+}
+
+
+def latex_text(text: str) -> str:
+    """The text with LaTeX's special characters and our symbols written for LaTeX."""
+    return "".join(_LATEX.get(character, character) for character in text)
