@@ -1,0 +1,118 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driftscope.config import load_run_spec, parse_run_spec, run_id
+from driftscope.errors import ConfigError
+
+# Ids as they were when the spec had its first form: folders of that time must stay findable.
+KNOWN_IDS = [
+    ({"method": "full_ft", "learning_rate": 1e-4}, "ae80bc26ecad"),
+    ({"method": "lora", "learning_rate": 1e-4}, "e5eb275776c0"),
+    (
+        {
+            "method": {"kind": "lora", "rank": 16},
+            "learning_rate": 1e-3,
+            "seed": 11,
+            "dataset": "stars",
+            "epochs": 5,
+            "train_images": 800,
+            "transfer": [],
+        },
+        "6be7f1f977cc",
+    ),
+    (
+        {
+            "method": "full_ft",
+            "learning_rate": 1e-5,
+            "protocol": "paper",
+            "epochs": 20,
+            "model": "openai/clip-vit-base-patch32",
+        },
+        "a4a87b26589a",
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "expected"), KNOWN_IDS)
+def test_new_options_do_not_rename_the_runs_of_old(values: dict, expected: str) -> None:
+    assert run_id(parse_run_spec(values)) == expected
+
+
+def test_a_default_written_out_names_the_same_run() -> None:
+    short = parse_run_spec({"method": "lora", "learning_rate": 1e-4})
+    long = parse_run_spec(
+        {
+            "method": {"kind": "lora", "rank": 8, "alpha": 16.0, "targets": ["q_proj", "v_proj"]},
+            "learning_rate": 0.0001,
+            "weight_decay": 0.01,
+        }
+    )
+    assert run_id(short) == run_id(long)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["full_ft", "lora"]),
+            st.sampled_from([1e-6, 1e-5]),
+            st.integers(0, 3),
+        ),
+        min_size=2,
+        max_size=2,
+        unique=True,
+    )
+)
+def test_different_specs_have_different_ids(pair: list[tuple[str, float, int]]) -> None:
+    specs = [parse_run_spec({"method": m, "learning_rate": r, "seed": s}) for m, r, s in pair]
+    assert run_id(specs[0]) != run_id(specs[1])
+
+
+def test_the_papers_hyper_parameters_are_the_defaults() -> None:
+    spec = parse_run_spec({"method": "lora", "learning_rate": 1e-5})
+    assert (spec.weight_decay, spec.warmup_fraction, spec.batch_size) == (0.01, 0.05, 64)
+    assert (spec.clip_norm, spec.horizontal_flip) == (1.0, True)
+    assert spec.method.model_dump() | {"kind": "lora"} == spec.method.model_dump()
+    assert (spec.method.rank, spec.method.alpha, spec.method.dropout) == (8, 16.0, 0.05)
+    assert spec.method.targets == ("q_proj", "v_proj")
+    assert spec.method.train_projection
+
+
+def test_yaml_exponents_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("method: full_ft\nlearning_rate: 1e-3\n")
+    assert load_run_spec(path).learning_rate == 0.001
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"method": "lorra"}, r"unknown method 'lorra': did you mean 'lora'\?"),
+        ({"method": {"kind": "lora", "rnk": 4}}, r"'method.rnk': did you mean 'rank'\?"),
+        ({"lerning_rate": 1e-3}, r"'lerning_rate': did you mean 'learning_rate'\?"),
+        ({"epochs": 0}, "epochs is 0, but"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast', but"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan, but"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_key_the_value_and_the_valid_choices(
+    change: dict, sentence: str
+) -> None:
+    values = {"method": "full_ft", "learning_rate": 1e-3, **change}
+    with pytest.raises(ConfigError, match=sentence):
+        parse_run_spec(values)
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(ConfigError, match="'learning_rate' is missing"):
+        parse_run_spec({"method": "full_ft"})
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1,\n", ""])
+def test_a_file_that_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"run\.yaml"):
+        load_run_spec(path)
