@@ -6,9 +6,9 @@ from driftscope.errors import ConfigError
 from driftscope.stats import (
     bootstrap_over_cells,
     cell_weights,
-    gap_of_sizes,
     weighted_mean,
     weighted_spearman,
+    with_gaps_of_sizes,
 )
 
 DRAWS = 2_000
@@ -156,8 +156,9 @@ def test_a_gap_between_two_equally_good_signals_is_called_at_most_5_percent_of_t
         signals = np.column_stack([target, -target])
         signals = signals + rng.normal(size=(40, 2))
         seeds = 0.1 * rng.normal(size=(80, 2))
-        statistic = gap_of_sizes(weighted_spearman(signals[cells] + seeds, target[cells]), 0)
-        gap = bootstrap_over_cells(statistic, cells, num_resamples=400, seed=draw)[1]
+        statistic = weighted_spearman(signals[cells] + seeds, target[cells])
+        statistic = with_gaps_of_sizes(statistic, 0)
+        gap = bootstrap_over_cells(statistic, cells, num_resamples=400, seed=draw)[3]
         called += gap.excludes(0.0)
     assert 0.02 < called / DRAWS <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / DRAWS)
 
@@ -169,8 +170,7 @@ def test_a_paired_gap_is_tighter_than_two_intervals_apart():
     good = target + 0.8 * rng.normal(size=30)[cells]
     similar = -good + 0.1 * rng.normal(size=60)
     statistic = weighted_spearman(np.column_stack([good, similar]), target)
-    apart = bootstrap_over_cells(statistic, cells)
-    (_, gap) = bootstrap_over_cells(gap_of_sizes(statistic, 0), cells)
+    *apart, _, gap = bootstrap_over_cells(with_gaps_of_sizes(statistic, 0), cells)
     assert gap.estimate == pytest.approx(abs(apart[0].estimate) - abs(apart[1].estimate))
     assert gap.standard_error < 0.5 * apart[0].standard_error
 

@@ -4,9 +4,9 @@ from driftscope.stats.bootstrap import (
     BootstrapInterval,
     bootstrap_over_cells,
     cell_weights,
-    gap_of_sizes,
     weighted_mean,
     weighted_spearman,
+    with_gaps_of_sizes,
 )
 from driftscope.stats.correlation import (
     CorrelationTest,
@@ -56,7 +56,6 @@ __all__ = [
     "cohens_d_z",
     "correlation",
     "equivalence",
-    "gap_of_sizes",
     "hedges_factor",
     "hedges_g",
     "hypervolume",
@@ -74,4 +73,5 @@ __all__ = [
     "weighted_spearman",
     "welch_t",
     "wilcoxon_signed_rank",
+    "with_gaps_of_sizes",
 ]

@@ -183,18 +183,19 @@ def weighted_spearman(signals: ArrayLike, target: ArrayLike) -> WeightedStatisti
     return statistic
 
 
-def gap_of_sizes(statistic: WeightedStatistic, reference: int) -> WeightedStatistic:
-    """|reference statistic| − |each statistic|, over the same resamples.
+def with_gaps_of_sizes(statistic: WeightedStatistic, reference: int) -> WeightedStatistic:
+    """The statistics, followed by |the reference one| − |each of them|, over the same resamples.
 
-    Positive where the reference's correlation is the stronger one, whatever the signs.
+    A gap is positive where the reference's correlation is the stronger one, whatever the signs;
+    the reference is chosen before the data are seen, or the gaps flatter it.
     """
 
-    def gap(weights: FloatArray) -> FloatArray:
-        sizes = np.abs(_columns(statistic(weights)))
-        gaps: FloatArray = sizes[:, [reference]] - sizes
-        return gaps
+    def both(weights: FloatArray) -> FloatArray:
+        values = _columns(statistic(weights))
+        sizes = np.abs(values)
+        return np.concatenate([values, sizes[:, [reference]] - sizes], axis=1)
 
-    return gap
+    return both
 
 
 def _weighted_ranker(values: FloatArray) -> WeightedStatistic:

@@ -1,0 +1,51 @@
+"""The questions asked of a study: a study's tables in, tables and a sentence out.
+
+>>> from driftscope.analysis import QUESTIONS, StudyTables, answer  # doctest: +SKIP
+>>> print(answer("predictors", StudyTables(runs, history, layers)).sentence)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from driftscope.analysis.answers import Answer
+from driftscope.analysis.contrast import method_contrast
+from driftscope.analysis.dose import dose_response
+from driftscope.analysis.layers import layer_profile
+from driftscope.analysis.predictors import predictors
+from driftscope.analysis.regularizers import regularizers
+from driftscope.analysis.selection import frontier, selection_utility
+from driftscope.analysis.stability import stability
+from driftscope.analysis.tables import Exclusion, StudyTables
+from driftscope.errors import ConfigError, did_you_mean
+
+QUESTIONS: dict[str, Callable[..., Answer]] = {
+    "dose_response": dose_response,
+    "method_contrast": method_contrast,
+    "predictors": predictors,
+    "selection": selection_utility,
+    "frontier": frontier,
+    "layer_profile": layer_profile,
+    "stability": stability,
+    "regularizers": regularizers,
+}
+"""Every question by the name that the command line knows."""
+
+__all__ = ["QUESTIONS", "Answer", "Exclusion", "StudyTables", "answer"]
+
+
+def answer(question: str, tables: StudyTables, **options: Any) -> Answer:
+    """The answer to a question by name.
+
+    Args:
+        question: one of `QUESTIONS`.
+        tables: the study's.
+        options: the question's own keyword arguments.
+
+    Raises:
+        ConfigError: if there is no such question.
+    """
+    if question not in QUESTIONS:
+        raise ConfigError(f"Unknown question {question!r}: {did_you_mean(question, QUESTIONS)}.")
+    return QUESTIONS[question](tables, **options)

@@ -1,0 +1,179 @@
+"""What a question gives back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from driftscope.analysis.tables import SETTING, Exclusion, StudyTables
+from driftscope.stats import Adjusted, Family, adjust
+
+ALPHA = 0.05
+"""The level at which answers speak of evidence."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question's answer.
+
+    Attributes:
+        question: its name.
+        sentence: the answer in words, with what limits it.
+        table: the numbers.
+        unit: what the independent units are ("cells", "seeds", …).
+        num_units: how many of them the answer rests on.
+        excluded: what was left out and why.
+        family: the multiple-testing family, where p-values were adjusted: name, method, alpha,
+            tests (one entry per setting).
+        details: further tables by name.
+        is_answered: False where the data can't answer; the sentence then says why.
+    """
+
+    question: str
+    sentence: str
+    table: pd.DataFrame
+    unit: str
+    num_units: int
+    excluded: tuple[Exclusion, ...] = ()
+    family: tuple[dict[str, Any], ...] = ()
+    details: dict[str, pd.DataFrame] = field(default_factory=dict)
+    is_answered: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it: NaN becomes null."""
+        return {
+            "question": self.question,
+            "is_answered": self.is_answered,
+            "sentence": self.sentence,
+            "unit": self.unit,
+            "num_units": self.num_units,
+            "excluded": [vars(exclusion) for exclusion in self.excluded],
+            "family": [_plain(family) for family in self.family],
+            "table": _records(self.table),
+            "details": {name: _records(table) for name, table in self.details.items()},
+        }
+
+
+def cannot_answer(question: str, why: str, excluded: Iterable[Exclusion] = ()) -> Answer:
+    """The answer "these data can't say", with the reason."""
+    sentence = f"These data can't answer this: {why}."
+    return Answer(
+        question, sentence, pd.DataFrame(), "cells", 0, tuple(excluded), is_answered=False
+    )
+
+
+def describe_family(adjusted: Adjusted) -> dict[str, Any]:
+    """A family's declaration, for the reader."""
+    return {
+        "name": adjusted.family.name,
+        "method": adjusted.method,
+        "alpha": adjusted.alpha,
+        "num_tests": adjusted.num_tests,
+        "members": list(adjusted.family.members),
+        "excluded": list(adjusted.excluded),
+    }
+
+
+def per_setting(question: str, tables: StudyTables, ask: Callable[[StudyTables], Answer]) -> Answer:
+    """Ask for each backbone, protocol and transfer set by itself; none share a statistic."""
+    runs = tables.runs
+    if runs.empty:
+        return cannot_answer(question, "there are no runs")
+    keys = [name for name in SETTING if name in runs]
+    if not keys:
+        return ask(tables)
+    settings = runs[keys].astype(object).where(runs[keys].notna(), "unknown").astype(str)
+    groups = list(runs.groupby([settings[name] for name in keys], sort=True))
+    if len(groups) == 1:
+        return ask(tables)
+    answers = {
+        tuple(str(part) for part in name): ask(tables.with_runs(group)) for name, group in groups
+    }
+    return _joined(question, keys, answers)
+
+
+def with_holm(
+    table: pd.DataFrame, family: Family, alpha: float
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The table with ``p_holm`` beside ``p_value``, row by row the family's members, and the
+    family's description."""
+    adjusted = adjust(family, dict(zip(family.members, table["p_value"], strict=True)), alpha=alpha)
+    whole = table.copy()
+    place = list(table.columns).index("p_value") + 1
+    whole.insert(place, "p_holm", list(adjusted.p_adjusted.values()))
+    return whole, describe_family(adjusted)
+
+
+def join_words(words: Iterable[str]) -> str:
+    """``a, b and c``."""
+    items = list(words)
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def _joined(question: str, keys: list[str], answers: dict[tuple[str, ...], Answer]) -> Answer:
+    def stacked(parts: dict[tuple[str, ...], pd.DataFrame]) -> pd.DataFrame:
+        labelled = [
+            table.assign(**dict(zip(keys, name, strict=True)))
+            for name, table in parts.items()
+            if not table.empty
+        ]
+        if not labelled:
+            return pd.DataFrame()
+        whole = pd.concat(labelled, ignore_index=True)
+        return whole[[*keys, *(column for column in whole.columns if column not in keys)]]
+
+    names = {name: " / ".join(name) for name in answers}
+    detail_names = dict.fromkeys(name for answer in answers.values() for name in answer.details)
+    sentences = [f"[{names[name]}] {answer.sentence}" for name, answer in answers.items()]
+    return Answer(
+        question=question,
+        sentence=(
+            f"{len(answers)} settings ({' / '.join(keys)}) are answered apart. "
+            + " ".join(sentences)
+        ),
+        table=stacked({name: answer.table for name, answer in answers.items()}),
+        unit=next(iter(answers.values())).unit,
+        num_units=sum(answer.num_units for answer in answers.values()),
+        excluded=tuple(
+            Exclusion(f"{exclusion.what} [{names[name]}]", exclusion.count, exclusion.why)
+            for name, answer in answers.items()
+            for exclusion in answer.excluded
+        ),
+        family=tuple(
+            {"setting": names[name], **family}
+            for name, answer in answers.items()
+            for family in answer.family
+        ),
+        details={
+            detail: stacked(
+                {
+                    name: answer.details[detail]
+                    for name, answer in answers.items()
+                    if detail in answer.details
+                }
+            )
+            for detail in detail_names
+        },
+        is_answered=any(answer.is_answered for answer in answers.values()),
+    )
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [_plain(row) for row in table.to_dict(orient="records")]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

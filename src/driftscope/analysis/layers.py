@@ -1,0 +1,198 @@
+"""Layer profile: where and when contraction sets in, and how CKA and entropy go together."""
+
+from __future__ import annotations
+
+from math import nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from driftscope.analysis.answers import (
+    ALPHA,
+    Answer,
+    cannot_answer,
+    per_setting,
+    with_holm,
+)
+from driftscope.analysis.tables import StudyTables, usable_runs
+from driftscope.stats import Family, correlation, permutation_correlation
+
+QUESTION = "layer_profile"
+CONTRACTION_PCT = 1.0
+"""How far the mean entropy must fall before it counts as contraction."""
+
+MIN_CELLS = 4
+
+
+def layer_profile(
+    tables: StudyTables, *, contraction_pct: float = CONTRACTION_PCT, alpha: float = ALPHA
+) -> Answer:
+    """Per-layer drift of every cell, the onset of contraction in depth and in time.
+
+    A layer has contracted where the mean over seeds of Δentropy lies below −``contraction_pct``
+    and every seed's is negative; ``onset_layer`` is the first such layer (1…L), ``onset_epoch`` the
+    first epoch at which the mean over layers does so.
+
+    Returns:
+        One row per cell; units are cells. Details: "profile" (one row per cell and layer) and
+        "cka_entropy" (per dataset and layer, over cells: the correlation of a block's CKA with the
+        same block's Δentropy; Holm over dataset × layer).
+    """
+    return per_setting(QUESTION, tables, lambda part: _in_setting(part, contraction_pct, alpha))
+
+
+def _in_setting(tables: StudyTables, contraction: float, alpha: float) -> Answer:
+    runs, excluded = usable_runs(tables.runs)
+    if tables.layers.empty:
+        return cannot_answer(QUESTION, "there are no per-layer readings", excluded)
+    names = ["dataset", "arm", "learning_rate", "cell", "seed"]
+    layers = tables.layers.drop(columns=[name for name in names if name in tables.layers])
+    layers = layers.merge(runs[["run_id", *names]], on="run_id")
+    if layers.empty:
+        return cannot_answer(QUESTION, "no finished run has per-layer readings", excluded)
+    profile = _profile(layers, contraction)
+    onset = _onset(profile, tables.history, runs, contraction)
+    pairing, family = _cka_entropy(profile, alpha)
+    return Answer(
+        question=QUESTION,
+        sentence=_sentence(onset, pairing, contraction),
+        table=onset,
+        unit="cells",
+        num_units=len(onset),
+        excluded=tuple(excluded),
+        family=family,
+        details={"profile": profile, "cka_entropy": pairing},
+    )
+
+
+def _profile(layers: pd.DataFrame, contraction: float) -> pd.DataFrame:
+    wanted = ("entropy_nats", "delta_entropy_pct", "delta_erf95_pct", "delta_gini_pct", "cka")
+    columns = [name for name in wanted if name in layers and layers[name].notna().any()]
+    keys = ["dataset", "arm", "learning_rate", "cell", "layer"]
+    groups = layers.groupby(keys, sort=True)
+    profile = groups[columns].mean()
+    if "delta_entropy_pct" in columns:
+        profile["delta_entropy_pct_sd"] = groups["delta_entropy_pct"].std(ddof=1)
+        all_negative = groups["delta_entropy_pct"].max() < 0
+        profile["is_contracted"] = all_negative & (profile["delta_entropy_pct"] < -contraction)
+    profile.insert(0, "num_runs", groups.size())
+    return profile.reset_index().rename(columns={"arm": "method"})
+
+
+def _onset(
+    profile: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame, contraction: float
+) -> pd.DataFrame:
+    epochs = _onset_epochs(history, runs, contraction)
+    rows: list[dict[str, Any]] = []
+    keys = ["dataset", "method", "learning_rate", "cell"]
+    has_entropy = "is_contracted" in profile
+    for (dataset, method, rate, cell), group in profile.groupby(keys, sort=True):
+        row: dict[str, Any] = {
+            "dataset": dataset,
+            "method": method,
+            "learning_rate": rate,
+            "num_runs": int(group["num_runs"].max()),
+            "num_layers": len(group),
+        }
+        if has_entropy and group["delta_entropy_pct"].notna().any():
+            contracted = group.loc[group["is_contracted"], "layer"]
+            deepest = group.sort_values("delta_entropy_pct").iloc[0]
+            row |= {
+                "onset_layer": contracted.min() if len(contracted) else nan,
+                "num_contracted_layers": len(contracted),
+                "most_contracted_layer": int(deepest["layer"]),
+                "delta_entropy_pct_there": float(deepest["delta_entropy_pct"]),
+                "onset_epoch": epochs.get(str(cell), nan),
+            }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _onset_epochs(
+    history: pd.DataFrame, runs: pd.DataFrame, contraction: float
+) -> dict[str, float]:
+    if history.empty or "delta_entropy_pct" not in history:
+        return {}
+    joined = history[["run_id", "epoch", "delta_entropy_pct"]].merge(
+        runs[["run_id", "cell"]], on="run_id"
+    )
+    groups = joined.groupby(["cell", "epoch"])["delta_entropy_pct"]
+    contracted = (groups.mean() < -contraction) & (groups.max() < 0)
+    reached = contracted[contracted].reset_index()
+    return {str(cell): float(e) for cell, e in reached.groupby("cell")["epoch"].min().items()}
+
+
+def _cka_entropy(
+    profile: pd.DataFrame, alpha: float
+) -> tuple[pd.DataFrame, tuple[dict[str, Any], ...]]:
+    if not {"cka", "delta_entropy_pct"} <= set(profile.columns):
+        return pd.DataFrame(), ()
+    groups = {
+        (str(group["dataset"].iloc[0]), int(group["layer"].iloc[0])): group.dropna(
+            subset=["cka", "delta_entropy_pct"]
+        )
+        for _, group in profile.groupby(["dataset", "layer"], sort=True)
+    }
+    groups = {key: group for key, group in groups.items() if len(group) >= MIN_CELLS}
+    if not groups:
+        return pd.DataFrame(), ()
+    family = Family(
+        "CKA with Δentropy of the same block: dataset × layer",
+        tuple(f"{dataset} · layer {layer}" for dataset, layer in groups),
+    )
+    rows = []
+    for (dataset, layer), group in groups.items():
+        test = permutation_correlation(group["cka"], group["delta_entropy_pct"])
+        rows.append(
+            {
+                "dataset": dataset,
+                "layer": layer,
+                "num_cells": test.num_units,
+                "rho": test.statistic,
+                "p_value": test.p_value if test.can_reach(alpha) else nan,
+                "p_floor": test.p_floor,
+                "pearson_r": correlation(group["cka"], group["delta_entropy_pct"], kind="pearson"),
+            }
+        )
+    table = pd.DataFrame(rows)
+    table, declared = with_holm(table, family, alpha)
+    return table, (declared,)
+
+
+def _sentence(onset: pd.DataFrame, pairing: pd.DataFrame, contraction: float) -> str:
+    parts = []
+    if "onset_layer" not in onset:
+        parts.append("No per-layer entropy was read.")
+    else:
+        reached = onset[onset["onset_layer"].notna()]
+        text = (
+            f"In {len(reached)} of {len(onset)} cells some layer's entropy falls by more than "
+            f"{contraction:g} %, every seed agreeing"
+        )
+        if not reached.empty:
+            strongest = reached.sort_values("delta_entropy_pct_there").iloc[0]
+            text += (
+                f"; first at layer {np.nanmedian(reached['onset_layer']):.0f} in the median, most "
+                f"at layer {strongest['most_contracted_layer']:.0f} of {strongest['method']} on "
+                f"{strongest['dataset']} at {strongest['learning_rate']:g} "
+                f"({strongest['delta_entropy_pct_there']:.1f} %)"
+            )
+        parts.append(text + ".")
+        in_time = onset["onset_epoch"].notna().sum()
+        parts.append(
+            f"The mean over layers contracts so far in {int(in_time)} cells"
+            + (
+                f", from epoch {onset['onset_epoch'].min():.0f} on at the earliest."
+                if in_time
+                else "."
+            )
+        )
+    for dataset, rows in pairing.groupby("dataset") if not pairing.empty else ():
+        if rows["rho"].notna().any():
+            best = rows.iloc[int(np.nanargmax(rows["rho"].abs()))]
+            parts.append(
+                f"On {dataset} a block's CKA and Δentropy go together most at layer "
+                f"{best['layer']:.0f} (ρ = {best['rho']:.2f} over {best['num_cells']:.0f} cells)."
+            )
+    return " ".join(parts)

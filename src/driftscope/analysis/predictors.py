@@ -1,0 +1,290 @@
+"""Predictors: which signal tells how much ability is retained, and how early."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from driftscope.analysis.answers import Answer, cannot_answer, join_words, per_setting
+from driftscope.analysis.tables import (
+    HIGH_MEANS_RETAINED,
+    LABELS,
+    SIGNED_SIGNALS,
+    Exclusion,
+    StudyTables,
+    present_signals,
+    usable_runs,
+    without_missing,
+)
+from driftscope.stats import (
+    BootstrapInterval,
+    bootstrap_over_cells,
+    correlation,
+    partial_correlation,
+    roc_auc,
+    weighted_spearman,
+    with_gaps_of_sizes,
+)
+
+QUESTION = "predictors"
+MIN_CELLS_FOR_INTERVAL = 8
+"""Below this many cells a bootstrap interval would promise more than it knows."""
+
+MIN_RUNS = 4
+BUDGET_PCT = 80.0
+"""The retention below which a run counts as damaged, for the AUC."""
+
+NUM_RESAMPLES = 1_000
+
+REFERENCE = "cka"
+"""The signal that others are compared with head to head, fixed before any data are seen."""
+
+
+def predictors(
+    tables: StudyTables,
+    *,
+    budget_pct: float = BUDGET_PCT,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> Answer:
+    """Every signal's Spearman correlation with retention: final and first probe, all and within.
+
+    Scopes: "overall" (all datasets and methods pooled, and said to be), "dataset", "group" (one
+    dataset × method) and "mean of groups" (the mean of the groups' ρ, and of their |ρ|). Signed
+    signals are also taken by size. Intervals bootstrap cells, then seeds, from 8 cells up.
+    ``partial_rho`` holds log learning rate fixed.
+
+    Returns:
+        One row per scope, probe, signal and form; units are cells. Details: "gaps" (CKA's |ρ|
+        minus each other signal's, paired over the same resamples) and "auc" (telling runs
+        under ``budget_pct`` of retention from the rest; direction fixed in advance, the oriented
+        AUC an upper bound).
+    """
+    return per_setting(
+        QUESTION, tables, lambda part: _in_setting(part, budget_pct, num_resamples, seed)
+    )
+
+
+def _in_setting(tables: StudyTables, budget: float, num_resamples: int, seed: int) -> Answer:
+    runs, excluded = usable_runs(tables.runs)
+    runs = without_missing(runs, ["retention_pct"], "runs", excluded)
+    if len(runs) < MIN_RUNS or runs["cell"].nunique() < 3:
+        return cannot_answer(QUESTION, "it needs retention of at least three cells", excluded)
+    readings = {"final": runs}
+    first = _first_probe(tables.history, runs)
+    if first.empty:
+        excluded.append(Exclusion("runs", len(runs), "no history, so no first probe"))
+    else:
+        readings["first"] = first
+    rows: list[dict[str, Any]] = []
+    gaps: list[dict[str, Any]] = []
+    aucs: list[dict[str, Any]] = []
+    for probe, frame in readings.items():
+        columns = _candidates(frame)
+        for scope, dataset, method, part in _scopes(frame):
+            label = {"scope": scope, "dataset": dataset, "method": method, "probe": probe}
+            part_rows, part_gaps = _correlations(part, columns, num_resamples, seed)
+            rows += [{**label, **row} for row in part_rows]
+            gaps += [{**label, **gap} for gap in part_gaps]
+            if scope != "group":
+                aucs += [{**label, **row} for row in _aucs(part, columns, budget)]
+    table = pd.concat([pd.DataFrame(rows), _means_of_groups(pd.DataFrame(rows))])
+    return Answer(
+        question=QUESTION,
+        sentence=_sentence(table, runs),
+        table=table.reset_index(drop=True),
+        unit="cells",
+        num_units=int(runs["cell"].nunique()),
+        excluded=tuple(excluded),
+        details={"gaps": pd.DataFrame(gaps), "auc": pd.DataFrame(aucs)},
+    )
+
+
+def _first_probe(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with their signals as read at the first epoch after the start."""
+    if history.empty or "epoch" not in history:
+        return pd.DataFrame()
+    after_start = history[(history["epoch"] >= 1) & history["run_id"].isin(runs["run_id"])]
+    first = after_start.sort_values("epoch").drop_duplicates("run_id")
+    signals = present_signals(first)
+    if not signals:
+        return pd.DataFrame()
+    kept = ["run_id", "dataset", "arm", "cell", "log10_learning_rate", "retention_pct"]
+    return runs[kept].merge(first[["run_id", *signals]], on="run_id")
+
+
+def _candidates(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    signals = present_signals(frame)
+    return [
+        (signal, form)
+        for signal in signals
+        for form in ("signed", *(("absolute",) if signal in SIGNED_SIGNALS else ()))
+    ]
+
+
+def _values(frame: pd.DataFrame, signal: str, form: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    values = frame[signal].to_numpy(dtype=np.float64)
+    return np.abs(values) if form == "absolute" else values
+
+
+def _scopes(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
+    yield "overall", "", "", frame
+    if frame["dataset"].nunique() > 1:
+        for dataset, part in frame.groupby("dataset", sort=True):
+            yield "dataset", str(dataset), "", part
+    for _, part in frame.groupby(["dataset", "arm"], sort=True):
+        if len(part) >= MIN_RUNS and part["cell"].nunique() >= 3:
+            yield "group", str(part["dataset"].iloc[0]), str(part["arm"].iloc[0]), part
+
+
+def _correlations(
+    part: pd.DataFrame, columns: list[tuple[str, str]], num_resamples: int, seed: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    rows = []
+    for signal, form in columns:
+        values = _values(part, signal, form)
+        finite = np.isfinite(values)
+        kept = part[finite]
+        rho = correlation(values[finite], kept["retention_pct"])
+        partial = partial_correlation(
+            values, part["retention_pct"], [part["log10_learning_rate"]]
+        ).statistic
+        rows.append(
+            {
+                "signal": signal,
+                "form": form,
+                "rho": rho,
+                "abs_rho": abs(rho),
+                "low": nan,
+                "high": nan,
+                "partial_rho": partial,
+                "num_runs": len(kept),
+                "num_cells": int(kept["cell"].nunique()),
+            }
+        )
+    gaps: list[dict[str, Any]] = []
+    for members in _complete_together(part, columns):
+        intervals, differences, reference = _intervals(
+            part, [columns[k] for k in members], num_resamples, seed
+        )
+        for k, interval in zip(members, intervals, strict=True):
+            rows[k].update(low=interval.low, high=interval.high)
+        gaps += [
+            {
+                "reference": columns[members[reference]][0],
+                "signal": columns[k][0],
+                "form": columns[k][1],
+                "gap": gap.estimate,
+                "low": gap.low,
+                "high": gap.high,
+                "num_cells": gap.num_cells,
+            }
+            for k, gap in zip(members, differences, strict=True)
+            if k != members[reference]
+        ]
+    return rows, gaps
+
+
+def _complete_together(part: pd.DataFrame, columns: list[tuple[str, str]]) -> list[list[int]]:
+    """Signals known on exactly the same runs share resamples; a gap compares only those."""
+    groups: dict[bytes, list[int]] = {}
+    for k, (signal, _) in enumerate(columns):
+        finite = np.isfinite(part[signal].to_numpy(dtype=np.float64))
+        cells = part.loc[finite, "cell"].nunique()
+        if cells >= MIN_CELLS_FOR_INTERVAL:
+            groups.setdefault(np.packbits(finite).tobytes(), []).append(k)
+    return list(groups.values())
+
+
+def _intervals(
+    part: pd.DataFrame, columns: list[tuple[str, str]], num_resamples: int, seed: int
+) -> tuple[tuple[BootstrapInterval, ...], tuple[BootstrapInterval, ...], int]:
+    """Intervals of every ρ and of the reference signal's |ρ| less each other's; the reference."""
+    kept = part[np.isfinite(part[columns[0][0]].to_numpy(dtype=np.float64))]
+    signals = np.column_stack([_values(kept, *column) for column in columns])
+    names = [signal for signal, _ in columns]
+    reference = names.index(REFERENCE) if REFERENCE in names else 0
+    results = bootstrap_over_cells(
+        with_gaps_of_sizes(weighted_spearman(signals, kept["retention_pct"]), reference),
+        kept["cell"].to_numpy(dtype=str),
+        num_resamples=num_resamples,
+        seed=seed,
+    )
+    return results[: len(columns)], results[len(columns) :], reference
+
+
+def _aucs(
+    part: pd.DataFrame, columns: list[tuple[str, str]], budget: float
+) -> Iterator[dict[str, Any]]:
+    is_damaged = part["retention_pct"].to_numpy() < budget
+    for signal, form in columns:
+        if signal in SIGNED_SIGNALS and form == "signed":
+            continue  # which sign means damage was not known in advance
+        higher_means_damaged = signal not in HIGH_MEANS_RETAINED
+        result = roc_auc(
+            _values(part, signal, form), is_damaged, higher_means_positive=higher_means_damaged
+        )
+        yield {
+            "signal": signal,
+            "form": form,
+            "budget_pct": budget,
+            "higher_means_damaged": higher_means_damaged,
+            "auc": result.auc,
+            "oriented_auc_upper_bound": result.oriented_auc,
+            "num_damaged": result.num_positive,
+            "num_retained": result.num_negative,
+        }
+
+
+def _means_of_groups(rows: pd.DataFrame) -> pd.DataFrame:
+    groups = rows[(rows["scope"] == "group") & rows["rho"].notna()]
+    if groups.empty:
+        return pd.DataFrame(columns=rows.columns)
+    by_signal = groups.groupby(["probe", "signal", "form"], sort=False)
+    means = by_signal.agg(
+        rho=("rho", "mean"),
+        abs_rho=("abs_rho", "mean"),
+        partial_rho=("partial_rho", "mean"),
+        num_groups=("rho", "size"),
+        num_runs=("num_runs", "sum"),
+        num_cells=("num_cells", "sum"),
+    ).reset_index()
+    return means.assign(scope="mean of groups", dataset="", method="", low=nan, high=nan)
+
+
+def _sentence(table: pd.DataFrame, runs: pd.DataFrame) -> str:
+    datasets = sorted(runs["dataset"].astype(str).unique())
+    pooled = f"pooled over {join_words(datasets)}" if len(datasets) > 1 else f"on {datasets[0]}"
+    parts = []
+    for probe, words in (("final", "At the end"), ("first", "After the first epoch")):
+        rows = table[(table["scope"] == "overall") & (table["probe"] == probe)]
+        rows = rows[rows["rho"].notna()].sort_values("abs_rho", ascending=False)
+        if rows.empty:
+            continue
+        named = [_named(row) for row in rows.head(3).itertuples()]
+        text = f"{words}, {pooled}, retention goes most closely with {join_words(named)}"
+        entropy = rows[(rows["signal"] == "delta_entropy_pct") & (rows["form"] == "signed")]
+        if not entropy.empty:
+            text += f"; signed Δentropy: ρ = {entropy['rho'].iloc[0]:.2f}"
+        parts.append(text + ".")
+    within = table[(table["scope"] == "mean of groups") & (table["probe"] == "final")]
+    flips = within[(within["form"] == "signed") & (within["rho"].abs() + 0.1 < within["abs_rho"])]
+    if not flips.empty:
+        flipping = join_words(LABELS.get(name, name) for name in flips["signal"])
+        parts.append(f"Between dataset × method groups the sign of ρ flips for {flipping}.")
+    num_cells = runs["cell"].nunique()
+    if num_cells < MIN_CELLS_FOR_INTERVAL:
+        parts.append(f"{num_cells} cells are too few for intervals.")
+    parts.append("These are associations, learning rate among their common causes.")
+    return " ".join(parts)
+
+
+def _named(row: Any) -> str:
+    label = LABELS.get(row.signal, row.signal)
+    label = f"|{label}|" if row.form == "absolute" else label
+    interval = "" if np.isnan(row.low) else f" [{row.low:.2f}, {row.high:.2f}]"
+    return f"{label} (ρ = {row.rho:.2f}{interval})"

@@ -1,0 +1,131 @@
+"""Regularizers: per-layer paired tests against the unregularised run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from driftscope.analysis.answers import (
+    ALPHA,
+    Answer,
+    cannot_answer,
+    join_words,
+    per_setting,
+    with_holm,
+)
+from driftscope.analysis.tables import Exclusion, StudyTables, usable_runs
+from driftscope.stats import Family, paired_t
+
+QUESTION = "regularizers"
+NONE = "none"
+
+
+def regularizers(tables: StudyTables, *, alpha: float = ALPHA) -> Answer:
+    """Each regularizer against no regularizer: the paired t test over layers, with Holm.
+
+    Both sides share dataset, method, rate and seed; a layer's value is its mean entropy (nats;
+    percent drift where entropy was not recorded) over the seeds that both have. Holm over dataset
+    × method × rate × regularizer. The layers of one network are not independent, so these p-values
+    describe a profile; with three or more seeds ``p_over_seeds`` (paired t of the runs' mean
+    entropy drift) is the honest test beside them.
+
+    Returns:
+        One row per dataset, method, rate and regularizer; units are layers.
+    """
+    return per_setting(QUESTION, tables, lambda part: _in_setting(part, alpha))
+
+
+def _in_setting(tables: StudyTables, alpha: float) -> Answer:
+    runs, excluded = usable_runs(tables.runs)
+    named = runs["regularizer"].astype(object).where(runs["regularizer"].notna(), NONE)
+    runs = runs.assign(regularizer=named.astype(str))
+    if not (runs["regularizer"] != NONE).any():
+        return cannot_answer(QUESTION, "no run names a regularizer", excluded)
+    column = "entropy_nats" if "entropy_nats" in tables.layers else "delta_entropy_pct"
+    if tables.layers.empty or column not in tables.layers:
+        return cannot_answer(QUESTION, "there are no per-layer entropies", excluded)
+    comparisons = _comparisons(runs, excluded)
+    if not comparisons:
+        return cannot_answer(QUESTION, "no regularised run has an unregularised twin", excluded)
+    family = Family("regularizers: dataset × method × rate × regularizer", tuple(comparisons))
+    layers = tables.layers[["run_id", "layer", column]]
+    table = pd.DataFrame([_row(pairs, layers, column) for pairs in comparisons.values()])
+    table, declared = with_holm(table, family, alpha)
+    return Answer(
+        question=QUESTION,
+        sentence=_sentence(table, alpha),
+        table=table,
+        unit="layers",
+        num_units=int(table["num_layers"].max()),
+        excluded=tuple(excluded),
+        family=(declared,),
+        is_answered=bool(table["p_value"].notna().any()),
+    )
+
+
+def _comparisons(runs: pd.DataFrame, excluded: list[Exclusion]) -> dict[str, pd.DataFrame]:
+    keys = ["dataset", "method", "learning_rate", "epochs", "batch_size", "weight_decay", "seed"]
+    plain = runs[runs["regularizer"] == NONE]
+    treated = runs[runs["regularizer"] != NONE]
+    wanted = [*keys, "run_id", "delta_entropy_pct"]
+    pairs = treated[[*wanted, "regularizer"]].merge(
+        plain[wanted], on=keys, suffixes=("", "_baseline")
+    )
+    lonely = len(treated) - len(pairs)
+    if lonely:
+        excluded.append(Exclusion("regularised runs", lonely, "no unregularised twin"))
+    groups = pairs.groupby(["dataset", "method", "learning_rate", "regularizer"], sort=True)
+    return {
+        f"{dataset} · {method} · {rate:g} · {name}": group
+        for (dataset, method, rate, name), group in groups
+    }
+
+
+def _row(pairs: pd.DataFrame, layers: pd.DataFrame, column: str) -> dict[str, Any]:
+    treated = _by_layer(layers, pairs["run_id"], column)
+    baseline = _by_layer(layers, pairs["run_id_baseline"], column)
+    both = pd.concat([treated, baseline], axis=1, keys=["treated", "baseline"])
+    test = paired_t(both["treated"], both["baseline"])
+    over_seeds = paired_t(pairs["delta_entropy_pct"], pairs["delta_entropy_pct_baseline"])
+    first = pairs.iloc[0]
+    return {
+        "dataset": first["dataset"],
+        "method": first["method"],
+        "learning_rate": first["learning_rate"],
+        "regularizer": first["regularizer"],
+        "num_seeds": int(pairs["seed"].nunique()),
+        "num_layers": test.num_a,
+        "value": column,
+        "mean_difference": test.difference,
+        "low": test.low,
+        "high": test.high,
+        "t": test.statistic,
+        "p_value": test.p_value,
+        "p_over_seeds": over_seeds.p_value if len(pairs) >= 3 else np.nan,
+    }
+
+
+def _by_layer(layers: pd.DataFrame, run_ids: pd.Series[str], column: str) -> pd.Series[float]:
+    chosen = layers[layers["run_id"].isin(run_ids)]
+    return chosen.groupby("layer")[column].mean()
+
+
+def _sentence(table: pd.DataFrame, alpha: float) -> str:
+    shown = table[table["p_holm"] <= alpha]
+    found = (
+        f"{len(shown)} of {len(table)} comparisons change the layers' entropy with Holm p ≤ "
+        f"{alpha:g}"
+    )
+    if not shown.empty:
+        listed = [
+            f"{row.regularizer} on {row.dataset} at {row.learning_rate:g} "
+            f"({row.mean_difference:+.3g}, p = {row.p_holm:.2g})"
+            for row in shown.itertuples()
+        ]
+        found += f": {join_words(listed)}"
+    return (
+        found + ". Layers of one network are not independent: this describes a profile and "
+        "does not by itself show that a regularizer works."
+    )

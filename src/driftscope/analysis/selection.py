@@ -1,0 +1,187 @@
+"""What a signal is good for: picking a run, and the frontier that picks are made from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from driftscope.analysis.answers import Answer, cannot_answer, join_words, per_setting
+from driftscope.analysis.tables import (
+    HIGH_MEANS_RETAINED,
+    LABELS,
+    StudyTables,
+    accuracy_column,
+    cell_means,
+    present_signals,
+    usable_runs,
+    without_missing,
+)
+from driftscope.stats import hypervolume, non_dominated
+
+SELECTION = "selection"
+FRONTIER = "frontier"
+MARGIN_POINTS = 2.0
+_ROUNDING = 1e-9
+
+
+def selection_utility(tables: StudyTables, *, margin_points: float = MARGIN_POINTS) -> Answer:
+    """The retention each signal picks among the runs that are accurate enough, and its regret.
+
+    Candidates are the runs within ``margin_points`` of the best validation accuracy of their
+    dataset; each rule picks one: the largest CKA, the smallest size of a drift, the largest
+    training loss. Compared with the oracle (the best retention), a random pick (the mean), the
+    worst, and the run of best validation accuracy. Two pools: all runs of a dataset (one decision),
+    and each seed's runs apart (the mean over the seeds' decisions). Ties are picked at random:
+    their mean.
+
+    Returns:
+        One row per dataset, pool and rule; units are decisions.
+    """
+    return per_setting(SELECTION, tables, lambda part: _selection(part, margin_points))
+
+
+def _selection(tables: StudyTables, margin: float) -> Answer:
+    runs, excluded = usable_runs(tables.runs)
+    runs = without_missing(runs, ["retention_pct", "val_accuracy_pct"], "runs", excluded)
+    if runs.empty:
+        return cannot_answer(
+            SELECTION, "no run has both retention and validation accuracy", excluded
+        )
+    signals = present_signals(runs)
+    rows = []
+    for dataset, group in runs.groupby("dataset", sort=True):
+        decisions = {"all runs": [group]}
+        by_seed = [part for _, part in group.groupby("seed") if len(part) > 1]
+        if len(by_seed) > 1:
+            decisions["each seed"] = by_seed
+        for pool, parts in decisions.items():
+            rows += _pool_rows(str(dataset), pool, parts, signals, margin)
+    table = pd.DataFrame(rows)
+    return Answer(
+        question=SELECTION,
+        sentence=_selection_sentence(table, margin),
+        table=table,
+        unit="decisions",
+        num_units=int(table.groupby(["dataset", "pool"])["num_decisions"].first().sum()),
+        excluded=tuple(excluded),
+    )
+
+
+def _pool_rows(
+    dataset: str, pool: str, parts: list[pd.DataFrame], signals: list[str], margin: float
+) -> list[dict[str, Any]]:
+    candidates = []
+    for part in parts:
+        best = part["val_accuracy_pct"].max()
+        candidates.append(part[part["val_accuracy_pct"] >= best - margin - _ROUNDING])
+    oracle = float(np.mean([c["retention_pct"].max() for c in candidates]))
+    picks: dict[str, tuple[str, list[float]]] = {
+        "oracle": ("highest retention", [c["retention_pct"].max() for c in candidates]),
+        "random": ("any candidate", [c["retention_pct"].mean() for c in candidates]),
+        "worst": ("lowest retention", [c["retention_pct"].min() for c in candidates]),
+        "val_accuracy_pct": (
+            "highest",
+            [_picked(c, c["val_accuracy_pct"]) for c in candidates],
+        ),
+    }
+    for signal in signals:
+        is_high = signal in HIGH_MEANS_RETAINED
+        scores = [c[signal] if is_high else -c[signal].abs() for c in candidates]
+        picks[signal] = (
+            "highest" if is_high else "smallest size",
+            [_picked(c, score) for c, score in zip(candidates, scores, strict=True)],
+        )
+    return [
+        {
+            "dataset": dataset,
+            "pool": pool,
+            "rule": rule,
+            "picks": picks_what,
+            "num_decisions": len(parts),
+            "num_candidates": float(np.mean([len(c) for c in candidates])),
+            "retention_pct": float(np.mean(retained)),
+            "regret_points": oracle - float(np.mean(retained)),
+        }
+        for rule, (picks_what, retained) in picks.items()
+    ]
+
+
+def _picked(candidates: pd.DataFrame, score: pd.Series[float]) -> float:
+    """The retention of the highest score; NaN where no candidate has one."""
+    return float(candidates.loc[score == score.max(), "retention_pct"].mean())
+
+
+def _selection_sentence(table: pd.DataFrame, margin: float) -> str:
+    parts = []
+    for dataset, rows in table[table["pool"] == "all runs"].groupby("dataset", sort=True):
+        by_rule = rows.set_index("rule")["retention_pct"]
+        if rows["num_candidates"].iloc[0] < 2:
+            parts.append(f"on {dataset} only one run is a candidate, so nothing is chosen")
+            continue
+        signals = by_rule.drop(["oracle", "random", "worst", "val_accuracy_pct"]).dropna()
+        ranked = signals.sort_values(ascending=False)
+        chosen = [f"{LABELS[str(name)]} {value:.1f}" for name, value in ranked.items()]
+        parts.append(
+            f"on {dataset} ({rows['num_candidates'].iloc[0]:.0f} candidates) a random pick keeps "
+            f"{by_rule['random']:.1f} %, the best possible {by_rule['oracle']:.1f} %, the most "
+            f"accurate run {by_rule['val_accuracy_pct']:.1f} %; signals pick {join_words(chosen)}"
+            if chosen
+            else f"on {dataset} no signal was read"
+        )
+    return (
+        f"Among runs within {margin:g} points of the best validation accuracy, "
+        + "; ".join(parts)
+        + ". One pool is one decision: this describes, it does not test."
+    )
+
+
+def frontier(tables: StudyTables) -> Answer:
+    """The cells that no other cell beats in both accuracy and retention, and the area they hold.
+
+    Means over seeds of test accuracy (validation accuracy where there is no test) and retention.
+    The hypervolume is the area dominated above (0, 0), in percent²; 10,000 would be perfect
+    accuracy at full retention.
+
+    Returns:
+        One row per cell, the frontier first; units are cells.
+    """
+    return per_setting(FRONTIER, tables, _frontier)
+
+
+def _frontier(tables: StudyTables) -> Answer:
+    runs, excluded = usable_runs(tables.runs)
+    accuracy = accuracy_column(runs)
+    runs = without_missing(runs, ["retention_pct", accuracy], "runs", excluded)
+    if runs.empty:
+        return cannot_answer(FRONTIER, "no run has both retention and accuracy", excluded)
+    cells = cell_means(runs, [accuracy, "retention_pct"]).drop(columns="cell")
+    cells = cells.rename(columns={"arm": "method", "method": "method_label"})
+    cells = cells.drop(columns="method_label")
+    cells["is_on_frontier"] = False
+    cells["hypervolume_pct2"] = np.nan
+    cells["method_hypervolume_pct2"] = np.nan
+    for _, group in cells.groupby("dataset"):
+        x, y = group[accuracy].to_numpy(), group["retention_pct"].to_numpy()
+        cells.loc[group.index, "is_on_frontier"] = non_dominated(x, y)
+        cells.loc[group.index, "hypervolume_pct2"] = hypervolume(x, y)
+        for _, own in group.groupby("method"):
+            cells.loc[own.index, "method_hypervolume_pct2"] = hypervolume(
+                own[accuracy], own["retention_pct"]
+            )
+    table = cells.sort_values(
+        ["dataset", "is_on_frontier", accuracy], ascending=[True, False, True]
+    ).reset_index(drop=True)
+    parts = []
+    for dataset, group in table.groupby("dataset", sort=True):
+        on = group[group["is_on_frontier"]]
+        named = join_words(dict.fromkeys(on["method"]))
+        parts.append(
+            f"on {dataset} {len(on)} of {len(group)} cells are on the frontier ({named}; "
+            f"hypervolume {group['hypervolume_pct2'].iloc[0]:.0f} %²)"
+        )
+    sentence = f"In {LABELS[accuracy]} × retention, " + "; ".join(parts) + "."
+    if (table["num_runs"] < 2).any():
+        sentence += " Some cells hold one run, so their place is uncertain."
+    return Answer(FRONTIER, sentence, table, "cells", len(table), tuple(excluded))

@@ -1,0 +1,180 @@
+"""Stability: how much a reading depends on which images, how many, and which seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from driftscope.analysis.answers import Answer, cannot_answer, per_setting
+from driftscope.analysis.tables import (
+    LABELS,
+    StudyTables,
+    cell_means,
+    present_signals,
+    usable_runs,
+)
+from driftscope.stats import coefficient_of_variation
+
+QUESTION = "stability"
+
+
+def stability(tables: StudyTables) -> Answer:
+    """The spread of readings over probe subsets, over probe sizes, and over seeds.
+
+    Over subsets of one size: the coefficient of variation of each run and signal, dividing by n as
+    the published study does (``cv``) and by n − 1 (``cv_sample``). Over sizes: the mean reading at
+    each size against the largest. Over seeds: the standard deviation within cells against that
+    between cells; a signal with seeds as wide as cells tells no cells apart.
+
+    Returns:
+        One row per run, signal and size where subsets were read, else one per dataset and signal
+        over seeds; units are runs or cells. Details: "seeds", and "probe_size" where several sizes
+        were read.
+    """
+    return per_setting(QUESTION, tables, _in_setting)
+
+
+def subset_variation(subsets: pd.DataFrame) -> pd.DataFrame:
+    """Per run, signal and subset size: mean, and coefficients of variation over subsets.
+
+    Args:
+        subsets: columns run_id, subset, num_images, signal, value.
+    """
+    rows: list[dict[str, Any]] = []
+    keys = ["run_id", "signal", "num_images"]
+    for (run_id, signal, size), group in subsets.groupby(keys, sort=True, dropna=False):
+        values = group["value"].to_numpy(dtype=np.float64)
+        rows.append(
+            {
+                "run_id": run_id,
+                "signal": signal,
+                "num_images": size,
+                "num_subsets": int(np.isfinite(values).sum()),
+                "mean": float(np.nanmean(values)),
+                "cv": coefficient_of_variation(values, ddof=0),
+                "cv_sample": coefficient_of_variation(values, ddof=1),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def probe_size_sensitivity(variation: pd.DataFrame) -> pd.DataFrame:
+    """Per signal and probe size: the mean reading, and how far it is from the largest size's.
+
+    Args:
+        variation: from `subset_variation`.
+    """
+    largest = variation.loc[
+        variation.groupby(["run_id", "signal"])["num_images"].idxmax(),
+        ["run_id", "signal", "mean"],
+    ].rename(columns={"mean": "mean_at_largest"})
+    joined = variation.merge(largest, on=["run_id", "signal"])
+    joined["difference"] = joined["mean"] - joined["mean_at_largest"]
+    return (
+        joined.groupby(["signal", "num_images"])
+        .agg(
+            num_runs=("run_id", "nunique"),
+            mean=("mean", "mean"),
+            difference_from_largest=("difference", "mean"),
+            cv=("cv", "mean"),
+        )
+        .reset_index()
+    )
+
+
+def _in_setting(tables: StudyTables) -> Answer:
+    runs, excluded = usable_runs(tables.runs)
+    subsets = tables.subsets[tables.subsets["run_id"].isin(runs["run_id"])]
+    seeds = _over_seeds(runs)
+    if subsets.empty and seeds.empty:
+        return cannot_answer(
+            QUESTION, "no run was read on several subsets and no cell has two seeds", excluded
+        )
+    if subsets.empty:
+        return Answer(
+            question=QUESTION,
+            sentence="No run was read on several probe subsets or sizes, so these data can't say "
+            "how much the images matter. " + _seed_sentence(seeds),
+            table=seeds,
+            unit="cells",
+            num_units=int(seeds["num_cells"].max()),
+            excluded=tuple(excluded),
+            details={"seeds": seeds},
+        )
+    variation = subset_variation(subsets)
+    details = {"seeds": seeds}
+    sentence = _subset_sentence(variation)
+    if variation["num_images"].nunique() > 1:
+        details["probe_size"] = probe_size_sensitivity(variation)
+        sentence += " " + _size_sentence(details["probe_size"])
+    if not seeds.empty:
+        sentence += " " + _seed_sentence(seeds)
+    return Answer(
+        question=QUESTION,
+        sentence=sentence,
+        table=variation,
+        unit="runs",
+        num_units=int(variation["run_id"].nunique()),
+        excluded=tuple(excluded),
+        details=details,
+    )
+
+
+def _over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
+    columns = [*present_signals(runs), "retention_pct", "test_accuracy_pct"]
+    columns = [name for name in columns if runs[name].notna().any()]
+    if not columns or runs.empty:
+        return pd.DataFrame()
+    cells = cell_means(runs, columns)
+    cells = cells[cells["num_runs"] >= 2]
+    rows = []
+    for dataset, group in cells.groupby("dataset", sort=True):
+        for name in columns:
+            within = float(np.sqrt((group[f"{name}_sd"] ** 2).mean()))
+            between = float(group[name].std(ddof=1)) if len(group) > 1 else np.nan
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "signal": name,
+                    "num_cells": len(group),
+                    "sd_over_seeds": within,
+                    "sd_between_cells": between,
+                    "seed_share": within / between if between else np.nan,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _subset_sentence(variation: pd.DataFrame) -> str:
+    repeated = variation[variation["num_subsets"] >= 2]
+    if repeated.empty:
+        return "No run was read on two subsets of one size, so no variation over images is known."
+    worst = repeated.sort_values("cv").iloc[-1]
+    return (
+        f"Over probe subsets the coefficient of variation is at most {worst['cv']:.2g} "
+        f"({worst['signal']}, run {worst['run_id']}); one of a percent drift near zero is large "
+        "whatever its precision."
+    )
+
+
+def _size_sentence(sizes: pd.DataFrame) -> str:
+    smallest = sizes[sizes["num_images"] == sizes["num_images"].min()]
+    worst = smallest.iloc[int(np.nanargmax(smallest["difference_from_largest"].abs()))]
+    return (
+        f"With {worst['num_images']:.0f} images {worst['signal']} reads "
+        f"{worst['difference_from_largest']:+.3g} from its value at the largest probe."
+    )
+
+
+def _seed_sentence(seeds: pd.DataFrame) -> str:
+    shares = seeds[seeds["seed_share"].notna()]
+    if shares.empty:
+        return "One cell alone says nothing about seeds against cells."
+    worst = shares.sort_values("seed_share").iloc[-1]
+    return (
+        "Over seeds a signal's standard deviation is at most "
+        f"{100 * worst['seed_share']:.0f} % of that between cells "
+        f"({LABELS.get(worst['signal'], worst['signal'])} on {worst['dataset']})."
+    )

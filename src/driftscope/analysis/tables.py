@@ -1,0 +1,218 @@
+"""The tables of a study, and what every question does to them first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from driftscope.errors import ConfigError, did_you_mean
+
+SETTING = ("model", "protocol", "transfer")
+"""What must be equal before two runs may enter one statistic."""
+
+ARM_AXES = ("regularizer", "epochs", "batch_size", "weight_decay", "data_seed")
+"""What, beside dataset, method, rate and seed, tells two runs of a study apart, where it varies."""
+
+SIGNALS = (
+    "cka",
+    "cka_debiased",
+    "embedding_drift",
+    "weight_drift",
+    "delta_entropy_pct",
+    "delta_erf95_pct",
+    "delta_gini_pct",
+    "delta_head_diversity_pct",
+    "train_loss",
+)
+"""The signals asked about, by column."""
+
+SIGNED_SIGNALS = tuple(name for name in SIGNALS if name.startswith("delta_"))
+"""Those whose sign carries meaning, so that their size is a second candidate."""
+
+HIGH_MEANS_RETAINED = frozenset({"cka", "cka_debiased", "train_loss"})
+"""Signals of which a high value should mean high retention; of the others, a small size.
+
+Fixed here, before any data are seen: nothing was changed where CKA is 1 and the drifts are 0, and
+a run that fitted less (a higher training loss) should have moved less.
+"""
+
+LABELS = {
+    "cka": "CKA",
+    "cka_debiased": "debiased CKA",
+    "embedding_drift": "embedding drift",
+    "weight_drift": "weight drift",
+    "delta_entropy_pct": "Δentropy",
+    "delta_erf95_pct": "ΔERF",
+    "delta_gini_pct": "Δgini",
+    "delta_head_diversity_pct": "Δhead diversity",
+    "train_loss": "training loss",
+    "retention_pct": "retention",
+    "test_accuracy_pct": "test accuracy",
+    "val_accuracy_pct": "validation accuracy",
+}
+
+_KEYS = ("run_id", "dataset", "method", "learning_rate", "seed")
+_NUMBERS = (
+    "learning_rate",
+    "val_accuracy_pct",
+    "test_accuracy_pct",
+    "retention_pct",
+    *SIGNALS,
+)
+
+Wanted: TypeAlias = str | float | Iterable[str | float]
+
+
+def _no_subsets() -> pd.DataFrame:
+    return pd.DataFrame(columns=["run_id", "subset", "num_images", "signal", "value"])
+
+
+@dataclass(frozen=True)
+class StudyTables:
+    """A study as tables (columns: see the run-table schema in docs).
+
+    Attributes:
+        runs: one row a run (or an imported cell mean: seed NaN, ``num_runs`` its runs).
+        history: one row a run and epoch.
+        layers: one row a run and layer, layers from 1.
+        subsets: one row a run, probe subset and signal, where readings were repeated on subsets:
+            run_id, subset, num_images, signal, value.
+    """
+
+    runs: pd.DataFrame
+    history: pd.DataFrame
+    layers: pd.DataFrame
+    subsets: pd.DataFrame = field(default_factory=_no_subsets)
+
+    def only(self, **wanted: Wanted) -> StudyTables:
+        """The tables of the runs whose columns have the wanted value, or one of them."""
+        keep = pd.Series(True, index=self.runs.index)
+        for column, values in wanted.items():
+            if column not in self.runs.columns:
+                raise ConfigError(
+                    f"Runs have no column {column!r}: {did_you_mean(column, self.runs.columns)}."
+                )
+            chosen = [values] if isinstance(values, str | float | int) else list(values)
+            keep &= self.runs[column].isin(chosen)
+        return self.with_runs(self.runs[keep])
+
+    def with_runs(self, runs: pd.DataFrame) -> StudyTables:
+        """These runs, with the companion rows that belong to them."""
+        ids = set(runs["run_id"])
+        others = {
+            name: table[table["run_id"].isin(ids)] if "run_id" in table else table
+            for name, table in self._companions().items()
+        }
+        return replace(self, runs=runs, **others)
+
+    def _companions(self) -> Mapping[str, pd.DataFrame]:
+        return {"history": self.history, "layers": self.layers, "subsets": self.subsets}
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Something left out of an answer: what, how many, why."""
+
+    what: str
+    count: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.count} {self.what}: {self.why}"
+
+
+def usable_runs(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[Exclusion]]:
+    """The finished runs with ``arm``, ``variation``, ``cell`` and ``log10_learning_rate``.
+
+    An arm is a method, extended by whatever else varies among its runs on a dataset (weight decay,
+    regularizer, epochs, …): runs of one cell differ in the seed alone.
+
+    Returns:
+        The runs, and what was left out: not finished, given twice, or a second run of the same
+        cell and seed.
+    """
+    frame = runs.copy()
+    for column in (*_KEYS, *SETTING, *ARM_AXES, "status", *_NUMBERS):
+        if column not in frame:
+            frame[column] = np.nan
+    for column in _NUMBERS:
+        frame[column] = pd.to_numeric(frame[column], errors="coerce").astype(np.float64)
+    excluded: list[Exclusion] = []
+    frame = _drop(frame, frame["status"].eq("done"), "runs", "not finished or diverged", excluded)
+    frame = _drop(
+        frame, ~frame.duplicated("run_id") | frame["run_id"].isna(), "runs", "given twice", excluded
+    )
+    # An imported cell mean stands for several runs, any other row for one.
+    stands_for = frame["num_runs"] if "num_runs" in frame else pd.Series(1, index=frame.index)
+    frame["num_runs"] = pd.to_numeric(stands_for, errors="coerce").fillna(1)
+    frame["variation"] = _variation(frame)
+    frame["arm"] = (frame["method"].astype(str) + " " + frame["variation"]).str.strip()
+    with np.errstate(divide="ignore"):
+        frame["log10_learning_rate"] = np.log10(frame["learning_rate"])
+    rate = frame["learning_rate"].map("{:g}".format)
+    frame["cell"] = frame["dataset"].astype(str) + " · " + frame["arm"] + " · " + rate
+    is_repeat = frame["seed"].notna() & frame.duplicated(["cell", "seed"])
+    why = "a second run of the same cell and seed; what tells them apart is not in the table"
+    frame = _drop(frame, ~is_repeat, "runs", why, excluded)
+    return frame.reset_index(drop=True), excluded
+
+
+def cell_means(runs: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """One row a cell: the mean and sample standard deviation over its seeds, and its run count."""
+    keys = ["dataset", "arm", "method", "learning_rate", "cell"]
+    groups = runs.groupby(keys, sort=True, dropna=False)
+    names = list(columns)
+    means = groups[names].mean()
+    deviations = groups[names].std(ddof=1).add_suffix("_sd")
+    table = pd.concat([means, deviations], axis=1)
+    table.insert(0, "num_runs", groups["num_runs"].sum().astype(int))
+    return table.reset_index()
+
+
+def without_missing(
+    frame: pd.DataFrame, columns: Iterable[str], what: str, excluded: list[Exclusion]
+) -> pd.DataFrame:
+    """The rows where every column is finite; the others are noted as excluded."""
+    names = list(columns)
+    finite = pd.Series(np.isfinite(frame[names].to_numpy(dtype=np.float64)).all(axis=1))
+    finite.index = frame.index
+    missing = [name for name in names if not np.isfinite(frame[name].astype(float)).all()]
+    return _drop(frame, finite, what, f"without {', '.join(missing)}", excluded)
+
+
+def accuracy_column(runs: pd.DataFrame) -> str:
+    """Test accuracy where the runs have it, validation accuracy otherwise."""
+    return "test_accuracy_pct" if runs["test_accuracy_pct"].notna().any() else "val_accuracy_pct"
+
+
+def present_signals(frame: pd.DataFrame) -> list[str]:
+    """The signals with at least one finite value."""
+    return [name for name in SIGNALS if name in frame and frame[name].notna().any()]
+
+
+def _variation(frame: pd.DataFrame) -> pd.Series[str]:
+    label = pd.Series("", index=frame.index, dtype=object)
+    for column in ARM_AXES:
+        values = frame[column].astype(object).where(frame[column].notna(), "none").astype(str)
+        varies = values.groupby([frame["dataset"], frame["method"]], dropna=False).transform(
+            "nunique"
+        )
+        label = label.where(varies <= 1, label + f" {column}=" + values)
+    return label.astype(str).str.strip()
+
+
+def _drop(
+    frame: pd.DataFrame,
+    keep: pd.Series[bool],
+    what: str,
+    why: str,
+    excluded: list[Exclusion],
+) -> pd.DataFrame:
+    count = int((~keep).sum())
+    if count:
+        excluded.append(Exclusion(what, count, why))
+    return frame[keep]
