@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, UInt8
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from driftscope.errors import ModelError
@@ -233,7 +234,7 @@ def _load_adapter(folder: Path, name: str) -> VisionLanguageModel:
     fingerprint = _checked_base(folder, name, base)
     try:
         clip = PeftModel.from_pretrained(base.clip, str(folder))
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise ModelError(
             f"the adapter {name} does not fit its base {base_name}: {_one_line(error)}"
         ) from None
@@ -246,8 +247,11 @@ def _load_delta(folder: Path, name: str) -> VisionLanguageModel:
 
     base = load(_read_json(folder / ADAPTED_FILE)["base"])
     fingerprint = _checked_base(folder, name, base)
-    state = load_file(folder / DELTA_FILE)
-    unknown = base.clip.load_state_dict(state, strict=False).unexpected_keys
+    try:
+        state = load_file(folder / DELTA_FILE)
+        unknown = base.clip.load_state_dict(state, strict=False).unexpected_keys
+    except (RuntimeError, OSError, SafetensorError) as error:
+        raise ModelError(f"the weights of {name} cannot be loaded: {_one_line(error)}") from None
     if unknown:
         raise ModelError(f"{name} does not fit its base {base.source}: it has {unknown[0]}")
     return replace(base, source=name, base_fingerprint=fingerprint)
@@ -282,13 +286,13 @@ def _load_clip_folder(place: Path | str, name: str) -> VisionLanguageModel:
     try:
         with _no_progress_bar():
             clip = CLIPModel.from_pretrained(where, attn_implementation="sdpa", dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the weights of {name} cannot be loaded: {_one_line(error)}") from None
     clip.eval()
     mean, std = _pixel_convention(where)
     return VisionLanguageModel(
         clip=clip,
-        tokenizer=_tokenizer(where),
+        tokenizer=_tokenizer(where, config.text_config.vocab_size),
         image_size=int(config.vision_config.image_size),
         mean=mean,
         std=std,
@@ -323,13 +327,15 @@ def _pixel_convention(where: str) -> tuple[tuple[float, ...], tuple[float, ...]]
     )
 
 
-def _tokenizer(where: str) -> PreTrainedTokenizerBase | None:
+def _tokenizer(where: str, vocabulary_size: int) -> PreTrainedTokenizerBase | None:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(where)
-    except (OSError, ValueError, KeyError, TypeError):  # a vision-only folder ships none
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where)
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+    # without tokenizer files transformers makes up a CLIP tokenizer with an empty vocabulary
+    return tokenizer if 2 * len(tokenizer) > vocabulary_size else None
 
 
 def _not_found(name: str, error: Exception) -> str:

@@ -1,0 +1,122 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from driftscope.cli import app
+
+runner = CliRunner()
+
+
+def heavy_modules_after(code: str) -> set[str]:
+    program = f"import sys\n{code}\nprint(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    heavy = {"torch", "pandas", "matplotlib", "transformers", "peft", "scipy", "plotly", "ray"}
+    return heavy & set(done.stdout.split())
+
+
+def test_help_imports_neither_torch_nor_pandas_nor_matplotlib() -> None:
+    code = "from typer.testing import CliRunner; from driftscope.cli import app\n"
+    code += "assert CliRunner().invoke(app, ['--help']).exit_code == 0"
+    assert heavy_modules_after(code) == set()
+
+
+def test_importing_driftscope_is_light() -> None:
+    assert heavy_modules_after("import driftscope; assert driftscope.__version__") == set()
+
+
+@pytest.mark.parametrize("module", ["config", "records", "study", "stats", "analysis", "report"])
+def test_what_reads_results_does_not_import_torch(module: str) -> None:
+    assert "torch" not in heavy_modules_after(f"import driftscope.{module}")
+
+
+def test_every_public_name_resolves() -> None:
+    import driftscope as ds
+
+    for name in ds.__all__:
+        assert getattr(ds, name) is not None
+
+
+def write_spec(path: Path, values: dict[str, object]) -> Path:
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def says(arguments: list[str], *, code: int = 2) -> str:
+    """What the command answers; it must be one sentence and no traceback."""
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return " ".join(result.output.split())
+
+
+def test_run_then_compare_then_export(
+    tiny_run: dict[str, object], tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    spec, out = write_spec(tmp_path / "spec.yaml", tiny_run), tmp_path / "run"
+    assert "full_ft" in says(["run", str(spec), "--out", str(out)], code=0)
+    assert (out / "result.json").exists()
+    arguments = ["compare", str(tiny_clip), str(out), "--images", str(coloured_images / "test")]
+    shown = says([*arguments, "--out", str(tmp_path / "c")], code=0)
+    assert "embedding drift" in shown
+    assert (tmp_path / "c" / "report.html").stat().st_size > 1000
+    result = runner.invoke(app, [*arguments, "--out", str(tmp_path / "c"), "--json"])
+    assert json.loads(result.stdout)["num_images"] == 24
+    assert says(["export", str(out), "--out", str(tmp_path / "plain")], code=0)
+    assert (tmp_path / "plain" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"learning_rate": 0}, "learning_rate is 0"),
+        ({"learning_rate": -1e-3}, "greater than 0"),
+        ({"method": "lorra"}, "did you mean 'lora'"),
+        ({"dataset": "terain"}, "did you mean 'terrain'"),
+        ({"learning_rte": 1}, "did you mean 'learning_rate'"),
+        ({"model": "no-such-model"}, "no model 'no-such-model'"),
+        ({"val_images": 100}, "leave none to train on"),
+    ],
+)
+def test_a_wrong_spec_is_answered_by_a_sentence_and_nothing_is_written(
+    change: dict[str, object], sentence: str, tiny_run: dict[str, object], tmp_path: Path
+) -> None:
+    spec = write_spec(tmp_path / "spec.yaml", {**tiny_run, **change})
+    assert sentence in says(["run", str(spec), "--out", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_spec_that_is_no_yaml_or_not_there_is_answered_by_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text("a: [1,")
+    assert "not valid YAML" in says(["run", str(tmp_path / "spec.yaml"), "--out", "x"])
+    assert "cannot read" in says(["run", str(tmp_path / "nowhere.yaml"), "--out", "x"])
+
+
+def test_an_output_folder_with_another_run_is_refused(
+    tiny_run: dict[str, object], tmp_path: Path
+) -> None:
+    first = write_spec(tmp_path / "a.yaml", {**tiny_run, "epochs": 1})
+    second = write_spec(tmp_path / "b.yaml", {**tiny_run, "epochs": 1, "seed": 8})
+    says(["run", str(first), "--out", str(tmp_path / "run")], code=0)
+    before = (tmp_path / "run" / "result.json").read_bytes()
+    assert "holds another run" in says(["run", str(second), "--out", str(tmp_path / "run")])
+    assert (tmp_path / "run" / "result.json").read_bytes() == before
+
+
+def test_compare_without_images_is_answered_by_a_sentence(tiny_clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    arguments = ["compare", str(tiny_clip), str(tiny_clip), "--out", str(tmp_path / "out")]
+    assert "no images" in says([*arguments, "--images", str(tmp_path / "empty")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["--debug", "run", str(tmp_path / "no.yaml"), "--out", "x"])
+    assert result.exit_code == 1
+    assert type(result.exception).__name__ == "ConfigError"

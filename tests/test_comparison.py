@@ -1,0 +1,77 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from test_models import moved
+
+import driftscope as ds
+from driftscope.adapt import export_merged, save_adapted
+from driftscope.errors import DataError, ModelError
+
+
+def test_a_model_compared_with_itself_has_not_drifted(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    result = ds.compare(tiny_clip, tiny_clip, coloured_images, transfer=[str(coloured_images)])
+    assert result.num_images == 24
+    assert result.drift.delta_entropy_pct == 0
+    assert result.drift.weight_drift == 0
+    assert result.drift.embedding_drift == pytest.approx(0, abs=1e-6)
+    assert result.drift.cka == pytest.approx(1)
+    assert result.transfer[str(coloured_images)]["retention_pct"] == 100
+
+
+@pytest.mark.parametrize("method", ["full_ft", "lora"])
+def test_a_saved_and_a_merged_adapted_model_compare_alike(
+    method: str, tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    adapted = moved(tiny_clip, method)
+    save_adapted(adapted, ds.load(tiny_clip), tmp_path / "adapted")
+    export_merged(adapted.model, tmp_path / "plain")
+    ours = ds.compare(tiny_clip, tmp_path / "adapted", coloured_images).drift
+    plain = ds.compare(tiny_clip, tmp_path / "plain", coloured_images).drift
+    assert ours.weight_drift is not None
+    assert ours.weight_drift > 0
+    assert ours.weight_drift == pytest.approx(plain.weight_drift, rel=1e-4)
+    assert ours.cka == pytest.approx(plain.cka, rel=1e-4)
+    assert ours.delta_entropy_pct == pytest.approx(plain.delta_entropy_pct, rel=1e-2)
+
+
+def test_an_adapter_compared_with_a_model_that_is_not_its_base_is_refused(
+    tiny_clip: Path, other_tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    save_adapted(moved(tiny_clip, "lora"), ds.load(tiny_clip), tmp_path)
+    with pytest.raises(ModelError, match="adapted from another model"):
+        ds.compare(other_tiny_clip, tmp_path, coloured_images)
+
+
+def test_models_of_different_shape_are_refused_naming_the_tensor(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    from conftest import make_tiny_clip
+
+    deeper = make_tiny_clip(tmp_path / "deeper", seed=0, num_hidden_layers=3)
+    with pytest.raises(ModelError, match=r"layers\.2.*absent against"):
+        ds.compare(tiny_clip, deeper, coloured_images)
+
+
+def test_an_unreadable_image_is_named_or_skipped_and_counted(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    for index, file in enumerate(sorted((coloured_images / "test" / "red").iterdir())):
+        (tmp_path / f"{index}.png").write_bytes(file.read_bytes())
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"broken\.png"):
+        ds.compare(tiny_clip, tiny_clip, tmp_path)
+    result = ds.compare(tiny_clip, tiny_clip, tmp_path, skip_bad_images=True)
+    assert result.num_images == 8
+    assert len(result.skipped_images) == 1
+    assert "broken.png" in result.skipped_images[0]
+
+
+def test_every_number_of_a_comparison_is_json(tiny_clip: Path, coloured_images: Path) -> None:
+    result = ds.compare(tiny_clip, tiny_clip, coloured_images)
+    values = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert values["drift"]["cka"] == result.drift.cka
+    assert torch.tensor(values["reading_adapted"]["entropy"]).shape == (2, 2)

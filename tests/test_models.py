@@ -1,0 +1,148 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, CLIPModel
+
+import driftscope as ds
+from driftscope.adapt import adapt, export_merged, save_adapted
+from driftscope.config import parse_run_spec
+from driftscope.errors import ModelError
+from driftscope.models import encoder_fingerprint, encoder_state, evaluating
+
+
+def pixels(count: int = 5, size: int = 32) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
+
+
+def moved(source: Path | str, method: str) -> ds.VisionLanguageModel:
+    """An adapted model whose trainable tensors have all moved a little."""
+    spec = parse_run_spec({"method": method, "learning_rate": 1e-3})
+    adapted = adapt(ds.load(source), spec.method, 3, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in adapted.trainable().values():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return adapted
+
+
+def test_embeddings_are_those_of_transformers(tiny_clip: Path) -> None:
+    model, reference = ds.load(tiny_clip), CLIPModel.from_pretrained(tiny_clip).eval()
+    values = (pixels().float() / 255 - 0.5) / 0.25
+    texts = ["a photo of a red", "blue"]
+    tokens = AutoTokenizer.from_pretrained(tiny_clip)(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        image, text = (
+            reference.get_image_features(pixel_values=values).pooler_output,
+            reference.get_text_features(**tokens).pooler_output,
+        )
+    torch.testing.assert_close(model.embed_images(pixels(), batch_size=2), image)
+    torch.testing.assert_close(model.embed_texts(texts), text)
+
+
+def test_embedding_restores_the_mode_of_every_submodule(tiny_clip: Path) -> None:
+    clip = ds.load(tiny_clip).clip.train()
+    clip.text_model.eval()
+    before = [child.training for child in clip.modules()]
+    with evaluating(clip):
+        assert not any(child.training for child in clip.modules())
+    assert [child.training for child in clip.modules()] == before
+
+
+@pytest.mark.parametrize("method", ["full_ft", "lora"])
+def test_saved_adapted_models_load_with_equal_embeddings(
+    method: str, tiny_clip: Path, tmp_path: Path
+) -> None:
+    adapted = moved(tiny_clip, method)
+    save_adapted(adapted, ds.load(tiny_clip), tmp_path / "adapted")
+    loaded = ds.load(tmp_path / "adapted")
+    torch.testing.assert_close(
+        loaded.embed_images(pixels()), adapted.model.embed_images(pixels()), rtol=0, atol=0
+    )
+    assert loaded.base_fingerprint == encoder_fingerprint(ds.load(tiny_clip))
+
+
+@pytest.mark.parametrize("method", ["full_ft", "lora"])
+def test_exported_models_are_plain_clip_folders(
+    method: str, tiny_clip: Path, tmp_path: Path
+) -> None:
+    adapted = moved(tiny_clip, method)
+    export_merged(adapted.model, tmp_path / "plain")
+    assert "adapter_config.json" not in {path.name for path in (tmp_path / "plain").iterdir()}
+    plain = CLIPModel.from_pretrained(tmp_path / "plain").eval()
+    values = (pixels().float() / 255 - 0.5) / 0.25
+    with torch.no_grad():
+        embeddings = plain.get_image_features(pixel_values=values).pooler_output
+    torch.testing.assert_close(
+        embeddings, adapted.model.embed_images(pixels()), rtol=1e-5, atol=1e-5
+    )
+    assert ds.load(tmp_path / "plain").mean == (0.5, 0.5, 0.5)
+
+
+def test_encoder_state_of_an_adapter_has_plain_names_and_the_change_merged_in(
+    tiny_clip: Path,
+) -> None:
+    adapted = moved(tiny_clip, "lora").model
+    before = {name: tensor.clone() for name, tensor in adapted.clip.state_dict().items()}
+    state = encoder_state(adapted)
+    assert state.keys() == encoder_state(ds.load(tiny_clip)).keys()
+    layer = adapted.plain_clip.vision_model.encoder.layers[0].self_attn.q_proj
+    expected = layer.base_layer.weight + 2.0 * (
+        layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+    )
+    torch.testing.assert_close(
+        state["vision_model.encoder.layers.0.self_attn.q_proj.weight"], expected
+    )
+    after = adapted.clip.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_an_adapter_on_a_base_that_has_changed_is_refused(
+    tiny_clip: Path, other_tiny_clip: Path, tmp_path: Path
+) -> None:
+    save_adapted(moved(tiny_clip, "lora"), ds.load(tiny_clip), tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(other_tiny_clip)
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="the base differs"):
+        ds.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("no-such-model", "no model 'no-such-model'"),
+        ("./nowhere", "does not exist"),
+        ("{empty}", "holds no model"),
+        ("{file}", "is a file"),
+        ("{other_kind}", "'bert' model"),
+        ("{damaged}", "cannot be loaded"),
+    ],
+)
+def test_what_is_no_clip_is_refused_in_one_sentence(
+    source: str, says: str, tiny_clip: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "other_kind").mkdir()
+    (tmp_path / "other_kind" / "config.json").write_text('{"model_type": "bert"}')
+    shutil.copytree(tiny_clip, tmp_path / "damaged")
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"not safetensors")
+    name = source.format(**{path.name: path for path in tmp_path.iterdir()})
+    with pytest.raises(ModelError, match=says) as error:
+        ds.load(name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_without_tokenizer_says_so_when_texts_are_wanted(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(tiny_clip / name, tmp_path / name)
+    model = ds.load(tmp_path)
+    assert model.tokenizer is None
+    with pytest.raises(ModelError, match="no tokenizer"):
+        model.embed_texts(["a red"])

@@ -1,0 +1,104 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from driftscope import records
+from driftscope.config import parse_run_spec
+from driftscope.errors import RecordError
+
+SPEC = parse_run_spec({"method": "full_ft", "learning_rate": 1e-3})
+OTHER = parse_run_spec({"method": "full_ft", "learning_rate": 1e-4})
+
+
+def test_a_folder_claimed_for_one_spec_refuses_another(tmp_path: Path) -> None:
+    with records.claimed(tmp_path / "run", SPEC):
+        pass
+    with (
+        pytest.raises(RecordError, match="holds another run"),
+        records.claimed(tmp_path / "run", OTHER),
+    ):
+        pass
+
+
+def test_a_folder_with_strangers_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RecordError, match=r"thesis\.tex"), records.claimed(tmp_path, SPEC):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_two_writers_cannot_claim_one_folder(tmp_path: Path) -> None:
+    with (
+        records.claimed(tmp_path, SPEC),
+        pytest.raises(RecordError, match="another process"),
+        records.claimed(tmp_path, SPEC),
+    ):
+        pass
+
+
+def test_the_claim_of_a_killed_process_can_be_taken_over(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with records.claimed(tmp_path, SPEC):
+            os.write(writer, b"claimed")
+            os.read(os.pipe()[0], 1)  # waits to be killed
+    assert os.read(reader, 7) == b"claimed"
+    with pytest.raises(RecordError), records.claimed(tmp_path, SPEC):
+        pass
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    with records.claimed(tmp_path, SPEC):
+        pass
+
+
+def test_a_torn_last_event_is_left_out_and_a_torn_earlier_one_is_an_error(tmp_path: Path) -> None:
+    records.append_event(tmp_path, {"epoch": 1})
+    events = tmp_path / records.EVENTS_FILE
+    events.write_text(events.read_text() + '{"epoch": 2, "lo')
+    assert records.read_events(tmp_path) == [{"epoch": 1}]
+    events.write_text('{"epoch"\n{"epoch": 2}\n')
+    with pytest.raises(RecordError, match="line 1"):
+        records.read_events(tmp_path)
+
+
+def test_json_is_whole_or_the_former_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "result.json"
+    records.write_json(path, {"a": 1})
+
+    def no_space(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        records.write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nan_and_infinity_are_written_as_null(tmp_path: Path) -> None:
+    records.write_json(tmp_path / "x.json", {"a": [float("nan"), float("inf"), 1.5]})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": [None, None, 1.5]}
+
+
+def test_attention_maps_survive_storage_to_half_precision(tmp_path: Path) -> None:
+    maps = np.random.default_rng(0).dirichlet(np.ones(16), (2, 3, 4)).reshape(2, 3, 4, 4, 4)
+    images = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
+    records.write_overlay(
+        tmp_path, records.Overlay(images, maps.astype(np.float32), maps[::-1].astype(np.float32))
+    )
+    loaded = records.load_overlay(tmp_path)
+    assert loaded is not None
+    np.testing.assert_array_equal(loaded.images, images)
+    np.testing.assert_allclose(loaded.pretrained, maps, atol=5e-4)
+    np.testing.assert_allclose(loaded.adapted, maps[::-1], atol=5e-4)
+
+
+def test_a_result_of_an_unknown_schema_is_refused(tmp_path: Path) -> None:
+    records.write_json(tmp_path / records.SPEC_FILE, SPEC.model_dump(mode="json"))
+    records.write_json(tmp_path / records.RESULT_FILE, {"schema": 99})
+    with pytest.raises(RecordError, match="schema 99"):
+        records.load_run(tmp_path)
