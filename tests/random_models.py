@@ -47,9 +47,7 @@ def random_clip(seed: int = 0, sharpness: float = 4.0, **vision: Any) -> CLIPMod
     Freshly initialised CLIPs attend almost uniformly, which would hide mistakes: query and key
     weights are scaled up by `sharpness`.
     """
-    config = CLIPConfig(
-        vision_config={**TINY, **vision}, text_config=TINY_TEXT, projection_dim=32
-    )
+    config = CLIPConfig(vision_config={**TINY, **vision}, text_config=TINY_TEXT, projection_dim=32)
     model = build(CLIPModel, config, seed)
     sharpen(model, sharpness)
     return model

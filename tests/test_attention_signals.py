@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -157,7 +158,9 @@ def test_row_signals_stay_in_their_documented_ranges(weights: np.ndarray) -> Non
 
 @settings(deadline=None, max_examples=60)
 @given(rows_of_weights, st.randoms(use_true_random=False))
-def test_row_signals_do_not_depend_on_the_order_of_patches(weights: np.ndarray, shuffler) -> None:
+def test_row_signals_do_not_depend_on_the_order_of_patches(
+    weights: np.ndarray, shuffler: random.Random
+) -> None:
     order = list(range(len(weights)))
     shuffler.shuffle(order)
     before = attention.concentration(as_row(weights))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from driftscope.signals.representation import (
     unbiased_hsic,
 )
 
+Measure = Callable[[Tensor, Tensor], float]
+
 
 def features(num_images: int, dim: int, seed: int = 0) -> Tensor:
     return torch.randn(num_images, dim, generator=torch.Generator().manual_seed(seed))
@@ -36,28 +39,28 @@ def gram_cka(x: np.ndarray, y: np.ndarray) -> float:
     """Biased CKA the long way: n×n kernels and an explicit centring matrix."""
     n = len(x)
     centring = np.eye(n) - 1 / n
-    k, l = centring @ x @ x.T @ centring, centring @ y @ y.T @ centring
-    return float(np.trace(k @ l) / np.sqrt(np.trace(k @ k) * np.trace(l @ l)))
+    k, m = centring @ x @ x.T @ centring, centring @ y @ y.T @ centring
+    return float(np.trace(k @ m) / np.sqrt(np.trace(k @ k) * np.trace(m @ m)))
 
 
 def matrix_hsic(x: np.ndarray, y: np.ndarray) -> float:
     """Song et al. 2012, equation 5, with the n×n matrices."""
     n = len(x)
-    k, l = x @ x.T, y @ y.T
+    k, m = x @ x.T, y @ y.T
     np.fill_diagonal(k, 0)
-    np.fill_diagonal(l, 0)
+    np.fill_diagonal(m, 0)
     ones = np.ones(n)
-    total = np.trace(k @ l)
-    total += (ones @ k @ ones) * (ones @ l @ ones) / ((n - 1) * (n - 2))
-    total -= 2 / (n - 2) * ones @ k @ l @ ones
+    total = np.trace(k @ m)
+    total += (ones @ k @ ones) * (ones @ m @ ones) / ((n - 1) * (n - 2))
+    total -= 2 / (n - 2) * ones @ k @ m @ ones
     return float(total / (n * (n - 3)))
 
 
 def tuple_hsic(x: np.ndarray, y: np.ndarray) -> float:
     """The U-statistic itself: mean over all ordered quadruples of different images."""
-    k, l = x @ x.T, y @ y.T
+    k, m = x @ x.T, y @ y.T
     terms = [
-        k[i, j] * (l[i, j] + l[q, r] - 2 * l[i, q])
+        k[i, j] * (m[i, j] + m[q, r] - 2 * m[i, q])
         for i, j, q, r in itertools.permutations(range(len(x)), 4)
     ]
     return float(np.mean(terms))
@@ -87,13 +90,15 @@ def test_cka_equals_the_gram_matrix_form_for_few_and_many_images(
     ],
     ids=["identical", "scaled", "mirrored", "shifted", "rotated"],
 )
-def test_cka_is_one_for_features_that_differ_only_by_what_it_ignores(measure, change) -> None:
+def test_cka_is_one_for_features_that_differ_only_by_what_it_ignores(
+    measure: Measure, change: Callable[[Tensor], Tensor]
+) -> None:
     x = features(40, 12)
     assert measure(x, change(x)) == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("measure", [linear_cka, linear_cka_debiased])
-def test_cka_is_symmetric(measure) -> None:
+def test_cka_is_symmetric(measure: Measure) -> None:
     x, y = features(30, 8), features(30, 20, seed=1)
     assert measure(x, y) == pytest.approx(measure(y, x), abs=1e-12)
 
@@ -141,7 +146,7 @@ def test_debiased_cka_is_near_0_for_unrelated_features_where_the_biased_one_is_n
 
 
 @pytest.mark.parametrize("measure", [linear_cka, linear_cka_debiased])
-def test_cka_with_a_constant_side_is_0_and_of_two_constants_is_1(measure) -> None:
+def test_cka_with_a_constant_side_is_0_and_of_two_constants_is_1(measure: Measure) -> None:
     constant = torch.full((20, 6), 0.7)
     assert measure(constant, features(20, 6)) == 0.0
     assert measure(features(20, 6), constant) == 0.0
@@ -154,13 +159,13 @@ def test_a_constant_that_carries_rounding_noise_counts_as_constant() -> None:
 
 
 @pytest.mark.parametrize(("measure", "too_few"), [(linear_cka, 1), (linear_cka_debiased, 3)])
-def test_too_few_images_are_refused_and_not_silently_nan(measure, too_few: int) -> None:
+def test_too_few_images_are_refused_and_not_silently_nan(measure: Measure, too_few: int) -> None:
     with pytest.raises(CaptureError, match=f"got {too_few}"):
         measure(features(too_few, 5), features(too_few, 5))
 
 
 @pytest.mark.parametrize("measure", [linear_cka, linear_cka_debiased, unbiased_hsic])
-def test_features_of_different_numbers_of_images_are_refused(measure) -> None:
+def test_features_of_different_numbers_of_images_are_refused(measure: Measure) -> None:
     with pytest.raises(CaptureError, match="same images"):
         measure(features(10, 5), features(11, 5))
 
@@ -196,7 +201,7 @@ def test_feature_distance_is_the_mean_squared_length_of_the_change() -> None:
 
 
 @pytest.mark.parametrize("measure", [embedding_drift, feature_distance])
-def test_embeddings_of_different_shapes_or_of_no_images_are_refused(measure) -> None:
+def test_embeddings_of_different_shapes_or_of_no_images_are_refused(measure: Measure) -> None:
     with pytest.raises(CaptureError, match="one shape"):
         measure(features(3, 5), features(3, 6))
     with pytest.raises(CaptureError, match="one shape"):

@@ -76,6 +76,8 @@ def test_without_random_texts_their_signal_is_absent() -> None:
     ],
     ids=["other images", "other dimension", "no images", "no texts"],
 )
-def test_embeddings_that_do_not_fit_together_are_refused(before, after, texts) -> None:
+def test_embeddings_that_do_not_fit_together_are_refused(
+    before: Tensor, after: Tensor, texts: Tensor
+) -> None:
     with pytest.raises(CaptureError, match="same images"):
         text_space_drift(before, after, texts, 100.0)

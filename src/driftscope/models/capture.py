@@ -343,8 +343,10 @@ def _cls_row(query: Tensor, key: Tensor, scaling: float, num_prefix: int) -> Ten
     but defined also where those columns take all the mass.
     """
     cls_query = query[:, :, :1].float() * scaling
-    patch_keys = key[:, :, num_prefix:].float()
-    return (cls_query @ patch_keys.transpose(-1, -2)).squeeze(-2).softmax(dim=-1)
+    # A product and a sum, not a matmul: for one query a batched matmul would first copy the keys
+    # into its own order, which takes 3 to 6 times as long.
+    logits = (key[:, :, num_prefix:].float() * cls_query).sum(dim=-1)
+    return logits.softmax(dim=-1)
 
 
 def _keep_cls_state(
