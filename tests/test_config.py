@@ -116,3 +116,58 @@ def test_a_file_that_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"run\.yaml"):
         load_run_spec(path)
+
+
+def test_the_order_of_regularizers_does_not_name_another_run_but_their_kind_and_weight_do() -> None:
+    apr, floor = {"kind": "apr", "weight": 0.1}, {"kind": "entropy_floor", "weight": 0.1}
+    values = {"method": "full_ft", "learning_rate": 1e-3}
+
+    def identity(*regularizers: dict) -> str:
+        return run_id(parse_run_spec({**values, "regularizers": regularizers}))
+
+    assert identity(apr, floor) == identity(floor, apr)
+    assert len({identity(), identity(apr), identity(floor), identity({**apr, "weight": 1})}) == 4
+
+
+@pytest.mark.parametrize(
+    ("method", "label"),
+    [
+        ({"kind": "freeze_first", "blocks": 4}, "freeze_first4"),
+        ({"kind": "full_ft", "head": "zero_shot"}, "full_ft_zs_head"),
+        ({"kind": "lora", "targets": ["q_proj", "k_proj"]}, "lora_r8_q-k"),
+        ({"kind": "dora", "rank": 4, "train_projection": False}, "dora_r4_frozen_proj"),
+        ("ia3", "ia3"),
+        ("vera", "vera_r256"),
+        ("flyp", "flyp"),
+    ],
+)
+def test_a_methods_label_says_what_differs_from_its_default_form(
+    method: object, label: str
+) -> None:
+    assert parse_run_spec({"method": method, "learning_rate": 1e-3}).method.label == label
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"regularizers": [{"kind": "aprr", "weight": 1}]}, "unknown regularizer 'aprr': did you"),
+        ({"regularizers": [{"kind": "apr"}]}, r"'regularizers\.0\.weight' is missing"),
+        ({"regularizers": [{"kind": "apr", "weight": 1}] * 2}, "of different kinds"),
+        ({"method": "flyp", "micro_batches": 2}, "flyp contrasts .* micro_batches must be 1"),
+        ({"method": "flyp", "label_smoothing": 0.1}, "label_smoothing must be 0"),
+        ({"batch_size": 2, "micro_batches": 3}, r"at most batch_size \(2\), it is 3"),
+        ({"method": {"kind": "lora", "targets": []}}, "targets"),
+        ({"method": {"kind": "lora", "targets": ["q_proj", "q_proj"]}}, "named once"),
+        ({"method": "freeze_first"}, r"'method\.blocks' is missing"),
+    ],
+)
+def test_options_that_do_not_exist_or_fit_together_are_refused(change: dict, sentence: str) -> None:
+    values = {"method": "full_ft", "learning_rate": 1e-3, **change}
+    with pytest.raises(ConfigError, match=sentence):
+        parse_run_spec(values)
+
+
+@pytest.mark.parametrize("probe_at", ["epoch", "log", 5, [1, 2, 10]])
+def test_probe_cadence_is_a_word_a_number_of_steps_or_a_list(probe_at: object) -> None:
+    spec = parse_run_spec({"method": "full_ft", "learning_rate": 1e-3, "probe_at": probe_at})
+    assert spec.probe_at == (tuple(probe_at) if isinstance(probe_at, list) else probe_at)

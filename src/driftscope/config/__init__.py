@@ -15,66 +15,39 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from driftscope.config.variants import Flyp, Frozen, MethodSpec, RegularizerSpec
 from driftscope.errors import ConfigError, did_you_mean
 
 SPEC_VERSION = 1
 """Raised when a default changes its meaning; part of every run id."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+def _kinds(union: Any) -> dict[str, type[BaseModel]]:
+    """The variants of a discriminated union by kind."""
+    return {
+        variant.model_fields["kind"].default: variant for variant in get_args(get_args(union)[0])
+    }
 
 
-class FullFineTuning(_Frozen):
-    """All image-branch parameters that inference uses, and a linear classifier."""
-
-    kind: Literal["full_ft"] = "full_ft"
-
-    @property
-    def label(self) -> str:
-        """The name tables and figures show."""
-        return "full_ft"
-
-
-class Lora(_Frozen):
-    """Low-rank adapters on the image tower's self-attention (Hu et al. 2022; paper 4.2)."""
-
-    kind: Literal["lora"] = "lora"
-    rank: int = Field(8, ge=1)
-    alpha: float = Field(16.0, gt=0)
-    dropout: float = Field(0.05, ge=0, lt=1)
-    targets: tuple[Literal["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"], ...] = (
-        "q_proj",
-        "v_proj",
-    )
-    train_projection: bool = True
-
-    @property
-    def label(self) -> str:
-        """The name tables and figures show: the rank, and what differs from the paper's LoRA."""
-        parts = [f"lora_r{self.rank}"]
-        if self.targets != Lora.model_fields["targets"].default:
-            parts.append("-".join(target.removesuffix("_proj") for target in self.targets))
-        if not self.train_projection:
-            parts.append("frozen_proj")
-        return "_".join(parts)
-
-
-MethodSpec: TypeAlias = Annotated[FullFineTuning | Lora, Field(discriminator="kind")]
-METHOD_KINDS: tuple[str, ...] = tuple(
-    variant.model_fields["kind"].default for variant in get_args(get_args(MethodSpec)[0])
-)
+METHOD_KINDS = tuple(_kinds(MethodSpec))
+REGULARIZER_KINDS = tuple(_kinds(RegularizerSpec))
+_VARIANTS = _kinds(MethodSpec) | _kinds(RegularizerSpec)
 
 Protocol: TypeAlias = Literal["leakfree", "paper"]
+Step: TypeAlias = Annotated[int, Field(ge=1)]
+ProbeAt: TypeAlias = Literal["epoch", "log"] | Step | tuple[Step, ...]
 
 
-class RunSpec(_Frozen):
+class RunSpec(Frozen):
     """One adaptation: what is adapted, how, on which data, from which seed.
 
     Counts of images are upper limits; `None` takes all there are. `seed` decides the
-    training (head, adapter, order, flips, dropout), `data_seed` the splits.
+    training (head, adapter, order, flips, dropout), `data_seed` the splits. `batch_size` images
+    make an optimizer step, in `micro_batches` forward passes. `probe_at` says when the model is
+    evaluated: at every epoch's end, and besides every so many steps, or at the steps listed, or
+    (`log`) after 1, 2, 4, 8, … steps.
     """
 
     model: str = "mini"
@@ -91,6 +64,13 @@ class RunSpec(_Frozen):
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
     clip_norm: float | None = Field(1.0, gt=0)
     horizontal_flip: bool = True
+    decay_norms_and_biases: bool = True
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    micro_batches: int = Field(1, ge=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    regularizers: tuple[RegularizerSpec, ...] = ()
+    probe_at: ProbeAt = "epoch"
 
     train_images: int | None = Field(None, ge=1)
     val_images: int = Field(300, ge=1)
@@ -104,13 +84,43 @@ class RunSpec(_Frozen):
     def _method_may_be_a_bare_name(cls, value: object) -> object:
         return {"kind": value} if isinstance(value, str) else value
 
+    @property
+    def regularizer_label(self) -> str:
+        """The regularizers' names joined, such as `apr_0.1+l2_sp_0.01`; `none` without any."""
+        return "+".join(regularizer.label for regularizer in self.regularizers) or "none"
+
+    @model_validator(mode="after")
+    def _options_fit_together(self) -> RunSpec:
+        kinds = [regularizer.kind for regularizer in self.regularizers]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("regularizers must be of different kinds; add up their weights")
+        if self.micro_batches > self.batch_size:
+            raise ValueError(
+                f"micro_batches must be at most batch_size ({self.batch_size}), "
+                f"it is {self.micro_batches}"
+            )
+        if isinstance(self.method, Flyp) and self.micro_batches > 1:
+            raise ValueError(
+                "flyp contrasts the images of a batch with each other, so micro_batches must be 1"
+            )
+        if isinstance(self.method, Flyp) and self.label_smoothing:
+            raise ValueError("flyp trains by a contrastive loss; label_smoothing must be 0")
+        return self
+
 
 def canonical_spec(spec: RunSpec) -> dict[str, Any]:
-    """The spec reduced to what differs from the defaults; the method keeps its kind."""
+    """The spec reduced to what differs from the defaults; variants keep their kind."""
     canonical = spec.model_dump(mode="json", exclude_defaults=True)
-    method = spec.method.model_dump(mode="json", exclude_defaults=True)
-    canonical["method"] = {**method, "kind": spec.method.kind}
+    canonical["method"] = _with_kind(spec.method)
+    if spec.regularizers:
+        canonical["regularizers"] = sorted(
+            (_with_kind(regularizer) for regularizer in spec.regularizers), key=lambda r: r["kind"]
+        )
     return canonical
+
+
+def _with_kind(variant: MethodSpec | RegularizerSpec) -> dict[str, Any]:
+    return {**variant.model_dump(mode="json", exclude_defaults=True), "kind": variant.kind}
 
 
 def run_id(spec: RunSpec) -> str:
@@ -176,7 +186,7 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
 def _problem(problem: Any, model: type[BaseModel]) -> str:
     kind, location, value = problem["type"], problem["loc"], problem["input"]
     # pydantic puts the chosen variant's tag into the location: method.lora.rank
-    name = ".".join(str(part) for part in location if part not in METHOD_KINDS)
+    name = ".".join(str(part) for part in location if part not in _VARIANTS)
     if kind == "extra_forbidden":
         return (
             f"unknown key {name!r}: {did_you_mean(str(location[-1]), _valid_keys(location, model))}"
@@ -184,20 +194,28 @@ def _problem(problem: Any, model: type[BaseModel]) -> str:
     if kind == "missing":
         return f"the key {name!r} is missing"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        given = value.get("kind") if isinstance(value, dict) else value
-        return f"unknown method {given!r}: {did_you_mean(str(given), METHOD_KINDS)}"
-    message = problem["msg"][0].lower() + problem["msg"][1:]
+        given = str(value.get("kind") if isinstance(value, dict) else value)
+        what, kinds = (
+            ("method", METHOD_KINDS)
+            if location[0] == "method"
+            else ("regularizer", REGULARIZER_KINDS)
+        )
+        return f"unknown {what} {given!r}: {did_you_mean(given, kinds)}"
+    sentence = str(problem["msg"]).removeprefix("Value error, ")
+    message = sentence[0].lower() + sentence[1:]
+    if not location:  # options that do not fit together
+        return message
     return f"{name} is {value!r}, but {message.replace('input ', 'it ')}"
 
 
 def _valid_keys(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
-    for variant in get_args(get_args(MethodSpec)[0]):
-        if variant.model_fields["kind"].default in location:
+    for kind, variant in _VARIANTS.items():
+        if kind in location:
             return list(variant.model_fields)
     return list(model.model_fields)
 
 
-class StudySpec(_Frozen):
+class StudySpec(Frozen):
     """A declared matrix of runs: `base` holds for all, `axes` are crossed."""
 
     name: str = Field(min_length=1)

@@ -1,0 +1,237 @@
+"""Methods and regularizers as a spec names them: one frozen variant each, chosen by `kind`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class Frozen(BaseModel):
+    """Fields that cannot change, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Method(Frozen):
+    """What every method can choose: how the classifier starts.
+
+    `head: zero_shot` starts it from the text embeddings of the class prompts.
+    """
+
+    head: Literal["random", "zero_shot"] = "random"
+
+    @property
+    def label(self) -> str:
+        """The name tables and figures show: the kind, and what differs from its default form."""
+        return "_".join([*self._label_parts(), *(["zs_head"] if self.head == "zero_shot" else [])])
+
+    def _label_parts(self) -> list[str]:
+        return [str(type(self).model_fields["kind"].default)]
+
+
+class FullFineTuning(_Method):
+    """All image-branch parameters that inference uses, and a linear classifier."""
+
+    kind: Literal["full_ft"] = "full_ft"
+
+
+class FreezeFirst(_Method):
+    """Full fine-tuning but for the embeddings and the first `blocks` blocks."""
+
+    kind: Literal["freeze_first"] = "freeze_first"
+    blocks: int = Field(ge=1)
+
+    def _label_parts(self) -> list[str]:
+        return [f"freeze_first{self.blocks}"]
+
+
+class LastBlock(_Method):
+    """The last block, the layer norm after it and the classifier."""
+
+    kind: Literal["last_block"] = "last_block"
+
+
+class LinearProbe(_Method):
+    """The classifier alone, on features that are computed once."""
+
+    kind: Literal["linear_probe"] = "linear_probe"
+
+
+class LpFt(_Method):
+    """A linear probe, then full fine-tuning from its head (Kumar et al. 2022)."""
+
+    kind: Literal["lp_ft"] = "lp_ft"
+    probe_epochs: int = Field(10, ge=1)
+    probe_learning_rate: float = Field(1e-3, gt=0)
+
+
+class BitFit(_Method):
+    """The image tower's biases and the classifier (Zaken et al. 2022)."""
+
+    kind: Literal["bitfit"] = "bitfit"
+
+
+class LayerNormTuning(_Method):
+    """The image tower's layer norms and the classifier."""
+
+    kind: Literal["layer_norm"] = "layer_norm"
+
+
+class Flyp(Frozen):
+    """Both towers, by the contrastive loss with class prompts as captions (Goyal et al. 2023).
+
+    There is no classifier: the class prompts' embeddings by the text tower in training are it.
+    """
+
+    kind: Literal["flyp"] = "flyp"
+
+    @property
+    def label(self) -> str:
+        """The name tables and figures show."""
+        return "flyp"
+
+
+LinearLayer: TypeAlias = Literal["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+ATTENTION_IN: tuple[LinearLayer, ...] = ("q_proj", "v_proj")
+
+
+class _Adapter(_Method):
+    """Adapters on linear layers of the image tower's blocks, with the visual projection or not."""
+
+    targets: tuple[LinearLayer, ...] = Field(ATTENTION_IN, min_length=1)
+    train_projection: bool = True
+
+    @field_validator("targets")
+    @classmethod
+    def _targets_are_distinct(cls, targets: tuple[LinearLayer, ...]) -> tuple[LinearLayer, ...]:
+        if len(set(targets)) < len(targets):
+            raise ValueError("each layer may be named once")
+        return targets
+
+    def _label_parts(self) -> list[str]:
+        parts = [self._size_label()]
+        if self.targets != type(self).model_fields["targets"].default:
+            parts.append("-".join(target.removesuffix("_proj") for target in self.targets))
+        if not self.train_projection:
+            parts.append("frozen_proj")
+        return parts
+
+    def _size_label(self) -> str:
+        return str(type(self).model_fields["kind"].default)
+
+
+class _LowRank(_Adapter):
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(16.0, gt=0)
+    dropout: float = Field(0.05, ge=0, lt=1)
+
+    def _size_label(self) -> str:
+        return f"{super()._size_label()}_r{self.rank}"
+
+
+class Lora(_LowRank):
+    """Low-rank adapters on the image tower's self-attention (Hu et al. 2022; paper 4.2)."""
+
+    kind: Literal["lora"] = "lora"
+
+
+class Dora(_LowRank):
+    """LoRA with the magnitude of each weight row learned apart (Liu et al. 2024)."""
+
+    kind: Literal["dora"] = "dora"
+
+
+class RsLora(_LowRank):
+    """LoRA scaled by α/√r instead of α/r (Kalajdzievski 2023)."""
+
+    kind: Literal["rslora"] = "rslora"
+
+
+class Ia3(_Adapter):
+    """Learned scales of keys, values and MLP activations (Liu et al. 2022)."""
+
+    kind: Literal["ia3"] = "ia3"
+    targets: tuple[LinearLayer, ...] = Field(("k_proj", "v_proj", "fc2"), min_length=1)
+
+
+class Vera(_Adapter):
+    """Learned scales of fixed random low-rank matrices shared by all layers (Kopiczko et al. 2024).
+
+    As in the published code, the shared matrices come from a fixed key, not from the run's seed.
+    """
+
+    kind: Literal["vera"] = "vera"
+    rank: int = Field(256, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    def _size_label(self) -> str:
+        return f"vera_r{self.rank}"
+
+
+MethodSpec: TypeAlias = Annotated[
+    FullFineTuning
+    | FreezeFirst
+    | LastBlock
+    | LinearProbe
+    | LpFt
+    | BitFit
+    | LayerNormTuning
+    | Flyp
+    | Lora
+    | Dora
+    | RsLora
+    | Ia3
+    | Vera,
+    Field(discriminator="kind"),
+]
+
+
+class _Regularizer(Frozen):
+    """A penalty added to the loss, `weight` (λ) times its value."""
+
+    weight: float = Field(gt=0)
+
+    @property
+    def label(self) -> str:
+        """The name tables and figures show, such as `apr_0.1`."""
+        return f"{type(self).model_fields['kind'].default}_{self.weight:g}"
+
+
+class AttentionPreservation(_Regularizer):
+    """APR: mean over layers of KL(current ‖ pretrained) of CLS-to-patch attention."""
+
+    kind: Literal["apr"] = "apr"
+
+
+class EntropyFloor(_Regularizer):
+    """Mean over layers of relu(ρ·H₀ − H), H₀ the layer's pretrained CLS attention entropy."""
+
+    kind: Literal["entropy_floor"] = "entropy_floor"
+    rho: float = Field(0.7, gt=0)
+
+
+class L2Sp(_Regularizer):
+    """Squared L2 distance of the encoder's weights from the pretrained (Li et al. 2018)."""
+
+    kind: Literal["l2_sp"] = "l2_sp"
+
+
+class FeatureDistance(_Regularizer):
+    """Squared L2 distance of image embeddings from the pretrained (LDIFS, Mukhoti et al. 2023)."""
+
+    kind: Literal["feature_distance"] = "feature_distance"
+
+
+class RandomTextDistillation(_Regularizer):
+    """Squared change of the logits for random texts (Lipsum-FT, Nam et al. 2024)."""
+
+    kind: Literal["random_text"] = "random_text"
+    num_texts: int = Field(80, ge=1)
+    text_length: int = Field(8, ge=1)
+
+
+RegularizerSpec: TypeAlias = Annotated[
+    AttentionPreservation | EntropyFloor | L2Sp | FeatureDistance | RandomTextDistillation,
+    Field(discriminator="kind"),
+]
