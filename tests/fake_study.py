@@ -105,6 +105,24 @@ def fake_drift(strength: float, rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
+def fake_comparison(*, transfer: bool = True) -> dict[str, Any]:
+    """What `Comparison.to_dict` gives."""
+    before, after = fake_score(PRETRAINED_ACCURACY), fake_score(60.0)
+    retention = 100 * after["accuracy_pct"] / before["accuracy_pct"]
+    scores = {"pretrained": before, "adapted": after, "retention_pct": retention}
+    return {
+        "pretrained": "mini",
+        "adapted": "runs/abc",
+        "images": "photos",
+        "num_images": 64,
+        "skipped_images": [],
+        "drift": fake_drift(0.5, np.random.default_rng(1)),
+        "reading_pretrained": fake_reading(np.random.default_rng(5)),
+        "reading_adapted": fake_reading(np.random.default_rng(6), 1.1),
+        "transfer": {"concepts100": scores} if transfer else {},
+    }
+
+
 def fake_maps(rng: np.random.Generator, num_images: int) -> np.ndarray:
     """Attention maps [image, layer, head, grid, grid], each summing to one."""
     rows, columns = np.mgrid[0:GRID, 0:GRID]
@@ -184,9 +202,7 @@ def _write_run(
         "selected": point,
         "last": point,
         "environment": {
-            "driftscope": "0.1.0",
-            "torch": "2.13.0+cpu",
-            "transformers": "5.23.0",
+            "versions": {"driftscope": "0.1.0", "torch": "2.13.0+cpu", "transformers": "5.23.0"},
             "device": "cpu",
             "num_threads": 1,
             "fingerprints": {"probe": "c0ffee00" * 4, "train": "deadbeef" * 4},

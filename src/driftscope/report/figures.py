@@ -224,9 +224,9 @@ def _value_limits(axes: Axes, measure: Measure) -> None:
         high = measure.ceiling + 0.03 * (measure.ceiling - low)
     axes.set_ylim(low, high)
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(
-        lambda value, _: number_text(value, 0 if abs(high - low) > 6 else 2)
-    )
+    step = (high - low) / 5
+    decimals = max(0, math.ceil(-math.log10(step))) if step > 0 else 0
+    axes.yaxis.set_major_formatter(lambda value, _: number_text(value, decimals))
 
 
 # ---------------------------------------------------------------- heatmaps
@@ -297,7 +297,8 @@ def _heatmaps(
 ) -> Figure:
     scale = Normalize(-limit, limit)
     cell_width, cell_height = (0.4, 0.29) if len(columns) <= 16 else (0.24, 0.24)
-    heights = [max(len(panel.rows), 1) * cell_height + 0.62 for panel in panels]
+    # a panel of one or two rows is as high as one of three: the colour bar needs the room
+    heights = [max(len(panel.rows), 3) * cell_height + 0.62 for panel in panels]
     width = max(len(columns) * cell_width, 2.2) + 1.35
     with look():
         figure = Figure(figsize=(width, sum(heights) + 0.1), layout="constrained")
@@ -312,9 +313,11 @@ def _heatmaps(
         tall_enough = sum(heights) > 1.9
         bar.set_label(label if tall_enough else label.rsplit(", ")[-1])
         bar.outline.set_visible(False)
-        bar.ax.yaxis.set_major_locator(MaxNLocator(5))
+        bar.ax.yaxis.set_major_locator(MaxNLocator(4 if tall_enough else 2, symmetric=True))
         bar.ax.yaxis.set_major_formatter(
-            lambda value, _: number_text(value, 0 if limit > 3 else 1, signed=True)
+            lambda value, _: number_text(
+                value, 0 if limit > 3 else _scale_decimals(scale), signed=True
+            )
         )
     return figure
 
@@ -328,9 +331,10 @@ def _heatmap(
     *,
     print_values: bool,
 ) -> None:
+    decimals = _scale_decimals(scale)
     for (row, column), value in np.ndenumerate(panel.values):
         known = math.isfinite(value)
-        text = number_text(value, 1, signed=True)
+        text = number_text(value, decimals, signed=True)
         axes.add_patch(
             Rectangle(
                 (column, row),
@@ -348,11 +352,10 @@ def _heatmap(
             )
         )
         if known and print_values:
-            digits = 1 if abs(value) < 9.95 else 0
             axes.text(
                 column + 0.5,
                 row + 0.5,
-                number_text(value, digits, signed=True),
+                number_text(value, 0 if abs(value) >= 9.95 else decimals, signed=True),
                 ha="center",
                 va="center",
                 fontsize=7,
@@ -373,11 +376,17 @@ def _heatmap(
         axes.set_title(panel.title)
 
 
+def _scale_decimals(scale: Normalize) -> int:
+    """Decimals that tell values of this scale apart: 1 for percents, more for tiny changes."""
+    limit = float(scale.vmax or 1.0)
+    return 1 if limit >= 1 else min(4, 1 - math.floor(math.log10(limit)))
+
+
 def ink_on(colour: tuple[float, float, float, float]) -> str:
-    """Near-black or near-white, whichever has the higher contrast on the colour (WCAG)."""
+    """Black or white, whichever has the higher contrast on the colour (WCAG)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "#101214" if (luminance + 0.05) / 0.056 > 1.05 / (luminance + 0.05) else "#fdfdfd"
+    return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"
 
 
 # ---------------------------------------------------------------- a comparison, layer by layer

@@ -125,14 +125,16 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
             comparison["reading_pretrained"]["entropy"], comparison["reading_adapted"]["entropy"]
         )
     )
-    overlays = [NamedOverlay("adapted", "adapted", overlay)] if overlay is not None else []
+    overlays = [NamedOverlay("adapted", "adapted", "", overlay)] if overlay is not None else []
+    reading = comparison["reading_pretrained"]
     facts = {
         "pretrained": comparison["pretrained"],
         "adapted": comparison["adapted"],
-        "images": comparison["num_images"],
-        "images_fingerprint": comparison["reading_pretrained"].get("images_fingerprint"),
-        "patches": comparison["reading_pretrained"].get("num_patches"),
-        **comparison.get("environment", {}),
+        "images": comparison["images"],
+        "images read": comparison["num_images"],
+        "images skipped": len(comparison["skipped_images"]),
+        "fingerprint of the images": reading["images_fingerprint"],
+        "patches": reading["num_patches"],
     }
     page = (
         _environment()
@@ -150,7 +152,7 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
             heads_table=tables.heads_table(heads),
             table=tables.comparison_table(layers),
             overlays=_overlay_block(overlays),
-            facts=shared_and_varying([facts])[0],
+            facts=facts,
             written=_today(),
             version=_installed_version(),
         )
@@ -193,6 +195,7 @@ def _rate_panels(
     prefix: str,
 ) -> list[Picture]:
     with_series = tables.with_series(runs)
+    with_series = with_series[tables.is_done(with_series)]
     return [
         _picture(
             figures.learning_rate_panels(
@@ -207,16 +210,16 @@ def _rate_panels(
 
 
 def study_measures(setting: Mapping[str, str]) -> list[Measure]:
-    """The panels against the learning rate: accuracy, entropy drift, retention."""
+    """The panels against the learning rate: accuracy, entropy drift, and what was kept."""
+    kept = (
+        Measure("retention_pct", f"Retention on {setting['transfer']}", reference=100, floor=0)
+        if setting.get("transfer")
+        else Measure("cka", "CKA with the pretrained model", unit="", reference=1, decimals=3)
+    )
     return [
         Measure("test_accuracy_pct", f"Accuracy on {setting['dataset']}", floor=0, ceiling=100),
         Measure("delta_entropy_pct", "Δ attention entropy", reference=0, signed=True),
-        Measure(
-            "retention_pct",
-            f"Retention on {setting.get('transfer') or 'transfer'}",
-            reference=100,
-            floor=0,
-        ),
+        kept,
     ]
 
 
@@ -234,6 +237,8 @@ def _rate_panel_words(cells: pd.DataFrame, measure: Measure) -> str:
 
 
 def _heatmaps(layer_cells: pd.DataFrame, series: Sequence[str], prefix: str) -> list[Picture]:
+    if layer_cells.empty:
+        return []
     limit = figures.symmetric_limit(layer_cells["delta_entropy_pct"])
     return [
         _picture(
@@ -298,7 +303,9 @@ def _study_overlays(records: Sequence[RunRecord], runs: pd.DataFrame) -> list[Na
         kept = number_text(row["retention_pct"], 0)
         where = f"{row['dataset']}: " if runs["dataset"].nunique() > 1 else ""
         label = f"{where}{row['series']}, rate {rate}, seed {row['seed']} (retention {kept} %)"
-        named.append(NamedOverlay(label, f"{row['series']}, {rate}", overlay))
+        setting = " ".join(str(row[key]) for key in tables.SETTING_KEYS)
+        column = f"{row['series']}, {rate}"
+        named.append(NamedOverlay(label, column, f"{setting} {rate}", overlay))
     return named
 
 
@@ -368,7 +375,8 @@ def _today() -> str:
 
 
 def _version(records: Iterable[RunRecord]) -> str:
-    versions = {str(r.result["environment"].get("driftscope", "")) for r in records} - {""}
+    environments = [record.result["environment"] for record in records]
+    versions = {str(e.get("versions", {}).get("driftscope", "")) for e in environments} - {""}
     return ", ".join(sorted(versions)) or _installed_version()
 
 

@@ -27,10 +27,14 @@ _LARGEST_SIDE = 224
 
 @dataclass(frozen=True)
 class NamedOverlay:
-    """An overlay and what the page calls it; `group` ties runs that are read side by side."""
+    """An overlay and what the page calls it.
+
+    The viewer starts with two of the same `pair` side by side, if there are two.
+    """
 
     label: str
     column: str
+    pair: str
     overlay: Overlay
 
 
@@ -62,6 +66,7 @@ def overlay_payload(
             {
                 "label": item.label,
                 "column": item.column,
+                "pair": item.pair,
                 "images": keys[0],
                 "pretrained": keys[1],
                 "adapted": keys[2],

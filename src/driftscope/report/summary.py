@@ -60,6 +60,8 @@ def study_summary(cells: pd.DataFrame, runs: pd.DataFrame, setting: Mapping[str,
 
 
 def _study_headline(cells: pd.DataFrame) -> Markup:
+    if not cells["num_runs"].any():
+        return Markup("Every run diverged.")
     if not _has(cells, "retention_pct"):
         lowest = _lowest(cells, "cka")
         return Markup("The representation moves most under {} (CKA {}).").format(
@@ -218,6 +220,10 @@ def _signals(cells: pd.DataFrame) -> Markup | None:
     if not (_has(cells, "cka") and _has(cells, "delta_entropy_pct")):
         return None
     entropy = cells["delta_entropy_pct"].dropna()
+    if len(cells) == 1:
+        return Markup("Representation: mean CKA is {}. Attention: entropy changed by {} %.").format(
+            number_text(cells["cka"].max(), 2), number_text(entropy.max(), 1, signed=True)
+        )
     words = (
         "takes both signs"
         if entropy.min() < 0 < entropy.max()
@@ -247,27 +253,37 @@ def _study_caveats(cells: pd.DataFrame, setting: Mapping[str, str]) -> list[Mark
     caveats = [ENTROPY_CAVEAT]
     seeds = int(cells["num_runs"].max())
     floor = 2 / math.comb(2 * seeds, seeds) if seeds else 1.0
-    if floor >= 0.05:
+    if seeds == 1:
         caveats.append(
             Markup(
-                "<b>{} a cell.</b> {} An exact two-sided test of {} against {} runs cannot give "
-                "p below {}, however large the difference: read differences between single cells "
-                "as description, not as proof."
-            ).format(
-                _counted(seeds, "seed"),
-                "There is no spread to judge by."
-                if seeds < 2
-                else "The spread is itself a rough guess.",
-                seeds,
-                seeds,
-                number_text(min(floor, 1.0), 2),
+                "<b>1 seed a cell.</b> There is no spread to judge by: another seed could change "
+                "any of these numbers, and no difference between cells can be tested."
+            )
+        )
+    elif floor >= 0.05:
+        caveats.append(
+            Markup(
+                "<b>{} seeds a cell.</b> The spread is itself a rough guess. An exact two-sided "
+                "test of {} against {} runs cannot give p below {}, however large the difference: "
+                "read differences between single cells as description, not as proof."
+            ).format(seeds, seeds, seeds, number_text(floor, 2))
+        )
+    if not setting.get("transfer"):
+        caveats.append(
+            Markup(
+                "<b>Zero-shot ability was not measured.</b> The study names no transfer set, so "
+                "nothing here says how much of the pretrained ability is left."
             )
         )
     caveats.append(
         Markup(
-            "<b>One model, one target, one transfer set.</b> Measured with {} on {}, zero-shot "
-            "ability on {} alone; another backbone or dataset can differ in size and in sign."
-        ).format(setting["model"], setting["dataset"], setting.get("transfer") or "no set")
+            "<b>One model, one target.</b> Measured with {} on {}{}; another backbone or dataset "
+            "can differ in size and in sign."
+        ).format(
+            setting["model"],
+            setting["dataset"],
+            f", zero-shot on {setting['transfer']} alone" if setting.get("transfer") else "",
+        )
     )
     if setting["protocol"] == "paper":
         caveats.append(
@@ -286,10 +302,11 @@ def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
     """What separates two models, from a `compare` result."""
     drift, transfer = comparison["drift"], comparison.get("transfer") or {}
     sentences = [
-        Markup("{} against {}, read on {} without labels.").format(
+        Markup("{} against {}, read on {} of {} without labels.").format(
             comparison["adapted"],
             comparison["pretrained"],
             _counted(int(comparison["num_images"]), "image"),
+            comparison["images"],
         )
     ]
     sentences += [_transfer_sentence(name, scores) for name, scores in transfer.items()]
@@ -312,13 +329,14 @@ def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
 
 def _comparison_headline(drift: Mapping[str, Any], transfer: Mapping[str, Any]) -> Markup:
     for name, scores in transfer.items():
-        return Markup("<strong>{} %</strong> of the zero-shot ability on {} is left.").format(
-            number_text(scores["retention_pct"], 0), name
-        )
+        if _finite(scores["retention_pct"]):
+            return Markup("<strong>{} %</strong> of the zero-shot ability on {} is left.").format(
+                number_text(scores["retention_pct"], 0), name
+            )
     if _finite(drift.get("embedding_drift")):
         return Markup(
             "The image embeddings moved by <strong>{}</strong> (1 − cosine), CKA is "
-            "<strong>{}</strong>; zero-shot ability was not measured."
+            "<strong>{}</strong>; how much zero-shot ability is left was not measured."
         ).format(number_text(drift["embedding_drift"], 3), number_text(drift["cka"], 2))
     return Markup("CKA with the pretrained model is <strong>{}</strong>.").format(
         number_text(drift["cka"], 2)
@@ -327,13 +345,18 @@ def _comparison_headline(drift: Mapping[str, Any], transfer: Mapping[str, Any]) 
 
 def _transfer_sentence(name: str, scores: Mapping[str, Any]) -> Markup:
     before, after = scores["pretrained"], scores["adapted"]
-    return Markup("Zero-shot accuracy on {}: {} % before{}, {} % after{}: retention {} %.").format(
+    retention = (
+        f"retention {number_text(scores['retention_pct'], 1)} %"
+        if _finite(scores["retention_pct"])
+        else "retention is undefined (the pretrained score is 0)"
+    )
+    return Markup("Zero-shot accuracy on {}: {} % before{}, {} % after{}; {}.").format(
         name,
         number_text(before["accuracy_pct"], 1),
         _score_interval(before),
         number_text(after["accuracy_pct"], 1),
         _score_interval(after),
-        number_text(scores["retention_pct"], 1),
+        retention,
     )
 
 
@@ -410,11 +433,8 @@ def _shared_rates(cells: pd.DataFrame) -> list[float]:
 
 def _unbreakable(text: Markup) -> Markup:
     """No line break before a percent sign or within a learning rate; escaped text in and out."""
-    return Markup(
-        re.sub(
-            r"\b([\d.]+e-\d+)\b", r'<span class="unbroken">\1</span>', text.replace(" %", "\u00a0%")
-        )
-    )
+    kept = str(text).replace(" %", "\u00a0%")
+    return Markup(re.sub(r"\b([\d.]+e-\d+)\b", r'<span class="unbroken">\1</span>', kept))
 
 
 def _rows(cells: pd.DataFrame) -> list[dict[str, Any]]:

@@ -169,9 +169,16 @@ def report_runs(records: Sequence[RunRecord]) -> pd.DataFrame:
 
 
 def _main_score(record: RunRecord, *, pretrained: bool = False) -> dict[str, Any]:
-    point = record.result["pretrained" if pretrained else "selected"]
+    point = record.result["pretrained" if pretrained else "selected"] or {}
     name = record.spec.transfer[0] if record.spec.transfer else None
-    return point["transfer"].get(name) or {}
+    return point.get("transfer", {}).get(name) or {}
+
+
+def is_done(runs: pd.DataFrame) -> pd.Series[bool]:
+    """Which runs ended well; imported runs without a status did."""
+    if "status" not in runs:
+        return pd.Series(True, index=runs.index)
+    return runs["status"].eq("done")
 
 
 def with_series(runs: pd.DataFrame) -> pd.DataFrame:
@@ -199,9 +206,9 @@ def series_order(series: Iterable[str]) -> list[str]:
 
 
 def split_settings(runs: pd.DataFrame) -> list[tuple[dict[str, str], pd.DataFrame]]:
-    """The runs of each dataset, model, protocol and transfer set, in order of appearance."""
+    """The runs of each dataset, model, protocol and transfer set, in alphabetical order."""
     keys = [key for key in SETTING_KEYS if key in runs]
-    groups = runs.groupby(keys, sort=False, dropna=False)
+    groups = runs.groupby(keys, sort=True, dropna=False)
     return [
         (
             {key: "" if part != part or part is None else str(part) for key, part in pairs},
@@ -218,7 +225,7 @@ def cells_frame(runs: pd.DataFrame) -> pd.DataFrame:
     Diverged runs are counted and left out of the means. One run alone has no sd (NaN).
     """
     runs = with_series(runs)
-    done = runs["status"].eq("done") if "status" in runs else pd.Series(True, index=runs.index)
+    done = is_done(runs)
     keys = ["method", "series", "learning_rate"]
     measures = [name for name in CELL_MEASURES if name in runs]
     numbers = runs[measures].apply(pd.to_numeric).where(done)
@@ -243,10 +250,9 @@ def cells_frame(runs: pd.DataFrame) -> pd.DataFrame:
 def layer_cells_frame(layers: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """One row a cell and layer: the mean over the cell's finished runs of every layer signal."""
     runs = with_series(runs)
-    finished = runs[runs["status"].eq("done")] if "status" in runs else runs
-    joined = layers.drop(columns=["method", "learning_rate", "dataset", "seed"]).merge(
-        finished[["run_id", "method", "series", "learning_rate"]], on="run_id"
-    )
+    finished = runs.loc[is_done(runs), ["run_id", "method", "series", "learning_rate"]]
+    own = layers.drop(columns=["method", "learning_rate", "dataset", "seed"], errors="ignore")
+    joined = own.merge(finished, on="run_id")
     signals = [
         name
         for name in joined.columns
@@ -263,8 +269,10 @@ def heads_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     rows = []
     for record in records:
         before = record.result["pretrained"]["reading"]["entropy"]
-        after = structure_point(record)["reading"]["entropy"]
-        rows += [{"run_id": record.id, **row} for row in head_entropy_changes(before, after)]
+        point = structure_point(record)
+        if point:
+            changes = head_entropy_changes(before, point["reading"]["entropy"])
+            rows += [{"run_id": record.id, **row} for row in changes]
     return pd.DataFrame(rows)
 
 
@@ -451,8 +459,9 @@ def comparison_layers(comparison: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def study_layers(records: Sequence[RunRecord], runs: pd.DataFrame) -> pd.DataFrame:
-    """`records.layers_table` averaged over the seeds of each cell of `runs`."""
-    return layer_cells_frame(layers_table(list(records)), runs)
+    """`records.layers_table` averaged over the seeds of each cell of `runs`; may be empty."""
+    layers = layers_table(list(records))
+    return layer_cells_frame(layers, runs) if len(layers) else layers
 
 
 def _layer_means(entropy: Sequence[Sequence[float]]) -> list[float]:

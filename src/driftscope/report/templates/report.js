@@ -254,9 +254,8 @@
     for (const select of [runA, runB]) if (select) select.addEventListener("change", build);
     for (const slider of [layer, head, blend, strength]) slider.addEventListener("input", redraw);
     // start with the same rate under another method beside it, where there is one
-    const rate = (run) => run.column.split(", ").pop();
     const start = data.runs[0];
-    const other = data.runs.findIndex((run) => run !== start && run.images === start.images && rate(run) === rate(start));
+    const other = data.runs.findIndex((run) => run !== start && run.images === start.images && run.pair === start.pair);
     if (runB && other > 0) runB.value = String(other);
     build();
   }

@@ -1,0 +1,168 @@
+"""Tables: cells are means over seeds of finished runs; each format says the same."""
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_study import fake_comparison, write_fake_study
+
+from driftscope.records import load_runs
+from driftscope.report.style import number_text, rate_text, spread_text
+from driftscope.report.tables import (
+    Column,
+    Table,
+    cells_frame,
+    comparison_layers,
+    head_entropy_changes,
+    latex_text,
+    layer_cells_frame,
+    report_runs,
+    series_order,
+    split_settings,
+    study_layers,
+    study_table,
+)
+
+
+def _runs(**changes: object) -> pd.DataFrame:
+    values: dict[str, object] = {
+        "run_id": ["a", "b", "c"],
+        "dataset": "d",
+        "model": "m",
+        "protocol": "leakfree",
+        "transfer": "t",
+        "method": ["lora_r8", "lora_r8", "full_ft"],
+        "learning_rate": [1e-3, 1e-3, 1e-3],
+        "seed": [0, 1, 0],
+        "status": "done",
+        "retention_pct": [80.0, 90.0, 40.0],
+        "weight_decay": 0.01,
+    }
+    return pd.DataFrame({**values, **changes})
+
+
+def test_a_cell_is_the_mean_and_sample_sd_over_its_seeds() -> None:
+    cells = cells_frame(_runs()).set_index("series")
+    assert cells.loc["lora_r8", "retention_pct"] == 85.0
+    assert cells.loc["lora_r8", "retention_pct_sd"] == pytest.approx(np.std([80, 90], ddof=1))
+    assert cells.loc["lora_r8", "num_runs"] == 2
+
+
+def test_a_cell_of_one_run_has_no_sd() -> None:
+    cells = cells_frame(_runs()).set_index("series")
+    assert math.isnan(cells.loc["full_ft", "retention_pct_sd"])
+
+
+def test_diverged_runs_count_but_do_not_enter_the_mean() -> None:
+    cells = cells_frame(_runs(status=["done", "diverged", "done"])).set_index("series")
+    assert cells.loc["lora_r8", "retention_pct"] == 80.0
+    assert cells.loc["lora_r8", "num_runs"] == 1
+    assert cells.loc["lora_r8", "num_diverged"] == 1
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_different_cells() -> None:
+    cells = cells_frame(_runs(weight_decay=[0.0, 0.1, 0.0]))
+    assert len(cells) == 3
+    assert "lora_r8, weight decay 0.1" in set(cells["series"])
+
+
+def test_settings_are_never_mixed() -> None:
+    parts = split_settings(_runs(protocol=["paper", "leakfree", "leakfree"]))
+    assert [setting["protocol"] for setting, _ in parts] == ["leakfree", "paper"]
+    assert [len(group) for _, group in parts] == [2, 1]
+
+
+def test_layer_cells_average_over_seeds() -> None:
+    layers = pd.DataFrame(
+        {
+            "run_id": ["a", "b", "c"],
+            "layer": [1, 1, 1],
+            "delta_entropy_pct": [1.0, 3.0, -5.0],
+        }
+    )
+    cells = layer_cells_frame(layers, _runs()).set_index("series")
+    assert cells.loc["lora_r8", "delta_entropy_pct"] == 2.0
+    assert cells.loc["full_ft", "num_runs"] == 1
+
+
+def test_the_study_table_gives_images_and_interval_of_every_zero_shot_accuracy(
+    tmp_path: Path,
+) -> None:
+    runs = report_runs(load_runs(write_fake_study(tmp_path, rates=(1e-3,), maps=False)))
+    ((setting, group),) = split_settings(runs)
+    table = study_table(cells_frame(group), setting)
+    column = next(c for c in table.columns if c.key == "zero_shot_pct")
+    for row in table.rows:
+        assert row["zero_shot_low_pct"] < row["zero_shot_pct"] < row["zero_shot_high_pct"]
+        assert "n = 5,000" in column.detail(row)
+
+
+def test_every_layer_of_a_study_is_in_its_layer_table(tmp_path: Path) -> None:
+    records = load_runs(write_fake_study(tmp_path, rates=(1e-3,), maps=False))
+    layers = study_layers(records, report_runs(records))
+    assert sorted(layers["layer"].unique()) == [1, 2, 3, 4, 5, 6]
+    assert (layers["num_runs"] == 2).all()
+
+
+def test_csv_keeps_the_raw_numbers_and_quotes_names() -> None:
+    frame = pd.DataFrame({"name": ['a, "b"'], "value": [1 / 3]})
+    table = Table("t", "T", "", (Column("name", "Name", kind="text"),), frame)
+    (row,) = csv.DictReader(io.StringIO(table.to_csv()))
+    assert row["name"] == 'a, "b"'
+    assert float(row["value"]) == 1 / 3
+
+
+def test_markdown_keeps_its_columns_when_a_name_holds_a_bar() -> None:
+    table = Table("t", "T", "", (Column("a", "A", kind="text"),), pd.DataFrame({"a": ["x|<b>"]}))
+    assert "| x\\|&lt;b> |" in table.to_markdown()
+
+
+def test_latex_escapes_names_and_uses_booktabs() -> None:
+    columns = (Column("a", "Δ entropy, %", kind="text"), Column("b", "B"))
+    table = Table("t", "T_1", "", columns, pd.DataFrame({"a": ["lora_r8 & co"], "b": [-1.25]}))
+    text = table.to_latex()
+    assert r"lora\_r8 \& co & $-$1.2 \\" in text
+    assert r"\toprule" in text
+    assert r"$\Delta$ entropy, \%" in text
+    assert latex_text("1\u00a0±\u00a02") == r"1~$\pm$~2"
+
+
+def test_series_are_ordered_by_family_then_name() -> None:
+    assert series_order(["z", "lora_r8", "linear_probe", "full_ft", "lora_r4"]) == [
+        "full_ft",
+        "lora_r4",
+        "lora_r8",
+        "linear_probe",
+        "z",
+    ]
+
+
+def test_head_changes_are_percent_of_the_pretrained_entropy() -> None:
+    rows = head_entropy_changes([[2.0, 4.0]], [[1.0, 5.0]])
+    assert [row["delta_entropy_pct"] for row in rows] == [-50.0, 25.0]
+    assert [(row["layer"], row["head"]) for row in rows] == [(1, 1), (1, 2)]
+
+
+def test_comparison_layers_hold_one_row_a_layer() -> None:
+    comparison = fake_comparison()
+    layers = comparison_layers(comparison)
+    assert list(layers["layer"]) == [1, 2, 3, 4, 5, 6]
+    assert list(layers["cka"]) == comparison["drift"]["cka_per_block"]
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(3e-4, "3e-4"), (1e-5, "1e-5"), (2.5e-6, "2.5e-6"), (0.05, "0.05")]
+)
+def test_learning_rates_are_written_as_people_write_them(rate: float, text: str) -> None:
+    assert rate_text(rate) == text
+
+
+def test_numbers_use_a_true_minus_and_never_a_negative_zero() -> None:
+    assert number_text(-2.34, 1) == "−2.3"
+    assert number_text(-0.01, 1, signed=True) == "0.0"
+    assert number_text(None, 1) == "–"
+    assert spread_text(1.0, math.nan, 1) == "1.0"
