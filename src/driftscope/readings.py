@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from driftscope.errors import CaptureError
+from driftscope.signals.attention import subset_coefficient_of_variation
 from driftscope.signals.representation import (
     embedding_drift,
     feature_distance,
@@ -74,6 +75,30 @@ class Reading:
             CaptureError: the signal was not read.
         """
         return [_mean_of(layer) for layer in _require(self, signal)]
+
+    def subset_coefficient_of_variation(
+        self, subsets: Sequence[Sequence[int]], signal: str = "entropy"
+    ) -> float:
+        """Relative spread of a signal's mean between subsets of the images, in [0, ∞).
+
+        The standard deviation (over subsets, not a sample's) of the subsets' means over their mean;
+        paper, table 2. See `signals.attention.subset_coefficient_of_variation`.
+
+        Args:
+            subsets: the image indices of each subset.
+            signal: the name of a per-image signal.
+
+        Raises:
+            CaptureError: the signal's per-image values are not held.
+            ValueError: there is no subset, or one is empty.
+        """
+        values = (self.per_image or {}).get(signal)
+        if values is None:
+            raise CaptureError(
+                f"The reading holds no per-image values of {signal!r}; read it (with maps=True for "
+                "full-map signals), and store it with its tensors."
+            )
+        return subset_coefficient_of_variation(values.reshape(len(values), -1).mean(dim=1), subsets)
 
     def subset(self, images: Sequence[int]) -> Reading:
         """The reading of some of the images, exactly as if they alone had been read.
