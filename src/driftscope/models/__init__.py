@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from driftscope.errors import ModelError
+from driftscope.models.effective import encoder_weights
 from driftscope.records import ADAPTED_FOLDER
 
 if TYPE_CHECKING:
@@ -108,23 +109,32 @@ class VisionLanguageModel:
         Raises:
             ModelError: the model came without a tokenizer.
         """
+        parts = []
+        with evaluating(self.clip):
+            for start in range(0, len(texts), batch_size):
+                tokens = self.tokenised(texts[start : start + batch_size])
+                parts.append(self.clip.get_text_features(**tokens).pooler_output)  # type: ignore[operator]
+        return torch.cat(parts)
+
+    def tokenised(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Texts as the text tower takes them, on its device: padded, and cut to its length.
+
+        Raises:
+            ModelError: the model came without a tokenizer.
+        """
         if self.tokenizer is None:
             raise ModelError(
                 f"{self.source} has no tokenizer, so class names cannot be turned into embeddings; "
                 "put the tokenizer files (tokenizer.json, tokenizer_config.json) into its folder"
             )
-        parts = []
-        with evaluating(self.clip):
-            for start in range(0, len(texts), batch_size):
-                tokens = self.tokenizer(
-                    list(texts[start : start + batch_size]),
-                    padding=True,
-                    truncation=True,
-                    max_length=self.plain_clip.config.text_config.max_position_embeddings,
-                    return_tensors="pt",
-                ).to(self.device)
-                parts.append(self.clip.get_text_features(**tokens).pooler_output)  # type: ignore[operator]
-        return torch.cat(parts)
+        tokens = self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=self.plain_clip.config.text_config.max_position_embeddings,
+            return_tensors="pt",
+        )
+        return dict(tokens.to(self.device))
 
     def to(self, device: torch.device | str) -> VisionLanguageModel:
         """The same model after moving its weights to a device."""
@@ -171,12 +181,8 @@ def load(source: str | Path, *, device: torch.device | str = "cpu") -> VisionLan
 
 
 def encoder_state(model: VisionLanguageModel) -> dict[str, Tensor]:
-    """The image encoder's weights by their plain CLIPModel names, adapters merged in.
-
-    The model is not changed: a merged copy is made where an adapter wraps it.
-    """
-    state = merged(model).plain_clip.state_dict()
-    return {name: tensor for name, tensor in state.items() if is_encoder_weight(name)}
+    """The image encoder's weights by their plain CLIPModel names, adapters merged in."""
+    return encoder_weights(model.clip)
 
 
 def is_encoder_weight(name: str) -> bool:
