@@ -19,6 +19,11 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_pixel_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["DRIFTSCOPE_CACHE"] = str(tmp_path_factory.mktemp("pixel-cache"))
+
+
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random CLIP of two small layers with a word-level tokenizer, as a hub-layout folder."""

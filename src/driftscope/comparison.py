@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from driftscope.data import ImageSet, open_dataset
-from driftscope.data.folders import FolderSet
+from driftscope.data import EncodedSet, ImageSet, open_dataset
 from driftscope.errors import DataError, ModelError
 from driftscope.models import VisionLanguageModel, encoder_fingerprint, encoder_state, load
 from driftscope.probe import Drift, Reading, drift, read
@@ -140,7 +139,7 @@ def _shape(shape: torch.Size | None) -> str:
 def _probe_set(images: str | Path, skip_bad: bool) -> tuple[ImageSet, list[str]]:
     image_set = open_dataset(images, "test")
     skipped: list[str] = []
-    if skip_bad and isinstance(image_set, FolderSet):
+    if skip_bad and isinstance(image_set, EncodedSet):
         image_set, skipped = image_set.readable()
     if len(image_set) < MIN_IMAGES:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Image sets: one interface over the embedded world and folders of images."""
+"""Image sets: one interface over the embedded world, folders, lists, tables and the hub."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Protocol
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from driftscope.data.folders import open_folder
+from driftscope.data import folders, hub, parquet
+from driftscope.data.address import Address, parse_address
+from driftscope.data.encoded import EncodedSet
 from driftscope.data.procedural import PROCEDURAL_SETS, load_procedural
 from driftscope.errors import DataError, did_you_mean
 
@@ -26,7 +28,7 @@ class ImageSet(Protocol):
 
     @property
     def split(self) -> str:
-        """train, test, or all."""
+        """Which split it is; `all` where the images are not divided."""
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -44,7 +46,7 @@ class ImageSet(Protocol):
         """How many images."""
 
     def pixels(
-        self, indices: Sequence[int] | Tensor, size: int
+        self, indices: Sequence[int] | Int64[Tensor, " image"], size: int
     ) -> UInt8[Tensor, "image 3 size size"]:
         """These images at a model's input size.
 
@@ -54,21 +56,62 @@ class ImageSet(Protocol):
 
 
 def open_dataset(source: str | Path, split: str) -> ImageSet:
-    """An image set by name (`terrain`, `stars`, `concepts100`) or by folder.
+    """An image set by name or place.
+
+    Args:
+        source: an embedded set (`terrain`, `stars`, `concepts100`); a folder of images, of
+            parquet files in hub layout, or written by `datasets`; a parquet file; a CSV or TSV
+            list; a short name (`eurosat`, `pets`, `cifar100`, `cifar10`) or id of the Hugging
+            Face hub. Columns and split may follow: `uoft-cs/cifar100?label=coarse_label`.
+        split: such as `train` or `test`; a set with one split has only that to give.
 
     Raises:
-        DataError: neither a known name nor a folder with images.
+        DataError: neither a known name nor a place with images.
     """
-    name = str(source)
-    if name in PROCEDURAL_SETS:
-        return load_procedural(name, split)
-    folder = Path(name).expanduser()
-    if folder.exists():
-        return open_folder(folder, split)
-    raise DataError(
-        f"no dataset {name!r}: it is no folder here, and among the known names "
-        f"{did_you_mean(name, PROCEDURAL_SETS)}"
-    )
+    address = parse_address(source)
+    if address.place in PROCEDURAL_SETS:
+        address.refuse_options("an embedded set")
+        return load_procedural(address.place, split)
+    place = _place_of(address)
+    if place is None:
+        return hub.open_hub(split, _with_preset_columns(address))
+    if place.is_file():
+        if place.suffix.lower() in folders.LIST_SUFFIXES:
+            return folders.open_list(place, split, address)
+        if place.suffix.lower() == ".parquet":
+            return parquet.open_parquet(place, split, address)
+        raise DataError(
+            f"{place} is a file; give the folder that holds the images, a .csv or .tsv list of "
+            "them, or a .parquet file"
+        )
+    if hub.is_arrow(place):
+        return hub.open_arrow(place, split, address)
+    if parquet.parquet_files(place):
+        return parquet.open_parquet(place, split, address)
+    return folders.open_folder(place, split, address)
+
+
+def available_splits(source: str | Path) -> tuple[str, ...]:
+    """The names of a dataset's splits.
+
+    Raises:
+        DataError: neither a known name nor a place with images.
+    """
+    address = parse_address(source)
+    if address.place in PROCEDURAL_SETS:
+        return tuple(PROCEDURAL_SETS[address.place].sizes)
+    place = _place_of(address)
+    if place is None:
+        return hub.hub_splits(address)
+    if place.is_file():
+        if place.suffix.lower() in folders.LIST_SUFFIXES:
+            return folders.list_splits(place)
+        return tuple(parquet.parquet_splits(place, address))
+    if hub.is_arrow(place):
+        return hub.arrow_splits(place)
+    if parquet.parquet_files(place):
+        return tuple(parquet.parquet_splits(place, address))
+    return folders.folder_splits(place)
 
 
 def labelled(images: ImageSet) -> tuple[Int64[Tensor, "image"], tuple[str, ...]]:
@@ -85,4 +128,36 @@ def labelled(images: ImageSet) -> tuple[Int64[Tensor, "image"], tuple[str, ...]]
     return images.labels, images.class_names
 
 
-__all__ = ["ImageSet", "labelled", "open_dataset"]
+def _place_of(address: Address) -> Path | None:
+    """Where on this disk a set is; None for a hub dataset without a copy here.
+
+    Raises:
+        DataError: it is neither here nor can it be a hub dataset.
+    """
+    path = Path(address.place).expanduser()
+    if path.exists():
+        return path
+    copy = hub.local_copy(address.place)
+    if copy is not None:
+        return copy
+    if hub.preset_of(address.place) or hub.looks_like_hub_id(address.place):
+        return None
+    known = [*PROCEDURAL_SETS, *hub.PRESETS]
+    raise DataError(
+        f"no dataset {address.place!r}: there is no folder or file of that name here, and among "
+        f"the known names {did_you_mean(address.place, known)}"
+    )
+
+
+def _with_preset_columns(address: Address) -> Address:
+    preset = hub.preset_of(address.place)
+    return address.with_defaults(preset.columns) if preset else address
+
+
+__all__ = [
+    "EncodedSet",
+    "ImageSet",
+    "available_splits",
+    "labelled",
+    "open_dataset",
+]

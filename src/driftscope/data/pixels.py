@@ -1,10 +1,17 @@
-"""From image files to the uint8 square a model reads, as CLIP's own processor does it."""
+"""From image files to the uint8 square a model reads, as CLIP's own processor does it.
+
+For opaque images of up to eight times their short side the result is CLIPImageProcessor's to
+the bit (tests/test_pixels.py). It differs where that one would mislead: transparent pixels lie
+on white instead of showing whatever colour the file keeps under them, 16-bit greyscale is
+scaled to 8 bits instead of clipped to white, and EXIF orientation is applied.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
@@ -15,39 +22,64 @@ from driftscope.errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+TRANSFORM_VERSION = 1
+"""Raised whenever any pixel of any image changes; part of every cache key."""
 
-def read_image(path: Path) -> Image:
-    """An image file as RGB, upright (EXIF orientation applied).
+MAX_IMAGE_PIXELS = 80_000_000
+"""Larger images are refused: a small file can unpack to more memory than there is."""
+
+_LONGEST_WHOLE_RESIZE = 8
+"""Images longer than so many times their short side are cut to it before they are resized."""
+
+_SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+_NO_DEFINED_WHITE = frozenset({"I", "F"})
+
+
+def decode(data: bytes, name: str) -> Image:
+    """An encoded image as RGB, upright (EXIF orientation applied), transparent parts on white.
+
+    Args:
+        data: the file's bytes, of any format Pillow reads; of several frames the first.
+        name: how the user knows the image, for the error sentence.
 
     Raises:
-        DataError: the file cannot be decoded; the sentence names it.
+        DataError: it cannot be decoded or would not mean what it shows; the sentence names it.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    if not data:
+        raise DataError(f"cannot read the image {name}: it is empty (0 bytes)")
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(data)) as image:
+            _refuse_too_large(image.size, name)
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            return upright.convert("RGB")
+            return _as_rgb(ImageOps.exif_transpose(image), name)
+    except DataError:
+        raise
     except UnidentifiedImageError:
-        raise DataError(f"cannot read the image {path}: it is not an image") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the image {path}: {error}") from None
+        raise DataError(f"cannot read the image {name}: it is not an image") from None
+    except Image.DecompressionBombError:
+        raise DataError(
+            f"cannot read the image {name}: it unpacks to far more than "
+            f"{MAX_IMAGE_PIXELS:,} pixels; crop it or make it smaller"
+        ) from None
+    except Exception as error:  # what Pillow's decoders raise on broken files has no common base
+        raise DataError(f"cannot read the image {name}: {_one_line(error)}") from None
 
 
 def to_model_size(image: Image, size: int) -> UInt8[Tensor, "3 size size"]:
     """Short side to `size` (bicubic, antialiased), then the centre square."""
     from PIL import Image as PILImage
 
+    image = _without_far_ends(image)
     width, height = image.size
-    scale = size / min(width, height)
-    new_width, new_height = max(size, int(width * scale)), max(size, int(height * scale))
+    new_long = size * max(width, height) // min(width, height)
+    new_width, new_height = (size, new_long) if width <= height else (new_long, size)
     if (new_width, new_height) != (width, height):
         image = image.resize((new_width, new_height), PILImage.Resampling.BICUBIC)
     left, top = (new_width - size) // 2, (new_height - size) // 2
     square = image.crop((left, top, left + size, top + size))
-    flat = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8)
-    return flat.view(size, size, 3).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
 
 
 def resized(
@@ -57,3 +89,50 @@ def resized(
     if pixels.shape[-2:] == (size, size):
         return pixels
     return functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
+
+
+def _without_far_ends(image: Image) -> Image:
+    """A very long image cut to its middle, which alone the centre square is made of.
+
+    A 10,000×1 strip would pass through size × 10,000·size pixels on the way to the square.
+    """
+    width, height = image.size
+    kept = _LONGEST_WHOLE_RESIZE * min(width, height)
+    if max(width, height) <= kept:
+        return image
+    if width > height:
+        left = (width - kept) // 2
+        return image.crop((left, 0, left + kept, height))
+    top = (height - kept) // 2
+    return image.crop((0, top, width, top + kept))
+
+
+def _refuse_too_large(size: tuple[int, int], name: str) -> None:
+    width, height = size
+    if width * height > MAX_IMAGE_PIXELS:
+        raise DataError(
+            f"cannot read the image {name}: {width:,}×{height:,} pixels are more than "
+            f"{MAX_IMAGE_PIXELS:,}; crop it or make it smaller"
+        )
+
+
+def _as_rgb(image: Image, name: str) -> Image:
+    from PIL import Image as PILImage
+
+    if image.mode in _NO_DEFINED_WHITE:
+        raise DataError(
+            f"cannot read the image {name}: its pixels are 32-bit numbers (mode {image.mode}), "
+            "of which none is defined as white; convert it to 8 or 16 bits"
+        )
+    if image.mode in _SIXTEEN_BIT_MODES:
+        eighth_bits = np.rint(np.asarray(image).astype(np.float32) / 257).astype(np.uint8)
+        return PILImage.fromarray(eighth_bits).convert("RGB")
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        on_white = PILImage.new("RGBA", image.size, "white")
+        return PILImage.alpha_composite(on_white, with_alpha).convert("RGB")
+    return image.convert("RGB")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,220 @@
+"""Decoded pixels on disk: a uint8 array a set and size, memory-mapped by every process.
+
+An entry is one `.npy` file, written beside its place and renamed into it, so that it is whole
+or absent. Writers of one entry take turns by a lock that dies with its process; the later one
+finds the entry and writes nothing. Where an entry cannot be kept (the disk is full, the folder
+is read-only, the set is larger than the bound) images are decoded again and nothing fails.
+
+The folder is `$DRIFTSCOPE_CACHE`, or `driftscope` in the user's cache folder; its bound
+`$DRIFTSCOPE_CACHE_GB` (20). The entry used longest ago gives way first.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from jaxtyping import UInt8
+from numpy.lib import format as npy_format
+from torch import Tensor
+
+from driftscope.errors import DataError
+
+DEFAULT_BOUND_GB = 20.0
+_SUFFIX = ".pixels.npy"
+_PARTIAL_PREFIX = ".writing-"
+_PARTIAL_IS_STALE_AFTER_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Key:
+    """What decides every byte of an entry: the images, the size, and how they get there."""
+
+    images_digest: str
+    size: int
+    transform_version: int
+
+    @property
+    def text(self) -> str:
+        """The key as a part of a file name."""
+        return f"{self.images_digest}-{self.size}px-v{self.transform_version}"
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One stored set, as `driftscope cache list` shows it."""
+
+    path: Path
+    label: str
+    num_images: int
+    image_size: int
+    num_bytes: int
+    last_used: float
+    """Seconds since the epoch."""
+
+
+def cache_folder() -> Path:
+    """Where entries lie: `$DRIFTSCOPE_CACHE`, `$XDG_CACHE_HOME/driftscope`, `~/.cache/…`."""
+    if chosen := os.environ.get("DRIFTSCOPE_CACHE"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "driftscope"
+
+
+def bound_bytes() -> int:
+    """How many bytes all entries may take together; 0 keeps none.
+
+    Raises:
+        DataError: `$DRIFTSCOPE_CACHE_GB` is no number from 0 up.
+    """
+    text = os.environ.get("DRIFTSCOPE_CACHE_GB", str(DEFAULT_BOUND_GB))
+    try:
+        gigabytes = float(text)
+    except ValueError:
+        gigabytes = math.nan
+    if not 0 <= gigabytes < math.inf:
+        raise DataError(
+            f"DRIFTSCOPE_CACHE_GB is {text!r}; give the gigabytes the pixel cache may take, "
+            "such as 20, or 0 for no cache"
+        )
+    return int(gigabytes * 1e9)
+
+
+def list_entries() -> list[CacheEntry]:
+    """All entries, the last used first; an unreadable file counts with 0 images."""
+    entries = []
+    for path in cache_folder().glob(f"*{_SUFFIX}"):
+        with suppress(OSError):  # another process may just have removed it
+            status = path.stat()
+            shape = _shape_of(path) or (0, 3, 0, 0)
+            label = path.name.removesuffix(_SUFFIX).rpartition("--")[0]
+            entries.append(
+                CacheEntry(path, label, shape[0], shape[-1], status.st_size, status.st_mtime)
+            )
+    return sorted(entries, key=lambda entry: -entry.last_used)
+
+
+def clear() -> tuple[int, int]:
+    """Removes every entry; how many there were, and their bytes.
+
+    Processes that have one mapped keep it until they end. Nothing but the cache's own files is
+    removed, whatever folder `$DRIFTSCOPE_CACHE` names.
+    """
+    entries = list_entries()
+    folder = cache_folder()
+    for entry in entries:
+        entry.path.unlink(missing_ok=True)
+    for leftover in [*folder.glob(f"{_PARTIAL_PREFIX}*"), *folder.glob(f"*{_SUFFIX}.lock")]:
+        leftover.unlink(missing_ok=True)
+    return len(entries), sum(entry.num_bytes for entry in entries)
+
+
+def find(key: Key, shape: tuple[int, ...]) -> UInt8[Tensor, "image 3 size size"] | None:
+    """A stored set, mapped into memory; None where there is none, or none that is whole."""
+    for path in cache_folder().glob(f"*--{key.text}{_SUFFIX}"):
+        try:
+            # copy-on-write, so that no user of the tensor can change the entry
+            pixels = np.load(path, mmap_mode="c", allow_pickle=False)
+        except (OSError, ValueError):
+            continue
+        if pixels.shape == shape and pixels.dtype == np.uint8:
+            with suppress(OSError):
+                os.utime(path)
+            return torch.from_numpy(pixels)
+    return None
+
+
+def store(
+    key: Key,
+    shape: tuple[int, int, int, int],
+    chunks: Iterable[UInt8[Tensor, "chunk 3 size size"]],
+    label: str,
+) -> UInt8[Tensor, "image 3 size size"] | None:
+    """Writes a set's pixels, unless another process just has, and maps them.
+
+    Args:
+        key: what they are.
+        shape: image, 3, size, size.
+        chunks: the images in order; consumed only if this process writes.
+        label: what a person calls the set.
+
+    Returns:
+        The mapped pixels; None where they cannot be kept.
+
+    Raises:
+        DataError: what `chunks` raises; no entry is left then.
+    """
+    num_bytes = math.prod(shape)
+    if num_bytes == 0 or num_bytes > bound_bytes():
+        return None
+    place = cache_folder() / f"{_plain(label)}--{key.text}{_SUFFIX}"
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(place.parent / f"{key.text}{_SUFFIX}.lock"):
+            if (found := find(key, shape)) is not None:
+                return found
+            _make_room(num_bytes)
+            _write(place, shape, chunks)
+    except OSError as error:
+        warnings.warn(
+            f"decoded pixels are not kept in {place.parent} ({error.strerror or error}); images "
+            "are decoded again each time. Set DRIFTSCOPE_CACHE to a folder with space",
+            stacklevel=2,
+        )
+        return None
+    return find(key, shape)
+
+
+def _write(place: Path, shape: tuple[int, ...], chunks: Iterable[Tensor]) -> None:
+    """Whole or not at all."""
+    descriptor, partial = tempfile.mkstemp(dir=place.parent, prefix=_PARTIAL_PREFIX)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            npy_format.write_array_header_1_0(file, header)
+            for chunk in chunks:
+                # plain writes and not a mapping: a full disk is an error here, there a crash
+                file.write(chunk.numpy().data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(partial).replace(place)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def _make_room(num_bytes: int) -> None:
+    """Removes entries, the one used longest ago first, until the new one fits the bound."""
+    for partial in cache_folder().glob(f"{_PARTIAL_PREFIX}*"):
+        with suppress(OSError):  # left by a killed process
+            if time.time() - partial.stat().st_mtime > _PARTIAL_IS_STALE_AFTER_SECONDS:
+                partial.unlink()
+    entries = list_entries()
+    taken = sum(entry.num_bytes for entry in entries)
+    while entries and taken + num_bytes > bound_bytes():
+        oldest = entries.pop()
+        oldest.path.unlink(missing_ok=True)
+        taken -= oldest.num_bytes
+
+
+def _shape_of(path: Path) -> tuple[int, ...] | None:
+    try:
+        return tuple(np.load(path, mmap_mode="r", allow_pickle=False).shape)
+    except (OSError, ValueError):
+        return None
+
+
+def _plain(label: str) -> str:
+    """A label as the readable part of a file name."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", label).strip("-.")[-60:] or "images"

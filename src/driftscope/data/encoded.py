@@ -1,0 +1,209 @@
+"""Image sets whose images are encoded files, wherever the bytes lie: folders, tables, the hub."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from driftscope.data import cache
+from driftscope.data.pixels import TRANSFORM_VERSION, decode, to_model_size
+from driftscope.errors import DataError
+
+_CACHED_FROM_SHARE = 0.25
+"""Asked for less of a set than this, it decodes what is asked for instead of the whole set."""
+_DECODE_CHUNK = 256
+
+
+class EncodedImages(Protocol):
+    """Where the bytes of a set's images come from."""
+
+    def __len__(self) -> int:
+        """How many images."""
+
+    def name_of(self, index: int) -> str:
+        """How the user knows an image, for error sentences."""
+
+    def read(self, indices: Sequence[int]) -> Iterator[bytes]:
+        """The images' files, in the order asked for; quickest in ascending order.
+
+        Raises:
+            DataError: a file cannot be read; the sentence names it.
+        """
+
+
+@dataclass(frozen=True)
+class FilesOnDisk:
+    """Images that are files of their own."""
+
+    files: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self.files)
+
+    def name_of(self, index: int) -> str:
+        """The file's path."""
+        return str(self.files[index])
+
+    def read(self, indices: Sequence[int]) -> Iterator[bytes]:
+        """The files' bytes."""
+        for index in indices:
+            try:
+                yield self.files[index].read_bytes()
+            except OSError as error:
+                raise DataError(
+                    f"cannot read the image {self.files[index]}: {error.strerror or error}"
+                ) from None
+
+
+@dataclass(frozen=True)
+class Selected:
+    """Some of another source's images."""
+
+    of: EncodedImages
+    indices: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self.indices)
+
+    def name_of(self, index: int) -> str:
+        """The other source's name for it."""
+        return self.of.name_of(self.indices[index])
+
+    def read(self, indices: Sequence[int]) -> Iterator[bytes]:
+        """The other source's bytes."""
+        return self.of.read([self.indices[index] for index in indices])
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedSet:
+    """Encoded images with what is known of them; an `ImageSet`.
+
+    `captions` holds one or more sentences an image; `groups` says which images belong together
+    (a place, a patient) and must not be split across sides.
+    """
+
+    name: str
+    split: str
+    encoded: EncodedImages
+    class_names: tuple[str, ...] | None = None
+    labels: Int64[Tensor, " image"] | None = None
+    captions: tuple[tuple[str, ...], ...] | None = None
+    groups: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self.encoded)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of all images' bytes, labels, class names and captions.
+
+        Independent of where and how the set is stored.
+        """
+        digest = hashlib.blake2b(self._images_digest.encode(), digest_size=8)
+        digest.update(repr((self.class_names, self.captions)).encode())
+        if self.labels is not None:
+            digest.update(self.labels.numpy().tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def _images_digest(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        for data in self.encoded.read(range(len(self))):
+            digest.update(hashlib.blake2b(data, digest_size=16).digest())
+        return digest.hexdigest()
+
+    def pixels(
+        self, indices: Sequence[int] | Int64[Tensor, " image"], size: int
+    ) -> UInt8[Tensor, "image 3 size size"]:
+        """These images at a model's input size: from the cache, or decoded.
+
+        Raises:
+            DataError: an image cannot be read; the sentence names it.
+        """
+        wanted = torch.as_tensor(indices, dtype=torch.int64).reshape(-1)
+        self._refuse_outside(wanted)
+        stored = self._stored(size, share=len(wanted) / max(1, len(self)))
+        if stored is None:
+            return self._decoded(wanted.tolist(), size)
+        if torch.equal(wanted, torch.arange(len(self))):
+            return stored  # still mapped: processes that use the whole set share its memory
+        return stored[wanted]
+
+    def select(self, indices: Int64[Tensor, " image"]) -> EncodedSet:
+        """A set of some of the images, in the order given, with what is known of them."""
+        chosen = indices.tolist()
+        return replace(
+            self,
+            encoded=Selected(self.encoded, tuple(chosen)),
+            labels=None if self.labels is None else self.labels[indices],
+            captions=None if self.captions is None else tuple(self.captions[i] for i in chosen),
+            groups=None if self.groups is None else tuple(self.groups[i] for i in chosen),
+        )
+
+    def readable(self) -> tuple[EncodedSet, list[str]]:
+        """The set without the images that cannot be read, and why each was left out."""
+        kept: list[int] = []
+        problems: list[str] = []
+        for index in range(len(self)):
+            try:
+                decode(next(self.encoded.read([index])), self.encoded.name_of(index))
+                kept.append(index)
+            except DataError as error:
+                problems.append(str(error))
+        return self.select(torch.tensor(kept, dtype=torch.int64)), problems
+
+    # ------------------------------------------------------------ inside
+
+    def _stored(self, size: int, share: float) -> UInt8[Tensor, "image 3 size size"] | None:
+        """The whole set at this size from the cache, put there first if that is worth it."""
+        worth_it = share >= _CACHED_FROM_SHARE
+        if not worth_it and "_images_digest" not in self.__dict__:
+            return None  # to find the entry would take reading every image's bytes
+        key = cache.Key(self._images_digest, size, TRANSFORM_VERSION)
+        shape = (len(self), 3, size, size)
+        found = cache.find(key, shape)
+        if found is not None or not worth_it:
+            return found
+        try:
+            return cache.store(key, shape, self._chunks(size), label=f"{self.name} {self.split}")
+        except DataError:
+            return None  # the image may not be among those asked for; if it is, decoding names it
+
+    def _chunks(self, size: int) -> Iterator[UInt8[Tensor, "chunk 3 size size"]]:
+        for start in range(0, len(self), _DECODE_CHUNK):
+            yield self._decoded(range(start, min(start + _DECODE_CHUNK, len(self))), size)
+
+    def _decoded(self, indices: Sequence[int], size: int) -> UInt8[Tensor, "image 3 size size"]:
+        """Decoded, resized and cropped, by as many threads as torch may use."""
+        pixels = torch.empty(len(indices), 3, size, size, dtype=torch.uint8)
+        order = sorted(range(len(indices)), key=lambda row: indices[row])
+
+        def put(row: int, data: bytes) -> None:
+            image = decode(data, self.encoded.name_of(indices[row]))
+            pixels[row] = to_model_size(image, size)
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            for start in range(0, len(order), _DECODE_CHUNK):
+                rows = order[start : start + _DECODE_CHUNK]
+                files = self.encoded.read([indices[row] for row in rows])
+                list(threads.map(put, rows, files))
+        return pixels
+
+    def _refuse_outside(self, wanted: Tensor) -> None:
+        if len(wanted) and not 0 <= int(wanted.min()) <= int(wanted.max()) < len(self):
+            raise DataError(
+                f"images {int(wanted.min())}…{int(wanted.max())} asked of {self.name} "
+                f"({self.split}), which holds images 0…{len(self) - 1}"
+            )
