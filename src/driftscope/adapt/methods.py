@@ -1,0 +1,163 @@
+"""Methods: from a frozen copy of the pretrained CLIP to what is trained of it.
+
+`METHODS` is the whole plug point. A method gets a copy in which nothing is trainable, switches on
+what it trains, or wraps it with an adapter, and leaves what the encoder computes as it was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from driftscope.config.variants import Dora, FreezeFirst, Ia3, Lora, RsLora, Vera
+from driftscope.errors import ModelError
+from driftscope.models import VisionLanguageModel, is_encoder_weight
+
+TARGET_MODULES = {
+    **{name: f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")},
+    **{name: f"mlp.{name}" for name in ("fc1", "fc2")},
+}
+_BLOCK = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
+_FINAL_NORM = "vision_model.post_layernorm."
+
+
+def _full_ft(model: VisionLanguageModel, _method: Any) -> VisionLanguageModel:
+    return _training(model, is_encoder_weight)
+
+
+def _freeze_first(model: VisionLanguageModel, method: FreezeFirst) -> VisionLanguageModel:
+    num_blocks = int(model.plain_clip.config.vision_config.num_hidden_layers)
+    if method.blocks > num_blocks:
+        raise ModelError(
+            f"freeze_first cannot freeze {method.blocks} blocks: the image tower of "
+            f"{model.source} has {num_blocks}"
+        )
+
+    def is_late(name: str) -> bool:
+        block = _block_of(name)
+        if block is not None:
+            return block >= method.blocks
+        return name.startswith((_FINAL_NORM, "visual_projection."))
+
+    return _training(model, is_late)
+
+
+def _last_block(model: VisionLanguageModel, _method: Any) -> VisionLanguageModel:
+    last = int(model.plain_clip.config.vision_config.num_hidden_layers) - 1
+    return _training(model, lambda name: _block_of(name) == last or name.startswith(_FINAL_NORM))
+
+
+def _linear_probe(model: VisionLanguageModel, _method: Any) -> VisionLanguageModel:
+    return model
+
+
+def _bitfit(model: VisionLanguageModel, _method: Any) -> VisionLanguageModel:
+    return _training(model, lambda name: is_encoder_weight(name) and name.endswith(".bias"))
+
+
+def _layer_norm(model: VisionLanguageModel, _method: Any) -> VisionLanguageModel:
+    norms = tuple(
+        f"{name}."
+        for name, module in model.clip.named_modules()
+        if isinstance(module, nn.LayerNorm) and is_encoder_weight(name)
+    )
+    return _training(model, lambda name: name.startswith(norms))
+
+
+def _flyp(model: VisionLanguageModel, _method: Any) -> VisionLanguageModel:
+    return _training(model, lambda _name: True)
+
+
+def _low_rank(model: VisionLanguageModel, method: Lora | Dora | RsLora) -> VisionLanguageModel:
+    from peft import LoraConfig
+
+    return _wrapped(
+        model,
+        LoraConfig(
+            r=method.rank,
+            lora_alpha=method.alpha,
+            lora_dropout=method.dropout,
+            use_dora=method.kind == "dora",
+            use_rslora=method.kind == "rslora",
+            target_modules=_target_pattern(method.targets),
+            modules_to_save=_saved_whole(method.train_projection),
+        ),
+    )
+
+
+def _ia3(model: VisionLanguageModel, method: Ia3) -> VisionLanguageModel:
+    from peft import IA3Config
+
+    # fc2 is scaled at its input, which is the MLP's activation; the others at their output
+    return _wrapped(
+        model,
+        IA3Config(
+            target_modules=_target_pattern(method.targets),
+            feedforward_modules=_target_pattern(("fc2",)) if "fc2" in method.targets else [],
+            modules_to_save=_saved_whole(method.train_projection),
+        ),
+    )
+
+
+def _vera(model: VisionLanguageModel, method: Vera) -> VisionLanguageModel:
+    from peft import VeraConfig
+
+    return _wrapped(
+        model,
+        VeraConfig(
+            r=method.rank,
+            vera_dropout=method.dropout,
+            target_modules=_target_pattern(method.targets),
+            modules_to_save=_saved_whole(method.train_projection),
+        ),
+    )
+
+
+METHODS: dict[str, Callable[[VisionLanguageModel, Any], VisionLanguageModel]] = {
+    "full_ft": _full_ft,
+    "freeze_first": _freeze_first,
+    "last_block": _last_block,
+    "linear_probe": _linear_probe,
+    "lp_ft": _full_ft,
+    "bitfit": _bitfit,
+    "layer_norm": _layer_norm,
+    "flyp": _flyp,
+    "lora": _low_rank,
+    "dora": _low_rank,
+    "rslora": _low_rank,
+    "ia3": _ia3,
+    "vera": _vera,
+}
+
+
+def _training(model: VisionLanguageModel, is_trained: Callable[[str], bool]) -> VisionLanguageModel:
+    for name, parameter in model.clip.named_parameters():
+        parameter.requires_grad_(is_trained(name))
+    return model
+
+
+def _block_of(name: str) -> int | None:
+    match = _BLOCK.match(name)
+    return int(match.group(1)) if match else None
+
+
+def _target_pattern(targets: tuple[str, ...]) -> str:
+    """A pattern of whole module names: a bare list of names would hit the text tower too."""
+    leaves = "|".join(re.escape(TARGET_MODULES[target]) for target in targets)
+    return rf"{_BLOCK.pattern}({leaves})"
+
+
+def _saved_whole(train_projection: bool) -> list[str] | None:
+    return ["visual_projection"] if train_projection else None
+
+
+def _wrapped(model: VisionLanguageModel, config: Any) -> VisionLanguageModel:
+    from peft import get_peft_model
+
+    wrapped = get_peft_model(model.clip, config)
+    wrapped.peft_config["default"].base_model_name_or_path = model.source
+    return replace(model, clip=wrapped)

@@ -1,0 +1,75 @@
+"""Keeping an adapted model: as what was trained, or merged into a plain CLIPModel folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from driftscope.adapt.model import AdaptedModel, trainable_state
+from driftscope.models import (
+    ADAPTED_FILE,
+    DELTA_FILE,
+    VisionLanguageModel,
+    encoder_fingerprint,
+    merged,
+)
+
+CLASSIFIER_FILE = "classifier.safetensors"
+
+
+def save_adapted(adapted: AdaptedModel, pretrained: VisionLanguageModel, folder: Path) -> None:
+    """Writes the adapted encoder and classifier so that `models.load(folder)` gives it back.
+
+    An adapter becomes a PEFT folder, anything else the tensors that were trained.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if adapted.model.is_adapter:
+        adapted.model.clip.save_pretrained(str(folder))  # type: ignore[operator]
+    else:
+        delta = {
+            name.removeprefix("clip."): tensor
+            for name, tensor in trainable_state(adapted).items()
+            if name.startswith("clip.")
+        }
+        save_file(delta, folder / DELTA_FILE)
+    save_file(
+        {name: tensor.cpu() for name, tensor in adapted.linear_classifier().state_dict().items()},
+        folder / CLASSIFIER_FILE,
+    )
+    origin = {"base": pretrained.source, "base_fingerprint": encoder_fingerprint(pretrained)}
+    (folder / ADAPTED_FILE).write_text(json.dumps(origin, indent=1), encoding="utf-8")
+
+
+def load_classifier(folder: Path) -> nn.Linear:
+    """The linear classifier saved beside an adapted encoder; it acts on `embed_images`."""
+    state = load_file(folder / CLASSIFIER_FILE)
+    classes, dim = state["weight"].shape
+    classifier = nn.Linear(dim, classes)
+    classifier.load_state_dict(state)
+    return classifier
+
+
+def export_merged(model: VisionLanguageModel, folder: Path) -> None:
+    """Writes a plain CLIPModel folder in hub layout that transformers loads, adapters merged in."""
+    merged(model).clip.save_pretrained(str(folder))  # type: ignore[operator]
+    if model.tokenizer is not None:
+        model.tokenizer.save_pretrained(str(folder))
+    side = {"height": model.image_size, "width": model.image_size}
+    processor = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": model.image_size},
+        "resample": 3,  # PIL's bicubic
+        "do_center_crop": True,
+        "crop_size": side,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(model.mean),
+        "image_std": list(model.std),
+        "do_convert_rgb": True,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2))
