@@ -9,31 +9,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from driftscope.config.explain import METHOD_KINDS, REGULARIZER_KINDS, explain
+from driftscope.config.source import Source, Where, read_yaml
+from driftscope.config.study import StudySpec, load_study_spec
 from driftscope.config.variants import Flyp, Frozen, MethodSpec, RegularizerSpec
-from driftscope.errors import ConfigError, did_you_mean
+from driftscope.errors import ConfigError
+
+__all__ = [
+    "METHOD_KINDS",
+    "REGULARIZER_KINDS",
+    "RunSpec",
+    "StudySpec",
+    "canonical_spec",
+    "load_run_spec",
+    "load_study_spec",
+    "parse_run_spec",
+    "run_id",
+]
 
 SPEC_VERSION = 1
 """Raised when a default changes its meaning; part of every run id."""
 
-
-def _kinds(union: Any) -> dict[str, type[BaseModel]]:
-    """The variants of a discriminated union by kind."""
-    return {
-        variant.model_fields["kind"].default: variant for variant in get_args(get_args(union)[0])
-    }
-
-
-METHOD_KINDS = tuple(_kinds(MethodSpec))
-REGULARIZER_KINDS = tuple(_kinds(RegularizerSpec))
-_VARIANTS = _kinds(MethodSpec) | _kinds(RegularizerSpec)
 
 Protocol: TypeAlias = Literal["leakfree", "paper"]
 Step: TypeAlias = Annotated[int, Field(ge=1)]
@@ -129,112 +131,16 @@ def run_id(spec: RunSpec) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def parse_run_spec(values: Mapping[str, Any], where: str = "the run spec") -> RunSpec:
-    """Builds a `RunSpec`; raises `ConfigError` naming the key, the value and what is valid."""
+def parse_run_spec(values: Mapping[str, Any], where: Where | str = "the run spec") -> RunSpec:
+    """Builds a `RunSpec`; raises `ConfigError` naming the place, the key and what is valid."""
     try:
         return RunSpec.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError(_explain(error, RunSpec, where)) from None
-
-
-def read_yaml_mapping(path: Path) -> dict[str, Any]:
-    """The mapping a YAML file holds; `ConfigError` where it is not readable as one."""
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_YamlLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the spec {path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(
-            f"{path} must hold 'key: value' lines (such as 'learning_rate: 1e-3'), "
-            f"but holds {type(values).__name__}"
-        )
-    return values
+        place = where if callable(where) else Source(where).at
+        raise ConfigError(explain(error, RunSpec, place)) from None
 
 
 def load_run_spec(path: Path) -> RunSpec:
     """Reads a run's YAML file."""
-    return parse_run_spec(read_yaml_mapping(path), str(path))
-
-
-class _YamlLoader(yaml.SafeLoader):
-    """Safe YAML that reads `1e-3` as the number its writer means (YAML 1.1 reads a string)."""
-
-
-def _read_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
-    return float(loader.construct_scalar(node).replace("_", ""))
-
-
-_YamlLoader.add_implicit_resolver(
-    "!exponent", re.compile(r"^[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-_YamlLoader.add_constructor("!exponent", _read_float)
-
-
-def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
-    """One sentence for the first thing wrong, with the count of the others."""
-    # a misspelt key is also a missing one: name the misspelling
-    problems = sorted(
-        error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden"
-    )
-    sentence = f"{where}: {_problem(problems[0], model)}"
-    others = len(problems) - 1
-    return f"{sentence} (and {others} more)" if others else sentence
-
-
-def _problem(problem: Any, model: type[BaseModel]) -> str:
-    kind, location, value = problem["type"], problem["loc"], problem["input"]
-    # pydantic puts the chosen variant's tag into the location: method.lora.rank
-    name = ".".join(str(part) for part in location if part not in _VARIANTS)
-    if kind == "extra_forbidden":
-        return (
-            f"unknown key {name!r}: {did_you_mean(str(location[-1]), _valid_keys(location, model))}"
-        )
-    if kind == "missing":
-        return f"the key {name!r} is missing"
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        given = str(value.get("kind") if isinstance(value, dict) else value)
-        what, kinds = (
-            ("method", METHOD_KINDS)
-            if location[0] == "method"
-            else ("regularizer", REGULARIZER_KINDS)
-        )
-        return f"unknown {what} {given!r}: {did_you_mean(given, kinds)}"
-    sentence = str(problem["msg"]).removeprefix("Value error, ")
-    message = sentence[0].lower() + sentence[1:]
-    if not location:  # options that do not fit together
-        return message
-    return f"{name} is {value!r}, but {message.replace('input ', 'it ')}"
-
-
-def _valid_keys(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
-    for kind, variant in _VARIANTS.items():
-        if kind in location:
-            return list(variant.model_fields)
-    return list(model.model_fields)
-
-
-class StudySpec(Frozen):
-    """A declared matrix of runs: `base` holds for all, `axes` are crossed."""
-
-    name: str = Field(min_length=1)
-    title: str = ""
-    base: dict[str, Any] = Field(default_factory=dict)
-    axes: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-
-    @field_validator("axes")
-    @classmethod
-    def _axes_have_values(cls, axes: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
-        for name, values in axes.items():
-            if not values:
-                raise ValueError(f"axis {name!r} has no values")
-        return axes
-
-
-def load_study_spec(path: Path) -> StudySpec:
-    """Reads a study's YAML file."""
-    try:
-        return StudySpec.model_validate(read_yaml_mapping(path))
-    except ValidationError as error:
-        raise ConfigError(_explain(error, StudySpec, str(path))) from None
+    values, source = read_yaml(path)
+    return parse_run_spec(values, source.at)

@@ -1,0 +1,72 @@
+"""What is wrong with declared values, as one sentence: the place, the value, what is valid."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from driftscope.config.source import Where
+from driftscope.config.variants import MethodSpec, RegularizerSpec
+from driftscope.errors import did_you_mean
+
+
+def _kinds(union: Any) -> dict[str, type[BaseModel]]:
+    """The variants of a discriminated union by kind."""
+    return {
+        variant.model_fields["kind"].default: variant for variant in get_args(get_args(union)[0])
+    }
+
+
+METHOD_KINDS = tuple(_kinds(MethodSpec))
+REGULARIZER_KINDS = tuple(_kinds(RegularizerSpec))
+_VARIANTS = _kinds(MethodSpec) | _kinds(RegularizerSpec)
+
+
+def explain(error: ValidationError, model: type[BaseModel], where: Where) -> str:
+    """One sentence for the first thing wrong, with the count of the others."""
+    # a misspelt key is also a missing one: name the misspelling
+    problems = sorted(
+        error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden"
+    )
+    # pydantic puts the chosen variant's tag into the location: method.lora.rank
+    place = where(tuple(part for part in problems[0]["loc"] if part not in _VARIANTS))
+    sentence = f"{place}: {_problem(problems[0], model)}"
+    others = len(problems) - 1
+    return f"{sentence} (and {others} more)" if others else sentence
+
+
+def _problem(problem: Any, model: type[BaseModel]) -> str:
+    kind, location, value = problem["type"], problem["loc"], problem["input"]
+    name = ".".join(str(part) for part in location if part not in _VARIANTS)
+    if kind == "extra_forbidden":
+        return (
+            f"unknown key {name!r}: {did_you_mean(str(location[-1]), _valid_keys(location, model))}"
+        )
+    if kind == "missing":
+        return f"the key {name!r} is missing"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        given = str(value.get("kind") if isinstance(value, dict) else value)
+        what, kinds = (
+            ("method", METHOD_KINDS)
+            if location[0] == "method"
+            else ("regularizer", REGULARIZER_KINDS)
+        )
+        return f"unknown {what} {given!r}: {did_you_mean(given, kinds)}"
+    sentence = str(problem["msg"]).removeprefix("Value error, ")
+    message = sentence[0].lower() + sentence[1:]
+    if not location:  # options that do not fit together
+        return message
+    return f"{name} is {value!r}, but {message.replace('input ', 'it ')}"
+
+
+def _valid_keys(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
+    for kind, variant in _VARIANTS.items():
+        if kind in location:
+            return list(variant.model_fields)
+    if len(location) > 1:  # a part of a spec: the keys of its own model
+        inner = model.model_fields[str(location[0])].annotation
+        for part in get_args(inner):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                return list(part.model_fields)
+    return list(model.model_fields)
