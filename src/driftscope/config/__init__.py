@@ -18,12 +18,15 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from driftscope.config.explain import METHOD_KINDS, REGULARIZER_KINDS, explain
 from driftscope.config.source import Source, Where, read_yaml
 from driftscope.config.study import StudySpec, load_study_spec
-from driftscope.config.variants import Flyp, Frozen, MethodSpec, RegularizerSpec
+from driftscope.config.variants import Flyp, Frozen, FullFineTuning, MethodSpec, RegularizerSpec
 from driftscope.errors import ConfigError
 
 __all__ = [
     "METHOD_KINDS",
     "REGULARIZER_KINDS",
+    "FullFineTuning",
+    "MethodSpec",
+    "RegularizerSpec",
     "RunSpec",
     "StudySpec",
     "canonical_spec",
