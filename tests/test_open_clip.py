@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional
 
 from driftscope.errors import ModelError
 from driftscope.models import open_clip_convert
@@ -64,11 +64,11 @@ def open_clip_state(seed: int = 0) -> dict[str, Tensor]:
 
 
 def activation(x: Tensor, kind: str) -> Tensor:
-    return x * torch.sigmoid(1.702 * x) if kind == "quick_gelu" else F.gelu(x)
+    return x * torch.sigmoid(1.702 * x) if kind == "quick_gelu" else functional.gelu(x)
 
 
 def norm(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"])
+    return functional.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"])
 
 
 def transformer(
@@ -79,7 +79,7 @@ def transformer(
     for layer in range(LAYERS):
         block = f"{prefix}transformer.resblocks.{layer}."
         y = norm(x, state, f"{block}ln_1").transpose(0, 1)
-        attended, _ = F.multi_head_attention_forward(
+        attended, _ = functional.multi_head_attention_forward(
             y, y, y, width, width // HEAD_DIM,
             state[f"{block}attn.in_proj_weight"], state[f"{block}attn.in_proj_bias"],
             None, None, False, 0.0,
@@ -88,14 +88,20 @@ def transformer(
         )  # fmt: skip
         x = x + attended.transpose(0, 1)
         y = norm(x, state, f"{block}ln_2")
-        y = F.linear(y, state[f"{block}mlp.c_fc.weight"], state[f"{block}mlp.c_fc.bias"])
+        y = functional.linear(y, state[f"{block}mlp.c_fc.weight"], state[f"{block}mlp.c_fc.bias"])
         y = activation(y, kind)
-        x = x + F.linear(y, state[f"{block}mlp.c_proj.weight"], state[f"{block}mlp.c_proj.bias"])
+        x = x + functional.linear(
+            y, state[f"{block}mlp.c_proj.weight"], state[f"{block}mlp.c_proj.bias"]
+        )
     return x
 
 
 def encode_image(pixels: Tensor, state: dict[str, Tensor], kind: str) -> Tensor:
-    x = F.conv2d(pixels, state["visual.conv1.weight"], stride=PATCH).flatten(2).transpose(1, 2)
+    x = (
+        functional.conv2d(pixels, state["visual.conv1.weight"], stride=PATCH)
+        .flatten(2)
+        .transpose(1, 2)
+    )
     cls = state["visual.class_embedding"].expand(len(x), 1, -1)
     x = torch.cat([cls, x], dim=1) + state["visual.positional_embedding"]
     x = transformer(norm(x, state, "visual.ln_pre"), state, "visual.", kind, causal=False)
