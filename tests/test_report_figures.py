@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from driftscope.records import Overlay, load_runs
-from driftscope.report import figures, tables
+from driftscope.report import figures, heatmaps, tables
 from driftscope.report.figures import Measure
-from driftscope.report.html import study_measures
+from driftscope.report.sections import study_measures
 from driftscope.report.style import (
     DIVERGING,
     GRID,
@@ -50,7 +50,7 @@ def _heat_figure(num_layers: int, num_rates: int = 4) -> Figure:
         for r in range(3, 3 + num_rates)
         for n in range(1, num_layers + 1)
     ]
-    return figures.layer_heatmap(pd.DataFrame(rows), ["full_ft", "lora_r8"])
+    return heatmaps.layer_heatmap(pd.DataFrame(rows), ["full_ft", "lora_r8"])
 
 
 def _overlaps(figure: Figure) -> list[tuple[str, str]]:
@@ -120,7 +120,7 @@ def test_heatmap_panels_share_one_scale_centred_at_zero() -> None:
 @pytest.mark.parametrize("share", np.linspace(0, 1, 21))
 def test_cell_values_are_legible_on_every_cell_colour(share: float) -> None:
     colour = DIVERGING(share)
-    assert _contrast(figures.ink_on(colour), colour) >= 4.5
+    assert _contrast(heatmaps.ink_on(colour), colour) >= 4.5
 
 
 def test_a_missing_cell_is_hatched_not_coloured() -> None:
@@ -132,7 +132,7 @@ def test_a_missing_cell_is_hatched_not_coloured() -> None:
             "delta_entropy_pct": [1.0, 2.0, 3.0],
         }
     )
-    figure = figures.layer_heatmap(frame, ["full_ft"])
+    figure = heatmaps.layer_heatmap(frame, ["full_ft"])
     hatched = [patch for patch in figure.axes[0].patches if patch.get_hatch()]
     assert len(hatched) == 1
 
@@ -195,6 +195,6 @@ def test_the_attention_figure_has_a_row_an_image_and_three_columns() -> None:
 
 
 def test_the_scale_of_nothing_is_one() -> None:
-    assert figures.symmetric_limit(pd.Series([math.nan])) == 1.0
-    assert figures.symmetric_limit(pd.Series([0.0])) == 1.0
-    assert figures.symmetric_limit(pd.Series([-3.0, 2.0])) == 3.0
+    assert heatmaps.symmetric_limit(pd.Series([math.nan])) == 1.0
+    assert heatmaps.symmetric_limit(pd.Series([0.0])) == 1.0
+    assert heatmaps.symmetric_limit(pd.Series([-3.0, 2.0])) == 3.0

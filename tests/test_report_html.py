@@ -12,8 +12,9 @@ from fake_study import fake_comparison, write_fake_study
 
 from driftscope.errors import RecordError
 from driftscope.records import Overlay, RunRecord, load_overlay, load_runs
-from driftscope.report.html import script_json, write_compare_report, write_study_report
+from driftscope.report.html import write_compare_report, write_study_report
 from driftscope.report.overlays import NamedOverlay, overlay_payload, packed_maps
+from driftscope.report.page import script_json
 
 HOSTILE = "<script>alert(1)</script>"
 

@@ -10,20 +10,17 @@ import pandas as pd
 import pytest
 from fake_study import fake_comparison, write_fake_study
 
-from driftscope.records import load_runs
+from driftscope.records import layers_table, load_runs
+from driftscope.report.columns import Column, Table, latex_text
 from driftscope.report.style import number_text, rate_text, spread_text
 from driftscope.report.tables import (
-    Column,
-    Table,
     cells_frame,
     comparison_layers,
     head_entropy_changes,
-    latex_text,
     layer_cells_frame,
     report_runs,
     series_order,
     split_settings,
-    study_layers,
     study_table,
 )
 
@@ -103,7 +100,7 @@ def test_the_study_table_gives_images_and_interval_of_every_zero_shot_accuracy(
 
 def test_every_layer_of_a_study_is_in_its_layer_table(tmp_path: Path) -> None:
     records = load_runs(write_fake_study(tmp_path, rates=(1e-3,), maps=False))
-    layers = study_layers(records, report_runs(records))
+    layers = layer_cells_frame(layers_table(records), report_runs(records))
     assert sorted(layers["layer"].unique()) == [1, 2, 3, 4, 5, 6]
     assert (layers["num_runs"] == 2).all()
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from driftscope.config import RunSpec
     from driftscope.executors.local import Update
     from driftscope.records import RunRecord
-    from driftscope.report.tables import Table
+    from driftscope.report.columns import Table
 
 ESSENTIAL_COLUMNS = frozenset(
     {

@@ -16,9 +16,14 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from PIL import Image
 
-from driftscope.records import Overlay
+from driftscope.records import Overlay, RunRecord, load_overlay
+from driftscope.report import tables
+from driftscope.report.figures import attention_figure
+from driftscope.report.page import png_uri, script_json
+from driftscope.report.style import number_text, rate_text
 
 MAX_IMAGES = 8
 _PNG_UP_TO = 96
@@ -117,3 +122,48 @@ def _colour_table() -> str:
 def _fingerprint(array: npt.NDArray[Any]) -> str:
     content = np.ascontiguousarray(array)
     return hashlib.sha256(str(content.shape).encode() + content.tobytes()).hexdigest()[:12]
+
+
+# ---------------------------------------------------------------- on a page
+
+
+def study_overlays(records: Sequence[RunRecord], runs: pd.DataFrame) -> list[NamedOverlay]:
+    """One run a cell that stored its maps, the lowest retention first."""
+    by_id = {record.id: record for record in records}
+    with_series = tables.with_series(runs)
+    ordered = with_series.sort_values(["retention_pct", "seed"], na_position="last")
+    named, seen = [], set()
+    for row in ordered.to_dict("records"):
+        cell = (*(row[key] for key in tables.SETTING_KEYS), row["series"], row["learning_rate"])
+        if cell in seen:
+            continue
+        overlay = load_overlay(by_id[row["run_id"]].folder)
+        if overlay is None:
+            continue
+        seen.add(cell)
+        rate = rate_text(row["learning_rate"])
+        kept = number_text(row["retention_pct"], 0)
+        where = f"{row['dataset']}: " if runs["dataset"].nunique() > 1 else ""
+        label = f"{where}{row['series']}, rate {rate}, seed {row['seed']} (retention {kept} %)"
+        setting = " ".join(str(row[key]) for key in tables.SETTING_KEYS)
+        column = f"{row['series']}, {rate}"
+        named.append(NamedOverlay(label, column, f"{setting} {rate}", overlay))
+    return named
+
+
+def overlay_block(named: Sequence[NamedOverlay]) -> dict[str, Any] | None:
+    """What the template needs to show overlays: the viewer's data and a picture without script."""
+    if not named:
+        return None
+    payload = overlay_payload(named)
+    shape = next(iter(payload["maps"].values()))["shape"]
+    picture = attention_figure(named[0].overlay, adapted_label="adapted")
+    return {
+        "json": script_json(payload),
+        "num_layers": shape[1],
+        "num_heads": shape[2],
+        "runs": payload["runs"],
+        "num_left_out": payload["num_left_out"],
+        "picture": png_uri(picture),
+        "picture_of": named[0].label,
+    }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
 INK = "#16181d"
@@ -43,6 +43,11 @@ DIVERGING = LinearSegmentedColormap.from_list(
     ["#004a73", "#0072B2", "#7fb6d6", "#f5f4f1", "#efad7c", "#D55E00", "#7f3600"],
 )
 """Blue below zero, near-white at zero, vermilion above: safe for every kind of colour vision."""
+
+_RATES = LinearSegmentedColormap.from_list(
+    "driftscope_rates", ["#2a7f9e", "#5d8f6b", "#a68a2c", "#c96f1e"]
+)
+"""Learning rates from low to high, of middle brightness: visible on light and dark paper."""
 
 HOVER_PREFIX = "hover:"
 """An artist whose gid starts so carries, after it, the text shown when the pointer is over it."""
@@ -121,6 +126,16 @@ def method_styles(methods: Iterable[str]) -> dict[str, SeriesStyle]:
     return styles
 
 
+def rate_styles(learning_rates: Iterable[float]) -> dict[float, SeriesStyle]:
+    """A style for each learning rate, from teal (lowest) to amber (highest)."""
+    rates = sorted(set(learning_rates))
+    steps = max(len(rates) - 1, 1)
+    return {
+        rate: SeriesStyle(to_hex(_RATES(at / steps)), _MARKERS[at % len(_MARKERS)], "-")
+        for at, rate in enumerate(rates)
+    }
+
+
 def rate_text(learning_rate: float) -> str:
     """A learning rate as people write it: 0.0003 is '3e-4'.
 
@@ -147,6 +162,24 @@ def number_text(value: float | None, decimals: int, *, signed: bool = False) -> 
     if float(text) == 0:
         text = text.lstrip("+-")
     return text.replace("-", "−")
+
+
+def general_text(value: float) -> str:
+    """A number to three significant digits, as tables of mixed quantities show it.
+
+    >>> general_text(0.000145), general_text(-0.97163), general_text(9548.5), general_text(12.0)
+    ('1.45e-4', '−0.972', '9,550', '12')
+    """
+    if not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    if abs(value) < 0.001:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}".replace("-", "−", value < 0)
+    if abs(value) >= 1000:
+        return f"{float(f'{value:.3g}'):,.0f}".replace("-", "−")
+    return f"{value:.3g}".replace("-", "−")
 
 
 def spread_text(mean: float, sd: float, decimals: int, *, signed: bool = False) -> str:

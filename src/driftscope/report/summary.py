@@ -467,8 +467,10 @@ def _score_interval(score: Mapping[str, Any]) -> str:
 
 
 def _interval_phrase(num_images: Any, low: Any, high: Any) -> str:
-    if not (_finite(low) and _finite(high) and _finite(num_images)):
+    if not _finite(num_images):
         return ""
+    if not (_finite(low) and _finite(high)):
+        return f" ({num_images:,.0f} images)"
     return (
         f" ({num_images:,.0f} images, 95 % interval {number_text(low, 1)}–{number_text(high, 1)} %)"
     )

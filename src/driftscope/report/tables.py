@@ -1,31 +1,30 @@
 """Tables people read: records grouped into cells, and how each column is written.
 
-A `Table` holds raw numbers in a frame and knows how its columns are written; HTML, Markdown and
-LaTeX show the written form, CSV the raw one. Statistics come from `analysis`; only means and
-standard deviations over the seeds of a cell are taken here.
+Statistics come from `analysis`; only means and standard deviations over the seeds of a cell are
+taken here.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from driftscope.records import RunRecord, layers_table, runs_table, structure_point
-from driftscope.report.style import number_text, rate_text, spread_text
+from driftscope.analysis.tables import ARM_AXES
+from driftscope.records import RunRecord, runs_table, structure_point
+from driftscope.report.columns import Column, Table
 
 SETTING_KEYS = ("dataset", "model", "protocol", "transfer")
 """Runs that differ in one of these are never put into one number or one picture."""
 
-_CELL_OPTIONS = ("epochs", "batch_size", "weight_decay", "data_seed")
 _OPTION_WORDS = {
-    "epochs": "epochs",
-    "batch_size": "batch",
-    "weight_decay": "weight decay",
-    "data_seed": "data seed",
+    "regularizer": "",
+    "epochs": "epochs ",
+    "batch_size": "batch ",
+    "weight_decay": "weight decay ",
+    "data_seed": "data seed ",
 }
 
 CELL_MEASURES = (
@@ -45,112 +44,6 @@ CELL_MEASURES = (
     "weight_drift",
 )
 """What is averaged over the seeds of a cell, as `<name>` (mean) and `<name>_sd`."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column as people read it: which numbers of the frame, and how they are written."""
-
-    key: str
-    heading: str
-    explanation: str = ""
-    kind: str = "number"  # "number", "text", "rate" or "count"
-    decimals: int = 1
-    signed: bool = False
-    interval: tuple[str, str] | None = None
-    count: str | None = None
-
-    @property
-    def is_number(self) -> bool:
-        """Whether the column is right-aligned and sorted by value."""
-        return self.kind != "text"
-
-    def text(self, row: Mapping[str, Any]) -> str:
-        """The main part of the cell: a word, a rate, a count, or 'mean ± sd'."""
-        value = row.get(self.key)
-        if self.kind == "text":
-            return "–" if value is None or value != value else str(value)
-        value = math.nan if value is None else float(value)
-        if self.kind == "rate":
-            return rate_text(value)
-        if self.kind == "count":
-            return f"{value:,.0f}" if math.isfinite(value) else "–"
-        sd = row.get(f"{self.key}_sd", math.nan)
-        return spread_text(value, float(sd), self.decimals, signed=self.signed)
-
-    def detail(self, row: Mapping[str, Any]) -> str:
-        """The small print of the cell: interval and image count, where the column has them."""
-        if self.interval is None:
-            return ""
-        low, high = (row.get(key) for key in self.interval)
-        if low is None or high is None or not math.isfinite(low):
-            return ""
-        interval = f"{number_text(low, self.decimals)}–{number_text(high, self.decimals)}"
-        images = row.get(self.count) if self.count else None
-        return f"{interval}, n = {images:,.0f}" if images and images == images else interval
-
-    def sort_value(self, row: Mapping[str, Any]) -> str:
-        """What the column is sorted by, as text; empty where there is no value."""
-        value = row.get(self.key)
-        if value is None or value != value:
-            return ""
-        return f"{float(value):.10g}" if self.is_number else str(value)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A titled table; `frame` holds the raw numbers, `columns` what of them is shown."""
-
-    name: str
-    title: str
-    note: str
-    columns: tuple[Column, ...]
-    frame: pd.DataFrame
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The frame's rows as mappings."""
-        return [{str(k): v for k, v in row.items()} for row in self.frame.to_dict("records")]
-
-    def to_csv(self) -> str:
-        """All columns of the frame, raw, full precision."""
-        return self.frame.to_csv(index=False, lineterminator="\n")
-
-    def to_markdown(self) -> str:
-        """The shown columns as a Markdown table under a bold title, with the note."""
-        head = [_markdown_cell(column.heading) for column in self.columns]
-        rule = ["---:" if column.is_number else ":---" for column in self.columns]
-        body = [
-            [_markdown_cell(written_cell(column, row)) for column in self.columns]
-            for row in self.rows
-        ]
-        lines = [f"| {' | '.join(cells)} |" for cells in [head, rule, *body]]
-        note = f"\n{self.note}\n" if self.note else ""
-        return f"**{_markdown_cell(self.title)}**\n\n" + "\n".join(lines) + "\n" + note
-
-    def to_latex(self) -> str:
-        """The shown columns as a LaTeX table in booktabs style, caption above."""
-        alignment = "".join("r" if column.is_number else "l" for column in self.columns)
-        lines = [
-            r"\begin{table}[t]",
-            r"\centering\small",
-            rf"\caption{{{latex_text(self.title)}. {latex_text(self.note)}}}",
-            rf"\label{{tab:{self.name}}}",
-            rf"\begin{{tabular}}{{{alignment}}}",
-            r"\toprule",
-            " & ".join(latex_text(column.heading) for column in self.columns) + r" \\",
-            r"\midrule",
-        ]
-        for row in self.rows:
-            cells = (latex_text(written_cell(column, row)) for column in self.columns)
-            lines.append(" & ".join(cells) + r" \\")
-        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
-
-
-def written_cell(column: Column, row: Mapping[str, Any]) -> str:
-    """A cell in one line: its text, and its small print in brackets."""
-    detail = column.detail(row)
-    return f"{column.text(row)} [{detail}]" if detail else column.text(row)
 
 
 # ---------------------------------------------------------------- from records
@@ -182,14 +75,23 @@ def is_done(runs: pd.DataFrame) -> pd.Series[bool]:
 
 
 def with_series(runs: pd.DataFrame) -> pd.DataFrame:
-    """Adds `series`: the method, and whatever option other than rate and seed varies beside it."""
+    """Adds `series`: the method, and whatever else varies among its runs on a dataset."""
     runs = runs.copy()
     runs["series"] = runs["method"].astype(str)
-    for option in _CELL_OPTIONS:
-        if option in runs and runs[option].nunique() > 1:
-            values = runs[option].map(lambda value: f"{value:g}")
-            runs["series"] += f", {_OPTION_WORDS[option]} " + values
+    for option in ARM_AXES:
+        if option not in runs:
+            continue
+        values = runs[option].map(_option_text)
+        varies = values.groupby([runs["dataset"], runs["method"]]).transform("nunique") > 1
+        words = ", " + _OPTION_WORDS[option] + values
+        runs["series"] = runs["series"].where(~varies, runs["series"] + words)
     return runs
+
+
+def _option_text(value: object) -> str:
+    if value is None or value != value:
+        return "none"
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 _FAMILIES = ("full_ft", "lora", "last_block", "linear_probe")
@@ -231,12 +133,12 @@ def cells_frame(runs: pd.DataFrame) -> pd.DataFrame:
     numbers = runs[measures].apply(pd.to_numeric).where(done)
     groups = pd.concat([runs[keys], numbers], axis=1).groupby(keys, sort=False)[measures]
     means, spreads = groups.mean(), groups.std(ddof=1).add_suffix("_sd")
-    counts = pd.DataFrame({**{key: runs[key] for key in keys}, "done": done}).groupby(
-        keys, sort=False
-    )["done"]
+    # an imported cell mean stands for several runs
+    stands_for = runs["num_runs"].fillna(1) if "num_runs" in runs else 1
+    counts = runs[keys].assign(done=done * stands_for, diverged=~done * stands_for)
+    sums = counts.groupby(keys, sort=False)[["done", "diverged"]].sum().astype(int)
     cells = means.join(spreads)
-    cells["num_runs"] = counts.sum().astype(int)
-    cells["num_diverged"] = (counts.size() - counts.sum()).astype(int)
+    cells["num_runs"], cells["num_diverged"] = sums["done"], sums["diverged"]
     if "zero_shot_num_images" in runs:
         images = runs.groupby(keys, sort=False)["zero_shot_num_images"].max()
         cells["zero_shot_num_images"] = pd.to_numeric(images)
@@ -261,6 +163,19 @@ def layer_cells_frame(layers: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     keys = ["method", "series", "learning_rate", "layer"]
     means = joined.groupby(keys, sort=False)[signals].mean()
     means["num_runs"] = joined.groupby(keys, sort=False)["run_id"].count()
+    return means.reset_index()
+
+
+def history_cells_frame(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell and epoch: the mean over the cell's finished runs of every scalar signal."""
+    runs = with_series(runs)
+    finished = runs.loc[is_done(runs), ["run_id", "series", "learning_rate"]]
+    own = history.drop(columns=["learning_rate"]).merge(finished, on="run_id")
+    signals = [name for name in CELL_MEASURES if name in own]
+    own[signals] = own[signals].apply(pd.to_numeric)
+    groups = own.groupby(["series", "learning_rate", "epoch"], sort=True)
+    means = groups[signals].mean()
+    means["num_runs"] = groups["run_id"].nunique()
     return means.reset_index()
 
 
@@ -458,46 +373,9 @@ def comparison_layers(comparison: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame({"layer": range(1, num_layers + 1), **entropies, **known})
 
 
-def study_layers(records: Sequence[RunRecord], runs: pd.DataFrame) -> pd.DataFrame:
-    """`records.layers_table` averaged over the seeds of each cell of `runs`; may be empty."""
-    layers = layers_table(list(records))
-    return layer_cells_frame(layers, runs) if len(layers) else layers
-
-
 def _layer_means(entropy: Sequence[Sequence[float]]) -> list[float]:
     return [sum(heads) / len(heads) for heads in entropy]
 
 
 def _slug(text: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in text).strip("_").lower() or "study"
-
-
-def _markdown_cell(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\u00a0": "~",
-    "±": r"$\pm$",
-    "−": r"$-$",
-    "Δ": r"$\Delta$",
-    "–": "--",
-    "λ": r"$\lambda$",
-    "α": r"$\alpha$",
-    "ρ": r"$\rho$",
-}
-
-
-def latex_text(text: str) -> str:
-    """The text with LaTeX's special characters and our symbols written for LaTeX."""
-    return "".join(_LATEX.get(character, character) for character in text)

@@ -1,0 +1,174 @@
+"""A table as people read it, in every format: how each column of raw numbers is written.
+
+HTML, Markdown and LaTeX show the written form, CSV the raw one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import pandas as pd
+
+from driftscope.report.style import general_text, number_text, rate_text, spread_text
+
+Kind: TypeAlias = Literal["number", "text", "rate", "count", "general"]
+"""How a column is written: 'mean ± sd' with fixed decimals, a word, a learning rate, a whole
+number, or three significant digits."""
+
+TABLE_FORMATS = ("csv", "md", "tex")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column as people read it: which numbers of the frame, and how they are written."""
+
+    key: str
+    heading: str
+    explanation: str = ""
+    kind: Kind = "number"
+    decimals: int = 1
+    signed: bool = False
+    interval: tuple[str, str] | None = None
+    count: str | None = None
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the column is right-aligned and sorted by value."""
+        return self.kind != "text"
+
+    def text(self, row: Mapping[str, Any]) -> str:
+        """The main part of the cell: a word, a rate, a count, or 'mean ± sd'."""
+        value = row.get(self.key)
+        if self.kind == "text":
+            return "–" if value is None or value != value else str(value)
+        value = math.nan if value is None else float(value)
+        if self.kind == "rate":
+            return rate_text(value)
+        if self.kind == "count":
+            return f"{value:,.0f}" if math.isfinite(value) else "–"
+        if self.kind == "general":
+            return general_text(value)
+        sd = row.get(f"{self.key}_sd", math.nan)
+        return spread_text(value, float(sd), self.decimals, signed=self.signed)
+
+    def detail(self, row: Mapping[str, Any]) -> str:
+        """The small print of the cell: interval and image count, where the column has them."""
+        images = row.get(self.count) if self.count else None
+        parts = [f"n = {images:,.0f}"] if images and images == images else []
+        low, high = (row.get(key) for key in self.interval or ("", ""))
+        if low is not None and high is not None and low == low:
+            parts.insert(0, f"{number_text(low, self.decimals)}–{number_text(high, self.decimals)}")
+        return ", ".join(parts)
+
+    def sort_value(self, row: Mapping[str, Any]) -> str:
+        """What the column is sorted by, as text; empty where there is no value."""
+        value = row.get(self.key)
+        if value is None or value != value:
+            return ""
+        return f"{float(value):.10g}" if self.is_number else str(value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table; `frame` holds the raw numbers, `columns` what of them is shown."""
+
+    name: str
+    title: str
+    note: str
+    columns: tuple[Column, ...]
+    frame: pd.DataFrame
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The frame's rows as mappings."""
+        return [{str(k): v for k, v in row.items()} for row in self.frame.to_dict("records")]
+
+    def to_csv(self) -> str:
+        """All columns of the frame, raw, full precision."""
+        return self.frame.to_csv(index=False, lineterminator="\n")
+
+    def to_markdown(self) -> str:
+        """The shown columns as a Markdown table under a bold title, with the note."""
+        head = [_markdown_cell(column.heading) for column in self.columns]
+        rule = ["---:" if column.is_number else ":---" for column in self.columns]
+        body = [
+            [_markdown_cell(written_cell(column, row)) for column in self.columns]
+            for row in self.rows
+        ]
+        lines = [f"| {' | '.join(cells)} |" for cells in [head, rule, *body]]
+        note = f"\n{self.note}\n" if self.note else ""
+        return f"**{_markdown_cell(self.title)}**\n\n" + "\n".join(lines) + "\n" + note
+
+    def to_latex(self) -> str:
+        """The shown columns as a LaTeX table in booktabs style, caption above."""
+        alignment = "".join("r" if column.is_number else "l" for column in self.columns)
+        lines = [
+            r"\begin{table}[t]",
+            r"\centering\small",
+            rf"\caption{{{latex_text(self.title)}. {latex_text(self.note)}}}",
+            rf"\label{{tab:{self.name}}}",
+            rf"\begin{{tabular}}{{{alignment}}}",
+            r"\toprule",
+            " & ".join(latex_text(column.heading) for column in self.columns) + r" \\",
+            r"\midrule",
+        ]
+        for row in self.rows:
+            cells = (latex_text(written_cell(column, row)) for column in self.columns)
+            lines.append(" & ".join(cells) + r" \\")
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def written_cell(column: Column, row: Mapping[str, Any]) -> str:
+    """A cell in one line: its text, and its small print in brackets."""
+    detail = column.detail(row)
+    return f"{column.text(row)} [{detail}]" if detail else column.text(row)
+
+
+def save_tables(
+    tables: Iterable[Table], folder: Path, formats: Iterable[str] = TABLE_FORMATS
+) -> list[Path]:
+    """Writes each table as `folder`/<name>.csv, .md and .tex; returns the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for table in tables:
+        writers = {"csv": table.to_csv, "md": table.to_markdown, "tex": table.to_latex}
+        for kind in formats:
+            path = folder / f"{table.name}.{kind}"
+            path.write_text(writers[kind](), encoding="utf-8")
+            paths.append(path)
+    return paths
+
+
+def _markdown_cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\u00a0": "~",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "Δ": r"$\Delta$",
+    "–": "--",
+    "λ": r"$\lambda$",
+    "α": r"$\alpha$",
+    "ρ": r"$\rho$",
+}
+
+
+def latex_text(text: str) -> str:
+    """The text with LaTeX's special characters and our symbols written for LaTeX."""
+    return "".join(_LATEX.get(character, character) for character in text)

@@ -1,0 +1,201 @@
+"""The part of a study's page that shows one setting: one dataset, model, protocol, transfer set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from driftscope.report import figures, heatmaps, tables
+from driftscope.report.columns import Table
+from driftscope.report.figures import Measure
+from driftscope.report.page import LegendEntry, Picture, legend, picture
+from driftscope.report.style import (
+    SeriesStyle,
+    method_styles,
+    number_text,
+    rate_styles,
+    rate_text,
+)
+from driftscope.report.summary import Summary, study_summary
+
+
+@dataclass(frozen=True)
+class Section:
+    """All that a page shows of one setting."""
+
+    anchor: str
+    heading: str
+    summary: Summary
+    legend: list[LegendEntry]
+    panels: list[Picture]
+    drift_panels: list[Picture]
+    heatmaps: list[Picture]
+    rate_legend: list[LegendEntry]
+    trajectories: list[Picture]
+    table: Table
+    layers: Table
+
+
+CKA = Measure("cka", "CKA with the pretrained model", unit="", reference=1, decimals=3)
+ENTROPY = Measure("delta_entropy_pct", "Δ attention entropy", reference=0, signed=True)
+
+
+def setting_section(
+    number: int,
+    setting: Mapping[str, str],
+    runs: pd.DataFrame,
+    layers: pd.DataFrame,
+    history: pd.DataFrame,
+    styles: Mapping[str, SeriesStyle],
+) -> Section:
+    """Tables, pictures and sentences of one setting.
+
+    Args:
+        number: its place on the page, from 1; ids are made of it.
+        setting: what `tables.split_settings` says it is.
+        runs: its runs.
+        layers: `records.layers_table` (rows of other settings are left out), may be empty.
+        history: `records.history_table`, likewise.
+        styles: how each series of the page is drawn.
+    """
+    prefix = f"s{number}"
+    cells = tables.cells_frame(runs)
+    series = list(dict.fromkeys(cells["series"]))
+    own_styles = {name: styles.get(name, style) for name, style in method_styles(series).items()}
+    layer_cells = tables.layer_cells_frame(layers, runs) if len(layers) else layers
+    epochs = tables.history_cells_frame(history, runs) if len(history) else history
+    rates = sorted({float(rate) for rate in cells["learning_rate"]})
+    rate_lines = {rate_text(rate): style for rate, style in rate_styles(rates).items()}
+    trajectories = _trajectories(epochs, series, rate_styles(rates), setting, prefix)
+    return Section(
+        anchor=f"setting-{number}",
+        heading=f"{setting['dataset']}, {setting['model']}",
+        summary=study_summary(cells, runs, setting),
+        legend=legend(own_styles, prefix),
+        panels=_rate_panels(cells, runs, study_measures(setting), own_styles, prefix),
+        drift_panels=_rate_panels(cells, runs, drift_measures(setting), own_styles, prefix),
+        heatmaps=_heatmaps(layer_cells, series, prefix),
+        rate_legend=legend(rate_lines, f"{prefix}-rates") if trajectories else [],
+        trajectories=trajectories,
+        table=tables.study_table(cells, setting),
+        layers=tables.layers_list(layer_cells, setting),
+    )
+
+
+def study_measures(setting: Mapping[str, str]) -> list[Measure]:
+    """The panels against the learning rate: accuracy, entropy drift, and what was kept."""
+    kept = (
+        Measure("retention_pct", f"Retention on {setting['transfer']}", reference=100, floor=0)
+        if setting.get("transfer")
+        else CKA
+    )
+    return [
+        Measure("test_accuracy_pct", f"Accuracy on {setting['dataset']}", floor=0, ceiling=100),
+        ENTROPY,
+        kept,
+    ]
+
+
+def drift_measures(setting: Mapping[str, str]) -> list[Measure]:
+    """The dose response of the representation and the weights."""
+    measures = [
+        Measure("embedding_drift", "Embedding drift", unit="", reference=0, decimals=3),
+        Measure("weight_drift", "Weight drift", unit="", reference=0, decimals=4),
+    ]
+    return [CKA, *measures] if setting.get("transfer") else measures
+
+
+def trajectory_measures(setting: Mapping[str, str]) -> list[Measure]:
+    """What is followed over training: entropy drift, CKA, retention."""
+    kept = Measure("retention_pct", "Retention", reference=100)
+    return [ENTROPY, CKA, *([kept] if setting.get("transfer") else [])]
+
+
+def _rate_panels(
+    cells: pd.DataFrame,
+    runs: pd.DataFrame,
+    measures: Sequence[Measure],
+    styles: Mapping[str, SeriesStyle],
+    prefix: str,
+) -> list[Picture]:
+    done = tables.with_series(runs)[tables.is_done(runs)]
+    return [
+        picture(
+            figures.learning_rate_panels(cells, done, [measure], legend=False, styles=styles),
+            f"{prefix}-rate-{measure.key}",
+            _rate_panel_words(cells, measure),
+        )
+        for measure in measures
+        if measure.key in cells and cells[measure.key].notna().any()
+    ]
+
+
+def _rate_panel_words(cells: pd.DataFrame, measure: Measure) -> str:
+    """The panel in words: each series' means from the lowest to the highest rate."""
+    parts = []
+    for series, mine in cells.dropna(subset=[measure.key]).groupby("series", sort=False):
+        values = ", ".join(
+            f"{number_text(row[measure.key], measure.decimals, signed=measure.signed)} "
+            f"at {rate_text(row['learning_rate'])}"
+            for row in mine.sort_values("learning_rate").to_dict("records")
+        )
+        parts.append(f"{series}: {values}")
+    return f"{measure.heading} against the learning rate. {'; '.join(parts)}."
+
+
+def _heatmaps(layer_cells: pd.DataFrame, series: Sequence[str], prefix: str) -> list[Picture]:
+    if layer_cells.empty:
+        return []
+    limit = heatmaps.symmetric_limit(layer_cells["delta_entropy_pct"])
+    return [
+        picture(
+            heatmaps.layer_heatmap(layer_cells, [name], limit=limit),
+            f"{prefix}-layers-{number}",
+            f"Heatmap for {name}: percent change of attention entropy, learning rate by layer. "
+            "The numbers are in the table of layers below.",
+        )
+        for number, name in enumerate(series)
+        if (layer_cells["series"] == name).any()
+    ]
+
+
+def _trajectories(
+    epochs: pd.DataFrame,
+    series: Sequence[str],
+    styles: Mapping[float, SeriesStyle],
+    setting: Mapping[str, str],
+    prefix: str,
+) -> list[Picture]:
+    """A panel a series and measure; nothing where no run has two epochs."""
+    if epochs.empty or epochs["epoch"].nunique() < 2:
+        return []
+    measures = [
+        measure
+        for measure in trajectory_measures(setting)
+        if measure.key in epochs and epochs[measure.key].notna().any()
+    ]
+    return [
+        picture(
+            figures.trajectory_panel(epochs, name, measure, styles),
+            f"{prefix}-path-{number}-{measure.key}",
+            f"{measure.heading} of {name} over the epochs, one line a learning rate.",
+        )
+        for number, name in enumerate(series)
+        if (epochs["series"] == name).any()
+        for measure in measures
+    ]
+
+
+def comparison_profiles(layers: pd.DataFrame) -> list[Picture]:
+    """The panels of two compared models: entropy change and CKA at each layer."""
+    return [
+        picture(
+            figures.layer_profile(layers, [measure]),
+            f"profile-{measure.key}",
+            f"{measure.heading} at each layer. The numbers are in the table below.",
+        )
+        for measure in (ENTROPY, CKA)
+        if measure.key in layers and layers[measure.key].notna().any()
+    ]
