@@ -34,6 +34,10 @@ class RecordError(DriftscopeError):
     """A run folder that cannot be read, claimed or written."""
 
 
+class BusyError(RecordError):
+    """A run folder that another process is writing; it may be free a moment later."""
+
+
 def did_you_mean(value: str, valid: Iterable[str]) -> str:
     """The tail of an error sentence: the nearest valid name if there is one, and all of them.
 

@@ -1,4 +1,4 @@
-"""The run folder, read and written; and the tables a study's records make.
+"""The run folder, read and written.
 
 A folder belongs to one spec and, at a time, to one writer. `result.json` is written last,
 whole, by rename: where it exists the run is done. Everything else can be half-written after
@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftscope.config import RunSpec, parse_run_spec, run_id
-from driftscope.errors import RecordError
+from driftscope.errors import BusyError, RecordError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    import pandas as pd
 
 SPEC_FILE = "spec.json"
 EVENTS_FILE = "events.jsonl"
@@ -34,18 +33,9 @@ ATTENTION_FILE = "attention.npz"
 CHECKPOINT_FOLDER = "checkpoint"
 ADAPTED_FOLDER = "adapted"
 RESULT_SCHEMA = 1
-
-DRIFT_SCALARS = (
-    "delta_entropy_pct",
-    "delta_erf95_pct",
-    "delta_gini_pct",
-    "delta_head_diversity_pct",
-    "cka",
-    "cka_debiased",
-    "embedding_drift",
-    "weight_drift",
-)
-"""The signals that are one number a reading, by the names tables use."""
+STUDY_FILE = "study.json"
+RUNS_FOLDER = "runs"
+PROGRESS_FOLDER = "progress"
 
 
 @dataclass(frozen=True)
@@ -72,8 +62,13 @@ class RunRecord:
 
     @property
     def id(self) -> str:
-        """The run's id."""
-        return run_id(self.spec)
+        """The run's id; of an imported run the one it came with."""
+        return str(self.result["run_id"])
+
+    @property
+    def origin(self) -> str:
+        """`run`, or for an imported record `import:` and the name of its file."""
+        return str(self.result.get("origin", "run"))
 
 
 # ---------------------------------------------------------------- writing
@@ -152,8 +147,9 @@ def claimed(folder: Path, spec: RunSpec) -> Iterator[Path]:
     """Makes the folder this process's and this spec's; released at the end, or at its death.
 
     Raises:
-        RecordError: another process is writing there, or the folder holds another run or
-            something that is no run at all. Nothing in it is touched then.
+        BusyError: another process is writing there.
+        RecordError: the folder holds another run or something that is no run at all.
+            Nothing in it is touched then.
     """
     from filelock import FileLock, Timeout
 
@@ -163,7 +159,7 @@ def claimed(folder: Path, spec: RunSpec) -> Iterator[Path]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise RecordError(
+        raise BusyError(
             f"another process is writing the run in {folder}; wait for it, or choose another --out"
         ) from None
     try:
@@ -174,6 +170,25 @@ def claimed(folder: Path, spec: RunSpec) -> Iterator[Path]:
         yield folder
     finally:
         lock.release()
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether a process, this one or another, is writing the run at this moment.
+
+    The question is asked by taking the lock for an instant: a process that claims the folder
+    in that instant sees `BusyError`, so it is for those who come again on a `BusyError`.
+    """
+    from filelock import FileLock, Timeout
+
+    if not (folder / LOCK_FILE).exists():
+        return False
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def refuse_foreign_folder(folder: Path, spec: RunSpec) -> None:
@@ -210,7 +225,7 @@ def is_done(folder: Path) -> bool:
 
 def read_spec(folder: Path) -> RunSpec:
     """The spec a run folder was made for."""
-    return parse_run_spec(_read_json(folder / SPEC_FILE), str(folder / SPEC_FILE))
+    return parse_run_spec(read_json(folder / SPEC_FILE), str(folder / SPEC_FILE))
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
@@ -229,22 +244,31 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     return events
 
 
-def load_run(folder: Path) -> RunRecord:
-    """A finished run; `RecordError` where the folder holds none or a damaged one."""
+def read_result(folder: Path) -> dict[str, Any]:
+    """A finished run's result; `RecordError` where there is none or a damaged one."""
     if not is_done(folder):
         raise RecordError(f"{folder} holds no finished run (it has no {RESULT_FILE})")
-    result = _read_json(folder / RESULT_FILE)
+    result = read_json(folder / RESULT_FILE)
     if result.get("schema") != RESULT_SCHEMA:
         raise RecordError(
             f"{folder / RESULT_FILE} has schema {result.get('schema')!r}; "
             f"this driftscope reads {RESULT_SCHEMA}"
         )
+    return result
+
+
+def load_run(folder: Path) -> RunRecord:
+    """A finished run; `RecordError` where the folder holds none or a damaged one."""
+    result = read_result(folder)
     return RunRecord(folder, read_spec(folder), result, read_events(folder))
 
 
 def load_runs(study_folder: Path) -> list[RunRecord]:
     """All finished runs one level below a study folder's `runs/`, by folder name."""
-    return [load_run(path.parent) for path in sorted(study_folder.glob(f"runs/*/{RESULT_FILE}"))]
+    return [
+        load_run(path.parent)
+        for path in sorted(study_folder.glob(f"{RUNS_FOLDER}/*/{RESULT_FILE}"))
+    ]
 
 
 def load_overlay(folder: Path) -> Overlay | None:
@@ -262,7 +286,8 @@ def load_overlay(folder: Path) -> Overlay | None:
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object a JSON file holds; `RecordError` where it cannot be read as one."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -272,109 +297,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RecordError(f"{path} is damaged: it holds no JSON object")
     return value
-
-
-# ---------------------------------------------------------------- tables
-
-
-def runs_table(records: list[RunRecord]) -> pd.DataFrame:
-    """One row a run. Signals are those at the protocol's reporting point (`_reported`)."""
-    import pandas as pd
-
-    return pd.DataFrame([_run_row(record) for record in records])
-
-
-def history_table(records: list[RunRecord]) -> pd.DataFrame:
-    """One row a run and epoch: losses, validation accuracy and every scalar signal."""
-    import pandas as pd
-
-    rows = [
-        {**_keys(record), **{key: value for key, value in event.items() if key != "kind"}}
-        for record in records
-        for event in record.events
-        if event.get("kind") == "epoch"
-    ]
-    return pd.DataFrame(rows)
-
-
-def layers_table(records: list[RunRecord]) -> pd.DataFrame:
-    """One row a run and layer (1…L): entropy in nats and the per-layer drifts, as reported."""
-    import pandas as pd
-
-    return pd.DataFrame([row for record in records for row in _layer_rows(record)])
-
-
-def structure_point(record: RunRecord) -> dict[str, Any]:
-    """Where structure is read: the last epoch under `paper`, else the selected one.
-
-    Empty for a run that diverged before it had one.
-    """
-    return record.result["last" if record.spec.protocol == "paper" else "selected"] or {}
-
-
-def _keys(record: RunRecord) -> dict[str, Any]:
-    spec = record.spec
-    return {
-        "run_id": record.id,
-        "dataset": spec.dataset,
-        "method": spec.method.label,
-        "learning_rate": spec.learning_rate,
-        "seed": spec.seed,
-    }
-
-
-def _run_row(record: RunRecord) -> dict[str, Any]:
-    spec, result = record.spec, record.result
-    selected = result["selected"] or {}  # a run that diverged in its first epoch has none
-    drift = structure_point(record).get("drift", {})
-    main_transfer = spec.transfer[0] if spec.transfer else None
-    score = selected.get("transfer", {}).get(main_transfer, {})
-    before = result["pretrained"]["transfer"].get(main_transfer, {})
-    epochs = [event for event in record.events if event.get("kind") == "epoch"]
-    return {
-        **_keys(record),
-        "model": spec.model,
-        "method_kind": spec.method.kind,
-        "data_seed": spec.data_seed,
-        "protocol": spec.protocol,
-        "epochs": spec.epochs,
-        "batch_size": spec.batch_size,
-        "weight_decay": spec.weight_decay,
-        "status": result["status"],
-        "origin": "run",
-        "selected_epoch": selected.get("epoch"),
-        "train_loss": epochs[-1]["train_loss"] if epochs else None,
-        "val_accuracy_pct": selected.get("val_accuracy_pct"),
-        "test_accuracy_pct": selected.get("test_accuracy_pct"),
-        "test_num_images": selected.get("test_num_images"),
-        "transfer": main_transfer,
-        "pretrained_zero_shot_pct": before.get("accuracy_pct"),
-        "zero_shot_pct": score.get("accuracy_pct"),
-        "zero_shot_num_images": score.get("num_images"),
-        "retention_pct": score.get("retention_pct"),
-        **{name: drift.get(name) for name in DRIFT_SCALARS},
-        "trainable_parameters": result["parameters"]["trainable"],
-        "total_parameters": result["parameters"]["total"],
-        "wall_seconds": result["wall_seconds"]["total"],
-    }
-
-
-def _layer_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
-    point = structure_point(record)
-    if not point:
-        return
-    drift, reading = point["drift"], point["reading"]
-    for index, heads in enumerate(reading["entropy"]):
-        yield {
-            **_keys(record),
-            "layer": index + 1,
-            "entropy_nats": sum(heads) / len(heads),
-            "delta_entropy_pct": drift["delta_entropy_pct_per_layer"][index],
-            "delta_erf95_pct": drift["delta_erf95_pct_per_layer"][index],
-            "delta_gini_pct": drift["delta_gini_pct_per_layer"][index],
-            "cka": drift["cka_per_block"][index],
-            "cka_debiased": drift["cka_debiased_per_block"][index],
-        }
 
 
 def _finite(value: Any) -> Any:

@@ -1,0 +1,140 @@
+"""The documented columns of a study's tables: name, type, unit, meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Kind = Literal["text", "integer", "number"]
+
+DRIFT_SCALARS = (
+    "delta_entropy_pct",
+    "delta_erf95_pct",
+    "delta_gini_pct",
+    "delta_head_diversity_pct",
+    "cka",
+    "cka_debiased",
+    "embedding_drift",
+    "weight_drift",
+)
+"""The signals that are one number a reading, by the names tables use."""
+
+
+@dataclass(frozen=True)
+class ColumnMeaning:
+    """What a column holds. Integers are int64, or float64 with NaN where one is unknown."""
+
+    kind: Kind
+    unit: str
+    meaning: str
+
+
+_KEYS = {
+    "run_id": ColumnMeaning("text", "", "the run's id"),
+    "dataset": ColumnMeaning("text", "", "target dataset"),
+    "method": ColumnMeaning("text", "", "method with what departs from its default, as lora_r16"),
+    "learning_rate": ColumnMeaning("number", "", "peak learning rate"),
+    "seed": ColumnMeaning("integer", "", "training seed"),
+}
+
+_DRIFTS = {
+    "delta_entropy_pct": ColumnMeaning("number", "%", "change of mean CLS attention entropy"),
+    "delta_erf95_pct": ColumnMeaning("number", "%", "change of mean erf@0.95"),
+    "delta_gini_pct": ColumnMeaning("number", "%", "change of mean attention gini"),
+    "delta_head_diversity_pct": ColumnMeaning("number", "%", "change of mean head diversity"),
+    "cka": ColumnMeaning("number", "0…1", "linear CKA to the pretrained, mean over blocks"),
+    "cka_debiased": ColumnMeaning("number", "≤ 1", "the same with the unbiased HSIC estimator"),
+    "embedding_drift": ColumnMeaning("number", "0…2", "1 − mean cosine of image embeddings"),
+    "weight_drift": ColumnMeaning("number", "", "‖ΔW‖₂/‖W₀‖₂ of the encoder"),
+}
+
+RUN_COLUMNS: dict[str, ColumnMeaning] = {
+    **_KEYS,
+    "model": ColumnMeaning("text", "", "pretrained model as the spec names it"),
+    "method_kind": ColumnMeaning("text", "", "the method's kind alone"),
+    "regularizer": ColumnMeaning("text", "", "regularizers with their weights, or none"),
+    "data_seed": ColumnMeaning("integer", "", "seed of the splits"),
+    "protocol": ColumnMeaning("text", "", "leakfree or paper"),
+    "epochs": ColumnMeaning("integer", "epochs", "epochs asked for"),
+    "batch_size": ColumnMeaning("integer", "images", "images an optimizer step"),
+    "weight_decay": ColumnMeaning("number", "", "AdamW's weight decay"),
+    "status": ColumnMeaning("text", "", "done or diverged"),
+    "origin": ColumnMeaning("text", "", "run, or import:FILE"),
+    "num_runs": ColumnMeaning("integer", "runs", "1; of an imported cell mean, its runs"),
+    "selected_epoch": ColumnMeaning("integer", "epoch", "epoch of best validation accuracy"),
+    "train_loss": ColumnMeaning("number", "", "mean training loss of the last epoch"),
+    "val_accuracy_pct": ColumnMeaning("number", "%", "validation accuracy, selected epoch"),
+    "test_accuracy_pct": ColumnMeaning("number", "%", "test accuracy, selected epoch"),
+    "test_num_images": ColumnMeaning("integer", "images", "images of the test accuracy"),
+    "transfer": ColumnMeaning("text", "", "name of the main transfer set"),
+    "pretrained_zero_shot_pct": ColumnMeaning("number", "%", "pretrained zero-shot accuracy"),
+    "zero_shot_pct": ColumnMeaning("number", "%", "adapted zero-shot accuracy, selected epoch"),
+    "zero_shot_num_images": ColumnMeaning("integer", "images", "images of the zero-shot accuracy"),
+    "retention_pct": ColumnMeaning("number", "%", "100 × adapted / pretrained zero-shot accuracy"),
+    **_DRIFTS,
+    "trainable_parameters": ColumnMeaning("integer", "parameters", "parameters trained"),
+    "total_parameters": ColumnMeaning("integer", "parameters", "parameters in all"),
+    "wall_seconds": ColumnMeaning("number", "s", "wall time of the run's last process"),
+}
+
+HISTORY_COLUMNS: dict[str, ColumnMeaning] = {
+    **_KEYS,
+    "epoch": ColumnMeaning("integer", "epoch", "epochs finished"),
+    "step": ColumnMeaning("integer", "step", "optimizer steps done"),
+    "train_loss": ColumnMeaning("number", "", "mean training loss of the epoch"),
+    "train_accuracy_pct": ColumnMeaning("number", "%", "training accuracy of the epoch"),
+    "val_accuracy_pct": ColumnMeaning("number", "%", "validation accuracy"),
+    **_DRIFTS,
+    "retention_pct": ColumnMeaning("number", "%", "retention, where it was probed on the way"),
+}
+
+LAYER_COLUMNS: dict[str, ColumnMeaning] = {
+    **_KEYS,
+    "layer": ColumnMeaning("integer", "", "layer, 1…L"),
+    "entropy_nats": ColumnMeaning("number", "nats", "CLS attention entropy, mean over heads"),
+    "delta_entropy_pct": _DRIFTS["delta_entropy_pct"],
+    "delta_erf95_pct": _DRIFTS["delta_erf95_pct"],
+    "delta_gini_pct": _DRIFTS["delta_gini_pct"],
+    "cka": ColumnMeaning("number", "0…1", "linear CKA of the block's output to the pretrained"),
+    "cka_debiased": ColumnMeaning("number", "≤ 1", "the same with the unbiased HSIC estimator"),
+}
+
+HEAD_COLUMNS: dict[str, ColumnMeaning] = {
+    **_KEYS,
+    "layer": ColumnMeaning("integer", "", "layer, 1…L"),
+    "head": ColumnMeaning("integer", "", "head, 1…; NaN where only the mean over heads is known"),
+    "entropy_nats": ColumnMeaning("number", "nats", "CLS attention entropy"),
+    "erf95": ColumnMeaning("number", "0…1", "smallest share of patches that holds 95 %"),
+    "gini": ColumnMeaning("number", "0…1", "attention gini"),
+    "pretrained_entropy_nats": ColumnMeaning("number", "nats", "the pretrained head's entropy"),
+    "pretrained_erf95": ColumnMeaning("number", "0…1", "the pretrained head's erf@0.95"),
+    "pretrained_gini": ColumnMeaning("number", "0…1", "the pretrained head's gini"),
+    "cka": LAYER_COLUMNS["cka"],
+    "cka_debiased": LAYER_COLUMNS["cka_debiased"],
+}
+
+TABLES = {
+    "runs": RUN_COLUMNS,
+    "history": HISTORY_COLUMNS,
+    "layers": HEAD_COLUMNS,
+}
+"""What a study reads as and exports."""
+
+
+def typed(frame: pd.DataFrame, columns: dict[str, ColumnMeaning]) -> pd.DataFrame:
+    """The frame with these columns first and of these types; missing ones are all unknown."""
+    import numpy as np
+
+    others = [name for name in frame.columns if name not in columns]
+    frame = frame.reindex(columns=[*columns, *others])
+    for name, column in columns.items():
+        if column.kind == "text":
+            frame[name] = frame[name].astype("str").where(frame[name].notna())
+            continue
+        numbers = frame[name].astype(np.float64)
+        whole = column.kind == "integer" and bool(np.isfinite(numbers).all())
+        frame[name] = frame[name].astype(np.int64) if whole else numbers
+    return frame

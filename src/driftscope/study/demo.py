@@ -1,0 +1,30 @@
+"""The studies that `driftscope demo` carries out."""
+
+from __future__ import annotations
+
+from driftscope.config import StudySpec
+
+DEMO = StudySpec(
+    name="demo",
+    title="Full fine-tuning against LoRA at matched learning rates, on the mini model",
+    base={
+        "dataset": "terrain",
+        "epochs": 5,
+        "train_images": 800,
+        "val_images": 200,
+        "probe_images": 200,
+        "test_images": 500,
+        "transfer_images": 500,
+    },
+    axes={
+        "method": ("full_ft", "lora"),
+        "learning_rate": (1e-4, 5e-4, 2e-3),
+        "seed": (7, 11),
+    },
+)
+FAST_DEMO = DEMO.model_copy(
+    update={
+        "base": {**DEMO.base, "epochs": 3, "train_images": 500},
+        "axes": {**DEMO.axes, "learning_rate": (3e-4, 2e-3), "seed": (7,)},
+    }
+)

@@ -1,0 +1,187 @@
+"""The study folder: the declaration it was made for, its runs, and what is known of each.
+
+Nothing in it knows where it lies or what the clock says: it can be moved, and is read on any
+machine. `study.json` is the declaration; `runs/ID/` are the runs; `progress/ID.json` are
+signs of life that workers renew and that decide nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from driftscope.config import RunSpec, StudySpec, run_id
+from driftscope.errors import RecordError
+from driftscope.records import (
+    FAILURE_FILE,
+    PROGRESS_FOLDER,
+    RESULT_FILE,
+    RUNS_FOLDER,
+    STUDY_FILE,
+    is_done,
+    read_json,
+    write_json,
+)
+from driftscope.study.matrix import expand
+
+STUDY_SCHEMA = 1
+ALIVE_SECONDS = 30.0
+"""A run whose sign of life is older is shown as interrupted."""
+
+State: TypeAlias = Literal["done", "failed", "running", "interrupted", "waiting"]
+
+
+@dataclass(frozen=True)
+class SignOfLife:
+    """What a worker last said of its run."""
+
+    run_id: str
+    worker: str
+    steps_done: int
+    steps_total: int
+    age_seconds: float
+
+    @property
+    def share(self) -> float:
+        """Steps done of all, 0…1."""
+        return self.steps_done / self.steps_total if self.steps_total else 0.0
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """A study on disk."""
+
+    root: Path
+
+    def run(self, spec: RunSpec) -> Path:
+        """Where a run lives."""
+        return run_folder(self.root, spec)
+
+    def declare(self, study: StudySpec) -> None:
+        """Makes the folder this study's, with its present declaration.
+
+        Raises:
+            RecordError: it holds another study, or is no study folder and not empty.
+        """
+        self.refuse_foreign(study)
+        (self.root / RUNS_FOLDER).mkdir(parents=True, exist_ok=True)
+        (self.root / PROGRESS_FOLDER).mkdir(exist_ok=True)
+        write_json(
+            self.root / STUDY_FILE,
+            {"schema": STUDY_SCHEMA, "study": study.model_dump(mode="json")},
+        )
+
+    def refuse_foreign(self, study: StudySpec) -> None:
+        """Raises `RecordError` where the folder holds anything but this study, or nothing."""
+        if self.root.is_file():
+            raise RecordError(f"the output {self.root} is a file; give a folder with --out")
+        if (self.root / STUDY_FILE).exists():
+            there = self.study().name
+            if there != study.name:
+                raise RecordError(
+                    f"{self.root} holds the study {there!r}, not {study.name!r}; "
+                    "give an empty or new folder with --out"
+                )
+            return
+        if not self.root.exists() or (self.root / RUNS_FOLDER).is_dir():
+            return
+        strangers = sorted(p.name for p in self.root.iterdir() if not p.name.startswith("."))
+        if strangers:
+            raise RecordError(
+                f"{self.root} is no study folder and not empty (it holds {strangers[0]!r}); "
+                "give an empty or new folder with --out"
+            )
+
+    def study(self) -> StudySpec:
+        """The declaration.
+
+        Raises:
+            RecordError: the folder holds no study.
+        """
+        if not (self.root / STUDY_FILE).exists():
+            raise RecordError(
+                f"{self.root} is no study folder (it has no {STUDY_FILE}); "
+                "driftscope study run STUDY.yaml --out DIR makes one"
+            )
+        values = read_json(self.root / STUDY_FILE)
+        if values.get("schema") != STUDY_SCHEMA:
+            raise RecordError(
+                f"{self.root / STUDY_FILE} has schema {values.get('schema')!r}; "
+                f"this driftscope reads {STUDY_SCHEMA}"
+            )
+        return StudySpec.model_validate(values["study"])
+
+    def specs(self) -> list[RunSpec]:
+        """The declared runs."""
+        return expand(self.study())
+
+    def states(self, specs: Iterable[RunSpec]) -> dict[str, State]:
+        """What is known of each run, by id."""
+        alive = {sign.run_id for sign in self.signs_of_life() if sign.age_seconds < ALIVE_SECONDS}
+        there = self._folders()
+        return {name: self._state(name, there, alive) for name in map(run_id, specs)}
+
+    def failures(self, specs: Iterable[RunSpec]) -> dict[str, str]:
+        """Why runs failed, by id: type and message of the error."""
+        states = self.states(specs)
+        return {name: self._failure(name) for name, state in states.items() if state == "failed"}
+
+    def todo(self, specs: Iterable[RunSpec], *, retry_failed: bool) -> list[RunSpec]:
+        """What is to be carried out: runs without a result, failed ones only if told so."""
+        left = missing(specs, self.root)
+        if retry_failed:
+            return left
+        return [spec for spec in left if not (self.run(spec) / FAILURE_FILE).exists()]
+
+    def signs_of_life(self) -> list[SignOfLife]:
+        """What workers say they are doing, oldest first; of ended runs there is nothing."""
+        signs = []
+        for path in (self.root / PROGRESS_FOLDER).glob("*.json"):
+            with suppress(OSError, ValueError, KeyError, TypeError):  # replaced as we read
+                age = max(0.0, time.time() - path.stat().st_mtime)
+                said = json.loads(path.read_text(encoding="utf-8"))
+                signs.append(_sign(path.stem, said, age))
+        return sorted(signs, key=lambda sign: sign.run_id)
+
+    def _folders(self) -> set[str]:
+        if not (self.root / RUNS_FOLDER).is_dir():
+            return set()
+        return {path.name for path in (self.root / RUNS_FOLDER).iterdir()}
+
+    def _state(self, name: str, there: set[str], alive: set[str]) -> State:
+        if name not in there:
+            return "running" if name in alive else "waiting"
+        folder = self.root / RUNS_FOLDER / name
+        if (folder / RESULT_FILE).exists():
+            return "done"
+        if name in alive:
+            return "running"
+        return "failed" if (folder / FAILURE_FILE).exists() else "interrupted"
+
+    def _failure(self, name: str) -> str:
+        try:
+            values = read_json(self.root / RUNS_FOLDER / name / FAILURE_FILE)
+        except RecordError as error:  # torn, or gone because the run was started again
+            return str(error)
+        return f"{values.get('type')}: {values.get('message')}"
+
+
+def run_folder(root: Path, spec: RunSpec) -> Path:
+    """Where a study keeps a run."""
+    return root / RUNS_FOLDER / run_id(spec)
+
+
+def missing(specs: Iterable[RunSpec], root: Path) -> list[RunSpec]:
+    """The runs that have no result yet."""
+    return [spec for spec in specs if not is_done(run_folder(root, spec))]
+
+
+def _sign(name: str, said: Mapping[str, Any], age: float) -> SignOfLife:
+    return SignOfLife(
+        name, str(said["worker"]), int(said["steps_done"]), int(said["steps_total"]), age
+    )

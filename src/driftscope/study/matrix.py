@@ -1,0 +1,252 @@
+"""From a study's declaration to its runs: all of them, known before the first is started."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from driftscope.config import RunSpec, StudySpec, parse_run_spec, run_id
+from driftscope.config.source import Location
+from driftscope.errors import ConfigError, did_you_mean
+
+Draft = dict[str, tuple[Any, Location]]
+"""A run on its way: key -> its value and where the study says so."""
+
+_SHOWN_ALWAYS = ("dataset", "method", "learning_rate")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs that differ in the seed alone; `labels` say how it differs from other cells."""
+
+    labels: dict[str, str]
+    specs: tuple[RunSpec, ...]
+
+
+def expand(study: StudySpec) -> list[RunSpec]:
+    """Every run of a study, each once: the axes crossed, the last one fastest, then the extra.
+
+    Raises:
+        ConfigError: a key or value that no run can have, with its line; an override or
+            exclusion that fits no run; no runs at all.
+    """
+    specs: dict[str, RunSpec] = {}
+    used: set[Location] = set()
+    for draft in _drafts(study):
+        drafted = _with_overrides(study, draft, used)
+        spec = _parsed(study, drafted)
+        if not _excluded(study, spec, used):
+            specs.setdefault(run_id(spec), spec)
+    _refuse_unused(study, used)
+    if not specs:
+        raise ConfigError(f"{study.source.at()}: the study has no runs; declare axes, or extra")
+    return list(specs.values())
+
+
+def select(specs: Iterable[RunSpec], conditions: Sequence[str]) -> list[RunSpec]:
+    """The runs that fit every condition, such as `method=lora|full_ft,seed=7`.
+
+    Raises:
+        ConfigError: a condition of another form, an unknown key, or no run that fits.
+    """
+    wanted: dict[str, list[str]] = {}
+    for condition in (part for text in conditions for part in text.split(",")):
+        key, equals, values = (side.strip() for side in condition.partition("="))
+        if not (key and equals and values):
+            raise ConfigError(
+                f"{condition!r} is no condition; write it as method=lora or seed=7|11"
+            )
+        wanted[key] = [value.strip() for value in values.split("|")]
+    specs = list(specs)
+    for key in wanted:
+        _refuse_unknown_key(key, "--only")
+    chosen = [spec for spec in specs if _fits_all(spec, wanted)]
+    if not chosen:
+        raise ConfigError(
+            f"no run fits {','.join(conditions)!r}; the study has "
+            + "; ".join(f"{key}: {', '.join(_values_of(specs, key))}" for key in wanted)
+        )
+    return chosen
+
+
+def cells(specs: Sequence[RunSpec]) -> list[Cell]:
+    """The runs grouped by everything but the seed, in the order of the first run of each."""
+    groups: dict[tuple[Any, ...], list[RunSpec]] = {}
+    names = [name for name in RunSpec.model_fields if name != "seed"]
+    for spec in specs:
+        groups.setdefault(tuple(getattr(spec, name) for name in names), []).append(spec)
+    varying = [
+        name
+        for index, name in enumerate(names)
+        if name in _SHOWN_ALWAYS or len({key[index] for key in groups}) > 1
+    ]
+    shown = [*_SHOWN_ALWAYS, *(name for name in varying if name not in _SHOWN_ALWAYS)]
+    return [
+        Cell({name: value_text(group[0], name) for name in shown}, tuple(group))
+        for group in groups.values()
+    ]
+
+
+def value_text(spec: RunSpec, key: str) -> str:
+    """A run's value as tables show it: labels for methods and regularizers."""
+    if key == "method":
+        return spec.method.label
+    if key == "regularizers":
+        return spec.regularizer_label
+    value = _value(spec, key)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+# ---------------------------------------------------------------- crossing
+
+
+def _drafts(study: StudySpec) -> Iterator[Draft]:
+    axes: dict[str, list[tuple[Any, Location]]] = {
+        name: [(value, ("axes", name, index)) for index, value in enumerate(values)]
+        for name, values in study.axes.items()
+    }
+    if axes or not study.extra:
+        yield from _crossed(axes)
+    for number, entry in enumerate(study.extra):
+        own = {
+            name: _choices(value, ("extra", number, name)) for name, value in entry.items()
+        }  # what an entry names replaces the axis, what it does not is crossed as declared
+        yield from _crossed({**axes, **own})
+
+
+def _choices(value: Any, place: Location) -> list[tuple[Any, Location]]:
+    if isinstance(value, list | tuple):
+        return [(item, (*place, index)) for index, item in enumerate(value)]
+    return [(value, place)]
+
+
+def _crossed(axes: Mapping[str, Sequence[tuple[Any, Location]]]) -> Iterator[Draft]:
+    for values in product(*axes.values()):
+        yield dict(zip(axes, values, strict=True))
+
+
+def _with_overrides(study: StudySpec, draft: Draft, used: set[Location]) -> Draft:
+    """Base, then the overrides whose condition the run fits, then its own values."""
+    whole: Draft = {
+        key: (value, ("base", key)) for key, value in study.base.items() if key not in draft
+    }
+    if not study.overrides:
+        return whole | draft
+    # what a condition asks about: the run as it is without any override
+    plain = _parsed(study, whole | draft, lenient=True)
+    for number, override in enumerate(study.overrides):
+        for key in override.when:
+            _refuse_unknown_key(key, study.source.at(("overrides", number, "when", key)))
+        if _fits_all(plain, override.when):
+            used.add(("overrides", number))
+            whole |= {
+                key: (value, ("overrides", number, "set", key))
+                for key, value in override.set.items()
+            }
+    return whole | draft
+
+
+def _parsed(study: StudySpec, draft: Draft, *, lenient: bool = False) -> RunSpec:
+    """The run of a draft; a lenient one may lack what an override is yet to bring."""
+    values: dict[str, Any] = {}
+    for key in sorted(draft, key=lambda name: name.count(".")):  # wholes before their parts
+        _put(values, key, draft[key][0], study.source.at(draft[key][1]))
+    if lenient:
+        values = {"method": "full_ft", "learning_rate": 1.0, **values}
+
+    def where(location: Location) -> str:
+        for end in range(len(location), 0, -1):
+            key = ".".join(map(str, location[:end]))
+            if key in draft:
+                return study.source.at((*draft[key][1], *location[end:]))
+        return study.source.at()
+
+    return parse_run_spec(values, where)
+
+
+def _put(values: dict[str, Any], key: str, value: Any, place: str) -> None:
+    """Sets a key, or a part of one: `method.rank`, `regularizers.apr.weight`."""
+    first, *parts = key.split(".")
+    if not parts:
+        values[first] = value
+    elif first == "method" and len(parts) == 1:
+        method = values.get("method")
+        whole = dict(method) if isinstance(method, Mapping) else {"kind": method}
+        values["method"] = {**whole, parts[0]: value}
+    elif first == "regularizers" and len(parts) == 2:
+        kind, option = parts
+        others = list(values.get("regularizers") or ())
+        same = next((one for one in others if one.get("kind") == kind), {"kind": kind})
+        others = [one for one in others if one.get("kind") != kind]
+        values["regularizers"] = [*others, {**same, option: value}]
+    else:
+        raise ConfigError(
+            f"{place}: {key!r} names no part of a run; parts are written method.OPTION "
+            "(method.rank) and regularizers.KIND.OPTION (regularizers.apr.weight)"
+        )
+
+
+# ---------------------------------------------------------------- conditions
+
+
+def _excluded(study: StudySpec, spec: RunSpec, used: set[Location]) -> bool:
+    for number, condition in enumerate(study.exclude):
+        for key in condition:
+            _refuse_unknown_key(key, study.source.at(("exclude", number, key)))
+        if _fits_all(spec, condition):
+            used.add(("exclude", number))
+            return True
+    return False
+
+
+def _refuse_unused(study: StudySpec, used: set[Location]) -> None:
+    """A condition that fits nothing is a slip of the pen, and would go unnoticed."""
+    for kind, entries in (("overrides", study.overrides), ("exclude", study.exclude)):
+        for number in range(len(entries)):
+            if (kind, number) not in used:
+                raise ConfigError(
+                    f"{study.source.at((kind, number))}: this entry of {kind} fits no run"
+                )
+
+
+def _refuse_unknown_key(key: str, place: str) -> None:
+    if key.split(".")[0] not in RunSpec.model_fields:
+        raise ConfigError(
+            f"{place}: unknown key {key!r}: {did_you_mean(key, RunSpec.model_fields)}"
+        )
+
+
+def _fits_all(spec: RunSpec, condition: Mapping[str, Any]) -> bool:
+    return all(_fits(spec, key, wanted) for key, wanted in condition.items())
+
+
+def _fits(spec: RunSpec, key: str, wanted: Any) -> bool:
+    if isinstance(wanted, list | tuple):
+        return any(_fits(spec, key, one) for one in wanted)
+    value = _value(spec, key)
+    if key == "method":
+        if isinstance(wanted, Mapping):
+            return all(getattr(value, name, None) == given for name, given in wanted.items())
+        return wanted in (spec.method.kind, spec.method.label)
+    if isinstance(value, int | float) and not isinstance(value, bool) and isinstance(wanted, str):
+        try:
+            return math.isclose(value, float(wanted), rel_tol=1e-9)
+        except ValueError:
+            return False
+    return bool(value == wanted) or value_text(spec, key) == str(wanted)
+
+
+def _value(spec: RunSpec, key: str) -> Any:
+    value: Any = spec
+    for part in key.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+def _values_of(specs: Sequence[RunSpec], key: str) -> list[str]:
+    return list(dict.fromkeys(value_text(spec, key) for spec in specs))
