@@ -42,6 +42,15 @@ SPEC_VERSION = 1
 
 Protocol: TypeAlias = Literal["leakfree", "paper"]
 Step: TypeAlias = Annotated[int, Field(ge=1)]
+Corruption: TypeAlias = Literal[
+    "contrast",
+    "gaussian_noise",
+    "impulse_noise",
+    "jpeg_compression",
+    "motion_blur",
+    "pixelate",
+    "spatter",
+]
 ProbeAt: TypeAlias = Literal["epoch", "log"] | Step | tuple[Step, ...]
 
 
@@ -52,7 +61,9 @@ class RunSpec(Frozen):
     training (head, adapter, order, flips, dropout), `data_seed` the splits. `batch_size` images
     make an optimizer step, in `micro_batches` forward passes. `probe_at` says when the model is
     evaluated: at every epoch's end, and besides every so many steps, or at the steps listed, or
-    (`log`) after 1, 2, 4, 8, … steps.
+    (`log`) after 1, 2, 4, 8, … steps. `templates` (or names of sets of them) and `class_words`
+    make the prompts; `balanced` draws validation and probe images evenly over classes;
+    `corruptions` are applied to the test images of the target task.
     """
 
     model: str = "mini"
@@ -83,6 +94,17 @@ class RunSpec(Frozen):
     test_images: int | None = Field(None, ge=1)
     transfer: tuple[str, ...] = ("concepts100",)
     transfer_images: int | None = Field(1000, ge=1)
+    retrieval: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ("a photo of a {}",)
+    class_words: tuple[tuple[str, str], ...] = ()
+    balanced: bool = True
+    corruptions: tuple[Corruption, ...] = ()
+    corruption_severity: int = Field(3, ge=1, le=5)
+
+    @field_validator("class_words", mode="before")
+    @classmethod
+    def _class_words_may_be_a_mapping(cls, value: object) -> object:
+        return tuple(sorted(value.items())) if isinstance(value, dict) else value
 
     @field_validator("method", mode="before")
     @classmethod
