@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from math import ceil
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ DATASETS, METHODS, SEEDS, LAYERS, EPOCHS = 2, 8, 5, 12, 6
 
 def generated_study(num_runs: int, seed: int = 0) -> StudyTables:
     rng = np.random.default_rng(seed)
-    num_rates = max(4, num_runs // (DATASETS * METHODS * SEEDS * 3))
+    num_rates = max(4, ceil(num_runs / (DATASETS * METHODS * SEEDS * 3)))
     rates = 10.0 ** np.linspace(-6, -3, num_rates)
     names = ["full_ft", *(f"lora_r{2**k}" for k in range(METHODS - 1))]
     grid = pd.MultiIndex.from_product(
@@ -94,14 +95,15 @@ def main() -> None:
         f"{len(tables.runs)} runs, {len(tables.history)} epochs, {len(tables.layers)} layer rows, "
         f"{len(tables.subsets)} subset readings"
     )
-    total = 0.0
+    total = total_cpu = 0.0
     for question in QUESTIONS:
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         result = answer(question, tables)
-        seconds = time.perf_counter() - start
-        total += seconds
-        print(f"{question:16s} {seconds:6.2f} s  {len(result.table):6d} rows")
-    print(f"{'total':16s} {total:6.2f} s")
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
+        total, total_cpu = total + seconds, total_cpu + cpu
+        rows = len(result.table)
+        print(f"{question:16s} {seconds:6.2f} s wall {cpu:6.2f} s CPU  {rows:6d} rows", flush=True)
+    print(f"{'total':16s} {total:6.2f} s wall {total_cpu:6.2f} s CPU")
 
 
 if __name__ == "__main__":

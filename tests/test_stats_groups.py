@@ -169,8 +169,20 @@ def test_effect_size_intervals_solve_the_noncentral_t_and_widen_with_confidence(
     low, high = _noncentrality_interval(2.5, 10, 0.95)
     assert special.nctdtr(10, low, 2.5) == pytest.approx(0.975, abs=1e-6)
     assert special.nctdtr(10, high, 2.5) == pytest.approx(0.025, abs=1e-6)
+    low, high = _noncentrality_interval(-26.0, 4, 0.95)
+    assert special.nctdtr(4, -high, 26.0) == pytest.approx(0.975, abs=1e-4)
+    assert special.nctdtr(4, -low, 26.0) == pytest.approx(0.025, abs=1e-4)
     narrow, wide = hedges_g(A, B, confidence=0.8), hedges_g(A, B, confidence=0.99)
     assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
+
+
+def test_effect_size_intervals_of_many_pairs_approach_the_large_sample_formula():
+    rng = np.random.default_rng(21)
+    result = cohens_d_z(rng.normal(20, 1, size=1_000), np.zeros(1_000))
+    half = 1.96 * np.sqrt(1 / 1_000 + result.value**2 / 2_000)
+    assert (result.low, result.high) == pytest.approx(
+        (result.value - half, result.value + half), rel=1e-3
+    )
 
 
 @pytest.mark.parametrize(("effect", "truth"), [(cohens_d, 1.0), (cohens_d_z, 1.0 / np.sqrt(2))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from math import nan
 from typing import Any
@@ -17,7 +18,7 @@ from driftscope.analysis.answers import (
     with_holm,
 )
 from driftscope.analysis.tables import StudyTables, present_signals, usable_runs
-from driftscope.stats import CorrelationTest, Family, permutation_correlation
+from driftscope.stats import CorrelationTest, Family, permutation_correlations
 
 QUESTION = "dose_response"
 MIN_RATES = 3
@@ -56,9 +57,9 @@ def _in_setting(tables: StudyTables, alpha: float) -> Answer:
         tuple(f"{d} · {arm} · {outcome}" for d, arm in groups for outcome in outcomes),
     )
     rows = [
-        _row(dataset, arm, outcome, group, alpha)
+        row
         for (dataset, arm), group in groups.items()
-        for outcome in outcomes
+        for row in _rows(dataset, arm, outcomes, group, alpha)
     ]
     table = pd.DataFrame(rows)
     table, declared = with_holm(table, family, alpha)
@@ -74,24 +75,29 @@ def _in_setting(tables: StudyTables, alpha: float) -> Answer:
     )
 
 
-def _row(dataset: str, arm: str, outcome: str, group: pd.DataFrame, alpha: float) -> dict[str, Any]:
+def _rows(
+    dataset: str, arm: str, outcomes: list[str], group: pd.DataFrame, alpha: float
+) -> Iterator[dict[str, Any]]:
     seeds = group["seed"]
-    test = permutation_correlation(
+    tests = permutation_correlations(
         group["log10_learning_rate"].to_numpy(),
-        group[outcome].to_numpy(),
+        [group[outcome].to_numpy() for outcome in outcomes],
         blocks=list(seeds) if seeds.notna().all() else None,
     )
+    for outcome, test in zip(outcomes, tests, strict=True):
+        yield {"dataset": dataset, "method": arm, **_row(outcome, group, test, alpha)}
+
+
+def _row(outcome: str, group: pd.DataFrame, test: CorrelationTest, alpha: float) -> dict[str, Any]:
     means = group.groupby("log10_learning_rate")[outcome].mean().dropna()
     slope = nan
     if len(means) >= 2:
         slope = float(np.polyfit(means.index.to_numpy(), means.to_numpy(), 1)[0])
     reachable = test.can_reach(alpha)
     return {
-        "dataset": dataset,
-        "method": arm,
         "outcome": outcome,
         "num_rates": int(means.size),
-        "num_seeds": int(seeds.nunique()),
+        "num_seeds": int(group["seed"].nunique()),
         "num_runs": test.num_units,
         "rho": test.statistic,
         "p_value": test.p_value if reachable else nan,

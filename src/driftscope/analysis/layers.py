@@ -83,30 +83,23 @@ def _profile(layers: pd.DataFrame, contraction: float) -> pd.DataFrame:
 def _onset(
     profile: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame, contraction: float
 ) -> pd.DataFrame:
-    epochs = _onset_epochs(history, runs, contraction)
-    rows: list[dict[str, Any]] = []
     keys = ["dataset", "method", "learning_rate", "cell"]
-    has_entropy = "is_contracted" in profile
-    for (dataset, method, rate, cell), group in profile.groupby(keys, sort=True):
-        row: dict[str, Any] = {
-            "dataset": dataset,
-            "method": method,
-            "learning_rate": rate,
-            "num_runs": int(group["num_runs"].max()),
-            "num_layers": len(group),
-        }
-        if has_entropy and group["delta_entropy_pct"].notna().any():
-            contracted = group.loc[group["is_contracted"], "layer"]
-            deepest = group.sort_values("delta_entropy_pct").iloc[0]
-            row |= {
-                "onset_layer": contracted.min() if len(contracted) else nan,
-                "num_contracted_layers": len(contracted),
-                "most_contracted_layer": int(deepest["layer"]),
-                "delta_entropy_pct_there": float(deepest["delta_entropy_pct"]),
-                "onset_epoch": epochs.get(str(cell), nan),
-            }
-        rows.append(row)
-    return pd.DataFrame(rows)
+    groups = profile.groupby(keys, sort=True)
+    onset = groups.agg(num_runs=("num_runs", "max"), num_layers=("layer", "size"))
+    if "is_contracted" in profile:
+        contracted = profile[profile["is_contracted"]].groupby(keys)["layer"]
+        onset["onset_layer"] = contracted.min()
+        onset["num_contracted_layers"] = contracted.size()
+        onset["num_contracted_layers"] = onset["num_contracted_layers"].fillna(0).astype(int)
+        ordered = profile.dropna(subset=["delta_entropy_pct"]).sort_values("delta_entropy_pct")
+        deepest = ordered.drop_duplicates(keys).set_index(keys)
+        onset["most_contracted_layer"] = deepest["layer"]
+        onset["delta_entropy_pct_there"] = deepest["delta_entropy_pct"]
+    onset = onset.reset_index()
+    if "is_contracted" in profile:
+        epochs = _onset_epochs(history, runs, contraction)
+        onset["onset_epoch"] = [epochs.get(str(cell), nan) for cell in onset["cell"]]
+    return onset.drop(columns="cell")
 
 
 def _onset_epochs(

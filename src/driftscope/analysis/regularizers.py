@@ -50,7 +50,7 @@ def _in_setting(tables: StudyTables, alpha: float) -> Answer:
     if not comparisons:
         return cannot_answer(QUESTION, "no regularised run has an unregularised twin", excluded)
     family = Family("regularizers: dataset × method × rate × regularizer", tuple(comparisons))
-    layers = tables.layers[["run_id", "layer", column]]
+    layers = tables.layers.pivot_table(index="run_id", columns="layer", values=column)
     table = pd.DataFrame([_row(pairs, layers, column) for pairs in comparisons.values()])
     table, declared = with_holm(table, family, alpha)
     return Answer(
@@ -84,10 +84,13 @@ def _comparisons(runs: pd.DataFrame, excluded: list[Exclusion]) -> dict[str, pd.
 
 
 def _row(pairs: pd.DataFrame, layers: pd.DataFrame, column: str) -> dict[str, Any]:
-    treated = _by_layer(layers, pairs["run_id"], column)
-    baseline = _by_layer(layers, pairs["run_id_baseline"], column)
-    both = pd.concat([treated, baseline], axis=1, keys=["treated", "baseline"])
-    test = paired_t(both["treated"], both["baseline"])
+    # A run without layers is a row of NaN, and its pair drops out.
+    treated = layers.reindex(pairs["run_id"]).to_numpy(dtype=np.float64)
+    baseline = layers.reindex(pairs["run_id_baseline"]).to_numpy(dtype=np.float64)
+    differences = treated - baseline
+    differences = differences[np.isfinite(differences).any(axis=1)]
+    by_layer = differences.mean(axis=0) if len(differences) else np.zeros(0)
+    test = paired_t(by_layer, np.zeros(by_layer.size))
     over_seeds = paired_t(pairs["delta_entropy_pct"], pairs["delta_entropy_pct_baseline"])
     first = pairs.iloc[0]
     return {
@@ -105,11 +108,6 @@ def _row(pairs: pd.DataFrame, layers: pd.DataFrame, column: str) -> dict[str, An
         "p_value": test.p_value,
         "p_over_seeds": over_seeds.p_value if len(pairs) >= 3 else np.nan,
     }
-
-
-def _by_layer(layers: pd.DataFrame, run_ids: pd.Series[str], column: str) -> pd.Series[float]:
-    chosen = layers[layers["run_id"].isin(run_ids)]
-    return chosen.groupby("layer")[column].mean()
 
 
 def _sentence(table: pd.DataFrame, alpha: float) -> str:

@@ -14,6 +14,7 @@ from driftscope.stats.correlation import (
     correlation,
     partial_correlation,
     permutation_correlation,
+    permutation_correlations,
 )
 from driftscope.stats.discrimination import Discrimination, roc_auc
 from driftscope.stats.effects import EffectSize, cohens_d, cohens_d_z, hedges_factor, hedges_g
@@ -65,6 +66,7 @@ __all__ = [
     "paired_t",
     "partial_correlation",
     "permutation_correlation",
+    "permutation_correlations",
     "permutation_of_means",
     "power_of_contrast",
     "roc_auc",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import nan
 
@@ -23,7 +23,7 @@ from driftscope.stats.arrangements import (
 from driftscope.stats.finite import ALTERNATIVES, FloatArray, finite_rows, require_choice
 
 KINDS = ("pearson", "spearman", "kendall")
-_CHUNK_ELEMENTS = 4_000_000
+_CHUNK_ELEMENTS = 400_000
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def permutation_correlation(
 
     All arrangements are enumerated up to 9! = 362,880 of them; beyond that ``num_resamples`` are
     drawn from ``seed`` and the p-value carries the +1 correction and its standard error. With
-    ``blocks`` (for example seeds) y is permuted within each block only, which asks whether x and y
+    ``blocks`` (for example seeds) x is permuted within each block only, which asks whether x and y
     go together inside blocks, and the p-value compares the coefficient's distance from its mean
     over those arrangements; the coefficient reported stays the one over all units.
 
@@ -118,41 +118,107 @@ def permutation_correlation(
     Raises:
         DriftscopeError: if x, y and blocks differ in length.
     """
+    (test,) = permutation_correlations(
+        x,
+        [y],
+        kind=kind,
+        alternative=alternative,
+        blocks=blocks,
+        num_resamples=num_resamples,
+        seed=seed,
+    )
+    return test
+
+
+def permutation_correlations(
+    x: ArrayLike,
+    ys: Sequence[ArrayLike],
+    *,
+    kind: str = "spearman",
+    alternative: str = "two-sided",
+    blocks: Sequence[object] | None = None,
+    num_resamples: int = 9_999,
+    seed: int = 0,
+) -> tuple[CorrelationTest, ...]:
+    """`permutation_correlation` of x with each y; rearranging x once serves them all."""
     require_choice("kind of correlation", kind, KINDS)
     require_choice("alternative", alternative, ALTERNATIVES)
-    (a, b), keep = finite_rows(x, y)
-    num_excluded = int((~keep).sum())
-    order, sizes = _sorted_by_block(blocks, keep)
-    a, b = a[order], b[order]
-    if not _is_defined(a, b):
-        return CorrelationTest(
-            kind, nan, nan, nan, nan, alternative, "undefined", 0, a.size, len(sizes), num_excluded
-        )
-    is_exact = num_within_blocks(sizes) <= EXACT_LIMIT
-    table = (
-        exact_within_blocks(sizes)
-        if is_exact
-        else sampled_within_blocks(sizes, num_resamples, seed)
+    tests: dict[int, CorrelationTest] = {}
+    same_units: dict[bytes, list[int]] = {}
+    for k, y in enumerate(ys):
+        _, keep = finite_rows(x, y)
+        same_units.setdefault(keep.tobytes(), []).append(k)
+    for members in same_units.values():
+        first, keep = finite_rows(x, ys[members[0]])
+        order, sizes = _sorted_by_block(blocks, keep)
+        a = first[0][order]
+        columns = [finite_rows(x, ys[k])[0][1][order] for k in members]
+        design = _Design(kind, alternative, sizes, int((~keep).sum()), num_resamples, seed)
+        tests.update(zip(members, _tests_on_same_units(a, columns, design), strict=True))
+    return tuple(tests[k] for k in range(len(ys)))
+
+
+@dataclass(frozen=True)
+class _Design:
+    kind: str
+    alternative: str
+    block_sizes: tuple[int, ...]
+    num_excluded: int
+    num_resamples: int
+    seed: int
+
+    @property
+    def is_exact(self) -> bool:
+        return num_within_blocks(self.block_sizes) <= EXACT_LIMIT
+
+    def arrangements(self) -> IndexArray:
+        if self.is_exact:
+            return exact_within_blocks(self.block_sizes)
+        return sampled_within_blocks(self.block_sizes, self.num_resamples, self.seed)
+
+
+def _tests_on_same_units(
+    a: FloatArray, columns: list[FloatArray], design: _Design
+) -> list[CorrelationTest]:
+    defined = [k for k, b in enumerate(columns) if _is_defined(a, b)]
+    undefined = CorrelationTest(
+        design.kind,
+        nan,
+        nan,
+        nan,
+        nan,
+        design.alternative,
+        "undefined",
+        0,
+        a.size,
+        len(design.block_sizes),
+        design.num_excluded,
     )
-    null, observed = _null_distribution(kind, a, b, table, sizes)
-    if is_exact:
-        p_value, p_floor = exact_p(null, observed, alternative)
+    tests = [undefined] * len(columns)
+    if not defined:
+        return tests
+    table = design.arrangements()
+    nulls = _null_distributions(a, [columns[k] for k in defined], table, design)
+    for k, (null, observed) in zip(defined, nulls, strict=True):
         error = 0.0
-    else:
-        p_value, p_floor, error = sampled_p(null, observed, alternative)
-    return CorrelationTest(
-        kind=kind,
-        statistic=correlation(a, b, kind=kind),
-        p_value=p_value,
-        p_floor=p_floor,
-        p_standard_error=error,
-        alternative=alternative,
-        procedure="exact" if is_exact else "monte carlo",
-        num_arrangements=len(table),
-        num_units=a.size,
-        num_blocks=len(sizes),
-        num_excluded=num_excluded,
-    )
+        if design.is_exact:
+            p_value, p_floor = exact_p(null, observed, design.alternative)
+        else:
+            p_value, p_floor, error = sampled_p(null, observed, design.alternative)
+        tests[k] = CorrelationTest(
+            kind=design.kind,
+            statistic=correlation(a, columns[k], kind=design.kind),
+            p_value=p_value,
+            p_floor=p_floor,
+            p_standard_error=error,
+            alternative=design.alternative,
+            procedure="exact" if design.is_exact else "monte carlo",
+            num_arrangements=len(table),
+            num_units=a.size,
+            num_blocks=len(design.block_sizes),
+            num_excluded=design.num_excluded,
+        )
+    return tests
 
 
 @dataclass(frozen=True)
@@ -232,23 +298,27 @@ def _sorted_by_block(
     return np.argsort(codes, kind="stable"), sizes
 
 
-def _null_distribution(
-    kind: str, a: FloatArray, b: FloatArray, table: IndexArray, sizes: tuple[int, ...]
-) -> tuple[FloatArray, float]:
-    """The coefficient less its mean over the arrangements: for each of them, and as observed."""
-    block = np.repeat(np.arange(len(sizes)), sizes)
-    if kind == "kendall":
-        return _null_of_signs(a, b, table, block)
-    if kind == "spearman":
-        a, b = scipy_stats.rankdata(a), scipy_stats.rankdata(b)
-    a, b = _standardised(a), _standardised(b)
-    block_means = np.bincount(block, weights=b) / np.bincount(block)
-    expected = float(a @ block_means[block])
-    null = np.empty(len(table))
+def _null_distributions(
+    a: FloatArray, columns: list[FloatArray], table: IndexArray, design: _Design
+) -> Iterator[tuple[FloatArray, float]]:
+    """Per column, the coefficient less its mean over the arrangements: for each, and observed."""
+    block = np.repeat(np.arange(len(design.block_sizes)), design.block_sizes)
+    if design.kind == "kendall":
+        yield from (_null_of_signs(a, b, table, block) for b in columns)
+        return
+    if design.kind == "spearman":
+        a, columns = scipy_stats.rankdata(a), [scipy_stats.rankdata(b) for b in columns]
+    a = _standardised(a)
+    right = np.column_stack([_standardised(b) for b in columns])
+    block_means = np.bincount(block, weights=a) / np.bincount(block)
+    expected = block_means[block] @ right
+    null = np.empty((len(table), len(columns)))
     step = max(1, _CHUNK_ELEMENTS // a.size)
     for start in range(0, len(table), step):
-        null[start : start + step] = b[table[start : start + step]] @ a
-    return null - expected, float(a @ b) - expected
+        null[start : start + step] = a[table[start : start + step]] @ right
+    observed = a @ right
+    for k in range(len(columns)):
+        yield null[:, k] - expected[k], float(observed[k] - expected[k])
 
 
 def _null_of_signs(
@@ -260,12 +330,12 @@ def _null_of_signs(
     scale = np.sqrt((sign_a**2).sum() * (sign_b**2).sum()) / 2
     membership = np.eye(block.max() + 1)[block]
     shares = membership / membership.sum(axis=0)
-    between_blocks = (shares.T @ sign_b @ shares)[np.ix_(block, block)]
-    expected = float((sign_a * between_blocks).sum()) / 2
+    between_blocks = (shares.T @ sign_a @ shares)[np.ix_(block, block)]
+    expected = float((sign_b * between_blocks).sum()) / 2
     rows, columns = np.triu_indices(a.size, k=1)
     total = np.zeros(len(table))
     for i, j in zip(rows, columns, strict=True):
-        if sign_a[i, j]:
-            total += sign_a[i, j] * sign_b[table[:, i], table[:, j]]
+        if sign_b[i, j]:
+            total += sign_b[i, j] * sign_a[table[:, i], table[:, j]]
     observed = float((sign_a * sign_b).sum()) / 2
     return (total - expected) / scale, (observed - expected) / scale

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import exp, lgamma, nan, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize
-from scipy import stats as scipy_stats
+from scipy import optimize, special
 
-from driftscope.stats.finite import finite, finite_rows, require_share
+from driftscope.stats.finite import FloatArray, finite, finite_rows, require_share
 
 
 @dataclass(frozen=True)
@@ -99,20 +99,28 @@ def _two_groups(
 
 
 def _noncentrality_interval(t: float, df: int, confidence: float) -> tuple[float, float]:
-    """The noncentralities at which the observed t sits at either end of the central interval."""
+    """The noncentralities at which the observed t sits at either end of the central interval.
+
+    The noncentral t is a normal over a scaled χ, so its cdf at t is the mean of Φ(t·s − δ) over
+    the distribution of s = √(χ²/df), taken here by Gauss–Legendre quadrature over s's quantiles.
+    scipy's nct is not used: for large t it gives NaN or never brackets the answer.
+    """
+    scales, weights = _scaled_chi(df)
     margin = (1 - confidence) / 2
 
     def solve(probability: float) -> float:
         def gap(noncentrality: float) -> float:
-            return float(scipy_stats.nct.cdf(t, df, noncentrality)) - probability
+            return float(weights @ special.ndtr(t * scales - noncentrality)) - probability
 
-        # The cdf falls with the noncentrality; walk outwards until it brackets the probability.
-        width = 2.0 + abs(t)
-        low, high = t - width, t + width
-        while gap(low) < 0:
-            low -= width
-        while gap(high) > 0:
-            high += width
-        return float(optimize.brentq(gap, low, high, xtol=1e-9))
+        reach = t * scales
+        return float(optimize.brentq(gap, reach.min() - 9, reach.max() + 9, xtol=1e-9))
 
     return solve(1 - margin), solve(margin)
+
+
+@lru_cache(maxsize=256)
+def _scaled_chi(df: int) -> tuple[FloatArray, FloatArray]:
+    """Values of √(χ²/df) at the nodes of a quadrature over its quantiles, and their weights."""
+    nodes, weights = np.polynomial.legendre.leggauss(512)
+    scales = np.sqrt(2 * special.gammaincinv(df / 2, (nodes + 1) / 2) / df)
+    return scales, weights / 2
