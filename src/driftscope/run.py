@@ -22,8 +22,11 @@ from torch import Tensor
 from driftscope import records
 from driftscope.adapt import AdaptedModel, adapt, save_adapted
 from driftscope.config import FullFineTuning, RunSpec, run_id
-from driftscope.data import labelled, open_dataset
-from driftscope.data.splits import Splits, make_splits
+from driftscope.data import groups_of, labelled
+from driftscope.data.duplicates import Duplicates, find_duplicates
+from driftscope.data.prompts import PromptRules
+from driftscope.data.residence import resident
+from driftscope.data.splits import Splits, make_splits, open_train_and_test
 from driftscope.models import VisionLanguageModel, encoder_state, load
 from driftscope.probe import Drift, Reading, attention_maps, drift, read
 from driftscope.records import Overlay, RunRecord
@@ -37,7 +40,16 @@ from driftscope.train import (
     num_correct,
     train,
 )
-from driftscope.transfer import TransferSet, ZeroShotScore, retention_pct, score, transfer_set
+from driftscope.transfer import (
+    Outcome,
+    RetrievalScore,
+    RetrievalSet,
+    TransferSet,
+    corrupted_tests,
+    retrieval_set,
+    score,
+    transfer_set,
+)
 
 OVERLAY_IMAGES = 6
 VERSIONS = ("driftscope", "torch", "transformers", "peft", "numpy", "safetensors")
@@ -50,15 +62,23 @@ class Setting:
     pretrained: VisionLanguageModel
     class_names: tuple[str, ...]
     images: TrainingImages
-    probe_pixels: UInt8[Tensor, "probe 3 size size"]
+    evaluator: Evaluator
     test_pixels: UInt8[Tensor, "test 3 size size"]
     test_labels: Int64[Tensor, "test"]
     splits: Splits
     fingerprints: dict[str, str]
-    transfer: tuple[TransferSet, ...]
-    reference: Reading
-    pretrained_scores: dict[str, ZeroShotScore]
-    encoder_weights: dict[str, Tensor]
+
+    @property
+    def origin(self) -> str:
+        """A short hash of the model and the data: what a checkpoint's weights depend on."""
+        parts = {
+            "model": encoder_fingerprint(self.pretrained),
+            "data": self.fingerprints,
+            "splits": self.splits.hashes(),
+            "transfer": {one.name: one.fingerprint for one in self.evaluator.transfer},
+        }
+        text = json.dumps(parts, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def run_one(
@@ -66,7 +86,7 @@ def run_one(
     folder: Path,
     *,
     device: str | None = None,
-    on_epoch: Callable[[dict[str, Any]], None] = lambda _event: None,
+    on_event: OnEvent = lambda _event: None,
     on_step: OnStep = lambda _done, _total: None,
 ) -> RunRecord:
     """Carries out a run in its folder, or goes on with it, or returns it if it is done.
@@ -75,7 +95,7 @@ def run_one(
         spec: what to do.
         folder: where; new, empty, or this spec's own.
         device: such as `cpu` or `cuda:0`; by default CUDA where there is any.
-        on_epoch: told each epoch's event.
+        on_event: told each event as it is recorded: epochs, probes between, a divergence.
         on_step: told the steps done and in all.
 
     Raises:
@@ -91,7 +111,7 @@ def run_one(
         if records.is_done(folder):  # another process was faster
             return records.load_run(folder)
         try:
-            _carry_out(spec, folder, setting, started, on_epoch, on_step)
+            _carry_out(spec, folder, setting, started, on_event, on_step)
         except Exception as error:
             with suppress(OSError):  # the disk may be what failed
                 records.write_failure(folder, error)
@@ -99,11 +119,35 @@ def run_one(
         return records.load_run(folder)
 
 
+_NOT_OF_THE_SETTING = {
+    "method": FullFineTuning(),
+    "learning_rate": 1.0,
+    **{
+        name: RunSpec.model_fields[name].default
+        for name in (
+            "seed",
+            "epochs",
+            "batch_size",
+            "weight_decay",
+            "warmup_fraction",
+            "clip_norm",
+            "horizontal_flip",
+            "decay_norms_and_biases",
+            "label_smoothing",
+            "micro_batches",
+            "precision",
+            "compile",
+            "regularizers",
+            "probe_at",
+        )
+    },
+}
+"""What a setting does not depend on, set alike so that runs that share a setting find it."""
+
+
 def prepare(spec: RunSpec, device: str | None = None) -> Setting:
-    """Everything of a run that does not depend on method, rate or training seed."""
-    shared = spec.model_copy(
-        update={"method": FullFineTuning(), "learning_rate": 1.0, "seed": 0, "epochs": 1}
-    )
+    """Everything of a run that does not depend on method, optimisation or training seed."""
+    shared = spec.model_copy(update=_NOT_OF_THE_SETTING)
     return _prepare(shared, device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -111,33 +155,32 @@ def prepare(spec: RunSpec, device: str | None = None) -> Setting:
 def _prepare(spec: RunSpec, device: str) -> Setting:
     pretrained = load(spec.model, device=device)
     size = pretrained.image_size
-    train_set, test_set = open_dataset(spec.dataset, "train"), open_dataset(spec.dataset, "test")
+    train_set, test_set = open_train_and_test(spec.dataset, spec.data_seed)
     train_labels, class_names = labelled(train_set)
     test_labels, _ = labelled(test_set)
-    splits = make_splits(spec, train_labels, test_labels)
+    splits = make_splits(spec, train_labels, test_labels, class_names=class_names)
     held_out, held_labels = (
         (test_set, test_labels) if splits.held_out_from_test else (train_set, train_labels)
     )
-    probe_pixels = held_out.pixels(splits.probe, size)
-    transfer = tuple(transfer_set(name, pretrained, spec.transfer_images) for name in spec.transfer)
+    rules = PromptRules(spec.templates, spec.class_words)
+    transfer = tuple(
+        transfer_set(name, pretrained, spec.transfer_images, rules) for name in spec.transfer
+    )
     return Setting(
         pretrained=pretrained,
         class_names=class_names,
-        images=TrainingImages(
-            train_pixels=train_set.pixels(splits.train, size),
-            train_labels=train_labels[splits.train],
+        images=TrainingImages(train_set.pixels(splits.train, size), train_labels[splits.train]),
+        evaluator=make_evaluator(
+            pretrained,
+            probe_pixels=held_out.pixels(splits.probe, size),
             val_pixels=held_out.pixels(splits.val, size),
             val_labels=held_labels[splits.val],
+            transfer=transfer,
         ),
-        probe_pixels=probe_pixels,
         test_pixels=test_set.pixels(splits.test, size),
         test_labels=test_labels[splits.test],
         splits=splits,
         fingerprints={"train": train_set.fingerprint, "test": test_set.fingerprint},
-        transfer=transfer,
-        reference=read(pretrained, probe_pixels),
-        pretrained_scores={one.name: one.score(pretrained) for one in transfer},
-        encoder_weights=encoder_state(pretrained),
     )
 
 
@@ -149,31 +192,33 @@ def _carry_out(
     folder: Path,
     setting: Setting,
     started: float,
-    on_epoch: Callable[[dict[str, Any]], None],
+    on_event: OnEvent,
     on_step: OnStep,
 ) -> None:
-    checkpoints = folder / records.CHECKPOINT_FOLDER
-    adapted = adapt(setting.pretrained, spec.method, len(setting.class_names), spec.seed)
+    checkpoints = Checkpoints(folder / records.CHECKPOINT_FOLDER, spec, setting.origin)
 
-    def record_epoch(event: dict[str, Any]) -> None:
+    def record_event(event: dict[str, Any]) -> None:
         records.append_event(folder, event)
-        on_epoch(event)
+        on_event(event)
 
     def record_resumed(events: list[dict[str, Any]]) -> None:
         records.rewrite_events(folder, events)  # a kill may have come between checkpoint and event
 
-    def observe() -> dict[str, Any]:
-        return _measure(adapted, setting)[1].to_dict()
-
     training_started = time.monotonic()
+    images = training_images(setting, spec)
+    adapted = adapted_model(setting, spec, images, is_resumed=checkpoints.exist())
+    reference = setting.evaluator.reference.reading
     training = train(
         adapted,
-        setting.images,
+        replace(images, features=images.features if adapted.encoder_is_frozen else None),
         spec,
         checkpoints,
-        observe=observe,
+        lambda: setting.evaluator.evaluate(adapted),
+        regularization=Regularization(
+            spec, adapted, Pretrained(setting.pretrained, reference.per_layer("entropy"))
+        ),
         on_resume=record_resumed,
-        on_epoch=record_epoch,
+        on_event=record_event,
         on_step=on_step,
     )
     trained = time.monotonic()
@@ -190,8 +235,11 @@ def _carry_out(
             "class_names": setting.class_names,
             "parameters": adapted.num_parameters(),
             "pretrained": {
-                "reading": setting.reference.to_dict(),
-                "transfer": {name: s.to_dict() for name, s in setting.pretrained_scores.items()},
+                "reading": reference.to_dict(),
+                "transfer": {
+                    name: outcome.score.to_dict()
+                    for name, outcome in setting.evaluator.pretrained_outcomes.items()
+                },
             },
             **points,
             "environment": _environment(setting),
@@ -201,60 +249,94 @@ def _carry_out(
             },
         },
     )
-    _delete_checkpoints(checkpoints)
+    checkpoints.delete()
 
 
-def _measure(adapted: AdaptedModel, setting: Setting) -> tuple[Reading, Drift]:
-    reading = read(adapted.model, setting.probe_pixels)
-    weights = weight_drift(setting.encoder_weights, encoder_state(adapted.model))
-    return reading, drift(reading, setting.reference, weights=weights)
+def training_images(setting: Setting, spec: RunSpec) -> TrainingImages:
+    """The training images, with their features where the method trains a classifier on them."""
+    if spec.method.kind not in ("linear_probe", "lp_ft"):
+        return setting.images
+    pixels = setting.images.pixels
+    variants = [pixels, pixels.flip(-1)] if spec.horizontal_flip else [pixels]
+    features = [cached_embeddings(setting.pretrained, variant) for variant in variants]
+    return replace(setting.images, features=torch.stack(features))
+
+
+def adapted_model(
+    setting: Setting, spec: RunSpec, images: TrainingImages, *, is_resumed: bool = False
+) -> AdaptedModel:
+    """The model as the method's training finds it; LP-FT's head is trained already.
+
+    Args:
+        setting: what the run shares with others.
+        spec: the run.
+        images: its training images, with features where the method wants them.
+        is_resumed: whether a checkpoint will replace all weights anyway.
+    """
+    embeddings = setting.evaluator.reference.reading.embeddings
+    norm = 1.0 if embeddings is None else float(embeddings.norm(dim=-1).mean())
+
+    def adapted_by(method: MethodSpec) -> AdaptedModel:
+        return adapt(
+            setting.pretrained,
+            method,
+            len(setting.class_names),
+            spec.seed,
+            class_names=setting.class_names,
+            embedding_norm=norm,
+        )
+
+    adapted = adapted_by(spec.method)
+    if isinstance(spec.method, LpFt) and not is_resumed:
+        method = LinearProbe(head=spec.method.head)
+        probe = adapted_by(method)
+        fit_head(probe, images, _head_spec(spec, spec.method, method))
+        head = {f"classifier.{n}": p for n, p in probe.linear_classifier().state_dict().items()}
+        restore_trainable(adapted, {**trainable_state(adapted), **head})
+    return adapted
+
+
+def _head_spec(spec: RunSpec, method: LpFt, probe: LinearProbe) -> RunSpec:
+    return spec.model_copy(
+        update={
+            "method": probe,
+            "epochs": method.probe_epochs,
+            "learning_rate": method.probe_learning_rate,
+        }
+    )
 
 
 def _points(
-    adapted: AdaptedModel, setting: Setting, training: Training, spec: RunSpec, checkpoints: Path
+    adapted: AdaptedModel,
+    setting: Setting,
+    training: Training,
+    spec: RunSpec,
+    checkpoints: Checkpoints,
 ) -> dict[str, Any]:
     """The record at the last and at the selected epoch; the model is left at the selected one."""
-    if training.selected_epoch is None:
+    if training.selected is None or training.last is None:
         return {"selected": None, "last": None}
-    last = _point(adapted, setting, training, training.epoch)
-    if training.selected_epoch == training.epoch:
-        selected = last
-    else:
-        load_weights(adapted, checkpoints / SELECTED_FILE, spec)
-        selected = _point(adapted, setting, training, training.selected_epoch)
-    test = score(
-        spec.dataset,
-        num_correct(adapted, setting.test_pixels, setting.test_labels),
-        len(setting.test_labels),
-    )
+    if training.selected["epoch"] != training.last["epoch"]:
+        checkpoints.load_selected(adapted)
+    test = score(spec.dataset, _test_correct(adapted, setting), len(setting.test_labels))
     return {
         "selected": {
-            **selected,
+            **training.selected,
             "test_accuracy_pct": test.accuracy_pct,
             "test_num_images": test.num_images,
             "test_wilson_pct": [test.wilson_low_pct, test.wilson_high_pct],
         },
-        "last": last,
+        "last": training.last,
     }
 
 
-def _point(
-    adapted: AdaptedModel, setting: Setting, training: Training, epoch: int
-) -> dict[str, Any]:
-    reading, change = _measure(adapted, setting)
-    transfer = {}
-    for benchmark in setting.transfer:
-        after = benchmark.score(adapted.model)
-        retention = retention_pct(after, setting.pretrained_scores[benchmark.name])
-        transfer[benchmark.name] = {**after.to_dict(), "retention_pct": retention}
-    return {
-        "epoch": epoch,
-        "step": training.events[epoch - 1]["step"],
-        "val_accuracy_pct": training.val_accuracy_pct(epoch),
-        "reading": reading.to_dict(),
-        "drift": change.to_dict(),
-        "transfer": transfer,
-    }
+def _test_correct(adapted: AdaptedModel, setting: Setting) -> int:
+    """How many test images are classified rightly; a frozen encoder's embeddings are cached."""
+    if adapted.encoder_is_frozen:
+        embeddings = cached_embeddings(setting.pretrained, setting.test_pixels)
+    else:
+        embeddings = adapted.model.embed_images(setting.test_pixels)
+    return num_correct(adapted, embeddings, setting.test_labels)
 
 
 def _keep_adapted(
@@ -263,7 +345,7 @@ def _keep_adapted(
     if not has_weights:
         return
     save_adapted(adapted, setting.pretrained, folder / records.ADAPTED_FOLDER)
-    records.write_overlay(folder, overlay(setting.pretrained, adapted.model, setting.probe_pixels))
+    records.write_overlay(folder, overlay(setting.pretrained, adapted.model, setting.evaluator.images.probe_pixels))
 
 
 def overlay(
@@ -281,12 +363,6 @@ def overlay(
     )
 
 
-def _delete_checkpoints(checkpoints: Path) -> None:
-    for path in checkpoints.glob("*"):
-        path.unlink()
-    checkpoints.rmdir()
-
-
 def _environment(setting: Setting) -> dict[str, Any]:
     device = setting.pretrained.device
     return {
@@ -297,7 +373,8 @@ def _environment(setting: Setting) -> dict[str, Any]:
         "git_commit": _git_commit(),
         "data_fingerprints": {
             **setting.fingerprints,
-            **{one.name: one.fingerprint for one in setting.transfer},
+            **{one.name: one.fingerprint for one in setting.evaluator.transfer},
+            **{one.name: one.fingerprint for one in setting.retrieval},
         },
         "split_hashes": setting.splits.hashes(),
     }

@@ -128,6 +128,11 @@ def labelled(images: ImageSet) -> tuple[Int64[Tensor, "image"], tuple[str, ...]]
     return images.labels, images.class_names
 
 
+def groups_of(images: ImageSet) -> tuple[str, ...] | None:
+    """Which images belong together; None where nothing is known of it."""
+    return images.groups if isinstance(images, EncodedSet) else None
+
+
 def _place_of(address: Address) -> Path | None:
     """Where on this disk a set is; None for a hub dataset without a copy here.
 
@@ -158,6 +163,7 @@ __all__ = [
     "EncodedSet",
     "ImageSet",
     "available_splits",
+    "groups_of",
     "labelled",
     "open_dataset",
 ]

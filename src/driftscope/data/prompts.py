@@ -1,13 +1,117 @@
-"""Class names as sentences for the text tower."""
+"""Class names as sentences for the text tower.
+
+A class name becomes words by these rules, in this order:
+
+1. what the user says (`class_words` of a spec: class name to words) holds as it is;
+2. known misspellings of published label lists are put right (`cra` is crab);
+3. underscores and runs of spaces become one space;
+4. camel case is taken apart and written small (`AnnualCrop` is annual crop); capitals that
+   stand together stay together (`SUVCar` is SUV car).
+
+Everything else (hyphens, capitals of single words) stays: CLIP's tokenizer reads both alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from driftscope.data.templates import TEMPLATE_SETS
+from driftscope.errors import DataError, did_you_mean
 
 PHOTO_TEMPLATE = "a photo of a {}"
 """The paper's only prompt (4.4)."""
 
+MISSPELT = {"cra": "crab"}
+"""Class 26 of CIFAR-100 in one of its releases."""
+
+_CAMEL_SEAM = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+@dataclass(frozen=True)
+class PromptRules:
+    """How class names become sentences: templates, or names of sets of them; own words."""
+
+    templates: tuple[str, ...] = (PHOTO_TEMPLATE,)
+    class_words: tuple[tuple[str, str], ...] = ()
+
+    def prompts(self, class_names: Sequence[str]) -> list[list[str]]:
+        """For every class its sentences, one a template.
+
+        Raises:
+            DataError: a template without a place for the name, or own words for a class that
+                there is not.
+        """
+        templates = expand_templates(self.templates)
+        return [
+            [template.format(words) for template in templates]
+            for words in words_of(class_names, dict(self.class_words))
+        ]
+
 
 def class_prompts(class_names: Sequence[str], template: str = PHOTO_TEMPLATE) -> list[str]:
-    """One sentence a class; underscores are spaces."""
-    return [template.format(name.replace("_", " ").strip()) for name in class_names]
+    """One sentence a class."""
+    return [template.format(class_word(name)) for name in class_names]
+
+
+def words_of(class_names: Sequence[str], class_words: Mapping[str, str]) -> list[str]:
+    """The words of every class; own words may be for classes of another dataset."""
+    return [class_words.get(name) or class_word(name) for name in class_names]
+
+
+def class_word(class_name: str) -> str:
+    """A class name as words, by the rules above."""
+    name = MISSPELT.get(class_name, class_name)
+    spaced = " ".join(name.replace("_", " ").split())
+    parts = [part for word in spaced.split(" ") for part in _camel_parts(word)]
+    return " ".join(parts) or class_name
+
+
+def expand_templates(names: Sequence[str]) -> list[str]:
+    """Templates as sentences with `{}`; a name stands for its whole set.
+
+    Raises:
+        DataError: neither a known set nor a sentence with one `{}`.
+    """
+    templates: list[str] = []
+    for name in names:
+        if name in TEMPLATE_SETS:
+            templates += TEMPLATE_SETS[name]
+        elif name.count("{}") == 1 and name.count("{") == name.count("}") == 1:
+            templates.append(name)
+        else:
+            raise DataError(
+                f"the template {name!r} is neither a sentence with one {{}} for the class name "
+                f"nor a set of templates: {did_you_mean(name, TEMPLATE_SETS)}"
+            )
+    if not templates:
+        raise DataError("no prompt template is given; give one, such as 'a photo of a {}'")
+    return templates
+
+
+def load_class_words(path: Path) -> dict[str, str]:
+    """Own words from a YAML file of lines `ClassName: words`.
+
+    Raises:
+        DataError: unreadable, or not such lines.
+    """
+    import yaml
+
+    try:
+        values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"cannot read the class words {path}: {reason}") from None
+    if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
+        raise DataError(f"{path} must hold lines 'ClassName: words', such as 'cra: crab'")
+    return {str(name): words for name, words in values.items()}
+
+
+def _camel_parts(word: str) -> list[str]:
+    parts = _CAMEL_SEAM.split(word)
+    if len(parts) == 1:
+        return parts
+    return [part if part.isupper() and len(part) > 1 else part.lower() for part in parts]

@@ -1,0 +1,40 @@
+"""What zero-shot ability is left: classification, retrieval, and the target task under corruption.
+
+Texts are embedded once, by the pretrained model's text tower; images go through the live,
+adapter-aware encoder of whichever model is scored.
+"""
+
+from driftscope.transfer.classification import (
+    Outcome,
+    TransferSet,
+    ZeroShotScore,
+    class_embeddings,
+    retention_pct,
+    score,
+    transfer_set,
+    zero_shot,
+)
+from driftscope.transfer.retrieval import (
+    RetrievalScore,
+    RetrievalSet,
+    retrieval_score,
+    retrieval_set,
+)
+from driftscope.transfer.robustness import CorruptedTest, corrupted_tests
+
+__all__ = [
+    "CorruptedTest",
+    "Outcome",
+    "RetrievalScore",
+    "RetrievalSet",
+    "TransferSet",
+    "ZeroShotScore",
+    "class_embeddings",
+    "corrupted_tests",
+    "retention_pct",
+    "retrieval_score",
+    "retrieval_set",
+    "score",
+    "transfer_set",
+    "zero_shot",
+]

@@ -1,0 +1,321 @@
+"""Zero-shot classification through the live encoder; retention, forgotten classes, flows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from scipy.stats import binomtest
+from torch import Tensor
+from torch.nn import functional
+
+from driftscope.data import labelled, open_dataset
+from driftscope.data.prompts import PromptRules, expand_templates, words_of
+from driftscope.errors import CaptureError
+from driftscope.models import VisionLanguageModel
+from driftscope.models.capture import check_adapters_in_effect
+
+TOP = 5
+_MOST_FLOWS = 20
+
+
+@dataclass(frozen=True)
+class ZeroShotScore:
+    """Zero-shot top-1 accuracy in percent with its 95 % Wilson interval and image count.
+
+    `top5_pct` counts images whose class is among the five likeliest (all, where there are
+    fewer classes); `mean_per_class_pct` is the mean of the classes' accuracies, over classes
+    that have images; `per_class_correct` and `per_class_images` are in label order. None and
+    empty for a score that is only a count.
+    """
+
+    name: str
+    num_correct: int
+    num_images: int
+    accuracy_pct: float
+    wilson_low_pct: float
+    wilson_high_pct: float
+    top5_pct: float | None = None
+    mean_per_class_pct: float | None = None
+    per_class_correct: tuple[int, ...] = ()
+    per_class_images: tuple[int, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The score as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A score with the class that each image was given, in percent and label numbers."""
+
+    score: ZeroShotScore
+    predicted: Int64[Tensor, " image"]
+
+
+def score(name: str, num_correct: int, num_images: int) -> ZeroShotScore:
+    """The accuracy of a count, with its interval (Wilson 1927, by scipy).
+
+    Raises:
+        ValueError: `num_images` is not positive.
+    """
+    interval = binomtest(num_correct, num_images).proportion_ci(method="wilson")
+    return ZeroShotScore(
+        name=name,
+        num_correct=num_correct,
+        num_images=num_images,
+        accuracy_pct=100 * num_correct / num_images,
+        wilson_low_pct=100 * float(interval.low),
+        wilson_high_pct=100 * float(interval.high),
+    )
+
+
+def class_embeddings(
+    model: VisionLanguageModel, class_names: Sequence[str], rules: PromptRules | None = None
+) -> Float[Tensor, "class dim"]:
+    """Normalised text embeddings of the classes; from the pretrained model, computed once.
+
+    With several templates a class is the normalised mean of its sentences' normalised
+    embeddings (Radford et al. 2021, 3.1.4).
+
+    Raises:
+        DataError: a template without a place for the class name.
+        ModelError: the model has no tokenizer.
+    """
+    prompts = (rules or PromptRules()).prompts(class_names)
+    sentences = [sentence for of_class in prompts for sentence in of_class]
+    embeddings = functional.normalize(model.embed_texts(sentences), dim=-1)
+    by_class = embeddings.view(len(prompts), -1, embeddings.shape[-1])
+    return functional.normalize(by_class.mean(dim=1), dim=-1)
+
+
+def zero_shot(
+    model: VisionLanguageModel,
+    pixels: UInt8[Tensor, "image 3 height width"],
+    labels: Int64[Tensor, "image"],
+    text_embeddings: Float[Tensor, "class dim"],
+    name: str,
+    batch_size: int = 64,
+) -> ZeroShotScore:
+    """Zero-shot accuracy of the model's live image path against given class embeddings.
+
+    Raises:
+        CaptureError: an adapter is there but not in effect (the score would be the base's), or
+            the model gives embeddings that are no numbers.
+    """
+    return classify(model, pixels, labels, text_embeddings, name, batch_size).score
+
+
+def classify(
+    model: VisionLanguageModel,
+    pixels: UInt8[Tensor, "image 3 height width"],
+    labels: Int64[Tensor, "image"],
+    text_embeddings: Float[Tensor, "class dim"],
+    name: str,
+    batch_size: int = 64,
+) -> Outcome:
+    """As `zero_shot`, with every image's predicted class."""
+    return outcome_of(live_embeddings(model, pixels, batch_size), labels, text_embeddings, name)
+
+
+def outcome_of(
+    embeddings: Float[Tensor, "image dim"],
+    labels: Int64[Tensor, "image"],
+    text_embeddings: Float[Tensor, "class dim"],
+    name: str,
+) -> Outcome:
+    """The score and predicted classes of image embeddings that are there already, of any length."""
+    similarities = embeddings @ text_embeddings.to(embeddings.device).T
+    likeliest = similarities.topk(min(TOP, len(text_embeddings)), dim=-1).indices.cpu()
+    # ties go to the lowest class number, as argmax breaks them; topk promises nothing
+    predicted = similarities.argmax(dim=-1).cpu()
+    correct = predicted == labels
+    num_classes = len(text_embeddings)
+    images = torch.bincount(labels, minlength=num_classes)
+    hits = torch.bincount(labels[correct], minlength=num_classes)
+    counted = score(name, int(correct.sum()), len(labels))
+    seen = images > 0
+    return Outcome(
+        ZeroShotScore(
+            **{
+                **asdict(counted),
+                "top5_pct": 100 * float((likeliest == labels[:, None]).any(dim=1).double().mean()),
+                "mean_per_class_pct": 100 * float((hits[seen] / images[seen].double()).mean()),
+                "per_class_correct": tuple(hits.tolist()),
+                "per_class_images": tuple(images.tolist()),
+            }
+        ),
+        predicted,
+    )
+
+
+def live_embeddings(
+    model: VisionLanguageModel, pixels: UInt8[Tensor, "image 3 height width"], batch_size: int = 64
+) -> Float[Tensor, "image dim"]:
+    """Normalised image embeddings through the live path, adapters in effect.
+
+    Raises:
+        CaptureError: an adapter is there but not in effect, or an embedding is not finite.
+    """
+    check_adapters_in_effect(model.clip)
+    embeddings = functional.normalize(model.embed_images(pixels, batch_size), dim=-1)
+    if not bool(torch.isfinite(embeddings).all()):
+        raise CaptureError(
+            f"{model.source} gives image embeddings with NaN or infinite values: the model has "
+            "diverged, and a score of it would mean nothing"
+        )
+    return embeddings
+
+
+def retention_pct(adapted: ZeroShotScore, pretrained: ZeroShotScore) -> float | None:
+    """100 × adapted / pretrained accuracy, in percent; None where the pretrained score is 0."""
+    if pretrained.num_correct == 0:
+        return None
+    return 100 * adapted.accuracy_pct / pretrained.accuracy_pct
+
+
+def per_class_retention(
+    adapted: ZeroShotScore, pretrained: ZeroShotScore, class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Which classes were forgotten: a row a class with images, the most forgotten first.
+
+    `retention_pct` is None where the pretrained model had none of the class right; those come
+    last.
+    """
+    rows = []
+    for label, name in enumerate(class_names):
+        images = pretrained.per_class_images[label]
+        before, after = pretrained.per_class_correct[label], adapted.per_class_correct[label]
+        if images:
+            rows.append(
+                {
+                    "class": name,
+                    "num_images": images,
+                    "pretrained_pct": 100 * before / images,
+                    "adapted_pct": 100 * after / images,
+                    "retention_pct": 100 * after / before if before else None,
+                }
+            )
+    return sorted(
+        rows, key=lambda row: (row["retention_pct"] is None, row["retention_pct"], row["class"])
+    )
+
+
+def confusion_flows(
+    adapted: Outcome,
+    pretrained: Outcome,
+    labels: Int64[Tensor, " image"],
+    class_names: Sequence[str],
+) -> dict[str, Any]:
+    """Where images went: of those that the pretrained model had right, which class now has them.
+
+    Returns:
+        `num_lost` (right before, wrong after), `num_gained` (the other way), and `lost_to`: the
+        largest flows, each with its class, the class it is now taken for, and the images.
+    """
+    was_right = pretrained.predicted == labels
+    is_right = adapted.predicted == labels
+    lost = was_right & ~is_right
+    flows = Counter(zip(labels[lost].tolist(), adapted.predicted[lost].tolist(), strict=True))
+    largest = sorted(flows.items(), key=lambda flow: (-flow[1], flow[0]))[:_MOST_FLOWS]
+    return {
+        "num_lost": int(lost.sum()),
+        "num_gained": int((is_right & ~was_right).sum()),
+        "lost_to": [
+            {"class": class_names[one], "taken_for": class_names[other], "num_images": count}
+            for (one, other), count in largest
+        ],
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class TransferSet:
+    """A zero-shot benchmark in memory, with its class embeddings from the frozen text tower."""
+
+    name: str
+    split: str
+    fingerprint: str
+    pixels: UInt8[Tensor, "image 3 size size"]
+    labels: Int64[Tensor, "image"]
+    text_embeddings: Float[Tensor, "class dim"]
+    class_names: tuple[str, ...]
+    rules: PromptRules
+    unknown_words: tuple[str, ...]
+
+    def score(self, model: VisionLanguageModel) -> ZeroShotScore:
+        """The model's zero-shot accuracy on it."""
+        return self.outcome(model).score
+
+    def outcome(self, model: VisionLanguageModel) -> Outcome:
+        """The model's score and predictions."""
+        return classify(model, self.pixels, self.labels, self.text_embeddings, self.name)
+
+    def change(self, adapted: Outcome, pretrained: Outcome) -> dict[str, Any]:
+        """The adapted score with what was lost on the way, as JSON values."""
+        return {
+            **adapted.score.to_dict(),
+            "retention_pct": retention_pct(adapted.score, pretrained.score),
+            "per_class": per_class_retention(adapted.score, pretrained.score, self.class_names),
+            "flows": confusion_flows(adapted, pretrained, self.labels, self.class_names),
+        }
+
+    def prompts(self) -> dict[str, Any]:
+        """For the record: every prompt is one of the templates with one of the words."""
+        words = words_of(self.class_names, dict(self.rules.class_words))
+        return {
+            "split": self.split,
+            "templates": expand_templates(self.rules.templates),
+            "class_words": dict(zip(self.class_names, words, strict=True)),
+            "unknown_words": list(self.unknown_words),
+        }
+
+
+def transfer_set(
+    name: str,
+    pretrained: VisionLanguageModel,
+    max_images: int | None = None,
+    rules: PromptRules | None = None,
+) -> TransferSet:
+    """A labeled dataset's test split as a zero-shot benchmark of the pretrained model.
+
+    Args:
+        name: a dataset's name or place, as for `open_dataset`.
+        pretrained: whose text tower reads the class prompts, and whose input size the images get.
+        max_images: so many images, evenly spaced through the set; None for all.
+        rules: how class names become prompts.
+
+    Raises:
+        DataError: no such dataset, or one without labels.
+    """
+    rules = rules or PromptRules()
+    images = open_dataset(name, "test")
+    labels, class_names = labelled(images)
+    indices = torch.arange(min(len(images), max_images or len(images)))
+    return TransferSet(
+        name=name,
+        split=images.split,
+        fingerprint=images.fingerprint,
+        pixels=images.pixels(indices, pretrained.image_size),
+        labels=labels[indices],
+        text_embeddings=class_embeddings(pretrained, class_names, rules),
+        class_names=class_names,
+        rules=rules,
+        unknown_words=unknown_words(pretrained, words_of(class_names, dict(rules.class_words))),
+    )
+
+
+def unknown_words(model: VisionLanguageModel, texts: Sequence[str]) -> tuple[str, ...]:
+    """Words that the model's tokenizer does not know, in order; the model reads them all alike."""
+    tokenizer = model.tokenizer
+    if tokenizer is None or tokenizer.unk_token_id is None:
+        return ()
+    words = dict.fromkeys(word for text in texts for word in text.split())
+    return tuple(
+        word
+        for word in words
+        if tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False)["input_ids"]
+    )

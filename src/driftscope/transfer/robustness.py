@@ -1,0 +1,67 @@
+"""The target task under corruption: a test set's own corrupted splits, or made from its images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from driftscope.data import available_splits, labelled, open_dataset
+from driftscope.data.corruptions import corrupt
+
+
+@dataclass(frozen=True, eq=False)
+class CorruptedTest:
+    """Test images under one corruption.
+
+    `made` says whether the dataset ships them as a split or driftscope made them; a shipped
+    split has its own severity, which is then None.
+    """
+
+    corruption: str
+    made: Literal["shipped", "generated"]
+    severity: int | None
+    pixels: UInt8[Tensor, "image 3 size size"]
+    labels: Int64[Tensor, " image"]
+
+
+def corrupted_tests(
+    dataset: str,
+    corruptions: Sequence[str],
+    pixels: UInt8[Tensor, "image 3 size size"],
+    labels: Int64[Tensor, " image"],
+    *,
+    severity: int = 3,
+) -> Iterator[CorruptedTest]:
+    """One test set a corruption, one at a time in memory.
+
+    Args:
+        dataset: whose test images they are; EuroSAT's hub entry ships corrupted splits.
+        corruptions: names, of `driftscope.data.corruptions.CORRUPTIONS`.
+        pixels: the clean test images, from which what is not shipped is made.
+        labels: their classes.
+        severity: 1 (mild) to 5, of what is made.
+
+    Raises:
+        DataError: an unknown corruption.
+    """
+    shipped = available_splits(dataset) if corruptions else ()
+    for name in corruptions:
+        if name in shipped:
+            images = open_dataset(dataset, name)
+            own_labels, _ = labelled(images)
+            count = min(len(images), len(labels))
+            yield CorruptedTest(
+                name,
+                "shipped",
+                None,
+                images.pixels(torch.arange(count), pixels.shape[-1]),
+                own_labels[:count],
+            )
+        else:
+            made = corrupt(pixels, name, severity)
+            yield CorruptedTest(name, "generated", severity, made, labels)
