@@ -15,7 +15,7 @@ from torch import nn
 
 from driftscope.config.variants import Dora, FreezeFirst, Ia3, Lora, RsLora, Vera
 from driftscope.errors import ModelError
-from driftscope.models import VisionLanguageModel, is_encoder_weight
+from driftscope.models import VisionLanguageModel, is_encoder_weight, quiet_libraries
 
 TARGET_MODULES = {
     **{name: f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")},
@@ -158,6 +158,7 @@ def _saved_whole(train_projection: bool) -> list[str] | None:
 def _wrapped(model: VisionLanguageModel, config: Any) -> VisionLanguageModel:
     from peft import get_peft_model
 
-    wrapped = get_peft_model(model.clip, config)
+    with quiet_libraries():
+        wrapped = get_peft_model(model.clip, config)
     wrapped.peft_config["default"].base_model_name_or_path = model.source
     return replace(model, clip=wrapped)

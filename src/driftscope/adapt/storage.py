@@ -15,6 +15,7 @@ from driftscope.models import (
     VisionLanguageModel,
     encoder_fingerprint,
     merged,
+    quiet_libraries,
 )
 
 CLASSIFIER_FILE = "classifier.safetensors"
@@ -27,7 +28,8 @@ def save_adapted(adapted: AdaptedModel, pretrained: VisionLanguageModel, folder:
     """
     folder.mkdir(parents=True, exist_ok=True)
     if adapted.model.is_adapter:
-        adapted.model.clip.save_pretrained(str(folder))  # type: ignore[operator]
+        # not asked, peft looks the base's vocabulary up on the hub to see whether it has grown
+        adapted.model.clip.save_pretrained(str(folder), save_embedding_layers=False)  # type: ignore[operator]
     else:
         delta = {
             name.removeprefix("clip."): tensor
@@ -54,7 +56,8 @@ def load_classifier(folder: Path) -> nn.Linear:
 
 def export_merged(model: VisionLanguageModel, folder: Path) -> None:
     """Writes a plain CLIPModel folder in hub layout that transformers loads, adapters merged in."""
-    merged(model).clip.save_pretrained(str(folder))  # type: ignore[operator]
+    with quiet_libraries():
+        merged(model).clip.save_pretrained(str(folder))  # type: ignore[operator]
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(str(folder))
     side = {"height": model.image_size, "width": model.image_size}

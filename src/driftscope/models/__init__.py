@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -239,7 +240,8 @@ def _load_adapter(folder: Path, name: str) -> VisionLanguageModel:
     base = load(base_name)
     fingerprint = _checked_base(folder, name, base)
     try:
-        clip = PeftModel.from_pretrained(base.clip, str(folder))
+        with quiet_libraries():
+            clip = PeftModel.from_pretrained(base.clip, str(folder))
     except (RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise ModelError(
             f"the adapter {name} does not fit its base {base_name}: {_one_line(error)}"
@@ -290,7 +292,7 @@ def _load_clip_folder(place: Path | str, name: str) -> VisionLanguageModel:
             "(model_type 'clip'), whose image tower has a CLS token"
         )
     try:
-        with _no_progress_bar():
+        with quiet_libraries():
             clip = CLIPModel.from_pretrained(where, attn_implementation="sdpa", dtype=torch.float32)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the weights of {name} cannot be loaded: {_one_line(error)}") from None
@@ -307,14 +309,20 @@ def _load_clip_folder(place: Path | str, name: str) -> VisionLanguageModel:
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Weights load in a blink; transformers' bar for it would break into our own display."""
+def quiet_libraries() -> Iterator[None]:
+    """Keeps the libraries' chatter out of our own display while a model is loaded or saved.
+
+    transformers shows a bar for weights that load in a blink; peft asks transformers by a name
+    that is deprecated there.
+    """
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            yield
     finally:
         if shown:
             logging.enable_progress_bar()
