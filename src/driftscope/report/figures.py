@@ -216,12 +216,12 @@ def _spaced(rates: Sequence[float], smallest_gap: float) -> list[float]:
 
 
 def number_axis(axis: Axis, *, num_ticks: int = 5, signed: bool = False) -> None:
-    """Round tick values (1, 2 or 5 times a power of ten), written with just enough decimals."""
-    locator = MaxNLocator(num_ticks, steps=[1, 2, 5, 10])
+    """Round tick values, written with exactly the decimals that they have."""
+    locator = MaxNLocator(num_ticks, steps=[1, 2, 2.5, 5, 10])
     axis.set_major_locator(locator)
     ticks = locator()
     step = float(ticks[1] - ticks[0]) if len(ticks) > 1 else 1.0
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    decimals = next((d for d in range(9) if math.isclose(round(step, d), step)), 9)
     axis.set_major_formatter(lambda value, _: number_text(value, decimals, signed=signed))
 
 

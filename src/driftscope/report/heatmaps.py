@@ -90,7 +90,7 @@ def _heatmaps(
     panels: Sequence[Panel], column_word: str, columns: Sequence[str], label: str, limit: float
 ) -> Figure:
     scale = Normalize(-limit, limit)
-    cell_width, cell_height = (0.4, 0.29) if len(columns) <= 16 else (0.24, 0.24)
+    cell_width, cell_height = (0.36, 0.29) if len(columns) <= 16 else (0.24, 0.24)
     # a panel of one or two rows is as high as one of three: the colour bar needs the room
     heights = [max(len(panel.rows), 3) * cell_height + 0.62 for panel in panels]
     width = max(len(columns) * cell_width, 2.2) + 1.35

@@ -260,7 +260,7 @@ def study_table(cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
             "weight_drift",
             "Weight drift",
             "norm of the weight change as a share of the weights' norm",
-            decimals=3,
+            decimals=4,
         ),
     ]
     if cells["num_diverged"].any():

@@ -1,0 +1,170 @@
+"""What analysis answered, on the page and as files; the follow-up records as a report."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_report_figures import _overlaps
+
+from driftscope.analysis import Answer, Exclusion
+from driftscope.report import findings_figures, tables
+from driftscope.report.columns import save_tables
+from driftscope.report.figures import number_axis
+from driftscope.report.findings import answer_tables, findings
+from driftscope.report.html import write_imported_report
+from driftscope.report.style import general_text, look
+
+FOLLOWUP = Path(__file__).parents[2] / "shared" / "records" / "followup"
+
+
+def _frontier_table() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "dataset": "d",
+            "method": ["full_ft", "lora_r8", "lora_r8"],
+            "learning_rate": [1e-3, 1e-3, 1e-4],
+            "num_runs": 3,
+            "test_accuracy_pct": [97.0, 90.0, 60.0],
+            "test_accuracy_pct_sd": [0.5, 0.5, np.nan],
+            "retention_pct": [40.0, 90.0, 80.0],
+            "retention_pct_sd": [2.0, 1.0, np.nan],
+            "is_on_frontier": [True, True, False],
+        }
+    )
+
+
+def _predictor_table(num_signals: int = 4) -> pd.DataFrame:
+    signals = ["cka", "delta_entropy_pct", "delta_entropy_pct", "weight_drift"][:num_signals]
+    forms = ["signed", "signed", "absolute", "signed"][:num_signals]
+    rho = np.array([0.9, 0.2, -0.8, -0.7])[:num_signals]
+    rows = {"signal": signals, "form": forms, "rho": rho, "abs_rho": abs(rho)}
+    frame = pd.DataFrame({**rows, "low": rho - 0.1, "high": rho + 0.1, "num_cells": 12})
+    return pd.concat([frame.assign(probe=probe) for probe in ("final", "first")])
+
+
+def _answer(question: str, table: pd.DataFrame, *, is_answered: bool = True) -> Answer:
+    return Answer(
+        question,
+        f"The sentence of {question}.",
+        table,
+        "cells",
+        3,
+        excluded=(Exclusion("runs", 2, "diverged"),),
+        is_answered=is_answered,
+    )
+
+
+def test_an_answer_brings_its_sentence_picture_table_and_what_was_left_out() -> None:
+    (finding,) = findings([_answer("frontier", _frontier_table())], {})
+    assert finding.sentence == "The sentence of frontier."
+    assert len(finding.pictures) == 1
+    assert "Rests on 3 cells. Left out: 2 runs: diverged." in finding.tables[0].note
+
+
+def test_questions_that_cannot_be_answered_come_last_and_without_pictures() -> None:
+    shown = findings(
+        [
+            _answer("predictors", pd.DataFrame(), is_answered=False),
+            _answer("frontier", _frontier_table()),
+        ],
+        {},
+    )
+    assert [bool(finding.pictures) for finding in shown] == [True, False]
+    assert shown[1].tables == []
+
+
+def test_an_answers_columns_are_written_by_what_they_hold() -> None:
+    (table,) = answer_tables(_answer("frontier", _frontier_table()))
+    kinds = {column.key: column.kind for column in table.columns}
+    assert kinds["learning_rate"] == "rate"
+    assert kinds["num_runs"] == "count"
+    assert kinds["is_on_frontier"] == "text"
+    assert kinds["retention_pct"] == "general"
+    assert "| yes |" in table.to_markdown()
+
+
+def test_tables_are_saved_in_every_format_under_their_names(tmp_path: Path) -> None:
+    paths = save_tables(answer_tables(_answer("frontier", _frontier_table())), tmp_path / "t")
+    assert [path.name for path in paths] == ["frontier.csv", "frontier.md", "frontier.tex"]
+    assert pd.read_csv(paths[0])["retention_pct"].tolist() == [40.0, 90.0, 80.0]
+
+
+def test_the_frontier_figure_rings_the_cells_that_no_other_beats() -> None:
+    figure = findings_figures.frontier(_frontier_table())
+    marks = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
+    ringed = [line for line in marks if line.get_markeredgewidth() > 1]
+    assert {float(line.get_xdata()[0]) for line in ringed} == {97.0, 90.0}
+
+
+def test_predictor_bars_are_as_long_as_the_correlations() -> None:
+    figure = findings_figures.predictor_bars(_predictor_table())
+    lengths = sorted(round(bar.get_width(), 6) for bar in figure.axes[0].patches)
+    assert lengths == sorted([0.9, 0.2, -0.8, -0.7] * 2)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert "|Δentropy|" in names
+    assert "Δentropy, signed" in names
+
+
+def test_no_texts_overlap_in_the_figures_of_answers() -> None:
+    assert _overlaps(findings_figures.predictor_bars(_predictor_table(), title="a, b")) == []
+    assert _overlaps(findings_figures.frontier(_frontier_table(), title="d")) == []
+
+
+@pytest.mark.parametrize("top", [0.02, 0.37, 1.0, 3.7, 48.0, 100.0, 730.0])
+def test_tick_labels_say_the_ticks_value_exactly(top: float) -> None:
+    from matplotlib.figure import Figure
+
+    with look():
+        axes = Figure().subplots()
+        axes.set_ylim(-top / 3, top)
+        number_axis(axes.yaxis)
+        for tick, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True):
+            assert float(label.get_text().replace("−", "-")) == pytest.approx(tick, abs=1e-12)
+
+
+def test_epochs_of_a_cell_are_averaged_over_its_seeds() -> None:
+    history = pd.DataFrame(
+        {"run_id": ["a", "b"], "learning_rate": 1e-3, "epoch": 1, "cka": [0.5, 0.7]}
+    )
+    runs = pd.DataFrame(
+        {"run_id": ["a", "b"], "dataset": "d", "method": "m", "learning_rate": 1e-3}
+    )
+    (row,) = tables.history_cells_frame(history, runs).to_dict("records")
+    assert row["cka"] == pytest.approx(0.6)
+    assert row["num_runs"] == 2
+
+
+def test_numbers_of_mixed_quantities_have_three_digits() -> None:
+    assert [general_text(v) for v in (0.000145, -0.97163, 9548.5, 0.0, 12.0)] == [
+        "1.45e-4",
+        "−0.972",
+        "9,550",
+        "0",
+        "12",
+    ]
+
+
+@pytest.mark.skipif(not FOLLOWUP.exists(), reason="the follow-up records are not on this machine")
+def test_the_follow_up_records_make_a_report(tmp_path: Path) -> None:
+    from driftscope.analysis import answer
+    from driftscope.imports import import_records
+
+    study = import_records([FOLLOWUP]).tables
+    answers = [answer(question, study) for question in ("predictors", "frontier")]
+    page = write_imported_report(
+        study, tmp_path, title="Follow-up", command="", answers=answers
+    ).read_text()
+    # the published cell EuroSAT full_ft 3e-6: test 96.81 ± 0.07, retention 55.03 ± 4.33
+    assert "96.8\u00a0±\u00a00.1" in page
+    assert "55.0\u00a0±\u00a04.3" in page
+    assert "What the statistics say" in page
+
+
+@pytest.mark.skipif(not FOLLOWUP.exists(), reason="the follow-up records are not on this machine")
+def test_an_imported_cell_mean_counts_as_its_runs() -> None:
+    from driftscope.imports import import_records
+
+    runs = import_records([FOLLOWUP.parent / "published" / "controlled_cells.csv"]).tables.runs
+    _, part = tables.split_settings(runs)[0]
+    assert set(tables.cells_frame(part)["num_runs"]) == {5}
