@@ -146,6 +146,14 @@ def test_a_t_test_without_variance_or_with_one_value_is_undefined(test: Callable
     assert np.isnan(test([1], [2]).p_value)
 
 
+def test_differences_that_are_rounding_noise_are_no_variance():
+    a = np.array([0.1 + 0.2, 0.7, 1.1 + 2.2])
+    b = np.array([0.3, 0.7, 3.3])
+    assert np.ptp(a - b) > 0
+    assert np.isnan(paired_t(a, b).p_value)
+    assert np.isnan(cohens_d_z(a, b).value)
+
+
 def test_cohens_d_and_hedges_g_equal_their_formulas():
     pooled = np.sqrt((5 * A.var(ddof=1) + 5 * B.var(ddof=1)) / 10)
     d = (A.mean() - B.mean()) / pooled

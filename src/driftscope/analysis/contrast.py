@@ -244,8 +244,9 @@ def _row(
     b = pairs[f"{metric}_baseline"].to_numpy(dtype=np.float64)
     test, effect = paired_t(a, b), cohens_d_z(a, b)
     flip, ranks = sign_flip(a, b), wilcoxon_signed_rank(a, b)
-    by_rate = pd.Series(a - b).groupby(pairs["learning_rate"].to_numpy()).mean().dropna()
-    over_rates = paired_t(by_rate.to_numpy(), np.zeros(len(by_rate)))
+    sides = pd.DataFrame({"rate": pairs["learning_rate"].to_numpy(), "a": a, "b": b}).dropna()
+    by_rate = sides.groupby("rate").mean()
+    over_rates = paired_t(by_rate["a"], by_rate["b"])
     return {
         "matching": matching,
         "dataset": dataset,

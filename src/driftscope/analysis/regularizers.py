@@ -87,10 +87,9 @@ def _row(pairs: pd.DataFrame, layers: pd.DataFrame, column: str) -> dict[str, An
     # A run without layers is a row of NaN, and its pair drops out.
     treated = layers.reindex(pairs["run_id"]).to_numpy(dtype=np.float64)
     baseline = layers.reindex(pairs["run_id_baseline"]).to_numpy(dtype=np.float64)
-    differences = treated - baseline
-    differences = differences[np.isfinite(differences).any(axis=1)]
-    by_layer = differences.mean(axis=0) if len(differences) else np.zeros(0)
-    test = paired_t(by_layer, np.zeros(by_layer.size))
+    both = np.isfinite(treated).any(axis=1) & np.isfinite(baseline).any(axis=1)
+    sides = [side[both].mean(axis=0) if both.any() else np.zeros(0) for side in (treated, baseline)]
+    test = paired_t(*sides)
     over_seeds = paired_t(pairs["delta_entropy_pct"], pairs["delta_entropy_pct_baseline"])
     first = pairs.iloc[0]
     return {

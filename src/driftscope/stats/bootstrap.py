@@ -21,7 +21,7 @@ WeightedStatistic = Callable[[FloatArray], FloatArray]
 """Weights [resample, unit] -> values [resample, statistic]; NaN where one is undefined."""
 
 INTERVALS = ("percentile", "bca")
-_CHUNK_ELEMENTS = 2_000_000
+_CHUNK_ELEMENTS = 200_000
 
 
 @dataclass(frozen=True)

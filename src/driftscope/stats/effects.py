@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special
 
-from driftscope.stats.finite import FloatArray, finite, finite_rows, require_share
+from driftscope.stats.finite import (
+    FloatArray,
+    finite,
+    finite_rows,
+    is_constant,
+    largest,
+    require_share,
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ def cohens_d_z(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> Effec
     differences = first - second
     num_excluded = int((~keep).sum())
     n = differences.size
-    if n < 2 or np.ptp(differences) == 0:
+    if n < 2 or is_constant(differences, beside=largest(first, second)):
         return EffectSize("cohen d_z", nan, nan, nan, confidence, n, n, num_excluded)
     value = float(differences.mean() / differences.std(ddof=1))
     low, high = _noncentrality_interval(value * sqrt(n), n - 1, confidence)

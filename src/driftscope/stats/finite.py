@@ -38,6 +38,16 @@ def finite_rows(*columns: ArrayLike) -> tuple[tuple[FloatArray, ...], NDArray[np
     return tuple(array[keep] for array in arrays), keep
 
 
+def is_constant(values: FloatArray, *, beside: float = 0.0) -> bool:
+    """Whether values differ by no more than the rounding of numbers as large as ``beside``."""
+    return values.size == 0 or bool(np.ptp(values) <= 1e-13 * beside)
+
+
+def largest(*columns: FloatArray) -> float:
+    """The largest absolute value of all columns; 0 without any."""
+    return max((float(np.abs(column).max(initial=0.0)) for column in columns), default=0.0)
+
+
 def require_choice(name: str, value: str, valid: Iterable[str]) -> None:
     """Raise a ConfigError naming the nearest valid choice unless ``value`` is one."""
     choices = tuple(valid)

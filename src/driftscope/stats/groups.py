@@ -22,6 +22,8 @@ from driftscope.stats.finite import (
     FloatArray,
     finite,
     finite_rows,
+    is_constant,
+    largest,
     require_choice,
     require_share,
 )
@@ -86,9 +88,10 @@ def paired_t(
     """The paired t test of a − b over identical units; NaN below two pairs or without variance."""
     require_choice("alternative", alternative, ALTERNATIVES)
     require_share("confidence", confidence)
-    differences, num_excluded = _differences(a, b)
-    counts = (differences.size, differences.size, num_excluded)
-    if differences.size < 2 or np.ptp(differences) == 0:
+    (first, second), keep = finite_rows(a, b)
+    differences = first - second
+    counts = (differences.size, differences.size, int((~keep).sum()))
+    if differences.size < 2 or is_constant(differences, beside=largest(first, second)):
         return _undefined("paired t", _mean(differences), alternative, *counts)
     result = scipy_stats.ttest_1samp(differences, 0.0, alternative=alternative)
     return _from_t_test("paired t", result, _mean(differences), alternative, confidence, counts)

@@ -1,0 +1,481 @@
+import json
+import math
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats as scipy_stats
+
+from driftscope.analysis import QUESTIONS, StudyTables, answer
+from driftscope.analysis.stability import probe_size_sensitivity, subset_variation
+from driftscope.analysis.tables import cell_means, usable_runs
+from driftscope.errors import ConfigError
+
+RATES = (1e-6, 1e-5, 1e-4, 1e-3)
+SEEDS = (7, 11, 19)
+
+
+def study(
+    *,
+    datasets: tuple[str, ...] = ("terrain", "stars"),
+    methods: tuple[str, ...] = ("full_ft", "lora_r8"),
+    rates: tuple[float, ...] = RATES,
+    seeds: tuple[int, ...] = SEEDS,
+) -> StudyTables:
+    """A study whose answers are known: drift grows with the rate and damages by exactly 100·drift.
+
+    Entropy rises under LoRA and falls under full fine-tuning, so that its sign tells methods apart
+    and not damage.
+    """
+    rng = np.random.default_rng(0)
+    runs, history, layers = [], [], []
+    for dataset, method, rate, seed in product(datasets, methods, rates, seeds):
+        dose = math.log10(rate) + 7
+        drift = dose * (0.2 if method == "full_ft" else 0.05) + 0.005 * rng.normal()
+        entropy = -10 * drift if method == "full_ft" else 10 * drift
+        run = {
+            "run_id": f"{dataset}_{method}_{rate}_{seed}",
+            "dataset": dataset,
+            "method": method,
+            "learning_rate": rate,
+            "seed": seed,
+        }
+        runs.append(
+            {
+                **run,
+                "model": "mini",
+                "protocol": "leakfree",
+                "transfer": "mosaic",
+                "status": "done",
+                "val_accuracy_pct": 60 + 8 * dose + (5 if method == "full_ft" else 0),
+                "test_accuracy_pct": 58 + 8 * dose + (5 if method == "full_ft" else 0),
+                "retention_pct": 100 - 100 * drift,
+                "cka": 1 - 0.5 * drift,
+                "embedding_drift": drift,
+                "weight_drift": 0.01 * dose,
+                "delta_entropy_pct": entropy,
+                "train_loss": 1 / dose,
+            }
+        )
+        for epoch in (1, 2):
+            history.append(
+                {
+                    **run,
+                    "epoch": epoch,
+                    "cka": 1 - 0.2 * epoch * drift,
+                    "delta_entropy_pct": entropy * epoch / 2,
+                }
+            )
+        for layer in (1, 2, 3):
+            layers.append(
+                {
+                    **run,
+                    "layer": layer,
+                    "cka": 1 - 0.1 * layer * drift,
+                    "entropy_nats": 3.0,
+                    "delta_entropy_pct": entropy * (layer - 1),
+                }
+            )
+    return StudyTables(pd.DataFrame(runs), pd.DataFrame(history), pd.DataFrame(layers))
+
+
+def with_runs(tables: StudyTables, **columns: object) -> StudyTables:
+    return tables.with_runs(tables.runs.assign(**columns))
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_every_answer_is_json_and_names_its_units(question: str):
+    result = answer(question, study())
+    assert result.question == question
+    assert result.sentence.endswith(".")
+    loaded = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert len(loaded["table"]) == len(result.table)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_every_question_says_that_no_runs_answer_nothing(question: str):
+    empty = StudyTables(pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
+    result = answer(question, empty)
+    assert not result.is_answered
+    assert "no runs" in result.sentence
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_every_question_survives_one_run_and_says_what_is_missing(question: str):
+    tables = study()
+    one = tables.with_runs(tables.runs[:1])
+    result = answer(question, one)
+    assert isinstance(result.sentence, str)
+    json.dumps(result.to_dict(), allow_nan=False)
+    if question not in ("selection", "frontier", "layer_profile"):
+        assert not result.is_answered
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_protocols_and_backbones_are_never_mixed(question: str):
+    tables = study()
+    other = with_runs(study(datasets=("terrain",)), protocol="paper", retention_pct=1.0)
+    other = other.with_runs(other.runs.assign(run_id="paper_" + other.runs["run_id"]))
+    both = StudyTables(pd.concat([tables.runs, other.runs]), tables.history, tables.layers)
+    result = answer(question, both)
+    assert result.sentence.startswith("2 settings")
+    alone = answer(question, tables)
+    if not result.table.empty and alone.is_answered:
+        mine = result.table[result.table["protocol"] == "leakfree"][list(alone.table.columns)]
+        pd.testing.assert_frame_equal(mine.reset_index(drop=True), alone.table, check_dtype=False)
+
+
+def test_an_unknown_question_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'predictors'"):
+        answer("predictor", study())
+
+
+def test_runs_that_are_not_done_or_given_twice_are_excluded_and_counted():
+    tables = study()
+    runs = tables.runs.copy()
+    runs.loc[:1, "status"] = "diverged"
+    runs = pd.concat([runs, runs[5:6], runs[6:7].assign(run_id="again")])
+    kept, excluded = usable_runs(runs)
+    assert len(kept) == len(tables.runs) - 2
+    assert {(exclusion.count, exclusion.why.split(";")[0]) for exclusion in excluded} == {
+        (2, "not finished or diverged"),
+        (1, "given twice"),
+        (1, "a second run of the same cell and seed"),
+    }
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_different_cells():
+    tables = study(datasets=("terrain",), methods=("full_ft",))
+    decayed = tables.runs.assign(weight_decay=0.1, run_id="decay_" + tables.runs["run_id"])
+    runs = pd.concat([tables.runs.assign(weight_decay=0.01), decayed])
+    kept, excluded = usable_runs(runs)
+    assert excluded == []
+    assert set(kept["arm"]) == {"full_ft weight_decay=0.01", "full_ft weight_decay=0.1"}
+    assert kept["cell"].nunique() == 2 * len(RATES)
+
+
+def test_epochs_that_differ_between_datasets_split_no_method():
+    tables = study()
+    epochs = tables.runs["dataset"].map({"terrain": 20, "stars": 30})
+    kept, _ = usable_runs(tables.runs.assign(epochs=epochs))
+    assert set(kept["arm"]) == {"full_ft", "lora_r8"}
+
+
+def test_cell_means_are_means_and_sample_deviations_over_seeds():
+    kept, _ = usable_runs(study().runs)
+    cells = cell_means(kept, ["retention_pct"]).set_index("cell")
+    (values,) = (group for name, group in kept.groupby("cell") if name == "stars · full_ft · 0.001")
+    row = cells.loc["stars · full_ft · 0.001"]
+    assert row["num_runs"] == 3
+    assert row["retention_pct"] == pytest.approx(values["retention_pct"].mean())
+    assert row["retention_pct_sd"] == pytest.approx(np.std(values["retention_pct"], ddof=1))
+
+
+def test_the_dose_response_of_three_seeds_is_tested_exactly_within_them():
+    table = answer("dose_response", study()).table
+    row = table[(table["method"] == "full_ft") & (table["outcome"] == "retention_pct")].iloc[0]
+    assert (row["procedure"], row["num_arrangements"]) == ("exact", 24**3)
+    assert row["rho"] < -0.9
+    assert row["p_value"] == pytest.approx(2 / 24**3)
+    assert row["slope_per_decade"] == pytest.approx(-20, abs=1)
+    entropy = table[table["outcome"] == "delta_entropy_pct"].set_index(["dataset", "method"])["rho"]
+    assert entropy["terrain", "full_ft"] < 0 < entropy["terrain", "lora_r8"]
+
+
+def test_the_dose_response_of_one_seed_gives_no_p_value_and_says_why():
+    result = answer("dose_response", study(seeds=(7,)))
+    assert result.table["p_value"].isna().all()
+    assert (result.table["p_floor"] >= 2 / 24 - 1e-12).all()
+    assert "could never reach 0.05" in result.sentence
+
+
+def test_a_signal_that_is_missing_in_one_run_does_not_contaminate_the_family():
+    tables = study()
+    runs = tables.runs.copy()
+    runs.loc[runs["method"] == "full_ft", "cka"] = np.nan
+    table = answer("dose_response", tables.with_runs(runs)).table
+    lost = (table["method"] == "full_ft") & (table["outcome"] == "cka")
+    assert table.loc[lost, "p_holm"].isna().all()
+    assert table.loc[~lost, "p_holm"].notna().all()
+
+
+def test_methods_are_paired_over_identical_rates_and_seeds():
+    tables = study(datasets=("terrain",))
+    dropped = tables.with_runs(tables.runs.drop(index=[0, 1]))  # two seeds of full_ft at 1e-6
+    result = answer("method_contrast", dropped)
+    row = result.table[
+        (result.table["matching"] == "learning_rate") & (result.table["metric"] == "retention_pct")
+    ].iloc[0]
+    wide = dropped.runs.pivot_table(
+        index=["learning_rate", "seed"], columns="method", values="retention_pct"
+    ).dropna()
+    reference = scipy_stats.ttest_rel(wide["lora_r8"], wide["full_ft"])
+    differences = wide["lora_r8"] - wide["full_ft"]
+    assert (row["num_pairs"], row["num_rates"]) == (10, 4)
+    assert (row["difference"], row["p_value"]) == pytest.approx(
+        (differences.mean(), reference.pvalue)
+    )
+    assert row["d_z"] == pytest.approx(differences.mean() / differences.std(ddof=1))
+    assert row["p_over_rates"] == pytest.approx(
+        scipy_stats.ttest_1samp(differences.groupby("learning_rate").mean(), 0).pvalue
+    )
+    assert any(
+        exclusion.count == 2 and "identical" in exclusion.why for exclusion in result.excluded
+    )
+
+
+def test_at_matched_accuracy_methods_are_compared_by_interpolation():
+    result = answer("method_contrast", study(datasets=("terrain",)))
+    table = result.table[result.table["matching"] == "accuracy"].set_index("metric")
+    # Accuracy is 58 + 8·dose (+ 5 under full_ft): at one accuracy doses differ by 5/8 decade, and
+    # the range both cover is 71 (full_ft at dose 1) to 90 (LoRA at dose 4).
+    levels = 71 + np.array([0.25, 0.5, 0.75]) * 19
+    lora, full = 0.05 * (levels - 58) / 8, 0.2 * (levels - 63) / 8
+    assert table.loc["retention_pct", "difference"] == pytest.approx(
+        100 * (full - lora).mean(), abs=1
+    )
+    assert table.loc["retention_pct", "num_pairs"] == 3
+    assert "test_accuracy_pct" not in table.index
+    assert math.isnan(table.loc["retention_pct", "p_sign_flip"])
+    assert table.loc["retention_pct", "p_sign_flip_floor"] == pytest.approx(0.25)
+
+
+def test_at_matched_weight_drift_equal_doses_are_compared():
+    table = answer("method_contrast", study(datasets=("terrain",))).table
+    row = table[(table["matching"] == "weight_drift") & (table["metric"] == "embedding_drift")]
+    log_levels = np.log10(0.01) + np.array([0.25, 0.5, 0.75]) * np.log10(4)
+    doses = np.log10([0.01, 0.02, 0.03, 0.04])
+    read = np.interp(log_levels, doses, [1, 2, 3, 4])
+    assert row["difference"].iloc[0] == pytest.approx(-0.15 * read.mean(), abs=0.01)
+
+
+def test_methods_whose_accuracies_do_not_overlap_are_not_compared_at_matched_accuracy():
+    tables = study(datasets=("terrain",))
+    runs = tables.runs.copy()
+    runs.loc[runs["method"] == "lora_r8", "test_accuracy_pct"] -= 50
+    result = answer("method_contrast", tables.with_runs(runs))
+    assert "accuracy" not in set(result.table["matching"])
+    assert "at the same accuracy there is nothing to compare" in result.sentence
+    assert any("do not overlap" in exclusion.why for exclusion in result.excluded)
+
+
+def test_accuracy_lost_again_at_high_rates_is_not_matched():
+    tables = study(datasets=("terrain",))
+    runs = tables.runs.copy()
+    past_best = (runs["method"] == "full_ft") & (runs["learning_rate"] == 1e-3)
+    runs.loc[past_best, ["test_accuracy_pct", "retention_pct"]] = [60.0, 0.0]
+    table = answer("method_contrast", tables.with_runs(runs)).table
+    row = table[(table["matching"] == "accuracy") & (table["metric"] == "retention_pct")].iloc[0]
+    assert row["mean_baseline"] > 50
+
+
+def test_predictors_equal_scipy_and_find_that_the_sign_of_entropy_flips():
+    tables = study()
+    result = answer("predictors", tables, num_resamples=200)
+    keyed = result.table.set_index(["scope", "probe", "signal", "form"])
+    for signal in ("cka", "delta_entropy_pct"):
+        expected = scipy_stats.spearmanr(tables.runs[signal], tables.runs["retention_pct"])
+        row = keyed.loc[("overall", "final", signal, "signed")]
+        assert row["rho"] == pytest.approx(expected.statistic)
+        assert row["num_cells"] == 16
+    entropy = keyed.loc[("mean of groups", "final", "delta_entropy_pct", "signed")]
+    assert abs(entropy["rho"]) < 0.1
+    assert entropy["abs_rho"] > 0.9
+    assert "sign of ρ flips for Δentropy" in result.sentence
+    assert keyed.loc[("overall", "first", "cka", "signed"), "rho"] > 0.9
+
+
+def test_predictors_compare_signals_with_cka_over_the_same_resamples():
+    gaps = answer("predictors", study(), num_resamples=200).details["gaps"]
+    row = gaps[
+        (gaps["scope"] == "overall")
+        & (gaps["probe"] == "final")
+        & (gaps["signal"] == "delta_entropy_pct")
+        & (gaps["form"] == "signed")
+    ].iloc[0]
+    assert row["reference"] == "cka"
+    assert row["low"] > 0
+    same = gaps[(gaps["probe"] == "final") & (gaps["signal"] == "embedding_drift")].iloc[0]
+    assert (same["gap"], same["low"], same["high"]) == pytest.approx((0, 0, 0), abs=1e-9)
+
+
+def test_the_auc_fixes_its_direction_and_leaves_out_signed_signals():
+    auc = answer("predictors", study(), num_resamples=2).details["auc"]
+    overall = auc[(auc["scope"] == "overall") & (auc["probe"] == "final")]
+    assert set(overall[overall["signal"] == "delta_entropy_pct"]["form"]) == {"absolute"}
+    assert overall.set_index("signal").loc["cka", "auc"] == 1.0
+    assert (overall["oriented_auc_upper_bound"] >= overall["auc"]).all()
+
+
+def test_too_few_cells_give_no_interval():
+    result = answer("predictors", study(datasets=("terrain",), methods=("full_ft",)))
+    assert result.table["low"].isna().all()
+    assert "too few for intervals" in result.sentence
+
+
+def test_a_study_without_history_has_no_first_probe_and_says_so():
+    tables = study()
+    bare = StudyTables(tables.runs, pd.DataFrame(), tables.layers)
+    result = answer("predictors", bare, num_resamples=2)
+    assert set(result.table["probe"]) == {"final"}
+    assert any("first probe" in exclusion.why for exclusion in result.excluded)
+
+
+def test_selection_picks_by_hand():
+    runs = pd.DataFrame(
+        {
+            "run_id": list("abcd"),
+            "dataset": "terrain",
+            "method": list("wxyz"),
+            "learning_rate": 1e-5,
+            "seed": 7,
+            "status": "done",
+            "val_accuracy_pct": [90.0, 88.0, 89.0, 70.0],
+            "retention_pct": [20.0, 80.0, 50.0, 100.0],
+            "cka": [0.5, 0.7, 0.9, 1.0],
+            "delta_entropy_pct": [-1.0, 5.0, 3.0, 0.0],
+        }
+    )
+    table = answer("selection", StudyTables(runs, pd.DataFrame(), pd.DataFrame())).table
+    picked = table[table["pool"] == "all runs"].set_index("rule")
+    assert dict(picked["retention_pct"]) == pytest.approx(
+        {
+            "oracle": 80,
+            "random": 50,
+            "worst": 20,
+            "val_accuracy_pct": 20,
+            "cka": 50,
+            "delta_entropy_pct": 20,
+        }
+    )
+    assert picked.loc["cka", "regret_points"] == pytest.approx(30)
+    assert (picked["num_candidates"] == 3).all()  # 88.0 lies exactly two points below 90.0
+
+
+def test_a_tie_between_picks_counts_as_a_random_pick_among_them():
+    tables = study(datasets=("terrain",))
+    tied = with_runs(tables, cka=0.5, val_accuracy_pct=90.0)
+    picked = answer("selection", tied).table.set_index(["pool", "rule"])["retention_pct"]
+    assert picked["all runs", "cka"] == pytest.approx(picked["all runs", "random"])
+
+
+def test_the_frontier_of_cells_is_found_and_its_area_measured():
+    runs = pd.DataFrame(
+        {
+            "run_id": list("abc"),
+            "dataset": "terrain",
+            "method": list("xyz"),
+            "learning_rate": 1e-5,
+            "seed": 7,
+            "status": "done",
+            "test_accuracy_pct": [90.0, 50.0, 40.0],
+            "retention_pct": [20.0, 100.0, 90.0],
+        }
+    )
+    result = answer("frontier", StudyTables(runs, pd.DataFrame(), pd.DataFrame()))
+    on = result.table.set_index("method")["is_on_frontier"]
+    assert dict(on) == {"x": True, "y": True, "z": False}
+    assert result.table["hypervolume_pct2"].iloc[0] == pytest.approx(90 * 20 + 50 * 80)
+    assert "one run" in result.sentence
+
+
+def test_the_layer_profile_names_the_layer_and_epoch_where_contraction_sets_in():
+    result = answer("layer_profile", study(datasets=("terrain",)), contraction_pct=1.5)
+    onset = result.table.set_index(["method", "learning_rate"])
+    # Full FT at 1e-3: entropy −8 % at the end, −4 % after one epoch; layers 0, 1 and 2 times that.
+    hard = onset.loc[("full_ft", 1e-3)]
+    assert (hard["onset_layer"], hard["num_contracted_layers"]) == (2, 2)
+    assert (hard["most_contracted_layer"], hard["onset_epoch"]) == (3, 1)
+    mild = onset.loc[("full_ft", 1e-6)]
+    assert mild["onset_epoch"] == 2
+    assert onset.loc["lora_r8", "onset_layer"].isna().all()
+
+
+def test_contraction_needs_every_seed_to_agree():
+    tables = study(datasets=("terrain",), methods=("full_ft",))
+    layers = tables.layers.copy()
+    layers.loc[layers["seed"] == 7, "delta_entropy_pct"] = 0.1
+    result = answer("layer_profile", StudyTables(tables.runs, tables.history, layers))
+    assert result.table["onset_layer"].isna().all()
+
+
+def test_blocks_are_paired_with_their_own_entropy():
+    tables = study()
+    result = answer("layer_profile", tables)
+    pairing = result.details["cka_entropy"].set_index(["dataset", "layer"])
+    cells = (
+        tables.layers[tables.layers["layer"] == 3]
+        .groupby(["dataset", "method", "learning_rate"])[["cka", "delta_entropy_pct"]]
+        .mean()
+        .loc["stars"]
+    )
+    expected = scipy_stats.spearmanr(cells["cka"], cells["delta_entropy_pct"]).statistic
+    assert pairing.loc[("stars", 3), "rho"] == pytest.approx(expected)
+    assert pairing.loc[("stars", 3), "num_cells"] == 8
+
+
+def test_stability_without_subsets_speaks_of_seeds_only():
+    result = answer("stability", study())
+    assert "can't say how much the images matter" in result.sentence
+    row = result.table[
+        (result.table["dataset"] == "terrain") & (result.table["signal"] == "embedding_drift")
+    ].iloc[0]
+    assert row["sd_over_seeds"] == pytest.approx(0.005, rel=0.6)
+    assert row["sd_between_cells"] > 0.1
+
+
+def test_stability_over_subsets_and_probe_sizes():
+    tables = study()
+    values = {100: [3.0, 3.2], 200: [3.1, 3.1]}
+    subsets = pd.DataFrame(
+        [
+            {"run_id": run, "subset": k, "num_images": size, "signal": "entropy", "value": value}
+            for run in tables.runs["run_id"][:2]
+            for size, read in values.items()
+            for k, value in enumerate(read)
+        ]
+    )
+    result = answer("stability", StudyTables(tables.runs, tables.history, tables.layers, subsets))
+    at_100 = result.table[result.table["num_images"] == 100].iloc[0]
+    assert at_100["cv"] == pytest.approx(0.1 / 3.1)
+    assert at_100["cv_sample"] == pytest.approx(np.sqrt(2) * 0.1 / 3.1)
+    sizes = probe_size_sensitivity(subset_variation(subsets)).set_index("num_images")
+    assert sizes.loc[100, "difference_from_largest"] == pytest.approx(0.0, abs=1e-12)
+    assert "probe_size" in result.details
+
+
+def test_regularizers_are_tested_per_layer_against_their_own_twins():
+    plain = study(datasets=("terrain",), methods=("full_ft",), rates=(1e-5,))
+    rng = np.random.default_rng(3)
+    treated_runs = plain.runs.assign(regularizer="apr_0.1", run_id="apr_" + plain.runs["run_id"])
+    lonely = treated_runs[:1].assign(run_id="lonely", seed=99)
+    plain_layers = plain.layers.assign(entropy_nats=rng.normal(3, 0.1, len(plain.layers)))
+    treated_layers = plain_layers.assign(
+        run_id="apr_" + plain_layers["run_id"],
+        entropy_nats=plain_layers["entropy_nats"] + 0.1 + rng.normal(0, 0.01, len(plain.layers)),
+    )
+    tables = StudyTables(
+        pd.concat([plain.runs.assign(regularizer="none"), treated_runs, lonely]),
+        plain.history,
+        pd.concat([plain_layers, treated_layers]),
+    )
+    result = answer("regularizers", tables)
+    (row,) = result.table.to_dict(orient="records")
+    means = [
+        table.groupby("layer")["entropy_nats"].mean() for table in (treated_layers, plain_layers)
+    ]
+    reference = scipy_stats.ttest_rel(*means)
+    assert (row["t"], row["p_value"]) == pytest.approx((reference.statistic, reference.pvalue))
+    assert row["mean_difference"] == pytest.approx(0.1, abs=0.02)
+    assert (row["num_layers"], row["num_seeds"]) == (3, 3)
+    assert any("no unregularised twin" in exclusion.why for exclusion in result.excluded)
+    assert "not independent" in result.sentence
+
+
+def test_tables_can_be_narrowed_and_companions_follow():
+    narrowed = study().only(dataset="terrain", method=["lora_r8"])
+    assert set(narrowed.runs["method"]) == {"lora_r8"}
+    assert set(narrowed.layers["run_id"]) == set(narrowed.runs["run_id"])
+    with pytest.raises(ConfigError, match="did you mean 'dataset'"):
+        study().only(datasets="terrain")
