@@ -5,23 +5,46 @@ from pathlib import Path
 import pytest
 import torch
 
-from driftscope.adapt import AdaptedModel, adapt
-from driftscope.config import parse_run_spec
-from driftscope.run import prepare
+from driftscope.adapt import AdaptedModel
+from driftscope.checkpoints import Checkpoints, Training
+from driftscope.config import RunSpec, parse_run_spec
+from driftscope.errors import ConfigError
+from driftscope.models import VisionLanguageModel
+from driftscope.regularize import Pretrained, Regularization
+from driftscope.run import adapted_model
+from driftscope.setting import Setting, prepare, training_images
 from driftscope.train import (
-    Training,
-    accuracy_pct,
+    OnEvent,
+    TrainingImages,
     learning_rate_at,
+    make_optimizer,
+    probe_steps,
     steps_per_epoch,
     train,
 )
 
 
-def trained(values: dict, folder: Path) -> tuple[AdaptedModel, Training]:
+def begun(values: dict) -> tuple[RunSpec, Setting, TrainingImages, AdaptedModel]:
     spec = parse_run_spec(values)
     setting = prepare(spec)
-    adapted = adapt(setting.pretrained, spec.method, len(setting.class_names), spec.seed)
-    training = train(adapted, setting.images, spec, folder)
+    images = training_images(setting, spec)
+    return spec, setting, images, adapted_model(setting, spec, images)
+
+
+def trained(
+    values: dict, folder: Path, on_event: OnEvent = lambda _event: None
+) -> tuple[AdaptedModel, Training]:
+    spec, setting, images, adapted = begun(values)
+    entropy = setting.evaluator.reference.reading.per_layer("entropy")
+    training = train(
+        adapted,
+        images if adapted.encoder_is_frozen else setting.images,
+        spec,
+        Checkpoints(folder, spec),
+        lambda: setting.evaluator.evaluate(adapted),
+        regularization=Regularization(spec, adapted, Pretrained(setting.pretrained, entropy)),
+        on_event=on_event,
+    )
     return adapted, training
 
 
@@ -59,9 +82,9 @@ def test_the_schedule_is_that_of_transformers() -> None:
 
 def test_training_fits_what_can_be_learned(tiny_run: dict, tmp_path: Path) -> None:
     _, training = trained({**tiny_run, "epochs": 12, "learning_rate": 3e-3}, tmp_path)
-    losses = [event["train_loss"] for event in training.events if event["kind"] == "epoch"]
+    losses = [event["train_loss"] for event in training.events]
     assert losses[-1] < 0.5 * losses[0]
-    assert training.val_accuracy_pct(training.selected_epoch) > 90
+    assert training.selected["val_accuracy_pct"] > 90
 
 
 def test_two_trainings_of_one_seed_are_equal_to_the_bit_and_another_seed_differs(
@@ -84,8 +107,6 @@ def test_training_leaves_the_global_random_state_alone(tiny_run: dict, tmp_path:
 def test_methods_and_rates_of_a_seed_see_the_same_images_in_the_same_order(
     tiny_run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from driftscope.models import VisionLanguageModel
-
     seen: dict[str, list[torch.Tensor]] = {}
     embed = VisionLanguageModel.image_embeddings
 
@@ -110,29 +131,52 @@ def test_methods_and_rates_of_a_seed_see_the_same_images_in_the_same_order(
 def test_a_run_whose_loss_is_not_finite_ends_as_diverged_with_its_last_good_weights(
     tiny_run: dict, tmp_path: Path
 ) -> None:
-    values = {**tiny_run, "epochs": 3, "learning_rate": 1e-3}
-    good = trained({**values, "epochs": 3}, tmp_path / "good")[1]
-
-    spec = parse_run_spec(values)
-    setting = prepare(spec)
-    adapted = adapt(setting.pretrained, spec.method, len(setting.class_names), spec.seed)
+    values = {**tiny_run, "epochs": 3}
+    good = trained(values, tmp_path / "good")[1]
+    spec, setting, images, adapted = begun(values)
     kept: list[dict[str, torch.Tensor]] = []
 
     def spoil(event: dict) -> None:
         kept.append(weights(adapted))
-        if event["epoch"] == 2:
+        if event["kind"] == "epoch" and event["epoch"] == 2:
             with torch.no_grad():
                 adapted.classifier.weight.fill_(math.inf)
 
-    training = train(adapted, setting.images, spec, tmp_path / "bad", on_epoch=spoil)
+    checkpoints = Checkpoints(tmp_path / "bad", spec)
+    training = train(
+        adapted,
+        images,
+        spec,
+        checkpoints,
+        lambda: setting.evaluator.evaluate(adapted),
+        on_event=spoil,
+    )
     assert training.diverged
-    assert training.events == good.events[:2]
+    assert training.events[:2] == good.events[:2]
+    assert training.events[2]["kind"] == "diverged"
+    assert "the loss is nan at step" in training.events[2]["reason"]
     assert equal(weights(adapted), kept[1])
+
+
+def test_an_encoder_whose_output_is_not_finite_ends_the_run_as_diverged(
+    tiny_run: dict, tmp_path: Path
+) -> None:
+    spec, setting, images, adapted = begun({**tiny_run, "epochs": 1})
+
+    def evaluate_spoiled() -> None:
+        with torch.no_grad():
+            adapted.model.plain_clip.visual_projection.weight.fill_(math.nan)
+        return setting.evaluator.evaluate(adapted)
+
+    training = train(adapted, images, spec, Checkpoints(tmp_path, spec), evaluate_spoiled)
+    assert training.diverged
+    assert training.last is None
+    assert "output is not finite" in training.events[0]["reason"]
 
 
 def test_an_epoch_has_a_step_for_every_started_batch(tiny_run: dict) -> None:
     setting = prepare(parse_run_spec(tiny_run))
-    num_images = len(setting.images.train_labels)
+    num_images = len(setting.images.labels)
     for batch_size in (1, 7, num_images, num_images + 1):
         spec = parse_run_spec({**tiny_run, "batch_size": batch_size})
         assert steps_per_epoch(spec, setting.images) == math.ceil(num_images / batch_size)
@@ -143,6 +187,154 @@ def test_events_are_json_and_the_accuracy_is_that_of_the_weights(
 ) -> None:
     adapted, training = trained({**tiny_run, "epochs": 1}, tmp_path)
     event = json.loads(json.dumps(training.events[0]))
-    images = prepare(parse_run_spec(tiny_run)).images
-    assert event["val_accuracy_pct"] == accuracy_pct(adapted, images.val_pixels, images.val_labels)
+    evaluator = prepare(parse_run_spec(tiny_run)).evaluator
+    again = evaluator.evaluate(adapted)
+    assert event["val_accuracy_pct"] == again.val_accuracy_pct
+    assert again.scalars.items() <= event.items()
     assert (event["epoch"], event["step"]) == (1, 2)
+
+
+@pytest.mark.parametrize("method", ["full_ft", "lora", "flyp"])
+@pytest.mark.parametrize("probe_at", [1, "log", [1, 3]])
+def test_a_probed_and_an_unprobed_run_train_identically(
+    tiny_run: dict, tmp_path: Path, method: str, probe_at: object
+) -> None:
+    values = {**tiny_run, "method": method, "batch_size": 8}
+    plain = trained(values, tmp_path / "plain")
+    probed = trained({**values, "probe_at": probe_at}, tmp_path / "probed")
+    assert equal(weights(plain[0]), weights(probed[0]))
+    epochs = [event for event in probed[1].events if event["kind"] == "epoch"]
+    assert epochs == plain[1].events
+    between = [event["step"] for event in probed[1].events if event["kind"] == "probe"]
+    assert between == {1: [1, 2, 3, 5, 6, 7], "log": [1, 2], str([1, 3]): [1, 3]}.get(
+        probe_at if not isinstance(probe_at, list) else str(probe_at)
+    )
+
+
+def test_drift_grows_from_the_first_probe_on(tiny_run: dict, tmp_path: Path) -> None:
+    _, training = trained({**tiny_run, "batch_size": 4, "probe_at": "log"}, tmp_path)
+    probes = [event for event in training.events if event["kind"] == "probe"]
+    assert [event["step"] for event in probes] == [1, 2, 4]  # 8 ends the epoch
+    assert 0 < probes[0]["weight_drift"] < probes[-1]["weight_drift"]
+    assert "retention_pct" in probes[0]
+
+
+def test_probe_steps_are_every_so_many_or_listed_or_powers_of_two() -> None:
+    def steps(probe_at: object) -> list[int]:
+        values = {"method": "full_ft", "learning_rate": 1e-3, "probe_at": probe_at}
+        return sorted(probe_steps(parse_run_spec(values), 20))
+
+    assert steps("epoch") == []
+    assert steps(6) == [6, 12, 18]
+    assert steps("log") == [1, 2, 4, 8, 16]
+    assert steps([3, 20]) == [3, 20]
+    with pytest.raises(ConfigError, match="lists step 21, but the run has 20 steps"):
+        steps([3, 21])
+
+
+@pytest.mark.parametrize("method", ["full_ft", "lora", "linear_probe"])
+def test_micro_batches_give_the_step_of_the_whole_batch_up_to_rounding(
+    tiny_run: dict, tmp_path: Path, method: object
+) -> None:
+    if method == "lora":
+        method = {"kind": "lora", "dropout": 0.0}  # masks are drawn per forward pass
+    values = {**tiny_run, "method": method, "epochs": 1}
+    whole = trained(values, tmp_path / "whole")[0]
+    parts = trained({**values, "micro_batches": 3}, tmp_path / "parts")[0]
+    start = weights(begun(values)[3])
+    for name, tensor in weights(whole).items():
+        if name.endswith("k_proj.bias"):  # its gradient is rounding alone, which AdamW scales up
+            continue
+        moved = (tensor - start[name]).norm()
+        assert (weights(parts)[name] - tensor).norm() <= 0.02 * moved + 1e-7, name
+
+
+def test_norms_and_biases_are_spared_from_weight_decay_on_demand(tiny_run: dict) -> None:
+    spec, _, _, adapted = begun({**tiny_run, "decay_norms_and_biases": False})
+    groups = make_optimizer(adapted, spec).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.01, 0.0]
+    assert all(parameter.ndim > 1 for parameter in groups[0]["params"])
+    spared = {id(parameter) for parameter in groups[1]["params"]}
+    names = {name for name, p in adapted.trainable().items() if id(p) in spared}
+    assert all(name.endswith((".bias", "embedding")) or "norm" in name for name in names)
+    assert len(groups[0]["params"]) + len(spared) == len(adapted.trainable())
+
+    default = make_optimizer(adapted, parse_run_spec(tiny_run)).param_groups
+    assert [(len(group["params"]), group["weight_decay"]) for group in default] == [
+        (len(adapted.trainable()), 0.01)
+    ]
+
+
+def test_bfloat16_is_refused_where_there_is_no_cuda(tiny_run: dict, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs a CUDA device, but this run is on cpu"):
+        trained({**tiny_run, "precision": "bfloat16"}, tmp_path)
+
+
+def test_a_linear_probe_trains_on_features_as_it_would_through_the_encoder(
+    tiny_run: dict, tmp_path: Path
+) -> None:
+    values = {**tiny_run, "method": "linear_probe", "epochs": 3}
+    cached = trained(values, tmp_path / "cached")[0]
+    spec, setting, _, adapted = begun(values)
+    train(
+        adapted,
+        setting.images,
+        spec,
+        Checkpoints(tmp_path / "live", spec),
+        lambda: setting.evaluator.evaluate(adapted),
+    )
+    for name, tensor in weights(adapted).items():
+        torch.testing.assert_close(weights(cached)[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_a_linear_probe_never_runs_the_encoder_in_training(
+    tiny_run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {**tiny_run, "method": "linear_probe"}
+    begun(values)  # features and reference are taken here
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the encoder was run")
+
+    monkeypatch.setattr(VisionLanguageModel, "image_embeddings", refuse)
+    _, training = trained(values, tmp_path)
+    assert training.last["drift"]["cka"] == pytest.approx(1.0)
+    assert training.last["drift"]["weight_drift"] == 0.0
+
+
+def test_lp_ft_starts_from_the_head_of_a_linear_probe(tiny_run: dict) -> None:
+    probe = {"method": {"kind": "lp_ft", "probe_epochs": 30, "probe_learning_rate": 0.03}}
+    *_, from_probe = begun({**tiny_run, **probe})
+    *_, from_scratch = begun(tiny_run)
+    evaluator = prepare(parse_run_spec(tiny_run)).evaluator
+    fitted = evaluator.evaluate(from_probe)
+    assert fitted.val_accuracy_pct > evaluator.evaluate(from_scratch).val_accuracy_pct
+    assert fitted.scalars["weight_drift"] == 0.0
+
+
+def test_a_penalty_of_vanishing_weight_trains_to_the_same_bits(
+    tiny_run: dict, tmp_path: Path
+) -> None:
+    values = {**tiny_run, "method": "lora"}
+    kinds = ("apr", "entropy_floor", "l2_sp", "feature_distance", "random_text")
+    every = [{"kind": kind, "weight": 1e-30} for kind in kinds]
+    plain = trained(values, tmp_path / "plain")[0]
+    watched = trained({**values, "regularizers": every}, tmp_path / "watched")[0]
+    assert equal(weights(plain), weights(watched))
+
+
+@pytest.mark.parametrize(
+    ("kind", "weight", "signal"),
+    [("feature_distance", 100.0, "feature_distance"), ("l2_sp", 100.0, "weight_drift")],
+)
+def test_a_strong_penalty_holds_back_the_drift_it_is_about(
+    tiny_run: dict, tmp_path: Path, kind: str, weight: float, signal: str
+) -> None:
+    values = {**tiny_run, "epochs": 4}
+    free = trained(values, tmp_path / "free")[1]
+    held = trained(
+        {**values, "regularizers": [{"kind": kind, "weight": weight}]}, tmp_path / "held"
+    )
+    assert held[1].last["drift"][signal] < 0.5 * free.last["drift"][signal]
+    assert held[1].events[-1]["penalty"] > 0
+    assert "penalty" not in free.events[-1]

@@ -6,10 +6,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,65 +18,23 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from driftscope import records
-from driftscope.adapt import AdaptedModel, adapt, save_adapted
-from driftscope.config import FullFineTuning, RunSpec, run_id
-from driftscope.data import groups_of, labelled
-from driftscope.data.duplicates import Duplicates, find_duplicates
-from driftscope.data.prompts import PromptRules
-from driftscope.data.residence import resident
-from driftscope.data.splits import Splits, make_splits, open_train_and_test
-from driftscope.models import VisionLanguageModel, encoder_state, load
-from driftscope.probe import Drift, Reading, attention_maps, drift, read
+from driftscope.adapt import AdaptedModel, adapt, restore_trainable, save_adapted, trainable_state
+from driftscope.checkpoints import Checkpoints, Training
+from driftscope.config import RunSpec, run_id
+from driftscope.config.variants import LinearProbe, LpFt, MethodSpec
+from driftscope.errors import RecordError
+from driftscope.evaluation import num_correct
+from driftscope.models import VisionLanguageModel
+from driftscope.probe import attention_maps
 from driftscope.records import Overlay, RunRecord
-from driftscope.signals.weights import weight_drift
-from driftscope.train import (
-    SELECTED_FILE,
-    OnStep,
-    Training,
-    TrainingImages,
-    load_weights,
-    num_correct,
-    train,
-)
-from driftscope.transfer import (
-    Outcome,
-    RetrievalScore,
-    RetrievalSet,
-    TransferSet,
-    corrupted_tests,
-    retrieval_set,
-    score,
-    transfer_set,
-)
+from driftscope.references import cached_embeddings
+from driftscope.regularize import Pretrained, Regularization
+from driftscope.setting import Setting, prepare, training_images
+from driftscope.train import OnEvent, OnStep, TrainingImages, fit_head, train
+from driftscope.transfer import corrupted_tests, score
 
 OVERLAY_IMAGES = 6
 VERSIONS = ("driftscope", "torch", "transformers", "peft", "numpy", "safetensors")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all runs on one model, dataset and split share: read-only, computed once."""
-
-    pretrained: VisionLanguageModel
-    class_names: tuple[str, ...]
-    images: TrainingImages
-    evaluator: Evaluator
-    test_pixels: UInt8[Tensor, "test 3 size size"]
-    test_labels: Int64[Tensor, "test"]
-    splits: Splits
-    fingerprints: dict[str, str]
-
-    @property
-    def origin(self) -> str:
-        """A short hash of the model and the data: what a checkpoint's weights depend on."""
-        parts = {
-            "model": encoder_fingerprint(self.pretrained),
-            "data": self.fingerprints,
-            "splits": self.splits.hashes(),
-            "transfer": {one.name: one.fingerprint for one in self.evaluator.transfer},
-        }
-        text = json.dumps(parts, sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def run_one(
@@ -104,6 +60,7 @@ def run_one(
     """
     records.refuse_foreign_folder(folder, spec)
     if records.is_done(folder):
+        _tidy(folder, spec)
         return records.load_run(folder)
     started = time.monotonic()
     setting = prepare(spec, device)
@@ -111,77 +68,18 @@ def run_one(
         if records.is_done(folder):  # another process was faster
             return records.load_run(folder)
         try:
+            _tidy(folder, spec)
             _carry_out(spec, folder, setting, started, on_event, on_step)
         except Exception as error:
             with suppress(OSError):  # the disk may be what failed
                 records.write_failure(folder, error)
+            if isinstance(error, OSError):
+                raise RecordError(
+                    f"the run in {folder} cannot go on ({error.strerror or error}); its last "
+                    "checkpoint is intact: put that right and run again to go on from it"
+                ) from error
             raise
         return records.load_run(folder)
-
-
-_NOT_OF_THE_SETTING = {
-    "method": FullFineTuning(),
-    "learning_rate": 1.0,
-    **{
-        name: RunSpec.model_fields[name].default
-        for name in (
-            "seed",
-            "epochs",
-            "batch_size",
-            "weight_decay",
-            "warmup_fraction",
-            "clip_norm",
-            "horizontal_flip",
-            "decay_norms_and_biases",
-            "label_smoothing",
-            "micro_batches",
-            "precision",
-            "compile",
-            "regularizers",
-            "probe_at",
-        )
-    },
-}
-"""What a setting does not depend on, set alike so that runs that share a setting find it."""
-
-
-def prepare(spec: RunSpec, device: str | None = None) -> Setting:
-    """Everything of a run that does not depend on method, optimisation or training seed."""
-    shared = spec.model_copy(update=_NOT_OF_THE_SETTING)
-    return _prepare(shared, device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-@lru_cache(maxsize=1)
-def _prepare(spec: RunSpec, device: str) -> Setting:
-    pretrained = load(spec.model, device=device)
-    size = pretrained.image_size
-    train_set, test_set = open_train_and_test(spec.dataset, spec.data_seed)
-    train_labels, class_names = labelled(train_set)
-    test_labels, _ = labelled(test_set)
-    splits = make_splits(spec, train_labels, test_labels, class_names=class_names)
-    held_out, held_labels = (
-        (test_set, test_labels) if splits.held_out_from_test else (train_set, train_labels)
-    )
-    rules = PromptRules(spec.templates, spec.class_words)
-    transfer = tuple(
-        transfer_set(name, pretrained, spec.transfer_images, rules) for name in spec.transfer
-    )
-    return Setting(
-        pretrained=pretrained,
-        class_names=class_names,
-        images=TrainingImages(train_set.pixels(splits.train, size), train_labels[splits.train]),
-        evaluator=make_evaluator(
-            pretrained,
-            probe_pixels=held_out.pixels(splits.probe, size),
-            val_pixels=held_out.pixels(splits.val, size),
-            val_labels=held_labels[splits.val],
-            transfer=transfer,
-        ),
-        test_pixels=test_set.pixels(splits.test, size),
-        test_labels=test_labels[splits.test],
-        splits=splits,
-        fingerprints={"train": train_set.fingerprint, "test": test_set.fingerprint},
-    )
 
 
 # ---------------------------------------------------------------- the run itself
@@ -236,11 +134,11 @@ def _carry_out(
             "parameters": adapted.num_parameters(),
             "pretrained": {
                 "reading": reference.to_dict(),
-                "transfer": {
-                    name: outcome.score.to_dict()
-                    for name, outcome in setting.evaluator.pretrained_outcomes.items()
-                },
+                **setting.evaluator.pretrained_scores(),
             },
+            "prompts": {one.name: one.prompts() for one in setting.evaluator.transfer},
+            "splits": setting.splits.to_dict(),
+            "duplicates": setting.duplicates.to_dict(),
             **points,
             "environment": _environment(setting),
             "wall_seconds": {
@@ -252,14 +150,13 @@ def _carry_out(
     checkpoints.delete()
 
 
-def training_images(setting: Setting, spec: RunSpec) -> TrainingImages:
-    """The training images, with their features where the method trains a classifier on them."""
-    if spec.method.kind not in ("linear_probe", "lp_ft"):
-        return setting.images
-    pixels = setting.images.pixels
-    variants = [pixels, pixels.flip(-1)] if spec.horizontal_flip else [pixels]
-    features = [cached_embeddings(setting.pretrained, variant) for variant in variants]
-    return replace(setting.images, features=torch.stack(features))
+def _tidy(folder: Path, spec: RunSpec) -> None:
+    """Removes what a killed process may have left: half-written files, a done run's checkpoint."""
+    for pattern in (".*.json.*", ".*.jsonl.*", ".*.npz.*"):
+        for partial in folder.glob(pattern):
+            partial.unlink(missing_ok=True)
+    if records.is_done(folder):
+        Checkpoints(folder / records.CHECKPOINT_FOLDER, spec).delete()
 
 
 def adapted_model(
@@ -318,25 +215,58 @@ def _points(
         return {"selected": None, "last": None}
     if training.selected["epoch"] != training.last["epoch"]:
         checkpoints.load_selected(adapted)
-    test = score(spec.dataset, _test_correct(adapted, setting), len(setting.test_labels))
+    if setting.splits.held_out_from_test:  # validation was the test split: nothing new to see
+        correct = round(training.selected["val_accuracy_pct"] / 100 * len(setting.test_labels))
+    else:
+        correct = _test_correct(adapted, setting, setting.test_pixels, setting.test_labels)
+    test = score(spec.dataset, correct, len(setting.test_labels))
     return {
         "selected": {
             **training.selected,
             "test_accuracy_pct": test.accuracy_pct,
             "test_num_images": test.num_images,
             "test_wilson_pct": [test.wilson_low_pct, test.wilson_high_pct],
+            "robustness": _robustness(adapted, setting, spec),
         },
         "last": training.last,
     }
 
 
-def _test_correct(adapted: AdaptedModel, setting: Setting) -> int:
+def _test_correct(
+    adapted: AdaptedModel,
+    setting: Setting,
+    pixels: UInt8[Tensor, "image 3 size size"],
+    labels: Int64[Tensor, "image"],
+) -> int:
     """How many test images are classified rightly; a frozen encoder's embeddings are cached."""
     if adapted.encoder_is_frozen:
-        embeddings = cached_embeddings(setting.pretrained, setting.test_pixels)
+        embeddings = cached_embeddings(setting.pretrained, pixels)
     else:
-        embeddings = adapted.model.embed_images(setting.test_pixels)
-    return num_correct(adapted, embeddings, setting.test_labels)
+        embeddings = adapted.model.embed_images(pixels)
+    return num_correct(adapted, embeddings, labels)
+
+
+def _robustness(adapted: AdaptedModel, setting: Setting, spec: RunSpec) -> dict[str, Any]:
+    """Accuracy on the target task's test images under each corruption that the spec names."""
+    tests = corrupted_tests(
+        spec.dataset,
+        spec.corruptions,
+        setting.test_pixels,
+        setting.test_labels,
+        severity=spec.corruption_severity,
+    )
+    found = {}
+    for test in tests:
+        correct = _test_correct(adapted, setting, test.pixels, test.labels)
+        counted = score(test.corruption, correct, len(test.labels))
+        found[test.corruption] = {
+            "made": test.made,
+            "severity": test.severity,
+            "num_images": counted.num_images,
+            "accuracy_pct": counted.accuracy_pct,
+            "wilson_pct": [counted.wilson_low_pct, counted.wilson_high_pct],
+        }
+    return found
 
 
 def _keep_adapted(
@@ -345,7 +275,8 @@ def _keep_adapted(
     if not has_weights:
         return
     save_adapted(adapted, setting.pretrained, folder / records.ADAPTED_FOLDER)
-    records.write_overlay(folder, overlay(setting.pretrained, adapted.model, setting.evaluator.images.probe_pixels))
+    pixels = setting.evaluator.images.probe_pixels
+    records.write_overlay(folder, overlay(setting.pretrained, adapted.model, pixels))
 
 
 def overlay(
@@ -371,11 +302,7 @@ def _environment(setting: Setting) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
         "git_commit": _git_commit(),
-        "data_fingerprints": {
-            **setting.fingerprints,
-            **{one.name: one.fingerprint for one in setting.evaluator.transfer},
-            **{one.name: one.fingerprint for one in setting.retrieval},
-        },
+        "data_fingerprints": setting.fingerprints,
         "split_hashes": setting.splits.hashes(),
     }
 

@@ -7,120 +7,168 @@ and an epoch repeated after a crash is the same epoch.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int64, UInt8
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from jaxtyping import Float, Int64, UInt8
 from torch import Generator, Tensor
-from torch.nn import functional
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 
-from driftscope.adapt import (
-    AdaptedModel,
-    derived_seed,
-    restore_trainable,
-    seeded,
-    trainable_state,
-)
-from driftscope.config import RunSpec, run_id
-from driftscope.errors import RecordError
-from driftscope.models import evaluating
-
-LAST_FILE = "last.safetensors"
-SELECTED_FILE = "selected.safetensors"
+from driftscope.adapt import AdaptedModel, derived_seed, seeded
+from driftscope.checkpoints import Checkpoints, Training
+from driftscope.config import RunSpec
+from driftscope.errors import CaptureError, ConfigError
+from driftscope.regularize import Regularization
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """The target task in memory: uint8 pixels at the model's size, and class indices."""
+    """What is trained on, in memory: uint8 pixels at the model's size, and class indices.
 
-    train_pixels: UInt8[Tensor, "train 3 size size"]
-    train_labels: Int64[Tensor, "train"]
-    val_pixels: UInt8[Tensor, "val 3 size size"]
-    val_labels: Int64[Tensor, "val"]
+    `features` are the embeddings by an encoder that does not change, of each image as it is and
+    flipped; a run that trains the classifier alone reads them in the pixels' place.
+    """
 
-
-@dataclass
-class Training:
-    """What has happened so far: the epochs' events, which one is selected, how it ended."""
-
-    events: list[dict[str, Any]] = field(default_factory=list)
-    selected_epoch: int | None = None
-    diverged: bool = False
-
-    @property
-    def epoch(self) -> int:
-        """The last finished epoch; 0 before the first."""
-        return int(self.events[-1]["epoch"]) if self.events else 0
-
-    def val_accuracy_pct(self, epoch: int) -> float:
-        """Validation accuracy at an epoch."""
-        return float(self.events[epoch - 1]["val_accuracy_pct"])
+    pixels: UInt8[Tensor, "image 3 size size"]
+    labels: Int64[Tensor, "image"]
+    features: Float[Tensor, "flip image dim"] | None = None
 
 
-Observe = Callable[[], dict[str, Any]]
-"""Reads whatever is to be recorded of the model at the end of an epoch."""
+@dataclass(frozen=True)
+class Evaluation:
+    """What one look at the model found: numbers for the history, and the whole record."""
+
+    val_accuracy_pct: float
+    scalars: dict[str, Any]
+    record: dict[str, Any]
+
+
+Evaluate = Callable[[], Evaluation]
+OnEvent = Callable[[dict[str, Any]], None]
 OnStep = Callable[[int, int], None]
 """Told the steps done and the steps in all."""
+
+
+class _DivergedError(Exception):
+    """The loss, the gradient or the model's output is no longer finite."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What stays the same from step to step."""
+
+    adapted: AdaptedModel
+    images: TrainingImages
+    spec: RunSpec
+    evaluate: Evaluate | None
+    optimizer: torch.optim.Optimizer
+    regularization: Regularization | None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(self.spec, self.images)
+
+    @property
+    def total_steps(self) -> int:
+        return self.spec.epochs * self.steps_per_epoch
 
 
 def train(
     adapted: AdaptedModel,
     images: TrainingImages,
     spec: RunSpec,
-    checkpoints: Path,
+    checkpoints: Checkpoints,
+    evaluate: Evaluate,
     *,
-    observe: Observe = dict,
+    regularization: Regularization | None = None,
     on_resume: Callable[[list[dict[str, Any]]], None] = lambda _events: None,
-    on_epoch: Callable[[dict[str, Any]], None] = lambda _event: None,
+    on_event: OnEvent = lambda _event: None,
     on_step: OnStep = lambda _done, _total: None,
 ) -> Training:
-    """Trains to the last epoch, from the checkpoint in `checkpoints` if there is one.
+    """Trains to the last epoch, from the checkpoint if there is one.
 
     At the end `adapted` holds the last epoch's weights, and `checkpoints` those of the
     selected epoch (highest validation accuracy, the earliest of equals) and of the last.
-    A non-finite loss ends the training as diverged, with the weights of the last good epoch.
+    A loss or gradient that is not finite ends the training as diverged, with the weights of the
+    last good epoch.
+
+    Raises:
+        ConfigError: an option does not fit the device or the number of steps.
+        RecordError: a checkpoint cannot be read or written.
     """
-    optimizer = torch.optim.AdamW(
-        adapted.trainable().values(), lr=spec.learning_rate, weight_decay=spec.weight_decay
-    )
-    training = resume(adapted, optimizer, spec, checkpoints)
+    _check_options(adapted, images, spec)
+    optimizer = make_optimizer(adapted, spec)
+    task = _Task(adapted, images, spec, evaluate, optimizer, regularization)
+    training = checkpoints.resume(adapted, optimizer)
     on_resume(training.events)
-    while training.epoch < spec.epochs and not training.diverged:
+
+    def note(event: dict[str, Any]) -> None:
+        training.events.append(event)
+        on_event(event)
+
+    if spec.compile:
+        adapted.model.plain_clip.vision_model.compile()
+    while training.epoch < spec.epochs:
         epoch = training.epoch + 1
-        with seeded(adapted.model.device, spec.seed, "epoch", epoch):
-            loss, accuracy = _train_epoch(adapted, optimizer, images, spec, epoch, on_step)
-        if not math.isfinite(loss):
+        try:
+            with seeded(adapted.model.device, spec.seed, "epoch", epoch):
+                means = _train_epoch(task, epoch, note, on_step)
+            seen = _evaluated(task, evaluate)
+        except _DivergedError as error:
             training.diverged = True
+            note({"kind": "diverged", "epoch": epoch, "reason": str(error)})
             break
-        event = {
-            "kind": "epoch",
-            "epoch": epoch,
-            "step": epoch * steps_per_epoch(spec, images),
-            "train_loss": loss,
-            "train_accuracy_pct": accuracy,
-            "val_accuracy_pct": accuracy_pct(adapted, images.val_pixels, images.val_labels),
-            **observe(),
-        }
-        _note_epoch(training, event, adapted, optimizer, spec, checkpoints)
-        on_epoch(event)
+        place = {"epoch": epoch, "step": epoch * task.steps_per_epoch}
+        accuracy = {"val_accuracy_pct": seen.val_accuracy_pct}
+        event = {"kind": "epoch", **place, **means, **accuracy, **seen.scalars}
+        training.events.append(event)
+        training.last = {**place, **accuracy, **seen.record}
+        best = training.selected
+        if best is None or seen.val_accuracy_pct > best["val_accuracy_pct"]:
+            training.selected = training.last
+            checkpoints.save_selected(adapted, epoch)
+        checkpoints.save_last(adapted, optimizer, training)
+        on_event(event)
     if training.diverged and training.epoch:
-        load_weights(adapted, checkpoints / LAST_FILE, spec)
+        checkpoints.load_last(adapted)
     return training
+
+
+def fit_head(adapted: AdaptedModel, images: TrainingImages, spec: RunSpec) -> None:
+    """Trains a classifier for all epochs of a spec, without evaluation or checkpoint.
+
+    The first stage of LP-FT. A loss that is not finite is left to the second stage to notice.
+    """
+    task = _Task(adapted, images, spec, None, make_optimizer(adapted, spec), None)
+    for epoch in range(1, spec.epochs + 1):
+        try:
+            with seeded(adapted.model.device, spec.seed, "head", epoch):
+                _train_epoch(task, epoch, lambda _event: None, lambda _done, _total: None)
+        except _DivergedError:
+            return
+
+
+def make_optimizer(adapted: AdaptedModel, spec: RunSpec) -> torch.optim.AdamW:
+    """AdamW over everything trainable; norms and biases are decayed as the spec says."""
+    decayed: list[Tensor] = []
+    spared: list[Tensor] = []
+    for parameter in adapted.trainable().values():
+        matrix = parameter.ndim > 1
+        (decayed if matrix or spec.decay_norms_and_biases else spared).append(parameter)
+    groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": spec.weight_decay}]
+    if spared:
+        groups.append({"params": spared, "weight_decay": 0.0})
+    fused = adapted.model.device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(groups, lr=spec.learning_rate, fused=fused)
 
 
 def steps_per_epoch(spec: RunSpec, images: TrainingImages) -> int:
     """Optimizer steps in an epoch; the last batch may be smaller."""
-    return math.ceil(len(images.train_labels) / spec.batch_size)
+    return math.ceil(len(images.labels) / spec.batch_size)
 
 
 def learning_rate_at(step: int, total_steps: int, spec: RunSpec) -> float:
@@ -132,171 +180,143 @@ def learning_rate_at(step: int, total_steps: int, spec: RunSpec) -> float:
     return spec.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def accuracy_pct(adapted: AdaptedModel, pixels: Tensor, labels: Tensor) -> float:
-    """Classification accuracy of encoder and classifier, in percent."""
-    return 100 * num_correct(adapted, pixels, labels) / len(labels)
+def probe_steps(spec: RunSpec, total_steps: int) -> frozenset[int]:
+    """The steps after which the model is evaluated, besides the ends of epochs.
+
+    Raises:
+        ConfigError: a listed step lies beyond the last.
+    """
+    if spec.probe_at == "epoch":
+        return frozenset()
+    if spec.probe_at == "log":
+        return frozenset(2**power for power in range(total_steps.bit_length()))
+    if isinstance(spec.probe_at, int):
+        return frozenset(range(spec.probe_at, total_steps + 1, spec.probe_at))
+    beyond = [step for step in spec.probe_at if step > total_steps]
+    if beyond:
+        raise ConfigError(
+            f"probe_at lists step {beyond[0]}, but the run has {total_steps} steps; "
+            "list steps from 1 up to that"
+        )
+    return frozenset(spec.probe_at)
 
 
-def num_correct(adapted: AdaptedModel, pixels: Tensor, labels: Tensor) -> int:
-    """How many images the adapted model classifies rightly."""
-    embeddings = adapted.model.embed_images(pixels)
-    with evaluating(adapted.classifier):
-        predicted = adapted.classifier(embeddings).argmax(dim=-1).cpu()
-    return int(torch.sum(predicted == labels))
+# ---------------------------------------------------------------- an epoch
 
 
-def _train_epoch(
-    adapted: AdaptedModel,
-    optimizer: torch.optim.Optimizer,
-    images: TrainingImages,
-    spec: RunSpec,
-    epoch: int,
-    on_step: OnStep,
-) -> tuple[float, float]:
-    """Mean loss and accuracy (percent) over the epoch's images; (nan, nan) where it diverged."""
-    device = adapted.model.device
-    adapted.model.clip.train()
-    adapted.classifier.train()
-    per_epoch = steps_per_epoch(spec, images)
-    order, flips = _order_and_flips(spec, len(images.train_labels), epoch)
-    loss_sum, correct = 0.0, 0
+def _train_epoch(task: _Task, epoch: int, note: OnEvent, on_step: OnStep) -> dict[str, float]:
+    """Trains on every image once; the means over images of loss, accuracy and penalty."""
+    spec, labels, evaluate = task.spec, task.images.labels, task.evaluate
+    order, flips = _order_and_flips(spec, len(labels), epoch)
+    probed = probe_steps(spec, task.total_steps) if evaluate else frozenset()
+    task.adapted.train()
+    loss_sum = penalty_sum = 0.0
+    correct = 0
     for index, batch in enumerate(torch.split(order, spec.batch_size)):
-        step = (epoch - 1) * per_epoch + index
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, spec.epochs * per_epoch, spec)
-        pixels = images.train_pixels[batch].to(device)
-        if spec.horizontal_flip:
-            pixels = torch.where(flips[batch].to(device), pixels.flip(-1), pixels)
-        labels = images.train_labels[batch].to(device)
-        logits = adapted.logits(pixels)
-        loss = functional.cross_entropy(logits, labels)
-        if not torch.isfinite(loss):
-            return math.nan, math.nan
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if spec.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(adapted.trainable().values(), spec.clip_norm)
-        optimizer.step()
-        loss_sum += loss.item() * len(batch)
-        correct += int((logits.detach().argmax(dim=-1) == labels).sum())
-        on_step(step + 1, spec.epochs * per_epoch)
-    return loss_sum / len(order), 100 * correct / len(order)
+        step = (epoch - 1) * task.steps_per_epoch + index + 1
+        loss, penalty, hits = _train_step(task, batch, flips, step)
+        loss_sum += loss * len(batch)
+        penalty_sum += penalty * len(batch)
+        correct += hits
+        on_step(step, task.total_steps)
+        if (
+            evaluate and step in probed and step % task.steps_per_epoch
+        ):  # an epoch's end is evaluated anyway
+            seen = _evaluated(task, evaluate)
+            place = {"kind": "probe", "epoch": epoch, "step": step, "train_loss": loss}
+            note({**place, "val_accuracy_pct": seen.val_accuracy_pct, **seen.scalars})
+    means = {"train_loss": loss_sum / len(order), "train_accuracy_pct": 100 * correct / len(order)}
+    if task.regularization is not None and task.regularization.is_active:
+        means["penalty"] = penalty_sum / len(order)
+    return means
+
+
+def _train_step(
+    task: _Task, batch: Int64[Tensor, "image"], flips: Tensor, step: int
+) -> tuple[float, float, int]:
+    """One optimizer step; the batch's mean loss, its penalty, and how many it had right."""
+    spec, optimizer = task.spec, task.optimizer
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate_at(step - 1, task.total_steps, spec)
+    optimizer.zero_grad(set_to_none=True)
+    loss_sum = penalty_sum = 0.0
+    hits = 0
+    for part, chosen in enumerate(torch.chunk(batch, spec.micro_batches)):
+        share = len(chosen) / len(batch)
+        loss, penalty, logits, labels = _forward(task, chosen, flips[chosen], step, part)
+        total = loss if penalty is None else loss + penalty
+        (share * total).backward()  # type: ignore[no-untyped-call]
+        loss_sum += share * loss.item()
+        penalty_sum += 0.0 if penalty is None else share * penalty.item()
+        hits += int((logits.detach().argmax(dim=-1) == labels).sum())
+    if not math.isfinite(loss_sum + penalty_sum):
+        raise _DivergedError(f"the loss is {loss_sum + penalty_sum} at step {step}")
+    parameters = list(task.adapted.trainable().values())
+    if spec.clip_norm is None:
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+    else:
+        norm = clip_grad_norm_(parameters, spec.clip_norm)
+    if not torch.isfinite(norm):
+        raise _DivergedError(f"the gradient is not finite at step {step}")
+    optimizer.step()
+    return loss_sum, penalty_sum, hits
+
+
+def _forward(
+    task: _Task, chosen: Tensor, flips: Tensor, step: int, part: int
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Mean loss and penalty of some images, their logits and labels."""
+    adapted, spec, device = task.adapted, task.spec, task.adapted.model.device
+    labels = task.images.labels[chosen].to(device)
+    penalty = None
+    if task.images.features is not None:
+        embeddings = task.images.features[flips.long(), chosen].to(device)
+        loss, logits = adapted.loss_and_logits(embeddings, labels, spec.label_smoothing)
+        return loss, penalty, logits, labels
+    pixels = _augmented(task.images.pixels[chosen].to(device), flips.to(device))
+    regularization = task.regularization
+    with (
+        torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"),
+        regularization.watching() if regularization else nullcontext(),
+    ):
+        embeddings = adapted.model.image_embeddings(pixels)
+        loss, logits = adapted.loss_and_logits(embeddings, labels, spec.label_smoothing)
+        if regularization is not None and regularization.is_active:
+            penalty = regularization.penalty(pixels, embeddings, step, part)
+    return loss, penalty, logits, labels
+
+
+def _augmented(pixels: Tensor, flips: Tensor) -> Tensor:
+    return torch.where(flips.view(-1, 1, 1, 1), pixels.flip(-1), pixels)
 
 
 def _order_and_flips(spec: RunSpec, num_images: int, epoch: int) -> tuple[Tensor, Tensor]:
     generator = Generator().manual_seed(derived_seed(spec.seed, "order", epoch))
     order = torch.randperm(num_images, generator=generator)
-    flips = torch.rand(num_images, 1, 1, 1, generator=generator) < 0.5
-    return order, flips
+    flips = torch.rand(num_images, generator=generator) < 0.5
+    return order, flips if spec.horizontal_flip else torch.zeros_like(flips)
 
 
-# ---------------------------------------------------------------- checkpoints
+def _evaluated(task: _Task, evaluate: Evaluate) -> Evaluation:
+    """An evaluation that leaves the training as it was: modes, random state, compiled graphs."""
+    device = task.adapted.model.device
+    uncompiled: AbstractContextManager[Any] = (
+        torch.compiler.set_stance("force_eager") if task.spec.compile else nullcontext()
+    )
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), uncompiled:
+        try:
+            return evaluate()
+        except CaptureError:
+            if torch.isfinite(task.adapted.model.embed_images(task.images.pixels[:1])).all():
+                raise
+            raise _DivergedError("the encoder's output is not finite") from None
 
 
-def resume(
-    adapted: AdaptedModel, optimizer: torch.optim.Optimizer, spec: RunSpec, checkpoints: Path
-) -> Training:
-    """Puts weights and optimizer back from the last checkpoint; a fresh start where there is none.
-
-    Raises:
-        RecordError: the checkpoint is damaged or another run's.
-    """
-    path = checkpoints / LAST_FILE
-    if not path.exists():
-        return Training()
-    tensors, metadata = _read_checkpoint(path, spec)
-    restore_trainable(adapted, _under("weight.", tensors))
-    moments = {name: _under(f"{name}.", tensors) for name in ("exp_avg", "exp_avg_sq")}
-    for name, parameter in adapted.trainable().items():
-        optimizer.state[parameter] = {
-            "step": tensors["step"].clone(),
-            **{key: moments[key][name].to(parameter.device) for key in moments},
-        }
-    return Training(json.loads(metadata["events"]), int(metadata["selected_epoch"]))
-
-
-def load_weights(adapted: AdaptedModel, path: Path, spec: RunSpec) -> None:
-    """Puts the trainable weights of a checkpoint file into the model."""
-    tensors, _ = _read_checkpoint(path, spec)
-    restore_trainable(adapted, _under("weight.", tensors))
-
-
-def _note_epoch(
-    training: Training,
-    event: dict[str, Any],
-    adapted: AdaptedModel,
-    optimizer: torch.optim.Optimizer,
-    spec: RunSpec,
-    checkpoints: Path,
-) -> None:
-    """Takes an epoch into the record: selects it if it is the best, then checkpoints.
-
-    A crash between the two files is harmless: the epoch is repeated and writes them alike.
-    """
-    training.events.append(event)
-    weights = {f"weight.{name}": tensor for name, tensor in trainable_state(adapted).items()}
-    metadata = {"run_id": run_id(spec), "epoch": str(event["epoch"])}
-    best = training.selected_epoch
-    if best is None or event["val_accuracy_pct"] > training.val_accuracy_pct(best):
-        training.selected_epoch = int(event["epoch"])
-        _write_checkpoint(checkpoints / SELECTED_FILE, weights, metadata)
-    tensors = dict(weights)
-    for name, parameter in adapted.trainable().items():
-        state = optimizer.state[parameter]
-        tensors["step"] = state["step"].cpu()
-        tensors |= {f"{key}.{name}": state[key].cpu() for key in ("exp_avg", "exp_avg_sq")}
-    metadata |= {
-        "events": json.dumps(training.events),
-        "selected_epoch": str(training.selected_epoch),
-    }
-    _write_checkpoint(checkpoints / LAST_FILE, tensors, metadata)
-
-
-def _write_checkpoint(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Whole or not at all, with a digest of its content."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    try:
-        save_file(contiguous, temporary, {**metadata, "digest": _digest(contiguous)})
-        with Path(temporary).open("rb") as file:
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _read_checkpoint(path: Path, spec: RunSpec) -> tuple[dict[str, Tensor], dict[str, str]]:
-    way_out = f"delete {path.parent} to start this run anew"
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise RecordError(f"the checkpoint {path} is damaged ({error}); {way_out}") from None
-    if metadata.get("run_id") != run_id(spec):
-        raise RecordError(
-            f"the checkpoint {path} belongs to run {metadata.get('run_id')}, not {run_id(spec)}; "
-            f"{way_out}"
+def _check_options(adapted: AdaptedModel, images: TrainingImages, spec: RunSpec) -> None:
+    device = adapted.model.device
+    if spec.precision == "bfloat16" and device.type != "cuda":
+        raise ConfigError(
+            f"precision bfloat16 needs a CUDA device, but this run is on {device.type}; "
+            "use precision: float32"
         )
-    if metadata.get("digest") != _digest(tensors):
-        raise RecordError(f"the checkpoint {path} is damaged (its digest is wrong); {way_out}")
-    return tensors, metadata
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
+    probe_steps(spec, spec.epochs * steps_per_epoch(spec, images))

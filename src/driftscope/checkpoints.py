@@ -1,0 +1,171 @@
+"""Checkpoints: everything that a training needs to go on as if it had never stopped.
+
+At most two files: the last epoch's (weights, optimizer moments, events) and the selected epoch's
+weights. No random state is kept: an epoch's randomness comes from the seed and its number alone.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from driftscope.adapt import AdaptedModel, restore_trainable, trainable_state
+from driftscope.config import RunSpec, run_id
+from driftscope.errors import RecordError
+from driftscope.tensor_files import DamagedFileError, read_tensors, write_tensors
+
+LAST_FILE = "last.safetensors"
+SELECTED_FILE = "selected.safetensors"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class Training:
+    """What has happened so far: events, the selected and the last epoch's record, the end.
+
+    The records hold what was evaluated then, so that nothing is evaluated again for the result.
+    """
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    selected: dict[str, Any] | None = None
+    last: dict[str, Any] | None = None
+    diverged: bool = False
+
+    @property
+    def epoch(self) -> int:
+        """The last finished epoch; 0 before the first."""
+        return int(self.last["epoch"]) if self.last else 0
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoint folder of one run. `origin` names what else the weights depend on."""
+
+    folder: Path
+    spec: RunSpec
+    origin: str = ""
+
+    def exist(self) -> bool:
+        """Whether there is a training to go on with."""
+        return (self.folder / LAST_FILE).exists()
+
+    def save_selected(self, adapted: AdaptedModel, epoch: int) -> None:
+        """Keeps the weights as those of the selected epoch.
+
+        Raises:
+            RecordError: they cannot be written; the former checkpoint is intact.
+        """
+        self._write(SELECTED_FILE, _weights(adapted), {}, epoch)
+
+    def save_last(
+        self, adapted: AdaptedModel, optimizer: torch.optim.Optimizer, training: Training
+    ) -> None:
+        """Keeps everything a continuation needs; replaces the former checkpoint.
+
+        A crash between the two files is harmless: the epoch is repeated and writes them alike.
+
+        Raises:
+            RecordError: it cannot be written; the former checkpoint is intact.
+        """
+        tensors = _weights(adapted)
+        for name, parameter in adapted.trainable().items():
+            state = optimizer.state[parameter]
+            tensors["step"] = state["step"]
+            tensors |= {f"{moment}.{name}": state[moment] for moment in _MOMENTS}
+        record = {key: getattr(training, key) for key in ("events", "selected", "last")}
+        self._write(LAST_FILE, tensors, {"training": json.dumps(record)}, training.epoch)
+
+    def resume(self, adapted: AdaptedModel, optimizer: torch.optim.Optimizer) -> Training:
+        """Puts weights and optimizer back; a fresh start where there is no checkpoint.
+
+        Raises:
+            RecordError: the checkpoint is damaged or another run's; the sentence says the way out.
+        """
+        for partial in self.folder.glob(".*.safetensors.*"):  # of a process killed while writing
+            partial.unlink()
+        if not self.exist():
+            return Training()
+        tensors, metadata = self._read(LAST_FILE)
+        restore_trainable(adapted, _under("weight.", tensors))
+        fused = bool(optimizer.defaults.get("fused"))
+        moments = {moment: _under(f"{moment}.", tensors) for moment in _MOMENTS}
+        for name, parameter in adapted.trainable().items():
+            optimizer.state[parameter] = {
+                "step": tensors["step"].clone().to(parameter.device if fused else "cpu"),
+                **{moment: moments[moment][name].to(parameter.device) for moment in _MOMENTS},
+            }
+        return Training(**json.loads(metadata["training"]))
+
+    def load_selected(self, adapted: AdaptedModel) -> None:
+        """Puts the selected epoch's weights into the model.
+
+        Raises:
+            RecordError: the checkpoint is damaged or another run's.
+        """
+        self._load(SELECTED_FILE, adapted)
+
+    def load_last(self, adapted: AdaptedModel) -> None:
+        """Puts the last finished epoch's weights into the model.
+
+        Raises:
+            RecordError: the checkpoint is damaged or another run's.
+        """
+        self._load(LAST_FILE, adapted)
+
+    def delete(self) -> None:
+        """Removes the folder and what it holds; fine where there is none."""
+        if self.folder.exists():
+            for path in self.folder.iterdir():
+                path.unlink()
+            self.folder.rmdir()
+
+    def _load(self, name: str, adapted: AdaptedModel) -> None:
+        restore_trainable(adapted, _under("weight.", self._read(name)[0]))
+
+    def _write(
+        self, name: str, tensors: dict[str, Tensor], record: dict[str, str], epoch: int
+    ) -> None:
+        try:
+            write_tensors(self.folder / name, tensors, {**self._owner, **record})
+        except OSError as error:
+            kept = "the one before is intact" if self.exist() else "there was none before"
+            raise RecordError(
+                f"the checkpoint of epoch {epoch} cannot be written to {self.folder} "
+                f"({error.strerror or error}); {kept}: make room and run again to go on from it"
+            ) from error
+
+    def _read(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+        path = self.folder / name
+        way_out = f"delete {self.folder} to start this run anew"
+        try:
+            tensors, metadata = read_tensors(path)
+        except DamagedFileError as error:
+            raise RecordError(f"the checkpoint {path} is damaged ({error}); {way_out}") from None
+        for key, ours in self._owner.items():
+            if metadata.get(key) != ours:
+                raise RecordError(
+                    f"the checkpoint {path} is not this run's: its {key.replace('_', ' ')} is "
+                    f"{metadata.get(key)}, not {ours}; {way_out}"
+                )
+        return tensors, metadata
+
+    @property
+    def _owner(self) -> dict[str, str]:
+        return {"run_id": run_id(self.spec), "model_and_data": self.origin}
+
+
+def _weights(adapted: AdaptedModel) -> dict[str, Tensor]:
+    return {f"weight.{name}": tensor for name, tensor in trainable_state(adapted).items()}
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,230 @@
+"""One look at a model in training: validation, probe and transfer in one pass over the images.
+
+Every image goes through the encoder once, however many sets it is in (under the published
+protocol the probe set lies within the validation set). What is compared with, the pretrained
+model on the same images, is computed once and comes from a cache that all runs share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from driftscope.adapt import AdaptedModel
+from driftscope.errors import CaptureError
+from driftscope.models import VisionLanguageModel, encoder_state, evaluating
+from driftscope.probe import drift, images_fingerprint, read
+from driftscope.references import Encoded, cached_encoding
+from driftscope.signals.weights import weight_drift
+from driftscope.train import Evaluation
+from driftscope.transfer import (
+    Outcome,
+    RetrievalScore,
+    RetrievalSet,
+    TransferSet,
+    class_embeddings,
+    retention_pct,
+    retrieval_score,
+)
+from driftscope.transfer.classification import outcome_of
+
+VALIDATION = "validation"
+_ZERO_SHOT = "zero-shot: "
+_RETRIEVAL = "retrieval: "
+
+
+@dataclass(frozen=True)
+class WatchedImages:
+    """All images of an evaluation, each once: the probe set first, then the others.
+
+    `places` says where each set's images are among them.
+    """
+
+    probe_pixels: UInt8[Tensor, "probe 3 size size"]
+    other_pixels: UInt8[Tensor, "other 3 size size"]
+    places: Mapping[str, Int64[Tensor, "image"]]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any image and with their order."""
+        parts = (self.probe_pixels, self.other_pixels)
+        return "-".join(images_fingerprint(part) for part in parts)
+
+
+def watched_images(
+    probe_pixels: UInt8[Tensor, "probe 3 size size"],
+    sets: Mapping[str, UInt8[Tensor, "image 3 size size"]],
+) -> WatchedImages:
+    """Gathers the sets' images beside the probe set's, leaving out those that are there already."""
+    place_of: dict[bytes, int] = {}
+    for index, digest in enumerate(_digests(probe_pixels)):
+        place_of.setdefault(digest, index)
+    kept, num_places, places = [], len(probe_pixels), {}
+    for name, pixels in sets.items():
+        digests = _digests(pixels)
+        new = []
+        for index, digest in enumerate(digests):
+            if digest not in place_of:
+                place_of[digest] = num_places
+                num_places += 1
+                new.append(index)
+        kept.append(pixels[new])
+        places[name] = torch.tensor([place_of[digest] for digest in digests])
+    return WatchedImages(probe_pixels, torch.cat([probe_pixels[:0], *kept]), places)
+
+
+def encode(model: VisionLanguageModel, images: WatchedImages) -> Encoded:
+    """The reading of the probe set and the embeddings of all images, each passing once."""
+    reading = read(model, images.probe_pixels)
+    embeddings = [reading.embeddings] if reading.embeddings is not None else []
+    if len(images.other_pixels):
+        embeddings.append(model.embed_images(images.other_pixels).float().cpu())
+    found = torch.cat(embeddings)
+    if not bool(torch.isfinite(found).all()):
+        raise CaptureError(
+            f"{model.source} gives image embeddings with NaN or infinite values: the model has "
+            "diverged, and its signals would mean nothing"
+        )
+    return Encoded(reading, found)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """What models in training are compared with, and on what; the same for all runs of a cell."""
+
+    pretrained: VisionLanguageModel
+    images: WatchedImages
+    val_labels: Int64[Tensor, "image"]
+    transfer: tuple[TransferSet, ...]
+    retrieval: tuple[RetrievalSet, ...]
+    reference: Encoded
+    pretrained_weights: Mapping[str, Tensor]
+    pretrained_outcomes: Mapping[str, Outcome]
+    pretrained_retrieval: Mapping[str, RetrievalScore]
+
+    def evaluate(self, adapted: AdaptedModel) -> Evaluation:
+        """Validation accuracy, reading, drift and transfer of the model as it is now.
+
+        A frozen encoder is the pretrained one: nothing goes through it again.
+        """
+        is_frozen = adapted.encoder_is_frozen
+        encoded = self.reference if is_frozen else encode(adapted.model, self.images)
+        weights = weight_drift(self.pretrained_weights, encoder_state(adapted.model))
+        change = drift(encoded.reading, self.reference.reading, weights=weights).to_dict()
+        outcomes = {one.name: self._outcome(one, adapted, encoded) for one in self.transfer}
+        val = encoded.embeddings[self.images.places[VALIDATION]]
+        return Evaluation(
+            val_accuracy_pct=100 * num_correct(adapted, val, self.val_labels) / len(val),
+            scalars={**change, **self._transfer_scalars(outcomes)},
+            record={
+                "reading": encoded.reading.to_dict(),
+                "drift": change,
+                "transfer": {
+                    one.name: one.change(outcomes[one.name], self.pretrained_outcomes[one.name])
+                    for one in self.transfer
+                },
+                "retrieval": {
+                    one.name: _retrieved(one, encoded, self.images).change(
+                        self.pretrained_retrieval[one.name]
+                    )
+                    for one in self.retrieval
+                },
+            },
+        )
+
+    def pretrained_scores(self) -> dict[str, Any]:
+        """For the record: what the pretrained model scores on every set."""
+        return {
+            "transfer": {n: found.score.to_dict() for n, found in self.pretrained_outcomes.items()},
+            "retrieval": {n: found.to_dict() for n, found in self.pretrained_retrieval.items()},
+        }
+
+    def _outcome(self, benchmark: TransferSet, adapted: AdaptedModel, encoded: Encoded) -> Outcome:
+        texts = benchmark.text_embeddings
+        if adapted.class_tokens is not None:  # the text tower is in training, too
+            texts = class_embeddings(adapted.model, benchmark.class_names, benchmark.rules)
+        return _outcome(benchmark, encoded, self.images, texts)
+
+    def _transfer_scalars(self, outcomes: Mapping[str, Outcome]) -> dict[str, float | None]:
+        """Flat names: those of the first set bare, those of the others with the set's name."""
+        scalars: dict[str, float | None] = {}
+        for position, (name, after) in enumerate(outcomes.items()):
+            suffix = f"_{name}" if position else ""
+            scalars[f"zero_shot_pct{suffix}"] = after.score.accuracy_pct
+            scalars[f"retention_pct{suffix}"] = retention_pct(
+                after.score, self.pretrained_outcomes[name].score
+            )
+        return scalars
+
+
+def make_evaluator(
+    pretrained: VisionLanguageModel,
+    probe_pixels: UInt8[Tensor, "probe 3 size size"],
+    val_pixels: UInt8[Tensor, "val 3 size size"],
+    val_labels: Int64[Tensor, "val"],
+    *,
+    transfer: tuple[TransferSet, ...] = (),
+    retrieval: tuple[RetrievalSet, ...] = (),
+) -> Evaluator:
+    """Gathers the images and takes the pretrained reference of them, from the cache if there."""
+    sets = {
+        VALIDATION: val_pixels,
+        **{f"{_ZERO_SHOT}{one.name}": one.pixels for one in transfer},
+        **{f"{_RETRIEVAL}{one.name}": one.pixels for one in retrieval},
+    }
+    images = watched_images(probe_pixels, sets)
+    reference = cached_encoding(pretrained, images.fingerprint, lambda: encode(pretrained, images))
+    return Evaluator(
+        pretrained=pretrained,
+        images=images,
+        val_labels=val_labels,
+        transfer=transfer,
+        retrieval=retrieval,
+        reference=reference,
+        pretrained_weights=encoder_state(pretrained),
+        pretrained_outcomes={
+            one.name: _outcome(one, reference, images, one.text_embeddings) for one in transfer
+        },
+        pretrained_retrieval={one.name: _retrieved(one, reference, images) for one in retrieval},
+    )
+
+
+def num_correct(
+    adapted: AdaptedModel, embeddings: Float[Tensor, "image dim"], labels: Int64[Tensor, "image"]
+) -> int:
+    """How many images the model in training classifies rightly, from their embeddings."""
+    with evaluating(adapted.model.clip):
+        predicted = adapted.class_logits(embeddings.to(adapted.model.device)).argmax(dim=-1).cpu()
+    return int(torch.sum(predicted == labels))
+
+
+def _outcome(
+    benchmark: TransferSet, encoded: Encoded, images: WatchedImages, texts: Tensor
+) -> Outcome:
+    directions = _directions(encoded, images, f"{_ZERO_SHOT}{benchmark.name}")
+    return outcome_of(directions, benchmark.labels, texts.cpu(), benchmark.name)
+
+
+def _retrieved(benchmark: RetrievalSet, encoded: Encoded, images: WatchedImages) -> RetrievalScore:
+    directions = _directions(encoded, images, f"{_RETRIEVAL}{benchmark.name}")
+    texts = benchmark.text_embeddings.cpu()
+    return retrieval_score(directions, texts, benchmark.matches, benchmark.name)
+
+
+def _directions(encoded: Encoded, images: WatchedImages, name: str) -> Tensor:
+    """The normalised embeddings of one set's images."""
+    return functional.normalize(encoded.embeddings[images.places[name]], dim=-1)
+
+
+def _digests(pixels: UInt8[Tensor, "image 3 size size"]) -> list[bytes]:
+    return [
+        hashlib.blake2b(image.contiguous().numpy().data, digest_size=16).digest()
+        for image in pixels
+    ]

@@ -1,0 +1,173 @@
+"""What is known of a pretrained model on given images: computed once, shared through a cache.
+
+An entry is named by its content: the weights, the images, the code that reads them, and the
+surroundings that decide bits. So an entry never goes stale; it is only no longer asked for. Where
+entries cannot be kept (a full disk, a read-only folder, `DRIFTSCOPE_CACHE_GB=0`) they are computed
+anew and nothing fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from driftscope.data.cache import bound_bytes, cache_folder
+from driftscope.models import VisionLanguageModel, encoder_fingerprint
+from driftscope.probe import images_fingerprint
+from driftscope.readings import Reading
+from driftscope.tensor_files import DamagedFileError, read_tensors, write_tensors
+
+REFERENCES_FOLDER = "references"
+_SHARE_OF_BOUND = 0.1
+_DECIDING_CODE = ("signals", "models", "probe.py", "readings.py", "evaluation.py")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Some images through an encoder: the reading of the first, the embeddings of all."""
+
+    reading: Reading
+    embeddings: Float[Tensor, "image dim"]
+
+
+def cached_encoding(
+    model: VisionLanguageModel, images: str, compute: Callable[[], Encoded]
+) -> Encoded:
+    """A pretrained model's `Encoded`, from the cache or computed and kept.
+
+    Args:
+        model: the pretrained model.
+        images: the fingerprint of all images and their order.
+        compute: reads them.
+    """
+
+    def tensors() -> tuple[dict[str, Tensor], dict[str, str]]:
+        return _packed(compute())
+
+    return _unpacked(*_cached(_key("encoding", model, images), tensors))
+
+
+def cached_embeddings(
+    model: VisionLanguageModel, pixels: UInt8[Tensor, "image 3 size size"]
+) -> Float[Tensor, "image dim"]:
+    """A pretrained model's unnormalised image embeddings, from the cache or computed and kept."""
+
+    def tensors() -> tuple[dict[str, Tensor], dict[str, str]]:
+        return {"embeddings": model.embed_images(pixels).float().cpu()}, {}
+
+    key = _key("embeddings", model, images_fingerprint(pixels))
+    return _cached(key, tensors)[0]["embeddings"]
+
+
+def _key(kind: str, model: VisionLanguageModel, images: str) -> str:
+    device = model.device
+    surroundings = (
+        *(version(name) for name in ("torch", "transformers")),
+        torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        str(torch.get_num_threads()),
+    )
+    convention = (str(model.mean), str(model.std))
+    parts = (kind, encoder_fingerprint(model), images, _code_digest(), *convention, *surroundings)
+    return hashlib.blake2b("/".join(parts).encode(), digest_size=16).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _code_digest() -> str:
+    """Changes with any line of the code that decides an entry's content."""
+    root = Path(__file__).parent
+    digest = hashlib.blake2b(digest_size=8)
+    for name in _DECIDING_CODE:
+        place = root / name
+        for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _cached(
+    key: str, compute: Callable[[], tuple[dict[str, Tensor], dict[str, str]]]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The entry of a key; computed by one process while others that want it wait."""
+    if bound_bytes() == 0:
+        return compute()
+    path = cache_folder() / REFERENCES_FOLDER / f"{key}.safetensors"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_suffix(".lock"))
+        lock.acquire()
+    except OSError as error:
+        _warn_not_kept(path, error)
+        return compute()
+    try:
+        with suppress(DamagedFileError):
+            found = read_tensors(path)
+            path.touch()
+            return found
+        entry = compute()
+        try:
+            write_tensors(path, *entry)
+            _make_room(path.parent)
+        except OSError as error:
+            _warn_not_kept(path, error)
+        return entry
+    finally:
+        lock.release()
+
+
+def _make_room(folder: Path) -> None:
+    """Removes the entries used longest ago until the rest fits its share of the cache's bound."""
+    entries = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+    taken = sum(path.stat().st_size for path in entries)
+    for path in entries[:-1]:
+        if taken <= _SHARE_OF_BOUND * bound_bytes():
+            break
+        taken -= path.stat().st_size
+        path.unlink(missing_ok=True)
+        path.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _warn_not_kept(path: Path, error: OSError) -> None:
+    warnings.warn(
+        f"the pretrained reference is not kept in {path.parent} ({error.strerror or error}); it is "
+        "computed anew each time. Set DRIFTSCOPE_CACHE to a folder with space",
+        stacklevel=3,
+    )
+
+
+_PER_IMAGE = "per_image."
+
+
+def _packed(encoded: Encoded) -> tuple[dict[str, Tensor], dict[str, str]]:
+    reading = encoded.reading
+    tensors = {"embeddings": encoded.embeddings}
+    for name in ("cls_activations", "embeddings"):
+        if (tensor := getattr(reading, name)) is not None:
+            tensors[f"reading.{name}"] = tensor
+    for name, tensor in (reading.per_image or {}).items():
+        tensors[_PER_IMAGE + name] = tensor
+    return tensors, {"numbers": json.dumps(reading.to_dict())}
+
+
+def _unpacked(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Encoded:
+    reading = replace(
+        Reading.from_dict(json.loads(metadata["numbers"])),
+        cls_activations=tensors.get("reading.cls_activations"),
+        embeddings=tensors.get("reading.embeddings"),
+        per_image={
+            name.removeprefix(_PER_IMAGE): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(_PER_IMAGE)
+        },
+    )
+    return Encoded(reading, tensors["embeddings"])
