@@ -17,10 +17,10 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, ViTCon
 
 from driftscope import probe
 from driftscope.errors import CaptureError
-from driftscope.models import VisionLanguageModel
+from driftscope.models import VisionLanguageModel, load
 from driftscope.models.effective import encoder_weights
 from driftscope.signals.representation import linear_cka
-from driftscope.signals.text import TextSpaceDrift
+from driftscope.signals.text import TextSpaceDrift, text_space_drift
 from driftscope.signals.weights import weight_drift
 
 PIXELS = random_pixels(33)
@@ -439,6 +439,62 @@ def test_the_spread_of_a_signal_that_was_not_read_is_refused() -> None:
     reading = probe.read(random_clip(), normalised(PIXELS[:6]))
     with pytest.raises(CaptureError, match="no per-image values of 'rollout_gini'"):
         reading.subset_coefficient_of_variation([[0]], "rollout_gini")
+
+
+# ---------------------------------------------------- text space
+
+
+@pytest.fixture(scope="module")
+def mini() -> VisionLanguageModel:
+    return load("mini")
+
+
+def test_random_texts_are_reproducible_and_as_many_as_asked_for(mini: VisionLanguageModel) -> None:
+    first, again, other = (
+        probe.read_texts(mini, ["a red circle"], num_random_texts=9, seed=seed)
+        for seed in (0, 0, 1)
+    )
+    assert first.random_texts.shape == (9, mini.embedding_dim)
+    assert first.random_texts.equal(again.random_texts)
+    assert not first.random_texts.equal(other.random_texts)
+    assert first.logit_scale == mini.logit_scale
+
+
+def test_text_space_drift_of_readings_is_that_of_their_embeddings(
+    mini: VisionLanguageModel,
+) -> None:
+    pixels = random_pixels(8, size=mini.image_size)
+    reference = probe.read(mini, pixels)
+    moved = probe.read(replace(mini, clip=perturbed(mini.clip, 0.3)), pixels)
+    texts = probe.read_texts(mini, ["a red circle", "a blue square", "a green star"])
+    drift = probe.text_drift(moved, reference, texts)
+    assert drift == text_space_drift(
+        reference.embeddings, moved.embeddings, texts.vocabulary, texts.logit_scale,
+        texts.random_texts,
+    )  # fmt: skip
+    assert drift.kl_nats > 0
+    assert drift.random_text_logit_change > 0
+    assert probe.drift(moved, reference, text=drift).text_kl_nats == drift.kl_nats
+    unmoved = probe.text_drift(reference, reference, texts)
+    assert (unmoved.kl_nats, unmoved.top1_agreement_pct) == (pytest.approx(0, abs=1e-9), 100.0)
+
+
+def test_text_space_drift_refuses_other_images_and_readings_without_embeddings(
+    mini: VisionLanguageModel,
+) -> None:
+    texts = probe.read_texts(mini, ["a red circle"])
+    reading = probe.read(mini, random_pixels(4, size=mini.image_size))
+    other = probe.read(mini, random_pixels(4, size=mini.image_size, seed=5))
+    with pytest.raises(CaptureError, match="different images"):
+        probe.text_drift(other, reading, texts)
+    restored = probe.Reading.from_dict(reading.to_dict())
+    with pytest.raises(CaptureError, match="projected image embeddings"):
+        probe.text_drift(restored, reading, texts)
+
+
+def test_an_empty_vocabulary_is_refused(mini: VisionLanguageModel) -> None:
+    with pytest.raises(CaptureError, match="at least one text"):
+        probe.read_texts(mini, [])
 
 
 # ---------------------------------------------------- as data

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from driftscope.readings import (
     UNITS,
     Drift,
     Reading,
+    check_same_images,
     drift,
     percent_drift,
     probe_size_sensitivity,
@@ -30,6 +32,7 @@ from driftscope.readings import (
     with_weights,
 )
 from driftscope.signals import attention
+from driftscope.signals.text import TextSpaceDrift, text_space_drift
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,11 +41,14 @@ __all__ = [
     "UNITS",
     "Drift",
     "Reading",
+    "TextProbe",
     "attention_maps",
     "drift",
     "percent_drift",
     "probe_size_sensitivity",
     "read",
+    "read_texts",
+    "text_drift",
     "with_text",
     "with_weights",
 ]
@@ -112,6 +118,72 @@ def attention_maps(
             parts.append(rows.reshape(*rows.shape[:-1], *grid).cpu())
     result: np.ndarray = torch.cat(parts).numpy()
     return result
+
+
+@dataclass(frozen=True)
+class TextProbe:
+    """Fixed texts, embedded by the pretrained model, against which image embeddings are seen."""
+
+    vocabulary: Float[Tensor, "text dim"]
+    random_texts: Float[Tensor, "random_text dim"]
+    logit_scale: float
+
+
+def read_texts(
+    model: VisionLanguageModel,
+    vocabulary: Sequence[str],
+    *,
+    num_random_texts: int = 64,
+    num_random_tokens: int = 8,
+    seed: int = 0,
+) -> TextProbe:
+    """Embeds a fixed vocabulary, and random token sequences, for text-space drift.
+
+    Args:
+        model: the pretrained model, with its tokenizer.
+        vocabulary: the texts of the zero-shot distribution, such as prompts of class names.
+        num_random_texts: how many random texts (Lipsum-FT, 2404.00860).
+        num_random_tokens: tokens drawn for each, uniformly from the tokenizer's vocabulary.
+        seed: of the random texts.
+
+    Raises:
+        CaptureError: the vocabulary is empty.
+        ModelError: the model came without a tokenizer.
+    """
+    if not vocabulary:
+        raise CaptureError("Text-space drift needs at least one text in its vocabulary, got none.")
+    known = model.embed_texts(list(vocabulary))
+    random_texts = _random_texts(model.tokenizer, num_random_texts, num_random_tokens, seed)
+    return TextProbe(known, model.embed_texts(random_texts), model.logit_scale)
+
+
+def _random_texts(tokenizer: Any, count: int, num_tokens: int, seed: int) -> list[str]:
+    ordinary = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(len(ordinary), (count, num_tokens), generator=generator).tolist()
+    return [tokenizer.decode([ordinary[index] for index in text]) for text in drawn]
+
+
+def text_drift(reading: Reading, reference: Reading, texts: TextProbe) -> TextSpaceDrift:
+    """Text-space drift between two readings of the same images; pass it to `drift` as `text`.
+
+    Raises:
+        CaptureError: the readings are of other images, or hold no projected embeddings.
+    """
+    check_same_images(reading, reference)
+    if reading.embeddings is None or reference.embeddings is None:
+        raise CaptureError(
+            "Text-space drift needs projected image embeddings; read a model that has them (a "
+            "CLIPModel), or restore the reading with its tensors."
+        )
+    device = texts.vocabulary.device
+    return text_space_drift(
+        reference.embeddings.to(device),
+        reading.embeddings.to(device),
+        texts.vocabulary,
+        texts.logit_scale,
+        texts.random_texts,
+    )
 
 
 def images_fingerprint(pixels: Pixels) -> str:

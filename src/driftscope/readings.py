@@ -391,12 +391,7 @@ def _percent_drifts(reading: Reading, reference: Reading) -> dict[str, Any]:
 
 def _comparable_activations(reference: Reading, reading: Reading) -> tuple[Tensor, Tensor]:
     """CLS activations of both, after checking that the comparison is one of like with like."""
-    if reading.images_fingerprint != reference.images_fingerprint:
-        raise CaptureError(
-            f"The two readings are of different images (fingerprints {reading.images_fingerprint} "
-            f"and {reference.images_fingerprint}); read both models on the same probe set, in the "
-            "same order."
-        )
+    check_same_images(reading, reference)
     if reading.num_layers != reference.num_layers:
         raise CaptureError(
             f"The readings have {reading.num_layers} and {reference.num_layers} blocks; drift "
@@ -408,6 +403,16 @@ def _comparable_activations(reference: Reading, reading: Reading) -> tuple[Tenso
             "it with to_dict(tensors=True), or read the model again."
         )
     return reference.cls_activations, reading.cls_activations
+
+
+def check_same_images(reading: Reading, reference: Reading) -> None:
+    """Raises CaptureError if two readings are not of the same images in the same order."""
+    if reading.images_fingerprint != reference.images_fingerprint:
+        raise CaptureError(
+            f"The two readings are of different images (fingerprints {reading.images_fingerprint} "
+            f"and {reference.images_fingerprint}); read both models on the same probe set, in the "
+            "same order."
+        )
 
 
 def _image_features(reading: Reading) -> Tensor:
