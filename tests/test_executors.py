@@ -1,54 +1,351 @@
+"""Every pool behaves alike; and nothing is lost, done twice or half-written, whatever happens.
+
+The runs here are light stand-ins that obey orders (`fake_runs`); one test per pool does real ones.
+"""
+
+from __future__ import annotations
+
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import fake_runs
 import pytest
+from fake_runs import RUN_ONE, finished, order
 
-from driftscope.config import parse_run_spec, run_id
-from driftscope.executors.local import Update, execute
-from driftscope.records import load_run
+from driftscope import records
+from driftscope.config import RunSpec, parse_run_spec, run_id
+from driftscope.errors import RecordError
+from driftscope.executors import local
+from driftscope.executors.local import LocalPool
+from driftscope.executors.schedule import MAX_LOSSES, Pool, Task, Update, execute
+from driftscope.executors.work import is_disk_full, sign_of_life_file
 from driftscope.study import run_folder
 
-
-def drifts(root: Path, specs: list) -> list[dict]:
-    return [load_run(run_folder(root, spec)).result["last"]["drift"] for spec in specs]
+SEEDS = (1, 2, 3)
 
 
-def test_local_workers_do_every_run_once_and_a_killed_one_costs_only_its_run(
-    tiny_run: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def local_pool(**options: object) -> Pool:
+    return LocalPool(2, threads=1, devices=["cpu"], run_one=RUN_ONE, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    one = local_pool()
+    yield one
+    one.close()
+
+
+def tasks_of(root: Path, seeds: Sequence[int] = SEEDS, **values: object) -> list[Task]:
+    specs = [fake_runs.spec(seed, **values) for seed in seeds]
+    return [(spec, run_folder(root, spec)) for spec in specs]
+
+
+def ids(tasks: Sequence[Task]) -> list[str]:
+    return [run_id(spec) for spec, _ in tasks]
+
+
+def ends(updates: Sequence[Update]) -> dict[str, Update]:
+    """The last word on each run; each may be said once."""
+    ended = [update for update in updates if update.ended]
+    assert len({update.run_id for update in ended}) == len(ended)
+    return {update.run_id: update for update in ended}
+
+
+def epochs_by_process(folder: Path) -> list[tuple[int, int]]:
+    return [(event["epoch"], event["pid"]) for event in records.read_events(folder)]
+
+
+def test_every_run_is_done_once_and_its_steps_are_told(tmp_path: Path, pool: Pool) -> None:
+    tasks = tasks_of(tmp_path)
+    updates = list(execute(tasks, pool))
+    assert {name: update.done for name, update in ends(updates).items()} == dict.fromkeys(
+        ids(tasks), True
+    )
+    assert sorted(finished(tmp_path)) == sorted(ids(tasks))
+    steps = [(u.steps_done, u.steps_total) for u in updates if u.steps_total]
+    assert sorted(steps) == sorted([(epoch, 3) for epoch in (1, 2, 3)] * len(tasks))
+    assert list((tmp_path / "progress").iterdir()) == []
+
+
+def test_a_run_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path, pool: Pool) -> None:
+    tasks = tasks_of(tmp_path)
+    order(tmp_path, SEEDS[0], 2, "fail")
+    ended = ends(list(execute(tasks, pool)))
+    failed, *others = ids(tasks)
+    assert ended[failed].failure == "ValueError: as ordered"
+    assert all(ended[name].done for name in others)
+    failure = records.read_json(tasks[0][1] / records.FAILURE_FILE)
+    assert failure["message"] == "as ordered"
+    assert "Traceback" in failure["traceback"]
+
+
+def test_a_killed_workers_run_goes_on_from_where_it_was(tmp_path: Path, pool: Pool) -> None:
+    tasks = tasks_of(tmp_path)
+    order(tmp_path, SEEDS[1], 2, "kill")
+    updates = list(execute(tasks, pool))
+    assert all(update.done for update in ends(updates).values())
+    assert [u.run_id for u in updates if u.remark] == [ids(tasks)[1]]
+    assert "signal 9" in next(u.remark for u in updates if u.remark)
+    (one, first), (two, second), (three, third) = epochs_by_process(tasks[1][1])
+    assert (one, two, three) == (1, 2, 3)
+    assert first == second != third
+    assert sorted(finished(tmp_path)) == sorted(ids(tasks))
+
+
+def test_a_run_that_kills_its_worker_each_time_fails_in_the_end(tmp_path: Path, pool: Pool) -> None:
+    tasks = tasks_of(tmp_path)
+    for epoch in (1, 2, 3):
+        order(tmp_path, SEEDS[0], epoch, "kill always")
+    ended = ends(list(execute(tasks, pool)))
+    assert f"{MAX_LOSSES} workers were lost" in (ended[ids(tasks)[0]].failure or "")
+    assert (tasks[0][1] / records.FAILURE_FILE).exists()
+    assert sorted(finished(tmp_path)) == sorted(ids(tasks)[1:])
+
+
+def test_a_full_disk_stops_the_study_and_counts_as_nobodys_failure(
+    tmp_path: Path, pool: Pool
 ) -> None:
-    import multiprocessing
+    tasks = tasks_of(tmp_path)
+    full = order(tmp_path, SEEDS[0], 2, "full")
+    with pytest.raises(RecordError, match="the disk is full"):
+        list(execute(tasks, pool))
+    assert not (tasks[0][1] / records.FAILURE_FILE).exists()
+    full.unlink()
+    left = [task for task in tasks if not records.is_done(task[1])]
+    assert all(u.done for u in ends(list(execute(left, local_pool()))).values())
+    assert sorted(finished(tmp_path)) == sorted(ids(tasks))
+    assert [epoch for epoch, _ in epochs_by_process(tasks[0][1])] == [1, 2, 3]
 
-    specs = [parse_run_spec({**tiny_run, "seed": seed}) for seed in (1, 2, 3)]
-    tasks = [(spec, run_folder(tmp_path, spec)) for spec in specs]
+
+def test_a_full_disk_is_known_by_its_words_and_through_other_errors() -> None:
+    wrapped = RuntimeError("could not save")
+    wrapped.__cause__ = OSError(28, "No space left on device")
+    assert is_disk_full(wrapped)
+    assert is_disk_full(Exception("I/O error: No space left on device (os error 28)"))
+    assert not is_disk_full(ValueError("a full disc is round"))
+
+
+def test_closing_early_ends_the_workers_and_leaves_runs_to_be_resumed(
+    tmp_path: Path, pool: Pool
+) -> None:
+    tasks = tasks_of(tmp_path)
+    holds = [order(tmp_path, seed, 2, "hold") for seed in SEEDS]
+    updates = execute(tasks, pool)
+    for update in updates:
+        if update.steps_done == 2:
+            break
+    updates.close()  # as Ctrl-C does
+    assert not any(records.is_claimed(folder) for _, folder in tasks)
+    assert finished(tmp_path) == []
+    assert list((tmp_path / "progress").glob("*.json")) == []
+    for hold in holds:
+        hold.unlink()
+    assert all(u.done for u in ends(list(execute(tasks, local_pool()))).values())
+    for _, folder in tasks:
+        assert [epoch for epoch, _ in epochs_by_process(folder)] == [1, 2, 3]
+
+
+def test_a_folder_that_is_moved_stops_the_study_and_the_rest_is_done_at_the_new_place(
+    tmp_path: Path, pool: Pool
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    tasks = tasks_of(old)
+    order(old, SEEDS[0], 2, "hold")
+
+    def move_in_the_middle() -> None:
+        for update in execute(tasks, pool):
+            if update.run_id == ids(tasks)[0] and update.steps_done == 2:
+                old.rename(new)
+                (old / "orders").mkdir(parents=True)  # the run goes on, into nothing
+
+    with pytest.raises(RecordError, match="moved or deleted"):
+        move_in_the_middle()
+    (new / "orders" / f"{SEEDS[0]}-2").unlink()
+    assert not list(old.glob("runs/*/result.json"))
+    there = tasks_of(new)
+    left = [task for task in there if not records.is_done(task[1])]
+    assert all(u.done for u in ends(list(execute(left, local_pool()))).values())
+    assert sorted(finished(new)) == sorted(ids(there))
+
+
+def test_clocks_that_jump_decide_nothing(
+    tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jumps = iter(range(1, 10**6))
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + (-1) ** next(jumps) * 86400 * 400)
+    tasks = tasks_of(tmp_path)
+    order(tmp_path, SEEDS[0], 1, "kill")
+    for folder in (folder for _, folder in tasks):  # files from a future that never was
+        folder.mkdir(parents=True)
+        os.utime(folder, (4e9, 4e9))
+    assert all(update.done for update in ends(list(execute(tasks, pool))).values())
+    assert sorted(finished(tmp_path)) == sorted(ids(tasks))
+
+
+# ---------------------------------------------------------------- several drivers
+
+
+def start_driver(root: Path, seeds: Sequence[int] = SEEDS) -> subprocess.Popen[str]:
+    command = [sys.executable, str(Path(__file__).parent / "drive_fake_study.py")]
+    return subprocess.Popen(
+        [*command, str(root), "2", *map(str, seeds)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_killed_drivers_workers_die_with_it_and_the_next_driver_finishes(tmp_path: Path) -> None:
+    tasks = tasks_of(tmp_path)
+    holds = [order(tmp_path, seed, 2, "hold") for seed in SEEDS]
+    driver = start_driver(tmp_path)
+    wait_until(lambda: sum(records.is_claimed(folder) for _, folder in tasks) == 2)
+    wait_until(lambda: len(records.read_events(tasks[0][1])) == 2)
+    driver.kill()
+    driver.wait()
+    wait_until(lambda: not any(records.is_claimed(folder) for _, folder in tasks))
+    assert finished(tmp_path) == []
+    for hold in holds:
+        hold.unlink()
+    assert all(u.done for u in ends(list(execute(tasks, local_pool()))).values())
+    assert sorted(finished(tmp_path)) == sorted(ids(tasks))
+    assert [epoch for epoch, _ in epochs_by_process(tasks[0][1])] == [1, 2, 3]
+    assert not (tasks[0][1] / records.FAILURE_FILE).exists()
+
+
+def test_two_drivers_on_one_folder_do_each_run_once_and_take_over_from_each_other(
+    tmp_path: Path, pool: Pool
+) -> None:
+    tasks = tasks_of(tmp_path, (1, 2, 3, 4, 5))
+    order(tmp_path, 1, 2, "hold")
+    other = start_driver(tmp_path, (1, 2, 3, 4, 5))
+    wait_until(lambda: len(records.read_events(tasks[0][1])) == 2)  # the other has begun the first
     ended: dict[str, Update] = {}
-    killed = ""
-    for update in execute(tasks, num_workers=1):
-        if update.steps_done and not killed:
-            killed = update.run_id
-            os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+    for update in execute(tasks, pool):
         if update.ended:
-            assert update.run_id not in ended
             ended[update.run_id] = update
-    assert set(ended) == {run_id(spec) for spec in specs}
-    assert ended[killed].failure == "the worker process ended by signal 9"
-    assert [update.done for name, update in ended.items() if name != killed] == [True, True]
-
-    again = [task for task in tasks if run_id(task[0]) == killed]
-    assert [update.done for update in execute(again, num_workers=1) if update.ended] == [True]
-
-    from driftscope.run import run_one
-
-    here = run_one(specs[0], tmp_path / "here")
-    assert here.result["last"]["drift"] == drifts(tmp_path, specs[:1])[0]
+        if len(ended) == 4 and other.poll() is None:  # all but the first, which the other holds
+            assert ids(tasks)[0] not in ended
+            (tmp_path / "orders" / "1-2").unlink()
+            os.killpg(other.pid, signal.SIGKILL)
+            other.wait()
+    assert sorted(ended) == sorted(ids(tasks))
+    assert all(update.done for update in ended.values())
+    assert sorted(finished(tmp_path)) == sorted(ids(tasks))
 
 
-def test_a_run_that_cannot_be_done_is_reported_and_the_others_go_on(
+def test_the_lock_of_a_dead_process_hinders_nobody(tmp_path: Path, pool: Pool) -> None:
+    tasks = tasks_of(tmp_path)
+    for spec, folder in tasks:
+        folder.mkdir(parents=True)
+        (folder / records.LOCK_FILE).write_text("left behind")
+        records.write_json(folder / records.SPEC_FILE, spec.model_dump(mode="json"))
+    assert all(update.done for update in ends(list(execute(tasks, pool))).values())
+
+
+# ---------------------------------------------------------------- this machine's cores and GPUs
+
+
+def test_workers_take_turns_on_devices_and_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "usable_cores", lambda: 12)
+    monkeypatch.setattr(local, "available_bytes", lambda: 1 << 60)
+    pool = LocalPool(devices=["cuda:0", "cuda:1"], runs_per_device=3)
+    assert (pool.num_workers, pool.threads) == (6, 2)
+    assert [pool.device(slot) for slot in range(4)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert LocalPool(5, devices=["cpu"]).threads == 2
+    assert LocalPool(30, devices=["cpu"]).threads == 1
+
+
+def test_no_more_workers_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "usable_cores", lambda: 64)
+    monkeypatch.setattr(local, "available_bytes", lambda: 4 * local.WORKER_BYTES + 1)
+    assert local.default_workers() == 4
+    monkeypatch.setattr(local, "available_bytes", lambda: 1)
+    assert local.default_workers() == 1
+
+
+def test_a_worker_killed_for_want_of_memory_is_not_replaced(
+    tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "available_bytes", lambda: 1000)
+    tasks = tasks_of(tmp_path)
+    order(tmp_path, SEEDS[0], 1, "kill")
+    order(tmp_path, SEEDS[1], 1, "hold")
+    left = 0
+    for update in execute(tasks, pool):
+        if update.remark:
+            left = len(pool.free_slots())
+            assert "one worker fewer" in update.remark
+            (tmp_path / "orders" / f"{SEEDS[1]}-1").unlink()
+    assert left == 0
+    assert sorted(finished(tmp_path)) == sorted(ids(tasks))
+
+
+def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: H100 (UUID: a)'\necho 'GPU 1: H100 (UUID: b)'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert local.visible_gpus() == ["cuda:0", "cuda:1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert local.visible_gpus() == ["cuda:0"]
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert local.visible_gpus() == []
+
+
+def test_a_sign_of_life_says_who_and_how_far(tmp_path: Path, pool: Pool) -> None:
+    ((spec, folder),) = tasks_of(tmp_path, (1,))
+    hold = order(tmp_path, 1, 2, "hold")
+    seen = False
+    for _ in execute([(spec, folder)], pool):
+        if not seen and sign_of_life_file(folder).exists():
+            said = records.read_json(sign_of_life_file(folder))
+            seen = said["steps_total"] in (0, 3) and ":" in said["worker"]
+            hold.unlink(missing_ok=True)
+    assert seen
+    assert not sign_of_life_file(folder).exists()
+
+
+# ---------------------------------------------------------------- real runs
+
+
+def readings(folders: Sequence[Path]) -> list[dict]:
+    return [
+        {point: records.load_run(folder).result[point] for point in ("selected", "last")}
+        for folder in folders
+    ]
+
+
+def real_tasks(root: Path, tiny_run: dict[str, object]) -> list[tuple[RunSpec, Path]]:
+    specs = [parse_run_spec({**tiny_run, "seed": seed}) for seed in (1, 2)]
+    return [(spec, run_folder(root, spec)) for spec in specs]
+
+
+def test_real_runs_by_a_worker_equal_those_made_here_and_bad_ones_are_reported(
     tiny_run: dict[str, object], tmp_path: Path
 ) -> None:
     bad = parse_run_spec({**tiny_run, "dataset": str(tmp_path / "nothing")})
-    good = parse_run_spec({**tiny_run, "epochs": 1})
-    tasks = [(spec, run_folder(tmp_path, spec)) for spec in (bad, good)]
-    ended = {update.run_id: update for update in execute(tasks, 1) if update.ended}
+    tasks = [(bad, run_folder(tmp_path, bad)), *real_tasks(tmp_path, tiny_run)]
+    ended = ends(list(execute(tasks, LocalPool(1, threads=1, devices=["cpu"]))))
     assert "no dataset" in (ended[run_id(bad)].failure or "")
-    assert ended[run_id(good)].done
+    assert (tasks[0][1] / records.FAILURE_FILE).exists()
+    assert [ended[name].done for name in ids(tasks[1:])] == [True, True]
+
+    from driftscope.run import run_one
+
+    here = run_one(tasks[1][0], tmp_path / "here", device="cpu")
+    assert readings([here.folder]) == readings([tasks[1][1]])

@@ -66,12 +66,14 @@ class Imported:
         num_cells: cell means read; each is a row of ``tables.runs`` with no seed and its number of
             runs in ``num_runs``.
         skipped: what was not read, and why.
+        paths: the file of each run, by run id.
     """
 
     tables: StudyTables
     num_runs: int
     num_cells: int
     skipped: tuple[Skipped, ...]
+    paths: Mapping[str, Path]
 
 
 def import_records(
@@ -118,7 +120,8 @@ def import_records(
         history += own_history
         layers += own_layers
     tables = StudyTables(pd.DataFrame(runs), pd.DataFrame(history), pd.DataFrame(layers))
-    return Imported(tables, len(seen), num_cells, tuple(skipped))
+    paths_read = {run: Path(path) for run, path in seen.items()}
+    return Imported(tables, len(seen), num_cells, tuple(skipped), paths_read)
 
 
 def run_row(record: Mapping[str, Any], file_name: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Runs on this machine: spawned worker processes, threads divided among them.
+"""Runs on this machine: spawned worker processes that share its cores, memory and GPUs.
 
 A worker is one process with one pipe. It is told a spec and a folder, and tells steps and the
-end. A worker that dies (killed, out of memory) fails its run and is replaced; the study goes on.
+end. It lives as long as its parent: when the driver dies, however it dies, so do its workers.
 """
 
 from __future__ import annotations
@@ -9,137 +9,223 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
+import subprocess
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from driftscope.config import RunSpec, run_id
+from driftscope.config import RunSpec
+from driftscope.executors.schedule import News
+from driftscope.executors.work import RUN_ONE, carry_out
 
-Task = tuple[RunSpec, Path]
-
-
-@dataclass(frozen=True)
-class Update:
-    """News of one run: how far it is, that it is done, or why it failed."""
-
-    run_id: str
-    worker: int
-    steps_done: int = 0
-    steps_total: int = 0
-    done: bool = False
-    failure: str | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether the run is over, well or not."""
-        return self.done or self.failure is not None
+WORKER_BYTES = 1_500_000_000
+"""Memory a worker is reckoned with: torch, transformers and a small study's images in memory."""
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass
 class _Worker:
     process: BaseProcess
     pipe: Connection
-    run_id: str | None = None
+    busy: bool = False
 
 
-def execute(
-    tasks: Sequence[Task], num_workers: int, threads: int = 1, device: str | None = None
-) -> Iterator[Update]:
-    """Carries out runs, `num_workers` at a time, and yields what happens as it happens.
-
-    Closing the iterator (or Ctrl-C) ends the workers; runs on their way can be resumed.
+class LocalPool:
+    """Worker processes, started when first needed and replaced when they die.
 
     Args:
-        tasks: specs with their folders.
-        num_workers: processes at a time.
-        threads: CPU threads a worker; part of what bit-equal results depend on.
-        device: such as `cuda:0`; None for the default.
+        num_workers: processes at a time; by default what cores, memory and GPUs allow.
+        threads: CPU threads a worker, part of what bit-equal results depend on; by default the
+            cores are divided among the workers.
+        devices: such as `cpu` or `cuda:1`; workers are spread over them. By default every GPU.
+        runs_per_device: runs on one GPU at a time.
+        run_one: what carries out a run, as module:function.
     """
-    waiting = list(reversed(tasks))
-    workers = {
-        index: _start_worker(threads, device) for index in range(min(num_workers, len(tasks)))
-    }
-    try:
-        for worker in workers.values():
-            _give(worker, waiting)
-        while any(worker.run_id for worker in workers.values()):
-            busy = {worker.pipe: i for i, worker in workers.items() if worker.run_id}
-            for pipe in wait(list(busy)):
-                index = busy[pipe]  # type: ignore[index]
-                update = _hear(workers[index], index)
-                yield update
-                if update.failure is not None and not workers[index].process.is_alive():
-                    workers[index] = _start_worker(threads, device)
-                if update.ended:
-                    _give(workers[index], waiting)
-    finally:
-        for worker in workers.values():
+
+    def __init__(
+        self,
+        num_workers: int | None = None,
+        *,
+        threads: int | None = None,
+        devices: Sequence[str] = (),
+        runs_per_device: int = 1,
+        run_one: str = RUN_ONE,
+    ) -> None:
+        self.devices = list(devices) or visible_gpus()
+        self.num_workers = num_workers or default_workers(self.devices, runs_per_device)
+        self.threads = threads or max(1, usable_cores() // self.num_workers)
+        self.run_one = run_one
+        self._workers: dict[int, _Worker] = {}
+        self._closed_slots: set[int] = set()
+
+    def free_slots(self) -> list[int]:
+        """Slots without a run; those given up for want of memory are not among them."""
+        return [
+            slot
+            for slot in range(self.num_workers)
+            if slot not in self._closed_slots
+            and (slot not in self._workers or not self._workers[slot].busy)
+        ]
+
+    def device(self, slot: int) -> str | None:
+        """Where the runs of a slot are computed: devices take turns."""
+        return self.devices[slot % len(self.devices)] if self.devices else None
+
+    def start(self, slot: int, spec: RunSpec, folder: Path) -> None:
+        """Gives a run to the slot's worker, which is started if there is none."""
+        if slot not in self._workers:
+            self._workers[slot] = self._start_worker(slot)
+        self._workers[slot].busy = True
+        task = (spec.model_dump(mode="json"), str(folder))
+        try:
+            self._workers[slot].pipe.send(task)
+        except OSError:  # it died while idle: no run is to blame
+            self._bury(slot)
+            self._workers[slot] = self._start_worker(slot)
+            self._workers[slot].busy = True
+            self._workers[slot].pipe.send(task)
+
+    def wait(self, timeout: float | None) -> list[News]:
+        """What the workers say; a closed pipe is a lost worker."""
+        slots = {worker.pipe: slot for slot, worker in self._workers.items() if worker.busy}
+        ready = wait(list(slots), timeout)
+        return [self._hear(slots[pipe]) for pipe in ready if isinstance(pipe, Connection)]
+
+    def close(self) -> None:
+        """Ends the workers."""
+        for worker in self._workers.values():
             worker.process.terminate()
+        for slot in list(self._workers):
+            self._bury(slot)
+
+    def _hear(self, slot: int) -> News:
+        worker = self._workers[slot]
+        try:
+            kind, *rest = worker.pipe.recv()
+        except (EOFError, OSError):
+            return News(slot, "lost", self._bury(slot))
+        if kind == "step":
+            return News(slot, "step", steps_done=rest[0], steps_total=rest[1])
+        worker.busy = False
+        return News(slot, kind, rest[0])
+
+    def _bury(self, slot: int) -> str:
+        """Takes a dead worker away; says in words how it ended."""
+        worker = self._workers.pop(slot)
+        worker.process.join(timeout=10)
+        if worker.process.is_alive():
+            worker.process.kill()
             worker.process.join()
+        worker.pipe.close()
+        code = worker.process.exitcode
+        if code == -signal.SIGKILL and self._is_short_of_memory():
+            # most likely the kernel's doing; one worker fewer beats losing runs in turn
+            self._closed_slots.add(slot)
+            return "the worker process was killed, with little memory left; one worker fewer now"
+        how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
+        return f"the worker process ended {how}"
+
+    def _is_short_of_memory(self) -> bool:
+        return bool(self._workers) and available_bytes() < WORKER_BYTES
+
+    def _start_worker(self, slot: int) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        arguments = (theirs, self.threads, self.device(slot), self.run_one)
+        process = context.Process(target=_work, args=arguments, daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
 
 
-def default_workers() -> int:
-    """One worker a core this process may use."""
+def default_workers(devices: Sequence[str] = (), runs_per_device: int = 1) -> int:
+    """`runs_per_device` workers a GPU, else one a core; in both cases no more than fit in memory.
+
+    Where there are no GPUs, `devices` is empty or names the CPU.
+    """
+    on_gpu = any(device.startswith("cuda") for device in devices)
+    wanted = len(devices) * runs_per_device if on_gpu else usable_cores()
+    return max(1, min(wanted, available_bytes() // WORKER_BYTES))
+
+
+def usable_cores() -> int:
+    """CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start_worker(threads: int, device: str | None) -> _Worker:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, threads, device), daemon=True)
-    process.start()
-    theirs.close()
-    return _Worker(process, ours)
+def available_bytes() -> int:
+    """Memory that can be used without swapping: the machine's, or less if a cgroup says so."""
+    amounts = [_machine_bytes(), _cgroup_bytes()]
+    known = [amount for amount in amounts if amount is not None]
+    return min(known) if known else 1 << 62
 
 
-def _give(worker: _Worker, waiting: list[Task]) -> None:
-    if not waiting:
-        worker.run_id = None
-        return
-    spec, folder = waiting.pop()
-    worker.run_id = run_id(spec)
-    worker.pipe.send((spec.model_dump(mode="json"), str(folder)))
-
-
-def _hear(worker: _Worker, index: int) -> Update:
-    run = worker.run_id or ""
+def visible_gpus() -> list[str]:
+    """The CUDA devices this process may use, asked of the driver so that torch stays out."""
     try:
-        kind, *news = worker.pipe.recv()
-    except (EOFError, OSError):
-        worker.process.join()
-        code = worker.process.exitcode
-        reason = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
-        return Update(run, index, failure=f"the worker process ended {reason}")
-    if kind == "step":
-        return Update(run, index, steps_done=news[0], steps_total=news[1])
-    if kind == "done":
-        return Update(run, index, done=True)
-    return Update(run, index, failure=str(news[0]))
+        listed = subprocess.run(
+            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=20, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [line for line in listed.splitlines() if line.startswith("GPU ")]
+    count = len(names) if allowed is None else len([part for part in allowed.split(",") if part])
+    return [f"cuda:{index}" for index in range(count)]
 
 
-def _work(pipe: Connection, threads: int, device: str | None) -> None:
-    """A worker's life: it ends when the parent closes the pipe or terminates it."""
+def _machine_bytes() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    amounts = dict(line.split(":", 1) for line in lines)
+    return int(amounts["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in amounts else None
+
+
+def _cgroup_bytes() -> int | None:
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        used = int((folder / "memory.current").read_text())
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else max(0, int(limit) - used)
+
+
+def _work(pipe: Connection, threads: int, device: str | None, run_one: str) -> None:
+    """A worker's life: until the pipe is closed, or the parent gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    import torch
-
-    from driftscope.config import parse_run_spec
-    from driftscope.run import run_one
-
-    torch.set_num_threads(threads)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    for variable in THREAD_VARIABLES:  # before torch is imported
+        os.environ[variable] = str(threads)
     while True:
         try:
             values, folder = pipe.recv()
         except EOFError:
             return
-        try:
-            run_one(
-                parse_run_spec(values),
-                Path(folder),
-                device=device,
-                on_step=lambda done, total: pipe.send(("step", done, total)),
-            )
-            pipe.send(("done",))
-        except Exception as error:
-            pipe.send(("failed", f"{type(error).__name__}: {error}"))
+        outcome = carry_out(
+            values,
+            Path(folder),
+            run_one=run_one,
+            device=device,
+            on_step=lambda done, total: _tell(pipe, ("step", done, total)),
+        )
+        _tell(pipe, outcome)
+
+
+def _tell(pipe: Connection, news: tuple[object, ...]) -> None:
+    try:
+        pipe.send(news)
+    except OSError:
+        os._exit(1)  # nobody listens any more; everything on disk is whole at every moment
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

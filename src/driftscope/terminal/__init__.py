@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -21,7 +20,6 @@ from rich.table import Table as RichTable
 
 if TYPE_CHECKING:
     from driftscope.config import RunSpec
-    from driftscope.executors.local import Update
     from driftscope.records import RunRecord
     from driftscope.report.columns import Table
 
@@ -127,45 +125,13 @@ def show_table(table: Table) -> None:
 @contextmanager
 def run_progress(spec: RunSpec) -> Iterator[Progress]:
     """The bar of a single run."""
-    with _progress() as progress:
+    with progress_bars() as progress:
         progress.add_task(f"{spec.method.label} at {spec.learning_rate:g}", total=None)
         yield progress
 
 
-def follow(updates: Iterable[Update], specs: list[RunSpec], num_done: int) -> dict[str, str]:
-    """Shows a study's progress until its updates end; returns the failures by run id."""
-    from driftscope.config import run_id
-
-    names = {
-        run_id(spec): f"{spec.method.label}  {spec.learning_rate:g}  seed {spec.seed}"
-        for spec in specs
-    }
-    failures: dict[str, str] = {}
-    bars: dict[str, TaskID] = {}
-    with _progress() as progress:
-        overall = progress.add_task("[bold]all runs", total=len(specs), completed=num_done)
-        shares: dict[str, float] = {}
-        for update in updates:
-            if update.run_id not in bars:
-                bars[update.run_id] = progress.add_task(names[update.run_id], total=None)
-            if update.steps_total:
-                shares[update.run_id] = update.steps_done / update.steps_total
-                progress.update(
-                    bars[update.run_id], total=update.steps_total, completed=update.steps_done
-                )
-            if update.ended:
-                shares[update.run_id] = 1.0
-                progress.remove_task(bars[update.run_id])
-            if update.failure is not None:
-                failures[update.run_id] = update.failure
-                progress.console.print(
-                    f"[red]failed[/red] {names[update.run_id]}: {update.failure}"
-                )
-            progress.update(overall, completed=num_done + sum(shares.values()))
-    return failures
-
-
-def _progress() -> Progress:
+def progress_bars() -> Progress:
+    """Bars with counts, time taken and time left."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any
 
 import typer
 
-from driftscope.errors import DataError, DriftscopeError
-
-if TYPE_CHECKING:
-    from driftscope.config import RunSpec
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from driftscope.cli.options import Device, OutFolder, Workers, refuse_file
+from driftscope.cli.sentences import plain_errors, show_tracebacks
+from driftscope.cli.study import RunPlace, carry_out_study, study_app
+from driftscope.errors import DataError
 
 app = typer.Typer(
     help="Measures what fine-tuning does to a CLIP: attention, representation, weights, "
@@ -27,18 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-study_app = typer.Typer(help="Run a declared matrix of runs.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
-
-_debug = False
-
-OutFolder = Annotated[Path, typer.Option("--out", help="Where everything is written.")]
-Device = Annotated[
-    str | None, typer.Option(help="Such as cpu or cuda:0; by default CUDA where there is any.")
-]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Runs at a time; by default one a CPU core.")
-]
 
 
 @app.callback()
@@ -46,8 +29,7 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    global _debug
-    _debug = debug
+    show_tracebacks(debug)
     if version:
         from driftscope import __version__
 
@@ -55,50 +37,22 @@ def _options(
         raise typer.Exit
 
 
-def _plain_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """The one place where errors become sentences: exit code 2, no traceback without --debug."""
-
-    @functools.wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except DriftscopeError as error:
-            raise _failed(str(error), error, 2) from None
-        except KeyboardInterrupt as stop:
-            raise _failed("Stopped; the same command goes on from here.", stop, 130) from None
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                sentence = "the disk is full; free some space, then the same command goes on"
-            else:
-                sentence = str(error)
-            raise _failed(sentence, error, 2) from None
-
-    return wrapped
-
-
-def _failed(sentence: str, error: BaseException, code: int) -> Exception:
-    if _debug:
-        raise error
-    typer.secho(f"driftscope: {sentence}", err=True, fg=typer.colors.RED)
-    return typer.Exit(code)
-
-
 # ---------------------------------------------------------------- commands
 
 
 @app.command()
-@_plain_errors
+@plain_errors
 def demo(
     out: OutFolder = Path("driftscope-demo"),
     fast: Annotated[bool, typer.Option("--fast", help="One seed, two rates: a minute.")] = False,
     workers: Workers = None,
 ) -> None:
     """A small study on the embedded model: full fine-tuning against LoRA, and a report."""
-    from driftscope.study import DEMO, FAST_DEMO, expand
+    from driftscope.study import DEMO, FAST_DEMO
 
     study = FAST_DEMO if fast else DEMO
     command = "driftscope demo --fast" if fast else "driftscope demo"
-    report = _run_study(expand(study), study.title, out, workers, None, command)
+    report = carry_out_study(study, out, command, RunPlace(workers), retry_failed=True)
     typer.echo(f"\nReport: {report}")
     typer.echo(
         "Next: open it in a browser, then compare your own model: "
@@ -106,26 +60,8 @@ def demo(
     )
 
 
-@study_app.command("run")
-@_plain_errors
-def study_run(
-    study: Annotated[Path, typer.Argument(help="The study's YAML file.")],
-    out: OutFolder,
-    workers: Workers = None,
-    device: Device = None,
-) -> None:
-    """Carries out what is missing of a study, and writes its report."""
-    from driftscope.config import load_study_spec
-    from driftscope.study import expand
-
-    spec = load_study_spec(study)
-    command = f"driftscope study run {study} --out {out}"
-    report = _run_study(expand(spec), spec.title or spec.name, out, workers, device, command)
-    typer.echo(f"\nReport: {report}")
-
-
 @app.command()
-@_plain_errors
+@plain_errors
 def run(
     spec: Annotated[Path, typer.Argument(help="The run's YAML file.")],
     out: OutFolder,
@@ -156,7 +92,7 @@ def run(
 
 
 @app.command()
-@_plain_errors
+@plain_errors
 def compare(
     pretrained: Annotated[str, typer.Argument(help="The model before: mini, hub id or folder.")],
     adapted: Annotated[
@@ -181,7 +117,7 @@ def compare(
     """Two models on the same images: how far has the second drifted, and what is left?"""
     from driftscope import terminal
 
-    _refuse_file(out)
+    refuse_file(out)
     with terminal.err.status("reading both models"):
         from driftscope.comparison import compare as compare_models
 
@@ -206,8 +142,30 @@ def compare(
     typer.echo(f"\nReport: {terminal.path_text(report)}")
 
 
+@app.command("import")
+@plain_errors
+def import_records(
+    files: Annotated[list[Path], typer.Argument(help="Records, or folders of records.")],
+    out: OutFolder,
+    pretrained_zero_shot_pct: Annotated[
+        float | None,
+        typer.Option(help="For cell means, whose file does not say it: the pretrained score."),
+    ] = None,
+) -> None:
+    """Other people's records of runs, made a study folder that can be read like any other."""
+    from driftscope.results import import_study
+
+    imported = import_study(files, out, pretrained_zero_shot_pct=pretrained_zero_shot_pct)
+    for skipped in imported.skipped:
+        typer.secho(f"skipped {skipped.path}: {skipped.reason}", err=True)
+    typer.echo(
+        f"{imported.num_runs} runs and {imported.num_cells} cell means imported, "
+        f"{len(imported.skipped)} skipped: {out}"
+    )
+
+
 @app.command()
-@_plain_errors
+@plain_errors
 def export(
     adapted: Annotated[str, typer.Argument(help="A run folder, a PEFT adapter, or any model.")],
     out: OutFolder,
@@ -225,45 +183,6 @@ def export(
 # ---------------------------------------------------------------- joined by several commands
 
 
-def _run_study(
-    specs: list[RunSpec],
-    title: str,
-    out: Path,
-    workers: int | None,
-    device: str | None,
-    command: str,
-) -> str:
-    """Carries out what is missing, shows the table, writes the report; returns its path."""
-    from driftscope import terminal
-    from driftscope.executors.local import default_workers, execute
-    from driftscope.records import load_run
-    from driftscope.study import missing, run_folder
-
-    _refuse_file(out)
-    out.mkdir(parents=True, exist_ok=True)
-    todo = missing(specs, out)
-    if todo:
-        tasks = [(spec, run_folder(out, spec)) for spec in todo]
-        updates = execute(tasks, workers or default_workers(), device=device)
-        terminal.follow(updates, specs, len(specs) - len(todo))
-    records = [load_run(run_folder(out, spec)) for spec in specs if spec not in missing(specs, out)]
-    if not records:
-        raise DriftscopeError(
-            f"none of the {len(specs)} runs succeeded; see {out}/runs/*/failure.json"
-        )
-    from driftscope.report.html import write_study_report
-
-    terminal.show_cells(records)
-    report = write_study_report(records, out / "report.html", title=title, command=command)
-    failed = len(specs) - len(records)
-    if failed:
-        typer.secho(
-            f"{failed} of {len(specs)} runs failed; the same command tries them again.", err=True
-        )
-        raise typer.Exit(1)
-    return terminal.path_text(report)
-
-
 def _write_comparison(values: dict[str, Any], overlay: Any, out: Path) -> Path:
     from driftscope.records import write_json
     from driftscope.report.html import write_compare_report
@@ -271,11 +190,6 @@ def _write_comparison(values: dict[str, Any], overlay: Any, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "comparison.json", values)
     return write_compare_report(values, overlay, out / "report.html")
-
-
-def _refuse_file(out: Path) -> None:
-    if out.is_file():
-        raise DataError(f"the output {out} is a file; give a folder with --out")
 
 
 def main() -> None:

@@ -1,0 +1,51 @@
+"""The one place where errors become sentences: no traceback without --debug."""
+
+from __future__ import annotations
+
+import errno
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import typer
+
+from driftscope.errors import DriftscopeError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_debug = False
+
+
+def show_tracebacks(wanted: bool) -> None:
+    """Whether errors are shown whole."""
+    global _debug
+    _debug = wanted
+
+
+def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Makes a command answer an error by one sentence and exit code 2 (Ctrl-C: 130)."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except DriftscopeError as error:
+            raise _failed(str(error), error, 2) from None
+        except KeyboardInterrupt as stop:
+            raise _failed("Stopped; the same command goes on from here.", stop, 130) from None
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                sentence = "the disk is full; free some space, then the same command goes on"
+            else:
+                sentence = str(error)
+            raise _failed(sentence, error, 2) from None
+
+    return wrapped
+
+
+def _failed(sentence: str, error: BaseException, code: int) -> Exception:
+    if _debug:
+        raise error
+    typer.secho(f"driftscope: {sentence}", err=True, fg=typer.colors.RED)
+    return typer.Exit(code)

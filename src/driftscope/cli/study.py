@@ -1,0 +1,319 @@
+"""The commands over a study: plan, run, status, export, analyse, report."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from driftscope.cli.options import OutFolder, Workers, refuse_file
+from driftscope.cli.sentences import plain_errors
+from driftscope.errors import ConfigError, RecordError
+
+if TYPE_CHECKING:
+    from driftscope.config import RunSpec, StudySpec
+    from driftscope.executors.schedule import Pool
+    from driftscope.study.plan import Sample
+
+study_app = typer.Typer(
+    help="Plan, run, watch and read a declared matrix of runs.", no_args_is_help=True
+)
+
+StudyArgument = Annotated[str, typer.Argument(help="A study's YAML file, or a shipped one's name.")]
+FolderArgument = Annotated[Path, typer.Argument(help="The study's folder.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="Only runs that fit, such as method=lora,seed=7|11."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
+
+WATCH_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class RunPlace:
+    """Where and how many at a time: machine settings, which decide no number of a run."""
+
+    workers: int | None = None
+    threads: int | None = None
+    devices: tuple[str, ...] = ()
+    runs_per_device: int = 1
+    ray: str | None = None
+
+    def pool(self) -> Pool:
+        """The pool these settings describe."""
+        if self.ray is None:
+            from driftscope.executors.local import LocalPool
+
+            return LocalPool(
+                self.workers,
+                threads=self.threads,
+                devices=self.devices,
+                runs_per_device=self.runs_per_device,
+            )
+        from driftscope.executors.local import visible_gpus
+        from driftscope.executors.ray import RayPool
+
+        on_gpu = bool(self.devices or visible_gpus()) and self.devices[:1] != ("cpu",)
+        return RayPool(
+            self.ray,
+            threads=self.threads or 1,
+            gpus=1 / self.runs_per_device if on_gpu else 0,
+            max_runs=self.workers,
+            device=None if on_gpu else "cpu",
+        )
+
+
+# ---------------------------------------------------------------- commands
+
+
+@study_app.command("plan")
+@plain_errors
+def plan(
+    study: StudyArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Its folder: what exists there already.")
+    ] = None,
+    only: Only = None,
+    workers: Workers = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure one short run of each kind.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The matrix as a table of cells: how many runs, what exists, what the rest will take."""
+    from driftscope.config import load_study_spec
+    from driftscope.executors.local import default_workers, visible_gpus
+    from driftscope.study import StudyFolder, cells, expand, select
+    from driftscope.study.plan import earlier_samples, estimate
+    from driftscope.terminal.study import plan_values, show_plan
+
+    spec = load_study_spec(study)
+    specs = expand(spec)
+    if only:
+        specs = select(specs, only)
+    folder = StudyFolder(out) if out is not None else None
+    if folder is not None:
+        folder.refuse_foreign(spec)
+    todo = folder.todo(specs, retry_failed=False) if folder is not None else specs
+    samples = earlier_samples(folder, specs) if folder is not None else []
+    if calibrate:
+        samples = [*samples, *_calibrated(todo)]
+    values = plan_values(
+        spec,
+        cells(specs),
+        folder.states(specs) if folder is not None else {},
+        estimate(todo, samples),
+        workers or default_workers(visible_gpus()),
+    )
+    if as_json:
+        typer.echo(json.dumps(values, indent=1))
+    else:
+        show_plan(values)
+
+
+@study_app.command("run")
+@plain_errors
+def run(
+    study: StudyArgument,
+    out: OutFolder,
+    workers: Workers = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads a run; by default cores / workers.")
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="cpu, cuda:0, …; may be repeated. By default every GPU."),
+    ] = None,
+    runs_per_device: Annotated[int, typer.Option(min=1, help="Runs on one GPU at a time.")] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Run on Ray: local, auto, or a cluster's address. --out must be shared."),
+    ] = None,
+    only: Only = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Also run again what has failed.")
+    ] = False,
+) -> None:
+    """Carries out what is missing of a study, and writes its report. Can be stopped and resumed."""
+    from driftscope.config import load_study_spec
+
+    report = carry_out_study(
+        load_study_spec(study),
+        out,
+        f"driftscope study run {shlex.quote(study)} --out {shlex.quote(str(out))}",
+        RunPlace(workers, threads, tuple(device or ()), runs_per_device, ray),
+        only=only or (),
+        retry_failed=retry_failed,
+    )
+    typer.echo(f"\nReport: {report}")
+
+
+@study_app.command("status")
+@plain_errors
+def status(
+    folder: FolderArgument,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew until it is over.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What is done, what runs, what failed; from any terminal or machine that sees the folder."""
+    from driftscope.study import StudyFolder
+    from driftscope.study.status import study_status
+    from driftscope.terminal.study import show_status, status_view
+
+    study_folder = StudyFolder(folder)
+    specs = study_folder.specs()
+    if as_json:
+        typer.echo(json.dumps(study_status(study_folder, specs).to_dict(), indent=1))
+    elif watch:
+        with status_view() as view:
+            while True:
+                current = study_status(study_folder, specs)
+                view.update(current)
+                if current.is_over:
+                    return
+                time.sleep(WATCH_SECONDS)
+    else:
+        show_status(study_status(study_folder, specs))
+
+
+@study_app.command("export")
+@plain_errors
+def export(
+    folder: FolderArgument,
+    form: Annotated[
+        Literal["parquet", "csv", "json"], typer.Option("--format", help="File format.")
+    ] = "parquet",
+    out: Annotated[Path | None, typer.Option("--out", help="Where; by default DIR/export.")] = None,
+) -> None:
+    """Writes the tables of runs, history and layers as files."""
+    from driftscope.results import Study
+
+    for path, shape in Study(folder).export(out or folder / "export", form).items():
+        typer.echo(f"{path}: {shape[0]} rows × {shape[1]} columns")
+
+
+@study_app.command("analyse")
+@plain_errors
+def analyse(
+    folder: FolderArgument,
+    question: Annotated[
+        list[str] | None, typer.Option(help="One question by name; may be repeated.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answers the study's questions, or says why these data can't."""
+    from driftscope.analysis import QUESTIONS, answer
+    from driftscope.errors import did_you_mean
+    from driftscope.results import Study
+    from driftscope.terminal.study import show_answer
+
+    for name in question or ():
+        if name not in QUESTIONS:
+            raise ConfigError(f"unknown question {name!r}: {did_you_mean(name, QUESTIONS)}")
+    tables = Study(folder).tables()
+    answers = [answer(name, tables) for name in question or QUESTIONS]
+    if as_json:
+        typer.echo(json.dumps([one.to_dict() for one in answers], indent=1))
+        return
+    for one in answers:
+        show_answer(one)
+
+
+@study_app.command("report")
+@plain_errors
+def report(
+    folder: FolderArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where; by default the study's folder.")
+    ] = None,
+) -> None:
+    """Writes the study's report, of the runs that are finished."""
+    from driftscope import terminal
+    from driftscope.records import load_runs
+    from driftscope.report.html import write_study_report
+    from driftscope.study import StudyFolder
+
+    study = StudyFolder(folder).study()
+    target = out or folder
+    refuse_file(target)
+    target.mkdir(parents=True, exist_ok=True)
+    path = write_study_report(
+        load_runs(folder),
+        target / "report.html",
+        title=study.title or study.name,
+        command=f"driftscope study report {shlex.quote(str(folder))}",
+    )
+    typer.echo(f"Report: {terminal.path_text(path)}")
+
+
+# ---------------------------------------------------------------- shared with the demo
+
+
+def carry_out_study(
+    study: StudySpec,
+    out: Path,
+    command: str,
+    place: RunPlace,
+    *,
+    only: Sequence[str] = (),
+    retry_failed: bool = False,
+) -> str:
+    """Carries out what is missing, shows the table, writes the report; returns its path.
+
+    Exits with code 1 where runs failed.
+    """
+    from driftscope import terminal
+    from driftscope.executors.schedule import execute
+    from driftscope.records import is_done, load_run
+    from driftscope.study import StudyFolder, expand, run_folder, select
+    from driftscope.terminal.study import follow, show_failures
+
+    specs = expand(study)
+    folder = StudyFolder(out)
+    folder.declare(study)
+    asked = select(specs, only) if only else specs
+    todo = folder.todo(asked, retry_failed=retry_failed)
+    if todo:
+        updates = execute([(spec, run_folder(out, spec)) for spec in todo], place.pool())
+        follow(updates, asked, len(asked) - len(todo))
+    records = [load_run(folder.run(spec)) for spec in specs if is_done(folder.run(spec))]
+    failures = folder.failures(asked)
+    if not records:
+        show_failures(failures, asked)
+        raise RecordError(f"none of the {len(asked)} runs succeeded; see {out}/runs/*/failure.json")
+    from driftscope.report.html import write_study_report
+
+    terminal.show_cells(records)
+    report = write_study_report(
+        records, out / "report.html", title=study.title or study.name, command=command
+    )
+    if failures:
+        show_failures(failures, asked)
+        raise typer.Exit(1)
+    return terminal.path_text(report)
+
+
+def _calibrated(todo: Sequence[RunSpec]) -> list[Sample]:
+    """One epoch of each kind of run, in a folder that is thrown away."""
+    from driftscope import terminal
+    from driftscope.study.plan import representatives, sample
+
+    samples = []
+    with TemporaryDirectory(prefix="driftscope-") as folder:
+        for number, spec in enumerate(chosen := representatives(todo), start=1):
+            text = f"calibrating {number} of {len(chosen)}: {spec.method.label} on {spec.dataset}"
+            with terminal.err.status(text):
+                from driftscope.run import run_one
+
+                place = Path(folder) / str(number)
+                run_one(spec, place)
+                samples.append(sample(spec, place))
+    return samples

@@ -1,0 +1,140 @@
+"""A study read back: its tables, one run's reading, one run's model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+
+from driftscope.analysis import StudyTables
+from driftscope.errors import RecordError, did_you_mean
+from driftscope.records import (
+    ADAPTED_FOLDER,
+    RUNS_FOLDER,
+    RunRecord,
+    heads_table,
+    history_table,
+    layers_table,
+    load_run,
+    load_runs,
+    runs_table,
+)
+from driftscope.records.columns import RUN_COLUMNS, typed
+from driftscope.study.folder import StudyFolder
+from driftscope.study.importing import import_study, read_cells
+
+if TYPE_CHECKING:
+    from driftscope.models import VisionLanguageModel
+    from driftscope.probe import Reading
+
+__all__ = ["Study", "import_study"]
+
+Format = Literal["parquet", "csv", "json"]
+
+
+class Study:
+    """A study's folder as tables; the finished runs, whatever else is still to come.
+
+    >>> study = Study("mini-matrix")  # doctest: +SKIP
+    >>> study.runs().groupby(["method", "learning_rate"]).retention_pct.mean()  # doctest: +SKIP
+
+    The columns are documented in `driftscope.records.columns` and docs/tables.md.
+
+    Raises:
+        RecordError: the folder holds no study.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = StudyFolder(Path(folder))
+        self.spec = self.folder.study()
+
+    @cached_property
+    def records(self) -> list[RunRecord]:
+        """The finished runs as they are on disk, read once."""
+        return load_runs(self.folder.root)
+
+    def runs(self) -> pd.DataFrame:
+        """One row a run; an imported cell mean is a row without a seed, with its `num_runs`."""
+        runs = runs_table(self.records)
+        cells = read_cells(self.folder.root)
+        if cells:
+            parts = [part for part in (runs, pd.DataFrame(cells)) if not part.empty]
+            runs = typed(pd.concat(parts, ignore_index=True), RUN_COLUMNS)
+        return runs
+
+    def history(self) -> pd.DataFrame:
+        """One row a run and probe."""
+        return history_table(self.records)
+
+    def layers(self) -> pd.DataFrame:
+        """One row a run, layer and head; `tables().layers` has one a run and layer."""
+        return heads_table(self.records)
+
+    def tables(self) -> StudyTables:
+        """What `driftscope.analysis` asks its questions of."""
+        return StudyTables(self.runs(), self.history(), layers_table(self.records))
+
+    def reading(
+        self, run: str, point: Literal["pretrained", "selected", "last"] = "selected"
+    ) -> Reading:
+        """A run's reading before adaptation, at the selected epoch, or at the last.
+
+        Raises:
+            RecordError: no such run, or it diverged before it had this reading.
+        """
+        from driftscope.readings import Reading
+
+        values = self._record(run).result[point]
+        if not values:
+            raise RecordError(f"run {run} has no {point!r} reading")
+        return Reading.from_dict(values["reading"])
+
+    def model(self, run: str, device: str = "cpu") -> VisionLanguageModel:
+        """A run's adapted model at the selected epoch.
+
+        Raises:
+            RecordError: no such run, or its model was not kept.
+        """
+        from driftscope.models import load
+
+        record = self._record(run)
+        if not (record.folder / ADAPTED_FOLDER).exists():
+            raise RecordError(f"run {run} ({record.origin}) has no adapted model in its folder")
+        return load(str(record.folder), device=device)
+
+    def export(self, out: Path, form: Format) -> dict[Path, tuple[int, int]]:
+        """Writes runs, history and layers to files; returns each file's rows and columns."""
+        out.mkdir(parents=True, exist_ok=True)
+        tables = {"runs": self.runs(), "history": self.history(), "layers": self.layers()}
+        shapes = {}
+        for name, table in tables.items():
+            path = out / f"{name}.{form}"
+            _WRITERS[form](table, path)
+            shapes[path] = (len(table), len(table.columns))
+        return shapes
+
+    def _record(self, run: str) -> RunRecord:
+        folder = self.folder.root / RUNS_FOLDER / run
+        if not folder.is_dir():
+            raise RecordError(f"no run {run!r} in {self.folder.root}: {_few(self._names(), run)}")
+        return load_run(folder)
+
+    def _names(self) -> list[str]:
+        return sorted(path.name for path in (self.folder.root / RUNS_FOLDER).iterdir())
+
+
+_WRITERS: dict[Format, Callable[[pd.DataFrame, Path], Any]] = {
+    "parquet": lambda table, path: table.to_parquet(path, index=False),
+    "csv": lambda table, path: table.to_csv(path, index=False),
+    "json": lambda table, path: table.to_json(path, orient="records", indent=1),
+}
+
+
+def _few(names: Iterable[str], wanted: str) -> str:
+    listed = list(names)
+    if len(listed) <= 20:
+        return did_you_mean(wanted, listed)
+    return f"there are {len(listed)} runs; Study.runs() lists their ids"

@@ -1,0 +1,258 @@
+"""What the study commands show: the plan, the progress, the status, the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress import TaskID
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from driftscope.config import run_id
+from driftscope.study.status import STATES, StudyStatus, run_words
+from driftscope.terminal import err, out, progress_bars
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from driftscope.analysis import Answer
+    from driftscope.config import RunSpec, StudySpec
+    from driftscope.executors.schedule import Update
+    from driftscope.study import Cell
+    from driftscope.study.plan import Estimate
+
+MAX_ROWS = 40
+"""Rows of a table of cells or of an answer that are shown; --json has them all."""
+
+
+# ---------------------------------------------------------------- plan
+
+
+def plan_values(
+    study: StudySpec,
+    cells: Sequence[Cell],
+    states: Mapping[str, str],
+    cost: Estimate | None,
+    workers: int,
+) -> dict[str, Any]:
+    """A plan as JSON holds it, and as `show_plan` shows it."""
+    rows: list[dict[str, Any]] = []
+    for cell in cells:
+        found = [states.get(run_id(spec), "waiting") for spec in cell.specs]
+        counts: dict[str, int] = {state: found.count(state) for state in STATES}
+        rows.append({**cell.labels, "seeds": [spec.seed for spec in cell.specs], **counts})
+    num_runs = sum(len(cell.specs) for cell in cells)
+    num_done = sum(row["done"] for row in rows)
+    return {
+        "study": study.name,
+        "title": study.title,
+        "num_cells": len(cells),
+        "num_runs": num_runs,
+        "num_done": num_done,
+        "num_failed": sum(row["failed"] for row in rows),
+        "num_to_run": num_runs - num_done - sum(row["failed"] for row in rows),
+        "workers": workers,
+        "seconds": None if cost is None else cost.seconds / workers,
+        "bytes": None if cost is None else cost.num_bytes,
+        "num_samples": 0 if cost is None else cost.num_samples,
+        "cells": rows,
+    }
+
+
+def show_plan(plan: Mapping[str, Any]) -> None:
+    """The cells, the number of runs, and what they will take."""
+    labels = [key for key in plan["cells"][0] if key not in (*STATES, "seeds")]
+    table = RichTable(title=plan["title"] or plan["study"], title_justify="left")
+    for label in labels:
+        table.add_column(label.replace("_", " "), justify="left")
+    table.add_column("seeds")
+    table.add_column("to run", justify="right")
+    table.add_column("done", justify="right")
+    table.add_column("failed", justify="right")
+    for row in plan["cells"][:MAX_ROWS]:
+        left = len(row["seeds"]) - row["done"] - row["failed"]
+        seeds = " ".join(map(str, row["seeds"]))
+        counts = (_or_dot(left), _or_dot(row["done"]), _or_dot(row["failed"]))
+        table.add_row(*(row[label] for label in labels), seeds, *counts)
+    out.print(table)
+    if plan["num_cells"] > MAX_ROWS:
+        out.print(f"… and {plan['num_cells'] - MAX_ROWS} more cells (--json lists all)")
+    out.print(
+        f"{plan['num_runs']} runs in {plan['num_cells']} cells: {plan['num_done']} done, "
+        f"{plan['num_failed']} failed, {plan['num_to_run']} to run."
+    )
+    if plan["seconds"] is None:
+        out.print(
+            "No estimate of time and disk yet: --calibrate measures one short run of each kind; "
+            "--out names a folder with finished runs."
+        )
+        return
+    at_a_time = "one at a time" if plan["workers"] == 1 else f"{plan['workers']} at a time"
+    out.print(
+        f"About {duration(plan['seconds'])} with {at_a_time}, and {size_text(plan['bytes'])} "
+        f"on disk (from {plan['num_samples']} measured runs)."
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 45 s, 12 min, 3 h 20 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def size_text(num_bytes: float) -> str:
+    """Bytes in words: 3.2 GB."""
+    for unit in ("bytes", "kB", "MB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} GB"
+
+
+def _or_dot(count: int) -> str:
+    return str(count) if count else "·"
+
+
+# ---------------------------------------------------------------- progress of a run of the study
+
+
+def follow(updates: Iterable[Update], specs: Sequence[RunSpec], num_done: int) -> None:
+    """Shows a study's progress until its updates end: all runs, each worker, what goes wrong."""
+    names = {run_id(spec): run_words(spec) for spec in specs}
+    bars: dict[str, TaskID] = {}
+    with progress_bars() as progress:
+        overall = progress.add_task("[bold]all runs", total=len(specs), completed=num_done)
+        shares: dict[str, float] = {}
+        for update in updates:
+            name = update.run_id
+            if name not in bars and not update.ended:
+                bars[name] = progress.add_task(names[name], total=None)
+            if update.steps_total:
+                shares[name] = update.steps_done / update.steps_total
+                progress.update(bars[name], total=update.steps_total, completed=update.steps_done)
+            if update.remark is not None:
+                progress.console.print(f"[yellow]lost[/yellow] {names[name]}: {update.remark}")
+            if update.failure is not None:
+                progress.console.print(f"[red]failed[/red] {names[name]}: {update.failure}")
+            if update.ended:
+                shares[name] = 1.0
+                if name in bars:
+                    progress.remove_task(bars.pop(name))
+            progress.update(overall, completed=num_done + sum(shares.values()))
+
+
+def show_failures(failures: Mapping[str, str], specs: Sequence[RunSpec]) -> None:
+    """The runs that failed, and what to do about it."""
+    if not failures:
+        return
+    names = {run_id(spec): run_words(spec) for spec in specs}
+    err.print(f"\n[red]{len(failures)} of {len(specs)} runs failed:[/red]")
+    for name, why in failures.items():
+        err.print(Text(f"  {name}  {names[name]}: {why}"))
+    err.print("The same command with --retry-failed tries them again.")
+
+
+# ---------------------------------------------------------------- status
+
+
+def show_status(status: StudyStatus) -> None:
+    """How far a study is, once."""
+    out.print(_status(status))
+
+
+@contextmanager
+def status_view() -> Iterator[StatusView]:
+    """A view of the status that is renewed in place."""
+    with Live(console=out, auto_refresh=False) as live:
+        yield StatusView(live)
+
+
+class StatusView:
+    """Shows one status after the other in the same place."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def update(self, status: StudyStatus) -> None:
+        """Shows this one."""
+        self._live.update(_status(status), refresh=True)
+
+
+def _status(status: StudyStatus) -> RenderableType:
+    labels = list(status.cells[0].labels)
+    table = RichTable(title=status.title, title_justify="left")
+    for label in labels:
+        table.add_column(label.replace("_", " "))
+    for state in STATES:
+        table.add_column(state, justify="right")
+    for cell in status.cells[:MAX_ROWS]:
+        counts = (_or_dot(cell.counts[state]) for state in STATES)
+        table.add_row(*cell.labels.values(), *counts)
+    parts: list[RenderableType] = [table]
+    if len(status.cells) > MAX_ROWS:
+        parts.append(f"… and {len(status.cells) - MAX_ROWS} more cells (--json lists all)")
+    summary = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count)
+    left = status.seconds_left
+    about = f"; about {duration(left)} left" if left else ""
+    parts.append(f"{status.num_runs} runs: {summary}{about}")
+    parts += [
+        f"  {sign.worker}: {words}, {100 * sign.share:.0f} % of its steps "
+        f"(sign of life {sign.age_seconds:.0f} s ago)"
+        for words, sign in status.running
+    ]
+    parts += [Text(f"  failed: {words}: {why}", style="red") for words, why in status.failures]
+    return Group(*parts)
+
+
+# ---------------------------------------------------------------- answers
+
+
+def show_answer(answer: Answer) -> None:
+    """A question's answer: the sentence, the numbers, what was left out."""
+    out.print(f"\n[bold]{answer.question.replace('_', ' ')}[/bold]")
+    out.print(Text(answer.sentence))
+    if answer.is_answered and not answer.table.empty:
+        out.print(_frame(answer.table))
+        out.print(f"[dim]units: {answer.num_units} {answer.unit}[/dim]")
+    for exclusion in answer.excluded:
+        out.print(Text(f"left out: {exclusion}", style="dim"))
+
+
+def _frame(frame: pd.DataFrame) -> RichTable:
+    """The columns that say something and fit; the rest is counted below."""
+    telling = [name for name in frame.columns if frame[name].astype(str).nunique() > 1]
+    texts = {
+        str(name): [_cell(value) for value in frame[name].head(MAX_ROWS)]
+        for name in telling or list(frame.columns)
+    }
+    shown: list[str] = []
+    room = out.width - 1
+    for name, values in texts.items():
+        room -= max(len(text) for text in (name, *values)) + 3
+        if shown and room < 0:
+            break
+        shown.append(name)
+    table = RichTable()
+    for name in shown:
+        table.add_column(name, no_wrap=True)
+    for row in zip(*(texts[name] for name in shown), strict=True):
+        table.add_row(*row)
+    more = [f"{len(frame) - MAX_ROWS} more rows"] if len(frame) > MAX_ROWS else []
+    more += [f"{len(texts) - len(shown)} more columns"] if len(texts) > len(shown) else []
+    if more:
+        table.caption = f"{' and '.join(more)}: --json"
+    return table
+
+
+def _cell(value: object) -> str:
+    if value is None or value != value:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,93 @@
+"""A run that imports no torch, for trying what happens around runs: it obeys orders.
+
+An order is a file `orders/SEED-EPOCH` in the study folder, which says what befalls the run of
+that seed once it has finished that epoch. Runs that end well leave a line in `finished.log`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from driftscope import records
+from driftscope.config import RunSpec, parse_run_spec, run_id
+
+RUN_ONE = "fake_runs:run_one"
+EPOCHS = 3
+
+
+def spec(seed: int, **values: object) -> RunSpec:
+    return parse_run_spec(
+        {"method": "full_ft", "learning_rate": 1e-3, "epochs": EPOCHS, "seed": seed, **values}
+    )
+
+
+def order(root: Path, seed: int, epoch: int, what: str) -> Path:
+    """`kill` once, `kill always`, `fail`, `full`, or `hold` (until the order is taken back)."""
+    (root / "orders").mkdir(parents=True, exist_ok=True)
+    path = root / "orders" / f"{seed}-{epoch}"
+    path.write_text(what)
+    return path
+
+
+def finished(root: Path) -> list[str]:
+    """The ids of the runs that were carried out to the end, as often as they were."""
+    path = root / "finished.log"
+    return path.read_text().split() if path.exists() else []
+
+
+def run_one(
+    spec: RunSpec,
+    folder: Path,
+    *,
+    device: str | None = None,
+    on_step: Callable[[int, int], None] = lambda _done, _total: None,
+) -> None:
+    root = folder.parent.parent
+    with records.claimed(folder, spec):
+        if records.is_done(folder):
+            return
+        try:
+            _train(spec, folder, root, device, on_step)
+        except Exception as error:
+            records.write_failure(folder, error)
+            raise
+
+
+def _train(
+    spec: RunSpec,
+    folder: Path,
+    root: Path,
+    device: str | None,
+    on_step: Callable[[int, int], None],
+) -> None:
+    first = len(records.read_events(folder)) + 1
+    for epoch in range(first, spec.epochs + 1):
+        records.append_event(folder, {"kind": "epoch", "epoch": epoch, "pid": os.getpid()})
+        on_step(epoch, spec.epochs)
+        _obey(root / "orders" / f"{spec.seed}-{epoch}")
+    threads = os.environ.get("OMP_NUM_THREADS")
+    result = {"schema": 1, "run_id": run_id(spec), "device": device, "threads": threads}
+    records.write_json(folder / records.RESULT_FILE, result)
+    with (root / "finished.log").open("a") as log:
+        log.write(f"{run_id(spec)}\n")
+
+
+def _obey(path: Path) -> None:
+    if not path.exists():
+        return
+    what = path.read_text()
+    if what == "kill":
+        path.unlink()
+    if what.startswith("kill"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "fail":
+        raise ValueError("as ordered")
+    if what == "full":
+        raise OSError(errno.ENOSPC, "No space left on device")
+    while path.exists():  # hold
+        time.sleep(0.01)
