@@ -142,6 +142,17 @@ def evaluation_subsets(
     return tuple(_balanced(everything, labels, size, generator) for _ in range(count))
 
 
+def balanced_subset(
+    labels: Int64[Tensor, "image"], count: int | None, seed: int = 0
+) -> Int64[Tensor, " image"]:
+    """`count` images as evenly over classes as they fill, always the same; all for None.
+
+    Not the first so many: a folder's images come class by class.
+    """
+    generator = Generator().manual_seed(seed)
+    return _balanced(torch.arange(len(labels)), labels, count or len(labels), generator)
+
+
 # ---------------------------------------------------------------- the protocols
 
 

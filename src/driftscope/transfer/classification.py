@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from driftscope.data import labelled, open_dataset
 from driftscope.data.prompts import PromptRules, expand_templates, words_of
+from driftscope.data.splits import balanced_subset
 from driftscope.errors import CaptureError
 from driftscope.models import VisionLanguageModel
 from driftscope.models.capture import check_adapters_in_effect
@@ -285,7 +286,7 @@ def transfer_set(
     Args:
         name: a dataset's name or place, as for `open_dataset`.
         pretrained: whose text tower reads the class prompts, and whose input size the images get.
-        max_images: so many images, evenly spaced through the set; None for all.
+        max_images: so many images, evenly over classes; None for all.
         rules: how class names become prompts.
 
     Raises:
@@ -294,7 +295,7 @@ def transfer_set(
     rules = rules or PromptRules()
     images = open_dataset(name, "test")
     labels, class_names = labelled(images)
-    indices = torch.arange(min(len(images), max_images or len(images)))
+    indices = balanced_subset(labels, max_images)
     return TransferSet(
         name=name,
         split=images.split,

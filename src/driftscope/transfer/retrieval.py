@@ -99,8 +99,9 @@ def retrieval_set(
             f"{name} has no captions, so nothing can be retrieved in it; name their column: "
             f"{name}?caption=COLUMN"
         )
-    indices = torch.arange(min(len(images), max_images or len(images)))
-    captions = images.captions[: len(indices)]
+    count = min(len(images), max_images or len(images))
+    indices = torch.linspace(0, len(images) - 1, count).long()
+    captions = [images.captions[index] for index in indices.tolist()]
     texts = list(dict.fromkeys(caption for of_image in captions for caption in of_image))
     return RetrievalSet(
         name=name,

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from driftscope.data import available_splits, labelled, open_dataset
 from driftscope.data.corruptions import corrupt
+from driftscope.data.splits import balanced_subset
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,14 +54,9 @@ def corrupted_tests(
         if name in shipped:
             images = open_dataset(dataset, name)
             own_labels, _ = labelled(images)
-            count = min(len(images), len(labels))
-            yield CorruptedTest(
-                name,
-                "shipped",
-                None,
-                images.pixels(torch.arange(count), pixels.shape[-1]),
-                own_labels[:count],
-            )
+            chosen = balanced_subset(own_labels, len(labels))
+            shown = images.pixels(chosen, pixels.shape[-1])
+            yield CorruptedTest(name, "shipped", None, shown, own_labels[chosen])
         else:
             made = corrupt(pixels, name, severity)
             yield CorruptedTest(name, "generated", severity, made, labels)
