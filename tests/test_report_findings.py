@@ -5,12 +5,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from fake_study import write_fake_study
 from test_report_figures import _overlaps
 
-from driftscope.analysis import Answer, Exclusion
+from driftscope.analysis import Answer, Exclusion, StudyTables
+from driftscope.records import history_table, layers_table, load_runs
 from driftscope.report import findings_figures, tables
 from driftscope.report.columns import save_tables
 from driftscope.report.figures import number_axis
+from driftscope.report.files import save_study_files
 from driftscope.report.findings import answer_tables, findings
 from driftscope.report.html import write_imported_report
 from driftscope.report.style import general_text, look
@@ -41,6 +44,10 @@ def _predictor_table(num_signals: int = 4) -> pd.DataFrame:
     rows = {"signal": signals, "form": forms, "rho": rho, "abs_rho": abs(rho)}
     frame = pd.DataFrame({**rows, "low": rho - 0.1, "high": rho + 0.1, "num_cells": 12})
     return pd.concat([frame.assign(probe=probe) for probe in ("final", "first")])
+
+
+def _predictors() -> pd.DataFrame:
+    return _predictor_table().assign(scope="overall")
 
 
 def _answer(question: str, table: pd.DataFrame, *, is_answered: bool = True) -> Answer:
@@ -143,6 +150,28 @@ def test_numbers_of_mixed_quantities_have_three_digits() -> None:
         "0",
         "12",
     ]
+
+
+def test_a_study_is_saved_as_tables_and_figures_named_by_what_they_show(tmp_path: Path) -> None:
+    records = load_runs(write_fake_study(tmp_path / "s", rates=(1e-3, 3e-3), maps=False))
+    study = StudyTables(tables.report_runs(records), history_table(records), layers_table(records))
+    answers = [_answer("frontier", _frontier_table()), _answer("predictors", _predictors())]
+    paths = save_study_files(
+        study, tmp_path / "out", answers=answers, table_formats=["csv"], figure_formats=["svg"]
+    )
+    assert {path.relative_to(tmp_path / "out").as_posix() for path in paths} == {
+        "tables/runs.csv",
+        "tables/cells_terrain_mini_leakfree.csv",
+        "tables/layers_terrain_mini_leakfree.csv",
+        "tables/frontier.csv",
+        "tables/predictors.csv",
+        "figures/learning_rate_terrain_mini_leakfree.svg",
+        "figures/dose_response_terrain_mini_leakfree.svg",
+        "figures/layer_entropy_terrain_mini_leakfree.svg",
+        "figures/frontier_d.svg",
+        "figures/predictors.svg",
+    }
+    assert all(path.stat().st_size for path in paths)
 
 
 @pytest.mark.skipif(not FOLLOWUP.exists(), reason="the follow-up records are not on this machine")

@@ -128,6 +128,16 @@ def written_cell(column: Column, row: Mapping[str, Any]) -> str:
     return f"{column.text(row)} [{detail}]" if detail else column.text(row)
 
 
+def slug(text: str) -> str:
+    """The text as a file name or label: lower case, letters, digits and underscores.
+
+    >>> slug("EuroSAT, openai/clip-vit-base-patch32")
+    'eurosat_openai_clip_vit_base_patch32'
+    """
+    words = "".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split()
+    return "_".join(words) or "study"
+
+
 def save_tables(
     tables: Iterable[Table], folder: Path, formats: Iterable[str] = TABLE_FORMATS
 ) -> list[Path]:

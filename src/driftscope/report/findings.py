@@ -124,7 +124,7 @@ def _pictures(answer: Answer, styles: Mapping[str, SeriesStyle]) -> list[Picture
                 f"Target accuracy against retention of every cell on {name}; the cells that no "
                 "other beats in both are ringed. The numbers are in the table below.",
             )
-            for number, (name, mine) in enumerate(_apart(answer.table, ["dataset"]))
+            for number, (name, mine) in enumerate(apart(answer.table, ["dataset"]))
         ]
     return []
 
@@ -138,12 +138,12 @@ def _predictor_pictures(table: pd.DataFrame) -> list[Picture]:
             "Bars of each signal's rank correlation with retention, at the end and after the "
             "first epoch. The numbers are in the table below.",
         )
-        for number, (name, mine) in enumerate(_apart(overall, []))
+        for number, (name, mine) in enumerate(apart(overall, []))
         if len(mine)
     ]
 
 
-def _apart(table: pd.DataFrame, keys: list[str]) -> list[tuple[str, pd.DataFrame]]:
+def apart(table: pd.DataFrame, keys: list[str]) -> list[tuple[str, pd.DataFrame]]:
     """The table's parts by setting, where settings were answered apart, and by `keys`."""
     keys = [key for key in ("model", "protocol", "transfer") if key in table] + keys
     if not keys:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from driftscope.analysis.tables import ARM_AXES
 from driftscope.records import RunRecord, runs_table, structure_point
-from driftscope.report.columns import Column, Table
+from driftscope.report.columns import Column, Table, slug
 
 SETTING_KEYS = ("dataset", "model", "protocol", "transfer")
 """Runs that differ in one of these are never put into one number or one picture."""
@@ -268,7 +268,7 @@ def study_table(cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
     known = tuple(c for c in columns if c.key in cells and cells[c.key].notna().any())
     where = ", ".join(part for part in (setting.get("dataset"), setting.get("model")) if part)
     return Table(
-        name=f"cells_{_slug(where)}",
+        name=f"cells_{_setting_name(setting)}",
         title=f"Every cell of the study: {where}",
         note=_ZERO_SHOT_NOTE,
         columns=known,
@@ -314,7 +314,7 @@ def layers_list(layer_cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
     )
     known = tuple(c for c in columns if c.key in layer_cells and layer_cells[c.key].notna().any())
     title = f"Layer by layer: {setting['dataset']}, {setting['model']}"
-    name = f"layers_{_slug(setting['dataset'] + ' ' + setting['model'])}"
+    name = f"layers_{_setting_name(setting)}"
     return Table(name, title, "Means over the seeds of a cell.", known, layer_cells)
 
 
@@ -377,5 +377,5 @@ def _layer_means(entropy: Sequence[Sequence[float]]) -> list[float]:
     return [sum(heads) / len(heads) for heads in entropy]
 
 
-def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in text).strip("_").lower() or "study"
+def _setting_name(setting: Mapping[str, str]) -> str:
+    return slug(" ".join(setting.get(key, "") for key in ("dataset", "model", "protocol")))

@@ -1,0 +1,95 @@
+"""A study's tables and figures as files: CSV, Markdown, LaTeX; SVG, PDF, PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from driftscope.analysis import Answer, StudyTables
+from driftscope.report import figures, findings_figures, heatmaps, tables
+from driftscope.report.columns import TABLE_FORMATS, Table, save_tables, slug
+from driftscope.report.findings import answer_tables, apart
+from driftscope.report.sections import drift_measures, study_measures
+from driftscope.report.style import FORMATS, SeriesStyle, method_styles, save_figure
+
+
+def save_study_files(
+    study: StudyTables,
+    folder: Path,
+    *,
+    answers: Sequence[Answer] = (),
+    table_formats: Iterable[str] = TABLE_FORMATS,
+    figure_formats: Iterable[str] = FORMATS,
+) -> list[Path]:
+    """Writes every table under `folder`/tables and every figure under `folder`/figures.
+
+    Returns:
+        The paths, each named by what it shows and, where settings differ, of which setting.
+    """
+    paths = save_tables(study_tables(study, answers), folder / "tables", table_formats)
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    formats = tuple(figure_formats)
+    for name, figure in study_figures(study, answers):
+        paths += save_figure(figure, folder / "figures" / name, formats)
+    return paths
+
+
+def study_tables(study: StudyTables, answers: Sequence[Answer] = ()) -> list[Table]:
+    """Cells and layers of each setting, every run, and the tables of the answers."""
+    found = [tables.runs_list(study.runs)]
+    for setting, runs in tables.split_settings(study.runs):
+        found.append(tables.study_table(tables.cells_frame(runs), setting))
+        if len(study.layers):
+            layer_cells = tables.layer_cells_frame(study.layers, runs)
+            found.append(tables.layers_list(layer_cells, setting))
+    return found + [table for answer in answers for table in answer_tables(answer)]
+
+
+def study_figures(
+    study: StudyTables, answers: Sequence[Answer] = ()
+) -> Iterator[tuple[str, Figure]]:
+    """Names and figures, one at a time: they are large, and only one need be held."""
+    styles = method_styles(tables.series_order(tables.with_series(study.runs)["series"]))
+    for setting, runs in tables.split_settings(study.runs):
+        name = slug(f"{setting['dataset']} {setting['model']} {setting['protocol']}")
+        cells = tables.cells_frame(runs)
+        done = tables.with_series(runs)[tables.is_done(runs)]
+        series = list(dict.fromkeys(cells["series"]))
+        own = {one: styles.get(one, style) for one, style in method_styles(series).items()}
+        for what, measures in (
+            ("learning_rate", study_measures(setting)),
+            ("dose_response", drift_measures(setting)),
+        ):
+            known = [m for m in measures if m.key in cells and cells[m.key].notna().any()]
+            if known:
+                yield (
+                    f"{what}_{name}",
+                    figures.learning_rate_panels(cells, done, known, styles=own),
+                )
+        layers = tables.layer_cells_frame(study.layers, runs) if len(study.layers) else study.layers
+        if len(layers):
+            shown = [one for one in series if (layers["series"] == one).any()]
+            yield f"layer_entropy_{name}", heatmaps.layer_heatmap(layers, shown)
+    for answer in answers:
+        yield from _answer_figures(answer, styles)
+
+
+def _answer_figures(
+    answer: Answer, styles: Mapping[str, SeriesStyle]
+) -> Iterator[tuple[str, Figure]]:
+    if not answer.is_answered:
+        return
+    if answer.question == "predictors":
+        overall = answer.table[answer.table["scope"] == "overall"]
+        for where, mine in apart(overall, []):
+            if len(mine):
+                yield _name("predictors", where), findings_figures.predictor_bars(mine)
+    if answer.question == "frontier":
+        for where, mine in apart(answer.table, ["dataset"]):
+            yield _name("frontier", where), findings_figures.frontier(mine, styles)
+
+
+def _name(what: str, where: str) -> str:
+    return f"{what}_{slug(where)}" if where else what
