@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from driftscope.config import parse_run_spec
+from driftscope.data import labelled, open_dataset
+from driftscope.data.prompts import (
+    PromptRules,
+    class_prompts,
+    class_word,
+    expand_templates,
+    load_class_words,
+)
+from driftscope.data.templates import IMAGENET_80
+from driftscope.errors import DataError
+
+SHARED_IMAGES = Path(__file__).parents[2] / "shared" / "images"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("apple", "apple"),
+        ("aquarium_fish", "aquarium fish"),
+        ("cra", "crab"),
+        ("crab", "crab"),
+        ("AnnualCrop", "annual crop"),
+        ("HerbaceousVegetation", "herbaceous vegetation"),
+        ("RiverLake", "river lake"),
+        ("Grass", "Grass"),
+        ("SUVCar", "SUV car"),
+        ("MRIScan_brain", "MRI scan brain"),
+        ("large_man-made_outdoor_things", "large man-made outdoor things"),
+        ("saint__bernard ", "saint bernard"),
+        ("three_ToedSloth", "three toed sloth"),
+        ("CT", "CT"),
+        ("_", "_"),
+    ],
+)
+def test_class_names_become_words(name: str, words: str) -> None:
+    assert class_word(name) == words
+
+
+def test_the_papers_prompt_is_the_default() -> None:
+    assert class_prompts(["palm_tree"]) == ["a photo of a palm tree"]
+    assert PromptRules().prompts(["palm_tree"]) == [["a photo of a palm tree"]]
+
+
+def test_own_words_hold_as_they_are_and_may_be_for_other_datasets() -> None:
+    rules = PromptRules(class_words=(("AnnualCrop", "Wheat_field"), ("Elsewhere", "x")))
+    assert rules.prompts(["AnnualCrop", "SeaLake"]) == [
+        ["a photo of a Wheat_field"],
+        ["a photo of a sea lake"],
+    ]
+
+
+def test_templates_are_crossed_with_classes() -> None:
+    rules = PromptRules(templates=("a {}", "satellite"))
+    first, second = rules.prompts(["River", "Forest"])
+    assert first == [
+        "a River",
+        *(f"a centered satellite photo of {a}River." for a in ("", "a ", "the ")),
+    ]
+    assert len(second) == 4
+
+
+def test_the_eighty_imagenet_templates_are_eighty_and_hold_the_known_ones() -> None:
+    assert len(set(IMAGENET_80)) == 80
+    assert all(template.count("{}") == 1 and template.endswith(".") for template in IMAGENET_80)
+    # the seven that CLIP's authors found to be enough
+    assert {
+        "itap of a {}.",
+        "a bad photo of the {}.",
+        "a origami {}.",
+        "a photo of the large {}.",
+        "a {} in a video game.",
+        "art of the {}.",
+        "a photo of the small {}.",
+    } <= set(IMAGENET_80)
+
+
+@pytest.mark.parametrize(
+    "template", ["a photo", "a {} and a {}", "a {name}", "imagenet_80", "{", ""]
+)
+def test_a_template_without_one_place_for_the_name_is_refused(template: str) -> None:
+    with pytest.raises(DataError, match="imagenet80"):
+        expand_templates([template])
+
+
+def test_no_template_at_all_is_refused() -> None:
+    with pytest.raises(DataError, match="no prompt template"):
+        expand_templates([])
+
+
+def test_own_words_come_from_a_spec_or_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "words.yaml"
+    file.write_text("AnnualCrop: field of wheat\n1: one\n")
+    assert load_class_words(file) == {"AnnualCrop": "field of wheat", "1": "one"}
+    spec = parse_run_spec(
+        {"method": "lora", "learning_rate": 1, "class_words": {"b": "bee", "a": "ant"}}
+    )
+    assert spec.class_words == (("a", "ant"), ("b", "bee"))
+    assert parse_run_spec(spec.model_dump(mode="json")) == spec
+
+
+@pytest.mark.parametrize("text", ["- a\n", "a: [1]\n", "a: b: c\n", "\x00"])
+def test_a_words_file_of_another_form_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "words.yaml"
+    file.write_text(text)
+    with pytest.raises(DataError, match=r"words\.yaml"):
+        load_class_words(file)
+
+
+def test_real_class_names_become_plain_words() -> None:
+    if not SHARED_IMAGES.is_dir():
+        pytest.skip(f"needs {SHARED_IMAGES}")
+    _, cifar = labelled(open_dataset(SHARED_IMAGES / "cifar100", "test"))
+    words = [class_word(name) for name in cifar]
+    assert "cra" in cifar
+    assert words[26] == "crab"
+    assert not any("_" in word for word in words)
+    assert len(set(words)) == 100
+    _, scenes = labelled(open_dataset(SHARED_IMAGES / "rsscn7", "test"))
+    assert class_word(scenes[3]) == "river lake"
