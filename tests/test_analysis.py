@@ -1,5 +1,7 @@
 import json
 import math
+import subprocess
+import sys
 from itertools import product
 
 import numpy as np
@@ -471,6 +473,20 @@ def test_regularizers_are_tested_per_layer_against_their_own_twins():
     assert (row["num_layers"], row["num_seeds"]) == (3, 3)
     assert any("no unregularised twin" in exclusion.why for exclusion in result.excluded)
     assert "not independent" in result.sentence
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("driftscope.stats", "torch transformers pandas statsmodels matplotlib"),
+        ("driftscope.analysis", "torch transformers statsmodels matplotlib"),
+        ("driftscope.imports", "torch transformers statsmodels matplotlib"),
+    ],
+)
+def test_importing_a_room_does_not_import_what_it_should_not_know(module: str, unwanted: str):
+    code = f"import sys, {module}; print([n for n in {unwanted.split()} if n in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
 
 
 def test_tables_can_be_narrowed_and_companions_follow():

@@ -114,10 +114,10 @@ def test_seeds_of_a_cell_are_not_counted_as_independent_evidence():
 @pytest.mark.parametrize("interval", ["percentile", "bca"])
 def test_intervals_of_a_mean_cover_over_2000_draws(interval: str):
     rng = np.random.default_rng(10)
-    cells = np.repeat(np.arange(50), 3)
+    cells = np.repeat(np.arange(50), 2)
     covered = 0
     for draw in range(DRAWS):
-        values = rng.normal(size=50)[cells] + 0.5 * rng.normal(size=150)
+        values = rng.normal(size=50)[cells] + 0.4 * rng.normal(size=100)
         (result,) = bootstrap_over_cells(
             weighted_mean(values), cells, num_resamples=400, interval=interval, seed=draw
         )
