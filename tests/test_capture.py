@@ -175,8 +175,19 @@ def test_captured_states_do_not_keep_the_block_outputs_alive() -> None:
     module = random_clip()
     with torch.no_grad(), capture_cls(module) as captured:
         forward(module)
-    state = captured.cls_states[0]
-    assert state.untyped_storage().nbytes() == state.numel() * state.element_size()
+    states = captured.cls_states
+    held = states[0].untyped_storage().nbytes()
+    assert held == sum(state.numel() * state.element_size() for state in states)
+
+
+def test_what_a_caller_holds_is_not_written_over_by_the_next_forward() -> None:
+    module = random_clip()
+    with torch.no_grad(), capture_cls(module) as captured:
+        forward(module, PIXELS[:2])
+        rows, states = captured.rows, captured.cls_states
+        before = [tensor.clone() for tensor in (*rows, *states)]
+        forward(module, PIXELS[2:4])
+    assert all(a.equal(b) for a, b in zip(before, (*rows, *states), strict=True))
 
 
 # ------------------------------------------------------------------ wrappers, modes, precision

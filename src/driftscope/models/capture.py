@@ -13,7 +13,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -105,19 +105,58 @@ def _attention_of(block: nn.Module) -> nn.Module:
     )
 
 
-@dataclass
+class _PerBlock:
+    """One tensor a block of the latest forward, side by side in one allocation.
+
+    Small results that outlive their layer, allocated one by one between the layers' large
+    temporaries, would keep the allocator from reusing that space: with 24 layers and 577 tokens
+    the process would grow by the temporaries of all layers.
+    """
+
+    def __init__(self, num_blocks: int) -> None:
+        self.num_blocks = num_blocks
+        self._tensors: dict[int, Tensor] = {}
+        self._memory: Tensor | None = None
+
+    def keep(self, block: int, tensor: Tensor) -> None:
+        """Keeps a block's result; the first block's opens a new forward."""
+        if block == 0:
+            self.clear()
+        if tensor.requires_grad:  # A copy would do, but the tensor itself is in the graph anyway.
+            self._tensors[block] = tensor
+            return
+        if self._memory is None or self._memory.shape[1:] != tensor.shape:
+            self._memory = tensor.new_empty((self.num_blocks, *tensor.shape))
+        self._tensors[block] = self._memory[block].copy_(tensor)
+
+    def clear(self) -> None:
+        # Drops the memory too: what a caller holds of it must not be written over.
+        self._tensors = {}
+        self._memory = None
+
+    def all(self, what: str) -> list[Tensor]:
+        """Every block's tensor, from the first; CaptureError if one is missing."""
+        if len(self._tensors) != self.num_blocks:
+            raise CaptureError(
+                f"Captured {len(self._tensors)} of {self.num_blocks} layers' {what}s: the model "
+                "was not run, does not use transformers' attention interface, or maps were not "
+                "asked for."
+            )
+        return [self._tensors[block] for block in range(self.num_blocks)]
+
+
 class Captured:
     """What the latest forward of a captured model left behind; layers and blocks from the first.
 
     `num_prefix` tokens (CLS, registers) stand before the patches.
     """
 
-    num_blocks: int
-    num_prefix: int
-    _rows: dict[int, Tensor] = field(default_factory=dict)
-    _cls_states: dict[int, Tensor] = field(default_factory=dict)
-    _patch_entropies: dict[int, Tensor] = field(default_factory=dict)
-    _rollout_product: Tensor | None = None
+    def __init__(self, num_blocks: int, num_prefix: int) -> None:
+        self.num_prefix = num_prefix
+        self._rows = _PerBlock(num_blocks)
+        self._cls_states = _PerBlock(num_blocks)
+        self._patch_entropies = _PerBlock(num_blocks)
+        self._rollout_product: Tensor | None = None
 
     @property
     def rows(self) -> list[Float[Tensor, "image head patch"]]:
@@ -126,7 +165,7 @@ class Captured:
         Raises:
             CaptureError: a layer gave no row, or rows with NaN or not summing to 1.
         """
-        rows = self._of_every_block(self._rows, "attention row")
+        rows = self._rows.all("attention row")
         check_rows(rows)
         return rows
 
@@ -137,7 +176,7 @@ class Captured:
         Raises:
             CaptureError: a block was not run.
         """
-        return self._of_every_block(self._cls_states, "CLS state")
+        return self._cls_states.all("CLS state")
 
     @property
     def patch_to_patch_entropy_bits(self) -> list[Float[Tensor, "image head"]]:
@@ -146,7 +185,7 @@ class Captured:
         Raises:
             CaptureError: full maps were not asked for.
         """
-        return self._of_every_block(self._patch_entropies, "full attention map")
+        return self._patch_entropies.all("full attention map")
 
     @property
     def rollout(self) -> Float[Tensor, "image patch"]:
@@ -155,7 +194,7 @@ class Captured:
         Raises:
             CaptureError: full maps were not asked for.
         """
-        self._of_every_block(self._patch_entropies, "full attention map")
+        self._patch_entropies.all("full attention map")
         if self._rollout_product is None:
             raise CaptureError("No attention rollout was captured; capture with maps=True.")
         return attention.rollout_row(self._rollout_product, self.num_prefix)
@@ -166,14 +205,6 @@ class Captured:
         self._cls_states.clear()
         self._patch_entropies.clear()
         self._rollout_product = None
-
-    def _of_every_block(self, by_block: dict[int, Tensor], what: str) -> list[Tensor]:
-        if len(by_block) != self.num_blocks:
-            raise CaptureError(
-                f"Captured {len(by_block)} of {self.num_blocks} layers' {what}s: the model was not "
-                "run, does not use transformers' attention interface, or maps were not asked for."
-            )
-        return [by_block[index] for index in range(self.num_blocks)]
 
 
 @contextmanager
@@ -325,12 +356,13 @@ class _Observer:
     def _observe(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
         keep_graph = torch.is_grad_enabled() and self.differentiable
         with torch.set_grad_enabled(keep_graph), _autocast_off(query.device):
-            self.captured._rows[layer] = _cls_row(query, key, scaling, self.tower.num_prefix)
+            row = _cls_row(query, key, scaling, self.tower.num_prefix)
+            self.captured._rows.keep(layer, row)
             if self.maps:
                 head_mean, entropies = attention.head_mean_and_patch_entropy(
                     query, key, scaling, self.tower.num_prefix
                 )
-                self.captured._patch_entropies[layer] = entropies
+                self.captured._patch_entropies.keep(layer, entropies)
                 # A product left over from an earlier forward must not enter this one's.
                 before = None if layer == 0 else self.captured._rollout_product
                 self.captured._rollout_product = attention.rollout_step(before, head_mean)
@@ -354,9 +386,8 @@ def _keep_cls_state(
 ) -> Callable[[nn.Module, Any, Any], None]:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
         tokens: Tensor = output[0] if isinstance(output, tuple) else output
-        # A view would keep the whole block output alive.
-        cls_state = tokens[:, 0] if differentiable else tokens[:, 0].detach().clone()
-        captured._cls_states[index] = cls_state
+        cls_state = tokens[:, 0]
+        captured._cls_states.keep(index, cls_state if differentiable else cls_state.detach())
 
     return hook
 
