@@ -3,8 +3,9 @@
     python benchmarks/data.py [--images 400] [--size 224] [--source FOLDER]
 
 Without --source, photograph-like JPEGs of 500×375 pixels are made. All three deliver shuffled
-uint8 batches of 64 at the model's size, each a copy of its pixels. The number of threads is torch's (OMP_NUM_THREADS); the DataLoader runs in the process itself and
-with as many workers as there are threads.
+uint8 batches of 64 at the model's size, each a copy of its pixels. The number of threads is
+torch's (OMP_NUM_THREADS); the DataLoader runs in the process itself and with as many workers as
+there are threads.
 """
 
 from __future__ import annotations
