@@ -119,9 +119,11 @@ class _PerBlock:
         self._memory: Tensor | None = None
 
     def keep(self, block: int, tensor: Tensor) -> None:
-        """Keeps a block's result; the first block's opens a new forward."""
+        """Keeps a block's result; the first block's goes into new memory."""
         if block == 0:
-            self.clear()
+            # What a caller holds of the last forward must not be written over. Its other blocks
+            # stay: gradient checkpointing runs single blocks again, from the last to the first.
+            self._memory = None
         if tensor.requires_grad:  # A copy would do, but the tensor itself is in the graph anyway.
             self._tensors[block] = tensor
             return
@@ -130,7 +132,6 @@ class _PerBlock:
         self._tensors[block] = self._memory[block].copy_(tensor)
 
     def clear(self) -> None:
-        # Drops the memory too: what a caller holds of it must not be written over.
         self._tensors = {}
         self._memory = None
 
