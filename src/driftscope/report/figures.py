@@ -349,7 +349,7 @@ def attention_figure(
                         cmap="inferno",
                         vmin=0,
                         vmax=top,
-                        alpha=0.75,
+                        alpha=0.9 * (0.45 + 0.55 * weights / top),
                         extent=extent,
                         interpolation="nearest",
                     )

@@ -90,7 +90,8 @@ def _heatmaps(
     panels: Sequence[Panel], column_word: str, columns: Sequence[str], label: str, limit: float
 ) -> Figure:
     scale = Normalize(-limit, limit)
-    cell_width, cell_height = (0.36, 0.29) if len(columns) <= 16 else (0.24, 0.24)
+    few, many = len(columns) <= 8, len(columns) > 16
+    cell_width, cell_height = (0.46, 0.33) if few else (0.24, 0.24) if many else (0.36, 0.29)
     # a panel of one or two rows is as high as one of three: the colour bar needs the room
     heights = [max(len(panel.rows), 3) * cell_height + 0.62 for panel in panels]
     width = max(len(columns) * cell_width, 2.2) + 1.35
@@ -100,7 +101,7 @@ def _heatmaps(
             len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights}
         )[:, 0]
         for axes, panel in zip(all_axes, panels, strict=True):
-            _heatmap(axes, panel, column_word, columns, scale, print_values=len(columns) <= 16)
+            _heatmap(axes, panel, column_word, columns, scale, print_values=not many)
         bar = figure.colorbar(
             ScalarMappable(scale, DIVERGING), ax=list(all_axes), aspect=14, pad=0.02, shrink=0.9
         )

@@ -33,7 +33,7 @@ class Section:
     drift_panels: list[Picture]
     heatmaps: list[Picture]
     rate_legend: list[LegendEntry]
-    trajectories: list[Picture]
+    trajectories: list[list[Picture]]
     table: Table
     layers: Table
 
@@ -167,8 +167,8 @@ def _trajectories(
     styles: Mapping[float, SeriesStyle],
     setting: Mapping[str, str],
     prefix: str,
-) -> list[Picture]:
-    """A panel a series and measure; nothing where no run has two epochs."""
+) -> list[list[Picture]]:
+    """A row of panels a series, a panel a measure; nothing where no run has two epochs."""
     if epochs.empty or epochs["epoch"].nunique() < 2:
         return []
     measures = [
@@ -177,14 +177,16 @@ def _trajectories(
         if measure.key in epochs and epochs[measure.key].notna().any()
     ]
     return [
-        picture(
-            figures.trajectory_panel(epochs, name, measure, styles),
-            f"{prefix}-path-{number}-{measure.key}",
-            f"{measure.heading} of {name} over the epochs, one line a learning rate.",
-        )
+        [
+            picture(
+                figures.trajectory_panel(epochs, name, measure, styles),
+                f"{prefix}-path-{number}-{measure.key}",
+                f"{measure.heading} of {name} over the epochs, one line a learning rate.",
+            )
+            for measure in measures
+        ]
         for number, name in enumerate(series)
         if (epochs["series"] == name).any()
-        for measure in measures
     ]
 
 

@@ -146,8 +146,10 @@ def _over_the_rates(cells: pd.DataFrame) -> Markup | None:
             for row in values.to_dict("records")
         ]
         parts.append(Markup("{} % under {}").format(_listed(written), series))
-    return Markup("Over the matched rates {}, retention is {} (mean ± sd over seeds).").format(
-        _listed([rate_text(rate) for rate in shared]), Markup("; ").join(parts)
+    return Markup("Over the matched rates {}, retention is {}{}.").format(
+        _listed([rate_text(rate) for rate in shared]),
+        Markup("; ").join(parts),
+        " (mean ± sd over seeds)" if cells["num_runs"].max() > 1 else "",
     )
 
 
@@ -226,7 +228,7 @@ def _signals(cells: pd.DataFrame) -> Markup | None:
         )
     words = (
         "takes both signs"
-        if entropy.min() < 0 < entropy.max()
+        if entropy.min() <= -0.05 and entropy.max() >= 0.05  # as printed, not a rounded zero
         else "has one sign here, which need not hold elsewhere"
     )
     return Markup(

@@ -168,7 +168,7 @@
         const column = at % columns, row = Math.floor(at / columns);
         const x = Math.round((column * width) / columns), right = Math.round(((column + 1) * width) / columns);
         const y = Math.round((row * height) / rows), bottom = Math.round(((row + 1) * height) / rows);
-        context.globalAlpha = overlay;
+        context.globalAlpha = overlay * (0.45 + 0.55 * share); // the image stays visible where little is looked at
         context.fillStyle = `rgb(${colours[colour]},${colours[colour + 1]},${colours[colour + 2]})`;
         context.fillRect(x, y, right - x, bottom - y);
       }
