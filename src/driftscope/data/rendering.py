@@ -229,11 +229,13 @@ def _square(x: Plane, y: Plane) -> Plane:
 
 
 def _triangle(x: Plane, y: Plane) -> Plane:
-    return star_distance(x / 1.05, (y + 0.2) / 1.05, 3, torch.tensor(0.5)) * 1.05
+    return (
+        star_distance(x / 1.05, (y + 0.2) / 1.05, 3, torch.tensor(0.5, dtype=torch.float64)) * 1.05
+    )
 
 
 def _star(x: Plane, y: Plane) -> Plane:
-    return star_distance(x / 1.05, y / 1.05, 5, torch.tensor(0.42)) * 1.05
+    return star_distance(x / 1.05, y / 1.05, 5, torch.tensor(0.42, dtype=torch.float64)) * 1.05
 
 
 def _heart(x: Plane, y: Plane) -> Plane:

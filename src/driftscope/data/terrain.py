@@ -44,6 +44,7 @@ _ASPHALT = colour(104, 104, 108), colour(150, 146, 140)
 _CONCRETE = colour(150, 148, 144), colour(178, 172, 162)
 _ROOF_METAL = colour(214, 216, 218), colour(120, 138, 160)
 _ROOF_TILE = colour(158, 74, 54), colour(112, 92, 84)
+_HAZE = colour(138, 140, 136)
 
 
 def _between(tones: tuple[Picture, Picture], share: Plane) -> Picture:
@@ -73,15 +74,15 @@ def _wandering(draws: Draws, y: Plane, cells: float, reach: Plane) -> Plane:
 
 def _field_rows(draws: Draws) -> Picture:
     x, y = _turned_grid(draws)
-    period = draws.uniform(0.15, 0.28)
+    period = draws.uniform(0.15, 0.34)
     bend = _wandering(draws, y, 0.7, draws.uniform(0, 0.3))
-    ridges = wave((x + bend) / period) * draws.uniform(0.6, 1.0)
+    ridges = wave((x + bend) / period) * draws.uniform(0.3, 1.0)
     crop = blend(_mottled(draws, _SOIL, x, y, 0.3), _mottled(draws, _GRASS, x, y, 0.3), ridges)
     return shaded(crop, 0.82 + ridges * 0.3)
 
 
 def _tree_crowns(
-    draws: Draws, x: Plane, y: Plane, spacing: Plane, jitter: float
+    draws: Draws, x: Plane, y: Plane, spacing: Plane, jitter: float | Plane
 ) -> tuple[Plane, Plane]:
     """Distance to the nearest of the trees on a jittered lattice, in spacings, and its tone."""
     x, y = x / spacing + draws.uniform(0, 64), y / spacing + draws.uniform(0, 64)
@@ -113,7 +114,7 @@ def _forest(draws: Draws) -> Picture:
 
 def _scrub(draws: Draws) -> Picture:
     x, y = _turned_grid(draws)
-    distance, tone = _tree_crowns(draws, x, y, draws.uniform(0.26, 0.36), jitter=1.0)
+    distance, tone = _tree_crowns(draws, x, y, draws.uniform(0.2, 0.36), jitter=1.0)
     radius = (tone - 0.25) * 0.5
     bushes = above(radius - distance, 0.0, 0.12)
     ground = _mottled(draws, _SAND, x, y, 0.35)
@@ -129,12 +130,13 @@ def _band(ground: Picture, filling: Picture, distance: Plane, verge: float) -> P
 def _road(draws: Draws) -> Picture:
     x, y = turned(*pixel_grid(), draws.angle())
     across = (x + draws.uniform(-0.4, 0.4)).abs()
-    half_width = draws.uniform(0.12, 0.2)
+    half_width = draws.uniform(0.08, 0.22)
     ground = _mottled(draws, _GRASS, x, y, 0.4)
     surface = _between(_ASPHALT, draws.uniform()).expand(ground.shape)
+    worn = draws.uniform(-0.5, 0.9).clamp(min=0)
     dashes = coverage(across - 0.022) * above(wave(y / 0.36), 0.5, 0.3)
     markings = torch.maximum(dashes, coverage((across - half_width * 0.82).abs() - 0.012))
-    surface = blend(surface, torch.ones_like(surface), markings * 0.85)
+    surface = blend(surface, torch.ones_like(surface), markings * worn)
     return _band(ground, surface, across - half_width, verge=0.1)
 
 
@@ -166,7 +168,7 @@ def _roofs(
 def _industry(draws: Draws) -> Picture:
     x, y = _turned_grid(draws)
     ground = _mottled(draws, _CONCRETE, x, y, 0.25)
-    return _roofs(draws, x, y, ground, _ROOF_METAL, draws.uniform(0.8, 1.1), largest=0.4)
+    return _roofs(draws, x, y, ground, _ROOF_METAL, draws.uniform(0.6, 1.1), largest=0.4)
 
 
 def _pasture(draws: Draws) -> Picture:
@@ -178,7 +180,7 @@ def _pasture(draws: Draws) -> Picture:
 
 def _orchard(draws: Draws) -> Picture:
     x, y = _turned_grid(draws)
-    distance, tone = _tree_crowns(draws, x, y, draws.uniform(0.24, 0.34), jitter=0.08)
+    distance, tone = _tree_crowns(draws, x, y, draws.uniform(0.22, 0.34), draws.uniform(0, 0.3))
     ground = _mottled(draws, (_GRASS[1], _SOIL[1]), x, y, 0.3)
     crowns = shaded(_between(_TREES, draws.uniform(0, 0.7)), 1.3 - distance + tone * 0.1)
     return blend(ground, crowns, above(-distance, -0.34, 0.14))
@@ -187,17 +189,17 @@ def _orchard(draws: Draws) -> Picture:
 def _housing(draws: Draws) -> Picture:
     x, y = _turned_grid(draws)
     yards = _mottled(draws, _GRASS, x, y, 0.5)
-    spacing = draws.uniform(0.32, 0.42)
-    return _roofs(draws, x, y, yards, _ROOF_TILE, spacing, largest=0.36)
+    spacing = draws.uniform(0.3, 0.5)
+    return _roofs(draws, x, y, yards, _ROOF_TILE, spacing, largest=0.34)
 
 
 def _river(draws: Draws) -> Picture:
     x, y = turned(*pixel_grid(), draws.angle())
-    bend = _wandering(draws, y, 1.3, draws.uniform(0.7, 1.3))
+    bend = _wandering(draws, y, 1.3, draws.uniform(0.4, 1.3))
     across = (x + bend + draws.uniform(-0.25, 0.25)).abs()
     banks = _mottled(draws, (_GRASS[0], _TREES[1]), x, y, 0.5)
     water = _mottled(draws, _WATER, x, y, 0.15)
-    return _band(banks, water, across - draws.uniform(0.18, 0.34), verge=0.16)
+    return _band(banks, water, across - draws.uniform(0.1, 0.3), verge=0.1)
 
 
 def _open_water(draws: Draws) -> Picture:
@@ -226,8 +228,12 @@ _PAINTERS = tuple(TERRAIN_PAINTERS.values())
 def render_terrain(
     draws: Draws, classes: Int64[Tensor, " image"]
 ) -> UInt8[Tensor, "image 3 height width"]:
-    """Land of the given classes (numbered as in `TERRAIN_PAINTERS`), in varied light."""
-    light = draws.uniform(0.8, 1.15) * (1 + pixel_noise(draws) * 0.06)
-    tint = random_tint(draws, 0.06)
+    """Land of the given classes (numbered as in `TERRAIN_PAINTERS`), in varied light and haze."""
+    light = draws.uniform(0.8, 1.15) * (1 + pixel_noise(draws) * 0.07)
+    tint = random_tint(draws, 0.08)
+    saturation, contrast = draws.uniform(0.25, 1.0), draws.uniform(0.55, 1.0)
     land = by_class(classes, lambda kind, rows: _PAINTERS[kind](draws.of(rows)))
-    return to_uint8(shaded(land * tint, light))
+    red, green, blue = land.unbind(1)
+    gray = (red + green + blue) / 3
+    hazy = blend(_HAZE, blend(gray.unsqueeze(1), land, saturation), contrast)
+    return to_uint8(shaded(hazy * tint, light))
