@@ -1,0 +1,266 @@
+"""A run killed anywhere and taken up again ends as if nothing had happened."""
+
+import errno
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from driftscope import checkpoints, records
+from driftscope.config import RunSpec, parse_run_spec
+from driftscope.errors import RecordError
+from driftscope.run import run_one
+from driftscope.setting import prepare
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Runs something in a forked process; its exit code, or minus the signal that ended it."""
+    child = os.fork()
+    if child == 0:
+        code = 70
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def counting_calls(limit: int | None) -> list[int]:
+    """Counts this process's function calls, Python's and C's; SIGKILL at the limit."""
+    calls = [0]
+
+    def count(_frame: object, event: str, _arg: object) -> None:
+        if event in ("call", "c_call"):
+            calls[0] += 1
+            if calls[0] == limit:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(count)
+    return calls
+
+
+def carry_out(spec: RunSpec, folder: Path, die_at_call: int | None = None) -> int:
+    def work() -> None:
+        calls = counting_calls(die_at_call)
+        run_one(spec, folder)
+        sys.setprofile(None)
+        (folder.parent / "calls.txt").write_text(str(calls[0]))
+
+    return in_child(work)
+
+
+def outcome(folder: Path) -> tuple:
+    """All that a run leaves, but for the seconds it took."""
+    record = records.load_run(folder)
+    result = {k: v for k, v in record.result.items() if k != "wall_seconds"}
+    del result["environment"]["git_commit"]  # somebody may commit while the test runs
+    weights = {
+        path.name: {name: tensor.numpy().tobytes() for name, tensor in load_file(path).items()}
+        for path in (folder / records.ADAPTED_FOLDER).glob("*.safetensors")
+    }
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    return result, record.events, weights, files
+
+
+@pytest.mark.parametrize(
+    ("num_kills", "change"),
+    [
+        (
+            20,
+            {
+                "method": "lora",
+                "regularizers": [{"kind": "apr", "weight": 0.1}],
+                "probe_at": [1, 4],
+            },
+        ),
+        (5, {"method": "full_ft"}),
+        (5, {"method": {"kind": "lp_ft", "probe_epochs": 2}}),
+    ],
+    ids=["lora with dropout, regularized, probed between", "full_ft", "lp_ft"],
+)
+def test_a_run_killed_at_random_points_and_resumed_ends_bit_identically(
+    tiny_run: dict, tmp_path: Path, num_kills: int, change: dict
+) -> None:
+    spec = parse_run_spec({**tiny_run, "epochs": 3, **change})
+    prepare(spec)  # children inherit it and begin at once
+    assert carry_out(spec, tmp_path / "whole") == 0
+    expected = outcome(tmp_path / "whole")
+    num_calls = int((tmp_path / "calls.txt").read_text())
+
+    generator = random.Random(0)
+    kills, num_finished, folder = 0, 0, tmp_path / "killed0"
+    while kills < num_kills:
+        code = carry_out(spec, folder, generator.randint(1, num_calls))
+        if code == -signal.SIGKILL:
+            kills += 1
+            continue
+        assert code == 0
+        assert outcome(folder) == expected
+        num_finished += 1
+        folder = tmp_path / f"killed{num_finished}"
+    assert carry_out(spec, folder) == 0
+    assert outcome(folder) == expected
+
+
+def killed_in_epoch(number: int, spec: RunSpec, folder: Path) -> None:
+    """Leaves a run folder as a process killed early in that epoch does."""
+
+    def stop(event: dict) -> None:
+        if event["kind"] == "epoch" and event["epoch"] == number - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(lambda: run_one(spec, folder, on_event=stop)) == -signal.SIGKILL
+
+
+def test_a_resumed_run_repeats_no_finished_epoch(tiny_run: dict, tmp_path: Path) -> None:
+    spec = parse_run_spec({**tiny_run, "epochs": 4})
+    killed_in_epoch(4, spec, tmp_path / "run")
+    steps: list[int] = []
+    record = run_one(spec, tmp_path / "run", on_step=lambda done, _total: steps.append(done))
+    assert steps == [7, 8]
+    assert [event["epoch"] for event in record.events] == [1, 2, 3, 4]
+
+
+def test_at_most_one_generation_is_kept_besides_the_selected_one(
+    tiny_run: dict, tmp_path: Path
+) -> None:
+    spec = parse_run_spec({**tiny_run, "epochs": 4})
+    killed_in_epoch(4, spec, tmp_path / "run")
+    kept = sorted(p.name for p in (tmp_path / "run" / records.CHECKPOINT_FOLDER).iterdir())
+    assert kept == [checkpoints.LAST_FILE, checkpoints.SELECTED_FILE]
+    run_one(spec, tmp_path / "run")
+    assert not (tmp_path / "run" / records.CHECKPOINT_FOLDER).exists()
+
+
+def damaged(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:200])
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [(damaged, "its digest is wrong"), (torn, "is damaged")],
+    ids=["one bit", "half a file"],
+)
+def test_a_corrupt_checkpoint_is_refused_with_the_reason_and_the_way_out(
+    tiny_run: dict, tmp_path: Path, harm: Callable[[Path], None], reason: str
+) -> None:
+    spec = parse_run_spec({**tiny_run, "epochs": 3})
+    killed_in_epoch(3, spec, tmp_path)
+    folder = tmp_path / records.CHECKPOINT_FOLDER
+    harm(folder / checkpoints.LAST_FILE)
+    with pytest.raises(RecordError, match=reason) as refused:
+        run_one(spec, tmp_path)
+    assert f"delete {folder} to start this run anew" in str(refused.value)
+    shutil.rmtree(folder)
+    assert run_one(spec, tmp_path).result["status"] == "done"
+
+
+def test_a_checkpoint_of_another_run_or_other_data_is_refused(
+    tiny_run: dict, other_tiny_clip: Path, tmp_path: Path
+) -> None:
+    spec = parse_run_spec({**tiny_run, "epochs": 3})
+    other = parse_run_spec({**tiny_run, "epochs": 3, "seed": 12})
+    killed_in_epoch(3, spec, tmp_path / "one")
+    killed_in_epoch(3, other, tmp_path / "two")
+    folders = [tmp_path / name / records.CHECKPOINT_FOLDER for name in ("one", "two")]
+    shutil.copytree(folders[1], folders[0], dirs_exist_ok=True)
+    with pytest.raises(RecordError, match=r"not this run's: its run id is .*; delete"):
+        run_one(spec, tmp_path / "one")
+
+    model = tmp_path / "model"
+    shutil.copytree(spec.model, model)
+    moved = spec.model_copy(update={"model": str(model)})
+    killed_in_epoch(3, moved, tmp_path / "three")
+    shutil.copytree(other_tiny_clip, model, dirs_exist_ok=True)
+    with pytest.raises(RecordError, match=r"not this run's: its model and data is .*; delete"):
+        in_this_process_anew(moved, tmp_path / "three")
+
+
+def in_this_process_anew(spec: RunSpec, folder: Path) -> None:
+    from driftscope import setting
+
+    setting._prepare.cache_clear()
+    run_one(spec, folder)
+
+
+def test_a_full_disk_stops_the_run_with_the_last_good_checkpoint_intact(
+    tiny_run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = parse_run_spec({**tiny_run, "epochs": 3})
+    expected = run_one(spec, tmp_path / "whole")
+    save_file = "driftscope.tensor_files.save_file"
+    written: list[Path] = []
+
+    def full(tensors: dict, path: Path, metadata: dict) -> None:
+        if path.name.startswith(f".{checkpoints.LAST_FILE}"):
+            written.append(path)
+            if len(written) == 2:
+                path.write_bytes(b"the first half")
+                raise OSError(errno.ENOSPC, "No space left on device")
+        from safetensors.torch import save_file as really
+
+        really(tensors, path, metadata)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(save_file, full)
+        with pytest.raises(RecordError, match=r"No space left on device.*the one before is intact"):
+            run_one(spec, tmp_path / "run")
+    assert "No space left" in (tmp_path / "run" / records.FAILURE_FILE).read_text()
+    assert not list((tmp_path / "run" / records.CHECKPOINT_FOLDER).glob(".*"))
+    steps: list[int] = []
+    resumed = run_one(spec, tmp_path / "run", on_step=lambda done, _total: steps.append(done))
+    assert steps[0] == 3
+    assert outcome(resumed.folder) == outcome(expected.folder)
+
+
+def test_a_limit_on_file_size_stops_the_run_in_one_sentence_and_it_can_go_on(
+    tiny_run: dict, tmp_path: Path
+) -> None:
+    spec = parse_run_spec({**tiny_run, "epochs": 3})
+    killed_in_epoch(2, spec, tmp_path)
+    before = load_file(tmp_path / records.CHECKPOINT_FOLDER / checkpoints.LAST_FILE)
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        with pytest.raises(RecordError, match=r"cannot be written .*the one before is intact"):
+            run_one(spec, tmp_path)
+
+    assert in_child(limited) == 0
+    after = load_file(tmp_path / records.CHECKPOINT_FOLDER / checkpoints.LAST_FILE)
+    assert before.keys() == after.keys()
+    assert run_one(spec, tmp_path).result["status"] == "done"
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(
+    tiny_run: dict, tmp_path: Path
+) -> None:
+    spec = parse_run_spec({**tiny_run, "epochs": 3})
+    killed_in_epoch(3, spec, tmp_path)
+    (tmp_path / ".result.json.abc").write_text("{")
+    partial = tmp_path / records.CHECKPOINT_FOLDER / f".{checkpoints.LAST_FILE}.abc"
+    partial.write_text("half")
+    run_one(spec, tmp_path)
+    assert not [path for path in tmp_path.rglob(".*") if path.name != records.LOCK_FILE]
+
+
+def test_a_checkpoint_left_beside_a_result_is_cleared_away(tiny_run: dict, tmp_path: Path) -> None:
+    spec = parse_run_spec({**tiny_run, "epochs": 1})
+    run_one(spec, tmp_path)
+    (tmp_path / records.CHECKPOINT_FOLDER).mkdir()
+    (tmp_path / records.CHECKPOINT_FOLDER / checkpoints.LAST_FILE).write_text("left")
+    run_one(spec, tmp_path)
+    assert not (tmp_path / records.CHECKPOINT_FOLDER).exists()
