@@ -1,0 +1,266 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from driftscope import evaluation, records, references, run, setting
+from driftscope.adapt import AdaptedModel
+from driftscope.config import parse_run_spec
+from driftscope.errors import RecordError
+from driftscope.evaluation import Evaluator, watched_images
+from driftscope.models import VisionLanguageModel, load
+from driftscope.run import run_one
+from driftscope.setting import prepare
+from driftscope.transfer import score
+
+METHODS = [
+    "full_ft",
+    "linear_probe",
+    {"kind": "lp_ft", "probe_epochs": 2},
+    "last_block",
+    "flyp",
+    "lora",
+    "ia3",
+]
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each forward pass of an image tower takes, from now on."""
+    counts: list[int] = []
+    normalise = VisionLanguageModel.normalise
+
+    def counting(self: VisionLanguageModel, pixels: torch.Tensor) -> torch.Tensor:
+        counts.append(len(pixels))
+        return normalise(self, pixels)
+
+    monkeypatch.setattr(VisionLanguageModel, "normalise", counting)
+    return counts
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_every_method_runs_from_spec_to_result(
+    tiny_run: dict, tmp_path: Path, method: object
+) -> None:
+    spec = parse_run_spec({**tiny_run, "method": method})
+    record = run_one(spec, tmp_path)
+    result = record.result
+    assert result["status"] == "done"
+    assert [event["epoch"] for event in record.events] == [1, 2]
+    assert result["last"]["epoch"] == 2
+    best = max(record.events, key=lambda event: event["val_accuracy_pct"])
+    assert result["selected"]["epoch"] == best["epoch"]
+    assert result["selected"]["test_num_images"] == 24
+    (main,) = spec.transfer
+    assert result["last"]["transfer"][main]["retention_pct"] == record.events[-1]["retention_pct"]
+    assert result["last"]["drift"]["cka"] == record.events[-1]["cka"]
+    again = load(tmp_path)
+    assert again.source == str(tmp_path)
+
+
+def test_a_run_that_is_done_is_returned_and_not_repeated(
+    tiny_run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = parse_run_spec(tiny_run)
+    first = run_one(spec, tmp_path)
+    monkeypatch.setattr(run, "prepare", None)
+    assert run_one(spec, tmp_path) == first
+
+
+def test_the_kept_model_and_classifier_are_those_of_the_selected_epoch(
+    tiny_run: dict, tmp_path: Path
+) -> None:
+    from driftscope.adapt import load_classifier
+
+    spec = parse_run_spec({**tiny_run, "learning_rate": 3e-3, "epochs": 4})
+    record = run_one(spec, tmp_path)
+    shared = prepare(spec)
+    model, classifier = load(tmp_path), load_classifier(tmp_path / records.ADAPTED_FOLDER)
+    kept = AdaptedModel(model, classifier)
+    found = shared.evaluator.evaluate(kept)
+    assert found.val_accuracy_pct == record.result["selected"]["val_accuracy_pct"]
+    assert found.record["drift"] == record.result["selected"]["drift"]
+    correct = evaluation.num_correct(
+        kept, model.embed_images(shared.test_pixels), shared.test_labels
+    )
+    assert record.result["selected"]["test_accuracy_pct"] == 100 * correct / 24
+
+
+def test_each_image_passes_the_encoder_once_per_evaluation_and_nothing_is_evaluated_twice(
+    tiny_run: dict, tmp_path: Path, encoded: list[int]
+) -> None:
+    spec = parse_run_spec({**tiny_run, "epochs": 3})
+    shared = prepare(spec)
+    watched = 9 + 9 + 24  # validation, probe, transfer
+    encoded.clear()
+    run_one(spec, tmp_path)
+    test, overlays = 24, 2 * run.OVERLAY_IMAGES
+    num_trained = len(shared.images.labels)
+    assert sum(encoded) == 3 * (num_trained + watched) + test + overlays
+
+
+def test_a_linear_probe_run_encodes_each_image_once_in_all(
+    tiny_run: dict, tmp_path: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRIFTSCOPE_CACHE", str(tmp_path / "cache"))
+    spec = parse_run_spec({**tiny_run, "method": "linear_probe", "epochs": 9})
+    setting._prepare.cache_clear()
+    encoded.clear()
+    run_one(spec, tmp_path / "one")
+    watched, test, overlays = 9 + 9 + 24, 24, 2 * run.OVERLAY_IMAGES
+    assert sum(encoded) == 2 * 30 + watched + test + overlays  # as they are, and flipped
+
+    encoded.clear()
+    run_one(spec.model_copy(update={"seed": 3}), tmp_path / "two")
+    assert sum(encoded) == overlays
+
+
+def test_the_pretrained_reference_is_computed_once_and_shared_through_the_cache(
+    tiny_run: dict,
+    tmp_path: Path,
+    encoded: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    other_tiny_clip: Path,
+) -> None:
+    monkeypatch.setenv("DRIFTSCOPE_CACHE", str(tmp_path / "cache"))
+    spec = parse_run_spec(tiny_run)
+
+    def anew(values: dict) -> setting.Setting:
+        setting._prepare.cache_clear()  # as another process finds it
+        encoded.clear()
+        return prepare(parse_run_spec(values))
+
+    computed = anew(tiny_run).evaluator
+    assert sum(encoded) == 9 + 9 + 24
+    cached = anew(tiny_run).evaluator
+    assert encoded == []
+    assert torch.equal(cached.reference.embeddings, computed.reference.embeddings)
+    assert cached.reference.reading.to_dict(tensors=True) == computed.reference.reading.to_dict(
+        tensors=True
+    )
+    assert cached.pretrained_scores() == computed.pretrained_scores()
+    anew({**tiny_run, "model": str(other_tiny_clip)})
+    assert sum(encoded) == 9 + 9 + 24
+    anew({**tiny_run, "data_seed": 5})
+    assert sum(encoded) == 9 + 9 + 24
+
+    for entry in (tmp_path / "cache" / references.REFERENCES_FOLDER).glob("*.safetensors"):
+        entry.write_bytes(entry.read_bytes()[:-7])
+    assert anew(tiny_run).evaluator.pretrained_scores() == computed.pretrained_scores()
+    assert sum(encoded) == 9 + 9 + 24
+    monkeypatch.setenv("DRIFTSCOPE_CACHE_GB", "0")
+    anew(tiny_run)
+    assert sum(encoded) == 9 + 9 + 24
+    assert spec == parse_run_spec(tiny_run)
+
+
+def test_a_reference_that_cannot_be_kept_is_computed_with_a_warning(
+    tiny_run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    expected = prepare(parse_run_spec(tiny_run)).evaluator.pretrained_scores()
+    monkeypatch.setenv("DRIFTSCOPE_CACHE", str(tmp_path / "file"))
+    setting._prepare.cache_clear()
+    with pytest.warns(UserWarning, match=r"reference is not kept in .*DRIFTSCOPE_CACHE"):
+        found = prepare(parse_run_spec(tiny_run)).evaluator
+    assert found.pretrained_scores() == expected
+
+
+def test_images_in_several_sets_are_watched_once(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (8, 3, 4, 4), generator=generator, dtype=torch.uint8)
+    watched = watched_images(pixels[2:5], {"one": pixels[[7, 3, 0]], "two": pixels[[0, 1, 7, 7]]})
+    everything = torch.cat([watched.probe_pixels, watched.other_pixels])
+    assert len(everything) == 3 + 3
+    assert torch.equal(everything[watched.places["one"]], pixels[[7, 3, 0]])
+    assert torch.equal(everything[watched.places["two"]], pixels[[0, 1, 7, 7]])
+
+
+def test_the_adapted_models_scores_are_those_of_the_separate_passes(
+    tiny_run: dict, tmp_path: Path
+) -> None:
+    spec = parse_run_spec({**tiny_run, "method": "lora", "epochs": 1})
+    record = run_one(spec, tmp_path)
+    (benchmark,) = prepare(spec).evaluator.transfer
+    separately = benchmark.score(load(tmp_path))
+    together = record.result["selected"]["transfer"][benchmark.name]
+    assert together["num_correct"] == separately.num_correct
+    assert together["per_class_correct"] == list(separately.per_class_correct)
+
+
+def test_a_contrastive_model_is_scored_by_its_own_text_tower(tiny_run: dict) -> None:
+    from driftscope.run import adapted_model
+
+    spec = parse_run_spec({**tiny_run, "method": "flyp"})
+    shared = prepare(spec)
+    evaluator: Evaluator = shared.evaluator
+    adapted = adapted_model(shared, spec, shared.images)
+    before = evaluator.evaluate(adapted)
+    assert before.scalars["retention_pct"] == 100.0
+    with torch.no_grad():  # swaps the sides of the text space
+        adapted.model.plain_clip.text_projection.weight.neg_()
+    after = evaluator.evaluate(adapted)
+    assert after.scalars["zero_shot_pct"] != before.scalars["zero_shot_pct"]
+    assert after.scalars["embedding_drift"] == before.scalars["embedding_drift"] == 0.0
+
+
+def test_a_diverged_run_is_recorded_and_not_a_crash(tiny_run: dict, tmp_path: Path) -> None:
+    values = {**tiny_run, "learning_rate": 1e30, "clip_norm": None, "warmup_fraction": 0.0}
+    record = run_one(parse_run_spec(values), tmp_path)
+    assert record.result["status"] == "diverged"
+    assert record.events[-1]["kind"] == "diverged"
+    assert records.runs_table([record]).loc[0, "status"] == "diverged"
+
+
+def test_the_papers_protocol_reads_the_test_split_once_for_validation_and_test(
+    tiny_run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoded: list[int]
+) -> None:
+    from driftscope.data import splits
+
+    monkeypatch.setattr(splits, "PAPER_SUBSET_IMAGES", 6)
+    monkeypatch.setattr(splits.evaluation_subsets, "__kwdefaults__", {"count": 5, "size": 6})
+    setting._prepare.cache_clear()
+    spec = parse_run_spec({**tiny_run, "protocol": "paper", "transfer": [], "epochs": 2})
+    shared = prepare(spec)
+    assert len(shared.evaluator.images.probe_pixels) == 30
+    unique = {image.numpy().tobytes() for image in shared.test_pixels}
+    encoded.clear()
+    record = run_one(spec, tmp_path)
+    setting._prepare.cache_clear()
+    seen_in_probe = {image.numpy().tobytes() for image in shared.evaluator.images.probe_pixels}
+    each_evaluation = 30 + len(unique - seen_in_probe)
+    trained = len(shared.images.labels)
+    assert sum(encoded) == 2 * (trained + each_evaluation) + 2 * run.OVERLAY_IMAGES
+    selected = record.result["selected"]
+    assert selected["test_accuracy_pct"] == selected["val_accuracy_pct"]
+    expected = score("test", round(0.24 * selected["val_accuracy_pct"]), 24)
+    assert selected["test_wilson_pct"] == [expected.wilson_low_pct, expected.wilson_high_pct]
+
+
+def test_a_failure_is_written_down_and_the_folder_can_be_taken_up_again(
+    tiny_run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = parse_run_spec(tiny_run)
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "save_adapted", full_disk)
+        with pytest.raises(RecordError, match=r"cannot go on \(No space left.*run again to go on"):
+            run_one(spec, tmp_path)
+    assert "No space left" in (tmp_path / records.FAILURE_FILE).read_text()
+    assert run_one(spec, tmp_path).result["status"] == "done"
+    assert not (tmp_path / records.FAILURE_FILE).exists()
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_the_record_says_what_decided_the_numbers(tiny_run: dict, tmp_path: Path) -> None:
+    spec = parse_run_spec(tiny_run)
+    result = run_one(spec, tmp_path).result
+    environment = result["environment"]
+    assert environment["threads"] == torch.get_num_threads()
+    assert environment["device"] == "cpu"
+    assert set(environment["versions"]) >= {"python", "torch", "transformers", "peft"}
+    assert set(environment["data_fingerprints"]) == {"train", "test", *spec.transfer}
+    assert result["splits"]["num_images"] == {"train": 30, "val": 9, "probe": 9, "test": 24}
+    assert result["spec"] == spec.model_dump(mode="json")
