@@ -10,16 +10,22 @@ from typing import Any
 import torch
 
 from driftscope.data import EncodedSet, ImageSet, open_dataset
+from driftscope.data.prompts import class_prompts
+from driftscope.data.vocabulary import GENERAL_VOCABULARY
 from driftscope.errors import DataError, ModelError
 from driftscope.models import VisionLanguageModel, encoder_fingerprint, encoder_state, load
-from driftscope.probe import Drift, Reading, drift, read
+from driftscope.probe import UNITS, Drift, Reading, drift, read, read_texts, text_drift
 from driftscope.records import Overlay
 from driftscope.run import overlay
+from driftscope.signals.text import TextSpaceDrift
 from driftscope.signals.weights import weight_drift
-from driftscope.transfer import retention_pct, transfer_set
+from driftscope.transfer import transfer_set
+from driftscope.transfer.classification import unknown_words
 
 MIN_IMAGES = 4
 """CKA compares images with each other; its debiased estimator needs four."""
+MIN_VOCABULARY = 10
+"""With fewer known texts a zero-shot distribution says nothing."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Comparison:
     overlay: Overlay
 
     def to_dict(self) -> dict[str, Any]:
-        """Every number as JSON values (the attention maps are left out)."""
+        """Every number as JSON values, with the units by name (attention maps are left out)."""
         return {
             "pretrained": self.pretrained,
             "adapted": self.adapted,
@@ -49,6 +55,7 @@ class Comparison:
             "reading_adapted": self.reading_adapted.to_dict(),
             "drift": self.drift.to_dict(),
             "transfer": self.transfer,
+            "units": UNITS,
         }
 
 
@@ -99,6 +106,7 @@ def compare(
             reading_after,
             reading_before,
             weights=weight_drift(encoder_state(before), encoder_state(after)),
+            text=_text_space(before, reading_after, reading_before),
         ),
         transfer={
             name: _transfer(name, before, after, transfer_images)
@@ -106,6 +114,18 @@ def compare(
         },
         overlay=overlay(before, after, pixels),
     )
+
+
+def _text_space(
+    before: VisionLanguageModel, reading_after: Reading, reading_before: Reading
+) -> TextSpaceDrift | None:
+    """Drift against the fixed vocabulary; None where the model reads no texts."""
+    if before.tokenizer is None:
+        return None
+    known = [word for word in GENERAL_VOCABULARY if not unknown_words(before, [word])]
+    if len(known) < MIN_VOCABULARY:
+        return None
+    return text_drift(reading_after, reading_before, read_texts(before, class_prompts(known)))
 
 
 def _loaded(model: str | Path | VisionLanguageModel, device: str) -> VisionLanguageModel:
@@ -153,9 +173,10 @@ def _transfer(
     name: str, before: VisionLanguageModel, after: VisionLanguageModel, max_images: int | None
 ) -> dict[str, Any]:
     benchmark = transfer_set(name, before, max_images)
-    pretrained, adapted = benchmark.score(before), benchmark.score(after)
+    pretrained, adapted = benchmark.outcome(before), benchmark.outcome(after)
     return {
-        "pretrained": pretrained.to_dict(),
-        "adapted": adapted.to_dict(),
-        "retention_pct": retention_pct(adapted, pretrained),
+        "pretrained": pretrained.score.to_dict(),
+        "adapted": adapted.score.to_dict(),
+        "unknown_words": list(benchmark.unknown_words),
+        **benchmark.change(adapted, pretrained),
     }
