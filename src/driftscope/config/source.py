@@ -32,6 +32,11 @@ class Source:
                 return self.places[location[:end]]
         return self.name
 
+    def is_own(self, location: Location) -> bool:
+        """Whether the location was read from the source itself, not from one it extends."""
+        place = self.at(location)
+        return place == self.name or place.startswith(f"{self.name}, ")
+
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], Source]:
     """The mapping a YAML file holds, and the line of each of its keys and items.

@@ -98,8 +98,16 @@ def value_text(spec: RunSpec, key: str) -> str:
         return spec.regularizer_label
     value = _value(spec, key)
     if isinstance(value, float):
-        return f"{value:g}"
+        return _number_text(value)
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _number_text(value: float) -> str:
+    """0.01, but 1e-4 and 2.5e-4, as rates are written."""
+    if not 0 < abs(value) < 0.01:
+        return f"{value:g}"
+    mantissa, _, exponent = f"{value:.6e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 # ---------------------------------------------------------------- crossing
@@ -113,10 +121,10 @@ def _drafts(study: StudySpec) -> Iterator[Draft]:
     if axes or not study.extra:
         yield from _crossed(axes)
     for number, entry in enumerate(study.extra):
-        own = {
-            name: _choices(value, ("extra", number, name)) for name, value in entry.items()
-        }  # what an entry names replaces the axis, what it does not is crossed as declared
-        yield from _crossed({**axes, **own})
+        own = {name: _choices(value, ("extra", number, name)) for name, value in entry.items()}
+        # what an entry names takes the place of that axis, and of axes over parts of it
+        others = {name: axes[name] for name in axes if name.split(".")[0] not in own}
+        yield from _crossed({**others, **own})
 
 
 def _choices(value: Any, place: Location) -> list[tuple[Any, Location]]:
@@ -205,10 +213,13 @@ def _excluded(study: StudySpec, spec: RunSpec, used: set[Location]) -> bool:
 
 
 def _refuse_unused(study: StudySpec, used: set[Location]) -> None:
-    """A condition that fits nothing is a slip of the pen, and would go unnoticed."""
+    """A condition that fits nothing is a slip of the pen, and would go unnoticed.
+
+    Not so one of the study that is extended: it may be about runs that are not here.
+    """
     for kind, entries in (("overrides", study.overrides), ("exclude", study.exclude)):
         for number in range(len(entries)):
-            if (kind, number) not in used:
+            if (kind, number) not in used and study.source.is_own((kind, number)):
                 raise ConfigError(
                     f"{study.source.at((kind, number))}: this entry of {kind} fits no run"
                 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from driftscope.config import RunSpec, run_id
 from driftscope.study.folder import ALIVE_SECONDS, SignOfLife, State, StudyFolder
-from driftscope.study.matrix import cells
+from driftscope.study.matrix import cells, value_text
 from driftscope.study.plan import earlier_samples, estimate
 
 STATES: tuple[State, ...] = ("done", "failed", "running", "interrupted", "waiting")
@@ -86,7 +86,7 @@ def study_status(folder: StudyFolder, specs: Sequence[RunSpec]) -> StudyStatus:
 def run_words(spec: RunSpec) -> str:
     """A run in a few words."""
     regularized = "" if not spec.regularizers else f"  {spec.regularizer_label}"
-    name = f"{spec.dataset}  {spec.method.label}  {spec.learning_rate:g}{regularized}"
+    name = f"{spec.dataset}  {spec.method.label}  {value_text(spec, 'learning_rate')}{regularized}"
     return f"{name}  seed {spec.seed}"
 
 

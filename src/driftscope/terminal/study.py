@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress import TaskID
@@ -65,19 +66,19 @@ def plan_values(
 
 def show_plan(plan: Mapping[str, Any]) -> None:
     """The cells, the number of runs, and what they will take."""
-    labels = [key for key in plan["cells"][0] if key not in (*STATES, "seeds")]
-    table = RichTable(title=plan["title"] or plan["study"], title_justify="left")
-    for label in labels:
-        table.add_column(label.replace("_", " "), justify="left")
-    table.add_column("seeds")
-    table.add_column("to run", justify="right")
-    table.add_column("done", justify="right")
-    table.add_column("failed", justify="right")
-    for row in plan["cells"][:MAX_ROWS]:
-        left = len(row["seeds"]) - row["done"] - row["failed"]
-        seeds = " ".join(map(str, row["seeds"]))
-        counts = (_or_dot(left), _or_dot(row["done"]), _or_dot(row["failed"]))
-        table.add_row(*(row[label] for label in labels), seeds, *counts)
+    rows = plan["cells"]
+    names = [key for key in rows[0] if key not in (*STATES, "seeds")]
+    labels = [{name: row[name] for name in names} for row in rows]
+    table = _cells_table(labels)
+    states = [state for state in STATES if any(row[state] for row in rows) and state != "waiting"]
+    for heading in ("runs", *states):
+        table.add_column(heading, justify="right")
+    for row in rows[:MAX_ROWS]:
+        counts = (len(row["seeds"]), *(row[state] for state in states))
+        table.add_row(*_varying(row, table), *map(_or_dot, counts))
+    out.print(Text(plan["title"] or plan["study"], style="bold"))
+    if shared := _shared(labels):
+        out.print(shared)
     out.print(table)
     if plan["num_cells"] > MAX_ROWS:
         out.print(f"… and {plan['num_cells'] - MAX_ROWS} more cells (--json lists all)")
@@ -96,6 +97,31 @@ def show_plan(plan: Mapping[str, Any]) -> None:
         f"About {duration(plan['seconds'])} with {at_a_time}, and {size_text(plan['bytes'])} "
         f"on disk (from {plan['num_samples']} measured runs)."
     )
+
+
+def _cells_table(labels: Sequence[Mapping[str, str]]) -> RichTable:
+    """A table with a column for each label that varies."""
+    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in labels[0]:
+        if len({row[name] for row in labels}) > 1:
+            table.add_column(name.replace("_", " "), no_wrap=True)
+    return table
+
+
+def _shared(labels: Sequence[Mapping[str, str]]) -> Text:
+    """The labels that all cells have in common."""
+    pairs = [
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in labels[0].items()
+        if len({row[name] for row in labels}) == 1
+    ]
+    return Text(f"all cells: {', '.join(pairs)}" if pairs else "", style="dim")
+
+
+def _varying(row: Mapping[str, str], table: RichTable) -> list[str]:
+    headings = {str(column.header) for column in table.columns}
+    return [value for name, value in row.items() if name.replace("_", " ") in headings
+            and name not in (*STATES, "seeds")]  # fmt: skip
 
 
 def duration(seconds: float) -> str:
@@ -187,16 +213,15 @@ class StatusView:
 
 
 def _status(status: StudyStatus) -> RenderableType:
-    labels = list(status.cells[0].labels)
-    table = RichTable(title=status.title, title_justify="left")
-    for label in labels:
-        table.add_column(label.replace("_", " "))
-    for state in STATES:
+    labels = [cell.labels for cell in status.cells]
+    table = _cells_table(labels)
+    states = [state for state in STATES if status.counts[state]]
+    for state in states:
         table.add_column(state, justify="right")
     for cell in status.cells[:MAX_ROWS]:
-        counts = (_or_dot(cell.counts[state]) for state in STATES)
-        table.add_row(*cell.labels.values(), *counts)
-    parts: list[RenderableType] = [table]
+        counts = (_or_dot(cell.counts[state]) for state in states)
+        table.add_row(*_varying(cell.labels, table), *counts)
+    parts: list[RenderableType] = [Text(status.title, style="bold"), _shared(labels), table]
     if len(status.cells) > MAX_ROWS:
         parts.append(f"… and {len(status.cells) - MAX_ROWS} more cells (--json lists all)")
     summary = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count)
