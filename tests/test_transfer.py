@@ -210,6 +210,7 @@ def test_a_transfer_set_says_which_prompts_were_used(
 ) -> None:
     rules = PromptRules(templates=("photo", "a {} photo"), class_words=(("red", "scarlet"),))
     benchmark = transfer_set(str(coloured_images), model, None, rules)
+    assert benchmark.classes_of_known_words == ("blue", "green")
     assert benchmark.prompts() == {
         "split": "test",
         "templates": ["a photo of a {}", "a {} photo"],

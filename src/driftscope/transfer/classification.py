@@ -264,6 +264,17 @@ class TransferSet:
             "flows": confusion_flows(adapted, pretrained, self.labels, self.class_names),
         }
 
+    @property
+    def classes_of_known_words(self) -> tuple[str, ...]:
+        """The classes of which the tokenizer knows every word; the others score by luck."""
+        words = words_of(self.class_names, dict(self.rules.class_words))
+        unknown = set(self.unknown_words)
+        return tuple(
+            name
+            for name, said in zip(self.class_names, words, strict=True)
+            if not unknown.intersection(said.split())
+        )
+
     def prompts(self) -> dict[str, Any]:
         """For the record: every prompt is one of the templates with one of the words."""
         words = words_of(self.class_names, dict(self.rules.class_words))
