@@ -1,9 +1,49 @@
+import json
 from pathlib import Path
 
+import fake_runs
 import pytest
 
+from driftscope import records
 from driftscope.config import ConfigError, StudySpec, load_study_spec, run_id
-from driftscope.study import DEMO, FAST_DEMO, expand, missing, run_folder
+from driftscope.config.study import shipped_studies
+from driftscope.errors import RecordError
+from driftscope.study import (
+    DEMO,
+    FAST_DEMO,
+    StudyFolder,
+    cells,
+    expand,
+    missing,
+    run_folder,
+    select,
+)
+from driftscope.study.matrix import value_text
+from driftscope.study.plan import Sample, estimate, representatives
+
+MATRIX = {"method": ("full_ft", "lora"), "learning_rate": (1e-4, 1e-3), "seed": (7, 11)}
+
+
+def study(**values: object) -> StudySpec:
+    return StudySpec.model_validate({"name": "x", "axes": MATRIX, **values})
+
+
+def ids(spec: StudySpec) -> list[str]:
+    return [run_id(one) for one in expand(spec)]
+
+
+def written(folder: Path, text: str, name: str = "s.yaml") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def error_of(path: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        expand(load_study_spec(path))
+    return str(caught.value)
+
+
+# ---------------------------------------------------------------- expansion
 
 
 def test_a_study_is_its_axes_crossed() -> None:
@@ -18,20 +58,360 @@ def test_reordering_axes_renames_no_run() -> None:
     assert {run_id(spec) for spec in expand(turned)} == {run_id(spec) for spec in expand(DEMO)}
 
 
-def test_what_has_a_result_is_not_missing(tmp_path: Path) -> None:
-    specs = expand(FAST_DEMO)
-    folder = run_folder(tmp_path, specs[0])
+def test_adding_a_seed_adds_runs_and_renames_none() -> None:
+    more = study(axes={**MATRIX, "seed": (7, 11, 19)})
+    assert set(ids(study())) < set(ids(more))
+    assert len(ids(more)) == 12
+
+
+def test_comments_and_the_order_of_keys_change_nothing(tmp_path: Path) -> None:
+    one = written(tmp_path, "name: x\nbase: {epochs: 2}\naxes: {method: [lora], seed: [1, 2],"
+                            " learning_rate: [1e-3]}\n", "a.yaml")  # fmt: skip
+    other = written(tmp_path, "# why\naxes:\n  learning_rate: [0.001] # a rate\n  seed: [2, 1]\n"
+                              "  method:\n    - {rank: 8, kind: lora}\nbase:\n  epochs: 2\n"
+                              "name: x\n", "b.yaml")  # fmt: skip
+    assert set(ids(load_study_spec(one))) == set(ids(load_study_spec(other)))
+
+
+def test_an_override_holds_for_the_runs_that_fit_and_stands_below_the_axes() -> None:
+    spec = study(
+        base={"epochs": 2},
+        overrides=[
+            {"when": {"method": "lora", "seed": 7}, "set": {"epochs": 3, "batch_size": 16}},
+            {"when": {"learning_rate": [1e-3]}, "set": {"epochs": 5}},
+        ],
+    )
+    found = {
+        (one.method.kind, one.learning_rate, one.seed): (one.epochs, one.batch_size)
+        for one in expand(spec)
+    }
+    assert found[("lora", 1e-4, 7)] == (3, 16)
+    assert found[("lora", 1e-4, 11)] == (2, 64)
+    assert found[("lora", 1e-3, 7)] == (5, 16)
+    assert found[("full_ft", 1e-3, 11)] == (5, 64)
+
+
+def test_an_extra_entry_is_crossed_with_the_axes_that_it_does_not_name() -> None:
+    spec = study(extra=[{"method": "linear_probe", "learning_rate": [1e-2, 1e-3]}])
+    added = [one for one in expand(spec) if one.method.kind == "linear_probe"]
+    assert {(one.learning_rate, one.seed) for one in added} == {
+        (1e-2, 7),
+        (1e-2, 11),
+        (1e-3, 7),
+        (1e-3, 11),
+    }
+    assert len(expand(spec)) == 12
+
+
+def test_a_run_that_is_declared_twice_is_one_run() -> None:
+    assert ids(study(extra=[{"method": "lora"}])) == ids(study())
+
+
+def test_excluded_runs_are_not_there() -> None:
+    spec = study(exclude=[{"method": "lora", "learning_rate": 1e-4}, {"seed": 11}])
+    left = [(one.method.kind, one.learning_rate, one.seed) for one in expand(spec)]
+    assert left == [("full_ft", 1e-4, 7), ("full_ft", 1e-3, 7), ("lora", 1e-3, 7)]
+
+
+def test_parts_of_a_method_and_of_regularizers_can_be_axes() -> None:
+    spec = StudySpec(
+        name="x",
+        base={"learning_rate": 1e-3},
+        axes={
+            "method": ("lora",),
+            "method.rank": (4, 16),
+            "regularizers.apr.weight": (0.1, 1.0),
+            "weight_decay": (0.0, 0.1),
+        },
+        extra=({"method": "full_ft"},),
+    )
+    specs = expand(spec)
+    assert {value_text(one, "method") for one in specs} == {"lora_r4", "lora_r16", "full_ft"}
+    assert {one.regularizer_label for one in specs} == {"apr_0.1", "apr_1"}
+    assert len(specs) == 2 * 2 * 2 + 2 * 2
+
+
+def test_cells_are_the_runs_that_differ_in_the_seed_alone() -> None:
+    found = cells(expand(study(base={"epochs": 2})))
+    assert [len(cell.specs) for cell in found] == [2, 2, 2, 2]
+    assert found[0].labels == {"dataset": "terrain", "method": "full_ft", "learning_rate": "1e-4"}
+
+
+def test_runs_are_selected_by_values_and_labels() -> None:
+    specs = expand(study())
+    assert len(select(specs, ["method=lora_r8"])) == 4
+    assert len(select(specs, ["method=lora|full_ft,seed=7"])) == 4
+    assert len(select(specs, ["learning_rate=0.001", "seed=7"])) == 2
+    with pytest.raises(ConfigError, match="no run fits 'seed=8'; the study has seed: 7, 11"):
+        select(specs, ["seed=8"])
+    with pytest.raises(ConfigError, match="did you mean 'seed'"):
+        select(specs, ["sed=8"])
+    with pytest.raises(ConfigError, match="write it as method=lora or"):
+        select(specs, ["lora"])
+
+
+# ---------------------------------------------------------------- extension
+
+
+PARENT = """\
+name: parent
+base: {epochs: 2, learning_rate: 1e-3}
+axes:
+  method: [lora, full_ft]
+  seed: [7, 11]
+overrides:
+  - {when: {method: lora}, set: {epochs: 4}}
+"""
+
+
+def test_an_extending_study_replaces_axes_and_base_and_adds_the_rest(tmp_path: Path) -> None:
+    written(tmp_path, PARENT, "parent.yaml")
+    child = written(
+        tmp_path,
+        "extends: parent\nname: child\nbase: {weight_decay: 0.1}\naxes: {seed: [19]}\n"
+        "overrides: [{when: {method: full_ft}, set: {epochs: 1}}]\nexclude: []\n",
+    )
+    found = [(one.method.kind, one.seed, one.epochs, one.weight_decay)
+             for one in expand(load_study_spec(child))]  # fmt: skip
+    assert found == [("lora", 19, 4, 0.1), ("full_ft", 19, 1, 0.1)]
+
+
+def test_what_a_child_fixes_is_an_axis_no_more_and_overrides_may_then_fit_nothing(
+    tmp_path: Path,
+) -> None:
+    written(tmp_path, PARENT, "parent.yaml")
+    child = written(tmp_path, "extends: parent.yaml\nname: child\nbase: {method: full_ft}\n")
+    assert [(one.method.kind, one.seed) for one in expand(load_study_spec(child))] == [
+        ("full_ft", 7),
+        ("full_ft", 11),
+    ]
+
+
+def test_a_study_that_extends_itself_is_refused(tmp_path: Path) -> None:
+    written(tmp_path, "extends: b\nname: a\n", "a.yaml")
+    written(tmp_path, "extends: a\nname: b\n", "b.yaml")
+    assert "extends itself" in error_of(tmp_path / "a.yaml")
+
+
+# ---------------------------------------------------------------- messages
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("name: x\naxis: {method: [lora]}\n", 2, "did you mean 'axes'"),
+        ("name: x\naxes:\n  learning_rates: [1e-3]\n", 3, "did you mean 'learning_rate'"),
+        (
+            "name: x\nbase:\n  learning_rate: 1e-3\n  method: lora\n  epoch: 3\n",
+            5,
+            "did you mean 'epochs'",
+        ),
+        (
+            "name: x\naxes:\n  learning_rate: [1e-3]\n  method:\n    - lora\n    - lorra\n",
+            6,
+            "did you mean 'lora'",
+        ),
+        (
+            "name: x\nbase: {learning_rate: 1e-3}\naxes:\n  method:\n    - full_ft\n"
+            "    - kind: lora\n      ranks: 3\n",
+            7,
+            "did you mean 'rank'",
+        ),
+        (
+            "name: x\nbase: {learning_rate: 1e-3, method: lora}\noverrides:\n  - when:\n"
+            "      datset: stars\n    set: {epochs: 3}\n",
+            5,
+            "did you mean 'dataset'",
+        ),
+        (
+            "name: x\nbase: {learning_rate: 1e-3, method: lora}\noverrides:\n"
+            "  - when: {dataset: stars}\n    sets: {epochs: 3}\n",
+            5,
+            "did you mean 'set'",
+        ),
+        (
+            "name: x\nbase: {learning_rate: 1e-3, method: lora}\nexclude:\n\n  - {seed: 8}\n",
+            5,
+            "fits no run",
+        ),
+        (
+            "name: x\nbase: {method: lora}\naxes:\n  learning_rate:\n    - 1e-3\n    - 0\n",
+            6,
+            "greater than 0",
+        ),
+        (
+            "name: x\nbase: {method: lora, learning_rate: 1e-3}\nextra:\n"
+            "  - {seed: 8}\n  - seed: 9\n    epochs: none\n",
+            6,
+            "epochs is 'none'",
+        ),
+        ("name: x\nbase:\n  seed: 1\n  seed: 2\n", 4, "given twice"),
+        ("name: x\nextends: no-such-study\n", 2, "no study 'no-such-study'"),
+    ],
+)
+def test_a_mistake_is_answered_by_its_line_and_the_nearest_valid_key(
+    text: str, line: int, words: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, text)
+    message = error_of(path)
+    assert message.startswith(f"{path}, line {line}: "), message
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"axes": {"seed": ()}}, "has no values"),
+        ({"axes": {"seed": (7, 7)}}, "names 7 twice"),
+        ({"base": {"seed": 3}}, "cannot be in base too"),
+        ({"overrides": [{"when": {"seed": 7}, "set": {"method": "lora"}}]}, "no override can set"),
+    ],
+)
+def test_declarations_that_contradict_themselves_are_refused(
+    values: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        study(**values)
+
+
+def test_a_mistake_in_an_extended_study_is_answered_by_its_own_file(tmp_path: Path) -> None:
+    parent = written(tmp_path, PARENT.replace("epochs: 4", "epochs: -4"), "parent.yaml")
+    child = written(tmp_path, "extends: parent\nname: child\n\n\n\n\n\n")
+    assert error_of(child).startswith(f"{parent}, line 7: epochs is -4")
+
+
+# ---------------------------------------------------------------- shipped studies
+
+
+SHIPPED = {
+    "paper-controlled-matrix": 80,
+    "paper-lr-sweep": 5,
+    "paper-rank-ablation": 5,
+    "paper-regularizers": 8,
+    "paper-backbones": 4,
+    "paper-multiseed": 18,
+    "followup-leakfree": 84,
+    "mini-controlled-matrix": 80,
+    "mini-lr-sweep": 15,
+    "mini-rank-ablation": 15,
+    "mini-regularizers": 24,
+    "mini-multiseed": 18,
+    "mini-followup-leakfree": 66,
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_study_expands_and_its_head_says_command_cost_and_expectation(name: str) -> None:
+    spec = load_study_spec(name)
+    assert spec.name == name
+    assert len(expand(spec)) == SHIPPED[name]
+    head = shipped_studies()[name].read_text().split("\nname:")[0]
+    for words in (f"driftscope study run {name} --out", "Cost: ", "Expect"):
+        assert words in head
+
+
+def test_the_papers_matrix_is_the_papers() -> None:
+    specs = expand(load_study_spec("paper-controlled-matrix"))
+    assert {one.learning_rate for one in specs} == {1e-6, 5e-6, 1e-5, 5e-5}
+    assert {one.seed for one in specs} == {7, 11, 19, 42, 123}
+    assert {(one.dataset, one.epochs) for one in specs} == {("eurosat", 20), ("pets", 30)}
+    assert {(one.protocol, one.batch_size, one.weight_decay, one.warmup_fraction, one.clip_norm)
+            for one in specs} == {("paper", 64, 0.01, 0.05, 1.0)}  # fmt: skip
+    loras = [one.method for one in specs if one.method.kind == "lora"]
+    assert {(one.rank, one.alpha, one.dropout, one.targets) for one in loras} == {
+        (8, 16.0, 0.05, ("q_proj", "v_proj"))
+    }
+
+
+def test_a_study_that_is_not_there_is_answered_by_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'mini-controlled-matrix'"):
+        load_study_spec("mini-controled-matrix")
+
+
+# ---------------------------------------------------------------- the folder
+
+
+def finish(root: Path, seed: int, values: dict[str, object] | None = None) -> Path:
+    folder = run_folder(root, fake_runs.spec(seed))
     folder.mkdir(parents=True)
-    (folder / "result.json").write_text("{}")
+    records.write_json(folder / records.RESULT_FILE, {"schema": 1, **(values or {})})
+    return folder
+
+
+def fake_study(seeds: tuple[int, ...] = (1, 2, 3, 4, 5)) -> StudySpec:
+    base = {"method": "full_ft", "learning_rate": 1e-3, "epochs": fake_runs.EPOCHS}
+    return StudySpec(name="fake", base=base, axes={"seed": seeds})
+
+
+def test_what_has_a_result_is_not_missing(tmp_path: Path) -> None:
+    specs = expand(fake_study())
+    finish(tmp_path, 1)
     assert missing(specs, tmp_path) == specs[1:]
 
 
-def test_an_axis_that_no_run_has_is_named() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'learning_rate'"):
-        expand(StudySpec(name="x", axes={"learning_rates": (1e-3,), "method": ("lora",)}))
+def test_states_tell_done_failed_running_interrupted_and_waiting(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    folder.declare(fake_study())
+    specs = folder.specs()
+    finish(tmp_path, 1)
+    for seed, name in ((2, records.FAILURE_FILE), (3, records.SPEC_FILE), (4, records.SPEC_FILE)):
+        place = run_folder(tmp_path, fake_runs.spec(seed))
+        place.mkdir()
+        records.write_json(place / name, {"type": "ValueError", "message": "no"})
+    sign = {"worker": "host:1", "steps_done": 1, "steps_total": 3}
+    records.write_json(tmp_path / "progress" / f"{run_id(fake_runs.spec(3))}.json", sign)
+    states = list(folder.states(specs).values())
+    assert states == ["done", "failed", "running", "interrupted", "waiting"]
+    assert list(folder.failures(specs).values()) == ["ValueError: no"]
+    assert [spec.seed for spec in folder.todo(specs, retry_failed=False)] == [3, 4, 5]
+    assert [spec.seed for spec in folder.todo(specs, retry_failed=True)] == [2, 3, 4, 5]
+    assert folder.signs_of_life()[0].share == pytest.approx(1 / 3)
 
 
-def test_a_study_file_with_an_unknown_key_is_answered_by_the_nearest(tmp_path: Path) -> None:
-    (tmp_path / "s.yaml").write_text("name: x\naxis: {method: [lora]}\n")
-    with pytest.raises(ConfigError, match="did you mean 'axes'"):
-        load_study_spec(tmp_path / "s.yaml")
+def test_a_torn_sign_of_life_is_passed_over(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    folder.declare(fake_study())
+    (tmp_path / "progress" / "x.json").write_text('{"worker": ')
+    (tmp_path / "progress" / "y.json").write_text("[]")
+    assert folder.signs_of_life() == []
+
+
+def test_a_folder_of_another_study_or_of_strangers_is_refused(tmp_path: Path) -> None:
+    StudyFolder(tmp_path / "a").declare(fake_study())
+    with pytest.raises(RecordError, match="holds the study 'fake', not 'x'"):
+        StudyFolder(tmp_path / "a").declare(study())
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.tex").write_text("years")
+    with pytest.raises(RecordError, match=r"thesis\.tex"):
+        StudyFolder(tmp_path / "b").declare(study())
+    with pytest.raises(RecordError, match="no study folder"):
+        StudyFolder(tmp_path / "b").study()
+
+
+def test_the_declaration_survives_the_folder_whatever_its_axes_hold(tmp_path: Path) -> None:
+    spec = load_study_spec("followup-leakfree")
+    StudyFolder(tmp_path).declare(spec)
+    assert {run_id(one) for one in StudyFolder(tmp_path).specs()} == set(ids(spec))
+    assert str(tmp_path) not in json.dumps(records.read_json(tmp_path / "study.json"))
+
+
+# ---------------------------------------------------------------- estimates
+
+
+def test_an_estimate_takes_the_runs_most_alike_and_counts_their_epochs() -> None:
+    quick, slow = (fake_runs.spec(1, method=method, epochs=1) for method in ("lora", "full_ft"))
+    samples = [Sample(quick, 1.0, 10.0, 100), Sample(slow, 2.0, 20.0, 200)]
+    todo = [fake_runs.spec(seed, method="lora", epochs=3) for seed in (2, 3)]
+    cost = estimate([*todo, fake_runs.spec(4, epochs=2)], samples)
+    assert cost is not None
+    assert cost.seconds == pytest.approx(2 * (1 + 30) + (2 + 40))
+    assert cost.num_bytes == 2 * 100 + 200
+    unlike = estimate([fake_runs.spec(5, dataset="stars", epochs=1)], samples)
+    assert unlike is not None
+    assert unlike.seconds == pytest.approx((11 + 22) / 2)
+    assert estimate(todo, []) is None
+
+
+def test_a_calibration_needs_one_short_run_of_each_kind() -> None:
+    short = representatives(expand(study(base={"epochs": 9})))
+    assert [(one.method.kind, one.epochs) for one in short] == [("full_ft", 1), ("lora", 1)]
