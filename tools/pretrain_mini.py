@@ -202,7 +202,7 @@ class Worker:
 
     At this model's size two processes of one thread each train as fast as one of two threads on
     an idle machine, and several times faster where other programs run beside: they meet once a
-    step, threads at every operation. Rendering takes 8 % of a worker's time.
+    step, threads at every operation. Rendering takes about 5 % of a worker's time.
     """
 
     rank: int

@@ -412,10 +412,10 @@ def render_stars(
 ) -> UInt8[Tensor, "image 3 height width"]:
     """One large star an image, nearly upright, in any of the object colours."""
     x, y = pixel_grid()
-    size = draws.uniform(0.72, 0.92)
-    reach = 0.98 - size
+    size = draws.uniform(0.76, 0.92)
+    reach = 0.96 - size
     from_left, from_top = x - draws.uniform(-1, 1) * reach, y - draws.uniform(-1, 1) * reach
-    u, v = turned(from_left / size, from_top / size, draws.angle(-0.16, 0.16))
+    u, v = turned(from_left / size, from_top / size, draws.angle(-0.1, 0.1))
     share = torch.where(stout.view(-1, 1, 1), _STOUT, _SLENDER) * draws.uniform(0.95, 1.05)
     scene = _background(draws, _BACKGROUND_PALETTE[draws.integers(len(_BACKGROUND_PALETTE))])
     tone = _OBJECT_PALETTE[draws.integers(len(_OBJECT_PALETTE))] * random_tint(draws, 0.15)

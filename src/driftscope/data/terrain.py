@@ -229,9 +229,9 @@ def render_terrain(
     draws: Draws, classes: Int64[Tensor, " image"]
 ) -> UInt8[Tensor, "image 3 height width"]:
     """Land of the given classes (numbered as in `TERRAIN_PAINTERS`), in varied light and haze."""
-    light = draws.uniform(0.8, 1.15) * (1 + pixel_noise(draws) * 0.07)
+    light = draws.uniform(0.8, 1.15) * (1 + pixel_noise(draws) * 0.06)
     tint = random_tint(draws, 0.08)
-    saturation, contrast = draws.uniform(0.25, 1.0), draws.uniform(0.55, 1.0)
+    saturation, contrast = draws.uniform(0.3, 1.0), draws.uniform(0.65, 1.0)
     land = by_class(classes, lambda kind, rows: _PAINTERS[kind](draws.of(rows)))
     red, green, blue = land.unbind(1)
     gray = (red + green + blue) / 3
