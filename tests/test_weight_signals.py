@@ -14,7 +14,11 @@ from torch import Tensor, nn
 
 from driftscope.errors import CaptureError
 from driftscope.models.effective import encoder_weights
-from driftscope.signals.weights import intruder_dimensions, weight_drift
+from driftscope.signals.weights import (
+    intruder_dimensions,
+    intruder_dimensions_per_layer,
+    weight_drift,
+)
 
 QUERY_AND_VALUE = r"vision_model\.encoder\.layers\.\d+\.self_attn\.(q|v)_proj"
 
@@ -204,6 +208,19 @@ def test_a_weak_new_direction_stays_below_the_leading_ones() -> None:
     matrix = random_matrix()
     change = 1e-3 * torch.outer(random_matrix(2)[:, 0], random_matrix(3)[0])
     assert intruder_dimensions(matrix, matrix + change) == 0
+
+
+def test_intruder_dimensions_are_summed_over_each_blocks_matrices() -> None:
+    pretrained = encoder_weights(random_clip())
+    adapted = dict(pretrained)
+    # One strong direction across the rows: the leading left singular vector is a new one.
+    strong = torch.zeros(64, 64)
+    strong[:, 0] = 100.0 * torch.sign(random_matrix(7, 64, 1)[:, 0])
+    for name in ("q_proj", "v_proj"):
+        key = f"vision_model.encoder.layers.1.self_attn.{name}.weight"
+        adapted[key] = pretrained[key] + strong
+    assert intruder_dimensions_per_layer(pretrained, adapted) == [0, 2, 0]
+    assert intruder_dimensions_per_layer(pretrained, pretrained) == [0, 0, 0]
 
 
 def test_intruder_dimensions_refuse_what_is_not_two_matrices_of_one_shape() -> None:

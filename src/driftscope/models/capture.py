@@ -53,7 +53,6 @@ class ImageTower:
 
     module: nn.Module
     blocks: list[nn.Module]
-    attentions: list[nn.Module]
     num_prefix: int
     config: Any
 
@@ -84,24 +83,12 @@ def find_image_tower(module: nn.Module) -> ImageTower:
             f"{', '.join(sorted(_BLOCKS))} inside."
         )
     tower, class_name = found[0]
-    blocks = list(tower.get_submodule(_BLOCKS[class_name]).children())
     config: Any = tower.config
     return ImageTower(
         module=tower,
-        blocks=blocks,
-        attentions=[_attention_of(block) for block in blocks],
+        blocks=list(tower.get_submodule(_BLOCKS[class_name]).children()),
         num_prefix=1 + int(getattr(config, "num_register_tokens", 0)),
         config=config,
-    )
-
-
-def _attention_of(block: nn.Module) -> nn.Module:
-    for child in block.children():
-        if type(child).__name__.endswith("Attention"):
-            return child
-    raise CaptureError(
-        f"A {type(block).__name__} without an attention module cannot be read; use a CLS-token "
-        "ViT of transformers 5."
     )
 
 
@@ -328,7 +315,12 @@ class _Observer:
     differentiable: bool
 
     def __post_init__(self) -> None:
-        self._layer_of = {id(module): layer for layer, module in enumerate(self.tower.attentions)}
+        # Whichever part of a block calls the attention function does so for that block.
+        self._layer_of = {
+            id(module): layer
+            for layer, block in enumerate(self.tower.blocks)
+            for module in block.modules()
+        }
         self._base = _attention_function(self.tower)
 
     def __call__(
@@ -430,7 +422,7 @@ def _attention_function(tower: ImageTower) -> Callable[..., tuple[Tensor, Tensor
     """The function that the tower's attention runs on now."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    module = sys.modules[type(tower.attentions[0]).__module__]
+    module = sys.modules[type(tower.module).__module__]
     eager: Any = getattr(module, "eager_attention_forward", None)
     if eager is None:
         raise CaptureError(
