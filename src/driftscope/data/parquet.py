@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +70,11 @@ class ParquetImages:
             yield _image_bytes(value, wanted.file.parent)
 
     def _group(self, index: int) -> RowGroup:
-        return next(
-            group
-            for group in self.groups
-            if group.first_row <= index < group.first_row + group.num_rows
-        )
+        return self.groups[bisect_right(self._first_rows, index) - 1]
+
+    @cached_property
+    def _first_rows(self) -> list[int]:
+        return [group.first_row for group in self.groups]
 
     def _values(self, group: RowGroup) -> pa.ChunkedArray:
         try:
