@@ -192,13 +192,23 @@ def test_clocks_that_jump_decide_nothing(
 
 
 def start_driver(root: Path, seeds: Sequence[int] = SEEDS) -> subprocess.Popen[str]:
+    """`driftscope study run` with fake runs, in a session of its own as a terminal makes one."""
+    study = write_study(root.parent / "study.yaml", seeds)
     command = [sys.executable, str(Path(__file__).parent / "drive_fake_study.py")]
+    arguments = ["study", "run", str(study), "--out", str(root), "--workers", "2"]
     return subprocess.Popen(
-        [*command, str(root), "2", *map(str, seeds)],
-        stdout=subprocess.PIPE,
+        [*command, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+
+
+def write_study(path: Path, seeds: Sequence[int]) -> Path:
+    base = f"{{method: full_ft, learning_rate: 1e-3, epochs: {fake_runs.EPOCHS}}}"
+    path.write_text(f"name: fake\nbase: {base}\naxes: {{seed: {list(seeds)}}}\n")
+    return path
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -208,30 +218,56 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_a_killed_drivers_workers_die_with_it_and_the_next_driver_finishes(tmp_path: Path) -> None:
-    tasks = tasks_of(tmp_path)
-    holds = [order(tmp_path, seed, 2, "hold") for seed in SEEDS]
-    driver = start_driver(tmp_path)
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A study's folder with room beside it for the study's file."""
+    (tmp_path / "study" / "runs").mkdir(parents=True)
+    return tmp_path / "study"
+
+
+def test_ctrl_c_stops_in_a_sentence_and_the_same_command_goes_on(root: Path) -> None:
+    tasks = tasks_of(root)
+    holds = [order(root, seed, 2, "hold") for seed in SEEDS]
+    driver = start_driver(root)
+    wait_until(lambda: len(records.read_events(tasks[0][1])) == 2)
+    os.killpg(driver.pid, signal.SIGINT)  # a terminal tells the whole group
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "Stopped; the same command goes on from here." in " ".join(said.split())
+    assert "Traceback" not in said
+    assert not any(records.is_claimed(folder) for _, folder in tasks)
+    assert not list(root.glob("runs/*/failure.json"))
+    for hold in holds:
+        hold.unlink()
+    start_driver(root).communicate()  # its report needs real runs, so how it ends says nothing
+    assert sorted(finished(root)) == sorted(ids(tasks))
+    assert [epoch for epoch, _ in epochs_by_process(tasks[0][1])] == [1, 2, 3]
+
+
+def test_a_killed_drivers_workers_die_with_it_and_the_next_driver_finishes(root: Path) -> None:
+    tasks = tasks_of(root)
+    holds = [order(root, seed, 2, "hold") for seed in SEEDS]
+    driver = start_driver(root)
     wait_until(lambda: sum(records.is_claimed(folder) for _, folder in tasks) == 2)
     wait_until(lambda: len(records.read_events(tasks[0][1])) == 2)
     driver.kill()
-    driver.wait()
+    driver.communicate()
     wait_until(lambda: not any(records.is_claimed(folder) for _, folder in tasks))
-    assert finished(tmp_path) == []
+    assert finished(root) == []
     for hold in holds:
         hold.unlink()
     assert all(u.done for u in ends(list(execute(tasks, local_pool()))).values())
-    assert sorted(finished(tmp_path)) == sorted(ids(tasks))
+    assert sorted(finished(root)) == sorted(ids(tasks))
     assert [epoch for epoch, _ in epochs_by_process(tasks[0][1])] == [1, 2, 3]
     assert not (tasks[0][1] / records.FAILURE_FILE).exists()
 
 
 def test_two_drivers_on_one_folder_do_each_run_once_and_take_over_from_each_other(
-    tmp_path: Path, pool: Pool
+    root: Path, pool: Pool
 ) -> None:
-    tasks = tasks_of(tmp_path, (1, 2, 3, 4, 5))
-    order(tmp_path, 1, 2, "hold")
-    other = start_driver(tmp_path, (1, 2, 3, 4, 5))
+    tasks = tasks_of(root, (1, 2, 3, 4, 5))
+    order(root, 1, 2, "hold")
+    other = start_driver(root, (1, 2, 3, 4, 5))
     wait_until(lambda: len(records.read_events(tasks[0][1])) == 2)  # the other has begun the first
     ended: dict[str, Update] = {}
     for update in execute(tasks, pool):
@@ -239,12 +275,12 @@ def test_two_drivers_on_one_folder_do_each_run_once_and_take_over_from_each_othe
             ended[update.run_id] = update
         if len(ended) == 4 and other.poll() is None:  # all but the first, which the other holds
             assert ids(tasks)[0] not in ended
-            (tmp_path / "orders" / "1-2").unlink()
+            (root / "orders" / "1-2").unlink()
             os.killpg(other.pid, signal.SIGKILL)
-            other.wait()
+            other.communicate()
     assert sorted(ended) == sorted(ids(tasks))
     assert all(update.done for update in ended.values())
-    assert sorted(finished(tmp_path)) == sorted(ids(tasks))
+    assert sorted(finished(root)) == sorted(ids(tasks))
 
 
 def test_the_lock_of_a_dead_process_hinders_nobody(tmp_path: Path, pool: Pool) -> None:

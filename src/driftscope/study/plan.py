@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from driftscope.config import RunSpec, run_id
-from driftscope.errors import RecordError
+from driftscope.config import RunSpec
 from driftscope.records import is_done, read_result
 from driftscope.study.folder import StudyFolder
 
@@ -70,18 +69,13 @@ def earlier_samples(folder: StudyFolder, specs: Sequence[RunSpec]) -> list[Sampl
 
 
 def sample(spec: RunSpec, folder: Path) -> Sample:
-    """What a finished run took.
-
-    Raises:
-        RecordError: its result does not say.
-    """
-    seconds = read_result(folder).get("wall_seconds", {})
-    if "total" not in seconds or "training" not in seconds:
-        raise RecordError(f"the result of {run_id(spec)} does not say how long it took")
+    """What a finished run took; where it does not say how long it trained, all of it counts."""
+    seconds = read_result(folder)["wall_seconds"]
+    training = seconds.get("training", seconds["total"])
     return Sample(
         spec,
-        fixed_seconds=seconds["total"] - seconds["training"],
-        epoch_seconds=seconds["training"] / spec.epochs,
+        fixed_seconds=seconds["total"] - training,
+        epoch_seconds=training / spec.epochs,
         num_bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
     )
 

@@ -1,0 +1,147 @@
+"""How long 10,000 runs take to plan, to look over and to read, on records made up for it.
+
+    python benchmarks/studies.py [--runs 10000] [--layers 6] [--heads 4]
+
+The made-up records have the shape and size of real ones; their numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from driftscope.config import RunSpec, StudySpec, run_id
+from driftscope.records import DRIFT_SCALARS
+from driftscope.study import StudyFolder, cells, expand
+
+T = TypeVar("T")
+EPOCHS = 6
+
+
+def timed(what: str, work: Callable[[], T]) -> T:
+    started, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    wall, cpu = time.perf_counter() - started, time.process_time() - cpu
+    print(f"{what:35s} {wall:7.2f} s, of the CPU {cpu:7.2f} s", flush=True)
+    return result
+
+
+def study_of(num_runs: int) -> StudySpec:
+    return StudySpec(
+        name="many",
+        axes={
+            "dataset": ("terrain", "stars"),
+            "method": ("full_ft", "lora", "last_block", "linear_probe", "bitfit"),
+            "learning_rate": tuple(1e-4 * 1.1**step for step in range(10)),
+            "weight_decay": (0.0, 0.01, 0.1, 0.2, 0.3),
+            "seed": tuple(range(max(1, num_runs // 500))),
+        },
+    )
+
+
+def heads(rng: random.Random, layers: int, count: int) -> list[list[float]]:
+    return [[rng.random() for _ in range(count)] for _ in range(layers)]
+
+
+def reading(rng: random.Random, layers: int, count: int) -> dict[str, Any]:
+    return {
+        "num_images": 200,
+        "num_patches": 49,
+        "images_fingerprint": f"{rng.getrandbits(128):032x}",
+        **{name: heads(rng, layers, count) for name in ("entropy", "erf95", "gini")},
+        "head_diversity": [rng.random() for _ in range(layers)],
+    }
+
+
+def drift(rng: random.Random, layers: int) -> dict[str, Any]:
+    lists = [f"delta_{name}_pct_per_layer" for name in ("entropy", "erf95", "gini")]
+    lists += ["cka_per_block", "cka_debiased_per_block", "weight_drift_per_layer"]
+    return {name: rng.random() for name in DRIFT_SCALARS} | {
+        name: [rng.random() for _ in range(layers)] for name in lists
+    }
+
+
+def score(rng: random.Random) -> dict[str, Any]:
+    accuracy = 100 * rng.random()
+    per_class = [[f"class {at}", rng.random(), rng.random(), rng.random()] for at in range(150)]
+    return {"name": "concepts100", "accuracy_pct": accuracy, "num_images": 1000,
+            "retention_pct": accuracy, "per_class": per_class}  # fmt: skip
+
+
+def write_run(folder: Path, spec: RunSpec, rng: random.Random, layers: int, count: int) -> None:
+    folder.mkdir(parents=True)
+
+    def point(epoch: int) -> dict[str, Any]:
+        return {
+            "epoch": epoch,
+            "step": 25 * epoch,
+            "val_accuracy_pct": 90.0,
+            "test_accuracy_pct": 90.0,
+            "test_num_images": 1000,
+            "reading": reading(rng, layers, count),
+            "drift": drift(rng, layers),
+            "transfer": {"concepts100": score(rng)},
+        }
+
+    result = {
+        "schema": 1,
+        "run_id": run_id(spec),
+        "status": "done",
+        "spec": spec.model_dump(mode="json"),
+        "protocol": spec.protocol,
+        "parameters": {"trainable": 1000, "total": 2000},
+        "pretrained": {
+            "reading": reading(rng, layers, count),
+            "transfer": {"concepts100": score(rng)},
+        },
+        "selected": point(4),
+        "last": point(6),
+        "environment": {"splits": {"indices": [rng.randrange(2000) for _ in range(200)]}},
+        "wall_seconds": {"total": 50.0, "training": 40.0},
+    }
+    events = [
+        {"kind": "epoch", "epoch": epoch, "step": 25 * epoch, "train_loss": 1.0,
+         "train_accuracy_pct": 80.0, "val_accuracy_pct": 80.0, **drift(rng, layers)}
+        for epoch in range(1, EPOCHS + 1)
+    ]  # fmt: skip
+    (folder / "spec.json").write_text(json.dumps(spec.model_dump(mode="json")))
+    (folder / "result.json").write_text(json.dumps(result, indent=1))
+    (folder / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--heads", type=int, default=4)
+    options = parser.parse_args()
+    rng = random.Random(0)
+    study = study_of(options.runs)
+    with tempfile.TemporaryDirectory() as place:
+        folder = StudyFolder(Path(place))
+        specs = timed("expand", lambda: expand(study))
+        timed("group into cells", lambda: cells(specs))
+        folder.declare(study)
+        for spec in specs:
+            write_run(folder.run(spec), spec, rng, options.layers, options.heads)
+        size = sum(path.stat().st_size for path in folder.root.rglob("*.json*"))
+        print(f"{len(specs)} made-up runs, {size / len(specs) / 1000:.0f} kB each")
+        timed("what exists (plan --out, status)", lambda: folder.states(specs))
+
+        from driftscope.results import Study
+
+        read = Study(folder.root)
+        timed("load the records", lambda: read.records)
+        for name in ("runs", "history", "layers"):
+            table = timed(f"table of {name}", getattr(read, name))
+            print(f"  {len(table)} rows x {len(table.columns)} columns")
+
+
+if __name__ == "__main__":
+    main()

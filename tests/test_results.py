@@ -1,0 +1,176 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_study import METHODS, RATES, SEEDS, write_fake_study
+
+from driftscope.analysis import answer
+from driftscope.config import StudySpec
+from driftscope.errors import RecordError
+from driftscope.imports import import_records
+from driftscope.records.columns import RUN_COLUMNS, TABLES
+from driftscope.results import Study, import_study
+from driftscope.study import StudyFolder
+
+SHARED = Path(__file__).parents[2] / "shared" / "records"
+needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="shared/records is not here")
+NUM_RUNS = len(METHODS) * len(RATES) * len(SEEDS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("study")
+    axes = {"method": METHODS, "learning_rate": RATES, "seed": SEEDS}
+    StudyFolder(root).declare(StudySpec(name="made-up", axes=axes))
+    return write_fake_study(root, maps=False)
+
+
+def test_runs_have_the_documented_columns_and_types(folder: Path) -> None:
+    runs = Study(folder).runs()
+    assert len(runs) == NUM_RUNS
+    assert list(runs.columns) == list(RUN_COLUMNS)
+    for name, column in RUN_COLUMNS.items():
+        kind = {"text": "O", "number": "f", "integer": "if"}[column.kind]
+        assert runs[name].dtype.kind in kind or column.kind == "text", name
+    assert runs["seed"].dtype == np.int64
+    assert set(runs["origin"]) == {"run"}
+
+
+def test_history_has_a_row_a_run_and_probe_and_layers_one_a_run_layer_and_head(
+    folder: Path,
+) -> None:
+    study = Study(folder)
+    history, layers = study.history(), study.layers()
+    assert len(history) == NUM_RUNS * 4
+    assert history["step"].dtype == np.int64
+    one = layers[layers["run_id"] == layers["run_id"][0]]
+    assert list(zip(one["layer"], one["head"], strict=True)) == [
+        (layer, head) for layer in range(1, 7) for head in range(1, 5)
+    ]
+    record = study.records[0]
+    of_record = layers[layers["run_id"] == record.id]
+    entropy = np.array(record.result["selected"]["reading"]["entropy"]).ravel()
+    np.testing.assert_array_equal(of_record["entropy_nats"].to_numpy(), entropy)
+
+
+def test_a_study_without_finished_runs_has_empty_tables_with_all_columns(tmp_path: Path) -> None:
+    StudyFolder(tmp_path).declare(StudySpec(name="new", axes={"seed": (1,)}))
+    study = Study(tmp_path)
+    for name, columns in TABLES.items():
+        table = getattr(study, name)()
+        assert len(table) == 0
+        assert list(table.columns) == list(columns)
+
+
+def test_a_moved_study_reads_the_same(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    pd.testing.assert_frame_equal(Study(tmp_path / "elsewhere").runs(), Study(folder).runs())
+
+
+def test_exported_tables_are_those_read(folder: Path, tmp_path: Path) -> None:
+    study = Study(folder)
+    readers = {"parquet": pd.read_parquet, "csv": pd.read_csv, "json": pd.read_json}
+    for form, read in readers.items():
+        shapes = study.export(tmp_path / form, form)  # type: ignore[arg-type]
+        assert {path.name: shape for path, shape in shapes.items()} == {
+            f"runs.{form}": study.runs().shape,
+            f"history.{form}": study.history().shape,
+            f"layers.{form}": study.layers().shape,
+        }
+        runs = read(tmp_path / form / f"runs.{form}")
+        assert list(runs.columns) == list(RUN_COLUMNS)
+        np.testing.assert_allclose(runs["retention_pct"], study.runs()["retention_pct"], rtol=1e-9)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "parquet" / "runs.parquet"),
+                                  study.runs())  # fmt: skip
+
+
+def test_a_reading_is_read_by_run_id_and_an_unknown_run_is_named(folder: Path) -> None:
+    study = Study(folder)
+    run = study.records[0]
+    reading = study.reading(run.id)
+    assert reading.entropy == run.result["selected"]["reading"]["entropy"]
+    assert study.reading(run.id, "pretrained").num_layers == 6
+    with pytest.raises(RecordError, match="no run 'nonsense'"):
+        study.reading("nonsense")
+    with pytest.raises(RecordError, match="has no adapted model"):
+        study.model(run.id)
+
+
+def test_the_documentation_names_every_column() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "tables.md").read_text()
+    for table, columns in TABLES.items():
+        section = text.split(f"## {table}\n")[1].split("\n## ")[0]
+        documented = [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")]
+        assert documented == list(columns), table
+
+
+# ---------------------------------------------------------------- imported records
+
+
+@needs_shared
+def test_the_follow_ups_records_become_a_study_that_reads_like_our_own(tmp_path: Path) -> None:
+    imported = import_study([SHARED / "followup"], tmp_path / "s")
+    assert (imported.num_runs, imported.num_cells, imported.skipped) == (66, 0, ())
+    study = Study(tmp_path / "s")
+    runs = study.runs().sort_values("run_id", ignore_index=True)
+    ours = imported.tables.runs.sort_values("run_id", ignore_index=True)
+    assert len(runs) == 66
+    assert runs["origin"].str.startswith("import:S2_").all()
+    for name in ours.columns.intersection(runs.columns):
+        if ours[name].dtype.kind in "if":
+            np.testing.assert_allclose(runs[name], ours[name].astype(float), err_msg=name)
+        else:
+            assert list(runs[name]) == list(ours[name]), name
+    history = study.history().sort_values(["run_id", "epoch"], ignore_index=True)
+    theirs = imported.tables.history.sort_values(["run_id", "epoch"], ignore_index=True)
+    np.testing.assert_allclose(history["retention_pct"], theirs["retention_pct"])
+    assert len(study.layers()) == 66 * 12
+    assert study.layers()["head"].isna().all()
+    assert study.tables().layers["cka"].notna().all()
+
+
+@needs_shared
+def test_answers_are_the_same_from_the_imported_study_as_from_the_records(tmp_path: Path) -> None:
+    import_study([SHARED / "followup"], tmp_path)
+    here = answer("selection", Study(tmp_path).tables())
+    there = answer("selection", import_records([SHARED / "followup"]).tables)
+    assert here.sentence == there.sentence
+    pd.testing.assert_frame_equal(here.table, there.table)
+
+
+@needs_shared
+def test_cell_means_are_cells_without_runs(tmp_path: Path) -> None:
+    cells = SHARED / "published" / "controlled_cells.csv"
+    imported = import_study([cells], tmp_path, pretrained_zero_shot_pct=60.22)
+    assert (imported.num_runs, imported.num_cells) == (0, 16)
+    runs = Study(tmp_path).runs()
+    assert len(runs) == 16
+    assert runs["seed"].isna().all()
+    assert set(runs["num_runs"]) == {5}
+    assert list(runs.columns) == list(RUN_COLUMNS)
+    mean = runs[(runs["dataset"] == "eurosat") & (runs["method"] == "full_ft")]
+    assert mean["delta_entropy_pct"].mean() == pytest.approx(-0.47, abs=0.005)
+
+
+def test_damaged_and_unknown_records_are_named_counted_and_passed_over(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "torn.json").write_text('{"config": {')
+    (files / "other.json").write_text(json.dumps({"weights": [1, 2]}))
+    (files / "table.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(RecordError, match=r"nothing to import .*other\.json"):
+        import_study([files], tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+    if SHARED.exists():
+        good = next((SHARED / "followup").glob("*.json"))
+        shutil.copy(good, files)
+        imported = import_study([files], tmp_path / "s")
+        assert imported.num_runs == 1
+        assert sorted(Path(one.path).name for one in imported.skipped) == [
+            "other.json",
+            "table.csv",
+            "torn.json",
+        ]

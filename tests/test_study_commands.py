@@ -1,0 +1,124 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from fake_study import METHODS, RATES, SEEDS, write_fake_study
+from typer.testing import CliRunner
+
+from driftscope.cli import app
+from driftscope.config import StudySpec
+from driftscope.results import Study
+from driftscope.study import StudyFolder
+
+runner = CliRunner()
+Says = Callable[..., str]
+
+
+def says(arguments: list[str], *, code: int = 0) -> str:
+    """What the command answers, on both channels, in one line."""
+    result = runner.invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("study")
+    base = {"epochs": 4, "transfer_images": 5000}
+    axes = {"method": METHODS, "learning_rate": RATES, "seed": (*SEEDS, 99)}
+    StudyFolder(root).declare(StudySpec(name="made-up", base=base, axes=axes))
+    return write_fake_study(root)
+
+
+def test_a_study_is_planned_run_watched_exported_analysed_and_reported(
+    tiny_run: dict[str, object], tmp_path: Path
+) -> None:
+    study, out = tmp_path / "study.yaml", str(tmp_path / "out")
+    base = {key: value for key, value in tiny_run.items() if key not in ("method", "dataset")}
+    nowhere = str(tmp_path / "later")
+    values = {
+        "name": "tiny",
+        "base": {**base, "epochs": 1},
+        "axes": {"dataset": [str(tiny_run["dataset"])], "method": ["full_ft", "lora"]},
+        "extra": [{"dataset": nowhere, "method": "full_ft"}],
+    }
+    study.write_text(yaml.safe_dump(values))
+    assert "3 runs in 3 cells: 0 done, 0 failed, 3 to run." in says(["study", "plan", str(study)])
+
+    command = ["study", "run", str(study), "--out", out, "--workers", "1", "--device", "cpu"]
+    assert "no run fits" in says([*command, "--only", "method=bitfit"], code=2)
+    said = says(command, code=1)
+    assert "1 of 3 runs failed" in said
+    assert "no dataset" in said
+    assert "--retry-failed" in said
+    done = {path: path.stat().st_mtime_ns for path in Path(out).glob("runs/*/result.json")}
+    assert len(done) == 2
+
+    assert "2 done, 1 failed" in says(["study", "status", out])
+    status = json.loads(runner.invoke(app, ["study", "status", out, "--json"]).stdout)
+    assert status["is_over"]
+    assert status["counts"]["failed"] == 1
+    assert "2 done, 1 failed" in says(["study", "status", out, "--watch"])
+    plan = says(["study", "plan", str(study), "--out", out])
+    assert "2 done, 1 failed, 0 to run." in plan
+    assert "2 measured runs" in plan
+
+    assert "1 of 3 runs failed" in says(command, code=1)  # and is not tried again
+    Path(nowhere).symlink_to(str(tiny_run["dataset"]))
+    assert "Report:" in says([*command, "--retry-failed"])
+    assert {path: path.stat().st_mtime_ns for path in done} == done  # what was done was left alone
+
+    assert "runs.parquet: 3 rows" in says(["study", "export", out])
+    runs = pd.read_parquet(Path(out) / "export" / "runs.parquet")
+    assert sorted(runs["method"]) == ["full_ft", "full_ft", "lora_r8"]
+    model = Study(out).model(runs["run_id"][0])
+    assert model.embed_images is not None
+    assert "report.html" in says(["study", "report", out, "--out", str(tmp_path / "report")])
+    assert "can't answer" in says(["study", "analyse", out, "--question", "dose_response"])
+
+
+def test_analysis_answers_in_words_and_as_json(made_up: Path) -> None:
+    assert "retention" in says(["study", "analyse", str(made_up), "--question", "predictors"])
+    result = runner.invoke(
+        app, ["study", "analyse", str(made_up), "--question", "frontier", "--json"]
+    )
+    assert [one["question"] for one in json.loads(result.stdout)] == ["frontier"]
+    unknown = says(["study", "analyse", str(made_up), "--question", "frontiers"], code=2)
+    assert "did you mean 'frontier'" in unknown
+
+
+def test_status_tells_cells_and_what_is_waiting(made_up: Path) -> None:
+    said = says(["study", "status", str(made_up)])
+    assert "18 runs: 12 done, 6 waiting" in said
+
+
+def test_a_plan_as_json_says_what_exists_and_what_it_will_take(made_up: Path) -> None:
+    study = made_up / "study.json"
+    path = made_up.parent / "made-up.yaml"
+    path.write_text(yaml.safe_dump(json.loads(study.read_text())["study"]))
+    arguments = ["study", "plan", str(path), "--out", str(made_up), "--json", "--workers", "2"]
+    plan = json.loads(runner.invoke(app, arguments).stdout)
+    assert (plan["num_runs"], plan["num_done"], plan["num_to_run"]) == (18, 12, 6)
+    assert plan["cells"][0]["seeds"] == [0, 1, 99]
+
+
+def test_a_folder_without_a_study_is_answered_by_a_sentence(tmp_path: Path) -> None:
+    for command in ("status", "export", "analyse", "report"):
+        assert "no study folder" in says(["study", command, str(tmp_path)], code=2)
+    assert "no study 'nowhere.yaml'" in says(["study", "plan", "nowhere.yaml"], code=2)
+
+
+def test_two_studies_do_not_share_a_folder(made_up: Path, tmp_path: Path) -> None:
+    arguments = ["study", "plan", "mini-lr-sweep", "--out", str(made_up)]
+    assert "holds the study 'made-up'" in says(arguments, code=2)
+
+
+def test_import_says_what_it_skipped(tmp_path: Path) -> None:
+    (tmp_path / "torn.json").write_text("{")
+    said = says(["import", str(tmp_path / "torn.json"), "--out", str(tmp_path / "s")], code=2)
+    assert "nothing to import" in said
+    assert "torn.json" in said
