@@ -338,3 +338,27 @@ def test_a_strong_penalty_holds_back_the_drift_it_is_about(
     assert held[1].last["drift"][signal] < 0.5 * free.last["drift"][signal]
     assert held[1].events[-1]["penalty"] > 0
     assert "penalty" not in free.events[-1]
+
+
+@pytest.mark.parametrize("regularizers", [[], [{"kind": "apr", "weight": 0.1}]], ids=str)
+def test_a_compiled_model_trains_as_an_uncompiled_one_up_to_rounding(
+    tiny_run: dict,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    regularizers: list[dict],
+) -> None:
+    compiled: list[torch.nn.Module] = []
+    compile_module = torch.nn.Module.compile
+
+    def trace_only(self: torch.nn.Module) -> None:  # no C++ compiler, which takes minutes
+        compiled.append(self)
+        compile_module(self, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", trace_only)
+    values = {**tiny_run, "probe_at": [1], "regularizers": regularizers}
+    plain = trained(values, tmp_path / "plain")
+    traced = trained({**values, "compile": True}, tmp_path / "traced")
+    assert compiled == [traced[0].model.plain_clip.vision_model]
+    for one, other in zip(plain[1].events, traced[1].events, strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+        assert one["cka"] == pytest.approx(other["cka"], rel=1e-3)
