@@ -173,7 +173,7 @@ def test_the_random_text_penalty_is_half_the_mean_squared_change_of_the_logits(
     from driftscope import regularize
 
     texts = functional.normalize(pretrained.embed_texts(CLASSES), dim=-1)
-    monkeypatch.setattr(regularize, "_random_text_directions", lambda *_: texts)
+    monkeypatch.setattr(regularize, "random_text_directions", lambda *_: texts)
     adapted = moved(adapted_by(pretrained, "full_ft"))
     logits = [
         pretrained.logit_scale
@@ -183,6 +183,28 @@ def test_the_random_text_penalty_is_half_the_mean_squared_change_of_the_logits(
     expected = (logits[0] - logits[1]).square().mean() / 2
     ours = penalty(pretrained, adapted, kind="random_text", weight=1.0)
     assert ours.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_random_texts_are_ordinary_tokens_in_the_tokenizers_frame(
+    pretrained: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from driftscope.regularize import random_text_directions
+
+    seen: list[torch.Tensor] = []
+    encode = pretrained.clip.get_text_features
+
+    def noting(**tokens: torch.Tensor) -> object:
+        seen.append(tokens["input_ids"])
+        return encode(**tokens)
+
+    monkeypatch.setattr(pretrained.clip, "get_text_features", noting)
+    directions = random_text_directions(pretrained, 40, 8, seed=1)
+    (tokens,) = seen
+    assert tokens.shape == (40, 10)
+    assert set(tokens[:, 0].tolist()) == {2}
+    assert set(tokens[:, -1].tolist()) == {3}
+    assert set(tokens[:, 1:-1].flatten().tolist()) == set(range(4, 11))
+    assert torch.allclose(directions.norm(dim=-1), torch.ones(40))
 
 
 # DoRA treats its norm as a constant in the backward pass, so its gradient is not the derivative.

@@ -204,6 +204,28 @@ def test_a_contrastive_model_is_scored_by_its_own_text_tower(tiny_run: dict) -> 
     assert after.scalars["embedding_drift"] == before.scalars["embedding_drift"] == 0.0
 
 
+def test_text_space_drift_is_that_of_the_signal(tiny_run: dict, tmp_path: Path) -> None:
+    from driftscope.signals.text import text_space_drift
+
+    spec = parse_run_spec({**tiny_run, "epochs": 1})
+    record = run_one(spec, tmp_path)
+    evaluator = prepare(spec).evaluator
+    probe = evaluator.images.probe_pixels
+    expected = text_space_drift(
+        evaluator.pretrained.embed_images(probe),
+        load(tmp_path).embed_images(probe),
+        evaluator.transfer[0].text_embeddings,
+        evaluator.pretrained.logit_scale,
+        evaluator.random_texts,
+    )
+    drift = record.result["selected"]["drift"]
+    assert drift["text_kl_nats"] == pytest.approx(expected.kl_nats, rel=1e-3) != 0
+    assert drift["text_top1_agreement_pct"] == expected.top1_agreement_pct
+    assert drift["random_text_logit_change"] == pytest.approx(
+        expected.random_text_logit_change, rel=1e-3
+    )
+
+
 def test_a_diverged_run_is_recorded_and_not_a_crash(tiny_run: dict, tmp_path: Path) -> None:
     values = {**tiny_run, "learning_rate": 1e30, "clip_norm": None, "warmup_fraction": 0.0}
     record = run_one(parse_run_spec(values), tmp_path)

@@ -22,6 +22,8 @@ from driftscope.errors import CaptureError
 from driftscope.models import VisionLanguageModel, encoder_state, evaluating
 from driftscope.probe import drift, images_fingerprint, read
 from driftscope.references import Encoded, cached_encoding
+from driftscope.regularize import random_text_directions
+from driftscope.signals.text import TextSpaceDrift, text_space_drift
 from driftscope.signals.weights import weight_drift
 from driftscope.train import Evaluation
 from driftscope.transfer import (
@@ -38,6 +40,7 @@ from driftscope.transfer.classification import outcome_of
 VALIDATION = "validation"
 _ZERO_SHOT = "zero-shot: "
 _RETRIEVAL = "retrieval: "
+_RANDOM_TEXTS = (80, 8)  # as many, and as long, as Lipsum-FT's
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class Evaluator:
     pretrained_weights: Mapping[str, Tensor]
     pretrained_outcomes: Mapping[str, Outcome]
     pretrained_retrieval: Mapping[str, RetrievalScore]
+    random_texts: Float[Tensor, "text dim"] | None = None
 
     def evaluate(self, adapted: AdaptedModel) -> Evaluation:
         """Validation accuracy, reading, drift and transfer of the model as it is now.
@@ -117,7 +121,10 @@ class Evaluator:
         is_frozen = adapted.encoder_is_frozen
         encoded = self.reference if is_frozen else encode(adapted.model, self.images)
         weights = weight_drift(self.pretrained_weights, encoder_state(adapted.model))
-        change = drift(encoded.reading, self.reference.reading, weights=weights).to_dict()
+        text = self._text_drift(encoded)
+        change = drift(
+            encoded.reading, self.reference.reading, weights=weights, text=text
+        ).to_dict()
         outcomes = {one.name: self._outcome(one, adapted, encoded) for one in self.transfer}
         val = encoded.embeddings[self.images.places[VALIDATION]]
         return Evaluation(
@@ -145,6 +152,19 @@ class Evaluator:
             "transfer": {n: found.score.to_dict() for n, found in self.pretrained_outcomes.items()},
             "retrieval": {n: found.to_dict() for n, found in self.pretrained_retrieval.items()},
         }
+
+    def _text_drift(self, encoded: Encoded) -> TextSpaceDrift | None:
+        """How the probe images moved as the main transfer set's classes and random texts see it."""
+        before, after = self.reference.reading.embeddings, encoded.reading.embeddings
+        if not self.transfer or before is None or after is None:
+            return None
+        return text_space_drift(
+            before,
+            after,
+            vocabulary=self.transfer[0].text_embeddings.cpu(),
+            logit_scale=self.pretrained.logit_scale,
+            random_texts=self.random_texts,
+        )
 
     def _outcome(self, benchmark: TransferSet, adapted: AdaptedModel, encoded: Encoded) -> Outcome:
         texts = benchmark.text_embeddings
@@ -193,6 +213,9 @@ def make_evaluator(
             one.name: _outcome(one, reference, images, one.text_embeddings) for one in transfer
         },
         pretrained_retrieval={one.name: _retrieved(one, reference, images) for one in retrieval},
+        random_texts=random_text_directions(pretrained, *_RANDOM_TEXTS, seed=0).cpu()
+        if pretrained.tokenizer is not None
+        else None,
     )
 
 

@@ -39,15 +39,6 @@ class Pretrained:
     entropy_per_layer: Sequence[float]
     """Mean CLS attention entropy of each layer on the probe set, in nats."""
 
-    @cached_property
-    def token_frame(self) -> tuple[int, int, Int64[Tensor, "token"]]:
-        """The start and end token as the tokenizer sets them, and all ordinary tokens."""
-        frame = self.model.tokenised([""])["input_ids"][0].tolist()
-        tokenizer: Any = self.model.tokenizer
-        special = {*frame, *tokenizer.all_special_ids}
-        ordinary = [token for token in range(len(tokenizer)) if token not in special]
-        return frame[0], frame[-1], torch.tensor(ordinary)
-
 
 @dataclass
 class StepView:
@@ -159,7 +150,8 @@ def _random_text_change(view: StepView, spec: RandomTextDistillation) -> Float[T
 
     A logit is the pretrained logit scale times the cosine. Texts are drawn anew every step.
     """
-    texts = _random_text_directions(view.pretrained, spec, view.seed_parts)
+    seed = derived_seed(*view.seed_parts, "random texts")
+    texts = random_text_directions(view.pretrained.model, spec.num_texts, spec.text_length, seed)
     directions = functional.normalize(view.embeddings.float(), dim=-1)
     before = functional.normalize(view.pretrained_embeddings, dim=-1)
     change = view.pretrained.model.logit_scale * (directions - before) @ texts.T
@@ -249,17 +241,31 @@ def _layer_displacements(layer: Any, name: str) -> Iterator[Tensor]:
 # ---------------------------------------------------------------- random texts
 
 
-def _random_text_directions(
-    pretrained: Pretrained, spec: RandomTextDistillation, seed_parts: tuple[int | str, ...]
+def random_text_directions(
+    model: VisionLanguageModel, num_texts: int, text_length: int, seed: int
 ) -> Float[Tensor, "text dim"]:
-    """Normalised pretrained embeddings of texts of random tokens."""
-    model = pretrained.model
-    start, end, words = pretrained.token_frame
-    generator = Generator().manual_seed(derived_seed(*seed_parts, "random texts"))
-    chosen = torch.randint(len(words), (spec.num_texts, spec.text_length), generator=generator)
+    """Normalised embeddings of texts of random tokens, each between a start and an end token.
+
+    Raises:
+        ModelError: the model came without a tokenizer.
+    """
+    # the tokens that the tokenizer sets around any text; a config may name others
+    frame = model.tokenised([""])["input_ids"][0]
+    words = _ordinary_tokens(model)
+    generator = Generator().manual_seed(seed)
+    chosen = torch.randint(len(words), (num_texts, text_length), generator=generator)
     room = model.plain_clip.config.text_config.max_position_embeddings - 2
     middle = words[chosen][:, :room]
-    tokens = functional.pad(functional.pad(middle, (1, 0), value=start), (0, 1), value=end)
+    start, end = (token.cpu().expand(num_texts, 1) for token in (frame[0], frame[-1]))
+    tokens = torch.cat([start, middle, end], dim=1).to(model.device)
     with evaluating(model.clip):
-        features = model.clip.get_text_features(input_ids=tokens.to(model.device))  # type: ignore[operator]
+        features = model.clip.get_text_features(input_ids=tokens)  # type: ignore[operator]
     return functional.normalize(features.pooler_output, dim=-1)
+
+
+def _ordinary_tokens(model: VisionLanguageModel) -> Int64[Tensor, "token"]:
+    tokenizer: Any = model.tokenizer
+    is_ordinary = torch.ones(len(tokenizer), dtype=torch.bool)
+    is_ordinary[tokenizer.all_special_ids] = False
+    is_ordinary[model.tokenised([""])["input_ids"][0].cpu()] = False
+    return is_ordinary.nonzero().squeeze(1)
