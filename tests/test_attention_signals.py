@@ -242,7 +242,9 @@ def test_rollout_equals_the_written_out_product(num_prefix: int) -> None:
         np.testing.assert_allclose(rollout[image].numpy(), expected, atol=1e-9)
 
 
-def test_rollout_of_pure_self_attention_cannot_see_the_patches_and_of_uniform_is_uniform() -> None:
+def test_rollout_of_pure_self_attention_has_no_row_and_of_uniform_is_uniform() -> None:
+    itself = torch.eye(10).expand(1, 2, 10, 10)
+    assert attention.attention_rollout([itself, itself]).tolist() == [[0.0] * 9]
     uniform = torch.full((1, 2, 10, 10), 0.1)
     rollout = attention.attention_rollout([uniform, uniform])
     np.testing.assert_allclose(rollout.numpy(), np.full((1, 9), 1 / 9), atol=1e-7)
@@ -302,3 +304,19 @@ def test_the_coefficient_of_variation_is_spread_over_mean() -> None:
 def test_subsets_that_define_no_spread_are_refused(subsets: list[list[int]], ddof: int) -> None:
     with pytest.raises(ValueError, match="spread between subsets"):
         attention.subset_coefficient_of_variation(torch.ones(4), subsets, ddof)
+
+
+def test_patch_entropy_of_queries_that_look_past_the_patches_is_that_of_their_remaining_row() -> (
+    None
+):
+    """A key that draws all attention (logit gap of 200) must not turn the rest into 0/0."""
+    generator = torch.Generator().manual_seed(0)
+    query, key = torch.ones(2, 3, 6, 4), torch.randn(2, 3, 6, 4, generator=generator)
+    key[:, :, 0] = 50.0
+    _, entropies = attention.head_mean_and_patch_entropy(query, key, 1.0)
+    logits = (query.double() @ key.double().transpose(-1, -2))[..., 1:, 1:]
+    expected = attention.entropy_bits(logits.softmax(dim=-1)).mean(dim=-1)
+    torch.testing.assert_close(entropies.double(), expected, rtol=1e-5, atol=1e-6)
+    maps = torch.zeros(1, 3, 3)
+    maps[:, :, 0] = 1.0
+    assert attention.patch_to_patch_entropy_bits(maps).tolist() == [0.0]

@@ -116,6 +116,22 @@ def test_compare_without_images_is_answered_by_a_sentence(tiny_clip: Path, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_a_comparison_does_not_write_over_a_run_or_a_study(tiny_clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text("{}")
+    arguments = ["compare", str(tiny_clip), str(tiny_clip), "--images", "terrain"]
+    assert "holds a study or a run" in says([*arguments, "--out", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
+
+
+def test_a_device_that_is_not_there_is_answered_by_a_sentence(
+    tiny_run: dict[str, object], tmp_path: Path
+) -> None:
+    spec = write_spec(tmp_path / "spec.yaml", tiny_run)
+    arguments = ["run", str(spec), "--out", str(tmp_path / "run"), "--device", "cuda:9"]
+    assert "no device 'cuda:9'" in says(arguments)
+    assert not (tmp_path / "run").exists()
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     result = runner.invoke(app, ["--debug", "run", str(tmp_path / "no.yaml"), "--out", "x"])
     assert result.exit_code == 1

@@ -7,7 +7,7 @@ from test_models import moved
 
 import driftscope as ds
 from driftscope.adapt import export_merged, save_adapted
-from driftscope.errors import DataError, ModelError
+from driftscope.errors import DataError, ModelError, NonFiniteError
 
 
 def test_a_model_compared_with_itself_has_not_drifted(
@@ -70,8 +70,49 @@ def test_an_unreadable_image_is_named_or_skipped_and_counted(
     assert "broken.png" in result.skipped_images[0]
 
 
-def test_every_number_of_a_comparison_is_json(tiny_clip: Path, coloured_images: Path) -> None:
-    result = ds.compare(tiny_clip, tiny_clip, coloured_images)
+def names_of_numbers(value: object, name: str = "") -> set[str]:
+    """The nearest key above every number in nested JSON values."""
+    if isinstance(value, dict):
+        return set().union(*(names_of_numbers(item, key) for key, item in value.items()))
+    if isinstance(value, list):
+        return set().union(*(names_of_numbers(item, name) for item in value))
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return {name} if is_number else set()
+
+
+def test_every_number_of_a_comparison_is_json_and_has_a_unit(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    after = moved(tiny_clip, "full_ft").model
+    result = ds.compare(
+        tiny_clip, after, coloured_images, transfer=[str(coloured_images)], maps=True
+    )
     values = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert values["drift"]["cka"] == result.drift.cka
     assert torch.tensor(values["reading_adapted"]["entropy"]).shape == (2, 2)
+    units = values.pop("units")
+    assert names_of_numbers(values) - units.keys() == set()
+
+
+def test_a_broken_model_is_refused_and_not_read_as_unchanged(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    broken = ds.load(tiny_clip)
+    with torch.no_grad():
+        broken.clip.visual_projection.weight[0, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match="NaN"):
+        ds.compare(tiny_clip, broken, coloured_images)
+
+
+def test_a_text_tower_that_was_adapted_too_is_the_one_that_scores(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    name = str(coloured_images)
+    same = ds.compare(tiny_clip, tiny_clip, name, transfer=[name]).transfer[name]
+    assert same["adapted_text_tower"] == "the pretrained one"
+    both = ds.load(tiny_clip)
+    with torch.no_grad():
+        both.clip.text_projection.weight.neg_()  # every similarity changes its sign
+    changed = ds.compare(tiny_clip, both, name, transfer=[name]).transfer[name]
+    assert changed["adapted_text_tower"] == "its own"
+    assert changed["adapted"]["num_correct"] != same["adapted"]["num_correct"]

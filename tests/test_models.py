@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPModel
 
 import driftscope as ds
@@ -146,3 +148,65 @@ def test_a_model_without_tokenizer_says_so_when_texts_are_wanted(
     assert model.tokenizer is None
     with pytest.raises(ModelError, match="no tokenizer"):
         model.embed_texts(["a red"])
+
+
+def test_weights_that_are_not_complete_are_refused_and_not_made_up(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_clip, tmp_path / "torn")
+    state = load_file(tiny_clip / "model.safetensors")
+    del state["visual_projection.weight"]
+    save_file(state, tmp_path / "torn" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"visual_projection\.weight is missing"):
+        ds.load(tmp_path / "torn")
+
+
+def test_an_adapter_whose_weights_are_another_models_is_not_read_as_the_base(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    save_adapted(moved(tiny_clip, "lora"), ds.load(tiny_clip), tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    save_file({f"other.{name}": tensor for name, tensor in load_file(file).items()}, file)
+    with pytest.raises(ModelError, match="does not fit its base"):
+        ds.load(tmp_path)
+    file.unlink()
+    with pytest.raises(ModelError, match="has no weights"):
+        ds.load(tmp_path)
+
+
+def test_a_damaged_preprocessor_config_is_refused_and_not_replaced(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_clip, tmp_path / "torn")
+    (tmp_path / "torn" / "preprocessor_config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"preprocessor_config\.json"):
+        ds.load(tmp_path / "torn")
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:77"])
+def test_a_device_that_is_not_there_is_answered_by_those_that_are(
+    device: str, tiny_clip: Path
+) -> None:
+    with pytest.raises(ModelError, match="there is cpu"):
+        ds.load(tiny_clip, device=device)
+
+
+def test_an_open_clip_checkpoint_loads_by_name_and_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="open_clip:NAME:FILE"):
+        ds.load(f"open_clip:ViT-B-32:{tmp_path}/none.safetensors")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "weights.pt")
+    with pytest.raises(ModelError, match="did you mean 'ViT-B-32'"):
+        ds.load(f"open_clip:ViT-B32:{tmp_path}/weights.pt")
+
+
+def test_a_failed_export_leaves_nothing(
+    tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_args: object, **_kwargs: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    model = ds.load(tiny_clip)
+    monkeypatch.setattr(CLIPModel, "save_pretrained", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        export_merged(model, tmp_path / "plain")
+    assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from driftscope.errors import CaptureError
+from driftscope.errors import CaptureError, NonFiniteError
 from driftscope.signals.representation import (
     embedding_drift,
     feature_distance,
@@ -206,3 +206,20 @@ def test_embeddings_of_different_shapes_or_of_no_images_are_refused(measure: Mea
         measure(features(3, 5), features(3, 6))
     with pytest.raises(CaptureError, match="one shape"):
         measure(features(0, 5), features(0, 5))
+
+
+@pytest.mark.parametrize(
+    "measure", [linear_cka, linear_cka_debiased, embedding_drift, feature_distance]
+)
+def test_nan_never_passes_as_unchanged(measure: Callable[[Tensor, Tensor], float]) -> None:
+    broken = torch.randn(8, 5)
+    broken[3, 2] = float("nan")
+    for pair in ((broken, torch.randn(8, 5)), (torch.randn(8, 5), broken), (broken, broken)):
+        with pytest.raises(NonFiniteError, match="NaN"):
+            measure(*pair)
+
+
+def test_debiased_cka_where_it_does_not_exist_is_the_biased_one() -> None:
+    all_but_one_alike = torch.zeros(10, 4)
+    all_but_one_alike[7] = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    assert linear_cka_debiased(all_but_one_alike, all_but_one_alike) == pytest.approx(1.0)

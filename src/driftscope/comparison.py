@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from driftscope.run import overlay
 from driftscope.signals.text import TextSpaceDrift
 from driftscope.signals.weights import weight_drift
 from driftscope.transfer import transfer_set
-from driftscope.transfer.classification import unknown_words
+from driftscope.transfer.classification import class_embeddings, unknown_words
 
 MIN_IMAGES = 4
 """CKA compares images with each other; its debiased estimator needs four."""
@@ -69,7 +69,7 @@ def compare(
     transfer_images: int | None = 1000,
     maps: bool = False,
     skip_bad_images: bool = False,
-    device: str = "cpu",
+    device: str | None = None,
 ) -> Comparison:
     """Reads both models on the same images and evaluates what zero-shot ability is left.
 
@@ -82,7 +82,8 @@ def compare(
         transfer_images: how many images of each transfer set are read at most; None for all.
         maps: whether to read rollout and patch-to-patch entropy too (full attention maps).
         skip_bad_images: whether unreadable images are left out (and counted) or an error.
-        device: where both models run.
+        device: where models given by name run, such as `cpu` or `cuda:0`; by default CUDA where
+            there is any. A loaded model stays where it is.
 
     Raises:
         ModelError: a model cannot be loaded, or the two don't belong together.
@@ -128,8 +129,10 @@ def _text_space(
     return text_drift(reading_after, reading_before, read_texts(before, class_prompts(known)))
 
 
-def _loaded(model: str | Path | VisionLanguageModel, device: str) -> VisionLanguageModel:
-    return model if isinstance(model, VisionLanguageModel) else load(model, device=device)
+def _loaded(model: str | Path | VisionLanguageModel, device: str | None) -> VisionLanguageModel:
+    if isinstance(model, VisionLanguageModel):
+        return model
+    return load(model, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> None:
@@ -172,11 +175,28 @@ def _probe_set(images: str | Path, skip_bad: bool) -> tuple[ImageSet, list[str]]
 def _transfer(
     name: str, before: VisionLanguageModel, after: VisionLanguageModel, max_images: int | None
 ) -> dict[str, Any]:
+    """Zero-shot scores of both, each with its own text tower where adaptation moved that too."""
     benchmark = transfer_set(name, before, max_images)
-    pretrained, adapted = benchmark.outcome(before), benchmark.outcome(after)
+    moved = _text_tower_moved(before, after)
+    own = benchmark
+    if moved:
+        texts = class_embeddings(after, benchmark.class_names, benchmark.rules)
+        own = replace(benchmark, text_embeddings=texts)
+    pretrained, adapted = benchmark.outcome(before), own.outcome(after)
     return {
         "pretrained": pretrained.score.to_dict(),
         "adapted": adapted.score.to_dict(),
+        "adapted_text_tower": "its own" if moved else "the pretrained one",
         "unknown_words": list(benchmark.unknown_words),
         **benchmark.change(adapted, pretrained),
     }
+
+
+def _text_tower_moved(before: VisionLanguageModel, after: VisionLanguageModel) -> bool:
+    """Whether adaptation changed the text tower or its projection, or put an adapter into it."""
+    now = dict(after.plain_clip.named_parameters())
+    return any(
+        name not in now or not torch.equal(parameter.to(now[name].device), now[name])
+        for name, parameter in before.plain_clip.named_parameters()
+        if name.startswith("text_")
+    )

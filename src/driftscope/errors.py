@@ -1,7 +1,7 @@
 """What can go wrong, in words a user can act on.
 
 Every message is one clear sentence: what failed, the value received, what would be right.
-The command line turns these into exit code 2 without a traceback (see `cli.py`).
+The command line turns these into exit code 2 without a traceback (see `cli/sentences.py`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ class DataError(DriftscopeError):
 
 class CaptureError(DriftscopeError):
     """A model whose signals cannot be read honestly."""
+
+
+class NonFiniteError(CaptureError):
+    """A model whose weights or outputs hold NaN or infinities: nothing can be measured on it."""
 
 
 class RecordError(DriftscopeError):

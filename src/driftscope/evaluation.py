@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from driftscope.adapt import AdaptedModel
-from driftscope.errors import CaptureError
+from driftscope.errors import NonFiniteError
 from driftscope.models import VisionLanguageModel, encoder_state, evaluating
 from driftscope.probe import drift, images_fingerprint, read
 from driftscope.references import Encoded, cached_encoding
@@ -91,7 +91,7 @@ def encode(model: VisionLanguageModel, images: WatchedImages) -> Encoded:
         embeddings.append(model.embed_images(images.other_pixels).float().cpu())
     found = torch.cat(embeddings)
     if not bool(torch.isfinite(found).all()):
-        raise CaptureError(
+        raise NonFiniteError(
             f"{model.source} gives image embeddings with NaN or infinite values: the model has "
             "diverged, and its signals would mean nothing"
         )

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
-from driftscope.errors import CaptureError
+from driftscope.errors import CaptureError, NonFiniteError
 from driftscope.models import VisionLanguageModel, evaluating
 from driftscope.models.capture import Captured, capture_cls, find_image_tower
 from driftscope.readings import (
@@ -83,6 +83,8 @@ def read(
         CaptureError: the pixels do not fit, or the model cannot be read honestly (see
             `models.capture.capture_cls`).
     """
+    if batch_size < 1:
+        raise CaptureError(f"batch_size is {batch_size}, but it must be at least 1.")
     module, normalise = _module_and_normaliser(model, pixels, mean, std)
     parts: list[_BatchSignals] = []
     with evaluating(module), capture_cls(module, maps=maps) as captured:
@@ -207,6 +209,12 @@ class _BatchSignals:
         self.row_sums = torch.stack([layer.double().sum(dim=0) for layer in rows]).cpu()
         self.cls_states = torch.stack(captured.cls_states).float().cpu()
         self.embeddings = None if embeddings is None else embeddings.float().cpu()
+        for what, features in (("CLS states", self.cls_states), ("embeddings", self.embeddings)):
+            if features is not None and not bool(torch.isfinite(features).all()):
+                raise NonFiniteError(
+                    f"The model gives image {what} with NaN or infinite values: it has diverged, "
+                    "and its signals would mean nothing."
+                )
 
 
 def _row_signals(rows: list[Tensor]) -> dict[str, Tensor]:

@@ -251,6 +251,19 @@ UNITS: dict[str, str] = {
     "text_kl_nats": "nats",
     "text_top1_agreement_pct": "%",
     "random_text_logit_change": "logits",
+    "num_correct": "images",
+    "per_class_correct": "images",
+    "per_class_images": "images",
+    "num_lost": "images",
+    "num_gained": "images",
+    "accuracy_pct": "%",
+    "pretrained_pct": "%",
+    "adapted_pct": "%",
+    "retention_pct": "%",
+    "top5_pct": "%",
+    "mean_per_class_pct": "%",
+    "wilson_low_pct": "%",
+    "wilson_high_pct": "%",
     "num_images": "images",
     "num_patches": "patches",
     **{
@@ -268,7 +281,7 @@ UNITS: dict[str, str] = {
         for scope in ("", "_per_layer")
     },
 }
-"""The unit of every number of a Reading or Drift, by field name; "1" is dimensionless."""
+"""The unit of every number of a Reading, a Drift or a zero-shot score, by name; "1" is none."""
 
 
 def drift(
@@ -412,6 +425,11 @@ def check_same_images(reading: Reading, reference: Reading) -> None:
             f"The two readings are of different images (fingerprints {reading.images_fingerprint} "
             f"and {reference.images_fingerprint}); read both models on the same probe set, in the "
             "same order."
+        )
+    if reading.num_patches != reference.num_patches:
+        raise CaptureError(
+            f"The two models cut the images into {reading.num_patches} and "
+            f"{reference.num_patches} patches, so their attention cannot be compared."
         )
 
 

@@ -21,7 +21,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 from driftscope.adapt import AdaptedModel, derived_seed, seeded
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec
-from driftscope.errors import CaptureError, ConfigError
+from driftscope.errors import ConfigError, NonFiniteError
 from driftscope.regularize import Regularization
 
 
@@ -306,9 +306,7 @@ def _evaluated(task: _Task, evaluate: Evaluate) -> Evaluation:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), uncompiled:
         try:
             return evaluate()
-        except CaptureError:
-            if torch.isfinite(task.adapted.model.embed_images(task.images.pixels[:1])).all():
-                raise
+        except NonFiniteError:
             raise _DivergedError("the encoder's output is not finite") from None
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -21,26 +26,36 @@ from driftscope.models import (
 CLASSIFIER_FILE = "classifier.safetensors"
 
 
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """safetensors reports a full disk as an error of its own kind."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(errno.EIO, f"the weights cannot be written ({error})") from error
+
+
 def save_adapted(adapted: AdaptedModel, pretrained: VisionLanguageModel, folder: Path) -> None:
     """Writes the adapted encoder and classifier so that `models.load(folder)` gives it back.
 
     An adapter becomes a PEFT folder, anything else the tensors that were trained.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if adapted.model.is_adapter:
-        # not asked, peft looks the base's vocabulary up on the hub to see whether it has grown
-        adapted.model.clip.save_pretrained(str(folder), save_embedding_layers=False)  # type: ignore[operator]
-    else:
-        delta = {
-            name.removeprefix("clip."): tensor
-            for name, tensor in trainable_state(adapted).items()
-            if name.startswith("clip.")
-        }
-        save_file(delta, folder / DELTA_FILE)
-    save_file(
-        {name: tensor.cpu() for name, tensor in adapted.linear_classifier().state_dict().items()},
-        folder / CLASSIFIER_FILE,
-    )
+    classifier = adapted.linear_classifier().state_dict()
+    with _disk_errors():
+        if adapted.model.is_adapter:
+            # not asked, peft looks the base's vocabulary up on the hub to see whether it has grown
+            adapted.model.clip.save_pretrained(str(folder), save_embedding_layers=False)  # type: ignore[operator]
+        else:
+            delta = {
+                name.removeprefix("clip."): tensor
+                for name, tensor in trainable_state(adapted).items()
+                if name.startswith("clip.")
+            }
+            save_file(delta, folder / DELTA_FILE)
+        save_file(
+            {name: tensor.cpu() for name, tensor in classifier.items()}, folder / CLASSIFIER_FILE
+        )
     origin = {"base": pretrained.source, "base_fingerprint": encoder_fingerprint(pretrained)}
     (folder / ADAPTED_FILE).write_text(json.dumps(origin, indent=1), encoding="utf-8")
 
@@ -55,7 +70,23 @@ def load_classifier(folder: Path) -> nn.Linear:
 
 
 def export_merged(model: VisionLanguageModel, folder: Path) -> None:
-    """Writes a plain CLIPModel folder in hub layout that transformers loads, adapters merged in."""
+    """Writes a plain CLIPModel folder in hub layout that transformers loads, adapters merged in.
+
+    The folder appears when it is whole; a failure leaves none.
+
+    Raises:
+        OSError: it cannot be written, such as on a full disk, or is there and not empty.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+        partial = Path(scratch) / folder.name
+        partial.mkdir()
+        with _disk_errors():
+            _write_hub_layout(model, partial)
+        partial.replace(folder)
+
+
+def _write_hub_layout(model: VisionLanguageModel, folder: Path) -> None:
     with quiet_libraries():
         merged(model).clip.save_pretrained(str(folder))  # type: ignore[operator]
     if model.tokenizer is not None:

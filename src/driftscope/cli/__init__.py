@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from driftscope.cli.options import Device, OutFolder, Workers, refuse_file
-from driftscope.cli.sentences import plain_errors, show_tracebacks
+from driftscope.cli.sentences import plain_errors, resumable, show_tracebacks
 from driftscope.cli.study import RunPlace, carry_out_study, study_app
 from driftscope.errors import DataError
 
@@ -41,7 +40,7 @@ def _options(
 
 
 @app.command()
-@plain_errors
+@resumable
 def demo(
     out: OutFolder = Path("driftscope-demo"),
     fast: Annotated[bool, typer.Option("--fast", help="One seed, two rates: a minute.")] = False,
@@ -61,7 +60,7 @@ def demo(
 
 
 @app.command()
-@plain_errors
+@resumable
 def run(
     spec: Annotated[Path, typer.Argument(help="The run's YAML file.")],
     out: OutFolder,
@@ -70,9 +69,10 @@ def run(
     """One run: adapt, probe, evaluate, record."""
     from driftscope import terminal
     from driftscope.config import load_run_spec
-    from driftscope.records import is_done
+    from driftscope.records import is_done, refuse_foreign_folder
 
     parsed = load_run_spec(spec)
+    refuse_foreign_folder(out, parsed)
     if is_done(out):
         terminal.err.print("This run is done already; showing its record.")
     with terminal.run_progress(parsed) as progress:
@@ -117,7 +117,7 @@ def compare(
     """Two models on the same images: how far has the second drifted, and what is left?"""
     from driftscope import terminal
 
-    refuse_file(out)
+    _refuse_other_output(out)
     with terminal.err.status("reading both models"):
         from driftscope.comparison import compare as compare_models
 
@@ -129,14 +129,14 @@ def compare(
             max_images=max_images,
             maps=maps,
             skip_bad_images=skip_bad_images,
-            device=device or "cpu",
+            device=device,
         )
     for problem in comparison.skipped_images:
         terminal.err.print(f"skipped: {problem}")
     values = comparison.to_dict()
     report = _write_comparison(values, comparison.overlay, out)
     if as_json:
-        typer.echo(json.dumps(values, indent=1))
+        typer.echo((out / "comparison.json").read_text(encoding="utf-8"))
         return
     terminal.show_comparison(values)
     typer.echo(f"\nReport: {terminal.path_text(report)}")
@@ -181,6 +181,18 @@ def export(
 
 
 # ---------------------------------------------------------------- joined by several commands
+
+
+def _refuse_other_output(out: Path) -> None:
+    """A comparison's report must not replace that of a study or stand in a run's folder."""
+    from driftscope.records import SPEC_FILE, STUDY_FILE
+
+    refuse_file(out)
+    for file in (STUDY_FILE, SPEC_FILE):
+        if (out / file).exists():
+            raise DataError(
+                f"{out} holds a study or a run (it has {file}); give another folder with --out"
+            )
 
 
 def _write_comparison(values: dict[str, Any], overlay: Any, out: Path) -> Path:

@@ -25,6 +25,15 @@ def show_tracebacks(wanted: bool) -> None:
 
 def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Makes a command answer an error by one sentence and exit code 2 (Ctrl-C: 130)."""
+    return _answering(command, "Stopped; nothing was lost.")
+
+
+def resumable(command: Callable[P, R]) -> Callable[P, R]:
+    """`plain_errors` for a command that goes on where it was stopped."""
+    return _answering(command, "Stopped; the same command goes on from here.")
+
+
+def _answering(command: Callable[P, R], stopped: str) -> Callable[P, R]:
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -33,10 +42,10 @@ def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
         except DriftscopeError as error:
             raise _failed(str(error), error, 2) from None
         except KeyboardInterrupt as stop:
-            raise _failed("Stopped; the same command goes on from here.", stop, 130) from None
+            raise _failed(stopped, stop, 130) from None
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                sentence = "the disk is full; free some space, then the same command goes on"
+                sentence = "the disk is full; free some space, then give the same command again"
             else:
                 sentence = str(error)
             raise _failed(sentence, error, 2) from None

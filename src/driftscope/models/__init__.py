@@ -30,9 +30,13 @@ if TYPE_CHECKING:
 
 MINI = "mini"
 MINI_FOLDER = Path(__file__).parent / "mini"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 ADAPTED_FILE = "adapted.json"
 """Written beside adapted weights: what they were adapted from, by name and fingerprint."""
 DELTA_FILE = "delta.safetensors"
+OPEN_CLIP_PREFIX = "open_clip:"
+OPENAI_CLIP = "openai/clip-vit-base-patch32"
+"""Whose tokenizer every open_clip model of OpenAI's text tower shares."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -161,24 +165,48 @@ def load(source: str | Path, *, device: torch.device | str = "cpu") -> VisionLan
 
     Args:
         source: `"mini"`, a hub id such as `openai/clip-vit-base-patch32`, a folder in hub
-            layout, a PEFT adapter folder (its base is loaded too), or a run folder of
-            driftscope (its selected model).
-        device: where the weights go.
+            layout, a PEFT adapter folder (its base is loaded too), a run folder of driftscope
+            (its selected model), or `open_clip:NAME:FILE` for an open_clip checkpoint.
+        device: where the weights go, such as `cpu` or `cuda:0`.
 
     Raises:
-        ModelError: nothing loadable is there; the sentence says where it was looked for.
+        ModelError: nothing loadable is there, or no such device; the sentence says what was
+            looked for and where.
     """
+    place = usable_device(device)
     name = str(source)
     if name == MINI:
-        return _load_clip_folder(MINI_FOLDER, name).to(device)
+        return _load_clip_folder(MINI_FOLDER, name).to(place)
+    if name.startswith(OPEN_CLIP_PREFIX):
+        return _load_open_clip(name).to(place)
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _load_folder(folder, name).to(device)
-    if folder.exists():
-        raise ModelError(f"{name} is a file; a model is a folder in hub layout (with config.json)")
+    if name and folder.is_dir():
+        return _load_folder(folder, name).to(place)
+    if name and folder.exists():
+        raise ModelError(
+            f"{name} is a file; a model is a folder in hub layout (with config.json), an open_clip "
+            f"checkpoint is named {OPEN_CLIP_PREFIX}ViT-B-32:{name}"
+        )
     if _looks_like_path(name):
         raise ModelError(f"no model at {name}: that folder does not exist")
-    return _load_clip_folder(name, name).to(device)
+    return _load_clip_folder(name, name).to(place)
+
+
+def usable_device(device: torch.device | str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ModelError: there is no such device here.
+    """
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise ModelError(
+            f"no device {str(device)!r} that this PyTorch can use; there is {', '.join(there)}"
+        ) from None
+    return place
 
 
 def encoder_state(model: VisionLanguageModel) -> dict[str, Tensor]:
@@ -237,15 +265,21 @@ def _load_adapter(folder: Path, name: str) -> VisionLanguageModel:
             f"the adapter {name} does not say what it adapts "
             "(base_model_name_or_path is empty in adapter_config.json)"
         )
+    if not any((folder / file).exists() for file in ADAPTER_WEIGHTS):
+        raise ModelError(f"the adapter {name} has no weights: {ADAPTER_WEIGHTS[0]} is missing")
     base = load(base_name)
     fingerprint = _checked_base(folder, name, base)
     try:
-        with quiet_libraries():
+        with quiet_libraries(), warnings.catch_warnings():
+            # peft only warns where the file lacks what the configuration promises
+            warnings.filterwarnings("error", ".*missing adapter keys", UserWarning)
             clip = PeftModel.from_pretrained(base.clip, str(folder))
-    except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+    except (RuntimeError, ValueError, OSError, KeyError, TypeError, UserWarning) as error:
         raise ModelError(
             f"the adapter {name} does not fit its base {base_name}: {_one_line(error)}"
         ) from None
+    except SafetensorError as error:
+        raise ModelError(f"the weights of {name} cannot be loaded: {_one_line(error)}") from None
     return replace(base, clip=clip, source=name, base_fingerprint=fingerprint)
 
 
@@ -253,7 +287,7 @@ def _load_delta(folder: Path, name: str) -> VisionLanguageModel:
     """A fully fine-tuned encoder: its tensors put over the base it came from."""
     from safetensors.torch import load_file
 
-    base = load(_read_json(folder / ADAPTED_FILE)["base"])
+    base = load(_noted(folder, "base"))
     fingerprint = _checked_base(folder, name, base)
     try:
         state = load_file(folder / DELTA_FILE)
@@ -268,13 +302,43 @@ def _load_delta(folder: Path, name: str) -> VisionLanguageModel:
 def _checked_base(folder: Path, name: str, base: VisionLanguageModel) -> str:
     """The base's fingerprint, which must be the one noted when driftscope saved the weights."""
     found = encoder_fingerprint(base)
-    path = folder / ADAPTED_FILE
-    if path.exists() and (expected := _read_json(path)["base_fingerprint"]) != found:
+    if not (folder / ADAPTED_FILE).exists():
+        return found
+    if (expected := _noted(folder, "base_fingerprint")) != found:
         raise ModelError(
             f"{name} was adapted from a model with fingerprint {expected}, but its base "
             f"{base.source} now has {found}: the base differs"
         )
     return found
+
+
+def _noted(folder: Path, key: str) -> str:
+    """What was written beside adapted weights about where they come from."""
+    value = _read_json(folder / ADAPTED_FILE).get(key)
+    if not isinstance(value, str):
+        raise ModelError(f"{folder / ADAPTED_FILE} is damaged: it has no {key!r}")
+    return value
+
+
+def _load_open_clip(name: str) -> VisionLanguageModel:
+    """`open_clip:NAME:FILE`; with OpenAI's tokenizer where that is at hand."""
+    from driftscope.models.open_clip_convert import load_open_clip
+
+    parts = name.removeprefix(OPEN_CLIP_PREFIX).split(":", maxsplit=1)
+    if len(parts) != 2 or not Path(parts[1]).expanduser().is_file():
+        raise ModelError(
+            f"{name!r} names no open_clip checkpoint; write open_clip:NAME:FILE, such as "
+            "open_clip:ViT-B-32:/models/open_clip_model.safetensors"
+        )
+    clip = load_open_clip(Path(parts[1]).expanduser(), parts[0])
+    return VisionLanguageModel(
+        clip=clip,
+        tokenizer=_tokenizer(OPENAI_CLIP, clip.config.text_config.vocab_size),
+        image_size=int(clip.config.vision_config.image_size),
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+        source=name,
+    )
 
 
 def _load_clip_folder(place: Path | str, name: str) -> VisionLanguageModel:
@@ -293,11 +357,22 @@ def _load_clip_folder(place: Path | str, name: str) -> VisionLanguageModel:
         )
     try:
         with quiet_libraries():
-            clip = CLIPModel.from_pretrained(where, attn_implementation="sdpa", dtype=torch.float32)
+            clip, loading = CLIPModel.from_pretrained(
+                where,
+                attn_implementation="sdpa",
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the weights of {name} cannot be loaded: {_one_line(error)}") from None
+    if loading["missing_keys"]:  # transformers would fill them with random numbers
+        missing = sorted(loading["missing_keys"])
+        raise ModelError(
+            f"the weights of {name} are not complete: {missing[0]} is missing "
+            f"({len(missing)} in all)"
+        )
     clip.eval()
-    mean, std = _pixel_convention(where)
+    mean, std = _pixel_convention(where, name)
     return VisionLanguageModel(
         clip=clip,
         tokenizer=_tokenizer(where, config.text_config.vocab_size),
@@ -328,12 +403,17 @@ def quiet_libraries() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _pixel_convention(where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _pixel_convention(where: str, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of the folder's preprocessor; OpenAI's where it ships none."""
     from transformers import CLIPImageProcessorPil
 
     try:
         processor, _ = CLIPImageProcessorPil.get_image_processor_dict(where)
-    except OSError:  # a folder without preprocessor_config.json
+    except (OSError, ValueError) as error:
+        if (Path(where) / "preprocessor_config.json").exists():
+            raise ModelError(
+                f"the preprocessor_config.json of {name} cannot be read: {_one_line(error)}"
+            ) from None
         return CLIP_MEAN, CLIP_STD
     return (
         tuple(processor.get("image_mean", CLIP_MEAN)),

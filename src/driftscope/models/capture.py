@@ -20,10 +20,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from driftscope.errors import CaptureError
+from driftscope.errors import CaptureError, NonFiniteError
 from driftscope.signals import attention
 
 ATTENTION_NAME = "driftscope_cls_row"
+
+# What transformers ships, all of it the same function of query and key as eager attention. A row is
+# computed from these, so it would be wrong beside anything else that a user has registered.
+_SOFTMAX_ATTENTIONS = ("eager", "sdpa", "flash_attention", "flex_attention")
 
 # How far a float32 softmax row may be from summing to 1.
 _ROW_SUM_TOLERANCE = 1e-3
@@ -185,7 +189,13 @@ class Captured:
         self._patch_entropies.all("full attention map")
         if self._rollout_product is None:
             raise CaptureError("No attention rollout was captured; capture with maps=True.")
-        return attention.rollout_row(self._rollout_product, self.num_prefix)
+        row = attention.rollout_row(self._rollout_product, self.num_prefix)
+        if bool((row.sum(dim=-1) == 0).any()):
+            raise CaptureError(
+                "There is no attention rollout: for some image the CLS token looks at no patch in "
+                "any layer."
+            )
+        return row
 
     def clear(self) -> None:
         """Forgets the latest forward, so that nothing of it can pass for the next one's."""
@@ -252,7 +262,7 @@ def check_rows(rows: Sequence[Float[Tensor, "image head patch"]]) -> None:
     misses = torch.stack([(layer.detach().sum(dim=-1) - 1.0).abs().max() for layer in rows])
     for layer, miss in enumerate(misses.tolist(), start=1):
         if not math.isfinite(miss):
-            raise CaptureError(
+            raise NonFiniteError(
                 f"Layer {layer} gives attention rows with NaN or infinite values: the model has "
                 "diverged or overflows its number format, and its signals would mean nothing."
             )
@@ -429,8 +439,14 @@ def _attention_function(tower: ImageTower) -> Callable[..., tuple[Tensor, Tensor
             f"{type(tower.module).__name__} does not use transformers' attention interface, so no "
             "attention row can be captured; use transformers 5 or newer."
         )
+    name = tower.config._attn_implementation or "eager"
+    if not name.startswith(_SOFTMAX_ATTENTIONS):
+        raise CaptureError(
+            f"The attention function {name!r} is not known to be a softmax over scaled products of "
+            "query and key, so its rows cannot be told; set attn_implementation to 'sdpa'."
+        )
     function: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
-        tower.config._attn_implementation, eager
+        name, eager
     )
     return function
 

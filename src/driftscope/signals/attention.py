@@ -162,10 +162,18 @@ def head_mean_and_patch_entropy(
     return head_mean.div_(num_heads), torch.stack(entropies, dim=-1)
 
 
+_UNDERFLOW_LOGIT = -60.0
+"""Below the row's maximum by this much, exp() nears the end of float32 and its sums lose digits."""
+
+
 def _mean_patch_entropy(logits: Tensor, weights: Tensor, num_prefix: int) -> Tensor:
     """Mean over patch queries of the entropy (bits) over patch keys; `weights` is exp(`logits`)."""
     patch_logits = logits[:, num_prefix:, num_prefix:]
     patch_weights = weights[:, num_prefix:, num_prefix:]
+    largest = patch_logits.amax(dim=-1, keepdim=True)
+    if bool((largest < _UNDERFLOW_LOGIT).any()):  # queries that look at hardly any patch
+        patch_logits = patch_logits - largest
+        patch_weights = patch_logits.exp()
     mass = patch_weights.sum(dim=-1)
     expected_logit = torch.einsum("iqk,iqk->iq", patch_logits, patch_weights) / mass
     nats = (mass.log() - expected_logit).clamp_min(0.0)
@@ -178,10 +186,11 @@ def patch_to_patch_entropy_bits(
     """Mean entropy of the patches' own attention to patches, in bits, in [0, log2 N].
 
     The prefix tokens' rows and columns are dropped, the rows renormalised, and their entropies
-    averaged over the N patch queries. 0 where there is a single patch. Source: paper, section 4.3.
+    averaged over the N patch queries. 0 where there is a single patch; a query without any mass on
+    patches counts as 0. Source: paper, section 4.3.
     """
     patches = maps[..., num_prefix:, num_prefix:].double()
-    return entropy_bits(patches / patches.sum(dim=-1, keepdim=True)).mean(dim=-1)
+    return entropy_bits(_renormalised(patches)).mean(dim=-1)
 
 
 def rollout_step(
@@ -200,9 +209,17 @@ def rollout_step(
 def rollout_row(
     product: Float[Tensor, "image token token"], num_prefix: int = 1
 ) -> Float[Tensor, "image patch"]:
-    """The CLS row of a rollout product over the patches, renormalised to sum 1."""
-    patches = product[:, 0, num_prefix:]
-    return patches / patches.sum(dim=-1, keepdim=True)
+    """The CLS row of a rollout product over the patches, renormalised to sum 1.
+
+    All zero where nothing flows from any patch to the CLS token: there is no row then.
+    """
+    return _renormalised(product[:, 0, num_prefix:])
+
+
+def _renormalised(rows: Float[Tensor, "*row patch"]) -> Float[Tensor, "*row patch"]:
+    """Rows divided by their sums; a row without mass stays all zero."""
+    mass = rows.sum(dim=-1, keepdim=True)
+    return torch.where(mass > 0, rows / mass.clamp_min(torch.finfo(rows.dtype).tiny), 0.0)
 
 
 def attention_rollout(

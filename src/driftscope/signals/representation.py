@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from driftscope.errors import CaptureError
+from driftscope.errors import CaptureError, NonFiniteError
 
 # Features whose spread over images is below float32 resolution of their size carry rounding noise
 # and nothing else. The CKA of such features is 0/0; the published tables contain it as 0.0004.
@@ -22,7 +24,8 @@ def linear_cka(x: Float[Tensor, "image dim"], y: Float[Tensor, "image other_dim"
     the images, 0; if both are, 1 (nothing differs). Source: Kornblith et al. 2019.
 
     Raises:
-        CaptureError: the image counts differ, or there are fewer than 2 images.
+        CaptureError: the image counts differ, there are fewer than 2 images, or (`NonFiniteError`,
+            as for every measure here) features that are not finite.
     """
     x, y = _centred_pair(x, y, at_least=2, measure="CKA")
     degenerate = _degenerate_cka(x, y)
@@ -37,8 +40,9 @@ def linear_cka_debiased(
     """Linear CKA from the unbiased HSIC estimator, about 0 for unrelated features, at most 1.
 
     May be slightly negative. Does not grow with the number of features as the biased one does.
-    If one side is constant over the images, 0; if both are, 1. Source: Song et al. 2012 (HSIC₁),
-    Nguyen et al. 2021.
+    If one side is constant over the images, 0; if both are, 1. Where a side's own unbiased HSIC
+    is not positive (all its images but one are alike) the ratio does not exist, and the biased CKA
+    is given. Source: Song et al. 2012 (HSIC₁), Nguyen et al. 2021.
 
     Raises:
         CaptureError: the image counts differ, or there are fewer than 4 images, where the
@@ -48,8 +52,15 @@ def linear_cka_debiased(
     degenerate = _degenerate_cka(x, y)
     if degenerate is not None:
         return degenerate
-    norm = unbiased_hsic(x, x) * unbiased_hsic(y, y)
-    return unbiased_hsic(x, y) / norm**0.5 if norm > 0.0 else 0.0
+    self_x, self_y = unbiased_hsic(x, x), unbiased_hsic(y, y)
+    if self_x <= _noise(x) or self_y <= _noise(y):
+        return linear_cka(x, y)
+    return unbiased_hsic(x, y) / math.sqrt(self_x * self_y)
+
+
+def _noise(centred: Tensor) -> float:
+    """A self-HSIC below this is rounding, of the size that float64 leaves of the biased one."""
+    return 1e-12 * float(_cross(centred, centred)) / centred.shape[0] ** 2
 
 
 def unbiased_hsic(x: Float[Tensor, "image dim"], y: Float[Tensor, "image other_dim"]) -> float:
@@ -127,6 +138,7 @@ def _centred_pair(x: Tensor, y: Tensor, at_least: int, measure: str) -> tuple[Te
         raise CaptureError(
             f"{measure} needs at least {at_least} images, got {x.shape[0]}; probe more images."
         )
+    _check_finite(x, y, measure)
     return _centred(x), _centred(y)
 
 
@@ -145,3 +157,14 @@ def _check_same_shape(x: Tensor, y: Tensor, measure: str) -> None:
             f"The {measure} compares two tables [image, dim] of one shape, got shapes "
             f"{tuple(x.shape)} and {tuple(y.shape)}."
         )
+    _check_finite(x, y, measure)
+
+
+def _check_finite(x: Tensor, y: Tensor, measure: str) -> None:
+    """NaN must not pass as 'unchanged' through a comparison or a clamp."""
+    for which, features in (("first", x), ("second", y)):
+        if not bool(torch.isfinite(features).all()):
+            raise NonFiniteError(
+                f"{measure} cannot be taken: the {which} features hold NaN or infinite values; "
+                "the model they come from is broken."
+            )

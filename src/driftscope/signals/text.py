@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from driftscope.errors import CaptureError
+from driftscope.errors import CaptureError, NonFiniteError
 
 
 @dataclass(frozen=True)
@@ -77,3 +77,9 @@ def _check_shapes(pretrained: Tensor, adapted: Tensor, texts: Tensor) -> None:
             f"embeddings [text, dim], got shapes {tuple(pretrained.shape)}, "
             f"{tuple(adapted.shape)} and {tuple(texts.shape)}."
         )
+    for name, embeddings in (("pretrained", pretrained), ("adapted", adapted), ("text", texts)):
+        if not bool(embeddings.isfinite().all()):
+            raise NonFiniteError(
+                f"Text-space drift cannot be taken: the {name} embeddings hold NaN or infinite "
+                "values; the model they come from is broken."
+            )

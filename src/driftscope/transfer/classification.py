@@ -16,7 +16,7 @@ from torch.nn import functional
 from driftscope.data import labelled, open_dataset
 from driftscope.data.prompts import PromptRules, expand_templates, words_of
 from driftscope.data.splits import balanced_subset
-from driftscope.errors import CaptureError
+from driftscope.errors import NonFiniteError
 from driftscope.models import VisionLanguageModel
 from driftscope.models.capture import check_adapters_in_effect
 
@@ -165,7 +165,7 @@ def live_embeddings(
     check_adapters_in_effect(model.clip)
     embeddings = functional.normalize(model.embed_images(pixels, batch_size), dim=-1)
     if not bool(torch.isfinite(embeddings).all()):
-        raise CaptureError(
+        raise NonFiniteError(
             f"{model.source} gives image embeddings with NaN or infinite values: the model has "
             "diverged, and a score of it would mean nothing"
         )

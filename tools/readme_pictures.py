@@ -1,0 +1,30 @@
+"""Draw the README's pictures from a finished study.
+
+python tools/readme_pictures.py demo-out
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from driftscope.report.files import study_figures
+from driftscope.report.style import save_figure
+from driftscope.results import Study
+
+PICTURES = Path(__file__).parents[1] / "docs" / "images"
+WANTED = {"learning_rate": "demo", "layer_entropy": "demo-layers"}
+
+
+def main(study_folder: str) -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    for name, figure in study_figures(Study(Path(study_folder)).tables()):
+        for start, picture in WANTED.items():
+            if name.startswith(start):
+                print(*save_figure(figure, PICTURES / picture, ("png",)))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(sys.argv[1])
