@@ -39,7 +39,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
-from transformers import AutoTokenizer, CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel
 
 import driftscope as ds
 from driftscope import setting
@@ -107,7 +107,8 @@ def make_work(folder: Path, model: str, scale: float, epochs: int) -> Work:
         place = folder / "b32"
         torch.manual_seed(0)
         CLIPModel(CLIPConfig()).save_pretrained(place)
-        AutoTokenizer.from_pretrained(MINI_FOLDER).save_pretrained(place)
+        for path in MINI_FOLDER.glob("tokenizer*"):
+            shutil.copy(path, place)
     return Work(place, folder / "target", folder / "transfer", counts, epochs)
 
 
