@@ -137,9 +137,9 @@ def main() -> None:
         from driftscope.results import Study
 
         read = Study(folder.root)
-        timed("load the records", lambda: read.records)
+        timed("load all tables", read.runs)
         for name in ("runs", "history", "layers"):
-            table = timed(f"table of {name}", getattr(read, name))
+            table = timed(f"table of {name}, again", getattr(read, name))
             print(f"  {len(table)} rows x {len(table.columns)} columns")
 
 

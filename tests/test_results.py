@@ -50,7 +50,7 @@ def test_history_has_a_row_a_run_and_probe_and_layers_one_a_run_layer_and_head(
     assert list(zip(one["layer"], one["head"], strict=True)) == [
         (layer, head) for layer in range(1, 7) for head in range(1, 5)
     ]
-    record = study.records[0]
+    record = study.records()[0]
     of_record = layers[layers["run_id"] == record.id]
     entropy = np.array(record.result["selected"]["reading"]["entropy"]).ravel()
     np.testing.assert_array_equal(of_record["entropy_nats"].to_numpy(), entropy)
@@ -89,7 +89,7 @@ def test_exported_tables_are_those_read(folder: Path, tmp_path: Path) -> None:
 
 def test_a_reading_is_read_by_run_id_and_an_unknown_run_is_named(folder: Path) -> None:
     study = Study(folder)
-    run = study.records[0]
+    run = study.records()[0]
     reading = study.reading(run.id)
     assert reading.entropy == run.result["selected"]["reading"]["entropy"]
     assert study.reading(run.id, "pretrained").num_layers == 6

@@ -49,6 +49,9 @@ def test_a_study_is_planned_run_watched_exported_analysed_and_reported(
     study.write_text(yaml.safe_dump(values))
     assert "3 runs in 3 cells: 0 done, 0 failed, 3 to run." in says(["study", "plan", str(study)])
 
+    measured = says(["study", "plan", str(study), "--calibrate", "--only", "method=lora"])
+    assert "(from 1 measured runs)" in measured
+
     command = ["study", "run", str(study), "--out", out, "--workers", "1", "--device", "cpu"]
     assert "no run fits" in says([*command, "--only", "method=bitfit"], code=2)
     said = says(command, code=1)

@@ -15,12 +15,11 @@ from driftscope.records import (
     ADAPTED_FOLDER,
     RUNS_FOLDER,
     RunRecord,
-    heads_table,
-    history_table,
-    layers_table,
+    Tables,
+    all_tables,
+    iterate_runs,
     load_run,
     load_runs,
-    runs_table,
 )
 from driftscope.records.columns import RUN_COLUMNS, typed
 from driftscope.study.folder import StudyFolder
@@ -36,7 +35,7 @@ Format = Literal["parquet", "csv", "json"]
 
 
 class Study:
-    """A study's folder as tables; the finished runs, whatever else is still to come.
+    """A study's folder as tables: the runs that were finished when it was first read.
 
     >>> study = Study("mini-matrix")  # doctest: +SKIP
     >>> study.runs().groupby(["method", "learning_rate"]).retention_pct.mean()  # doctest: +SKIP
@@ -52,13 +51,16 @@ class Study:
         self.spec = self.folder.study()
 
     @cached_property
+    def _tables(self) -> Tables:
+        return all_tables(iterate_runs(self.folder.root))
+
     def records(self) -> list[RunRecord]:
-        """The finished runs as they are on disk, read once."""
+        """The finished runs with all they hold, read anew."""
         return load_runs(self.folder.root)
 
     def runs(self) -> pd.DataFrame:
         """One row a run; an imported cell mean is a row without a seed, with its `num_runs`."""
-        runs = runs_table(self.records)
+        runs = self._tables.runs.copy()
         cells = read_cells(self.folder.root)
         if cells:
             parts = [part for part in (runs, pd.DataFrame(cells)) if not part.empty]
@@ -67,15 +69,15 @@ class Study:
 
     def history(self) -> pd.DataFrame:
         """One row a run and probe."""
-        return history_table(self.records)
+        return self._tables.history.copy()
 
     def layers(self) -> pd.DataFrame:
         """One row a run, layer and head; `tables().layers` has one a run and layer."""
-        return heads_table(self.records)
+        return self._tables.heads.copy()
 
     def tables(self) -> StudyTables:
         """What `driftscope.analysis` asks its questions of."""
-        return StudyTables(self.runs(), self.history(), layers_table(self.records))
+        return StudyTables(self.runs(), self.history(), self._tables.layers.copy())
 
     def reading(
         self, run: str, point: Literal["pretrained", "selected", "last"] = "selected"

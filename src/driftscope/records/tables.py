@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from driftscope.records.columns import (
@@ -19,6 +20,37 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@dataclass(frozen=True)
+class Tables:
+    """Everything a study's records say, as tables."""
+
+    runs: pd.DataFrame
+    history: pd.DataFrame
+    layers: pd.DataFrame
+    heads: pd.DataFrame
+
+
+def all_tables(records: Iterable[RunRecord]) -> Tables:
+    """All tables in one pass, so that thousands of records need not be in memory at once."""
+    import pandas as pd
+
+    runs: list[dict[str, Any]] = []
+    history: list[dict[str, Any]] = []
+    layers: list[dict[str, Any]] = []
+    heads: list[dict[str, Any]] = []
+    for record in records:
+        runs.append(_run_row(record))
+        history += _history_rows(record)
+        layers += _layer_rows(record)
+        heads.append(_head_columns(record))
+    return Tables(
+        typed(pd.DataFrame(runs), RUN_COLUMNS),
+        typed(pd.DataFrame(history), HISTORY_COLUMNS),
+        typed(pd.DataFrame(layers), LAYER_COLUMNS),
+        _heads_frame(heads),
+    )
+
+
 def runs_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     """One row a run. Signals are those at the protocol's reporting point (`structure_point`)."""
     import pandas as pd
@@ -30,15 +62,7 @@ def history_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     """One row a run and probe: losses, validation accuracy and every scalar signal."""
     import pandas as pd
 
-    rows = [
-        {
-            **_keys(record),
-            **{k: v for k, v in event.items() if k != "kind" and not isinstance(v, list | dict)},
-        }
-        for record in records
-        for event in record.events
-        if event.get("kind") in ("epoch", "probe")
-    ]
+    rows = [row for record in records for row in _history_rows(record)]
     return typed(pd.DataFrame(rows), HISTORY_COLUMNS)
 
 
@@ -53,11 +77,7 @@ def layers_table(records: Iterable[RunRecord]) -> pd.DataFrame:
 
 def heads_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     """One row a run, layer and head: the readings before and after; the layer's CKA beside."""
-    import pandas as pd
-
-    return typed(
-        pd.DataFrame([row for record in records for row in _head_rows(record)]), HEAD_COLUMNS
-    )
+    return _heads_frame([_head_columns(record) for record in records])
 
 
 def structure_point(record: RunRecord) -> dict[str, Any]:
@@ -135,27 +155,53 @@ def _layer_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
         }
 
 
-def _head_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
+def _history_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
+    keys = _keys(record)
+    for event in record.events:
+        if event.get("kind") in ("epoch", "probe"):
+            scalars = {k: v for k, v in event.items() if not isinstance(v, list | dict)}
+            yield {**keys, **scalars}
+
+
+def _head_columns(record: RunRecord) -> dict[str, Any]:
+    """A record's rows of the heads table, column by column: there are many."""
+    import numpy as np
+
     point = structure_point(record)
     if not point:
-        return
-    keys, after, before = _keys(record), point["reading"], record.result["pretrained"]["reading"]
+        return {}
+    after, before = point["reading"], record.result["pretrained"]["reading"]
+    num_layers, num_heads = len(after["entropy"]), len(after["entropy"][0])
+    num_rows = num_layers * num_heads
     of_heads = record.origin == "run"  # imported records hold means over heads
-    for layer, heads in enumerate(after["entropy"]):
-        cka = _cka(point["drift"], layer)
-        for head in range(len(heads)):
-            yield {
-                **keys,
-                "layer": layer + 1,
-                "head": head + 1 if of_heads else None,
-                "entropy_nats": after["entropy"][layer][head],
-                "erf95": after["erf95"][layer][head],
-                "gini": after["gini"][layer][head],
-                "pretrained_entropy_nats": before["entropy"][layer][head],
-                "pretrained_erf95": before["erf95"][layer][head],
-                "pretrained_gini": before["gini"][layer][head],
-                **cka,
-            }
+    columns: dict[str, Any] = {name: [value] * num_rows for name, value in _keys(record).items()}
+    columns["layer"] = np.repeat(np.arange(1, num_layers + 1), num_heads)
+    numbers = np.tile(np.arange(1, num_heads + 1), num_layers)
+    columns["head"] = numbers if of_heads else np.full(num_rows, np.nan)
+    for name, signal in (("entropy_nats", "entropy"), ("erf95", "erf95"), ("gini", "gini")):
+        columns[name] = np.array(after[signal], dtype=np.float64).ravel()
+        columns[f"pretrained_{name}"] = np.array(before[signal], dtype=np.float64).ravel()
+    ckas = [_cka(point["drift"], layer) for layer in range(num_layers)]
+    for name in ("cka", "cka_debiased"):
+        values = np.array([cka[name] for cka in ckas], dtype=np.float64)
+        columns[name] = np.repeat(values, num_heads)
+    return columns
+
+
+def _heads_frame(parts: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    import numpy as np
+    import pandas as pd
+
+    filled = [part for part in parts if part]
+    columns = {
+        name: (
+            np.concatenate([part[name] for part in filled])
+            if isinstance(filled[0][name], np.ndarray)
+            else [value for part in filled for value in part[name]]
+        )
+        for name in (filled[0] if filled else ())
+    }
+    return typed(pd.DataFrame(columns), HEAD_COLUMNS)
 
 
 def _cka(drift: dict[str, Any], layer: int) -> dict[str, float | None]:
