@@ -58,7 +58,7 @@ def _row(run: pd.Series, selected: dict[str, Any]) -> list[str]:
         f"{transfer['accuracy_pct']:.1f} % "
         f"({transfer['wilson_low_pct']:.0f}–{transfer['wilson_high_pct']:.0f})",
         f"{run['retention_pct']:.1f} %",
-        f"{run['delta_entropy_pct']:+.1f} %",
+        f"{round(run['delta_entropy_pct'], 1) + 0.0:+.1f} %",  # no −0.0
         "–" if math.isnan(run["cka_debiased"]) else f"{run['cka_debiased']:.3f}",
         f"{run['weight_drift']:.3f}",
     ]
