@@ -132,6 +132,16 @@ def test_a_device_that_is_not_there_is_answered_by_a_sentence(
     assert not (tmp_path / "run").exists()
 
 
+def test_the_cache_is_listed_and_cleared(coloured_images: Path) -> None:
+    import driftscope as ds
+
+    images = ds.open_dataset(coloured_images, "train")
+    images.pixels(range(len(images)), 32)
+    assert "48" in says(["cache", "list"], code=0)
+    assert "Removed" in says(["cache", "clear"], code=0)
+    assert "48" not in says(["cache", "list"], code=0)
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     result = runner.invoke(app, ["--debug", "run", str(tmp_path / "no.yaml"), "--out", "x"])
     assert result.exit_code == 1

@@ -85,8 +85,16 @@ def test_every_number_of_a_comparison_is_json_and_has_a_unit(
 ) -> None:
     after = moved(tiny_clip, "full_ft").model
     result = ds.compare(
-        tiny_clip, after, coloured_images, transfer=[str(coloured_images)], maps=True
+        tiny_clip,
+        after,
+        coloured_images,
+        transfer=[str(coloured_images)],
+        maps=True,
+        intruders=True,
     )
+    assert len(result.intruder_dimensions_per_layer or []) == 2
+    assert [one["num_images"] for one in result.stability["probe_sizes"]] == [4, 6, 12, 24]
+    assert result.stability["probe_sizes"][-1]["cka"] == pytest.approx(result.drift.cka)
     values = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert values["drift"]["cka"] == result.drift.cka
     assert torch.tensor(values["reading_adapted"]["entropy"]).shape == (2, 2)

@@ -14,16 +14,28 @@ from driftscope.data.prompts import class_prompts
 from driftscope.data.vocabulary import GENERAL_VOCABULARY
 from driftscope.errors import DataError, ModelError
 from driftscope.models import VisionLanguageModel, encoder_fingerprint, encoder_state, load
-from driftscope.probe import UNITS, Drift, Reading, drift, read, read_texts, text_drift
+from driftscope.probe import (
+    UNITS,
+    Drift,
+    Reading,
+    drift,
+    probe_size_sensitivity,
+    read,
+    read_texts,
+    text_drift,
+)
 from driftscope.records import Overlay
 from driftscope.run import overlay
 from driftscope.signals.text import TextSpaceDrift
-from driftscope.signals.weights import weight_drift
+from driftscope.signals.weights import intruder_dimensions_per_layer, weight_drift
 from driftscope.transfer import transfer_set
 from driftscope.transfer.classification import class_embeddings, unknown_words
 
 MIN_IMAGES = 4
 """CKA compares images with each other; its debiased estimator needs four."""
+NUM_SUBSETS = 5
+"""Parts of the probe set whose entropies are set against each other (paper, table 2)."""
+PROBE_SIZE_SIGNALS = ("delta_entropy_pct", "cka", "cka_debiased", "embedding_drift")
 MIN_VOCABULARY = 10
 """With fewer known texts a zero-shot distribution says nothing."""
 
@@ -40,6 +52,8 @@ class Comparison:
     reading_pretrained: Reading
     reading_adapted: Reading
     drift: Drift
+    stability: dict[str, Any]
+    intruder_dimensions_per_layer: list[int] | None
     transfer: dict[str, dict[str, Any]]
     overlay: Overlay
 
@@ -54,6 +68,8 @@ class Comparison:
             "reading_pretrained": self.reading_pretrained.to_dict(),
             "reading_adapted": self.reading_adapted.to_dict(),
             "drift": self.drift.to_dict(),
+            "stability": self.stability,
+            "intruder_dimensions_per_layer": self.intruder_dimensions_per_layer,
             "transfer": self.transfer,
             "units": UNITS,
         }
@@ -68,6 +84,7 @@ def compare(
     max_images: int = 200,
     transfer_images: int | None = 1000,
     maps: bool = False,
+    intruders: bool = False,
     skip_bad_images: bool = False,
     device: str | None = None,
 ) -> Comparison:
@@ -81,6 +98,8 @@ def compare(
         max_images: how many of the images are read at most, evenly spaced.
         transfer_images: how many images of each transfer set are read at most; None for all.
         maps: whether to read rollout and patch-to-patch entropy too (full attention maps).
+        intruders: whether to count intruder dimensions (2410.21228); a singular value
+            decomposition of every weight matrix that changed.
         skip_bad_images: whether unreadable images are left out (and counted) or an error.
         device: where models given by name run, such as `cpu` or `cuda:0`; by default CUDA where
             there is any. A loaded model stays where it is.
@@ -95,6 +114,7 @@ def compare(
     chosen = torch.linspace(0, len(image_set) - 1, min(max_images, len(image_set))).long()
     pixels = image_set.pixels(chosen, before.image_size)
     reading_before, reading_after = read(before, pixels, maps=maps), read(after, pixels, maps=maps)
+    weights_before, weights_after = encoder_state(before), encoder_state(after)
     return Comparison(
         pretrained=before.source,
         adapted=after.source,
@@ -106,8 +126,12 @@ def compare(
         drift=drift(
             reading_after,
             reading_before,
-            weights=weight_drift(encoder_state(before), encoder_state(after)),
+            weights=weight_drift(weights_before, weights_after),
             text=_text_space(before, reading_after, reading_before),
+        ),
+        stability=_stability(reading_after, reading_before),
+        intruder_dimensions_per_layer=(
+            intruder_dimensions_per_layer(weights_before, weights_after) if intruders else None
         ),
         transfer={
             name: _transfer(name, before, after, transfer_images)
@@ -115,6 +139,25 @@ def compare(
         },
         overlay=overlay(before, after, pixels),
     )
+
+
+def _stability(reading_after: Reading, reading_before: Reading) -> dict[str, Any]:
+    """How far the numbers depend on which images, and on how many, were read."""
+    count = reading_after.num_images
+    subsets = [range(start, count, NUM_SUBSETS) for start in range(min(NUM_SUBSETS, count))]
+    sizes = sorted({max(MIN_IMAGES, count // part) for part in (8, 4, 2, 1)})
+    drifts = probe_size_sensitivity(reading_after, reading_before, sizes)
+    return {
+        "num_subsets": len(subsets),
+        "entropy_subset_cv": reading_after.subset_coefficient_of_variation(subsets),
+        "probe_sizes": [
+            {
+                "num_images": one.num_images,
+                **{name: getattr(one, name) for name in PROBE_SIZE_SIGNALS},
+            }
+            for one in drifts
+        ],
+    }
 
 
 def _text_space(

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from driftscope.cli.cache import cache_app
 from driftscope.cli.options import Device, OutFolder, Workers, refuse_file
 from driftscope.cli.sentences import plain_errors, resumable, show_tracebacks
 from driftscope.cli.study import RunPlace, carry_out_study, study_app
@@ -21,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(study_app, name="study")
+app.add_typer(cache_app, name="cache")
 
 
 @app.callback()
@@ -108,6 +110,9 @@ def compare(
     maps: Annotated[
         bool, typer.Option("--maps", help="Also rollout and patch-to-patch (slower).")
     ] = False,
+    intruders: Annotated[
+        bool, typer.Option("--intruders", help="Also intruder dimensions (slow on a ViT-B).")
+    ] = False,
     max_images: Annotated[int, typer.Option(min=4, help="Images read at most.")] = 200,
     skip_bad_images: Annotated[
         bool, typer.Option("--skip-bad-images", help="Leave unreadable images out, counted.")
@@ -128,6 +133,7 @@ def compare(
             transfer=transfer or (),
             max_images=max_images,
             maps=maps,
+            intruders=intruders,
             skip_bad_images=skip_bad_images,
             device=device,
         )

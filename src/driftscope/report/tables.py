@@ -343,6 +343,13 @@ def comparison_table(layers: pd.DataFrame) -> Table:
         Column("cka", "CKA", "1 = same representation", decimals=3),
         Column("cka_debiased", "CKA, debiased", "corrected for few images", decimals=3),
         Column("weight_drift", "Weight drift", decimals=4),
+        Column("delta_patch_to_patch_entropy_pct", "Δ patch-to-patch entropy, %", signed=True),
+        Column(
+            "intruder_dimensions",
+            "Intruder dimensions",
+            "leading singular directions of the adapted weights that the pretrained ones lack",
+            kind="count",
+        ),
     )
     known = tuple(c for c in columns if c.key in layers and layers[c.key].notna().any())
     return Table("layers", "Layer by layer", "", known, layers)
@@ -363,6 +370,8 @@ def comparison_layers(comparison: Mapping[str, Any]) -> pd.DataFrame:
         "cka": drift.get("cka_per_block"),
         "cka_debiased": drift.get("cka_debiased_per_block"),
         "weight_drift": drift.get("weight_drift_per_layer"),
+        "delta_patch_to_patch_entropy_pct": drift.get("delta_patch_to_patch_entropy_pct_per_layer"),
+        "intruder_dimensions": comparison.get("intruder_dimensions_per_layer"),
     }
     num_layers = len(entropies["entropy_pretrained_nats"])
     known = {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from rich.table import Table as RichTable
 
 if TYPE_CHECKING:
     from driftscope.config import RunSpec
+    from driftscope.data.cache import CacheEntry
     from driftscope.records import RunRecord
     from driftscope.report.columns import Table
 
@@ -67,16 +69,43 @@ def show_comparison(comparison: dict[str, Any]) -> None:
         summary.add_row("images skipped", str(len(comparison["skipped_images"])))
     for name, score in comparison["transfer"].items():
         summary.add_row(f"zero-shot on {name}", _zero_shot_text(score))
+        if score["unknown_words"]:
+            few = ", ".join(score["unknown_words"][:3])
+            summary.add_row(
+                "", f"{len(score['unknown_words'])} words unknown to the tokenizer, such as {few}"
+            )
     for label, key, form in _SUMMARY_ROWS:
         if drift.get(key) is not None:
             summary.add_row(label, form.format(drift[key]))
+    stability = comparison["stability"]
+    summary.add_row(
+        "entropy, spread over subsets",
+        f"{100 * stability['entropy_subset_cv']:.2f} % of its mean "
+        f"({stability['num_subsets']} subsets of the images)",
+    )
     out.print(summary)
+    show_probe_sizes(stability["probe_sizes"])
+
+
+def show_probe_sizes(sizes: list[dict[str, float]]) -> None:
+    """The same drift from fewer of the images: what still moves with their number needs more."""
+    table = RichTable(title="With fewer images", title_justify="left", header_style="bold")
+    for heading in ("Images", "Δ entropy, %", "CKA", "CKA, debiased", "Embedding drift"):
+        table.add_column(heading, justify="right")
+    for row in sizes:
+        table.add_row(
+            str(row["num_images"]),
+            f"{row['delta_entropy_pct']:+.2f}",
+            *(f"{row[name]:.4f}" for name in ("cka", "cka_debiased", "embedding_drift")),
+        )
+    out.print(table)
 
 
 _SUMMARY_ROWS = (
     ("embedding drift", "embedding_drift", "{:.4f}  (1 − mean cosine; 0 = unchanged)"),
     ("CKA", "cka", "{:.4f}  (mean over blocks; 1 = unchanged)"),
     ("CKA, debiased", "cka_debiased", "{:.4f}"),
+    ("feature distance", "feature_distance", "{:.4f}  (mean ‖f − f₀‖²)"),
     ("weight drift", "weight_drift", "{:.5f}  (‖ΔW‖/‖W₀‖)"),
     (
         "Δ attention entropy",
@@ -87,6 +116,8 @@ _SUMMARY_ROWS = (
     ("Δ gini", "delta_gini_pct", "{:+.2f} %"),
     ("Δ head diversity", "delta_head_diversity_pct", "{:+.2f} %"),
     ("Δ rollout entropy", "delta_rollout_entropy_pct", "{:+.2f} %"),
+    ("Δ rollout erf@0.95", "delta_rollout_erf95_pct", "{:+.2f} %"),
+    ("Δ rollout gini", "delta_rollout_gini_pct", "{:+.2f} %"),
     ("Δ patch-to-patch entropy", "delta_patch_to_patch_entropy_pct", "{:+.2f} %"),
     ("text space: KL", "text_kl_nats", "{:.4f} nats"),
     ("text space: top-1 agreement", "text_top1_agreement_pct", "{:.1f} %"),
@@ -102,7 +133,8 @@ def _zero_shot_text(score: dict[str, Any]) -> str:
     retention = score["retention_pct"]
     kept = "retention undefined (pretrained score is 0)" if retention is None else ""
     kept = kept or f"retention {retention:.1f} %"
-    return f"{before} → {after}, n = {score['adapted']['num_images']}: {kept}"
+    tower = "" if score["adapted_text_tower"] == "the pretrained one" else ", own text tower"
+    return f"{before} → {after}, n = {score['adapted']['num_images']}: {kept}{tower}"
 
 
 def show_table(table: Table) -> None:
@@ -141,6 +173,25 @@ def progress_bars() -> Progress:
         TimeRemainingColumn(),
         console=err,
     )
+
+
+def show_cache(entries: Sequence[CacheEntry], folder: Path, bound_bytes: int) -> None:
+    """The cached image sets, the latest used first."""
+    table = RichTable(title=f"Cache in {folder}", title_justify="left", header_style="bold")
+    for heading in ("Images of", "Count", "Size, px", "MB", "Last used"):
+        table.add_column(heading, justify="left" if heading == "Images of" else "right")
+    for entry in sorted(entries, key=lambda one: one.last_used, reverse=True):
+        used = datetime.fromtimestamp(entry.last_used)
+        table.add_row(
+            entry.label,
+            f"{entry.num_images:,}",
+            str(entry.image_size),
+            f"{entry.num_bytes / 1e6:.1f}",
+            f"{used:%Y-%m-%d %H:%M}",
+        )
+    out.print(table)
+    total = sum(entry.num_bytes for entry in entries)
+    out.print(f"{total / 1e6:.1f} MB of at most {bound_bytes / 1e9:.0f} GB")
 
 
 def path_text(path: Path) -> str:
