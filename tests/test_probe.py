@@ -241,6 +241,19 @@ def test_autocast_changes_the_signals_by_no_more_than_stated(
     assert drift.embedding_drift < 1e-4
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_device_gives_the_cpus_reading() -> None:
+    clip = random_clip()
+    on_cpu = probe.read(loaded(clip), PIXELS, maps=True)
+    on_cuda = probe.read(loaded(clip.to("cuda")), PIXELS, maps=True)
+    assert on_cuda.cls_activations.device.type == "cpu"
+    for signal in (*LAYERWISE, "head_diversity", *WITH_MAPS, "patch_to_patch_entropy_bits"):
+        np.testing.assert_allclose(
+            getattr(on_cuda, signal), getattr(on_cpu, signal), rtol=1e-3, err_msg=signal
+        )
+    assert probe.drift(on_cuda, on_cpu).cka > 0.9999
+
+
 def test_attention_maps_lie_on_the_patch_grid() -> None:
     clip = random_clip()
     maps = probe.attention_maps(loaded(clip), PIXELS[:3], batch_size=2)
