@@ -106,7 +106,8 @@ def make_work(folder: Path, model: str, scale: float, epochs: int) -> Work:
     if model == "b32":
         place = folder / "b32"
         torch.manual_seed(0)
-        CLIPModel(CLIPConfig()).save_pretrained(place)
+        texts = CLIPConfig.from_pretrained(MINI_FOLDER).text_config.to_dict()
+        CLIPModel(CLIPConfig(text_config=texts)).save_pretrained(place)  # the tower of B/32
         for path in MINI_FOLDER.glob("tokenizer*"):
             shutil.copy(path, place)
     return Work(place, folder / "target", folder / "transfer", counts, epochs)
