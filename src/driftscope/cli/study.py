@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from driftscope.cli.options import OutFolder, Workers, refuse_file
-from driftscope.cli.sentences import plain_errors
+from driftscope.cli.sentences import plain_errors, resumable
 from driftscope.errors import ConfigError, RecordError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def plan(
 
 
 @study_app.command("run")
-@plain_errors
+@resumable
 def run(
     study: StudyArgument,
     out: OutFolder,

@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, JustifyMethod
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from driftscope.config import RunSpec
     from driftscope.data.cache import CacheEntry
     from driftscope.records import RunRecord
-    from driftscope.report.columns import Table
+    from driftscope.report.columns import Column, Table
 
 ESSENTIAL_COLUMNS = frozenset(
     {
@@ -36,10 +37,9 @@ ESSENTIAL_COLUMNS = frozenset(
         "delta_entropy_pct",
         "cka",
         "layer",
-        "embedding_drift",
         "entropy_pretrained_nats",
         "entropy_adapted_nats",
-        "weight_drift",
+        "intruder_dimensions",
     }
 )
 """Shown on a narrow terminal too; a wide one shows every column."""
@@ -142,16 +142,28 @@ def show_table(table: Table) -> None:
     shown = [
         column for column in table.columns if out.width >= WIDE or column.key in ESSENTIAL_COLUMNS
     ]
-    rich_table = RichTable(title=table.title, title_justify="left", header_style="bold")
+    rich_table = RichTable(
+        title=table.title,
+        title_justify="left",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     for column in shown:
-        rich_table.add_column(column.heading, justify="right" if column.is_number else "left")
+        side: JustifyMethod = "right" if column.is_number else "left"
+        rich_table.add_column(column.heading, justify=side, overflow="fold")
     for row in table.rows:
-        cells = []
-        for column in shown:
-            detail = column.detail(row)
-            cells.append(column.text(row) + (f"\n[dim]{detail}[/dim]" if detail else ""))
-        rich_table.add_row(*cells)
+        rich_table.add_row(*(_cell(column, row) for column in shown))
     out.print(rich_table)
+
+
+def _cell(column: Column, row: dict[str, Any]) -> str:
+    """A cell with its small print below; close-set on a narrow terminal, so that nothing wraps."""
+    text, detail = column.text(row), column.detail(row)
+    if out.width < WIDE:
+        text, detail = text.replace(" ± ", "±"), detail.replace(", ", "\n")
+    return text + (f"\n[dim]{detail}[/dim]" if detail else "")
 
 
 @contextmanager
