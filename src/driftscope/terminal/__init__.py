@@ -162,7 +162,7 @@ def _cell(column: Column, row: dict[str, Any]) -> str:
     """A cell with its small print below; close-set on a narrow terminal, so that nothing wraps."""
     text, detail = column.text(row), column.detail(row)
     if out.width < WIDE:
-        text, detail = text.replace(" ± ", "±"), detail.replace(", ", "\n")
+        text, detail = text.replace("\u00a0±\u00a0", "±"), detail.replace(", ", "\n")
     return text + (f"\n[dim]{detail}[/dim]" if detail else "")
 
 
