@@ -147,12 +147,13 @@ def show_table(table: Table) -> None:
         title_justify="left",
         header_style="bold",
         box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=(0, 1) if out.width >= WIDE else 0,
         pad_edge=False,
     )
     for column in shown:
         side: JustifyMethod = "right" if column.is_number else "left"
-        rich_table.add_column(column.heading, justify=side, overflow="fold")
+        heading = column.heading if out.width >= WIDE else column.heading.replace(" ", "\n")
+        rich_table.add_column(heading, justify=side, overflow="fold")
     for row in table.rows:
         rich_table.add_row(*(_cell(column, row) for column in shown))
     out.print(rich_table)
@@ -160,9 +161,9 @@ def show_table(table: Table) -> None:
 
 def _cell(column: Column, row: dict[str, Any]) -> str:
     """A cell with its small print below; close-set on a narrow terminal, so that nothing wraps."""
-    text, detail = column.text(row), column.detail(row)
+    text, detail = column.text(row), column.detail(row).replace(", ", "\n")
     if out.width < WIDE:
-        text, detail = text.replace("\u00a0±\u00a0", "±"), detail.replace(", ", "\n")
+        text = text.replace("\u00a0±\u00a0", "±")
     return text + (f"\n[dim]{detail}[/dim]" if detail else "")
 
 
