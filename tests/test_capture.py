@@ -550,3 +550,13 @@ def test_gradient_checkpointing_does_not_disturb_a_plain_capture() -> None:
     with capture_cls(module) as captured:
         forward(module).pooler_output.sum().backward()
     np.testing.assert_allclose(captured.rows[0].numpy(), expected, atol=1e-5)
+
+
+def test_an_attention_that_is_not_known_to_be_a_softmax_is_refused() -> None:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register("linear_attention", lambda *_args, **_kwargs: None)
+    module = random_clip()
+    module.vision_model.config._attn_implementation = "linear_attention"
+    with pytest.raises(CaptureError, match="'linear_attention' is not known"), capture_cls(module):
+        pass

@@ -440,7 +440,7 @@ def _attention_function(tower: ImageTower) -> Callable[..., tuple[Tensor, Tensor
             "attention row can be captured; use transformers 5 or newer."
         )
     name = tower.config._attn_implementation or "eager"
-    if not name.startswith(_SOFTMAX_ATTENTIONS):
+    if not name.startswith((*_SOFTMAX_ATTENTIONS, ATTENTION_NAME)):
         raise CaptureError(
             f"The attention function {name!r} is not known to be a softmax over scaled products of "
             "query and key, so its rows cannot be told; set attn_implementation to 'sdpa'."
