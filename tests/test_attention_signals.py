@@ -317,6 +317,9 @@ def test_patch_entropy_of_queries_that_look_past_the_patches_is_that_of_their_re
     logits = (query.double() @ key.double().transpose(-1, -2))[..., 1:, 1:]
     expected = attention.entropy_bits(logits.softmax(dim=-1)).mean(dim=-1)
     torch.testing.assert_close(entropies.double(), expected, rtol=1e-5, atol=1e-6)
+    head_mean, _ = attention.head_mean_and_patch_entropy(query, key, 1.0)
+    full = (query.double() @ key.double().transpose(-1, -2)).softmax(dim=-1).mean(dim=1)
+    torch.testing.assert_close(head_mean.double(), full, rtol=1e-5, atol=1e-6)
     maps = torch.zeros(1, 3, 3)
     maps[:, :, 0] = 1.0
     assert attention.patch_to_patch_entropy_bits(maps).tolist() == [0.0]

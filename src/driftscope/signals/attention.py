@@ -126,6 +126,7 @@ def head_diversity_of_mean(rows: Float[Tensor, "image head patch"]) -> Float[Ten
     return head_diversity(rows.double().mean(dim=0))
 
 
+@torch.no_grad()
 def head_mean_and_patch_entropy(
     query: Float[Tensor, "image head token dim"],
     key: Float[Tensor, "image head token dim"],
@@ -136,8 +137,9 @@ def head_mean_and_patch_entropy(
 
     Works through the heads one at a time in float32 buffers of image × token², so the layer's full
     map (heads times larger) never exists. The entropy is `patch_to_patch_entropy_bits`, taken from
-    the logits z as ln Σe^z − Σ z e^z / Σe^z, which needs one exponential an entry and no logarithm,
-    and holds where a probability underflows.
+    the logits z as ln Σe^z − Σ z e^z / Σe^z, which needs one exponential an entry and no logarithm.
+    Exponentials are taken relative to each query's largest patch logit: nothing is lost where the
+    prefix tokens draw almost all attention.
 
     Args:
         query, key: as the attention function receives them, unscaled.
@@ -148,36 +150,33 @@ def head_mean_and_patch_entropy(
         The mean over heads of the attention map, float32, and the mean over patch queries of the
         patch-to-patch entropy of every head, bits, float32; 0 where there is a single patch.
     """
-    num_heads, num_tokens = query.shape[1], query.shape[2]
-    head_mean = query.new_zeros((query.shape[0], num_tokens, num_tokens), dtype=torch.float32)
+    num_images, num_heads, num_tokens, _ = query.shape
+    map_shape = (num_images, num_tokens, num_tokens)
+    head_mean = query.new_zeros(map_shape, dtype=torch.float32)
+    of_prefix, of_patches = head_mean[..., :num_prefix], head_mean[..., num_prefix:]
+    logits, weights = torch.empty_like(of_patches), torch.empty_like(of_patches)
     entropies = []
     for head in range(num_heads):
         scaled_query = query[:, head].float() * scaling
-        logits = scaled_query @ key[:, head].float().transpose(-1, -2)
-        logits -= logits.amax(dim=-1, keepdim=True)
-        weights = logits.exp()
-        entropies.append(_mean_patch_entropy(logits, weights, num_prefix))
-        weights /= weights.sum(dim=-1, keepdim=True)
-        head_mean += weights
-    return head_mean.div_(num_heads), torch.stack(entropies, dim=-1)
+        keys = key[:, head].float().transpose(-1, -2)
+        torch.matmul(scaled_query, keys[..., num_prefix:], out=logits)
+        largest = logits.amax(dim=-1, keepdim=True)
+        logits -= largest
+        torch.exp(logits, out=weights)
+        mass = weights.sum(dim=-1, keepdim=True)
 
+        # The softmax over all keys, relative to the largest logit of all of them.
+        prefix_logits = scaled_query @ keys[..., :num_prefix] - largest
+        excess = prefix_logits.amax(dim=-1, keepdim=True).clamp_min(0.0)
+        prefix_weights, patch_factor = (prefix_logits - excess).exp(), (-excess).exp()
+        total = mass * patch_factor + prefix_weights.sum(dim=-1, keepdim=True)
+        of_prefix += prefix_weights / total
+        of_patches.addcmul_(weights, patch_factor / total)
 
-_UNDERFLOW_LOGIT = -60.0
-"""Below the row's maximum by this much, exp() nears the end of float32 and its sums lose digits."""
-
-
-def _mean_patch_entropy(logits: Tensor, weights: Tensor, num_prefix: int) -> Tensor:
-    """Mean over patch queries of the entropy (bits) over patch keys; `weights` is exp(`logits`)."""
-    patch_logits = logits[:, num_prefix:, num_prefix:]
-    patch_weights = weights[:, num_prefix:, num_prefix:]
-    largest = patch_logits.amax(dim=-1, keepdim=True)
-    if bool((largest < _UNDERFLOW_LOGIT).any()):  # queries that look at hardly any patch
-        patch_logits = patch_logits - largest
-        patch_weights = patch_logits.exp()
-    mass = patch_weights.sum(dim=-1)
-    expected_logit = torch.einsum("iqk,iqk->iq", patch_logits, patch_weights) / mass
-    nats = (mass.log() - expected_logit).clamp_min(0.0)
-    return nats.mean(dim=-1) / NATS_PER_BIT
+        logits *= weights
+        nats = mass.log() - logits.sum(dim=-1, keepdim=True) / mass
+        entropies.append(nats[:, num_prefix:, 0].clamp_min(0.0).mean(dim=-1))
+    return head_mean.div_(num_heads), torch.stack(entropies, dim=-1) / NATS_PER_BIT
 
 
 def patch_to_patch_entropy_bits(
