@@ -1,14 +1,17 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from driftscope import evaluation, records, references, run, setting
 from driftscope.adapt import AdaptedModel
+from driftscope.analysis import StudyTables, answer
 from driftscope.config import parse_run_spec
 from driftscope.errors import RecordError
 from driftscope.evaluation import Evaluator, watched_images
 from driftscope.models import VisionLanguageModel, load
+from driftscope.records.tables import all_tables
 from driftscope.run import run_one
 from driftscope.setting import prepare
 from driftscope.transfer import score
@@ -286,3 +289,21 @@ def test_the_record_says_what_decided_the_numbers(tiny_run: dict, tmp_path: Path
     assert set(environment["data_fingerprints"]) == {"train", "test", *spec.transfer}
     assert result["splits"]["num_images"] == {"train": 30, "val": 9, "probe": 9, "test": 24}
     assert result["spec"] == spec.model_dump(mode="json")
+
+
+def test_a_record_tells_how_much_the_probe_images_matter(
+    tiny_run: dict[str, object], tmp_path: Path
+) -> None:
+    record = run_one(parse_run_spec({**tiny_run, "epochs": 1, "probe_images": 21}), tmp_path)
+    subsets = record.result["last"]["subsets"]
+    assert [one["num_images"] for one in subsets] == [4, 4, 4, 4, 4, 11, 21]
+    drift = record.result["last"]["drift"]
+    for signal in ("cka", "cka_debiased", "embedding_drift", "delta_entropy_pct"):
+        assert subsets[-1][signal] == pytest.approx(drift[signal])
+    tables = all_tables([record])
+    found = answer(
+        "stability", StudyTables(tables.runs, tables.history, tables.layers, tables.subsets)
+    )
+    entropies = [one["entropy"] for one in subsets[:5]]
+    row = found.table[(found.table["signal"] == "entropy") & (found.table["num_images"] == 4)]
+    assert row["cv"].item() == pytest.approx(np.std(entropies) / np.mean(entropies))

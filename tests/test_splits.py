@@ -96,6 +96,11 @@ def test_the_record_holds_the_probe_images_by_index_with_a_hash() -> None:
     assert paper["probe_of"] == "test"
     assert [len(subset["indices"]) for subset in paper["probe_subsets"]] == [200] * 5
     assert len({subset["hash"] for subset in paper["probe_subsets"]}) == 5
+    positions = make_splits(spec_of(protocol="paper"), train, test).probe_positions() or []
+    assert [(one[0], len(one)) for one in positions] == [
+        *((start, 200) for start in range(0, 1000, 200)),
+        (0, 1000),
+    ]
     leakfree = make_splits(spec_of(), train, test).to_dict()
     assert leakfree["probe_of"] == "train"
     (subset,) = leakfree["probe_subsets"]

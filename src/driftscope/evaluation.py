@@ -8,7 +8,7 @@ model on the same images, is computed once and comes from a cache that all runs 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from driftscope.adapt import AdaptedModel
 from driftscope.errors import NonFiniteError
 from driftscope.models import VisionLanguageModel, encoder_state, evaluating
 from driftscope.probe import drift, images_fingerprint, read
+from driftscope.readings import on_subsets, standard_subsets
 from driftscope.references import Encoded, cached_encoding
 from driftscope.regularize import random_text_directions
 from driftscope.signals.text import TextSpaceDrift, text_space_drift
@@ -112,6 +113,7 @@ class Evaluator:
     pretrained_outcomes: Mapping[str, Outcome]
     pretrained_retrieval: Mapping[str, RetrievalScore]
     random_texts: Float[Tensor, "text dim"] | None = None
+    probe_subsets: Sequence[Sequence[int]] = ()
 
     def evaluate(self, adapted: AdaptedModel) -> Evaluation:
         """Validation accuracy, reading, drift and transfer of the model as it is now.
@@ -133,6 +135,7 @@ class Evaluator:
             record={
                 "reading": encoded.reading.to_dict(),
                 "drift": change,
+                "subsets": on_subsets(encoded.reading, self.reference.reading, self.probe_subsets),
                 "transfer": {
                     one.name: one.change(outcomes[one.name], self.pretrained_outcomes[one.name])
                     for one in self.transfer
@@ -192,8 +195,13 @@ def make_evaluator(
     *,
     transfer: tuple[TransferSet, ...] = (),
     retrieval: tuple[RetrievalSet, ...] = (),
+    probe_subsets: Sequence[Sequence[int]] | None = None,
 ) -> Evaluator:
-    """Gathers the images and takes the pretrained reference of them, from the cache if there."""
+    """Gathers the images and takes the pretrained reference of them, from the cache if there.
+
+    `probe_subsets` are positions in the probe set whose signals are recorded apart; by default
+    `readings.standard_subsets`.
+    """
     sets = {
         VALIDATION: val_pixels,
         **{f"{_ZERO_SHOT}{one.name}": one.pixels for one in transfer},
@@ -216,6 +224,9 @@ def make_evaluator(
         random_texts=random_text_directions(pretrained, *_RANDOM_TEXTS, seed=0).cpu()
         if pretrained.tokenizer is not None
         else None,
+        probe_subsets=(
+            standard_subsets(len(probe_pixels)) if probe_subsets is None else probe_subsets
+        ),
     )
 
 

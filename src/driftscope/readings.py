@@ -387,6 +387,41 @@ def probe_size_sensitivity(
     return [drift(reading.subset(order[:n]), reference.subset(order[:n])) for n in sizes]
 
 
+SUBSET_SIGNALS = ("delta_entropy_pct", "cka", "cka_debiased", "embedding_drift")
+
+
+def on_subsets(
+    reading: Reading, reference: Reading, subsets: Sequence[Sequence[int]]
+) -> list[dict[str, float]]:
+    """What some of the images alone would have shown, subset by subset, from readings taken once.
+
+    Returns:
+        One row a subset: `num_images`, `entropy` (mean, nats) and the `SUBSET_SIGNALS`.
+
+    Raises:
+        CaptureError: a subset has fewer than 4 images, or the readings lack their tensors.
+    """
+    rows = []
+    for subset in subsets:
+        part = reading.subset(subset)
+        change = drift(part, reference.subset(subset))
+        signals = {name: getattr(change, name) for name in SUBSET_SIGNALS}
+        rows.append({"num_images": len(subset), "entropy": part.mean("entropy"), **signals})
+    return rows
+
+
+def standard_subsets(num_images: int, num_parts: int = 5) -> list[list[int]]:
+    """Equal interleaved parts of a probe set, then its nested half and all of it.
+
+    The parts tell how much it matters *which* images are read, the sizes *how many*. Parts of fewer
+    than 4 images, on which no debiased CKA exists, are left out.
+    """
+    size = num_images // num_parts
+    parts = [list(range(start, size * num_parts, num_parts)) for start in range(num_parts)]
+    nested = [list(range(0, num_images, 2)), list(range(num_images))]
+    return [subset for subset in [*parts, *nested] if len(subset) >= 4]
+
+
 _LAYERWISE = ("entropy", "erf95", "gini", "head_diversity", "patch_to_patch_entropy_bits")
 _WHOLE_MODEL = ("rollout_entropy_bits", "rollout_erf95", "rollout_gini")
 

@@ -77,7 +77,12 @@ class Study:
 
     def tables(self) -> StudyTables:
         """What `driftscope.analysis` asks its questions of."""
-        return StudyTables(self.runs(), self.history(), self._tables.layers.copy())
+        return StudyTables(
+            self.runs(),
+            self.history(),
+            self._tables.layers.copy(),
+            subsets=self._tables.subsets.copy(),
+        )
 
     def reading(
         self, run: str, point: Literal["pretrained", "selected", "last"] = "selected"

@@ -115,6 +115,7 @@ def _prepare(spec: RunSpec, device: str) -> Setting:
             held_labels[splits.val],
             transfer=transfer,
             retrieval=retrieval,
+            probe_subsets=splits.probe_positions(),
         ),
         test_pixels=test_pixels,
         test_labels=test_labels[splits.test],

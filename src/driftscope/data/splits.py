@@ -49,6 +49,19 @@ class Splits:
         """A short hash of each side's indices, for the record."""
         return {side: _hash(getattr(self, side)) for side in ("train", "val", "probe", "test")}
 
+    def probe_positions(self) -> list[list[int]] | None:
+        """Where the fixed evaluation subsets stand in `probe`, with all of it last; None without.
+
+        Under `paper` they follow each other.
+        """
+        if not self.probe_subsets:
+            return None
+        positions, start = [], 0
+        for subset in self.probe_subsets:
+            positions.append(list(range(start, start + len(subset))))
+            start += len(subset)
+        return [*positions, list(range(start))]
+
     def to_dict(self) -> dict[str, Any]:
         """For the record: each side's size and hash, and the probe images by index."""
         subsets = self.probe_subsets or (self.probe,)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+SUBSET_COLUMNS = ["run_id", "subset", "num_images", "signal", "value"]
+
+
 @dataclass(frozen=True)
 class Tables:
     """Everything a study's records say, as tables."""
@@ -28,6 +31,7 @@ class Tables:
     history: pd.DataFrame
     layers: pd.DataFrame
     heads: pd.DataFrame
+    subsets: pd.DataFrame
 
 
 def all_tables(records: Iterable[RunRecord]) -> Tables:
@@ -38,17 +42,34 @@ def all_tables(records: Iterable[RunRecord]) -> Tables:
     history: list[dict[str, Any]] = []
     layers: list[dict[str, Any]] = []
     heads: list[dict[str, Any]] = []
+    subsets: list[dict[str, Any]] = []
     for record in records:
         runs.append(_run_row(record))
         history += _history_rows(record)
         layers += _layer_rows(record)
         heads.append(_head_columns(record))
+        subsets += _subset_rows(record)
     return Tables(
         typed(pd.DataFrame(runs), RUN_COLUMNS),
         typed(pd.DataFrame(history), HISTORY_COLUMNS),
         typed(pd.DataFrame(layers), LAYER_COLUMNS),
         _heads_frame(heads),
+        pd.DataFrame(subsets, columns=SUBSET_COLUMNS),
     )
+
+
+def _subset_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
+    """One row a probe subset and signal, at the protocol's reporting point."""
+    for number, subset in enumerate(structure_point(record).get("subsets", []), start=1):
+        for signal, value in subset.items():
+            if signal != "num_images":
+                yield {
+                    "run_id": record.id,
+                    "subset": number,
+                    "num_images": subset["num_images"],
+                    "signal": signal,
+                    "value": value,
+                }
 
 
 def runs_table(records: Iterable[RunRecord]) -> pd.DataFrame:
