@@ -25,7 +25,15 @@ DEMO = StudySpec(
 FAST_DEMO = DEMO.model_copy(
     update={
         "name": "demo-fast",  # a name of its own: its runs are others than the demo's
-        "base": {**DEMO.base, "epochs": 3, "train_images": 400},
+        "base": {
+            **DEMO.base,
+            "epochs": 2,
+            "train_images": 400,
+            "val_images": 100,
+            "probe_images": 100,
+            "test_images": 300,
+            "transfer_images": 300,
+        },
         "axes": {**DEMO.axes, "learning_rate": (1e-3, 3e-3), "seed": (7,)},
     }
 )
