@@ -149,8 +149,8 @@ def _place_of(address: Address) -> Path | None:
         return None
     known = [*PROCEDURAL_SETS, *hub.PRESETS]
     raise DataError(
-        f"no dataset {address.place!r}: there is no folder or file of that name here, and among "
-        f"the known names {did_you_mean(address.place, known)}"
+        f"no dataset {address.place!r}: there is no folder or file of that name here; "
+        f"{did_you_mean(address.place, known)}"
     )
 
 
