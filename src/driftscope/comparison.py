@@ -13,7 +13,13 @@ from driftscope.data import EncodedSet, ImageSet, open_dataset
 from driftscope.data.prompts import class_prompts
 from driftscope.data.vocabulary import GENERAL_VOCABULARY
 from driftscope.errors import DataError, ModelError
-from driftscope.models import VisionLanguageModel, encoder_fingerprint, encoder_state, load
+from driftscope.models import (
+    VisionLanguageModel,
+    default_device,
+    encoder_fingerprint,
+    encoder_state,
+    load,
+)
 from driftscope.probe import (
     UNITS,
     Drift,
@@ -24,6 +30,7 @@ from driftscope.probe import (
     read_texts,
     text_drift,
 )
+from driftscope.readings import SUBSET_SIGNALS
 from driftscope.records import Overlay
 from driftscope.run import overlay
 from driftscope.signals.text import TextSpaceDrift
@@ -35,7 +42,6 @@ MIN_IMAGES = 4
 """CKA compares images with each other; its debiased estimator needs four."""
 NUM_SUBSETS = 5
 """Parts of the probe set whose entropies are set against each other (paper, table 2)."""
-PROBE_SIZE_SIGNALS = ("delta_entropy_pct", "cka", "cka_debiased", "embedding_drift")
 MIN_VOCABULARY = 10
 """With fewer known texts a zero-shot distribution says nothing."""
 
@@ -153,7 +159,7 @@ def _stability(reading_after: Reading, reading_before: Reading) -> dict[str, Any
         "probe_sizes": [
             {
                 "num_images": one.num_images,
-                **{name: getattr(one, name) for name in PROBE_SIZE_SIGNALS},
+                **{name: getattr(one, name) for name in SUBSET_SIGNALS},
             }
             for one in drifts
         ],
@@ -175,7 +181,7 @@ def _text_space(
 def _loaded(model: str | Path | VisionLanguageModel, device: str | None) -> VisionLanguageModel:
     if isinstance(model, VisionLanguageModel):
         return model
-    return load(model, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return load(model, device=device or default_device())
 
 
 def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> None:

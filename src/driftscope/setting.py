@@ -18,7 +18,7 @@ from driftscope.data.prompts import PromptRules
 from driftscope.data.residence import resident
 from driftscope.data.splits import Splits, make_splits, open_train_and_test
 from driftscope.evaluation import Evaluator, make_evaluator
-from driftscope.models import VisionLanguageModel, encoder_fingerprint, load
+from driftscope.models import VisionLanguageModel, default_device, encoder_fingerprint, load
 from driftscope.references import cached_embeddings
 from driftscope.train import TrainingImages
 from driftscope.transfer import retrieval_set, transfer_set
@@ -72,7 +72,7 @@ def prepare(spec: RunSpec, device: str | None = None) -> Setting:
     """Everything of a run that does not depend on method, optimisation or training seed."""
     defaults = {name: RunSpec.model_fields[name].default for name in _OPTIMISATION}
     shared = spec.model_copy(update={"method": FullFineTuning(), "learning_rate": 1.0, **defaults})
-    return _prepare(shared, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return _prepare(shared, device or default_device())
 
 
 @lru_cache(maxsize=1)

@@ -192,6 +192,11 @@ def load(source: str | Path, *, device: torch.device | str = "cpu") -> VisionLan
     return _load_clip_folder(name, name).to(place)
 
 
+def default_device() -> str:
+    """Where models run unless told: CUDA where there is any."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def usable_device(device: torch.device | str) -> torch.device:
     """The device of that name.
 

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from driftscope.analysis.tables import ARM_AXES
-from driftscope.records import RunRecord, runs_table, structure_point
+from driftscope.records import DRIFT_SCALARS, RunRecord, runs_table, structure_point
 from driftscope.report.columns import Column, Table, slug
 
 SETTING_KEYS = ("dataset", "model", "protocol", "transfer")
@@ -34,14 +34,7 @@ CELL_MEASURES = (
     "zero_shot_low_pct",
     "zero_shot_high_pct",
     "retention_pct",
-    "delta_entropy_pct",
-    "delta_erf95_pct",
-    "delta_gini_pct",
-    "delta_head_diversity_pct",
-    "cka",
-    "cka_debiased",
-    "embedding_drift",
-    "weight_drift",
+    *DRIFT_SCALARS,
 )
 """What is averaged over the seeds of a cell, as `<name>` (mean) and `<name>_sd`."""
 
