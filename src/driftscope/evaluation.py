@@ -84,9 +84,12 @@ def watched_images(
     return WatchedImages(probe_pixels, torch.cat([probe_pixels[:0], *kept]), places)
 
 
-def encode(model: VisionLanguageModel, images: WatchedImages) -> Encoded:
-    """The reading of the probe set and the embeddings of all images, each passing once."""
-    reading = read(model, images.probe_pixels)
+def encode(model: VisionLanguageModel, images: WatchedImages, *, maps: bool = False) -> Encoded:
+    """The reading of the probe set and the embeddings of all images, each passing once.
+
+    `maps` also reads the probe set's rollout and patch-to-patch signals, from full attention maps.
+    """
+    reading = read(model, images.probe_pixels, maps=maps)
     embeddings = [reading.embeddings] if reading.embeddings is not None else []
     if len(images.other_pixels):
         embeddings.append(model.embed_images(images.other_pixels).float().cpu())
@@ -114,6 +117,7 @@ class Evaluator:
     pretrained_retrieval: Mapping[str, RetrievalScore]
     random_texts: Float[Tensor, "text dim"] | None = None
     probe_subsets: Sequence[Sequence[int]] = ()
+    maps: bool = False
 
     def evaluate(self, adapted: AdaptedModel) -> Evaluation:
         """Validation accuracy, reading, drift and transfer of the model as it is now.
@@ -121,7 +125,7 @@ class Evaluator:
         A frozen encoder is the pretrained one: nothing goes through it again.
         """
         is_frozen = adapted.encoder_is_frozen
-        encoded = self.reference if is_frozen else encode(adapted.model, self.images)
+        encoded = self.reference if is_frozen else encode(adapted.model, self.images, maps=self.maps)
         weights = weight_drift(self.pretrained_weights, encoder_state(adapted.model))
         text = self._text_drift(encoded)
         change = drift(
@@ -196,11 +200,12 @@ def make_evaluator(
     transfer: tuple[TransferSet, ...] = (),
     retrieval: tuple[RetrievalSet, ...] = (),
     probe_subsets: Sequence[Sequence[int]] | None = None,
+    maps: bool = False,
 ) -> Evaluator:
     """Gathers the images and takes the pretrained reference of them, from the cache if there.
 
     `probe_subsets` are positions in the probe set whose signals are recorded apart; by default
-    `readings.standard_subsets`.
+    `readings.standard_subsets`. `maps` is as in `encode`.
     """
     sets = {
         VALIDATION: val_pixels,
@@ -208,7 +213,11 @@ def make_evaluator(
         **{f"{_RETRIEVAL}{one.name}": one.pixels for one in retrieval},
     }
     images = watched_images(probe_pixels, sets)
-    reference = cached_encoding(pretrained, images.fingerprint, lambda: encode(pretrained, images))
+    reference = cached_encoding(
+        pretrained,
+        f"{images.fingerprint}-maps" if maps else images.fingerprint,
+        lambda: encode(pretrained, images, maps=maps),
+    )
     return Evaluator(
         pretrained=pretrained,
         images=images,
@@ -227,6 +236,7 @@ def make_evaluator(
         probe_subsets=(
             standard_subsets(len(probe_pixels)) if probe_subsets is None else probe_subsets
         ),
+        maps=maps,
     )
 
 

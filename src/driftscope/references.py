@@ -49,7 +49,7 @@ def cached_encoding(
 
     Args:
         model: the pretrained model.
-        images: the fingerprint of all images and their order.
+        images: names all images, their order, and what is read of them.
         compute: reads them.
     """
 

@@ -116,6 +116,7 @@ def _prepare(spec: RunSpec, device: str) -> Setting:
             transfer=transfer,
             retrieval=retrieval,
             probe_subsets=splits.probe_positions(),
+            maps=spec.maps,
         ),
         test_pixels=test_pixels,
         test_labels=test_labels[splits.test],

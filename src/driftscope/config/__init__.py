@@ -61,7 +61,8 @@ class RunSpec(Frozen):
     training (head, adapter, order, flips, dropout), `data_seed` the splits. `batch_size` images
     make an optimizer step, in `micro_batches` forward passes. `probe_at` says when the model is
     evaluated: at every epoch's end, and besides every so many steps, or at the steps listed, or
-    (`log`) after 1, 2, 4, 8, … steps. `templates` (or names of sets of them) and `class_words`
+    (`log`) after 1, 2, 4, 8, … steps; `maps` also reads rollout and patch-to-patch entropy, from
+    full attention maps. `templates` (or names of sets of them) and `class_words`
     make the prompts; `balanced` draws validation and probe images evenly over classes;
     `corruptions` are applied to the test images of the target task.
     """
@@ -87,6 +88,7 @@ class RunSpec(Frozen):
     compile: bool = False
     regularizers: tuple[RegularizerSpec, ...] = ()
     probe_at: ProbeAt = "epoch"
+    maps: bool = False
 
     train_images: int | None = Field(None, ge=1)
     val_images: int = Field(300, ge=1)
