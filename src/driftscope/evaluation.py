@@ -125,7 +125,9 @@ class Evaluator:
         A frozen encoder is the pretrained one: nothing goes through it again.
         """
         is_frozen = adapted.encoder_is_frozen
-        encoded = self.reference if is_frozen else encode(adapted.model, self.images, maps=self.maps)
+        encoded = (
+            self.reference if is_frozen else encode(adapted.model, self.images, maps=self.maps)
+        )
         weights = weight_drift(self.pretrained_weights, encoder_state(adapted.model))
         text = self._text_drift(encoded)
         change = drift(
