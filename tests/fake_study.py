@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from driftscope.analysis import StudyTables
 from driftscope.config import parse_run_spec, run_id
+from driftscope.records import all_tables, load_runs
+from driftscope.report.html import write_study_report
 
 METHODS = ("full_ft", "lora")
 RATES = (3e-4, 1e-3, 3e-3)
@@ -40,6 +43,16 @@ def write_fake_study(
                 for seed in seeds:
                     _write_run(folder, dataset, method, rate, seed, maps=maps)
     return folder
+
+
+def write_fake_report(
+    folder: Path, out: Path, *, title: str = "A study", command: str = "driftscope demo"
+) -> Path:
+    """The report of the runs in `folder`, as the command line writes it."""
+    records = load_runs(folder)
+    tables = all_tables(records)
+    study = StudyTables(tables.runs, tables.history, tables.layers, tables.subsets)
+    return write_study_report(study, records, out, title=title, command=command)
 
 
 def wilson_pct(accuracy_pct: float, num_images: int) -> tuple[float, float]:

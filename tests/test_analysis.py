@@ -153,7 +153,7 @@ def test_runs_that_differ_in_more_than_the_seed_are_different_cells():
     runs = pd.concat([tables.runs.assign(weight_decay=0.01), decayed])
     kept, excluded = usable_runs(runs)
     assert excluded == []
-    assert set(kept["arm"]) == {"full_ft weight_decay=0.01", "full_ft weight_decay=0.1"}
+    assert set(kept["series"]) == {"full_ft, weight decay 0.01", "full_ft, weight decay 0.1"}
     assert kept["cell"].nunique() == 2 * len(RATES)
 
 
@@ -161,7 +161,7 @@ def test_epochs_that_differ_between_datasets_split_no_method():
     tables = study()
     epochs = tables.runs["dataset"].map({"terrain": 20, "stars": 30})
     kept, _ = usable_runs(tables.runs.assign(epochs=epochs))
-    assert set(kept["arm"]) == {"full_ft", "lora_r8"}
+    assert set(kept["series"]) == {"full_ft", "lora_r8"}
 
 
 def test_cell_means_are_means_and_sample_deviations_over_seeds():

@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_study import write_fake_study
-
-from driftscope.records import load_runs
-from driftscope.report.html import write_study_report
+from fake_study import write_fake_report, write_fake_study
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = os.environ.get("DRIFTSCOPE_CHROMIUM") or shutil.which("chromium")
@@ -29,8 +26,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("browser")
-    records = load_runs(write_fake_study(folder, rates=(3e-4, 3e-3)))
-    return write_study_report(records, folder, title="A study", command="driftscope demo")
+    return write_fake_report(write_fake_study(folder, rates=(3e-4, 3e-3)), folder)
 
 
 @pytest.fixture

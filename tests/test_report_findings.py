@@ -15,7 +15,7 @@ from driftscope.report.columns import save_tables
 from driftscope.report.figures import number_axis
 from driftscope.report.files import save_study_files
 from driftscope.report.findings import answer_tables, findings
-from driftscope.report.html import write_imported_report
+from driftscope.report.html import write_study_report
 from driftscope.report.style import general_text, look
 
 FOLLOWUP = Path(__file__).parents[2] / "shared" / "records" / "followup"
@@ -181,8 +181,8 @@ def test_the_follow_up_records_make_a_report(tmp_path: Path) -> None:
 
     study = import_records([FOLLOWUP]).tables
     answers = [answer(question, study) for question in ("predictors", "frontier")]
-    page = write_imported_report(
-        study, tmp_path, title="Follow-up", command="", answers=answers
+    page = write_study_report(
+        study, [], tmp_path, title="Follow-up", command="", answers=answers
     ).read_text()
     # the published cell EuroSAT full_ft 3e-6: test 96.81 ± 0.07, retention 55.03 ± 4.33
     assert "96.8\u00a0±\u00a00.1" in page

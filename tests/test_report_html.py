@@ -7,9 +7,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from fake_study import fake_comparison, write_fake_study
+from fake_study import fake_comparison, write_fake_report, write_fake_study
 
+from driftscope.analysis import StudyTables
 from driftscope.errors import RecordError
 from driftscope.records import Overlay, RunRecord, load_overlay, load_runs
 from driftscope.report.html import write_compare_report, write_study_report
@@ -27,7 +29,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
 @pytest.fixture(scope="module")
 def study_page(records: list[RunRecord], tmp_path_factory: pytest.TempPathFactory) -> str:
     out = tmp_path_factory.mktemp("report")
-    path = write_study_report(records, out, title="A study", command="driftscope demo")
+    path = write_fake_report(records[0].folder.parents[1], out)
     assert path == out / "report.html"
     return path.read_text()
 
@@ -99,17 +101,15 @@ def test_a_study_page_warns_about_entropy_and_few_seeds(study_page: str) -> None
 
 def test_names_from_data_are_escaped_everywhere(tmp_path: Path) -> None:
     folder = write_fake_study(tmp_path / "s", rates=(1e-3,), seeds=(0,), datasets=(HOSTILE,))
-    page = write_study_report(
-        load_runs(folder), tmp_path / "r.html", title=HOSTILE, command=HOSTILE
+    page = write_fake_report(
+        folder, tmp_path / "r.html", title=HOSTILE, command=HOSTILE
     ).read_text()
     assert HOSTILE not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "\\u003cscript\\u003e" in page
     # what the parser sees as elements are ours alone: theme, data blocks and one script
     plain = write_fake_study(tmp_path / "p", rates=(1e-3,), seeds=(0,))
-    expected = write_study_report(
-        load_runs(plain), tmp_path / "p.html", title="t", command="c"
-    ).read_text()
+    expected = write_fake_report(plain, tmp_path / "p.html", title="t", command="c").read_text()
     assert _Page(page).tags.count("script") == _Page(expected).tags.count("script")
 
 
@@ -130,7 +130,7 @@ def test_several_datasets_get_a_section_each(tmp_path: Path) -> None:
     folder = write_fake_study(
         tmp_path / "s", rates=(1e-3,), seeds=(0,), datasets=("terrain", "stars"), maps=False
     )
-    page = write_study_report(load_runs(folder), tmp_path, title="Two", command="").read_text()
+    page = write_fake_report(folder, tmp_path, title="Two", command="").read_text()
     assert page.count("<h2>What came out: ") == 2
     assert "overlay-data" not in _Page(page).ids
 
@@ -141,7 +141,7 @@ def test_a_run_that_diverged_is_counted_and_left_out_of_the_means(tmp_path: Path
     result = json.loads(first.read_text())
     result.update(status="diverged", selected=None, last=None)
     first.write_text(json.dumps(result))
-    page = write_study_report(load_runs(folder), tmp_path, title="One", command="").read_text()
+    page = write_fake_report(folder, tmp_path, title="One", command="").read_text()
     words = " ".join(_Page(page).words.split())
     assert "1 run diverged and is left out of every mean" in words
     assert "Diverged" in words
@@ -153,13 +153,19 @@ def test_a_study_in_which_every_run_diverged_still_has_a_page(tmp_path: Path) ->
     result = json.loads(path.read_text())
     result.update(status="diverged", selected=None, last=None)
     path.write_text(json.dumps(result))
-    page = write_study_report(load_runs(folder), tmp_path, title="None", command="").read_text()
+    page = write_fake_report(folder, tmp_path, title="None", command="").read_text()
     assert "Every run diverged." in page
 
 
 def test_no_records_are_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="nothing to report"):
-        write_study_report([], tmp_path, title="t", command="c")
+        write_study_report(
+            StudyTables(pd.DataFrame(), pd.DataFrame(), pd.DataFrame()),
+            [],
+            tmp_path,
+            title="t",
+            command="c",
+        )
 
 
 def test_a_comparison_without_transfer_says_that_retention_is_unknown(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ QUESTIONS: dict[str, Callable[..., Answer]] = {
 }
 """Every question by the name that the command line knows."""
 
-__all__ = ["QUESTIONS", "Answer", "Exclusion", "StudyTables", "answer"]
+__all__ = ["QUESTIONS", "Answer", "Exclusion", "StudyTables", "answer", "answer_all"]
 
 
 def answer(question: str, tables: StudyTables, **options: Any) -> Answer:
@@ -49,3 +49,8 @@ def answer(question: str, tables: StudyTables, **options: Any) -> Answer:
     if question not in QUESTIONS:
         raise ConfigError(f"Unknown question {question!r}: {did_you_mean(question, QUESTIONS)}.")
     return QUESTIONS[question](tables, **options)
+
+
+def answer_all(tables: StudyTables) -> list[Answer]:
+    """Every question, in the order of `QUESTIONS`; what the data can't answer says why."""
+    return [answer(question, tables) for question in QUESTIONS]

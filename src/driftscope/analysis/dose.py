@@ -44,8 +44,8 @@ def _in_setting(tables: StudyTables, alpha: float) -> Answer:
     if runs["retention_pct"].isna().all():
         outcomes.remove("retention_pct")
     groups = {
-        (str(dataset), str(arm)): group
-        for (dataset, arm), group in runs.groupby(["dataset", "arm"], sort=True)
+        (str(dataset), str(series)): group
+        for (dataset, series), group in runs.groupby(["dataset", "series"], sort=True)
         if group["learning_rate"].nunique() >= MIN_RATES
     }
     if not groups or not outcomes:
@@ -54,12 +54,12 @@ def _in_setting(tables: StudyTables, alpha: float) -> Answer:
         )
     family = Family(
         "dose response: dataset × method × outcome",
-        tuple(f"{d} · {arm} · {outcome}" for d, arm in groups for outcome in outcomes),
+        tuple(f"{d} · {series} · {outcome}" for d, series in groups for outcome in outcomes),
     )
     rows = [
         row
-        for (dataset, arm), group in groups.items()
-        for row in _rows(dataset, arm, outcomes, group, alpha)
+        for (dataset, series), group in groups.items()
+        for row in _rows(dataset, series, outcomes, group, alpha)
     ]
     table = pd.DataFrame(rows)
     table, declared = with_holm(table, family, alpha)
@@ -76,7 +76,7 @@ def _in_setting(tables: StudyTables, alpha: float) -> Answer:
 
 
 def _rows(
-    dataset: str, arm: str, outcomes: list[str], group: pd.DataFrame, alpha: float
+    dataset: str, series: str, outcomes: list[str], group: pd.DataFrame, alpha: float
 ) -> Iterator[dict[str, Any]]:
     seeds = group["seed"]
     tests = permutation_correlations(
@@ -85,7 +85,7 @@ def _rows(
         blocks=list(seeds) if seeds.notna().all() else None,
     )
     for outcome, test in zip(outcomes, tests, strict=True):
-        yield {"dataset": dataset, "method": arm, **_row(outcome, group, test, alpha)}
+        yield {"dataset": dataset, "method": series, **_row(outcome, group, test, alpha)}
 
 
 def _row(outcome: str, group: pd.DataFrame, test: CorrelationTest, alpha: float) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def _in_setting(tables: StudyTables, contraction: float, alpha: float) -> Answer
     runs, excluded = usable_runs(tables.runs)
     if tables.layers.empty:
         return cannot_answer(QUESTION, "there are no per-layer readings", excluded)
-    names = ["dataset", "arm", "learning_rate", "cell", "seed"]
+    names = ["dataset", "series", "learning_rate", "cell", "seed"]
     layers = tables.layers.drop(columns=[name for name in names if name in tables.layers])
     layers = layers.merge(runs[["run_id", *names]], on="run_id")
     if layers.empty:
@@ -69,7 +69,7 @@ def _in_setting(tables: StudyTables, contraction: float, alpha: float) -> Answer
 def _profile(layers: pd.DataFrame, contraction: float) -> pd.DataFrame:
     wanted = ("entropy_nats", "delta_entropy_pct", "delta_erf95_pct", "delta_gini_pct", "cka")
     columns = [name for name in wanted if name in layers and layers[name].notna().any()]
-    keys = ["dataset", "arm", "learning_rate", "cell", "layer"]
+    keys = ["dataset", "series", "learning_rate", "cell", "layer"]
     groups = layers.groupby(keys, sort=True)
     profile = groups[columns].mean()
     if "delta_entropy_pct" in columns:
@@ -77,7 +77,7 @@ def _profile(layers: pd.DataFrame, contraction: float) -> pd.DataFrame:
         all_negative = groups["delta_entropy_pct"].max() < 0
         profile["is_contracted"] = all_negative & (profile["delta_entropy_pct"] < -contraction)
     profile.insert(0, "num_runs", groups.size())
-    return profile.reset_index().rename(columns={"arm": "method"})
+    return profile.reset_index().rename(columns={"series": "method"})
 
 
 def _onset(

@@ -117,7 +117,7 @@ def _first_probe(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     signals = present_signals(first)
     if not signals:
         return pd.DataFrame()
-    kept = ["run_id", "dataset", "arm", "cell", "log10_learning_rate", "retention_pct"]
+    kept = ["run_id", "dataset", "series", "cell", "log10_learning_rate", "retention_pct"]
     return runs[kept].merge(first[["run_id", *signals]], on="run_id")
 
 
@@ -140,9 +140,9 @@ def _scopes(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]
     if frame["dataset"].nunique() > 1:
         for dataset, part in frame.groupby("dataset", sort=True):
             yield "dataset", str(dataset), "", part
-    for _, part in frame.groupby(["dataset", "arm"], sort=True):
+    for _, part in frame.groupby(["dataset", "series"], sort=True):
         if len(part) >= MIN_RUNS and part["cell"].nunique() >= 3:
-            yield "group", str(part["dataset"].iloc[0]), str(part["arm"].iloc[0]), part
+            yield "group", str(part["dataset"].iloc[0]), str(part["series"].iloc[0]), part
 
 
 def _correlations(

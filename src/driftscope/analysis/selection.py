@@ -157,7 +157,7 @@ def _frontier(tables: StudyTables) -> Answer:
     if runs.empty:
         return cannot_answer(FRONTIER, "no run has both retention and accuracy", excluded)
     cells = cell_means(runs, [accuracy, "retention_pct"]).drop(columns="cell")
-    cells = cells.rename(columns={"arm": "method", "method": "method_label"})
+    cells = cells.rename(columns={"series": "method", "method": "method_label"})
     cells = cells.drop(columns="method_label")
     cells["is_on_frontier"] = False
     cells["hypervolume_pct2"] = np.nan

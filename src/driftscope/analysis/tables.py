@@ -14,8 +14,16 @@ from driftscope.errors import ConfigError, did_you_mean
 SETTING = ("model", "protocol", "transfer")
 """What must be equal before two runs may enter one statistic."""
 
-ARM_AXES = ("regularizer", "epochs", "batch_size", "weight_decay", "data_seed")
+SERIES_AXES = ("regularizer", "epochs", "batch_size", "weight_decay", "data_seed")
 """What, beside dataset, method, rate and seed, tells two runs of a study apart, where it varies."""
+
+_AXIS_WORDS = {
+    "regularizer": "",
+    "epochs": "epochs ",
+    "batch_size": "batch ",
+    "weight_decay": "weight decay ",
+    "data_seed": "data seed ",
+}
 
 SIGNALS = (
     "cka",
@@ -126,17 +134,16 @@ class Exclusion:
 
 
 def usable_runs(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[Exclusion]]:
-    """The finished runs with ``arm``, ``variation``, ``cell`` and ``log10_learning_rate``.
+    """The finished runs with ``series``, ``variation``, ``cell`` and ``log10_learning_rate``.
 
-    An arm is a method, extended by whatever else varies among its runs on a dataset (weight decay,
-    regularizer, epochs, …): runs of one cell differ in the seed alone.
+    Runs of one cell (dataset, series, rate) differ in the seed alone.
 
     Returns:
         The runs, and what was left out: not finished, given twice, or a second run of the same
         cell and seed.
     """
     frame = runs.copy()
-    for column in (*_KEYS, *SETTING, *ARM_AXES, "status", *_NUMBERS):
+    for column in (*_KEYS, *SETTING, *SERIES_AXES, "status", *_NUMBERS):
         if column not in frame:
             frame[column] = np.nan
     for column in _NUMBERS:
@@ -150,11 +157,11 @@ def usable_runs(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[Exclusion]]:
     stands_for = frame["num_runs"] if "num_runs" in frame else pd.Series(1, index=frame.index)
     frame["num_runs"] = pd.to_numeric(stands_for, errors="coerce").fillna(1)
     frame["variation"] = _variation(frame)
-    frame["arm"] = (frame["method"].astype(str) + " " + frame["variation"]).str.strip()
+    frame["series"] = series_labels(frame)
     with np.errstate(divide="ignore"):
         frame["log10_learning_rate"] = np.log10(frame["learning_rate"])
-    rate = frame["learning_rate"].map("{:g}".format)
-    frame["cell"] = frame["dataset"].astype(str) + " · " + frame["arm"] + " · " + rate
+    rate = frame["learning_rate"].map("{:g}".format).astype(str)
+    frame["cell"] = frame["dataset"].astype(str) + " · " + frame["series"] + " · " + rate
     is_repeat = frame["seed"].notna() & frame.duplicated(["cell", "seed"])
     why = "a second run of the same cell and seed; what tells them apart is not in the table"
     frame = _drop(frame, ~is_repeat, "runs", why, excluded)
@@ -163,7 +170,7 @@ def usable_runs(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[Exclusion]]:
 
 def cell_means(runs: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
     """One row a cell: the mean and sample standard deviation over its seeds, and its run count."""
-    keys = ["dataset", "arm", "method", "learning_rate", "cell"]
+    keys = ["dataset", "series", "method", "learning_rate", "cell"]
     groups = runs.groupby(keys, sort=True, dropna=False)
     names = list(columns)
     means = groups[names].mean()
@@ -194,15 +201,30 @@ def present_signals(frame: pd.DataFrame) -> list[str]:
     return [name for name in SIGNALS if name in frame and frame[name].notna().any()]
 
 
+def series_labels(runs: pd.DataFrame) -> pd.Series[str]:
+    """Each run's series: its method, and whatever else varies among its runs on a dataset.
+
+    That is `SERIES_AXES`: a regularizer, weight decay, epochs, … A method's rank is in its name.
+    """
+    return runs["method"].astype(str) + _variation(runs)
+
+
 def _variation(frame: pd.DataFrame) -> pd.Series[str]:
+    """What a series' name adds to the method's, such as ", weight decay 0.1"; empty if nothing."""
     label = pd.Series("", index=frame.index, dtype=object)
-    for column in ARM_AXES:
-        values = frame[column].astype(object).where(frame[column].notna(), "none").astype(str)
-        varies = values.groupby([frame["dataset"], frame["method"]], dropna=False).transform(
-            "nunique"
+    for axis in (name for name in SERIES_AXES if name in frame):
+        values = frame[axis].map(_axis_text)
+        groups = values.groupby([frame["dataset"], frame["method"]], dropna=False)
+        label = label.where(
+            groups.transform("nunique") <= 1, label + f", {_AXIS_WORDS[axis]}" + values
         )
-        label = label.where(varies <= 1, label + f" {column}=" + values)
-    return label.astype(str).str.strip()
+    return label.astype(str)
+
+
+def _axis_text(value: object) -> str:
+    if value is None or value != value:
+        return "none"
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _drop(

@@ -237,18 +237,18 @@ def report(
 ) -> None:
     """Writes the study's report, of the runs that are finished."""
     from driftscope import terminal
-    from driftscope.records import load_runs
     from driftscope.report.html import write_study_report
-    from driftscope.study import StudyFolder
+    from driftscope.results import Study
 
-    study = StudyFolder(folder).study()
+    study = Study(folder)
     target = out or folder
     refuse_file(target)
     target.mkdir(parents=True, exist_ok=True)
     path = write_study_report(
-        load_runs(folder),
+        study.tables(),
+        study.records(),
         target / "report.html",
-        title=study.title or study.name,
+        title=study.spec.title or study.spec.name,
         command=f"driftscope study report {shlex.quote(str(folder))}",
     )
     typer.echo(f"Report: {terminal.path_text(path)}")
@@ -290,10 +290,15 @@ def carry_out_study(
         show_failures(failures, asked)
         raise RecordError(f"none of the {len(asked)} runs succeeded; see {out}/runs/*/failure.json")
     from driftscope.report.html import write_study_report
+    from driftscope.results import Study
 
     terminal.show_cells(records)
     report = write_study_report(
-        records, out / "report.html", title=study.title or study.name, command=command
+        Study(out).tables(),
+        records,
+        out / "report.html",
+        title=study.title or study.name,
+        command=command,
     )
     if failures:
         show_failures(failures, asked)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
-from driftscope.analysis import Answer, StudyTables
+from driftscope.analysis import Answer, StudyTables, answer_all
 from driftscope.errors import RecordError
-from driftscope.records import Overlay, RunRecord, history_table, layers_table
+from driftscope.records import Overlay, RunRecord
 from driftscope.report import heatmaps, tables
 from driftscope.report.findings import findings
 from driftscope.report.overlays import NamedOverlay, overlay_block, study_overlays
@@ -23,88 +23,73 @@ from driftscope.report.summary import comparison_summary
 
 
 def write_study_report(
+    study: StudyTables,
     records: Sequence[RunRecord],
     out: Path,
     *,
     title: str,
     command: str,
-    answers: Sequence[Answer] = (),
+    answers: Sequence[Answer] | None = None,
 ) -> Path:
     """Writes a study's report as one HTML file and returns its path.
 
     Args:
-        records: finished runs; several datasets, models or protocols get a section each.
+        study: its finished runs (`results.Study.tables`), or imported tables; several datasets,
+            models or protocols get a section each.
+        records: what the runs left behind, for what tables don't hold: overlays, provenance.
+            Imported cell means have none.
         out: the file, or a folder in which `report.html` is written.
         title: the page's title.
         command: the command line that made the runs, shown under provenance.
-        answers: what `driftscope.analysis` answered about them, shown if given.
-
-    Raises:
-        RecordError: there are no runs to report.
-    """
-    records = list(records)
-    if not records:
-        raise RecordError("there is nothing to report: the study has no finished run yet")
-    runs = tables.report_runs(records)
-    study = StudyTables(runs, history_table(records), layers_table(records))
-    return _write_study(
-        study,
-        out,
-        title=title,
-        answers=answers,
-        overlays=overlay_block(study_overlays(records, runs)),
-        spec_facts=shared_and_varying([record.result["spec"] for record in records]),
-        environment_facts=shared_and_varying([record.result["environment"] for record in records]),
-        command=command,
-        version=_versions(records),
-    )
-
-
-def write_imported_report(
-    study: StudyTables, out: Path, *, title: str, command: str, answers: Sequence[Answer] = ()
-) -> Path:
-    """The same for imported tables (`driftscope.imports`): no overlays, provenance by origin.
+        answers: what `driftscope.analysis` answered about them; by default every question is asked.
 
     Raises:
         RecordError: there are no runs to report.
     """
     if study.runs.empty:
-        raise RecordError("there is nothing to report: no run was imported")
+        raise RecordError("there is nothing to report: the study has no finished run yet")
+    if answers is None:
+        answers = answer_all(study)
+    runs = tables.with_intervals(study.runs, records)
+    styles = method_styles(tables.series_order(tables.with_series(runs)["series"]))
+    sections = [
+        setting_section(number, setting, mine, study.layers, study.history, styles)
+        for number, (setting, mine) in enumerate(tables.split_settings(runs), start=1)
+    ]
+    spec_facts, environment_facts = _facts(study, records)
+    return write_page(
+        "study.html",
+        out,
+        title=title,
+        sections=sections,
+        findings=findings(answers, styles),
+        overlays=overlay_block(study_overlays(records, runs)),
+        runs=tables.runs_list(runs),
+        spec_facts=spec_facts,
+        environment_facts=environment_facts,
+        command=command,
+        version=_versions(records),
+    )
+
+
+_Facts: TypeAlias = tuple[dict[str, str], dict[str, list[str]]]
+
+
+def _facts(study: StudyTables, records: Sequence[RunRecord]) -> tuple[_Facts, _Facts]:
+    """Specification and environment; of imported cell means what their table says."""
+    if records:
+        return (
+            shared_and_varying([record.result["spec"] for record in records]),
+            shared_and_varying([record.result["environment"] for record in records]),
+        )
     shown = ("model", "dataset", "protocol", "transfer", "epochs", "batch_size", "weight_decay")
     known = [name for name in shown if name in study.runs]
     facts = [
         {str(key): value for key, value in row.items() if value == value}
         for row in study.runs[known].drop_duplicates().to_dict("records")
     ]
-    return _write_study(
-        study,
-        out,
-        title=title,
-        answers=answers,
-        overlays=None,
-        spec_facts=shared_and_varying(facts),
-        environment_facts=shared_and_varying([{"origin": name} for name in study.runs["origin"]]),
-        command=command,
-        version=version("driftscope"),
-    )
-
-
-def _write_study(
-    study: StudyTables, out: Path, *, answers: Sequence[Answer], **values: Any
-) -> Path:
-    styles = method_styles(tables.series_order(tables.with_series(study.runs)["series"]))
-    sections = [
-        setting_section(number, setting, runs, study.layers, study.history, styles)
-        for number, (setting, runs) in enumerate(tables.split_settings(study.runs), start=1)
-    ]
-    return write_page(
-        "study.html",
-        out,
-        sections=sections,
-        findings=findings(answers, styles),
-        runs=tables.runs_list(study.runs),
-        **values,
-    )
+    origins = [{"origin": name} for name in study.runs["origin"]]
+    return shared_and_varying(facts), shared_and_varying(origins)
 
 
 def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None, out: Path) -> Path:

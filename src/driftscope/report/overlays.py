@@ -133,7 +133,7 @@ def study_overlays(records: Sequence[RunRecord], runs: pd.DataFrame) -> list[Nam
     with_series = tables.with_series(runs)
     ordered = with_series.sort_values(["retention_pct", "seed"], na_position="last")
     named, seen = [], set()
-    for row in ordered.to_dict("records"):
+    for row in ordered[ordered["run_id"].isin(by_id)].to_dict("records"):
         cell = (*(row[key] for key in tables.SETTING_KEYS), row["series"], row["learning_rate"])
         if cell in seen:
             continue

@@ -17,6 +17,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from driftscope.report.style import number_text, rate_text, spread_text
+from driftscope.stats import permutation_of_means
 
 SIMILAR_ACCURACY_POINTS = 2.0
 """Cells whose target accuracies differ by at most this many points are compared as equal in it."""
@@ -254,7 +255,7 @@ ENTROPY_CAVEAT = Markup(
 def _study_caveats(cells: pd.DataFrame, setting: Mapping[str, str]) -> list[Markup]:
     caveats = [ENTROPY_CAVEAT]
     seeds = int(cells["num_runs"].max())
-    floor = 2 / math.comb(2 * seeds, seeds) if seeds else 1.0
+    floor = permutation_of_means(range(seeds), range(seeds, 2 * seeds)).p_floor
     if seeds == 1:
         caveats.append(
             Markup(

@@ -12,20 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from driftscope.analysis.tables import ARM_AXES
+from driftscope.analysis.tables import series_labels
 from driftscope.records import DRIFT_SCALARS, RunRecord, runs_table, structure_point
 from driftscope.report.columns import Column, Table, slug
 
 SETTING_KEYS = ("dataset", "model", "protocol", "transfer")
 """Runs that differ in one of these are never put into one number or one picture."""
-
-_OPTION_WORDS = {
-    "regularizer": "",
-    "epochs": "epochs ",
-    "batch_size": "batch ",
-    "weight_decay": "weight decay ",
-    "data_seed": "data seed ",
-}
 
 CELL_MEASURES = (
     "test_accuracy_pct",
@@ -44,14 +36,23 @@ CELL_MEASURES = (
 
 def report_runs(records: Sequence[RunRecord]) -> pd.DataFrame:
     """`records.runs_table` with the Wilson limits of each run's zero-shot accuracy beside it."""
-    runs = runs_table(list(records))
-    scores = [_main_score(record) for record in records]
-    runs["zero_shot_low_pct"] = [score.get("wilson_low_pct") for score in scores]
-    runs["zero_shot_high_pct"] = [score.get("wilson_high_pct") for score in scores]
-    before = [_main_score(record, pretrained=True) for record in records]
-    runs["pretrained_low_pct"] = [score.get("wilson_low_pct") for score in before]
-    runs["pretrained_high_pct"] = [score.get("wilson_high_pct") for score in before]
-    return runs
+    return with_intervals(runs_table(records), records)
+
+
+def with_intervals(runs: pd.DataFrame, records: Sequence[RunRecord]) -> pd.DataFrame:
+    """The runs with the Wilson limits of their zero-shot accuracies, where a record holds them."""
+    limits = {}
+    for record in records:
+        before, after = _main_score(record, pretrained=True), _main_score(record)
+        limits[record.id] = {
+            "zero_shot_low_pct": after.get("wilson_low_pct"),
+            "zero_shot_high_pct": after.get("wilson_high_pct"),
+            "pretrained_low_pct": before.get("wilson_low_pct"),
+            "pretrained_high_pct": before.get("wilson_high_pct"),
+        }
+    if not limits:
+        return runs
+    return runs.join(pd.DataFrame.from_dict(limits, orient="index", dtype=float), on="run_id")
 
 
 def _main_score(record: RunRecord, *, pretrained: bool = False) -> dict[str, Any]:
@@ -69,22 +70,7 @@ def is_done(runs: pd.DataFrame) -> pd.Series[bool]:
 
 def with_series(runs: pd.DataFrame) -> pd.DataFrame:
     """Adds `series`: the method, and whatever else varies among its runs on a dataset."""
-    runs = runs.copy()
-    runs["series"] = runs["method"].astype(str)
-    for option in ARM_AXES:
-        if option not in runs:
-            continue
-        values = runs[option].map(_option_text)
-        varies = values.groupby([runs["dataset"], runs["method"]]).transform("nunique") > 1
-        words = ", " + _OPTION_WORDS[option] + values
-        runs["series"] = runs["series"].where(~varies, runs["series"] + words)
-    return runs
-
-
-def _option_text(value: object) -> str:
-    if value is None or value != value:
-        return "none"
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+    return runs.assign(series=series_labels(runs))
 
 
 _FAMILIES = ("full_ft", "lora", "last_block", "linear_probe")
