@@ -37,6 +37,7 @@ from driftscope.stats.power import (
     num_seeds_needed,
     power_of_contrast,
 )
+from driftscope.stats.proportions import wilson_interval_pct
 
 __all__ = [
     "Adjusted",
@@ -75,5 +76,6 @@ __all__ = [
     "weighted_spearman",
     "welch_t",
     "wilcoxon_signed_rank",
+    "wilson_interval_pct",
     "with_gaps_of_sizes",
 ]

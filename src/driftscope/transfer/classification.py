@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int64, UInt8
-from scipy.stats import binomtest
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,6 +18,7 @@ from driftscope.data.splits import balanced_subset
 from driftscope.errors import NonFiniteError
 from driftscope.models import VisionLanguageModel
 from driftscope.models.capture import check_adapters_in_effect
+from driftscope.stats import wilson_interval_pct
 
 TOP = 5
 _MOST_FLOWS = 20
@@ -59,19 +59,19 @@ class Outcome:
 
 
 def score(name: str, num_correct: int, num_images: int) -> ZeroShotScore:
-    """The accuracy of a count, with its interval (Wilson 1927, by scipy).
+    """The accuracy of a count, with its interval.
 
     Raises:
         ValueError: `num_images` is not positive.
     """
-    interval = binomtest(num_correct, num_images).proportion_ci(method="wilson")
+    low, high = wilson_interval_pct(num_correct, num_images)
     return ZeroShotScore(
         name=name,
         num_correct=num_correct,
         num_images=num_images,
         accuracy_pct=100 * num_correct / num_images,
-        wilson_low_pct=100 * float(interval.low),
-        wilson_high_pct=100 * float(interval.high),
+        wilson_low_pct=low,
+        wilson_high_pct=high,
     )
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
-from scipy.stats import binomtest
 from torch import Tensor
 from torch.nn import functional
 
 from driftscope.data import EncodedSet, open_dataset
 from driftscope.errors import DataError
 from driftscope.models import VisionLanguageModel
+from driftscope.stats import wilson_interval_pct
 from driftscope.transfer.classification import live_embeddings
 
 _QUERIES_AT_ONCE = 512
@@ -150,7 +150,7 @@ def _direction(ranks: Tensor, num_candidates: int) -> DirectionScore:
     def recall(most: int) -> float:
         return 100 * float((ranks <= most).double().mean())
 
-    first = binomtest(int((ranks <= 1).sum()), len(ranks)).proportion_ci(method="wilson")
+    low, high = wilson_interval_pct(int((ranks <= 1).sum()), len(ranks))
     return DirectionScore(
         num_queries=len(ranks),
         num_candidates=num_candidates,
@@ -158,8 +158,8 @@ def _direction(ranks: Tensor, num_candidates: int) -> DirectionScore:
         recall_at_5_pct=recall(5),
         recall_at_10_pct=recall(10),
         median_rank=float(ranks.double().quantile(0.5)),
-        wilson_low_pct=100 * float(first.low),
-        wilson_high_pct=100 * float(first.high),
+        wilson_low_pct=low,
+        wilson_high_pct=high,
     )
 
 
