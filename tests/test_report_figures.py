@@ -17,8 +17,11 @@ from matplotlib.text import Text
 
 from driftscope.records import Overlay, load_runs
 from driftscope.report import figures, heatmaps, tables
+from driftscope.report.attention_figures import attention_figure
+from driftscope.report.class_figures import class_retention, shown_classes
 from driftscope.report.figures import Measure
-from driftscope.report.sections import study_measures
+from driftscope.report.overlays import NamedOverlay, side_by_side
+from driftscope.report.sections import study_measures, trajectory_measures
 from driftscope.report.style import (
     DIVERGING,
     GRID,
@@ -28,6 +31,7 @@ from driftscope.report.style import (
     save_figure,
     themed_svg,
 )
+from driftscope.report.trajectories import trajectories
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +62,9 @@ def _overlaps(figure: Figure) -> list[tuple[str, str]]:
     with look():
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
+        outside = _ticks_out_of_view(figure)
         texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+        texts = [t for t in texts if t not in outside]
         boxes = [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in texts]
     return [
         (one, other)
@@ -66,6 +72,17 @@ def _overlaps(figure: Figure) -> list[tuple[str, str]]:
         for other, b in boxes[i + 1 :]
         if min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1
     ]
+
+
+def _ticks_out_of_view(figure: Figure) -> set[Text]:
+    """Labels that exist and are not drawn, since their tick lies beyond the axis' ends."""
+    labels = set()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        room = 1e-6 * (high - low)
+        ticks = axis.get_major_ticks()
+        labels |= {t.label1 for t in ticks if not low - room <= t.get_loc() <= high + room}
+    return labels
 
 
 def _contrast(one: str, other: tuple[float, ...]) -> float:
@@ -190,8 +207,123 @@ def test_figures_are_saved_in_every_format_and_the_same_each_time(tmp_path: Path
 def test_the_attention_figure_has_a_row_an_image_and_three_columns() -> None:
     rng = np.random.default_rng(0)
     overlay = Overlay(fake_images(3), fake_maps(rng, 3), fake_maps(rng, 3))
-    figure = figures.attention_figure(overlay, num_images=2)
+    figure = attention_figure({"adapted": overlay}, num_images=2)
     assert len(figure.axes) == 6
+
+
+def test_the_attention_figure_has_a_column_a_model() -> None:
+    rng = np.random.default_rng(0)
+    images, before = fake_images(3), fake_maps(rng, 3)
+    overlays = {name: Overlay(images, before, fake_maps(rng, 3)) for name in ("full_ft", "lora $")}
+    figure = attention_figure(overlays)
+    assert [axes.get_title() for axes in figure.axes[:4]] == [
+        "image",
+        "pretrained",
+        "full_ft",
+        "lora $",
+    ]
+    assert _overlaps(figure) == []
+
+
+def test_only_overlays_of_the_same_images_and_rate_stand_side_by_side() -> None:
+    rng = np.random.default_rng(0)
+    images, maps = fake_images(2), fake_maps(rng, 2)
+    same = Overlay(images, maps, maps)
+    other = Overlay(255 - images, maps, maps)
+    named = [
+        NamedOverlay("", "full_ft, 1e-3", "d 1e-3", same),
+        NamedOverlay("", "lora, 3e-3", "d 3e-3", same),
+        NamedOverlay("", "full_ft, 3e-3", "d 3e-3", same),
+        NamedOverlay("", "bitfit, 3e-3", "d 3e-3", other),
+    ]
+    assert list(side_by_side(named)) == ["full_ft, 3e-3", "lora, 3e-3"]
+    assert side_by_side([]) == {}
+
+
+def _probes(num_series: int = 2) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"series": name, "learning_rate": rate, "epoch": epoch, "step": 25 * epoch,
+             "cka": 1 - rate * 100 * epoch, "retention_pct": 100 - 1e4 * rate * epoch,
+             "delta_entropy_pct": 3.0 * epoch, "num_runs": 3}
+            for name in ("full_ft", "lora_r8", "last_block")[:num_series]
+            for rate in (1e-4, 1e-3)
+            for epoch in (1, 2, 3)
+        ]
+    )  # fmt: skip
+
+
+def test_trajectories_start_at_the_pretrained_level_and_follow_the_step() -> None:
+    measures = trajectory_measures({"transfer": "concepts100"})
+    figure = trajectories(_probes(), ["full_ft", "lora_r8"], measures)
+    assert len(figure.axes) == 6
+    lines = [line for line in figure.axes[2].lines if len(line.get_xdata()) > 2]
+    assert [list(line.get_xdata()) for line in lines] == [[0, 25, 50, 75]] * 2
+    assert all(line.get_ydata()[0] == 100 for line in lines)
+    assert figure.axes[-1].get_xlabel() == "step"
+
+
+def test_where_steps_are_unknown_trajectories_follow_the_epoch() -> None:
+    probes = _probes().assign(step=np.nan)
+    figure = trajectories(probes, ["full_ft"], [Measure("cka", "CKA", unit="")])
+    assert figure.axes[0].get_xlabel() == "epoch"
+
+
+@pytest.mark.parametrize("num_series", [1, 3])
+def test_no_texts_overlap_in_trajectories(num_series: int) -> None:
+    probes = _probes(num_series)
+    names = list(dict.fromkeys(probes["series"]))
+    assert _overlaps(trajectories(probes, names, trajectory_measures({"transfer": "t"}))) == []
+
+
+def _heads(num_layers: int, num_heads: int) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        [
+            {"series": name, "learning_rate": rate, "layer": layer, "head": head,
+             "delta_entropy_pct": rng.normal(0, 20), "num_runs": 3}
+            for name in ("full_ft", "lora_r8")
+            for rate in (1e-4, 1e-3, 3e-3)
+            for layer in range(1, num_layers + 1)
+            for head in range(1, num_heads + 1)
+        ]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("num_layers", "num_heads"), [(6, 4), (12, 12), (24, 16)])
+def test_head_maps_have_a_panel_a_cell_and_no_text_over_text(
+    num_layers: int, num_heads: int
+) -> None:
+    figure = heatmaps.head_maps(_heads(num_layers, num_heads), ["full_ft", "lora_r8"])
+    assert len(figure.axes) == 7
+    assert len(figure.axes[0].patches) == num_layers * num_heads
+    low, high = figure.axes[-1].get_ylim()
+    assert low == -high
+    assert _overlaps(figure) == []
+
+
+def _classes(num_classes: int) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"series": name, "learning_rate": rate, "class": f"class $ {at:03d}",
+             "num_images": 6, "pretrained_pct": 100.0 if at else 0.0, "adapted_pct": 1.0 * at,
+             "retention_pct": 100.0 * at / num_classes if at else np.nan, "num_runs": 3}
+            for name in ("full_ft", "lora_r8, weight decay 0.1")
+            for rate in (1e-4, 1e-3)
+            for at in range(num_classes)
+        ]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("num_classes", [2, 24, 100])
+def test_no_texts_overlap_in_retention_by_class(num_classes: int) -> None:
+    frame = _classes(num_classes)
+    assert _overlaps(class_retention(frame, list(dict.fromkeys(frame["series"])))) == []
+
+
+def test_of_many_classes_the_least_and_the_best_kept_are_shown() -> None:
+    shown = shown_classes(_classes(100), 4)
+    assert shown == ["class $ 001", "class $ 002", None, "class $ 098", "class $ 099"]
 
 
 def test_the_scale_of_nothing_is_one() -> None:

@@ -168,6 +168,7 @@ def test_a_study_is_saved_as_tables_and_figures_named_by_what_they_show(tmp_path
         "figures/learning_rate_terrain_mini_leakfree.svg",
         "figures/dose_response_terrain_mini_leakfree.svg",
         "figures/layer_entropy_terrain_mini_leakfree.svg",
+        "figures/trajectories_terrain_mini_leakfree.svg",
         "figures/frontier_d.svg",
         "figures/predictors.svg",
     }

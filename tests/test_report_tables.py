@@ -15,7 +15,9 @@ from driftscope.report.columns import Column, Table, latex_text
 from driftscope.report.style import number_text, rate_text, spread_text
 from driftscope.report.tables import (
     cells_frame,
+    class_cells_frame,
     comparison_layers,
+    head_cells_frame,
     head_entropy_changes,
     layer_cells_frame,
     report_runs,
@@ -84,6 +86,39 @@ def test_layer_cells_average_over_seeds() -> None:
     cells = layer_cells_frame(layers, _runs()).set_index("series")
     assert cells.loc["lora_r8", "delta_entropy_pct"] == 2.0
     assert cells.loc["full_ft", "num_runs"] == 1
+
+
+def test_head_cells_average_each_heads_change_over_seeds() -> None:
+    heads = pd.DataFrame(
+        {
+            "run_id": ["a", "b", "c"],
+            "layer": 1,
+            "head": [1.0, 1.0, np.nan],
+            "entropy_nats": [2.2, 1.8, 1.0],
+            "pretrained_entropy_nats": 2.0,
+        }
+    )
+    (row,) = head_cells_frame(heads, _runs()).to_dict("records")
+    assert row["delta_entropy_pct"] == pytest.approx(0.0, abs=1e-12)
+    assert row["num_runs"] == 2
+    assert row["head"] == 1
+
+
+def test_class_cells_average_over_seeds_and_a_class_never_known_has_no_retention() -> None:
+    classes = pd.DataFrame(
+        {
+            "run_id": ["a", "b", "a", "b"],
+            "class": ["x", "x", "y", "y"],
+            "num_images": 6,
+            "pretrained_pct": [50.0, 50.0, 0.0, 0.0],
+            "adapted_pct": [25.0, 50.0, 0.0, 0.0],
+            "retention_pct": [50.0, 100.0, np.nan, np.nan],
+        }
+    )
+    cells = class_cells_frame(classes, _runs()).set_index("class")
+    assert cells.loc["x", "retention_pct"] == 75.0
+    assert cells.loc["x", "retention_pct_sd"] == pytest.approx(np.std([50, 100], ddof=1))
+    assert math.isnan(cells.loc["y", "retention_pct"])
 
 
 def test_the_study_table_gives_images_and_interval_of_every_zero_shot_accuracy(

@@ -79,6 +79,7 @@ def test_exported_tables_are_those_read(folder: Path, tmp_path: Path) -> None:
             f"runs.{form}": study.runs().shape,
             f"history.{form}": study.history().shape,
             f"layers.{form}": study.layers().shape,
+            f"classes.{form}": study.classes().shape,
         }
         runs = read(tmp_path / form / f"runs.{form}")
         assert list(runs.columns) == list(RUN_COLUMNS)

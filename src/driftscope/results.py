@@ -21,7 +21,7 @@ from driftscope.records import (
     load_run,
     load_runs,
 )
-from driftscope.records.columns import RUN_COLUMNS, typed
+from driftscope.records.columns import RUN_COLUMNS, TABLES, typed
 from driftscope.study.folder import StudyFolder
 from driftscope.study.importing import import_study, read_cells
 
@@ -75,6 +75,10 @@ class Study:
         """One row a run, layer and head; `tables().layers` has one a run and layer."""
         return self._tables.heads.copy()
 
+    def classes(self) -> pd.DataFrame:
+        """One row a run and class of the main transfer set; imported runs have none."""
+        return self._tables.classes.copy()
+
     def tables(self) -> StudyTables:
         """What `driftscope.analysis` asks its questions of."""
         return StudyTables(
@@ -82,6 +86,8 @@ class Study:
             self.history(),
             self._tables.layers.copy(),
             subsets=self._tables.subsets.copy(),
+            heads=self._tables.heads.copy(),
+            classes=self._tables.classes.copy(),
         )
 
     def reading(
@@ -113,9 +119,9 @@ class Study:
         return load(str(record.folder), device=device)
 
     def export(self, out: Path, form: Format) -> dict[Path, tuple[int, int]]:
-        """Writes runs, history and layers to files; returns each file's rows and columns."""
+        """Writes every table of `TABLES` to a file; returns each file's rows and columns."""
         out.mkdir(parents=True, exist_ok=True)
-        tables = {"runs": self.runs(), "history": self.history(), "layers": self.layers()}
+        tables = {name: getattr(self, name)() for name in TABLES}
         shapes = {}
         for name, table in tables.items():
             path = out / f"{name}.{form}"

@@ -89,12 +89,18 @@ class StudyTables:
         layers: one row a run and layer, layers from 1.
         subsets: one row a run, probe subset and signal, where readings were repeated on subsets:
             run_id, subset, num_images, signal, value.
+        heads: one row a run, layer and head, where heads are known: entropy_nats and
+            pretrained_entropy_nats among others.
+        classes: one row a run and class of the transfer set: class, num_images, pretrained_pct,
+            adapted_pct, retention_pct.
     """
 
     runs: pd.DataFrame
     history: pd.DataFrame
     layers: pd.DataFrame
     subsets: pd.DataFrame = field(default_factory=_no_subsets)
+    heads: pd.DataFrame = field(default_factory=pd.DataFrame)
+    classes: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def only(self, **wanted: Wanted) -> StudyTables:
         """The tables of the runs whose columns have the wanted value, or one of them."""
@@ -118,7 +124,8 @@ class StudyTables:
         return replace(self, runs=runs, **others)
 
     def _companions(self) -> Mapping[str, pd.DataFrame]:
-        return {"history": self.history, "layers": self.layers, "subsets": self.subsets}
+        names = ("history", "layers", "subsets", "heads", "classes")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from driftscope.records.columns import DRIFT_SCALARS
+from driftscope.records.columns import DRIFT_SCALARS, STRUCTURE_SCALARS
 from driftscope.records.folder import (
     ADAPTED_FOLDER,
     ATTENTION_FILE,
@@ -61,6 +61,7 @@ __all__ = [
     "RESULT_SCHEMA",
     "RUNS_FOLDER",
     "SPEC_FILE",
+    "STRUCTURE_SCALARS",
     "STUDY_FILE",
     "Overlay",
     "RunRecord",

@@ -22,6 +22,14 @@ DRIFT_SCALARS = (
 )
 """The signals that are one number a reading, by the names tables use."""
 
+STRUCTURE_SCALARS = (
+    "rollout_entropy_bits",
+    "rollout_erf95",
+    "rollout_gini",
+    "patch_to_patch_entropy_bits",
+)
+"""What a reading says of full attention maps, where the spec asked for `maps`."""
+
 
 @dataclass(frozen=True)
 class ColumnMeaning:
@@ -51,6 +59,15 @@ _DRIFTS = {
     "weight_drift": ColumnMeaning("number", "", "‖ΔW‖₂/‖W₀‖₂ of the encoder"),
 }
 
+_STRUCTURE = {
+    "rollout_entropy_bits": ColumnMeaning("number", "bits", "entropy of the attention rollout"),
+    "rollout_erf95": ColumnMeaning("number", "0…1", "erf@0.95 of the attention rollout"),
+    "rollout_gini": ColumnMeaning("number", "0…1", "gini of the attention rollout"),
+    "patch_to_patch_entropy_bits": ColumnMeaning(
+        "number", "bits", "patch-to-patch attention entropy, mean over layers and heads"
+    ),
+}
+
 RUN_COLUMNS: dict[str, ColumnMeaning] = {
     **_KEYS,
     "model": ColumnMeaning("text", "", "pretrained model as the spec names it"),
@@ -75,6 +92,11 @@ RUN_COLUMNS: dict[str, ColumnMeaning] = {
     "zero_shot_num_images": ColumnMeaning("integer", "images", "images of the zero-shot accuracy"),
     "retention_pct": ColumnMeaning("number", "%", "100 × adapted / pretrained zero-shot accuracy"),
     **_DRIFTS,
+    **_STRUCTURE,
+    **{
+        f"pretrained_{name}": ColumnMeaning(c.kind, c.unit, f"the pretrained model's {c.meaning}")
+        for name, c in _STRUCTURE.items()
+    },
     "trainable_parameters": ColumnMeaning("integer", "parameters", "parameters trained"),
     "total_parameters": ColumnMeaning("integer", "parameters", "parameters in all"),
     "wall_seconds": ColumnMeaning("number", "s", "wall time of the run's last process"),
@@ -116,10 +138,20 @@ HEAD_COLUMNS: dict[str, ColumnMeaning] = {
     "cka_debiased": LAYER_COLUMNS["cka_debiased"],
 }
 
+CLASS_COLUMNS: dict[str, ColumnMeaning] = {
+    **_KEYS,
+    "class": ColumnMeaning("text", "", "class of the main transfer set"),
+    "num_images": ColumnMeaning("integer", "images", "images of the class"),
+    "pretrained_pct": ColumnMeaning("number", "%", "the pretrained model's accuracy on it"),
+    "adapted_pct": ColumnMeaning("number", "%", "the adapted model's, selected epoch"),
+    "retention_pct": ColumnMeaning("number", "%", "100 × adapted / pretrained accuracy"),
+}
+
 TABLES = {
     "runs": RUN_COLUMNS,
     "history": HISTORY_COLUMNS,
     "layers": HEAD_COLUMNS,
+    "classes": CLASS_COLUMNS,
 }
 """What a study reads as and exports."""
 

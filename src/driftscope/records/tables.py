@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from driftscope.records.columns import (
+    CLASS_COLUMNS,
     DRIFT_SCALARS,
     HEAD_COLUMNS,
     HISTORY_COLUMNS,
     LAYER_COLUMNS,
     RUN_COLUMNS,
+    STRUCTURE_SCALARS,
     typed,
 )
 from driftscope.records.folder import RunRecord
@@ -32,6 +34,7 @@ class Tables:
     layers: pd.DataFrame
     heads: pd.DataFrame
     subsets: pd.DataFrame
+    classes: pd.DataFrame
 
 
 def all_tables(records: Iterable[RunRecord]) -> Tables:
@@ -43,19 +46,28 @@ def all_tables(records: Iterable[RunRecord]) -> Tables:
     layers: list[dict[str, Any]] = []
     heads: list[dict[str, Any]] = []
     subsets: list[dict[str, Any]] = []
+    classes: list[dict[str, Any]] = []
     for record in records:
         runs.append(_run_row(record))
         history += _history_rows(record)
         layers += _layer_rows(record)
         heads.append(_head_columns(record))
         subsets += _subset_rows(record)
+        classes += _class_rows(record)
     return Tables(
         typed(pd.DataFrame(runs), RUN_COLUMNS),
         typed(pd.DataFrame(history), HISTORY_COLUMNS),
         typed(pd.DataFrame(layers), LAYER_COLUMNS),
         _heads_frame(heads),
         pd.DataFrame(subsets, columns=SUBSET_COLUMNS),
+        typed(pd.DataFrame(classes), CLASS_COLUMNS),
     )
+
+
+def _class_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
+    """One row a class of the main transfer set, at the selected epoch."""
+    for row in _main_score(record).get("per_class", []):
+        yield {**_keys(record), **row}
 
 
 def _subset_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
@@ -125,7 +137,7 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
     selected = result["selected"] or {}  # a run that diverged in its first epoch has none
     drift = structure_point(record).get("drift", {})
     main_transfer = spec.transfer[0] if spec.transfer else None
-    score = selected.get("transfer", {}).get(main_transfer, {})
+    score = _main_score(record)
     before = result["pretrained"]["transfer"].get(main_transfer, {})
     epochs = [event for event in record.events if event.get("kind") == "epoch"]
     return {
@@ -153,10 +165,33 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
         "zero_shot_num_images": score.get("num_images"),
         "retention_pct": score.get("retention_pct"),
         **{name: drift.get(name) for name in DRIFT_SCALARS},
+        **_structure(structure_point(record).get("reading", {})),
+        **{
+            f"pretrained_{name}": value
+            for name, value in _structure(result["pretrained"]["reading"]).items()
+        },
         "trainable_parameters": result["parameters"]["trainable"],
         "total_parameters": result["parameters"]["total"],
         "wall_seconds": result["wall_seconds"]["total"],
     }
+
+
+def _main_score(record: RunRecord) -> dict[str, Any]:
+    """What the run scored at the selected epoch on its main transfer set; empty if nothing."""
+    name = record.spec.transfer[0] if record.spec.transfer else None
+    transfer = (record.result["selected"] or {}).get("transfer", {})
+    return transfer.get(name) or {}
+
+
+def _structure(reading: dict[str, Any]) -> dict[str, float]:
+    """The means of a reading's full-map signals, those that it has."""
+    values = ((name, reading.get(name)) for name in STRUCTURE_SCALARS)
+    return {name: _mean(value) for name, value in values if value is not None}
+
+
+def _mean(value: float | list[Any]) -> float:
+    """A number, or the mean of nested lists of equal lengths."""
+    return sum(map(_mean, value)) / len(value) if isinstance(value, list) else value
 
 
 def _layer_rows(record: RunRecord) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -19,10 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from driftscope.records import Overlay
 from driftscope.report.style import (
     HOVER_PREFIX,
-    INK,
     MUTED,
     PAPER,
     SeriesStyle,
@@ -33,13 +30,13 @@ from driftscope.report.style import (
     spread_text,
 )
 
-_LUMA = np.array([0.299, 0.587, 0.114])
-_REFERENCE_LINE: dict[str, Any] = {
+REFERENCE_LINE: dict[str, Any] = {
     "color": MUTED,
     "linewidth": 1,
     "linestyle": (0, (4, 3)),
     "zorder": 1,
 }
+"""How the pretrained level is drawn, everywhere."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ def learning_rate_panels(
         if legend:
             handles = legend_handles(styles)
             if any(measure.reference is not None for measure in measures):
-                handles.append(_reference_handle())
+                handles.append(reference_handle())
             columns = max(1, min(len(handles), int(1.6 * len(measures)) + 1))
             figure.legend(handles=handles, loc="outside upper left", ncols=columns)
     return figure
@@ -101,8 +98,9 @@ def legend_handles(styles: Mapping[str, SeriesStyle]) -> list[Line2D]:
     ]
 
 
-def _reference_handle() -> Line2D:
-    return Line2D([], [], label="pretrained", **_REFERENCE_LINE)
+def reference_handle() -> Line2D:
+    """The pretrained level's line, to hand to a legend."""
+    return Line2D([], [], label="pretrained", **REFERENCE_LINE)
 
 
 def series_swatch(style: SeriesStyle) -> Figure:
@@ -126,14 +124,14 @@ def _learning_rate_panel(
 ) -> None:
     rates = sorted({float(rate) for rate in cells["learning_rate"]})
     if measure.reference is not None:
-        axes.axhline(measure.reference, **_REFERENCE_LINE)
+        axes.axhline(measure.reference, **REFERENCE_LINE)
     for position, (series, style) in enumerate(styles.items()):
         # the dots of one rate stand side by side, not on top of each other
         shift = 10 ** (0.03 * (position - (len(styles) - 1) / 2))
         _draw_series(axes, cells, runs, series, style, measure, shift)
     _rate_axis(axes, rates)
     axes.set_title(measure.heading, pad=8)
-    _value_limits(axes, measure)
+    value_limits(axes, measure)
 
 
 def _draw_series(
@@ -165,9 +163,9 @@ def _draw_series(
             alpha=0.55,
             mec="none",
             zorder=2,
-            gid=_hover(
+            gid=hover(
                 f"{series}, rate {rate_text(row['learning_rate'])}, seed {row['seed']}: "
-                + _value_text(row[measure.key], measure)
+                + value_text(row[measure.key], measure)
             ),
         )
     for at, row in zip(x, mine.to_dict("records"), strict=True):
@@ -186,9 +184,9 @@ def _draw_series(
             mec=PAPER,
             mew=0.8,
             zorder=4,
-            gid=_hover(
+            gid=hover(
                 f"{series}, rate {rate_text(row['learning_rate'])}: {spread}"
-                f"{' ' + measure.unit if measure.unit else ''} ({_seed_count(row['num_runs'])})"
+                f"{' ' + measure.unit if measure.unit else ''} ({seed_count(row['num_runs'])})"
             ),
         )
 
@@ -225,7 +223,8 @@ def number_axis(axis: Axis, *, num_ticks: int = 5, signed: bool = False) -> None
     axis.set_major_formatter(lambda value, _: number_text(value, decimals, signed=signed))
 
 
-def _value_limits(axes: Axes, measure: Measure) -> None:
+def value_limits(axes: Axes, measure: Measure) -> None:
+    """Room above and below, the measure's own floor and ceiling, round ticks."""
     low, high = axes.get_ylim()
     room = 0.08 * (high - low)
     low, high = low - room / 2, high + room
@@ -235,54 +234,6 @@ def _value_limits(axes: Axes, measure: Measure) -> None:
         high = measure.ceiling + 0.03 * (measure.ceiling - low)
     axes.set_ylim(low, high)
     number_axis(axes.yaxis)
-
-
-# ---------------------------------------------------------------- over training
-
-
-def trajectory_panel(
-    epochs: pd.DataFrame, series: str, measure: Measure, styles: Mapping[float, SeriesStyle]
-) -> Figure:
-    """One series over its epochs: the mean of a measure over seeds, a line a learning rate.
-
-    Args:
-        epochs: `tables.history_cells_frame`.
-        series: which series.
-        measure: what is followed.
-        styles: how each learning rate is drawn (`style.rate_styles`).
-    """
-    mine = epochs[epochs["series"] == series].dropna(subset=[measure.key])
-    with look():
-        figure = Figure(figsize=(3.35, 2.7), layout="constrained")
-        axes = figure.subplots()
-        if measure.reference is not None:
-            axes.axhline(measure.reference, **_REFERENCE_LINE)
-        for rate, path in mine.groupby("learning_rate"):
-            style = styles[float(rate)]  # type: ignore[arg-type]  # the key of a float column
-            x, y = path["epoch"].to_numpy(float), path[measure.key].to_numpy(float)
-            axes.plot(x, y, color=style.colour, zorder=3)
-            for row in path.to_dict("records"):
-                axes.plot(
-                    [row["epoch"]],
-                    [row[measure.key]],
-                    color=style.colour,
-                    marker=style.marker,
-                    markersize=4.5,
-                    mec=PAPER,
-                    mew=0.6,
-                    zorder=4,
-                    gid=_hover(
-                        f"{series}, rate {rate_text(row['learning_rate'])}, epoch "
-                        f"{row['epoch']:.0f}: {_value_text(row[measure.key], measure)} "
-                        f"({_seed_count(row['num_runs'])})"
-                    ),
-                )
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        axes.grid(axis="x", visible=False)
-        axes.set_xlabel("epoch")
-        axes.set_title(f"{series}\n{measure.heading}", pad=8, fontsize=8.5)
-        _value_limits(axes, measure)
-    return figure
 
 
 # ---------------------------------------------------------------- a comparison, layer by layer
@@ -296,7 +247,7 @@ def layer_profile(layers: pd.DataFrame, measures: Sequence[Measure]) -> Figure:
         panels = figure.subplots(1, len(measures), squeeze=False)[0]
         for axes, measure in zip(panels, measures, strict=True):
             if measure.reference is not None:
-                axes.axhline(measure.reference, **_REFERENCE_LINE)
+                axes.axhline(measure.reference, **REFERENCE_LINE)
             x, y = layers["layer"].to_numpy(int), layers[measure.key].to_numpy(float)
             axes.plot(x, y, color=style.colour, zorder=3)
             for at, value in zip(x, y, strict=True):
@@ -307,66 +258,27 @@ def layer_profile(layers: pd.DataFrame, measures: Sequence[Measure]) -> Figure:
                     marker="o",
                     mec=PAPER,
                     zorder=4,
-                    gid=_hover(f"layer {at}: {_value_text(value, measure)}"),
+                    gid=hover(f"layer {at}: {value_text(value, measure)}"),
                 )
             axes.xaxis.set_major_locator(MaxNLocator(min(len(x), 12), integer=True))
             axes.grid(axis="x", visible=False)
             axes.set_xlabel("layer")
             axes.set_title(measure.heading, pad=8)
-            _value_limits(axes, measure)
+            value_limits(axes, measure)
     return figure
 
 
-# ---------------------------------------------------------------- attention over images
-
-
-def attention_figure(
-    overlay: Overlay, *, num_images: int = 4, adapted_label: str = "adapted"
-) -> Figure:
-    """Image, pretrained and adapted attention side by side: mean of heads, last layer.
-
-    Both maps of an image share one brightness scale, so that they can be compared.
-    """
-    count = min(num_images, len(overlay.images))
-    with look():
-        figure = Figure(figsize=(4.6, 1.55 * count + 0.3), layout="constrained")
-        axes = figure.subplots(count, 3, squeeze=False)
-        for index in range(count):
-            before = overlay.pretrained[index, -1].mean(axis=0)
-            after = overlay.adapted[index, -1].mean(axis=0)
-            top = max(float(before.max()), float(after.max()))
-            height, width = overlay.images[index].shape[:2]
-            extent = (0, width, height, 0)
-            for column, weights in enumerate((None, before, after)):
-                panel = axes[index, column]
-                if weights is None:
-                    panel.imshow(overlay.images[index], extent=extent)
-                else:
-                    grey = overlay.images[index] @ _LUMA
-                    panel.imshow(grey, extent=extent, cmap="gray", vmin=0, vmax=255)
-                    panel.imshow(
-                        weights,
-                        cmap="inferno",
-                        vmin=0,
-                        vmax=top,
-                        alpha=0.9 * (0.45 + 0.55 * weights / top),
-                        extent=extent,
-                        interpolation="nearest",
-                    )
-                panel.set_axis_off()
-        for column, title in enumerate(("image", "pretrained", adapted_label)):
-            axes[0, column].set_title(title, loc="center", color=INK)
-    return figure
-
-
-def _value_text(value: float, measure: Measure) -> str:
+def value_text(value: float, measure: Measure) -> str:
+    """A value as the measure writes it, with its unit."""
     text = number_text(value, measure.decimals, signed=measure.signed)
     return f"{text} {measure.unit}" if measure.unit else text
 
 
-def _seed_count(num_runs: float) -> str:
+def seed_count(num_runs: float) -> str:
+    """'1 seed', '3 seeds'."""
     return f"{int(num_runs)} seed{'' if int(num_runs) == 1 else 's'}"
 
 
-def _hover(text: str) -> str:
+def hover(text: str) -> str:
+    """The gid of an artist that shows this text on the pointer."""
     return HOVER_PREFIX + text

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from driftscope.analysis import Answer, StudyTables
+from driftscope.records import RunRecord
 from driftscope.report import figures, findings_figures, heatmaps, tables
+from driftscope.report.attention_figures import attention_figure
+from driftscope.report.class_figures import class_retention
 from driftscope.report.columns import TABLE_FORMATS, Table, save_tables, slug
+from driftscope.report.figures import Measure
 from driftscope.report.findings import answer_tables, apart
-from driftscope.report.sections import drift_measures, study_measures
+from driftscope.report.overlays import side_by_side, study_overlays
+from driftscope.report.sections import drift_measures, study_measures, trajectory_measures
 from driftscope.report.style import FORMATS, SeriesStyle, method_styles, save_figure
+from driftscope.report.trajectories import trajectories
 
 
 def save_study_files(
@@ -20,6 +27,7 @@ def save_study_files(
     folder: Path,
     *,
     answers: Sequence[Answer] = (),
+    records: Sequence[RunRecord] = (),
     table_formats: Iterable[str] = TABLE_FORMATS,
     figure_formats: Iterable[str] = FORMATS,
 ) -> list[Path]:
@@ -31,7 +39,7 @@ def save_study_files(
     paths = save_tables(study_tables(study, answers), folder / "tables", table_formats)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     formats = tuple(figure_formats)
-    for name, figure in study_figures(study, answers):
+    for name, figure in study_figures(study, answers, records):
         paths += save_figure(figure, folder / "figures" / name, formats)
     return paths
 
@@ -48,7 +56,9 @@ def study_tables(study: StudyTables, answers: Sequence[Answer] = ()) -> list[Tab
 
 
 def study_figures(
-    study: StudyTables, answers: Sequence[Answer] = ()
+    study: StudyTables,
+    answers: Sequence[Answer] = (),
+    records: Sequence[RunRecord] = (),
 ) -> Iterator[tuple[str, Figure]]:
     """Names and figures, one at a time: they are large, and only one need be held."""
     styles = method_styles(tables.series_order(tables.with_series(study.runs)["series"]))
@@ -62,7 +72,7 @@ def study_figures(
             ("learning_rate", study_measures(setting)),
             ("dose_response", drift_measures(setting)),
         ):
-            known = [m for m in measures if m.key in cells and cells[m.key].notna().any()]
+            known = known_measures(measures, cells)
             if known:
                 yield (
                     f"{what}_{name}",
@@ -70,10 +80,40 @@ def study_figures(
                 )
         layers = tables.layer_cells_frame(study.layers, runs) if len(study.layers) else study.layers
         if len(layers):
-            shown = [one for one in series if (layers["series"] == one).any()]
-            yield f"layer_entropy_{name}", heatmaps.layer_heatmap(layers, shown)
+            yield (
+                f"layer_entropy_{name}",
+                heatmaps.layer_heatmap(layers, shown_series(layers, series)),
+            )
+        heads = tables.head_cells_frame(study.heads, runs)
+        if len(heads):
+            yield f"head_entropy_{name}", heatmaps.head_maps(heads, shown_series(heads, series))
+        classes = tables.class_cells_frame(study.classes, runs)
+        if len(classes):
+            shown = shown_series(classes, series)
+            yield f"retention_by_class_{name}", class_retention(classes, shown)
+        probes = tables.history_cells_frame(study.history, runs) if len(study.history) else None
+        if probes is not None and probes["epoch"].nunique() > 1:
+            followed = known_measures(trajectory_measures(setting), probes)
+            yield (
+                f"trajectories_{name}",
+                trajectories(probes, shown_series(probes, series), followed),
+            )
+        overlays = side_by_side(study_overlays(records, runs))
+        if overlays:
+            yield f"attention_{name}", attention_figure(overlays)
     for answer in answers:
         yield from _answer_figures(answer, styles)
+
+
+def known_measures(measures: Iterable[Measure], frame: pd.DataFrame) -> list[Measure]:
+    """Those of which the frame holds a value."""
+    return [m for m in measures if m.key in frame and frame[m.key].notna().any()]
+
+
+def shown_series(frame: pd.DataFrame, series: Iterable[str]) -> list[str]:
+    """Those that have a row in the frame, in the order given."""
+    there = set(frame["series"])
+    return [name for name in series if name in there]
 
 
 def _answer_figures(

@@ -19,6 +19,7 @@ from driftscope.report.style import (
     DIVERGING,
     GRID,
     HOVER_PREFIX,
+    INK,
     PAPER,
     look,
     number_text,
@@ -68,6 +69,67 @@ def head_heatmap(
     panel = Panel(title, "head", [str(head) for head in grid.index], grid.to_numpy(float))
     columns = [str(layer) for layer in grid.columns]
     return _heatmaps([panel], "layer", columns, label, limit or symmetric_limit(heads[key]))
+
+
+def head_maps(
+    head_cells: pd.DataFrame,
+    series: Sequence[str],
+    *,
+    label: str = "Δ entropy, %",
+    limit: float | None = None,
+) -> Figure:
+    """Head × layer maps of cells, a row a series and a column a learning rate, on one shared scale.
+
+    Args:
+        head_cells: `tables.head_cells_frame`.
+        series: the rows, top to bottom.
+        label: the colour bar's words.
+        limit: the colour scale's end; by default the largest change.
+    """
+    scale = Normalize(*(limit or symmetric_limit(head_cells["delta_entropy_pct"])) * _BOTH_WAYS)
+    rates = sorted({float(rate) for rate in head_cells["learning_rate"]})
+    layers = [str(layer) for layer in sorted(head_cells["layer"].unique())]
+    heads = [str(head) for head in sorted(head_cells["head"].unique())]
+    height = max(len(heads) * 0.13, 0.8) + 0.2
+    with look():
+        figure = Figure(
+            figsize=(max(len(layers) * 0.13, 1.1) * len(rates) + 1.5, height * len(series) + 0.7),
+            layout="constrained",
+        )
+        grid = figure.subplots(len(series), len(rates), squeeze=False)
+        for row, name in enumerate(series):
+            for column, rate in enumerate(rates):
+                mine = head_cells[
+                    (head_cells["series"] == name) & (head_cells["learning_rate"] == rate)
+                ]
+                values = mine.pivot_table(
+                    index="head", columns="layer", values="delta_entropy_pct"
+                ).reindex(index=[int(head) for head in heads], columns=[int(at) for at in layers])
+                axes = grid[row, column]
+                panel = Panel(f"{name}, rate {rate_text(rate)}", "head", heads, values.to_numpy())
+                _heatmap(axes, panel, "layer", layers, scale, print_values=False)
+                axes.set_title(rate_text(rate) if row == 0 else "", fontsize=8.5)
+                axes.set_ylabel(f"{name}\nhead" if column == 0 else "", parse_math=False)
+                _thin_ticks(axes, len(layers), len(heads))
+                axes.label_outer()
+        figure.suptitle("learning rate", fontsize=8.5, color=INK)
+        bar = figure.colorbar(
+            ScalarMappable(scale, DIVERGING), ax=list(grid.flat), aspect=24, pad=0.02, shrink=0.9
+        )
+        bar.set_label(label)
+        bar.outline.set_visible(False)
+        number_axis(bar.ax.yaxis, signed=True)
+    return figure
+
+
+_BOTH_WAYS = np.array([-1.0, 1.0])
+
+
+def _thin_ticks(axes: Axes, num_layers: int, num_heads: int) -> None:
+    """Every tick of a small map, every third of a large one."""
+    for axis, count in ((axes.xaxis, num_layers), (axes.yaxis, num_heads)):
+        shown = range(0, count, 1 if count <= 6 else 3)
+        axis.set_ticks([at + 0.5 for at in shown], [str(at + 1) for at in shown])
 
 
 def symmetric_limit(values: pd.Series[float]) -> float:
@@ -164,7 +226,7 @@ def _heatmap(
     axes.set_xlabel(column_word)
     axes.set_ylabel(panel.row_word)
     if panel.title:
-        axes.set_title(panel.title)
+        axes.set_title(panel.title, parse_math=False)
 
 
 def _scale_decimals(scale: Normalize) -> int:

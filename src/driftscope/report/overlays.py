@@ -21,7 +21,7 @@ from PIL import Image
 
 from driftscope.records import Overlay, RunRecord, load_overlay
 from driftscope.report import tables
-from driftscope.report.figures import attention_figure
+from driftscope.report.attention_figures import attention_figure
 from driftscope.report.page import png_uri, script_json
 from driftscope.report.style import number_text, rate_text
 
@@ -137,7 +137,8 @@ def study_overlays(records: Sequence[RunRecord], runs: pd.DataFrame) -> list[Nam
         cell = (*(row[key] for key in tables.SETTING_KEYS), row["series"], row["learning_rate"])
         if cell in seen:
             continue
-        overlay = load_overlay(by_id[row["run_id"]].folder)
+        record = by_id.get(row["run_id"])  # an imported cell mean has none
+        overlay = load_overlay(record.folder) if record is not None else None
         if overlay is None:
             continue
         seen.add(cell)
@@ -151,13 +152,27 @@ def study_overlays(records: Sequence[RunRecord], runs: pd.DataFrame) -> list[Nam
     return named
 
 
+def side_by_side(named: Sequence[NamedOverlay]) -> dict[str, Overlay]:
+    """The overlays to draw in one figure, by column: those of the pair that has most.
+
+    Only overlays of the same images can stand side by side. Of pairs of equal size it is the first,
+    which in `study_overlays` is that of the lowest retention. Empty where there is no overlay.
+    """
+    pairs: dict[str, list[NamedOverlay]] = {}
+    for one in named:
+        pairs.setdefault(one.pair, []).append(one)
+    chosen = max(pairs.values(), key=len, default=[])
+    same = [one for one in chosen if np.array_equal(one.overlay.images, chosen[0].overlay.images)]
+    return {one.column: one.overlay for one in sorted(same, key=lambda one: one.column)}
+
+
 def overlay_block(named: Sequence[NamedOverlay]) -> dict[str, Any] | None:
     """What the template needs to show overlays: the viewer's data and a picture without script."""
     if not named:
         return None
     payload = overlay_payload(named)
     shape = next(iter(payload["maps"].values()))["shape"]
-    picture = attention_figure(named[0].overlay, adapted_label="adapted")
+    picture = attention_figure({"adapted": named[0].overlay})
     return {
         "json": script_json(payload),
         "num_layers": shape[1],

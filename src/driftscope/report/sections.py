@@ -19,6 +19,7 @@ from driftscope.report.style import (
     rate_text,
 )
 from driftscope.report.summary import Summary, study_summary
+from driftscope.report.trajectories import trajectory_panel
 
 
 @dataclass(frozen=True)
@@ -179,9 +180,9 @@ def _trajectories(
     return [
         [
             picture(
-                figures.trajectory_panel(epochs, name, measure, styles),
+                trajectory_panel(epochs, name, measure, styles),
                 f"{prefix}-path-{number}-{measure.key}",
-                f"{measure.heading} of {name} over the epochs, one line a learning rate.",
+                f"{measure.heading} of {name} over training, one line a learning rate.",
             )
             for measure in measures
         ]

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from driftscope.analysis.tables import series_labels
-from driftscope.records import DRIFT_SCALARS, RunRecord, runs_table, structure_point
+from driftscope.records import DRIFT_SCALARS, RunRecord, runs_table
 from driftscope.report.columns import Column, Table, slug
 
 SETTING_KEYS = ("dataset", "model", "protocol", "transfer")
@@ -146,28 +146,59 @@ def layer_cells_frame(layers: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def history_cells_frame(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell and epoch: the mean over the cell's finished runs of every scalar signal."""
+    """One row a cell and probe: the mean over the cell's finished runs of every scalar signal."""
     runs = with_series(runs)
     finished = runs.loc[is_done(runs), ["run_id", "series", "learning_rate"]]
     own = history.drop(columns=["learning_rate"]).merge(finished, on="run_id")
+    if "step" not in own:
+        own["step"] = math.nan
     signals = [name for name in CELL_MEASURES if name in own]
     own[signals] = own[signals].apply(pd.to_numeric)
-    groups = own.groupby(["series", "learning_rate", "epoch"], sort=True)
+    keys = ["series", "learning_rate", "epoch", "step"]
+    groups = own.groupby(keys, sort=True, dropna=False)
     means = groups[signals].mean()
     means["num_runs"] = groups["run_id"].nunique()
     return means.reset_index()
 
 
-def heads_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """One row a run, layer and head (1…L, 1…H): the percent change of the head's entropy."""
-    rows = []
-    for record in records:
-        before = record.result["pretrained"]["reading"]["entropy"]
-        point = structure_point(record)
-        if point:
-            changes = head_entropy_changes(before, point["reading"]["entropy"])
-            rows += [{"run_id": record.id, **row} for row in changes]
-    return pd.DataFrame(rows)
+def head_cells_frame(heads: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell, layer and head: the mean over the cell's finished runs of Δ entropy.
+
+    Args:
+        heads: `records.heads_table`; rows without a head (imported means over heads) drop out.
+        runs: the runs of one setting.
+    """
+    runs = with_series(runs)
+    finished = runs.loc[is_done(runs), ["run_id", "series", "learning_rate"]]
+    names = ["run_id", "layer", "head", "entropy_nats", "pretrained_entropy_nats"]
+    own = heads.reindex(columns=names).dropna().merge(finished, on="run_id")
+    before = own["pretrained_entropy_nats"]
+    own["delta_entropy_pct"] = 100 * (own["entropy_nats"] - before) / before.where(before != 0)
+    own[["layer", "head"]] = own[["layer", "head"]].astype(int)
+    groups = own.groupby(["series", "learning_rate", "layer", "head"], sort=True)
+    means = groups["delta_entropy_pct"].mean().to_frame()
+    means["num_runs"] = groups.size()
+    return means.reset_index()
+
+
+def class_cells_frame(classes: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell and class of the transfer set: accuracy and retention, mean ± sd over seeds.
+
+    Args:
+        classes: `records.tables.Tables.classes`.
+        runs: the runs of one setting.
+    """
+    runs = with_series(runs)
+    finished = runs.loc[is_done(runs), ["run_id", "series", "learning_rate"]]
+    names = ["run_id", "class", "num_images", "pretrained_pct", "adapted_pct", "retention_pct"]
+    own = classes.reindex(columns=names).merge(finished, on="run_id")
+    keys = ["series", "learning_rate", "class"]
+    groups = own.groupby(keys, sort=True)
+    means = groups[["num_images", "pretrained_pct", "adapted_pct", "retention_pct"]].mean()
+    for name in ("adapted_pct", "retention_pct"):
+        means[f"{name}_sd"] = groups[name].std(ddof=1)
+    means["num_runs"] = groups.size()
+    return means.reset_index()
 
 
 def head_entropy_changes(
