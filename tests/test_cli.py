@@ -8,6 +8,8 @@ import yaml
 from typer.testing import CliRunner
 
 from driftscope.cli import app
+from driftscope.data.cache import cache_folder
+from driftscope.references import REFERENCES_FOLDER
 
 runner = CliRunner()
 
@@ -137,8 +139,16 @@ def test_the_cache_is_listed_and_cleared(coloured_images: Path) -> None:
 
     images = ds.open_dataset(coloured_images, "train")
     images.pixels(range(len(images)), 32)
-    assert "48" in says(["cache", "list"], code=0)
-    assert "Removed" in says(["cache", "clear"], code=0)
+    kept = cache_folder() / REFERENCES_FOLDER / "abc.safetensors"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(b"x" * 2_500_000)
+    listed = says(["cache", "list"], code=0)
+    assert "48" in listed
+    assert "2.5 MB, last used 20" in listed
+    cleared = says(["cache", "clear"], code=0)
+    assert "Removed" in cleared
+    assert "2.5 MB" in cleared
+    assert not kept.exists()
     assert "48" not in says(["cache", "list"], code=0)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from random_models import random_pixels
 
 from driftscope.data.corruptions import CORRUPTIONS, corrupt
 from driftscope.errors import DataError
-from driftscope.transfer import corrupted_tests
+from driftscope.transfer import CorruptedTest, corrupted_tests
 
 
 @pytest.fixture(scope="module")
@@ -93,22 +94,55 @@ def test_an_unknown_corruption_or_severity_is_refused(pixels: torch.Tensor) -> N
             corrupt(pixels, "contrast", severity)
 
 
-def test_shipped_corrupted_splits_are_preferred_over_made_ones(tmp_path: Path) -> None:
+def write_splits(folder: Path, levels: dict[str, int], names: str = "ab") -> str:
+    """A list of splits, each of two images of one level, one a class."""
     lines = ["path,label,split"]
-    for split, level in (("train", 10), ("test", 20), ("spatter", 30)):
-        for name in ("a", "b"):
-            Image.new("RGB", (8, 8), (level,) * 3).save(tmp_path / f"{split}-{name}.png")
+    for split, level in levels.items():
+        for name in names:
+            Image.new("RGB", (8, 8), (level,) * 3).save(folder / f"{split}-{name}.png")
             lines.append(f"{split}-{name}.png,{name},{split}")
-    (tmp_path / "list.csv").write_text("\n".join(lines))
+    (folder / "list.csv").write_text("\n".join(lines))
+    return str(folder / "list.csv")
+
+
+def corrupted(
+    dataset: str, corruptions: list[str], class_names: tuple[str, ...] = ("a", "b")
+) -> Iterator[CorruptedTest]:
     clean = torch.full((2, 3, 8, 8), 20, dtype=torch.uint8)
-    shipped, made = corrupted_tests(
-        str(tmp_path / "list.csv"), ["spatter", "impulse_noise"], clean, torch.tensor([0, 1])
-    )
+    labels = torch.tensor([0, 1])
+    return corrupted_tests(dataset, corruptions, clean, labels, class_names=class_names)
+
+
+def test_shipped_corrupted_splits_are_preferred_over_made_ones(tmp_path: Path) -> None:
+    dataset = write_splits(tmp_path, {"train": 10, "test": 20, "spatter": 30})
+    shipped, made = corrupted(dataset, ["spatter", "impulse_noise"])
     assert (shipped.made, shipped.severity) == ("shipped", None)
     assert shipped.pixels.unique().tolist() == [30]
     assert shipped.labels.tolist() == [0, 1]
     assert (made.made, made.severity) == ("generated", 3)
 
 
+def test_shipped_splits_are_read_one_at_a_time_and_only_those_asked_for(tmp_path: Path) -> None:
+    dataset = write_splits(tmp_path, {"test": 20, "contrast": 25, "spatter": 30, "pixelate": 35})
+    for split in ("spatter", "pixelate"):
+        (tmp_path / f"{split}-a.png").write_bytes(b"broken")
+    tests = corrupted(dataset, ["contrast", "spatter"])
+    assert next(tests).pixels.unique().tolist() == [25]
+    with pytest.raises(DataError, match=r"spatter-a\.png"):
+        next(tests)
+
+
+def test_a_dataset_pinned_to_one_split_ships_no_other(tmp_path: Path) -> None:
+    dataset = write_splits(tmp_path, {"test": 20, "contrast": 25})
+    (contrast,) = corrupted(f"{dataset}?split=test", ["contrast"])
+    assert contrast.made == "generated"
+
+
+def test_a_shipped_split_of_other_classes_is_refused(tmp_path: Path) -> None:
+    dataset = write_splits(tmp_path, {"test": 20, "contrast": 25})
+    with pytest.raises(DataError, match=r"the split contrast of .* other classes"):
+        next(corrupted(dataset, ["contrast"], class_names=("b", "a")))
+
+
 def test_no_corruption_asked_for_is_none_made(pixels: torch.Tensor) -> None:
-    assert list(corrupted_tests("nowhere", [], pixels, torch.zeros(6))) == []
+    assert list(corrupted("nowhere", [])) == []

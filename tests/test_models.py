@@ -1,9 +1,11 @@
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPModel
@@ -137,6 +139,28 @@ def test_what_is_no_clip_is_refused_in_one_sentence(
     with pytest.raises(ModelError, match=says) as error:
         ds.load(name)
     assert "\n" not in str(error.value)
+
+
+def test_without_a_way_to_the_hub_a_hub_name_is_answered_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for variable in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    asked: list[str] = []
+
+    def no_network(host: tuple[str, int], *_: object, **__: object) -> None:
+        asked.append(host[0])
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(socket, "create_connection", no_network)
+    with pytest.raises(ModelError) as refusal:
+        ds.load("someone/some-clip")
+    assert asked == ["huggingface.co"]
+    for part in ("no model 'someone/some-clip'", constants.HF_HUB_CACHE, "be reached", "a copy"):
+        assert part in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert not constants.HF_HUB_OFFLINE
 
 
 def test_a_model_without_tokenizer_says_so_when_texts_are_wanted(

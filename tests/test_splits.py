@@ -228,6 +228,14 @@ def test_a_set_without_a_test_split_is_divided_and_never_tested_on_what_it_train
     assert open_train_and_test(str(folder), 1)[1].fingerprint != test.fingerprint
 
 
+def test_the_paper_protocol_does_not_make_up_the_test_split_it_validates_on(
+    tmp_path: Path,
+) -> None:
+    folder = write_folder(tmp_path, {"cat": 4, "dog": 4})
+    with pytest.raises(DataError, match="provides none; use protocol: leakfree"):
+        open_train_and_test(str(folder), 0, protocol="paper")
+
+
 def test_given_splits_are_taken_as_they_are(coloured_images: Path) -> None:
     train, test = open_train_and_test(str(coloured_images), 0)
     assert (len(train), len(test)) == (48, 24)

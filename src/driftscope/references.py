@@ -30,6 +30,7 @@ from driftscope.readings import Reading
 from driftscope.tensor_files import DamagedFileError, read_tensors, write_tensors
 
 REFERENCES_FOLDER = "references"
+_SUFFIX = ".safetensors"
 _SHARE_OF_BOUND = 0.1
 _DECIDING_CODE = ("signals", "models", "probe.py", "readings.py", "evaluation.py")
 
@@ -40,6 +41,16 @@ class Encoded:
 
     reading: Reading
     embeddings: Float[Tensor, "image dim"]
+
+
+@dataclass(frozen=True)
+class ReferenceEntry:
+    """One stored reference, as `driftscope cache list` counts it."""
+
+    path: Path
+    num_bytes: int
+    last_used: float
+    """Seconds since the epoch."""
 
 
 def cached_encoding(
@@ -69,6 +80,33 @@ def cached_embeddings(
 
     key = _key("embeddings", model, images_fingerprint(pixels))
     return _cached(key, tensors)[0]["embeddings"]
+
+
+def list_references() -> list[ReferenceEntry]:
+    """All entries, the last used first."""
+    entries = []
+    for path in (cache_folder() / REFERENCES_FOLDER).glob(f"*{_SUFFIX}"):
+        with suppress(OSError):  # another process may just have removed it
+            status = path.stat()
+            entries.append(ReferenceEntry(path, status.st_size, status.st_mtime))
+    return sorted(entries, key=lambda entry: -entry.last_used)
+
+
+def clear_references() -> tuple[int, int]:
+    """Removes every entry; how many there were, and their bytes.
+
+    Whoever waits for one to be computed finds none and computes it. Nothing but the cache's own
+    files is removed.
+    """
+    entries = list_references()
+    for entry in entries:
+        entry.path.unlink(missing_ok=True)
+    folder = cache_folder() / REFERENCES_FOLDER
+    for lock in folder.glob("*.lock"):
+        lock.unlink(missing_ok=True)
+    with suppress(OSError):  # not there, or something of someone else's is in it
+        folder.rmdir()
+    return len(entries), sum(entry.num_bytes for entry in entries)
 
 
 def _key(kind: str, model: VisionLanguageModel, images: str) -> str:
@@ -101,7 +139,7 @@ def _cached(
     """The entry of a key; computed by one process while others that want it wait."""
     if bound_bytes() == 0:
         return compute()
-    path = cache_folder() / REFERENCES_FOLDER / f"{key}.safetensors"
+    path = cache_folder() / REFERENCES_FOLDER / f"{key}{_SUFFIX}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_suffix(".lock"))
@@ -117,7 +155,7 @@ def _cached(
         entry = compute()
         try:
             write_tensors(path, *entry)
-            _make_room(path.parent)
+            _make_room()
         except OSError as error:
             _warn_not_kept(path, error)
         return entry
@@ -125,16 +163,16 @@ def _cached(
         lock.release()
 
 
-def _make_room(folder: Path) -> None:
+def _make_room() -> None:
     """Removes the entries used longest ago until the rest fits its share of the cache's bound."""
-    entries = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
-    taken = sum(path.stat().st_size for path in entries)
-    for path in entries[:-1]:
+    entries = list_references()
+    taken = sum(entry.num_bytes for entry in entries)
+    for entry in reversed(entries[1:]):
         if taken <= _SHARE_OF_BOUND * bound_bytes():
             break
-        taken -= path.stat().st_size
-        path.unlink(missing_ok=True)
-        path.with_suffix(".lock").unlink(missing_ok=True)
+        taken -= entry.num_bytes
+        entry.path.unlink(missing_ok=True)
+        entry.path.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def _warn_not_kept(path: Path, error: OSError) -> None:

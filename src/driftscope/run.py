@@ -253,6 +253,7 @@ def _robustness(adapted: AdaptedModel, setting: Setting, spec: RunSpec) -> dict[
         spec.corruptions,
         setting.test_pixels,
         setting.test_labels,
+        class_names=setting.class_names,
         severity=spec.corruption_severity,
     )
     found = {}

@@ -79,7 +79,7 @@ def prepare(spec: RunSpec, device: str | None = None) -> Setting:
 def _prepare(spec: RunSpec, device: str) -> Setting:
     pretrained = load(spec.model, device=device)
     size = pretrained.image_size
-    train_set, test_set = open_train_and_test(spec.dataset, spec.data_seed)
+    train_set, test_set = open_train_and_test(spec.dataset, spec.data_seed, protocol=spec.protocol)
     train_labels, class_names = labelled(train_set)
     test_labels, _ = labelled(test_set)
     splits = make_splits(

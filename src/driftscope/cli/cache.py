@@ -1,4 +1,4 @@
-"""`driftscope cache`: the decoded images that are kept on disk, and their removal."""
+"""`driftscope cache`: what runs share on disk, and its removal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import typer
 
 from driftscope.cli.sentences import plain_errors
 
-cache_app = typer.Typer(help="Decoded images that runs share on disk.", no_args_is_help=True)
+cache_app = typer.Typer(
+    help="What runs share on disk: decoded images, readings of pretrained models.",
+    no_args_is_help=True,
+)
 
 
 @cache_app.command("list")
@@ -15,16 +18,21 @@ def show() -> None:
     """What is in the cache, where, and how large."""
     from driftscope import terminal
     from driftscope.data.cache import bound_bytes, cache_folder, list_entries
+    from driftscope.references import list_references
 
-    terminal.show_cache(list_entries(), cache_folder(), bound_bytes())
+    terminal.show_cache(list_entries(), list_references(), cache_folder(), bound_bytes())
 
 
 @cache_app.command()
 @plain_errors
 def clear() -> None:
-    """Removes everything from the cache; what is needed again is decoded again."""
+    """Removes everything from the cache; what is needed again is decoded or read again."""
     from driftscope.data.cache import cache_folder
-    from driftscope.data.cache import clear as clear_cache
+    from driftscope.data.cache import clear as clear_images
+    from driftscope.references import clear_references
 
-    entries, num_bytes = clear_cache()
-    typer.echo(f"Removed {entries} entries, {num_bytes / 1e6:.1f} MB, from {cache_folder()}")
+    (num_sets, set_bytes), (num_references, reference_bytes) = clear_images(), clear_references()
+    typer.echo(
+        f"Removed {num_sets} image sets ({set_bytes / 1e6:.1f} MB) and {num_references} readings "
+        f"of pretrained models ({reference_bytes / 1e6:.1f} MB) from {cache_folder()}"
+    )

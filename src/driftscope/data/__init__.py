@@ -10,7 +10,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from driftscope.data import folders, hub, parquet
-from driftscope.data.address import Address, parse_address
+from driftscope.data.address import Address, choose_split, parse_address
 from driftscope.data.encoded import EncodedSet
 from driftscope.data.procedural import PROCEDURAL_SETS, load_procedural
 from driftscope.errors import DataError, did_you_mean
@@ -92,26 +92,14 @@ def open_dataset(source: str | Path, split: str) -> ImageSet:
 
 
 def available_splits(source: str | Path) -> tuple[str, ...]:
-    """The names of a dataset's splits.
+    """The names of a dataset's splits; only the one that the source names, where it does.
 
     Raises:
         DataError: neither a known name nor a place with images.
     """
     address = parse_address(source)
-    if address.place in PROCEDURAL_SETS:
-        return tuple(PROCEDURAL_SETS[address.place].sizes)
-    place = _place_of(address)
-    if place is None:
-        return hub.hub_splits(address)
-    if place.is_file():
-        if place.suffix.lower() in folders.LIST_SUFFIXES:
-            return folders.list_splits(place)
-        return tuple(parquet.parquet_splits(place, address))
-    if hub.is_arrow(place):
-        return hub.arrow_splits(place)
-    if parquet.parquet_files(place):
-        return tuple(parquet.parquet_splits(place, address))
-    return folders.folder_splits(place)
+    splits = _splits_at(address)
+    return (choose_split("", splits, address),) if "split" in address.options else splits
 
 
 def labelled(images: ImageSet) -> tuple[Int64[Tensor, "image"], tuple[str, ...]]:
@@ -131,6 +119,23 @@ def labelled(images: ImageSet) -> tuple[Int64[Tensor, "image"], tuple[str, ...]]
 def groups_of(images: ImageSet) -> tuple[str, ...] | None:
     """Which images belong together; None where nothing is known of it."""
     return images.groups if isinstance(images, EncodedSet) else None
+
+
+def _splits_at(address: Address) -> tuple[str, ...]:
+    if address.place in PROCEDURAL_SETS:
+        return tuple(PROCEDURAL_SETS[address.place].sizes)
+    place = _place_of(address)
+    if place is None:
+        return hub.hub_splits(address)
+    if place.is_file():
+        if place.suffix.lower() in folders.LIST_SUFFIXES:
+            return folders.list_splits(place)
+        return tuple(parquet.parquet_splits(place, address))
+    if hub.is_arrow(place):
+        return hub.arrow_splits(place)
+    if parquet.parquet_files(place):
+        return tuple(parquet.parquet_splits(place, address))
+    return folders.folder_splits(place)
 
 
 def _place_of(address: Address) -> Path | None:

@@ -7,14 +7,11 @@ and on the hub itself.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from driftscope.data.address import WHOLE, Address, choose_split
 from driftscope.data.columns import (
@@ -26,9 +23,9 @@ from driftscope.data.columns import (
 )
 from driftscope.data.encoded import EncodedSet
 from driftscope.errors import DataError
+from driftscope.offline import offline_where_unreachable
 
 DATA_FOLDER_VARIABLE = "DRIFTSCOPE_DATA"
-_CONNECT_TIMEOUT_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -184,31 +181,16 @@ def _not_had(place: str, hub_id: str, error: Exception) -> str:
 
 @contextmanager
 def _offline_where_unreachable() -> Iterator[None]:
-    """Without a way to the hub, goes to the cache at once instead of after half a minute."""
+    """`datasets` keeps a copy of the hub's switch."""
     import datasets
-    from huggingface_hub import constants
 
-    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
-    offline = any(before) or not _hub_reachable(constants.ENDPOINT)
-    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = offline
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
-
-
-def _hub_reachable(endpoint: str) -> bool:
-    """Whether something answers at the hub's address; behind a proxy taken for granted."""
-    url = urlsplit(endpoint)
-    if getproxies().get(url.scheme) or getproxies().get("all"):
-        return True
-    try:
-        with socket.create_connection(
-            (url.hostname or "", url.port or 443), _CONNECT_TIMEOUT_SECONDS
-        ):
-            return True
-    except OSError:
-        return False
+    before = datasets.config.HF_HUB_OFFLINE
+    with offline_where_unreachable() as offline:
+        datasets.config.HF_HUB_OFFLINE = before or offline
+        try:
+            yield
+        finally:
+            datasets.config.HF_HUB_OFFLINE = before
 
 
 @contextmanager

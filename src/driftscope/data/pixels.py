@@ -9,6 +9,10 @@ scaled to 8 bits instead of clipped to white, and EXIF orientation is applied.
 from __future__ import annotations
 
 import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +37,7 @@ _LONGEST_WHOLE_RESIZE = 8
 
 _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _NO_DEFINED_WHITE = frozenset({"I", "F"})
+_CHANGING_FILTERS = threading.Lock()
 
 
 def decode(data: bytes, name: str) -> Image:
@@ -50,10 +55,14 @@ def decode(data: bytes, name: str) -> Image:
     if not data:
         raise DataError(f"cannot read the image {name}: it is empty (0 bytes)")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with _without_pillows_warnings():
+            image: Image.Image = Image.open(io.BytesIO(data))
+        with image:
             _refuse_too_large(image.size, name)
             image.load()
-            return _as_rgb(ImageOps.exif_transpose(image), name)
+            with _without_pillows_warnings():
+                ImageOps.exif_transpose(image, in_place=True)
+            return _as_rgb(image, name)
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -89,6 +98,18 @@ def resized(
     if pixels.shape[-2:] == (size, size):
         return pixels
     return functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
+
+
+@contextmanager
+def _without_pillows_warnings() -> Iterator[None]:
+    """Keeps to ourselves what Pillow says of a file: what matters is refused by name.
+
+    Python's filters are global, so one thread at a time changes them; what is costly (decoding)
+    stays outside.
+    """
+    with _CHANGING_FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _without_far_ends(image: Image) -> Image:
@@ -131,7 +152,7 @@ def _as_rgb(image: Image, name: str) -> Image:
         with_alpha = image.convert("RGBA")
         on_white = PILImage.new("RGBA", image.size, "white")
         return PILImage.alpha_composite(on_white, with_alpha).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _one_line(error: Exception) -> str:

@@ -77,11 +77,14 @@ class Splits:
         }
 
 
-def open_train_and_test(dataset: str, data_seed: int) -> tuple[ImageSet, ImageSet]:
+def open_train_and_test(
+    dataset: str, data_seed: int, *, protocol: str = "leakfree"
+) -> tuple[ImageSet, ImageSet]:
     """A dataset's two splits; a set that has one is divided, a fifth of each class for testing.
 
     Raises:
-        DataError: no such dataset, unlabeled, classes that differ, a group on both sides.
+        DataError: no such dataset, unlabeled, classes that differ, a group on both sides; or
+            undivided under the protocol `paper`, which validates on the test split that is given.
     """
     train, test = open_dataset(dataset, "train"), open_dataset(dataset, "test")
     labels, class_names = labelled(train)
@@ -93,6 +96,12 @@ def open_train_and_test(dataset: str, data_seed: int) -> tuple[ImageSet, ImageSe
             f"{', '.join(differing[:5]) or 'the same in another order'}"
         )
     if isinstance(train, EncodedSet) and train.split == test.split:
+        if protocol == "paper":
+            raise DataError(
+                f"protocol 'paper' validates on the test split that a dataset provides, but "
+                f"{dataset} provides none; use protocol: leakfree, which sets a fifth of every "
+                "class aside, or divide the set into train and test yourself"
+            )
         generator = Generator().manual_seed(data_seed)
         groups = _numbered(train.groups)
         chosen = _a_share(labels, groups, TEST_SHARE, generator)

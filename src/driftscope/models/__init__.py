@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from driftscope.errors import ModelError
 from driftscope.models.effective import encoder_weights
+from driftscope.offline import offline_where_unreachable
 from driftscope.records import ADAPTED_FOLDER
 
 if TYPE_CHECKING:
@@ -189,7 +190,8 @@ def load(source: str | Path, *, device: torch.device | str = "cpu") -> VisionLan
         )
     if _looks_like_path(name):
         raise ModelError(f"no model at {name}: that folder does not exist")
-    return _load_clip_folder(name, name).to(place)
+    with offline_where_unreachable():
+        return _load_clip_folder(name, name).to(place)
 
 
 def default_device() -> str:
@@ -336,9 +338,11 @@ def _load_open_clip(name: str) -> VisionLanguageModel:
             "open_clip:ViT-B-32:/models/open_clip_model.safetensors"
         )
     clip = load_open_clip(Path(parts[1]).expanduser(), parts[0])
+    with offline_where_unreachable():
+        tokenizer = _tokenizer(OPENAI_CLIP, clip.config.text_config.vocab_size)
     return VisionLanguageModel(
         clip=clip,
-        tokenizer=_tokenizer(OPENAI_CLIP, clip.config.text_config.vocab_size),
+        tokenizer=tokenizer,
         image_size=int(clip.config.vision_config.image_size),
         mean=CLIP_MEAN,
         std=CLIP_STD,
@@ -440,12 +444,14 @@ def _tokenizer(where: str, vocabulary_size: int) -> PreTrainedTokenizerBase | No
 def _not_found(name: str, error: Exception) -> str:
     if Path(name).exists():
         return f"the model folder {name} cannot be read: {_one_line(error)}"
+    from huggingface_hub import is_offline_mode
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    answer = "cannot be reached" if is_offline_mode() else f"did not give it ({_one_line(error)})"
     return (
-        f"no model {name!r}: it is not 'mini', no folder of that name exists here, and the "
-        f"Hugging Face hub could not give it (looked in its cache {HF_HUB_CACHE} too); "
-        "check the name, or download it elsewhere and give the folder"
+        f"no model {name!r}: it is not 'mini', there is no folder of that name here, it is not in "
+        f"the cache {HF_HUB_CACHE}, and the Hugging Face hub {answer}; check the name, or give the "
+        "folder of a copy as the model"
     )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from driftscope.config import RunSpec
     from driftscope.data.cache import CacheEntry
     from driftscope.records import RunRecord
+    from driftscope.references import ReferenceEntry
     from driftscope.report.columns import Column, Table
 
 ESSENTIAL_COLUMNS = frozenset(
@@ -188,23 +189,38 @@ def progress_bars() -> Progress:
     )
 
 
-def show_cache(entries: Sequence[CacheEntry], folder: Path, bound_bytes: int) -> None:
-    """The cached image sets, the latest used first."""
+def show_cache(
+    entries: Sequence[CacheEntry],
+    references: Sequence[ReferenceEntry],
+    folder: Path,
+    bound_bytes: int,
+) -> None:
+    """The cached image sets, the latest used first, and what is kept of pretrained models."""
     table = RichTable(title=f"Cache in {folder}", title_justify="left", header_style="bold")
     for heading in ("Images of", "Count", "Size, px", "MB", "Last used"):
         table.add_column(heading, justify="left" if heading == "Images of" else "right")
-    for entry in sorted(entries, key=lambda one: one.last_used, reverse=True):
-        used = datetime.fromtimestamp(entry.last_used)
-        table.add_row(
-            entry.label,
-            f"{entry.num_images:,}",
-            str(entry.image_size),
-            f"{entry.num_bytes / 1e6:.1f}",
-            f"{used:%Y-%m-%d %H:%M}",
-        )
+    for entry in entries:
+        megabytes, used = _megabytes([entry]), _day_and_time(entry.last_used)
+        count, size = f"{entry.num_images:,}", str(entry.image_size)
+        table.add_row(entry.label, count, size, megabytes, used)
     out.print(table)
-    total = sum(entry.num_bytes for entry in entries)
-    out.print(f"{total / 1e6:.1f} MB of at most {bound_bytes / 1e9:.0f} GB")
+    if references:
+        out.print(
+            f"Readings of pretrained models: {len(references)}, {_megabytes(references)} MB, "
+            f"last used {_day_and_time(references[0].last_used)}"
+        )
+    out.print(
+        f"{_megabytes([*entries, *references])} MB; at most {bound_bytes / 1e9:g} GB of images, "
+        "and a tenth of that of readings"
+    )
+
+
+def _megabytes(entries: Sequence[CacheEntry | ReferenceEntry]) -> str:
+    return f"{sum(entry.num_bytes for entry in entries) / 1e6:.1f}"
+
+
+def _day_and_time(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}"
 
 
 def path_text(path: Path) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from driftscope.data import available_splits, labelled, open_dataset
 from driftscope.data.corruptions import corrupt
 from driftscope.data.splits import balanced_subset
+from driftscope.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,7 @@ def corrupted_tests(
     pixels: UInt8[Tensor, "image 3 size size"],
     labels: Int64[Tensor, " image"],
     *,
+    class_names: Sequence[str],
     severity: int = 3,
 ) -> Iterator[CorruptedTest]:
     """One test set a corruption, one at a time in memory.
@@ -44,16 +46,22 @@ def corrupted_tests(
         corruptions: names, of `driftscope.data.corruptions.CORRUPTIONS`.
         pixels: the clean test images, from which what is not shipped is made.
         labels: their classes.
+        class_names: the classes in label order; a shipped split must have the same.
         severity: 1 (mild) to 5, of what is made.
 
     Raises:
-        DataError: an unknown corruption.
+        DataError: an unknown corruption, or a shipped split of other classes.
     """
     shipped = available_splits(dataset) if corruptions else ()
     for name in corruptions:
         if name in shipped:
             images = open_dataset(dataset, name)
-            own_labels, _ = labelled(images)
+            own_labels, own_names = labelled(images)
+            if own_names != tuple(class_names):
+                raise DataError(
+                    f"the split {name} of {dataset} names other classes than its test split, so "
+                    "accuracy on it would mean nothing"
+                )
             chosen = balanced_subset(own_labels, len(labels))
             shown = images.pixels(chosen, pixels.shape[-1])
             yield CorruptedTest(name, "shipped", None, shown, own_labels[chosen])

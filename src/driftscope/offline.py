@@ -1,0 +1,42 @@
+"""No way to the Hugging Face hub is a state of its own, not half a minute of retries."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+_CONNECT_TIMEOUT_SECONDS = 3.0
+
+
+@contextmanager
+def offline_where_unreachable() -> Iterator[bool]:
+    """Where the hub cannot be reached, its libraries look into their caches only.
+
+    Yields:
+        Whether they are offline now, by this or by the user's `HF_HUB_OFFLINE`.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    offline = before or not _hub_reachable(constants.ENDPOINT)
+    constants.HF_HUB_OFFLINE = offline
+    try:
+        yield offline
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _hub_reachable(endpoint: str) -> bool:
+    """Whether something answers at the hub's address; behind a proxy taken for granted."""
+    url = urlsplit(endpoint)
+    if getproxies().get(url.scheme) or getproxies().get("all"):
+        return True
+    port = url.port or (80 if url.scheme == "http" else 443)
+    try:
+        with socket.create_connection((url.hostname or "", port), _CONNECT_TIMEOUT_SECONDS):
+            return True
+    except OSError:
+        return False
