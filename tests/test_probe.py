@@ -19,6 +19,7 @@ from driftscope import probe
 from driftscope.errors import CaptureError
 from driftscope.models import VisionLanguageModel, load
 from driftscope.models.effective import encoder_weights
+from driftscope.readings import TENSORS
 from driftscope.signals.representation import linear_cka
 from driftscope.signals.text import TextSpaceDrift, text_space_drift
 from driftscope.signals.weights import weight_drift
@@ -549,9 +550,36 @@ def test_what_is_no_stored_reading_or_drift_is_refused() -> None:
 
 
 def test_every_number_has_a_unit() -> None:
-    without_unit = {"images_fingerprint", "cls_activations", "embeddings", "per_image"}
+    without_unit = {"images_fingerprint", "per_image", *TENSORS}
     for data_class in (probe.Reading, probe.Drift):
         assert {f.name for f in fields(data_class)} - without_unit <= probe.UNITS.keys()
+
+
+@pytest.mark.parametrize("batch_size", [3, 64])
+def test_the_attention_of_shown_images_is_kept_whatever_the_batch_size(batch_size: int) -> None:
+    model, shown = random_clip(), [0, 2, 3, 7]
+    reading = probe.read(model, normalised(PIXELS[:8]), batch_size=batch_size, shown=shown)
+    maps = probe.attention_maps(model, normalised(PIXELS[:8]))[shown]
+    assert reading.shown_rows is not None
+    torch.testing.assert_close(
+        reading.shown_rows, torch.from_numpy(maps).flatten(-2), atol=1e-6, rtol=1e-5
+    )
+
+
+def test_the_late_entropy_change_is_that_of_the_last_third_of_the_layers() -> None:
+    before = probe.read(random_clip(0), normalised(PIXELS[:8]))
+    after = probe.read(random_clip(1), normalised(PIXELS[:8]))
+    change = probe.drift(after, before)
+    assert before.num_layers == 3  # so the last layer alone is late
+    assert change.delta_late_entropy_pct == pytest.approx(change.delta_entropy_pct_per_layer[-1])
+
+
+def test_the_scalars_of_a_drift_are_its_finite_numbers() -> None:
+    before = probe.read(random_clip(0), normalised(PIXELS[:8]))
+    change = replace(probe.drift(before, before), delta_gini_pct=float("inf"), weight_drift=None)
+    scalars = change.scalars()
+    assert scalars["delta_entropy_pct"] == 0
+    assert {"delta_gini_pct", "weight_drift", "cka_per_block", "num_images"}.isdisjoint(scalars)
 
 
 def test_signals_that_were_not_read_are_named_in_the_error() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from driftscope.data import EncodedSet, ImageSet, open_dataset
 from driftscope.data.prompts import class_prompts
@@ -24,6 +25,7 @@ from driftscope.probe import (
     UNITS,
     Drift,
     Reading,
+    TextProbe,
     drift,
     probe_size_sensitivity,
     read,
@@ -31,7 +33,7 @@ from driftscope.probe import (
     text_drift,
 )
 from driftscope.readings import SUBSET_SIGNALS
-from driftscope.records import Overlay
+from driftscope.records import Overlay, transfer_scalars
 from driftscope.run import overlay
 from driftscope.signals.text import TextSpaceDrift
 from driftscope.signals.weights import intruder_dimensions_per_layer, weight_drift
@@ -44,6 +46,10 @@ NUM_SUBSETS = 5
 """Parts of the probe set whose entropies are set against each other (paper, table 2)."""
 MIN_VOCABULARY = 10
 """With fewer known texts a zero-shot distribution says nothing."""
+
+
+COMPARISON_KIND = "comparison"
+"""The `kind` of its JSON, by which readers tell it from a monitor's report."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,13 @@ class Comparison:
     overlay: Overlay
 
     def to_dict(self) -> dict[str, Any]:
-        """Every number as JSON values, with the units by name (attention maps are left out)."""
+        """Every number as JSON values, with the units by name (attention maps are left out).
+
+        `scalars` are the main ones, flat, as a monitor's `report.json` has them.
+        """
         return {
+            "kind": COMPARISON_KIND,
+            "scalars": self.scalars(),
             "pretrained": self.pretrained,
             "adapted": self.adapted,
             "images": self.images,
@@ -79,6 +90,12 @@ class Comparison:
             "transfer": self.transfer,
             "units": UNITS,
         }
+
+    def scalars(self) -> dict[str, float]:
+        """The single numbers that were measured and are finite, by the names that records use."""
+        zero_shot = transfer_scalars(self.transfer)
+        known = {name: value for name, value in zero_shot.items() if value is not None}
+        return {**self.drift.scalars(), **known}
 
 
 def compare(
@@ -166,16 +183,31 @@ def _stability(reading_after: Reading, reading_before: Reading) -> dict[str, Any
     }
 
 
+def general_texts(
+    pretrained: VisionLanguageModel, vocabulary: Sequence[str] | None = None
+) -> TextProbe | None:
+    """The fixed texts that text-space drift is seen against; None where the model reads too few.
+
+    Args:
+        pretrained: whose text tower embeds them.
+        vocabulary: texts to be taken as they are; by default the prompts of the general
+            vocabulary's words, without those that the tokenizer lacks.
+    """
+    if pretrained.tokenizer is None:
+        return None
+    if vocabulary is not None:
+        return read_texts(pretrained, vocabulary)
+    known = [word for word in GENERAL_VOCABULARY if not unknown_words(pretrained, [word])]
+    if len(known) < MIN_VOCABULARY:
+        return None
+    return read_texts(pretrained, class_prompts(known))
+
+
 def _text_space(
     before: VisionLanguageModel, reading_after: Reading, reading_before: Reading
 ) -> TextSpaceDrift | None:
-    """Drift against the fixed vocabulary; None where the model reads no texts."""
-    if before.tokenizer is None:
-        return None
-    known = [word for word in GENERAL_VOCABULARY if not unknown_words(before, [word])]
-    if len(known) < MIN_VOCABULARY:
-        return None
-    return text_drift(reading_after, reading_before, read_texts(before, class_prompts(known)))
+    texts = general_texts(before)
+    return None if texts is None else text_drift(reading_after, reading_before, texts)
 
 
 def _loaded(model: str | Path | VisionLanguageModel, device: str | None) -> VisionLanguageModel:
@@ -190,8 +222,15 @@ def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> N
             f"{after.source} was adapted from another model than {before.source} "
             "(its base's weights differ); compare it with the base it was trained on"
         )
-    shapes_before = {name: tensor.shape for name, tensor in encoder_state(before).items()}
-    shapes_after = {name: tensor.shape for name, tensor in encoder_state(after).items()}
+    check_same_towers(encoder_state(before), encoder_state(after), before.source, after.source)
+
+
+def check_same_towers(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], before_name: str, after_name: str
+) -> None:
+    """Raises ModelError where two encoders' weights differ in name or shape."""
+    shapes_before = {name: tensor.shape for name, tensor in before.items()}
+    shapes_after = {name: tensor.shape for name, tensor in after.items()}
     if shapes_before != shapes_after:
         differing = sorted(
             name
@@ -199,7 +238,7 @@ def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> N
             if shapes_before.get(name) != shapes_after.get(name)
         )[0]
         raise ModelError(
-            f"{before.source} and {after.source} have different image towers: {differing} is "
+            f"{before_name} and {after_name} have different image towers: {differing} is "
             f"{_shape(shapes_before.get(differing))} against {_shape(shapes_after.get(differing))}"
         )
 

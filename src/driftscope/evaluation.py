@@ -22,6 +22,7 @@ from driftscope.errors import NonFiniteError
 from driftscope.models import VisionLanguageModel, encoder_state, evaluating
 from driftscope.probe import drift, images_fingerprint, read
 from driftscope.readings import on_subsets, standard_subsets
+from driftscope.records import transfer_scalars
 from driftscope.references import Encoded, cached_encoding
 from driftscope.regularize import random_text_directions
 from driftscope.signals.text import TextSpaceDrift, text_space_drift
@@ -33,7 +34,6 @@ from driftscope.transfer import (
     RetrievalSet,
     TransferSet,
     class_embeddings,
-    retention_pct,
     retrieval_score,
 )
 from driftscope.transfer.classification import outcome_of
@@ -84,12 +84,18 @@ def watched_images(
     return WatchedImages(probe_pixels, torch.cat([probe_pixels[:0], *kept]), places)
 
 
-def encode(model: VisionLanguageModel, images: WatchedImages, *, maps: bool = False) -> Encoded:
+def encode(
+    model: VisionLanguageModel,
+    images: WatchedImages,
+    *,
+    maps: bool = False,
+    shown: Sequence[int] = (),
+) -> Encoded:
     """The reading of the probe set and the embeddings of all images, each passing once.
 
-    `maps` also reads the probe set's rollout and patch-to-patch signals, from full attention maps.
+    `maps` and `shown` are as for `probe.read`, on the probe set.
     """
-    reading = read(model, images.probe_pixels, maps=maps)
+    reading = read(model, images.probe_pixels, maps=maps, shown=shown)
     embeddings = [reading.embeddings] if reading.embeddings is not None else []
     if len(images.other_pixels):
         embeddings.append(model.embed_images(images.other_pixels).float().cpu())
@@ -134,18 +140,19 @@ class Evaluator:
             encoded.reading, self.reference.reading, weights=weights, text=text
         ).to_dict()
         outcomes = {one.name: self._outcome(one, adapted, encoded) for one in self.transfer}
+        changes = {
+            one.name: one.change(outcomes[one.name], self.pretrained_outcomes[one.name])
+            for one in self.transfer
+        }
         val = encoded.embeddings[self.images.places[VALIDATION]]
         return Evaluation(
             val_accuracy_pct=100 * num_correct(adapted, val, self.val_labels) / len(val),
-            scalars={**change, **self._transfer_scalars(outcomes)},
+            scalars={**change, **transfer_scalars(changes)},
             record={
                 "reading": encoded.reading.to_dict(),
                 "drift": change,
                 "subsets": on_subsets(encoded.reading, self.reference.reading, self.probe_subsets),
-                "transfer": {
-                    one.name: one.change(outcomes[one.name], self.pretrained_outcomes[one.name])
-                    for one in self.transfer
-                },
+                "transfer": changes,
                 "retrieval": {
                     one.name: _retrieved(one, encoded, self.images).change(
                         self.pretrained_retrieval[one.name]
@@ -179,18 +186,7 @@ class Evaluator:
         texts = benchmark.text_embeddings
         if adapted.class_tokens is not None:  # the text tower is in training, too
             texts = class_embeddings(adapted.model, benchmark.class_names, benchmark.rules)
-        return _outcome(benchmark, encoded, self.images, texts)
-
-    def _transfer_scalars(self, outcomes: Mapping[str, Outcome]) -> dict[str, float | None]:
-        """Flat names: those of the first set bare, those of the others with the set's name."""
-        scalars: dict[str, float | None] = {}
-        for position, (name, after) in enumerate(outcomes.items()):
-            suffix = f"_{name}" if position else ""
-            scalars[f"zero_shot_pct{suffix}"] = after.score.accuracy_pct
-            scalars[f"retention_pct{suffix}"] = retention_pct(
-                after.score, self.pretrained_outcomes[name].score
-            )
-        return scalars
+        return zero_shot_outcome(benchmark, encoded, self.images, texts)
 
 
 def make_evaluator(
@@ -211,7 +207,7 @@ def make_evaluator(
     """
     sets = {
         VALIDATION: val_pixels,
-        **{f"{_ZERO_SHOT}{one.name}": one.pixels for one in transfer},
+        **zero_shot_pixels(transfer),
         **{f"{_RETRIEVAL}{one.name}": one.pixels for one in retrieval},
     }
     images = watched_images(probe_pixels, sets)
@@ -229,7 +225,8 @@ def make_evaluator(
         reference=reference,
         pretrained_weights=encoder_state(pretrained),
         pretrained_outcomes={
-            one.name: _outcome(one, reference, images, one.text_embeddings) for one in transfer
+            one.name: zero_shot_outcome(one, reference, images, one.text_embeddings)
+            for one in transfer
         },
         pretrained_retrieval={one.name: _retrieved(one, reference, images) for one in retrieval},
         random_texts=random_text_directions(pretrained, *_RANDOM_TEXTS, seed=0).cpu()
@@ -251,9 +248,20 @@ def num_correct(
     return int(torch.sum(predicted == labels))
 
 
-def _outcome(
+def zero_shot_pixels(
+    transfer: Sequence[TransferSet],
+) -> dict[str, UInt8[Tensor, "image 3 size size"]]:
+    """The sets' images by the names under which `zero_shot_outcome` looks them up."""
+    return {f"{_ZERO_SHOT}{one.name}": one.pixels for one in transfer}
+
+
+def zero_shot_outcome(
     benchmark: TransferSet, encoded: Encoded, images: WatchedImages, texts: Tensor
 ) -> Outcome:
+    """The set's score and predictions from embeddings that are there already.
+
+    `images` must have been gathered with `zero_shot_pixels`; `texts` are the classes' embeddings.
+    """
     directions = _directions(encoded, images, f"{_ZERO_SHOT}{benchmark.name}")
     return outcome_of(directions, benchmark.labels, texts.cpu(), benchmark.name)
 

@@ -62,6 +62,7 @@ def read(
     *,
     batch_size: int = 64,
     maps: bool = False,
+    shown: Sequence[int] = (),
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Reading:
@@ -77,6 +78,7 @@ def read(
             `std`, floats already normalised.
         batch_size: images per forward; the result does not depend on it.
         maps: also rollout and patch-to-patch signals, from full attention maps.
+        shown: positions of the images whose attention itself is kept, as `shown_rows`.
         mean, std: a bare module's pixel convention, per channel, for uint8 pixels.
 
     Raises:
@@ -88,10 +90,12 @@ def read(
     module, normalise = _module_and_normaliser(model, pixels, mean, std)
     parts: list[_BatchSignals] = []
     with evaluating(module), capture_cls(module, maps=maps) as captured:
-        for batch in torch.split(pixels, batch_size):
+        for start in range(0, len(pixels), batch_size):
             captured.clear()
+            batch = pixels[start : start + batch_size]
             embeddings = _forward(module, normalise(batch))
-            parts.append(_BatchSignals(captured, embeddings, maps=maps))
+            here = [place - start for place in shown if 0 <= place - start < len(batch)]
+            parts.append(_BatchSignals(captured, embeddings, maps=maps, shown=here))
     return _join(parts, images_fingerprint(pixels))
 
 
@@ -199,7 +203,9 @@ def images_fingerprint(pixels: Pixels) -> str:
 class _BatchSignals:
     """What one batch leaves: signals per image in float64, and CLS features, on the CPU."""
 
-    def __init__(self, captured: Captured, embeddings: Tensor | None, *, maps: bool) -> None:
+    def __init__(
+        self, captured: Captured, embeddings: Tensor | None, *, maps: bool, shown: Sequence[int]
+    ) -> None:
         rows = [_where_float64_exists(layer) for layer in captured.rows]
         self.num_patches = rows[0].shape[-1]
         self.per_image = _row_signals(rows)
@@ -207,6 +213,7 @@ class _BatchSignals:
             self.per_image |= _map_signals(captured)
         # [layer, head, patch] sums over images, for the diversity of the mean rows.
         self.row_sums = torch.stack([layer.double().sum(dim=0) for layer in rows]).cpu()
+        self.shown_rows = torch.stack([layer[shown] for layer in captured.rows], dim=1).cpu()
         self.cls_states = torch.stack(captured.cls_states).float().cpu()
         self.embeddings = None if embeddings is None else embeddings.float().cpu()
         for what, features in (("CLS states", self.cls_states), ("embeddings", self.embeddings)):
@@ -246,12 +253,14 @@ def _join(parts: list[_BatchSignals], fingerprint: str) -> Reading:
         per_image["entropy"]
     )
     embeddings = [part.embeddings for part in parts if part.embeddings is not None]
+    shown_rows = torch.cat([part.shown_rows for part in parts])
     return Reading.from_images(
         per_image,
         num_patches=parts[0].num_patches,
         images_fingerprint=fingerprint,
         cls_activations=torch.cat([part.cls_states for part in parts], dim=1),
         embeddings=torch.cat(embeddings) if embeddings else None,
+        shown_rows=shown_rows if len(shown_rows) else None,
         head_diversity_of_mean=attention.head_diversity(mean_rows).tolist(),
     )
 

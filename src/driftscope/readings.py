@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -26,7 +27,8 @@ from driftscope.signals.representation import (
 from driftscope.signals.text import TextSpaceDrift
 from driftscope.signals.weights import WeightDrift
 
-_TENSORS = ("cls_activations", "embeddings")
+TENSORS = ("cls_activations", "embeddings", "shown_rows")
+"""The fields of a Reading that are tensors over its images."""
 
 
 @dataclass(eq=False)
@@ -52,6 +54,8 @@ class Reading:
     patch_to_patch_entropy_bits: list[list[float]] | None = None
     cls_activations: Float[Tensor, "block image dim"] | None = None
     embeddings: Float[Tensor, "image dim"] | None = None
+    shown_rows: Float[Tensor, "shown layer head patch"] | None = None
+    """CLS attention of the few images that were asked for, to be looked at."""
     per_image: dict[str, Tensor] | None = None
     """Signal name -> [image, layer, head], [image, layer] or [image], float64."""
 
@@ -135,6 +139,7 @@ class Reading:
         images_fingerprint: str,
         cls_activations: Tensor | None,
         embeddings: Tensor | None,
+        shown_rows: Tensor | None = None,
         head_diversity_of_mean: list[float] | None = None,
     ) -> Reading:
         """The reading that averages per-image signals, every image with the same weight."""
@@ -146,6 +151,7 @@ class Reading:
             head_diversity_of_mean=head_diversity_of_mean,
             cls_activations=cls_activations,
             embeddings=embeddings,
+            shown_rows=shown_rows,
             per_image=per_image,
             **means,
         )
@@ -159,7 +165,7 @@ class Reading:
         """
         data = {f.name: getattr(self, f.name) for f in fields(self)}
         per_image = data.pop("per_image")
-        stored = {name: data.pop(name) for name in _TENSORS}
+        stored = {name: data.pop(name) for name in TENSORS}
         if tensors:
             data |= {n: None if t is None else _encode(t) for n, t in stored.items()}
             data["per_image"] = per_image and {n: _encode(t) for n, t in per_image.items()}
@@ -173,7 +179,7 @@ class Reading:
             CaptureError: a field is missing or unknown.
         """
         values = dict(data)
-        values |= {n: _decode(values[n]) for n in _TENSORS if values.get(n) is not None}
+        values |= {n: _decode(values[n]) for n in TENSORS if values.get(n) is not None}
         if values.get("per_image") is not None:
             values["per_image"] = {n: _decode(t) for n, t in values["per_image"].items()}
         reading: Reading = _from_fields(cls, values)
@@ -209,6 +215,8 @@ class Drift:
     delta_rollout_gini_pct: float | None = None
     delta_patch_to_patch_entropy_pct: float | None = None
     delta_patch_to_patch_entropy_pct_per_layer: list[float] | None = None
+    delta_late_entropy_pct: float | None = None
+    """Of the last third of the layers: where contraction shows first."""
     weight_drift: float | None = None
     weight_drift_per_layer: list[float] | None = None
     text_kl_nats: float | None = None
@@ -218,6 +226,14 @@ class Drift:
     def to_dict(self) -> dict[str, Any]:
         """The drift as JSON-able values under the names above; `from_dict` restores it exactly."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def scalars(self) -> dict[str, float]:
+        """The single numbers that were measured and are finite, by the names above."""
+        return {
+            name: value
+            for name, value in self.to_dict().items()
+            if isinstance(value, float) and math.isfinite(value)
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Drift:
@@ -260,6 +276,8 @@ UNITS: dict[str, str] = {
     "num_lost": "images",
     "num_gained": "images",
     "accuracy_pct": "%",
+    "val_accuracy_pct": "%",
+    "zero_shot_pct": "%",
     "pretrained_pct": "%",
     "adapted_pct": "%",
     "retention_pct": "%",
@@ -273,6 +291,7 @@ UNITS: dict[str, str] = {
         f"delta_{signal}_pct{scope}": "%"
         for signal in (
             "entropy",
+            "late_entropy",
             "erf95",
             "gini",
             "head_diversity",
@@ -437,6 +456,10 @@ def _percent_drifts(reading: Reading, reference: Reading) -> dict[str, Any]:
         if signal in _LAYERWISE:
             pairs = zip(reading.per_layer(signal), reference.per_layer(signal), strict=True)
             result[f"{name}_per_layer"] = [percent_drift(*pair) for pair in pairs]
+    late = slice(-math.ceil(reading.num_layers / 3), None)
+    result["delta_late_entropy_pct"] = percent_drift(
+        *(_mean_of(one.per_layer("entropy")[late]) for one in (reading, reference))
+    )
     return result
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -26,7 +27,7 @@ from torch import Tensor
 from driftscope.data.cache import bound_bytes, cache_folder
 from driftscope.models import VisionLanguageModel, encoder_fingerprint
 from driftscope.probe import images_fingerprint
-from driftscope.readings import Reading
+from driftscope.readings import TENSORS, Reading
 from driftscope.tensor_files import DamagedFileError, read_tensors, write_tensors
 
 REFERENCES_FOLDER = "references"
@@ -189,7 +190,7 @@ _PER_IMAGE = "per_image."
 def _packed(encoded: Encoded) -> tuple[dict[str, Tensor], dict[str, str]]:
     reading = encoded.reading
     tensors = {"embeddings": encoded.embeddings}
-    for name in ("cls_activations", "embeddings"):
+    for name in TENSORS:
         if (tensor := getattr(reading, name)) is not None:
             tensors[f"reading.{name}"] = tensor
     for name, tensor in (reading.per_image or {}).items():
@@ -198,10 +199,10 @@ def _packed(encoded: Encoded) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _unpacked(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Encoded:
+    held: dict[str, Any] = {name: tensors.get(f"reading.{name}") for name in TENSORS}
     reading = replace(
         Reading.from_dict(json.loads(metadata["numbers"])),
-        cls_activations=tensors.get("reading.cls_activations"),
-        embeddings=tensors.get("reading.embeddings"),
+        **held,
         per_image={
             name.removeprefix(_PER_IMAGE): tensor
             for name, tensor in tensors.items()

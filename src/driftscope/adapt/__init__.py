@@ -18,7 +18,15 @@ from torch.nn import functional
 
 from driftscope.adapt.methods import METHODS
 from driftscope.adapt.model import AdaptedModel, restore_trainable, trainable_state
-from driftscope.adapt.storage import export_merged, load_classifier, save_adapted
+from driftscope.adapt.storage import (
+    export_merged,
+    load_classifier,
+    note_origin,
+    save_adapted,
+    save_adapter,
+    save_delta,
+    whole_folder,
+)
 from driftscope.config.variants import Flyp, MethodSpec
 from driftscope.data.prompts import class_prompts
 from driftscope.errors import ModelError
@@ -31,10 +39,14 @@ __all__ = [
     "derived_seed",
     "export_merged",
     "load_classifier",
+    "note_origin",
     "restore_trainable",
     "save_adapted",
+    "save_adapter",
+    "save_delta",
     "seeded",
     "trainable_state",
+    "whole_folder",
 ]
 
 

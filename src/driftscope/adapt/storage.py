@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from driftscope.adapt.model import AdaptedModel, trainable_state
 from driftscope.models import (
@@ -42,21 +42,38 @@ def save_adapted(adapted: AdaptedModel, pretrained: VisionLanguageModel, folder:
     """
     folder.mkdir(parents=True, exist_ok=True)
     classifier = adapted.linear_classifier().state_dict()
+    if adapted.model.is_adapter:
+        save_adapter(adapted.model.clip, folder)
+    else:
+        delta = {
+            name.removeprefix("clip."): tensor
+            for name, tensor in trainable_state(adapted).items()
+            if name.startswith("clip.")
+        }
+        save_delta(delta, folder)
     with _disk_errors():
-        if adapted.model.is_adapter:
-            # not asked, peft looks the base's vocabulary up on the hub to see whether it has grown
-            adapted.model.clip.save_pretrained(str(folder), save_embedding_layers=False)  # type: ignore[operator]
-        else:
-            delta = {
-                name.removeprefix("clip."): tensor
-                for name, tensor in trainable_state(adapted).items()
-                if name.startswith("clip.")
-            }
-            save_file(delta, folder / DELTA_FILE)
         save_file(
             {name: tensor.cpu() for name, tensor in classifier.items()}, folder / CLASSIFIER_FILE
         )
-    origin = {"base": pretrained.source, "base_fingerprint": encoder_fingerprint(pretrained)}
+    note_origin(folder, pretrained.source, encoder_fingerprint(pretrained))
+
+
+def save_adapter(peft_model: nn.Module, folder: Path) -> None:
+    """Writes a PEFT folder."""
+    with _disk_errors():
+        # not asked, peft looks the base's vocabulary up on the hub to see whether it has grown
+        peft_model.save_pretrained(str(folder), save_embedding_layers=False)  # type: ignore[operator]
+
+
+def save_delta(delta: Mapping[str, Tensor], folder: Path) -> None:
+    """Writes the tensors, by their CLIPModel names, that stand in for those of the base."""
+    with _disk_errors():
+        save_file(dict(delta), folder / DELTA_FILE)
+
+
+def note_origin(folder: Path, base: str, base_fingerprint: str) -> None:
+    """Writes beside adapted weights what they were adapted from."""
+    origin = {"base": base, "base_fingerprint": base_fingerprint}
     (folder / ADAPTED_FILE).write_text(json.dumps(origin, indent=1), encoding="utf-8")
 
 
@@ -77,12 +94,22 @@ def export_merged(model: VisionLanguageModel, folder: Path) -> None:
     Raises:
         OSError: it cannot be written, such as on a full disk, or is there and not empty.
     """
+    with whole_folder(folder) as partial, _disk_errors():
+        _write_hub_layout(model, partial)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to be filled in the block, which then takes its place, or not at all.
+
+    Raises:
+        OSError: it cannot be written, or is there and not empty.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         partial = Path(scratch) / folder.name
         partial.mkdir()
-        with _disk_errors():
-            _write_hub_layout(model, partial)
+        yield partial
         partial.replace(folder)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -64,6 +64,16 @@ def find_duplicates(sides: Mapping[str, UInt8[Tensor, "image 3 height width"]]) 
             for one, other in combinations(sides, 2)
         },
     )
+
+
+def found_among(
+    images: UInt8[Tensor, "image 3 height width"],
+    others: Iterable[UInt8[Tensor, "image 3 height width"]],
+) -> list[int]:
+    """Positions of the images that are also among the others, which may come in any portions."""
+    positions = _positions_by_digest(images)
+    digests = {digest for portion in others for digest in _positions_by_digest(portion)}
+    return sorted(place for digest in positions.keys() & digests for place in positions[digest])
 
 
 def _positions_by_digest(pixels: Tensor) -> dict[bytes, list[int]]:

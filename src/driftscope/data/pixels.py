@@ -62,7 +62,7 @@ def decode(data: bytes, name: str) -> Image:
             image.load()
             with _without_pillows_warnings():
                 ImageOps.exif_transpose(image, in_place=True)
-            return _as_rgb(image, name)
+            return as_rgb(image, name)
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -74,6 +74,29 @@ def decode(data: bytes, name: str) -> Image:
         ) from None
     except Exception as error:  # what Pillow's decoders raise on broken files has no common base
         raise DataError(f"cannot read the image {name}: {_one_line(error)}") from None
+
+
+def as_rgb(image: Image, name: str) -> Image:
+    """An image as RGB, transparent parts on white, 16 bits scaled to 8.
+
+    Raises:
+        DataError: its pixels have no defined white; the sentence names it.
+    """
+    from PIL import Image as PILImage
+
+    if image.mode in _NO_DEFINED_WHITE:
+        raise DataError(
+            f"cannot read the image {name}: its pixels are 32-bit numbers (mode {image.mode}), "
+            "of which none is defined as white; convert it to 8 or 16 bits"
+        )
+    if image.mode in _SIXTEEN_BIT_MODES:
+        eighth_bits = np.rint(np.asarray(image).astype(np.float32) / 257).astype(np.uint8)
+        return PILImage.fromarray(eighth_bits).convert("RGB")
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        on_white = PILImage.new("RGBA", image.size, "white")
+        return PILImage.alpha_composite(on_white, with_alpha).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def to_model_size(image: Image, size: int) -> UInt8[Tensor, "3 size size"]:
@@ -135,24 +158,6 @@ def _refuse_too_large(size: tuple[int, int], name: str) -> None:
             f"cannot read the image {name}: {width:,}×{height:,} pixels are more than "
             f"{MAX_IMAGE_PIXELS:,}; crop it or make it smaller"
         )
-
-
-def _as_rgb(image: Image, name: str) -> Image:
-    from PIL import Image as PILImage
-
-    if image.mode in _NO_DEFINED_WHITE:
-        raise DataError(
-            f"cannot read the image {name}: its pixels are 32-bit numbers (mode {image.mode}), "
-            "of which none is defined as white; convert it to 8 or 16 bits"
-        )
-    if image.mode in _SIXTEEN_BIT_MODES:
-        eighth_bits = np.rint(np.asarray(image).astype(np.float32) / 257).astype(np.uint8)
-        return PILImage.fromarray(eighth_bits).convert("RGB")
-    if image.has_transparency_data:
-        with_alpha = image.convert("RGBA")
-        on_white = PILImage.new("RGBA", image.size, "white")
-        return PILImage.alpha_composite(on_white, with_alpha).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _one_line(error: Exception) -> str:

@@ -67,7 +67,8 @@ class VisionLanguageModel:
     @property
     def is_adapter(self) -> bool:
         """Whether a PEFT adapter wraps the model."""
-        return hasattr(self.clip, "peft_config")
+        # peft leaves its peft_config on the wrapped model, too
+        return hasattr(self.clip, "get_base_model")
 
     @property
     def plain_clip(self) -> CLIPModel:
@@ -192,6 +193,45 @@ def load(source: str | Path, *, device: torch.device | str = "cpu") -> VisionLan
         raise ModelError(f"no model at {name}: that folder does not exist")
     with offline_where_unreachable():
         return _load_clip_folder(name, name).to(place)
+
+
+def from_clip(clip: CLIPModel) -> VisionLanguageModel:
+    """A CLIPModel in memory, not copied, with what belongs to it where it was loaded from.
+
+    Without a known place it gets OpenAI's pixel convention and no tokenizer.
+    """
+    where = str(clip.name_or_path or "")
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
+    tokenizer = None
+    if where:
+        with offline_where_unreachable():
+            mean, std = _pixel_convention(where, where)
+            tokenizer = _tokenizer(where, clip.config.text_config.vocab_size)
+    return VisionLanguageModel(
+        clip=clip,
+        tokenizer=tokenizer,
+        image_size=int(clip.config.vision_config.image_size),
+        mean=mean,
+        std=std,
+        source=MINI if where == str(MINI_FOLDER) else where or "the given CLIPModel",
+    )
+
+
+def from_open_clip(
+    clip: CLIPModel, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
+) -> VisionLanguageModel:
+    """A converted open_clip model, with OpenAI's tokenizer where that is at hand."""
+    with offline_where_unreachable():
+        tokenizer = _tokenizer(OPENAI_CLIP, clip.config.text_config.vocab_size)
+    return VisionLanguageModel(
+        clip=clip,
+        tokenizer=tokenizer,
+        image_size=int(clip.config.vision_config.image_size),
+        mean=tuple(mean),
+        std=tuple(std),
+        source="open_clip",
+    )
 
 
 def default_device() -> str:
@@ -328,7 +368,7 @@ def _noted(folder: Path, key: str) -> str:
 
 
 def _load_open_clip(name: str) -> VisionLanguageModel:
-    """`open_clip:NAME:FILE`; with OpenAI's tokenizer where that is at hand."""
+    """`open_clip:NAME:FILE`."""
     from driftscope.models.open_clip_convert import load_open_clip
 
     parts = name.removeprefix(OPEN_CLIP_PREFIX).split(":", maxsplit=1)
@@ -338,16 +378,7 @@ def _load_open_clip(name: str) -> VisionLanguageModel:
             "open_clip:ViT-B-32:/models/open_clip_model.safetensors"
         )
     clip = load_open_clip(Path(parts[1]).expanduser(), parts[0])
-    with offline_where_unreachable():
-        tokenizer = _tokenizer(OPENAI_CLIP, clip.config.text_config.vocab_size)
-    return VisionLanguageModel(
-        clip=clip,
-        tokenizer=tokenizer,
-        image_size=int(clip.config.vision_config.image_size),
-        mean=CLIP_MEAN,
-        std=CLIP_STD,
-        source=name,
-    )
+    return replace(from_open_clip(clip), source=name)
 
 
 def _load_clip_folder(place: Path | str, name: str) -> VisionLanguageModel:

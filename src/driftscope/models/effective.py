@@ -39,6 +39,26 @@ def encoder_weights(module: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
+def without_adapters(module: nn.Module) -> nn.Module:
+    """A copy that computes the same without PEFT: adapters merged into plain layers.
+
+    Works whatever the adapters are wrapped in; `PeftModel` itself offers this for itself only.
+    """
+    copied = copy.deepcopy(module)
+    replaced: list[str] = []
+    for name, child in list(copied.named_modules()):
+        effective = _effective(child)
+        if effective is child or any(name.startswith(f"{above}.") for above in replaced):
+            continue
+        like = next(child.parameters())
+        copied.set_submodule(name, effective.to(device=like.device, dtype=like.dtype))
+        replaced.append(name)
+    for child in copied.modules():  # what transformers would take for adapters still there
+        child.__dict__.pop("peft_config", None)
+        child.__dict__.pop("_hf_peft_config_loaded", None)
+    return copied
+
+
 def _collect(module: nn.Module, prefix: str, weights: dict[str, Tensor]) -> None:
     effective = _effective(module)
     for name, parameter in effective.named_parameters(recurse=False):

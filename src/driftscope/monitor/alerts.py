@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from driftscope.readings import Drift
+
+if TYPE_CHECKING:
+    from driftscope.monitor.observation import Observation
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When an alert is raised; None switches one off.
+    """When an alert is raised; None or False switches one off.
 
     Attributes:
         drift_per_accuracy_point: embedding drift gained per point of validation accuracy gained,
@@ -17,9 +25,9 @@ class Thresholds:
             percent of the pretrained, from which it counts as contraction.
         min_retention_pct: retention (of the first transfer set) below which to alert.
         max_embedding_drift: embedding drift above which to alert.
-        adapter_inactive: whether an adapter that does not act, or a model that has not changed
-            at all after the first steps, is an alert.
-        no_attention: whether a model whose attention cannot be read is an alert. (Its reading is
+        adapter_inactive: whether an adapter that does not act is an alert.
+        unchanged: whether an encoder that is to be trained and has not changed is an alert.
+        no_attention: whether a model whose attention cannot be read is an alert. (Its numbers are
             missing in any case.)
         diverged: whether NaN or infinite weights or outputs are an alert.
         probe_in_training: whether probe images found among `train_images` are an alert.
@@ -31,6 +39,7 @@ class Thresholds:
     min_retention_pct: float | None = None
     max_embedding_drift: float | None = None
     adapter_inactive: bool = True
+    unchanged: bool = True
     no_attention: bool = True
     diverged: bool = True
     probe_in_training: bool = True
@@ -40,12 +49,117 @@ class Thresholds:
 class Alert:
     """One thing to be told.
 
-    kind: `drift_outpaces_accuracy`, `late_contraction`, `low_retention`, `large_drift`,
-        `adapter_inactive`, `unchanged`, `no_attention`, `diverged` or `probe_in_training`.
-    sentence: what it is and what can be done, in plain words.
-    step: where it was first seen; 0 before training.
+    Attributes:
+        kind: the threshold that it belongs to: `drift_outpaces_accuracy`, `late_contraction`,
+            `low_retention`, `large_drift`, `adapter_inactive`, `unchanged`, `no_attention`,
+            `diverged` or `probe_in_training`.
+        sentence: what it is and what can be done, in plain words.
+        step: where it was seen; 0 before training.
     """
 
     kind: str
     sentence: str
     step: int
+
+
+def alerts_of(
+    now: Observation, before: Observation | None, thresholds: Thresholds
+) -> tuple[Alert, ...]:
+    """What holds of an observation that could be read, given the one before it."""
+    if now.drift is None:
+        return ()
+    checks: tuple[Callable[[], Iterator[tuple[str, str]]], ...] = (
+        lambda: _drift_outpaces_accuracy(now, before, thresholds),
+        lambda: _late_contraction(now.drift, thresholds),
+        lambda: _beyond_budget(now, thresholds),
+    )
+    return tuple(Alert(kind, sentence, now.step) for check in checks for kind, sentence in check())
+
+
+def unchanged_alert(step: int, *, has_adapter: bool, thresholds: Thresholds) -> tuple[Alert, ...]:
+    """After `step` steps not one weight of an encoder that is in training has changed."""
+    if not thresholds.unchanged or step <= 0:
+        return ()
+    what = "the adapter has had no effect on" if has_adapter else "nothing has changed in"
+    return (
+        Alert(
+            "unchanged",
+            f"After {step} steps {what} the image encoder: its weights are the pretrained ones to "
+            "the bit. Check that the optimizer was given its parameters and that the loss reaches "
+            "them.",
+            step,
+        ),
+    )
+
+
+def probe_in_training_alert(
+    num_found: int, num_probe: int, thresholds: Thresholds
+) -> tuple[Alert, ...]:
+    """Some probe images are training images."""
+    if not num_found or not thresholds.probe_in_training:
+        return ()
+    return (
+        Alert(
+            "probe_in_training",
+            f"{num_found} of the {num_probe} probe images are in the training set (equal pixels at "
+            "the model's input size): the signals then tell of memory as well as of drift. Take "
+            "other probe images.",
+            0,
+        ),
+    )
+
+
+def _drift_outpaces_accuracy(
+    now: Observation, before: Observation | None, thresholds: Thresholds
+) -> Iterator[tuple[str, str]]:
+    limit = thresholds.drift_per_accuracy_point
+    if before is None or limit is None:
+        return
+    places = [
+        (one.val_accuracy_pct, one.drift.embedding_drift if one.drift else None)
+        for one in (before, now)
+    ]
+    (accuracy_before, drift_before), (accuracy, drift) = places
+    if None in (accuracy_before, drift_before, accuracy, drift):
+        return
+    gained = accuracy - accuracy_before  # type: ignore[operator]
+    rise = drift - drift_before  # type: ignore[operator]
+    if rise >= thresholds.least_drift_rise and rise > limit * max(0.0, gained):
+        yield (
+            "drift_outpaces_accuracy",
+            f"Since step {before.step} the representation drifted by {rise:.3f} (to {drift:.3f}) "
+            f"while validation accuracy went from {accuracy_before:.1f} to {accuracy:.1f} %: "
+            "pretrained ability is being paid for little gain. A lower learning rate, an adapter, "
+            "or stopping here would keep more of it.",
+        )
+
+
+def _late_contraction(drift: Drift | None, thresholds: Thresholds) -> Iterator[tuple[str, str]]:
+    limit = thresholds.late_contraction_pct
+    change = drift.delta_late_entropy_pct if drift else None
+    if drift is None or limit is None or change is None or change > -limit:
+        return
+    num_layers = len(drift.cka_per_block)
+    yield (
+        "late_contraction",
+        f"Attention in the last {math.ceil(num_layers / 3)} of {num_layers} layers has narrowed: "
+        f"its entropy is {-change:.0f} % below the pretrained. It says where the model looks now, "
+        "not how much it forgot; for that see retention and embedding drift.",
+    )
+
+
+def _beyond_budget(now: Observation, thresholds: Thresholds) -> Iterator[tuple[str, str]]:
+    scalars = now.scalars()
+    retention, least = scalars.get("retention_pct"), thresholds.min_retention_pct
+    if retention is not None and least is not None and retention < least:
+        yield (
+            "low_retention",
+            f"Retention is {retention:.1f} %, below the {least:g} % that was asked for: of the "
+            "pretrained zero-shot ability this share is left.",
+        )
+    drift, most = scalars.get("embedding_drift"), thresholds.max_embedding_drift
+    if drift is not None and most is not None and drift > most:
+        yield (
+            "large_drift",
+            f"Embedding drift is {drift:.3f}, above the {most:g} that was asked for.",
+        )

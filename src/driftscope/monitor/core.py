@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from driftscope.data.duplicates import found_among
+from driftscope.errors import ConfigError, RecordError
 from driftscope.models import VisionLanguageModel
-from driftscope.monitor.alerts import Alert, Thresholds
+from driftscope.monitor.alerts import Alert, Thresholds, alerts_of, probe_in_training_alert
+from driftscope.monitor.baseline import make_baseline, pretrained_model
+from driftscope.monitor.images import Images, portions, some_pixels
+from driftscope.monitor.keeping import keep_model
+from driftscope.monitor.log import STOP, EventLog, check_same_training
+from driftscope.monitor.look import look
 from driftscope.monitor.observation import Observation
+from driftscope.monitor.reporting import report_of, write_report
+from driftscope.monitor.schedule import Every, Schedule
 from driftscope.monitor.selection import Selection
+from driftscope.monitor.targets import Target, find_target
+from driftscope.monitor.untouched import untouched_training
+from driftscope.records import Overlay
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-Images = str | Path | Tensor | Sequence["Image"]
-"""A dataset's name, folder or address; uint8 pixels [image, 3, height, width]; PIL images."""
-Every = Literal["epoch"] | int | Sequence[int]
 OnAlert = Literal["warn", "stop"] | Callable[[Alert], object]
+DEFAULT_OUT = Path("driftscope-monitor")
+STOPPED_FOLDER = "stopped"
+CANDIDATES_FOLDER = "candidates"
+_STATE_SCHEMA = 1
 
 
 class Monitor:
@@ -29,14 +42,16 @@ class Monitor:
         pretrained: the model before: anything `driftscope.load` takes, a loaded model, or a
             CLIPModel (or open_clip model), whose weights are copied now: it may be the very
             object that will be trained.
-        probe_images: unlabeled images of the target domain, on which signals are read.
+        probe_images: unlabeled images of the target domain, on which signals are read. Of a
+            dataset its test split.
         transfer: labeled datasets on which zero-shot ability is followed; the first is the main.
         vocabulary: the texts that text-space drift is seen against: `general` for the built-in
             everyday words, or texts of one's own; None for none.
         every: when `step` observes: `epoch`, a number of steps, or the steps themselves.
         out: folder for `events.jsonl`, reports and checkpoints; None writes nothing until
-            `report`. A folder with an earlier part of the same training is gone on with.
-        train_images: the training images, to be searched for probe images by pixel hash.
+            `report` or a stop. A folder with an earlier part of the same training is gone on with.
+        train_images: the training images, to be searched for probe images by pixel hash. Of a
+            dataset its training split.
         alerts: when alerts are raised.
         on_alert: `warn` prints each new alert, `stop` also sets `should_stop`, a function is
             called with it (and stops the training if it returns `"stop"`).
@@ -60,7 +75,7 @@ class Monitor:
         probe_images: Images,
         *,
         transfer: Sequence[str] | str | None = None,
-        vocabulary: Literal["general"] | Sequence[str] | None = "general",
+        vocabulary: str | Sequence[str] | None = "general",
         every: Every = "epoch",
         out: str | Path | None = None,
         train_images: Images | None = None,
@@ -74,7 +89,43 @@ class Monitor:
         maps: bool = False,
         echo: Callable[[str], object] | None = print,
     ) -> None:
-        raise NotImplementedError
+        self._schedule = Schedule(every)
+        self._thresholds, self._selection = alerts or Thresholds(), selection or Selection()
+        self._on_alert, self._keep_best = _checked_on_alert(on_alert), keep_best
+        self._model_path, self._echo = model_path, echo
+        self._out = None if out is None else Path(out).expanduser()
+        if keep_best and out is None:
+            raise ConfigError("keep_best=True needs a folder to keep models in; give out, too")
+        began = time.perf_counter()
+        before = pretrained_model(pretrained, model_path)
+        with untouched_training(before.device):
+            name, pixels = some_pixels(
+                probe_images, before.image_size, max_probe_images, "probe_images"
+            )
+            self._baseline = make_baseline(
+                before,
+                pixels,
+                transfer=[transfer] if isinstance(transfer, str) else transfer or (),
+                vocabulary=vocabulary,
+                max_transfer_images=max_transfer_images,
+                maps=maps,
+            )
+            self._header = self._described(name, vocabulary)
+            leaked = self._probe_images_among(train_images, pixels)
+        self._log = EventLog(self._out, self._header)
+        self._history = list(self._log.restored)
+        self._num_restored = len(self._history)
+        self._calls = self._history[-1].step if self._history else 0
+        self._alerts: list[Alert] = []
+        self._stop_reason: str | None = None
+        self._shown_rows: dict[int, Tensor] = {}
+        self._stop_is_kept = False
+        self._cost_seconds = 0.0
+        self._started = time.perf_counter()
+        self.setup_seconds = self._started - began
+        self._raise_alerts(probe_in_training_alert(leaked, len(pixels), self._thresholds), None)
+
+    # ------------------------------------------------------------ what a loop calls
 
     def step(
         self,
@@ -97,8 +148,25 @@ class Monitor:
 
         Returns:
             What was seen; None where nothing was due.
+
+        Raises:
+            ModelError: the model holds no CLIP, or several.
+            CaptureError: the model is another one than the pretrained.
         """
-        raise NotImplementedError
+        if not self.is_due(step=step, epoch=epoch):
+            self._calls = self._calls + 1 if step is None else step
+            return None
+        return self.observe(model, step=step, epoch=epoch, val_accuracy_pct=val_accuracy_pct)
+
+    def is_due(self, *, step: int | None = None, epoch: float | None = None) -> bool:
+        """Whether `step` would observe: so that a validation can be run only then."""
+        at = self._calls + 1 if step is None else step
+        last = self._history[-1] if self._history else None
+        if last is not None and len(self._history) == self._num_restored and at <= last.step:
+            last = next((one for one in reversed(self._history) if one.step < at), None)
+        return self._schedule.is_due(
+            at, epoch, last.step if last else 0, last.epoch if last else None
+        )
 
     def observe(
         self,
@@ -108,56 +176,88 @@ class Monitor:
         epoch: float | None = None,
         val_accuracy_pct: float | None = None,
     ) -> Observation:
-        """Observes the model now, due or not; arguments as for `step`."""
-        raise NotImplementedError
-
-    def is_due(self, *, step: int | None = None, epoch: float | None = None) -> bool:
-        """Whether `step` would observe: so that a validation can be run only then."""
-        raise NotImplementedError
+        """Observes the model now, due or not; arguments and errors as for `step`."""
+        began = time.perf_counter()
+        at = self._calls + 1 if step is None else step
+        _check_accuracy(val_accuracy_pct)
+        target = find_target(model, self._model_path)
+        self._forget_what_is_trained_anew(at)
+        before = self._history[-1] if self._history else None
+        with untouched_training(next(target.found.parameters()).device):
+            place = Observation(at, epoch, val_accuracy_pct, None)
+            looked = look(target, self._baseline, place, self._thresholds)
+            seen = looked.observation
+            alerts = (*seen.alerts, *alerts_of(seen, before, self._thresholds))
+            seconds = time.perf_counter() - began
+            seen = replace(seen, alerts=alerts, seconds=seconds)
+            self._calls = at
+            self._history.append(seen)
+            if looked.shown_rows is not None:
+                self._shown_rows[at] = looked.shown_rows
+            self._write(seen.to_event())
+            share = self._share_pct(self._cost_seconds + seconds)
+            self._say(f"{seen.summary()} · {seconds:.1f} s, {share:.1f} % of the time")
+            self._raise_alerts(alerts, before)
+            self._stop_if_patience_is_lost()
+            if looked.live is not None:
+                self._keep_models(target, looked.live)
+        self._cost_seconds += time.perf_counter() - began
+        return seen
 
     @property
     def history(self) -> list[Observation]:
         """Every observation, the earliest first, those before a restart included."""
-        raise NotImplementedError
+        return list(self._history)
 
     @property
     def best(self) -> Observation | None:
         """The best observation by the selection; None while no accuracy has been given."""
-        raise NotImplementedError
+        return self._selection.best(self._history)
 
     @property
     def best_folder(self) -> Path | None:
-        """Where the best model is kept, for `driftscope.load`; None without `keep_best`."""
-        raise NotImplementedError
+        """Where the best model is kept, for `driftscope.load`; None where it is not."""
+        best = self.best
+        if best is None or self._out is None:
+            return None
+        folder = self._candidate_folder(best)
+        return folder if folder.exists() else None
 
     @property
     def alerts(self) -> list[Alert]:
-        """Every alert raised, the earliest first."""
-        raise NotImplementedError
+        """Every alert raised, the earliest first; one that goes on is there once."""
+        return list(self._alerts)
 
     @property
     def should_stop(self) -> bool:
         """Whether training should end: an alert with `on_alert="stop"`, or lost patience."""
-        raise NotImplementedError
+        return self._stop_reason is not None
 
     @property
     def stop_reason(self) -> str | None:
         """Why training should end, in a sentence."""
-        raise NotImplementedError
+        return self._stop_reason
 
     @property
     def cost_seconds(self) -> float:
-        """Wall seconds that this process's observations took."""
-        raise NotImplementedError
+        """Wall seconds that this process's observations took (`setup_seconds` come on top)."""
+        return self._cost_seconds
 
     @property
     def cost_share_pct(self) -> float:
         """The same in percent of the wall time since the monitor was made, in [0, 100]."""
-        raise NotImplementedError
+        return self._share_pct(self._cost_seconds)
+
+    def _share_pct(self, seconds: float) -> float:
+        return min(100.0, 100 * seconds / max(time.perf_counter() - self._started, 1e-9))
 
     def state_dict(self) -> dict[str, Any]:
         """What a restarted training needs, as JSON values."""
-        raise NotImplementedError
+        return {
+            "schema": _STATE_SCHEMA,
+            "monitor": self._header,
+            "history": [one.to_event() for one in self._history],
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a `state_dict`; what `out` held is replaced by it.
@@ -165,7 +265,17 @@ class Monitor:
         Raises:
             RecordError: the state is damaged or of a monitor on other images or another model.
         """
-        raise NotImplementedError
+        try:
+            theirs = state["monitor"]
+            history = [Observation.from_event(event) for event in state["history"]]
+        except (KeyError, TypeError):
+            raise RecordError(
+                "this is no state of a monitor; give what its state_dict() returned"
+            ) from None
+        check_same_training(theirs, self._header, "the state")
+        self._history, self._num_restored = history, len(history)
+        self._calls = history[-1].step if history else 0
+        self._guarded(lambda: self._log.keep_only(history))
 
     def report(self, out: str | Path | None = None) -> Path:
         """Writes `report.html` and `report.json` and returns the path of the page.
@@ -174,10 +284,149 @@ class Monitor:
             out: the folder; by default the monitor's own, or `driftscope-monitor` here.
 
         Raises:
-            RecordError: nothing has been observed yet.
+            RecordError: nothing has been observed yet, or the folder cannot be written.
         """
-        raise NotImplementedError
+        report = report_of(
+            self._history,
+            header=self._header,
+            best=self.best,
+            alerts=self._alerts,
+            stop_reason=self._stop_reason,
+            cost_seconds=self._cost_seconds,
+            cost_share_pct=self.cost_share_pct,
+        )
+        folder = self._folder if out is None else Path(out).expanduser()
+        return write_report(report, self._overlays(), folder)
 
     def close(self) -> None:
-        """Prints what the monitor cost; the numbers stay readable."""
-        raise NotImplementedError
+        """Says what the monitor cost; everything stays readable."""
+        self._say(
+            f"{len(self._history) - self._num_restored} observations took "
+            f"{self._cost_seconds:.1f} s, {self.cost_share_pct:.1f} % of the time (and "
+            f"{self.setup_seconds:.1f} s to set up)"
+        )
+
+    # ------------------------------------------------------------ alerts and stops
+
+    def _raise_alerts(self, alerts: Sequence[Alert], before: Observation | None) -> None:
+        """Tells what the observation before did not tell already."""
+        told = {alert.kind for alert in before.alerts} if before else set()
+        for alert in alerts:
+            if alert.kind in told:
+                continue
+            self._alerts.append(alert)
+            self._say(f"ALERT {alert.sentence}")
+            answer = self._on_alert(alert) if callable(self._on_alert) else self._on_alert
+            if answer == "stop":
+                self._stop(alert.sentence, alert.step)
+
+    def _stop_if_patience_is_lost(self) -> None:
+        patience = self._selection.patience
+        if patience is None or self._selection.num_since_best(self._history) < patience:
+            return
+        best = self.best
+        if best is not None:
+            self._stop(
+                f"Step {best.step} has been the best for {patience} more observations "
+                f"({best.summary()}).",
+                self._history[-1].step,
+            )
+
+    def _stop(self, reason: str, step: int) -> None:
+        if self._stop_reason is None:
+            self._stop_reason = reason
+            self._write({"kind": STOP, "step": step, "reason": reason})
+            self._say(f"training should stop: {reason}")
+
+    # ------------------------------------------------------------ what is kept
+
+    @property
+    def _folder(self) -> Path:
+        return self._out or DEFAULT_OUT
+
+    def _candidate_folder(self, one: Observation) -> Path:
+        return self._folder / CANDIDATES_FOLDER / f"step-{one.step}"
+
+    def _keep_models(self, target: Target, live: VisionLanguageModel) -> None:
+        """Keeps the model if it is, or can become, the best, and at a stop; drops what cannot."""
+        now = self._history[-1]
+        if self._keep_best:
+            candidates = self._selection.can_be_best(self._history)
+            folders = {self._candidate_folder(one) for one in candidates}
+            if self._candidate_folder(now) in folders:
+                self._keep_model(target, live, self._candidate_folder(now))
+            for folder in (self._folder / CANDIDATES_FOLDER).glob("step-*"):
+                if folder not in folders:
+                    shutil.rmtree(folder, ignore_errors=True)
+        if self.should_stop and not self._stop_is_kept:
+            folder = self._folder / STOPPED_FOLDER
+            if self._keep_model(target, live, folder):
+                self._stop_is_kept = True
+                self._say(f"the model at the stop is kept in {folder}")
+
+    def _keep_model(self, target: Target, live: VisionLanguageModel, folder: Path) -> bool:
+        return self._guarded(lambda: keep_model(target, live, self._baseline, folder))
+
+    def _forget_what_is_trained_anew(self, step: int) -> None:
+        """Of former processes only what came before this step is part of this training."""
+        if not self._num_restored or len(self._history) > self._num_restored:
+            return
+        kept = [one for one in self._history if one.step < step]
+        if kept:
+            self._say(f"going on from step {kept[-1].step} of an earlier process")
+        self._history, self._num_restored = kept, len(kept)
+        self._guarded(lambda: self._log.keep_only(kept))
+
+    def _overlays(self) -> dict[str, Overlay]:
+        """Attention maps of the best and the latest observation, as far as they are held."""
+        named = {}
+        for name, one in (("best", self.best), ("latest", self._history[-1])):
+            rows = self._shown_rows.get(one.step) if one else None
+            if one is not None and rows is not None:
+                named[f"{name} (step {one.step})"] = self._baseline.overlay(rows)
+        return named
+
+    # ------------------------------------------------------------ words
+
+    def _described(self, probe_name: str, vocabulary: str | Sequence[str] | None) -> dict[str, Any]:
+        is_own = vocabulary is not None and not isinstance(vocabulary, str)
+        return {
+            **self._baseline.describe(),
+            "probe_images": probe_name,
+            "vocabulary": f"{len(vocabulary or ())} texts" if is_own else vocabulary,
+            "thresholds": asdict(self._thresholds),
+            "selection": asdict(self._selection),
+        }
+
+    def _probe_images_among(self, train_images: Images | None, pixels: Tensor) -> int:
+        if train_images is None:
+            return 0
+        others = portions(train_images, self._baseline.facts.image_size, "train_images")
+        return len(found_among(pixels, others))
+
+    def _write(self, event: Mapping[str, Any]) -> None:
+        self._guarded(lambda: self._log.append(event))
+
+    def _guarded(self, write: Callable[[], object]) -> bool:
+        """Whether it could be written: no training dies of a full disk."""
+        try:
+            write()
+        except OSError as error:
+            self._say(f"cannot write to {self._folder} ({error.strerror or error}); going on")
+            return False
+        return True
+
+    def _say(self, line: str) -> None:
+        if self._echo is not None:
+            self._echo(f"driftscope: {line}")
+
+
+def _checked_on_alert(on_alert: OnAlert) -> OnAlert:
+    if on_alert not in ("warn", "stop") and not callable(on_alert):
+        raise ConfigError(f"on_alert is {on_alert!r}; give 'warn', 'stop' or a function")
+    return on_alert
+
+
+def _check_accuracy(val_accuracy_pct: float | None) -> None:
+    if val_accuracy_pct is not None and not 0 <= val_accuracy_pct <= 100:
+        raise ConfigError(f"val_accuracy_pct is {val_accuracy_pct}, but a percentage is in 0…100")

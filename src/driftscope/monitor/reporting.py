@@ -6,7 +6,7 @@ Fields of the object:
 - `scalars`: the numbers of the latest observation that could be read, flat, by the names that
   records use: `retention_pct` and `zero_shot_pct` (of the first transfer set; those of others end
   in `_NAME`), `val_accuracy_pct`, `embedding_drift`, `cka`, `cka_debiased`, `weight_drift`,
-  `delta_entropy_pct`, `late_delta_entropy_pct`, `text_kl_nats`, `text_top1_agreement_pct`, …
+  `delta_entropy_pct`, `delta_late_entropy_pct`, `text_kl_nats`, `text_top1_agreement_pct`, …
   What was not measured is absent.
 - `latest` and `best`: `{step, epoch, scalars}`; `best` is null without validation accuracies.
 - `history`: the `observation` lines of `events.jsonl`.
@@ -21,6 +21,78 @@ A comparison's JSON has the same `kind`, `scalars` and `units`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from driftscope.errors import RecordError
+from driftscope.monitor.alerts import Alert
+from driftscope.monitor.observation import Observation
+from driftscope.readings import UNITS
+from driftscope.records import Overlay, write_json
+from driftscope.report.monitoring import write_monitor_page
+
 REPORT_SCHEMA = 1
 MONITOR_KIND = "monitor"
 REPORT_FILE = "report.json"
+
+
+def report_of(
+    history: Sequence[Observation],
+    *,
+    header: Mapping[str, Any],
+    best: Observation | None,
+    alerts: Sequence[Alert],
+    stop_reason: str | None,
+    cost_seconds: float,
+    cost_share_pct: float,
+) -> dict[str, Any]:
+    """The object of `report.json`.
+
+    Raises:
+        RecordError: nothing has been observed that could be read.
+    """
+    readable = [one for one in history if one.drift is not None]
+    if not readable:
+        raise RecordError(
+            "there is nothing to report: the monitor has not read the model yet; call step() or "
+            "observe() first"
+        )
+    return {
+        "schema": REPORT_SCHEMA,
+        "kind": MONITOR_KIND,
+        "driftscope": version("driftscope"),
+        "scalars": readable[-1].scalars(),
+        "latest": _point(readable[-1]),
+        "best": _point(best) if best else None,
+        "alerts": [asdict(alert) for alert in alerts],
+        "stopped": stop_reason,
+        "cost_seconds": cost_seconds,
+        "cost_share_pct": cost_share_pct,
+        "monitor": dict(header),
+        "history": [one.to_event() for one in history],
+        "units": UNITS,
+    }
+
+
+def write_report(report: Mapping[str, Any], overlays: Mapping[str, Overlay], folder: Path) -> Path:
+    """Writes `report.json` and the page, and returns the page's path.
+
+    Raises:
+        RecordError: the folder cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / REPORT_FILE, report)
+        return write_monitor_page(report, overlays, folder)
+    except OSError as error:
+        raise RecordError(
+            f"the report cannot be written to {folder} ({error.strerror or error}); give another "
+            "folder"
+        ) from None
+
+
+def _point(one: Observation) -> dict[str, Any]:
+    return {"step": one.step, "epoch": one.epoch, "scalars": one.scalars()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from driftscope.records.columns import DRIFT_SCALARS, STRUCTURE_SCALARS
+from driftscope.records.columns import DRIFT_SCALARS, STRUCTURE_SCALARS, transfer_scalars
 from driftscope.records.folder import (
     ADAPTED_FOLDER,
     ATTENTION_FILE,
@@ -86,6 +86,7 @@ __all__ = [
     "rewrite_events",
     "runs_table",
     "structure_point",
+    "transfer_scalars",
     "whole_file",
     "write_failure",
     "write_json",

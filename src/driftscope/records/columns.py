@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,23 @@ STRUCTURE_SCALARS = (
     "patch_to_patch_entropy_bits",
 )
 """What a reading says of full attention maps, where the spec asked for `maps`."""
+
+
+def transfer_scalars(changes: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+    """Zero-shot accuracy and retention of each transfer set as flat numbers.
+
+    The first set's are `zero_shot_pct` and `retention_pct`, as in the tables; those of the others
+    end in `_` and the set's name.
+
+    Args:
+        changes: by set, what has `accuracy_pct` and `retention_pct` (None where undefined).
+    """
+    scalars: dict[str, float | None] = {}
+    for position, (name, change) in enumerate(changes.items()):
+        suffix = f"_{name}" if position else ""
+        scalars[f"zero_shot_pct{suffix}"] = change["accuracy_pct"]
+        scalars[f"retention_pct{suffix}"] = change["retention_pct"]
+    return scalars
 
 
 @dataclass(frozen=True)

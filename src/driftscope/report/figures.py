@@ -239,8 +239,10 @@ def value_limits(axes: Axes, measure: Measure) -> None:
 # ---------------------------------------------------------------- a comparison, layer by layer
 
 
-def layer_profile(layers: pd.DataFrame, measures: Sequence[Measure]) -> Figure:
-    """One panel a measure: its value at each layer as a line with markers."""
+def layer_profile(
+    layers: pd.DataFrame, measures: Sequence[Measure], along: str = "layer"
+) -> Figure:
+    """One panel a measure: its value at each layer (or step) as a line with markers."""
     style = method_styles(["lora"])["lora"]
     with look():
         figure = Figure(figsize=(3.35 * len(measures), 2.55), layout="constrained")
@@ -248,7 +250,7 @@ def layer_profile(layers: pd.DataFrame, measures: Sequence[Measure]) -> Figure:
         for axes, measure in zip(panels, measures, strict=True):
             if measure.reference is not None:
                 axes.axhline(measure.reference, **REFERENCE_LINE)
-            x, y = layers["layer"].to_numpy(int), layers[measure.key].to_numpy(float)
+            x, y = layers[along].to_numpy(int), layers[measure.key].to_numpy(float)
             axes.plot(x, y, color=style.colour, zorder=3)
             for at, value in zip(x, y, strict=True):
                 axes.plot(
@@ -258,11 +260,12 @@ def layer_profile(layers: pd.DataFrame, measures: Sequence[Measure]) -> Figure:
                     marker="o",
                     mec=PAPER,
                     zorder=4,
-                    gid=hover(f"layer {at}: {value_text(value, measure)}"),
+                    gid=hover(f"{along} {at}: {value_text(value, measure)}"),
                 )
-            axes.xaxis.set_major_locator(MaxNLocator(min(len(x), 12), integer=True))
+            num_ticks = min(len(x), 12) if along == "layer" else 6
+            axes.xaxis.set_major_locator(MaxNLocator(num_ticks, integer=True))
             axes.grid(axis="x", visible=False)
-            axes.set_xlabel("layer")
+            axes.set_xlabel(along)
             axes.set_title(measure.heading, pad=8)
             value_limits(axes, measure)
     return figure

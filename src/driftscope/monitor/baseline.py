@@ -1,0 +1,264 @@
+"""What is known of the pretrained model, kept when it is itself long trained away."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from driftscope.comparison import check_same_towers, general_texts
+from driftscope.errors import ConfigError, ModelError
+from driftscope.evaluation import (
+    WatchedImages,
+    encode,
+    watched_images,
+    zero_shot_outcome,
+    zero_shot_pixels,
+)
+from driftscope.models import (
+    VisionLanguageModel,
+    default_device,
+    encoder_fingerprint,
+    encoder_state,
+    from_clip,
+    from_open_clip,
+    load,
+)
+from driftscope.monitor.targets import LIVE_NAME, converted_open_clip, find_target
+from driftscope.probe import TextProbe, text_drift
+from driftscope.readings import Drift, drift
+from driftscope.records import Overlay
+from driftscope.references import Encoded, cached_encoding
+from driftscope.signals.text import TextSpaceDrift
+from driftscope.signals.weights import weight_drift
+from driftscope.transfer import Outcome, TransferSet, class_embeddings, transfer_set
+
+NUM_SHOWN = 6
+"""Images whose attention is kept for looking at."""
+_SCORE_FIELDS = ("num_correct", "num_images", "accuracy_pct", "wilson_low_pct", "wilson_high_pct")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The pretrained model in numbers, and the images it was read on.
+
+    Attributes:
+        facts: the pretrained model without its weights: pixels, tokenizer, source. Its `clip`
+            holds the image projection only.
+        fingerprint: of its image encoder.
+        images: the probe set, then the images of the transfer sets that are not in it.
+        shown: the probe images whose attention is kept for looking at.
+        encoded: the pretrained reading and embeddings of them.
+        weights: a copy of its encoder's weights, on the CPU.
+        text_digest: of the text tower's weights, to notice when training moves that too.
+        texts: the fixed texts of text-space drift; None without.
+        transfer: the zero-shot benchmarks.
+        outcomes: what the pretrained model made of them.
+    """
+
+    facts: VisionLanguageModel
+    fingerprint: str
+    images: WatchedImages
+    shown: tuple[int, ...]
+    encoded: Encoded
+    weights: Mapping[str, Tensor]
+    text_digest: str
+    texts: TextProbe | None
+    transfer: tuple[TransferSet, ...]
+    outcomes: Mapping[str, Outcome]
+    maps: bool
+
+    def read(self, live: VisionLanguageModel) -> Encoded:
+        """One pass of the live model over all images."""
+        return encode(live, self.images, maps=self.maps, shown=self.shown)
+
+    def check(self, weights: Mapping[str, Tensor]) -> None:
+        """Raises ModelError where a live encoder's weights cannot be those of this model."""
+        check_same_towers(self.weights, weights, self.facts.source, LIVE_NAME)
+
+    def drift(self, encoded: Encoded, weights: Mapping[str, Tensor]) -> Drift:
+        """How far a model, by its reading and its encoder's weights, is from the pretrained."""
+        before, after = self.encoded.reading, encoded.reading
+        text: TextSpaceDrift | None = None
+        if self.texts is not None:
+            text = text_drift(after, before, self.texts)
+        return drift(after, before, weights=weight_drift(self.weights, weights), text=text)
+
+    def scores(self, live: VisionLanguageModel, encoded: Encoded) -> dict[str, dict[str, Any]]:
+        """Zero-shot score and retention by set; a text tower that has moved scores for itself."""
+        found: dict[str, dict[str, Any]] = {}
+        text_moved = bool(self.transfer) and self._text_moved(live)
+        for one in self.transfer:
+            texts = one.text_embeddings
+            if text_moved:
+                texts = class_embeddings(live, one.class_names, one.rules).to(texts.device)
+            after = zero_shot_outcome(one, encoded, self.images, texts)
+            change = one.change(after, self.outcomes[one.name])
+            kept = (*_SCORE_FIELDS, "retention_pct")
+            found[one.name] = {name: change[name] for name in kept}
+            found[one.name]["text_tower"] = "its own" if text_moved else "the pretrained one"
+        return found
+
+    def _text_moved(self, live: VisionLanguageModel) -> bool:
+        parts = [one for name, one in live.clip.named_parameters() if name.startswith("text_")]
+        return any(part.requires_grad for part in parts) and (
+            text_tower_digest(live.clip) != self.text_digest
+        )
+
+    def overlay(self, shown_rows: Tensor) -> Overlay:
+        """The attention of the shown images before and after, for looking at."""
+        pictures = self.images.probe_pixels[list(self.shown)]
+        before = self.encoded.reading.shown_rows
+        maps = [
+            rows.reshape(*rows.shape[:-1], math.isqrt(rows.shape[-1]), -1).numpy()
+            for rows in (shown_rows if before is None else before, shown_rows)
+        ]
+        return Overlay(pictures.permute(0, 2, 3, 1).numpy(), *maps)
+
+    def describe(self) -> dict[str, Any]:
+        """What was read and against what, as JSON values."""
+        return {
+            "pretrained": self.facts.source,
+            "pretrained_fingerprint": self.fingerprint,
+            "num_images": len(self.images.probe_pixels),
+            "images_fingerprint": self.images.fingerprint,
+            "transfer": [
+                {
+                    "name": one.name,
+                    "fingerprint": one.fingerprint,
+                    "num_images": len(one.labels),
+                    "pretrained_zero_shot_pct": self.outcomes[one.name].score.accuracy_pct,
+                    "unknown_words": list(one.unknown_words),
+                }
+                for one in self.transfer
+            ],
+        }
+
+
+def make_baseline(
+    pretrained: VisionLanguageModel,
+    probe_pixels: Tensor,
+    *,
+    transfer: Sequence[str],
+    vocabulary: str | Sequence[str] | None,
+    max_transfer_images: int | None,
+    maps: bool,
+) -> Baseline:
+    """Reads the pretrained model (or takes its reading from the cache) and copies its weights.
+
+    Raises:
+        ModelError, DataError, ConfigError: a transfer set or the vocabulary cannot be used.
+    """
+    texts = _texts(pretrained, vocabulary)
+    sets = tuple(
+        transfer_set(name, pretrained, max_transfer_images) for name in dict.fromkeys(transfer)
+    )
+    images = watched_images(probe_pixels, zero_shot_pixels(sets))
+    count = min(NUM_SHOWN, len(probe_pixels))
+    shown = tuple(torch.linspace(0, len(probe_pixels) - 1, count).long().tolist())
+    encoded = cached_encoding(
+        pretrained,
+        f"{images.fingerprint}-maps={maps}-shown={count}",
+        lambda: encode(pretrained, images, maps=maps, shown=shown),
+    )
+    outcomes = {
+        one.name: zero_shot_outcome(one, encoded, images, one.text_embeddings) for one in sets
+    }
+    return Baseline(
+        facts=_without_weights(pretrained),
+        fingerprint=encoder_fingerprint(pretrained),
+        images=images,
+        shown=shown,
+        encoded=encoded,
+        weights={
+            name: tensor.detach().to("cpu", copy=True)
+            for name, tensor in encoder_state(pretrained).items()
+        },
+        text_digest=text_tower_digest(pretrained.plain_clip),
+        texts=texts,
+        transfer=sets,
+        outcomes=outcomes,
+        maps=maps,
+    )
+
+
+def pretrained_model(
+    source: str | Path | VisionLanguageModel | nn.Module, model_path: str | None
+) -> VisionLanguageModel:
+    """The pretrained model as it was given, ready to be read.
+
+    Raises:
+        ModelError: it cannot be loaded, is no CLIP with both towers, or carries an adapter.
+    """
+    if isinstance(source, VisionLanguageModel):
+        return source
+    if isinstance(source, str | Path):
+        return load(source, device=default_device())
+    target = find_target(source, model_path)
+    if not target.has_text_tower:
+        raise ModelError(
+            f"The pretrained model is a {target.kind}, which has no text tower; give the CLIPModel "
+            "it comes from, or its name."
+        )
+    if any(type(module).__module__.startswith("peft.") for module in target.found.modules()):
+        raise ModelError(
+            "The pretrained model carries a PEFT adapter already; give the model before "
+            "get_peft_model, or its name, so that there is an untouched one to compare with."
+        )
+    if target.kind == "open_clip":
+        tower: Any = target.found.get_submodule("visual")
+        convention = {
+            key: value
+            for key, name in (("mean", "image_mean"), ("std", "image_std"))
+            if (value := getattr(tower, name, None)) is not None
+        }
+        return from_open_clip(converted_open_clip(target.found), **convention)
+    return from_clip(target.found)
+
+
+def text_tower_digest(clip: nn.Module) -> str:
+    """Sixteen hexadecimal digits of the weights of a CLIPModel's text tower and projection."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in clip.named_parameters():
+        if name.startswith("text_"):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _texts(
+    pretrained: VisionLanguageModel, vocabulary: str | Sequence[str] | None
+) -> TextProbe | None:
+    if vocabulary is None:
+        return None
+    if vocabulary == "general":
+        probe = general_texts(pretrained)
+    elif isinstance(vocabulary, str) or not vocabulary:
+        raise ConfigError(
+            f"vocabulary is 'general', a list of texts or None, got {vocabulary!r}; for one text "
+            "give a list of it"
+        )
+    elif pretrained.tokenizer is None:
+        raise ModelError(
+            f"{pretrained.source} has no tokenizer, so the vocabulary cannot be embedded; put the "
+            "tokenizer files into its folder, or give vocabulary=None"
+        )
+    else:
+        probe = general_texts(pretrained, vocabulary)
+    if probe is None:
+        return None
+    return replace(probe, vocabulary=probe.vocabulary.cpu(), random_texts=probe.random_texts.cpu())
+
+
+def _without_weights(pretrained: VisionLanguageModel) -> VisionLanguageModel:
+    """The model's facts, with a copy of its image projection and no other weight."""
+    holder = nn.Module()
+    holder.visual_projection = copy.deepcopy(pretrained.plain_clip.visual_projection)
+    return replace(pretrained, clip=holder)

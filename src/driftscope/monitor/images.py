@@ -1,0 +1,117 @@
+"""Images as people have them (a dataset's name, a tensor, PIL images) at a model's input size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from driftscope.data import open_dataset
+from driftscope.data.pixels import as_rgb, resized, to_model_size
+from driftscope.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Images = str | Path | Tensor | Sequence["Image"]
+"""A dataset's name, folder or address; uint8 pixels [image, 3, height, width]; PIL images."""
+_PORTION = 256
+
+
+def some_pixels(
+    images: Images, size: int, max_images: int, what: str
+) -> tuple[str, UInt8[Tensor, "image 3 size size"]]:
+    """The images' name and pixels; of more than `max_images` evenly spaced ones.
+
+    Args:
+        images: a dataset (its test split), a tensor, or PIL images.
+        size: the model's input size.
+        max_images: how many at most.
+        what: the argument's name, for the error sentence.
+
+    Raises:
+        DataError: they are none of these, too few, or one cannot be read.
+    """
+    if max_images < 4:
+        raise DataError(f"max_{what} is {max_images}, but drift is read on at least 4 images")
+    source = _Source(images, "test", what)
+    if len(source) < 4:
+        raise DataError(f"{what} holds {len(source)} image(s); drift is read on at least 4")
+    chosen = torch.linspace(0, len(source) - 1, min(max_images, len(source))).long()
+    return source.name, source.pixels(chosen.tolist(), size)
+
+
+def portions(images: Images, size: int, what: str) -> Iterator[UInt8[Tensor, "image 3 size size"]]:
+    """All images, some hundred at a time; of a dataset its training split."""
+    source = _Source(images, "train", what)
+    for start in range(0, len(source), _PORTION):
+        yield source.pixels(range(start, min(start + _PORTION, len(source))), size)
+
+
+class _Source:
+    """One face for the three kinds."""
+
+    def __init__(self, images: Images, split: str, what: str) -> None:
+        self._dataset = open_dataset(images, split) if isinstance(images, str | Path) else None
+        self._tensor = images if isinstance(images, Tensor) else None
+        self._pictures: Sequence[Image] = []
+        if self._dataset is None and self._tensor is None:
+            self._pictures = _as_pictures(images, what)
+        if self._tensor is not None:
+            _check_pixels(self._tensor, what)
+        self.name = self._dataset.name if self._dataset is not None else f"{len(self)} given images"
+
+    def __len__(self) -> int:
+        for held in (self._dataset, self._tensor):
+            if held is not None:
+                return len(held)
+        return len(self._pictures)
+
+    def pixels(self, indices: Sequence[int], size: int) -> UInt8[Tensor, "image 3 size size"]:
+        if self._dataset is not None:
+            return self._dataset.pixels(list(indices), size)
+        if self._tensor is None:
+            return torch.stack([_sized(self._pictures[one], size) for one in indices])
+        chosen = self._tensor[list(indices)].cpu()
+        if chosen.shape[-1] == chosen.shape[-2]:
+            return resized(chosen, size)
+        return torch.stack([_sized(_picture(one), size) for one in chosen])
+
+
+def _sized(image: Image, size: int) -> UInt8[Tensor, "3 size size"]:
+    return to_model_size(as_rgb(image, "that was given"), size)
+
+
+def _picture(pixels: UInt8[Tensor, "3 height width"]) -> Image:
+    from PIL import Image as PILImage
+
+    return PILImage.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def _as_pictures(images: object, what: str) -> Sequence[Image]:
+    from PIL import Image as PILImage
+
+    is_sequence = hasattr(images, "__len__") and hasattr(images, "__getitem__")
+    if is_sequence and len(images) and not isinstance(images[0], PILImage.Image):  # type: ignore[arg-type,index]
+        received = f"a sequence of {type(images[0]).__name__}"  # type: ignore[index]
+    elif is_sequence:
+        return images  # type: ignore[return-value]
+    else:
+        received = type(images).__name__
+    raise DataError(
+        f"{what} must be a dataset's name or folder, a uint8 tensor [image, 3, height, width] or a "
+        f"list of PIL images, got {received}"
+    )
+
+
+def _check_pixels(pixels: Tensor, what: str) -> None:
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
+        raise DataError(
+            f"{what} as a tensor holds pixels as they are in the files, uint8 [image, 3, height, "
+            f"width] and not normalised; got {str(pixels.dtype).removeprefix('torch.')} "
+            f"{list(pixels.shape)}"
+        )

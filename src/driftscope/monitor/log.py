@@ -1,0 +1,90 @@
+"""`events.jsonl` of a monitored training: written as it happens, read at a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from driftscope.errors import RecordError
+from driftscope.monitor.observation import OBSERVATION, Observation
+from driftscope.records import EVENTS_FILE, append_event, read_events, rewrite_events
+
+HEADER = "monitor"
+"""The `kind` of the line that each process begins with."""
+STOP = "stop"
+IDENTITY = ("pretrained_fingerprint", "images_fingerprint", "transfer")
+"""What must be equal for two processes to be parts of one training."""
+
+
+class EventLog:
+    """The events of one training in one folder; without a folder, nowhere.
+
+    Attributes:
+        restored: the observations of former processes.
+
+    Raises:
+        RecordError: the folder's events are another training's or no monitor's, or it cannot be
+            written to.
+    """
+
+    def __init__(self, folder: Path | None, header: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._events: list[dict[str, Any]] = []
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._events = _events_of_same_training(folder, header)
+                self._events.append({"kind": HEADER, **header})
+                rewrite_events(folder, self._events)  # without a line that a crash has torn
+            except OSError as error:
+                raise RecordError(
+                    f"the monitor cannot write to {folder} ({error.strerror or error}); give "
+                    "another folder as out"
+                ) from None
+        self.restored = [
+            Observation.from_event(event) for event in self._events if event["kind"] == OBSERVATION
+        ]
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Adds a line.
+
+        Raises:
+            OSError: it cannot be written, as on a full disk.
+        """
+        if self.folder is not None:
+            append_event(self.folder, event)
+
+    def keep_only(self, observations: list[Observation]) -> None:
+        """Drops the lines of all other observations (of what is trained anew after a restart).
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if self.folder is None:
+            return
+        headers = [event for event in self._events if event["kind"] == HEADER]
+        rewrite_events(self.folder, [*headers, *(one.to_event() for one in observations)])
+
+
+def _events_of_same_training(folder: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
+    events = read_events(folder)
+    if not events:
+        return []
+    there = events[0]
+    if there.get("kind") != HEADER:
+        raise RecordError(
+            f"{folder / EVENTS_FILE} is not a monitor's; give a new or empty folder as out"
+        )
+    check_same_training(there, header, str(folder))
+    return events
+
+
+def check_same_training(there: Mapping[str, Any], ours: Mapping[str, Any], where: str) -> None:
+    """Raises RecordError where what is stored was seen against another model or other images."""
+    for key in IDENTITY:
+        if there.get(key) != ours[key]:
+            raise RecordError(
+                f"{where} holds another training's observations (its {key.replace('_', ' ')} is "
+                f"{there.get(key)}, not {ours[key]}); give a new or empty folder as out"
+            )

@@ -1,0 +1,93 @@
+"""One look at the model in training: everything that one pass gives, or why it gives nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from driftscope.errors import CaptureError, NonFiniteError
+from driftscope.models import VisionLanguageModel, encoder_state
+from driftscope.models.capture import check_adapters_in_effect
+from driftscope.monitor.alerts import Alert, Thresholds, unchanged_alert
+from driftscope.monitor.baseline import Baseline
+from driftscope.monitor.observation import Observation, levels_of
+from driftscope.monitor.targets import Target, live_model
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen, and what of it is no number.
+
+    Attributes:
+        observation: with the alerts that one look alone can raise.
+        live: the model as it was read; None where it was not.
+        shown_rows: attention of the shown images, [image, layer, head, patch]; None likewise.
+    """
+
+    observation: Observation
+    live: VisionLanguageModel | None = None
+    shown_rows: Tensor | None = None
+
+
+def look(target: Target, baseline: Baseline, place: Observation, thresholds: Thresholds) -> Look:
+    """Reads the model; what cannot be read becomes an alert, so that no training dies of it.
+
+    Args:
+        target: the CLIP in training.
+        baseline: what it is compared with.
+        place: an observation with its step, epoch and accuracy.
+        thresholds: which alerts are wanted.
+
+    Raises:
+        ModelError: the model is not of the pretrained one's architecture.
+    """
+    try:
+        check_adapters_in_effect(target.found)
+    except CaptureError as error:
+        wanted = thresholds.adapter_inactive
+        return Look(_unreadable(place, "adapter_inactive", str(error), wanted=wanted))
+    live = live_model(target, baseline.facts)
+    weights = encoder_state(live)
+    baseline.check(weights)
+    try:
+        encoded = baseline.read(live)
+        change = baseline.drift(encoded, weights)
+    except NonFiniteError as error:
+        return Look(_unreadable(place, "diverged", str(error), wanted=thresholds.diverged))
+    except CaptureError as error:
+        return Look(_unreadable(place, "no_attention", str(error), wanted=thresholds.no_attention))
+    except torch.OutOfMemoryError:
+        return Look(_unreadable(place, "out_of_memory", _NO_MEMORY, wanted=True))
+    alerts: tuple[Alert, ...] = ()
+    if change.weight_drift == 0 and _is_trained(target.found):
+        has_adapter = any(hasattr(module, "lora_A") for module in target.found.modules())
+        alerts = unchanged_alert(place.step, has_adapter=has_adapter, thresholds=thresholds)
+    seen = replace(
+        place,
+        drift=change,
+        levels=levels_of(encoded.reading),
+        transfer=baseline.scores(live, encoded),
+        alerts=alerts,
+    )
+    return Look(seen, live, encoded.reading.shown_rows)
+
+
+_NO_MEMORY = (
+    "There was no memory left to read the model beside the training; give fewer images with "
+    "max_probe_images and max_transfer_images."
+)
+
+
+def _unreadable(place: Observation, kind: str, sentence: str, *, wanted: bool) -> Observation:
+    return replace(place, alerts=(Alert(kind, sentence, place.step),) if wanted else ())
+
+
+def _is_trained(module: nn.Module) -> bool:
+    """Whether training is meant to move the encoder, in all or in part."""
+    return any(
+        parameter.requires_grad
+        for name, parameter in module.named_parameters()
+        if "vision" in name or "visual" in name
+    )
