@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from driftscope.cli.cache import cache_app
+from driftscope.cli.gate import gate
 from driftscope.cli.options import Device, OutFolder, Workers, refuse_file
 from driftscope.cli.sentences import plain_errors, resumable, show_tracebacks
 from driftscope.cli.study import RunPlace, carry_out_study, study_app
+from driftscope.cli.watch import watch
 from driftscope.errors import DataError
 
 app = typer.Typer(
@@ -23,6 +25,8 @@ app = typer.Typer(
 )
 app.add_typer(study_app, name="study")
 app.add_typer(cache_app, name="cache")
+app.command("gate")(gate)
+app.command("watch")(watch)
 
 
 @app.callback()
@@ -142,7 +146,7 @@ def compare(
     values = comparison.to_dict()
     report = _write_comparison(values, comparison.overlay, out)
     if as_json:
-        typer.echo((out / "comparison.json").read_text(encoding="utf-8"))
+        typer.echo(report.with_suffix(".json").read_text(encoding="utf-8"))
         return
     terminal.show_comparison(values)
     typer.echo(f"\nReport: {terminal.path_text(report)}")
@@ -202,11 +206,11 @@ def _refuse_other_output(out: Path) -> None:
 
 
 def _write_comparison(values: dict[str, Any], overlay: Any, out: Path) -> Path:
-    from driftscope.records import write_json
+    from driftscope.records import REPORT_FILE, write_json
     from driftscope.report.html import write_compare_report
 
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "comparison.json", values)
+    write_json(out / REPORT_FILE, values)
     return write_compare_report(values, overlay, out / "report.html")
 
 

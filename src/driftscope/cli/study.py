@@ -20,6 +20,7 @@ from driftscope.errors import ConfigError, RecordError
 if TYPE_CHECKING:
     from driftscope.config import RunSpec, StudySpec
     from driftscope.executors.schedule import Pool
+    from driftscope.study import StudyFolder
     from driftscope.study.plan import Sample
 
 study_app = typer.Typer(
@@ -166,22 +167,31 @@ def status(
     """What is done, what runs, what failed; from any terminal or machine that sees the folder."""
     from driftscope.study import StudyFolder
     from driftscope.study.status import study_status
-    from driftscope.terminal.study import show_status, status_view
+    from driftscope.terminal.study import show_status
 
     study_folder = StudyFolder(folder)
     specs = study_folder.specs()
     if as_json:
         typer.echo(json.dumps(study_status(study_folder, specs).to_dict(), indent=1))
     elif watch:
-        with status_view() as view:
-            while True:
-                current = study_status(study_folder, specs)
-                view.update(current)
-                if current.is_over:
-                    return
-                time.sleep(WATCH_SECONDS)
+        watch_study(study_folder)
     else:
         show_status(study_status(study_folder, specs))
+
+
+def watch_study(study_folder: StudyFolder) -> None:
+    """Shows how far a study is, anew until it is over."""
+    from driftscope.study.status import study_status
+    from driftscope.terminal.study import status_view
+
+    specs = study_folder.specs()
+    with status_view() as view:
+        while True:
+            current = study_status(study_folder, specs)
+            view.update(current)
+            if current.is_over:
+                return
+            time.sleep(WATCH_SECONDS)
 
 
 @study_app.command("export")

@@ -36,6 +36,8 @@ RESULT_SCHEMA = 1
 STUDY_FILE = "study.json"
 RUNS_FOLDER = "runs"
 PROGRESS_FOLDER = "progress"
+REPORT_FILE = "report.json"
+"""What `driftscope compare` and a monitor write beside their page."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,240 @@
+"""The numbers of a report, and the verdict of each limit on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from driftscope.errors import ConfigError, RecordError, did_you_mean
+from driftscope.gate.limits import GATED, Limit
+from driftscope.records import (
+    REPORT_FILE,
+    RESULT_FILE,
+    RUNS_FOLDER,
+    STUDY_FILE,
+    load_run,
+    read_json,
+    structure_point,
+)
+from driftscope.stats.proportions import paired_ratio_interval, wilson_interval_pct
+
+Outcome = Literal["passed", "failed", "not measured"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The numbers of one report.
+
+    Attributes:
+        source: the file.
+        what: what the numbers are of, in words.
+        scalars: number by name; what was not measured is absent.
+        transfer: by transfer set, its score with `accuracy_pct` and `retention_pct`, and, where
+            they were counted, `num_correct`, `num_images` and `flows`.
+        num_images: how many images an accuracy of `scalars` was counted on, where it is known.
+    """
+
+    source: Path
+    what: str
+    scalars: Mapping[str, float]
+    transfer: Mapping[str, Mapping[str, Any]]
+    num_images: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A limit against its number.
+
+    Attributes:
+        title: the number's name, with its transfer set.
+        limit: as it is read, such as `at least 90 %`.
+        measured: the number; None where the report has none.
+        judged: what was set against the limit: the number, or the lower end of its interval.
+        outcome: only `passed` has passed.
+        sentence: why it has not; "" where it has.
+    """
+
+    title: str
+    limit: str
+    measured: float | None
+    judged: float | None
+    unit: str
+    outcome: Outcome
+    sentence: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+
+# ---------------------------------------------------------------- what there is
+
+
+def read_evidence(path: Path, *, best: bool = False) -> Evidence:
+    """The numbers of a comparison's or a monitor's report, or of a finished run.
+
+    Args:
+        path: the file, or the folder that holds it.
+        best: of a monitored training the best observation instead of the latest.
+
+    Raises:
+        RecordError: there is none, it is damaged, or it has no best observation.
+    """
+    file = _file_of(path)
+    if best and file.name == RESULT_FILE:
+        raise RecordError(f"{file} is a run's, and already speaks of its selected epoch")
+    if file.name == RESULT_FILE:
+        return _of_run(file)
+    report = read_json(file)
+    if not isinstance(report.get("scalars"), dict):
+        raise RecordError(
+            f"{file} is no report that can be judged: it has no scalars; give what `driftscope "
+            "compare`, a monitor or a run has written"
+        )
+    if report.get("kind") == "monitor":
+        return _of_monitor(file, report, best)
+    if best:
+        raise RecordError(f"{file} is a comparison's; only a monitored training has a best step")
+    what = f"{report.get('adapted')} against {report.get('pretrained')}"
+    return Evidence(file, what, _finite(report["scalars"]), report.get("transfer") or {})
+
+
+def _file_of(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    for name in (RESULT_FILE, REPORT_FILE):
+        if (path / name).exists():
+            return path / name
+    if (path / STUDY_FILE).exists():
+        raise RecordError(f"{path} is a study; give one of its runs: {path / RUNS_FOLDER}/ID")
+    raise RecordError(f"{path} holds neither {REPORT_FILE} nor {RESULT_FILE}; give a report's file")
+
+
+def _of_run(file: Path) -> Evidence:
+    record = load_run(file.parent)
+    selected = record.result["selected"] or {}  # none where the first epoch diverged
+    scalars = {**structure_point(record).get("drift", {}), **selected}
+    diverged = ", which diverged" if record.result["status"] == "diverged" else ""
+    spec = record.spec
+    return Evidence(
+        file,
+        f"{spec.method.label} on {spec.dataset}, epoch {selected.get('epoch', 0)}{diverged}",
+        _finite(scalars),
+        selected.get("transfer", {}),
+        {
+            "test_accuracy_pct": selected.get("test_num_images", 0),
+            "val_accuracy_pct": record.result["splits"]["num_images"].get("val", 0),
+        },
+    )
+
+
+def _of_monitor(file: Path, report: Mapping[str, Any], best: bool) -> Evidence:
+    point = report.get("best" if best else "latest")
+    if not isinstance(point, dict):
+        raise RecordError(
+            f"{file} names no best step: a monitor knows it when it is told validation accuracies"
+        )
+    seen = [one for one in report.get("history", []) if one.get("step") == point["step"]]
+    which = "best" if best else "latest"
+    return Evidence(
+        file,
+        f"{which} observation of a training, step {point['step']}",
+        _finite(point["scalars"]),
+        (seen[-1].get("transfer") or {}) if seen else {},
+    )
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+# ---------------------------------------------------------------- the verdicts
+
+
+def judge(evidence: Evidence, limits: Sequence[Limit], *, confident: bool = False) -> list[Verdict]:
+    """Each limit's verdict, in the order of `GATED`.
+
+    Args:
+        evidence: the numbers.
+        limits: what was asked.
+        confident: whether accuracies and retention must keep their limit with the lower end of
+            their 95 % interval, which says how much the number of images leaves open. Wilson's
+            for an accuracy; for retention Bonett and Price's, of two shares of the same images.
+
+    Raises:
+        ConfigError: nothing was asked, or a transfer set that the report does not have.
+    """
+    if not limits:
+        raise ConfigError(f"no limit was asked for; give one, such as {GATED[0].option} 90")
+    ordered = sorted(limits, key=lambda limit: GATED.index(limit.gated))
+    return [verdict for limit in ordered for verdict in _verdicts(evidence, limit, confident)]
+
+
+def _verdicts(evidence: Evidence, limit: Limit, confident: bool) -> Iterator[Verdict]:
+    gated = limit.gated
+    if not gated.of_transfer_set:
+        is_counted = gated.scalar.endswith("accuracy_pct")
+        value, low = evidence.scalars.get(gated.scalar), _accuracy_low(evidence, gated.scalar)
+        yield _verdict(limit, gated.title, value, low, confident and is_counted)
+        return
+    sets = evidence.transfer
+    if limit.transfer is not None and limit.transfer not in sets:
+        known = did_you_mean(limit.transfer, sets) if sets else "it has none"
+        raise ConfigError(f"{evidence.source} has no transfer set {limit.transfer!r}: {known}")
+    if not sets:
+        yield _verdict(limit, gated.title, None, None, confident)
+    for name in [limit.transfer] if limit.transfer is not None else sets:
+        score = sets[name]
+        is_retention = gated.scalar == "retention_pct"
+        value = score.get("retention_pct" if is_retention else "accuracy_pct")
+        low = _retention_low(score) if is_retention else score.get("wilson_low_pct")
+        yield _verdict(limit, f"{gated.title} on {name}", value, low, confident)
+
+
+def _verdict(
+    limit: Limit, title: str, value: float | None, low: float | None, confident: bool
+) -> Verdict:
+    gated = limit.gated
+    word = "at least" if gated.bound == "min" else "at most"
+    unit = f" {gated.unit}" if gated.unit else ""
+    asked = f"{word} {limit.value:g}{unit}"
+    judged = low if confident else value
+    outcome: Outcome
+    if value is None:
+        outcome, why = "not measured", f"the report has no {title}, so it cannot have passed"
+    elif judged is None:
+        outcome = "not measured"
+        why = f"the report does not say how many images {title} was counted on (--confident)"
+    elif gated.keeps(judged, limit.value):
+        outcome, why = "passed", ""
+    else:
+        outcome = "failed"
+        why = f"{title} is {judged:.4g}{unit}{' (lower end)' if confident else ''}, not {asked}"
+    return Verdict(title, asked, value, judged, gated.unit, outcome, why)
+
+
+def _accuracy_low(evidence: Evidence, scalar: str) -> float | None:
+    """The lower end of an accuracy's interval, in percent; None where images were not counted."""
+    count, accuracy = evidence.num_images.get(scalar), evidence.scalars.get(scalar)
+    if not count or accuracy is None:
+        return None
+    return wilson_interval_pct(round(accuracy * count / 100), count)[0]
+
+
+def _retention_low(score: Mapping[str, Any]) -> float | None:
+    """The lower end of retention's interval, in percent; None where images were not counted."""
+    flows = score.get("flows")
+    if not flows or "num_correct" not in score:
+        return None
+    lost, gained = int(flows["num_lost"]), int(flows["num_gained"])
+    kept = int(score["num_correct"]) - gained
+    if kept + lost == 0:
+        return None
+    return 100 * paired_ratio_interval(kept, lost, gained)[0]

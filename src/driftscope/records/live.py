@@ -1,0 +1,128 @@
+"""How far a training is, read from its folder while it runs: a run's, or a monitor's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from driftscope.errors import RecordError
+from driftscope.records.folder import (
+    EVENTS_FILE,
+    FAILURE_FILE,
+    REPORT_FILE,
+    SPEC_FILE,
+    is_claimed,
+    is_done,
+    read_events,
+    read_json,
+    read_spec,
+)
+
+_SEEN_KINDS = ("epoch", "probe", "observation")
+"""Events with numbers: a run's and a monitor's."""
+
+
+@dataclass(frozen=True)
+class TrainingStatus:
+    """How far a training is.
+
+    Attributes:
+        title: what is trained, in words.
+        points: the numbers of each epoch or observation, the earliest first.
+        epochs: epochs asked for; None where only the caller's loop knows.
+        alerts: a monitor's, as (step, sentence), each once.
+        ended: how it ended, in words; None while it goes on, as far as the folder tells.
+        age_seconds: since the folder was last written to.
+    """
+
+    title: str
+    points: list[dict[str, float]]
+    epochs: int | None
+    alerts: list[tuple[int, str]]
+    ended: str | None
+    age_seconds: float
+
+
+def training_status(folder: Path) -> TrainingStatus:
+    """Reads how far the training in a folder is, and leaves it alone.
+
+    Raises:
+        RecordError: the folder holds no training.
+    """
+    if not (folder / SPEC_FILE).exists() and not (folder / EVENTS_FILE).exists():
+        raise RecordError(
+            f"{folder} holds no run, no study and no monitor's events; give the folder that a "
+            "training writes to"
+        )
+    events = read_events(folder)
+    is_run = (folder / SPEC_FILE).exists()
+    return TrainingStatus(
+        title=_run_title(folder) if is_run else _monitor_title(events),
+        points=[_numbers(event) for event in events if event.get("kind") in _SEEN_KINDS],
+        epochs=read_spec(folder).epochs if is_run else None,
+        alerts=_alerts(events),
+        ended=_run_end(folder) if is_run else _monitor_end(folder, events),
+        age_seconds=max(0.0, time.time() - _last_written(folder)),
+    )
+
+
+def _run_title(folder: Path) -> str:
+    spec = read_spec(folder)
+    return (
+        f"{spec.method.label} on {spec.dataset} at {spec.learning_rate:g}, seed {spec.seed}, "
+        f"from {spec.model}"
+    )
+
+
+def _monitor_title(events: list[dict[str, Any]]) -> str:
+    headers = [event for event in events if event.get("kind") == "monitor"]
+    if not headers:
+        return "a training"
+    transfer = ", ".join(headers[-1].get("transfer") or ())
+    return f"a training from {headers[-1].get('pretrained')}" + (
+        f", with zero-shot on {transfer}" if transfer else ""
+    )
+
+
+def _run_end(folder: Path) -> str | None:
+    if is_done(folder):
+        return "done"
+    if (folder / FAILURE_FILE).exists():
+        failure = read_json(folder / FAILURE_FILE)
+        return f"failed: {failure.get('type')}: {failure.get('message')}"
+    return None if is_claimed(folder) else "interrupted; the same command goes on from there"
+
+
+def _monitor_end(folder: Path, events: list[dict[str, Any]]) -> str | None:
+    """A stop, or the report that is written at the end, if nothing has come after it."""
+    if events and events[-1].get("kind") == "stop":
+        return f"stopped: {events[-1].get('reason')}"
+    report = folder / REPORT_FILE
+    if report.exists() and report.stat().st_mtime >= (folder / EVENTS_FILE).stat().st_mtime:
+        return f"done; its report is {folder / 'report.html'}"
+    return None
+
+
+def _last_written(folder: Path) -> float:
+    files = [folder / name for name in (EVENTS_FILE, SPEC_FILE)]
+    return max(file.stat().st_mtime for file in files if file.exists())
+
+
+def _numbers(event: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in event.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def _alerts(events: list[dict[str, Any]]) -> list[tuple[int, str]]:
+    """Every alert when it was first seen: an observation repeats those that still hold."""
+    seen: dict[str, int] = {}
+    for event in events:
+        for alert in event.get("alerts") or ():
+            seen.setdefault(alert["sentence"], int(alert["step"]))
+    return [(step, sentence) for sentence, step in seen.items()]
