@@ -31,12 +31,11 @@ from driftscope.errors import RecordError
 from driftscope.monitor.alerts import Alert
 from driftscope.monitor.observation import Observation
 from driftscope.readings import UNITS
-from driftscope.records import Overlay, write_json
+from driftscope.records import REPORT_FILE, Overlay, write_json
 from driftscope.report.monitoring import write_monitor_page
 
 REPORT_SCHEMA = 1
 MONITOR_KIND = "monitor"
-REPORT_FILE = "report.json"
 
 
 def report_of(

@@ -26,7 +26,11 @@ def show_verdicts(evidence: Evidence, verdicts: Sequence[Verdict], *, confident:
         table.add_column("Lower end", justify="right")
     table.add_column("")
     for verdict in verdicts:
-        row: list[str | Text] = [Text(verdict.title), verdict.limit, _number(verdict.measured, verdict.unit)]
+        row: list[str | Text] = [
+            Text(verdict.title),
+            verdict.limit,
+            _number(verdict.measured, verdict.unit),
+        ]
         if confident:
             is_interval = verdict.judged != verdict.measured
             row.append(_number(verdict.judged, verdict.unit) if is_interval else "")

@@ -1,0 +1,295 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from typer.testing import CliRunner
+
+from driftscope.cli import app
+from driftscope.errors import ConfigError, RecordError
+from driftscope.gate.judging import Evidence, judge, read_evidence
+from driftscope.gate.limits import GATED, parse_limit
+from driftscope.readings import UNITS
+from driftscope.stats.proportions import paired_ratio_interval
+
+runner = CliRunner()
+BY_OPTION = {gated.option: gated for gated in GATED}
+
+
+def score(num_right: int, num_images: int, lost: int, gained: int) -> dict[str, Any]:
+    before = num_right + lost - gained
+    return {
+        "num_correct": num_right,
+        "num_images": num_images,
+        "accuracy_pct": 100 * num_right / num_images,
+        "wilson_low_pct": 100 * binomtest(num_right, num_images).proportion_ci(method="wilson").low,
+        "retention_pct": 100 * num_right / before if before else None,
+        "flows": {"num_lost": lost, "num_gained": gained},
+    }
+
+
+def comparison(**scalars: float | None) -> dict[str, Any]:
+    return {
+        "kind": "comparison",
+        "pretrained": "mini",
+        "adapted": "tuned",
+        "scalars": {"embedding_drift": 0.2, "cka": 0.9, "delta_entropy_pct": -8.0, **scalars},
+        "transfer": {"pets": score(90, 100, 8, 3), "cars": score(40, 100, 12, 2)},
+    }
+
+
+def write(path: Path, value: object) -> Path:
+    path.write_text(json.dumps(value))
+    return path
+
+
+def gated(path: Path, *arguments: str) -> tuple[int, str]:
+    result = runner.invoke(app, ["gate", str(path), *arguments])
+    assert "Traceback" not in result.output
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    return write(tmp_path / "report.json", comparison())
+
+
+def test_limits_that_are_kept_exit_with_0_and_one_that_is_not_with_1(report: Path) -> None:
+    code, shown = gated(report, "--max-embedding-drift", "0.3", "--min-cka", "0.9")
+    assert code == 0
+    assert "All 2 limits kept" in shown
+    code, shown = gated(report, "--max-embedding-drift", "0.3", "--min-cka", "0.95")
+    assert code == 1
+    assert "CKA is 0.9, not at least 0.95" in shown
+
+
+def test_the_folder_of_a_report_is_as_good_as_its_file(report: Path) -> None:
+    assert gated(report.parent, "--max-embedding-drift", "0.3")[0] == 0
+
+
+def test_what_was_not_measured_has_not_passed(report: Path) -> None:
+    code, shown = gated(report, "--max-weight-drift", "1")
+    assert code == 1
+    assert "the report has no weight drift, so it cannot have passed" in shown
+
+
+@pytest.mark.parametrize("value", [math.nan, None, math.inf, -math.inf])
+def test_what_is_no_number_has_not_passed(tmp_path: Path, value: float | None) -> None:
+    path = write(tmp_path / "report.json", comparison(embedding_drift=value, cka=value))
+    for limit in (("--max-embedding-drift", "2"), ("--min-cka", "0")):
+        assert gated(path, *limit)[0] == 1
+
+
+def test_a_retention_limit_without_a_name_holds_for_every_transfer_set(report: Path) -> None:
+    code, shown = gated(report, "--min-retention", "90")
+    assert code == 1
+    assert "retention on cars is 80 %, not at least 90 %" in shown
+    assert gated(report, "--min-retention", "pets=90")[0] == 0
+    assert gated(report, "--min-retention", "pets=90", "--min-retention", "cars=75")[0] == 0
+
+
+def test_a_transfer_set_that_the_report_has_not_is_named(report: Path) -> None:
+    code, shown = gated(report, "--min-retention", "pet=90")
+    assert code == 2
+    assert "did you mean 'pets'" in shown
+
+
+def test_a_report_without_transfer_sets_does_not_pass_a_retention_limit(tmp_path: Path) -> None:
+    path = write(tmp_path / "report.json", {**comparison(), "transfer": {}})
+    code, shown = gated(path, "--min-retention", "1")
+    assert code == 1
+    assert "the report has no retention" in shown
+
+
+def test_the_sign_of_a_change_of_attention_is_left_aside(report: Path) -> None:
+    assert gated(report, "--max-entropy-change", "8")[0] == 0
+    assert gated(report, "--max-entropy-change", "7.9")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "no limit was asked for"),
+        (("--min-retention", "0.9"), "makes no sense: a limit lies from 1 to 1000 %"),
+        (("--max-embedding-drift", "30"), "makes no sense: a limit lies from 0 to 2"),
+        (("--min-cka", "nan"), "takes a number, not 'nan'"),
+        (("--min-retention", "pets=high"), "takes a number or NAME=NUMBER, not 'pets=high'"),
+        (("--min-cka", "pets=0.5"), "takes a number alone"),
+        (("--best", "--min-cka", "0.5"), "only a monitored training has a best step"),
+    ],
+)
+def test_limits_that_say_nothing_are_refused(
+    report: Path, arguments: tuple[str, ...], sentence: str
+) -> None:
+    code, shown = gated(report, *arguments)
+    assert code == 2
+    assert sentence in shown
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "holds no JSON object"),
+        ("{}", "no report that can be judged"),
+    ],
+)
+def test_a_file_that_is_no_report_exits_with_2(tmp_path: Path, content: str, sentence: str) -> None:
+    (tmp_path / "report.json").write_text(content)
+    code, shown = gated(tmp_path, "--min-cka", "0.5")
+    assert code == 2
+    assert sentence in shown
+
+
+def test_a_folder_without_a_report_exits_with_2(tmp_path: Path) -> None:
+    code, shown = gated(tmp_path, "--min-cka", "0.5")
+    assert code == 2
+    assert "holds neither report.json nor result.json" in shown
+
+
+def test_json_says_the_same(report: Path) -> None:
+    limits = ("--min-retention", "90", "--max-embedding-drift", "0.3")
+    result = runner.invoke(app, ["gate", str(report), "--json", *limits])
+    values = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert not values["passed"]
+    outcomes = {verdict["title"]: verdict["outcome"] for verdict in values["verdicts"]}
+    assert outcomes == {
+        "retention on pets": "passed",
+        "retention on cars": "failed",
+        "embedding drift": "passed",
+    }
+
+
+def test_confident_takes_the_lower_end_of_the_interval(report: Path) -> None:
+    low = score(90, 100, 8, 3)["wilson_low_pct"]
+    assert gated(report, "--min-zero-shot", "pets=85")[0] == 0
+    code, shown = gated(report, "--min-zero-shot", "pets=85", "--confident")
+    assert code == 1
+    assert f"{low:.4g} % (lower end)" in shown
+    ratio = 100 * paired_ratio_interval(87, 8, 3)[0]
+    assert gated(report, "--min-retention", f"pets={ratio - 0.1:.2f}", "--confident")[0] == 0
+    assert gated(report, "--min-retention", f"pets={ratio + 0.1:.2f}", "--confident")[0] == 1
+
+
+def test_confident_leaves_numbers_without_an_interval_as_they_are(report: Path) -> None:
+    assert gated(report, "--max-embedding-drift", "0.2", "--confident")[0] == 0
+
+
+def test_confident_does_not_pass_an_accuracy_whose_images_are_unknown(tmp_path: Path) -> None:
+    path = write(tmp_path / "report.json", comparison(val_accuracy_pct=99.0))
+    assert gated(path, "--min-val-accuracy", "50")[0] == 0
+    code, shown = gated(path, "--min-val-accuracy", "50", "--confident")
+    assert code == 1
+    assert "does not say how many images val accuracy was counted on" in shown
+
+
+def monitored(best: dict[str, Any] | None) -> dict[str, Any]:
+    history = [
+        {"step": step, "transfer": {"pets": score(right, 100, 98 - right, 0)}}
+        for step, right in ((10, 95), (20, 60))
+    ]
+    return {
+        "kind": "monitor",
+        "scalars": {"embedding_drift": 0.5},
+        "latest": {"step": 20, "scalars": {"embedding_drift": 0.5}},
+        "best": best,
+        "history": history,
+    }
+
+
+def test_a_monitors_latest_step_is_judged_and_with_best_its_best(tmp_path: Path) -> None:
+    best = {"step": 10, "scalars": {"embedding_drift": 0.1}}
+    path = write(tmp_path / "report.json", monitored(best))
+    limits = ("--max-embedding-drift", "0.3", "--min-retention", "90")
+    assert gated(path, *limits)[0] == 1
+    code, shown = gated(path, *limits, "--best")
+    assert code == 0
+    assert "best observation of a training, step 10" in shown
+
+
+def test_a_monitor_that_knows_no_best_step_says_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "report.json", monitored(None))
+    code, shown = gated(path, "--min-cka", "0.5", "--best")
+    assert code == 2
+    assert "names no best step" in shown
+
+
+def test_a_run_a_comparison_and_their_limits(
+    tiny_run: dict[str, Any], tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    from driftscope.config import parse_run_spec
+    from driftscope.run import run_one
+
+    transfer = str(coloured_images)
+    run = tmp_path / "run"
+    run_one(parse_run_spec({**tiny_run, "transfer": [transfer]}, "test"), run)
+    evidence = read_evidence(run)
+    asked = {
+        gated.option: parse_limit(gated, f"{(gated.sensible[0] + gated.sensible[1]) / 2:g}")
+        for gated in GATED
+    }
+    unknown = {
+        verdict.title
+        for verdict in judge(evidence, list(asked.values()), confident=True)
+        if verdict.outcome == "not measured"
+    }
+    assert unknown <= {"text KL", "text agreement", "logit change"}, "tiny model reads few texts"
+    with pytest.raises(RecordError, match="selected epoch"):
+        read_evidence(run, best=True)
+
+    out = tmp_path / "compared"
+    arguments = ["compare", str(tiny_clip), str(run), "--images", transfer, "--transfer", transfer]
+    assert runner.invoke(app, [*arguments, "--out", str(out)]).exit_code == 0
+    compared = read_evidence(out)
+    same = next(iter(evidence.transfer.values()))["retention_pct"]
+    assert next(iter(compared.transfer.values()))["retention_pct"] == pytest.approx(same)
+    assert gated(out, "--max-embedding-drift", "2", "--max-weight-drift", "10")[0] == 0
+
+
+def test_every_limited_number_has_the_unit_that_reports_give_it() -> None:
+    for one in GATED:
+        if one.unit:
+            assert UNITS.get(one.scalar, "%") == one.unit
+    assert len(BY_OPTION) == len(GATED)
+
+
+def test_limits_are_judged_in_the_tables_order_whatever_order_they_came_in() -> None:
+    evidence = Evidence(Path("x"), "x", {"cka": 1.0, "embedding_drift": 0.0}, {})
+    limits = [
+        parse_limit(BY_OPTION[name], "0.5") for name in ("--min-cka", "--max-embedding-drift")
+    ]
+    assert [one.title for one in judge(evidence, limits)] == ["embedding drift", "CKA"]
+    with pytest.raises(ConfigError, match="no limit"):
+        judge(evidence, [])
+
+
+@pytest.mark.parametrize("shares", [(0.80, 0.15, 0.02), (0.50, 0.05, 0.05), (0.90, 0.02, 0.01)])
+@pytest.mark.parametrize("num_images", [60, 500])
+def test_the_interval_of_retention_covers_as_it_says(
+    shares: tuple[float, float, float], num_images: int
+) -> None:
+    both, lost, gained = shares
+    truth = (both + gained) / (both + lost)
+    rng = np.random.default_rng(0)
+    counts = rng.multinomial(num_images, (*shares, 1 - sum(shares)), size=3000)
+    intervals = [paired_ratio_interval(*map(int, row[:3])) for row in counts]
+    above = np.mean([low <= truth for low, _ in intervals])
+    covers = np.mean([low <= truth <= high for low, high in intervals])
+    assert covers >= 0.94
+    assert above >= 0.955  # two-sided 95 %; with few images one side takes a little more
+
+
+def test_the_interval_of_retention_is_inside_what_ignores_that_the_images_are_the_same() -> None:
+    low, high = paired_ratio_interval(400, 60, 10)
+    before = binomtest(460, 500).proportion_ci(method="wilson")
+    after = binomtest(410, 500).proportion_ci(method="wilson")
+    assert after.low / before.high < low < 410 / 460 < high < after.high / before.low
+
+
+def test_retention_of_nothing_has_no_interval() -> None:
+    with pytest.raises(ValueError, match="undefined"):
+        paired_ratio_interval(0, 0, 3)

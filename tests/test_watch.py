@@ -1,0 +1,112 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from driftscope.cli import app
+from driftscope.config import parse_run_spec
+from driftscope.records import EVENTS_FILE, append_event, claimed, write_failure, write_json
+from driftscope.records.live import training_status
+from driftscope.terminal.training import course
+
+runner = CliRunner()
+
+
+def shown(folder: Path) -> str:
+    result = runner.invoke(app, ["watch", str(folder)])
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
+
+
+def observe(folder: Path, step: int, *alerts: str, **numbers: float) -> None:
+    told = [{"kind": "large_drift", "sentence": text, "step": step} for text in alerts]
+    append_event(folder, {"kind": "observation", "step": step, "alerts": told, **numbers})
+
+
+@pytest.fixture
+def monitored(tmp_path: Path) -> Path:
+    append_event(tmp_path, {"kind": "monitor", "pretrained": "mini", "transfer": ["pets"]})
+    observe(tmp_path, 10, embedding_drift=0.1, retention_pct=98.0)
+    observe(tmp_path, 20, "drift is large", embedding_drift=0.4, retention_pct=70.0)
+    return tmp_path
+
+
+def test_a_monitored_training_is_followed_until_it_is_told_to_stop(monitored: Path) -> None:
+    assert training_status(monitored).ended is None
+    append_event(monitored, {"kind": "stop", "step": 20, "reason": "drift is large"})
+    text = shown(monitored)
+    assert "a training from mini, with zero-shot on pets" in text
+    assert "retention █▁ 98.0 % 70.0 %" in text
+    assert "step 20: drift is large" in text
+    assert "stopped: drift is large" in text
+
+
+def test_a_monitors_report_ends_it_unless_more_was_seen_since(monitored: Path) -> None:
+    import os
+
+    write_json(monitored / "report.json", {})
+    assert "done" in str(training_status(monitored).ended)
+    os.utime(monitored / "report.json", (0, 0))
+    assert training_status(monitored).ended is None
+
+
+def test_an_alert_that_holds_on_is_told_once(monitored: Path) -> None:
+    observe(monitored, 30, "drift is large")
+    assert training_status(monitored).alerts == [(20, "drift is large")]
+
+
+def test_a_torn_last_line_does_not_disturb_the_view(monitored: Path) -> None:
+    with (monitored / EVENTS_FILE).open("a") as file:
+        file.write('{"kind": "observ')
+    assert len(training_status(monitored).points) == 2
+
+
+def test_a_run_is_running_while_a_process_holds_it_and_interrupted_when_none_does(
+    tiny_run: dict[str, Any], tmp_path: Path
+) -> None:
+    spec, folder = parse_run_spec(tiny_run, "test"), tmp_path / "run"
+    with claimed(folder, spec):
+        append_event(folder, {"kind": "epoch", "epoch": 1, "step": 3, "train_loss": 2.0})
+        status = training_status(folder)
+        assert (status.ended, status.epochs, len(status.points)) == (None, spec.epochs, 1)
+    assert "interrupted" in shown(folder)
+    write_failure(folder, ValueError("loss is NaN"))
+    assert "failed: ValueError: loss is NaN" in shown(folder)
+
+
+def test_a_folder_without_a_training_is_one_sentence(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["watch", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "holds no run, no study and no monitor's events" in " ".join(result.output.split())
+
+
+def test_ctrl_c_ends_the_view_quietly(monitored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupted)
+    result = runner.invoke(app, ["watch", str(monitored)])
+    assert result.exit_code == 0
+    assert "Stopped" not in result.output
+
+
+def test_the_events_that_a_real_monitor_writes_are_understood(tmp_path: Path) -> None:
+    from driftscope.monitor.log import HEADER, STOP
+    from driftscope.monitor.observation import OBSERVATION, Observation
+
+    event = Observation(step=7, epoch=1, val_accuracy_pct=50.0, drift=None).to_event()
+    append_event(tmp_path, {"kind": HEADER, "pretrained": "mini", "transfer": []})
+    append_event(tmp_path, event)
+    assert json.loads((tmp_path / EVENTS_FILE).read_text().splitlines()[1])["kind"] == OBSERVATION
+    assert training_status(tmp_path).points[0]["val_accuracy_pct"] == 50.0
+    append_event(tmp_path, {"kind": STOP, "step": 7, "reason": "enough"})
+    assert training_status(tmp_path).ended == "stopped: enough"
+
+
+def test_a_course_keeps_its_last_value_however_long_it_is() -> None:
+    assert course([0, 7]) == "▁█"
+    assert course([3, 3, 3]) == "▁▁▁"
+    assert len(course(list(range(1000)))) <= 32
+    assert course([0.0] * 999 + [1.0])[-1] == "█"
