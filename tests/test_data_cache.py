@@ -64,6 +64,43 @@ def test_a_set_is_decoded_once_and_mapped_ever_after(
     assert first[:, 0, 0, 0].tolist() == list(range(12))
 
 
+def test_a_part_of_a_set_is_gathered_from_the_map_and_never_copied_as_a_whole(
+    folder: Path,
+) -> None:
+    images = opened(folder)
+    rows = images.rows([7, 2, 2, 11], 16)
+    assert rows.stored.shape == (12, 3, 16, 16)
+    assert torch.equal(rows.gathered(), images.pixels([7, 2, 2, 11], 16))
+    assert images.rows(range(12), 16).gathered().shape == (12, 3, 16, 16)
+    entry = cache.list_entries()[0].path
+    assert str(entry) in mapping_at(rows.stored.data_ptr())
+
+
+def mapping_at(address: int) -> str:
+    """The line of this process's memory map that holds an address."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("needs Linux, which says what is mapped where")
+    for line in maps.read_text().splitlines():
+        first, last = (int(end, 16) for end in line.split()[0].split("-"))
+        if first <= address < last:
+            return line
+    return ""
+
+
+def test_rows_are_indexed_as_the_tensor_of_them_is(folder: Path) -> None:
+    images = opened(folder)
+    rows = images.rows([7, 2, 5, 11], 16)
+    pixels = images.pixels([7, 2, 5, 11], 16)
+    assert (len(rows), rows.shape, rows.nbytes) == (4, tuple(pixels.shape), pixels.nbytes)
+    for positions in (torch.tensor([3, 0]), torch.tensor([], dtype=torch.int64), slice(1, 3), 2):
+        assert torch.equal(rows[positions], pixels[positions])
+        assert torch.equal(rows.mirrored()[positions], pixels[positions].flip(-1))
+    assert torch.equal(torch.stack(list(rows)), pixels)
+    assert torch.equal(rows.select([2, 2]).gathered(), pixels[[2, 2]])
+    assert torch.equal(rows.mirrored().mirrored().gathered(), pixels)
+
+
 def test_another_size_is_another_entry(folder: Path) -> None:
     opened(folder).pixels(range(12), 16)
     opened(folder).pixels(range(12), 24)

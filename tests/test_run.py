@@ -169,11 +169,23 @@ def test_a_reference_that_cannot_be_kept_is_computed_with_a_warning(
     assert found.pretrained_scores() == expected
 
 
+def test_images_of_a_set_on_disk_stay_in_the_map_that_processes_share(tiny_run: dict) -> None:
+    shared = prepare(parse_run_spec(tiny_run))
+    (benchmark,) = shared.evaluator.transfer
+    in_use = [shared.images.pixels, shared.test_pixels, benchmark.pixels]
+    assert [len(images.stored) for images in in_use] == [48, 24, 24]
+    num_trained = len(shared.images.labels)
+    assert len(shared.images.pixels) == num_trained < 48
+    for part in shared.evaluator.images.other_pixels:
+        assert len(part.stored) in (24, 48)
+
+
 def test_images_in_several_sets_are_watched_once(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (8, 3, 4, 4), generator=generator, dtype=torch.uint8)
     watched = watched_images(pixels[2:5], {"one": pixels[[7, 3, 0]], "two": pixels[[0, 1, 7, 7]]})
-    everything = torch.cat([watched.probe_pixels, watched.other_pixels])
+    others = [part.gathered() for part in watched.other_pixels]
+    everything = torch.cat([watched.probe_pixels, *others])
     assert len(everything) == 3 + 3
     assert torch.equal(everything[watched.places["one"]], pixels[[7, 3, 0]])
     assert torch.equal(everything[watched.places["two"]], pixels[[0, 1, 7, 7]])

@@ -11,9 +11,9 @@ from random_models import random_pixels
 from statsmodels.stats.proportion import proportion_confint
 from torch.nn import functional
 
-from driftscope.data import open_dataset
 from driftscope.data.prompts import PromptRules
 from driftscope.data.residence import GPU_SHARE, resident
+from driftscope.data.rows import PixelRows
 from driftscope.errors import CaptureError, DataError
 from driftscope.models import VisionLanguageModel, load
 from driftscope.transfer import (
@@ -315,21 +315,35 @@ def test_real_captions_are_retrieved_no_better_than_chance_by_a_random_model(
 def test_pixels_go_to_the_gpu_as_a_whole_if_they_fit(
     monkeypatch: pytest.MonkeyPatch, share_of_free: float, moves: bool
 ) -> None:
-    pixels = random_pixels(4, size=32)
-    free = round(pixels.nbytes / GPU_SHARE / share_of_free)
+    chosen = PixelRows(random_pixels(8, size=32), torch.tensor([6, 1, 3]))
+    free = round(chosen.nbytes / GPU_SHARE / share_of_free)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free, 2 * free))
-    moved: list[torch.device] = []
+    moved: list[torch.Tensor] = []
 
-    def to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-        moved.append(device)
+    def to(tensor: torch.Tensor, _device: torch.device) -> torch.Tensor:
+        if tensor.dtype == torch.uint8:  # and not the positions
+            moved.append(tensor)
         return tensor
 
     monkeypatch.setattr(torch.Tensor, "to", to)
-    resident(pixels, torch.device("cuda", 0))
-    assert bool(moved) == moves
+    found = resident(chosen, torch.device("cuda", 0))
+    assert [len(tensor) for tensor in moved] == [3] * moves
+    monkeypatch.undo()
+    assert torch.equal(found[torch.tensor([2, 0])], chosen.stored[[3, 6]])
 
 
-def test_on_the_cpu_pixels_stay_where_they_are(coloured_images: Path) -> None:
-    images = open_dataset(coloured_images, "test")
-    pixels = images.pixels(range(len(images)), 32)
+def test_pixels_stay_where_they_are_if_another_process_took_the_gpus_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def to(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    pixels = PixelRows.of(random_pixels(2, size=32))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (10**9, 10**9))
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    assert resident(pixels, torch.device("cuda", 0)) is pixels
+
+
+def test_on_the_cpu_pixels_stay_where_they_are() -> None:
+    pixels = PixelRows.of(random_pixels(2, size=32))
     assert resident(pixels, torch.device("cpu")) is pixels

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from driftscope.adapt import AdaptedModel
+from driftscope.data import PixelRows, PixelSource
 from driftscope.errors import NonFiniteError
 from driftscope.models import VisionLanguageModel, encoder_state, evaluating
 from driftscope.probe import drift, images_fingerprint, read
@@ -48,23 +49,24 @@ _RANDOM_TEXTS = (80, 8)  # as many, and as long, as Lipsum-FT's
 class WatchedImages:
     """All images of an evaluation, each once: the probe set first, then the others.
 
-    `places` says where each set's images are among them.
+    The others, a part a set, stay where they are stored. `places` says where each set's images
+    are among all.
     """
 
     probe_pixels: UInt8[Tensor, "probe 3 size size"]
-    other_pixels: UInt8[Tensor, "other 3 size size"]
+    other_pixels: tuple[PixelRows, ...]
     places: Mapping[str, Int64[Tensor, "image"]]
 
     @property
     def fingerprint(self) -> str:
         """Changes with any image and with their order."""
-        parts = (self.probe_pixels, self.other_pixels)
+        parts: tuple[PixelSource, ...] = (self.probe_pixels, *self.other_pixels)
         return "-".join(images_fingerprint(part) for part in parts)
 
 
 def watched_images(
     probe_pixels: UInt8[Tensor, "probe 3 size size"],
-    sets: Mapping[str, UInt8[Tensor, "image 3 size size"]],
+    sets: Mapping[str, PixelSource],
 ) -> WatchedImages:
     """Gathers the sets' images beside the probe set's, leaving out those that are there already."""
     place_of: dict[bytes, int] = {}
@@ -79,9 +81,9 @@ def watched_images(
                 place_of[digest] = num_places
                 num_places += 1
                 new.append(index)
-        kept.append(pixels[new])
+        kept.append(PixelRows.of(pixels).select(new))
         places[name] = torch.tensor([place_of[digest] for digest in digests])
-    return WatchedImages(probe_pixels, torch.cat([probe_pixels[:0], *kept]), places)
+    return WatchedImages(probe_pixels, tuple(part for part in kept if len(part)), places)
 
 
 def encode(
@@ -97,8 +99,7 @@ def encode(
     """
     reading = read(model, images.probe_pixels, maps=maps, shown=shown)
     embeddings = [reading.embeddings] if reading.embeddings is not None else []
-    if len(images.other_pixels):
-        embeddings.append(model.embed_images(images.other_pixels).float().cpu())
+    embeddings += [model.embed_images(part).float().cpu() for part in images.other_pixels]
     found = torch.cat(embeddings)
     if not bool(torch.isfinite(found).all()):
         raise NonFiniteError(
@@ -192,7 +193,7 @@ class Evaluator:
 def make_evaluator(
     pretrained: VisionLanguageModel,
     probe_pixels: UInt8[Tensor, "probe 3 size size"],
-    val_pixels: UInt8[Tensor, "val 3 size size"],
+    val_pixels: PixelSource,
     val_labels: Int64[Tensor, "val"],
     *,
     transfer: tuple[TransferSet, ...] = (),
@@ -205,7 +206,7 @@ def make_evaluator(
     `probe_subsets` are positions in the probe set whose signals are recorded apart; by default
     `readings.standard_subsets`. `maps` is as in `encode`.
     """
-    sets = {
+    sets: dict[str, PixelSource] = {
         VALIDATION: val_pixels,
         **zero_shot_pixels(transfer),
         **{f"{_RETRIEVAL}{one.name}": one.pixels for one in retrieval},
@@ -248,9 +249,7 @@ def num_correct(
     return int(torch.sum(predicted == labels))
 
 
-def zero_shot_pixels(
-    transfer: Sequence[TransferSet],
-) -> dict[str, UInt8[Tensor, "image 3 size size"]]:
+def zero_shot_pixels(transfer: Sequence[TransferSet]) -> dict[str, PixelSource]:
     """The sets' images by the names under which `zero_shot_outcome` looks them up."""
     return {f"{_ZERO_SHOT}{one.name}": one.pixels for one in transfer}
 
@@ -277,7 +276,7 @@ def _directions(encoded: Encoded, images: WatchedImages, name: str) -> Tensor:
     return functional.normalize(encoded.embeddings[images.places[name]], dim=-1)
 
 
-def _digests(pixels: UInt8[Tensor, "image 3 size size"]) -> list[bytes]:
+def _digests(pixels: PixelSource) -> list[bytes]:
     return [
         hashlib.blake2b(image.contiguous().numpy().data, digest_size=16).digest()
         for image in pixels

@@ -37,6 +37,8 @@ from driftscope.signals.text import TextSpaceDrift, text_space_drift
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from driftscope.data import PixelRows
+
 __all__ = [
     "UNITS",
     "Drift",
@@ -192,7 +194,7 @@ def text_drift(reading: Reading, reference: Reading, texts: TextProbe) -> TextSp
     )
 
 
-def images_fingerprint(pixels: Pixels) -> str:
+def images_fingerprint(pixels: Pixels | PixelRows) -> str:
     """32 hexadecimal digits of the images' values, their order and format included."""
     digest = hashlib.blake2b(f"{pixels.dtype}{tuple(pixels.shape)}".encode(), digest_size=16)
     for image in pixels:

@@ -21,9 +21,10 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
+from driftscope.data import PixelSource
 from driftscope.data.cache import bound_bytes, cache_folder
 from driftscope.models import VisionLanguageModel, encoder_fingerprint
 from driftscope.probe import images_fingerprint
@@ -72,7 +73,7 @@ def cached_encoding(
 
 
 def cached_embeddings(
-    model: VisionLanguageModel, pixels: UInt8[Tensor, "image 3 size size"]
+    model: VisionLanguageModel, pixels: PixelSource
 ) -> Float[Tensor, "image dim"]:
     """A pretrained model's unnormalised image embeddings, from the cache or computed and kept."""
 

@@ -22,6 +22,7 @@ from driftscope.adapt import AdaptedModel, adapt, restore_trainable, save_adapte
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec, run_id
 from driftscope.config.variants import LinearProbe, LpFt, MethodSpec
+from driftscope.data import PixelSource
 from driftscope.errors import RecordError
 from driftscope.evaluation import num_correct
 from driftscope.models import VisionLanguageModel
@@ -235,7 +236,7 @@ def _points(
 def _test_correct(
     adapted: AdaptedModel,
     setting: Setting,
-    pixels: UInt8[Tensor, "image 3 size size"],
+    pixels: PixelSource,
     labels: Int64[Tensor, "image"],
 ) -> int:
     """How many test images are classified rightly; a frozen encoder's embeddings are cached."""

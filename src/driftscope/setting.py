@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 from torch import Tensor
 
 from driftscope.config import FullFineTuning, RunSpec
-from driftscope.data import groups_of, labelled
+from driftscope.data import PixelSource, groups_of, labelled, rows_of
 from driftscope.data.duplicates import Duplicates, find_duplicates
 from driftscope.data.prompts import PromptRules
 from driftscope.data.residence import resident
@@ -32,7 +32,7 @@ class Setting:
     class_names: tuple[str, ...]
     images: TrainingImages
     evaluator: Evaluator
-    test_pixels: UInt8[Tensor, "test 3 size size"]
+    test_pixels: PixelSource
     test_labels: Int64[Tensor, "test"]
     splits: Splits
     fingerprints: dict[str, str]
@@ -88,11 +88,11 @@ def _prepare(spec: RunSpec, device: str) -> Setting:
     held_out, held_labels = (
         (test_set, test_labels) if splits.held_out_from_test else (train_set, train_labels)
     )
-    train_pixels = train_set.pixels(splits.train, size)
-    test_pixels = test_set.pixels(splits.test, size)
-    val_pixels = held_out.pixels(splits.val, size)
+    train_pixels = rows_of(train_set, splits.train, size)
+    test_pixels = rows_of(test_set, splits.test, size)
+    val_pixels = rows_of(held_out, splits.val, size)
     probe_pixels = held_out.pixels(splits.probe, size)
-    sides = {"train": train_pixels, "test": test_pixels}
+    sides: dict[str, PixelSource] = {"train": train_pixels, "test": test_pixels}
     if not splits.held_out_from_test:  # else they are the test images, on purpose
         sides |= {"val": val_pixels, "probe": probe_pixels}
     rules = PromptRules(spec.templates, spec.class_words)
@@ -136,6 +136,6 @@ def training_images(setting: Setting, spec: RunSpec) -> TrainingImages:
     if spec.method.kind not in ("linear_probe", "lp_ft"):
         return setting.images
     pixels = setting.images.pixels
-    variants = [pixels, pixels.flip(-1)] if spec.horizontal_flip else [pixels]
+    variants = [pixels, pixels.mirrored()] if spec.horizontal_flip else [pixels]
     features = [cached_embeddings(setting.pretrained, variant) for variant in variants]
     return replace(setting.images, features=torch.stack(features))

@@ -14,26 +14,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Generator, Tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from driftscope.adapt import AdaptedModel, derived_seed, seeded
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec
+from driftscope.data import PixelRows
 from driftscope.errors import ConfigError, NonFiniteError
 from driftscope.regularize import Regularization
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """What is trained on, in memory: uint8 pixels at the model's size, and class indices.
+    """What is trained on: uint8 pixels at the model's size, and class indices.
 
-    `features` are the embeddings by an encoder that does not change, of each image as it is and
-    flipped; a run that trains the classifier alone reads them in the pixels' place.
+    The pixels lie on the GPU, or stay in the cache that all processes map; each batch is gathered
+    from there. `features` are the embeddings by an encoder that does not change, of each image as
+    it is and flipped; a run that trains the classifier alone reads them in the pixels' place.
     """
 
-    pixels: UInt8[Tensor, "image 3 size size"]
+    pixels: PixelRows
     labels: Int64[Tensor, "image"]
     features: Float[Tensor, "flip image dim"] | None = None
 

@@ -13,6 +13,7 @@ from driftscope.data import folders, hub, parquet
 from driftscope.data.address import Address, choose_split, parse_address
 from driftscope.data.encoded import EncodedSet
 from driftscope.data.procedural import PROCEDURAL_SETS, load_procedural
+from driftscope.data.rows import PixelRows, PixelSource
 from driftscope.errors import DataError, did_you_mean
 
 
@@ -121,6 +122,19 @@ def groups_of(images: ImageSet) -> tuple[str, ...] | None:
     return images.groups if isinstance(images, EncodedSet) else None
 
 
+def rows_of(
+    images: ImageSet, indices: Sequence[int] | Int64[Tensor, " image"], size: int
+) -> PixelRows:
+    """Images at a model's input size, left where they are stored until they are asked for.
+
+    Raises:
+        DataError: an image cannot be read; the sentence names it.
+    """
+    if isinstance(images, EncodedSet):
+        return images.rows(indices, size)
+    return PixelRows.of(images.pixels(indices, size))
+
+
 def _splits_at(address: Address) -> tuple[str, ...]:
     if address.place in PROCEDURAL_SETS:
         return tuple(PROCEDURAL_SETS[address.place].sizes)
@@ -167,8 +181,11 @@ def _with_preset_columns(address: Address) -> Address:
 __all__ = [
     "EncodedSet",
     "ImageSet",
+    "PixelRows",
+    "PixelSource",
     "available_splits",
     "groups_of",
     "labelled",
     "open_dataset",
+    "rows_of",
 ]

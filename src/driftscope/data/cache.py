@@ -186,8 +186,8 @@ def _write(place: Path, shape: tuple[int, ...], chunks: Iterable[Tensor]) -> Non
             for chunk in chunks:
                 # plain writes and not a mapping: a full disk is an error here, there a crash
                 file.write(chunk.numpy().data)
-            file.flush()
-            os.fsync(file.fileno())
+                file.flush()
+                os.fsync(file.fileno())  # at once: the next chunk is being decoded meanwhile
         Path(partial).replace(place)
     except BaseException:
         Path(partial).unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from driftscope.data.rows import PixelSource
 from driftscope.errors import DataError, did_you_mean
 
 _REFERENCE_SIZE = 224
@@ -29,7 +30,7 @@ Image = Float[Tensor, "3 size size"]
 
 
 def corrupt(
-    pixels: UInt8[Tensor, "image 3 size size"], name: str, severity: int = 3
+    pixels: PixelSource, name: str, severity: int = 3
 ) -> UInt8[Tensor, "image 3 size size"]:
     """The images under one corruption.
 
@@ -45,7 +46,7 @@ def corrupt(
         raise DataError(f"unknown corruption {name!r}: {did_you_mean(name, CORRUPTIONS)}")
     if severity not in range(1, 6):
         raise DataError(f"the severity of a corruption is 1 to 5, not {severity}")
-    made = torch.empty_like(pixels)
+    made = torch.empty(pixels.shape, dtype=torch.uint8)
     for position, image in enumerate(pixels):
         generator = Generator().manual_seed(_seed(name, severity, position))
         changed = CORRUPTIONS[name](image.float() / 255, severity - 1, generator)

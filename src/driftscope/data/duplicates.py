@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from jaxtyping import UInt8
-from torch import Tensor
+from driftscope.data.rows import PixelSource
 
 _LISTED = 20
 
@@ -42,7 +41,7 @@ class Duplicates:
         }
 
 
-def find_duplicates(sides: Mapping[str, UInt8[Tensor, "image 3 height width"]]) -> Duplicates:
+def find_duplicates(sides: Mapping[str, PixelSource]) -> Duplicates:
     """Equal images by a hash of their pixels at the size the model sees.
 
     At that size two files that differ only in encoding, or outside the centre crop, are the same
@@ -66,20 +65,16 @@ def find_duplicates(sides: Mapping[str, UInt8[Tensor, "image 3 height width"]]) 
     )
 
 
-def found_among(
-    images: UInt8[Tensor, "image 3 height width"],
-    others: Iterable[UInt8[Tensor, "image 3 height width"]],
-) -> list[int]:
+def found_among(images: PixelSource, others: Iterable[PixelSource]) -> list[int]:
     """Positions of the images that are also among the others, which may come in any portions."""
     positions = _positions_by_digest(images)
     digests = {digest for portion in others for digest in _positions_by_digest(portion)}
     return sorted(place for digest in positions.keys() & digests for place in positions[digest])
 
 
-def _positions_by_digest(pixels: Tensor) -> dict[bytes, list[int]]:
+def _positions_by_digest(pixels: PixelSource) -> dict[bytes, list[int]]:
     positions: dict[bytes, list[int]] = defaultdict(list)
-    for position, image in enumerate(pixels.cpu()):
-        positions[hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest()].append(
-            position
-        )
+    for position, image in enumerate(pixels):
+        data = image.cpu().contiguous().numpy().data
+        positions[hashlib.blake2b(data, digest_size=16).digest()].append(position)
     return dict(positions)

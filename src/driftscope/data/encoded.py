@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from driftscope.data import cache
 from driftscope.data.pixels import TRANSFORM_VERSION, decode, to_model_size
+from driftscope.data.rows import PixelRows
 from driftscope.errors import DataError
+
+T = TypeVar("T")
 
 _CACHED_FROM_SHARE = 0.25
 """Asked for less of a set than this, it decodes what is asked for instead of the whole set."""
@@ -132,14 +137,20 @@ class EncodedSet:
         Raises:
             DataError: an image cannot be read; the sentence names it.
         """
+        return self.rows(indices, size).gathered()
+
+    def rows(self, indices: Sequence[int] | Int64[Tensor, " image"], size: int) -> PixelRows:
+        """As `pixels`, but left in the cache, which all processes map, until they are asked for.
+
+        Raises:
+            DataError: an image cannot be read; the sentence names it.
+        """
         wanted = torch.as_tensor(indices, dtype=torch.int64).reshape(-1)
         self._refuse_outside(wanted)
         stored = self._stored(size, share=len(wanted) / max(1, len(self)))
         if stored is None:
-            return self._decoded(wanted.tolist(), size)
-        if torch.equal(wanted, torch.arange(len(self))):
-            return stored  # still mapped: processes that use the whole set share its memory
-        return stored[wanted]
+            return PixelRows.of(self._decoded(wanted.tolist(), size))
+        return PixelRows(stored, wanted)
 
     def select(self, indices: Int64[Tensor, " image"]) -> EncodedSet:
         """A set of some of the images, in the order given, with what is known of them."""
@@ -182,24 +193,42 @@ class EncodedSet:
             return None  # the image may not be among those asked for; if it is, decoding names it
 
     def _chunks(self, size: int) -> Iterator[UInt8[Tensor, "chunk 3 size size"]]:
-        for start in range(0, len(self), _DECODE_CHUNK):
-            yield self._decoded(range(start, min(start + _DECODE_CHUNK, len(self))), size)
+        """The whole set in order; while a chunk is in use, the next is being decoded."""
+        with _decoding_threads() as threads:
+            begun = (self._begin(one, size, threads) for one in _chunked(range(len(self))))
+            for decoded in _one_ahead(begun):
+                yield decoded()
 
     def _decoded(self, indices: Sequence[int], size: int) -> UInt8[Tensor, "image 3 size size"]:
-        """Decoded, resized and cropped, by as many threads as torch may use."""
+        """In the order asked for; read in ascending order."""
         pixels = torch.empty(len(indices), 3, size, size, dtype=torch.uint8)
-        order = sorted(range(len(indices)), key=lambda row: indices[row])
-
-        def put(row: int, data: bytes) -> None:
-            image = decode(data, self.encoded.name_of(indices[row]))
-            pixels[row] = to_model_size(image, size)
-
-        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-            for start in range(0, len(order), _DECODE_CHUNK):
-                rows = order[start : start + _DECODE_CHUNK]
-                files = self.encoded.read([indices[row] for row in rows])
-                list(threads.map(put, rows, files))
+        order = sorted(range(len(indices)), key=lambda place: indices[place])
+        with _decoding_threads() as threads:
+            begun = (
+                (places, self._begin([indices[place] for place in places], size, threads))
+                for places in _chunked(order)
+            )
+            for places, decoded in _one_ahead(begun):
+                pixels[places] = decoded()
         return pixels
+
+    def _begin(
+        self, indices: Sequence[int], size: int, threads: ThreadPoolExecutor
+    ) -> Callable[[], UInt8[Tensor, "image 3 size size"]]:
+        """Has images decoded, resized and cropped; what is returned waits for them."""
+        pixels = np.empty((len(indices), 3, size, size), np.uint8)
+
+        def put(place: int, index: int, data: bytes) -> None:
+            image = decode(data, self.encoded.name_of(index))
+            pixels[place] = to_model_size(image, size).numpy()
+
+        decoding = threads.map(put, range(len(indices)), indices, self.encoded.read(indices))
+
+        def decoded() -> Tensor:
+            deque(decoding, maxlen=0)
+            return torch.from_numpy(pixels)
+
+        return decoded
 
     def _refuse_outside(self, wanted: Tensor) -> None:
         if len(wanted) and not 0 <= int(wanted.min()) <= int(wanted.max()) < len(self):
@@ -207,3 +236,22 @@ class EncodedSet:
                 f"images {int(wanted.min())}…{int(wanted.max())} asked of {self.name} "
                 f"({self.split}), which holds images 0…{len(self) - 1}"
             )
+
+
+def _decoding_threads() -> ThreadPoolExecutor:
+    """As many as torch may use; Pillow decodes and resizes outside Python's lock."""
+    return ThreadPoolExecutor(torch.get_num_threads())
+
+
+def _chunked(items: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (items[start : start + _DECODE_CHUNK] for start in range(0, len(items), _DECODE_CHUNK))
+
+
+def _one_ahead(begun: Iterable[T]) -> Iterator[T]:
+    """Each item only once the next has been begun, so that whoever works on them never waits."""
+    waiting: deque[T] = deque()
+    for item in begun:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting

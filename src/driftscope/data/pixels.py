@@ -111,7 +111,8 @@ def to_model_size(image: Image, size: int) -> UInt8[Tensor, "3 size size"]:
         image = image.resize((new_width, new_height), PILImage.Resampling.BICUBIC)
     left, top = (new_width - size) // 2, (new_height - size) // 2
     square = image.crop((left, top, left + size, top + size))
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+    # numpy's copy, not torch's: it starts no threads of its own beside those that decode
+    return torch.from_numpy(np.array(square).transpose(2, 0, 1).copy())
 
 
 def resized(

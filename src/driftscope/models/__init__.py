@@ -29,6 +29,8 @@ from driftscope.records import ADAPTED_FOLDER
 if TYPE_CHECKING:
     from transformers import CLIPModel, PreTrainedTokenizerBase
 
+    from driftscope.data import PixelSource
+
 MINI = "mini"
 MINI_FOLDER = Path(__file__).parent / "mini"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -101,13 +103,12 @@ class VisionLanguageModel:
         features = self.clip.get_image_features(pixel_values=self.normalise(pixels))  # type: ignore[operator]
         return features.pooler_output  # type: ignore[no-any-return]
 
-    def embed_images(
-        self, pixels: UInt8[Tensor, "image 3 height width"], batch_size: int = 64
-    ) -> Float[Tensor, "image dim"]:
+    def embed_images(self, pixels: PixelSource, batch_size: int = 64) -> Float[Tensor, "image dim"]:
         """Projected, unnormalised embeddings in eval mode without gradients; mode restored."""
+        starts = range(0, len(pixels), batch_size)
         with evaluating(self.clip):
             return torch.cat(
-                [self.image_embeddings(batch) for batch in torch.split(pixels, batch_size)]
+                [self.image_embeddings(pixels[start : start + batch_size]) for start in starts]
             )
 
     def embed_texts(self, texts: Sequence[str], batch_size: int = 256) -> Float[Tensor, "text dim"]:

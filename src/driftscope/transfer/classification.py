@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from driftscope.data import labelled, open_dataset
+from driftscope.data import PixelSource, labelled, open_dataset, rows_of
 from driftscope.data.prompts import PromptRules, expand_templates, words_of
 from driftscope.data.splits import balanced_subset
 from driftscope.errors import NonFiniteError
@@ -96,7 +96,7 @@ def class_embeddings(
 
 def zero_shot(
     model: VisionLanguageModel,
-    pixels: UInt8[Tensor, "image 3 height width"],
+    pixels: PixelSource,
     labels: Int64[Tensor, "image"],
     text_embeddings: Float[Tensor, "class dim"],
     name: str,
@@ -113,7 +113,7 @@ def zero_shot(
 
 def classify(
     model: VisionLanguageModel,
-    pixels: UInt8[Tensor, "image 3 height width"],
+    pixels: PixelSource,
     labels: Int64[Tensor, "image"],
     text_embeddings: Float[Tensor, "class dim"],
     name: str,
@@ -155,7 +155,7 @@ def outcome_of(
 
 
 def live_embeddings(
-    model: VisionLanguageModel, pixels: UInt8[Tensor, "image 3 height width"], batch_size: int = 64
+    model: VisionLanguageModel, pixels: PixelSource, batch_size: int = 64
 ) -> Float[Tensor, "image dim"]:
     """Normalised image embeddings through the live path, adapters in effect.
 
@@ -235,12 +235,12 @@ def confusion_flows(
 
 @dataclass(frozen=True, eq=False)
 class TransferSet:
-    """A zero-shot benchmark in memory, with its class embeddings from the frozen text tower."""
+    """A zero-shot benchmark with its class embeddings from the frozen text tower."""
 
     name: str
     split: str
     fingerprint: str
-    pixels: UInt8[Tensor, "image 3 size size"]
+    pixels: PixelSource
     labels: Int64[Tensor, "image"]
     text_embeddings: Float[Tensor, "class dim"]
     class_names: tuple[str, ...]
@@ -311,7 +311,7 @@ def transfer_set(
         name=name,
         split=images.split,
         fingerprint=images.fingerprint,
-        pixels=images.pixels(indices, pretrained.image_size),
+        pixels=rows_of(images, indices, pretrained.image_size),
         labels=labels[indices],
         text_embeddings=class_embeddings(pretrained, class_names, rules),
         class_names=class_names,

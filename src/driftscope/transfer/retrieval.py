@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from driftscope.data import EncodedSet, open_dataset
+from driftscope.data import EncodedSet, PixelSource, open_dataset
 from driftscope.errors import DataError
 from driftscope.models import VisionLanguageModel
 from driftscope.stats import wilson_interval_pct
@@ -65,11 +65,11 @@ class RetrievalScore:
 
 @dataclass(frozen=True, eq=False)
 class RetrievalSet:
-    """Captioned images in memory, their captions embedded by the frozen text tower."""
+    """Captioned images, their captions embedded by the frozen text tower."""
 
     name: str
     fingerprint: str
-    pixels: UInt8[Tensor, "image 3 size size"]
+    pixels: PixelSource
     text_embeddings: Float[Tensor, "text dim"]
     matches: Bool[Tensor, "image text"]
 
@@ -106,7 +106,7 @@ def retrieval_set(
     return RetrievalSet(
         name=name,
         fingerprint=images.fingerprint,
-        pixels=images.pixels(indices, pretrained.image_size),
+        pixels=images.rows(indices, pretrained.image_size),
         text_embeddings=functional.normalize(pretrained.embed_texts(texts), dim=-1),
         matches=_matches(captions, texts),
     )

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 from torch import Tensor
 
-from driftscope.data import available_splits, labelled, open_dataset
+from driftscope.data import PixelSource, available_splits, labelled, open_dataset, rows_of
 from driftscope.data.corruptions import corrupt
 from driftscope.data.splits import balanced_subset
 from driftscope.errors import DataError
@@ -26,14 +26,14 @@ class CorruptedTest:
     corruption: str
     made: Literal["shipped", "generated"]
     severity: int | None
-    pixels: UInt8[Tensor, "image 3 size size"]
+    pixels: PixelSource
     labels: Int64[Tensor, " image"]
 
 
 def corrupted_tests(
     dataset: str,
     corruptions: Sequence[str],
-    pixels: UInt8[Tensor, "image 3 size size"],
+    pixels: PixelSource,
     labels: Int64[Tensor, " image"],
     *,
     class_names: Sequence[str],
@@ -63,7 +63,7 @@ def corrupted_tests(
                     "accuracy on it would mean nothing"
                 )
             chosen = balanced_subset(own_labels, len(labels))
-            shown = images.pixels(chosen, pixels.shape[-1])
+            shown = rows_of(images, chosen, pixels.shape[-1])
             yield CorruptedTest(name, "shipped", None, shown, own_labels[chosen])
         else:
             made = corrupt(pixels, name, severity)
