@@ -78,6 +78,23 @@ def fake_score(accuracy_pct: float, name: str = "concepts100") -> dict[str, Any]
     }
 
 
+def fake_classes(retention_pct: float) -> list[dict[str, Any]]:
+    """What a run's record says of each class of the transfer set; some classes lose more."""
+    rows = []
+    for at in range(12):
+        adapted = min(100.0, retention_pct * (0.5 + at / 11))
+        rows.append(
+            {
+                "class": f"concept {at}",
+                "num_images": 50,
+                "pretrained_pct": 100.0,
+                "adapted_pct": adapted,
+                "retention_pct": adapted,
+            }
+        )
+    return rows
+
+
 def fake_reading(rng: np.random.Generator, scale: float = 1.0) -> dict[str, Any]:
     """A Reading dict whose entropies are about 1.2 nats times `scale`."""
     shape = (NUM_LAYERS, NUM_HEADS)
@@ -186,6 +203,7 @@ def _write_run(
     drift = fake_drift(strength, rng)
     adapted = fake_score(PRETRAINED_ACCURACY * (1 - 0.95 * strength))
     adapted["retention_pct"] = 100 * adapted["accuracy_pct"] / PRETRAINED_ACCURACY
+    adapted["per_class"] = fake_classes(adapted["retention_pct"])
     accuracy = 99 - 63 * math.exp(-5 * (strength + 0.02)) + float(rng.normal(0, 0.4))
     low, high = wilson_pct(accuracy, 1000)
     pretrained_reading = fake_reading(np.random.default_rng(5))

@@ -9,7 +9,7 @@ from fake_study import write_fake_study
 from test_report_figures import _overlaps
 
 from driftscope.analysis import Answer, Exclusion, StudyTables
-from driftscope.records import history_table, layers_table, load_runs
+from driftscope.records import all_tables, load_runs
 from driftscope.report import findings_figures, tables
 from driftscope.report.columns import save_tables
 from driftscope.report.figures import number_axis
@@ -153,22 +153,38 @@ def test_numbers_of_mixed_quantities_have_three_digits() -> None:
 
 
 def test_a_study_is_saved_as_tables_and_figures_named_by_what_they_show(tmp_path: Path) -> None:
-    records = load_runs(write_fake_study(tmp_path / "s", rates=(1e-3, 3e-3), maps=False))
-    study = StudyTables(tables.report_runs(records), history_table(records), layers_table(records))
+    records = load_runs(write_fake_study(tmp_path / "s", rates=(1e-3, 3e-3)))
+    read = all_tables(records)
+    study = StudyTables(
+        read.runs, read.history, read.layers, read.subsets, read.heads, read.classes
+    )
     answers = [_answer("frontier", _frontier_table()), _answer("predictors", _predictors())]
     paths = save_study_files(
-        study, tmp_path / "out", answers=answers, table_formats=["csv"], figure_formats=["svg"]
+        study,
+        tmp_path / "out",
+        answers=answers,
+        records=records,
+        table_formats=["csv"],
+        figure_formats=["svg"],
     )
     assert {path.relative_to(tmp_path / "out").as_posix() for path in paths} == {
         "tables/runs.csv",
+        "tables/grid_means.csv",
         "tables/cells_terrain_mini_leakfree.csv",
         "tables/layers_terrain_mini_leakfree.csv",
+        "tables/classes_terrain_mini_leakfree.csv",
         "tables/frontier.csv",
+        "tables/frontier_in_full.csv",
         "tables/predictors.csv",
+        "tables/predictors_in_full.csv",
+        "tables/missing_tables.csv",
         "figures/learning_rate_terrain_mini_leakfree.svg",
         "figures/dose_response_terrain_mini_leakfree.svg",
         "figures/layer_entropy_terrain_mini_leakfree.svg",
+        "figures/head_entropy_terrain_mini_leakfree.svg",
+        "figures/retention_by_class_terrain_mini_leakfree.svg",
         "figures/trajectories_terrain_mini_leakfree.svg",
+        "figures/attention_terrain_mini_leakfree.svg",
         "figures/frontier_d.svg",
         "figures/predictors.svg",
     }

@@ -94,6 +94,30 @@ def test_analysis_answers_in_words_and_as_json(made_up: Path) -> None:
     assert "did you mean 'frontier'" in unknown
 
 
+def test_a_report_is_written_in_the_formats_that_are_named(made_up: Path, tmp_path: Path) -> None:
+    arguments = ["study", "report", str(made_up), "--out", str(tmp_path), "--format"]
+    said = says([*arguments, "csv,tex,png"])
+    assert "Tables:" in said
+    assert "Figures:" in said
+    assert not (tmp_path / "report.html").exists()
+    assert {path.suffix for path in (tmp_path / "tables").iterdir()} == {".csv", ".tex"}
+    assert {path.suffix for path in (tmp_path / "figures").iterdir()} == {".png"}
+    assert "unknown format 'pgn': did you mean 'png'" in says([*arguments, "csv,pgn"], code=2)
+    assert "names nothing" in says([*arguments, ","], code=2)
+
+
+def test_imported_cell_means_are_reported_though_there_are_no_runs(tmp_path: Path) -> None:
+    lines = ["dataset,method,learning_rate,n,target_accuracy_pct,delta_entropy_pct,"
+             "cifar100_zero_shot_pct", "EuroSAT,Full FT,1e-5,5,99.3,-0.1,12.7",
+             "EuroSAT,Full FT,5e-5,5,98.9,-4.2,2.1"]  # fmt: skip
+    (tmp_path / "cells.csv").write_text("\n".join(lines))
+    says(["import", str(tmp_path / "cells.csv"), "--out", str(tmp_path / "study")])
+    said = says(["study", "report", str(tmp_path / "study"), "--format", "html,md,svg"])
+    assert "Report:" in said
+    text = (tmp_path / "study" / "tables" / "grid_means.md").read_text()
+    assert "−2.15" in text
+
+
 def test_status_tells_cells_and_what_is_waiting(made_up: Path) -> None:
     said = says(["study", "status", str(made_up)])
     assert "18 runs: 12 done, 6 waiting" in said

@@ -15,6 +15,7 @@ from driftscope.analysis.dose import dose_response
 from driftscope.analysis.layers import layer_profile
 from driftscope.analysis.predictors import predictors
 from driftscope.analysis.regularizers import regularizers
+from driftscope.analysis.seed_contrasts import seed_contrasts
 from driftscope.analysis.selection import frontier, selection_utility
 from driftscope.analysis.stability import stability
 from driftscope.analysis.tables import Exclusion, StudyTables
@@ -23,6 +24,7 @@ from driftscope.errors import ConfigError, did_you_mean
 QUESTIONS: dict[str, Callable[..., Answer]] = {
     "dose_response": dose_response,
     "method_contrast": method_contrast,
+    "seed_contrasts": seed_contrasts,
     "predictors": predictors,
     "selection": selection_utility,
     "frontier": frontier,

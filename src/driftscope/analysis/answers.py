@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftscope.analysis.tables import SETTING, Exclusion, StudyTables
+from driftscope.analysis.tables import Exclusion, StudyTables, settings_apart
 from driftscope.stats import Adjusted, Family, adjust
 
 ALPHA = 0.05
@@ -81,19 +81,13 @@ def describe_family(adjusted: Adjusted) -> dict[str, Any]:
 
 def per_setting(question: str, tables: StudyTables, ask: Callable[[StudyTables], Answer]) -> Answer:
     """Ask for each backbone, protocol and transfer set by itself; none share a statistic."""
-    runs = tables.runs
-    if runs.empty:
+    if tables.runs.empty:
         return cannot_answer(question, "there are no runs")
-    keys = [name for name in SETTING if name in runs]
-    if not keys:
+    settings = settings_apart(tables)
+    if len(settings) == 1:
         return ask(tables)
-    settings = runs[keys].astype(object).where(runs[keys].notna(), "unknown").astype(str)
-    groups = list(runs.groupby([settings[name] for name in keys], sort=True))
-    if len(groups) == 1:
-        return ask(tables)
-    answers = {
-        tuple(str(part) for part in name): ask(tables.with_runs(group)) for name, group in groups
-    }
+    answers = {tuple(name.values()): ask(part) for name, part in settings}
+    keys = list(settings[0][0])
     return _joined(question, keys, answers)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import nan
+from math import isnan, nan
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from driftscope.analysis.answers import (
     with_holm,
 )
 from driftscope.analysis.tables import StudyTables, usable_runs
-from driftscope.stats import Family, correlation, permutation_correlation
+from driftscope.stats import Family, permutation_correlation
 
 QUESTION = "layer_profile"
 CONTRACTION_PCT = 1.0
@@ -37,7 +37,7 @@ def layer_profile(
     Returns:
         One row per cell; units are cells. Details: "profile" (one row per cell and layer) and
         "cka_entropy" (per dataset and layer, over cells: the correlation of a block's CKA with the
-        same block's Δentropy; Holm over dataset × layer).
+        same block's Δentropy; layer NaN: of their means over the blocks; Holm over all of them).
     """
     return per_setting(QUESTION, tables, lambda part: _in_setting(part, contraction_pct, alpha))
 
@@ -119,38 +119,50 @@ def _onset_epochs(
 def _cka_entropy(
     profile: pd.DataFrame, alpha: float
 ) -> tuple[pd.DataFrame, tuple[dict[str, Any], ...]]:
+    """A row a dataset and layer; the one without a layer takes each cell's mean over its blocks."""
     if not {"cka", "delta_entropy_pct"} <= set(profile.columns):
         return pd.DataFrame(), ()
-    groups = {
-        (str(group["dataset"].iloc[0]), int(group["layer"].iloc[0])): group.dropna(
-            subset=["cka", "delta_entropy_pct"]
-        )
-        for _, group in profile.groupby(["dataset", "layer"], sort=True)
+    known = profile.dropna(subset=["cka", "delta_entropy_pct"])
+    of_cells = known.groupby(["dataset", "cell"])[["cka", "delta_entropy_pct"]].mean()
+    groups: dict[tuple[str, float], pd.DataFrame] = {
+        (str(dataset), nan): group for dataset, group in of_cells.groupby("dataset", sort=True)
+    }
+    groups |= {
+        (str(group["dataset"].iloc[0]), float(group["layer"].iloc[0])): group
+        for _, group in known.groupby(["dataset", "layer"], sort=True)
     }
     groups = {key: group for key, group in groups.items() if len(group) >= MIN_CELLS}
     if not groups:
         return pd.DataFrame(), ()
+    rows = [
+        {"dataset": dataset, "layer": layer, **_correlations(group, alpha)}
+        for (dataset, layer), group in groups.items()
+    ]
     family = Family(
-        "CKA with Δentropy of the same block: dataset × layer",
-        tuple(f"{dataset} · layer {layer}" for dataset, layer in groups),
+        "CKA with Δentropy of the same block: dataset × (mean over blocks, each layer)",
+        tuple(
+            f"{dataset} · {'mean over blocks' if isnan(layer) else f'layer {layer:.0f}'}"
+            for dataset, layer in groups
+        ),
     )
-    rows = []
-    for (dataset, layer), group in groups.items():
-        test = permutation_correlation(group["cka"], group["delta_entropy_pct"])
-        rows.append(
-            {
-                "dataset": dataset,
-                "layer": layer,
-                "num_cells": test.num_units,
-                "rho": test.statistic,
-                "p_value": test.p_value if test.can_reach(alpha) else nan,
-                "p_floor": test.p_floor,
-                "pearson_r": correlation(group["cka"], group["delta_entropy_pct"], kind="pearson"),
-            }
-        )
-    table = pd.DataFrame(rows)
-    table, declared = with_holm(table, family, alpha)
+    table, declared = with_holm(pd.DataFrame(rows), family, alpha)
     return table, (declared,)
+
+
+def _correlations(group: pd.DataFrame, alpha: float) -> dict[str, Any]:
+    rank, linear = (
+        permutation_correlation(group["cka"], group["delta_entropy_pct"], kind=kind)
+        for kind in ("spearman", "pearson")
+    )
+    return {
+        "num_cells": rank.num_units,
+        "rho": rank.statistic,
+        "p_value": rank.p_value if rank.can_reach(alpha) else nan,
+        "p_floor": rank.p_floor,
+        "pearson_r": linear.statistic,
+        "p_pearson": linear.p_value if linear.can_reach(alpha) else nan,
+        "p_pearson_floor": linear.p_floor,
+    }
 
 
 def _sentence(onset: pd.DataFrame, pairing: pd.DataFrame, contraction: float) -> str:
@@ -182,6 +194,7 @@ def _sentence(onset: pd.DataFrame, pairing: pd.DataFrame, contraction: float) ->
             )
         )
     for dataset, rows in pairing.groupby("dataset") if not pairing.empty else ():
+        rows = rows[rows["layer"].notna()]
         if rows["rho"].notna().any():
             best = rows.iloc[int(np.nanargmax(rows["rho"].abs()))]
             parts.append(

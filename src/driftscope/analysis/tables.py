@@ -175,6 +175,20 @@ def usable_runs(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[Exclusion]]:
     return frame.reset_index(drop=True), excluded
 
 
+def settings_apart(tables: StudyTables) -> list[tuple[dict[str, str], StudyTables]]:
+    """The tables of each backbone, protocol and transfer set, with its name ("unknown" if none)."""
+    runs = tables.runs
+    keys = [name for name in SETTING if name in runs]
+    if runs.empty or not keys:
+        return [({}, tables)]
+    names = runs[keys].astype(object).where(runs[keys].notna(), "unknown").astype(str)
+    groups = runs.groupby([names[key] for key in keys], sort=True)
+    return [
+        (dict(zip(keys, map(str, name), strict=True)), tables.with_runs(group))
+        for name, group in groups
+    ]
+
+
 def cell_means(runs: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
     """One row a cell: the mean and sample standard deviation over its seeds, and its run count."""
     keys = ["dataset", "series", "method", "learning_rate", "cell"]

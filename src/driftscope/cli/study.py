@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from driftscope.cli.options import OutFolder, Workers, refuse_file
+from driftscope.cli.options import OutFolder, Workers
+from driftscope.cli.reports import HTML, Formats, chosen_formats, write_reports
 from driftscope.cli.sentences import plain_errors, resumable
 from driftscope.errors import ConfigError, RecordError
 
@@ -244,24 +245,10 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", help="Where; by default the study's folder.")
     ] = None,
+    form: Formats = HTML,
 ) -> None:
-    """Writes the study's report, of the runs that are finished."""
-    from driftscope import terminal
-    from driftscope.report.html import write_study_report
-    from driftscope.results import Study
-
-    study = Study(folder)
-    target = out or folder
-    refuse_file(target)
-    target.mkdir(parents=True, exist_ok=True)
-    path = write_study_report(
-        study.tables(),
-        study.records(),
-        target / "report.html",
-        title=study.spec.title or study.spec.name,
-        command=f"driftscope study report {shlex.quote(str(folder))}",
-    )
-    typer.echo(f"Report: {terminal.path_text(path)}")
+    """Writes the study's report, of the runs that are finished: page, tables, figures."""
+    write_reports(folder, out or folder, chosen_formats(form))
 
 
 # ---------------------------------------------------------------- shared with the demo

@@ -21,6 +21,8 @@ number, or three significant digits."""
 
 TABLE_FORMATS = ("csv", "md", "tex")
 
+LATEX_ROWS_A_PAGE = 40
+
 
 @dataclass(frozen=True)
 class Column:
@@ -61,7 +63,9 @@ class Column:
         parts = [f"n = {images:,.0f}"] if images and images == images else []
         low, high = (row.get(key) for key in self.interval or ("", ""))
         if low is not None and high is not None and low == low:
-            parts.insert(0, f"{number_text(low, self.decimals)}–{number_text(high, self.decimals)}")
+            ends = [number_text(end, self.decimals) for end in (low, high)]
+            # a dash beside a minus sign would be read as one
+            parts.insert(0, (" to " if "−" in "".join(ends) else "–").join(ends))
         return ", ".join(parts)
 
     def sort_value(self, row: Mapping[str, Any]) -> str:
@@ -104,22 +108,49 @@ class Table:
         return f"**{_markdown_cell(self.title)}**\n\n" + "\n".join(lines) + "\n" + note
 
     def to_latex(self) -> str:
-        """The shown columns as a LaTeX table in booktabs style, caption above."""
+        """The shown columns as a LaTeX table in booktabs style, caption above.
+
+        A table too long for a page is a `longtable`, which runs over several.
+        """
         alignment = "".join("r" if column.is_number else "l" for column in self.columns)
-        lines = [
-            r"\begin{table}[t]",
-            r"\centering\small",
-            rf"\caption{{{latex_text(self.title)}. {latex_text(self.note)}}}",
-            rf"\label{{tab:{self.name}}}",
-            rf"\begin{{tabular}}{{{alignment}}}",
-            r"\toprule",
-            " & ".join(latex_text(column.heading) for column in self.columns) + r" \\",
-            r"\midrule",
+        caption = rf"\caption{{{latex_text(f'{self.title}. {self.note}'.strip())}}}"
+        label = rf"\label{{tab:{self.name}}}"
+        head = [r"\toprule", _latex_row(column.heading for column in self.columns), r"\midrule"]
+        body = [
+            _latex_row(written_cell(column, row) for column in self.columns) for row in self.rows
         ]
-        for row in self.rows:
-            cells = (latex_text(written_cell(column, row)) for column in self.columns)
-            lines.append(" & ".join(cells) + r" \\")
-        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+        if len(body) > LATEX_ROWS_A_PAGE:
+            lines = [
+                r"% needs \usepackage{booktabs,longtable}",
+                r"{\small",
+                rf"\begin{{longtable}}{{{alignment}}}",
+                rf"{caption}{label}\\",
+                *head,
+                r"\endhead",
+                *body,
+                r"\bottomrule",
+                r"\end{longtable}",
+                "}",
+            ]
+        else:
+            lines = [
+                r"% needs \usepackage{booktabs}",
+                r"\begin{table}[t]",
+                r"\centering\small",
+                caption,
+                label,
+                rf"\begin{{tabular}}{{{alignment}}}",
+                *head,
+                *body,
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+            ]
+        return "\n".join([*lines, ""])
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return " & ".join(map(latex_text, cells)) + r" \\"
 
 
 def written_cell(column: Column, row: Mapping[str, Any]) -> str:
@@ -176,6 +207,19 @@ _LATEX = {
     "λ": r"$\lambda$",
     "α": r"$\alpha$",
     "ρ": r"$\rho$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "²": r"$^2$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "→": r"$\to$",
+    "|": r"\textbar{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "“": "``",
+    "”": "''",
+    "…": r"\ldots{}",
+    "`": r"\textasciigrave{}",
 }
 
 

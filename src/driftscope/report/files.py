@@ -12,10 +12,11 @@ from driftscope.analysis import Answer, StudyTables
 from driftscope.records import RunRecord
 from driftscope.report import figures, findings_figures, heatmaps, tables
 from driftscope.report.attention_figures import attention_figure
+from driftscope.report.catalogue import catalogue
 from driftscope.report.class_figures import class_retention
-from driftscope.report.columns import TABLE_FORMATS, Table, save_tables, slug
+from driftscope.report.columns import TABLE_FORMATS, save_tables, slug
 from driftscope.report.figures import Measure
-from driftscope.report.findings import answer_tables, apart
+from driftscope.report.findings import apart
 from driftscope.report.overlays import side_by_side, study_overlays
 from driftscope.report.sections import drift_measures, study_measures, trajectory_measures
 from driftscope.report.style import FORMATS, SeriesStyle, method_styles, save_figure
@@ -36,23 +37,16 @@ def save_study_files(
     Returns:
         The paths, each named by what it shows and, where settings differ, of which setting.
     """
-    paths = save_tables(study_tables(study, answers), folder / "tables", table_formats)
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
-    formats = tuple(figure_formats)
-    for name, figure in study_figures(study, answers, records):
-        paths += save_figure(figure, folder / "figures" / name, formats)
+    paths: list[Path] = []
+    if table_formats := tuple(table_formats):
+        everything = catalogue(study, answers)
+        listed = [*everything.tables, everything.missing]
+        paths += save_tables(listed, folder / "tables", table_formats)
+    if figure_formats := tuple(figure_formats):
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        for name, figure in study_figures(study, answers, records):
+            paths += save_figure(figure, folder / "figures" / name, figure_formats)
     return paths
-
-
-def study_tables(study: StudyTables, answers: Sequence[Answer] = ()) -> list[Table]:
-    """Cells and layers of each setting, every run, and the tables of the answers."""
-    found = [tables.runs_list(study.runs)]
-    for setting, runs in tables.split_settings(study.runs):
-        found.append(tables.study_table(tables.cells_frame(runs), setting))
-        if len(study.layers):
-            layer_cells = tables.layer_cells_frame(study.layers, runs)
-            found.append(tables.layers_list(layer_cells, setting))
-    return found + [table for answer in answers for table in answer_tables(answer)]
 
 
 def study_figures(

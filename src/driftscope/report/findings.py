@@ -17,6 +17,7 @@ from driftscope.report.style import SeriesStyle
 TITLES = {
     "dose_response": "Dose response: what changes with the learning rate?",
     "method_contrast": "Methods against each other",
+    "seed_contrasts": "Single cells against each other, seeds against seeds",
     "predictors": "Which signal tells how much is left?",
     "selection": "Which signal picks the run to keep?",
     "frontier": "Accuracy against retention: which cells are worth having?",

@@ -63,6 +63,8 @@ def study_summary(cells: pd.DataFrame, runs: pd.DataFrame, setting: Mapping[str,
 def _study_headline(cells: pd.DataFrame) -> Markup:
     if not cells["num_runs"].any():
         return Markup("Every run diverged.")
+    if not _has(cells, "retention_pct") and not _has(cells, "cka"):
+        return Markup("How much of the zero-shot ability is left is not known of these runs.")
     if not _has(cells, "retention_pct"):
         lowest = _lowest(cells, "cka")
         return Markup("The representation moves most under {} (CKA {}).").format(

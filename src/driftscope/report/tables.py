@@ -328,6 +328,28 @@ def layers_list(layer_cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
     return Table(name, title, "Means over the seeds of a cell.", known, layer_cells)
 
 
+def classes_list(class_cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
+    """Retention class by class: one row a cell and class of the transfer set."""
+    columns = (
+        Column("series", "Method", kind="text"),
+        Column("learning_rate", "Learning rate", kind="rate"),
+        Column("class", "Class", kind="text"),
+        Column("num_images", "n (images)", kind="count"),
+        Column("num_runs", "Seeds", kind="count"),
+        Column("pretrained_pct", "Pretrained accuracy, %"),
+        Column("adapted_pct", "Adapted accuracy, %"),
+        Column("retention_pct", "Retention, %"),
+    )
+    return Table(
+        f"classes_{_setting_name(setting)}",
+        f"Class by class: {setting['transfer']} after {setting['dataset']}, {setting['model']}",
+        "Mean ± standard deviation over seeds, at the selected epoch. A class has few images: "
+        "read single classes as hints. No retention where the pretrained model got none right.",
+        columns,
+        class_cells,
+    )
+
+
 def heads_table(heads: pd.DataFrame) -> Table:
     """The numbers behind a layer × head map."""
     columns = (

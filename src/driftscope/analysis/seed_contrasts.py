@@ -1,0 +1,167 @@
+"""Multi-seed contrasts: the seeds of one cell against those of another, unpaired."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from driftscope.analysis.answers import ALPHA, Answer, cannot_answer, per_setting, with_holm
+from driftscope.analysis.tables import Exclusion, StudyTables, usable_runs
+from driftscope.stats import Family, cohens_d, permutation_of_means, welch_t
+
+QUESTION = "seed_contrasts"
+METRICS = (
+    "delta_entropy_pct",
+    "delta_erf95_pct",
+    "delta_gini_pct",
+    "delta_head_diversity_pct",
+    "val_accuracy_pct",
+    "retention_pct",
+)
+"""The metrics contrasted: the publication's, and retention."""
+
+_PLAIN = ("epochs", "batch_size", "weight_decay", "data_seed")
+
+
+def seed_contrasts(
+    tables: StudyTables,
+    *,
+    baseline: str = "full_ft",
+    metrics: Sequence[str] = METRICS,
+    alpha: float = ALPHA,
+) -> Answer:
+    """The unregularised baseline's seeds against every other cell's of the dataset, by Welch's t.
+
+    A cell is contrasted with the baseline cell of its learning rate; where the baseline has one
+    cell only, at another rate, with that one, and `rates_differ` says so. Beside Welch's t stand
+    Cohen's d with its interval and the exact permutation test with its floor, which three seeds
+    against three put at 0.1. Holm over dataset × comparison × rate × metric.
+
+    Returns:
+        One row per contrast and metric, first minus second; units are runs.
+    """
+    return per_setting(
+        QUESTION, tables, lambda part: _in_setting(part, baseline, tuple(metrics), alpha)
+    )
+
+
+def _in_setting(
+    tables: StudyTables, baseline: str, metrics: tuple[str, ...], alpha: float
+) -> Answer:
+    runs, excluded = usable_runs(tables.runs)
+    cells_only = int(runs["seed"].isna().sum())
+    if cells_only:
+        excluded.append(Exclusion("cells", cells_only, "means without runs have no seeds"))
+        runs = runs[runs["seed"].notna()]
+    metrics = tuple(name for name in metrics if name in runs and runs[name].notna().any())
+    pairs = list(_pairs(runs, baseline, excluded))
+    if not pairs or not metrics:
+        return cannot_answer(
+            QUESTION,
+            f"it needs two seeds of {baseline!r} and of another cell of its dataset",
+            excluded,
+        )
+    rows = [_row(first, second, metric) for first, second in pairs for metric in metrics]
+    family = Family(
+        "multi-seed contrasts: dataset × comparison × rate × metric",
+        tuple(f"{r['dataset']} · {r['comparison']} · {r['rates']} · {r['metric']}" for r in rows),
+    )
+    table, declared = with_holm(pd.DataFrame(rows), family, alpha)
+    return Answer(
+        question=QUESTION,
+        sentence=_sentence(table, alpha),
+        table=table,
+        unit="runs",
+        num_units=len({run for pair in pairs for side in pair for run in side["run_id"]}),
+        excluded=tuple(excluded),
+        family=(declared,),
+        is_answered=bool(table["p_value"].notna().any()),
+    )
+
+
+def _pairs(
+    runs: pd.DataFrame, baseline: str, excluded: list[Exclusion]
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Baseline cell and other cell, of two seeds at least on either side."""
+    for dataset, group in runs.groupby("dataset", sort=True):
+        cells = [cell for _, cell in group.groupby(["series", "learning_rate"], sort=True)]
+        plain = [cell for cell in cells if _is_plain(cell, baseline) and len(cell) > 1]
+        unmatched = 0
+        for cell in cells:
+            if len(cell) < 2 or _is_plain(cell, baseline):
+                continue
+            like = [one for one in plain if _options(one) == _options(cell)]
+            at_rate = [one for one in like if _rate(one) == _rate(cell)]
+            chosen = at_rate or (like if len(like) == 1 else [])
+            if chosen:
+                yield chosen[0], cell
+            else:
+                unmatched += 1
+        if unmatched:
+            why = f"no {baseline} cell of its rate with two seeds"
+            excluded.append(Exclusion(f"{dataset} cells", unmatched, why))
+
+
+def _is_plain(cell: pd.DataFrame, baseline: str) -> bool:
+    first = cell.iloc[0]
+    regularizer = first["regularizer"]
+    is_unregularized = regularizer != regularizer or regularizer in (None, "none")
+    return bool(first["method"] == baseline and is_unregularized)
+
+
+def _options(cell: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(str(cell[name].iloc[0]) for name in _PLAIN)
+
+
+def _rate(cell: pd.DataFrame) -> float:
+    return float(cell["learning_rate"].iloc[0])
+
+
+def _row(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> dict[str, Any]:
+    a, b = first[metric], second[metric]
+    test, effect, exact = welch_t(a, b), cohens_d(a, b), permutation_of_means(a, b)
+    rates = (_rate(first), _rate(second))
+    return {
+        "dataset": first["dataset"].iloc[0],
+        "comparison": f"{first['series'].iloc[0]} vs {second['series'].iloc[0]}",
+        "learning_rate": rates[1],
+        "rates": " vs ".join(dict.fromkeys(f"{rate:g}" for rate in rates)),
+        "rates_differ": rates[0] != rates[1],
+        "metric": metric,
+        "num_first": test.num_a,
+        "num_second": test.num_b,
+        "mean_first": a.mean(),
+        "mean_first_sd": a.std(ddof=1),
+        "mean_second": b.mean(),
+        "mean_second_sd": b.std(ddof=1),
+        "difference": test.difference,
+        "low": test.low,
+        "high": test.high,
+        "t": test.statistic,
+        "p_value": test.p_value,
+        "p_exact": exact.p_value,
+        "p_exact_floor": exact.p_floor,
+        "d": effect.value,
+        "d_low": effect.low,
+        "d_high": effect.high,
+    }
+
+
+def _sentence(table: pd.DataFrame, alpha: float) -> str:
+    tested = table[table["p_value"].notna()]
+    shown = int((tested["p_holm"] <= alpha).sum())
+    reachable = int((tested["p_exact_floor"] <= alpha).sum())
+    text = (
+        f"{shown} of {len(tested)} contrasts of single cells have Holm p ≤ {alpha:g} by Welch's t"
+    )
+    if reachable < len(tested):
+        text += (
+            f"; {len(tested) - reachable} have too few seeds for an exact test to reach "
+            f"{alpha:g} (floor {tested['p_exact_floor'].max():.2g}) and rest on normality alone"
+        )
+    if table["rates_differ"].any():
+        count = int(table["rates_differ"].sum())
+        text += f"; {count} compare different learning rates"
+    return text + "."

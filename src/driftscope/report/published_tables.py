@@ -1,0 +1,518 @@
+"""The tables of the publication and of its follow-up, of one's own study.
+
+Each function takes what `analysis` computed and gives a table, or says in words what the study
+lacks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+import pandas as pd
+
+from driftscope.analysis import Answer, StudyTables
+from driftscope.analysis.summaries import (
+    NO_REGULARIZER,
+    auxiliary_structure,
+    backbones,
+    grid_means,
+    regularized_cells,
+)
+from driftscope.analysis.tables import LABELS, SETTING
+from driftscope.report.columns import Column, Table
+from driftscope.report.style import rate_text
+from driftscope.report.tables import series_order
+
+Answers: TypeAlias = Mapping[str, Answer]
+Built: TypeAlias = "Table | str"
+
+_SETTING_COLUMNS = {
+    "model": Column("model", "Model", kind="text"),
+    "protocol": Column("protocol", "Protocol", kind="text"),
+    "transfer": Column("transfer", "Zero-shot on", kind="text"),
+}
+_DATASET = Column("dataset", "Target", kind="text")
+_SERIES = Column("series", "Method", kind="text")
+_RATE = Column("learning_rate", "Learning rate", kind="rate")
+_RUNS = Column("num_runs", "Runs", "finished runs that the row stands for", kind="count")
+_ENTROPY = Column("delta_entropy_pct", "Δ entropy, %", decimals=2, signed=True)
+_ERF = Column("delta_erf95_pct", "Δ ERF@0.95, %", decimals=2, signed=True)
+_GINI = Column("delta_gini_pct", "Δ Gini, %", decimals=2, signed=True)
+_TEST = Column("test_accuracy_pct", "Test accuracy, %", decimals=2)
+_VALIDATION = Column(
+    "val_accuracy_pct", "Best validation accuracy, %", "of the best epoch", decimals=2
+)
+_ZERO_SHOT = Column("zero_shot_pct", "Zero-shot accuracy, %", decimals=2)
+_RETENTION = Column("retention_pct", "Retention, %", decimals=2)
+_OUTCOMES = (_ENTROPY, _ERF, _GINI, _VALIDATION, _TEST, _ZERO_SHOT, _RETENTION)
+_OVER_SEEDS = "Mean ± sample standard deviation over seeds."
+
+
+# ---------------------------------------------------------------- the publication's
+
+
+def grid_means_table(study: StudyTables) -> Built:
+    """Table 1: means over the matched learning rates."""
+    frame = grid_means(study)
+    if frame.empty or frame["num_cells"].max() < 2:
+        return "no method has two learning rates"
+    frame = frame.assign(rates=frame["rates"].map(_rates_text))
+    return _table(
+        study,
+        "grid_means",
+        "Means over the learning-rate grid",
+        (
+            _DATASET,
+            _SERIES,
+            Column("rates", "Learning rates", kind="text"),
+            Column("num_cells", "n (rates)", "cells averaged, one a learning rate", kind="count"),
+            _RUNS,
+            *_OUTCOMES,
+            Column("cka", "CKA", "mean over blocks", decimals=3),
+        ),
+        _in_order(frame),
+        "Mean ± standard deviation over the learning rates, not over seeds. A mean over rates "
+        "hides where a method underfits or destroys; compare rows of the same rates only, and "
+        "read them beside the single cells.",
+    )
+
+
+def auxiliary_structure_table(study: StudyTables) -> Built:
+    """Table 2: rollout, patch-to-patch, CKA over blocks, entropy's spread over subsets."""
+    frame = auxiliary_structure(study)
+    if frame.empty:
+        return "no run read full attention maps (`maps: true`)"
+    return _table(
+        study,
+        "auxiliary_structure",
+        "Structure beyond the CLS token's attention",
+        (
+            _DATASET,
+            _SERIES,
+            _RATE,
+            Column("num_runs", "n (seeds)", kind="count"),
+            Column("rollout_entropy_bits", "Rollout entropy, bits", decimals=3),
+            Column("rollout_erf95", "Rollout ERF@0.95", decimals=3),
+            Column("rollout_gini", "Rollout Gini", decimals=3),
+            Column("patch_to_patch_entropy_bits", "Patch-to-patch entropy, bits", decimals=3),
+            Column("cka", "CKA, mean over blocks", decimals=3),
+            Column("cka_debiased", "CKA, debiased", "corrected for few images", decimals=3),
+            Column(
+                "entropy_cv",
+                "Entropy CV",
+                "coefficient of variation of mean entropy over probe subsets",
+                decimals=4,
+            ),
+            Column("num_subsets", "Subsets", kind="count"),
+        ),
+        frame,
+        f"{_OVER_SEEDS} CKA is averaged over the outputs of the blocks; the publication's mean "
+        "took in the constant CLS embedding before them, where CKA is 0/0. How wide the subsets' "
+        "spread is depends on how many images a subset has.",
+    )
+
+
+def cka_entropy_table(study: StudyTables, answers: Answers) -> Built:
+    """Table 3: CKA with Δ entropy over cells: of means over blocks, and of the strongest block."""
+    answered = answers.get("layer_profile")
+    pairing = answered.details.get("cka_entropy", pd.DataFrame()) if answered else pd.DataFrame()
+    if pairing.empty:
+        return "no dataset has four cells with per-block CKA and Δ entropy"
+    keys = [name for name in (*SETTING, "dataset") if name in pairing]
+    parts = []
+    for _, group in pairing.groupby(keys, sort=True):
+        layers = group.dropna(subset=["layer", "rho"]).sort_values("rho", key=abs, kind="stable")
+        parts += [group[group["layer"].isna()], layers.tail(1)]
+    frame = pd.concat(parts, ignore_index=True)
+    frame["analysis"] = [
+        "mean over blocks" if layer != layer else f"strongest block ({layer:.0f})"
+        for layer in frame["layer"]
+    ]
+    return _table(
+        study,
+        "cka_entropy",
+        "CKA with the pretrained model against Δ entropy",
+        (
+            _DATASET,
+            Column("analysis", "Analysis", kind="text"),
+            Column("num_cells", "n (cells)", kind="count"),
+            Column("pearson_r", "Pearson r", decimals=3, signed=True),
+            Column("p_pearson", "p (r)", kind="general"),
+            Column("p_pearson_floor", "Floor of p (r)", kind="general"),
+            Column("rho", "Spearman ρ", decimals=3, signed=True),
+            Column("p_value", "p (ρ)", kind="general"),
+            Column("p_floor", "Floor of p (ρ)", "smallest p these cells can give", kind="general"),
+            Column("p_holm", "Holm p (ρ)", kind="general"),
+        ),
+        frame,
+        "Permutation tests over cells, each the mean of its seeds; a p that could not fall below "
+        "0.05 is not given. Blocks are paired with their own entropies. The strongest block was "
+        "chosen after the fact: its Holm p accounts for all blocks of all datasets, its raw p "
+        "does not.",
+    )
+
+
+def backbones_table(study: StudyTables) -> Built:
+    """Table 4: the same runs under several backbones."""
+    frame = backbones(study)
+    if frame.empty:
+        return "no method was run at one rate and dataset with two backbones"
+    return _table(
+        study,
+        "backbones",
+        "The same adaptation of several backbones",
+        (
+            _DATASET,
+            _SERIES,
+            _RATE,
+            Column("model", "Backbone", kind="text"),
+            Column("num_runs", "n (seeds)", kind="count"),
+            *_OUTCOMES,
+            Column(
+                "entropy_gap_points",
+                "Entropy gap, points",
+                "Δ entropy minus that of the first backbone listed",
+                decimals=2,
+                signed=True,
+            ),
+            Column("num_pairs", "n (gap)", "seeds that both have", kind="count"),
+        ),
+        frame,
+        f"{_OVER_SEEDS} The gap is paired over seeds and compares two backbones; no other number "
+        "joins them. Entropy's sign is the backbone's.",
+        in_rows=("model",),
+    )
+
+
+def regularizers_table(study: StudyTables) -> Built:
+    """Table 5: regularizers and weight decays beside none."""
+    frame = regularized_cells(study)
+    if frame.empty:
+        return "no method was run at one rate and dataset with a regularizer and without"
+    frame["option"] = [
+        name if name != NO_REGULARIZER else f"none, weight decay {decay:g}"
+        for name, decay in zip(frame["regularizer"], frame["weight_decay"], strict=True)
+    ]
+    return _table(
+        study,
+        "regularizers",
+        "Regularizers and weight decay",
+        (
+            _DATASET,
+            Column("method", "Method", kind="text"),
+            _RATE,
+            Column("option", "Regularizer", kind="text"),
+            Column("num_runs", "n (seeds)", kind="count"),
+            *_OUTCOMES,
+            Column("cka", "CKA", decimals=3),
+        ),
+        frame,
+        f"{_OVER_SEEDS} Tests are in the table of corrected inference.",
+    )
+
+
+def seed_contrasts_table(study: StudyTables, answers: Answers) -> Built:
+    """Table 6: the seeds of one cell against those of another."""
+    answered = answers.get("seed_contrasts")
+    if answered is None or answered.table.empty:
+        return "no two cells of a dataset have two seeds each, one of them full_ft"
+    frame = answered.table.assign(
+        metric_label=[LABELS.get(name, name) for name in answered.table["metric"]]
+    )
+    return _table(
+        study,
+        "seed_contrasts",
+        "Seeds of one cell against seeds of another",
+        (
+            _DATASET,
+            Column("comparison", "First vs second", kind="text"),
+            Column("rates", "Learning rates", kind="text"),
+            Column("metric_label", "Of", kind="text"),
+            Column("num_first", "n first", kind="count"),
+            Column("num_second", "n second", kind="count"),
+            Column("mean_first", "Mean of first", decimals=2),
+            Column("mean_second", "Mean of second", decimals=2),
+            Column("t", "Welch t", decimals=3, signed=True),
+            Column("p_value", "Welch p", kind="general"),
+            Column("p_holm", "Holm p", kind="general"),
+            Column("d", "Cohen's d", decimals=3, signed=True, interval=("d_low", "d_high")),
+            Column("p_exact", "Exact p", "permutation of the seeds", kind="general"),
+            Column("p_exact_floor", "Floor of exact p", kind="general"),
+        ),
+        frame.assign(rates=frame["rates"].map(_rates_text)),
+        f"{_OVER_SEEDS} Percent changes and points, first minus second; d with its 95 % interval. "
+        f"{_family_words(answered)} Where the floor is above 0.05 no exact test of so few seeds "
+        "could reach it. Layers, images and epochs of a run are not counted as evidence.",
+    )
+
+
+def corrected_inference_table(study: StudyTables, answers: Answers) -> Built:
+    """Table 7: learning rate with Δ entropy by permutation; regularizers per layer, with Holm."""
+    rows = [*_rate_rows(answers), *_regularizer_rows(answers)]
+    if not rows:
+        return "no method has three learning rates, and no regularised run an unregularised twin"
+    families = " ".join(
+        _family_words(answers[name])
+        for name in ("dose_response", "regularizers")
+        if name in answers and answers[name].family
+    )
+    return _table(
+        study,
+        "corrected_inference",
+        "Corrected inference on Δ entropy",
+        (
+            _DATASET,
+            Column("comparison", "Comparison", kind="text"),
+            Column("test", "Test", kind="text"),
+            Column("num_units", "n", "runs, or layers of one profile", kind="count"),
+            Column("statistic", "Statistic", decimals=3, signed=True),
+            Column("p_value", "p", kind="general"),
+            Column("p_floor", "Floor of p", "smallest p that these data can give", kind="general"),
+            Column("p_holm", "Holm p", kind="general"),
+        ),
+        pd.DataFrame(rows),
+        f"{families} Pearson's r is shown as published and is in no family. Layers of one network "
+        "are not independent: where a test is over layers it describes a profile and does not show "
+        "that a regularizer works.",
+    )
+
+
+# ---------------------------------------------------------------- the follow-up's
+
+
+def predictors_table(study: StudyTables, answers: Answers) -> Built:
+    """Which signal goes with retention, at the end and after the first epoch."""
+    answered = answers.get("predictors")
+    if answered is None or answered.table.empty:
+        return "retention of three cells is needed"
+    table = answered.table
+    frame = table[table["scope"].isin(["overall", "mean of groups"])].copy()
+    frame["signal_label"] = [
+        f"|{LABELS.get(name, name)}|" if form == "absolute" else LABELS.get(name, name)
+        for name, form in zip(frame["signal"], frame["form"], strict=True)
+    ]
+    order = {"overall": 0, "mean of groups": 1, "final": 0, "first": 1}
+    frame["_scope"], frame["_probe"] = frame["scope"].map(order), frame["probe"].map(order)
+    keys = [name for name in SETTING if name in frame]
+    frame = frame.sort_values(
+        [*keys, "_scope", "_probe", "abs_rho"], ascending=[*[True] * len(keys), True, True, False]
+    ).drop(columns=["_scope", "_probe"])
+    return _table(
+        study,
+        "predictors",
+        "Which signal goes with retention",
+        (
+            Column("scope", "Scope", kind="text"),
+            Column("probe", "Probe", "final, or after the first epoch", kind="text"),
+            Column("signal_label", "Signal", kind="text"),
+            Column(
+                "rho",
+                "Spearman ρ",
+                "with its 95 % bootstrap interval over cells",
+                decimals=3,
+                signed=True,
+                interval=("low", "high"),
+            ),
+            Column("abs_rho", "|ρ|", "mean of the groups' |ρ| where groups are averaged",
+                   decimals=3),
+            Column("partial_rho", "ρ at fixed rate", "log learning rate held fixed", decimals=3,
+                   signed=True),
+            Column("num_runs", "n (runs)", kind="count"),
+            Column("num_cells", "n (cells)", kind="count"),
+        ),
+        frame,
+        "“Overall” pools the datasets and methods of a setting; “mean of groups” averages the ρ "
+        "of each dataset × method. Intervals resample cells, since seeds of one cell are no "
+        "independent evidence; with fewer than eight cells none is given. Associations, with the "
+        "learning rate among their common causes.",
+    )  # fmt: skip
+
+
+def selection_table(study: StudyTables, answers: Answers) -> Built:
+    """What each signal would have picked among the runs that are accurate enough."""
+    answered = answers.get("selection")
+    if answered is None or answered.table.empty:
+        return "retention and validation accuracy are needed"
+    frame = answered.table.assign(
+        rule_label=[LABELS.get(rule, rule) for rule in answered.table["rule"]]
+    )
+    return _table(
+        study,
+        "selection",
+        "What a signal picks among runs that are accurate enough",
+        (
+            _DATASET,
+            Column("pool", "Pool", kind="text"),
+            Column("rule_label", "Rule", kind="text"),
+            Column("picks", "Picks", kind="text"),
+            Column("num_decisions", "n (decisions)", kind="count"),
+            Column("num_candidates", "Candidates", "runs to choose from, on average"),
+            Column("retention_pct", "Retention picked, %", decimals=1),
+            Column("regret_points", "Regret, points", "short of the best possible", decimals=1),
+        ),
+        frame,
+        "Candidates are within 2 points of the best validation accuracy. One pool is one decision: "
+        "this describes, it does not test, and has no dispersion.",
+    )
+
+
+def frontier_table(study: StudyTables, answers: Answers) -> Built:
+    """Cells by accuracy and retention, the non-dominated ones first."""
+    answered = answers.get("frontier")
+    if answered is None or answered.table.empty:
+        return "retention and accuracy are needed"
+    words = {True: "yes", False: ""}
+    frame = answered.table.assign(
+        on_frontier=[words[bool(on)] for on in answered.table["is_on_frontier"]]
+    )
+    return _table(
+        study,
+        "frontier",
+        "Accuracy against retention",
+        (
+            _DATASET,
+            Column("on_frontier", "Non-dominated", kind="text"),
+            Column("method", "Method", kind="text"),
+            _RATE,
+            Column("num_runs", "n (seeds)", kind="count"),
+            _TEST,
+            _VALIDATION,
+            _RETENTION,
+            Column("hypervolume_pct2", "Hypervolume, %²", "of the dataset's cells", kind="count"),
+        ),
+        frame,
+        f"{_OVER_SEEDS} Non-dominated: no other cell of the dataset has both more accuracy and "
+        "more retention, judged by the means, which seeds may reorder.",
+    )
+
+
+# ---------------------------------------------------------------- shared
+
+
+def _table(
+    study: StudyTables,
+    name: str,
+    title: str,
+    columns: Iterable[Column],
+    frame: pd.DataFrame,
+    note: str,
+    *,
+    in_rows: tuple[str, ...] = (),
+) -> Table:
+    """The table with what is known of its columns; a setting that all rows share goes in the note.
+
+    `in_rows` names what of the setting has a column already.
+    """
+    shared, varying = [], []
+    for key, column in _SETTING_COLUMNS.items():
+        if key in in_rows or key not in study.runs:
+            continue
+        values = list(dict.fromkeys(study.runs[key].dropna().astype(str)))
+        if len(values) > 1:
+            varying.append(column)
+        elif values:
+            shared.append(f"{column.heading.lower()} {values[0]}")
+    words = ", ".join(shared)
+    words = f"{words[0].upper()}{words[1:]}. " if shared else ""
+    wanted = [*varying, *columns]
+    known = tuple(c for c in wanted if c.key in frame and frame[c.key].notna().any())
+    return Table(name, title, words + note.strip(), known, frame.reset_index(drop=True))
+
+
+def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows by dataset, then series as everywhere else."""
+    order = {name: at for at, name in enumerate(series_order(frame["series"]))}
+    keys = [name for name in (*SETTING, "dataset") if name in frame]
+    placed = frame.assign(_order=frame["series"].map(order))
+    return placed.sort_values([*keys, "_order"]).drop(columns="_order")
+
+
+def _rates_text(rates: str) -> str:
+    """'1e-05 vs 5e-05' as people write it."""
+    words = rates.replace(",", " ,").split(" ")
+    written = [rate_text(float(word)) if _is_number(word) else word for word in words]
+    return " ".join(written).replace(" ,", ",")
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _family_words(answered: Answer) -> str:
+    """Which p-values were adjusted together."""
+    return " ".join(
+        f"Holm over {family['num_tests']} tests "
+        f"({f'{setting}: ' if (setting := family.get('setting')) else ''}{family['name']})."
+        for family in answered.family
+    )
+
+
+def _rate_rows(answers: Answers) -> list[dict[str, object]]:
+    answered = answers.get("dose_response")
+    if answered is None or answered.table.empty:
+        return []
+    rows = []
+    table = answered.table
+    for row in table[table["outcome"] == "delta_entropy_pct"].to_dict("records"):
+        within = f", within {row['num_seeds']} seeds" if row["num_seeds"] > 1 else ""
+        exact = "Exact" if row["procedure"] == "exact" else "Sampled"
+        shared = {
+            **{key: row[key] for key in (*SETTING, "dataset") if key in row},
+            "comparison": f"learning rate with Δ entropy, {row['method']} "
+            f"({row['num_rates']} rates)",
+            "num_units": row["num_runs"],
+        }
+        for kind, statistic, p_value, p_floor, p_holm in (
+            ("Pearson r", row["pearson_r"], row["p_pearson"], row["p_pearson_floor"], None),
+            ("Spearman ρ", row["rho"], row["p_value"], row["p_floor"], row["p_holm"]),
+        ):
+            rows.append(
+                {
+                    **shared,
+                    "test": f"{exact} permutation {kind}{within}",
+                    "statistic": statistic,
+                    "p_value": p_value,
+                    "p_floor": p_floor,
+                    "p_holm": p_holm,
+                }
+            )
+    return rows
+
+
+def _regularizer_rows(answers: Answers) -> list[dict[str, object]]:
+    answered = answers.get("regularizers")
+    if answered is None or answered.table.empty:
+        return []
+    rows = []
+    for row in answered.table.to_dict("records"):
+        seeds = f", mean of {row['num_seeds']} seeds" if row["num_seeds"] > 1 else ""
+        rows.append(
+            {
+                **{key: row[key] for key in (*SETTING, "dataset") if key in row},
+                "comparison": f"{row['regularizer']} against none, {row['method']} at "
+                f"{rate_text(row['learning_rate'])}",
+                "test": f"Paired t over layers{seeds}",
+                "num_units": row["num_layers"],
+                "statistic": row["t"],
+                "p_value": row["p_value"],
+                "p_floor": None,
+                "p_holm": row["p_holm"],
+            }
+        )
+        if row["p_over_seeds"] == row["p_over_seeds"]:
+            rows.append(
+                {
+                    **rows[-1],
+                    "test": "Paired t over seeds of mean Δ entropy",
+                    "num_units": row["num_seeds"],
+                    "statistic": None,
+                    "p_value": row["p_over_seeds"],
+                    "p_holm": None,
+                }
+            )
+    return rows
