@@ -42,7 +42,7 @@ def encoder_weights(module: nn.Module) -> dict[str, Tensor]:
 def without_adapters(module: nn.Module) -> nn.Module:
     """A copy that computes the same without PEFT: adapters merged into plain layers.
 
-    Works whatever the adapters are wrapped in; `PeftModel` itself offers this for itself only.
+    Of the model inside PEFT's wrappers, wherever they are; a `PeftModel` can merge itself.
     """
     copied = copy.deepcopy(module)
     replaced: list[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from driftscope.errors import CaptureError, NonFiniteError
 from driftscope.models import VisionLanguageModel, encoder_state
@@ -61,7 +61,7 @@ def look(target: Target, baseline: Baseline, place: Observation, thresholds: Thr
     except torch.OutOfMemoryError:
         return Look(_unreadable(place, "out_of_memory", _NO_MEMORY, wanted=True))
     alerts: tuple[Alert, ...] = ()
-    if change.weight_drift == 0 and _is_trained(target.found):
+    if change.weight_drift == 0 and _is_trained(target):
         has_adapter = any(hasattr(module, "lora_A") for module in target.found.modules())
         alerts = unchanged_alert(place.step, has_adapter=has_adapter, thresholds=thresholds)
     seen = replace(
@@ -84,10 +84,10 @@ def _unreadable(place: Observation, kind: str, sentence: str, *, wanted: bool) -
     return replace(place, alerts=(Alert(kind, sentence, place.step),) if wanted else ())
 
 
-def _is_trained(module: nn.Module) -> bool:
+def _is_trained(target: Target) -> bool:
     """Whether training is meant to move the encoder, in all or in part."""
     return any(
         parameter.requires_grad
-        for name, parameter in module.named_parameters()
-        if "vision" in name or "visual" in name
+        for name, parameter in target.found.named_parameters()
+        if not target.has_text_tower or "vision" in name or "visual" in name
     )

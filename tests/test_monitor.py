@@ -1,0 +1,447 @@
+"""The monitor against `compare` on the same weights, and against trainings without one."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_tiny_clip
+from monitored import WORDS, Classifier, clip_of, monitor_of, moved, with_lora
+from torch import nn
+
+import driftscope as ds
+from driftscope.errors import ConfigError, DataError, DriftscopeError, ModelError, RecordError
+from driftscope.monitor import core
+from driftscope.probe import read
+
+
+@pytest.fixture(scope="module")
+def dropping_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP that drops attention in training, so that random numbers matter."""
+    return make_tiny_clip(
+        tmp_path_factory.mktemp("models") / "dropping",
+        seed=0,
+        attention_dropout=0.3,  # type: ignore[arg-type]
+    )
+
+
+# ---------------------------------------------------------------- what it says
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_it_sees_what_compare_sees_of_the_same_checkpoint(
+    adapter: bool, tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    monitor = monitor_of(tiny_clip, coloured_images, transfer=str(coloured_images))
+    model = clip_of(tiny_clip)
+    model = moved(with_lora(model) if adapter else model)
+    seen = monitor.observe(model, step=5, epoch=1, val_accuracy_pct=70)
+    model.save_pretrained(tmp_path / "saved")  # type: ignore[operator]
+    shutil.copy(tiny_clip / "preprocessor_config.json", tmp_path / "saved")
+    compared = ds.compare(
+        tiny_clip, tmp_path / "saved", coloured_images, transfer=[str(coloured_images)]
+    )
+    scalars = seen.scalars()
+    assert scalars["val_accuracy_pct"] == 70
+    expected = compared.to_dict()["scalars"]
+    assert expected.keys() <= scalars.keys()
+    assert expected["weight_drift"] > 0
+    for name, value in expected.items():
+        assert scalars[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+    assert seen.drift is not None
+    assert seen.drift.cka_per_block == pytest.approx(compared.drift.cka_per_block, rel=1e-5)
+
+
+def test_an_untrained_model_has_not_drifted_by_a_bit(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    seen = monitor_of(tiny_clip, coloured_images, vocabulary=WORDS).observe(
+        clip_of(tiny_clip), step=0
+    )
+    scalars = seen.scalars()
+    assert scalars["weight_drift"] == scalars["delta_entropy_pct"] == scalars["text_kl_nats"] == 0
+    assert scalars["cka"] == pytest.approx(1)
+    assert seen.alerts == ()
+
+
+def test_the_pretrained_model_may_be_the_object_that_is_trained(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    model = clip_of(tiny_clip)
+    ours = monitor_of(model, coloured_images, vocabulary=WORDS)  # type: ignore[arg-type]
+    by_name = monitor_of(tiny_clip, coloured_images, vocabulary=WORDS)
+    moved(model)
+    assert ours.observe(model, step=1).scalars() == by_name.observe(model, step=1).scalars()
+
+
+def test_a_text_tower_that_is_trained_scores_for_itself(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    monitor = monitor_of(tiny_clip, coloured_images, transfer=str(coloured_images))
+    model = clip_of(tiny_clip)
+    name = str(coloured_images)
+    assert monitor.observe(model, step=1).transfer[name]["text_tower"] == "the pretrained one"
+    with torch.no_grad():
+        model.text_projection.weight.neg_()  # type: ignore[union-attr,operator]
+    turned = monitor.observe(model, step=2)
+    assert turned.transfer[name]["text_tower"] == "its own"
+    assert turned.scalars()["zero_shot_pct"] < 100
+
+
+def test_probe_images_may_be_files_pixels_or_pictures(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    from PIL import Image
+
+    files = sorted((coloured_images / "test").rglob("*.png"))
+    pictures = [Image.open(file) for file in files]
+    pixels = torch.stack(
+        [torch.from_numpy(np.asarray(one).copy()).permute(2, 0, 1) for one in pictures]
+    )
+    model = moved(clip_of(tiny_clip))
+    seen = [
+        monitor_of(tiny_clip, images).observe(model, step=1).scalars()
+        for images in (coloured_images, pictures, pixels)
+    ]
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_every_image_goes_through_the_encoder_once(tiny_clip: Path, coloured_images: Path) -> None:
+    monitor = monitor_of(tiny_clip, coloured_images, transfer=str(coloured_images))
+    model = clip_of(tiny_clip)
+    passed: list[int] = []
+    model.vision_model.register_forward_hook(  # type: ignore[union-attr,operator]
+        lambda _module, _args, out: passed.append(len(out.pooler_output))
+    )
+    monitor.observe(model, step=1)
+    assert sum(passed) == 24  # the probe images are the transfer images, too
+
+
+# ---------------------------------------------------------------- what it leaves alone
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_training_is_the_same_to_the_bit_with_and_without_it(
+    adapter: bool, dropping_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    def train(monitored: bool) -> dict[str, Any]:
+        torch.manual_seed(3)
+        random.seed(4)
+        np.random.seed(5)
+        clip = clip_of(dropping_clip)
+        model = Classifier(with_lora(clip, dropout=0.3) if adapter else clip).train()
+        frozen = model.encoder.get_submodule(
+            "base_model.model.text_model" if adapter else "text_model"
+        )
+        frozen.eval()  # a mode of its own, which must survive
+        monitor = (
+            monitor_of(
+                dropping_clip,
+                coloured_images,
+                transfer=str(coloured_images),
+                every=1,
+                out=tmp_path / "out",
+                keep_best=True,
+                alerts=ds.Thresholds(max_embedding_drift=0.0),
+                on_alert="stop",
+            )
+            if monitored
+            else None
+        )
+        trained = [one for one in model.parameters() if one.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=1e-3)
+        for step in range(1, 5):
+            noise = random.random() + float(np.random.rand())
+            pixels = torch.randn(6, 3, 32, 32) + noise
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=step % 2 == 0):
+                loss = nn.functional.cross_entropy(model(pixels), torch.arange(6) % 3)
+            loss.backward()
+            if monitor is not None and step == 2:
+                with torch.autocast("cpu", dtype=torch.bfloat16):  # gradients there, not yet used
+                    monitor.observe(model, step=2, val_accuracy_pct=50.0)
+                    assert torch.is_autocast_enabled("cpu")
+            optimizer.step()
+            optimizer.zero_grad()
+            if monitor is not None:
+                monitor.step(model, step=step, val_accuracy_pct=50.0 + step)
+        if monitor is not None:
+            assert len(monitor.history) >= 4
+            monitor.report()
+        return {
+            "state": {name: one.clone() for name, one in model.state_dict().items()},
+            "modes": [one.training for one in model.modules()],
+            "hooks": [len(one._forward_hooks) for one in model.modules()],
+            "attention": clip.config.vision_config._attn_implementation,  # type: ignore[union-attr]
+            "asks": [one.requires_grad for one in model.parameters()],
+            "random": (torch.get_rng_state().tolist(), random.getstate()),
+            "numpy": np.random.get_state()[1].tolist(),  # type: ignore[union-attr,index]
+        }
+
+    plain, watched = train(False), train(True)
+    states = plain.pop("state"), watched.pop("state")
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert plain == watched
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cudas_random_state_is_left_alone(tiny_clip: Path, coloured_images: Path) -> None:
+    torch.cuda.manual_seed(3)
+    expected = torch.rand(4, device="cuda")
+    torch.cuda.manual_seed(3)
+    monitor_of(tiny_clip, coloured_images).observe(clip_of(tiny_clip).cuda(), step=1)
+    assert torch.equal(torch.rand(4, device="cuda"), expected)
+
+
+def test_what_it_costs_is_counted_and_said(tiny_clip: Path, coloured_images: Path) -> None:
+    lines: list[str] = []
+    monitor = monitor_of(tiny_clip, coloured_images, echo=lines.append)
+    seen = monitor.observe(clip_of(tiny_clip), step=7, epoch=1, val_accuracy_pct=61.25)
+    assert 0 < seen.seconds <= monitor.cost_seconds
+    assert 0 < monitor.cost_share_pct <= 100
+    assert lines[0].startswith(
+        "driftscope: step 7, epoch 1: accuracy 61.2 %, embedding drift 0.000"
+    )
+    assert lines[0].endswith("% of the time")
+    monitor.close()
+    assert lines[-1].startswith("driftscope: 1 observations took")
+
+
+# ---------------------------------------------------------------- when it looks
+
+
+def due_steps(monitor: ds.Monitor, model: nn.Module, calls: Iterator[dict[str, Any]]) -> list[Any]:
+    seen = [monitor.step(model, **call) for call in calls]
+    return [one.step for one in seen if one is not None]
+
+
+@pytest.mark.parametrize(
+    ("every", "calls", "expected"),
+    [
+        ("epoch", [{}, {}], [1, 2]),
+        ("epoch", [{"step": s, "epoch": s // 3} for s in range(1, 8)], [1, 3, 6]),
+        ("epoch", [{"step": s, "epoch": s / 3} for s in range(1, 8)], [3, 6]),
+        (3, [{} for _ in range(7)], [3, 6]),
+        (3, [{"step": s} for s in (2, 4, 5, 10)], [4, 10]),
+        ([2, 5], [{"step": s} for s in range(1, 8)], [2, 5]),
+        ([2, 5], [{"step": s} for s in (1, 7, 8)], [7]),
+    ],
+)
+def test_it_looks_when_it_was_told_to(
+    every: Any, calls: Any, expected: list[int], tiny_clip: Path, coloured_images: Path
+) -> None:
+    monitor = monitor_of(tiny_clip, coloured_images, every=every)
+    assert due_steps(monitor, clip_of(tiny_clip), iter(calls)) == expected
+
+
+def test_it_says_whether_a_look_is_due_without_looking(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    monitor = monitor_of(tiny_clip, coloured_images, every=10)
+    assert not monitor.is_due(step=9)
+    assert monitor.is_due(step=10)
+    assert monitor.history == []
+
+
+# ---------------------------------------------------------------- a restart
+
+
+def watch(monitor: ds.Monitor, model: nn.Module, *steps: int) -> None:
+    for step in steps:
+        monitor.observe(moved(model, 0.05, seed=step), step=step, val_accuracy_pct=50.0 + step)
+
+
+def test_a_restarted_training_goes_on_where_its_checkpoint_was(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    model = clip_of(tiny_clip)
+    first = monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    watch(first, model, 1, 2, 3)
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write('{"kind": "observation", "st')  # killed while it wrote
+    again = monitor_of(tiny_clip, coloured_images, out=tmp_path, echo=lines.append)
+    assert [one.to_event() for one in again.history] == [one.to_event() for one in first.history]
+    watch(again, model, 3, 4)  # its checkpoint was of step 2
+    assert [one.step for one in again.history] == [1, 2, 3, 4]
+    assert "going on from step 2" in lines[0]
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    seen = [event["step"] for event in events if event["kind"] == "observation"]
+    assert seen == [1, 2, 3, 4]
+    assert again.best is not None
+
+
+def test_a_training_from_the_start_in_the_same_folder_replaces_the_former(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    model = clip_of(tiny_clip)
+    watch(monitor_of(tiny_clip, coloured_images, out=tmp_path), model, 1, 2, 3)
+    again = monitor_of(tiny_clip, coloured_images, out=tmp_path, every=1)
+    assert again.is_due(step=1)
+    watch(again, model, 1)
+    assert [one.step for one in again.history] == [1]
+
+
+def test_the_state_travels_with_a_checkpoint(tiny_clip: Path, coloured_images: Path) -> None:
+    model = clip_of(tiny_clip)
+    first = monitor_of(tiny_clip, coloured_images)
+    watch(first, model, 1, 2)
+    state = json.loads(json.dumps(first.state_dict()))
+    second = monitor_of(tiny_clip, coloured_images)
+    second.load_state_dict(state)
+    assert [one.scalars() for one in second.history] == [one.scalars() for one in first.history]
+    assert first.best is not None
+    assert second.best is not None
+    assert second.best.step == first.best.step
+    other = monitor_of(tiny_clip, torch.zeros(4, 3, 32, 32, dtype=torch.uint8))
+    with pytest.raises(RecordError, match="another training's"):
+        other.load_state_dict(state)
+    with pytest.raises(RecordError, match="no state of a monitor"):
+        other.load_state_dict({})
+
+
+def test_another_trainings_folder_is_refused(
+    tiny_clip: Path, other_tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    with pytest.raises(RecordError, match="another training's observations"):
+        monitor_of(other_tiny_clip, coloured_images, out=tmp_path)
+    (tmp_path / "events.jsonl").write_text('{"kind": "epoch"}\n')
+    with pytest.raises(RecordError, match="is not a monitor's"):
+        monitor_of(tiny_clip, coloured_images, out=tmp_path)
+
+
+def test_a_full_disk_ends_no_training(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    lines: list[str] = []
+    monitor = monitor_of(
+        tiny_clip, coloured_images, out=tmp_path, keep_best=True, echo=lines.append
+    )
+    monkeypatch.setattr(monitor._log, "append", full)
+    monkeypatch.setattr(core, "keep_model", full)
+    seen = monitor.observe(clip_of(tiny_clip), step=1, val_accuracy_pct=5.0)
+    assert seen.drift is not None
+    assert f"cannot write to {tmp_path} (No space left on device)" in lines[0]
+
+
+# ---------------------------------------------------------------- the report
+
+
+def test_the_report_holds_the_latest_the_best_and_every_look(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    model = clip_of(tiny_clip)
+    monitor = monitor_of(tiny_clip, coloured_images, transfer=str(coloured_images))
+    watch(monitor, model, 1, 2, 3)
+    page = monitor.report(tmp_path / "new")
+    assert page == tmp_path / "new" / "report.html"
+    report = json.loads((tmp_path / "new" / "report.json").read_text())
+    assert (report["schema"], report["kind"]) == (1, "monitor")
+    assert report["scalars"] == report["latest"]["scalars"] == monitor.history[-1].scalars()
+    assert monitor.best is not None
+    assert report["best"]["step"] == monitor.best.step
+    assert [one["step"] for one in report["history"]] == [1, 2, 3]
+    text = page.read_text()
+    for words in ("Over training", "Layer by layer at step 3", "latest (step 3)", "cannot tell"):
+        assert words in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+
+
+def test_the_attention_shown_is_that_of_a_read_by_itself(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    model = moved(clip_of(tiny_clip))
+    monitor = monitor_of(tiny_clip, coloured_images)
+    monitor.observe(model, step=1)
+    overlay = monitor._overlays()["latest (step 1)"]
+    pixels = torch.from_numpy(overlay.images).permute(0, 3, 1, 2)
+    apart = read(ds.models.from_clip(model), pixels, shown=range(len(pixels))).shown_rows  # type: ignore[attr-defined]
+    assert apart is not None
+    np.testing.assert_allclose(
+        overlay.adapted.reshape(apart.shape), apart.numpy(), atol=1e-5, rtol=1e-4
+    )
+
+
+def test_a_comparison_tells_its_scalars_by_the_same_names(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    told = ds.compare(tiny_clip, tiny_clip, coloured_images, transfer=[str(coloured_images)])
+    stored = json.loads(json.dumps(told.to_dict()))
+    assert stored["kind"] == "comparison"
+    assert stored["scalars"]["retention_pct"] == 100
+    assert stored["scalars"]["delta_late_entropy_pct"] == 0
+
+
+# ---------------------------------------------------------------- what cannot be meant
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({"every": 0}, ConfigError, "every is 0; give 'epoch', a number of steps"),
+        ({"every": "step"}, ConfigError, "every is 'step'"),
+        ({"every": []}, ConfigError, "every is \\[\\]"),
+        ({"on_alert": "shout"}, ConfigError, "on_alert is 'shout'; give 'warn', 'stop'"),
+        ({"keep_best": True}, ConfigError, "give out, too"),
+        ({"vocabulary": "some"}, ConfigError, "vocabulary is 'general', a list of texts or None"),
+        ({"transfer": "nowhere"}, DataError, "no dataset 'nowhere'"),
+        ({"max_probe_images": 3}, DataError, "at least 4"),
+        ({"train_images": 3}, DataError, "train_images must be a dataset's name"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_one_sentence(
+    options: dict[str, Any],
+    kind: type[DriftscopeError],
+    words: str,
+    tiny_clip: Path,
+    coloured_images: Path,
+) -> None:
+    with pytest.raises(kind, match=words):
+        monitor_of(tiny_clip, coloured_images, **options)
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (torch.rand(8, 3, 32, 32), "uint8 .* not normalised; got float32"),
+        (torch.zeros(8, 32, 32, 3, dtype=torch.uint8), r"got uint8 \[8, 32, 32, 3\]"),
+        (torch.zeros(3, 3, 32, 32, dtype=torch.uint8), "probe_images holds 3 image"),
+        (["one", "two"], "a list of PIL images, got a sequence of str"),
+    ],
+)
+def test_probe_images_that_are_none_are_one_sentence(
+    images: Any, words: str, tiny_clip: Path
+) -> None:
+    with pytest.raises(DataError, match=words):
+        monitor_of(tiny_clip, images)
+
+
+def test_an_accuracy_that_is_no_percentage_is_refused(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    with pytest.raises(ConfigError, match="val_accuracy_pct is 101"):
+        monitor_of(tiny_clip, coloured_images).observe(clip_of(tiny_clip), val_accuracy_pct=101)
+
+
+def test_a_model_of_another_architecture_is_refused(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    deeper = make_tiny_clip(tmp_path / "deeper", seed=0, num_hidden_layers=3)
+    with pytest.raises(ModelError, match=r"different image towers: .*layers\.2.*absent against"):
+        monitor_of(tiny_clip, coloured_images).observe(clip_of(deeper), step=1)
+
+
+def test_a_report_of_nothing_is_refused(tiny_clip: Path, coloured_images: Path) -> None:
+    with pytest.raises(RecordError, match="has not read the model yet"):
+        monitor_of(tiny_clip, coloured_images).report()

@@ -1,0 +1,281 @@
+"""Alerts say what is wrong, once, and selection keeps what can still be the best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from monitored import Classifier, clip_of, monitor_of, moved, observed, with_lora
+
+import driftscope as ds
+from driftscope.errors import ConfigError
+from driftscope.monitor.alerts import alerts_of
+
+
+def kinds(observation: ds.Observation) -> list[str]:
+    return [alert.kind for alert in observation.alerts]
+
+
+# ---------------------------------------------------------------- what numbers tell
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ((50, 0.10), (90, 0.40), False),  # much drift, but for much
+        ((90, 0.40), (91, 0.45), True),
+        ((90, 0.40), (89, 0.43), True),
+        ((90, 0.40), (90, 0.415), False),  # too little to speak of
+        ((90, 0.40), (91, 0.30), False),
+    ],
+)
+def test_drift_that_rises_faster_than_accuracy_is_told(
+    before: tuple[float, float], now: tuple[float, float], expected: bool
+) -> None:
+    first = observed(10, before[0], embedding_drift=before[1])
+    second = observed(20, now[0], embedding_drift=now[1])
+    found = alerts_of(second, first, ds.Thresholds())
+    assert [alert.kind for alert in found] == ["drift_outpaces_accuracy"] * expected
+    if expected:
+        assert f"from {before[0]:.1f} to {now[0]:.1f} %" in found[0].sentence
+    assert alerts_of(second, None, ds.Thresholds()) == ()
+    assert alerts_of(second, first, ds.Thresholds(drift_per_accuracy_point=None)) == ()
+
+
+@pytest.mark.parametrize(("change", "expected"), [(-14.9, 0), (-15.0, 1), (40.0, 0)])
+def test_late_contraction_is_told_with_what_it_means(change: float, expected: int) -> None:
+    found = alerts_of(observed(10, delta_late_entropy_pct=change), None, ds.Thresholds())
+    assert [alert.kind for alert in found] == ["late_contraction"] * expected
+    for alert in found:
+        assert "last 2 of 6 layers has narrowed: its entropy is 15 % below" in alert.sentence
+        assert "not how much it forgot" in alert.sentence
+
+
+def test_a_budget_is_told_when_it_is_overrun() -> None:
+    limits = ds.Thresholds(min_retention_pct=90, max_embedding_drift=0.3)
+    over = observed(10, retention=89.9, embedding_drift=0.31)
+    assert [one.kind for one in alerts_of(over, None, limits)] == ["low_retention", "large_drift"]
+    within = observed(10, retention=90.0, embedding_drift=0.3)
+    assert alerts_of(within, None, limits) == ()
+
+
+# ---------------------------------------------------------------- what models tell
+
+
+def test_an_adapter_that_is_switched_off_is_an_alert_and_no_number(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    monitor = monitor_of(tiny_clip, coloured_images)
+    model: Any = moved(with_lora(clip_of(tiny_clip)))
+    with model.disable_adapter():
+        seen = monitor.observe(model, step=1)
+    assert kinds(seen) == ["adapter_inactive"]
+    assert seen.drift is None
+    assert seen.scalars() == {}
+    assert kinds(monitor.observe(model, step=2)) == []
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_model_that_training_does_not_reach_is_an_alert(
+    adapter: bool, tiny_clip: Path, coloured_images: Path
+) -> None:
+    monitor = monitor_of(tiny_clip, coloured_images)
+    model = clip_of(tiny_clip)
+    model = with_lora(model) if adapter else model
+    assert kinds(monitor.observe(model, step=0)) == []
+    seen = monitor.observe(model, step=9)
+    assert kinds(seen) == ["unchanged"]
+    assert ("adapter has had no effect" in seen.alerts[0].sentence) is adapter
+    model.requires_grad_(False)  # a head alone is trained: nothing is wrong
+    assert kinds(monitor.observe(model, step=10)) == []
+
+
+def test_attention_that_cannot_be_read_is_an_alert(tiny_clip: Path, coloured_images: Path) -> None:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register("my_attention", lambda *args, **kwargs: None)
+    model: Any = clip_of(tiny_clip)
+    model.set_attn_implementation({"vision_config": "my_attention"})
+    seen = monitor_of(tiny_clip, coloured_images).observe(model, step=1)
+    assert kinds(seen) == ["no_attention"]
+    assert "'my_attention' is not known" in seen.alerts[0].sentence
+
+
+def test_a_diverged_model_is_an_alert_and_not_kept(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    monitor = monitor_of(tiny_clip, coloured_images, out=tmp_path, keep_best=True, on_alert="stop")
+    model: Any = moved(clip_of(tiny_clip))
+    monitor.observe(model, step=1, val_accuracy_pct=50.0)
+    model.visual_projection.weight.data.fill_(float("nan"))
+    seen = monitor.observe(model, step=2, val_accuracy_pct=50.0)
+    assert kinds(seen) == ["diverged"]
+    assert monitor.should_stop
+    assert not (tmp_path / "stopped").exists()
+    assert monitor.best_folder == tmp_path / "candidates" / "step-1"
+    assert monitor.report().exists()
+
+
+def test_probe_images_in_the_training_set_are_counted(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    same = monitor_of(tiny_clip, coloured_images, train_images=coloured_images)
+    assert same.alerts == []  # its two splits share no image
+    pixels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
+    shared = monitor_of(tiny_clip, pixels, train_images=torch.cat([pixels[:2], pixels[:2] // 2]))
+    assert [alert.kind for alert in shared.alerts] == ["probe_in_training"]
+    assert shared.alerts[0].sentence.startswith("2 of the 6 probe images are in the training set")
+
+
+# ---------------------------------------------------------------- what is done about it
+
+
+def test_an_alert_that_goes_on_is_told_once(tiny_clip: Path, coloured_images: Path) -> None:
+    lines: list[str] = []
+    limits = ds.Thresholds(max_embedding_drift=0.0)
+    monitor = monitor_of(tiny_clip, coloured_images, alerts=limits, echo=lines.append)
+    model = moved(clip_of(tiny_clip))
+    for step in (1, 2, 3):
+        assert kinds(monitor.observe(model, step=step)) == ["large_drift"]
+    assert len(monitor.alerts) == 1
+    assert sum("ALERT" in line for line in lines) == 1
+    assert not monitor.should_stop
+
+
+@pytest.mark.parametrize("answer", [None, "stop"])
+def test_a_function_hears_the_alert_and_may_stop(
+    answer: str | None, tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    heard: list[ds.Alert] = []
+
+    def hear(alert: ds.Alert) -> str | None:
+        heard.append(alert)
+        return answer
+
+    limits = ds.Thresholds(max_embedding_drift=0.0)
+    monitor = monitor_of(tiny_clip, coloured_images, alerts=limits, on_alert=hear, out=tmp_path)
+    monitor.observe(moved(clip_of(tiny_clip)), step=4)
+    assert [(alert.kind, alert.step) for alert in heard] == [("large_drift", 4)]
+    assert monitor.should_stop is (answer == "stop")
+    assert monitor.stop_reason == (heard[0].sentence if answer else None)
+    assert ('"kind": "stop"' in (tmp_path / "events.jsonl").read_text()) is (answer == "stop")
+
+
+# ---------------------------------------------------------------- selection
+
+
+def test_the_best_is_accurate_enough_and_then_has_drifted_least() -> None:
+    history = [
+        observed(1, 88.0, embedding_drift=0.05),
+        observed(2, 93.5, embedding_drift=0.20),
+        observed(3, 94.4, embedding_drift=0.30),
+        observed(4, None, embedding_drift=0.01),
+    ]
+    for points, expected in ((1.0, 2), (0.5, 3), (10.0, 1)):
+        best = ds.Selection(within_points=points).best(history)
+        assert best is not None
+        assert best.step == expected
+    assert ds.Selection().best(history[3:]) is None
+    assert ds.Selection(by="retention_pct").best(history) is None
+
+
+def test_the_best_by_retention_is_the_highest() -> None:
+    history = [observed(1, 90, retention=80.0), observed(2, 90, retention=85.0)]
+    best = ds.Selection(by="retention_pct").best(history)
+    assert best is not None
+    assert best.step == 2
+
+
+POINTS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=12).map(
+    lambda pairs: [
+        observed(step, 80 + accuracy / 2, embedding_drift=drift / 10)
+        for step, (accuracy, drift) in enumerate(pairs, start=1)
+    ]
+)
+
+
+@given(history=POINTS, within=st.sampled_from([0.0, 0.5, 1.0, 2.0]))
+def test_what_becomes_the_best_later_was_always_kept(
+    history: list[ds.Observation], within: float
+) -> None:
+    selection = ds.Selection(within_points=within)
+    best = selection.best(history)
+    assert best is not None
+    for end in range(best.step, len(history) + 1):
+        assert best in selection.can_be_best(history[:end])
+
+
+def test_lost_patience_stops(tiny_clip: Path, coloured_images: Path) -> None:
+    monitor = monitor_of(
+        tiny_clip, coloured_images, selection=ds.Selection(patience=2, within_points=0.0)
+    )
+    model = clip_of(tiny_clip)
+    for step, accuracy in enumerate((50.0, 60.0, 59.0, 58.0), start=1):
+        assert not monitor.should_stop
+        monitor.observe(moved(model, 0.05, seed=step), step=step, val_accuracy_pct=accuracy)
+    assert monitor.should_stop
+    assert monitor.stop_reason is not None
+    assert monitor.stop_reason.startswith("Step 2 has been the best for 2 more observations")
+
+
+def test_patience_outlives_a_restart(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    model = clip_of(tiny_clip)
+    for step, accuracy in enumerate((60.0, 59.0, 58.0), start=1):
+        monitor = monitor_of(
+            tiny_clip,
+            coloured_images,
+            out=tmp_path,
+            selection=ds.Selection(patience=2, within_points=0.0),
+        )
+        monitor.observe(moved(model, 0.05, seed=step), step=step, val_accuracy_pct=accuracy)
+    assert monitor.should_stop
+
+
+def test_only_models_that_can_be_best_are_kept(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    monitor = monitor_of(
+        tiny_clip,
+        coloured_images,
+        out=tmp_path,
+        keep_best=True,
+        selection=ds.Selection(within_points=2.0),
+    )
+    model = Classifier(clip_of(tiny_clip))
+    weights = {}
+    for step, accuracy in enumerate((90.0, 91.0, 92.5), start=1):
+        moved(model, 0.05, seed=step)
+        monitor.observe(model, step=step, val_accuracy_pct=accuracy)
+        weights[step] = ds.models.from_clip(model.encoder)  # type: ignore[attr-defined]
+        weights[step] = weights[step].embed_images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+        kept = {folder.name for folder in (tmp_path / "candidates").iterdir()}
+        possible = monitor._selection.can_be_best(monitor.history)
+        assert kept == {f"step-{one.step}" for one in possible}
+    assert monitor.best is not None
+    assert monitor.best.step == 2  # the first is out of the margin, the third has drifted more
+    assert monitor.best_folder is not None
+    best = ds.load(monitor.best_folder)
+    torch.testing.assert_close(
+        best.embed_images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), weights[2]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"by": "accuracy"}, "selection by 'accuracy'"),
+        ({"within_points": -1}, "within_points is -1"),
+        ({"patience": 0}, "patience is 0"),
+    ],
+)
+def test_a_selection_that_cannot_be_meant_is_one_sentence(
+    options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        ds.Selection(**options)

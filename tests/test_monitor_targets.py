@@ -1,0 +1,236 @@
+"""Whatever holds the CLIP, the monitor finds it, reads it as it runs and keeps it loadable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import make_tiny_clip
+from monitored import Classifier, clip_of, monitor_of, moved, with_lora
+from test_open_clip import HEAD_DIM, open_clip_state
+from torch import nn
+
+import driftscope as ds
+from driftscope.errors import ModelError
+from driftscope.models.effective import without_adapters
+from driftscope.models.open_clip_convert import convert_open_clip
+from driftscope.monitor.targets import converted_open_clip, find_target
+
+OUT = ds.Thresholds(max_embedding_drift=0.0)
+"""Whatever has moved is to stop, so that the model is kept."""
+
+
+def pixels(count: int = 6) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("wrap", ["plain", "own module", "lora", "lora inside", "lora around"])
+def test_the_same_weights_give_the_same_numbers_whatever_holds_them(
+    wrap: str, tiny_clip: Path, coloured_images: Path
+) -> None:
+    model = clip_of(tiny_clip)
+    if wrap == "own module":
+        model = Classifier(model)
+    elif wrap == "lora":
+        model = with_lora(model)
+    elif wrap == "lora inside":
+        model = Classifier(with_lora(model))
+    elif wrap == "lora around":
+        model = with_lora(Classifier(model))
+    moved(model)
+    seen = monitor_of(tiny_clip, coloured_images).observe(model, step=1).scalars()
+    plain = without_adapters(find_target(model).found)
+    expected = monitor_of(tiny_clip, coloured_images).observe(plain, step=1).scalars()
+    assert seen["weight_drift"] > 0.001
+    for name, value in expected.items():
+        assert seen[name] == pytest.approx(value, rel=2e-3, abs=1e-4), name
+
+
+@pytest.mark.parametrize("kind", ["CLIPVisionModelWithProjection", "CLIPVisionModel"])
+def test_an_image_tower_by_itself_is_read_with_the_pretrained_texts(
+    kind: str, tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    import transformers
+
+    options: dict[str, Any] = {"projection_dim": 16} if "Projection" in kind else {}
+    tower = getattr(transformers, kind).from_pretrained(tiny_clip, **options).train()
+    whole = clip_of(tiny_clip)
+    moved(nn.ModuleDict({"vision": tower}))
+    whole.vision_model.load_state_dict(  # type: ignore[union-attr,operator]
+        {
+            name.removeprefix("vision_model."): one
+            for name, one in tower.state_dict().items()
+            if not name.startswith("visual_projection")
+        }
+    )
+    if "Projection" in kind:
+        whole.visual_projection.load_state_dict(tower.visual_projection.state_dict())  # type: ignore[union-attr,operator]
+    options = {"transfer": str(coloured_images)}
+    assert monitor_of(tiny_clip, coloured_images).observe(tower, step=1).alerts == ()
+    expected = monitor_of(tiny_clip, coloured_images, **options).observe(whole, step=1).scalars()
+    monitor = monitor_of(
+        tiny_clip, coloured_images, **options, out=tmp_path, alerts=OUT, on_alert="stop"
+    )
+    seen = monitor.observe(nn.Sequential(tower), step=1).scalars()
+    assert seen == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    kept = ds.load(tmp_path / "stopped")
+    torch.testing.assert_close(
+        kept.embed_images(pixels()),
+        ds.models.from_clip(whole).embed_images(pixels()),  # type: ignore[attr-defined]
+    )
+
+
+def test_several_models_are_told_apart_by_their_path(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    both = nn.ModuleDict({"student": moved(clip_of(tiny_clip)), "teacher": clip_of(tiny_clip)})
+    with pytest.raises(ModelError, match=r"holds 2 models .* at 'student', 'teacher'; say which"):
+        monitor_of(tiny_clip, coloured_images).observe(both, step=1)
+    for path, has_moved in (("student", True), ("teacher", False)):
+        monitor = monitor_of(tiny_clip, coloured_images, model_path=path)
+        assert (monitor.observe(both, step=1).scalars()["weight_drift"] > 0) is has_moved
+    with pytest.raises(ModelError, match=r"'pupil' leads nowhere .*student, teacher"):
+        monitor_of(tiny_clip, coloured_images, model_path="pupil").observe(both, step=1)
+
+
+def test_what_holds_no_clip_is_refused(tiny_clip: Path, coloured_images: Path) -> None:
+    monitor = monitor_of(tiny_clip, coloured_images)
+    with pytest.raises(ModelError, match="Linear holds no CLIP that can be read"):
+        monitor.observe(nn.Linear(2, 2), step=1)
+    with pytest.raises(ModelError, match="reads a torch module, got str"):
+        monitor.observe("model", step=1)  # type: ignore[arg-type]
+
+
+def test_a_pretrained_model_with_an_adapter_in_it_is_refused(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    with pytest.raises(ModelError, match="before get_peft_model"):
+        monitor_of(with_lora(clip_of(tiny_clip)), coloured_images)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- what a stop leaves
+
+
+@pytest.mark.parametrize("wrap", ["plain", "lora", "lora around", "add_adapter"])
+def test_the_model_at_a_stop_loads_as_it_was(
+    wrap: str, tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    import peft
+    from monitored import QV
+
+    model: Any = clip_of(tiny_clip)
+    if wrap == "lora":
+        model = with_lora(model, modules_to_save=["visual_projection"])
+    elif wrap == "lora around":
+        model = with_lora(Classifier(model))
+    elif wrap == "add_adapter":
+        model.add_adapter(peft.LoraConfig(target_modules=QV, r=4))
+    moved(model)
+    monitor = monitor_of(tiny_clip, coloured_images, out=tmp_path, alerts=OUT, on_alert="stop")
+    monitor.observe(model, step=1)
+    assert monitor.should_stop
+    kept = ds.load(tmp_path / "stopped")
+    assert kept.is_adapter is (wrap == "lora")
+    live = ds.models.from_clip(find_target(model).found)  # type: ignore[attr-defined]
+    torch.testing.assert_close(
+        kept.embed_images(pixels()), live.embed_images(pixels()), atol=1e-5, rtol=1e-4
+    )
+    again = monitor_of(tiny_clip, coloured_images)
+    assert again.observe(kept.clip, step=1).scalars()["weight_drift"] == pytest.approx(
+        monitor.history[0].scalars()["weight_drift"], rel=1e-5
+    )
+
+
+def test_merging_a_copy_leaves_the_model_and_its_function_as_they_were(tiny_clip: Path) -> None:
+    around: Any = with_lora(Classifier(clip_of(tiny_clip)))
+    model = moved(around.get_base_model()).eval()
+    names = [name for name, _ in model.named_parameters()]
+    values = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = model(values)
+        plain = without_adapters(model).eval()
+        torch.testing.assert_close(plain(values), expected, atol=1e-5, rtol=1e-4)
+    assert names == [name for name, _ in model.named_parameters()]
+    assert not any("lora" in name for name, _ in plain.named_parameters())
+
+
+# ---------------------------------------------------------------- open_clip
+
+
+class _QuickGELU(nn.Module):
+    pass
+
+
+_QuickGELU.__name__ = "QuickGELU"
+
+
+def open_clip_model(state: dict[str, torch.Tensor], quick: bool) -> nn.Module:
+    """A module that holds such a state under open_clip's names; it is never run."""
+    model = type("CLIP", (nn.Module,), {"__module__": "open_clip.model"})()
+    for name, tensor in state.items():
+        *parents, leaf = name.split(".")
+        holder = model
+        for part in parents:
+            if part not in dict(holder.named_children()):
+                holder.add_module(part, nn.Module())
+            holder = holder.get_submodule(part)
+        holder.register_parameter(leaf, nn.Parameter(tensor.clone()))
+    for tower in (model.visual, model):
+        blocks = nn.ModuleList(dict(tower.transformer.resblocks.named_children()).values())
+        tower.transformer.resblocks = blocks
+        for block in blocks:
+            block.attn.embed_dim = block.attn.in_proj_weight.shape[1]
+            block.attn.num_heads = block.attn.embed_dim // HEAD_DIM
+            block.mlp.gelu = _QuickGELU() if quick else nn.GELU()
+    module: nn.Module = model
+    return module
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_an_open_clip_model_is_read_as_its_conversion(quick: bool, tmp_path: Path) -> None:
+    from transformers import CLIPModel
+
+    before, after = open_clip_state(0), open_clip_state(0)
+    after["visual.conv1.weight"] += 0.05
+    after["visual.transformer.resblocks.1.attn.in_proj_weight"] += 0.02
+    activation = "quick_gelu" if quick else "gelu"
+    config, state = convert_open_clip(after, activation=activation)
+    clip = CLIPModel(config)
+    clip.load_state_dict(state)
+    images = pixels(8)
+    model = open_clip_model(before, quick)
+    monitor = monitor_of(model, images, out=tmp_path, alerts=OUT, on_alert="stop")  # type: ignore[arg-type]
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(after[name])
+    seen = monitor.observe(nn.ModuleDict({"clip": model}), step=1)
+    by_hand = monitor.observe(clip, step=2)
+    assert seen.scalars() == by_hand.scalars()
+    assert seen.scalars()["weight_drift"] > 0
+    kept = ds.load(tmp_path / "stopped")
+    live = ds.models.from_clip(converted_open_clip(model))  # type: ignore[attr-defined]
+    torch.testing.assert_close(kept.embed_images(images), live.embed_images(images))
+
+
+def test_an_open_clip_model_that_is_no_plain_vit_is_refused(coloured_images: Path) -> None:
+    state = {
+        name: one for name, one in open_clip_state().items() if not name.startswith("visual.tr")
+    }
+    model = type("CLIP", (nn.Module,), {"__module__": "open_clip.model"})()
+    model.visual = nn.Linear(2, 2)
+    assert state
+    with pytest.raises(ModelError, match="no plain ViT as its image tower"):
+        monitor_of(model, coloured_images)
+
+
+def test_a_pretrained_model_without_a_tokenizer_is_read_without_texts(tmp_path: Path) -> None:
+    folder = make_tiny_clip(tmp_path / "silent", seed=0)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    seen = monitor_of(folder, pixels(8), vocabulary="general").observe(clip_of(folder), step=1)
+    assert "text_kl_nats" not in seen.scalars()
+    with pytest.raises(ModelError, match="has no tokenizer"):
+        monitor_of(folder, pixels(8), vocabulary=["a red"])
