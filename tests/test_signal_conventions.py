@@ -16,7 +16,7 @@ import pytest
 import torch
 from random_models import normalised, random_clip, random_pixels
 
-from driftscope import probe
+from driftscope import probe, probe_subsets
 from driftscope.errors import CaptureError
 from driftscope.models.capture import capture_cls
 from driftscope.signals import attention
@@ -125,7 +125,7 @@ def test_biased_cka_is_inflated_with_the_studys_200_images_and_768_features() ->
 def test_biased_cka_falls_with_the_size_of_the_probe_set_and_the_debiased_one_does_not() -> None:
     reading = reading_with_activations(features(800, 256, 0))
     reference = reading_with_activations(features(800, 256, 1))
-    drifts = probe.probe_size_sensitivity(reading, reference, [50, 200, 800])
+    drifts = probe_subsets.probe_size_sensitivity(reading, reference, [50, 200, 800])
     biased = [drift.cka for drift in drifts]
     assert biased[0] > 0.8 > biased[1] > 0.5 > biased[2]
     assert all(abs(drift.cka_debiased) < 0.05 for drift in drifts)

@@ -27,12 +27,11 @@ from driftscope.probe import (
     Reading,
     TextProbe,
     drift,
-    probe_size_sensitivity,
     read,
     read_texts,
     text_drift,
 )
-from driftscope.readings import SUBSET_SIGNALS
+from driftscope.probe_subsets import SUBSET_SIGNALS, probe_size_sensitivity
 from driftscope.records import Overlay, transfer_scalars
 from driftscope.run import overlay
 from driftscope.signals.text import TextSpaceDrift

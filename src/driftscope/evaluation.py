@@ -22,7 +22,7 @@ from driftscope.data import PixelRows, PixelSource
 from driftscope.errors import NonFiniteError
 from driftscope.models import VisionLanguageModel, encoder_state, evaluating
 from driftscope.probe import drift, images_fingerprint, read
-from driftscope.readings import on_subsets, standard_subsets
+from driftscope.probe_subsets import on_subsets, standard_subsets
 from driftscope.records import transfer_scalars
 from driftscope.references import Encoded, cached_encoding
 from driftscope.regularize import random_text_directions
@@ -204,7 +204,7 @@ def make_evaluator(
     """Gathers the images and takes the pretrained reference of them, from the cache if there.
 
     `probe_subsets` are positions in the probe set whose signals are recorded apart; by default
-    `readings.standard_subsets`. `maps` is as in `encode`.
+    `probe_subsets.standard_subsets`. `maps` is as in `encode`.
     """
     sets: dict[str, PixelSource] = {
         VALIDATION: val_pixels,

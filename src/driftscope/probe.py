@@ -27,7 +27,6 @@ from driftscope.readings import (
     check_same_images,
     drift,
     percent_drift,
-    probe_size_sensitivity,
     with_text,
     with_weights,
 )
@@ -47,7 +46,6 @@ __all__ = [
     "attention_maps",
     "drift",
     "percent_drift",
-    "probe_size_sensitivity",
     "read",
     "read_texts",
     "text_drift",
