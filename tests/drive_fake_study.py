@@ -7,10 +7,15 @@ import fake_runs
 from driftscope.cli import main
 from driftscope.cli.study import RunPlace
 from driftscope.executors.local import LocalPool
+from driftscope.executors.schedule import Pool
 
 
-def fake_pool(place: RunPlace) -> LocalPool:
-    return LocalPool(place.workers, threads=1, devices=["cpu"], run_one=fake_runs.RUN_ONE)
+def fake_pool(place: RunPlace) -> Pool:
+    if place.ray is None:
+        return LocalPool(place.workers, threads=1, devices=["cpu"], run_one=fake_runs.RUN_ONE)
+    from driftscope.executors.ray import RayPool
+
+    return RayPool(place.ray, device="cpu", run_one=fake_runs.RUN_ONE)
 
 
 if __name__ == "__main__":

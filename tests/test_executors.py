@@ -191,13 +191,15 @@ def test_clocks_that_jump_decide_nothing(
 # ---------------------------------------------------------------- several drivers
 
 
-def start_driver(root: Path, seeds: Sequence[int] = SEEDS) -> subprocess.Popen[str]:
+def start_driver(
+    root: Path, seeds: Sequence[int] = SEEDS, *, ray: str | None = None
+) -> subprocess.Popen[str]:
     """`driftscope study run` with fake runs, in a session of its own as a terminal makes one."""
     study = write_study(root.parent / "study.yaml", seeds)
     command = [sys.executable, str(Path(__file__).parent / "drive_fake_study.py")]
     arguments = ["study", "run", str(study), "--out", str(root), "--workers", "2"]
     return subprocess.Popen(
-        [*command, *arguments],
+        [*command, *arguments, *(["--ray", ray] if ray else [])],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -60,16 +60,19 @@ class RunPlace:
                 devices=self.devices,
                 runs_per_device=self.runs_per_device,
             )
-        from driftscope.executors.local import visible_gpus
         from driftscope.executors.ray import RayPool
 
-        on_gpu = bool(self.devices or visible_gpus()) and self.devices[:1] != ("cpu",)
+        if self.devices not in ((), ("cpu",), ("cuda",)):
+            raise ConfigError(
+                f"with --ray, --device is cpu or cuda, not {' '.join(self.devices)}: "
+                "which GPU a run gets is Ray's to say"
+            )
         return RayPool(
             self.ray,
             threads=self.threads or 1,
-            gpus=1 / self.runs_per_device if on_gpu else 0,
+            runs_per_gpu=self.runs_per_device,
             max_runs=self.workers,
-            device=None if on_gpu else "cpu",
+            device="cpu" if self.devices == ("cpu",) else None,
         )
 
 

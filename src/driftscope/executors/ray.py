@@ -28,13 +28,14 @@ class RayPool:
     Args:
         address: of a cluster, `auto` for the one this machine belongs to, or `local` to start one.
         threads: CPUs a run, and its CPU threads: part of what bit-equal results depend on.
-        gpus: GPUs a run, may be a fraction.
+        runs_per_gpu: runs that share a GPU, where the cluster has any and `device` is not the CPU.
         max_runs: runs at a time at most; None for as many as fit.
-        device: such as `cpu`; None for the GPU if the run has one.
+        device: `cpu`, or None for a GPU if the cluster has any.
         run_one: what carries out a run, as module:function.
 
     Raises:
-        ConfigError: Ray is not installed, or the cluster cannot be reached.
+        ConfigError: Ray is not installed, the cluster cannot be reached, or none of its nodes has
+            room for a run.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class RayPool:
         address: str = LOCAL,
         *,
         threads: int = 1,
-        gpus: float = 0.0,
+        runs_per_gpu: int = 1,
         max_runs: int | None = None,
         device: str | None = None,
         run_one: str = RUN_ONE,
@@ -52,13 +53,16 @@ class RayPool:
         if self._owns_connection:
             self._connect(address)
         self.max_runs = max_runs
-        self.threads, self.gpus = threads, gpus
-        self._device, self._run_one = device, run_one
+        self.threads = threads
+        on_gpu = device != "cpu" and any("GPU" in has for has in self._nodes())
+        self.gpus = 1 / runs_per_gpu if on_gpu else 0.0
+        self._device, self._run_one = None if on_gpu else "cpu", run_one
         self._tasks: dict[int, tuple[Any, Path]] = {}
         self._steps: dict[int, tuple[int, int]] = {}
+        self._refuse_too_small_nodes()
         self._remote = self._ray.remote(
             num_cpus=threads,
-            num_gpus=gpus,
+            num_gpus=self.gpus,
             max_retries=0,  # what is done again is decided in one place: schedule
             runtime_env={"env_vars": dict.fromkeys(THREAD_VARIABLES, str(threads))},
         )(_carry_out)
@@ -102,21 +106,41 @@ class RayPool:
                 log_to_driver=False,
                 logging_level="ERROR",
             )
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
+            if address == LOCAL:  # most often a folder too long for the names of its sockets
+                raise ConfigError(
+                    f"Ray cannot be started here: {error}; name it a short, writable folder with "
+                    "RAY_TMPDIR, or leave out --ray"
+                ) from None
             raise ConfigError(
                 f"no Ray cluster at {address!r}: {error}; give --ray local to start one here"
             ) from None
 
+    def _nodes(self) -> list[dict[str, float]]:
+        """What each node that is alive has in all: `CPU`, `GPU`, …."""
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+
     def _capacity(self) -> int:
-        runs = 0
-        for node in self._ray.nodes():
-            if node["Alive"]:
-                has = node["Resources"]
-                fits = has.get("CPU", 0) // self.threads
-                if self.gpus:
-                    fits = min(fits, has.get("GPU", 0) / self.gpus)
-                runs += int(fits)
-        return runs
+        return sum(map(self._room, self._nodes()))
+
+    def _room(self, has: Mapping[str, float]) -> int:
+        """How many runs an idle node has room for."""
+        fits = has.get("CPU", 0.0) / self.threads
+        if self.gpus:
+            fits = min(fits, has.get("GPU", 0.0) / self.gpus)
+        return int(fits + 1e-6)  # three thirds of a GPU are one
+
+    def _refuse_too_small_nodes(self) -> None:
+        """Waiting for room that no node has would be waiting for ever."""
+        if self._capacity() > 0:
+            return
+        wanted = f"CPU: {self.threads}" + (f", GPU: {self.gpus:g}" if self.gpus else "")
+        most = max((has.get("CPU", 0.0) for has in self._nodes()), default=0.0)
+        self.close()
+        raise ConfigError(
+            f"no node of the Ray cluster has room for a run ({wanted}); the largest has "
+            f"CPU: {most:g}. Give fewer --threads, --device cpu, or add nodes"
+        )
 
     def _outcome(self, slot: int) -> News:
         reference, _ = self._tasks.pop(slot)

@@ -28,10 +28,13 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class News:
-    """What a pool tells of the run in a slot. `lost`: its worker is gone without a word."""
+    """What a pool tells of the run in a slot.
+
+    `lost`: its worker is gone without a word; `nowhere`: its machine sees no such study folder.
+    """
 
     slot: int
-    kind: Literal["step", "done", "failed", "busy", "full", "lost"]
+    kind: Literal["step", "done", "failed", "busy", "full", "nowhere", "lost"]
     message: str = ""
     steps_done: int = 0
     steps_total: int = 0
@@ -79,7 +82,8 @@ def execute(tasks: Sequence[Task], pool: Pool) -> Iterator[Update]:
     Closing the iterator (or Ctrl-C) ends the workers; runs on their way can be resumed.
 
     Raises:
-        RecordError: the disk is full, or the study's folder has gone from its place.
+        RecordError: the disk is full, or the study's folder has gone from its place, or is not
+            there for a worker's machine.
     """
     return _Execution(tasks, pool).updates()
 
@@ -144,6 +148,9 @@ class _Execution:
             raise RecordError(
                 f"the disk is full ({news.message}); free some space, then the same command goes on"
             )
+        elif news.kind == "nowhere":  # every run sent there would fail alike
+            self.refuse_moved()
+            raise RecordError(f"{news.message}; give --out a path that all machines share")
         elif news.kind == "lost":
             yield self.after_loss(spec, folder, news)
         else:

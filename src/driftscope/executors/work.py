@@ -22,7 +22,7 @@ RUN_ONE = "driftscope.run:run_one"
 """What carries out a run, as module:function, so that a driver need not import torch."""
 SIGN_OF_LIFE_SECONDS = 2.0
 
-Outcome: TypeAlias = tuple[Literal["done", "failed", "busy", "full"], str]
+Outcome: TypeAlias = tuple[Literal["done", "failed", "busy", "full", "nowhere"], str]
 OnStep: TypeAlias = Callable[[int, int], None]
 
 
@@ -36,10 +36,13 @@ def carry_out(
 ) -> Outcome:
     """Carries out a run in a study, and says how it ended. Never raises an `Exception`.
 
-    A failure is recorded in the run folder, but for two that are none of the run's own: the
-    folder is being written by another process, and a full disk.
+    A failure is recorded in the run folder, but for three that are none of the run's own: the
+    folder is being written by another process, a full disk, and a study folder that this machine
+    does not see.
     """
     spec = parse_run_spec(values)
+    if not folder.parent.is_dir():
+        return "nowhere", f"{platform.node()} sees no folder {folder.parent.parent}"
     try:
         # the study folder may be moved under us: make the run's folder in it, never a new one
         folder.mkdir(exist_ok=True)
