@@ -38,6 +38,18 @@ def test_a_saved_and_a_merged_adapted_model_compare_alike(
     assert ours.delta_entropy_pct == pytest.approx(plain.delta_entropy_pct, rel=1e-2)
 
 
+def test_a_checkpoint_of_weights_alone_is_read_as_its_pretrained_model_is(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    clip = ds.load(tiny_clip).clip
+    with torch.no_grad():
+        clip.text_projection.weight.neg_()  # type: ignore[operator,union-attr]
+    clip.save_pretrained(tmp_path)  # type: ignore[operator]  # neither tokenizer nor preprocessor
+    found = ds.compare(tiny_clip, tmp_path, coloured_images, transfer=[str(coloured_images)])
+    assert found.drift.delta_entropy_pct == 0
+    assert found.transfer[str(coloured_images)]["adapted_text_tower"] == "its own"
+
+
 def test_an_adapter_compared_with_a_model_that_is_not_its_base_is_refused(
     tiny_clip: Path, other_tiny_clip: Path, coloured_images: Path, tmp_path: Path
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,6 @@ def test_it_sees_what_compare_sees_of_the_same_checkpoint(
     model = moved(with_lora(model) if adapter else model)
     seen = monitor.observe(model, step=5, epoch=1, val_accuracy_pct=70)
     model.save_pretrained(tmp_path / "saved")  # type: ignore[operator]
-    shutil.copy(tiny_clip / "preprocessor_config.json", tmp_path / "saved")
     compared = ds.compare(
         tiny_clip, tmp_path / "saved", coloured_images, transfer=[str(coloured_images)]
     )
@@ -289,6 +287,16 @@ def test_a_training_from_the_start_in_the_same_folder_replaces_the_former(
     assert [one.step for one in again.history] == [1]
 
 
+def test_a_loop_that_counts_no_steps_starts_anew_each_time(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        monitor = monitor_of(tiny_clip, coloured_images, out=tmp_path)
+        monitor.step(clip_of(tiny_clip))
+        monitor.step(clip_of(tiny_clip))
+        assert [one.step for one in monitor.history] == [1, 2]
+
+
 def test_the_state_travels_with_a_checkpoint(tiny_clip: Path, coloured_images: Path) -> None:
     model = clip_of(tiny_clip)
     first = monitor_of(tiny_clip, coloured_images)
@@ -432,6 +440,18 @@ def test_an_accuracy_that_is_no_percentage_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="val_accuracy_pct is 101"):
         monitor_of(tiny_clip, coloured_images).observe(clip_of(tiny_clip), val_accuracy_pct=101)
+
+
+def test_a_fraction_is_read_as_percent_and_said_once(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    lines: list[str] = []
+    monitor = monitor_of(tiny_clip, coloured_images, echo=lines.append)
+    for step in (1, 2):
+        monitor.observe(clip_of(tiny_clip), step=step, val_accuracy_pct=0.9)
+    assert [line for line in lines if "is taken as" in line] == [
+        "driftscope: val_accuracy_pct 0.9 is taken as 0.9 %"
+    ]
 
 
 def test_a_model_of_another_architecture_is_refused(

@@ -111,6 +111,24 @@ def test_a_pretrained_model_with_an_adapter_in_it_is_refused(
         monitor_of(with_lora(clip_of(tiny_clip)), coloured_images)  # type: ignore[arg-type]
 
 
+def test_a_model_in_half_precision_is_read(tiny_clip: Path, coloured_images: Path) -> None:
+    model = clip_of(tiny_clip).to(torch.bfloat16)
+    seen = monitor_of(tiny_clip, coloured_images, transfer=str(coloured_images)).observe(
+        model, step=1
+    )
+    assert 0 < seen.scalars()["weight_drift"] < 0.01  # of rounding
+    assert seen.scalars()["cka"] > 0.99
+
+
+def test_a_model_that_is_spread_over_processes_is_refused(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    model: Any = clip_of(tiny_clip)
+    model.visual_projection.weight = nn.Parameter(torch.empty(0))
+    with pytest.raises(ModelError, match="spread over processes"):
+        monitor_of(tiny_clip, coloured_images).observe(model, step=1)
+
+
 # ---------------------------------------------------------------- what a stop leaves
 
 

@@ -132,6 +132,7 @@ def compare(
     """
     before, after = _loaded(pretrained, device), _loaded(adapted, device)
     _check_related(before, after)
+    after = _completed(after, before)
     image_set, skipped = _probe_set(images, skip_bad_images)
     chosen = torch.linspace(0, len(image_set) - 1, min(max_images, len(image_set))).long()
     pixels = image_set.pixels(chosen, before.image_size)
@@ -213,6 +214,13 @@ def _loaded(model: str | Path | VisionLanguageModel, device: str | None) -> Visi
     if isinstance(model, VisionLanguageModel):
         return model
     return load(model, device=device or default_device())
+
+
+def _completed(after: VisionLanguageModel, before: VisionLanguageModel) -> VisionLanguageModel:
+    """With the pretrained model's pixel convention and tokenizer where it was saved without."""
+    if not after.has_own_pixels:
+        after = replace(after, mean=before.mean, std=before.std)
+    return replace(after, tokenizer=after.tokenizer or before.tokenizer)
 
 
 def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> None:

@@ -60,6 +60,8 @@ class VisionLanguageModel:
     std: tuple[float, ...]
     source: str
     base_fingerprint: str | None = None
+    has_own_pixels: bool = True
+    """Whether mean and std are the model's own, and not CLIP's for want of any."""
 
     @property
     def device(self) -> torch.device:
@@ -202,20 +204,18 @@ def from_clip(clip: CLIPModel) -> VisionLanguageModel:
     Without a known place it gets OpenAI's pixel convention and no tokenizer.
     """
     where = str(clip.name_or_path or "")
-    mean: tuple[float, ...] = CLIP_MEAN
-    std: tuple[float, ...] = CLIP_STD
+    pixels: dict[str, Any] = {"mean": CLIP_MEAN, "std": CLIP_STD, "has_own_pixels": False}
     tokenizer = None
     if where:
         with offline_where_unreachable():
-            mean, std = _pixel_convention(where, where)
+            pixels = _pixel_convention(where, where)
             tokenizer = _tokenizer(where, clip.config.text_config.vocab_size)
     return VisionLanguageModel(
         clip=clip,
         tokenizer=tokenizer,
         image_size=int(clip.config.vision_config.image_size),
-        mean=mean,
-        std=std,
         source=MINI if where == str(MINI_FOLDER) else where or "the given CLIPModel",
+        **pixels,
     )
 
 
@@ -413,14 +413,12 @@ def _load_clip_folder(place: Path | str, name: str) -> VisionLanguageModel:
             f"({len(missing)} in all)"
         )
     clip.eval()
-    mean, std = _pixel_convention(where, name)
     return VisionLanguageModel(
         clip=clip,
         tokenizer=_tokenizer(where, config.text_config.vocab_size),
         image_size=int(config.vision_config.image_size),
-        mean=mean,
-        std=std,
         source=name,
+        **_pixel_convention(where, name),
     )
 
 
@@ -444,8 +442,8 @@ def quiet_libraries() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _pixel_convention(where: str, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std of the folder's preprocessor; OpenAI's where it ships none."""
+def _pixel_convention(where: str, name: str) -> dict[str, Any]:
+    """Mean and std of the folder's preprocessor; OpenAI's, and said so, where it ships none."""
     from transformers import CLIPImageProcessorPil
 
     try:
@@ -455,11 +453,11 @@ def _pixel_convention(where: str, name: str) -> tuple[tuple[float, ...], tuple[f
             raise ModelError(
                 f"the preprocessor_config.json of {name} cannot be read: {_one_line(error)}"
             ) from None
-        return CLIP_MEAN, CLIP_STD
-    return (
-        tuple(processor.get("image_mean", CLIP_MEAN)),
-        tuple(processor.get("image_std", CLIP_STD)),
-    )
+        return {"mean": CLIP_MEAN, "std": CLIP_STD, "has_own_pixels": False}
+    return {
+        "mean": tuple(processor.get("image_mean", CLIP_MEAN)),
+        "std": tuple(processor.get("image_std", CLIP_STD)),
+    }
 
 
 def _tokenizer(where: str, vocabulary_size: int) -> PreTrainedTokenizerBase | None:

@@ -248,7 +248,7 @@ def capture_cls(
     try:
         with (
             _attention_replaced(tower, _Observer(tower, captured, maps, differentiable)),
-            _uncompiled(),
+            uncompiled(),
         ):
             yield captured
     finally:
@@ -455,7 +455,7 @@ def _autocast_off(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device_type=device.type, enabled=False)
 
 
-def _uncompiled() -> AbstractContextManager[Any]:
+def uncompiled() -> AbstractContextManager[Any]:
     """Runs compiled modules as they are written; nothing to do where nothing was compiled."""
     if "torch._dynamo" not in sys.modules:
         return nullcontext()

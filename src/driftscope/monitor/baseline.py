@@ -98,7 +98,7 @@ class Baseline:
         for one in self.transfer:
             texts = one.text_embeddings
             if text_moved:
-                texts = class_embeddings(live, one.class_names, one.rules).to(texts.device)
+                texts = class_embeddings(live, one.class_names, one.rules).to(texts)
             after = zero_shot_outcome(one, encoded, self.images, texts)
             change = one.change(after, self.outcomes[one.name])
             kept = (*_SCORE_FIELDS, "retention_pct")

@@ -115,7 +115,7 @@ class Monitor:
         self._log = EventLog(self._out, self._header)
         self._history = list(self._log.restored)
         self._num_restored = len(self._history)
-        self._calls = self._history[-1].step if self._history else 0
+        self._calls = 0  # of this process: uncounted steps cannot go on from a former one's
         self._alerts: list[Alert] = []
         self._stop_reason: str | None = None
         self._shown_rows: dict[int, Tensor] = {}
@@ -140,7 +140,8 @@ class Monitor:
         Args:
             model: the model in training: a CLIPModel, PEFT around one, a module of your own that
                 holds one, or an open_clip model.
-            step: optimizer steps done; calls are counted where it is not given.
+            step: optimizer steps done. Calls of this process are counted where it is not given;
+                to go on after a restart, give it.
             epoch: epochs done. A whole number (an int) makes an observation due once; a float
                 does when it has passed a whole number. With `every="epoch"` and without it, every
                 call is the end of an epoch.
@@ -179,7 +180,7 @@ class Monitor:
         """Observes the model now, due or not; arguments and errors as for `step`."""
         began = time.perf_counter()
         at = self._calls + 1 if step is None else step
-        _check_accuracy(val_accuracy_pct)
+        self._check_accuracy(val_accuracy_pct)
         target = find_target(model, self._model_path)
         self._forget_what_is_trained_anew(at)
         before = self._history[-1] if self._history else None
@@ -192,8 +193,7 @@ class Monitor:
             seen = replace(seen, alerts=alerts, seconds=seconds)
             self._calls = at
             self._history.append(seen)
-            if looked.shown_rows is not None:
-                self._shown_rows[at] = looked.shown_rows
+            self._show(at, looked.shown_rows)
             self._write(seen.to_event())
             share = self._share_pct(self._cost_seconds + seconds)
             self._say(f"{seen.summary()} · {seconds:.1f} s, {share:.1f} % of the time")
@@ -321,14 +321,11 @@ class Monitor:
                 self._stop(alert.sentence, alert.step)
 
     def _stop_if_patience_is_lost(self) -> None:
-        patience = self._selection.patience
-        if patience is None or self._selection.num_since_best(self._history) < patience:
-            return
         best = self.best
-        if best is not None:
+        if best is not None and self._selection.is_patience_lost(self._history):
             self._stop(
-                f"Step {best.step} has been the best for {patience} more observations "
-                f"({best.summary()}).",
+                f"Step {best.step} has been the best for {self._selection.patience} more "
+                f"observations ({best.summary()}).",
                 self._history[-1].step,
             )
 
@@ -377,6 +374,13 @@ class Monitor:
         self._history, self._num_restored = kept, len(kept)
         self._guarded(lambda: self._log.keep_only(kept))
 
+    def _show(self, step: int, rows: Tensor | None) -> None:
+        """Holds the attention of this look, and of those that can be the best: it is large."""
+        wanted = {one.step for one in self._selection.can_be_best(self._history)}
+        self._shown_rows = {at: held for at, held in self._shown_rows.items() if at in wanted}
+        if rows is not None:
+            self._shown_rows[step] = rows
+
     def _overlays(self) -> dict[str, Overlay]:
         """Attention maps of the best and the latest observation, as far as they are held."""
         named = {}
@@ -404,6 +408,16 @@ class Monitor:
         others = portions(train_images, self._baseline.facts.image_size, "train_images")
         return len(found_among(pixels, others))
 
+    def _check_accuracy(self, val_accuracy_pct: float | None) -> None:
+        if val_accuracy_pct is None:
+            return
+        if not 0 <= val_accuracy_pct <= 100:
+            raise ConfigError(
+                f"val_accuracy_pct is {val_accuracy_pct}, but a percentage is in 0…100"
+            )
+        if 0 < val_accuracy_pct <= 1 and not self._history:
+            self._say(f"val_accuracy_pct {val_accuracy_pct:g} is taken as {val_accuracy_pct:g} %")
+
     def _write(self, event: Mapping[str, Any]) -> None:
         self._guarded(lambda: self._log.append(event))
 
@@ -425,8 +439,3 @@ def _checked_on_alert(on_alert: OnAlert) -> OnAlert:
     if on_alert not in ("warn", "stop") and not callable(on_alert):
         raise ConfigError(f"on_alert is {on_alert!r}; give 'warn', 'stop' or a function")
     return on_alert
-
-
-def _check_accuracy(val_accuracy_pct: float | None) -> None:
-    if val_accuracy_pct is not None and not 0 <= val_accuracy_pct <= 100:
-        raise ConfigError(f"val_accuracy_pct is {val_accuracy_pct}, but a percentage is in 0…100")

@@ -47,5 +47,5 @@ def _names_its_base(peft_model: Any) -> bool:
 
 
 def _base_of(peft_model: Any) -> str:
-    config = peft_model.peft_config[peft_model.active_adapter]
+    config = peft_model.peft_config[peft_model.active_adapters[0]]
     return str(config.base_model_name_or_path or "")

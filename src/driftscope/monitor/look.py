@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from driftscope.errors import CaptureError, NonFiniteError
+from driftscope.errors import CaptureError, ModelError, NonFiniteError
 from driftscope.models import VisionLanguageModel, encoder_state
 from driftscope.models.capture import check_adapters_in_effect
 from driftscope.monitor.alerts import Alert, Thresholds, unchanged_alert
@@ -48,6 +48,7 @@ def look(target: Target, baseline: Baseline, place: Observation, thresholds: Thr
     except CaptureError as error:
         wanted = thresholds.adapter_inactive
         return Look(_unreadable(place, "adapter_inactive", str(error), wanted=wanted))
+    _refuse_shards(target)
     live = live_model(target, baseline.facts)
     weights = encoder_state(live)
     baseline.check(weights)
@@ -82,6 +83,16 @@ _NO_MEMORY = (
 
 def _unreadable(place: Observation, kind: str, sentence: str, *, wanted: bool) -> Observation:
     return replace(place, alerts=(Alert(kind, sentence, place.step),) if wanted else ())
+
+
+def _refuse_shards(target: Target) -> None:
+    parameters = list(target.found.parameters())
+    if any(one.numel() == 0 or type(one.data).__name__ == "DTensor" for one in parameters):
+        raise ModelError(
+            "The model's parameters are spread over processes (FSDP, DeepSpeed ZeRO-3), so no one "
+            "process can read it; gather them first, or monitor the checkpoints with "
+            "driftscope compare."
+        )
 
 
 def _is_trained(target: Target) -> bool:

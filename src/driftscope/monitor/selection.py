@@ -68,14 +68,14 @@ class Selection:
                 kept.append(one)
         return kept
 
-    def num_since_best(self, history: Sequence[Observation]) -> int:
-        """Observations in a row, up to the last, that have not changed which one is the best."""
+    def is_patience_lost(self, history: Sequence[Observation]) -> bool:
+        """Whether the last `patience` observations have not changed which one is the best."""
         usable = self._usable(history)
-        bests = [self.best(usable[: end + 1]) for end in range(len(usable))]
-        count = 0
-        while count + 1 < len(bests) and bests[-count - 2] is bests[-1]:
-            count += 1
-        return count
+        if self.patience is None or len(usable) <= self.patience:
+            return False
+        first = len(usable) - self.patience
+        bests = [self.best(usable[:end]) for end in range(first, len(usable) + 1)]
+        return all(one is bests[-1] for one in bests)
 
     def _usable(self, history: Sequence[Observation]) -> list[Observation]:
         return [

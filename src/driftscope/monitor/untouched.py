@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from driftscope.models.capture import uncompiled
+
 
 @contextmanager
 def untouched_training(device: torch.device) -> Iterator[None]:
@@ -25,6 +27,7 @@ def untouched_training(device: torch.device) -> Iterator[None]:
             torch.random.fork_rng(devices=list(devices)),
             torch.no_grad(),
             torch.autocast(device.type, enabled=False),
+            uncompiled(),  # images of another shape would make the training's graphs anew
         ):
             yield
     finally:
