@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -64,6 +65,8 @@ class Monitor:
         maps: whether to read rollout and patch-to-patch entropy too (full attention maps).
         echo: what prints the lines of the terminal; None for silence.
 
+    In a distributed training the first process writes and prints; on the others a monitor is dumb.
+
     Raises:
         ModelError, DataError, ConfigError, RecordError: an argument cannot be used; the sentence
             says which and what would be right.
@@ -89,6 +92,8 @@ class Monitor:
         maps: bool = False,
         echo: Callable[[str], object] | None = print,
     ) -> None:
+        if not _is_main_process():
+            out, keep_best, echo = None, False, None  # one process writes and speaks
         self._schedule = Schedule(every)
         self._thresholds, self._selection = alerts or Thresholds(), selection or Selection()
         self._on_alert, self._keep_best = _checked_on_alert(on_alert), keep_best
@@ -203,6 +208,11 @@ class Monitor:
                 self._keep_models(target, looked.live)
         self._cost_seconds += time.perf_counter() - began
         return seen
+
+    @property
+    def every(self) -> Every:
+        """When `step` observes, as it was given."""
+        return self._schedule.every
 
     @property
     def history(self) -> list[Observation]:
@@ -433,6 +443,16 @@ class Monitor:
     def _say(self, line: str) -> None:
         if self._echo is not None:
             self._echo(f"driftscope: {line}")
+
+
+def _is_main_process() -> bool:
+    """Whether this is the only process of the training, or the first of several.
+
+    Told by the environment, as launchers set it (torchrun, accelerate, Lightning): monitors are
+    made before trainers start `torch.distributed`.
+    """
+    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+    return rank in ("", "0")
 
 
 def _checked_on_alert(on_alert: OnAlert) -> OnAlert:

@@ -1,0 +1,39 @@
+"""The transformers Trainer trains a LoRA on a CLIP, and the monitor logs beside its losses."""
+
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import Trainer, TrainingArguments
+
+import driftscope as ds
+from driftscope.integrations.hf_trainer import MonitorCallback
+
+
+class Classifier(nn.Module):
+    def __init__(self, clip, num_classes):
+        super().__init__()
+        self.clip, self.head = clip, nn.Linear(clip.config.projection_dim, num_classes)
+
+    def forward(self, pixel_values, labels):
+        logits = self.head(self.clip.get_image_features(pixel_values).pooler_output)
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+def samples(split, count):
+    images = ds.open_dataset("terrain", split)
+    pixels = model.normalise(images.pixels(range(count), model.image_size))
+    return [{"pixel_values": pixels[i], "labels": images.labels[i]} for i in range(count)]
+
+
+model = ds.load("mini")  # or your own, such as "openai/clip-vit-base-patch32"
+monitor = ds.Monitor("mini", "terrain", transfer="concepts100", max_transfer_images=300)
+lora = LoraConfig(target_modules=r".*vision_model.*\.(q|v)_proj", modules_to_save=["head"])
+trainer = Trainer(
+    get_peft_model(Classifier(model.clip, num_classes=10), lora),
+    TrainingArguments("trained", num_train_epochs=3, learning_rate=3e-3, eval_strategy="epoch"),
+    train_dataset=samples("train", 320),
+    eval_dataset=samples("test", 200),
+    compute_metrics=lambda seen: {"accuracy": (seen[0].argmax(-1) == seen[1]).mean()},
+)
+trainer.add_callback(MonitorCallback(monitor, trainer))
+trainer.train()
+print("Look at", monitor.report())

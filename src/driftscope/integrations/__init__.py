@@ -1,0 +1,1 @@
+"""The monitor inside other people's trainers: `hf_trainer` and `lightning`."""

@@ -1,0 +1,178 @@
+"""The monitor in a transformers `Trainer`.
+
+    trainer = Trainer(model, args, train_dataset=…, eval_dataset=…, compute_metrics=…)
+    trainer.add_callback(MonitorCallback(monitor, trainer))
+    trainer.train()
+
+Every number goes through `trainer.log`, so wherever the Trainer's own numbers go (`report_to`):
+TensorBoard, W&B, MLflow, Trackio, its progress bar, `trainer.state.log_history`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from driftscope.errors import ConfigError
+from driftscope.integrations.accuracy import AccuracyMetric, AccuracyUnit
+from driftscope.monitor import Monitor
+
+CHOICE = "driftscope_choice"
+"""`metric_for_best_model=CHOICE` makes the Trainer keep and load the monitor's best checkpoint."""
+LOG_PREFIX = "driftscope/"
+_STATE_KEY = "driftscope.Monitor"
+
+
+class MonitorCallback(TrainerCallback):  # type: ignore[misc]
+    """Observes the model while a `Trainer` trains it, and ends training when the monitor says so.
+
+    Where an evaluation is to follow, the observation waits for it and takes the accuracy from its
+    metrics; the state at the end of training is always observed. On a stop, the Trainer saves a
+    checkpoint, whose `trainer_state.json` holds the reason (in `log_history`).
+
+    With `load_best_model_at_end=True, metric_for_best_model="driftscope_choice"` in the training
+    arguments, the best checkpoint is the monitor's (see `driftscope.Selection`). An earlier
+    checkpoint can become the best when a later accuracy moves the mark, so keep them all: set no
+    `save_total_limit`.
+
+    In distributed runs the main process observes, and all others follow its decision.
+
+    Args:
+        monitor: what observes.
+        trainer: the Trainer that the callback is added to; its `log` is used.
+        accuracy_metric: the evaluation metric that is the accuracy on the target task; None where
+            there is none.
+        accuracy_unit: whether that metric is a `fraction` or in `percent`.
+    """
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        trainer: Trainer,
+        *,
+        accuracy_metric: str | None = "eval_accuracy",
+        accuracy_unit: AccuracyUnit = "fraction",
+    ) -> None:
+        self._monitor = monitor
+        self._trainer = trainer
+        self._accuracy = AccuracyMetric(accuracy_metric, accuracy_unit)
+        self._is_training = False
+        self._observed_step: int | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Takes up the monitor's part of a checkpoint that training goes on from.
+
+        Raises:
+            ConfigError: no process holds the whole model, so none could observe it.
+        """
+        self._refuse_sharded_models()
+        self._is_training = True
+        self._observed_step = None
+        if state.is_world_process_zero and _STATE_KEY in state.stateful_callbacks:
+            self._monitor.load_state_dict(state.stateful_callbacks[_STATE_KEY])
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Observes, if it is the step's turn and nothing that comes later would know more."""
+        is_epoch_end = float(state.epoch or 0.5).is_integer()
+        if self._monitor.every != "epoch" and not is_epoch_end and not control.should_evaluate:
+            self._observe(state, control)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Observes, unless an evaluation follows that will know the accuracy."""
+        if not control.should_evaluate:
+            self._observe(state, control)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float],
+        **_: Any,
+    ) -> None:
+        """Observes with the accuracy, and says which checkpoint is the best."""
+        if not self._is_training or self._is_of_another_set(metrics):
+            return
+        best_step = self._observe(state, control, self._accuracy.in_percent(metrics))
+        if args.metric_for_best_model in (CHOICE, f"eval_{CHOICE}"):
+            # The Trainer can only hear that the model at hand is better than all before it;
+            # an earlier checkpoint that has become the best is named in its state instead.
+            is_best = best_step == state.global_step
+            metrics[f"eval_{CHOICE}"] = float(state.global_step) if is_best else float("-inf")
+            if best_step is not None and not is_best:
+                state.best_global_step = best_step
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Says what the monitor cost."""
+        self._is_training = False
+        if state.is_world_process_zero:
+            self._monitor.close()
+
+    def _observe(
+        self, state: TrainerState, control: TrainerControl, accuracy_pct: float | None = None
+    ) -> int | None:
+        """Observes on the main process what is due; on all: stops if told. Gives the best step."""
+        if state.is_world_process_zero:
+            self._observe_and_log(state, control, accuracy_pct)
+        reason, best_step = self._decision_of_main_process()
+        if reason is not None and not control.should_training_stop:
+            control.should_training_stop = True
+            control.should_save = True
+            state.log_history.append(
+                {f"{LOG_PREFIX}stop_reason": reason, "step": state.global_step}
+            )
+        return best_step
+
+    def _observe_and_log(
+        self, state: TrainerState, control: TrainerControl, accuracy_pct: float | None
+    ) -> None:
+        step = state.global_step
+        is_last = control.should_training_stop and self._observed_step != step
+        look = self._monitor.observe if is_last else self._monitor.step
+        model = self._trainer.accelerator.unwrap_model(
+            self._trainer.model, keep_torch_compile=False
+        )
+        seen = look(model, step=step, epoch=state.epoch, val_accuracy_pct=accuracy_pct)
+        if seen is None:
+            return
+        self._observed_step = step
+        state.stateful_callbacks[_STATE_KEY] = self._monitor.state_dict()
+        should_log = control.should_log  # logging clears it, and the loss may still be to come
+        self._trainer.log({LOG_PREFIX + name: value for name, value in seen.scalars().items()})
+        control.should_log = should_log
+
+    def _decision_of_main_process(self) -> tuple[str | None, int | None]:
+        """The reason to stop, if there is one, and the step of the best observation so far."""
+        best = self._monitor.best
+        decision = self._monitor.stop_reason, None if best is None else best.step
+        if self._trainer.args.world_size > 1:
+            from accelerate.utils import broadcast_object_list
+
+            decision = broadcast_object_list([decision])[0]
+        return decision
+
+    def _is_of_another_set(self, metrics: dict[str, float]) -> bool:
+        """Whether these are metrics of one evaluation set, and the accuracy comes from another."""
+        if self._accuracy.name is None or not isinstance(self._trainer.eval_dataset, dict):
+            return False
+        names = [f"eval_{name}_" for name in self._trainer.eval_dataset]
+        return self._accuracy.name not in metrics and self._accuracy.name.startswith(tuple(names))
+
+    def _refuse_sharded_models(self) -> None:
+        from transformers.integrations import is_deepspeed_zero3_enabled
+
+        if self._trainer.is_fsdp_enabled or is_deepspeed_zero3_enabled():
+            raise ConfigError(
+                "The monitor reads the model on one process, but FSDP and DeepSpeed ZeRO-3 leave "
+                "no process the whole model; train with DDP (or ZeRO-1 or 2), or compare saved "
+                "checkpoints with `driftscope compare`."
+            )

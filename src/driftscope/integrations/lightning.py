@@ -1,0 +1,166 @@
+"""The monitor in a Lightning `Trainer`.
+
+    trainer = Trainer(callbacks=[MonitorCallback(monitor, accuracy_metric="val_accuracy")])
+
+Every number goes to all of the trainer's loggers, and into `trainer.callback_metrics`, so that
+Lightning's own callbacks can follow it: `ModelCheckpoint(monitor="driftscope/embedding_drift")`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from driftscope.errors import ConfigError
+from driftscope.integrations.accuracy import AccuracyMetric, AccuracyUnit
+from driftscope.monitor import Monitor
+
+try:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.strategies import (
+        DeepSpeedStrategy,
+        FSDPStrategy,
+        ModelParallelStrategy,
+    )
+    from lightning.pytorch.trainer.states import TrainerFn
+except ModuleNotFoundError as error:
+    raise ConfigError(
+        f"driftscope.integrations.lightning needs Lightning ({error}); install it with: "
+        "pip install 'driftscope[lightning]'"
+    ) from None
+
+LOG_PREFIX = "driftscope/"
+
+
+class MonitorCallback(Callback):  # type: ignore[misc]
+    """Observes the model while Lightning trains it, and ends training when the monitor says so.
+
+    What is due is observed after the validation that may follow, whose accuracy it takes, and
+    before the next step; the state at the end of training is always observed. On a stop,
+    `driftscope-stopped-step=N.ckpt` is saved in the trainer's `default_root_dir`, to go on from
+    with `ckpt_path=`; a stop in the middle of an epoch lets the step at hand finish. The monitor's
+    state is part of every Lightning checkpoint.
+
+    In distributed runs the main process observes, and all others follow its decision.
+
+    Args:
+        monitor: what observes.
+        accuracy_metric: the name under which the module logs its validation accuracy; None where
+            there is none.
+        accuracy_unit: whether that metric is a `fraction` or in `percent`.
+    """
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        *,
+        accuracy_metric: str | None = None,
+        accuracy_unit: AccuracyUnit = "fraction",
+    ) -> None:
+        self._monitor = monitor
+        self._accuracy = AccuracyMetric(accuracy_metric, accuracy_unit)
+        self._epochs_done = 0.0
+        self._observed_step: int | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses a strategy with which no process holds the whole model.
+
+        Raises:
+            ConfigError: the trainer has such a strategy.
+        """
+        strategy = trainer.strategy
+        is_sharded = isinstance(strategy, (FSDPStrategy, ModelParallelStrategy)) or (
+            isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3
+        )
+        if is_sharded:
+            raise ConfigError(
+                "The monitor reads the model on one process, but "
+                f"{type(strategy).__name__} leaves no process the whole model; train with DDP, or "
+                "compare saved checkpoints with `driftscope compare`."
+            )
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Observes what the step before made due, if no validation has."""
+        if self._monitor.every != "epoch" and batch_idx > 0:
+            self._observe(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Notes how much of the epoch is done."""
+        share = 1.0 if trainer.is_last_batch else (batch_idx + 1) / trainer.num_training_batches
+        self._epochs_done = trainer.current_epoch + share
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Observes with the accuracy, unless this is no validation of a training."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            accuracy_pct = self._accuracy.in_percent(trainer.callback_metrics)
+            self._observe(trainer, pl_module, accuracy_pct)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Observes, if no validation did."""
+        self._observe(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Observes the final state, and says what the monitor cost."""
+        self._observe(trainer, pl_module, is_last=True)
+        if trainer.is_global_zero:
+            self._monitor.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The monitor's state, for Lightning's checkpoints."""
+        return self._monitor.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from a Lightning checkpoint."""
+        self._monitor.load_state_dict(state_dict)
+
+    def _observe(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        accuracy_pct: float | None = None,
+        *,
+        is_last: bool = False,
+    ) -> None:
+        """Observes on the main process what is due; on all: shows the numbers, stops if told."""
+        decision: tuple[dict[str, float], str | None] = {}, None
+        if trainer.is_global_zero:
+            scalars = self._observed_scalars(trainer, pl_module, accuracy_pct, is_last)
+            decision = scalars, self._monitor.stop_reason
+        scalars, stop_reason = trainer.strategy.broadcast(decision)
+        if scalars:
+            self._show(trainer, scalars)
+        if stop_reason is not None and not trainer.should_stop:
+            trainer.should_stop = True
+            name = f"driftscope-stopped-step={trainer.global_step}.ckpt"
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / name)
+
+    def _observed_scalars(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        accuracy_pct: float | None,
+        is_last: bool,
+    ) -> dict[str, float]:
+        step = trainer.global_step
+        must_look = is_last and self._observed_step != step
+        look = self._monitor.observe if must_look else self._monitor.step
+        seen = look(pl_module, step=step, epoch=self._epochs_done, val_accuracy_pct=accuracy_pct)
+        if seen is None:
+            return {}
+        self._observed_step = step
+        return {LOG_PREFIX + name: value for name, value in seen.scalars().items()}
+
+    def _show(self, trainer: Trainer, scalars: dict[str, float]) -> None:
+        # Lightning allows no `log` call after a validation has ended, which is when the accuracy
+        # is known; so the loggers are called, and the metrics set, as `log` would do.
+        trainer.callback_metrics.update(
+            {name: torch.tensor(value) for name, value in scalars.items()}
+        )
+        for logger in trainer.loggers:
+            logger.log_metrics(scalars, step=trainer.global_step)

@@ -1,0 +1,440 @@
+"""The monitor in a transformers Trainer."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from local_stores import local_mlflow, mlflow_metric, tensorboard_scalars
+from monitored import with_lora
+from safetensors.torch import load_file
+from small_training import (
+    BATCH,
+    STEPS_PER_EPOCH,
+    classifier,
+    make_monitor,
+    samples,
+    seen_at,
+    trained_in_two_processes,
+)
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from driftscope.errors import ConfigError
+from driftscope.integrations.hf_trainer import CHOICE, MonitorCallback
+from driftscope.monitor import Monitor, Selection, Thresholds
+
+
+def make_trainer(model: Any, out: Path, size: int = 32, **settings: Any) -> Trainer:
+    arguments = TrainingArguments(
+        str(out),
+        **{
+            "num_train_epochs": 2,
+            "per_device_train_batch_size": BATCH,
+            "learning_rate": 1e-3,
+            "report_to": [],
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            "use_cpu": True,
+            **settings,
+        },
+    )
+    return Trainer(
+        model,
+        arguments,
+        train_dataset=samples(size),
+        eval_dataset=samples(size, 6),
+        compute_metrics=lambda seen: {
+            "accuracy": float((np.argmax(seen[0], axis=-1) == seen[1]).mean())
+        },
+    )
+
+
+def watch(trainer: Trainer, monitor: Monitor, **settings: Any) -> Trainer:
+    trainer.add_callback(MonitorCallback(monitor, trainer, **settings))
+    return trainer
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def scripted_accuracies(trainer: Trainer, *values: float) -> None:
+    """Makes the evaluations report these accuracies, one after the other."""
+    remaining = iter(values)
+    trainer.compute_metrics = lambda _: {"accuracy": next(remaining)}
+
+
+def stop_at_once(folder: Path) -> dict[str, Any]:
+    thresholds = Thresholds(max_embedding_drift=0.0)
+    return {"on_alert": "stop", "alerts": thresholds, "out": folder / "monitored"}
+
+
+# ---------------------------------------------------------------- training is not changed
+
+
+def test_a_lora_trains_to_the_same_bits_with_and_without_a_monitor(tmp_path: Path) -> None:
+    finals, losses = [], []
+    for is_watched in (False, True):
+        torch.manual_seed(0)
+        model = with_lora(classifier("mini"), dropout=0.1, modules_to_save=["head"])
+        trainer = make_trainer(
+            model,
+            tmp_path / str(is_watched),
+            size=56,
+            eval_strategy="epoch",
+            logging_strategy="steps",
+            logging_steps=1,
+        )
+        if is_watched:
+            monitor = make_monitor("mini", size=56, every=4)
+            watch(trainer, monitor)
+        trainer.train()
+        finals.append(weights(trainer))
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    assert seen_at(monitor) == [4, 8, 12]
+    assert monitor.history[-1].drift.embedding_drift > 0
+    assert losses[0] == losses[1]
+    assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[0])
+
+
+def test_the_trainers_own_logs_are_all_still_there(tiny_clip: Path, tmp_path: Path) -> None:
+    logs = []
+    for is_watched in (False, True):
+        trainer = make_trainer(
+            classifier(tiny_clip), tmp_path, logging_strategy="steps", logging_steps=2
+        )
+        if is_watched:
+            watch(trainer, make_monitor(tiny_clip, every=2))
+        trainer.train()
+        logs.append(
+            [(one["step"], one["loss"]) for one in trainer.state.log_history if "loss" in one]
+        )
+    assert logs[0] == logs[1]
+    assert [step for step, _ in logs[0]] == [2, 4, 6, 8, 10, 12]
+
+
+# ---------------------------------------------------------------- when, and with what accuracy
+
+
+def test_an_epochs_observation_waits_for_its_evaluation_and_takes_the_accuracy(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip)
+    trainer = make_trainer(classifier(tiny_clip), tmp_path, eval_strategy="epoch")
+    scripted_accuracies(trainer, 0.25, 0.5)
+    watch(trainer, monitor).train()
+    assert [(seen.step, seen.epoch, seen.val_accuracy_pct) for seen in monitor.history] == [
+        (STEPS_PER_EPOCH, 1.0, 25.0),
+        (2 * STEPS_PER_EPOCH, 2.0, 50.0),
+    ]
+
+
+def test_without_evaluations_every_epochs_end_is_observed(tiny_clip: Path, tmp_path: Path) -> None:
+    monitor = make_monitor(tiny_clip)
+    watch(make_trainer(classifier(tiny_clip), tmp_path), monitor).train()
+    assert seen_at(monitor) == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
+    assert [seen.val_accuracy_pct for seen in monitor.history] == [None, None]
+
+
+def test_steps_with_an_evaluation_are_observed_with_its_accuracy(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip, every=[2, 3, STEPS_PER_EPOCH])
+    trainer = make_trainer(
+        classifier(tiny_clip), tmp_path, eval_strategy="steps", eval_steps=3, max_steps=6
+    )
+    scripted_accuracies(trainer, 0.25, 0.5)
+    watch(trainer, monitor).train()
+    assert [(seen.step, seen.val_accuracy_pct) for seen in monitor.history] == [
+        (2, None),
+        (3, 25.0),
+        (6, 50.0),
+    ]
+
+
+def test_a_step_that_ends_an_epoch_takes_the_accuracy_of_the_epochs_evaluation(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip, every=STEPS_PER_EPOCH)
+    trainer = make_trainer(classifier(tiny_clip), tmp_path, eval_strategy="epoch")
+    scripted_accuracies(trainer, 0.25, 0.5)
+    watch(trainer, monitor).train()
+    assert [seen.val_accuracy_pct for seen in monitor.history] == [25.0, 50.0]
+
+
+def test_the_state_at_the_end_is_observed_in_the_middle_of_an_epoch_too(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip)
+    watch(make_trainer(classifier(tiny_clip), tmp_path, max_steps=8), monitor).train()
+    assert seen_at(monitor) == [STEPS_PER_EPOCH, 8]
+
+
+def test_an_evaluation_outside_of_training_is_none_of_the_monitors_business(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip)
+    trainer = watch(make_trainer(classifier(tiny_clip), tmp_path), monitor)
+    trainer.evaluate()
+    assert monitor.history == []
+    trainer.train()
+    trainer.evaluate()
+    assert len(monitor.history) == 2
+
+
+def test_the_metric_and_its_unit_can_be_named(tiny_clip: Path, tmp_path: Path) -> None:
+    monitor = make_monitor(tiny_clip)
+    trainer = make_trainer(
+        classifier(tiny_clip), tmp_path, num_train_epochs=1, eval_strategy="epoch"
+    )
+    trainer.compute_metrics = lambda _: {"top1": 62.5}
+    watch(trainer, monitor, accuracy_metric="eval_top1", accuracy_unit="percent").train()
+    assert monitor.history[0].val_accuracy_pct == 62.5
+
+
+def test_a_metric_that_is_not_there_is_one_warning_that_names_those_there_are(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip)
+    trainer = make_trainer(classifier(tiny_clip), tmp_path, eval_strategy="epoch")
+    trainer.compute_metrics = lambda _: {"top1": 0.5}
+    with pytest.warns(UserWarning, match=r"no metric 'eval_accuracy'.*eval_top1") as caught:
+        watch(trainer, monitor).train()
+    assert sum("driftscope" in str(one.message) for one in caught) == 1
+    assert [seen.val_accuracy_pct for seen in monitor.history] == [None, None]
+
+
+def test_a_percentage_taken_for_a_fraction_is_said_and_not_used(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip)
+    trainer = make_trainer(classifier(tiny_clip), tmp_path, eval_strategy="epoch")
+    scripted_accuracies(trainer, 62.5, 70.0)
+    with pytest.warns(UserWarning, match=r"62.5, which is no accuracy as a fraction.*percent"):
+        watch(trainer, monitor).train()
+    assert [seen.val_accuracy_pct for seen in monitor.history] == [None, None]
+
+
+def test_of_several_evaluation_sets_the_one_that_is_named_gives_the_accuracy(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip)
+    trainer = make_trainer(
+        classifier(tiny_clip), tmp_path, num_train_epochs=1, eval_strategy="epoch"
+    )
+    trainer.eval_dataset = {"other": samples(count=3), "target": samples(count=6)}
+    scripted_accuracies(trainer, 0.1, 0.9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        watch(trainer, monitor, accuracy_metric="eval_target_accuracy").train()
+    assert [seen.val_accuracy_pct for seen in monitor.history] == [90.0]
+
+
+def test_an_unknown_unit_is_refused_in_one_sentence(tiny_clip: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(classifier(tiny_clip), tmp_path)
+    with pytest.raises(ConfigError, match=r"'fraction'.*'percent'"):
+        MonitorCallback(make_monitor(tiny_clip), trainer, accuracy_unit="share")  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- where the numbers go
+
+
+def test_every_number_reaches_tensorboard_and_mlflow_through_report_to(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor = make_monitor(tiny_clip, transfer=str(coloured_images))
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    with local_mlflow(tmp_path, monkeypatch) as uri:
+        trainer = make_trainer(
+            classifier(tiny_clip),
+            tmp_path / "out",
+            eval_strategy="epoch",
+            report_to=["tensorboard", "mlflow"],
+        )
+        watch(trainer, monitor).train()
+        expected = {
+            name: [(seen.step, seen.scalars()[name]) for seen in monitor.history]
+            for name in monitor.history[-1].scalars()
+        }
+        assert {"embedding_drift", "cka", "retention_pct", "val_accuracy_pct"} <= set(expected)
+        shown = tensorboard_scalars(tmp_path / "board")
+        for name, values in expected.items():
+            # the Trainer's TensorBoard callback puts all that is no evaluation under train/
+            found = shown[f"train/driftscope/{name}"]
+            assert [step for step, _ in found] == [step for step, _ in values]
+            assert [value for _, value in found] == pytest.approx([v for _, v in values], rel=1e-6)
+            assert mlflow_metric(uri, f"driftscope/{name}") == values
+
+
+# ---------------------------------------------------------------- stopping
+
+
+def test_a_stop_ends_training_with_a_checkpoint_that_says_why(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip, **stop_at_once(tmp_path))
+    trainer = make_trainer(
+        classifier(tiny_clip), tmp_path / "out", num_train_epochs=5, eval_strategy="epoch"
+    )
+    watch(trainer, monitor).train()
+    assert trainer.state.global_step == STEPS_PER_EPOCH
+    checkpoint = tmp_path / "out" / f"checkpoint-{STEPS_PER_EPOCH}"
+    saved = load_file(checkpoint / "model.safetensors")
+    assert all(torch.equal(saved[name], tensor) for name, tensor in weights(trainer).items())
+    told = json.loads((checkpoint / "trainer_state.json").read_text())["log_history"][-1]
+    assert told["driftscope/stop_reason"] == monitor.stop_reason
+    assert told["step"] == STEPS_PER_EPOCH
+
+
+def test_a_stop_at_a_step_ends_training_right_there(tiny_clip: Path, tmp_path: Path) -> None:
+    monitor = make_monitor(tiny_clip, every=2, **stop_at_once(tmp_path))
+    trainer = make_trainer(classifier(tiny_clip), tmp_path / "out")
+    watch(trainer, monitor).train()
+    assert trainer.state.global_step == 2
+    assert (tmp_path / "out" / "checkpoint-2" / "model.safetensors").exists()
+
+
+def test_training_goes_on_from_the_checkpoint_of_a_stop(tiny_clip: Path, tmp_path: Path) -> None:
+    stopped = make_trainer(classifier(tiny_clip), tmp_path / "out")
+    watch(stopped, make_monitor(tiny_clip, every=2, **stop_at_once(tmp_path))).train()
+    monitor = make_monitor(tiny_clip, every=2)
+    trainer = watch(make_trainer(classifier(tiny_clip), tmp_path / "out"), monitor)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 2 * STEPS_PER_EPOCH
+    assert seen_at(monitor) == [2, 4, 6, 8, 10, 12]
+
+
+# ---------------------------------------------------------------- the best of two metrics
+
+
+def trained_for_choice(
+    tiny_clip: Path, out: Path, monitor: Monitor, accuracies: list[float], **settings: Any
+) -> Trainer:
+    trainer = make_trainer(
+        classifier(tiny_clip),
+        out,
+        num_train_epochs=len(accuracies),
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model=CHOICE,
+        **settings,
+    )
+    scripted_accuracies(trainer, *accuracies)
+    watch(trainer, monitor).train()
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "chosen_epoch"),
+    [
+        ([0.80, 0.805, 0.60], 1),  # the first is accurate enough and has drifted least
+        ([0.70, 0.80, 0.805], 2),
+        ([0.10, 0.20, 0.90], 3),
+        ([0.800, 0.805, 0.812], 2),  # the third pushes the first out: the second becomes the best
+    ],
+)
+def test_the_best_checkpoint_is_accurate_enough_and_has_drifted_least(
+    tiny_clip: Path, tmp_path: Path, accuracies: list[float], chosen_epoch: int
+) -> None:
+    monitor = make_monitor(tiny_clip, selection=Selection(within_points=1.0))
+    trainer = trained_for_choice(tiny_clip, tmp_path, monitor, accuracies)
+    drifts = [seen.drift.embedding_drift for seen in monitor.history]
+    assert drifts == sorted(drifts)  # it drifts on and on, so the earliest within reach is chosen
+    assert monitor.best.step == chosen_epoch * STEPS_PER_EPOCH
+    chosen = tmp_path / f"checkpoint-{monitor.best.step}"
+    assert Path(trainer.state.best_model_checkpoint) == chosen
+    saved = load_file(chosen / "model.safetensors")
+    assert all(torch.equal(saved[name], tensor) for name, tensor in weights(trainer).items())
+
+
+def test_an_evaluation_that_is_not_observed_is_never_the_best(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip)
+    trainer = make_trainer(
+        classifier(tiny_clip),
+        tmp_path,
+        num_train_epochs=1,
+        eval_strategy="steps",
+        eval_steps=3,
+        save_strategy="steps",
+        save_steps=3,
+        load_best_model_at_end=True,
+        metric_for_best_model=CHOICE,
+    )
+    scripted_accuracies(trainer, 0.9, 0.5)
+    watch(trainer, monitor).train()
+    assert seen_at(monitor) == [STEPS_PER_EPOCH]
+    assert trainer.state.best_global_step == STEPS_PER_EPOCH
+
+
+# ---------------------------------------------------------------- going on, and what is refused
+
+
+def test_a_resumed_training_keeps_what_was_observed_before_its_checkpoint(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    first = make_monitor(tiny_clip)
+    settings = {"eval_strategy": "epoch", "save_strategy": "epoch", "num_train_epochs": 3}
+    watch(make_trainer(classifier(tiny_clip), tmp_path, **settings), first).train()
+
+    second = make_monitor(tiny_clip)
+    trainer = watch(make_trainer(classifier(tiny_clip), tmp_path, **settings), second)
+    trainer.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{STEPS_PER_EPOCH}"))
+    assert seen_at(second) == [STEPS_PER_EPOCH * epoch for epoch in (1, 2, 3)]
+    for before, after in zip(first.history, second.history, strict=True):
+        assert before.scalars() == after.scalars()
+
+
+def test_a_model_that_no_process_holds_whole_is_refused(tiny_clip: Path, tmp_path: Path) -> None:
+    trainer = watch(make_trainer(classifier(tiny_clip), tmp_path), make_monitor(tiny_clip))
+    (callback,) = [
+        one for one in trainer.callback_handler.callbacks if type(one) is MonitorCallback
+    ]
+    trainer.is_fsdp_enabled = True
+    with pytest.raises(ConfigError, match=r"FSDP.*train with DDP"):
+        callback.on_train_begin(trainer.args, trainer.state, trainer.control)
+
+
+def test_the_cost_is_told_at_the_end(tiny_clip: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    monitor = make_monitor(tiny_clip, echo=lines.append)
+    watch(make_trainer(classifier(tiny_clip), tmp_path), monitor).train()
+    assert "% of the time" in lines[-1]
+
+
+def test_of_two_processes_one_observes_and_both_stop_and_load_the_same_best(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    main, other = trained_in_two_processes(launcher, "hf_trainer", tiny_clip, tmp_path)
+    assert main["observed"] == [3, 6, 9]
+    assert other["observed"] == []
+    for key, value in {"processes": 2, "steps": 9, "best": 3}.items():
+        assert main[key] == other[key] == value
+    assert main["weight_sum"] == other["weight_sum"]
+
+
+class _NothingElse(TrainerCallback):
+    """A callback that comes after the monitor's and notes whether training was to stop."""
+
+    def __init__(self) -> None:
+        self.stops: list[bool] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.stops.append(control.should_training_stop)
+
+
+def test_callbacks_after_the_monitor_see_its_decision(tiny_clip: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(classifier(tiny_clip), tmp_path)
+    after = _NothingElse()
+    watch(trainer, make_monitor(tiny_clip, every=2, **stop_at_once(tmp_path)))
+    trainer.add_callback(after)
+    trainer.train()
+    assert after.stops == [False, True]

@@ -1,0 +1,271 @@
+"""The monitor in a Lightning Trainer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
+from lightning.pytorch.strategies import FSDPStrategy
+from local_stores import MLFLOW_EXPERIMENT, local_mlflow, mlflow_metric, tensorboard_scalars
+from small_training import (
+    BATCH,
+    STEPS_PER_EPOCH,
+    classifier,
+    make_monitor,
+    samples,
+    seen_at,
+    trained_in_two_processes,
+)
+from torch.utils.data import DataLoader
+
+from driftscope.errors import ConfigError
+from driftscope.integrations.lightning import MonitorCallback
+from driftscope.monitor import Thresholds
+
+
+class Module(LightningModule):
+    """A classifier whose validation accuracy is scripted, an entry a validation."""
+
+    def __init__(self, clip_folder: Path, *accuracies: float, logs_late: bool = False) -> None:
+        super().__init__()
+        self.net = classifier(clip_folder)
+        self.accuracies = list(accuracies)
+        self.logs_late = logs_late
+
+    def training_step(self, batch: Any, _: int) -> torch.Tensor:
+        return self.net(**batch)["loss"]
+
+    def validation_step(self, batch: Any, _: int) -> None:
+        if self.accuracies and not self.logs_late:
+            self.log("val_accuracy", self.accuracies.pop(0))
+
+    def on_validation_epoch_end(self) -> None:
+        if self.accuracies and self.logs_late:
+            self.log("val_accuracy", self.accuracies.pop(0))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=1e-3)
+
+
+def make_trainer(out: Path, *callbacks: Any, **settings: Any) -> Trainer:
+    return Trainer(
+        default_root_dir=out,
+        callbacks=list(callbacks),
+        **{
+            "max_epochs": 2,
+            "accelerator": "cpu",
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            **settings,
+        },
+    )
+
+
+def loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:
+    order = torch.Generator().manual_seed(5)
+    training = DataLoader(samples(), BATCH, shuffle=True, generator=order)  # type: ignore[arg-type]
+    return training, DataLoader(samples(count=3), 3)  # type: ignore[arg-type]
+
+
+def fit(trainer: Trainer, module: LightningModule, **settings: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        trainer.fit(module, *loaders(), **settings)
+
+
+def stop_at_once(folder: Path) -> dict[str, Any]:
+    thresholds = Thresholds(max_embedding_drift=0.0)
+    return {"on_alert": "stop", "alerts": thresholds, "out": folder / "monitored"}
+
+
+# ---------------------------------------------------------------- training is not changed
+
+
+def test_a_model_trains_to_the_same_bits_with_and_without_a_monitor(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    finals = []
+    for is_watched in (False, True):
+        torch.manual_seed(0)
+        monitor = make_monitor(tiny_clip, every=2)
+        callbacks = [MonitorCallback(monitor)] if is_watched else []
+        module = Module(tiny_clip)
+        fit(make_trainer(tmp_path, *callbacks), module)
+        finals.append(module.state_dict())
+    assert seen_at(monitor) == [2, 4, 6, 8, 10, 12]
+    assert monitor.history[-1].drift.embedding_drift > 0
+    assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[0])
+
+
+# ---------------------------------------------------------------- when, and with what accuracy
+
+
+@pytest.mark.parametrize("logs_late", [False, True])
+def test_an_epochs_observation_takes_the_accuracy_of_its_validation(
+    tiny_clip: Path, tmp_path: Path, logs_late: bool
+) -> None:
+    monitor = make_monitor(tiny_clip)
+    callback = MonitorCallback(monitor, accuracy_metric="val_accuracy")
+    fit(make_trainer(tmp_path, callback), Module(tiny_clip, 0.25, 0.5, logs_late=logs_late))
+    assert [(seen.step, seen.epoch, seen.val_accuracy_pct) for seen in monitor.history] == [
+        (STEPS_PER_EPOCH, 1.0, 25.0),
+        (2 * STEPS_PER_EPOCH, 2.0, 50.0),
+    ]
+
+
+def test_an_epoch_without_a_validation_does_not_take_an_earlier_ones_accuracy(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip)
+    callback = MonitorCallback(monitor, accuracy_metric="val_accuracy")
+    trainer = make_trainer(tmp_path, callback, max_epochs=3, check_val_every_n_epoch=2)
+    fit(trainer, Module(tiny_clip, 0.5))
+    assert [seen.val_accuracy_pct for seen in monitor.history] == [None, 50.0, None]
+
+
+def test_the_sanity_check_and_validations_outside_of_a_training_are_not_observed(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip)
+    module = Module(tiny_clip)
+    trainer = make_trainer(tmp_path, MonitorCallback(monitor), num_sanity_val_steps=1)
+    trainer.validate(module, loaders()[1], verbose=False)
+    assert monitor.history == []
+    fit(trainer, module)
+    assert seen_at(monitor) == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
+
+
+def test_steps_are_observed_with_the_accuracy_of_a_validation_that_follows_them(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip, every=[2, 3, 6])
+    callback = MonitorCallback(monitor, accuracy_metric="val_accuracy")
+    trainer = make_trainer(tmp_path, callback, max_epochs=1, val_check_interval=3)
+    fit(trainer, Module(tiny_clip, 0.25, 0.5))
+    assert [(seen.step, seen.val_accuracy_pct) for seen in monitor.history] == [
+        (2, None),
+        (3, 25.0),
+        (6, 50.0),
+    ]
+    assert [seen.epoch for seen in monitor.history] == [2 / 6, 3 / 6, 1.0]
+
+
+def test_the_state_at_the_end_is_observed_in_the_middle_of_an_epoch_too(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip)
+    fit(make_trainer(tmp_path, MonitorCallback(monitor), max_steps=8), Module(tiny_clip))
+    assert seen_at(monitor) == [STEPS_PER_EPOCH, 8]
+    assert monitor.history[-1].epoch == 8 / 6
+
+
+def test_a_metric_that_is_not_there_is_one_warning_that_names_those_there_are(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    callback = MonitorCallback(make_monitor(tiny_clip), accuracy_metric="accuracy")
+    with pytest.warns(UserWarning, match=r"no metric 'accuracy'.*gave val_accuracy"):
+        fit(make_trainer(tmp_path, callback), Module(tiny_clip, 0.25, 0.5))
+
+
+# ---------------------------------------------------------------- where the numbers go
+
+
+def test_every_number_reaches_tensorboard_and_mlflow_through_lightnings_loggers(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor = make_monitor(tiny_clip, transfer=str(coloured_images))
+    with local_mlflow(tmp_path, monkeypatch) as uri:
+        board = TensorBoardLogger(tmp_path / "board")
+        tracker = MLFlowLogger(MLFLOW_EXPERIMENT, tracking_uri=uri)
+        trainer = make_trainer(tmp_path, MonitorCallback(monitor), logger=[board, tracker])
+        fit(trainer, Module(tiny_clip))
+        expected = {
+            name: [(seen.step, seen.scalars()[name]) for seen in monitor.history]
+            for name in monitor.history[-1].scalars()
+        }
+        assert {"embedding_drift", "cka", "retention_pct"} <= set(expected)
+        shown = tensorboard_scalars(tmp_path / "board")
+        for name, values in expected.items():
+            found = shown[f"driftscope/{name}"]
+            assert [step for step, _ in found] == [step for step, _ in values]
+            assert [value for _, value in found] == pytest.approx([v for _, v in values], rel=1e-6)
+            assert mlflow_metric(uri, f"driftscope/{name}") == values
+
+
+def test_lightnings_own_checkpointing_can_follow_the_drift(tiny_clip: Path, tmp_path: Path) -> None:
+    monitor = make_monitor(tiny_clip)
+    keeper = ModelCheckpoint(tmp_path / "kept", monitor="driftscope/embedding_drift", mode="min")
+    trainer = make_trainer(
+        tmp_path, MonitorCallback(monitor), keeper, enable_checkpointing=True, max_epochs=3
+    )
+    fit(trainer, Module(tiny_clip))
+    least = min(monitor.history, key=lambda seen: seen.drift.embedding_drift)
+    assert f"step={least.step}" in keeper.best_model_path
+    assert float(keeper.best_model_score) == pytest.approx(least.drift.embedding_drift)
+
+
+# ---------------------------------------------------------------- stopping and going on
+
+
+@pytest.mark.parametrize(("every", "seen_step", "last_step"), [("epoch", 6, 6), (2, 2, 3)])
+def test_a_stop_ends_training_and_leaves_a_checkpoint_to_go_on_from(
+    tiny_clip: Path, tmp_path: Path, every: Any, seen_step: int, last_step: int
+) -> None:
+    monitor = make_monitor(tiny_clip, every=every, **stop_at_once(tmp_path))
+    trainer = make_trainer(tmp_path, MonitorCallback(monitor), max_epochs=5)
+    fit(trainer, Module(tiny_clip))
+    assert trainer.global_step == last_step
+    assert monitor.stop_reason
+    checkpoint = tmp_path / f"driftscope-stopped-step={seen_step}.ckpt"
+
+    second = make_monitor(tiny_clip, every=every)
+    resumed = make_trainer(tmp_path, MonitorCallback(second))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*resuming from a checkpoint that ended before.*")
+        fit(resumed, Module(tiny_clip), ckpt_path=checkpoint, weights_only=False)
+    assert resumed.global_step == 2 * STEPS_PER_EPOCH
+    assert second.history[0].scalars() == monitor.history[0].scalars()
+    assert seen_at(second)[0] == seen_step
+    assert seen_at(second)[-1] == 2 * STEPS_PER_EPOCH
+
+
+def test_a_strategy_that_leaves_no_process_the_whole_model_is_refused(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    callback = MonitorCallback(make_monitor(tiny_clip))
+    trainer = make_trainer(tmp_path, callback)
+    trainer.strategy.__class__ = FSDPStrategy  # one cannot be made without a GPU
+    with pytest.raises(ConfigError, match=r"FSDPStrategy.*train with DDP"):
+        callback.on_train_start(trainer, Module(tiny_clip))
+
+
+def test_of_two_processes_one_observes_and_both_stop(tiny_clip: Path, tmp_path: Path) -> None:
+    main, other = trained_in_two_processes([], "lightning", tiny_clip, tmp_path)
+    assert main.pop("observed") == [3, 6, 9]
+    assert other.pop("observed") == []
+    assert main == other
+    assert (main["processes"], main["steps"]) == (2, 9)
+
+
+def test_without_lightning_the_exact_pip_line_is_named() -> None:
+    program = (
+        "import sys; sys.modules['lightning'] = None\n"
+        "from driftscope.errors import DriftscopeError\n"
+        "try:\n    import driftscope.integrations.lightning\n"
+        "except DriftscopeError as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.rstrip().endswith("install it with: pip install 'driftscope[lightning]'")
