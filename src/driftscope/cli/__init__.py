@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from driftscope.cli.cache import cache_app
 from driftscope.cli.gate import gate
 from driftscope.cli.options import Device, OutFolder, Workers, refuse_file
+from driftscope.cli.reports import HTML, Formats, chosen_formats, write_reports_side_by_side
 from driftscope.cli.sentences import plain_errors, resumable, show_tracebacks
 from driftscope.cli.study import RunPlace, carry_out_study, study_app
 from driftscope.cli.watch import watch
@@ -176,6 +178,19 @@ def import_records(
 
 @app.command()
 @plain_errors
+def report(
+    studies: Annotated[list[Path], typer.Argument(help="The folders of two studies or more.")],
+    out: OutFolder = Path("driftscope-report"),
+    form: Formats = HTML,
+) -> None:
+    """Several studies side by side; of two, or two versions of one, also their difference."""
+    _refuse_other_output(out)
+    command = f"driftscope report {shlex.join(map(str, studies))} --out {shlex.quote(str(out))}"
+    write_reports_side_by_side(studies, out, chosen_formats(form), command)
+
+
+@app.command()
+@plain_errors
 def export(
     adapted: Annotated[str, typer.Argument(help="A run folder, a PEFT adapter, or any model.")],
     out: OutFolder,
@@ -194,7 +209,7 @@ def export(
 
 
 def _refuse_other_output(out: Path) -> None:
-    """A comparison's report must not replace that of a study or stand in a run's folder."""
+    """Such a report must not replace that of a study or stand in a run's folder."""
     from driftscope.records import SPEC_FILE, STUDY_FILE
 
     refuse_file(out)

@@ -90,6 +90,44 @@ def learning_rate_panels(
     return figure
 
 
+def same_axes_panels(
+    parts: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]],
+    measure: Measure,
+    styles: Mapping[str, SeriesStyle],
+    *,
+    legend: bool = True,
+) -> Figure:
+    """One measure against the learning rate, a panel a study, all on the same two axes.
+
+    Args:
+        parts: by what stands above the panel, the cells and runs as `learning_rate_panels` takes
+            them.
+        measure: what is shown.
+        styles: how each series is drawn, in every panel.
+        legend: whether the series are named above the panels.
+    """
+    with look():
+        figure = Figure(figsize=(3.0 * len(parts) + 0.35, 2.9), layout="constrained")
+        panels = figure.subplots(1, len(parts), squeeze=False, sharey=True)[0]
+        rates = sorted({float(r) for cells, _ in parts.values() for r in cells["learning_rate"]})
+        for axes, (name, (cells, runs)) in zip(panels, parts.items(), strict=True):
+            _learning_rate_panel(axes, cells, runs, measure, styles)
+            _rate_axis(axes, rates)
+            axes.set_title(name, fontsize=8.5, parse_math=False)
+            axes.label_outer()
+        panels[0].set_ylabel(measure.heading)
+        for axes in panels:
+            axes.relim()
+        panels[0].autoscale(axis="y")
+        value_limits(panels[0], measure)
+        if legend:
+            handles = legend_handles(styles)
+            if measure.reference is not None:
+                handles.append(reference_handle())
+            figure.legend(handles=handles, loc="outside upper left", ncols=2 * len(parts))
+    return figure
+
+
 def legend_handles(styles: Mapping[str, SeriesStyle]) -> list[Line2D]:
     """A line with its marker for each series, to hand to a legend."""
     return [

@@ -1,0 +1,356 @@
+"""Several studies beside each other, never pooled; two of them also as a difference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from driftscope.analysis import StudyTables
+from driftscope.analysis.difference import Difference
+from driftscope.analysis.tables import LABELS, series_labels
+from driftscope.records import RunRecord
+from driftscope.report import tables
+from driftscope.report.columns import Column, Table, save_tables, slug
+from driftscope.report.figures import same_axes_panels
+from driftscope.report.page import legend, picture, write_page
+from driftscope.report.provenance import flattened
+from driftscope.report.sections import drift_measures, study_measures
+from driftscope.report.style import SeriesStyle, method_styles, number_text, save_figure
+
+_STUDY = Column("study", "Study", kind="text")
+_CELL_FACTS = (
+    "spec.dataset",
+    "spec.model",
+    "spec.protocol",
+    "spec.transfer",
+    "spec.method.",
+    "spec.learning_rate",
+    "spec.seed",
+    "spec.data_seed",
+    "spec.regularizers",
+    "spec.epochs",
+    "spec.batch_size",
+    "spec.weight_decay",
+)
+"""What tells cells and runs apart, and so is no further difference between cells of one name."""
+
+
+@dataclass(frozen=True)
+class OneStudy:
+    """One of the studies: what the page calls it, its tables, its records (none of cell means)."""
+
+    name: str
+    study: StudyTables
+    records: Sequence[RunRecord]
+
+
+def write_side_by_side(
+    studies: Sequence[OneStudy], difference: Difference | None, out: Path, *, command: str
+) -> Path:
+    """Writes one page of several studies: the same axes, the cells of each, and a difference.
+
+    Args:
+        studies: two or more.
+        difference: of the first two, where there are two.
+        out: the file, or a folder in which `report.html` is written.
+        command: the command line that made it.
+    """
+    named = _with_common_series(studies)
+    styles = method_styles(tables.series_order(pd.concat([n.study.runs for n in named])["method"]))
+    sections = [
+        {
+            "heading": _heading(setting),
+            "legend": legend(_styles_of(parts, styles), f"s{number}"),
+            "rows": [
+                picture(figure, f"s{number}-{key}", alt)
+                for key, figure, alt in _figures(setting, parts, styles, legend_above=False)
+            ],
+            "missing_from": [one.name for one in named if one.name not in parts],
+            "table": _cells_table(setting, parts),
+        }
+        for number, (setting, parts) in enumerate(_settings(named), start=1)
+    ]
+    return write_page(
+        "side_by_side.html",
+        out,
+        title=" beside ".join(one.name for one in studies),
+        studies=studies_table(studies),
+        sections=sections,
+        difference=difference,
+        difference_tables=difference_tables(difference) if difference else [],
+        specifications=specification_table(studies),
+        command=command,
+        version=version("driftscope"),
+    )
+
+
+def save_side_by_side(
+    studies: Sequence[OneStudy],
+    difference: Difference | None,
+    out: Path,
+    *,
+    table_formats: Sequence[str],
+    figure_formats: Sequence[str],
+) -> list[Path]:
+    """The same as files, under `out`/tables and `out`/figures; returns the paths."""
+    named = _with_common_series(studies)
+    styles = method_styles(tables.series_order(pd.concat([n.study.runs for n in named])["method"]))
+    settings = _settings(named)
+    paths: list[Path] = []
+    if table_formats:
+        found = [studies_table(studies), specification_table(studies)]
+        found += [_cells_table(setting, parts) for setting, parts in settings]
+        found += difference_tables(difference) if difference else []
+        paths += save_tables(found, out / "tables", table_formats)
+    if figure_formats:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        for setting, parts in settings:
+            for key, figure, _ in _figures(setting, parts, styles, legend_above=True):
+                stem = out / "figures" / f"{key}_{slug(_heading(setting))}"
+                paths += save_figure(figure, stem, figure_formats)
+    return paths
+
+
+# ---------------------------------------------------------------- tables
+
+
+def studies_table(studies: Sequence[OneStudy]) -> Table:
+    """One row a study: how many runs and cells, of what."""
+    rows = []
+    for one in studies:
+        runs = one.study.runs
+        cells = [len(tables.cells_frame(part)) for _, part in tables.split_settings(runs)]
+        values = {
+            key: ", ".join(sorted(runs[key].dropna().astype(str).unique()))
+            for key in tables.SETTING_KEYS
+            if key in runs
+        }
+        done = tables.is_done(runs)
+        rows.append(
+            {
+                "study": one.name,
+                "num_runs": int(done.sum()),
+                "num_diverged": int((~done).sum()),
+                "num_cells": sum(cells),
+                **values,
+            }
+        )
+    return Table(
+        "studies",
+        "The studies",
+        "",
+        (
+            _STUDY,
+            Column("num_runs", "Finished runs", kind="count"),
+            Column("num_diverged", "Diverged", kind="count"),
+            Column("num_cells", "Cells", kind="count"),
+            Column("dataset", "Targets", kind="text"),
+            Column("model", "Models", kind="text"),
+            Column("protocol", "Protocols", kind="text"),
+            Column("transfer", "Zero-shot on", kind="text"),
+        ),
+        pd.DataFrame(rows),
+    )
+
+
+def specification_table(studies: Sequence[OneStudy]) -> Table:
+    """What the studies' specifications and machines differ in, beyond what tells cells apart."""
+    facts = [_values(one.records) for one in studies]
+    names = list(dict.fromkeys(name for values in facts for name in values))
+    rows = [
+        {"name": name, **{f"_{at}": ", ".join(values.get(name, {"–": None}))
+                          for at, values in enumerate(facts)}}
+        for name in names
+        if not name.startswith(_CELL_FACTS)
+        and len({frozenset(values.get(name, {})) for values in facts}) > 1
+    ]  # fmt: skip
+    return Table(
+        "specifications",
+        "What else differs",
+        "Values that a study's runs take, where the studies do not take the same. A difference "
+        "between cells of one name can come from any of these.",
+        (
+            Column("name", "What", kind="text"),
+            *(Column(f"_{at}", one.name, kind="text") for at, one in enumerate(studies)),
+        ),
+        pd.DataFrame(rows, columns=["name", *(f"_{at}" for at in range(len(studies)))]),
+    )
+
+
+def difference_tables(difference: Difference) -> list[Table]:
+    """The common cells, the cells of one study only, the runs whose seed the other lacks."""
+    frame = difference.table
+    if len(frame):
+        frame = frame.assign(
+            measure_label=[LABELS.get(name, name) for name in frame["measure"]],
+            outcome=["identical" if same else "" for same in frame["is_identical"]],
+        )
+    setting = tuple(
+        Column(key, heading, kind="text")
+        for key, heading in (
+            ("model", "Model"),
+            ("protocol", "Protocol"),
+            ("transfer", "Zero-shot"),
+        )
+        if len(frame) and frame[key].nunique() > 1
+    )
+    family = difference.family
+    adjusted = f"Holm over {family['num_tests']} tests ({family['name']}). " if family else ""
+    left_out = "".join(f" Left out: {exclusion}." for exclusion in difference.excluded)
+    common = Table(
+        "difference",
+        "B minus A, cell by cell",
+        "Mean ± sample standard deviation over seeds; the difference is over the seeds that both "
+        f"have, with its 95 % interval (paired t). {adjusted}Identical: to the last bit.{left_out}",
+        (
+            *setting,
+            Column("dataset", "Target", kind="text"),
+            Column("series", "Method", kind="text"),
+            Column("learning_rate", "Learning rate", kind="rate"),
+            Column("measure_label", "Of", kind="text"),
+            Column("mean_a", "A", kind="number", decimals=3),
+            Column("mean_b", "B", kind="number", decimals=3),
+            Column("num_pairs", "n (seeds)", "seeds that both have", kind="count"),
+            Column("difference", "B − A", decimals=3, signed=True, interval=("low", "high")),
+            Column("outcome", "", kind="text"),
+            Column("p_value", "p", kind="general"),
+            Column("p_holm", "Holm p", kind="general"),
+            Column("p_sign_flip", "Exact p", "sign flip of the pairs", kind="general"),
+            Column("p_sign_flip_floor", "Floor of exact p", kind="general"),
+        ),
+        frame,
+    )
+    found = [common] if len(frame) else []
+    alone = (("only_in_a", "Cells of A only", difference.only_a),
+             ("only_in_b", "Cells of B only", difference.only_b))  # fmt: skip
+    for name, title, cells in alone:
+        if len(cells):
+            found.append(_alone_table(name, title, cells, "num_runs", "Runs"))
+    if len(difference.unpaired):
+        title = "Runs of common cells whose seed the other study lacks"
+        found.append(_alone_table("unpaired_runs", title, difference.unpaired, "seed", "Seed"))
+    return found
+
+
+def _alone_table(name: str, title: str, frame: pd.DataFrame, key: str, heading: str) -> Table:
+    columns = (
+        _STUDY,
+        Column("model", "Model", kind="text"),
+        Column("protocol", "Protocol", kind="text"),
+        Column("transfer", "Zero-shot on", kind="text"),
+        Column("dataset", "Target", kind="text"),
+        Column("series", "Method", kind="text"),
+        Column("learning_rate", "Learning rate", kind="rate"),
+        Column(key, heading, kind="count"),
+    )
+    known = tuple(c for c in columns if c.key in frame and frame[c.key].notna().any())
+    return Table(name, title, "", known, frame)
+
+
+def _cells_table(setting: Mapping[str, str], parts: Mapping[str, pd.DataFrame]) -> Table:
+    """The study's main table with the study as first column; each row is one study's cell."""
+    frames = [tables.cells_frame(runs).assign(study=name) for name, runs in parts.items()]
+    together = pd.concat(frames, ignore_index=True)
+    table = tables.study_table(together, setting)
+    rows = together.sort_values(["series", "learning_rate", "study"], ignore_index=True)
+    return Table(
+        table.name,
+        f"The cells of each study: {_heading(setting)}",
+        f"{table.note} No row pools two studies.",
+        (_STUDY, *table.columns),
+        rows,
+    )
+
+
+# ---------------------------------------------------------------- shared
+
+
+def _with_common_series(studies: Sequence[OneStudy]) -> list[OneStudy]:
+    """The studies with methods named over all of them: what differs between two is in the name."""
+    together = pd.concat([one.study.runs.assign(_study=one.name) for one in studies])
+    together["method"] = series_labels(together)
+    return [
+        OneStudy(
+            one.name,
+            one.study.with_runs(together[together["_study"] == one.name].drop(columns="_study")),
+            one.records,
+        )
+        for one in studies
+    ]
+
+
+def _settings(studies: Sequence[OneStudy]) -> list[tuple[dict[str, str], dict[str, pd.DataFrame]]]:
+    """Each setting and, by study, its runs."""
+    found: dict[tuple[str, ...], tuple[dict[str, str], dict[str, pd.DataFrame]]] = {}
+    for one in studies:
+        for setting, runs in tables.split_settings(
+            tables.with_intervals(one.study.runs, one.records)
+        ):
+            key = tuple(setting.values())
+            found.setdefault(key, (setting, {}))[1][one.name] = runs
+    return [found[key] for key in sorted(found)]
+
+
+def _figures(
+    setting: Mapping[str, str],
+    parts: Mapping[str, pd.DataFrame],
+    styles: Mapping[str, SeriesStyle],
+    *,
+    legend_above: bool,
+) -> Iterator[tuple[str, Figure, str]]:
+    """Name, figure and words of each measure that some study has."""
+    drawn = {
+        name: (tables.cells_frame(runs), tables.with_series(runs)[tables.is_done(runs)])
+        for name, runs in parts.items()
+    }
+    own = _styles_of(parts, styles)
+    for measure in [*study_measures(setting), *drift_measures(setting)]:
+        known = {
+            name: part
+            for name, part in drawn.items()
+            if measure.key in part[0] and part[0][measure.key].notna().any()
+        }
+        if not known:
+            continue
+        ranges = "; ".join(
+            f"{name} from {number_text(cells[measure.key].min(), measure.decimals)} to "
+            f"{number_text(cells[measure.key].max(), measure.decimals)}"
+            for name, (cells, _) in known.items()
+        )
+        yield (
+            measure.key,
+            same_axes_panels(known, measure, own, legend=legend_above),
+            f"{measure.heading} against the learning rate, a panel a study on the same axes: "
+            f"{ranges}. The numbers are in the table below.",
+        )
+
+
+def _styles_of(
+    parts: Mapping[str, pd.DataFrame], styles: Mapping[str, SeriesStyle]
+) -> dict[str, SeriesStyle]:
+    there = {name for runs in parts.values() for name in runs["method"]}
+    return {name: style for name, style in styles.items() if name in there}
+
+
+def _heading(setting: Mapping[str, str]) -> str:
+    names = [setting.get(key, "") for key in ("dataset", "model", "protocol", "transfer")]
+    return ", ".join(name for name in names if name)
+
+
+def _values(records: Sequence[RunRecord]) -> dict[str, dict[str, None]]:
+    """Every value that a study's runs take of each fact, in order; values as text."""
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        facts: dict[str, Any] = {
+            "spec": record.result["spec"],
+            "environment": record.result.get("environment", {}),
+        }
+        for name, value in flattened(facts).items():
+            found.setdefault(name, {})[value] = None
+    return found
