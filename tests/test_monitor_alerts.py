@@ -24,31 +24,36 @@ def kinds(observation: ds.Observation) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "expected"),
+    ("path", "expected"),
     [
-        ((50, 0.10), (90, 0.40), False),  # much drift, but for much
-        ((90, 0.40), (91, 0.45), True),
-        ((90, 0.40), (89, 0.43), True),
-        ((90, 0.40), (90, 0.415), False),  # too little to speak of
-        ((90, 0.40), (91, 0.30), False),
+        ([(50, 0.10), (90, 0.25)], None),  # much drift, but for much
+        ([(90, 0.40), (91, 0.46)], 1),
+        ([(90, 0.40), (89, 0.46)], 1),
+        ([(90, 0.40), (90, 0.44)], None),  # too little to speak of
+        ([(90, 0.40), (90, 0.42), (91, 0.44), (91, 0.46)], 1),  # but it adds up
+        ([(50, 0.40), (90, 0.42), (91, 0.48)], 2),
+        ([(90, 0.40), (91, 0.30)], None),
+        ([(90, 0.40), (None, 0.46)], None),
+        ([], None),
     ],
 )
 def test_drift_that_rises_faster_than_accuracy_is_told(
-    before: tuple[float, float], now: tuple[float, float], expected: bool
+    path: list[tuple[float | None, float]], expected: int | None
 ) -> None:
-    first = observed(10, before[0], embedding_drift=before[1])
-    second = observed(20, now[0], embedding_drift=now[1])
-    found = alerts_of(second, first, ds.Thresholds())
-    assert [alert.kind for alert in found] == ["drift_outpaces_accuracy"] * expected
-    if expected:
-        assert f"from {before[0]:.1f} to {now[0]:.1f} %" in found[0].sentence
-    assert alerts_of(second, None, ds.Thresholds()) == ()
-    assert alerts_of(second, first, ds.Thresholds(drift_per_accuracy_point=None)) == ()
+    *earlier, now = [
+        observed(step, accuracy, embedding_drift=drift)
+        for step, (accuracy, drift) in enumerate([*path] or [(50.0, 0.9)], start=1)
+    ]
+    found = alerts_of(now, earlier, ds.Thresholds())
+    assert [alert.kind for alert in found] == ["drift_outpaces_accuracy"] * (expected is not None)
+    for alert in found:
+        assert alert.sentence.startswith(f"Since step {expected} the representation drifted by")
+    assert alerts_of(now, earlier, ds.Thresholds(drift_per_accuracy_point=None)) == ()
 
 
 @pytest.mark.parametrize(("change", "expected"), [(-14.9, 0), (-15.0, 1), (40.0, 0)])
 def test_late_contraction_is_told_with_what_it_means(change: float, expected: int) -> None:
-    found = alerts_of(observed(10, delta_late_entropy_pct=change), None, ds.Thresholds())
+    found = alerts_of(observed(10, delta_late_entropy_pct=change), [], ds.Thresholds())
     assert [alert.kind for alert in found] == ["late_contraction"] * expected
     for alert in found:
         assert "last 2 of 6 layers has narrowed: its entropy is 15 % below" in alert.sentence
@@ -58,9 +63,9 @@ def test_late_contraction_is_told_with_what_it_means(change: float, expected: in
 def test_a_budget_is_told_when_it_is_overrun() -> None:
     limits = ds.Thresholds(min_retention_pct=90, max_embedding_drift=0.3)
     over = observed(10, retention=89.9, embedding_drift=0.31)
-    assert [one.kind for one in alerts_of(over, None, limits)] == ["low_retention", "large_drift"]
+    assert [one.kind for one in alerts_of(over, [], limits)] == ["low_retention", "large_drift"]
     within = observed(10, retention=90.0, embedding_drift=0.3)
-    assert alerts_of(within, None, limits) == ()
+    assert alerts_of(within, [], limits) == ()
 
 
 # ---------------------------------------------------------------- what models tell

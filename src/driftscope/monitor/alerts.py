@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,10 @@ class Thresholds:
     """When an alert is raised; None or False switches one off.
 
     Attributes:
-        drift_per_accuracy_point: embedding drift gained per point of validation accuracy gained,
-            from one observation to the next, above which drift outpaces accuracy.
-        least_drift_rise: smaller rises of embedding drift than this never outpace anything.
+        drift_per_accuracy_point: embedding drift gained per percentage point of validation accuracy
+            gained, above which drift outpaces accuracy.
+        least_drift_rise: the rise of embedding drift over which the two are compared, however many
+            observations it took.
         late_contraction_pct: fall of attention entropy in the last third of the layers, in
             percent of the pretrained, from which it counts as contraction.
         min_retention_pct: retention (of the first transfer set) below which to alert.
@@ -33,8 +34,8 @@ class Thresholds:
         probe_in_training: whether probe images found among `train_images` are an alert.
     """
 
-    drift_per_accuracy_point: float | None = 0.02
-    least_drift_rise: float = 0.02
+    drift_per_accuracy_point: float | None = 0.005
+    least_drift_rise: float = 0.05
     late_contraction_pct: float | None = 15.0
     min_retention_pct: float | None = None
     max_embedding_drift: float | None = None
@@ -63,13 +64,13 @@ class Alert:
 
 
 def alerts_of(
-    now: Observation, before: Observation | None, thresholds: Thresholds
+    now: Observation, earlier: Sequence[Observation], thresholds: Thresholds
 ) -> tuple[Alert, ...]:
-    """What holds of an observation that could be read, given the one before it."""
+    """What holds of an observation that could be read, given those before it."""
     if now.drift is None:
         return ()
     checks: tuple[Callable[[], Iterator[tuple[str, str]]], ...] = (
-        lambda: _drift_outpaces_accuracy(now, before, thresholds),
+        lambda: _drift_outpaces_accuracy(now, earlier, thresholds),
         lambda: _late_contraction(now.drift, thresholds),
         lambda: _beyond_budget(now, thresholds),
     )
@@ -110,28 +111,34 @@ def probe_in_training_alert(
 
 
 def _drift_outpaces_accuracy(
-    now: Observation, before: Observation | None, thresholds: Thresholds
+    now: Observation, earlier: Sequence[Observation], thresholds: Thresholds
 ) -> Iterator[tuple[str, str]]:
+    """Against the last observation from which the drift has risen by enough to be compared."""
     limit = thresholds.drift_per_accuracy_point
-    if before is None or limit is None:
+    if limit is None or (here := _accuracy_and_drift(now)) is None:
         return
-    places = [
-        (one.val_accuracy_pct, one.drift.embedding_drift if one.drift else None)
-        for one in (before, now)
-    ]
-    (accuracy_before, drift_before), (accuracy, drift) = places
-    if None in (accuracy_before, drift_before, accuracy, drift):
+    accuracy, drift = here
+    for before in reversed(earlier):
+        there = _accuracy_and_drift(before)
+        if there is None or drift - there[1] < thresholds.least_drift_rise:
+            continue
+        rise = drift - there[1]
+        if rise > limit * max(0.0, accuracy - there[0]):
+            yield (
+                "drift_outpaces_accuracy",
+                f"Since step {before.step} the representation drifted by {rise:.3f} (to "
+                f"{drift:.3f}) while validation accuracy went from {there[0]:.1f} to "
+                f"{accuracy:.1f} %: pretrained ability is being paid for little gain. A lower "
+                "learning rate, an adapter, or stopping here would keep more of it.",
+            )
         return
-    gained = accuracy - accuracy_before  # type: ignore[operator]
-    rise = drift - drift_before  # type: ignore[operator]
-    if rise >= thresholds.least_drift_rise and rise > limit * max(0.0, gained):
-        yield (
-            "drift_outpaces_accuracy",
-            f"Since step {before.step} the representation drifted by {rise:.3f} (to {drift:.3f}) "
-            f"while validation accuracy went from {accuracy_before:.1f} to {accuracy:.1f} %: "
-            "pretrained ability is being paid for little gain. A lower learning rate, an adapter, "
-            "or stopping here would keep more of it.",
-        )
+
+
+def _accuracy_and_drift(one: Observation) -> tuple[float, float] | None:
+    drift = one.drift.embedding_drift if one.drift else None
+    if one.val_accuracy_pct is None or drift is None:
+        return None
+    return one.val_accuracy_pct, drift
 
 
 def _late_contraction(drift: Drift | None, thresholds: Thresholds) -> Iterator[tuple[str, str]]:

@@ -193,7 +193,7 @@ class Monitor:
             place = Observation(at, epoch, val_accuracy_pct, None)
             looked = look(target, self._baseline, place, self._thresholds)
             seen = looked.observation
-            alerts = (*seen.alerts, *alerts_of(seen, before, self._thresholds))
+            alerts = (*seen.alerts, *alerts_of(seen, self._history, self._thresholds))
             seconds = time.perf_counter() - began
             seen = replace(seen, alerts=alerts, seconds=seconds)
             self._calls = at
