@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _CACHED_FROM_SHARE = 0.25
 """Asked for less of a set than this, it decodes what is asked for instead of the whole set."""
-_DECODE_CHUNK = 256
+_DECODE_CHUNK = 64
 
 
 class EncodedImages(Protocol):
@@ -194,8 +194,9 @@ class EncodedSet:
 
     def _chunks(self, size: int) -> Iterator[UInt8[Tensor, "chunk 3 size size"]]:
         """The whole set in order; while a chunk is in use, the next is being decoded."""
+        files = self.encoded.read(range(len(self)))
         with _decoding_threads() as threads:
-            begun = (self._begin(one, size, threads) for one in _chunked(range(len(self))))
+            begun = (self._begin(one, files, size, threads) for one in _chunked(range(len(self))))
             for decoded in _one_ahead(begun):
                 yield decoded()
 
@@ -203,9 +204,10 @@ class EncodedSet:
         """In the order asked for; read in ascending order."""
         pixels = torch.empty(len(indices), 3, size, size, dtype=torch.uint8)
         order = sorted(range(len(indices)), key=lambda place: indices[place])
+        files = self.encoded.read([indices[place] for place in order])
         with _decoding_threads() as threads:
             begun = (
-                (places, self._begin([indices[place] for place in places], size, threads))
+                (places, self._begin([indices[place] for place in places], files, size, threads))
                 for places in _chunked(order)
             )
             for places, decoded in _one_ahead(begun):
@@ -213,16 +215,20 @@ class EncodedSet:
         return pixels
 
     def _begin(
-        self, indices: Sequence[int], size: int, threads: ThreadPoolExecutor
+        self,
+        indices: Sequence[int],
+        files: Iterator[bytes],
+        size: int,
+        threads: ThreadPoolExecutor,
     ) -> Callable[[], UInt8[Tensor, "image 3 size size"]]:
-        """Has images decoded, resized and cropped; what is returned waits for them."""
+        """Has the next files decoded, resized and cropped; what is returned waits for them."""
         pixels = np.empty((len(indices), 3, size, size), np.uint8)
 
         def put(place: int, index: int, data: bytes) -> None:
             image = decode(data, self.encoded.name_of(index))
             pixels[place] = to_model_size(image, size).numpy()
 
-        decoding = threads.map(put, range(len(indices)), indices, self.encoded.read(indices))
+        decoding = threads.map(put, range(len(indices)), indices, files)
 
         def decoded() -> Tensor:
             deque(decoding, maxlen=0)
