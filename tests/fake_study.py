@@ -24,6 +24,7 @@ SEEDS = (0, 1)
 NUM_LAYERS, NUM_HEADS, GRID = 6, 4, 7
 NUM_TRANSFER_IMAGES = 5000
 PRETRAINED_ACCURACY = 97.2
+HOSTILE = "<script>window.harmed = 1</script>"
 NUM_EPOCHS = 4
 
 
@@ -135,6 +136,15 @@ def fake_drift(strength: float, rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
+def fake_flows() -> dict[str, Any]:
+    """Where the images of forgotten classes went, one of a name that would harm if unescaped."""
+    return {
+        "num_lost": 60,
+        "num_gained": 2,
+        "lost_to": [{"class": HOSTILE, "taken_for": "concept 1", "num_images": 40}],
+    }
+
+
 def fake_comparison(*, transfer: bool = True) -> dict[str, Any]:
     """What `Comparison.to_dict` gives."""
     before, after = fake_score(PRETRAINED_ACCURACY), fake_score(60.0)
@@ -204,6 +214,7 @@ def _write_run(
     adapted = fake_score(PRETRAINED_ACCURACY * (1 - 0.95 * strength))
     adapted["retention_pct"] = 100 * adapted["accuracy_pct"] / PRETRAINED_ACCURACY
     adapted["per_class"] = fake_classes(adapted["retention_pct"])
+    adapted["flows"] = fake_flows()
     accuracy = 99 - 63 * math.exp(-5 * (strength + 0.02)) + float(rng.normal(0, 0.4))
     low, high = wilson_pct(accuracy, 1000)
     pretrained_reading = fake_reading(np.random.default_rng(5))

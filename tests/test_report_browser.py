@@ -1,18 +1,36 @@
-"""The pages in a real browser. Skipped where playwright or a chromium is not installed."""
+"""The pages in a real browser. Skipped where playwright or a chromium is not installed.
+
+Screenshots stay in a temporary folder, which is printed: CI keeps it for the eye.
+"""
 
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_study import write_fake_report, write_fake_study
+from fake_study import HOSTILE, write_fake_report, write_fake_study
+
+SCREENSHOTS = Path(tempfile.gettempdir()) / "driftscope-screenshots"
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = os.environ.get("DRIFTSCOPE_CHROMIUM") or shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None,
+    reason="no chromium: install Debian's, or name another by DRIFTSCOPE_CHROMIUM",
+)
+
+
+@pytest.fixture(scope="module")
+def screenshots(pytestconfig: pytest.Config) -> Path:
+    SCREENSHOTS.mkdir(exist_ok=True)
+    reporter = pytestconfig.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:  # a worker of xdist has none
+        reporter.write_line(f"screenshots: {SCREENSHOTS}")
+    return SCREENSHOTS
 
 
 @pytest.fixture(scope="module")
@@ -31,33 +49,54 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(browser: Any, page_file: Path) -> Iterator[Any]:
-    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab = browser.new_page(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     tab.goto(page_file.as_uri())
-    tab.wait_for_selector("#maps canvas")
+    tab.wait_for_selector("#viewer canvas")
     yield tab
     tab.close()
 
 
+def _draw_all(tab: Any) -> None:
+    """Shows every figure once, since they are drawn when they come into view."""
+    figures = tab.locator("figure:has(> .plot-data)")
+    for number in range(figures.count()):
+        figures.nth(number).scroll_into_view_if_needed()
+    tab.wait_for_function(
+        "[...document.querySelectorAll('figure:has(> .plot-data)')]"
+        ".every((figure) => figure.querySelector('.plot .main-svg'))"
+    )
+
+
 def _pixels(page: Any) -> str:
-    return str(page.evaluate("[...document.querySelectorAll('#maps canvas')][1].toDataURL()"))
+    return str(page.evaluate("[...document.querySelectorAll('#viewer canvas')][1].toDataURL()"))
 
 
 @pytest.mark.parametrize("width", [320, 400, 768, 1280, 2560])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_loads_clean_and_never_scrolls_sideways(
-    browser: Any, page_file: Path, width: int, scheme: str
+    browser: Any, page_file: Path, screenshots: Path, width: int, scheme: str
 ) -> None:
-    tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    tab = browser.new_page(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+    )
     problems: list[str] = []
     requests: list[str] = []
     tab.on("console", lambda message: problems.append(message.text))
     tab.on("pageerror", lambda error: problems.append(str(error)))
     tab.on("request", lambda request: requests.append(request.url))
     tab.goto(page_file.as_uri())
-    tab.wait_for_selector("#maps canvas")
+    tab.wait_for_selector("#viewer canvas")
+    _draw_all(tab)
     excess = tab.evaluate("document.documentElement.scrollWidth - innerWidth")
+    tab.evaluate("scrollTo({ top: 0, behavior: 'instant' })")
+    tab.screenshot(path=screenshots / f"study-{width}-{scheme}.png", full_page=True)
+    tab.evaluate("location.hash = document.querySelector('#runs ~ .table-block a').hash")
+    tab.wait_for_selector("#run-view .plot .main-svg")
+    run_excess = tab.evaluate("document.documentElement.scrollWidth - innerWidth")
+    tab.screenshot(path=screenshots / f"run-{width}-{scheme}.png", full_page=True)
     tab.close()
     assert problems == []
+    assert run_excess <= 0
     assert [url for url in requests if not url.startswith("data:")] == [page_file.as_uri()]
     assert excess <= 0
 
@@ -65,13 +104,13 @@ def test_it_loads_clean_and_never_scrolls_sideways(
 @pytest.mark.parametrize("slider", ["layer", "head", "strength"])
 def test_a_slider_changes_the_overlay(page: Any, slider: str) -> None:
     before = _pixels(page)
-    page.locator(f"#{slider}").focus()
+    page.locator(f"#viewer [data-control={slider}]").focus()
     page.keyboard.press("ArrowRight" if slider == "head" else "ArrowLeft")
     assert _pixels(page) != before
 
 
 def test_the_blend_at_zero_shows_the_pretrained_map_in_the_adapted_place(page: Any) -> None:
-    page.locator("#blend").fill("0")
+    page.locator("#viewer [data-control=blend]").fill("0")
     shown = page.evaluate(
         "[...document.querySelectorAll('.map-row')[0].querySelectorAll('canvas')]"
         ".map(canvas => canvas.toDataURL())"
@@ -81,8 +120,8 @@ def test_the_blend_at_zero_shows_the_pretrained_map_in_the_adapted_place(page: A
 
 
 def test_sorting_sorts_by_value_both_ways(page: Any) -> None:
-    heading = page.get_by_role("button", name="Retention, %").first
     table = page.locator("table").first
+    heading = table.get_by_role("button", name="Retention, %")
     column = table.locator("thead th").all_inner_texts().index("Retention, %")
     read = "(table, at) => [...table.tBodies[0].rows].map((row) => +row.cells[at].dataset.value)"
     heading.click()
@@ -95,11 +134,11 @@ def test_sorting_sorts_by_value_both_ways(page: Any) -> None:
 
 
 def test_searching_hides_what_does_not_match(page: Any) -> None:
-    page.get_by_text("Every run (").click()
     block = page.locator(".table-block[data-name=runs]")
     block.get_by_label("Search").fill("lora 3e-3")
     shown = block.locator("tbody tr:visible")
     assert shown.count() == 2
+    assert block.get_by_role("status").inner_text() == "2 of 8 rows"
     assert all("lora_r8" in text for text in shown.all_inner_texts())
 
 
@@ -121,8 +160,9 @@ def test_the_theme_button_changes_paper_and_ink_with_contrast_in_both(page: Any)
 def test_every_text_of_the_page_has_a_contrast_of_at_least_four_and_a_half(
     browser: Any, page_file: Path, scheme: str
 ) -> None:
-    tab = browser.new_page(color_scheme=scheme)
+    tab = browser.new_page(color_scheme=scheme, reduced_motion="reduce")
     tab.goto(page_file.as_uri())
+    _draw_all(tab)
     pairs = tab.evaluate(
         """() => {
         const paper = (node) => {
@@ -138,7 +178,11 @@ def test_every_text_of_the_page_has_a_contrast_of_at_least_four_and_a_half(
           if (!own || skipped) continue;
           found.add(getComputedStyle(node).color + '|' + paper(node));
         }
-        for (const node of document.querySelectorAll('.panels svg text')) {
+        const drawn = [...document.querySelectorAll('.picture svg text')].filter(
+          (node) => node.getClientRects().length && node.textContent.trim());
+        for (const node of drawn) {
+          // the numbers within a heatmap stand on its colours, which `ink_on` sees to
+          if (node.closest('.heatmaps')) continue;
           found.add(getComputedStyle(node).fill + '|' + paper(node.ownerSVGElement.parentElement));
         }
         return [...found];
@@ -150,13 +194,133 @@ def test_every_text_of_the_page_has_a_contrast_of_at_least_four_and_a_half(
     assert {pair: value for pair, value in contrasts.items() if value < 4.5} == {}
 
 
-def test_pointing_at_a_mark_names_the_run(page: Any) -> None:
-    page.locator(".panels .hover").first.hover(force=True)
-    assert re.search(r"rate 3e-[34]", page.locator("#hover-text").inner_text())
+def test_pointing_at_a_cell_of_a_heatmap_says_its_value(page: Any) -> None:
+    page.locator(".heatmaps .hover").first.hover(force=True)
+    assert re.search(r"3e-[34], layer \d: [+−\d.]+ %", page.locator("#hover-text").inner_text())
+
+
+def _run_dot(page: Any) -> dict[str, Any]:
+    """Where the first dot of a single run stands in the first figure, and its series' runs."""
+    place = page.locator(".plot").first
+    place.scroll_into_view_if_needed()
+    page.wait_for_selector(".plot .scatterlayer .point")
+    found: dict[str, Any] = place.evaluate(
+        """(place) => {
+        const trace = place.data.findIndex((one) => one.customdata);
+        const box = place.getBoundingClientRect(), axes = place._fullLayout;
+        const { x, y } = place.data[trace];
+        return {
+          runs: place.data[trace].customdata,
+          x: box.x + axes.xaxis._offset + axes.xaxis.d2p(x[0]),
+          y: box.y + axes.yaxis._offset + axes.yaxis.d2p(y[0]),
+        };
+      }"""
+    )
+    return found
+
+
+def test_pointing_at_a_dot_names_its_run_and_seed(page: Any) -> None:
+    _draw_all(page)
+    dot = _run_dot(page)
+    page.mouse.move(dot["x"], dot["y"])
+    page.wait_for_selector(".plot .hoverlayer .hovertext")
+    text = " ".join(page.locator(".plot .hoverlayer text").all_text_contents())
+    assert re.search(r"seed \d", text)
+    assert re.search(r"run (\w+)", text)[1] in dot["runs"]
+
+
+def test_a_click_on_a_dot_opens_its_run_and_back_returns(page: Any) -> None:
+    _draw_all(page)
+    dot = _run_dot(page)
+    page.mouse.click(dot["x"], dot["y"])
+    page.wait_for_selector("#run-view:not([hidden])")
+    assert page.evaluate("location.hash").removeprefix("#run-") in dot["runs"]
+    assert not page.locator("#report-view").is_visible()
+    page.go_back()
+    page.wait_for_selector("#report-view:not([hidden])")
+    assert not page.locator("#run-view").is_visible()
+
+
+def test_arrow_keys_read_a_figure_aloud(page: Any) -> None:
+    _draw_all(page)
+    page.locator(".plot").first.focus()
+    page.keyboard.press("ArrowRight")
+    first = page.locator("#announcer").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert re.match(r"full_ft, rate 3e-4, seed \d: [\d.]+ %, run \w+", first)
+    assert page.locator("#announcer").inner_text() != first
+
+
+def test_a_run_page_opens_by_keyboard_and_is_announced_by_its_heading(page: Any) -> None:
+    page.locator(".table-block[data-name=runs] tbody a").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#run-view:not([hidden])")
+    assert page.evaluate("document.activeElement.id") == "run-title"
+    words = page.locator("#run-view").inner_text()
+    for part in ("Over training", "Layer by layer", "Head by head", "Attention", "Configuration"):
+        assert part in words
+    page.get_by_role("link", name="Next run").focus()
+    before = page.locator("#run-title").inner_text()
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"document.getElementById('run-title').innerText !== {before!r}")
+
+
+def test_a_run_page_holds_what_the_record_says(page: Any) -> None:
+    page.locator("#run-picker").select_option(index=1)
+    page.wait_for_selector("#run-view canvas")
+    facts = page.locator("#run-view .facts").all_inner_texts()
+    assert "learning_rate" in facts[0]
+    assert "fingerprints.probe" in facts[1]
+    assert "2.13.0+cpu" in facts[1]
+    forgotten = page.locator("#run-view [data-name=flows] tbody tr").first.inner_text()
+    assert HOSTILE in forgotten
+    assert page.evaluate("window.harmed") is None
+
+
+@pytest.mark.parametrize("slider", ["layer", "head", "blend"])
+def test_a_slider_changes_the_overlay_of_a_run_page(page: Any, slider: str) -> None:
+    page.locator("#run-picker").select_option(index=1)
+    page.wait_for_selector("#run-view canvas")
+    read = "[...document.querySelectorAll('#run-view .map-row canvas')][%d].toDataURL()"
+    seen = page.evaluate(read % 2)
+    page.locator(f"#run-view [data-control={slider}]").focus()
+    page.keyboard.press("ArrowRight" if slider == "head" else "ArrowLeft")
+    assert page.evaluate(read % 2) != seen
+
+
+def test_the_legend_switches_a_series_off_in_every_figure_of_its_section(page: Any) -> None:
+    _draw_all(page)
+    name = page.get_by_role("button", name="lora_r8").first
+    name.click()
+    hidden = page.locator(".panels .plot").first.evaluate(
+        "(place) => place.data.filter((t) => t.visible === false).map((t) => t.name)"
+    )
+    assert set(hidden) == {"lora_r8"}
+    assert name.get_attribute("aria-pressed") == "false"
+
+
+def test_figures_take_the_colours_of_the_theme(page: Any) -> None:
+    _draw_all(page)
+    read = "document.querySelector('.plot')._fullLayout.font.color"
+    light = page.evaluate(read)
+    page.locator("#theme").click()
+    page.wait_for_function(f"{read} !== '{light}'")
+    dark = page.evaluate(read)
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert _contrast(_rgb(dark), paper) >= 7
+
+
+def test_paper_gets_the_still_figures(page: Any) -> None:
+    _draw_all(page)
+    page.emulate_media(media="print")
+    assert page.locator(".panels .still").first.is_visible()
+    assert not page.locator(".panels .plot").first.is_visible()
 
 
 def test_copying_a_table_copies_its_csv(browser: Any, page_file: Path) -> None:
-    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    context = browser.new_context(
+        reduced_motion="reduce", permissions=["clipboard-read", "clipboard-write"]
+    )
     tab = context.new_page()
     tab.goto(page_file.as_uri())
     tab.locator(".copy").first.click()
@@ -172,8 +336,13 @@ def test_without_script_the_still_picture_stands_in(browser: Any, page_file: Pat
     tab.goto(page_file.as_uri())
     still, viewer = tab.locator(".still img"), tab.locator("#viewer")
     assert still.is_visible()
+    assert tab.locator(".panels .still svg").first.is_visible()
     assert not viewer.is_visible()
     context.close()
+
+
+def _rgb(colour: str) -> str:
+    return ", ".join(str(int(colour[at : at + 2], 16)) for at in (1, 3, 5))
 
 
 def _contrast(one: str, other: str) -> float:

@@ -46,6 +46,18 @@ def _predictor_table(num_signals: int = 4) -> pd.DataFrame:
     return pd.concat([frame.assign(probe=probe) for probe in ("final", "first")])
 
 
+def _runs() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "run_id": ["a1", "a2"],
+            "dataset": "d",
+            "series": "full_ft",
+            "learning_rate": 1e-3,
+            "seed": [7, 11],
+        }
+    )
+
+
 def _predictors() -> pd.DataFrame:
     return _predictor_table().assign(scope="overall")
 
@@ -63,7 +75,7 @@ def _answer(question: str, table: pd.DataFrame, *, is_answered: bool = True) -> 
 
 
 def test_an_answer_brings_its_sentence_picture_table_and_what_was_left_out() -> None:
-    (finding,) = findings([_answer("frontier", _frontier_table())], {})
+    (finding,) = findings([_answer("frontier", _frontier_table())], {}, _runs())
     assert finding.sentence == "The sentence of frontier."
     assert len(finding.pictures) == 1
     assert "Rests on 3 cells. Left out: 2 runs: diverged." in finding.tables[0].note
@@ -76,6 +88,7 @@ def test_questions_that_cannot_be_answered_come_last_and_without_pictures() -> N
             _answer("frontier", _frontier_table()),
         ],
         {},
+        _runs(),
     )
     assert [bool(finding.pictures) for finding in shown] == [True, False]
     assert shown[1].tables == []

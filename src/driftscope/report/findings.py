@@ -9,7 +9,7 @@ import pandas as pd
 
 from driftscope.analysis import Answer
 from driftscope.analysis.tables import LABELS
-from driftscope.report import findings_figures
+from driftscope.report import findings_figures, plots
 from driftscope.report.columns import Column, Kind, Table
 from driftscope.report.page import Picture, picture
 from driftscope.report.style import SeriesStyle
@@ -40,15 +40,23 @@ class Finding:
     tables: list[Table]
 
 
-def findings(answers: Sequence[Answer], styles: Mapping[str, SeriesStyle]) -> list[Finding]:
-    """The answered questions, in the order given; what the data can't answer comes last, short."""
+def findings(
+    answers: Sequence[Answer], styles: Mapping[str, SeriesStyle], runs: pd.DataFrame
+) -> list[Finding]:
+    """The answered questions, in the order given; what the data can't answer comes last, short.
+
+    Args:
+        answers: what `analysis` answered.
+        styles: how each series is drawn.
+        runs: `tables.with_series` of the finished runs, which the figures' hover texts name.
+    """
     ordered = sorted(answers, key=lambda answer: not answer.is_answered)
     return [
         Finding(
             title=TITLES.get(answer.question, answer.question),
             sentence=answer.sentence,
-            basis=_basis(answer),
-            pictures=_pictures(answer, styles),
+            basis=basis(answer),
+            pictures=_pictures(answer, styles, runs),
             tables=answer_tables(answer),
         )
         for answer in ordered
@@ -64,7 +72,7 @@ def answer_tables(answer: Answer) -> list[Table]:
         Table(
             name=name,
             title=title if name == answer.question else f"{title} {_words(name)}",
-            note=_basis(answer),
+            note=basis(answer),
             columns=tuple(_column(frame, str(key)) for key in frame.columns),
             frame=_labelled(frame),
         )
@@ -73,7 +81,8 @@ def answer_tables(answer: Answer) -> list[Table]:
     ]
 
 
-def _basis(answer: Answer) -> str:
+def basis(answer: Answer) -> str:
+    """How many units the answer rests on, what was left out, how p-values were adjusted."""
     if not answer.is_answered:
         return ""
     parts = [f"Rests on {answer.num_units} {answer.unit}."]
@@ -112,7 +121,9 @@ def _words(key: str) -> str:
     return " ".join(_UNIT_WORDS.get(part, part) for part in key.split("_"))
 
 
-def _pictures(answer: Answer, styles: Mapping[str, SeriesStyle]) -> list[Picture]:
+def _pictures(
+    answer: Answer, styles: Mapping[str, SeriesStyle], runs: pd.DataFrame
+) -> list[Picture]:
     if not answer.is_answered:
         return []
     if answer.question == "predictors":
@@ -124,6 +135,7 @@ def _pictures(answer: Answer, styles: Mapping[str, SeriesStyle]) -> list[Picture
                 f"frontier-{number}",
                 f"Target accuracy against retention of every cell on {name}; the cells that no "
                 "other beats in both are ringed. The numbers are in the table below.",
+                plots.frontier_plot(mine, _runs_of(mine, runs), styles, title=name),
             )
             for number, (name, mine) in enumerate(apart(answer.table, ["dataset"]))
         ]
@@ -138,10 +150,20 @@ def _predictor_pictures(table: pd.DataFrame) -> list[Picture]:
             f"predictors-{number}",
             "Bars of each signal's rank correlation with retention, at the end and after the "
             "first epoch. The numbers are in the table below.",
+            plots.predictor_plot(mine, title=name),
         )
         for number, (name, mine) in enumerate(apart(overall, []))
         if len(mine)
     ]
+
+
+def _runs_of(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs behind a table of one dataset and setting."""
+    row = table.iloc[0]
+    for key in ("dataset", "model", "protocol", "transfer"):
+        if key in table and key in runs:
+            runs = runs[runs[key].astype(object).fillna("unknown").astype(str) == str(row[key])]
+    return runs
 
 
 def apart(table: pd.DataFrame, keys: list[str]) -> list[tuple[str, pd.DataFrame]]:

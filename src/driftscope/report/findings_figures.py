@@ -12,9 +12,11 @@ from matplotlib.lines import Line2D
 from driftscope.analysis.tables import LABELS
 from driftscope.report.figures import number_axis
 from driftscope.report.style import (
+    BLUE,
     HOVER_PREFIX,
     INK,
     MUTED,
+    ORANGE,
     PAPER,
     SeriesStyle,
     look,
@@ -24,7 +26,8 @@ from driftscope.report.style import (
     spread_text,
 )
 
-_PROBE_WORDS = {"final": "at the end", "first": "after the first epoch"}
+PROBE_WORDS = {"final": "at the end", "first": "after the first epoch"}
+PROBE_COLOURS = {"final": BLUE, "first": ORANGE}
 
 
 def predictor_bars(table: pd.DataFrame, *, title: str = "") -> Figure:
@@ -35,12 +38,11 @@ def predictor_bars(table: pd.DataFrame, *, title: str = "") -> Figure:
         title: what stands above the axes.
     """
     frame = table.assign(
-        name=[_signal_name(*pair) for pair in zip(table["signal"], table["form"], strict=True)]
+        name=[signal_name(*pair) for pair in zip(table["signal"], table["form"], strict=True)]
     )
     final = frame[frame["probe"] == "final"].sort_values("abs_rho")
     names = list(dict.fromkeys([*final["name"], *frame["name"]]))
-    probes = [probe for probe in _PROBE_WORDS if (frame["probe"] == probe).any()]
-    colours = dict(zip(_PROBE_WORDS, ("#0072B2", "#E69F00"), strict=True))
+    probes = [probe for probe in PROBE_WORDS if (frame["probe"] == probe).any()]
     thickness = 0.78 / len(probes)
     with look():
         figure = Figure(figsize=(4.6, 0.34 * len(names) + 1.0), layout="constrained")
@@ -52,9 +54,11 @@ def predictor_bars(table: pd.DataFrame, *, title: str = "") -> Figure:
                     continue
                 y = names.index(row["name"]) + 0.39 - thickness * (at + 0.5)
                 interval = f"[{number_text(row['low'], 2)}, {number_text(row['high'], 2)}]"
-                (bar,) = axes.barh(y, row["rho"], 0.9 * thickness, color=colours[probe], zorder=2)
+                (bar,) = axes.barh(
+                    y, row["rho"], 0.9 * thickness, color=PROBE_COLOURS[probe], zorder=2
+                )
                 bar.set_gid(
-                    f"{HOVER_PREFIX}{row['name']}, {_PROBE_WORDS[probe]}: "
+                    f"{HOVER_PREFIX}{row['name']}, {PROBE_WORDS[probe]}: "
                     f"ρ = {number_text(row['rho'], 2)} {interval}, {row['num_cells']:.0f} cells"
                 )
                 axes.plot([row["low"], row["high"]], [y, y], color=INK, linewidth=1, zorder=3)
@@ -68,7 +72,7 @@ def predictor_bars(table: pd.DataFrame, *, title: str = "") -> Figure:
         if title:
             axes.set_title(title)
         handles = [
-            Line2D([], [], color=colours[probe], linewidth=6, label=_PROBE_WORDS[probe])
+            Line2D([], [], color=PROBE_COLOURS[probe], linewidth=6, label=PROBE_WORDS[probe])
             for probe in probes
         ]
         figure.legend(handles=handles, loc="outside upper left", ncols=2)
@@ -131,7 +135,8 @@ def frontier(
     return figure
 
 
-def _signal_name(signal: str, form: str) -> str:
+def signal_name(signal: str, form: str) -> str:
+    """A signal as its bar is labelled; of a signed one, whether its sign or its size counts."""
     name = LABELS.get(signal, signal)
     if form == "absolute":
         return f"|{name}|"

@@ -8,18 +8,26 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pandas as pd
+from markupsafe import Markup
 
 from driftscope.analysis import Answer, StudyTables, answer_all
 from driftscope.errors import RecordError
 from driftscope.records import Overlay, RunRecord
 from driftscope.report import heatmaps, tables
 from driftscope.report.findings import findings
-from driftscope.report.overlays import NamedOverlay, overlay_block, study_overlays
+from driftscope.report.highlights import highlights
+from driftscope.report.overlays import NamedOverlay, other_overlays, overlay_block, study_overlays
 from driftscope.report.page import picture, write_page
 from driftscope.report.provenance import shared_and_varying
-from driftscope.report.sections import comparison_profiles, setting_section
+from driftscope.report.run_pages import run_pages, shared_by_run_pages
+from driftscope.report.sections import (
+    Section,
+    comparison_profiles,
+    setting_names,
+    setting_section,
+)
 from driftscope.report.style import method_styles
-from driftscope.report.summary import comparison_summary
+from driftscope.report.summary import comparison_summary, scope_caveat
 
 
 def write_study_report(
@@ -51,10 +59,14 @@ def write_study_report(
     if answers is None:
         answers = answer_all(study)
     runs = tables.with_intervals(study.runs, records)
-    styles = method_styles(tables.series_order(tables.with_series(runs)["series"]))
+    with_series = tables.with_series(runs)
+    styles = method_styles(tables.series_order(with_series["series"]))
+    overlays = study_overlays(records, runs)
+    settings = tables.split_settings(runs)
+    names = setting_names([setting for setting, _ in settings])
     sections = [
-        setting_section(number, setting, mine, study.layers, study.history, styles)
-        for number, (setting, mine) in enumerate(tables.split_settings(runs), start=1)
+        setting_section(number, name, setting, mine, study.layers, study.history, styles)
+        for number, (name, (setting, mine)) in enumerate(zip(names, settings, strict=True), start=1)
     ]
     spec_facts, environment_facts = _facts(study, records)
     return write_page(
@@ -62,14 +74,24 @@ def write_study_report(
         out,
         title=title,
         sections=sections,
-        findings=findings(answers, styles),
-        overlays=overlay_block(study_overlays(records, runs)),
+        highlights=highlights(answers),
+        caveats=_caveats(sections, [setting for setting, _ in settings]),
+        findings=findings(answers, styles, with_series[tables.is_done(runs)]),
+        overlays=overlay_block(overlays, other_overlays(records, runs, overlays)),
         runs=tables.runs_list(runs),
+        run_pages=list(run_pages(study.history, study.layers, records, runs)),
+        shared_by_run_pages=shared_by_run_pages(),
         spec_facts=spec_facts,
         environment_facts=environment_facts,
         command=command,
         version=_versions(records),
     )
+
+
+def _caveats(sections: Sequence[Section], settings: Sequence[Mapping[str, str]]) -> list[Markup]:
+    """Every setting's caveats, each once, and how far the whole reaches."""
+    own = dict.fromkeys(caveat for section in sections for caveat in section.summary.caveats)
+    return [*own, scope_caveat(settings)]
 
 
 _Facts: TypeAlias = tuple[dict[str, str], dict[str, list[str]]]

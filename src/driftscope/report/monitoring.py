@@ -81,7 +81,7 @@ def write_monitor_page(
 
 def _summary(report: Mapping[str, Any]) -> Summary:
     scalars, latest = report["scalars"], report["latest"]
-    sentences = [_where(report), *_kept_sentences(report)]
+    sentences = _kept_sentences(report)
     if "val_accuracy_pct" in scalars:
         sentences.append(
             Markup("Validation accuracy is {} %.").format(
@@ -93,10 +93,11 @@ def _summary(report: Mapping[str, Any]) -> Summary:
     if report["stopped"]:
         sentences.append(Markup("<b>Training was to stop:</b> {}").format(report["stopped"]))
     return Summary(
+        _where(report),
         _headline(report["monitor"]["transfer"], scalars, latest["step"]),
         sentences,
         _caveats(report),
-    ).unbreakable()
+    ).without_breaks()
 
 
 def _headline(

@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import matplotlib as mpl
@@ -34,26 +35,30 @@ _LARGEST_SIDE = 224
 class NamedOverlay:
     """An overlay and what the page calls it.
 
-    The viewer starts with two of the same `pair` side by side, if there are two.
+    The viewer starts with two of the same `pair` side by side, if there are two. What is not
+    `listed` is shown on its run's own page only.
     """
 
     label: str
     column: str
     pair: str
     overlay: Overlay
+    run_id: str = ""
+    listed: bool = True
 
 
 def overlay_payload(
-    named: Sequence[NamedOverlay], *, budget_bytes: int = 8_000_000
+    named: Iterable[NamedOverlay], *, budget_bytes: int = 6_000_000
 ) -> dict[str, Any]:
-    """What the page's viewer reads: images, maps, runs, colours; all plain JSON.
+    """What the page's viewers read: images, maps, runs, colours; all plain JSON.
 
-    Overlays past the byte budget are left out; `num_left_out` counts them.
+    Listed overlays past the byte budget are left out, and `num_left_out` counts them; after them
+    no unlisted one is read that does not fit.
     """
     images: dict[str, list[str]] = {}
     maps: dict[str, dict[str, Any]] = {}
     runs: list[dict[str, Any]] = []
-    used = 0
+    used = num_left_out = 0
     for item in named:
         overlay = item.overlay
         pictures = overlay.images[:MAX_IMAGES]
@@ -62,6 +67,9 @@ def overlay_payload(
         cost = 0 if keys[0] in images else pictures.size // 2
         cost += sum(2 * before.size for key in keys[1:] if key not in maps)
         if runs and used + cost > budget_bytes:
+            if not item.listed:
+                break
+            num_left_out += 1
             continue
         used += cost
         images.setdefault(keys[0], [image_uri(picture) for picture in pictures])
@@ -69,6 +77,8 @@ def overlay_payload(
             maps.setdefault(key, packed_maps(array))
         runs.append(
             {
+                "run_id": item.run_id,
+                "listed": item.listed,
                 "label": item.label,
                 "column": item.column,
                 "pair": item.pair,
@@ -81,7 +91,7 @@ def overlay_payload(
         "images": images,
         "maps": maps,
         "runs": runs,
-        "num_left_out": len(named) - len(runs),
+        "num_left_out": num_left_out,
         "colours": _colour_table(),
     }
 
@@ -129,27 +139,50 @@ def _fingerprint(array: npt.NDArray[Any]) -> str:
 
 def study_overlays(records: Sequence[RunRecord], runs: pd.DataFrame) -> list[NamedOverlay]:
     """One run a cell that stored its maps, the lowest retention first."""
+    named, seen = [], set()
+    for row, record in _recorded(records, runs):
+        cell = (*(row[key] for key in tables.SETTING_KEYS), row["series"], row["learning_rate"])
+        overlay = load_overlay(record.folder) if cell not in seen else None
+        if overlay is not None:
+            seen.add(cell)
+            named.append(_named(row, overlay, several=runs["dataset"].nunique() > 1))
+    return named
+
+
+def other_overlays(
+    records: Sequence[RunRecord], runs: pd.DataFrame, named: Sequence[NamedOverlay]
+) -> Iterator[NamedOverlay]:
+    """The runs beside `study_overlays`, read one at a time, for their own pages."""
+    there = {one.run_id for one in named}
+    for row, record in _recorded(records, runs):
+        overlay = load_overlay(record.folder) if record.id not in there else None
+        if overlay is not None:
+            yield replace(_named(row, overlay, several=False), listed=False)
+
+
+def _recorded(
+    records: Sequence[RunRecord], runs: pd.DataFrame
+) -> Iterator[tuple[Mapping[str, Any], RunRecord]]:
+    """The runs that have a record (imported cell means have none), the lowest retention first."""
     by_id = {record.id: record for record in records}
     with_series = tables.with_series(runs)
     ordered = with_series.sort_values(["retention_pct", "seed"], na_position="last")
-    named, seen = [], set()
     for row in ordered[ordered["run_id"].isin(by_id)].to_dict("records"):
-        cell = (*(row[key] for key in tables.SETTING_KEYS), row["series"], row["learning_rate"])
-        if cell in seen:
-            continue
-        record = by_id.get(row["run_id"])  # an imported cell mean has none
-        overlay = load_overlay(record.folder) if record is not None else None
-        if overlay is None:
-            continue
-        seen.add(cell)
-        rate = rate_text(row["learning_rate"])
-        kept = number_text(row["retention_pct"], 0)
-        where = f"{row['dataset']}: " if runs["dataset"].nunique() > 1 else ""
-        label = f"{where}{row['series']}, rate {rate}, seed {row['seed']} (retention {kept} %)"
-        setting = " ".join(str(row[key]) for key in tables.SETTING_KEYS)
-        column = f"{row['series']}, {rate}"
-        named.append(NamedOverlay(label, column, f"{setting} {rate}", overlay))
-    return named
+        yield {str(key): value for key, value in row.items()}, by_id[row["run_id"]]
+
+
+def _named(row: Mapping[str, Any], overlay: Overlay, *, several: bool) -> NamedOverlay:
+    rate = rate_text(row["learning_rate"])
+    kept = number_text(row["retention_pct"], 0)
+    where = f"{row['dataset']}: " if several else ""
+    setting = " ".join(str(row[key]) for key in tables.SETTING_KEYS)
+    return NamedOverlay(
+        f"{where}{row['series']}, rate {rate}, seed {row['seed']} (retention {kept} %)",
+        f"{row['series']}, {rate}",
+        f"{setting} {rate}",
+        overlay,
+        run_id=str(row["run_id"]),
+    )
 
 
 def side_by_side(named: Sequence[NamedOverlay]) -> dict[str, Overlay]:
@@ -166,18 +199,20 @@ def side_by_side(named: Sequence[NamedOverlay]) -> dict[str, Overlay]:
     return {one.column: one.overlay for one in sorted(same, key=lambda one: one.column)}
 
 
-def overlay_block(named: Sequence[NamedOverlay]) -> dict[str, Any] | None:
-    """What the template needs to show overlays: the viewer's data and a picture without script."""
+def overlay_block(
+    named: Sequence[NamedOverlay], others: Iterable[NamedOverlay] = ()
+) -> dict[str, Any] | None:
+    """What the template needs to show overlays: the viewers' data and a picture without script."""
     if not named:
         return None
-    payload = overlay_payload(named)
+    payload = overlay_payload(chain(named, others))
     shape = next(iter(payload["maps"].values()))["shape"]
     picture = attention_figure({"adapted": named[0].overlay})
     return {
         "json": script_json(payload),
         "num_layers": shape[1],
         "num_heads": shape[2],
-        "runs": payload["runs"],
+        "runs": [run for run in payload["runs"] if run["listed"]],
         "num_left_out": payload["num_left_out"],
         "picture": png_uri(picture),
         "picture_of": named[0].label,

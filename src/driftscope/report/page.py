@@ -21,15 +21,19 @@ from matplotlib.figure import Figure
 
 from driftscope.records import write_whole
 from driftscope.report import figures
-from driftscope.report.style import SeriesStyle, look, themed_svg
+from driftscope.report.style import DARK, LIGHT, SeriesStyle, look, themed_svg
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure on a page: its SVG, and what it shows in words."""
+    """A figure on a page: its SVG, what it shows in words, and its interactive form, if any.
+
+    The SVG serves paper and readers without script; where there is a plot, it takes its place.
+    """
 
     svg: Markup
     alt: str
+    plot: Markup | None = None
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,11 @@ class LegendEntry:
     swatch: Markup
 
 
-def picture(figure: Figure, name: str, alt: str) -> Picture:
-    """A figure made ready for a page; `name` must be unique on it."""
+def picture(figure: Figure, name: str, alt: str, plot: Mapping[str, Any] | None = None) -> Picture:
+    """A figure made ready for a page; `name` must be unique on it, `plot` is of `plots`."""
     # matplotlib escaped the texts within; the name is ours
-    return Picture(Markup(themed_svg(figure, name)), alt)
+    svg = Markup(themed_svg(figure, name))
+    return Picture(svg, alt, None if plot is None else script_json(plot))
 
 
 def legend(styles: Mapping[str, SeriesStyle], prefix: str) -> list[LegendEntry]:
@@ -90,6 +95,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["asset"] = _asset
+    environment.globals["palettes"] = {"light": LIGHT, "dark": DARK}
+    environment.globals["plotly_source"] = _plotly_source
     environment.filters["script_json"] = script_json
     return environment
 
@@ -97,6 +104,13 @@ def _environment() -> Environment:
 def _asset(name: str) -> Markup:
     """A stylesheet or script of ours, to stand in the page as it is."""
     return Markup((Path(__file__).parent / "templates" / name).read_text(encoding="utf-8"))
+
+
+def _plotly_source() -> Markup:
+    """The library as one script; it has no `</script` in it (a test holds that)."""
+    from plotly.offline import get_plotlyjs
+
+    return Markup(get_plotlyjs())
 
 
 def _today() -> str:

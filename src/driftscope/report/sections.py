@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from driftscope.report import figures, heatmaps, tables
+from driftscope.report import figures, heatmaps, plots, tables
 from driftscope.report.columns import Table
 from driftscope.report.figures import Measure
 from driftscope.report.page import LegendEntry, Picture, legend, picture
@@ -45,6 +45,7 @@ ENTROPY = Measure("delta_entropy_pct", "Δ attention entropy", reference=0, sign
 
 def setting_section(
     number: int,
+    name: str,
     setting: Mapping[str, str],
     runs: pd.DataFrame,
     layers: pd.DataFrame,
@@ -55,6 +56,7 @@ def setting_section(
 
     Args:
         number: its place on the page, from 1; ids are made of it.
+        name: what tells it from the page's other settings.
         setting: what `tables.split_settings` says it is.
         runs: its runs.
         layers: `records.layers_table` (rows of other settings are left out), may be empty.
@@ -66,13 +68,14 @@ def setting_section(
     series = list(dict.fromkeys(cells["series"]))
     own_styles = {name: styles.get(name, style) for name, style in method_styles(series).items()}
     layer_cells = tables.layer_cells_frame(layers, runs) if len(layers) else layers
-    epochs = tables.history_cells_frame(history, runs) if len(history) else history
+    probes = tables.history_cells_frame(history, runs) if len(history) else history
+    paths = tables.run_history_frame(history, runs) if len(history) else history
     rates = sorted({float(rate) for rate in cells["learning_rate"]})
     rate_lines = {rate_text(rate): style for rate, style in rate_styles(rates).items()}
-    trajectories = _trajectories(epochs, series, rate_styles(rates), setting, prefix)
+    trajectories = _trajectories(probes, paths, series, rate_styles(rates), setting, prefix)
     return Section(
         anchor=f"setting-{number}",
-        heading=f"{setting['dataset']}, {setting['model']}",
+        heading=name,
         summary=study_summary(cells, runs, setting),
         legend=legend(own_styles, prefix),
         panels=_rate_panels(cells, runs, study_measures(setting), own_styles, prefix),
@@ -83,6 +86,22 @@ def setting_section(
         table=tables.study_table(cells, setting),
         layers=tables.layers_list(layer_cells, setting),
     )
+
+
+VALIDATION_ACCURACY = Measure("val_accuracy_pct", "Validation accuracy", floor=0, ceiling=100)
+
+
+def setting_names(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """What tells each setting from the others: its dataset, and whatever else differs."""
+    others = [
+        key
+        for key in tables.SETTING_KEYS[1:]
+        if len({setting.get(key, "") for setting in settings}) > 1
+    ]
+    return [
+        ", ".join(setting.get(key) or "none" for key in ("dataset", *others))
+        for setting in settings
+    ]
 
 
 def study_measures(setting: Mapping[str, str]) -> list[Measure]:
@@ -121,15 +140,18 @@ def _rate_panels(
     styles: Mapping[str, SeriesStyle],
     prefix: str,
 ) -> list[Picture]:
-    done = tables.with_series(runs)[tables.is_done(runs)]
+    known = [m for m in measures if m.key in cells and cells[m.key].notna().any()]
+    # rows are walked one by one below: only with what is drawn, since a run has fifty columns
+    keys = ["run_id", "series", "learning_rate", "seed", "num_runs", *(m.key for m in known)]
+    done = tables.with_series(runs)[tables.is_done(runs)].reindex(columns=keys)
     return [
         picture(
             figures.learning_rate_panels(cells, done, [measure], legend=False, styles=styles),
             f"{prefix}-rate-{measure.key}",
             _rate_panel_words(cells, measure),
+            plots.rate_plot(cells, done, measure, styles),
         )
-        for measure in measures
-        if measure.key in cells and cells[measure.key].notna().any()
+        for measure in known
     ]
 
 
@@ -163,31 +185,33 @@ def _heatmaps(layer_cells: pd.DataFrame, series: Sequence[str], prefix: str) -> 
 
 
 def _trajectories(
-    epochs: pd.DataFrame,
+    probes: pd.DataFrame,
+    paths: pd.DataFrame,
     series: Sequence[str],
     styles: Mapping[float, SeriesStyle],
     setting: Mapping[str, str],
     prefix: str,
 ) -> list[list[Picture]]:
     """A row of panels a series, a panel a measure; nothing where no run has two epochs."""
-    if epochs.empty or epochs["epoch"].nunique() < 2:
+    if probes.empty or probes["epoch"].nunique() < 2:
         return []
     measures = [
         measure
         for measure in trajectory_measures(setting)
-        if measure.key in epochs and epochs[measure.key].notna().any()
+        if measure.key in probes and probes[measure.key].notna().any()
     ]
     return [
         [
             picture(
-                trajectory_panel(epochs, name, measure, styles),
+                trajectory_panel(probes, name, measure, styles),
                 f"{prefix}-path-{number}-{measure.key}",
                 f"{measure.heading} of {name} over training, one line a learning rate.",
+                plots.trajectory_plot(paths, name, measure, styles),
             )
             for measure in measures
         ]
         for number, name in enumerate(series)
-        if (epochs["series"] == name).any()
+        if (probes["series"] == name).any()
     ]
 
 

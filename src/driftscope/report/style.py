@@ -1,7 +1,8 @@
 """One look for everything driftscope draws and prints: colours, markers, number formats.
 
-Colours of ink, grid and paper are written into figures as the print values below; where a figure
+Colours of ink, grid and paper are written into figures as the light values below; where a figure
 goes into a page, `themed_svg` swaps them for CSS variables, so one drawing serves light and dark.
+Interactive figures name the same colours as `var(--ink)` and the like.
 """
 
 from __future__ import annotations
@@ -19,22 +20,41 @@ import matplotlib as mpl
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
-INK = "#16181d"
-MUTED = "#5a616d"
-GRID = "#dcdfe5"
-PAPER = "#fefefe"
-_THEME_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper"}
+LIGHT = {
+    "paper": "#fefefe",
+    "raised": "#f5f6f8",
+    "ink": "#16181d",
+    "muted": "#5a616d",
+    "grid": "#dcdfe5",
+    "line": "#c6cad2",
+    "accent": "#00588a",
+    "focus": "#0072b2",
+}
+"""Colours of light pages and of print, by what they are for."""
+
+DARK = {
+    "paper": "#14161a",
+    "raised": "#1d2026",
+    "ink": "#e9ebef",
+    "muted": "#a4acb8",
+    "grid": "#31353d",
+    "line": "#464b55",
+    "accent": "#7fc4ee",
+    "focus": "#56b4e9",
+}
+
+INK, MUTED, GRID, PAPER = (LIGHT[name] for name in ("ink", "muted", "grid", "paper"))
 
 # Okabe and Ito's palette without yellow and black, which vanish on light and dark paper.
-_VERMILION, _BLUE, _GREEN = "#D55E00", "#0072B2", "#009E73"
-_PURPLE, _ORANGE, _SKY = "#CC79A7", "#E69F00", "#56B4E9"
+VERMILION, BLUE, _GREEN = "#D55E00", "#0072B2", "#009E73"
+_PURPLE, ORANGE, _SKY = "#CC79A7", "#E69F00", "#56B4E9"
 _FAMILY_COLOURS = (
-    ("full_ft", _VERMILION),
-    ("lora", _BLUE),
+    ("full_ft", VERMILION),
+    ("lora", BLUE),
     ("linear_probe", _GREEN),
     ("last_block", _PURPLE),
 )
-_OTHER_COLOURS = (_SKY, _ORANGE, _GREEN, _PURPLE, _BLUE, _VERMILION)
+_OTHER_COLOURS = (_SKY, ORANGE, _GREEN, _PURPLE, BLUE, VERMILION)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h", "*")
 _LINES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
 
@@ -201,8 +221,8 @@ def themed_svg(figure: Figure, name: str) -> str:
     svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
     svg = re.sub(r"font: (bold|\d+) ([\d.]+px) [^;\"]*", r"font-weight: \1; font-size: \2", svg)
-    for colour, variable in _THEME_VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable}, {colour})")
+    for name in ("ink", "muted", "grid", "paper"):
+        svg = svg.replace(LIGHT[name], f"var(--{name}, {LIGHT[name]})")
     width_px = figure.get_figwidth() * 96
     return re.sub(
         r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>",

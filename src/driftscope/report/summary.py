@@ -27,18 +27,20 @@ WELL_KEPT_PCT = 90.0
 
 @dataclass(frozen=True)
 class Summary:
-    """A headline, the sentences under it, and what the numbers cannot tell."""
+    """What was studied, a headline, the sentences under it, and what the numbers cannot tell."""
 
+    studied: Markup
     headline: Markup
     sentences: list[Markup]
     caveats: list[Markup]
 
-    def unbreakable(self) -> Summary:
+    def without_breaks(self) -> Summary:
         """The same with no line break within a number."""
         return Summary(
-            _unbreakable(self.headline),
-            [_unbreakable(sentence) for sentence in self.sentences],
-            [_unbreakable(caveat) for caveat in self.caveats],
+            unbreakable(self.studied),
+            unbreakable(self.headline),
+            [unbreakable(sentence) for sentence in self.sentences],
+            [unbreakable(caveat) for caveat in self.caveats],
         )
 
 
@@ -47,17 +49,18 @@ class Summary:
 
 def study_summary(cells: pd.DataFrame, runs: pd.DataFrame, setting: Mapping[str, str]) -> Summary:
     """The findings of one setting (one dataset, model, protocol) from its cells."""
-    sentences = [_what_was_studied(cells, runs, setting)]
-    for sentence in (
+    sentences = (
         _over_the_rates(cells),
         _matched_accuracy(cells),
         _best_cells(cells),
         _signals(cells),
-    ):
-        if sentence:
-            sentences.append(sentence)
-    caveats = _study_caveats(cells, setting)
-    return Summary(_study_headline(cells), sentences, caveats).unbreakable()
+    )
+    return Summary(
+        _what_was_studied(cells, runs, setting),
+        _study_headline(cells),
+        [sentence for sentence in sentences if sentence],
+        _study_caveats(cells, setting),
+    ).without_breaks()
 
 
 def _study_headline(cells: pd.DataFrame) -> Markup:
@@ -280,16 +283,6 @@ def _study_caveats(cells: pd.DataFrame, setting: Mapping[str, str]) -> list[Mark
                 "nothing here says how much of the pretrained ability is left."
             )
         )
-    caveats.append(
-        Markup(
-            "<b>One model, one target.</b> Measured with {} on {}{}; another backbone or dataset "
-            "can differ in size and in sign."
-        ).format(
-            setting["model"],
-            setting["dataset"],
-            f", zero-shot on {setting['transfer']} alone" if setting.get("transfer") else "",
-        )
-    )
     if setting["protocol"] == "paper":
         caveats.append(
             Markup(
@@ -300,21 +293,39 @@ def _study_caveats(cells: pd.DataFrame, setting: Mapping[str, str]) -> list[Mark
     return caveats
 
 
+def scope_caveat(settings: Sequence[Mapping[str, str]]) -> Markup:
+    """How far the numbers reach: the models, targets and transfer sets that they come from."""
+    models, targets, transfers = (
+        list(dict.fromkeys(one[key] for one in settings if one.get(key)))
+        for key in ("model", "dataset", "transfer")
+    )
+    start = f"{_counted(len(models), 'model')}, {_counted(len(targets), 'target')}."
+    return unbreakable(
+        Markup(
+            "<b>{}</b> Measured with {} on {}{}; another backbone or dataset can differ in size "
+            "and in sign."
+        ).format(
+            start[:1].upper() + start[1:],
+            _listed(models),
+            _listed(targets),
+            f", zero-shot on {_listed(transfers)} alone" if transfers else "",
+        )
+    )
+
+
 # ---------------------------------------------------------------- a comparison of two models
 
 
 def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
     """What separates two models, from a `compare` result."""
     drift, transfer = comparison["drift"], comparison.get("transfer") or {}
-    sentences = [
-        Markup("{} against {}, read on {} of {} without labels.").format(
-            comparison["adapted"],
-            comparison["pretrained"],
-            _counted(int(comparison["num_images"]), "image"),
-            comparison["images"],
-        )
-    ]
-    sentences += [_transfer_sentence(name, scores) for name, scores in transfer.items()]
+    studied = Markup("{} against {}, read on {} of {} without labels.").format(
+        comparison["adapted"],
+        comparison["pretrained"],
+        _counted(int(comparison["num_images"]), "image"),
+        comparison["images"],
+    )
+    sentences = [_transfer_sentence(name, scores) for name, scores in transfer.items()]
     representation = _representation_sentence(drift)
     if representation:
         sentences.append(representation)
@@ -326,10 +337,11 @@ def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
             )
         )
     return Summary(
+        studied,
         _comparison_headline(drift, transfer),
         sentences,
         _comparison_caveats(comparison, drift, transfer),
-    ).unbreakable()
+    ).without_breaks()
 
 
 def _comparison_headline(drift: Mapping[str, Any], transfer: Mapping[str, Any]) -> Markup:
@@ -436,8 +448,8 @@ def _shared_rates(cells: pd.DataFrame) -> list[float]:
     return sorted(float(rate) for rate in counts[counts >= 2].index)
 
 
-def _unbreakable(text: Markup) -> Markup:
-    """No line break before a percent sign or within a learning rate; escaped text in and out."""
+def unbreakable(text: Markup) -> Markup:
+    """The text with no line break before a percent sign or within a learning rate."""
     kept = str(text).replace(" %", "\u00a0%")
     return Markup(re.sub(r"\b([\d.]+e-\d+)\b", r'<span class="unbroken">\1</span>', kept))
 

@@ -43,7 +43,7 @@ def with_intervals(runs: pd.DataFrame, records: Sequence[RunRecord]) -> pd.DataF
     """The runs with the Wilson limits of their zero-shot accuracies, where a record holds them."""
     limits = {}
     for record in records:
-        before, after = _main_score(record, pretrained=True), _main_score(record)
+        before, after = main_score(record, pretrained=True), main_score(record)
         limits[record.id] = {
             "zero_shot_low_pct": after.get("wilson_low_pct"),
             "zero_shot_high_pct": after.get("wilson_high_pct"),
@@ -55,7 +55,8 @@ def with_intervals(runs: pd.DataFrame, records: Sequence[RunRecord]) -> pd.DataF
     return runs.join(pd.DataFrame.from_dict(limits, orient="index", dtype=float), on="run_id")
 
 
-def _main_score(record: RunRecord, *, pretrained: bool = False) -> dict[str, Any]:
+def main_score(record: RunRecord, *, pretrained: bool = False) -> dict[str, Any]:
+    """The zero-shot score on the main transfer set, before or after; empty where there is none."""
     point = record.result["pretrained" if pretrained else "selected"] or {}
     name = record.spec.transfer[0] if record.spec.transfer else None
     return point.get("transfer", {}).get(name) or {}
@@ -145,15 +146,23 @@ def layer_cells_frame(layers: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return means.reset_index()
 
 
-def history_cells_frame(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell and probe: the mean over the cell's finished runs of every scalar signal."""
+def run_history_frame(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a finished run and probe, with the run's series, rate and seed."""
     runs = with_series(runs)
-    finished = runs.loc[is_done(runs), ["run_id", "series", "learning_rate"]]
-    own = history.drop(columns=["learning_rate"]).merge(finished, on="run_id")
+    keys = ["run_id", "series", "learning_rate", "seed"]
+    finished = runs[is_done(runs)].reindex(columns=keys)
+    own = history.drop(columns=keys[1:], errors="ignore").merge(finished, on="run_id")
     if "step" not in own:
         own["step"] = math.nan
     signals = [name for name in CELL_MEASURES if name in own]
     own[signals] = own[signals].apply(pd.to_numeric)
+    return own
+
+
+def history_cells_frame(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell and probe: the mean over the cell's finished runs of every scalar signal."""
+    own = run_history_frame(history, runs)
+    signals = [name for name in CELL_MEASURES if name in own]
     keys = ["series", "learning_rate", "epoch", "step"]
     groups = own.groupby(keys, sort=True, dropna=False)
     means = groups[signals].mean()
@@ -226,11 +235,29 @@ _ZERO_SHOT_NOTE = (
 
 def study_table(cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
     """The study's main table: one row a cell, accuracy, zero-shot ability, drift."""
-    transfer = setting.get("transfer") or "transfer set"
     columns = [
         Column("series", "Method", "how the model was adapted", kind="text"),
         Column("learning_rate", "Learning rate", "", kind="rate"),
         Column("num_runs", "Seeds", "finished runs of the cell", kind="count"),
+        *outcome_columns(setting),
+    ]
+    if cells["num_diverged"].any():
+        columns.insert(3, Column("num_diverged", "Diverged", "runs left out of means", "count"))
+    known = tuple(c for c in columns if c.key in cells and cells[c.key].notna().any())
+    where = ", ".join(part for part in (setting.get("dataset"), setting.get("model")) if part)
+    return Table(
+        name=f"cells_{_setting_name(setting)}",
+        title=f"Every cell of the study: {where}",
+        note=_ZERO_SHOT_NOTE,
+        columns=known,
+        frame=cells,
+    )
+
+
+def outcome_columns(setting: Mapping[str, str]) -> tuple[Column, ...]:
+    """What came out of a run or cell: accuracy, zero-shot ability, drift."""
+    transfer = setting.get("transfer") or "transfer set"
+    return (
         Column(
             "test_accuracy_pct",
             "Target accuracy, %",
@@ -272,17 +299,6 @@ def study_table(cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
             "norm of the weight change as a share of the weights' norm",
             decimals=4,
         ),
-    ]
-    if cells["num_diverged"].any():
-        columns.insert(3, Column("num_diverged", "Diverged", "runs left out of means", "count"))
-    known = tuple(c for c in columns if c.key in cells and cells[c.key].notna().any())
-    where = ", ".join(part for part in (setting.get("dataset"), setting.get("model")) if part)
-    return Table(
-        name=f"cells_{_setting_name(setting)}",
-        title=f"Every cell of the study: {where}",
-        note=_ZERO_SHOT_NOTE,
-        columns=known,
-        frame=cells,
     )
 
 
@@ -309,18 +325,24 @@ def runs_list(runs: pd.DataFrame) -> Table:
     return Table("runs", "Every run", "", known, frame.reset_index(drop=True))
 
 
+LAYER_COLUMNS = (
+    Column("layer", "Layer", kind="count"),
+    Column("delta_entropy_pct", "Δ entropy, %", signed=True),
+    Column("delta_erf95_pct", "Δ ERF@0.95, %", signed=True),
+    Column("delta_gini_pct", "Δ Gini, %", signed=True),
+    Column("cka", "CKA", decimals=3),
+    Column("cka_debiased", "CKA, debiased", decimals=3),
+)
+"""What is read of each layer."""
+
+
 def layers_list(layer_cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
     """The numbers behind the layer heatmaps: one row a cell and layer."""
     columns = (
         Column("series", "Method", kind="text"),
         Column("learning_rate", "Learning rate", kind="rate"),
-        Column("layer", "Layer", kind="count"),
         Column("num_runs", "Seeds", kind="count"),
-        Column("delta_entropy_pct", "Δ entropy, %", signed=True),
-        Column("delta_erf95_pct", "Δ ERF@0.95, %", signed=True),
-        Column("delta_gini_pct", "Δ Gini, %", signed=True),
-        Column("cka", "CKA", decimals=3),
-        Column("cka_debiased", "CKA, debiased", decimals=3),
+        *LAYER_COLUMNS,
     )
     known = tuple(c for c in columns if c.key in layer_cells and layer_cells[c.key].notna().any())
     title = f"Layer by layer: {setting['dataset']}, {setting['model']}"
