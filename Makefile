@@ -10,7 +10,7 @@ JOBS ?= 2
 export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
-.PHONY: demo test unit lint install clean
+.PHONY: demo test unit lint docs install clean
 
 demo: $(STAMP)
 	$(BIN)/driftscope demo --out demo-out
@@ -26,6 +26,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -39,4 +42,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) demo-out site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

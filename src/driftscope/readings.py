@@ -35,7 +35,7 @@ TENSORS = ("cls_activations", "embeddings", "shown_rows")
 class Reading:
     """All signals of one model on one probe set, averaged over its images.
 
-    Layers and blocks are indexed from the first; lists are [layer][head] or [layer]. Full-map
+    Layers and blocks are indexed from the first; lists are `[layer][head]` or `[layer]`. Full-map
     signals are None unless asked for. The tensors at the end are what a `Drift` and subsets are
     computed from; a reading restored from numbers alone has none.
     """

@@ -74,6 +74,8 @@ GATED = (
           "mean |change| of logits for random texts", (0.0, 100.0)),
     Gated("delta_entropy_pct", "max", "entropy change", "%",
           "|change| of attention entropy: where, not damage", _CHANGE, magnitude=True),
+    Gated("delta_late_entropy_pct", "max", "late-entropy change", "%",
+          "the same, in the last third of the layers", _CHANGE, magnitude=True),
     Gated("delta_erf95_pct", "max", "erf95 change", "%",
           "|change| of erf@0.95", _CHANGE, magnitude=True),
     Gated("delta_gini_pct", "max", "gini change", "%",

@@ -1,0 +1,185 @@
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from documented import AT_HAND, PAGES, ROOT, Block, blocks_of, commands_of, save
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from driftscope.cli import app
+
+LANGUAGES = {"python", "sh", "yaml", "text"}
+NOT_RUN = {
+    "README.md": 2,
+    "docs/gate.md": 1,
+    "docs/index.md": 1,
+    "docs/paper.md": 3,
+    "docs/real-data.md": 2,
+}
+"""How many blocks of each page are marked as not run, each with its reason beside it."""
+SNIPPET = re.compile(r'^--8<-- "(?P<path>[^"]+)"$')
+
+ALL_BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+
+
+@pytest.fixture(scope="session")
+def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the pages take for granted: photos, and a CLIP that was fine-tuned a little."""
+    import torch
+
+    from driftscope.adapt import export_merged
+    from driftscope.data import open_dataset
+    from driftscope.models import load
+
+    folder = tmp_path_factory.mktemp("reader")
+    model = load("mini")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.clip.named_parameters():
+            if name.startswith("vision_model.encoder") and parameter.ndim == 2:
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.add_(noise, alpha=0.1 * parameter.std().item())
+    export_merged(model, folder / "my-finetuned-clip")
+    from PIL import Image
+
+    pixels = open_dataset("terrain", "test").pixels(range(24), model.image_size)
+    (folder / "photos").mkdir()
+    for number, image in enumerate(pixels):
+        path = folder / "photos" / f"{number:02}.png"
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+    return folder
+
+
+def parse_only(arguments: list[str]) -> None:
+    """Has the command line read its arguments, and does nothing with them."""
+    command: Any = get_command(app)
+    words = list(arguments)
+    while hasattr(command, "commands"):
+        assert words[0] in command.commands, f"unknown command in {arguments}"
+        command = command.commands[words.pop(0)]
+    command.make_context(command.name, words)
+
+
+def run_command(arguments: list[str]) -> None:
+    words = [AT_HAND.get(word, word) for word in arguments]
+    result = CliRunner().invoke(app, words)
+    # a gate may fail on the cut-down runs of the test; that it can be asked is what is shown
+    accepted = (0, 1) if words[0] == "gate" else (0,)
+    assert result.exit_code in accepted, f"{words}: {result.output}"
+    assert "Traceback" not in result.output
+
+
+def check_other_command(words: list[str], block: Block) -> None:
+    """What is no driftscope command: a make target or a script of this repository that exists."""
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    elif words[0] in ("python", ".venv/bin/python"):
+        assert (ROOT / words[1]).exists(), block.place
+    else:
+        assert block.why_not_run, f"{block.place}: {' '.join(words)} is neither run nor explained"
+
+
+def run_block(block: Block, namespace: dict[str, Any], folder: Path) -> None:
+    if block.language == "python":
+        if snippet := SNIPPET.match(block.text):
+            assert (ROOT / snippet["path"]).exists()  # examples have tests of their own
+            return
+        code = compile(block.text, block.place, "exec")
+        if not block.why_not_run:
+            exec(code, namespace)
+    elif block.language == "yaml":
+        yaml.safe_load(block.text)
+        if block.title and not block.why_not_run:
+            save(block, folder)
+    elif block.language == "sh":
+        for words in commands_of(block.text):
+            if words[0] != "driftscope":
+                check_other_command(words, block)
+            elif block.why_not_run:
+                parse_only(words[1:])
+            else:
+                run_command(words[1:])
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if blocks_of(page)],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_the_code_blocks_of_a_page_run_in_order(
+    page: Path, reader_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "reader"
+    shutil.copytree(reader_folder, here)
+    monkeypatch.chdir(here)
+    namespace: dict[str, Any] = {"__name__": "documented"}
+    for block in blocks_of(page):
+        run_block(block, namespace, here)
+
+
+def test_every_block_says_its_language() -> None:
+    assert [block.place for block in ALL_BLOCKS if block.language not in LANGUAGES] == []
+
+
+def test_the_blocks_that_are_not_run_are_these_and_no_others() -> None:
+    counted = {
+        str(page.relative_to(ROOT)): sum(bool(block.why_not_run) for block in blocks_of(page))
+        for page in PAGES
+    }
+    assert {page: count for page, count in counted.items() if count} == {
+        page: count for page, count in NOT_RUN.items() if count
+    }
+
+
+def test_the_commands_of_the_workflow_exist() -> None:
+    (block,) = [block for block in ALL_BLOCKS if block.title.startswith(".github/workflows")]
+    workflow = yaml.safe_load(block.text)
+    assert workflow[True] == ["pull_request"]  # YAML reads the key `on` as a truth value
+    steps = workflow["jobs"]["gate"]["steps"]
+    assert all(("uses" in step) != ("run" in step) for step in steps)
+    ours = [
+        words[1:]
+        for step in steps
+        for words in commands_of(step.get("run", ""))
+        if words[0] == "driftscope"
+    ]
+    assert [words[0] for words in ours] == ["compare", "gate"]
+    for words in ours:
+        parse_only(words)
+
+
+def test_the_site_builds_strictly_and_fetches_nothing(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 15
+    fetched = re.compile(
+        r'<(?:script|img|iframe)[^>]+src="(?:https?:)?//|<link[^>]+stylesheet[^>]+//'
+    )
+    for page in pages:
+        assert not fetched.search(page.read_text(encoding="utf-8")), page
+    api = (site / "api.html").read_text(encoding="utf-8")
+    for name in ("driftscope.monitor.Monitor.step", "driftscope.comparison.compare"):
+        assert f'id="{name}"' in api
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    import driftscope as ds
+
+    reference = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    tables = {"runs_table", "history_table", "layers_table", "__version__", "DriftscopeError"}
+    missing = [name for name in ds.__all__ if not re.search(rf"\.{name}$", reference, re.MULTILINE)]
+    assert set(missing) <= tables
