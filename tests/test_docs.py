@@ -44,7 +44,7 @@ def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, parameter in model.clip.named_parameters():
             if name.startswith("vision_model.encoder") and parameter.ndim == 2:
                 noise = torch.randn(parameter.shape, generator=generator)
-                parameter.add_(noise, alpha=0.1 * parameter.std().item())
+                parameter.add_(noise, alpha=0.4 * parameter.std().item())
     export_merged(model, folder / "my-finetuned-clip")
     from PIL import Image
 

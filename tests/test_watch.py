@@ -27,7 +27,9 @@ def observe(folder: Path, step: int, *alerts: str, **numbers: float) -> None:
 
 @pytest.fixture
 def monitored(tmp_path: Path) -> Path:
-    append_event(tmp_path, {"kind": "monitor", "pretrained": "mini", "transfer": ["pets"]})
+    append_event(
+        tmp_path, {"kind": "monitor", "pretrained": "mini", "transfer": [{"name": "pets"}]}
+    )
     observe(tmp_path, 10, embedding_drift=0.1, retention_pct=98.0)
     observe(tmp_path, 20, "drift is large", embedding_drift=0.4, retention_pct=70.0)
     return tmp_path

@@ -81,7 +81,7 @@ def _monitor_title(events: list[dict[str, Any]]) -> str:
     headers = [event for event in events if event.get("kind") == "monitor"]
     if not headers:
         return "a training"
-    transfer = ", ".join(headers[-1].get("transfer") or ())
+    transfer = ", ".join(one["name"] for one in headers[-1].get("transfer") or ())
     return f"a training from {headers[-1].get('pretrained')}" + (
         f", with zero-shot on {transfer}" if transfer else ""
     )
