@@ -20,6 +20,16 @@ def kinds(observation: ds.Observation) -> list[str]:
     return [alert.kind for alert in observation.alerts]
 
 
+def test_every_layer_has_a_number_of_its_own_where_that_is_asked_for() -> None:
+    one = observed(1, cka_per_block=[0.9, 0.8, float("nan")], weight_drift_per_layer=[0.1, 0.2])  # type: ignore[arg-type]
+    layers = one.scalars(per_layer=True)
+    assert (layers["cka_layer_01"], layers["cka_layer_02"]) == (0.9, 0.8)
+    assert layers["weight_drift_layer_02"] == 0.2
+    assert layers["delta_entropy_pct_layer_06"] == 1.0
+    assert "cka_layer_03" not in layers
+    assert not any("_layer_" in name for name in one.scalars())
+
+
 # ---------------------------------------------------------------- what numbers tell
 
 

@@ -128,8 +128,8 @@ def _drift_outpaces_accuracy(
                 "drift_outpaces_accuracy",
                 f"Since step {before.step} the representation drifted by {rise:.3f} (to "
                 f"{drift:.3f}) while validation accuracy went from {there[0]:.1f} to "
-                f"{accuracy:.1f} %: pretrained ability is being paid for little gain. A lower "
-                "learning rate, an adapter, or stopping here would keep more of it.",
+                f"{accuracy:.1f} %: pretrained ability is being spent faster than accuracy is "
+                "gained. A lower learning rate, an adapter or stopping here would keep more of it.",
             )
         return
 

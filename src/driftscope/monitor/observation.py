@@ -48,16 +48,20 @@ class Observation:
     alerts: tuple[Alert, ...] = ()
     seconds: float = 0.0
 
-    def scalars(self) -> dict[str, float]:
+    def scalars(self, *, per_layer: bool = False) -> dict[str, float]:
         """Every single number that is there and finite, by the names that records use.
 
         Units are in the names or in `driftscope.readings.UNITS`. For loggers and gates.
+
+        Args:
+            per_layer: also every layer's, as `cka_layer_01`, `delta_entropy_pct_layer_01`, …
         """
         scalars: dict[str, float | None] = {
             "val_accuracy_pct": self.val_accuracy_pct,
             **transfer_scalars(self.transfer),
             **(self.drift.scalars() if self.drift else {}),
             **self.levels,
+            **(_layer_scalars(self.drift) if self.drift and per_layer else {}),
         }
         return {
             name: value
@@ -115,6 +119,16 @@ class Observation:
 def levels_of(reading: Reading) -> dict[str, float]:
     """The attention signals of a reading, each the mean over images, heads and layers."""
     return {name: reading.mean(signal) for name, signal in _LEVELS.items()}
+
+
+def _layer_scalars(drift: Drift) -> dict[str, float | None]:
+    """Every number of the per-layer lists, layers from 1 in two digits, so that names sort."""
+    return {
+        f"{name.removesuffix('_per_layer').removesuffix('_per_block')}_layer_{layer:02}": value
+        for name, values in drift.to_dict().items()
+        if isinstance(values, list)
+        for layer, value in enumerate(values, start=1)
+    }
 
 
 _SUMMARY_PARTS = (

@@ -116,8 +116,8 @@ def _headline(
 def _where(report: Mapping[str, Any]) -> Markup:
     watched, count = report["monitor"], len(report["history"])
     return Markup(
-        "A training of {}, read {} on {} images of {} without labels; that took {} s, {} % of its "
-        "time."
+        "A training of {}, read {} on {} probe images ({}) without labels; that took {} s, {} % of "
+        "its time."
     ).format(
         watched["pretrained"],
         "once" if count == 1 else f"{count} times",
