@@ -135,7 +135,13 @@ def compare(
     after = _completed(after, before)
     image_set, skipped = _probe_set(images, skip_bad_images)
     chosen = torch.linspace(0, len(image_set) - 1, min(max_images, len(image_set))).long()
-    pixels = image_set.pixels(chosen, before.image_size)
+    try:
+        pixels = image_set.pixels(chosen, before.image_size)
+    except DataError as error:
+        raise DataError(
+            f"{error}; replace it, or leave such images out with --skip-bad-images "
+            "(skip_bad_images=True)"
+        ) from None
     reading_before, reading_after = read(before, pixels, maps=maps), read(after, pixels, maps=maps)
     weights_before, weights_after = encoder_state(before), encoder_state(after)
     return Comparison(

@@ -60,7 +60,7 @@ def parse_address(source: str | Path) -> Address:
         key, _, value = part.partition("=")
         if key not in KEYS or not value:
             raise DataError(
-                f"the dataset {text!r} has the option {part!r}; options are key=value with "
+                f"the dataset {text!r} has the option {part!r}, but options are key=value: "
                 f"{did_you_mean(key, KEYS)}"
             )
         options[key] = value

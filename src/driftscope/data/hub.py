@@ -173,9 +173,10 @@ def _not_had(place: str, hub_id: str, error: Exception) -> str:
     root = os.environ.get(DATA_FOLDER_VARIABLE)
     under = f"{root}/{hub_id}" if root else f"${DATA_FOLDER_VARIABLE}/{hub_id} (not set)"
     return (
-        f"no dataset {place!r}: not in {under}, {config.HF_DATASETS_CACHE} or {HF_HUB_CACHE}, and "
-        f"the Hugging Face hub did not give it ({_one_line(error)}); give the folder of a copy "
-        f"as the dataset, or set {DATA_FOLDER_VARIABLE} to the folder that holds {hub_id}"
+        f"no dataset {place!r}: no folder of that name is here, it is not in {under}, "
+        f"{config.HF_DATASETS_CACHE} or {HF_HUB_CACHE}, and the Hugging Face hub did not give it "
+        f"({_one_line(error)}); give the folder of a copy as the dataset, or set "
+        f"{DATA_FOLDER_VARIABLE} to the folder that holds {hub_id}"
     )
 
 
