@@ -55,7 +55,7 @@ class WatchedImages:
 
     probe_pixels: UInt8[Tensor, "probe 3 size size"]
     other_pixels: tuple[PixelRows, ...]
-    places: Mapping[str, Int64[Tensor, "image"]]
+    places: Mapping[str, Int64[Tensor, " image"]]
 
     @property
     def fingerprint(self) -> str:
@@ -115,7 +115,7 @@ class Evaluator:
 
     pretrained: VisionLanguageModel
     images: WatchedImages
-    val_labels: Int64[Tensor, "image"]
+    val_labels: Int64[Tensor, " image"]
     transfer: tuple[TransferSet, ...]
     retrieval: tuple[RetrievalSet, ...]
     reference: Encoded
@@ -194,7 +194,7 @@ def make_evaluator(
     pretrained: VisionLanguageModel,
     probe_pixels: UInt8[Tensor, "probe 3 size size"],
     val_pixels: PixelSource,
-    val_labels: Int64[Tensor, "val"],
+    val_labels: Int64[Tensor, " val"],
     *,
     transfer: tuple[TransferSet, ...] = (),
     retrieval: tuple[RetrievalSet, ...] = (),
@@ -241,7 +241,7 @@ def make_evaluator(
 
 
 def num_correct(
-    adapted: AdaptedModel, embeddings: Float[Tensor, "image dim"], labels: Int64[Tensor, "image"]
+    adapted: AdaptedModel, embeddings: Float[Tensor, "image dim"], labels: Int64[Tensor, " image"]
 ) -> int:
     """How many images the model in training classifies rightly, from their embeddings."""
     with evaluating(adapted.model.clip):

@@ -263,7 +263,7 @@ def random_text_directions(
     return functional.normalize(features.pooler_output, dim=-1)
 
 
-def _ordinary_tokens(model: VisionLanguageModel) -> Int64[Tensor, "token"]:
+def _ordinary_tokens(model: VisionLanguageModel) -> Int64[Tensor, " token"]:
     tokenizer: Any = model.tokenizer
     is_ordinary = torch.ones(len(tokenizer), dtype=torch.bool)
     is_ordinary[tokenizer.all_special_ids] = False

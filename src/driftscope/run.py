@@ -237,7 +237,7 @@ def _test_correct(
     adapted: AdaptedModel,
     setting: Setting,
     pixels: PixelSource,
-    labels: Int64[Tensor, "image"],
+    labels: Int64[Tensor, " image"],
 ) -> int:
     """How many test images are classified rightly; a frozen encoder's embeddings are cached."""
     if adapted.encoder_is_frozen:

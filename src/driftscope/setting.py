@@ -33,7 +33,7 @@ class Setting:
     images: TrainingImages
     evaluator: Evaluator
     test_pixels: PixelSource
-    test_labels: Int64[Tensor, "test"]
+    test_labels: Int64[Tensor, " test"]
     splits: Splits
     fingerprints: dict[str, str]
     """Name -> fingerprint of every image set in play."""

@@ -36,7 +36,7 @@ class TrainingImages:
     """
 
     pixels: PixelRows
-    labels: Int64[Tensor, "image"]
+    labels: Int64[Tensor, " image"]
     features: Float[Tensor, "flip image dim"] | None = None
 
 
@@ -234,7 +234,7 @@ def _train_epoch(task: _Task, epoch: int, note: OnEvent, on_step: OnStep) -> dic
 
 
 def _train_step(
-    task: _Task, batch: Int64[Tensor, "image"], flips: Tensor, step: int
+    task: _Task, batch: Int64[Tensor, " image"], flips: Tensor, step: int
 ) -> tuple[float, float, int]:
     """One optimizer step; the batch's mean loss, its penalty, and how many it had right."""
     spec, optimizer = task.spec, task.optimizer

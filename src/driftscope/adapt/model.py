@@ -39,7 +39,7 @@ class AdaptedModel:
     def loss_and_logits(
         self,
         embeddings: Float[Tensor, "image dim"],
-        labels: Int64[Tensor, "image"],
+        labels: Int64[Tensor, " image"],
         label_smoothing: float = 0.0,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "image class"]]:
         """The batch's mean training loss, and its class logits.

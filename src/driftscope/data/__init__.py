@@ -36,7 +36,7 @@ class ImageSet(Protocol):
         """The classes in label order; None for unlabeled images."""
 
     @property
-    def labels(self) -> Int64[Tensor, "image"] | None:
+    def labels(self) -> Int64[Tensor, " image"] | None:
         """Class indices; None for unlabeled images."""
 
     @property
@@ -103,7 +103,7 @@ def available_splits(source: str | Path) -> tuple[str, ...]:
     return (choose_split("", splits, address),) if "split" in address.options else splits
 
 
-def labelled(images: ImageSet) -> tuple[Int64[Tensor, "image"], tuple[str, ...]]:
+def labelled(images: ImageSet) -> tuple[Int64[Tensor, " image"], tuple[str, ...]]:
     """Labels and class names of a set that must have them.
 
     Raises:

@@ -38,10 +38,10 @@ class Splits:
     `probe` is the five subsets one after the other.
     """
 
-    train: Int64[Tensor, "image"]
-    val: Int64[Tensor, "image"]
-    probe: Int64[Tensor, "image"]
-    test: Int64[Tensor, "image"]
+    train: Int64[Tensor, " image"]
+    val: Int64[Tensor, " image"]
+    probe: Int64[Tensor, " image"]
+    test: Int64[Tensor, " image"]
     held_out_from_test: bool
     probe_subsets: tuple[Indices, ...] = ()
 
@@ -113,8 +113,8 @@ def open_train_and_test(
 
 def make_splits(
     spec: RunSpec,
-    train_labels: Int64[Tensor, "image"],
-    test_labels: Int64[Tensor, "image"],
+    train_labels: Int64[Tensor, " image"],
+    test_labels: Int64[Tensor, " image"],
     *,
     class_names: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
@@ -140,7 +140,7 @@ def make_splits(
 
 
 def evaluation_subsets(
-    labels: Int64[Tensor, "image"],
+    labels: Int64[Tensor, " image"],
     class_names: Sequence[str],
     generator: Generator,
     *,
@@ -165,7 +165,7 @@ def evaluation_subsets(
 
 
 def balanced_subset(
-    labels: Int64[Tensor, "image"], count: int | None, seed: int = 0
+    labels: Int64[Tensor, " image"], count: int | None, seed: int = 0
 ) -> Int64[Tensor, " image"]:
     """`count` images as evenly over classes as they fill, always the same; all for None.
 

@@ -97,7 +97,7 @@ def class_embeddings(
 def zero_shot(
     model: VisionLanguageModel,
     pixels: PixelSource,
-    labels: Int64[Tensor, "image"],
+    labels: Int64[Tensor, " image"],
     text_embeddings: Float[Tensor, "class dim"],
     name: str,
     batch_size: int = 64,
@@ -114,7 +114,7 @@ def zero_shot(
 def classify(
     model: VisionLanguageModel,
     pixels: PixelSource,
-    labels: Int64[Tensor, "image"],
+    labels: Int64[Tensor, " image"],
     text_embeddings: Float[Tensor, "class dim"],
     name: str,
     batch_size: int = 64,
@@ -125,7 +125,7 @@ def classify(
 
 def outcome_of(
     embeddings: Float[Tensor, "image dim"],
-    labels: Int64[Tensor, "image"],
+    labels: Int64[Tensor, " image"],
     text_embeddings: Float[Tensor, "class dim"],
     name: str,
 ) -> Outcome:
@@ -241,7 +241,7 @@ class TransferSet:
     split: str
     fingerprint: str
     pixels: PixelSource
-    labels: Int64[Tensor, "image"]
+    labels: Int64[Tensor, " image"]
     text_embeddings: Float[Tensor, "class dim"]
     class_names: tuple[str, ...]
     rules: PromptRules
