@@ -78,7 +78,26 @@ def test_a_run_is_running_while_a_process_holds_it_and_interrupted_when_none_doe
     assert "failed: ValueError: loss is NaN" in shown(folder)
 
 
+def test_a_view_that_is_opened_before_the_training_waits_for_its_first_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "soon"
+    pauses: list[float] = []
+
+    def write_something(seconds: float) -> None:
+        pauses.append(seconds)
+        folder.mkdir(exist_ok=True)
+        if len(pauses) > 1:
+            append_event(folder, {"kind": "monitor", "pretrained": "mini", "transfer": []})
+            append_event(folder, {"kind": "stop", "step": 1, "reason": "enough"})
+
+    monkeypatch.setattr("time.sleep", write_something)
+    assert "stopped: enough" in shown(folder)
+    assert len(pauses) == 2
+
+
 def test_a_folder_without_a_training_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
     result = runner.invoke(app, ["watch", str(tmp_path)])
     assert result.exit_code == 2
     assert "holds no run, no study and no monitor's events" in " ".join(result.output.split())

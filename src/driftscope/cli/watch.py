@@ -20,6 +20,7 @@ def watch(
     from driftscope.records import STUDY_FILE
 
     try:
+        _wait_until_written(folder)
         if (folder / STUDY_FILE).exists():
             from driftscope.study import StudyFolder
 
@@ -28,6 +29,24 @@ def watch(
             _watch_training(folder)
     except KeyboardInterrupt:
         return
+
+
+def _wait_until_written(folder: Path) -> None:
+    """So that the view can be opened before the training is: a folder's first file ends it."""
+    from driftscope import terminal
+
+    if not _is_empty(folder):
+        return
+    with terminal.err.status(f"nothing in {folder} yet; waiting (Ctrl-C ends this)"):
+        while _is_empty(folder):
+            time.sleep(WATCH_SECONDS)
+
+
+def _is_empty(folder: Path) -> bool:
+    # a leading dot: the lock and the temporary files of a run that is about to begin
+    if not folder.exists():
+        return True
+    return folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())
 
 
 def _watch_training(folder: Path) -> None:
