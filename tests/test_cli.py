@@ -134,6 +134,15 @@ def test_a_device_that_is_not_there_is_answered_by_a_sentence(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_says_which_images_are_on_two_sides(capsys: pytest.CaptureFixture[str]) -> None:
+    from driftscope import terminal
+
+    terminal.show_shared_images({"train": {"num_pairs": 3, "pairs": []}})
+    assert capsys.readouterr().err == ""
+    terminal.show_shared_images({"train/test": {"num_pairs": 2, "pairs": [[0, 1], [5, 2]]}})
+    assert "2 in train and test" in capsys.readouterr().err
+
+
 def test_the_cache_is_listed_and_cleared(coloured_images: Path) -> None:
     import driftscope as ds
 

@@ -58,6 +58,17 @@ def show_cells(records: list[RunRecord]) -> None:
         show_table(study_table(cells_frame(runs), setting))
 
 
+def show_shared_images(duplicates: dict[str, Any]) -> None:
+    """Says where a record's duplicates are on two sides: a leak that a score would hide."""
+    across = [
+        f"{found['num_pairs']} in {' and '.join(sides.split('/'))}"
+        for sides, found in duplicates.items()
+        if "/" in sides
+    ]
+    if across:
+        err.print(f"Equal images on two sides: {', '.join(across)} (result.json lists them)")
+
+
 def show_comparison(comparison: dict[str, Any]) -> None:
     """The per-layer table and the summary of a comparison."""
     from driftscope.report.tables import comparison_layers, comparison_table
