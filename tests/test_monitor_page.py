@@ -92,7 +92,7 @@ def test_it_loads_clean_and_never_scrolls_sideways(width: int, tmp_path: Path) -
         tab.on("console", lambda message: problems.append(message.text))
         tab.on("pageerror", lambda error: problems.append(str(error)))
         tab.goto(page.as_uri())
-        tab.wait_for_selector("#maps canvas")
+        tab.wait_for_selector("#viewer canvas")
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         assert problems == []
         browser.close()
