@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -54,13 +55,22 @@ def findings(
     return [
         Finding(
             title=TITLES.get(answer.question, answer.question),
-            sentence=answer.sentence,
+            sentence=true_minus(answer.sentence),
             basis=basis(answer),
             pictures=_pictures(answer, styles, runs),
             tables=answer_tables(answer),
         )
         for answer in ordered
     ]
+
+
+def true_minus(sentence: str) -> str:
+    """The sentence with minus signs before numbers as the page writes them everywhere.
+
+    >>> true_minus("ρ from -0.97 to 4e-07, full-rank")
+    'ρ from −0.97 to 4e-07, full-rank'
+    """
+    return re.sub(r"(?<![\w.])-(?=\d)", "−", sentence)
 
 
 def answer_tables(answer: Answer) -> list[Table]:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from driftscope.analysis import Answer
 from driftscope.analysis.answers import ALPHA, join_words
 from driftscope.analysis.tables import LABELS
-from driftscope.report.findings import apart
+from driftscope.report.findings import apart, true_minus
 from driftscope.report.findings_figures import signal_name
 from driftscope.report.style import general_text, number_text
 from driftscope.report.summary import unbreakable
@@ -46,7 +46,7 @@ def highlights(answers: Sequence[Answer]) -> list[Highlight]:
     ]
     written = {question for question, _ in _WRITERS}
     rest = [
-        Highlight(unbreakable(Markup("{}").format(answer.sentence)), _basis(answer))
+        Highlight(unbreakable(Markup("{}").format(true_minus(answer.sentence))), _basis(answer))
         for question, answer in answered.items()
         if question not in written
     ]
@@ -127,12 +127,12 @@ def _predictors(table: pd.DataFrame) -> Markup | None:
             rows = _rows(mine[mine["probe"] == probe].sort_values("abs_rho", ascending=False))
             if rows:
                 parts.append(
-                    Markup("{}{} with {} (ρ = {}{}, {} cells)").format(
+                    Markup("{}{} with {} (ρ = {}{}{} cells)").format(
                         f"{name}: " if name else "",
                         words,
                         signal_name(rows[0]["signal"], rows[0]["form"]),
                         number_text(rows[0]["rho"], 2),
-                        Markup(" {}").format(_bracket(rows[0], 2)),
+                        f" {interval}, " if (interval := _bracket(rows[0], 2)) else ", ",
                         f"{rows[0]['num_cells']:.0f}",
                     )
                 )

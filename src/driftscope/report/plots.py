@@ -42,8 +42,8 @@ _SYMBOLS = {
     "*": "star",
 }
 _NAMED_RUNS = 6
-_BESIDE = 1.08
-"""Where the dots of single runs stand, as a factor of their rate: beside the mean."""
+_BESIDE = 0.025
+"""How far beside the mean the dots of single runs stand, as a share of the axis."""
 _TEXT_MARKS = {"mode": "markers", "hoverinfo": "text"}
 
 
@@ -63,6 +63,7 @@ def rate_plot(
     """
     rates = sorted({float(rate) for rate in cells["learning_rate"]})
     named = runs_of_cells(runs)
+    beside = (rates[-1] / rates[0]) ** _BESIDE
     data = _reference(measure, rates)
     for series, style in styles.items():
         mine = cells[cells["series"] == series].dropna(subset=[measure.key])
@@ -75,7 +76,7 @@ def rate_plot(
                 **_TEXT_MARKS,
                 "name": escaped(series),
                 "legendgroup": series,
-                "x": _numbers(_BESIDE * dots["learning_rate"]),
+                "x": _numbers(beside * dots["learning_rate"]),
                 "y": _numbers(dots[measure.key]),
                 "marker": {"color": style.colour, "size": 6, "opacity": 0.5},
                 "hovertext": [
@@ -238,7 +239,7 @@ def predictor_plot(table: pd.DataFrame, *, title: str = "") -> Plot:
     return _plot(
         title or "Rank correlation with retention",
         data,
-        {"title": "Spearman's ρ with retention", "range": [-1.02, 1.02], "zeroline": True},
+        {"title": "Spearman's ρ", "range": [-1.02, 1.02], "zeroline": True},
         {"categoryarray": [escaped(name) for name in names], "showgrid": False},
         height=90 + 34 * len(names),
         barmode="group",
@@ -301,6 +302,7 @@ def frontier_plot(
                 "marker": {
                     "color": style.colour,
                     "symbol": _SYMBOLS[style.marker],
+                    "opacity": 1,
                     "size": [12 if on else 9 for on in ringed],
                     "line": {
                         "color": ["var(--ink)" if on else "var(--paper)" for on in ringed],
