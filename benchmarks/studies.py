@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from driftscope.config import RunSpec, StudySpec, run_id
+from driftscope.probe_subsets import SUBSET_SIGNALS
 from driftscope.records import DRIFT_SCALARS
 from driftscope.study import StudyFolder, cells, expand
+from driftscope.study.plan import earlier_samples, estimate
 
 T = TypeVar("T")
-EPOCHS = 6
+EPOCHS, CLASSES, SUBSETS = 6, 100, 7
 
 
 def timed(what: str, work: Callable[[], T]) -> T:
@@ -69,9 +71,18 @@ def drift(rng: random.Random, layers: int) -> dict[str, Any]:
 
 def score(rng: random.Random) -> dict[str, Any]:
     accuracy = 100 * rng.random()
-    per_class = [[f"class {at}", rng.random(), rng.random(), rng.random()] for at in range(150)]
+    classes = [
+        {"class": f"red class {at}", "num_images": 10, "pretrained_pct": 100 * rng.random(),
+         "adapted_pct": 100 * rng.random(), "retention_pct": 100 * rng.random()}
+        for at in range(CLASSES)
+    ]  # fmt: skip
     return {"name": "concepts100", "accuracy_pct": accuracy, "num_images": 1000,
-            "retention_pct": accuracy, "per_class": per_class}  # fmt: skip
+            "retention_pct": accuracy, "per_class": classes}  # fmt: skip
+
+
+def subset(rng: random.Random) -> dict[str, float]:
+    signals = {name: rng.random() for name in SUBSET_SIGNALS}
+    return {"num_images": 40, "entropy": rng.random(), **signals}
 
 
 def write_run(folder: Path, spec: RunSpec, rng: random.Random, layers: int, count: int) -> None:
@@ -86,6 +97,7 @@ def write_run(folder: Path, spec: RunSpec, rng: random.Random, layers: int, coun
             "test_num_images": 1000,
             "reading": reading(rng, layers, count),
             "drift": drift(rng, layers),
+            "subsets": [subset(rng) for _ in range(SUBSETS)],
             "transfer": {"concepts100": score(rng)},
         }
 
@@ -132,13 +144,17 @@ def main() -> None:
             write_run(folder.run(spec), spec, rng, options.layers, options.heads)
         size = sum(path.stat().st_size for path in folder.root.rglob("*.json*"))
         print(f"{len(specs)} made-up runs, {size / len(specs) / 1000:.0f} kB each")
-        timed("what exists (plan --out, status)", lambda: folder.states(specs))
+        runs = [run_id(spec) for spec in specs]
+        timed("what exists (plan --out, status)", lambda: folder.states(runs))
+        timed("what is left to run", lambda: folder.todo(specs, retry_failed=False))
+        samples = timed("what runs took", lambda: earlier_samples(folder, specs))
+        timed("what the rest will take", lambda: estimate(specs, samples))
 
         from driftscope.results import Study
 
         read = Study(folder.root)
         timed("load all tables", read.runs)
-        for name in ("runs", "history", "layers"):
+        for name in ("runs", "history", "layers", "classes"):
             table = timed(f"table of {name}, again", getattr(read, name))
             print(f"  {len(table)} rows x {len(table.columns)} columns")
 

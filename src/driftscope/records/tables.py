@@ -66,8 +66,9 @@ def all_tables(records: Iterable[RunRecord]) -> Tables:
 
 def _class_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
     """One row a class of the main transfer set, at the selected epoch."""
+    keys = _keys(record)
     for row in _main_score(record).get("per_class", []):
-        yield {**_keys(record), **row}
+        yield {**keys, **row}
 
 
 def _subset_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
