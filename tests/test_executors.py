@@ -22,8 +22,8 @@ from driftscope.config import RunSpec, parse_run_spec, run_id
 from driftscope.errors import RecordError
 from driftscope.executors import local
 from driftscope.executors.local import LocalPool
-from driftscope.executors.schedule import MAX_LOSSES, Pool, Task, Update, execute
-from driftscope.executors.work import is_disk_full, sign_of_life_file
+from driftscope.executors.schedule import MAX_LOSSES, News, Pool, Task, Update, execute
+from driftscope.executors.work import carry_out, is_disk_full, sign_of_life_file
 from driftscope.study import run_folder
 
 SEEDS = (1, 2, 3)
@@ -173,6 +173,37 @@ def test_a_folder_that_is_moved_stops_the_study_and_the_rest_is_done_at_the_new_
     assert sorted(finished(new)) == sorted(ids(there))
 
 
+class Elsewhere:
+    """A pool whose one machine has another file system: it sees none of the folders."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.outcomes: list[News] = []
+
+    def free_slots(self) -> list[int]:
+        return [] if self.outcomes else [0]
+
+    def start(self, slot: int, spec: RunSpec, folder: Path) -> None:
+        values = spec.model_dump(mode="json")
+        self.outcomes = [News(slot, *carry_out(values, self.root / folder.name, run_one=RUN_ONE))]
+
+    def wait(self, timeout: float | None) -> list[News]:
+        return self.outcomes
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_machine_that_does_not_see_the_folder_stops_the_study_and_no_run_failed(
+    tmp_path: Path,
+) -> None:
+    tasks = tasks_of(tmp_path / "here")
+    with pytest.raises(RecordError, match=r"sees no folder .*there; give --out a path that all"):
+        list(execute(tasks, Elsewhere(tmp_path / "there" / "runs")))
+    assert not list(tmp_path.rglob("failure.json"))
+    assert not (tmp_path / "there").exists()
+
+
 def test_clocks_that_jump_decide_nothing(
     tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +336,21 @@ def test_workers_take_turns_on_devices_and_share_the_cores(monkeypatch: pytest.M
     assert [pool.device(slot) for slot in range(4)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
     assert LocalPool(5, devices=["cpu"]).threads == 2
     assert LocalPool(30, devices=["cpu"]).threads == 1
+
+
+def test_a_run_is_told_the_device_and_the_threads_of_its_worker(tmp_path: Path) -> None:
+    tasks = tasks_of(tmp_path, (1, 2))
+    holds = [order(tmp_path, seed, 1, "hold") for seed in (1, 2)]  # so that each has its worker
+    pool = LocalPool(2, threads=3, devices=["cuda:0", "cuda:1"], run_one=RUN_ONE)
+    begun: set[str] = set()
+    for update in execute(tasks, pool):
+        begun |= {update.run_id} if update.steps_done == 1 else set()
+        if len(begun) == 2:
+            for hold in holds:
+                hold.unlink(missing_ok=True)
+    results = [records.read_json(folder / records.RESULT_FILE) for _, folder in tasks]
+    assert [result["device"] for result in results] == ["cuda:0", "cuda:1"]
+    assert {result["threads"] for result in results} == {"3"}
 
 
 def test_no_more_workers_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:

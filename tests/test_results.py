@@ -14,6 +14,7 @@ from driftscope.imports import import_records
 from driftscope.records.columns import RUN_COLUMNS, TABLES
 from driftscope.results import Study, import_study
 from driftscope.study import StudyFolder
+from driftscope.study.status import study_status
 
 SHARED = Path(__file__).parents[2] / "shared" / "records"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="shared/records is not here")
@@ -116,6 +117,8 @@ def test_the_follow_ups_records_become_a_study_that_reads_like_our_own(tmp_path:
     imported = import_study([SHARED / "followup"], tmp_path / "s")
     assert (imported.num_runs, imported.num_cells, imported.skipped) == (66, 0, ())
     study = Study(tmp_path / "s")
+    status = study_status(study.folder, study.folder.runs())
+    assert (status.num_runs, status.counts["done"], status.is_over) == (66, 66, True)
     runs = study.runs().sort_values("run_id", ignore_index=True)
     ours = imported.tables.runs.sort_values("run_id", ignore_index=True)
     assert len(runs) == 66

@@ -352,7 +352,7 @@ def test_what_has_a_result_is_not_missing(tmp_path: Path) -> None:
 def test_states_tell_done_failed_running_interrupted_and_waiting(tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path)
     folder.declare(fake_study())
-    specs = folder.specs()
+    specs = list(folder.runs().values())
     finish(tmp_path, 1)
     for seed, name in ((2, records.FAILURE_FILE), (3, records.SPEC_FILE), (4, records.SPEC_FILE)):
         place = run_folder(tmp_path, fake_runs.spec(seed))
@@ -360,9 +360,9 @@ def test_states_tell_done_failed_running_interrupted_and_waiting(tmp_path: Path)
         records.write_json(place / name, {"type": "ValueError", "message": "no"})
     sign = {"worker": "host:1", "steps_done": 1, "steps_total": 3}
     records.write_json(tmp_path / "progress" / f"{run_id(fake_runs.spec(3))}.json", sign)
-    states = list(folder.states(specs).values())
+    states = list(folder.states(folder.runs()).values())
     assert states == ["done", "failed", "running", "interrupted", "waiting"]
-    assert list(folder.failures(specs).values()) == ["ValueError: no"]
+    assert list(folder.failures(folder.runs()).values()) == ["ValueError: no"]
     assert [spec.seed for spec in folder.todo(specs, retry_failed=False)] == [3, 4, 5]
     assert [spec.seed for spec in folder.todo(specs, retry_failed=True)] == [2, 3, 4, 5]
     assert folder.signs_of_life()[0].share == pytest.approx(1 / 3)
@@ -391,7 +391,7 @@ def test_a_folder_of_another_study_or_of_strangers_is_refused(tmp_path: Path) ->
 def test_the_declaration_survives_the_folder_whatever_its_axes_hold(tmp_path: Path) -> None:
     spec = load_study_spec("followup-leakfree")
     StudyFolder(tmp_path).declare(spec)
-    assert {run_id(one) for one in StudyFolder(tmp_path).specs()} == set(ids(spec))
+    assert set(StudyFolder(tmp_path).runs()) == set(ids(spec))
     assert str(tmp_path) not in json.dumps(records.read_json(tmp_path / "study.json"))
 
 
@@ -409,6 +409,9 @@ def test_an_estimate_takes_the_runs_most_alike_and_counts_their_epochs() -> None
     unlike = estimate([fake_runs.spec(5, dataset="stars", epochs=1)], samples)
     assert unlike is not None
     assert unlike.seconds == pytest.approx((11 + 22) / 2)
+    rank_16 = estimate([fake_runs.spec(6, method={"kind": "lora", "rank": 16})], samples)
+    assert rank_16 is not None
+    assert rank_16.seconds == pytest.approx(1 + fake_runs.EPOCHS * 10)
     assert estimate(todo, []) is None
 
 

@@ -13,6 +13,7 @@ from driftscope.config import StudySpec
 from driftscope.results import Study
 from driftscope.study import StudyFolder
 
+SHARED = Path(__file__).parents[2] / "shared" / "records"
 runner = CliRunner()
 Says = Callable[..., str]
 
@@ -142,6 +143,26 @@ def test_a_folder_without_a_study_is_answered_by_a_sentence(tmp_path: Path) -> N
 def test_two_studies_do_not_share_a_folder(made_up: Path, tmp_path: Path) -> None:
     arguments = ["study", "plan", "mini-lr-sweep", "--out", str(made_up)]
     assert "holds the study 'made-up'" in says(arguments, code=2)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="shared/records is not here")
+def test_what_was_imported_is_looked_over_analysed_and_reported_like_any_study(
+    tmp_path: Path,
+) -> None:
+    out = str(tmp_path / "s")
+    cells = str(SHARED / "published" / "controlled_cells.csv")
+    (tmp_path / "other.json").write_text('{"weights": [1]}')
+    files = [cells, str(tmp_path / "other.json"), *map(str, SHARED.glob("followup/*seed7*.json"))]
+    said = says(["import", *files, "--out", out])
+    assert "16 cell means imported, 1 skipped" in said
+    assert "other.json" in said
+    assert "done" in says(["study", "status", out])
+    assert "runs.parquet" in says(["study", "export", out])
+    assert "selection" in says(["study", "analyse", out, "--question", "selection"])
+    assert "report.html" in says(["study", "report", out])
+    says(["import", cells, "--out", str(tmp_path / "cells")])
+    assert "no runs, means of cells" in says(["study", "status", str(tmp_path / "cells")])
+    assert "report.html" in says(["study", "report", str(tmp_path / "cells")])
 
 
 def test_import_says_what_it_skipped(tmp_path: Path) -> None:

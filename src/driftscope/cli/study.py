@@ -94,7 +94,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """The matrix as a table of cells: how many runs, what exists, what the rest will take."""
-    from driftscope.config import load_study_spec
+    from driftscope.config import load_study_spec, run_id
     from driftscope.executors.local import default_workers, visible_gpus
     from driftscope.study import StudyFolder, cells, expand, select
     from driftscope.study.plan import earlier_samples, estimate
@@ -114,7 +114,7 @@ def plan(
     values = plan_values(
         spec,
         cells(specs),
-        folder.states(specs) if folder is not None else {},
+        folder.states(map(run_id, specs)) if folder is not None else {},
         estimate(todo, samples),
         workers or default_workers(visible_gpus()),
     )
@@ -174,13 +174,13 @@ def status(
     from driftscope.terminal.study import show_status
 
     study_folder = StudyFolder(folder)
-    specs = study_folder.specs()
     if as_json:
-        typer.echo(json.dumps(study_status(study_folder, specs).to_dict(), indent=1))
+        current = study_status(study_folder, study_folder.runs())
+        typer.echo(json.dumps(current.to_dict(), indent=1))
     elif watch:
         watch_study(study_folder)
     else:
-        show_status(study_status(study_folder, specs))
+        show_status(study_status(study_folder, study_folder.runs()))
 
 
 def watch_study(study_folder: StudyFolder) -> None:
@@ -188,10 +188,10 @@ def watch_study(study_folder: StudyFolder) -> None:
     from driftscope.study.status import study_status
     from driftscope.terminal.study import status_view
 
-    specs = study_folder.specs()
+    runs = study_folder.runs()
     with status_view() as view:
         while True:
-            current = study_status(study_folder, specs)
+            current = study_status(study_folder, runs)
             view.update(current)
             if current.is_over:
                 return
@@ -271,6 +271,7 @@ def carry_out_study(
     Exits with code 1 where runs failed.
     """
     from driftscope import terminal
+    from driftscope.config import run_id
     from driftscope.executors.schedule import execute
     from driftscope.records import is_done, load_run
     from driftscope.study import StudyFolder, expand, run_folder, select
@@ -281,11 +282,13 @@ def carry_out_study(
     folder.declare(study)
     asked = select(specs, only) if only else specs
     todo = folder.todo(asked, retry_failed=retry_failed)
+    told: dict[str, str] = {}
     if todo:
         updates = execute([(spec, run_folder(out, spec)) for spec in todo], place.pool())
-        follow(updates, asked, len(asked) - len(todo))
+        told = follow(updates, asked, len(asked) - len(todo))
     records = [load_run(folder.run(spec)) for spec in specs if is_done(folder.run(spec))]
-    failures = folder.failures(asked)
+    # a failure may have been told and not been written down: a full disk, a moved folder
+    failures = {**told, **folder.failures(map(run_id, asked))}
     if not records:
         show_failures(failures, asked)
         raise RecordError(f"none of the {len(asked)} runs succeeded; see {out}/runs/*/failure.json")

@@ -25,6 +25,7 @@ from driftscope.records import (
     STUDY_FILE,
     is_done,
     read_json,
+    read_spec,
     write_json,
 )
 from driftscope.study.matrix import expand
@@ -116,19 +117,24 @@ class StudyFolder:
             )
         return StudySpec.model_validate(values["study"])
 
-    def specs(self) -> list[RunSpec]:
-        """The declared runs."""
-        return expand(self.study())
+    def runs(self) -> dict[str, RunSpec]:
+        """The runs by their ids: those declared, or in a folder of imported records those."""
+        study = self.study()
+        if study.base or study.axes or study.extra:
+            return {run_id(spec): spec for spec in expand(study)}
+        results = (self.root / RUNS_FOLDER).glob(f"*/{RESULT_FILE}")
+        folders = sorted(path.parent for path in results)
+        return {folder.name: read_spec(folder) for folder in folders}
 
-    def states(self, specs: Iterable[RunSpec]) -> dict[str, State]:
+    def states(self, runs: Iterable[str]) -> dict[str, State]:
         """What is known of each run, by id."""
         alive = {sign.run_id for sign in self.signs_of_life() if sign.age_seconds < ALIVE_SECONDS}
         there = self._folders()
-        return {name: self._state(name, there, alive) for name in map(run_id, specs)}
+        return {name: self._state(name, there, alive) for name in runs}
 
-    def failures(self, specs: Iterable[RunSpec]) -> dict[str, str]:
+    def failures(self, runs: Iterable[str]) -> dict[str, str]:
         """Why runs failed, by id: type and message of the error."""
-        states = self.states(specs)
+        states = self.states(runs)
         return {name: self._failure(name) for name, state in states.items() if state == "failed"}
 
     def todo(self, specs: Iterable[RunSpec], *, retry_failed: bool) -> list[RunSpec]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import fmean
 
 from driftscope.config import RunSpec
 from driftscope.records import is_done, read_result
@@ -38,14 +38,26 @@ def estimate(todo: Sequence[RunSpec], samples: Sequence[Sample]) -> Estimate | N
     """Time and disk of runs, from the samples most like each; None without samples."""
     if not samples:
         return None
-    likeness = {_kind(sample.spec): sample for sample in samples}
-    groups = {kind: [s for s in samples if _kind(s.spec) == kind] for kind in likeness}
+    groups: dict[tuple[object, ...], list[Sample]] = {}
+    for sample in samples:
+        for likeness in _likenesses(sample.spec):
+            groups.setdefault(likeness, []).append(sample)
+    means = {
+        likeness: (
+            fmean(sample.fixed_seconds for sample in alike),
+            fmean(sample.epoch_seconds for sample in alike),
+            fmean(sample.num_bytes for sample in alike),
+        )
+        for likeness, alike in groups.items()
+    }
     seconds = 0.0
     size = 0.0
     for spec in todo:
-        alike = groups.get(_kind(spec), samples)
-        seconds += mean(s.fixed_seconds + spec.epochs * s.epoch_seconds for s in alike)
-        size += mean(s.num_bytes for s in alike)
+        fixed, epoch, num_bytes = next(
+            means[likeness] for likeness in _likenesses(spec) if likeness in means
+        )
+        seconds += fixed + spec.epochs * epoch
+        size += num_bytes
     return Estimate(seconds, round(size), len(samples))
 
 
@@ -57,7 +69,7 @@ def representatives(specs: Iterable[RunSpec]) -> list[RunSpec]:
     return list(kinds.values())
 
 
-def earlier_samples(folder: StudyFolder, specs: Sequence[RunSpec]) -> list[Sample]:
+def earlier_samples(folder: StudyFolder, specs: Iterable[RunSpec]) -> list[Sample]:
     """What the finished ones of these runs took."""
     samples: list[Sample] = []
     for spec in specs:
@@ -78,6 +90,12 @@ def sample(spec: RunSpec, folder: Path) -> Sample:
         epoch_seconds=training / spec.epochs,
         num_bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
     )
+
+
+def _likenesses(spec: RunSpec) -> tuple[tuple[object, ...], ...]:
+    """By what runs cost alike, from the closest to the loosest; the last holds of any two."""
+    task = (spec.model, spec.dataset, spec.train_images)
+    return _kind(spec), (*task, spec.method.kind), task, ()
 
 
 def _kind(spec: RunSpec) -> tuple[object, ...]:

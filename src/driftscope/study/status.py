@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from driftscope.config import RunSpec, run_id
+from driftscope.config import RunSpec
 from driftscope.study.folder import ALIVE_SECONDS, SignOfLife, State, StudyFolder
 from driftscope.study.matrix import cells, value_text
 from driftscope.study.plan import earlier_samples, estimate
@@ -58,15 +58,20 @@ class StudyStatus:
         return {**asdict(self), "num_runs": self.num_runs, "is_over": self.is_over}
 
 
-def study_status(folder: StudyFolder, specs: Sequence[RunSpec]) -> StudyStatus:
-    """Reads how far a study is; takes no lock and disturbs no worker."""
+def study_status(folder: StudyFolder, runs: Mapping[str, RunSpec]) -> StudyStatus:
+    """Reads how far a study is; takes no lock and disturbs no worker.
+
+    Args:
+        folder: the study's.
+        runs: its runs by id, as `StudyFolder.runs` tells them.
+    """
     study = folder.study()
-    by_id = {run_id(spec): spec for spec in specs}
-    states = folder.states(specs)
+    states = folder.states(runs)
+    of_spec = {id(spec): states[name] for name, spec in runs.items()}  # imported ones may be equal
     running = [
-        (run_words(by_id[sign.run_id]), sign)
+        (run_words(runs[sign.run_id]), sign)
         for sign in folder.signs_of_life()
-        if sign.run_id in by_id
+        if sign.run_id in runs
         and sign.age_seconds < ALIVE_SECONDS
         and states[sign.run_id] == "running"
     ]
@@ -74,12 +79,12 @@ def study_status(folder: StudyFolder, specs: Sequence[RunSpec]) -> StudyStatus:
         title=study.title or study.name,
         counts=_counts(states.values()),
         cells=[
-            CellStatus(cell.labels, _counts(states[run_id(spec)] for spec in cell.specs))
-            for cell in cells(specs)
+            CellStatus(cell.labels, _counts(of_spec[id(spec)] for spec in cell.specs))
+            for cell in cells(list(runs.values()))
         ],
         running=running,
-        failures=[(run_words(by_id[name]), why) for name, why in folder.failures(specs).items()],
-        seconds_left=_seconds_left(folder, specs, states, [sign for _, sign in running]),
+        failures=[(run_words(runs[name]), why) for name, why in folder.failures(runs).items()],
+        seconds_left=_seconds_left(folder, runs, states, [sign for _, sign in running]),
     )
 
 
@@ -97,14 +102,14 @@ def _counts(states: Iterable[State]) -> dict[str, int]:
 
 def _seconds_left(
     folder: StudyFolder,
-    specs: Sequence[RunSpec],
+    runs: Mapping[str, RunSpec],
     states: dict[str, State],
     signs: Sequence[SignOfLife],
 ) -> float | None:
-    left = [spec for spec in specs if states[run_id(spec)] not in ("done", "failed")]
+    left = [spec for name, spec in runs.items() if states[name] not in ("done", "failed")]
     if not left:
         return 0.0
-    samples = earlier_samples(folder, specs)
+    samples = earlier_samples(folder, runs.values())
     whole = estimate(left, samples)
     if whole is None or not signs:
         return None

@@ -182,14 +182,7 @@ def _cell(column: Column, row: dict[str, Any]) -> str:
 @contextmanager
 def run_progress(spec: RunSpec) -> Iterator[Progress]:
     """The bar of a single run."""
-    with progress_bars() as progress:
-        progress.add_task(f"{spec.method.label} at {spec.learning_rate:g}", total=None)
-        yield progress
-
-
-def progress_bars() -> Progress:
-    """Bars with counts, time taken and time left."""
-    return Progress(
+    with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -197,7 +190,9 @@ def progress_bars() -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=err,
-    )
+    ) as progress:
+        progress.add_task(f"{spec.method.label} at {spec.learning_rate:g}", total=None)
+        yield progress
 
 
 def show_cache(

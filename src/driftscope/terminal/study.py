@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.progress import TaskID
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from driftscope.config import run_id
 from driftscope.study.status import STATES, StudyStatus, run_words
-from driftscope.terminal import err, out, progress_bars
+from driftscope.terminal import err, out
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +37,10 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 40
 """Rows of a table of cells or of an answer that are shown; --json has them all."""
+REST_WIDTH = 50
+"""What a row of the progress takes beside the name of its run."""
+SPEED_SECONDS = 600.0
+"""The time left follows the speed of so long: runs pause between epochs to be probed."""
 
 
 # ---------------------------------------------------------------- plan
@@ -75,7 +88,7 @@ def show_plan(plan: Mapping[str, Any]) -> None:
         table.add_column(heading, justify="right")
     for row in rows[:MAX_ROWS]:
         counts = (len(row["seeds"]), *(row[state] for state in states))
-        table.add_row(*_varying(row, table), *map(_or_dot, counts))
+        table.add_row(*map(Text, _varying(row, table)), *map(_or_dot, counts))
     out.print(Text(plan["title"] or plan["study"], style="bold"))
     if shared := _shared(labels):
         out.print(shared)
@@ -150,29 +163,69 @@ def _or_dot(count: int) -> str:
 # ---------------------------------------------------------------- progress of a run of the study
 
 
-def follow(updates: Iterable[Update], specs: Sequence[RunSpec], num_done: int) -> None:
-    """Shows a study's progress until its updates end: all runs, each worker, what goes wrong."""
+def follow(updates: Iterable[Update], specs: Sequence[RunSpec], num_done: int) -> dict[str, str]:
+    """Shows a study's progress until its updates end: all runs, each worker, what goes wrong.
+
+    Returns:
+        Why runs failed, by id: those whose failure was told here.
+    """
     names = {run_id(spec): run_words(spec) for spec in specs}
-    bars: dict[str, TaskID] = {}
-    with progress_bars() as progress:
-        overall = progress.add_task("[bold]all runs", total=len(specs), completed=num_done)
-        shares: dict[str, float] = {}
+    shares: dict[str, float] = {}
+    failures: dict[str, str] = {}
+    ended = num_done
+    with _study_bars() as bars:
+        overall = bars.add_task("[bold]all runs", total=len(specs), count="")
+        workers: dict[int, TaskID] = {}
         for update in updates:
-            name = update.run_id
-            if name not in bars and not update.ended:
-                bars[name] = progress.add_task(names[name], total=None)
+            name = names[update.run_id]
+            if update.worker not in workers:
+                workers[update.worker] = bars.add_task("", count="")
+            worker = workers[update.worker]
             if update.steps_total:
-                shares[name] = update.steps_done / update.steps_total
-                progress.update(bars[name], total=update.steps_total, completed=update.steps_done)
-            if update.remark is not None:
-                progress.console.print(f"[yellow]lost[/yellow] {names[name]}: {update.remark}")
-            if update.failure is not None:
-                progress.console.print(f"[red]failed[/red] {names[name]}: {update.failure}")
-            if update.ended:
-                shares[name] = 1.0
-                if name in bars:
-                    progress.remove_task(bars.pop(name))
-            progress.update(overall, completed=num_done + sum(shares.values()))
+                shares[update.run_id] = update.steps_done / update.steps_total
+                bars.update(
+                    worker,
+                    completed=update.steps_done,
+                    total=update.steps_total,
+                    count=f"{update.steps_done}/{update.steps_total} steps",
+                )
+            elif update.remark is not None:
+                bars.console.print(Text.assemble(("lost ", "yellow"), f"{name}: {update.remark}"))
+                bars.reset(worker, total=None, description="idle", count="")
+            elif update.ended:
+                shares[update.run_id] = 1.0
+                ended += 1
+                bars.reset(worker, total=None, description="idle", count="")
+                if update.failure is not None:
+                    failures[update.run_id] = update.failure
+                    why = f"{name}: {update.failure}"
+                    bars.console.print(Text.assemble(("failed ", "red"), why))
+            else:
+                bars.reset(worker, total=None, description=escape(name), count="preparing")
+            count = f"{ended}/{len(specs)} runs" + _failed_words(len(failures))
+            bars.update(overall, completed=num_done + sum(shares.values()), count=count)
+        for worker in workers.values():
+            bars.remove_task(worker)
+    return failures
+
+
+def _failed_words(num_failed: int) -> str:
+    return f", {num_failed} failed" if num_failed else ""
+
+
+def _study_bars() -> Progress:
+    room = max(20, err.width - REST_WIDTH)
+    names = Column(max_width=room, no_wrap=True, overflow="ellipsis")
+    return Progress(
+        TextColumn("{task.description}", table_column=names),
+        BarColumn(bar_width=8),
+        TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=err,
+        speed_estimate_period=SPEED_SECONDS,
+    )
 
 
 def show_failures(failures: Mapping[str, str], specs: Sequence[RunSpec]) -> None:
@@ -213,6 +266,8 @@ class StatusView:
 
 
 def _status(status: StudyStatus) -> RenderableType:
+    if not status.cells:
+        return Text(f"{status.title}: no runs, means of cells alone")
     labels = [cell.labels for cell in status.cells]
     table = _cells_table(labels)
     states = [state for state in STATES if status.counts[state]]
@@ -220,7 +275,7 @@ def _status(status: StudyStatus) -> RenderableType:
         table.add_column(state, justify="right")
     for cell in status.cells[:MAX_ROWS]:
         counts = (_or_dot(cell.counts[state]) for state in states)
-        table.add_row(*_varying(cell.labels, table), *counts)
+        table.add_row(*map(Text, _varying(cell.labels, table)), *counts)
     parts: list[RenderableType] = [Text(status.title, style="bold"), _shared(labels), table]
     if len(status.cells) > MAX_ROWS:
         parts.append(f"… and {len(status.cells) - MAX_ROWS} more cells (--json lists all)")
@@ -229,8 +284,10 @@ def _status(status: StudyStatus) -> RenderableType:
     about = f"; about {duration(left)} left" if left else ""
     parts.append(f"{status.num_runs} runs: {summary}{about}")
     parts += [
-        f"  {sign.worker}: {words}, {100 * sign.share:.0f} % of its steps "
-        f"(sign of life {sign.age_seconds:.0f} s ago)"
+        Text(
+            f"  {sign.worker}: {words}, {100 * sign.share:.0f} % of its steps "
+            f"(sign of life {sign.age_seconds:.0f} s ago)"
+        )
         for words, sign in status.running
     ]
     parts += [Text(f"  failed: {words}: {why}", style="red") for words, why in status.failures]
