@@ -1,7 +1,8 @@
 """A whole run, training and evaluation, against a loop as a researcher writes it, and the Trainer.
 
     python benchmarks/train.py [--model mini|b32] [--methods full_ft lora linear_probe]
-                               [--scale 1.0] [--epochs 3] [--rounds 2] [--threads 1]
+                               [--rates full_ft lora …] [--scale 1.0] [--epochs 3]
+                               [--rounds 2] [--threads 1] [--precision float32|bfloat16]
 
 The work is the study's protocol times --scale: 1,600 training, 300 validation, 200 probe, 1,000
 transfer and 300 test images, JPEG files of 500×375 (real photographs' size) for b32 and of 64×64
@@ -13,7 +14,11 @@ A, driftscope: `run_one` with an empty cache, so that decoding, the pretrained r
 B, the loop: PIL decoding and transforms in a DataLoader each epoch, eager attention with
     output_attentions=True in training, and per epoch a validation pass, an attention pass, a
     hidden-state pass and a transfer pass. Its pretrained reference is computed once, too.
+    Its adapters are peft's as they come, and all its blocks compute all tokens.
 C, transformers' Trainer with peft: training steps alone, on pixels that are decoded already.
+
+At the end: training images a CPU second of driftscope for each method of --rates, one epoch.
+--precision is driftscope's alone, the others stay in float32.
 
 Runs alternate A B A B in one process. CPU seconds of this process are compared (the machine may
 be shared); wall seconds stand beside them.
@@ -29,7 +34,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +49,7 @@ from transformers import CLIPConfig, CLIPModel
 import driftscope as ds
 from driftscope import setting
 from driftscope.adapt import AdaptedModel, adapt
+from driftscope.adapt.dropout import QuickDropout
 from driftscope.checkpoints import Checkpoints
 from driftscope.config import RunSpec, parse_run_spec
 from driftscope.models import MINI_FOLDER
@@ -54,6 +60,7 @@ from driftscope.train import Evaluation, train
 
 CLASSES = 10
 BATCH = 64
+RATED = ["full_ft", "lora", "dora", "vera", "ia3", "bitfit", "last_block", "flyp", "linear_probe"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,7 @@ class Work:
     transfer: Path
     counts: dict[str, int]
     epochs: int
+    precision: str = "float32"
 
     def spec(self, method: str) -> RunSpec:
         return parse_run_spec(
@@ -74,6 +82,7 @@ class Work:
                 "method": method,
                 "learning_rate": 1e-4,
                 "epochs": self.epochs,
+                "precision": self.precision,
                 "batch_size": BATCH,
                 "train_images": self.counts["train"],
                 "val_images": self.counts["val"],
@@ -95,7 +104,7 @@ def make_images(root: Path, counts: dict[str, int], size: tuple[int, int]) -> No
             coarse.resize(size, Image.Resampling.BICUBIC).save(folder / f"{number:05}.jpg")
 
 
-def make_work(folder: Path, model: str, scale: float, epochs: int) -> Work:
+def make_work(folder: Path, model: str, scale: float, epochs: int, precision: str) -> Work:
     study = {"train": 1600, "val": 300, "probe": 200, "transfer": 1000, "test": 300}
     counts = {name: max(CLASSES, round(scale * count)) for name, count in study.items()}
     size = (64, 64) if model == "mini" else (500, 375)
@@ -110,7 +119,7 @@ def make_work(folder: Path, model: str, scale: float, epochs: int) -> Work:
         CLIPModel(CLIPConfig(text_config=texts)).save_pretrained(place)  # the tower of B/32
         for path in MINI_FOLDER.glob("tokenizer*"):
             shutil.copy(path, place)
-    return Work(place, folder / "target", folder / "transfer", counts, epochs)
+    return Work(place, folder / "target", folder / "transfer", counts, epochs, precision)
 
 
 # ---------------------------------------------------------------- A: driftscope
@@ -143,6 +152,14 @@ def driftscope_run(work: Work, method: str, *, cold: bool) -> dict[str, float]:
 # ---------------------------------------------------------------- B: the loop
 
 
+def with_torchs_dropout(module: nn.Module) -> None:
+    """Adapters as peft makes them."""
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, QuickDropout):
+                setattr(parent, name, nn.Dropout(child.p))
+
+
 class Files(Dataset[tuple[Tensor, int]]):
     """Opens, resizes, crops, flips and normalises in __getitem__, as torchvision would."""
 
@@ -173,6 +190,7 @@ def loop_run(work: Work, method: str) -> dict[str, float]:
     spec = work.spec(method)
     pretrained = ds.load(work.model)
     adapted = adapt(pretrained, spec.method, CLASSES, seed=0)
+    with_torchs_dropout(adapted.model.clip)
     clip = adapted.model.clip
     for plain in (adapted.model.plain_clip, pretrained.plain_clip):
         plain.set_attn_implementation("eager")
@@ -268,6 +286,7 @@ def trainer_steps(work: Work, method: str) -> dict[str, float]:
     spec = work.spec(method)
     shared = prepare(spec, "cpu")
     adapted = adapted_model(shared, spec, training_images(shared, spec))
+    with_torchs_dropout(adapted.model.clip)
     pixels = torch.cat([shared.pretrained.normalise(one[None]) for one in shared.images.pixels])
     rows = [
         {"pixel_values": image, "labels": label}
@@ -298,12 +317,13 @@ def trainer_steps(work: Work, method: str) -> dict[str, float]:
 def driftscope_steps(work: Work, method: str) -> dict[str, float]:
     spec = work.spec(method)
     shared = prepare(spec, "cpu")
-    adapted = adapted_model(shared, spec, training_images(shared, spec))
+    images = training_images(shared, spec)
+    adapted = adapted_model(shared, spec, images)
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time(), time.perf_counter()
         train(
             adapted,
-            shared.images,
+            images if adapted.encoder_is_frozen else shared.images,
             spec,
             _Unkept(Path(folder), spec),
             lambda: Evaluation(0.0, {}, {}),
@@ -349,6 +369,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=("mini", "b32"), default="mini")
     parser.add_argument("--methods", nargs="+", default=["full_ft", "lora", "linear_probe"])
+    parser.add_argument("--rates", nargs="*", default=RATED)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=2)
@@ -358,10 +380,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         os.environ["DRIFTSCOPE_CACHE"] = str(folder / "cache")
-        work = make_work(folder, options.model, options.scale, options.epochs)
+        work = make_work(folder, options.model, options.scale, options.epochs, options.precision)
         print(json.dumps({"model": options.model, "epochs": work.epochs, **work.counts}))
         for method in options.methods:
             contest(work, method, options.rounds)
+        print_rates(replace(work, epochs=1), options.rates)
+
+
+def print_rates(work: Work, methods: list[str]) -> None:
+    print("\n| method | training images per CPU second |\n|---|---|")
+    for method in methods:
+        rate = driftscope_steps(work, method)["images_per_cpu_second"]
+        print(f"| {method} | {rate:,.1f} |", flush=True)
 
 
 def contest(work: Work, method: str, rounds: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from driftscope import checkpoints, records
+from driftscope import checkpoints, records, run
 from driftscope.config import RunSpec, parse_run_spec
 from driftscope.errors import RecordError
 from driftscope.run import run_one
@@ -127,6 +127,43 @@ def test_a_resumed_run_repeats_no_finished_epoch(tiny_run: dict, tmp_path: Path)
     record = run_one(spec, tmp_path / "run", on_step=lambda done, _total: steps.append(done))
     assert steps == [7, 8]
     assert [event["epoch"] for event in record.events] == [1, 2, 3, 4]
+
+
+def test_the_wall_seconds_of_a_resumed_run_are_those_of_all_its_processes(
+    tiny_run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = parse_run_spec({**tiny_run, "epochs": 4})
+
+    class Clock:
+        """A process's clock on which an hour passes when an epoch has been reported."""
+
+        def __init__(self) -> None:
+            self.seconds = 0.0
+
+        def monotonic(self) -> float:
+            return self.seconds
+
+        def epoch_over(self, event: dict) -> None:
+            self.seconds += 3600.0 * (event["kind"] == "epoch")
+
+    def interrupted(number: int) -> None:
+        clock = Clock()
+        monkeypatch.setattr(run, "time", clock)
+
+        def stop(event: dict) -> None:
+            clock.epoch_over(event)
+            if event["epoch"] == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        run_one(spec, tmp_path / "run", on_event=stop)
+
+    for number in (2, 3):
+        assert in_child(lambda number=number: interrupted(number)) == -signal.SIGKILL
+    clock = Clock()
+    monkeypatch.setattr(run, "time", clock)
+    record = run_one(spec, tmp_path / "run", on_event=clock.epoch_over)
+    # of the first process its first epoch's hour was kept, of the second nothing; one in the last
+    assert record.result["wall_seconds"] == {"total": 7200.0, "training": 7200.0}
 
 
 def test_at_most_one_generation_is_kept_besides_the_selected_one(

@@ -265,9 +265,36 @@ def test_norms_and_biases_are_spared_from_weight_decay_on_demand(tiny_run: dict)
     ]
 
 
-def test_bfloat16_is_refused_where_there_is_no_cuda(tiny_run: dict, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="needs a CUDA device, but this run is on cpu"):
+def test_bfloat16_is_refused_on_a_cpu_without_its_instructions(
+    tiny_run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    with pytest.raises(ConfigError, match="but this run is on a cpu without"):
         trained({**tiny_run, "precision": "bfloat16"}, tmp_path)
+
+
+@pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported(), reason="this CPU does not multiply bfloat16"
+)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "full_ft"},
+        {"method": "lora", "regularizers": [{"kind": "apr", "weight": 0.1}]},
+        {"method": "flyp"},
+    ],
+    ids=["full_ft", "lora with a penalty", "flyp"],
+)
+def test_bfloat16_trains_nearly_as_float32_and_keeps_float32_weights(
+    tiny_run: dict, tmp_path: Path, change: dict
+) -> None:
+    _, exact = trained({**tiny_run, **change}, tmp_path / "exact")
+    halved, half = trained({**tiny_run, **change, "precision": "bfloat16"}, tmp_path / "half")
+    assert all(tensor.dtype == torch.float32 for tensor in halved.trainable().values())
+    for one, other in zip(exact.events, half.events, strict=True):
+        assert other["train_loss"] != one["train_loss"]
+        assert other["train_loss"] == pytest.approx(one["train_loss"], rel=0.03)
 
 
 def test_a_linear_probe_trains_on_features_as_it_would_through_the_encoder(

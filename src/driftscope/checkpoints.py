@@ -35,6 +35,12 @@ class Training:
     selected: dict[str, Any] | None = None
     last: dict[str, Any] | None = None
     diverged: bool = False
+    earlier_seconds: dict[str, float] = field(default_factory=dict)
+    """Wall seconds of the processes before this one, each up to its last checkpoint."""
+
+    def with_earlier(self, seconds: dict[str, float]) -> dict[str, float]:
+        """This process's wall seconds added to those of the processes before."""
+        return {what: s + self.earlier_seconds.get(what, 0.0) for what, s in seconds.items()}
 
     @property
     def epoch(self) -> int:
@@ -63,9 +69,15 @@ class Checkpoints:
         self._write(SELECTED_FILE, _weights(adapted), {}, epoch)
 
     def save_last(
-        self, adapted: AdaptedModel, optimizer: torch.optim.Optimizer, training: Training
+        self,
+        adapted: AdaptedModel,
+        optimizer: torch.optim.Optimizer,
+        training: Training,
+        seconds: dict[str, float],
     ) -> None:
         """Keeps everything a continuation needs; replaces the former checkpoint.
+
+        `seconds` are what the run has taken so far, over all its processes.
 
         A crash between the two files is harmless: the epoch is repeated and writes them alike.
 
@@ -77,7 +89,10 @@ class Checkpoints:
             state = optimizer.state[parameter]
             tensors["step"] = state["step"]
             tensors |= {f"{moment}.{name}": state[moment] for moment in _MOMENTS}
-        record = {key: getattr(training, key) for key in ("events", "selected", "last")}
+        record = {
+            **{key: getattr(training, key) for key in ("events", "selected", "last")},
+            "earlier_seconds": seconds,
+        }
         self._write(LAST_FILE, tensors, {"training": json.dumps(record)}, training.epoch)
 
     def resume(self, adapted: AdaptedModel, optimizer: torch.optim.Optimizer) -> Training:

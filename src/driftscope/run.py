@@ -104,6 +104,11 @@ def _carry_out(
         records.rewrite_events(folder, events)  # a kill may have come between checkpoint and event
 
     training_started = time.monotonic()
+
+    def elapsed() -> dict[str, float]:
+        now = time.monotonic()
+        return {"total": now - started, "training": now - training_started}
+
     images = training_images(setting, spec)
     adapted = adapted_model(setting, spec, images, is_resumed=checkpoints.exist())
     reference = setting.evaluator.reference.reading
@@ -117,10 +122,11 @@ def _carry_out(
             spec, adapted, Pretrained(setting.pretrained, reference.per_layer("entropy"))
         ),
         on_resume=record_resumed,
+        elapsed=elapsed,
         on_event=record_event,
         on_step=on_step,
     )
-    trained = time.monotonic()
+    trained = elapsed()["training"]
     points = _points(adapted, setting, training, spec, checkpoints)
     _keep_adapted(adapted, setting, folder, has_weights=points["selected"] is not None)
     records.write_json(
@@ -142,10 +148,7 @@ def _carry_out(
             "duplicates": setting.duplicates.to_dict(),
             **points,
             "environment": _environment(setting),
-            "wall_seconds": {
-                "total": time.monotonic() - started,
-                "training": trained - training_started,
-            },
+            "wall_seconds": training.with_earlier({**elapsed(), "training": trained}),
         },
     )
     checkpoints.delete()

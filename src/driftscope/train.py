@@ -90,13 +90,15 @@ def train(
     on_resume: Callable[[list[dict[str, Any]]], None] = lambda _events: None,
     on_event: OnEvent = lambda _event: None,
     on_step: OnStep = lambda _done, _total: None,
+    elapsed: Callable[[], dict[str, float]] = dict,
 ) -> Training:
     """Trains to the last epoch, from the checkpoint if there is one.
 
     At the end `adapted` holds the last epoch's weights, and `checkpoints` those of the
     selected epoch (highest validation accuracy, the earliest of equals) and of the last.
     A loss or gradient that is not finite ends the training as diverged, with the weights of the
-    last good epoch.
+    last good epoch. `elapsed` tells the wall seconds of this process so far; a checkpoint keeps
+    them, added to those of the processes before.
 
     Raises:
         ConfigError: an option does not fit the device or the number of steps.
@@ -133,7 +135,7 @@ def train(
         if best is None or seen.val_accuracy_pct > best["val_accuracy_pct"]:
             training.selected = training.last
             checkpoints.save_selected(adapted, epoch)
-        checkpoints.save_last(adapted, optimizer, training)
+        checkpoints.save_last(adapted, optimizer, training, training.with_earlier(elapsed()))
         on_event(event)
     if training.diverged and training.epoch:
         checkpoints.load_last(adapted)
@@ -312,11 +314,19 @@ def _evaluated(task: _Task, evaluate: Evaluate) -> Evaluation:
             raise _DivergedError("the encoder's output is not finite") from None
 
 
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 gains anything; a CPU without its instructions takes 100 times longer."""
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return device.type == "cuda"
+
+
 def _check_options(adapted: AdaptedModel, images: TrainingImages, spec: RunSpec) -> None:
     device = adapted.model.device
-    if spec.precision == "bfloat16" and device.type != "cuda":
+    if spec.precision == "bfloat16" and not _multiplies_bfloat16(device):
         raise ConfigError(
-            f"precision bfloat16 needs a CUDA device, but this run is on {device.type}; "
+            "precision bfloat16 needs a CUDA device or a CPU with bfloat16 instructions "
+            f"(avx512_bf16 or amx), but this run is on a {device.type} without; "
             "use precision: float32"
         )
     probe_steps(spec, spec.epochs * steps_per_epoch(spec, images))

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from driftscope.adapt.dropout import use_quick_dropout
 from driftscope.config.variants import Dora, FreezeFirst, Ia3, Lora, RsLora, Vera
 from driftscope.errors import ModelError
 from driftscope.models import VisionLanguageModel, is_encoder_weight, quiet_libraries
@@ -160,5 +161,6 @@ def _wrapped(model: VisionLanguageModel, config: Any) -> VisionLanguageModel:
 
     with quiet_libraries():
         wrapped = get_peft_model(model.clip, config)
+    use_quick_dropout(wrapped)
     wrapped.peft_config["default"].base_model_name_or_path = model.source
     return replace(model, clip=wrapped)

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from driftscope.errors import ModelError
+from driftscope.models.cls_only import last_block_for_cls
 from driftscope.models.effective import encoder_weights
 from driftscope.offline import offline_where_unreachable
 from driftscope.records import ADAPTED_FOLDER
@@ -102,7 +103,8 @@ class VisionLanguageModel:
         self, pixels: UInt8[Tensor, "image 3 height width"]
     ) -> Float[Tensor, "image dim"]:
         """Projected, unnormalised embeddings of one batch through the live path, with gradients."""
-        features = self.clip.get_image_features(pixel_values=self.normalise(pixels))  # type: ignore[operator]
+        with last_block_for_cls(self.plain_clip.vision_model):
+            features = self.clip.get_image_features(pixel_values=self.normalise(pixels))  # type: ignore[operator]
         return features.pooler_output  # type: ignore[no-any-return]
 
     def embed_images(self, pixels: PixelSource, batch_size: int = 64) -> Float[Tensor, "image dim"]:

@@ -117,7 +117,7 @@ RUN_COLUMNS: dict[str, ColumnMeaning] = {
     },
     "trainable_parameters": ColumnMeaning("integer", "parameters", "parameters trained"),
     "total_parameters": ColumnMeaning("integer", "parameters", "parameters in all"),
-    "wall_seconds": ColumnMeaning("number", "s", "wall time of the run's last process"),
+    "wall_seconds": ColumnMeaning("number", "s", "wall time of the run, over all its processes"),
 }
 
 HISTORY_COLUMNS: dict[str, ColumnMeaning] = {
