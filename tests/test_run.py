@@ -170,6 +170,7 @@ def test_a_reference_that_cannot_be_kept_is_computed_with_a_warning(
 
 
 def test_images_of_a_set_on_disk_stay_in_the_map_that_processes_share(tiny_run: dict) -> None:
+    setting._prepare.cache_clear()  # another test may have prepared it without a cache
     shared = prepare(parse_run_spec(tiny_run))
     (benchmark,) = shared.evaluator.transfer
     in_use = [shared.images.pixels, shared.test_pixels, benchmark.pixels]
