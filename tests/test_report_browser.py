@@ -196,6 +196,7 @@ def test_every_text_of_the_page_has_a_contrast_of_at_least_four_and_a_half(
 
 def test_pointing_at_a_cell_of_a_heatmap_says_its_value(page: Any) -> None:
     page.locator(".heatmaps .hover").first.hover(force=True)
+    page.locator("#hover-text").wait_for()
     assert re.search(r"3e-[34], layer \d: [+−\d.]+ %", page.locator("#hover-text").inner_text())
 
 
