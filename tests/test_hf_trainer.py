@@ -271,6 +271,14 @@ def test_every_number_reaches_tensorboard_and_mlflow_through_report_to(
             assert mlflow_metric(uri, f"driftscope/{name}") == values
 
 
+def test_every_layers_numbers_are_logged_if_asked_for(tiny_clip: Path, tmp_path: Path) -> None:
+    monitor = make_monitor(tiny_clip)
+    trainer = make_trainer(classifier(tiny_clip), tmp_path, num_train_epochs=1)
+    watch(trainer, monitor, per_layer=True).train()
+    (logged,) = [one for one in trainer.state.log_history if "driftscope/cka" in one]
+    assert logged["driftscope/cka_layer_02"] == monitor.history[0].drift.cka_per_block[1]
+
+
 # ---------------------------------------------------------------- stopping
 
 

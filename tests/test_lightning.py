@@ -215,6 +215,14 @@ def test_lightnings_own_checkpointing_can_follow_the_drift(tiny_clip: Path, tmp_
     assert float(keeper.best_model_score) == pytest.approx(least.drift.embedding_drift)
 
 
+def test_every_layers_numbers_are_logged_if_asked_for(tiny_clip: Path, tmp_path: Path) -> None:
+    monitor = make_monitor(tiny_clip)
+    trainer = make_trainer(tmp_path, MonitorCallback(monitor, per_layer=True), max_epochs=1)
+    fit(trainer, Module(tiny_clip))
+    logged = float(trainer.callback_metrics["driftscope/cka_layer_02"])
+    assert logged == pytest.approx(monitor.history[0].drift.cka_per_block[1])
+
+
 # ---------------------------------------------------------------- stopping and going on
 
 

@@ -44,6 +44,7 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
         accuracy_metric: the evaluation metric that is the accuracy on the target task; None where
             there is none.
         accuracy_unit: whether that metric is a `fraction` or in `percent`.
+        per_layer: whether every layer's numbers are logged, too.
     """
 
     def __init__(
@@ -53,8 +54,9 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
         *,
         accuracy_metric: str | None = "eval_accuracy",
         accuracy_unit: AccuracyUnit = "fraction",
+        per_layer: bool = False,
     ) -> None:
-        self._monitor = monitor
+        self._monitor, self._per_layer = monitor, per_layer
         self._trainer = trainer
         self._accuracy = AccuracyMetric(accuracy_metric, accuracy_unit)
         self._is_training = False
@@ -147,7 +149,8 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
         self._observed_step = step
         state.stateful_callbacks[_STATE_KEY] = self._monitor.state_dict()
         should_log = control.should_log  # logging clears it, and the loss may still be to come
-        self._trainer.log({LOG_PREFIX + name: value for name, value in seen.scalars().items()})
+        scalars = seen.scalars(per_layer=self._per_layer)
+        self._trainer.log({LOG_PREFIX + name: value for name, value in scalars.items()})
         control.should_log = should_log
 
     def _decision_of_main_process(self) -> tuple[str | None, int | None]:

@@ -50,6 +50,7 @@ class MonitorCallback(Callback):  # type: ignore[misc]
         accuracy_metric: the name under which the module logs its validation accuracy; None where
             there is none.
         accuracy_unit: whether that metric is a `fraction` or in `percent`.
+        per_layer: whether every layer's numbers are logged, too.
     """
 
     def __init__(
@@ -58,8 +59,9 @@ class MonitorCallback(Callback):  # type: ignore[misc]
         *,
         accuracy_metric: str | None = None,
         accuracy_unit: AccuracyUnit = "fraction",
+        per_layer: bool = False,
     ) -> None:
-        self._monitor = monitor
+        self._monitor, self._per_layer = monitor, per_layer
         self._accuracy = AccuracyMetric(accuracy_metric, accuracy_unit)
         self._epochs_done = 0.0
         self._observed_step: int | None = None
@@ -154,7 +156,8 @@ class MonitorCallback(Callback):  # type: ignore[misc]
         if seen is None:
             return {}
         self._observed_step = step
-        return {LOG_PREFIX + name: value for name, value in seen.scalars().items()}
+        scalars = seen.scalars(per_layer=self._per_layer)
+        return {LOG_PREFIX + name: value for name, value in scalars.items()}
 
     def _show(self, trainer: Trainer, scalars: dict[str, float]) -> None:
         # Lightning allows no `log` call after a validation has ended, which is when the accuracy
