@@ -245,6 +245,7 @@ def save_figure(figure: Figure, stem: Path, formats: Iterable[str] = FORMATS) ->
             with look():
                 figure.savefig(path, format=kind, dpi=200, facecolor="white", metadata=metadata)
         paths.append(path)
+        figure.set_layout_engine("none")  # laid out once: the formats look the same
     return paths
 
 

@@ -1,0 +1,67 @@
+"""What a study's report costs in CPU time on one thread, on records made up for it.
+
+    OMP_NUM_THREADS=1 python benchmarks/reports.py [--runs 80 1000] [--format html|all|…]
+
+The made-up records have the shape and size of real ones; their numbers mean nothing. The time is
+that of the whole command, reading and analysis included, without starting Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+import time
+from pathlib import Path
+
+from studies import write_run
+
+from driftscope.cli.reports import chosen_formats, write_reports
+from driftscope.config import StudySpec
+from driftscope.study import StudyFolder, expand
+
+
+def study_of(num_runs: int) -> StudySpec:
+    """Two datasets, two or five methods, four or ten rates, five or ten seeds."""
+    small = num_runs <= 100
+    methods = ("full_ft", "lora", "last_block", "linear_probe", "bitfit")
+    rates = [1e-4 * 1.5**step for step in range(4 if small else 10)]
+    per_seed = 2 * (2 if small else 5) * len(rates)
+    return StudySpec(
+        name="many",
+        axes={
+            "dataset": ("terrain", "stars"),
+            "method": methods[: 2 if small else 5],
+            "learning_rate": tuple(rates),
+            "seed": tuple(range(max(1, num_runs // per_seed))),
+        },
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, nargs="+", default=[80, 1000])
+    parser.add_argument("--format", default="html")
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--heads", type=int, default=12)
+    options = parser.parse_args()
+    for num_runs in options.runs:
+        rng = random.Random(0)
+        with tempfile.TemporaryDirectory() as place:
+            folder = StudyFolder(Path(place) / "study")
+            folder.declare(study_of(num_runs))
+            specs = expand(study_of(num_runs))
+            for spec in specs:
+                write_run(folder.run(spec), spec, rng, options.layers, options.heads)
+            started = time.process_time()
+            write_reports(folder.root, Path(place) / "out", chosen_formats(options.format))
+            seconds = time.process_time() - started
+            page = Path(place) / "out" / "report.html"
+            size = f", page {page.stat().st_size / 1e6:.1f} MB" if page.exists() else ""
+            print(
+                f"{len(specs)} runs, {options.format}: {seconds:.1f} CPU seconds{size}", flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()
