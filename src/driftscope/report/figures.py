@@ -7,6 +7,7 @@ An artist may carry a hover text in its gid (`style.HOVER_PREFIX`); pages show i
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,12 @@ REFERENCE_LINE: dict[str, Any] = {
     "zorder": 1,
 }
 """How the pretrained level is drawn, everywhere."""
+
+TITLE_WIDTH_IN_ROW = 24
+"""Characters that stand above a panel of a row without running into the next."""
+
+_PANEL_WIDTH, _PANEL_WIDTH_IN_ROW = 3.35, 2.35
+"""Inches: a column of a journal's page; three panels across both columns."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +83,20 @@ def learning_rate_panels(
         styles: how each series is drawn; by default `style.method_styles` of the series.
     """
     styles = styles or method_styles(cells["series"])
+    width = _PANEL_WIDTH if len(measures) == 1 else _PANEL_WIDTH_IN_ROW
     with look():
-        figure = Figure(figsize=(3.35 * len(measures), 2.75), layout="constrained")
+        figure = Figure(figsize=(width * len(measures), 2.75), layout="constrained")
         panels = figure.subplots(1, len(measures), squeeze=False)[0]
         for axes, measure in zip(panels, measures, strict=True):
-            _learning_rate_panel(axes, cells, runs, measure, styles)
+            _learning_rate_panel(axes, cells, runs, measure, styles, width)
+            if len(measures) > 1:
+                heading = textwrap.fill(measure.heading, TITLE_WIDTH_IN_ROW)
+                axes.set_title(heading, fontsize=8.5, pad=8)
         if legend:
             handles = legend_handles(styles)
             if any(measure.reference is not None for measure in measures):
                 handles.append(reference_handle())
-            columns = max(1, min(len(handles), int(1.6 * len(measures)) + 1))
+            columns = max(1, min(len(handles), int(1.4 * len(measures)) + 1))
             figure.legend(handles=handles, loc="outside upper left", ncols=columns)
     return figure
 
@@ -106,13 +117,14 @@ def same_axes_panels(
         styles: how each series is drawn, in every panel.
         legend: whether the series are named above the panels.
     """
+    width = 3.0
     with look():
-        figure = Figure(figsize=(3.0 * len(parts) + 0.35, 2.9), layout="constrained")
+        figure = Figure(figsize=(width * len(parts) + 0.35, 2.9), layout="constrained")
         panels = figure.subplots(1, len(parts), squeeze=False, sharey=True)[0]
         rates = sorted({float(r) for cells, _ in parts.values() for r in cells["learning_rate"]})
         for axes, (name, (cells, runs)) in zip(panels, parts.items(), strict=True):
-            _learning_rate_panel(axes, cells, runs, measure, styles)
-            _rate_axis(axes, rates)
+            _learning_rate_panel(axes, cells, runs, measure, styles, width)
+            _rate_axis(axes, rates, width)
             axes.set_title(name, fontsize=8.5, parse_math=False)
             axes.label_outer()
         panels[0].set_ylabel(measure.heading)
@@ -159,6 +171,7 @@ def _learning_rate_panel(
     runs: pd.DataFrame,
     measure: Measure,
     styles: Mapping[str, SeriesStyle],
+    width: float,
 ) -> None:
     rates = sorted({float(rate) for rate in cells["learning_rate"]})
     if measure.reference is not None:
@@ -167,7 +180,7 @@ def _learning_rate_panel(
         # the dots of one rate stand side by side, not on top of each other
         shift = 10 ** (0.03 * (position - (len(styles) - 1) / 2))
         _draw_series(axes, cells, runs, series, style, measure, shift)
-    _rate_axis(axes, rates)
+    _rate_axis(axes, rates, width)
     axes.set_title(measure.heading, pad=8)
     value_limits(axes, measure)
 
@@ -229,12 +242,14 @@ def _draw_series(
         )
 
 
-def _rate_axis(axes: Axes, rates: Sequence[float]) -> None:
+def _rate_axis(axes: Axes, rates: Sequence[float], width: float) -> None:
+    """Rates on a log axis, as many labels as a panel `width` inches wide has room for."""
     axes.set_xscale("log")
     span = math.log10(rates[-1] / rates[0]) if len(rates) > 1 else 1.0
     margin = 10 ** max(0.12 * span, 0.12)
     axes.set_xlim(rates[0] / margin, rates[-1] * margin)
-    shown = _spaced(rates, smallest_gap=0.13 * (span + 2 * math.log10(margin)))
+    label = 0.36 / (width - 0.6)  # a label's share of the axis, inches of both
+    shown = _spaced(rates, smallest_gap=label * (span + 2 * math.log10(margin)))
     axes.xaxis.set_major_locator(FixedLocator(list(shown)))
     axes.xaxis.set_major_formatter(FixedFormatter([rate_text(rate) for rate in shown]))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -154,8 +154,9 @@ def _heatmaps(
     scale = Normalize(-limit, limit)
     few, many = len(columns) <= 8, len(columns) > 16
     cell_width, cell_height = (0.46, 0.33) if few else (0.24, 0.24) if many else (0.36, 0.29)
-    # a panel of one or two rows is as high as one of three: the colour bar needs the room
-    heights = [max(len(panel.rows), 3) * cell_height + 0.62 for panel in panels]
+    # one panel of one or two rows is as high as one of three: the colour bar needs the room
+    fewest = 3 if len(panels) == 1 else 1
+    heights = [max(len(panel.rows), fewest) * cell_height + 0.62 for panel in panels]
     width = max(len(columns) * cell_width, 2.2) + 1.35
     with look():
         figure = Figure(figsize=(width, sum(heights) + 0.1), layout="constrained")
@@ -165,7 +166,11 @@ def _heatmaps(
         for axes, panel in zip(all_axes, panels, strict=True):
             _heatmap(axes, panel, column_word, columns, scale, print_values=not many)
         bar = figure.colorbar(
-            ScalarMappable(scale, DIVERGING), ax=list(all_axes), aspect=14, pad=0.02, shrink=0.9
+            ScalarMappable(scale, DIVERGING),
+            ax=list(all_axes),
+            aspect=max(14, 7 * sum(heights)),
+            pad=0.02,
+            shrink=0.9,
         )
         tall_enough = sum(heights) > 1.9
         bar.set_label(label if tall_enough else label.rsplit(", ")[-1])

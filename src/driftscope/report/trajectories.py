@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from driftscope.report.figures import (
     REFERENCE_LINE,
+    TITLE_WIDTH_IN_ROW,
     Measure,
     hover,
     legend_handles,
@@ -23,9 +24,6 @@ from driftscope.report.figures import (
     value_text,
 )
 from driftscope.report.style import PAPER, SeriesStyle, look, rate_styles, rate_text
-
-_TITLE_WIDTH = 24
-"""Characters that stand above a panel without running into the next."""
 
 
 def trajectories(
@@ -51,7 +49,7 @@ def trajectories(
             mine = probes[probes["series"] == name]
             for axes, measure in zip(grid[row], measures, strict=True):
                 _draw(axes, mine, measure, styles)
-                heading = textwrap.fill(measure.heading, _TITLE_WIDTH) if row == 0 else ""
+                heading = textwrap.fill(measure.heading, TITLE_WIDTH_IN_ROW) if row == 0 else ""
                 axes.set_title(heading, fontsize=8.5)
             grid[row, 0].set_ylabel(name, parse_math=False)
         for axes, measure in zip(grid[0], measures, strict=True):
@@ -62,7 +60,7 @@ def trajectories(
         if any(measure.reference is not None for measure in measures):
             handles.append(reference_handle())
         figure.legend(
-            handles=handles, loc="outside upper left", ncols=min(len(handles), 5),
+            handles=handles, loc="outside upper left", ncols=2 * len(measures) + 1,
             title="learning rate", alignment="left",
         )  # fmt: skip
     return figure
