@@ -60,7 +60,8 @@ class Monitor:
         keep_best: whether models that are, or can still become, the best are kept in `out`.
         model_path: where the CLIP is in the model given to `step`, as in
             `model.get_submodule(model_path)`, if its type alone does not tell.
-        max_probe_images: how many probe images are read at most, evenly spaced.
+        max_probe_images: how many probe images are read at most, evenly spaced. 64 follow a
+            training at little cost; 200 give the precision of a study's runs (docs/speed.md).
         max_transfer_images: how many images of each transfer set are read at most; None for all.
         maps: whether to read rollout and patch-to-patch entropy too (full attention maps).
         echo: what prints the lines of the terminal; None for silence.
@@ -87,7 +88,7 @@ class Monitor:
         selection: Selection | None = None,
         keep_best: bool = False,
         model_path: str | None = None,
-        max_probe_images: int = 200,
+        max_probe_images: int = 64,
         max_transfer_images: int | None = 1000,
         maps: bool = False,
         echo: Callable[[str], object] | None = print,
