@@ -8,17 +8,20 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from driftscope.analysis import answer
 from driftscope.report.files import study_figures
 from driftscope.report.style import save_figure
 from driftscope.results import Study
 
 PICTURES = Path(__file__).parents[1] / "docs" / "images"
-WANTED = {"learning_rate": "demo", "layer_entropy": "demo-layers"}
+WANTED = {"learning_rate": "demo", "frontier": "demo-frontier", "attention": "demo-attention"}
 
 
 def main(study_folder: str) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
-    for name, figure in study_figures(Study(Path(study_folder)).tables()):
+    study = Study(Path(study_folder))
+    tables = study.tables()
+    for name, figure in study_figures(tables, [answer("frontier", tables)], study.records()):
         for start, picture in WANTED.items():
             if name.startswith(start):
                 print(*save_figure(figure, PICTURES / picture, ("png",)))
