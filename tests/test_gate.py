@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import binomtest
 from typer.testing import CliRunner
 
+import driftscope as ds
 from driftscope.cli import app
 from driftscope.errors import ConfigError, RecordError
 from driftscope.gate.judging import Evidence, judge, read_evidence
@@ -209,6 +210,35 @@ def test_a_monitors_latest_step_is_judged_and_with_best_its_best(tmp_path: Path)
     code, shown = gated(path, *limits, "--best")
     assert code == 0
     assert "best observation of a training, step 10" in shown
+
+
+def test_a_training_that_could_not_be_read_at_the_end_has_not_passed(tmp_path: Path) -> None:
+    report = monitored({"step": 10, "scalars": {"embedding_drift": 0.1}})
+    report["history"].append({"step": 30, "transfer": {}})  # diverged: `latest` is still step 20
+    path = write(tmp_path / "report.json", report)
+    code, shown = gated(path, "--max-embedding-drift", "0.9", "--min-retention", "50")
+    assert code == 1
+    assert "step 30: it could not be read" in shown
+    assert gated(path, "--max-embedding-drift", "0.3", "--best")[0] == 0
+
+
+def test_a_monitors_damaged_report_exits_with_2(tmp_path: Path) -> None:
+    report = {"kind": "monitor", "scalars": {}, "latest": {"step": 1}}
+    code, shown = gated(write(tmp_path / "report.json", report), "--min-cka", "0.5")
+    assert code == 2
+    assert "is damaged: its 'latest' holds no scalars" in shown
+
+
+def test_confident_knows_the_interval_of_a_monitors_retention(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    monitor = ds.Monitor(
+        tiny_clip, coloured_images, transfer=str(coloured_images), out=tmp_path, echo=None
+    )
+    monitor.observe(ds.load(tiny_clip).clip, step=1)
+    monitor.report()
+    code, shown = gated(tmp_path, "--min-retention", "5", "--confident")
+    assert code == 0, shown
 
 
 def test_a_monitor_that_knows_no_best_step_says_so(tmp_path: Path) -> None:

@@ -132,16 +132,24 @@ def _of_run(file: Path) -> Evidence:
 
 
 def _of_monitor(file: Path, report: Mapping[str, Any], best: bool) -> Evidence:
-    point = report.get("best" if best else "latest")
-    if not isinstance(point, dict):
+    which = "best" if best else "latest"
+    point, history = report.get(which), report.get("history", [])
+    if best and point is None:
         raise RecordError(
             f"{file} names no best step: a monitor knows it when it is told validation accuracies"
         )
-    seen = [one for one in report.get("history", []) if one.get("step") == point["step"]]
-    which = "best" if best else "latest"
+    if not isinstance(point, dict) or not isinstance(point.get("scalars"), dict):
+        raise RecordError(f"{file} is damaged: its {which!r} holds no scalars")
+    if not best and history and history[-1].get("step") != point.get("step"):
+        # the report speaks of the last one that could be read, which the model has since left
+        step = history[-1].get("step")
+        return Evidence(
+            file, f"latest observation of a training, step {step}: it could not be read", {}, {}
+        )
+    seen = [one for one in history if one.get("step") == point.get("step")]
     return Evidence(
         file,
-        f"{which} observation of a training, step {point['step']}",
+        f"{which} observation of a training, step {point.get('step')}",
         _finite(point["scalars"]),
         (seen[-1].get("transfer") or {}) if seen else {},
     )

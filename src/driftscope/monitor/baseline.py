@@ -103,6 +103,8 @@ class Baseline:
             change = one.change(after, self.outcomes[one.name])
             kept = (*_SCORE_FIELDS, "retention_pct")
             found[one.name] = {name: change[name] for name in kept}
+            flows = change["flows"]  # without them retention has no interval
+            found[one.name]["flows"] = {name: flows[name] for name in ("num_lost", "num_gained")}
             found[one.name]["text_tower"] = "its own" if text_moved else "the pretrained one"
         return found
 
