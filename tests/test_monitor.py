@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -400,6 +401,8 @@ def test_a_comparison_tells_its_scalars_by_the_same_names(
         ({"every": 0}, ConfigError, "every is 0; give 'epoch', a number of steps"),
         ({"every": "step"}, ConfigError, "every is 'step'"),
         ({"every": []}, ConfigError, "every is \\[\\]"),
+        ({"every": 0.5}, ConfigError, "every is 0.5"),
+        ({"every": None}, ConfigError, "every is None"),
         ({"on_alert": "shout"}, ConfigError, "on_alert is 'shout'; give 'warn', 'stop'"),
         ({"keep_best": True}, ConfigError, "give out, too"),
         ({"vocabulary": "some"}, ConfigError, "vocabulary is 'general', a list of texts or None"),
@@ -442,6 +445,25 @@ def test_an_accuracy_that_is_no_percentage_is_refused(
         monitor_of(tiny_clip, coloured_images).observe(clip_of(tiny_clip), val_accuracy_pct=101)
 
 
+def test_an_accuracy_that_is_no_number_is_refused(tiny_clip: Path, coloured_images: Path) -> None:
+    monitor = monitor_of(tiny_clip, coloured_images)
+    with pytest.raises(ConfigError, match="val_accuracy_pct is '71'"):
+        monitor.observe(clip_of(tiny_clip), val_accuracy_pct="71")  # type: ignore[arg-type]
+
+
+def test_scalars_of_torch_and_numpy_are_numbers(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    monitor = monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    clip, accuracy = clip_of(tiny_clip), torch.tensor(71.0)
+    seen = monitor.step(clip, step=np.int64(3), epoch=np.int64(1), val_accuracy_pct=accuracy)  # type: ignore[arg-type]
+    assert seen is not None
+    assert (seen.step, seen.epoch, seen.val_accuracy_pct) == (3, 1, 71.0)
+    assert monitor.step(clip, step=4, epoch=np.int64(1)) is None  # type: ignore[arg-type]
+    monitor.report()
+    assert monitor_of(tiny_clip, coloured_images, out=tmp_path).history == [seen]
+
+
 def test_a_fraction_is_read_as_percent_and_said_once(
     tiny_clip: Path, coloured_images: Path
 ) -> None:
@@ -465,3 +487,32 @@ def test_a_model_of_another_architecture_is_refused(
 def test_a_report_of_nothing_is_refused(tiny_clip: Path, coloured_images: Path) -> None:
     with pytest.raises(RecordError, match="has not read the model yet"):
         monitor_of(tiny_clip, coloured_images).report()
+
+
+def test_a_report_of_a_model_that_could_never_be_read_says_why(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    monitor, clip = monitor_of(tiny_clip, coloured_images), clip_of(tiny_clip)
+    with torch.no_grad():
+        for parameter in clip.get_submodule("vision_model").parameters():
+            parameter.fill_(math.nan)
+    monitor.observe(clip, step=1)
+    with pytest.raises(RecordError, match=r"at any of the 1 observations .*NaN"):
+        monitor.report()
+
+
+def test_only_the_first_process_of_several_writes(
+    tiny_clip: Path,
+    coloured_images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RANK", "1")
+    options = {"out": "watched", "on_alert": "stop", "alerts": ds.Thresholds(max_embedding_drift=0)}
+    monitor = monitor_of(tiny_clip, coloured_images, **options)
+    assert monitor.report() == Path("watched/report.html")  # though it has observed nothing
+    monitor.observe(moved(clip_of(tiny_clip)), step=1)
+    assert monitor.should_stop
+    monitor.report()
+    assert list(tmp_path.iterdir()) == []

@@ -93,8 +93,9 @@ class Monitor:
         maps: bool = False,
         echo: Callable[[str], object] | None = print,
     ) -> None:
-        if not _is_main_process():
-            out, keep_best, echo = None, False, None  # one process writes and speaks
+        self._is_main = _is_main_process()
+        if not self._is_main:
+            keep_best, echo = False, None  # one process writes and speaks
         self._schedule = Schedule(every)
         self._thresholds, self._selection = alerts or Thresholds(), selection or Selection()
         self._on_alert, self._keep_best = _checked_on_alert(on_alert), keep_best
@@ -118,7 +119,7 @@ class Monitor:
             )
             self._header = self._described(name, vocabulary)
             leaked = self._probe_images_among(train_images, pixels)
-        self._log = EventLog(self._out, self._header)
+        self._log = EventLog(self._out if self._is_main else None, self._header)
         self._history = list(self._log.restored)
         self._num_restored = len(self._history)
         self._calls = 0  # of this process: uncounted steps cannot go on from a former one's
@@ -161,13 +162,13 @@ class Monitor:
             CaptureError: the model is another one than the pretrained.
         """
         if not self.is_due(step=step, epoch=epoch):
-            self._calls = self._calls + 1 if step is None else step
+            self._calls = self._calls + 1 if step is None else int(step)
             return None
         return self.observe(model, step=step, epoch=epoch, val_accuracy_pct=val_accuracy_pct)
 
     def is_due(self, *, step: int | None = None, epoch: float | None = None) -> bool:
         """Whether `step` would observe: so that a validation can be run only then."""
-        at = self._calls + 1 if step is None else step
+        at, epoch = self._calls + 1 if step is None else int(step), _as_number(epoch)
         last = self._history[-1] if self._history else None
         if last is not None and len(self._history) == self._num_restored and at <= last.step:
             last = next((one for one in reversed(self._history) if one.step < at), None)
@@ -185,7 +186,8 @@ class Monitor:
     ) -> Observation:
         """Observes the model now, due or not; arguments and errors as for `step`."""
         began = time.perf_counter()
-        at = self._calls + 1 if step is None else step
+        at, epoch = self._calls + 1 if step is None else int(step), _as_number(epoch)
+        val_accuracy_pct = _as_number(val_accuracy_pct)
         self._check_accuracy(val_accuracy_pct)
         target = find_target(model, self._model_path)
         self._forget_what_is_trained_anew(at)
@@ -291,12 +293,17 @@ class Monitor:
     def report(self, out: str | Path | None = None) -> Path:
         """Writes `report.html` and `report.json` and returns the path of the page.
 
+        In a distributed training only the first process writes; the others give the path alone.
+
         Args:
             out: the folder; by default the monitor's own, or `driftscope-monitor` here.
 
         Raises:
             RecordError: nothing has been observed yet, or the folder cannot be written.
         """
+        folder = self._folder if out is None else Path(out).expanduser()
+        if not self._is_main:
+            return folder / "report.html"
         report = report_of(
             self._history,
             header=self._header,
@@ -306,7 +313,6 @@ class Monitor:
             cost_seconds=self._cost_seconds,
             cost_share_pct=self.cost_share_pct,
         )
-        folder = self._folder if out is None else Path(out).expanduser()
         return write_report(report, self._overlays(), folder)
 
     def close(self) -> None:
@@ -357,6 +363,8 @@ class Monitor:
 
     def _keep_models(self, target: Target, live: VisionLanguageModel) -> None:
         """Keeps the model if it is, or can become, the best, and at a stop; drops what cannot."""
+        if not self._is_main:
+            return
         now = self._history[-1]
         if self._keep_best:
             candidates = self._selection.can_be_best(self._history)
@@ -422,9 +430,9 @@ class Monitor:
     def _check_accuracy(self, val_accuracy_pct: float | None) -> None:
         if val_accuracy_pct is None:
             return
-        if not 0 <= val_accuracy_pct <= 100:
+        if not isinstance(val_accuracy_pct, int | float) or not 0 <= val_accuracy_pct <= 100:
             raise ConfigError(
-                f"val_accuracy_pct is {val_accuracy_pct}, but a percentage is in 0…100"
+                f"val_accuracy_pct is {val_accuracy_pct!r}, but a percentage is in 0…100"
             )
         if 0 < val_accuracy_pct <= 1 and not self._history:
             self._say(f"val_accuracy_pct {val_accuracy_pct:g} is taken as {val_accuracy_pct:g} %")
@@ -454,6 +462,11 @@ def _is_main_process() -> bool:
     """
     rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
     return rank in ("", "0")
+
+
+def _as_number(value: Any) -> Any:
+    """Python's own number of a NumPy or torch scalar, which JSON does not know; else the value."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def _checked_on_alert(on_alert: OnAlert) -> OnAlert:

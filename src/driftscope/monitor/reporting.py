@@ -54,6 +54,12 @@ def report_of(
         RecordError: nothing has been observed that could be read.
     """
     readable = [one for one in history if one.drift is not None]
+    if history and not readable:
+        told = "; ".join(alert.sentence for alert in history[-1].alerts) or "its alerts were off"
+        raise RecordError(
+            f"there is nothing to report: the model could not be read at any of the {len(history)} "
+            f"observations ({told})"
+        )
     if not readable:
         raise RecordError(
             "there is nothing to report: the monitor has not read the model yet; call step() or "

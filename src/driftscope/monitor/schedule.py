@@ -24,11 +24,13 @@ class Schedule:
 
     def __post_init__(self) -> None:
         every = self.every
-        steps = [every] if isinstance(every, int) else every
-        is_steps = not isinstance(steps, str) and all(
+        if isinstance(every, str) and every == "epoch":
+            return
+        steps = every if isinstance(every, Sequence) else [every]
+        is_steps = all(
             isinstance(step, int) and not isinstance(step, bool) and step > 0 for step in steps
         )
-        if every != "epoch" and not (is_steps and steps):
+        if not (is_steps and steps):
             raise ConfigError(
                 f"every is {every!r}; give 'epoch', a number of steps such as 500, or a list of "
                 "steps such as [100, 1000]"
