@@ -57,6 +57,15 @@ def test_outside_training_and_at_the_ends_it_is_torchs(probability: float) -> No
         assert torch.equal(QuickDropout(probability)(values), expected)
 
 
+def test_a_compiled_model_stays_one_graph() -> None:
+    dropout = QuickDropout(0.5).train()
+    compiled = torch.compile(dropout, backend="eager", fullgraph=True)
+    with seeded(CPU, 3):
+        found = compiled(torch.ones(1000))
+    with seeded(CPU, 3):
+        assert torch.equal(found, nn.Dropout(0.5)(torch.ones(1000)))
+
+
 def test_every_dropout_of_an_adapter_is_quick_and_in_its_modules_mode() -> None:
     spec = parse_run_spec({"method": "lora", "learning_rate": 1e-3})
     adapted = adapt(load("mini"), spec.method, 3, seed=0)

@@ -13,7 +13,7 @@ _LEVELS = 2**16
 
 
 class QuickDropout(nn.Dropout):
-    """`nn.Dropout` with its probability rounded to 1/65,536, unbiased at that; CPU only.
+    """`nn.Dropout` with its probability rounded to 1/65,536, unbiased at that; on CPU, uncompiled.
 
     Four entries share one 64-bit random number, sixteen bits each.
     """
@@ -21,7 +21,9 @@ class QuickDropout(nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:
         """Drops entries in training mode and scales the others up; else gives them back."""
         dropped = round(self.p * _LEVELS)
-        if not self.training or not 0 < dropped < _LEVELS or input.device.type != "cpu":
+        is_quick = input.device.type == "cpu" and 0 < dropped < _LEVELS
+        # torch.compile cannot trace random_ and would cut the graph at every adapter
+        if not self.training or not is_quick or torch.compiler.is_compiling():
             return super().forward(input)
         bits = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         levels = bits.view(torch.int16)[: input.numel()].view(input.shape)  # −32,768 to 32,767
