@@ -408,6 +408,7 @@ def test_a_comparison_tells_its_scalars_by_the_same_names(
         ({"vocabulary": "some"}, ConfigError, "vocabulary is 'general', a list of texts or None"),
         ({"transfer": "nowhere"}, DataError, "no dataset 'nowhere'"),
         ({"max_probe_images": 3}, DataError, "at least 4"),
+        ({"transfer": "terrain", "max_transfer_images": 0}, DataError, "0 images of a dataset"),
         ({"train_images": 3}, DataError, "train_images must be a dataset's name"),
     ],
 )
@@ -516,3 +517,16 @@ def test_only_the_first_process_of_several_writes(
     assert monitor.should_stop
     monitor.report()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_alerts_of_before_a_restart_are_in_the_report(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    clip = moved(clip_of(tiny_clip))
+    limit = ds.Thresholds(max_embedding_drift=0)
+    for step in (1, 2):
+        monitor = monitor_of(tiny_clip, coloured_images, out=tmp_path, alerts=limit)
+        monitor.observe(clip, step=step)
+    assert [alert.step for alert in monitor.alerts if alert.kind == "large_drift"] == [1]
+    monitor.report()
+    assert "large_drift" in (tmp_path / "report.json").read_text()

@@ -171,6 +171,8 @@ def balanced_subset(
 
     Not the first so many: a folder's images come class by class.
     """
+    if count is not None and count < 1:
+        raise DataError(f"{count} images of a dataset were asked for; give 1 or more")
     generator = Generator().manual_seed(seed)
     return _balanced(torch.arange(len(labels)), labels, count or len(labels), generator)
 

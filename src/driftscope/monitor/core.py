@@ -123,7 +123,7 @@ class Monitor:
         self._history = list(self._log.restored)
         self._num_restored = len(self._history)
         self._calls = 0  # of this process: uncounted steps cannot go on from a former one's
-        self._alerts: list[Alert] = []
+        self._alerts = _first_told(self._history)
         self._stop_reason: str | None = None
         self._shown_rows: dict[int, Tensor] = {}
         self._stop_is_kept = False
@@ -287,6 +287,7 @@ class Monitor:
             ) from None
         check_same_training(theirs, self._header, "the state")
         self._history, self._num_restored = history, len(history)
+        self._alerts = _first_told(history)
         self._calls = history[-1].step if history else 0
         self._guarded(lambda: self._log.keep_only(history))
 
@@ -391,6 +392,8 @@ class Monitor:
         if kept:
             self._say(f"going on from step {kept[-1].step} of an earlier process")
         self._history, self._num_restored = kept, len(kept)
+        before_training = [alert for alert in self._alerts if alert.step == 0]
+        self._alerts = [*before_training, *_first_told(kept)]
         self._guarded(lambda: self._log.keep_only(kept))
 
     def _show(self, step: int, rows: Tensor | None) -> None:
@@ -462,6 +465,16 @@ def _is_main_process() -> bool:
     """
     rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
     return rank in ("", "0")
+
+
+def _first_told(history: Sequence[Observation]) -> list[Alert]:
+    """The alerts of a former process's observations; one that goes on is there once."""
+    told: list[Alert] = []
+    before: set[str] = set()
+    for one in history:
+        told += [alert for alert in one.alerts if alert.kind not in before]
+        before = {alert.kind for alert in one.alerts}
+    return told
 
 
 def _as_number(value: Any) -> Any:
