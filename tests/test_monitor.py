@@ -231,6 +231,12 @@ def due_steps(monitor: ds.Monitor, model: nn.Module, calls: Iterator[dict[str, A
         (3, [{"step": s} for s in (2, 4, 5, 10)], [4, 10]),
         ([2, 5], [{"step": s} for s in range(1, 8)], [2, 5]),
         ([2, 5], [{"step": s} for s in (1, 7, 8)], [7]),
+        # a second training with the same monitor
+        ("epoch", [{"step": s, "epoch": s / 2} for s in (2, 3, 4, 1, 2, 3, 4)], [2, 4, 2, 4]),
+        ("epoch", [{"epoch": e} for e in (1.0, 2.0, 1.0, 2.0)], [1, 2, 3, 4]),
+        (3, [{"step": s} for s in (3, 6, 1, 3, 6)], [3, 6, 3, 6]),
+        ([2], [{"step": s} for s in (2, 9, 1, 2)], [2, 2]),
+        ("epoch", [{"epoch": e} for e in (0.5, 1.0, 0.5, 1.0)], [2, 4]),
     ],
 )
 def test_it_looks_when_it_was_told_to(

@@ -123,7 +123,15 @@ def test_attention_that_cannot_be_read_is_an_alert(tiny_clip: Path, coloured_ima
 def test_a_diverged_model_is_an_alert_and_not_kept(
     tiny_clip: Path, coloured_images: Path, tmp_path: Path
 ) -> None:
-    monitor = monitor_of(tiny_clip, coloured_images, out=tmp_path, keep_best=True, on_alert="stop")
+    lines: list[str] = []
+    monitor = monitor_of(
+        tiny_clip,
+        coloured_images,
+        out=tmp_path,
+        keep_best=True,
+        on_alert="stop",
+        echo=lines.append,
+    )
     model: Any = moved(clip_of(tiny_clip))
     monitor.observe(model, step=1, val_accuracy_pct=50.0)
     model.visual_projection.weight.data.fill_(float("nan"))
@@ -132,7 +140,43 @@ def test_a_diverged_model_is_an_alert_and_not_kept(
     assert monitor.should_stop
     assert not (tmp_path / "stopped").exists()
     assert monitor.best_folder == tmp_path / "candidates" / "step-1"
+    assert lines[-1] == (
+        "driftscope: no model is kept: its weights or outputs are not finite; the best is in "
+        f"{monitor.best_folder}"
+    )
     assert monitor.report().exists()
+
+
+@pytest.mark.parametrize("base_is_named", [False, True])
+def test_a_stop_on_an_inactive_adapter_keeps_the_model_with_it(
+    base_is_named: bool, tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    monitor = monitor_of(tiny_clip, coloured_images, out=tmp_path, on_alert="stop")
+    model: Any = moved(with_lora(clip_of(tiny_clip)))
+    if not base_is_named:
+        model.peft_config["default"].base_model_name_or_path = None
+    with model.disable_adapter():
+        monitor.observe(model, step=1)
+    assert monitor.should_stop
+    kept = monitor_of(tiny_clip, coloured_images).observe(
+        ds.load(tmp_path / "stopped").clip, step=1
+    )
+    live = monitor_of(tiny_clip, coloured_images).observe(model, step=1)
+    assert kept.scalars() == pytest.approx(live.scalars(), rel=1e-4, abs=1e-5)
+    assert live.scalars()["weight_drift"] > 0
+
+
+def test_a_stop_on_attention_that_cannot_be_read_keeps_the_model(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register("my_attention", lambda *args, **kwargs: None)
+    model: Any = moved(clip_of(tiny_clip))
+    model.set_attn_implementation({"vision_config": "my_attention"})
+    monitor_of(tiny_clip, coloured_images, out=tmp_path, on_alert="stop").observe(model, step=1)
+    kept = ds.load(tmp_path / "stopped").clip.state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_probe_images_in_the_training_set_are_counted(

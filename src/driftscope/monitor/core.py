@@ -23,7 +23,7 @@ from driftscope.monitor.log import STOP, EventLog, check_same_training
 from driftscope.monitor.look import look
 from driftscope.monitor.observation import Observation
 from driftscope.monitor.reporting import report_of, write_report
-from driftscope.monitor.schedule import Every, Schedule
+from driftscope.monitor.schedule import Every, Schedule, has_gone_back
 from driftscope.monitor.selection import Selection
 from driftscope.monitor.targets import Target, find_target
 from driftscope.monitor.untouched import untouched_training
@@ -123,6 +123,7 @@ class Monitor:
         self._history = list(self._log.restored)
         self._num_restored = len(self._history)
         self._calls = 0  # of this process: uncounted steps cannot go on from a former one's
+        self._begins_anew = False  # a training, with no observation of it yet
         self._alerts = _first_told(self._history)
         self._stop_reason: str | None = None
         self._shown_rows: dict[int, Tensor] = {}
@@ -163,18 +164,26 @@ class Monitor:
         """
         if not self.is_due(step=step, epoch=epoch):
             self._calls = self._calls + 1 if step is None else int(step)
+            self._begins_anew = self._last_look(self._calls, _as_number(epoch)) is None
             return None
         return self.observe(model, step=step, epoch=epoch, val_accuracy_pct=val_accuracy_pct)
 
     def is_due(self, *, step: int | None = None, epoch: float | None = None) -> bool:
         """Whether `step` would observe: so that a validation can be run only then."""
         at, epoch = self._calls + 1 if step is None else int(step), _as_number(epoch)
-        last = self._history[-1] if self._history else None
-        if last is not None and len(self._history) == self._num_restored and at <= last.step:
-            last = next((one for one in reversed(self._history) if one.step < at), None)
+        last = self._last_look(at, epoch)
         return self._schedule.is_due(
             at, epoch, last.step if last else 0, last.epoch if last else None
         )
+
+    def _last_look(self, at: int, epoch: float | None) -> Observation | None:
+        """The last observation of this training; None where one begins, the first or another."""
+        last = self._history[-1] if self._history else None
+        if last is not None and len(self._history) == self._num_restored and at <= last.step:
+            last = next((one for one in reversed(self._history) if one.step < at), None)
+        if last is None or self._begins_anew:
+            return None
+        return None if has_gone_back(at, epoch, last.step, last.epoch) else last
 
     def observe(
         self,
@@ -199,16 +208,20 @@ class Monitor:
             alerts = (*seen.alerts, *alerts_of(seen, self._history, self._thresholds))
             seconds = time.perf_counter() - began
             seen = replace(seen, alerts=alerts, seconds=seconds)
-            self._calls = at
+            self._calls, self._begins_anew = at, False
             self._history.append(seen)
             self._show(at, looked.shown_rows)
             self._write(seen.to_event())
             share = self._share_pct(self._cost_seconds + seconds)
             self._say(f"{seen.summary()} · {seconds:.1f} s, {share:.1f} % of the time")
+            was_stopped = self.should_stop
             self._raise_alerts(alerts, before)
             self._stop_if_patience_is_lost()
             if looked.live is not None:
                 self._keep_models(target, looked.live)
+            elif self.should_stop and not was_stopped:
+                best = f"; the best is in {self.best_folder}" if self.best_folder else ""
+                self._say(f"no model is kept: {looked.not_kept_because}{best}")
         self._cost_seconds += time.perf_counter() - began
         return seen
 
@@ -288,7 +301,7 @@ class Monitor:
         check_same_training(theirs, self._header, "the state")
         self._history, self._num_restored = history, len(history)
         self._alerts = _first_told(history)
-        self._calls = history[-1].step if history else 0
+        self._calls, self._begins_anew = history[-1].step if history else 0, False
         self._guarded(lambda: self._log.keep_only(history))
 
     def report(self, out: str | Path | None = None) -> Path:

@@ -22,13 +22,16 @@ class Look:
 
     Attributes:
         observation: with the alerts that one look alone can raise.
-        live: the model as it was read; None where it was not.
-        shown_rows: attention of the shown images, [image, layer, head, patch]; None likewise.
+        live: the model, for keeping; None where it is not worth it, or cannot be done.
+        shown_rows: attention of the shown images, [image, layer, head, patch]; None where it could
+            not be read.
+        not_kept_because: why `live` is None, in words that go on from "no model is kept: ".
     """
 
     observation: Observation
     live: VisionLanguageModel | None = None
     shown_rows: Tensor | None = None
+    not_kept_because: str = ""
 
 
 def look(target: Target, baseline: Baseline, place: Observation, thresholds: Thresholds) -> Look:
@@ -43,24 +46,27 @@ def look(target: Target, baseline: Baseline, place: Observation, thresholds: Thr
     Raises:
         ModelError: the model is not of the pretrained one's architecture.
     """
+    _refuse_shards(target)
+    live = live_model(target, baseline.facts)
     try:
         check_adapters_in_effect(target.found)
     except CaptureError as error:
         wanted = thresholds.adapter_inactive
-        return Look(_unreadable(place, "adapter_inactive", str(error), wanted=wanted))
-    _refuse_shards(target)
-    live = live_model(target, baseline.facts)
+        return Look(_unreadable(place, "adapter_inactive", str(error), wanted=wanted), live)
     weights = encoder_state(live)
     baseline.check(weights)
     try:
         encoded = baseline.read(live)
         change = baseline.drift(encoded, weights)
     except NonFiniteError as error:
-        return Look(_unreadable(place, "diverged", str(error), wanted=thresholds.diverged))
+        seen = _unreadable(place, "diverged", str(error), wanted=thresholds.diverged)
+        return Look(seen, not_kept_because="its weights or outputs are not finite")
     except CaptureError as error:
-        return Look(_unreadable(place, "no_attention", str(error), wanted=thresholds.no_attention))
+        wanted = thresholds.no_attention
+        return Look(_unreadable(place, "no_attention", str(error), wanted=wanted), live)
     except torch.OutOfMemoryError:
-        return Look(_unreadable(place, "out_of_memory", _NO_MEMORY, wanted=True))
+        seen = _unreadable(place, "out_of_memory", _NO_MEMORY, wanted=True)
+        return Look(seen, not_kept_because="there was no memory left to copy it")
     alerts: tuple[Alert, ...] = ()
     if change.weight_drift == 0 and _is_trained(target):
         has_adapter = any(hasattr(module, "lora_A") for module in target.found.modules())

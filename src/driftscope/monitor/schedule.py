@@ -47,6 +47,13 @@ class Schedule:
         return any(last_step < due <= step for due in self.every if isinstance(due, int))
 
 
+def has_gone_back(step: int, epoch: float | None, last_step: int, last_epoch: float | None) -> bool:
+    """Whether another training has begun since: by steps, or by whole epochs (floats round)."""
+    if epoch is None or last_epoch is None:
+        return step < last_step
+    return step < last_step or math.floor(epoch) < math.floor(last_epoch)
+
+
 def _epoch_is_due(epoch: float | None, last_epoch: float | None) -> bool:
     if epoch is None:
         return True
