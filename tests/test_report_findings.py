@@ -165,6 +165,21 @@ def test_numbers_of_mixed_quantities_have_three_digits() -> None:
     ]
 
 
+def test_a_saved_table_of_cells_shows_the_wilson_interval_that_its_note_explains(
+    tmp_path: Path,
+) -> None:
+    records = load_runs(write_fake_study(tmp_path / "s", rates=(1e-3,), maps=False))
+    read = all_tables(records)
+    study = StudyTables(read.runs, read.history, read.layers, read.subsets)
+    formats = {"table_formats": ["md"], "figure_formats": []}
+    paths = save_study_files(study, tmp_path / "out", records=records, **formats)
+    (text,) = [path.read_text() for path in paths if path.name.startswith("cells_")]
+    assert "Wilson" in text
+    low = tables.report_runs(records).groupby("method")["zero_shot_low_pct"].mean()
+    for limit in low:
+        assert f"[{limit:.1f}–" in text
+
+
 def test_a_study_is_saved_as_tables_and_figures_named_by_what_they_show(tmp_path: Path) -> None:
     records = load_runs(write_fake_study(tmp_path / "s", rates=(1e-3, 3e-3)))
     read = all_tables(records)

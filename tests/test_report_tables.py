@@ -88,6 +88,26 @@ def test_layer_cells_average_over_seeds() -> None:
     assert cells.loc["full_ft", "num_runs"] == 1
 
 
+def test_layer_cells_come_by_method_rate_and_layer_whatever_the_runs_order() -> None:
+    runs = pd.DataFrame(
+        {
+            "run_id": ["a", "b", "c"],
+            "method": ["full_ft", "lora_r8", "full_ft"],
+            "learning_rate": [3e-3, 1e-4, 1e-4],
+            "state": "done",
+        }
+    )
+    layers = pd.DataFrame(
+        {"run_id": [*"aabbcc"], "layer": [2, 1] * 3, "delta_entropy_pct": [0.0] * 6}
+    )
+    cells = layer_cells_frame(layers, runs)
+    assert [*zip(cells["series"], cells["learning_rate"], cells["layer"], strict=True)] == [
+        (method, rate, layer)
+        for method, rate in (("full_ft", 1e-4), ("full_ft", 3e-3), ("lora_r8", 1e-4))
+        for layer in (1, 2)
+    ]
+
+
 def test_head_cells_average_each_heads_change_over_seeds() -> None:
     heads = pd.DataFrame(
         {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -39,7 +40,8 @@ def save_study_files(
     """
     paths: list[Path] = []
     if table_formats := tuple(table_formats):
-        everything = catalogue(study, answers)
+        runs = tables.with_intervals(study.runs, records)
+        everything = catalogue(replace(study, runs=runs), answers)
         listed = [*everything.tables, everything.missing]
         paths += save_tables(listed, folder / "tables", table_formats)
     if figure_formats := tuple(figure_formats):

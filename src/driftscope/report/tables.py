@@ -122,10 +122,14 @@ def cells_frame(runs: pd.DataFrame) -> pd.DataFrame:
     if "zero_shot_num_images" in runs:
         images = runs.groupby(keys, sort=False)["zero_shot_num_images"].max()
         cells["zero_shot_num_images"] = pd.to_numeric(images)
-    order = {name: position for position, name in enumerate(series_order(runs["series"]))}
-    cells = cells.reset_index()
-    cells["_order"] = cells["series"].map(order)
-    ordered: pd.DataFrame = cells.sort_values(["_order", "learning_rate"])
+    return _in_reading_order(cells.reset_index(), ["learning_rate"])
+
+
+def _in_reading_order(cells: pd.DataFrame, then: list[str]) -> pd.DataFrame:
+    """The cells by series, in the order that figures show them, then by the columns named."""
+    order = {name: position for position, name in enumerate(series_order(cells["series"]))}
+    placed = cells.assign(_order=cells["series"].map(order))
+    ordered: pd.DataFrame = placed.sort_values(["_order", *then])
     return ordered.drop(columns="_order").reset_index(drop=True)
 
 
@@ -143,7 +147,7 @@ def layer_cells_frame(layers: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     keys = ["method", "series", "learning_rate", "layer"]
     means = joined.groupby(keys, sort=False)[signals].mean()
     means["num_runs"] = joined.groupby(keys, sort=False)["run_id"].count()
-    return means.reset_index()
+    return _in_reading_order(means.reset_index(), ["learning_rate", "layer"])
 
 
 def run_history_frame(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
