@@ -22,6 +22,7 @@ from driftscope.analysis.tables import (
     Exclusion,
     StudyTables,
     accuracy_column,
+    seeded_runs,
     usable_runs,
 )
 from driftscope.stats import (
@@ -81,10 +82,7 @@ def _in_setting(
     tables: StudyTables, baseline: str, metrics: tuple[str, ...], alpha: float
 ) -> Answer:
     runs, excluded = usable_runs(tables.runs)
-    cells_only = int(runs["seed"].isna().sum())
-    if cells_only:
-        excluded.append(Exclusion("cells", cells_only, "means without runs cannot be paired"))
-        runs = runs[runs["seed"].notna()]
+    runs = seeded_runs(runs, "means without runs cannot be paired", excluded)
     metrics = tuple(name for name in metrics if runs[name].notna().any())
     others = sorted(set(runs["method"]) - {baseline})
     if baseline not in set(runs["method"]) or not others:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from driftscope.analysis.answers import ALPHA, Answer, cannot_answer, per_setting, with_holm
-from driftscope.analysis.tables import Exclusion, StudyTables, usable_runs
+from driftscope.analysis.tables import Exclusion, StudyTables, seeded_runs, usable_runs
 from driftscope.stats import Family, cohens_d, permutation_of_means, welch_t
 
 QUESTION = "seed_contrasts"
@@ -51,10 +51,7 @@ def _in_setting(
     tables: StudyTables, baseline: str, metrics: tuple[str, ...], alpha: float
 ) -> Answer:
     runs, excluded = usable_runs(tables.runs)
-    cells_only = int(runs["seed"].isna().sum())
-    if cells_only:
-        excluded.append(Exclusion("cells", cells_only, "means without runs have no seeds"))
-        runs = runs[runs["seed"].notna()]
+    runs = seeded_runs(runs, "means without runs have no seeds", excluded)
     metrics = tuple(name for name in metrics if name in runs and runs[name].notna().any())
     pairs = list(_pairs(runs, baseline, excluded))
     if not pairs or not metrics:

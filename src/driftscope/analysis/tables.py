@@ -175,6 +175,11 @@ def usable_runs(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[Exclusion]]:
     return frame.reset_index(drop=True), excluded
 
 
+def seeded_runs(runs: pd.DataFrame, why: str, excluded: list[Exclusion]) -> pd.DataFrame:
+    """The rows that are runs; imported cell means, which have no seed, are added to `excluded`."""
+    return _drop(runs, runs["seed"].notna(), "cells", why, excluded)
+
+
 def settings_apart(tables: StudyTables) -> list[tuple[dict[str, str], StudyTables]]:
     """The tables of each backbone, protocol and transfer set, with its name ("unknown" if none)."""
     runs = tables.runs
