@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import make_tiny_clip
 from monitored import WORDS, Classifier, clip_of, monitor_of, moved, with_lora
+from PIL import Image
 from torch import nn
 
 import driftscope as ds
@@ -97,8 +98,6 @@ def test_a_text_tower_that_is_trained_scores_for_itself(
 def test_probe_images_may_be_files_pixels_or_pictures(
     tiny_clip: Path, coloured_images: Path
 ) -> None:
-    from PIL import Image
-
     files = sorted((coloured_images / "test").rglob("*.png"))
     pictures = [Image.open(file) for file in files]
     pixels = torch.stack(
@@ -416,6 +415,21 @@ def test_a_comparison_tells_its_scalars_by_the_same_names(
         ({"max_probe_images": 3}, DataError, "at least 4"),
         ({"transfer": "terrain", "max_transfer_images": 0}, DataError, "0 images of a dataset"),
         ({"train_images": 3}, DataError, "train_images must be a dataset's name"),
+        ({"transfer": 5}, ConfigError, "transfer is 5; give a labeled dataset's name or folder"),
+        ({"transfer": ["terrain", 5]}, ConfigError, "transfer is .*a list of them"),
+        ({"transfer": {"terrain": 5}}, ConfigError, "transfer is .*a list of them"),
+        ({"vocabulary": 5}, ConfigError, "a list of texts or None, got 5"),
+        ({"vocabulary": []}, ConfigError, r"a list of texts or None, got \[\]"),
+        ({"vocabulary": [1, 2]}, ConfigError, r"a list of texts or None, got \[1, 2\]"),
+        ({"alerts": {"min_retention_pct": 90}}, ConfigError, r"alerts is .*driftscope\.Thresholds"),
+        ({"selection": {"patience": 3}}, ConfigError, r"selection is .*driftscope\.Selection"),
+        ({"max_probe_images": "64"}, ConfigError, "max_probe_images is '64'; give a whole number"),
+        ({"max_probe_images": True}, ConfigError, "max_probe_images is True"),
+        ({"max_transfer_images": 1.5}, ConfigError, "max_transfer_images is 1.5"),
+        ({"maps": "yes"}, ConfigError, "maps is 'yes'; give True or False"),
+        ({"echo": "print"}, ConfigError, "echo is 'print'; give a function"),
+        ({"model_path": 3}, ConfigError, "model_path is 3; give a path of names"),
+        ({"out": 3}, ConfigError, "out is 3; give a folder's path"),
     ],
 )
 def test_an_option_that_cannot_be_meant_is_one_sentence(
@@ -436,6 +450,8 @@ def test_an_option_that_cannot_be_meant_is_one_sentence(
         (torch.zeros(8, 32, 32, 3, dtype=torch.uint8), r"got uint8 \[8, 32, 32, 3\]"),
         (torch.zeros(3, 3, 32, 32, dtype=torch.uint8), "probe_images holds 3 image"),
         (["one", "two"], "a list of PIL images, got a sequence of str"),
+        ({"images": []}, "a list of PIL images, got dict"),
+        ([Image.new("RGB", (32, 32))] * 5 + ["six"], "got a sequence of str"),
     ],
 )
 def test_probe_images_that_are_none_are_one_sentence(
@@ -452,10 +468,36 @@ def test_an_accuracy_that_is_no_percentage_is_refused(
         monitor_of(tiny_clip, coloured_images).observe(clip_of(tiny_clip), val_accuracy_pct=101)
 
 
-def test_an_accuracy_that_is_no_number_is_refused(tiny_clip: Path, coloured_images: Path) -> None:
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ({"val_accuracy_pct": "71"}, "val_accuracy_pct is '71'"),
+        ({"val_accuracy_pct": math.nan}, "val_accuracy_pct is nan"),
+        ({"val_accuracy_pct": torch.ones(2)}, r"val_accuracy_pct is tensor\(\[1., 1.\]\)"),
+        ({"step": "one"}, "step is 'one'; give a whole number of steps, 0 or more"),
+        ({"step": 1.5}, "step is 1.5"),
+        ({"step": -1}, "step is -1"),
+        ({"epoch": "one"}, "epoch is 'one'; give a number of epochs"),
+    ],
+)
+def test_what_is_no_number_is_refused(
+    call: dict[str, Any], words: str, tiny_clip: Path, coloured_images: Path
+) -> None:
     monitor = monitor_of(tiny_clip, coloured_images)
-    with pytest.raises(ConfigError, match="val_accuracy_pct is '71'"):
-        monitor.observe(clip_of(tiny_clip), val_accuracy_pct="71")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=words):
+        monitor.step(clip_of(tiny_clip), **call)
+    assert monitor.history == []
+
+
+def test_all_probe_images_are_read_where_no_most_is_given(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    pixels = torch.randint(0, 256, (70, 3, 32, 32), dtype=torch.uint8)
+    counts = [
+        monitor_of(tiny_clip, pixels, **options).state_dict()["monitor"]["num_images"]
+        for options in ({}, {"max_probe_images": None})
+    ]
+    assert counts == [64, 70]
 
 
 def test_scalars_of_torch_and_numpy_are_numbers(

@@ -14,6 +14,7 @@ from monitored import Classifier, clip_of, monitor_of, moved, observed, with_lor
 import driftscope as ds
 from driftscope.errors import ConfigError
 from driftscope.monitor.alerts import alerts_of
+from driftscope.records.live import training_status
 
 
 def kinds(observation: ds.Observation) -> list[str]:
@@ -76,6 +77,35 @@ def test_a_budget_is_told_when_it_is_overrun() -> None:
     assert [one.kind for one in alerts_of(over, [], limits)] == ["low_retention", "large_drift"]
     within = observed(10, retention=90.0, embedding_drift=0.3)
     assert alerts_of(within, [], limits) == ()
+
+
+def test_a_threshold_may_be_switched_off_by_none_or_false() -> None:
+    off = ds.Thresholds(drift_per_accuracy_point=False, late_contraction_pct=False)  # type: ignore[arg-type]
+    assert off == ds.Thresholds(drift_per_accuracy_point=None, late_contraction_pct=None)
+    before = observed(1, 90, embedding_drift=0.1)
+    now = observed(2, 90, embedding_drift=0.9, delta_late_entropy_pct=-90.0)
+    assert alerts_of(now, [before], off) == ()
+    assert len(alerts_of(now, [before], ds.Thresholds())) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"min_retention_pct": "90"}, "min_retention_pct is '90'; give a number from 1 to 1000"),
+        ({"min_retention_pct": 0.9}, "min_retention_pct is 0.9; give a number from 1 to 1000"),
+        ({"max_embedding_drift": 30}, "max_embedding_drift is 30; give a number from 0 to 2"),
+        ({"max_embedding_drift": True}, "max_embedding_drift is True"),
+        ({"late_contraction_pct": -15}, "late_contraction_pct is -15"),
+        ({"late_contraction_pct": float("nan")}, "late_contraction_pct is nan"),
+        ({"least_drift_rise": None}, "give drift_per_accuracy_point=None"),
+        ({"diverged": "no"}, "diverged is 'no'; give True or False"),
+    ],
+)
+def test_a_threshold_that_cannot_be_meant_is_one_sentence(
+    options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        ds.Thresholds(**options)
 
 
 # ---------------------------------------------------------------- what models tell
@@ -190,6 +220,24 @@ def test_probe_images_in_the_training_set_are_counted(
     assert shared.alerts[0].sentence.startswith("2 of the 6 probe images are in the training set")
 
 
+def test_probe_images_in_the_training_set_are_seen_by_a_watcher_and_after_a_restart(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    pixels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
+    first = monitor_of(tiny_clip, pixels, train_images=pixels, out=tmp_path)
+    first.observe(moved(clip_of(tiny_clip)), step=1)
+    assert [sentence for _, sentence in training_status(tmp_path).alerts] == [
+        first.alerts[0].sentence
+    ]
+    again = monitor_of(tiny_clip, pixels, out=tmp_path)  # it is not told the training images
+    assert [alert.kind for alert in again.alerts] == ["probe_in_training"]
+    again.load_state_dict(first.state_dict())  # as a trainer does
+    assert [alert.kind for alert in again.alerts] == ["probe_in_training"]
+    again.observe(moved(clip_of(tiny_clip)), step=2)
+    assert again.report().exists()
+    assert "probe_in_training" in (tmp_path / "report.json").read_text()
+
+
 # ---------------------------------------------------------------- what is done about it
 
 
@@ -222,6 +270,28 @@ def test_a_function_hears_the_alert_and_may_stop(
     assert monitor.should_stop is (answer == "stop")
     assert monitor.stop_reason == (heard[0].sentence if answer else None)
     assert ('"kind": "stop"' in (tmp_path / "events.jsonl").read_text()) is (answer == "stop")
+
+
+@pytest.mark.parametrize("resumed", ["from its folder", "from a checkpoint"])
+def test_a_restart_stops_again_on_what_still_holds(
+    resumed: str, tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    model = moved(clip_of(tiny_clip))
+    options: dict[str, Any] = {
+        "alerts": ds.Thresholds(max_embedding_drift=0.0),
+        "on_alert": "stop",
+        "out": tmp_path,
+    }
+    first = monitor_of(tiny_clip, coloured_images, **options)
+    first.observe(model, step=1)
+    assert first.should_stop
+    again = monitor_of(tiny_clip, coloured_images, **options)
+    if resumed == "from a checkpoint":
+        again.load_state_dict(first.state_dict())
+    assert not again.should_stop
+    again.observe(model, step=2)
+    assert again.should_stop
+    assert [alert.step for alert in again.alerts] == [1]  # it is one alert that goes on
 
 
 # ---------------------------------------------------------------- selection

@@ -86,6 +86,11 @@ GATED = (
 """Everything that can be limited, in the order in which it is shown."""
 
 
+def sensible_limits(scalar: str) -> tuple[float, float]:
+    """Where a limit of a number can lie, by the name that records use."""
+    return next(gated.sensible for gated in GATED if gated.scalar == scalar)
+
+
 @dataclass(frozen=True)
 class Limit:
     """What was asked: a number's least or most; `transfer` is None for every transfer set."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
+from driftscope.errors import ConfigError
+from driftscope.gate.limits import sensible_limits
 from driftscope.readings import Drift
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ class Thresholds:
             missing in any case.)
         diverged: whether NaN or infinite weights or outputs are an alert.
         probe_in_training: whether probe images found among `train_images` are an alert.
+
+    Raises:
+        ConfigError: a value that cannot be meant.
     """
 
     drift_per_accuracy_point: float | None = 0.005
@@ -44,6 +49,39 @@ class Thresholds:
     no_attention: bool = True
     diverged: bool = True
     probe_in_training: bool = True
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.name not in _LIMITS:
+                if not isinstance(value, bool | None):
+                    raise ConfigError(f"{one.name} is {value!r}; give True or False")
+            elif value is False or value is None:
+                object.__setattr__(self, one.name, None)
+            else:
+                _check_limit(one.name, value)
+        if self.least_drift_rise is None:
+            raise ConfigError(
+                "least_drift_rise is off, but drift_per_accuracy_point needs it; "
+                "to switch that alert off give drift_per_accuracy_point=None"
+            )
+
+
+_LIMITS = {
+    "drift_per_accuracy_point": (0.0, 2.0),
+    "least_drift_rise": (0.0, 2.0),
+    "late_contraction_pct": (0.0, 100.0),
+    "min_retention_pct": sensible_limits("retention_pct"),
+    "max_embedding_drift": sensible_limits("embedding_drift"),
+}
+"""Where a threshold can lie; one outside was meant in another unit, and would never be met."""
+
+
+def _check_limit(name: str, value: object) -> None:
+    least, most = _LIMITS[name]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most:
+        raise ConfigError(f"{name} is {value!r}; give a number from {least:g} to {most:g}, or None")
 
 
 @dataclass(frozen=True)
@@ -108,6 +146,22 @@ def probe_in_training_alert(
             0,
         ),
     )
+
+
+def first_told(history: Sequence[Observation]) -> list[Alert]:
+    """The alerts of these observations, the earliest first; one that goes on is there once."""
+    told: list[Alert] = []
+    before: set[str] = set()
+    for one in history:
+        told += [alert for alert in one.alerts if alert.kind not in before]
+        before = {alert.kind for alert in one.alerts}
+    return told
+
+
+def told_before_training(headers: Sequence[Mapping[str, Any]]) -> tuple[Alert, ...]:
+    """What former processes of a training found before they began: of the last that did."""
+    found = [header["alerts"] for header in headers if header.get("alerts")]
+    return tuple(Alert(**alert) for alert in found[-1]) if found else ()
 
 
 def _drift_outpaces_accuracy(

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import torch
@@ -159,9 +160,7 @@ def make_baseline(
         ModelError, DataError, ConfigError: a transfer set or the vocabulary cannot be used.
     """
     texts = _texts(pretrained, vocabulary)
-    sets = tuple(
-        transfer_set(name, pretrained, max_transfer_images) for name in dict.fromkeys(transfer)
-    )
+    sets = tuple(transfer_set(name, pretrained, max_transfer_images) for name in transfer)
     images = watched_images(probe_pixels, zero_shot_pixels(sets))
     count = min(NUM_SHOWN, len(probe_pixels))
     shown = tuple(torch.linspace(0, len(probe_pixels) - 1, count).long().tolist())
@@ -242,10 +241,10 @@ def _texts(
         return None
     if vocabulary == "general":
         probe = general_texts(pretrained)
-    elif isinstance(vocabulary, str) or not vocabulary:
+    elif not _is_texts(vocabulary):
         raise ConfigError(
-            f"vocabulary is 'general', a list of texts or None, got {vocabulary!r}; for one text "
-            "give a list of it"
+            f"vocabulary is 'general', a list of texts or None, got {short(vocabulary)}; for one "
+            "text give a list of it"
         )
     elif pretrained.tokenizer is None:
         raise ModelError(
@@ -257,6 +256,12 @@ def _texts(
     if probe is None:
         return None
     return replace(probe, vocabulary=probe.vocabulary.cpu(), random_texts=probe.random_texts.cpu())
+
+
+def _is_texts(vocabulary: object) -> bool:
+    if not isinstance(vocabulary, Sequence) or isinstance(vocabulary, str):
+        return False
+    return len(vocabulary) > 0 and all(isinstance(text, str) for text in vocabulary)
 
 
 def _without_weights(pretrained: VisionLanguageModel) -> VisionLanguageModel:

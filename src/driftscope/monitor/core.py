@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -13,12 +12,26 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from driftscope.data.duplicates import found_among
-from driftscope.errors import ConfigError, RecordError
+from driftscope.errors import RecordError
 from driftscope.models import VisionLanguageModel
-from driftscope.monitor.alerts import Alert, Thresholds, alerts_of, probe_in_training_alert
+from driftscope.monitor.alerts import (
+    Alert,
+    Thresholds,
+    alerts_of,
+    first_told,
+    probe_in_training_alert,
+    told_before_training,
+)
+from driftscope.monitor.arguments import (
+    check_options,
+    counted,
+    epochs_done,
+    percentage,
+    transfer_names,
+)
 from driftscope.monitor.baseline import make_baseline, pretrained_model
 from driftscope.monitor.images import Images, portions, some_pixels
-from driftscope.monitor.keeping import keep_model
+from driftscope.monitor.keeping import candidate_folder, drop_candidates_but, keep_model
 from driftscope.monitor.log import STOP, EventLog, check_same_training
 from driftscope.monitor.look import look
 from driftscope.monitor.observation import Observation
@@ -32,7 +45,6 @@ from driftscope.records import Overlay
 OnAlert = Literal["warn", "stop"] | Callable[[Alert], object]
 DEFAULT_OUT = Path("driftscope-monitor")
 STOPPED_FOLDER = "stopped"
-CANDIDATES_FOLDER = "candidates"
 _STATE_SCHEMA = 1
 
 
@@ -55,13 +67,15 @@ class Monitor:
             dataset its training split.
         alerts: when alerts are raised.
         on_alert: `warn` prints each new alert, `stop` also sets `should_stop`, a function is
-            called with it (and stops the training if it returns `"stop"`).
+            called with it (and stops the training if it returns `"stop"`). After a restart an
+            alert that still holds is told, and acted on, once more.
         selection: how the best checkpoint is chosen, and when to stop early.
         keep_best: whether models that are, or can still become, the best are kept in `out`.
         model_path: where the CLIP is in the model given to `step`, as in
             `model.get_submodule(model_path)`, if its type alone does not tell.
         max_probe_images: how many probe images are read at most, evenly spaced. 64 follow a
-            training at little cost; 200 give the precision of a study's runs (docs/speed.md).
+            training at little cost; 200 give the precision of a study's runs (docs/speed.md); None
+            for all.
         max_transfer_images: how many images of each transfer set are read at most; None for all.
         maps: whether to read rollout and patch-to-patch entropy too (full attention maps).
         echo: what prints the lines of the terminal; None for silence.
@@ -78,7 +92,7 @@ class Monitor:
         pretrained: str | Path | VisionLanguageModel | nn.Module,
         probe_images: Images,
         *,
-        transfer: Sequence[str] | str | None = None,
+        transfer: Sequence[str | Path] | str | Path | None = None,
         vocabulary: str | Sequence[str] | None = "general",
         every: Every = "epoch",
         out: str | Path | None = None,
@@ -88,21 +102,31 @@ class Monitor:
         selection: Selection | None = None,
         keep_best: bool = False,
         model_path: str | None = None,
-        max_probe_images: int = 64,
+        max_probe_images: int | None = 64,
         max_transfer_images: int | None = 1000,
         maps: bool = False,
         echo: Callable[[str], object] | None = print,
     ) -> None:
+        check_options(
+            out=out,
+            alerts=alerts,
+            on_alert=on_alert,
+            keep_best=keep_best,
+            echo=echo,
+            selection=selection,
+            model_path=model_path,
+            max_probe_images=max_probe_images,
+            max_transfer_images=max_transfer_images,
+            maps=maps,
+        )
         self._is_main = _is_main_process()
         if not self._is_main:
             keep_best, echo = False, None  # one process writes and speaks
         self._schedule = Schedule(every)
         self._thresholds, self._selection = alerts or Thresholds(), selection or Selection()
-        self._on_alert, self._keep_best = _checked_on_alert(on_alert), keep_best
+        self._on_alert, self._keep_best = on_alert, keep_best
         self._model_path, self._echo = model_path, echo
         self._out = None if out is None else Path(out).expanduser()
-        if keep_best and out is None:
-            raise ConfigError("keep_best=True needs a folder to keep models in; give out, too")
         began = time.perf_counter()
         before = pretrained_model(pretrained, model_path)
         with untouched_training(before.device):
@@ -112,26 +136,30 @@ class Monitor:
             self._baseline = make_baseline(
                 before,
                 pixels,
-                transfer=[transfer] if isinstance(transfer, str) else transfer or (),
+                transfer=transfer_names(transfer),
                 vocabulary=vocabulary,
                 max_transfer_images=max_transfer_images,
                 maps=maps,
             )
-            self._header = self._described(name, vocabulary)
             leaked = self._probe_images_among(train_images, pixels)
+        found = probe_in_training_alert(leaked, len(pixels), self._thresholds)
+        self._header = self._described(name, vocabulary, found)
         self._log = EventLog(self._out if self._is_main else None, self._header)
+        self._before_training = found or told_before_training(self._log.restored_headers)
         self._history = list(self._log.restored)
         self._num_restored = len(self._history)
         self._calls = 0  # of this process: uncounted steps cannot go on from a former one's
         self._begins_anew = False  # a training, with no observation of it yet
-        self._alerts = _first_told(self._history)
+        self._alerts = [*self._before_training, *first_told(self._history)]
+        self._told: set[str] = set()  # the kinds that this process's last observation told
         self._stop_reason: str | None = None
         self._shown_rows: dict[int, Tensor] = {}
         self._stop_is_kept = False
         self._cost_seconds = 0.0
         self._started = time.perf_counter()
         self.setup_seconds = self._started - began
-        self._raise_alerts(probe_in_training_alert(leaked, len(pixels), self._thresholds), None)
+        for alert in found:
+            self._tell(alert)
 
     # ------------------------------------------------------------ what a loop calls
 
@@ -163,18 +191,21 @@ class Monitor:
             CaptureError: the model is another one than the pretrained.
         """
         if not self.is_due(step=step, epoch=epoch):
-            self._calls = self._calls + 1 if step is None else int(step)
-            self._begins_anew = self._last_look(self._calls, _as_number(epoch)) is None
+            self._calls = self._step_at(step)
+            self._begins_anew = self._last_look(self._calls, epochs_done(epoch)) is None
             return None
         return self.observe(model, step=step, epoch=epoch, val_accuracy_pct=val_accuracy_pct)
 
     def is_due(self, *, step: int | None = None, epoch: float | None = None) -> bool:
         """Whether `step` would observe: so that a validation can be run only then."""
-        at, epoch = self._calls + 1 if step is None else int(step), _as_number(epoch)
+        at, epoch = self._step_at(step), epochs_done(epoch)
         last = self._last_look(at, epoch)
         return self._schedule.is_due(
             at, epoch, last.step if last else 0, last.epoch if last else None
         )
+
+    def _step_at(self, step: int | None) -> int:
+        return self._calls + 1 if step is None else counted(step)
 
     def _last_look(self, at: int, epoch: float | None) -> Observation | None:
         """The last observation of this training; None where one begins, the first or another."""
@@ -195,9 +226,9 @@ class Monitor:
     ) -> Observation:
         """Observes the model now, due or not; arguments and errors as for `step`."""
         began = time.perf_counter()
-        at, epoch = self._calls + 1 if step is None else int(step), _as_number(epoch)
-        val_accuracy_pct = _as_number(val_accuracy_pct)
-        self._check_accuracy(val_accuracy_pct)
+        at, epoch = self._step_at(step), epochs_done(epoch)
+        val_accuracy_pct = percentage(val_accuracy_pct)
+        self._doubt_a_fraction(val_accuracy_pct)
         target = find_target(model, self._model_path)
         self._forget_what_is_trained_anew(at)
         before = self._history[-1] if self._history else None
@@ -246,7 +277,7 @@ class Monitor:
         best = self.best
         if best is None or self._out is None:
             return None
-        folder = self._candidate_folder(best)
+        folder = candidate_folder(self._folder, best.step)
         return folder if folder.exists() else None
 
     @property
@@ -300,7 +331,8 @@ class Monitor:
             ) from None
         check_same_training(theirs, self._header, "the state")
         self._history, self._num_restored = history, len(history)
-        self._alerts = _first_told(history)
+        self._alerts = [*self._before_training, *first_told(history)]
+        self._told = set()
         self._calls, self._begins_anew = history[-1].step if history else 0, False
         self._guarded(lambda: self._log.keep_only(history))
 
@@ -340,16 +372,19 @@ class Monitor:
     # ------------------------------------------------------------ alerts and stops
 
     def _raise_alerts(self, alerts: Sequence[Alert], before: Observation | None) -> None:
-        """Tells what the observation before did not tell already."""
-        told = {alert.kind for alert in before.alerts} if before else set()
-        for alert in alerts:
-            if alert.kind in told:
-                continue
-            self._alerts.append(alert)
-            self._say(f"ALERT {alert.sentence}")
-            answer = self._on_alert(alert) if callable(self._on_alert) else self._on_alert
-            if answer == "stop":
-                self._stop(alert.sentence, alert.step)
+        """Tells what this process has not told at the observation before."""
+        going_on = {alert.kind for alert in before.alerts} if before else set()
+        self._alerts += [alert for alert in alerts if alert.kind not in going_on]
+        new = [alert for alert in alerts if alert.kind not in self._told]
+        self._told = {alert.kind for alert in alerts}
+        for alert in new:
+            self._tell(alert)
+
+    def _tell(self, alert: Alert) -> None:
+        self._say(f"ALERT {alert.sentence}")
+        answer = self._on_alert(alert) if callable(self._on_alert) else self._on_alert
+        if answer == "stop":
+            self._stop(alert.sentence, alert.step)
 
     def _stop_if_patience_is_lost(self) -> None:
         best = self.best
@@ -372,22 +407,16 @@ class Monitor:
     def _folder(self) -> Path:
         return self._out or DEFAULT_OUT
 
-    def _candidate_folder(self, one: Observation) -> Path:
-        return self._folder / CANDIDATES_FOLDER / f"step-{one.step}"
-
     def _keep_models(self, target: Target, live: VisionLanguageModel) -> None:
         """Keeps the model if it is, or can become, the best, and at a stop; drops what cannot."""
         if not self._is_main:
             return
-        now = self._history[-1]
         if self._keep_best:
-            candidates = self._selection.can_be_best(self._history)
-            folders = {self._candidate_folder(one) for one in candidates}
-            if self._candidate_folder(now) in folders:
-                self._keep_model(target, live, self._candidate_folder(now))
-            for folder in (self._folder / CANDIDATES_FOLDER).glob("step-*"):
-                if folder not in folders:
-                    shutil.rmtree(folder, ignore_errors=True)
+            now = self._history[-1].step
+            wanted = {one.step for one in self._selection.can_be_best(self._history)}
+            if now in wanted:
+                self._keep_model(target, live, candidate_folder(self._folder, now))
+            drop_candidates_but(self._folder, wanted)
         if self.should_stop and not self._stop_is_kept:
             folder = self._folder / STOPPED_FOLDER
             if self._keep_model(target, live, folder):
@@ -405,8 +434,7 @@ class Monitor:
         if kept:
             self._say(f"going on from step {kept[-1].step} of an earlier process")
         self._history, self._num_restored = kept, len(kept)
-        before_training = [alert for alert in self._alerts if alert.step == 0]
-        self._alerts = [*before_training, *_first_told(kept)]
+        self._alerts = [*self._before_training, *first_told(kept)]
         self._guarded(lambda: self._log.keep_only(kept))
 
     def _show(self, step: int, rows: Tensor | None) -> None:
@@ -427,7 +455,12 @@ class Monitor:
 
     # ------------------------------------------------------------ words
 
-    def _described(self, probe_name: str, vocabulary: str | Sequence[str] | None) -> dict[str, Any]:
+    def _described(
+        self,
+        probe_name: str,
+        vocabulary: str | Sequence[str] | None,
+        before_training: Sequence[Alert],
+    ) -> dict[str, Any]:
         is_own = vocabulary is not None and not isinstance(vocabulary, str)
         return {
             **self._baseline.describe(),
@@ -435,6 +468,7 @@ class Monitor:
             "vocabulary": f"{len(vocabulary or ())} texts" if is_own else vocabulary,
             "thresholds": asdict(self._thresholds),
             "selection": asdict(self._selection),
+            "alerts": [asdict(alert) for alert in before_training],
         }
 
     def _probe_images_among(self, train_images: Images | None, pixels: Tensor) -> int:
@@ -443,14 +477,8 @@ class Monitor:
         others = portions(train_images, self._baseline.facts.image_size, "train_images")
         return len(found_among(pixels, others))
 
-    def _check_accuracy(self, val_accuracy_pct: float | None) -> None:
-        if val_accuracy_pct is None:
-            return
-        if not isinstance(val_accuracy_pct, int | float) or not 0 <= val_accuracy_pct <= 100:
-            raise ConfigError(
-                f"val_accuracy_pct is {val_accuracy_pct!r}, but a percentage is in 0…100"
-            )
-        if 0 < val_accuracy_pct <= 1 and not self._history:
+    def _doubt_a_fraction(self, val_accuracy_pct: float | None) -> None:
+        if val_accuracy_pct is not None and 0 < val_accuracy_pct <= 1 and not self._history:
             self._say(f"val_accuracy_pct {val_accuracy_pct:g} is taken as {val_accuracy_pct:g} %")
 
     def _write(self, event: Mapping[str, Any]) -> None:
@@ -478,24 +506,3 @@ def _is_main_process() -> bool:
     """
     rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
     return rank in ("", "0")
-
-
-def _first_told(history: Sequence[Observation]) -> list[Alert]:
-    """The alerts of a former process's observations; one that goes on is there once."""
-    told: list[Alert] = []
-    before: set[str] = set()
-    for one in history:
-        told += [alert for alert in one.alerts if alert.kind not in before]
-        before = {alert.kind for alert in one.alerts}
-    return told
-
-
-def _as_number(value: Any) -> Any:
-    """Python's own number of a NumPy or torch scalar, which JSON does not know; else the value."""
-    return value.item() if hasattr(value, "item") else value
-
-
-def _checked_on_alert(on_alert: OnAlert) -> OnAlert:
-    if on_alert not in ("warn", "stop") and not callable(on_alert):
-        raise ConfigError(f"on_alert is {on_alert!r}; give 'warn', 'stop' or a function")
-    return on_alert

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,25 +23,26 @@ _PORTION = 256
 
 
 def some_pixels(
-    images: Images, size: int, max_images: int, what: str
+    images: Images, size: int, max_images: int | None, what: str
 ) -> tuple[str, UInt8[Tensor, "image 3 size size"]]:
     """The images' name and pixels; of more than `max_images` evenly spaced ones.
 
     Args:
         images: a dataset (its test split), a tensor, or PIL images.
         size: the model's input size.
-        max_images: how many at most.
+        max_images: how many at most; None for all.
         what: the argument's name, for the error sentence.
 
     Raises:
         DataError: they are none of these, too few, or one cannot be read.
     """
-    if max_images < 4:
+    if max_images is not None and max_images < 4:
         raise DataError(f"max_{what} is {max_images}, but drift is read on at least 4 images")
     source = _Source(images, "test", what)
     if len(source) < 4:
         raise DataError(f"{what} holds {len(source)} image(s); drift is read on at least 4")
-    chosen = torch.linspace(0, len(source) - 1, min(max_images, len(source))).long()
+    count = min(max_images or len(source), len(source))
+    chosen = torch.linspace(0, len(source) - 1, count).long()
     return source.name, source.pixels(chosen.tolist(), size)
 
 
@@ -59,6 +60,7 @@ class _Source:
         self._dataset = open_dataset(images, split) if isinstance(images, str | Path) else None
         self._tensor = images if isinstance(images, Tensor) else None
         self._pictures: Sequence[Image] = []
+        self._what = what
         if self._dataset is None and self._tensor is None:
             self._pictures = _as_pictures(images, what)
         if self._tensor is not None:
@@ -75,11 +77,14 @@ class _Source:
         if self._dataset is not None:
             return self._dataset.pixels(list(indices), size)
         if self._tensor is None:
-            return torch.stack([_sized(self._pictures[one], size) for one in indices])
+            return torch.stack([self._sized_picture(one, size) for one in indices])
         chosen = self._tensor[list(indices)].cpu()
         if chosen.shape[-1] == chosen.shape[-2]:
             return resized(chosen, size)
         return torch.stack([_sized(_picture(one), size) for one in chosen])
+
+    def _sized_picture(self, index: int, size: int) -> UInt8[Tensor, "3 size size"]:
+        return _sized(_as_picture(self._pictures[index], self._what), size)
 
 
 def _sized(image: Image, size: int) -> UInt8[Tensor, "3 size size"]:
@@ -93,16 +98,25 @@ def _picture(pixels: UInt8[Tensor, "3 height width"]) -> Image:
 
 
 def _as_pictures(images: object, what: str) -> Sequence[Image]:
+    is_sequence = hasattr(images, "__len__") and hasattr(images, "__getitem__")
+    if not is_sequence or isinstance(images, Mapping):
+        raise DataError(_not_images(what, type(images).__name__))
+    pictures: Sequence[Image] = images  # type: ignore[assignment]
+    if len(pictures):
+        _as_picture(pictures[0], what)
+    return pictures
+
+
+def _as_picture(picture: object, what: str) -> Image:
     from PIL import Image as PILImage
 
-    is_sequence = hasattr(images, "__len__") and hasattr(images, "__getitem__")
-    if is_sequence and len(images) and not isinstance(images[0], PILImage.Image):  # type: ignore[arg-type,index]
-        received = f"a sequence of {type(images[0]).__name__}"  # type: ignore[index]
-    elif is_sequence:
-        return images  # type: ignore[return-value]
-    else:
-        received = type(images).__name__
-    raise DataError(
+    if not isinstance(picture, PILImage.Image):
+        raise DataError(_not_images(what, f"a sequence of {type(picture).__name__}"))
+    return picture
+
+
+def _not_images(what: str, received: str) -> str:
+    return (
         f"{what} must be a dataset's name or folder, a uint8 tensor [image, 3, height, width] or a "
         f"list of PIL images, got {received}"
     )

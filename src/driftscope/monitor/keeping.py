@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from driftscope.models import VisionLanguageModel, encoder_state
 from driftscope.models.effective import without_adapters
 from driftscope.monitor.baseline import Baseline
 from driftscope.monitor.targets import Target
+
+_CANDIDATES = "candidates"
 
 
 def keep_model(target: Target, live: VisionLanguageModel, baseline: Baseline, folder: Path) -> None:
@@ -40,6 +43,19 @@ def keep_model(target: Target, live: VisionLanguageModel, baseline: Baseline, fo
                 partial,
             )
             note_origin(partial, baseline.facts.source, baseline.fingerprint)
+
+
+def candidate_folder(out: Path, step: int) -> Path:
+    """Where the model of a step is kept while it is, or can still become, the best."""
+    return out / _CANDIDATES / f"step-{step}"
+
+
+def drop_candidates_but(out: Path, steps: Collection[int]) -> None:
+    """Deletes the candidates of all other steps."""
+    wanted = {candidate_folder(out, step) for step in steps}
+    for folder in (out / _CANDIDATES).glob("step-*"):
+        if folder not in wanted:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _names_its_base(peft_model: Any) -> bool:

@@ -20,8 +20,13 @@ IDENTITY = ("pretrained_fingerprint", "images_fingerprint", "transfer")
 class EventLog:
     """The events of one training in one folder; without a folder, nowhere.
 
+    Args:
+        folder: where it is; None for nowhere.
+        header: the line that this process begins with. Its `alerts` are those of before training.
+
     Attributes:
         restored: the observations of former processes.
+        restored_headers: the lines that they began with.
 
     Raises:
         RecordError: the folder's events are another training's or no monitor's, or it cannot be
@@ -31,10 +36,12 @@ class EventLog:
     def __init__(self, folder: Path | None, header: Mapping[str, Any]) -> None:
         self.folder = folder
         self._events: list[dict[str, Any]] = []
+        self.restored_headers: list[dict[str, Any]] = []
         if folder is not None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._events = _events_of_same_training(folder, header)
+                self.restored_headers = self._headers()
                 self._events.append({"kind": HEADER, **header})
                 rewrite_events(folder, self._events)  # without a line that a crash has torn
             except OSError as error:
@@ -63,8 +70,11 @@ class EventLog:
         """
         if self.folder is None:
             return
-        headers = [event for event in self._events if event["kind"] == HEADER]
-        rewrite_events(self.folder, [*headers, *(one.to_event() for one in observations)])
+        kept = [one.to_event() for one in observations]
+        rewrite_events(self.folder, [*self._headers(), *kept])
+
+    def _headers(self) -> list[dict[str, Any]]:
+        return [event for event in self._events if event["kind"] == HEADER]
 
 
 def _events_of_same_training(folder: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ Fields of the object:
 - `alerts`: `[{kind, sentence, step}]`; `stopped`: null, or why training was to end.
 - `monitor`: what was watched and against what: `pretrained`, `pretrained_fingerprint`,
   `probe_images`, `num_images`, `images_fingerprint`, `transfer`, `vocabulary`, `thresholds`,
-  `selection`.
+  `selection`, `alerts` (those of before training).
 - `cost_seconds`, `cost_share_pct`; `units` by name; `driftscope`, the version.
 
 A comparison's JSON has the same `kind`, `scalars` and `units`.

@@ -1,0 +1,113 @@
+"""What a monitor is given, checked before any model is loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from reprlib import repr as short
+from typing import Any
+
+from driftscope.errors import ConfigError
+from driftscope.monitor.alerts import Thresholds
+from driftscope.monitor.selection import Selection
+
+_NONE = type(None)
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "out": ((str, Path, _NONE), "a folder's path, or None"),
+    "alerts": (
+        (Thresholds, _NONE),
+        "a driftscope.Thresholds, such as Thresholds(min_retention_pct=90)",
+    ),
+    "selection": ((Selection, _NONE), "a driftscope.Selection, such as Selection(patience=3)"),
+    "keep_best": ((bool,), "True or False"),
+    "model_path": ((str, _NONE), "a path of names, such as 'encoder.clip', or None"),
+    "max_probe_images": ((int, _NONE), "a whole number of 4 or more, or None for all"),
+    "max_transfer_images": ((int, _NONE), "a whole number of 1 or more, or None for all"),
+    "maps": ((bool,), "True or False"),
+    "echo": ((Callable, _NONE), "a function such as print, or None"),  # type: ignore[dict-item]
+}
+
+
+def check_options(**given: object) -> None:
+    """Checks what a monitor's options are.
+
+    Raises:
+        ConfigError: one that cannot be meant.
+    """
+    for name, (kinds, words) in _KINDS.items():
+        value = given[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ConfigError(f"{name} is {short(value)}; give {words}")
+    on_alert = given["on_alert"]
+    if on_alert not in ("warn", "stop") and not callable(on_alert):
+        raise ConfigError(f"on_alert is {short(on_alert)}; give 'warn', 'stop' or a function")
+    if given["keep_best"] and given["out"] is None:
+        raise ConfigError("keep_best=True needs a folder to keep models in; give out, too")
+
+
+def transfer_names(transfer: object) -> tuple[str, ...]:
+    """The transfer sets, each once, however many were given.
+
+    Raises:
+        ConfigError: it is neither a dataset's name nor a list of them.
+    """
+    if transfer is None:
+        return ()
+    names = [transfer] if isinstance(transfer, str | Path) else transfer
+    if isinstance(names, Sequence) and all(isinstance(name, str | Path) for name in names):
+        return tuple(dict.fromkeys(map(str, names)))
+    raise ConfigError(
+        f"transfer is {short(transfer)}; give a labeled dataset's name or folder, or a list of them"
+    )
+
+
+def counted(step: object) -> int:
+    """A number of optimizer steps.
+
+    Raises:
+        ConfigError: it is no whole number of 0 or more.
+    """
+    number = _as_number(step)
+    if not _is_number(number, at_most=math.inf) or number % 1:
+        raise ConfigError(f"step is {short(step)}; give a whole number of steps, 0 or more")
+    return int(number)
+
+
+def epochs_done(epoch: object) -> float | None:
+    """A number of epochs; a whole one given as an int stays one, as `Schedule` tells them apart.
+
+    Raises:
+        ConfigError: it is no number of 0 or more.
+    """
+    number = _as_number(epoch)
+    if number is not None and not _is_number(number, at_most=math.inf):
+        raise ConfigError(f"epoch is {short(epoch)}; give a number of epochs, 0 or more")
+    return number  # type: ignore[no-any-return]
+
+
+def percentage(val_accuracy_pct: object) -> float | None:
+    """An accuracy in percent.
+
+    Raises:
+        ConfigError: it is no number in [0, 100].
+    """
+    number = _as_number(val_accuracy_pct)
+    if number is not None and not _is_number(number, at_most=100):
+        raise ConfigError(
+            f"val_accuracy_pct is {short(val_accuracy_pct)}, but a percentage is in 0…100"
+        )
+    return number  # type: ignore[no-any-return]
+
+
+def _as_number(value: Any) -> Any:
+    """Python's own number of a NumPy or torch scalar, which JSON does not know; else the value."""
+    try:
+        return value.item()
+    except (AttributeError, ValueError, RuntimeError):  # none, or of several elements
+        return value
+
+
+def _is_number(value: Any, at_most: float) -> bool:
+    is_one = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_one and math.isfinite(value) and 0 <= value <= at_most
