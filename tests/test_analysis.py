@@ -321,7 +321,7 @@ def test_a_study_without_history_has_no_first_probe_and_says_so():
     bare = StudyTables(tables.runs, pd.DataFrame(), tables.layers)
     result = answer("predictors", bare, num_resamples=2)
     assert set(result.table["probe"]) == {"final"}
-    assert any("first probe" in exclusion.why for exclusion in result.excluded)
+    assert [str(one) for one in result.excluded] == ["48 first probes: the runs have no history"]
 
 
 def test_selection_picks_by_hand():

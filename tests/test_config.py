@@ -136,6 +136,8 @@ def test_the_order_of_regularizers_does_not_name_another_run_but_their_kind_and_
         ({"kind": "full_ft", "head": "zero_shot"}, "full_ft_zs_head"),
         ({"kind": "lora", "targets": ["q_proj", "k_proj"]}, "lora_r8_q-k"),
         ({"kind": "dora", "rank": 4, "train_projection": False}, "dora_r4_frozen_proj"),
+        ({"kind": "lora", "alpha": 32, "dropout": 0}, "lora_r8_alpha32_dropout0"),
+        ({"kind": "lp_ft", "probe_epochs": 3}, "lp_ft_probe_epochs3"),
         ("ia3", "ia3"),
         ("vera", "vera_r256"),
         ("flyp", "flyp"),
@@ -145,6 +147,27 @@ def test_a_methods_label_says_what_differs_from_its_default_form(
     method: object, label: str
 ) -> None:
     assert parse_run_spec({"method": method, "learning_rate": 1e-3}).method.label == label
+
+
+@pytest.mark.parametrize(
+    ("options", "label"),
+    [
+        ({"kind": "apr", "weight": 0.1}, "apr_0.1"),
+        ({"kind": "entropy_floor", "weight": 1, "rho": 0.5}, "entropy_floor_1_rho0.5"),
+    ],
+)
+def test_a_regularizers_label_says_its_weight_and_what_differs(options: dict, label: str) -> None:
+    spec = parse_run_spec({"method": "full_ft", "learning_rate": 1e-3, "regularizers": [options]})
+    assert spec.regularizer_label == label
+
+
+def test_all_options_without_a_column_of_their_own_are_in_one() -> None:
+    plain = {"method": "lora", "learning_rate": 1e-3, "epochs": 2, "seed": 3}
+    assert parse_run_spec(plain).options_label == "default"
+    changed = {"train_images": 400, "probe_at": [1, 2], "precision": "bfloat16"}
+    assert parse_run_spec({**plain, **changed}).options_label == (
+        "precision bfloat16, probe_at [1, 2], train_images 400"
+    )
 
 
 @pytest.mark.parametrize(

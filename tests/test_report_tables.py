@@ -25,6 +25,7 @@ from driftscope.report.tables import (
     split_settings,
     study_table,
 )
+from driftscope.stats.proportions import wilson_interval_pct
 
 
 def _runs(**changes: object) -> pd.DataFrame:
@@ -69,6 +70,13 @@ def test_runs_that_differ_in_more_than_the_seed_are_different_cells() -> None:
     assert "lora_r8, weight decay 0.1" in set(cells["series"])
 
 
+def test_runs_of_other_options_are_no_seeds_of_one_cell(tmp_path: Path) -> None:
+    options = ["default", "train_images 100", "default"]
+    cells = cells_frame(_runs(options=options))
+    assert set(cells["series"]) == {"full_ft", "lora_r8, default", "lora_r8, train_images 100"}
+    assert cells["num_runs"].tolist() == [1, 1, 1]
+
+
 def test_settings_are_never_mixed() -> None:
     parts = split_settings(_runs(protocol=["paper", "leakfree", "leakfree"]))
     assert [setting["protocol"] for setting, _ in parts] == ["leakfree", "paper"]
@@ -85,7 +93,17 @@ def test_layer_cells_average_over_seeds() -> None:
     )
     cells = layer_cells_frame(layers, _runs()).set_index("series")
     assert cells.loc["lora_r8", "delta_entropy_pct"] == 2.0
+    assert cells.loc["lora_r8", "delta_entropy_pct_sd"] == pytest.approx(np.std([1, 3], ddof=1))
+    assert cells.loc["lora_r8", "delta_entropy_pct_by_seed"] == "(by seed 0: +1.0, 1: +3.0)"
     assert cells.loc["full_ft", "num_runs"] == 1
+
+
+def test_an_imported_score_has_the_interval_of_its_images() -> None:
+    from driftscope.report.tables import _wilson
+
+    low, high = _wilson({"accuracy_pct": 40.0, "num_images": 1000})
+    assert (low, high) == pytest.approx(wilson_interval_pct(400, 1000))
+    assert _wilson({"accuracy_pct": 40.0}) == (None, None)
 
 
 def test_layer_cells_come_by_method_rate_and_layer_whatever_the_runs_order() -> None:
@@ -177,7 +195,7 @@ def test_latex_escapes_names_and_uses_booktabs() -> None:
     columns = (Column("a", "Δ entropy, %", kind="text"), Column("b", "B"))
     table = Table("t", "T_1", "", columns, pd.DataFrame({"a": ["lora_r8 & co"], "b": [-1.25]}))
     text = table.to_latex()
-    assert r"lora\_r8 \& co & $-$1.2 \\" in text
+    assert r"lora\_r8 \& co & $-$1.2 \tabularnewline" in text
     assert r"\toprule" in text
     assert r"$\Delta$ entropy, \%" in text
     assert latex_text("1\u00a0±\u00a02") == r"1~$\pm$~2"

@@ -18,6 +18,7 @@ from driftscope.analysis.tables import (
     series_labels,
 )
 from driftscope.stats import Family, paired_t, sign_flip, welch_t
+from driftscope.stats.finite import FloatArray
 
 MEASURES = (
     "test_accuracy_pct",
@@ -30,6 +31,7 @@ MEASURES = (
 )
 """What is compared, where both have it."""
 
+_OPTIONS = "options"
 _CELL = (*SETTING, "dataset", "method", "learning_rate", *SERIES_AXES)
 _LABEL = ("dataset", "series", "learning_rate", *SETTING)
 
@@ -40,8 +42,9 @@ class Difference:
 
     Attributes:
         sentence: what came out, in words.
-        table: one row a common cell and measure: the means of both, `difference` (B − A), its sd
-            and 95 % interval, p with Holm beside it, the exact sign flip with its floor.
+        table: one row a common cell and measure: the means of both (over the seeds that both have;
+            where they share none, over each one's own), `difference` (B − A), its sd and 95 %
+            interval, p with Holm beside it, the exact sign flip with its floor.
         only_a: the cells that only A has, with their number of runs.
         only_b: likewise.
         unpaired: the runs of common cells that only one side has: study, cell, seed.
@@ -66,7 +69,9 @@ def study_difference(a: StudyTables, b: StudyTables, *, alpha: float = ALPHA) ->
     """B against A over the cells that both have, paired by seed wherever seeds are shared.
 
     Cells agree in model, protocol, transfer set, dataset, method, learning rate, regularizer,
-    epochs, batch size, weight decay and data seed. With two shared seeds or more: the paired t and
+    epochs, batch size, weight decay and data seed, and in all other options where one of the
+    studies varies them itself: two versions of a study that differ in one are what is compared.
+    With two shared seeds or more: the paired t and
     its interval, and the exact sign flip, whose floor is 2 / 2ⁿ. Without any: Welch's t of the two
     groups of seeds. Holm over common cells × measures.
     """
@@ -109,6 +114,9 @@ def _sides(a: pd.DataFrame, b: pd.DataFrame, excluded: list[Exclusion]) -> dict[
         why = "not finished or diverged"
         excluded.append(Exclusion("runs", int(unfinished.sum()), why))
     both = both[~unfinished].copy()
+    within = both.groupby(["_side", "dataset", "method"], dropna=False)[_OPTIONS].nunique()
+    if within.le(1).all():
+        both[_OPTIONS] = np.nan
     both["series"] = series_labels(both)
     texts = both[list(_CELL)].astype(object).where(both[list(_CELL)].notna(), "")
     both["_cell"] = texts.astype(str).agg("\x1f".join, axis=1)
@@ -142,17 +150,15 @@ def _contrast(a: pd.DataFrame, b: pd.DataFrame, measure: str) -> dict[str, Any]:
     after = pairs[f"{measure}_y"].to_numpy(np.float64)
     known = np.isfinite(before) & np.isfinite(after)
     before, after = before[known], after[known]
+    is_paired = len(before) > 0
+    of_a, of_b = (before, after) if is_paired else (_known(a[measure]), _known(b[measure]))
     values: dict[str, Any] = {
-        "num_a": int(a[measure].notna().sum()),
-        "num_b": int(b[measure].notna().sum()),
-        "mean_a": a[measure].mean(),
-        "mean_a_sd": a[measure].std(ddof=1),
-        "mean_b": b[measure].mean(),
-        "mean_b_sd": b[measure].std(ddof=1),
+        **_moments("a", of_a),
+        **_moments("b", of_b),
         "num_pairs": len(before),
-        "compared": "seed by seed" if len(before) else "groups of seeds",
+        "compared": "seed by seed" if is_paired else "groups of seeds",
     }
-    if len(before):
+    if is_paired:
         flip, test = sign_flip(after, before), paired_t(after, before)
         spread = np.std(after - before, ddof=1) if len(before) > 1 else np.nan
         same = bool((before == after).all())  # nothing to test
@@ -162,7 +168,7 @@ def _contrast(a: pd.DataFrame, b: pd.DataFrame, measure: str) -> dict[str, Any]:
             "p_sign_flip_floor": np.nan if same else flip.p_floor,
         }
     else:
-        test = welch_t(b[measure], a[measure])
+        test = welch_t(of_b, of_a)
         spread = np.nan
         values |= {"is_identical": False, "p_sign_flip": np.nan, "p_sign_flip_floor": np.nan}
     return values | {
@@ -172,6 +178,18 @@ def _contrast(a: pd.DataFrame, b: pd.DataFrame, measure: str) -> dict[str, Any]:
         "high": test.high,
         "t": test.statistic,
         "p_value": test.p_value,
+    }
+
+
+def _known(values: pd.Series[float]) -> FloatArray:
+    return np.asarray(values.dropna(), dtype=np.float64)
+
+
+def _moments(side: str, values: FloatArray) -> dict[str, Any]:
+    return {
+        f"num_{side}": len(values),
+        f"mean_{side}": values.mean() if len(values) else np.nan,
+        f"mean_{side}_sd": values.std(ddof=1) if len(values) > 1 else np.nan,
     }
 
 

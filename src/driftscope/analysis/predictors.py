@@ -81,7 +81,7 @@ def _in_setting(tables: StudyTables, budget: float, num_resamples: int, seed: in
     readings = {"final": runs}
     first = _first_probe(tables.history, runs)
     if first.empty:
-        excluded.append(Exclusion("runs", len(runs), "no history, so no first probe"))
+        excluded.append(Exclusion("first probes", len(runs), "the runs have no history"))
     else:
         readings["first"] = first
     rows: list[dict[str, Any]] = []

@@ -15,7 +15,7 @@ from driftscope.analysis.answers import (
     per_setting,
     with_holm,
 )
-from driftscope.analysis.tables import Exclusion, StudyTables, usable_runs
+from driftscope.analysis.tables import SERIES_AXES, Exclusion, StudyTables, usable_runs
 from driftscope.stats import Family, paired_t
 
 QUESTION = "regularizers"
@@ -66,7 +66,8 @@ def _in_setting(tables: StudyTables, alpha: float) -> Answer:
 
 
 def _comparisons(runs: pd.DataFrame, excluded: list[Exclusion]) -> dict[str, pd.DataFrame]:
-    keys = ["dataset", "method", "learning_rate", "epochs", "batch_size", "weight_decay", "seed"]
+    others = [axis for axis in SERIES_AXES if axis != "regularizer"]
+    keys = ["dataset", "method", "learning_rate", *others, "seed"]
     plain = runs[runs["regularizer"] == NONE]
     treated = runs[runs["regularizer"] != NONE]
     wanted = [*keys, "run_id", "delta_entropy_pct"]
@@ -105,6 +106,7 @@ def _row(pairs: pd.DataFrame, layers: pd.DataFrame, column: str) -> dict[str, An
         "high": test.high,
         "t": test.statistic,
         "p_value": test.p_value,
+        "t_over_seeds": over_seeds.statistic if len(pairs) >= 3 else np.nan,
         "p_over_seeds": over_seeds.p_value if len(pairs) >= 3 else np.nan,
     }
 

@@ -8,7 +8,13 @@ from typing import Any
 import pandas as pd
 
 from driftscope.analysis.answers import ALPHA, Answer, cannot_answer, per_setting, with_holm
-from driftscope.analysis.tables import Exclusion, StudyTables, seeded_runs, usable_runs
+from driftscope.analysis.tables import (
+    SERIES_AXES,
+    Exclusion,
+    StudyTables,
+    seeded_runs,
+    usable_runs,
+)
 from driftscope.stats import Family, cohens_d, permutation_of_means, welch_t
 
 QUESTION = "seed_contrasts"
@@ -22,7 +28,7 @@ METRICS = (
 )
 """The metrics contrasted: the publication's, and retention."""
 
-_PLAIN = ("epochs", "batch_size", "weight_decay", "data_seed")
+_PLAIN = tuple(axis for axis in SERIES_AXES if axis != "regularizer")
 
 
 def seed_contrasts(

@@ -102,6 +102,7 @@ def _pool_rows(
             "num_decisions": len(parts),
             "num_candidates": float(np.mean([len(c) for c in candidates])),
             "retention_pct": float(np.mean(retained)),
+            "retention_pct_sd": float(np.std(retained, ddof=1)) if len(parts) > 1 else np.nan,
             "regret_points": oracle - float(np.mean(retained)),
         }
         for rule, (picks_what, retained) in picks.items()

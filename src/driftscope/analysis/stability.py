@@ -99,7 +99,7 @@ def _in_setting(tables: StudyTables) -> Answer:
             "how much the images matter. " + _seed_sentence(seeds),
             table=seeds,
             unit="cells",
-            num_units=int(seeds["num_cells"].max()),
+            num_units=int(seeds.groupby("dataset")["num_cells"].max().sum()),
             excluded=tuple(excluded),
             details={"seeds": seeds},
         )

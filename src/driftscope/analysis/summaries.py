@@ -28,10 +28,15 @@ OUTCOMES = (
     "val_accuracy_pct",
     "test_accuracy_pct",
     "zero_shot_pct",
+    "zero_shot_low_pct",
+    "zero_shot_high_pct",
     "retention_pct",
     "cka",
 )
 """What is summed up, where it is known."""
+
+IMAGES = "zero_shot_num_images"
+"""On how many images the zero-shot accuracy rests; it is no sum over runs, which share them."""
 
 STRUCTURE = (
     "rollout_entropy_bits",
@@ -91,6 +96,7 @@ def backbones(tables: StudyTables) -> pd.DataFrame:
                     "model": model,
                     "num_runs": int(mine["num_runs"].sum()),
                     **_mean_and_sd(mine),
+                    IMAGES: _num_images(mine),
                     "entropy_gap_points": gaps.mean() if model != models[0] else np.nan,
                     "entropy_gap_points_sd": gaps.std(ddof=1) if model != models[0] else np.nan,
                     "num_pairs": len(gaps) if model != models[0] else 0,
@@ -111,6 +117,7 @@ def _grid_means(tables: StudyTables) -> pd.DataFrame:
     runs, _ = usable_runs(tables.runs)
     names = _known(runs)
     cells = cell_means(runs, names)
+    images = {key: _num_images(group) for key, group in runs.groupby(["dataset", "series"])}
     rows: list[dict[str, Any]] = []
     for (dataset, series), group in cells.groupby(["dataset", "series"], sort=True):
         rows.append(
@@ -121,6 +128,7 @@ def _grid_means(tables: StudyTables) -> pd.DataFrame:
                 "num_runs": int(group["num_runs"].sum()),
                 "rates": ", ".join(f"{rate:g}" for rate in sorted(group["learning_rate"])),
                 **_mean_and_sd(group, names),
+                IMAGES: images.get((dataset, series), np.nan),
             }
         )
     return pd.DataFrame(rows)
@@ -134,8 +142,9 @@ def _auxiliary_structure(tables: StudyTables) -> pd.DataFrame:
     runs = runs.merge(_entropy_variation(tables.subsets), on="run_id", how="left")
     columns = [*names, "cka", "cka_debiased", "entropy_cv"]
     cells = cell_means(runs, columns).drop(columns=["method", "cell"])
-    subsets = runs.groupby(["dataset", "series", "learning_rate"])["num_subsets"].max()
-    cells = cells.merge(subsets.reset_index(), on=["dataset", "series", "learning_rate"])
+    keys = ["dataset", "series", "learning_rate"]
+    subsets = runs.groupby(keys)[["num_subsets", "subset_images"]].max()
+    cells = cells.merge(subsets.reset_index(), on=keys)
     parts = []
     for dataset, group in cells.groupby("dataset", sort=True):
         before = runs[runs["dataset"] == dataset]
@@ -152,12 +161,12 @@ def _entropy_variation(subsets: pd.DataFrame) -> pd.DataFrame:
     """Per run: `entropy_cv` over its subsets of one size, those that are most, and their number."""
     variation = subset_variation(subsets[subsets["signal"] == "entropy"])
     if variation.empty:
-        return pd.DataFrame({"run_id": [], "entropy_cv": [], "num_subsets": []}).astype(
-            {"run_id": object}
-        )
+        columns = {"run_id": object, "entropy_cv": float, "num_subsets": float}
+        return pd.DataFrame(columns=[*columns, "subset_images"]).astype(columns)
     repeated = variation[variation["num_subsets"] >= 2].sort_values("num_subsets")
-    last = repeated.drop_duplicates("run_id", keep="last").rename(columns={"cv": "entropy_cv"})
-    return last[["run_id", "entropy_cv", "num_subsets"]]
+    last = repeated.drop_duplicates("run_id", keep="last")
+    last = last.rename(columns={"cv": "entropy_cv", "num_images": "subset_images"})
+    return last[["run_id", "entropy_cv", "num_subsets", "subset_images"]]
 
 
 def _regularized_cells(tables: StudyTables) -> pd.DataFrame:
@@ -183,6 +192,7 @@ def _regularized_cells(tables: StudyTables) -> pd.DataFrame:
                     "series": cell["series"].iloc[0],
                     "num_runs": int(cell["num_runs"].sum()),
                     **_mean_and_sd(cell, names),
+                    IMAGES: _num_images(cell),
                 }
             )
     frame = pd.DataFrame(rows)
@@ -209,6 +219,10 @@ def _per_setting(tables: StudyTables, ask: Callable[[StudyTables], pd.DataFrame]
 
 def _known(runs: pd.DataFrame) -> list[str]:
     return [name for name in OUTCOMES if name in runs and runs[name].notna().any()]
+
+
+def _num_images(runs: pd.DataFrame) -> float:
+    return float(pd.to_numeric(runs[IMAGES]).max()) if IMAGES in runs else np.nan
 
 
 def _mean_and_sd(rows: pd.DataFrame, names: list[str] | None = None) -> dict[str, float]:

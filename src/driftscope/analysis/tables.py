@@ -14,7 +14,7 @@ from driftscope.errors import ConfigError, did_you_mean
 SETTING = ("model", "protocol", "transfer")
 """What must be equal before two runs may enter one statistic."""
 
-SERIES_AXES = ("regularizer", "epochs", "batch_size", "weight_decay", "data_seed")
+SERIES_AXES = ("regularizer", "epochs", "batch_size", "weight_decay", "data_seed", "options")
 """What, beside dataset, method, rate and seed, tells two runs of a study apart, where it varies."""
 
 _AXIS_WORDS = {
@@ -23,6 +23,7 @@ _AXIS_WORDS = {
     "batch_size": "batch ",
     "weight_decay": "weight decay ",
     "data_seed": "data seed ",
+    "options": "",
 }
 
 SIGNALS = (
@@ -217,9 +218,10 @@ def without_missing(
     return _drop(frame, finite, what, f"without {', '.join(missing)}", excluded)
 
 
-def accuracy_column(runs: pd.DataFrame) -> str:
-    """Test accuracy where the runs have it, validation accuracy otherwise."""
-    return "test_accuracy_pct" if runs["test_accuracy_pct"].notna().any() else "val_accuracy_pct"
+def accuracy_column(frame: pd.DataFrame) -> str:
+    """Test accuracy where a row has it, validation accuracy otherwise."""
+    has_test = "test_accuracy_pct" in frame and frame["test_accuracy_pct"].notna().any()
+    return "test_accuracy_pct" if has_test else "val_accuracy_pct"
 
 
 def present_signals(frame: pd.DataFrame) -> list[str]:
@@ -230,7 +232,8 @@ def present_signals(frame: pd.DataFrame) -> list[str]:
 def series_labels(runs: pd.DataFrame) -> pd.Series[str]:
     """Each run's series: its method, and whatever else varies among its runs on a dataset.
 
-    That is `SERIES_AXES`: a regularizer, weight decay, epochs, … A method's rank is in its name.
+    That is `SERIES_AXES`: a regularizer, weight decay, epochs, … A method's own options are in its
+    name.
     """
     return runs["method"].astype(str) + _variation(runs)
 

@@ -40,6 +40,22 @@ SPEC_VERSION = 1
 """Raised when a default changes its meaning; part of every run id."""
 
 
+IN_COLUMNS = (
+    "model",
+    "dataset",
+    "method",
+    "learning_rate",
+    "seed",
+    "data_seed",
+    "protocol",
+    "epochs",
+    "batch_size",
+    "weight_decay",
+    "regularizers",
+    "transfer",
+)
+"""What tells runs apart in a table by a column or label of its own."""
+
 Protocol: TypeAlias = Literal["leakfree", "paper"]
 Step: TypeAlias = Annotated[int, Field(ge=1)]
 Corruption: TypeAlias = Literal[
@@ -117,6 +133,19 @@ class RunSpec(Frozen):
     def regularizer_label(self) -> str:
         """The regularizers' names joined, such as `apr_0.1+l2_sp_0.01`; `none` without any."""
         return "+".join(regularizer.label for regularizer in self.regularizers) or "none"
+
+    @property
+    def options_label(self) -> str:
+        """All else that differs from the defaults, such as `train_images 400`, or `default`.
+
+        All but what has a name or a column of its own: `IN_COLUMNS`.
+        """
+        changed = self.model_dump(mode="json", exclude_defaults=True, exclude=set(IN_COLUMNS))
+        parts = [
+            f"{name} {value if isinstance(value, str) else json.dumps(value)}"
+            for name, value in changed.items()
+        ]
+        return ", ".join(parts) or "default"
 
     @model_validator(mode="after")
     def _options_fit_together(self) -> RunSpec:

@@ -13,7 +13,19 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class _Method(Frozen):
+class _Labelled(Frozen):
+    """A variant with a name that tells it from every other one."""
+
+    def _other_options(self, *shown: str) -> list[str]:
+        """What differs from its default and is not `shown` by the name in a form of its own."""
+        changed = self.model_dump(exclude_defaults=True, exclude={"kind", *shown})
+        return [
+            f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}"
+            for name, value in changed.items()
+        ]
+
+
+class _Method(_Labelled):
     """What every method can choose: how the classifier starts.
 
     `head: zero_shot` starts it from the text embeddings of the class prompts.
@@ -27,7 +39,7 @@ class _Method(Frozen):
         return "_".join([*self._label_parts(), *(["zs_head"] if self.head == "zero_shot" else [])])
 
     def _label_parts(self) -> list[str]:
-        return [str(type(self).model_fields["kind"].default)]
+        return [str(type(self).model_fields["kind"].default), *self._other_options("head")]
 
 
 class FullFineTuning(_Method):
@@ -115,7 +127,7 @@ class _Adapter(_Method):
             parts.append("-".join(target.removesuffix("_proj") for target in self.targets))
         if not self.train_projection:
             parts.append("frozen_proj")
-        return parts
+        return [*parts, *self._other_options("head", "targets", "train_projection", "rank")]
 
     def _size_label(self) -> str:
         return str(type(self).model_fields["kind"].default)
@@ -187,7 +199,7 @@ MethodSpec: TypeAlias = Annotated[
 ]
 
 
-class _Regularizer(Frozen):
+class _Regularizer(_Labelled):
     """A penalty added to the loss, `weight` (λ) times its value."""
 
     weight: float = Field(gt=0)
@@ -195,7 +207,8 @@ class _Regularizer(Frozen):
     @property
     def label(self) -> str:
         """The name tables and figures show, such as `apr_0.1`."""
-        return f"{type(self).model_fields['kind'].default}_{self.weight:g}"
+        kind = str(type(self).model_fields["kind"].default)
+        return "_".join([kind, f"{self.weight:g}", *self._other_options("weight")])
 
 
 class AttentionPreservation(_Regularizer):

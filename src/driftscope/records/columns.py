@@ -96,6 +96,7 @@ RUN_COLUMNS: dict[str, ColumnMeaning] = {
     "epochs": ColumnMeaning("integer", "epochs", "epochs asked for"),
     "batch_size": ColumnMeaning("integer", "images", "images an optimizer step"),
     "weight_decay": ColumnMeaning("number", "", "AdamW's weight decay"),
+    "options": ColumnMeaning("text", "", "all else that differs from the defaults, or default"),
     "status": ColumnMeaning("text", "", "done or diverged"),
     "origin": ColumnMeaning("text", "", "run, or import:FILE"),
     "num_runs": ColumnMeaning("integer", "runs", "1; of an imported cell mean, its runs"),

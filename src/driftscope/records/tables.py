@@ -152,6 +152,8 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
         "epochs": spec.epochs,
         "batch_size": spec.batch_size,
         "weight_decay": spec.weight_decay,
+        # of an imported record's options only those above are known
+        "options": spec.options_label if record.origin == "run" else None,
         "status": result["status"],
         "origin": record.origin,
         "num_runs": 1,

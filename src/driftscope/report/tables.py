@@ -12,9 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from driftscope.analysis.tables import series_labels
+from driftscope.analysis.tables import accuracy_column, series_labels
 from driftscope.records import DRIFT_SCALARS, RunRecord, runs_table
 from driftscope.report.columns import Column, Table, slug
+from driftscope.report.style import number_text
+from driftscope.stats.proportions import wilson_interval_pct
 
 SETTING_KEYS = ("dataset", "model", "protocol", "transfer")
 """Runs that differ in one of these are never put into one number or one picture."""
@@ -43,12 +45,12 @@ def with_intervals(runs: pd.DataFrame, records: Sequence[RunRecord]) -> pd.DataF
     """The runs with the Wilson limits of their zero-shot accuracies, where a record holds them."""
     limits = {}
     for record in records:
-        before, after = main_score(record, pretrained=True), main_score(record)
+        before, after = _wilson(main_score(record, pretrained=True)), _wilson(main_score(record))
         limits[record.id] = {
-            "zero_shot_low_pct": after.get("wilson_low_pct"),
-            "zero_shot_high_pct": after.get("wilson_high_pct"),
-            "pretrained_low_pct": before.get("wilson_low_pct"),
-            "pretrained_high_pct": before.get("wilson_high_pct"),
+            "zero_shot_low_pct": after[0],
+            "zero_shot_high_pct": after[1],
+            "pretrained_low_pct": before[0],
+            "pretrained_high_pct": before[1],
         }
     if not limits:
         return runs
@@ -60,6 +62,16 @@ def main_score(record: RunRecord, *, pretrained: bool = False) -> dict[str, Any]
     point = record.result["pretrained" if pretrained else "selected"] or {}
     name = record.spec.transfer[0] if record.spec.transfer else None
     return point.get("transfer", {}).get(name) or {}
+
+
+def _wilson(score: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """A score's interval; of an imported one, which holds none, from its accuracy and images."""
+    if "wilson_low_pct" in score:
+        return score["wilson_low_pct"], score["wilson_high_pct"]
+    share, num_images = score.get("accuracy_pct"), score.get("num_images")
+    if share is None or not num_images:
+        return None, None
+    return wilson_interval_pct(round(share / 100 * num_images), int(num_images))
 
 
 def is_done(runs: pd.DataFrame) -> pd.Series[bool]:
@@ -101,6 +113,12 @@ def split_settings(runs: pd.DataFrame) -> list[tuple[dict[str, str], pd.DataFram
     ]
 
 
+def place_text(row: Mapping[str, Any], runs: pd.DataFrame) -> str:
+    """What tells a run's setting from the others, as "terrain, mini: "; nothing if all agree."""
+    keys = [key for key in SETTING_KEYS if key in runs and runs[key].nunique() > 1]
+    return f"{', '.join(str(row[key]) for key in keys)}: " if keys else ""
+
+
 def cells_frame(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a cell: mean and sample sd over its seeds, how many finished, how many diverged.
 
@@ -134,19 +152,30 @@ def _in_reading_order(cells: pd.DataFrame, then: list[str]) -> pd.DataFrame:
 
 
 def layer_cells_frame(layers: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell and layer: the mean over the cell's finished runs of every layer signal."""
+    """One row a cell and layer: mean and sample sd over its finished runs of every layer signal.
+
+    `delta_entropy_pct_by_seed` says each run's own, in words. Empty where no run has layers.
+    """
+    if layers.empty:
+        return pd.DataFrame(columns=["series", "learning_rate", "layer", "delta_entropy_pct"])
     runs = with_series(runs)
-    finished = runs.loc[is_done(runs), ["run_id", "method", "series", "learning_rate"]]
+    columns = ["run_id", "method", "series", "learning_rate", "seed"]
+    finished = runs[is_done(runs)].reindex(columns=columns)
     own = layers.drop(columns=["method", "learning_rate", "dataset", "seed"], errors="ignore")
     joined = own.merge(finished, on="run_id")
-    signals = [
-        name
-        for name in joined.columns
-        if name not in ("run_id", "method", "series", "learning_rate", "layer")
-    ]
+    signals = [name for name in joined.columns if name not in (*columns, "layer")]
     keys = ["method", "series", "learning_rate", "layer"]
-    means = joined.groupby(keys, sort=False)[signals].mean()
-    means["num_runs"] = joined.groupby(keys, sort=False)["run_id"].count()
+    if "delta_entropy_pct" in joined:
+        joined["_told"] = [
+            f"{seed:g}: {number_text(value, 1, signed=True)}"
+            for seed, value in zip(joined["seed"], joined["delta_entropy_pct"], strict=True)
+        ]
+    groups = joined.groupby(keys, sort=False)
+    means = groups[signals].mean().join(groups[signals].std(ddof=1).add_suffix("_sd"))
+    means["num_runs"] = groups["run_id"].count()
+    if "_told" in joined:
+        told = groups["_told"].agg(", ".join)
+        means["delta_entropy_pct_by_seed"] = told.map("(by seed {})".format)
     return _in_reading_order(means.reset_index(), ["learning_rate", "layer"])
 
 
@@ -243,14 +272,15 @@ def study_table(cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
         Column("series", "Method", "how the model was adapted", kind="text"),
         Column("learning_rate", "Learning rate", "", kind="rate"),
         Column("num_runs", "Seeds", "finished runs of the cell", kind="count"),
-        *outcome_columns(setting),
+        # where no test accuracy is known, as of the publication's cells
+        *outcome_columns(setting, with_validation=accuracy_column(cells) == "val_accuracy_pct"),
     ]
     if cells["num_diverged"].any():
         columns.insert(3, Column("num_diverged", "Diverged", "runs left out of means", "count"))
     known = tuple(c for c in columns if c.key in cells and cells[c.key].notna().any())
     where = ", ".join(part for part in (setting.get("dataset"), setting.get("model")) if part)
     return Table(
-        name=f"cells_{_setting_name(setting)}",
+        name=f"cells_{setting_slug(setting)}",
         title=f"Every cell of the study: {where}",
         note=_ZERO_SHOT_NOTE,
         columns=known,
@@ -258,7 +288,12 @@ def study_table(cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
     )
 
 
-def outcome_columns(setting: Mapping[str, str]) -> tuple[Column, ...]:
+_VALIDATION = Column("val_accuracy_pct", "Validation accuracy, %", "at the selected epoch")
+
+
+def outcome_columns(
+    setting: Mapping[str, str], *, with_validation: bool = False
+) -> tuple[Column, ...]:
     """What came out of a run or cell: accuracy, zero-shot ability, drift."""
     transfer = setting.get("transfer") or "transfer set"
     return (
@@ -267,6 +302,7 @@ def outcome_columns(setting: Mapping[str, str]) -> tuple[Column, ...]:
             "Target accuracy, %",
             f"accuracy on {setting.get('dataset', 'the target')} after adaptation",
         ),
+        *([_VALIDATION] if with_validation else []),
         Column(
             "zero_shot_pct",
             "Zero-shot accuracy, %",
@@ -308,9 +344,11 @@ def outcome_columns(setting: Mapping[str, str]) -> tuple[Column, ...]:
 
 def runs_list(runs: pd.DataFrame) -> Table:
     """Every run with its id, seed, selected epoch and outcome."""
+    several = [key for key in SETTING_KEYS[1:] if key in runs and runs[key].nunique() > 1]
     columns = (
         Column("run_id", "Run", kind="text"),
         Column("dataset", "Target", kind="text"),
+        *(Column(key, key.capitalize(), kind="text") for key in several),
         Column("series", "Method", kind="text"),
         Column("learning_rate", "Learning rate", kind="rate"),
         Column("seed", "Seed", kind="count"),
@@ -350,8 +388,8 @@ def layers_list(layer_cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
     )
     known = tuple(c for c in columns if c.key in layer_cells and layer_cells[c.key].notna().any())
     title = f"Layer by layer: {setting['dataset']}, {setting['model']}"
-    name = f"layers_{_setting_name(setting)}"
-    return Table(name, title, "Means over the seeds of a cell.", known, layer_cells)
+    name = f"layers_{setting_slug(setting)}"
+    return Table(name, title, "Mean ± standard deviation over seeds.", known, layer_cells)
 
 
 def classes_list(class_cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
@@ -367,7 +405,7 @@ def classes_list(class_cells: pd.DataFrame, setting: Mapping[str, str]) -> Table
         Column("retention_pct", "Retention, %"),
     )
     return Table(
-        f"classes_{_setting_name(setting)}",
+        f"classes_{setting_slug(setting)}",
         f"Class by class: {setting['transfer']} after {setting['dataset']}, {setting['model']}",
         "Mean ± standard deviation over seeds, at the selected epoch. A class has few images: "
         "read single classes as hints. No retention where the pretrained model got none right.",
@@ -444,5 +482,6 @@ def _layer_means(entropy: Sequence[Sequence[float]]) -> list[float]:
     return [sum(heads) / len(heads) for heads in entropy]
 
 
-def _setting_name(setting: Mapping[str, str]) -> str:
-    return slug(" ".join(setting.get(key, "") for key in ("dataset", "model", "protocol")))
+def setting_slug(setting: Mapping[str, str]) -> str:
+    """What tells a setting's files from those of another, such as 'terrain_mini_leakfree'."""
+    return slug(" ".join(setting.get(key, "") for key in SETTING_KEYS))
