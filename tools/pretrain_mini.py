@@ -1,6 +1,7 @@
 """Pretrain driftscope's mini CLIP from scratch on the procedural image world.
 
     python tools/pretrain_mini.py --out src/driftscope/models/mini
+    python tools/pretrain_mini.py --patch-size 14 --out src/driftscope/models/mini_p14
 
 Stage 1 teaches the image tower the four attributes of every picture through linear heads that
 are thrown away later; contrastive training alone did not find the shapes in an hour. Stage 2 is
@@ -81,15 +82,18 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
-    """A small CLIP with 49 patch tokens; eager attention, which trains faster at this size."""
+def build_model(tokenizer: PreTrainedTokenizerFast, patch_size: int) -> CLIPModel:
+    """A small CLIP; with patches of 8 it has 49 patch tokens, with patches of 14 it has 16.
+
+    Eager attention, which trains faster at this size.
+    """
     size = {"hidden_act": "gelu", "num_attention_heads": 4, "projection_dim": 64}
     vision = {
         "hidden_size": 128,
         "intermediate_size": 512,
         "num_hidden_layers": 6,
         "image_size": IMAGE_SIZE,
-        "patch_size": 8,
+        "patch_size": patch_size,
         **size,
     }
     text = {
@@ -385,11 +389,11 @@ pipeline_tag: zero-shot-image-classification
 tags: [clip, driftscope]
 ---
 
-# driftscope mini
+# driftscope {name}
 
 A small CLIP that driftscope ships so that everything can be tried and tested without a
 download: a plain `transformers` CLIPModel. {vision_layers} image layers of width 128 with 4
-heads, 56 x 56 images in 49 patch tokens; {text_layers} text layers; a joint space of 64
+heads, 56 x 56 images in {patches} patch tokens; {text_layers} text layers; a joint space of 64
 dimensions; {parameters:,} parameters in fp16. It knows one coloured shape on a plain background
 and the words for it, and nothing of the real world.
 
@@ -410,8 +414,8 @@ The pretraining stream and `concepts100` share no image.
 
 ## Recipe
 
-`python tools/pretrain_mini.py --seed {seed} --samples {samples}`: {steps:,} steps of
-{batch} images, {minutes:.0f} minutes on {machine}.
+`python tools/pretrain_mini.py --patch-size {patch} --seed {seed} --samples {samples}`:
+{steps:,} steps of {batch} images, {minutes:.0f} minutes on {machine}.
 
 1. {stage_1:,} images: the image tower learns the four attributes through linear heads.
 2. {stage_2:,} images: contrastive training with the captions, equal captions being one target; the
@@ -448,7 +452,11 @@ def write_card(
         f"| {score.accuracy_pct:.2f} % |"
         for name, score in scores.items()
     ]
+    patch = model.config.vision_config.patch_size
     card = CARD.format(
+        name=folder.name.replace("_", "-"),
+        patch=patch,
+        patches=(IMAGE_SIZE // patch) ** 2,
         vision_layers=model.config.vision_config.num_hidden_layers,
         text_layers=model.config.text_config.num_hidden_layers,
         parameters=model.num_parameters(),
@@ -492,7 +500,7 @@ def work(rank: int, workers: int, meeting: str, arguments: argparse.Namespace) -
         distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=workers)
     torch.manual_seed(arguments.seed)
     tokenizer = build_tokenizer()
-    model = build_model(tokenizer).to(device)
+    model = build_model(tokenizer, arguments.patch_size).to(device)
     steps = math.ceil(arguments.samples / BATCH_SIZE)
     started = time.monotonic()
     train(model, tokenizer, Worker(rank, workers, device), arguments.seed, steps)
@@ -513,6 +521,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--patch-size", type=int, default=8, choices=[7, 8, 14, 28], help="side of a patch, pixels"
+    )
     parser.add_argument("--samples", type=int, default=320_000, help="images seen, both stages")
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda"

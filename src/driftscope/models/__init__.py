@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 MINI = "mini"
 MINI_FOLDER = Path(__file__).parent / "mini"
+EMBEDDED = {MINI: MINI_FOLDER, "mini-p14": Path(__file__).parent / "mini_p14"}
+"""The models that come with driftscope: one with 49 patch tokens, one with 16."""
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 ADAPTED_FILE = "adapted.json"
 """Written beside adapted weights: what they were adapted from, by name and fingerprint."""
@@ -171,9 +173,10 @@ def load(source: str | Path, *, device: torch.device | str = "cpu") -> VisionLan
     """Loads a CLIP, adapted or not.
 
     Args:
-        source: `"mini"`, a hub id such as `openai/clip-vit-base-patch32`, a folder in hub
-            layout, a PEFT adapter folder (its base is loaded too), a run folder of driftscope
-            (its selected model), or `open_clip:NAME:FILE` for an open_clip checkpoint.
+        source: `"mini"` or `"mini-p14"` (`EMBEDDED`), a hub id such as
+            `openai/clip-vit-base-patch32`, a folder in hub layout, a PEFT adapter folder (its base
+            is loaded too), a run folder of driftscope (its selected model), or
+            `open_clip:NAME:FILE` for an open_clip checkpoint.
         device: where the weights go, such as `cpu` or `cuda:0`.
 
     Raises:
@@ -182,8 +185,8 @@ def load(source: str | Path, *, device: torch.device | str = "cpu") -> VisionLan
     """
     place = usable_device(device)
     name = str(source)
-    if name == MINI:
-        return _load_clip_folder(MINI_FOLDER, name).to(place)
+    if name in EMBEDDED:
+        return _load_clip_folder(EMBEDDED[name], name).to(place)
     if name.startswith(OPEN_CLIP_PREFIX):
         return _load_open_clip(name).to(place)
     folder = Path(name).expanduser()
@@ -206,6 +209,7 @@ def from_clip(clip: CLIPModel) -> VisionLanguageModel:
     Without a known place it gets OpenAI's pixel convention and no tokenizer.
     """
     where = str(clip.name_or_path or "")
+    embedded = {str(folder): name for name, folder in EMBEDDED.items()}
     pixels: dict[str, Any] = {"mean": CLIP_MEAN, "std": CLIP_STD, "has_own_pixels": False}
     tokenizer = None
     if where:
@@ -216,7 +220,7 @@ def from_clip(clip: CLIPModel) -> VisionLanguageModel:
         clip=clip,
         tokenizer=tokenizer,
         image_size=int(clip.config.vision_config.image_size),
-        source=MINI if where == str(MINI_FOLDER) else where or "the given CLIPModel",
+        source=embedded.get(where, where or "the given CLIPModel"),
         **pixels,
     )
 

@@ -10,8 +10,8 @@ import pandas as pd
 from driftscope.analysis import Answer, StudyTables
 from driftscope.report import published_tables as built
 from driftscope.report import tables
+from driftscope.report.answer_tables import answer_tables
 from driftscope.report.columns import Column, Table
-from driftscope.report.findings import answer_tables
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Entry:
         name: its file's stem, what it shows.
         words: what it shows, for the list of missing ones.
         build: makes it, or says what the study lacks.
-        mini: the shipped study on the mini model that fills it; empty where there is none.
+        mini: the shipped study on the mini model that fills it.
         paper: the shipped study on the published model.
     """
 
@@ -59,7 +59,7 @@ ENTRIES = (
         "backbones",
         "several backbones (paper, table 4)",
         lambda study, _: built.backbones_table(study),
-        "",
+        "mini-backbones",
         "paper-backbones",
     ),
     Entry(
@@ -124,6 +124,25 @@ class Catalogue:
 
 def catalogue(study: StudyTables, answers: Iterable[Answer] = ()) -> Catalogue:
     """Every table of a study, and the list of those it cannot fill."""
+    answers = list(answers)
+    found, missing = published_tables(study, answers)
+    settings = tables.split_settings(study.runs)
+    for setting, runs in settings:
+        found.append(tables.study_table(tables.cells_frame(runs), setting))
+        layers = tables.layer_cells_frame(study.layers, runs)
+        if len(layers):
+            found.append(tables.layers_list(layers, setting))
+    found += class_tables(study, settings)
+    named = {table.name for table in found}
+    for answer in answers:
+        found += [
+            _in_full(table) if table.name in named else table for table in answer_tables(answer)
+        ]
+    return Catalogue([*found, tables.runs_list(study.runs)], missing)
+
+
+def published_tables(study: StudyTables, answers: Iterable[Answer]) -> tuple[list[Table], Table]:
+    """The publication's and the follow-up's tables of a study, and those that it cannot fill."""
     by_question = {answer.question: answer for answer in answers}
     found: list[Table] = []
     missing: list[dict[str, str]] = []
@@ -136,19 +155,15 @@ def catalogue(study: StudyTables, answers: Iterable[Answer] = ()) -> Catalogue:
             missing.append(
                 {"name": entry.name, "words": entry.words, "why": result, "study": filler}
             )
-    for setting, runs in tables.split_settings(study.runs):
-        found.append(tables.study_table(tables.cells_frame(runs), setting))
-        if len(study.layers):
-            found.append(tables.layers_list(tables.layer_cells_frame(study.layers, runs), setting))
-        classes = tables.class_cells_frame(study.classes, runs)
-        if len(classes):
-            found.append(tables.classes_list(classes, setting))
-    named = {table.name for table in found}
-    for answer in by_question.values():
-        found += [
-            _in_full(table) if table.name in named else table for table in answer_tables(answer)
-        ]
-    return Catalogue([*found, tables.runs_list(study.runs)], _missing_table(missing))
+    return found, _missing_table(missing)
+
+
+def class_tables(
+    study: StudyTables, settings: Iterable[tuple[dict[str, str], pd.DataFrame]]
+) -> list[Table]:
+    """Class by class, of each setting (`tables.split_settings`) whose runs say so much."""
+    parts = ((setting, tables.class_cells_frame(study.classes, runs)) for setting, runs in settings)
+    return [tables.classes_list(classes, setting) for setting, classes in parts if len(classes)]
 
 
 def _in_full(table: Table) -> Table:
@@ -159,7 +174,7 @@ def _in_full(table: Table) -> Table:
 def _filler(entry: Entry, study: StudyTables) -> str:
     """The shipped study that has the table's runs, on the model that this study used if it can."""
     models = set(study.runs["model"].dropna()) if "model" in study.runs else set()
-    return entry.mini if entry.mini and models <= {"mini"} else entry.paper
+    return entry.mini if models <= {"mini", "mini-p14"} else entry.paper
 
 
 def _missing_table(rows: list[dict[str, str]]) -> Table:
