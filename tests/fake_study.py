@@ -52,7 +52,9 @@ def write_fake_report(
     """The report of the runs in `folder`, as the command line writes it."""
     records = load_runs(folder)
     tables = all_tables(records)
-    study = StudyTables(tables.runs, tables.history, tables.layers, tables.subsets)
+    study = StudyTables(
+        tables.runs, tables.history, tables.layers, tables.subsets, tables.heads, tables.classes
+    )
     return write_study_report(study, records, out, title=title, command=command)
 
 

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_study import HOSTILE, write_fake_report, write_fake_study
+from fake_study import HOSTILE, fake_comparison, write_fake_report, write_fake_study
+
+from driftscope.analysis import StudyTables
+from driftscope.analysis.difference import study_difference
+from driftscope.records import all_tables, load_runs
+from driftscope.report.html import write_compare_report
+from driftscope.report.side_by_side import OneStudy, write_side_by_side
 
 SCREENSHOTS = Path(tempfile.gettempdir()) / "driftscope-screenshots"
 
@@ -99,6 +105,53 @@ def test_it_loads_clean_and_never_scrolls_sideways(
     assert run_excess <= 0
     assert [url for url in requests if not url.startswith("data:")] == [page_file.as_uri()]
     assert excess <= 0
+
+
+@pytest.fixture(scope="module")
+def other_pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The page of two compared models, and that of two studies side by side."""
+    folder = tmp_path_factory.mktemp("other pages")
+    studies = []
+    for name, rates in (("A", (3e-4, 3e-3)), ("B", (3e-3, 1e-2))):
+        root = write_fake_study(folder / name, rates=rates, maps=False)
+        read = all_tables(records := load_runs(root))
+        studies.append(OneStudy(name, StudyTables(read.runs, read.history, read.layers), records))
+    difference = study_difference(studies[0].study, studies[1].study)
+    return {
+        "compare": write_compare_report(fake_comparison(), None, folder / "compare"),
+        "side by side": write_side_by_side(studies, difference, folder / "two", command="report"),
+    }
+
+
+@pytest.mark.parametrize("name", ["compare", "side by side"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_other_pages_load_clean_and_never_scroll_sideways(
+    browser: Any, other_pages: dict[str, Path], screenshots: Path, name: str, scheme: str
+) -> None:
+    address = other_pages[name].as_uri()
+    for width in (320, 1280, 2560):
+        tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        problems: list[str] = []
+        tab.on("console", lambda message, told=problems: told.append(message.text))
+        tab.on("pageerror", lambda error, told=problems: told.append(str(error)))
+        tab.on("request", lambda request, told=problems: told.append(request.url))
+        tab.goto(address)
+        excess = tab.evaluate("document.documentElement.scrollWidth - innerWidth")
+        tab.screenshot(path=screenshots / f"{name}-{width}-{scheme}.png", full_page=True)
+        tab.close()
+        assert [one for one in problems if not one.startswith(("data:", address))] == []
+        assert excess <= 0, width
+
+
+def test_on_paper_nothing_leaves_the_page(page: Any, screenshots: Path) -> None:
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 700, "height": 1000})  # A4 within its margins, CSS pixels
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    excess = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    page.pdf(path=screenshots / "study.pdf", format="A4")
+    assert excess <= 0
+    assert page.locator("#analysis details[open]").count() == 0  # the statistics' numbers
+    assert page.locator("#tables details:not([open])").count() == 0
 
 
 @pytest.mark.parametrize("slider", ["layer", "head", "strength"])
@@ -197,7 +250,10 @@ def test_every_text_of_the_page_has_a_contrast_of_at_least_four_and_a_half(
 def test_pointing_at_a_cell_of_a_heatmap_says_its_value(page: Any) -> None:
     page.locator(".heatmaps .hover").first.hover(force=True)
     page.locator("#hover-text").wait_for()
-    assert re.search(r"3e-[34], layer \d: [+−\d.]+ %", page.locator("#hover-text").inner_text())
+    assert re.search(
+        r"3e-[34], layer \d: [+−\d.]+ % \(by seed 0: [+−\d.]+, 1: [+−\d.]+\)",
+        page.locator("#hover-text").inner_text(),
+    )
 
 
 def _run_dot(page: Any) -> dict[str, Any]:

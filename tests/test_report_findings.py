@@ -1,20 +1,24 @@
 """What analysis answered, on the page and as files; the follow-up records as a report."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from fake_study import write_fake_study
+from test_analysis import study as analysed_study
 from test_report_figures import _overlaps
 
-from driftscope.analysis import Answer, Exclusion, StudyTables
+from driftscope.analysis import Answer, Exclusion, StudyTables, answer_all
 from driftscope.records import all_tables, load_runs
-from driftscope.report import findings_figures, tables
+from driftscope.report import answer_tables as answer_columns
+from driftscope.report import findings_figures, plots, tables
+from driftscope.report.answer_tables import answer_tables
 from driftscope.report.columns import save_tables
 from driftscope.report.figures import number_axis
 from driftscope.report.files import save_study_files
-from driftscope.report.findings import answer_tables, findings
+from driftscope.report.findings import findings
 from driftscope.report.html import write_study_report
 from driftscope.report.style import general_text, look
 
@@ -59,7 +63,7 @@ def _runs() -> pd.DataFrame:
 
 
 def _predictors() -> pd.DataFrame:
-    return _predictor_table().assign(scope="overall")
+    return _predictor_table().assign(scope="overall", dataset="")
 
 
 def _answer(question: str, table: pd.DataFrame, *, is_answered: bool = True) -> Answer:
@@ -100,8 +104,42 @@ def test_an_answers_columns_are_written_by_what_they_hold() -> None:
     assert kinds["learning_rate"] == "rate"
     assert kinds["num_runs"] == "count"
     assert kinds["is_on_frontier"] == "text"
-    assert kinds["retention_pct"] == "general"
+    assert kinds["retention_pct"] == "number"
+    headings = {column.key: column.heading for column in table.columns}
+    assert headings["retention_pct"] == "Retention, %"
+    assert "retention_pct_sd" not in headings  # it stands beside its mean
+    assert "| 40.00\u00a0±\u00a02.00 |" in table.to_markdown()
     assert "| yes |" in table.to_markdown()
+
+
+def test_every_column_of_every_answer_has_a_heading_and_every_measure_its_unit() -> None:
+    study = analysed_study()
+    shown = [(table, column) for one in answer_all(study) for table in answer_tables(one)
+             for column in table.columns]  # fmt: skip
+    assert len({column.key for _, column in shown}) > 60
+    assert {column.key for _, column in shown} <= set(answer_columns.WORDED)
+    for table, column in shown:
+        if column.key in ("outcome", "metric", "signal", "rule"):
+            words = {str(row[column.key]) for row in table.rows}
+            assert not any("_pct" in word for word in words), words
+            assert not words & {"retention", "Δentropy"}, words
+
+
+def test_a_question_of_ones_own_is_shown_by_its_columns_names() -> None:
+    (table,) = answer_tables(_answer("mine", pd.DataFrame({"my_number": [0.5], "a_word": ["x"]})))
+    assert [(c.heading, c.kind) for c in table.columns] == [
+        ("my number", "general"),
+        ("a word", "text"),
+    ]
+
+
+def test_an_accuracy_that_only_another_setting_has_is_not_drawn() -> None:
+    frame = _frontier_table().rename(columns=lambda name: name.replace("test_", "val_"))
+    frame["test_accuracy_pct"] = np.nan  # of a setting answered beside it
+    plot = plots.frontier_plot(frame, _runs())
+    json.dumps(plot, allow_nan=False)
+    assert "validation accuracy" in json.dumps(plot)
+    assert findings_figures.frontier(frame).axes[0].get_xlabel() == "validation accuracy, %"
 
 
 def test_tables_are_saved_in_every_format_under_their_names(tmp_path: Path) -> None:
@@ -198,21 +236,21 @@ def test_a_study_is_saved_as_tables_and_figures_named_by_what_they_show(tmp_path
     assert {path.relative_to(tmp_path / "out").as_posix() for path in paths} == {
         "tables/runs.csv",
         "tables/grid_means.csv",
-        "tables/cells_terrain_mini_leakfree.csv",
-        "tables/layers_terrain_mini_leakfree.csv",
-        "tables/classes_terrain_mini_leakfree.csv",
+        "tables/cells_terrain_mini_leakfree_concepts100.csv",
+        "tables/layers_terrain_mini_leakfree_concepts100.csv",
+        "tables/classes_terrain_mini_leakfree_concepts100.csv",
         "tables/frontier.csv",
         "tables/frontier_in_full.csv",
         "tables/predictors.csv",
         "tables/predictors_in_full.csv",
         "tables/missing_tables.csv",
-        "figures/learning_rate_terrain_mini_leakfree.svg",
-        "figures/dose_response_terrain_mini_leakfree.svg",
-        "figures/layer_entropy_terrain_mini_leakfree.svg",
-        "figures/head_entropy_terrain_mini_leakfree.svg",
-        "figures/retention_by_class_terrain_mini_leakfree.svg",
-        "figures/trajectories_terrain_mini_leakfree.svg",
-        "figures/attention_terrain_mini_leakfree.svg",
+        "figures/learning_rate_terrain_mini_leakfree_concepts100.svg",
+        "figures/dose_response_terrain_mini_leakfree_concepts100.svg",
+        "figures/layer_entropy_terrain_mini_leakfree_concepts100.svg",
+        "figures/head_entropy_terrain_mini_leakfree_concepts100.svg",
+        "figures/retention_by_class_terrain_mini_leakfree_concepts100.svg",
+        "figures/trajectories_terrain_mini_leakfree_concepts100.svg",
+        "figures/attention_terrain_mini_leakfree_concepts100.svg",
         "figures/frontier_d.svg",
         "figures/predictors.svg",
     }

@@ -58,6 +58,23 @@ def test_common_cells_are_paired_by_seed_and_tested_like_scipy_does() -> None:
         ("A", 4), ("B", 9)]  # fmt: skip
 
 
+def test_the_means_shown_are_of_the_seeds_that_are_compared() -> None:
+    a, b = _study(_seeds({1: 50.0, 2: 60.0, 3: 0.0})), _study(_seeds({1: 55.0, 2: 61.0, 9: 99.0}))
+    (row,) = study_difference(a, b).table.to_dict("records")
+    assert (row["mean_a"], row["mean_b"], row["difference"]) == (55.0, 58.0, 3.0)
+    assert (row["num_a"], row["num_b"], row["num_pairs"]) == (2, 2, 2)
+
+
+def test_two_versions_that_differ_in_an_option_are_compared_cell_by_cell() -> None:
+    a = _study(_seeds({1: 1.0}), options="default")
+    b = _study(_seeds({1: 3.0}), options="train_images 400")
+    result = study_difference(a, b)
+    assert result.table["difference"].tolist() == [2.0]
+    assert result.table["series"].tolist() == ["full_ft"]
+    of_two = _study([*_seeds({1: 1.0}, options="default"), *_seeds({1: 5.0}, options="maps true")])
+    assert study_difference(a, of_two).table["difference"].tolist() == [0.0]
+
+
 def test_without_a_shared_seed_the_groups_are_compared_and_the_words_say_so() -> None:
     before, after = {1: 50.0, 2: 60.0}, {3: 75.0, 4: 64.0}
     result = study_difference(_study(_seeds(before)), _study(_seeds(after)))

@@ -77,10 +77,10 @@ _LIMITS = {
 """Where a threshold can lie; one outside was meant in another unit, and would never be met."""
 
 
-def _check_limit(name: str, value: object) -> None:
+def _check_limit(name: str, value: Any) -> None:
     least, most = _LIMITS[name]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not least <= value <= most:
+    if not (is_number and least <= value <= most):
         raise ConfigError(f"{name} is {value!r}; give a number from {least:g} to {most:g}, or None")
 
 

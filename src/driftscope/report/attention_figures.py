@@ -43,7 +43,7 @@ def attention_figure(overlays: Mapping[str, Overlay], *, num_images: int = 4) ->
             for axes in grid[index]:
                 axes.set_axis_off()
         for axes, title in zip(grid[0], columns, strict=True):
-            axes.set_title(title, loc="center", color=INK, fontsize=8.5, parse_math=False)
+            axes.set_title(title, loc="center", color=INK, fontsize=8.5)
     return figure
 
 

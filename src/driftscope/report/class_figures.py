@@ -28,7 +28,7 @@ def class_retention(
     """Class × cell: how much of the pretrained accuracy on each class is left, in percent.
 
     Classes go from the least to the best kept (mean over the cells); of many, both ends are shown.
-    Retention above 100 % has the colour of 100 %.
+    Retention above 100 % has the colour of 100 %, which the colour bar's arrow says.
 
     Args:
         class_cells: `tables.class_cells_frame`.
@@ -48,7 +48,11 @@ def class_retention(
     scale, colours = Normalize(0, 100, clip=True), mpl.colormaps["cividis"]
     with look():
         figure = Figure(
-            figsize=(0.31 * len(cells) + 2.7, 0.175 * len(rows) + 1.35), layout="constrained"
+            figsize=(
+                (0.31 if len(cells) <= 8 else 0.26) * len(cells) + 2.7,
+                0.175 * len(rows) + 1.35,
+            ),
+            layout="constrained",
         )
         axes = figure.subplots()
         for at, name in enumerate(rows):
@@ -87,7 +91,14 @@ def class_retention(
                         color=ink_on(colours(scale(value))),
                     )
         _label(axes, class_cells, rows, cells)
-        bar = figure.colorbar(ScalarMappable(scale, colours), ax=axes, aspect=30, pad=0.02)
+        is_beyond = class_cells.loc[class_cells["class"].isin(rows), "retention_pct"].max() > 100
+        bar = figure.colorbar(
+            ScalarMappable(scale, colours),
+            ax=axes,
+            aspect=30,
+            pad=0.02,
+            extend="max" if is_beyond else "neither",
+        )
         bar.set_label("retention, %")
         bar.outline.set_visible(False)
     return figure
@@ -119,7 +130,6 @@ def _label(
     axes.set_yticks(
         np.arange(len(rows)) + 0.5,
         [_row_name(name, images, same=same, left_out=len(images) - len(rows) + 1) for name in rows],
-        parse_math=False,
         fontsize=7,
     )
     axes.set_xticks(
@@ -141,7 +151,6 @@ def _label(
             va="bottom",
             color=INK,
             fontsize=7.5,
-            parse_math=False,
         )
         if columns[0]:
             axes.axvline(columns[0], color=MUTED, linewidth=1.2)

@@ -6,22 +6,23 @@ HTML, Markdown and LaTeX show the written form, CSV the raw one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import pandas as pd
 
-from driftscope.report.style import general_text, number_text, rate_text, spread_text
+from driftscope.report.style import general_text, number_text, rate_text, spread_text, with_spread
 
 Kind: TypeAlias = Literal["number", "text", "rate", "count", "general"]
 """How a column is written: 'mean ± sd' with fixed decimals, a word, a learning rate, a whole
-number, or three significant digits."""
+number, or 'mean ± sd' to three significant digits."""
 
 TABLE_FORMATS = ("csv", "md", "tex")
 
 LATEX_ROWS_A_PAGE = 40
+LATEX_COLUMNS_A_PAGE = 8
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ class Column:
             return rate_text(value)
         if self.kind == "count":
             return f"{value:,.0f}" if math.isfinite(value) else "–"
+        sd = float(row.get(f"{self.key}_sd", math.nan))
         if self.kind == "general":
-            return general_text(value)
-        sd = row.get(f"{self.key}_sd", math.nan)
-        return spread_text(value, float(sd), self.decimals, signed=self.signed)
+            return with_spread(general_text(value), general_text(sd))
+        return spread_text(value, sd, self.decimals, signed=self.signed)
 
     def detail(self, row: Mapping[str, Any]) -> str:
         """The small print of the cell: interval and image count, where the column has them."""
@@ -91,6 +92,17 @@ class Table:
         """The frame's rows as mappings."""
         return [{str(k): v for k, v in row.items()} for row in self.frame.to_dict("records")]
 
+    @property
+    def explained(self) -> list[Column]:
+        """The columns whose heading needs more words."""
+        return [column for column in self.columns if column.explanation]
+
+    @property
+    def whole_note(self) -> str:
+        """The note and the columns' explanations, for formats that have one place for both."""
+        explanations = "; ".join(f"{one.heading}: {one.explanation}" for one in self.explained)
+        return " ".join(part for part in (self.note, explanations and f"{explanations}.") if part)
+
     def to_csv(self) -> str:
         """All columns of the frame, raw, full precision."""
         return self.frame.to_csv(index=False, lineterminator="\n")
@@ -104,27 +116,32 @@ class Table:
             for row in self.rows
         ]
         lines = [f"| {' | '.join(cells)} |" for cells in [head, rule, *body]]
-        note = f"\n{self.note}\n" if self.note else ""
+        note = f"\n{_markdown_cell(self.whole_note)}\n" if self.whole_note else ""
         return f"**{_markdown_cell(self.title)}**\n\n" + "\n".join(lines) + "\n" + note
 
     def to_latex(self) -> str:
         """The shown columns as a LaTeX table in booktabs style, caption above.
 
-        A table too long for a page is a `longtable`, which runs over several.
+        A table too long for a page is a `longtable`, which runs over several; one too wide is
+        scaled to the line. pdflatex sets it where names are Latin; other scripts need lualatex.
         """
         alignment = "".join("r" if column.is_number else "l" for column in self.columns)
-        caption = rf"\caption{{{latex_text(f'{self.title}. {self.note}'.strip())}}}"
+        title = self.title if self.title.endswith(("?", ".")) else f"{self.title}."
+        caption = rf"\caption{{{latex_text(f'{title} {self.whole_note}'.strip())}}}"
         label = rf"\label{{tab:{self.name}}}"
         head = [r"\toprule", _latex_row(column.heading for column in self.columns), r"\midrule"]
         body = [
             _latex_row(written_cell(column, row) for column in self.columns) for row in self.rows
         ]
+        is_wide = len(self.columns) > LATEX_COLUMNS_A_PAGE
         if len(body) > LATEX_ROWS_A_PAGE:
             lines = [
                 r"% needs \usepackage{booktabs,longtable}",
-                r"{\small",
+                r"{\tiny\setlength{\tabcolsep}{2pt}" if is_wide else r"{\small",
                 rf"\begin{{longtable}}{{{alignment}}}",
                 rf"{caption}{label}\\",
+                *head,
+                r"\endfirsthead",
                 *head,
                 r"\endhead",
                 *body,
@@ -134,23 +151,25 @@ class Table:
             ]
         else:
             lines = [
-                r"% needs \usepackage{booktabs}",
+                rf"% needs \usepackage{{booktabs{',graphicx' if is_wide else ''}}}",
                 r"\begin{table}[t]",
                 r"\centering\small",
                 caption,
                 label,
+                *([r"\resizebox{\linewidth}{!}{%"] if is_wide else []),
                 rf"\begin{{tabular}}{{{alignment}}}",
                 *head,
                 *body,
                 r"\bottomrule",
-                r"\end{tabular}",
+                r"\end{tabular}" + ("}" if is_wide else ""),
                 r"\end{table}",
             ]
         return "\n".join([*lines, ""])
 
 
 def _latex_row(cells: Iterable[str]) -> str:
-    return " & ".join(map(latex_text, cells)) + r" \\"
+    # not a bare \\, which takes a bracket that the next row begins with for its own
+    return " & ".join(map(latex_text, cells)) + r" \tabularnewline"
 
 
 def written_cell(column: Column, row: Mapping[str, Any]) -> str:
@@ -175,17 +194,29 @@ def save_tables(
     """Writes each table as `folder`/<name>.csv, .md and .tex; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for table in tables:
+    for name, table in uniquely_named((table.name, table) for table in tables):
         writers = {"csv": table.to_csv, "md": table.to_markdown, "tex": table.to_latex}
         for kind in formats:
-            path = folder / f"{table.name}.{kind}"
+            path = folder / f"{name}.{kind}"
             path.write_text(writers[kind](), encoding="utf-8")
             paths.append(path)
     return paths
 
 
+Thing = TypeVar("Thing")
+
+
+def uniquely_named(things: Iterable[tuple[str, Thing]]) -> Iterator[tuple[str, Thing]]:
+    """The same with a number behind a name that was there before: names from data may collide."""
+    seen: dict[str, int] = {}
+    for name, thing in things:
+        seen[name] = seen.get(name, 0) + 1
+        yield (name if seen[name] == 1 else f"{name}_{seen[name]}"), thing
+
+
 def _markdown_cell(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    one_line = " ".join(text.splitlines())
+    return one_line.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 _LATEX = {
@@ -220,9 +251,13 @@ _LATEX = {
     "”": "''",
     "…": r"\ldots{}",
     "`": r"\textasciigrave{}",
+    "\n": " ",
+    "\r": " ",
 }
 
 
 def latex_text(text: str) -> str:
     """The text with LaTeX's special characters and our symbols written for LaTeX."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    # two hyphens, as of a command's option, would be set as a dash
+    parts = ("".join(_LATEX.get(one, one) for one in part) for part in text.split("--"))
+    return "-{}-".join(parts)

@@ -125,7 +125,7 @@ def same_axes_panels(
         for axes, (name, (cells, runs)) in zip(panels, parts.items(), strict=True):
             _learning_rate_panel(axes, cells, runs, measure, styles, width)
             _rate_axis(axes, rates, width)
-            axes.set_title(name, fontsize=8.5, parse_math=False)
+            axes.set_title(name, fontsize=8.5)
             axes.label_outer()
         panels[0].set_ylabel(measure.heading)
         for axes in panels:
@@ -215,7 +215,7 @@ def _draw_series(
             mec="none",
             zorder=2,
             gid=hover(
-                f"{series}, rate {rate_text(row['learning_rate'])}, seed {row['seed']}: "
+                f"{series}, rate {rate_text(row['learning_rate'])}, {seed_text(row)}: "
                 + value_text(row[measure.key], measure)
             ),
         )
@@ -328,6 +328,14 @@ def value_text(value: float, measure: Measure) -> str:
     """A value as the measure writes it, with its unit."""
     text = number_text(value, measure.decimals, signed=measure.signed)
     return f"{text} {measure.unit}" if measure.unit else text
+
+
+def seed_text(row: Mapping[Any, Any]) -> str:
+    """'seed 7'; of an imported cell mean 'mean of 5 runs'."""
+    seed = row["seed"]
+    if seed is None or seed != seed:
+        return f"mean of {row['num_runs']:.0f} runs"
+    return f"seed {int(seed)}"
 
 
 def seed_count(num_runs: float) -> str:

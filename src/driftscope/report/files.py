@@ -10,16 +10,22 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from driftscope.analysis import Answer, StudyTables
+from driftscope.analysis.tables import accuracy_column
 from driftscope.records import RunRecord
 from driftscope.report import figures, findings_figures, heatmaps, tables
 from driftscope.report.attention_figures import attention_figure
 from driftscope.report.catalogue import catalogue
 from driftscope.report.class_figures import class_retention
-from driftscope.report.columns import TABLE_FORMATS, save_tables, slug
+from driftscope.report.columns import TABLE_FORMATS, save_tables, slug, uniquely_named
 from driftscope.report.figures import Measure
-from driftscope.report.findings import apart
+from driftscope.report.findings import apart, pooled
 from driftscope.report.overlays import side_by_side, study_overlays
-from driftscope.report.sections import drift_measures, study_measures, trajectory_measures
+from driftscope.report.sections import (
+    drift_measures,
+    shown_series,
+    study_measures,
+    trajectory_measures,
+)
 from driftscope.report.style import FORMATS, SeriesStyle, method_styles, save_figure
 from driftscope.report.trajectories import trajectories
 
@@ -46,7 +52,7 @@ def save_study_files(
         paths += save_tables(listed, folder / "tables", table_formats)
     if figure_formats := tuple(figure_formats):
         (folder / "figures").mkdir(parents=True, exist_ok=True)
-        for name, figure in study_figures(study, answers, records):
+        for name, figure in uniquely_named(study_figures(study, answers, records)):
             paths += save_figure(figure, folder / "figures" / name, figure_formats)
     return paths
 
@@ -58,14 +64,17 @@ def study_figures(
 ) -> Iterator[tuple[str, Figure]]:
     """Names and figures, one at a time: they are large, and only one need be held."""
     styles = method_styles(tables.series_order(tables.with_series(study.runs)["series"]))
-    for setting, runs in tables.split_settings(study.runs):
-        name = slug(f"{setting['dataset']} {setting['model']} {setting['protocol']}")
+    settings = tables.split_settings(study.runs)
+    layer_cells = [tables.layer_cells_frame(study.layers, runs) for _, runs in settings]
+    limit = heatmaps.shared_limit(layer_cells)
+    for (setting, runs), layers in zip(settings, layer_cells, strict=True):
+        name = tables.setting_slug(setting)
         cells = tables.cells_frame(runs)
         done = tables.with_series(runs)[tables.is_done(runs)]
         series = list(dict.fromkeys(cells["series"]))
         own = {one: styles.get(one, style) for one, style in method_styles(series).items()}
         for what, measures in (
-            ("learning_rate", study_measures(setting)),
+            ("learning_rate", study_measures(setting, accuracy_column(cells))),
             ("dose_response", drift_measures(setting)),
         ):
             known = known_measures(measures, cells)
@@ -74,11 +83,10 @@ def study_figures(
                     f"{what}_{name}",
                     figures.learning_rate_panels(cells, done, known, styles=own),
                 )
-        layers = tables.layer_cells_frame(study.layers, runs) if len(study.layers) else study.layers
         if len(layers):
             yield (
                 f"layer_entropy_{name}",
-                heatmaps.layer_heatmap(layers, shown_series(layers, series)),
+                heatmaps.layer_heatmap(layers, shown_series(layers, series), limit=limit),
             )
         heads = tables.head_cells_frame(study.heads, runs)
         if len(heads):
@@ -106,22 +114,20 @@ def known_measures(measures: Iterable[Measure], frame: pd.DataFrame) -> list[Mea
     return [m for m in measures if m.key in frame and frame[m.key].notna().any()]
 
 
-def shown_series(frame: pd.DataFrame, series: Iterable[str]) -> list[str]:
-    """Those that have a row in the frame, in the order given."""
-    there = set(frame["series"])
-    return [name for name in series if name in there]
-
-
 def _answer_figures(
     answer: Answer, styles: Mapping[str, SeriesStyle]
 ) -> Iterator[tuple[str, Figure]]:
     if not answer.is_answered:
         return
     if answer.question == "predictors":
-        overall = answer.table[answer.table["scope"] == "overall"]
-        for where, mine in apart(overall, []):
-            if len(mine):
-                yield _name("predictors", where), findings_figures.predictor_bars(mine)
+        for where, mine in apart(answer.table, []):
+            overall = mine[mine["scope"] == "overall"]
+            if len(overall):
+                title = f"{where}{pooled(mine)}".removeprefix(", ")
+                yield (
+                    _name("predictors", where),
+                    findings_figures.predictor_bars(overall, title=title),
+                )
     if answer.question == "frontier":
         for where, mine in apart(answer.table, ["dataset"]):
             yield _name("frontier", where), findings_figures.frontier(mine, styles)

@@ -9,25 +9,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from driftscope.analysis import Answer
-from driftscope.analysis.tables import LABELS
+from driftscope.analysis.answers import join_words
 from driftscope.report import findings_figures, plots
-from driftscope.report.columns import Column, Kind, Table
+from driftscope.report.answer_tables import TITLES, answer_tables, basis
+from driftscope.report.columns import Table
 from driftscope.report.page import Picture, picture
 from driftscope.report.style import SeriesStyle
-
-TITLES = {
-    "dose_response": "Dose response: what changes with the learning rate?",
-    "method_contrast": "Methods against each other",
-    "seed_contrasts": "Single cells against each other, seeds against seeds",
-    "predictors": "Which signal tells how much is left?",
-    "selection": "Which signal picks the run to keep?",
-    "frontier": "Accuracy against retention: which cells are worth having?",
-    "layer_profile": "Where in the network, and when?",
-    "stability": "How steady are the signals?",
-    "regularizers": "Do regularizers change attention?",
-}
-_RATES = ("learning_rate",)
-_COUNTS = ("layer", "epoch", "onset_layer", "onset_epoch", "most_contracted_layer")
 
 
 @dataclass(frozen=True)
@@ -73,64 +60,6 @@ def true_minus(sentence: str) -> str:
     return re.sub(r"(?<![\w.])-(?=\d)", "−", sentence)
 
 
-def answer_tables(answer: Answer) -> list[Table]:
-    """The answer's table and its further ones, every column shown."""
-    frames = {answer.question: answer.table}
-    frames |= {f"{answer.question}_{name}": table for name, table in answer.details.items()}
-    title = TITLES.get(answer.question, answer.question)
-    return [
-        Table(
-            name=name,
-            title=title if name == answer.question else f"{title} {_words(name)}",
-            note=basis(answer),
-            columns=tuple(_column(frame, str(key)) for key in frame.columns),
-            frame=_labelled(frame),
-        )
-        for name, frame in frames.items()
-        if len(frame)
-    ]
-
-
-def basis(answer: Answer) -> str:
-    """How many units the answer rests on, what was left out, how p-values were adjusted."""
-    if not answer.is_answered:
-        return ""
-    parts = [f"Rests on {answer.num_units} {answer.unit}."]
-    parts += [f"Left out: {exclusion}." for exclusion in answer.excluded]
-    for family in answer.family:
-        name, tests = family.get("name", ""), family.get("num_tests", "")
-        parts.append(
-            f"p-values adjusted by {family.get('method', '')} over {tests} tests ({name})."
-        )
-    return " ".join(parts)
-
-
-def _column(frame: pd.DataFrame, key: str) -> Column:
-    values = frame[key]
-    kind: Kind = "general"
-    if key in _RATES:
-        kind = "rate"
-    elif not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
-        kind = "text"
-    elif key in _COUNTS or key.startswith("num_"):
-        kind = "count"
-    return Column(key, LABELS.get(key, _words(key)), kind=kind)
-
-
-def _labelled(frame: pd.DataFrame) -> pd.DataFrame:
-    """Column names as they are; truth values as words."""
-    words = {True: "yes", False: "no"}
-    booleans = [key for key in frame.columns if pd.api.types.is_bool_dtype(frame[key])]
-    return frame.assign(**{str(key): frame[key].map(words) for key in booleans})
-
-
-_UNIT_WORDS = {"pct": "%", "num": "number of", "p": "p", "sd": "sd", "pct2": "%²"}
-
-
-def _words(key: str) -> str:
-    return " ".join(_UNIT_WORDS.get(part, part) for part in key.split("_"))
-
-
 def _pictures(
     answer: Answer, styles: Mapping[str, SeriesStyle], runs: pd.DataFrame
 ) -> list[Picture]:
@@ -153,18 +82,25 @@ def _pictures(
 
 
 def _predictor_pictures(table: pd.DataFrame) -> list[Picture]:
-    overall = table[table["scope"] == "overall"]
     return [
         picture(
-            findings_figures.predictor_bars(mine, title=name),
+            findings_figures.predictor_bars(overall, title=title),
             f"predictors-{number}",
             "Bars of each signal's rank correlation with retention, at the end and after the "
-            "first epoch. The numbers are in the table below.",
-            plots.predictor_plot(mine, title=name),
+            f"first epoch{pooled(mine)}. The numbers are in the table below.",
+            plots.predictor_plot(overall, title=title),
         )
-        for number, (name, mine) in enumerate(apart(overall, []))
-        if len(mine)
+        for number, (name, mine) in enumerate(apart(table, []))
+        for overall in [mine[mine["scope"] == "overall"]]
+        for title in [f"{name}{pooled(mine)}".removeprefix(", ")]
+        if len(overall)
     ]
+
+
+def pooled(predictors: pd.DataFrame) -> str:
+    """Which datasets "overall" pools, as ', pooled over A and B'; nothing where there is one."""
+    datasets = sorted({str(name) for name in predictors["dataset"]} - {""})
+    return f", pooled over {join_words(datasets)}" if len(datasets) > 1 else ""
 
 
 def _runs_of(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

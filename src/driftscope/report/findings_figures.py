@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from driftscope.analysis.tables import LABELS
+from driftscope.analysis.tables import LABELS, accuracy_column
 from driftscope.report.figures import number_axis
 from driftscope.report.style import (
     BLUE,
@@ -19,6 +19,7 @@ from driftscope.report.style import (
     ORANGE,
     PAPER,
     SeriesStyle,
+    interval_text,
     look,
     method_styles,
     number_text,
@@ -52,14 +53,15 @@ def predictor_bars(table: pd.DataFrame, *, title: str = "") -> Figure:
             for row in frame[frame["probe"] == probe].to_dict("records"):
                 if not np.isfinite(row["rho"]):
                     continue
+                interval = interval_text(row["low"], row["high"], 2)
                 y = names.index(row["name"]) + 0.39 - thickness * (at + 0.5)
-                interval = f"[{number_text(row['low'], 2)}, {number_text(row['high'], 2)}]"
                 (bar,) = axes.barh(
                     y, row["rho"], 0.9 * thickness, color=PROBE_COLOURS[probe], zorder=2
                 )
                 bar.set_gid(
                     f"{HOVER_PREFIX}{row['name']}, {PROBE_WORDS[probe]}: "
-                    f"ρ = {number_text(row['rho'], 2)} {interval}, {row['num_cells']:.0f} cells"
+                    f"ρ = {number_text(row['rho'], 2)} {interval}".rstrip()
+                    + f", {row['num_cells']:.0f} cells"
                 )
                 axes.plot([row["low"], row["high"]], [y, y], color=INK, linewidth=1, zorder=3)
         axes.set_yticks(range(len(names)), names)
@@ -89,7 +91,7 @@ def frontier(
         styles: how each method is drawn.
         title: what stands above the axes.
     """
-    accuracy = "test_accuracy_pct" if "test_accuracy_pct" in table else "val_accuracy_pct"
+    accuracy = accuracy_column(table)
     methods = list(dict.fromkeys(table["method"]))
     own = {**method_styles(methods), **(styles or {})}
     with look():

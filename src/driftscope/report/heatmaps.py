@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,8 @@ def layer_heatmap(
     """Rate × layer, one panel a series: a signed percent change, centred at 0, one shared scale.
 
     Args:
-        layer_cells: `tables.layer_cells_frame`.
+        layer_cells: `tables.layer_cells_frame`; pointing at a place tells each seed's value from
+            its column `<key>_by_seed`, where there is one.
         series: the panels, top to bottom.
         key: the column drawn.
         label: the colour bar's words.
@@ -52,8 +53,19 @@ def layer_heatmap(
         grid = mine.pivot_table(index="learning_rate", columns="layer", values=key)
         grid = grid.reindex(columns=layers).sort_index()
         rates = [rate_text(float(rate)) for rate in grid.index]
-        panels.append(Panel(name, "learning rate", rates, grid.to_numpy(float)))
+        panels.append(
+            Panel(name, "learning rate", rates, grid.to_numpy(float), _seeds_told(mine, grid, key))
+        )
     return _heatmaps(panels, "layer", [str(layer) for layer in layers], label, limit)
+
+
+def _seeds_told(cells: pd.DataFrame, grid: pd.DataFrame, key: str) -> np.ndarray | None:
+    """What is told of each place's seeds, in the grid's order."""
+    by_seed = f"{key}_by_seed"
+    if by_seed not in cells:
+        return None
+    told = cells.pivot(index="learning_rate", columns="layer", values=by_seed)
+    return told.reindex(index=grid.index, columns=grid.columns).fillna("").to_numpy(str)
 
 
 def head_heatmap(
@@ -109,7 +121,7 @@ def head_maps(
                 panel = Panel(f"{name}, rate {rate_text(rate)}", "head", heads, values.to_numpy())
                 _heatmap(axes, panel, "layer", layers, scale, print_values=False)
                 axes.set_title(rate_text(rate) if row == 0 else "", fontsize=8.5)
-                axes.set_ylabel(f"{name}\nhead" if column == 0 else "", parse_math=False)
+                axes.set_ylabel(f"{name}\nhead" if column == 0 else "")
                 _thin_ticks(axes, len(layers), len(heads))
                 axes.label_outer()
         figure.suptitle("learning rate", fontsize=8.5, color=INK)
@@ -132,6 +144,12 @@ def _thin_ticks(axes: Axes, num_layers: int, num_heads: int) -> None:
         axis.set_ticks([at + 0.5 for at in shown], [str(at + 1) for at in shown])
 
 
+def shared_limit(layer_cells: Iterable[pd.DataFrame]) -> float:
+    """The end of one scale for the layer heatmaps of all settings."""
+    values = [cells["delta_entropy_pct"] for cells in layer_cells if len(cells)]
+    return symmetric_limit(pd.concat(values)) if values else 1.0
+
+
 def symmetric_limit(values: pd.Series[float]) -> float:
     """The largest absolute value, the end of a scale centred at 0 (1 where there is none)."""
     largest = float(values.abs().max())
@@ -140,12 +158,20 @@ def symmetric_limit(values: pd.Series[float]) -> float:
 
 @dataclass(frozen=True)
 class Panel:
-    """One heatmap: its title, what its rows are, their names, the values [row, column]."""
+    """One heatmap: its title, what its rows are, their names, the values [row, column].
+
+    `told` are further words for the pointer, place by place.
+    """
 
     title: str
     row_word: str
     rows: list[str]
     values: np.ndarray
+    told: np.ndarray | None = None
+
+    def words(self, row: int, column: int) -> str:
+        """What a place shows beside its value; nothing where nothing is known."""
+        return "" if self.told is None else str(self.told[row, column])
 
 
 def _heatmaps(
@@ -205,7 +231,7 @@ def _heatmap(
                 + (
                     f"{panel.title + ', ' if panel.title else ''}{panel.row_word} "
                     f"{panel.rows[row]}, {column_word} {columns[column]}: "
-                    + (f"{text} %" if known else "no value")
+                    + (f"{text} % {panel.words(row, column)}".rstrip() if known else "no value")
                 ),
             )
         )
@@ -231,7 +257,7 @@ def _heatmap(
     axes.set_xlabel(column_word)
     axes.set_ylabel(panel.row_word)
     if panel.title:
-        axes.set_title(panel.title, parse_math=False)
+        axes.set_title(panel.title)
 
 
 def _scale_decimals(scale: Normalize) -> int:

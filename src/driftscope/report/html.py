@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +15,7 @@ from driftscope.analysis import Answer, StudyTables, answer_all
 from driftscope.errors import RecordError
 from driftscope.records import Overlay, RunRecord
 from driftscope.report import heatmaps, tables
+from driftscope.report.catalogue import class_tables, published_tables
 from driftscope.report.findings import findings
 from driftscope.report.highlights import highlights
 from driftscope.report.overlays import NamedOverlay, other_overlays, overlay_block, study_overlays
@@ -64,10 +66,14 @@ def write_study_report(
     overlays = study_overlays(records, runs)
     settings = tables.split_settings(runs)
     names = setting_names([setting for setting, _ in settings])
+    layer_cells = [tables.layer_cells_frame(study.layers, mine) for _, mine in settings]
+    limit = heatmaps.shared_limit(layer_cells)
+    parts = zip(names, settings, layer_cells, strict=True)
     sections = [
-        setting_section(number, name, setting, mine, study.layers, study.history, styles)
-        for number, (name, (setting, mine)) in enumerate(zip(names, settings, strict=True), start=1)
+        setting_section(number, name, setting, mine, layers, study, styles, limit)
+        for number, (name, (setting, mine), layers) in enumerate(parts, start=1)
     ]
+    published, missing = published_tables(replace(study, runs=runs), answers)
     spec_facts, environment_facts = _facts(study, records)
     return write_page(
         "study.html",
@@ -77,6 +83,9 @@ def write_study_report(
         highlights=highlights(answers),
         caveats=_caveats(sections, [setting for setting, _ in settings]),
         findings=findings(answers, styles, with_series[tables.is_done(runs)]),
+        published=published,
+        missing=missing,
+        classes=class_tables(study, settings),
         overlays=overlay_block(overlays, other_overlays(records, runs, overlays)),
         runs=tables.runs_list(runs),
         run_pages=list(run_pages(study.history, study.layers, records, runs)),

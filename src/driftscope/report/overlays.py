@@ -23,6 +23,7 @@ from PIL import Image
 from driftscope.records import Overlay, RunRecord, load_overlay
 from driftscope.report import tables
 from driftscope.report.attention_figures import attention_figure
+from driftscope.report.figures import seed_text
 from driftscope.report.page import png_uri, script_json
 from driftscope.report.style import number_text, rate_text
 
@@ -145,7 +146,7 @@ def study_overlays(records: Sequence[RunRecord], runs: pd.DataFrame) -> list[Nam
         overlay = load_overlay(record.folder) if cell not in seen else None
         if overlay is not None:
             seen.add(cell)
-            named.append(_named(row, overlay, several=runs["dataset"].nunique() > 1))
+            named.append(_named(row, overlay, tables.place_text(row, runs)))
     return named
 
 
@@ -157,7 +158,7 @@ def other_overlays(
     for row, record in _recorded(records, runs):
         overlay = load_overlay(record.folder) if record.id not in there else None
         if overlay is not None:
-            yield replace(_named(row, overlay, several=False), listed=False)
+            yield replace(_named(row, overlay, ""), listed=False)
 
 
 def _recorded(
@@ -171,13 +172,12 @@ def _recorded(
         yield {str(key): value for key, value in row.items()}, by_id[row["run_id"]]
 
 
-def _named(row: Mapping[str, Any], overlay: Overlay, *, several: bool) -> NamedOverlay:
+def _named(row: Mapping[str, Any], overlay: Overlay, where: str) -> NamedOverlay:
     rate = rate_text(row["learning_rate"])
     kept = number_text(row["retention_pct"], 0)
-    where = f"{row['dataset']}: " if several else ""
     setting = " ".join(str(row[key]) for key in tables.SETTING_KEYS)
     return NamedOverlay(
-        f"{where}{row['series']}, rate {rate}, seed {row['seed']} (retention {kept} %)",
+        f"{where}{row['series']}, rate {rate}, {seed_text(row)} (retention {kept} %)",
         f"{row['series']}, {rate}",
         f"{setting} {rate}",
         overlay,

@@ -14,11 +14,12 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from driftscope.analysis.tables import LABELS
-from driftscope.report.figures import Measure, value_text
+from driftscope.analysis.tables import LABELS, accuracy_column
+from driftscope.report.figures import Measure, seed_text, value_text
 from driftscope.report.findings_figures import PROBE_COLOURS, PROBE_WORDS, signal_name
 from driftscope.report.style import (
     SeriesStyle,
+    interval_text,
     method_styles,
     number_text,
     rate_text,
@@ -82,7 +83,7 @@ def rate_plot(
                 "hovertext": [
                     _lines(
                         f"{row['series']}, rate {rate_text(row['learning_rate'])}",
-                        f"{_seed_text(row)}: {value_text(row[measure.key], measure)}",
+                        f"{seed_text(row)}: {value_text(row[measure.key], measure)}",
                         f"run {row['run_id']}",
                     )
                     for row in _rows(dots)
@@ -151,7 +152,7 @@ def trajectory_plot(
                     "hovertext": _BEFORE[: _starts_before(run[time], measure)]
                     + [
                         _lines(
-                            f"{series}, rate {group}, {_seed_text(row)}",
+                            f"{series}, rate {group}, {seed_text(row)}",
                             f"{_when(row)}: {value_text(row[measure.key], measure)}",
                             f"run {row['run_id']}",
                         )
@@ -229,7 +230,7 @@ def predictor_plot(table: pd.DataFrame, *, title: str = "") -> Plot:
                     _lines(
                         f"{row['name']}, {words}",
                         f"ρ = {number_text(row['rho'], 2)} "
-                        f"[{number_text(row['low'], 2)}, {number_text(row['high'], 2)}]",
+                        + interval_text(row["low"], row["high"], 2),
                         f"{row['num_cells']:.0f} cells",
                     )
                     for row in rows
@@ -263,7 +264,7 @@ def frontier_plot(
         styles: how each series is drawn.
         title: what stands above.
     """
-    accuracy = "test_accuracy_pct" if "test_accuracy_pct" in table else "val_accuracy_pct"
+    accuracy = accuracy_column(table)
     named = runs_of_cells(runs)
     series = list(dict.fromkeys(table["method"]))
     own = {**method_styles(series), **(styles or {})}
@@ -296,8 +297,8 @@ def frontier_plot(
                 **_TEXT_MARKS,
                 "name": escaped(name),
                 "legendgroup": name,
-                "x": [row[accuracy] for row in rows],
-                "y": [row["retention_pct"] for row in rows],
+                "x": [_finite(row[accuracy]) for row in rows],
+                "y": [_finite(row["retention_pct"]) for row in rows],
                 **spreads,
                 "marker": {
                     "color": style.colour,
@@ -356,7 +357,7 @@ def runs_of_cells(runs: pd.DataFrame) -> dict[tuple[str, float], str]:
     """The seeds and run ids of each series and rate, as a hover text names them."""
     named = {}
     for (series, rate), mine in runs.groupby(["series", "learning_rate"], sort=False):
-        texts = [f"{_seed_text(row)} (run {row['run_id']})" for row in _rows(mine)]
+        texts = [f"{seed_text(row)} (run {row['run_id']})" for row in _rows(mine)]
         if len(texts) > _NAMED_RUNS:
             texts = [*texts[:_NAMED_RUNS], f"and {len(texts) - _NAMED_RUNS} more"]
         named[str(series), float(rate)] = "\n".join(texts)  # type: ignore[arg-type]
@@ -381,14 +382,7 @@ def _mean_text(row: Mapping[str, Any], measure: Measure) -> str:
 
 
 def _spread(row: Mapping[str, Any], key: str) -> str:
-    return spread_text(row[key], _finite(row.get(f"{key}_sd")) or math.nan, 1)
-
-
-def _seed_text(row: Mapping[str, Any]) -> str:
-    seed = row["seed"]
-    if seed is None or seed != seed:  # an imported cell mean
-        return f"mean of {row['num_runs']:.0f} runs"
-    return f"seed {int(seed)}"
+    return spread_text(row[key], row.get(f"{key}_sd", math.nan), 1)
 
 
 def _seeds_text(seeds: Iterable[Any]) -> str:

@@ -20,6 +20,7 @@ from driftscope.analysis.summaries import (
     regularized_cells,
 )
 from driftscope.analysis.tables import LABELS, SETTING
+from driftscope.report.answer_tables import family_words, measure_with_unit
 from driftscope.report.columns import Column, Table
 from driftscope.report.style import rate_text
 from driftscope.report.tables import series_order
@@ -43,10 +44,19 @@ _TEST = Column("test_accuracy_pct", "Test accuracy, %", decimals=2)
 _VALIDATION = Column(
     "val_accuracy_pct", "Best validation accuracy, %", "of the best epoch", decimals=2
 )
-_ZERO_SHOT = Column("zero_shot_pct", "Zero-shot accuracy, %", decimals=2)
+_ZERO_SHOT = Column(
+    "zero_shot_pct",
+    "Zero-shot accuracy, %",
+    decimals=2,
+    interval=("zero_shot_low_pct", "zero_shot_high_pct"),
+    count="zero_shot_num_images",
+)
 _RETENTION = Column("retention_pct", "Retention, %", decimals=2)
 _OUTCOMES = (_ENTROPY, _ERF, _GINI, _VALIDATION, _TEST, _ZERO_SHOT, _RETENTION)
 _OVER_SEEDS = "Mean ± sample standard deviation over seeds."
+_SMALL_PRINT = (
+    "In brackets: the 95 % Wilson interval of one evaluation on n images (means of its limits)."
+)
 
 
 # ---------------------------------------------------------------- the publication's
@@ -74,7 +84,7 @@ def grid_means_table(study: StudyTables) -> Built:
         _in_order(frame),
         "Mean ± standard deviation over the learning rates, not over seeds. A mean over rates "
         "hides where a method underfits or destroys; compare rows of the same rates only, and "
-        "read them beside the single cells.",
+        f"read them beside the single cells. {_SMALL_PRINT}",
     )
 
 
@@ -105,6 +115,7 @@ def auxiliary_structure_table(study: StudyTables) -> Built:
                 decimals=4,
             ),
             Column("num_subsets", "Subsets", kind="count"),
+            Column("subset_images", "n (images a subset)", kind="count"),
         ),
         frame,
         f"{_OVER_SEEDS} CKA is averaged over the outputs of the blocks; the publication's mean "
@@ -180,7 +191,7 @@ def backbones_table(study: StudyTables) -> Built:
         ),
         frame,
         f"{_OVER_SEEDS} The gap is paired over seeds and compares two backbones; no other number "
-        "joins them. Entropy's sign is the backbone's.",
+        f"joins them. Entropy's sign is the backbone's. {_SMALL_PRINT}",
         in_rows=("model",),
     )
 
@@ -203,13 +214,26 @@ def regularizers_table(study: StudyTables) -> Built:
             Column("method", "Method", kind="text"),
             _RATE,
             Column("option", "Regularizer", kind="text"),
+            *_varying(frame),
             Column("num_runs", "n (seeds)", kind="count"),
             *_OUTCOMES,
             Column("cka", "CKA", decimals=3),
         ),
         frame,
-        f"{_OVER_SEEDS} Tests are in the table of corrected inference.",
+        f"{_OVER_SEEDS} Tests are in the table of corrected inference. {_SMALL_PRINT}",
     )
+
+
+def _varying(frame: pd.DataFrame) -> list[Column]:
+    """What else tells the rows apart, where it varies."""
+    columns = (
+        Column("weight_decay", "Weight decay", kind="general"),
+        Column("epochs", "Epochs", kind="count"),
+        Column("batch_size", "Batch", kind="count"),
+        Column("data_seed", "Data seed", kind="count"),
+        Column("options", "Other options", kind="text"),
+    )
+    return [one for one in columns if one.key in frame and frame[one.key].nunique() > 1]
 
 
 def seed_contrasts_table(study: StudyTables, answers: Answers) -> Built:
@@ -217,9 +241,7 @@ def seed_contrasts_table(study: StudyTables, answers: Answers) -> Built:
     answered = answers.get("seed_contrasts")
     if answered is None or answered.table.empty:
         return "no two cells of a dataset have two seeds each, one of them full_ft"
-    frame = answered.table.assign(
-        metric_label=[LABELS.get(name, name) for name in answered.table["metric"]]
-    )
+    frame = answered.table.assign(metric_label=answered.table["metric"].map(measure_with_unit))
     return _table(
         study,
         "seed_contrasts",
@@ -272,7 +294,7 @@ def corrected_inference_table(study: StudyTables, answers: Answers) -> Built:
             Column("p_holm", "Holm p", kind="general"),
         ),
         pd.DataFrame(rows),
-        f"{families} Pearson's r is shown as published and is in no family. Layers of one network "
+        f"{families} Pearson's r and tests over seeds are in no family. Layers of one network "
         "are not independent: where a test is over layers it describes a profile and does not show "
         "that a regularizer works.",
     )
@@ -352,8 +374,9 @@ def selection_table(study: StudyTables, answers: Answers) -> Built:
             Column("regret_points", "Regret, points", "short of the best possible", decimals=1),
         ),
         frame,
-        "Candidates are within 2 points of the best validation accuracy. One pool is one decision: "
-        "this describes, it does not test, and has no dispersion.",
+        "Candidates are within 2 points of the best validation accuracy. All runs of a target are "
+        "one pool and one decision, which has no dispersion; where each seed decides by itself, "
+        "mean ± standard deviation over those decisions. This describes, it does not test.",
     )
 
 
@@ -444,12 +467,7 @@ def _is_number(word: str) -> bool:
 
 
 def _family_words(answered: Answer) -> str:
-    """Which p-values were adjusted together."""
-    return " ".join(
-        f"Holm over {family['num_tests']} tests "
-        f"({f'{setting}: ' if (setting := family.get('setting')) else ''}{family['name']})."
-        for family in answered.family
-    )
+    return " ".join(family_words(family) for family in answered.family if family["num_tests"])
 
 
 def _rate_rows(answers: Answers) -> list[dict[str, object]]:
@@ -510,7 +528,7 @@ def _regularizer_rows(answers: Answers) -> list[dict[str, object]]:
                     **rows[-1],
                     "test": "Paired t over seeds of mean Δ entropy",
                     "num_units": row["num_seeds"],
-                    "statistic": None,
+                    "statistic": row["t_over_seeds"],
                     "p_value": row["p_over_seeds"],
                     "p_holm": None,
                 }

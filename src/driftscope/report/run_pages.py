@@ -14,9 +14,10 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from driftscope.records import RunRecord, structure_point
+from driftscope.records import ATTENTION_FILE, RunRecord, structure_point
 from driftscope.report import tables
 from driftscope.report.columns import Column
+from driftscope.report.figures import seed_text
 from driftscope.report.page import script_json
 from driftscope.report.provenance import flattened
 from driftscope.report.sections import (
@@ -67,14 +68,13 @@ def run_pages(
     by_id = {record.id: record for record in records}
     histories = dict(list(study_history.groupby("run_id"))) if len(study_history) else {}
     layers = dict(list(study_layers.groupby("run_id"))) if len(study_layers) else {}
-    several = runs["dataset"].nunique() > 1
     for row in tables.runs_list(runs).rows:
         record = by_id.get(row["run_id"])
         if record is None:
             continue
-        where = f"{row['dataset']}: " if several else ""
-        label = f"{where}{row['series']}, rate {rate_text(row['learning_rate'])}, seed " + (
-            f"{row['seed']:.0f}" if row["seed"] == row["seed"] else "unknown"
+        label = (
+            f"{tables.place_text(row, runs)}{row['series']}, "
+            f"rate {rate_text(row['learning_rate'])}, {seed_text(row)}"
         )
         content = {
             "label": label,
@@ -86,6 +86,7 @@ def run_pages(
             ),
             "heads": _heads(record),
             **_classes(record),
+            "has_maps": (record.folder / ATTENTION_FILE).exists(),
             "spec": flattened(record.result["spec"]),
             "provenance": _provenance(record),
         }

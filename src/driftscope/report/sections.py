@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from driftscope.analysis import StudyTables
+from driftscope.analysis.tables import accuracy_column
 from driftscope.report import figures, heatmaps, plots, tables
+from driftscope.report.class_figures import class_retention
 from driftscope.report.columns import Table
 from driftscope.report.figures import Measure
 from driftscope.report.page import LegendEntry, Picture, legend, picture
@@ -21,6 +24,11 @@ from driftscope.report.style import (
 from driftscope.report.summary import Summary, study_summary
 from driftscope.report.trajectories import trajectory_panel
 
+MAX_HEAD_CELLS = 6000
+"""Heads drawn on a page at most, over all cells of a setting; files have them all."""
+MAX_CLASS_COLUMNS = 40
+"""Cells in the figure of classes on a page at most."""
+
 
 @dataclass(frozen=True)
 class Section:
@@ -33,13 +41,16 @@ class Section:
     panels: list[Picture]
     drift_panels: list[Picture]
     heatmaps: list[Picture]
+    heads: list[Picture]
+    class_retention: list[Picture]
     rate_legend: list[LegendEntry]
     trajectories: list[list[Picture]]
     table: Table
-    layers: Table
+    layers: Table | None
 
 
 CKA = Measure("cka", "CKA with the pretrained model", unit="", reference=1, decimals=3)
+VALIDATION_ACCURACY = Measure("val_accuracy_pct", "Validation accuracy", floor=0, ceiling=100)
 ENTROPY = Measure("delta_entropy_pct", "Δ attention entropy", reference=0, signed=True)
 
 
@@ -48,9 +59,10 @@ def setting_section(
     name: str,
     setting: Mapping[str, str],
     runs: pd.DataFrame,
-    layers: pd.DataFrame,
-    history: pd.DataFrame,
+    layer_cells: pd.DataFrame,
+    study: StudyTables,
     styles: Mapping[str, SeriesStyle],
+    layer_limit: float,
 ) -> Section:
     """Tables, pictures and sentences of one setting.
 
@@ -59,15 +71,16 @@ def setting_section(
         name: what tells it from the page's other settings.
         setting: what `tables.split_settings` says it is.
         runs: its runs.
-        layers: `records.layers_table` (rows of other settings are left out), may be empty.
-        history: `records.history_table`, likewise.
+        layer_cells: `tables.layer_cells_frame` of them, may be empty.
+        study: whose history, heads and classes are shown (rows of other settings are left out).
         styles: how each series of the page is drawn.
+        layer_limit: the end of the heatmaps' scale, one for the page.
     """
     prefix = f"s{number}"
     cells = tables.cells_frame(runs)
     series = list(dict.fromkeys(cells["series"]))
     own_styles = {name: styles.get(name, style) for name, style in method_styles(series).items()}
-    layer_cells = tables.layer_cells_frame(layers, runs) if len(layers) else layers
+    history = study.history
     probes = tables.history_cells_frame(history, runs) if len(history) else history
     paths = tables.run_history_frame(history, runs) if len(history) else history
     rates = sorted({float(rate) for rate in cells["learning_rate"]})
@@ -78,17 +91,20 @@ def setting_section(
         heading=name,
         summary=study_summary(cells, runs, setting),
         legend=legend(own_styles, prefix),
-        panels=_rate_panels(cells, runs, study_measures(setting), own_styles, prefix),
+        panels=_rate_panels(
+            cells, runs, study_measures(setting, accuracy_column(cells)), own_styles, prefix
+        ),
         drift_panels=_rate_panels(cells, runs, drift_measures(setting), own_styles, prefix),
-        heatmaps=_heatmaps(layer_cells, series, prefix),
+        heatmaps=_heatmaps(layer_cells, series, prefix, layer_limit),
+        heads=_heads(tables.head_cells_frame(study.heads, runs), series, prefix),
+        class_retention=_class_retention(
+            tables.class_cells_frame(study.classes, runs), series, setting, prefix
+        ),
         rate_legend=legend(rate_lines, f"{prefix}-rates") if trajectories else [],
         trajectories=trajectories,
         table=tables.study_table(cells, setting),
-        layers=tables.layers_list(layer_cells, setting),
+        layers=tables.layers_list(layer_cells, setting) if len(layer_cells) else None,
     )
-
-
-VALIDATION_ACCURACY = Measure("val_accuracy_pct", "Validation accuracy", floor=0, ceiling=100)
 
 
 def setting_names(settings: Sequence[Mapping[str, str]]) -> list[str]:
@@ -104,15 +120,23 @@ def setting_names(settings: Sequence[Mapping[str, str]]) -> list[str]:
     ]
 
 
-def study_measures(setting: Mapping[str, str]) -> list[Measure]:
-    """The panels against the learning rate: accuracy, entropy drift, and what was kept."""
+def study_measures(
+    setting: Mapping[str, str], accuracy: str = "test_accuracy_pct"
+) -> list[Measure]:
+    """The panels against the learning rate: accuracy, entropy drift, and what was kept.
+
+    Args:
+        setting: one of `tables.split_settings`.
+        accuracy: which one is known of its cells (`analysis.tables.accuracy_column`).
+    """
+    of_target = Measure(accuracy, f"Accuracy on {setting['dataset']}", floor=0, ceiling=100)
     kept = (
         Measure("retention_pct", f"Retention on {setting['transfer']}", reference=100, floor=0)
         if setting.get("transfer")
         else CKA
     )
     return [
-        Measure("test_accuracy_pct", f"Accuracy on {setting['dataset']}", floor=0, ceiling=100),
+        VALIDATION_ACCURACY if accuracy == VALIDATION_ACCURACY.key else of_target,
         ENTROPY,
         kept,
     ]
@@ -168,10 +192,9 @@ def _rate_panel_words(cells: pd.DataFrame, measure: Measure) -> str:
     return f"{measure.heading} against the learning rate. {'; '.join(parts)}."
 
 
-def _heatmaps(layer_cells: pd.DataFrame, series: Sequence[str], prefix: str) -> list[Picture]:
-    if layer_cells.empty:
-        return []
-    limit = heatmaps.symmetric_limit(layer_cells["delta_entropy_pct"])
+def _heatmaps(
+    layer_cells: pd.DataFrame, series: Sequence[str], prefix: str, limit: float
+) -> list[Picture]:
     return [
         picture(
             heatmaps.layer_heatmap(layer_cells, [name], limit=limit),
@@ -182,6 +205,43 @@ def _heatmaps(layer_cells: pd.DataFrame, series: Sequence[str], prefix: str) -> 
         for number, name in enumerate(series)
         if (layer_cells["series"] == name).any()
     ]
+
+
+def _heads(head_cells: pd.DataFrame, series: Sequence[str], prefix: str) -> list[Picture]:
+    """The layer × head maps of every cell, unless they are too many for a page."""
+    if head_cells.empty or len(head_cells) > MAX_HEAD_CELLS:
+        return []
+    return [
+        picture(
+            heatmaps.head_maps(head_cells, shown_series(head_cells, series)),
+            f"{prefix}-heads",
+            "Maps of each cell, head by layer: percent change of each head's attention entropy. "
+            "The numbers are in the study's export.",
+        )
+    ]
+
+
+def _class_retention(
+    class_cells: pd.DataFrame, series: Sequence[str], setting: Mapping[str, str], prefix: str
+) -> list[Picture]:
+    """What is left of each class, unless the cells are too many for a page."""
+    num_cells = len(class_cells[["series", "learning_rate"]].drop_duplicates())
+    if class_cells.empty or num_cells > MAX_CLASS_COLUMNS:
+        return []
+    return [
+        picture(
+            class_retention(class_cells, shown_series(class_cells, series)),
+            f"{prefix}-classes",
+            f"Retention of the classes of {setting['transfer']}, the least kept first, a column a "
+            "cell. The numbers are in the table of classes below.",
+        )
+    ]
+
+
+def shown_series(frame: pd.DataFrame, series: Iterable[str]) -> list[str]:
+    """Those that have a row in the frame, in the order given."""
+    there = set(frame["series"])
+    return [name for name in series if name in there]
 
 
 def _trajectories(

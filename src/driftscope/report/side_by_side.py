@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 
 from driftscope.analysis import StudyTables
 from driftscope.analysis.difference import Difference
-from driftscope.analysis.tables import LABELS, series_labels
+from driftscope.analysis.tables import accuracy_column, series_labels
 from driftscope.records import RunRecord
 from driftscope.report import tables
+from driftscope.report.answer_tables import family_words, measure_with_unit
 from driftscope.report.columns import Column, Table, save_tables, slug
 from driftscope.report.figures import same_axes_panels
 from driftscope.report.page import legend, picture, write_page
@@ -29,7 +30,6 @@ _CELL_FACTS = (
     "spec.model",
     "spec.protocol",
     "spec.transfer",
-    "spec.method.",
     "spec.learning_rate",
     "spec.seed",
     "spec.data_seed",
@@ -85,6 +85,7 @@ def write_side_by_side(
         difference=difference,
         difference_tables=difference_tables(difference) if difference else [],
         specifications=specification_table(studies),
+        without_records=[one.name for one in studies if not one.records],
         command=command,
         version=version("driftscope"),
     )
@@ -167,7 +168,7 @@ def specification_table(studies: Sequence[OneStudy]) -> Table:
         {"name": name, **{f"_{at}": ", ".join(values.get(name, {"–": None}))
                           for at, values in enumerate(facts)}}
         for name in names
-        if not name.startswith(_CELL_FACTS)
+        if name not in _CELL_FACTS and not name.startswith("spec.method.")
         and len({frozenset(values.get(name, {})) for values in facts}) > 1
     ]  # fmt: skip
     return Table(
@@ -188,7 +189,7 @@ def difference_tables(difference: Difference) -> list[Table]:
     frame = difference.table
     if len(frame):
         frame = frame.assign(
-            measure_label=[LABELS.get(name, name) for name in frame["measure"]],
+            measure_label=frame["measure"].map(measure_with_unit),
             outcome=["identical" if same else "" for same in frame["is_identical"]],
         )
     setting = tuple(
@@ -201,13 +202,14 @@ def difference_tables(difference: Difference) -> list[Table]:
         if len(frame) and frame[key].nunique() > 1
     )
     family = difference.family
-    adjusted = f"Holm over {family['num_tests']} tests ({family['name']}). " if family else ""
+    adjusted = f" {family_words(family)}" if family.get("num_tests") else ""
     left_out = "".join(f" Left out: {exclusion}." for exclusion in difference.excluded)
     common = Table(
         "difference",
         "B minus A, cell by cell",
-        "Mean ± sample standard deviation over seeds; the difference is over the seeds that both "
-        f"have, with its 95 % interval (paired t). {adjusted}Identical: to the last bit.{left_out}",
+        "Mean ± sample standard deviation over the seeds that both have, and so is the difference, "
+        "with its 95 % interval (paired t); where they share no seed, over each one's own "
+        f"(Welch's t).{adjusted} Identical: to the last bit.{left_out}",
         (
             *setting,
             Column("dataset", "Target", kind="text"),
@@ -216,7 +218,7 @@ def difference_tables(difference: Difference) -> list[Table]:
             Column("measure_label", "Of", kind="text"),
             Column("mean_a", "A", kind="number", decimals=3),
             Column("mean_b", "B", kind="number", decimals=3),
-            Column("num_pairs", "n (seeds)", "seeds that both have", kind="count"),
+            Column("num_pairs", "n (shared seeds)", kind="count"),
             Column("difference", "B − A", decimals=3, signed=True, interval=("low", "high")),
             Column("outcome", "", kind="text"),
             Column("p_value", "p", kind="general"),
@@ -310,7 +312,8 @@ def _figures(
         for name, runs in parts.items()
     }
     own = _styles_of(parts, styles)
-    for measure in [*study_measures(setting), *drift_measures(setting)]:
+    accuracy = accuracy_column(pd.concat([cells for cells, _ in drawn.values()]))
+    for measure in [*study_measures(setting, accuracy), *drift_measures(setting)]:
         known = {
             name: part
             for name, part in drawn.items()

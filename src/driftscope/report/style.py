@@ -95,6 +95,7 @@ _RC: dict[str, Any] = {
     "grid.color": GRID,
     "grid.linewidth": 0.6,
     "text.color": INK,
+    "text.parse_math": False,  # names come from data
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.labelcolor": INK,
@@ -204,10 +205,22 @@ def general_text(value: float) -> str:
 
 def spread_text(mean: float, sd: float, decimals: int, *, signed: bool = False) -> str:
     """'mean ± sd' (unbreakable), or the mean alone where one run gives no spread."""
-    text = number_text(mean, decimals, signed=signed)
-    if text == "–" or not math.isfinite(sd):
-        return text
-    return f"{text}\u00a0±\u00a0{number_text(sd, decimals)}"
+    return with_spread(number_text(mean, decimals, signed=signed), number_text(sd, decimals))
+
+
+def with_spread(mean: str, sd: str) -> str:
+    """The two written numbers as 'mean ± sd', where there are both."""
+    return mean if "–" in (mean, sd) else f"{mean}\u00a0±\u00a0{sd}"
+
+
+def interval_text(low: float | None, high: float | None, decimals: int) -> str:
+    """'[low, high]', or nothing where there is no interval.
+
+    >>> interval_text(-0.5, 0.25, 2), interval_text(float("nan"), 1.0, 2)
+    ('[−0.50, 0.25]', '')
+    """
+    ends = [number_text(end, decimals) for end in (low, high)]
+    return "" if "–" in ends else f"[{', '.join(ends)}]"
 
 
 def themed_svg(figure: Figure, name: str) -> str:

@@ -83,25 +83,30 @@ def _study_headline(cells: pd.DataFrame) -> Markup:
         ).format(
             rate_text(shared[-1]),
             best["series"],
-            number_text(best["retention_pct"], 0),
+            _kept(best),
             worst["series"],
-            number_text(worst["retention_pct"], 0),
+            _kept(worst),
         )
     known = cells.dropna(subset=["retention_pct"])
     best, worst = _highest(known, "retention_pct"), _lowest(known, "retention_pct")
     if len(known) == 1:
         return Markup("{} keeps <strong>{} %</strong> of the zero-shot ability.").format(
-            _cell_name(best), number_text(best["retention_pct"], 0)
+            _cell_name(best), _kept(best)
         )
     return Markup(
         "Between <strong>{} %</strong> ({}) and <strong>{} %</strong> ({}) of the zero-shot "
         "ability is left."
     ).format(
-        number_text(worst["retention_pct"], 0),
+        _kept(worst),
         _cell_name(worst),
-        number_text(best["retention_pct"], 0),
+        _kept(best),
         _cell_name(best),
     )
+
+
+def _kept(cell: Mapping[str, Any]) -> str:
+    """A cell's retention with its spread over seeds."""
+    return spread_text(cell["retention_pct"], cell.get("retention_pct_sd", math.nan), 0)
 
 
 def _what_was_studied(

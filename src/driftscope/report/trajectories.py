@@ -51,7 +51,7 @@ def trajectories(
                 _draw(axes, mine, measure, styles)
                 heading = textwrap.fill(measure.heading, TITLE_WIDTH_IN_ROW) if row == 0 else ""
                 axes.set_title(heading, fontsize=8.5)
-            grid[row, 0].set_ylabel(name, parse_math=False)
+            grid[row, 0].set_ylabel(name)
         for axes, measure in zip(grid[0], measures, strict=True):
             value_limits(axes, measure)
         for axes in grid[-1]:
@@ -82,7 +82,7 @@ def trajectory_panel(
         axes = figure.subplots()
         _draw(axes, probes[probes["series"] == series], measure, styles)
         _training_axis(axes, probes, num_ticks=7)
-        axes.set_title(f"{series}\n{measure.heading}", pad=8, fontsize=8.5, parse_math=False)
+        axes.set_title(f"{series}\n{measure.heading}", pad=8, fontsize=8.5)
         value_limits(axes, measure)
     return figure
 

@@ -110,6 +110,12 @@ function startViewer(viewer, runs) {
     layer.max = maps.shape[1];
     head.max = maps.shape[2];
     place.replaceChildren();
+    if (second && second !== first && !beside) {
+      const note = document.createElement("p");
+      note.className = "note";
+      note.textContent = "These two were read on different images, so they cannot stand side by side.";
+      place.append(note);
+    }
     rows = shown.map((picture, image) => {
       const row = document.createElement("div");
       row.className = "map-row";

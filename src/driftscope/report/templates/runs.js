@@ -169,15 +169,16 @@ function folded(summary, ...children) {
   return element("details", {}, element("summary", { textContent: summary }), ...children);
 }
 
-function attentionPart(runId) {
+function attentionPart(runId, run) {
   const own = overlayData ? overlayData.runs.filter((run) => run.run_id === runId) : [];
-  if (!own.length) return [];
+  if (!own.length) return run.has_maps ? [part("Attention before and after", element("p", { className: "note", textContent:
+    "The maps of this run are left out to keep this file small; they are in its folder, and driftscope compare shows them." }))] : [];
   const viewer = element("div", { className: "viewer" }, document.getElementById("run-viewer").content.cloneNode(true));
   return [part("Attention before and after", viewer), () => startViewer(viewer, own)];
 }
 
 function buildRun(runId, run) {
-  const [attention, startAttention] = attentionPart(runId);
+  const [attention, startAttention] = attentionPart(runId, run);
   const numbers = element("dl", { className: "numbers" }, ...run.numbers.map(([name, value, detail, explanation]) =>
     element("div", { title: explanation }, element("dt", { textContent: name }), element("dd", {}, value, element("small", { textContent: detail })))));
   const history = historyFigures(run);

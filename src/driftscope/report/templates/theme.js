@@ -23,7 +23,7 @@ themeButton.addEventListener("click", () => {
 // ---- printing opens what is folded
 const unfolded = [];
 addEventListener("beforeprint", () => {
-  document.querySelectorAll("details:not([open])").forEach((fold) => { fold.open = true; unfolded.push(fold); });
+  document.querySelectorAll("details:not([open]):not(.numbers-only)").forEach((fold) => { fold.open = true; unfolded.push(fold); });
 });
 addEventListener("afterprint", () => { unfolded.splice(0).forEach((fold) => { fold.open = false; }); });
 
