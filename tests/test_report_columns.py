@@ -34,11 +34,18 @@ def test_no_latex_row_ends_in_a_command_that_takes_the_next_rows_bracket() -> No
     assert "\\\\" not in rows
 
 
-def test_a_latex_table_with_many_columns_is_scaled_to_the_line() -> None:
-    assert "resizebox" not in table("x", columns=8).to_latex()
-    wide = table("x", columns=9).to_latex()
+def test_a_latex_table_wider_than_a_line_is_scaled_to_it() -> None:
+    assert "resizebox" not in table("x" * 93).to_latex()
+    assert "resizebox" in table("x", columns=16).to_latex()
+    wide = table("x" * 94).to_latex()
     assert wide.startswith("% needs \\usepackage{booktabs,graphicx}")
     assert wide.count("{") - wide.count(r"\{") == wide.count("}") - wide.count(r"\}")
+
+
+def test_a_latex_table_too_long_and_too_wide_lies_across_the_page() -> None:
+    text = table(*["x" * 94] * 41).to_latex()
+    assert text.startswith("% needs \\usepackage{booktabs,longtable,lscape}")
+    assert text.index(r"\begin{landscape}") < text.index(r"\begin{longtable}")
 
 
 def test_the_caption_of_a_long_table_stands_on_its_first_page_alone() -> None:

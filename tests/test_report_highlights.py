@@ -45,8 +45,8 @@ def test_backbones_are_named_and_counted_apart(tables: StudyTables) -> None:
     for place in ("stars, mini", "stars, other"):
         assert f"on {place} (" in contrasts.sentence
     assert "other / leakfree" not in contrasts.sentence
-    assert "mini, leakfree, mosaic: retention falls in 2 of 2" in dose.sentence
-    assert "other, leakfree, mosaic: retention falls in 2 of 2" in dose.sentence
+    assert "(mini) retention falls in 2 of 2" in dose.sentence
+    assert "(other) retention falls in 2 of 2" in dose.sentence
 
 
 def test_tests_that_could_not_be_made_are_not_counted_as_failed(tables: StudyTables) -> None:
@@ -64,10 +64,10 @@ def test_pooled_datasets_are_said_to_be_pooled(tables: StudyTables) -> None:
     assert "pooled" not in single.sentence
 
 
-def test_what_is_left_out_is_named_not_added_up(tables: StudyTables) -> None:
+def test_what_is_left_out_is_not_added_up(tables: StudyTables) -> None:
     without_history = StudyTables(tables.runs, tables.history.iloc[:0], tables.layers)
     (found,) = shown([answer("predictors", without_history)])
-    assert "left out: 48 first probes (see Statistics)" in found.basis
+    assert found.basis == "Rests on 16 cells; what was left out is listed under Statistics."
 
 
 def test_cells_of_one_run_are_said_to_be_uncertain(tables: StudyTables) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -154,7 +155,7 @@ def _subset_sentence(variation: pd.DataFrame) -> str:
     worst = repeated.sort_values("cv").iloc[-1]
     return (
         f"Over probe subsets the coefficient of variation is at most {worst['cv']:.2g} "
-        f"({worst['signal']}, run {worst['run_id']}); one of a percent drift near zero is large "
+        f"({_named(worst)}, run {worst['run_id']}); one of a percent drift near zero is large "
         "whatever its precision."
     )
 
@@ -163,7 +164,7 @@ def _size_sentence(sizes: pd.DataFrame) -> str:
     smallest = sizes[sizes["num_images"] == sizes["num_images"].min()]
     worst = smallest.iloc[int(np.nanargmax(smallest["difference_from_largest"].abs()))]
     return (
-        f"With {worst['num_images']:.0f} images {worst['signal']} reads "
+        f"With {worst['num_images']:.0f} images {_named(worst)} reads "
         f"{worst['difference_from_largest']:+.3g} from its value at the largest probe."
     )
 
@@ -176,5 +177,9 @@ def _seed_sentence(seeds: pd.DataFrame) -> str:
     return (
         "Over seeds a signal's standard deviation is at most "
         f"{100 * worst['seed_share']:.0f} % of that between cells "
-        f"({LABELS.get(worst['signal'], worst['signal'])} on {worst['dataset']})."
+        f"({_named(worst)} on {worst['dataset']})."
     )
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    return LABELS.get(row["signal"], str(row["signal"]))

@@ -230,7 +230,7 @@ def present_signals(frame: pd.DataFrame) -> list[str]:
 
 
 def series_labels(runs: pd.DataFrame) -> pd.Series[str]:
-    """Each run's series: its method, and whatever else varies among its runs on a dataset.
+    """Each run's series: its method, and whatever else varies among its runs of one setting.
 
     That is `SERIES_AXES`: a regularizer, weight decay, epochs, … A method's own options are in its
     name.
@@ -241,9 +241,10 @@ def series_labels(runs: pd.DataFrame) -> pd.Series[str]:
 def _variation(frame: pd.DataFrame) -> pd.Series[str]:
     """What a series' name adds to the method's, such as ", weight decay 0.1"; empty if nothing."""
     label = pd.Series("", index=frame.index, dtype=object)
+    keys = [frame[name] for name in (*SETTING, "dataset", "method") if name in frame]
     for axis in (name for name in SERIES_AXES if name in frame):
         values = frame[axis].map(_axis_text)
-        groups = values.groupby([frame["dataset"], frame["method"]], dropna=False)
+        groups = values.groupby(keys, dropna=False)
         label = label.where(
             groups.transform("nunique") <= 1, label + f", {_AXIS_WORDS[axis]}" + values
         )

@@ -22,7 +22,8 @@ number, or 'mean ± sd' to three significant digits."""
 TABLE_FORMATS = ("csv", "md", "tex")
 
 LATEX_ROWS_A_PAGE = 40
-LATEX_COLUMNS_A_PAGE = 8
+LATEX_LETTERS_A_LINE = 95
+"""About as many letters of \\small as an A4 line holds, columns' gaps counted as two each."""
 
 
 @dataclass(frozen=True)
@@ -122,21 +123,24 @@ class Table:
     def to_latex(self) -> str:
         """The shown columns as a LaTeX table in booktabs style, caption above.
 
-        A table too long for a page is a `longtable`, which runs over several; one too wide is
-        scaled to the line. pdflatex sets it where names are Latin; other scripts need lualatex.
+        A table too long for a page is a `longtable`, which runs over several; one too wide for a
+        line is scaled to it, or lies across the page where it is long, too. pdflatex sets it where
+        names are Latin; other scripts need lualatex.
         """
         alignment = "".join("r" if column.is_number else "l" for column in self.columns)
         title = self.title if self.title.endswith(("?", ".")) else f"{self.title}."
         caption = rf"\caption{{{latex_text(f'{title} {self.whole_note}'.strip())}}}"
         label = rf"\label{{tab:{self.name}}}"
         head = [r"\toprule", _latex_row(column.heading for column in self.columns), r"\midrule"]
-        body = [
-            _latex_row(written_cell(column, row) for column in self.columns) for row in self.rows
-        ]
-        is_wide = len(self.columns) > LATEX_COLUMNS_A_PAGE
+        cells = [[written_cell(column, row) for column in self.columns] for row in self.rows]
+        body = [_latex_row(row) for row in cells]
+        headings = [column.heading for column in self.columns]
+        widths = [2 + max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+        is_wide = sum(widths) > LATEX_LETTERS_A_LINE
         if len(body) > LATEX_ROWS_A_PAGE:
             lines = [
-                r"% needs \usepackage{booktabs,longtable}",
+                rf"% needs \usepackage{{booktabs,longtable{',lscape' if is_wide else ''}}}",
+                *([r"\begin{landscape}"] if is_wide else []),
                 r"{\tiny\setlength{\tabcolsep}{2pt}" if is_wide else r"{\small",
                 rf"\begin{{longtable}}{{{alignment}}}",
                 rf"{caption}{label}\\",
@@ -148,6 +152,7 @@ class Table:
                 r"\bottomrule",
                 r"\end{longtable}",
                 "}",
+                *([r"\end{landscape}"] if is_wide else []),
             ]
         else:
             lines = [

@@ -10,6 +10,7 @@ import pandas as pd
 
 from driftscope.analysis import Answer
 from driftscope.analysis.answers import join_words
+from driftscope.analysis.tables import SETTING
 from driftscope.report import findings_figures, plots
 from driftscope.report.answer_tables import TITLES, answer_tables, basis
 from driftscope.report.columns import Table
@@ -113,8 +114,8 @@ def _runs_of(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def apart(table: pd.DataFrame, keys: list[str]) -> list[tuple[str, pd.DataFrame]]:
-    """The table's parts by setting, where settings were answered apart, and by `keys`."""
-    keys = [key for key in ("model", "protocol", "transfer") if key in table] + keys
+    """The table's parts by `keys` and by what of their setting differs, and the parts' names."""
+    keys = [key for key in SETTING if key in table and table[key].nunique() > 1] + keys
     if not keys:
         return [("", table)]
     return [

@@ -51,8 +51,7 @@ def _highlight(
     sentence: Markup, answer: Answer, count: int | None = None, unit: str | None = None
 ) -> Highlight:
     """The sentence and how much it rests on: what the answer says, unless it has its own count."""
-    left_out = ", ".join(f"{one.count} {one.what}" for one in answer.excluded)
-    more = f"; left out: {left_out} (see Statistics)" if left_out else ""
+    more = "; what was left out is listed under Statistics" if answer.excluded else ""
     number = answer.num_units if count is None else count
     return Highlight(unbreakable(sentence), f"Rests on {number} {unit or answer.unit}{more}.")
 
@@ -112,7 +111,7 @@ def _contrast(rows: Sequence[Mapping[str, Any]], start: str) -> Markup:
 
 def _dose(answer: Answer) -> Highlight | None:
     parts = [
-        Markup("{}{}").format(f"{name}: " if name else "", words)
+        Markup("{}{}").format(f"({name}) " if name else "", words)
         for name, mine in apart(answer.table, [])
         for words in [_dose_words(mine)]
         if words
@@ -171,7 +170,7 @@ def _predictors(answer: Answer) -> Highlight | None:
                 best = max(rows, key=lambda row: row["abs_rho"])
                 parts.append(
                     Markup("{}{} with {} (ρ = {})").format(
-                        f"{name}: " if name else "",
+                        f"({name}) " if name else "",
                         words,
                         signal_name(best["signal"], best["form"]),
                         ", ".join(

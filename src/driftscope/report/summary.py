@@ -119,7 +119,10 @@ def _what_was_studied(
         else f"{rate_text(rates[0])} to {rate_text(rates[-1])}"
     )
     start = Markup("{} of {}: {} at {} ({}), {}, protocol “{}”.").format(
-        _counted(len(runs), "fine-tuning run"),
+        _counted(
+            int(runs["num_runs"].fillna(1).sum()) if "num_runs" in runs else len(runs),
+            "fine-tuning run",
+        ),
         f"{setting['model']} on {setting['dataset']}",
         _listed([str(series) for series in dict.fromkeys(cells["series"])]),
         _counted(len(rates), "learning rate"),
@@ -178,8 +181,8 @@ def _matched_accuracy(cells: pd.DataFrame) -> Markup | None:
     if not pairs:
         return (
             Markup(
-                "No two methods reach the same target accuracy (within {} points) in this grid, so "
-                "the comparison at equal rate says nothing about equal benefit."
+                "No two methods have cells of the same target accuracy (within {} points) in this "
+                "grid: a comparison at equal rate says nothing about equal benefit."
             ).format(number_text(SIMILAR_ACCURACY_POINTS, 0))
             if cells["series"].nunique() > 1
             else None
