@@ -68,12 +68,10 @@ def test_an_image_tower_by_itself_is_read_with_the_pretrained_texts(
     )
     if "Projection" in kind:
         whole.visual_projection.load_state_dict(tower.visual_projection.state_dict())  # type: ignore[union-attr,operator]
-    options = {"transfer": str(coloured_images)}
-    assert monitor_of(tiny_clip, coloured_images).observe(tower, step=1).alerts == ()
-    expected = monitor_of(tiny_clip, coloured_images, **options).observe(whole, step=1).scalars()
-    monitor = monitor_of(
-        tiny_clip, coloured_images, **options, out=tmp_path, alerts=OUT, on_alert="stop"
-    )
+    options = {"transfer": str(coloured_images)}  # none of them is a probe image
+    assert monitor_of(tiny_clip, pixels()).observe(tower, step=1).alerts == ()
+    expected = monitor_of(tiny_clip, pixels(), **options).observe(whole, step=1).scalars()
+    monitor = monitor_of(tiny_clip, pixels(), **options, out=tmp_path, alerts=OUT, on_alert="stop")
     seen = monitor.observe(nn.Sequential(tower), step=1).scalars()
     assert seen == pytest.approx(expected, rel=1e-4, abs=1e-6)
     kept = ds.load(tmp_path / "stopped")
@@ -94,6 +92,25 @@ def test_several_models_are_told_apart_by_their_path(
         assert (monitor.observe(both, step=1).scalars()["weight_drift"] > 0) is has_moved
     with pytest.raises(ModelError, match=r"'pupil' leads nowhere .*student, teacher"):
         monitor_of(tiny_clip, coloured_images, model_path="pupil").observe(both, step=1)
+
+
+@pytest.mark.parametrize("kind", ["CLIPVisionModelWithProjection", "CLIPVisionModel"])
+def test_a_whole_model_beside_an_image_tower_is_not_taken_for_the_one_in_training(
+    kind: str, tiny_clip: Path, coloured_images: Path
+) -> None:
+    import transformers
+
+    student = getattr(transformers, kind).from_pretrained(tiny_clip)
+    both = nn.ModuleDict({"teacher": clip_of(tiny_clip), "student": student})
+    with pytest.raises(ModelError, match="holds 2 models .* at 'teacher', 'student'; say which"):
+        find_target(both)
+    assert find_target(both, "student").found is student
+
+
+def test_a_second_name_for_the_image_tower_is_no_second_model(tiny_clip: Path) -> None:
+    clip: Any = clip_of(tiny_clip)
+    holder = nn.ModuleDict({"tower": clip.vision_model, "clip": clip})
+    assert find_target(holder).found is clip
 
 
 def test_what_holds_no_clip_is_refused(tiny_clip: Path, coloured_images: Path) -> None:
