@@ -33,6 +33,7 @@ from driftscope.models import (
     load,
 )
 from driftscope.monitor.targets import LIVE_NAME, converted_open_clip, find_target
+from driftscope.monitor.untouched import untouched_training
 from driftscope.probe import TextProbe, text_drift
 from driftscope.readings import Drift, drift
 from driftscope.records import Overlay
@@ -200,9 +201,14 @@ def pretrained_model(
     """
     if isinstance(source, VisionLanguageModel):
         return source
-    if isinstance(source, str | Path):
-        return load(source, device=default_device())
-    target = find_target(source, model_path)
+    with untouched_training(torch.device("cpu")):  # a module draws its first weights when made
+        if isinstance(source, str | Path):
+            return load(source, device=default_device())
+        return _given_model(source, model_path)
+
+
+def _given_model(module: nn.Module, model_path: str | None) -> VisionLanguageModel:
+    target = find_target(module, model_path)
     if not target.has_text_tower:
         raise ModelError(
             f"The pretrained model is a {target.kind}, which has no text tower; give the CLIPModel "
