@@ -150,16 +150,24 @@ def test_a_model_that_is_spread_over_processes_is_refused(
 # ---------------------------------------------------------------- what a stop leaves
 
 
-@pytest.mark.parametrize("wrap", ["plain", "lora", "lora around", "add_adapter"])
+@pytest.mark.parametrize(
+    "wrap",
+    ["plain", "lora", "lora around", "add_adapter", "lora beside trained weights", "other base"],
+)
 def test_the_model_at_a_stop_loads_as_it_was(
-    wrap: str, tiny_clip: Path, coloured_images: Path, tmp_path: Path
+    wrap: str, tiny_clip: Path, other_tiny_clip: Path, coloured_images: Path, tmp_path: Path
 ) -> None:
     import peft
     from monitored import QV
 
-    model: Any = clip_of(tiny_clip)
+    model: Any = clip_of(other_tiny_clip if wrap == "other base" else tiny_clip)
     if wrap == "lora":
         model = with_lora(model, modules_to_save=["visual_projection"])
+    elif wrap == "other base":
+        model = with_lora(model)
+    elif wrap == "lora beside trained weights":
+        model = with_lora(model)
+        model.get_base_model().visual_projection.requires_grad_(True)
     elif wrap == "lora around":
         model = with_lora(Classifier(model))
     elif wrap == "add_adapter":
@@ -178,6 +186,21 @@ def test_the_model_at_a_stop_loads_as_it_was(
     assert again.observe(kept.clip, step=1).scalars()["weight_drift"] == pytest.approx(
         monitor.history[0].scalars()["weight_drift"], rel=1e-5
     )
+
+
+def test_an_image_tower_whose_pretrained_model_has_no_name_is_kept_for_transformers(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    from transformers import CLIPVisionModelWithProjection
+
+    options = {"projection_dim": 16}
+    tower: Any = CLIPVisionModelWithProjection.from_pretrained(tiny_clip, **options).train()
+    before: Any = clip_of(tiny_clip)
+    before.name_or_path = before.config._name_or_path = ""
+    monitor = monitor_of(before, pixels(), out=tmp_path, alerts=OUT, on_alert="stop")
+    monitor.observe(moved(nn.ModuleDict({"vision": tower})), step=1)
+    kept = CLIPVisionModelWithProjection.from_pretrained(tmp_path / "stopped").state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in tower.state_dict().items())
 
 
 def test_merging_a_copy_leaves_the_model_and_its_function_as_they_were(tiny_clip: Path) -> None:
