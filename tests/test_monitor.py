@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import nn
 import driftscope as ds
 from driftscope.errors import ConfigError, DataError, DriftscopeError, ModelError, RecordError
 from driftscope.monitor import core
+from driftscope.monitor.processes import is_main_process
 from driftscope.probe import read
 
 
@@ -293,6 +295,85 @@ def test_a_training_from_the_start_in_the_same_folder_replaces_the_former(
     assert [one.step for one in again.history] == [1]
 
 
+@pytest.mark.parametrize(
+    ("former", "step", "epoch", "kept"),
+    [
+        ([(10, 1), (20, 2), (30, 3)], 100, 1, []),  # longer epochs: it was another training
+        ([(10, 1), (20, 2), (30, 3)], 25, 3, [10, 20]),
+        ([(10, 0.5), (20, 1.0), (30, 1.5)], 40, 2.0, [10, 20, 30]),
+        ([(10, None), (20, None)], 20, None, [10]),
+    ],
+)
+@pytest.mark.parametrize("process", ["another", "the same"])
+def test_what_a_training_does_not_have_behind_it_is_forgotten(
+    process: str,
+    former: list[tuple[int, float | None]],
+    step: int,
+    epoch: float | None,
+    kept: list[int],
+    tiny_clip: Path,
+    coloured_images: Path,
+    tmp_path: Path,
+) -> None:
+    model = clip_of(tiny_clip)
+    monitor = monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    for at, epochs in former:
+        monitor.observe(model, step=at, epoch=epochs)
+    if process == "another":
+        monitor = monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    elif step == former[-1][0]:
+        kept = [at for at, _ in former]  # the same step again is no step back
+    monitor.observe(model, step=step, epoch=epoch)
+    assert [one.step for one in monitor.history] == [*kept, step]
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    seen = [event["step"] for event in events if event["kind"] == "observation"]
+    assert seen == [*kept, step]
+
+
+def test_a_second_training_with_the_same_monitor_knows_nothing_of_the_first(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    monitor = monitor_of(
+        tiny_clip,
+        coloured_images,
+        out=tmp_path,
+        every=2,
+        keep_best=True,
+        alerts=ds.Thresholds(max_embedding_drift=0.0),
+        on_alert="stop",
+        echo=lines.append,
+    )
+    first = moved(clip_of(tiny_clip))
+    monitor.step(first, step=2, epoch=1.0, val_accuracy_pct=90.0)
+    assert monitor.should_stop
+    second = moved(clip_of(tiny_clip), seed=2)
+    assert monitor.step(second, step=1, epoch=0.5) is None
+    assert not monitor.should_stop
+    assert (monitor.history, monitor.alerts, monitor.best) == ([], [], None)
+    seen = monitor.step(second, step=2, epoch=1.0, val_accuracy_pct=50.0)
+    assert monitor.should_stop  # told again, and kept again
+    assert monitor.history == [seen]
+    assert sum("the model at the stop is kept" in line for line in lines) == 2
+    for folder in (tmp_path / "stopped", monitor.best_folder):
+        kept = ds.load(folder).clip.state_dict()  # type: ignore[arg-type]
+        assert all(torch.equal(kept[name], value) for name, value in second.state_dict().items())
+
+
+def test_a_training_that_is_said_to_start_is_a_new_one_whatever_its_steps(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    model, monitor = clip_of(tiny_clip), monitor_of(tiny_clip, coloured_images)
+    for step in (0, 10, 20):
+        monitor.observe(model, step=step)
+    monitor.start(model, step=10)
+    assert [one.step for one in monitor.history] == [0, 10]
+    monitor.start(model)
+    assert [one.step for one in monitor.history] == [0]
+    with pytest.raises(ModelError, match="holds no CLIP"):
+        monitor.start(nn.Linear(2, 2))
+
+
 def test_a_loop_that_counts_no_steps_starts_anew_each_time(
     tiny_clip: Path, coloured_images: Path, tmp_path: Path
 ) -> None:
@@ -327,9 +408,26 @@ def test_another_trainings_folder_is_refused(
     monitor_of(tiny_clip, coloured_images, out=tmp_path)
     with pytest.raises(RecordError, match="another training's observations"):
         monitor_of(other_tiny_clip, coloured_images, out=tmp_path)
+    first, *_ = (tmp_path / "events.jsonl").read_text().splitlines()
+    fewer = {**json.loads(first), "transfer": [{"name": "birds"}]}
+    (tmp_path / "events.jsonl").write_text(json.dumps(fewer) + "\n")
+    with pytest.raises(RecordError, match=r"its transfer is \[\('birds', None, None\)\]"):
+        monitor_of(tiny_clip, coloured_images, out=tmp_path)
     (tmp_path / "events.jsonl").write_text('{"kind": "epoch"}\n')
     with pytest.raises(RecordError, match="is not a monitor's"):
         monitor_of(tiny_clip, coloured_images, out=tmp_path)
+
+
+def test_a_measured_number_that_comes_out_otherwise_is_no_other_training(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"transfer": str(coloured_images), "out": tmp_path}
+    monitor_of(tiny_clip, coloured_images, **options).observe(clip_of(tiny_clip), step=1)
+    header, *others = (tmp_path / "events.jsonl").read_text().splitlines()
+    stored = json.loads(header)
+    stored["transfer"][0]["pretrained_zero_shot_pct"] -= 1e-9  # on another device, say
+    (tmp_path / "events.jsonl").write_text("\n".join([json.dumps(stored), *others]) + "\n")
+    assert len(monitor_of(tiny_clip, coloured_images, **options).history) == 1
 
 
 def test_a_full_disk_ends_no_training(
@@ -565,6 +663,72 @@ def test_only_the_first_process_of_several_writes(
     assert monitor.should_stop
     monitor.report()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_main"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"RANK": "8", "LOCAL_RANK": "0"}, False),
+        ({"RANK": "0", "SLURM_PROCID": "1"}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"NODE_RANK": "1"}, False),
+        ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, False),
+        ({"NODE_RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"SLURM_PROCID": "3"}, False),
+        ({"SLURM_PROCID": "0"}, True),
+    ],
+)
+def test_the_first_process_is_told_by_whatever_launched_it(
+    environment: dict[str, str], is_main: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_main_process() is is_main
+    for rank in (0, 1):  # which knows better
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        assert is_main_process() is (rank == 0)
+
+
+def test_a_process_that_only_reports_knows_the_stop_and_the_cost_of_those_before(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {
+        "out": tmp_path,
+        "on_alert": "stop",
+        "alerts": ds.Thresholds(max_embedding_drift=1e-4),
+    }
+    first = monitor_of(tiny_clip, coloured_images, **options)
+    seen = first.observe(moved(clip_of(tiny_clip)), step=1)
+    for _ in range(2):
+        again = monitor_of(tiny_clip, coloured_images, **options)
+        page = again.report().read_text()
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert report["stopped"] == first.stop_reason
+        assert report["cost_seconds"] == pytest.approx(seen.seconds)
+        assert report["cost_share_pct"] is None
+        assert "% of its time" not in page.replace("\u00a0", " ")
+        assert not again.should_stop
+    again.observe(clip_of(tiny_clip), step=2)  # it went on, and nothing holds any more
+    again.report()
+    assert json.loads((tmp_path / "report.json").read_text())["stopped"] is None
+
+
+def test_what_is_done_after_the_training_is_none_of_its_time(
+    tiny_clip: Path, coloured_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor = monitor_of(tiny_clip, coloured_images)
+    monitor.observe(clip_of(tiny_clip), step=1)
+    share = monitor.cost_share_pct
+    later = time.perf_counter() + 3600
+    monkeypatch.setattr("time.perf_counter", lambda: later)
+    assert monitor.cost_share_pct == share > 0
+    assert monitor.step(clip_of(tiny_clip), step=2, epoch=0.5) is None
+    assert monitor.cost_share_pct < share
 
 
 def test_alerts_of_before_a_restart_are_in_the_report(

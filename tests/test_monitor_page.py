@@ -35,7 +35,7 @@ def page_of(
         "selection": asdict(ds.Selection()),
     }
     settings = {"best": None, "alerts": [], "stop_reason": None, **options}
-    report = report_of(history, header=header, cost_seconds=2, cost_share_pct=4, **settings)
+    report = report_of(history, header=header, cost_share_pct=4, **settings)
     random = np.random.default_rng(0)
     maps = random.dirichlet(np.ones(16), (2, 3, 4)).reshape(2, 3, 4, 4, 4).astype(np.float32)
     overlay = Overlay(random.integers(0, 255, (2, 32, 32, 3), dtype=np.uint8), maps, maps[::-1])

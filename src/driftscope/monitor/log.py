@@ -13,8 +13,8 @@ from driftscope.records import EVENTS_FILE, append_event, read_events, rewrite_e
 HEADER = "monitor"
 """The `kind` of the line that each process begins with."""
 STOP = "stop"
-IDENTITY = ("pretrained_fingerprint", "images_fingerprint", "transfer")
-"""What must be equal for two processes to be parts of one training."""
+END = "end"
+"""The line that `Monitor.close` leaves."""
 
 
 class EventLog:
@@ -26,6 +26,7 @@ class EventLog:
 
     Attributes:
         restored: the observations of former processes.
+        restored_stop: why their training was to end, if nothing was observed after that.
         restored_headers: the lines that they began with.
 
     Raises:
@@ -50,8 +51,12 @@ class EventLog:
                     "another folder as out"
                 ) from None
         self.restored = [
-            Observation.from_event(event) for event in self._events if event["kind"] == OBSERVATION
+            Observation.from_event(event)
+            for event in self._events
+            if event.get("kind") == OBSERVATION
         ]
+        told = [event for event in self._events if event.get("kind") in (OBSERVATION, STOP)]
+        self.restored_stop: str | None = told[-1].get("reason") if told else None
 
     def append(self, event: Mapping[str, Any]) -> None:
         """Adds a line.
@@ -74,7 +79,7 @@ class EventLog:
         rewrite_events(self.folder, [*self._headers(), *kept])
 
     def _headers(self) -> list[dict[str, Any]]:
-        return [event for event in self._events if event["kind"] == HEADER]
+        return [event for event in self._events if event.get("kind") == HEADER]
 
 
 def _events_of_same_training(folder: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -92,9 +97,22 @@ def _events_of_same_training(folder: Path, header: Mapping[str, Any]) -> list[di
 
 def check_same_training(there: Mapping[str, Any], ours: Mapping[str, Any], where: str) -> None:
     """Raises RecordError where what is stored was seen against another model or other images."""
-    for key in IDENTITY:
-        if there.get(key) != ours[key]:
+    theirs = _identity(there)
+    for key, value in _identity(ours).items():
+        if theirs[key] != value:
             raise RecordError(
-                f"{where} holds another training's observations (its {key.replace('_', ' ')} is "
-                f"{there.get(key)}, not {ours[key]}); give a new or empty folder as out"
+                f"{where} holds another training's observations (its {key} is "
+                f"{theirs[key]}, not {value}); give a new or empty folder as out"
             )
+
+
+def _identity(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be equal for two processes to be parts of one training: nothing measured."""
+    sets = header.get("transfer") or ()
+    return {
+        "pretrained fingerprint": header.get("pretrained_fingerprint"),
+        "images fingerprint": header.get("images_fingerprint"),
+        "transfer": [
+            tuple(one.get(key) for key in ("name", "fingerprint", "num_images")) for one in sets
+        ],
+    }

@@ -114,17 +114,16 @@ def _headline(
 
 
 def _where(report: Mapping[str, Any]) -> Markup:
-    watched, count = report["monitor"], len(report["history"])
+    watched, count, share = report["monitor"], len(report["history"]), report["cost_share_pct"]
     return Markup(
-        "A training of {}, read {} on {} probe images ({}) without labels; that took {} s, {} % of "
-        "its time."
+        "A training of {}, read {} on {} probe images ({}) without labels; that took {} s{}."
     ).format(
         watched["pretrained"],
         "once" if count == 1 else f"{count} times",
         watched["num_images"],
         watched["probe_images"],
         number_text(report["cost_seconds"], 1),
-        number_text(report["cost_share_pct"], 1),
+        "" if share is None else Markup(", {} % of its time").format(number_text(share, 1)),
     )
 
 
