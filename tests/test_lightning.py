@@ -248,6 +248,44 @@ def test_a_stop_ends_training_and_leaves_a_checkpoint_to_go_on_from(
     assert seen_at(second)[-1] == 2 * STEPS_PER_EPOCH
 
 
+def test_a_stop_at_the_end_leaves_a_checkpoint_too(tiny_clip: Path, tmp_path: Path) -> None:
+    monitor = make_monitor(tiny_clip, every=1000, **stop_at_once(tmp_path))
+    fit(make_trainer(tmp_path, MonitorCallback(monitor), max_epochs=1), Module(tiny_clip))
+    assert seen_at(monitor) == [STEPS_PER_EPOCH]
+    assert (tmp_path / f"driftscope-stopped-step={STEPS_PER_EPOCH}.ckpt").exists()
+
+
+def test_a_second_training_with_the_same_callback_is_not_ended_by_the_firsts_stop(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip, every=2, **stop_at_once(tmp_path))
+    callback = MonitorCallback(monitor)
+    for number in (1, 2):
+        trainer = make_trainer(tmp_path / str(number), callback, max_epochs=1)
+        fit(trainer, Module(tiny_clip))
+        assert trainer.global_step == 3
+        assert seen_at(monitor)[0] == 2
+        assert (tmp_path / str(number) / "driftscope-stopped-step=2.ckpt").exists()
+
+
+def test_two_monitors_of_one_training_keep_their_states_apart(
+    tiny_clip: Path, other_tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitors = [make_monitor(folder) for folder in (tiny_clip, other_tiny_clip)]
+    trainer = make_trainer(tmp_path, *map(MonitorCallback, monitors))
+    fit(trainer, Module(tiny_clip))
+    states = trainer._checkpoint_connector.dump_checkpoint()["callbacks"]
+    assert {one["monitor"]["pretrained"] for one in states.values() if "monitor" in one} == {
+        str(tiny_clip),
+        str(other_tiny_clip),
+    }
+
+
+def test_what_is_no_monitor_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"monitor is a str; give a driftscope\.Monitor"):
+        MonitorCallback("monitor")  # type: ignore[arg-type]
+
+
 def test_a_strategy_that_leaves_no_process_the_whole_model_is_refused(
     tiny_clip: Path, tmp_path: Path
 ) -> None:

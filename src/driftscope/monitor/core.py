@@ -170,7 +170,8 @@ class Monitor:
         """
         find_target(model, self._model_path)
         self._calls = counted(step)
-        self._take_up([one for one in self._course.history if one.step <= self._calls])
+        behind = [one for one in self._course.history if one.step <= self._calls]
+        self._take_up(behind, at=self._calls)
 
     def step(
         self,
@@ -258,6 +259,11 @@ class Monitor:
                 self._say(f"no model is kept: {looked.not_kept_because}{best}")
         self._cost.add(time.perf_counter() - began)
         return seen
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells monitors apart: of the pretrained encoder and of all images that are read."""
+        return f"{self._header['pretrained_fingerprint']}-{self._header['images_fingerprint']}"
 
     @property
     def every(self) -> Every:
@@ -419,9 +425,9 @@ class Monitor:
         if len(behind) < len(self._course.history):
             self._take_up(behind)
 
-    def _take_up(self, history: list[Observation]) -> None:
+    def _take_up(self, history: list[Observation], at: int | None = None) -> None:
         """Goes on from these observations; all else was another training's, or is trained anew."""
-        self._course = Course(self._before_training, history)
+        self._course = Course(self._before_training, history, at=at)
         steps = {one.step for one in history}
         self._shown_rows = {at: held for at, held in self._shown_rows.items() if at in steps}
         self._guarded(lambda: self._log.keep_only(history))

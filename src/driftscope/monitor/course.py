@@ -15,6 +15,7 @@ class Course:
     Args:
         before_training: the alerts of before its first step.
         history: what was observed of it until it is taken up here, in this process or another.
+        at: the step at which it is taken up, where that is known: an observation there is behind it.
         stopped_before: why a former process's training was to end, where nothing came after.
 
     Attributes:
@@ -29,6 +30,7 @@ class Course:
         before_training: Sequence[Alert],
         history: Sequence[Observation] = (),
         *,
+        at: int | None = None,
         stopped_before: str | None = None,
     ) -> None:
         self.history = list(history)
@@ -36,6 +38,7 @@ class Course:
         self.stop_reason: str | None = None
         self.stopped_before = stopped_before
         self.stop_is_kept = False
+        self._taken_up_at = at
         self._num_taken_up = len(self.history)
         self._told: set[str] = set()
 
@@ -64,7 +67,7 @@ class Course:
         if not self.history:
             return []
         last = self.history[-1]
-        goes_over = self.is_taken_up and step <= last.step
+        goes_over = self.is_taken_up and step <= last.step and step != self._taken_up_at
         if not goes_over and not has_gone_back(step, epoch, last.step, last.epoch):
             return self.history
         earlier = [one for one in self.history if one.step < step]
