@@ -93,8 +93,12 @@ def test_a_text_tower_that_is_trained_scores_for_itself(
     with torch.no_grad():
         model.text_projection.weight.neg_()  # type: ignore[union-attr,operator]
     turned = monitor.observe(model, step=2)
-    assert turned.transfer[name]["text_tower"] == "its own"
-    assert turned.scalars()["zero_shot_pct"] < 100
+    model.text_model.requires_grad_(False)  # type: ignore[union-attr,operator]
+    model.text_projection.requires_grad_(False)  # type: ignore[union-attr,operator]
+    frozen = monitor.observe(model, step=3)  # it scores for itself all the same
+    for one in (turned, frozen):
+        assert one.transfer[name]["text_tower"] == "its own"
+        assert one.scalars()["zero_shot_pct"] < 100
 
 
 def test_probe_images_may_be_files_pixels_or_pictures(
@@ -430,11 +434,23 @@ def test_a_measured_number_that_comes_out_otherwise_is_no_other_training(
     assert len(monitor_of(tiny_clip, coloured_images, **options).history) == 1
 
 
-def test_a_full_disk_ends_no_training(
-    tiny_clip: Path, coloured_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"), "CUDA out of memory."),
+    ],
+)
+def test_a_full_disk_or_memory_ends_no_training(
+    error: Exception,
+    words: str,
+    tiny_clip: Path,
+    coloured_images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     lines: list[str] = []
     monitor = monitor_of(
@@ -444,7 +460,7 @@ def test_a_full_disk_ends_no_training(
     monkeypatch.setattr(core, "keep_model", full)
     seen = monitor.observe(clip_of(tiny_clip), step=1, val_accuracy_pct=5.0)
     assert seen.drift is not None
-    assert f"cannot write to {tmp_path} (No space left on device)" in lines[0]
+    assert f"cannot write to {tmp_path} ({words})" in lines[0]
 
 
 # ---------------------------------------------------------------- the report
@@ -508,6 +524,16 @@ def test_a_comparison_tells_its_scalars_by_the_same_names(
         ({"every": None}, ConfigError, "every is None"),
         ({"on_alert": "shout"}, ConfigError, "on_alert is 'shout'; give 'warn', 'stop'"),
         ({"keep_best": True}, ConfigError, "give out, too"),
+        (
+            {"alerts": ds.Thresholds(min_retention_pct=90)},
+            ConfigError,
+            "min_retention_pct is 90, but retention is measured on a transfer set only; give one",
+        ),
+        (
+            {"selection": ds.Selection(by="retention_pct")},
+            ConfigError,
+            "the selection is by retention_pct, but .* transfer='concepts100'",
+        ),
         ({"vocabulary": "some"}, ConfigError, "vocabulary is 'general', a list of texts or None"),
         ({"transfer": "nowhere"}, DataError, "no dataset 'nowhere'"),
         ({"max_probe_images": 3}, DataError, "at least 4"),

@@ -14,6 +14,7 @@ from driftscope.data.duplicates import found_among
 from driftscope.errors import RecordError
 from driftscope.models import VisionLanguageModel
 from driftscope.monitor.alerts import (
+    UNREADABLE,
     Alert,
     Thresholds,
     alerts_of,
@@ -33,7 +34,7 @@ from driftscope.monitor.course import Course
 from driftscope.monitor.images import Images, portions, some_pixels
 from driftscope.monitor.keeping import candidate_folder, drop_candidates_but, keep_model
 from driftscope.monitor.log import STOP, EventLog, check_same_training
-from driftscope.monitor.look import look
+from driftscope.monitor.look import first_line, look
 from driftscope.monitor.observation import Observation
 from driftscope.monitor.processes import is_main_process
 from driftscope.monitor.reporting import report_of, write_report
@@ -67,9 +68,10 @@ class Monitor:
         train_images: the training images, to be searched for probe images by pixel hash. Of a
             dataset its training split.
         alerts: when alerts are raised.
-        on_alert: `warn` prints each new alert, `stop` also sets `should_stop`, a function is
-            called with it (and stops the training if it returns `"stop"`). After a restart an
-            alert that still holds is told, and acted on, once more.
+        on_alert: `warn` prints each new alert, `stop` also sets `should_stop` (but on `unreadable`,
+            which says nothing of the model), a function is called with it (and stops the training
+            if it returns `"stop"`). After a restart an alert that still holds is told, and acted
+            on, once more.
         selection: how the best checkpoint is chosen, and when to stop early.
         keep_best: whether models that are, or can still become, the best are kept in `out`.
         model_path: where the CLIP is in the model given to `step`, as in
@@ -112,6 +114,7 @@ class Monitor:
             out=out,
             alerts=alerts,
             on_alert=on_alert,
+            transfer=transfer,
             keep_best=keep_best,
             echo=echo,
             selection=selection,
@@ -237,7 +240,7 @@ class Monitor:
             self._say(f"going on from step {self.history[-1].step}")
         with untouched_training(next(target.found.parameters()).device):
             place = Observation(at, epoch, val_accuracy_pct, None)
-            looked = look(target, self._baseline, place, self._thresholds)
+            looked = look(target, self._baseline, place, self._course.history, self._thresholds)
             seen = looked.observation
             alerts = (*seen.alerts, *alerts_of(seen, self._course.history, self._thresholds))
             seconds = time.perf_counter() - began
@@ -375,8 +378,11 @@ class Monitor:
 
     def _tell(self, alert: Alert) -> None:
         self._say(f"ALERT {alert.sentence}")
-        answer = self._on_alert(alert) if callable(self._on_alert) else self._on_alert
-        if answer == "stop":
+        if callable(self._on_alert):
+            ends = self._on_alert(alert) == "stop"
+        else:
+            ends = self._on_alert == "stop" and alert.kind != UNREADABLE
+        if ends:
             self._stop(alert.sentence, alert.step)
 
     def _stop_if_patience_is_lost(self) -> None:
@@ -480,11 +486,12 @@ class Monitor:
         self._guarded(lambda: self._log.append(event))
 
     def _guarded(self, write: Callable[[], object]) -> bool:
-        """Whether it could be written: no training dies of a full disk."""
+        """Whether it could be written: no training dies of a full disk, or for want of memory."""
         try:
             write()
-        except OSError as error:
-            self._say(f"cannot write to {self._folder} ({error.strerror or error}); going on")
+        except (OSError, RuntimeError) as error:
+            why = getattr(error, "strerror", None) or first_line(error)
+            self._say(f"cannot write to {self._folder} ({why}); going on")
             return False
         return True
 

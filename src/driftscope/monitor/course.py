@@ -15,7 +15,7 @@ class Course:
     Args:
         before_training: the alerts of before its first step.
         history: what was observed of it until it is taken up here, in this process or another.
-        at: the step at which it is taken up, where that is known: an observation there is behind it.
+        at: the step at which it is taken up, where that is known; it has been observed then.
         stopped_before: why a former process's training was to end, where nothing came after.
 
     Attributes:
