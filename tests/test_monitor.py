@@ -14,13 +14,21 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_tiny_clip
+from filelock import FileLock
 from monitored import WORDS, Classifier, clip_of, monitor_of, moved, with_lora
 from PIL import Image
 from torch import nn
 
 import driftscope as ds
-from driftscope.errors import ConfigError, DataError, DriftscopeError, ModelError, RecordError
-from driftscope.monitor import core
+from driftscope.errors import (
+    BusyError,
+    ConfigError,
+    DataError,
+    DriftscopeError,
+    ModelError,
+    RecordError,
+)
+from driftscope.monitor import core, log
 from driftscope.monitor.processes import is_main_process
 from driftscope.probe import read
 
@@ -215,7 +223,7 @@ def test_what_it_costs_is_counted_and_said(tiny_clip: Path, coloured_images: Pat
     )
     assert lines[0].endswith("% of the time")
     monitor.close()
-    assert lines[-1].startswith("driftscope: 1 observations took")
+    assert lines[-1].startswith("driftscope: 1 observation took")
 
 
 # ---------------------------------------------------------------- when it looks
@@ -688,7 +696,21 @@ def test_only_the_first_process_of_several_writes(
     monitor.observe(moved(clip_of(tiny_clip)), step=1)
     assert monitor.should_stop
     monitor.report()
+    monitor.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_another_process_writes_to_is_refused(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "_PATIENCE_SECONDS", 0)
+    (tmp_path / "events.jsonl").write_text('{"kind": "epoch"}\n')
+    with FileLock(tmp_path / ".lock"), pytest.raises(BusyError, match="give another folder as out"):
+        monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    (tmp_path / "events.jsonl").unlink()
+    first = monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    again = monitor_of(tiny_clip, coloured_images, out=tmp_path)  # as a notebook's cell does
+    assert first.history == again.history == []
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from driftscope.monitor.cost import Cost
 from driftscope.monitor.course import Course
 from driftscope.monitor.images import Images, portions, some_pixels
 from driftscope.monitor.keeping import candidate_folder, drop_candidates_but, keep_model
-from driftscope.monitor.log import STOP, EventLog, check_same_training
+from driftscope.monitor.log import END, STOP, EventLog, check_same_training
 from driftscope.monitor.look import first_line, look
 from driftscope.monitor.observation import Observation
 from driftscope.monitor.processes import is_main_process
@@ -367,9 +367,16 @@ class Monitor:
         return write_report(report, self._overlays(), folder)
 
     def close(self) -> None:
-        """Says what the monitor cost; everything stays readable."""
+        """Says that the training is over, and what the monitor cost; everything stays readable.
+
+        `driftscope watch` ends with it. The trainers' callbacks call it.
+        """
+        self._cost.note_time()
+        if self._course.history:
+            self._write({"kind": END, "step": self._course.history[-1].step})
+        count = self._cost.num_observations
         self._say(
-            f"{self._cost.num_observations} observations took "
+            f"{count} observation{'' if count == 1 else 's'} took "
             f"{self._cost.seconds:.1f} s, {self.cost_share_pct:.1f} % of the time (and "
             f"{self.setup_seconds:.1f} s to set up)"
         )

@@ -6,19 +6,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from driftscope.errors import RecordError
+from filelock import FileLock, Timeout
+
+from driftscope.errors import BusyError, RecordError
 from driftscope.monitor.observation import OBSERVATION, Observation
-from driftscope.records import EVENTS_FILE, append_event, read_events, rewrite_events
+from driftscope.records import (
+    EVENTS_FILE,
+    LOCK_FILE,
+    append_event,
+    read_events,
+    rewrite_events,
+)
 
 HEADER = "monitor"
 """The `kind` of the line that each process begins with."""
 STOP = "stop"
 END = "end"
 """The line that `Monitor.close` leaves."""
+_PATIENCE_SECONDS = 10.0
+"""How long another process's claim is waited for: a watcher's is over at once, and workers of a
+killed process hold its claim for some seconds."""
 
 
 class EventLog:
     """The events of one training in one folder; without a folder, nowhere.
+
+    The folder is this process's for as long as the log lives.
 
     Args:
         folder: where it is; None for nowhere.
@@ -30,6 +43,7 @@ class EventLog:
         restored_headers: the lines that they began with.
 
     Raises:
+        BusyError: another process's monitor writes there.
         RecordError: the folder's events are another training's or no monitor's, or it cannot be
             written to.
     """
@@ -41,6 +55,7 @@ class EventLog:
         if folder is not None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
+                self._claim = _claimed(folder)
                 self._events = _events_of_same_training(folder, header)
                 self.restored_headers = self._headers()
                 self._events.append({"kind": HEADER, **header})
@@ -80,6 +95,19 @@ class EventLog:
 
     def _headers(self) -> list[dict[str, Any]]:
         return [event for event in self._events if event.get("kind") == HEADER]
+
+
+def _claimed(folder: Path) -> FileLock:
+    """Makes the folder this process's, however many monitors it makes of it one after the other."""
+    claim = FileLock(folder.resolve() / LOCK_FILE, is_singleton=True, thread_local=False)
+    try:
+        claim.acquire(timeout=_PATIENCE_SECONDS)
+    except Timeout:
+        raise BusyError(
+            f"another process's monitor is writing to {folder}; wait for it, or give another "
+            "folder as out"
+        ) from None
+    return claim
 
 
 def _events_of_same_training(folder: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
