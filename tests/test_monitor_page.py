@@ -70,7 +70,16 @@ def test_it_says_what_is_left_what_is_best_and_why_it_stopped(tmp_path: Path) ->
 def test_without_a_transfer_set_it_says_that_ability_was_not_measured(tmp_path: Path) -> None:
     text = page_of(tmp_path, [observed(10)], transfer=False).read_text()
     assert "how much zero-shot ability is left was not measured" in text
-    assert "Over training" not in text  # one look is no path
+    assert "Embedding drift over the steps: 0.000 at step 0, 0.100 at step 10." in text
+    assert "Validation accuracy" not in text.partition("Layer by layer")[0]  # not known before
+
+
+def test_a_path_begins_at_the_pretrained_model_by_what_it_is_or_by_a_look(tmp_path: Path) -> None:
+    text = page_of(tmp_path, HISTORY).read_text()
+    assert "Retention, % over the steps: 100.0 at step 0, 95.0 at step 10," in text
+    assert "Validation accuracy, % over the steps: 80.0 at step 10," in text
+    looked = page_of(tmp_path, [observed(0, embedding_drift=0.001), observed(10)]).read_text()
+    assert "Embedding drift over the steps: 0.001 at step 0, 0.100 at step 10." in looked
 
 
 def test_a_look_that_read_nothing_is_left_out_of_the_pictures(tmp_path: Path) -> None:

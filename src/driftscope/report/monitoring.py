@@ -178,14 +178,17 @@ def _caveats(report: Mapping[str, Any]) -> list[Markup]:
 
 
 def _trajectories(points: pd.DataFrame) -> list[Picture]:
-    """A panel a measure over the steps; none where there is one observation only."""
-    if len(points) < 2:
-        return []
+    """A panel a measure over the steps, from the pretrained model's value at step 0 on."""
     panels = []
     for measure in _FOLLOWED:
-        if measure.key not in points or points[measure.key].notna().sum() < 2:
+        if measure.key not in points:
             continue
-        known = points.dropna(subset=[measure.key])
+        known = points.dropna(subset=[measure.key])[["step", measure.key]]
+        if measure.reference is not None and (known["step"] > 0).all():
+            start = pd.DataFrame({"step": [0], measure.key: [measure.reference]})
+            known = pd.concat([start, known], ignore_index=True)
+        if len(known) < 2:
+            continue
         values = ", ".join(
             f"{number_text(value, measure.decimals, signed=measure.signed)} at step {step}"
             for step, value in zip(known["step"], known[measure.key], strict=True)
