@@ -272,6 +272,18 @@ def test_probe_images_in_the_training_set_are_counted(
     assert shared.alerts[0].sentence.startswith("2 of the 6 probe images are in the training set")
 
 
+def test_a_stop_on_probe_images_in_the_training_set_outlives_the_start_of_training(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    pixels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
+    monitor = monitor_of(tiny_clip, pixels, train_images=pixels, on_alert="stop", out=tmp_path)
+    model = clip_of(tiny_clip)
+    monitor.start(model)
+    assert monitor.should_stop
+    monitor.observe(model, step=1)
+    assert (tmp_path / "stopped").exists()
+
+
 def test_probe_images_in_the_training_set_are_seen_by_a_watcher_and_after_a_restart(
     tiny_clip: Path, tmp_path: Path
 ) -> None:

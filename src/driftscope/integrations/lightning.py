@@ -95,9 +95,9 @@ class MonitorCallback(Callback):  # type: ignore[misc]
             )
         self._observed_step, self._has_stopped = None, False
         self._monitor.start(pl_module, step=trainer.global_step)
-        last = self._monitor.history[-1] if self._monitor.history else None
-        is_here = last is not None and last.step == trainer.global_step
-        self._epochs_done = (last.epoch if is_here else None) or float(trainer.current_epoch)
+        here = [one.epoch for one in self._monitor.history if one.step == trainer.global_step]
+        # a checkpoint of an epoch's end may not have counted the epoch yet
+        self._epochs_done = (here[-1] if here else None) or float(trainer.current_epoch)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

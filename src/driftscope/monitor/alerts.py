@@ -88,7 +88,7 @@ _LIMITS = {
 def _check_limit(name: str, value: object) -> None:
     least, most = _LIMITS[name]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not least <= value <= most:
+    if not (is_number and least <= value <= most):  # type: ignore[operator]
         raise ConfigError(f"{name} is {value!r}; give a number from {least:g} to {most:g}, or None")
 
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from driftscope.data.duplicates import found_among
 from driftscope.errors import RecordError
 from driftscope.models import VisionLanguageModel
 from driftscope.monitor.alerts import (
@@ -31,7 +30,7 @@ from driftscope.monitor.arguments import (
 from driftscope.monitor.baseline import make_baseline, pretrained_model
 from driftscope.monitor.cost import Cost
 from driftscope.monitor.course import Course
-from driftscope.monitor.images import Images, portions, some_pixels
+from driftscope.monitor.images import Images, num_among, some_pixels
 from driftscope.monitor.keeping import candidate_folder, drop_candidates_but, keep_model
 from driftscope.monitor.log import END, STOP, EventLog, check_same_training
 from driftscope.monitor.look import first_line, look
@@ -145,9 +144,17 @@ class Monitor:
                 max_transfer_images=max_transfer_images,
                 maps=maps,
             )
-            leaked = self._probe_images_among(train_images, pixels)
+            leaked = num_among(train_images, pixels, "train_images")
         found = probe_in_training_alert(leaked, len(pixels), self._thresholds)
-        self._header = self._described(name, vocabulary, found)
+        is_own = vocabulary is not None and not isinstance(vocabulary, str)
+        self._header = {
+            **self._baseline.describe(),
+            "probe_images": name,
+            "vocabulary": f"{len(vocabulary or ())} texts" if is_own else vocabulary,
+            "thresholds": asdict(self._thresholds),
+            "selection": asdict(self._selection),
+            "alerts": [asdict(alert) for alert in found],
+        }
         self._log = EventLog(self._out if self._is_main else None, self._header)
         self._before_training = found or told_before_training(self._log.restored_headers)
         self._course = Course(
@@ -159,6 +166,7 @@ class Monitor:
         self._cost = Cost()
         for alert in found:
             self._tell(alert)
+        self._stop_before_training = self._course.stop_reason  # holds for every training
 
     # ------------------------------------------------------------ what a loop calls
 
@@ -441,6 +449,7 @@ class Monitor:
     def _take_up(self, history: list[Observation], at: int | None = None) -> None:
         """Goes on from these observations; all else was another training's, or is trained anew."""
         self._course = Course(self._before_training, history, at=at)
+        self._course.stop_reason = self._stop_before_training
         steps = {one.step for one in history}
         self._shown_rows = {at: held for at, held in self._shown_rows.items() if at in steps}
         self._guarded(lambda: self._log.keep_only(history))
@@ -462,28 +471,6 @@ class Monitor:
         return named
 
     # ------------------------------------------------------------ words
-
-    def _described(
-        self,
-        probe_name: str,
-        vocabulary: str | Sequence[str] | None,
-        before_training: Sequence[Alert],
-    ) -> dict[str, Any]:
-        is_own = vocabulary is not None and not isinstance(vocabulary, str)
-        return {
-            **self._baseline.describe(),
-            "probe_images": probe_name,
-            "vocabulary": f"{len(vocabulary or ())} texts" if is_own else vocabulary,
-            "thresholds": asdict(self._thresholds),
-            "selection": asdict(self._selection),
-            "alerts": [asdict(alert) for alert in before_training],
-        }
-
-    def _probe_images_among(self, train_images: Images | None, pixels: Tensor) -> int:
-        if train_images is None:
-            return 0
-        others = portions(train_images, self._baseline.facts.image_size, "train_images")
-        return len(found_among(pixels, others))
 
     def _doubt_a_fraction(self, val_accuracy_pct: float | None) -> None:
         if val_accuracy_pct is not None and 0 < val_accuracy_pct <= 1 and not self.history:
