@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.strategies import FSDPStrategy
 from local_stores import MLFLOW_EXPERIMENT, local_mlflow, mlflow_metric, tensorboard_scalars
@@ -248,9 +248,18 @@ def test_a_stop_ends_training_and_leaves_a_checkpoint_to_go_on_from(
     assert seen_at(second)[-1] == 2 * STEPS_PER_EPOCH
 
 
-def test_a_stop_at_the_end_leaves_a_checkpoint_too(tiny_clip: Path, tmp_path: Path) -> None:
+class _EndsFirst(Callback):  # type: ignore[misc]
+    """Ends the training before the monitor does, as EarlyStopping may."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = True
+
+
+def test_a_stop_of_a_training_that_ends_anyway_leaves_a_checkpoint_too(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
     monitor = make_monitor(tiny_clip, every=1000, **stop_at_once(tmp_path))
-    fit(make_trainer(tmp_path, MonitorCallback(monitor), max_epochs=1), Module(tiny_clip))
+    fit(make_trainer(tmp_path, _EndsFirst(), MonitorCallback(monitor)), Module(tiny_clip))
     assert seen_at(monitor) == [STEPS_PER_EPOCH]
     assert (tmp_path / f"driftscope-stopped-step={STEPS_PER_EPOCH}.ckpt").exists()
 
