@@ -18,20 +18,20 @@ class Classifier(nn.Module):
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
 
 
-def samples(split, count):
-    images = ds.open_dataset("terrain", split)
-    pixels = model.normalise(images.pixels(range(count), model.image_size))
-    return [{"pixel_values": pixels[i], "labels": images.labels[i]} for i in range(count)]
+def samples(indices):
+    pixels = model.normalise(data.pixels(indices, model.image_size))
+    return [{"pixel_values": x, "labels": data.labels[i]} for i, x in enumerate(pixels, indices[0])]
 
 
+data = ds.open_dataset("terrain", "train")
 model = ds.load("mini")  # or your own, such as "openai/clip-vit-base-patch32"
 monitor = ds.Monitor("mini", "terrain", transfer="concepts100", max_transfer_images=300)
 lora = LoraConfig(target_modules=r".*vision_model.*\.(q|v)_proj", modules_to_save=["head"])
 trainer = Trainer(
     get_peft_model(Classifier(model.clip, num_classes=10), lora),
     TrainingArguments("trained", num_train_epochs=3, learning_rate=3e-3, eval_strategy="epoch"),
-    train_dataset=samples("train", 320),
-    eval_dataset=samples("test", 200),
+    train_dataset=samples(range(320)),
+    eval_dataset=samples(range(320, 520)),
     compute_metrics=lambda seen: {"accuracy": (seen[0].argmax(-1) == seen[1]).mean()},
 )
 trainer.add_callback(MonitorCallback(monitor, trainer))

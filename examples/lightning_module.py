@@ -20,21 +20,20 @@ class Classifier(LightningModule):
         return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
 
     def validation_step(self, batch, _):
-        self.log("val_accuracy", (self(batch[0]).argmax(dim=1) == batch[1]).float().mean())
+        self.log("accuracy", (self(batch[0]).argmax(dim=1) == batch[1]).float().mean())
 
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parameters(), lr=1e-3)
 
 
-def loader(split, count):
-    images = ds.open_dataset("terrain", split)
-    pixels = model.normalise(images.pixels(range(count), model.image_size))
-    return DataLoader(TensorDataset(pixels, images.labels[:count]), 32, split == "train")
+def loader(indices, shuffle=False):
+    pixels = model.normalise(data.pixels(indices, model.image_size))
+    return DataLoader(TensorDataset(pixels, data.labels[list(indices)]), 32, shuffle)
 
 
+data = ds.open_dataset("terrain", "train")
 model = ds.load("mini")  # or your own, such as "openai/clip-vit-base-patch32"
 monitor = ds.Monitor("mini", "terrain", transfer="concepts100", max_transfer_images=300)
-watch = MonitorCallback(monitor, accuracy_metric="val_accuracy")
-trainer = Trainer(max_epochs=3, callbacks=[watch])
-trainer.fit(Classifier(model.clip.train(), 10), loader("train", 320), loader("test", 200))
+trainer = Trainer(max_epochs=3, callbacks=[MonitorCallback(monitor, accuracy_metric="accuracy")])
+trainer.fit(Classifier(model.clip.train(), 10), loader(range(320), True), loader(range(320, 520)))
 print("Look at", monitor.report())

@@ -6,15 +6,15 @@ from torch import nn
 import driftscope as ds
 
 model = ds.load("mini")  # or your own, such as "openai/clip-vit-base-patch32"
-train, val = ds.open_dataset("terrain", "train"), ds.open_dataset("terrain", "test")
-images, labels = train.pixels(range(320), model.image_size), train.labels[:320]
-val_images, val_labels = val.pixels(range(200), model.image_size), val.labels[:200]
+data = ds.open_dataset("terrain", "train")
+images, labels = data.pixels(range(320), model.image_size), data.labels[:320]
+val_images, val_labels = data.pixels(range(320, 520), model.image_size), data.labels[320:520]
 
-clip, head = model.clip, nn.Linear(model.embedding_dim, len(train.class_names))
+clip, head = model.clip, nn.Linear(model.embedding_dim, len(data.class_names))
 clip.text_model.requires_grad_(False)
 optimizer = torch.optim.AdamW([*clip.parameters(), *head.parameters()], lr=1e-3)
 
-monitor = ds.Monitor("mini", val_images, transfer="concepts100", max_transfer_images=300)
+monitor = ds.Monitor("mini", "terrain", transfer="concepts100", max_transfer_images=300)
 step = 0
 for epoch in range(1, 4):
     clip.train()
@@ -30,4 +30,5 @@ for epoch in range(1, 4):
     monitor.step(clip, step=step, epoch=epoch, val_accuracy_pct=accuracy_pct)
     if monitor.should_stop:
         break
+monitor.close()
 print("Look at", monitor.report())

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from driftscope.data.duplicates import found_among
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -18,9 +20,11 @@ def test_an_example_is_short_and_ends_with_a_report_of_what_was_forgotten(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert len([line for line in example.read_text().splitlines() if line]) < 40
+    assert len(example.read_text().splitlines()) < 40
     monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(example), run_name="__main__")
+    names = runpy.run_path(str(example), run_name="__main__")
+    used = names["data"].pixels(range(520), names["model"].image_size)
+    assert found_among(names["monitor"]._baseline.images.probe_pixels, [used]) == []
     last_line = capsys.readouterr().out.rstrip().splitlines()[-1]
     page = Path(last_line.removeprefix("Look at "))
     assert "<svg" in page.read_text()

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import driftscope as ds
 from driftscope.cli import app
+from driftscope.config import parse_run_spec
 from driftscope.errors import ConfigError, RecordError
 from driftscope.gate.judging import Evidence, judge, read_evidence
 from driftscope.gate.limits import GATED, parse_limit
@@ -49,7 +50,7 @@ def write(path: Path, value: object) -> Path:
 
 def gated(path: Path, *arguments: str) -> tuple[int, str]:
     result = runner.invoke(app, ["gate", str(path), *arguments])
-    assert "Traceback" not in result.output
+    assert isinstance(result.exception, SystemExit | None)  # else it would be exit code 1, too
     return result.exit_code, " ".join(result.output.split())
 
 
@@ -143,6 +144,60 @@ def test_a_file_that_is_no_report_exits_with_2(tmp_path: Path, content: str, sen
     code, shown = gated(tmp_path, "--min-cka", "0.5")
     assert code == 2
     assert sentence in shown
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"transfer": {"pets": 5}},
+        {"transfer": [1]},
+        {"transfer": {"pets": {"retention_pct": 95, "flows": 3}}},
+        {"kind": "monitor", "latest": {"step": 1, "scalars": {}}, "history": [5]},
+        {"kind": "monitor", "latest": {"step": 1, "scalars": {}}, "history": 5},
+        {"kind": "monitor", "latest": {"step": 1, "scalars": {}}, "history": {"step": 1}},
+    ],
+)
+def test_a_report_of_another_shape_exits_with_2(tmp_path: Path, damage: dict[str, Any]) -> None:
+    path = write(tmp_path / "report.json", {**comparison(), **damage})
+    code, shown = gated(path, "--min-retention", "90", "--confident")
+    assert code == 2
+    assert "is damaged" in shown
+
+
+@pytest.mark.parametrize("value", ["95", True, None, math.inf])
+def test_a_score_that_is_no_number_has_not_passed(tmp_path: Path, value: Any) -> None:
+    scores = {"pets": {"retention_pct": value, "accuracy_pct": value}}
+    path = write(tmp_path / "report.json", {**comparison(), "transfer": scores})
+    for limit in ("--min-retention", "--min-zero-shot"):
+        assert gated(path, limit, "50")[0] == 1
+
+
+def test_a_monitors_report_without_its_history_is_judged_by_its_numbers(tmp_path: Path) -> None:
+    path = write(tmp_path / "report.json", {**monitored(None), "history": None})
+    assert gated(path, "--max-embedding-drift", "0.6")[0] == 0
+    assert gated(path, "--max-embedding-drift", "0.4")[0] == 1
+
+
+def test_an_imported_run_is_judged_and_a_damaged_one_is_a_sentence(
+    tiny_run: dict[str, Any], tmp_path: Path
+) -> None:
+    selected = {
+        "epoch": 2,
+        "val_accuracy_pct": 93.0,
+        "drift": {"cka": 0.8},
+        "transfer": {"pets": {"accuracy_pct": 60.0, "num_images": 100, "retention_pct": 92.0}},
+    }
+    result = {"schema": 1, "run_id": "x", "status": "done", "selected": selected, "last": None}
+    spec = parse_run_spec(tiny_run, "test").model_dump(mode="json")
+    write(tmp_path / "spec.json", spec)
+    write(tmp_path / "result.json", result)
+    limits = ("--min-retention", "90", "--min-cka", "0.7", "--min-val-accuracy", "90")
+    assert gated(tmp_path, *limits)[0] == 0
+    code, shown = gated(tmp_path, *limits, "--confident")
+    assert code == 1
+    assert "does not say how many images val accuracy was counted on" in shown
+    write(tmp_path / "result.json", {"schema": 1, "selected": 5})
+    assert gated(tmp_path, *limits)[0] == 2
 
 
 def test_a_folder_without_a_report_exits_with_2(tmp_path: Path) -> None:
@@ -251,7 +306,6 @@ def test_a_monitor_that_knows_no_best_step_says_so(tmp_path: Path) -> None:
 def test_a_run_a_comparison_and_their_limits(
     tiny_run: dict[str, Any], tiny_clip: Path, coloured_images: Path, tmp_path: Path
 ) -> None:
-    from driftscope.config import parse_run_spec
     from driftscope.run import run_one
 
     transfer = str(coloured_images)

@@ -24,7 +24,8 @@ from small_training import (
 )
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from driftscope.errors import ConfigError
+from driftscope.errors import ConfigError, ModelError
+from driftscope.integrations.accuracy import AccuracyMetric
 from driftscope.integrations.hf_trainer import CHOICE, MonitorCallback
 from driftscope.monitor import Monitor, Selection, Thresholds
 
@@ -157,6 +158,35 @@ def test_steps_with_an_evaluation_are_observed_with_its_accuracy(
     ]
 
 
+def test_an_epoch_waits_for_an_evaluation_that_comes_by_steps(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip)
+    trainer = make_trainer(
+        classifier(tiny_clip), tmp_path, eval_strategy="steps", eval_steps=4, num_train_epochs=3
+    )
+    scripted_accuracies(trainer, 0.1, 0.2, 0.3, 0.4, 0.5)
+    watch(trainer, monitor).train()  # epochs end at 6, 12 and 18
+    assert [(seen.step, seen.val_accuracy_pct) for seen in monitor.history] == [
+        (8, 20.0),
+        (12, 30.0),
+        (18, 50.0),
+    ]
+
+
+def test_epochs_before_the_first_evaluation_are_observed(tiny_clip: Path, tmp_path: Path) -> None:
+    monitor = make_monitor(tiny_clip)
+    trainer = make_trainer(
+        classifier(tiny_clip), tmp_path, eval_strategy="steps", eval_steps=3, eval_delay=9
+    )
+    scripted_accuracies(trainer, 0.1, 0.2)
+    watch(trainer, monitor).train()
+    assert [(seen.step, seen.val_accuracy_pct) for seen in monitor.history] == [
+        (STEPS_PER_EPOCH, None),
+        (2 * STEPS_PER_EPOCH, 20.0),
+    ]
+
+
 def test_a_step_that_ends_an_epoch_takes_the_accuracy_of_the_epochs_evaluation(
     tiny_clip: Path, tmp_path: Path
 ) -> None:
@@ -220,6 +250,13 @@ def test_a_percentage_taken_for_a_fraction_is_said_and_not_used(
     assert [seen.val_accuracy_pct for seen in monitor.history] == [None, None]
 
 
+@pytest.mark.parametrize("value", [{"accuracy": 0.5}, "high", torch.tensor([0.5, 0.6])])
+def test_a_metric_that_is_no_number_is_said_and_ends_no_training(value: Any) -> None:
+    metric = AccuracyMetric("eval_accuracy", "fraction")
+    with pytest.warns(UserWarning, match="'eval_accuracy' is .*, no number"):
+        assert metric.in_percent({"eval_accuracy": value}) is None
+
+
 def test_of_several_evaluation_sets_the_one_that_is_named_gives_the_accuracy(
     tiny_clip: Path, tmp_path: Path
 ) -> None:
@@ -239,6 +276,27 @@ def test_an_unknown_unit_is_refused_in_one_sentence(tiny_clip: Path, tmp_path: P
     trainer = make_trainer(classifier(tiny_clip), tmp_path)
     with pytest.raises(ConfigError, match=r"'fraction'.*'percent'"):
         MonitorCallback(make_monitor(tiny_clip), trainer, accuracy_unit="share")  # type: ignore[arg-type]
+
+
+def test_arguments_in_the_wrong_order_are_refused_in_one_sentence(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor, trainer = make_monitor(tiny_clip), make_trainer(classifier(tiny_clip), tmp_path)
+    with pytest.raises(ConfigError, match=r"monitor is a Trainer; .*MonitorCallback\(monitor, tr"):
+        MonitorCallback(trainer, monitor)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="trainer is a Monitor; give the transformers Trainer"):
+        MonitorCallback(monitor, monitor)  # type: ignore[arg-type]
+
+
+def test_a_model_that_cannot_be_found_is_refused_before_the_first_step(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    model = classifier(tiny_clip)
+    model.teacher = classifier(tiny_clip)
+    trainer = watch(make_trainer(model, tmp_path), make_monitor(tiny_clip))
+    with pytest.raises(ModelError, match="holds 2 models"):
+        trainer.train()
+    assert trainer.state.global_step == 0
 
 
 # ---------------------------------------------------------------- where the numbers go
@@ -305,6 +363,42 @@ def test_a_stop_at_a_step_ends_training_right_there(tiny_clip: Path, tmp_path: P
     watch(trainer, monitor).train()
     assert trainer.state.global_step == 2
     assert (tmp_path / "out" / "checkpoint-2" / "model.safetensors").exists()
+
+
+def test_a_stop_at_the_last_step_is_told_and_saved_too(tiny_clip: Path, tmp_path: Path) -> None:
+    monitor = make_monitor(tiny_clip, **stop_at_once(tmp_path))
+    trainer = make_trainer(classifier(tiny_clip), tmp_path / "out", num_train_epochs=1)
+    watch(trainer, monitor).train()
+    checkpoint = tmp_path / "out" / f"checkpoint-{STEPS_PER_EPOCH}"
+    told = json.loads((checkpoint / "trainer_state.json").read_text())["log_history"][-1]
+    assert told["driftscope/stop_reason"] == monitor.stop_reason
+
+
+def test_a_second_training_with_the_same_callback_is_not_ended_by_the_firsts_stop(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip, every=2, **stop_at_once(tmp_path))
+    trainer = watch(make_trainer(classifier(tiny_clip), tmp_path / "out"), monitor)
+    for _ in range(2):
+        trainer.train()
+        assert seen_at(monitor) == [2]  # that of this training
+        assert trainer.state.log_history[-2]["driftscope/stop_reason"] == monitor.stop_reason
+
+
+def test_two_monitors_of_one_training_go_on_each_with_its_own(
+    tiny_clip: Path, other_tiny_clip: Path, tmp_path: Path
+) -> None:
+    settings = {"save_strategy": "epoch"}
+    for is_resumed in (False, True):
+        monitors = [make_monitor(folder) for folder in (tiny_clip, other_tiny_clip)]
+        trainer = make_trainer(classifier(tiny_clip), tmp_path, **settings)
+        for monitor in monitors:
+            watch(trainer, monitor)
+        first = str(tmp_path / f"checkpoint-{STEPS_PER_EPOCH}") if is_resumed else None
+        trainer.train(resume_from_checkpoint=first)
+        drifts = [monitor.history[0].drift.embedding_drift for monitor in monitors]
+        assert drifts[0] < drifts[1]
+        assert [seen_at(one) for one in monitors] == [[STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]] * 2
 
 
 def test_training_goes_on_from_the_checkpoint_of_a_stop(tiny_clip: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.strategies import FSDPStrategy
 from local_stores import MLFLOW_EXPERIMENT, local_mlflow, mlflow_metric, tensorboard_scalars
@@ -246,6 +246,53 @@ def test_a_stop_ends_training_and_leaves_a_checkpoint_to_go_on_from(
     assert second.history[0].scalars() == monitor.history[0].scalars()
     assert seen_at(second)[0] == seen_step
     assert seen_at(second)[-1] == 2 * STEPS_PER_EPOCH
+
+
+class _EndsFirst(Callback):  # type: ignore[misc]
+    """Ends the training before the monitor does, as EarlyStopping may."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = True
+
+
+def test_a_stop_of_a_training_that_ends_anyway_leaves_a_checkpoint_too(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip, every=1000, **stop_at_once(tmp_path))
+    fit(make_trainer(tmp_path, _EndsFirst(), MonitorCallback(monitor)), Module(tiny_clip))
+    assert seen_at(monitor) == [STEPS_PER_EPOCH]
+    assert (tmp_path / f"driftscope-stopped-step={STEPS_PER_EPOCH}.ckpt").exists()
+
+
+def test_a_second_training_with_the_same_callback_is_not_ended_by_the_firsts_stop(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip, every=2, **stop_at_once(tmp_path))
+    callback = MonitorCallback(monitor)
+    for number in (1, 2):
+        trainer = make_trainer(tmp_path / str(number), callback, max_epochs=1)
+        fit(trainer, Module(tiny_clip))
+        assert trainer.global_step == 3
+        assert seen_at(monitor)[0] == 2
+        assert (tmp_path / str(number) / "driftscope-stopped-step=2.ckpt").exists()
+
+
+def test_two_monitors_of_one_training_keep_their_states_apart(
+    tiny_clip: Path, other_tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitors = [make_monitor(folder) for folder in (tiny_clip, other_tiny_clip)]
+    trainer = make_trainer(tmp_path, *map(MonitorCallback, monitors))
+    fit(trainer, Module(tiny_clip))
+    states = trainer._checkpoint_connector.dump_checkpoint()["callbacks"]
+    assert {one["monitor"]["pretrained"] for one in states.values() if "monitor" in one} == {
+        str(tiny_clip),
+        str(other_tiny_clip),
+    }
+
+
+def test_what_is_no_monitor_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"monitor is a str; give a driftscope\.Monitor"):
+        MonitorCallback("monitor")  # type: ignore[arg-type]
 
 
 def test_a_strategy_that_leaves_no_process_the_whole_model_is_refused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,22 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_tiny_clip
+from filelock import FileLock
 from monitored import WORDS, Classifier, clip_of, monitor_of, moved, with_lora
 from PIL import Image
 from torch import nn
 
 import driftscope as ds
-from driftscope.errors import ConfigError, DataError, DriftscopeError, ModelError, RecordError
-from driftscope.monitor import core
+from driftscope.errors import (
+    BusyError,
+    ConfigError,
+    DataError,
+    DriftscopeError,
+    ModelError,
+    RecordError,
+)
+from driftscope.monitor import core, log
+from driftscope.monitor.processes import is_main_process
 from driftscope.probe import read
 
 
@@ -91,8 +101,12 @@ def test_a_text_tower_that_is_trained_scores_for_itself(
     with torch.no_grad():
         model.text_projection.weight.neg_()  # type: ignore[union-attr,operator]
     turned = monitor.observe(model, step=2)
-    assert turned.transfer[name]["text_tower"] == "its own"
-    assert turned.scalars()["zero_shot_pct"] < 100
+    model.text_model.requires_grad_(False)  # type: ignore[union-attr,operator]
+    model.text_projection.requires_grad_(False)  # type: ignore[union-attr,operator]
+    frozen = monitor.observe(model, step=3)  # it scores for itself all the same
+    for one in (turned, frozen):
+        assert one.transfer[name]["text_tower"] == "its own"
+        assert one.scalars()["zero_shot_pct"] < 100
 
 
 def test_probe_images_may_be_files_pixels_or_pictures(
@@ -209,7 +223,7 @@ def test_what_it_costs_is_counted_and_said(tiny_clip: Path, coloured_images: Pat
     )
     assert lines[0].endswith("% of the time")
     monitor.close()
-    assert lines[-1].startswith("driftscope: 1 observations took")
+    assert lines[-1].startswith("driftscope: 1 observation took")
 
 
 # ---------------------------------------------------------------- when it looks
@@ -293,6 +307,85 @@ def test_a_training_from_the_start_in_the_same_folder_replaces_the_former(
     assert [one.step for one in again.history] == [1]
 
 
+@pytest.mark.parametrize(
+    ("former", "step", "epoch", "kept"),
+    [
+        ([(10, 1), (20, 2), (30, 3)], 100, 1, []),  # longer epochs: it was another training
+        ([(10, 1), (20, 2), (30, 3)], 25, 3, [10, 20]),
+        ([(10, 0.5), (20, 1.0), (30, 1.5)], 40, 2.0, [10, 20, 30]),
+        ([(10, None), (20, None)], 20, None, [10]),
+    ],
+)
+@pytest.mark.parametrize("process", ["another", "the same"])
+def test_what_a_training_does_not_have_behind_it_is_forgotten(
+    process: str,
+    former: list[tuple[int, float | None]],
+    step: int,
+    epoch: float | None,
+    kept: list[int],
+    tiny_clip: Path,
+    coloured_images: Path,
+    tmp_path: Path,
+) -> None:
+    model = clip_of(tiny_clip)
+    monitor = monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    for at, epochs in former:
+        monitor.observe(model, step=at, epoch=epochs)
+    if process == "another":
+        monitor = monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    elif step == former[-1][0]:
+        kept = [at for at, _ in former]  # the same step again is no step back
+    monitor.observe(model, step=step, epoch=epoch)
+    assert [one.step for one in monitor.history] == [*kept, step]
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    seen = [event["step"] for event in events if event["kind"] == "observation"]
+    assert seen == [*kept, step]
+
+
+def test_a_second_training_with_the_same_monitor_knows_nothing_of_the_first(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    monitor = monitor_of(
+        tiny_clip,
+        coloured_images,
+        out=tmp_path,
+        every=2,
+        keep_best=True,
+        alerts=ds.Thresholds(max_embedding_drift=0.0),
+        on_alert="stop",
+        echo=lines.append,
+    )
+    first = moved(clip_of(tiny_clip))
+    monitor.step(first, step=2, epoch=1.0, val_accuracy_pct=90.0)
+    assert monitor.should_stop
+    second = moved(clip_of(tiny_clip), seed=2)
+    assert monitor.step(second, step=1, epoch=0.5) is None
+    assert not monitor.should_stop
+    assert (monitor.history, monitor.alerts, monitor.best) == ([], [], None)
+    seen = monitor.step(second, step=2, epoch=1.0, val_accuracy_pct=50.0)
+    assert monitor.should_stop  # told again, and kept again
+    assert monitor.history == [seen]
+    assert sum("the model at the stop is kept" in line for line in lines) == 2
+    for folder in (tmp_path / "stopped", monitor.best_folder):
+        kept = ds.load(folder).clip.state_dict()  # type: ignore[arg-type]
+        assert all(torch.equal(kept[name], value) for name, value in second.state_dict().items())
+
+
+def test_a_training_that_is_said_to_start_is_a_new_one_whatever_its_steps(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    model, monitor = clip_of(tiny_clip), monitor_of(tiny_clip, coloured_images)
+    for step in (0, 10, 20):
+        monitor.observe(model, step=step)
+    monitor.start(model, step=10)
+    assert [one.step for one in monitor.history] == [0, 10]
+    monitor.start(model)
+    assert [one.step for one in monitor.history] == [0]
+    with pytest.raises(ModelError, match="holds no CLIP"):
+        monitor.start(nn.Linear(2, 2))
+
+
 def test_a_loop_that_counts_no_steps_starts_anew_each_time(
     tiny_clip: Path, coloured_images: Path, tmp_path: Path
 ) -> None:
@@ -327,16 +420,45 @@ def test_another_trainings_folder_is_refused(
     monitor_of(tiny_clip, coloured_images, out=tmp_path)
     with pytest.raises(RecordError, match="another training's observations"):
         monitor_of(other_tiny_clip, coloured_images, out=tmp_path)
+    first, *_ = (tmp_path / "events.jsonl").read_text().splitlines()
+    fewer = {**json.loads(first), "transfer": [{"name": "birds"}]}
+    (tmp_path / "events.jsonl").write_text(json.dumps(fewer) + "\n")
+    with pytest.raises(RecordError, match=r"its transfer is \[\('birds', None, None\)\]"):
+        monitor_of(tiny_clip, coloured_images, out=tmp_path)
     (tmp_path / "events.jsonl").write_text('{"kind": "epoch"}\n')
     with pytest.raises(RecordError, match="is not a monitor's"):
         monitor_of(tiny_clip, coloured_images, out=tmp_path)
 
 
-def test_a_full_disk_ends_no_training(
-    tiny_clip: Path, coloured_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_measured_number_that_comes_out_otherwise_is_no_other_training(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"transfer": str(coloured_images), "out": tmp_path}
+    monitor_of(tiny_clip, coloured_images, **options).observe(clip_of(tiny_clip), step=1)
+    header, *others = (tmp_path / "events.jsonl").read_text().splitlines()
+    stored = json.loads(header)
+    stored["transfer"][0]["pretrained_zero_shot_pct"] -= 1e-9  # on another device, say
+    (tmp_path / "events.jsonl").write_text("\n".join([json.dumps(stored), *others]) + "\n")
+    assert len(monitor_of(tiny_clip, coloured_images, **options).history) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"), "CUDA out of memory."),
+    ],
+)
+def test_a_full_disk_or_memory_ends_no_training(
+    error: Exception,
+    words: str,
+    tiny_clip: Path,
+    coloured_images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     lines: list[str] = []
     monitor = monitor_of(
@@ -346,7 +468,7 @@ def test_a_full_disk_ends_no_training(
     monkeypatch.setattr(core, "keep_model", full)
     seen = monitor.observe(clip_of(tiny_clip), step=1, val_accuracy_pct=5.0)
     assert seen.drift is not None
-    assert f"cannot write to {tmp_path} (No space left on device)" in lines[0]
+    assert f"cannot write to {tmp_path} ({words})" in lines[0]
 
 
 # ---------------------------------------------------------------- the report
@@ -410,6 +532,16 @@ def test_a_comparison_tells_its_scalars_by_the_same_names(
         ({"every": None}, ConfigError, "every is None"),
         ({"on_alert": "shout"}, ConfigError, "on_alert is 'shout'; give 'warn', 'stop'"),
         ({"keep_best": True}, ConfigError, "give out, too"),
+        (
+            {"alerts": ds.Thresholds(min_retention_pct=90)},
+            ConfigError,
+            "min_retention_pct is 90, but retention is measured on a transfer set only; give one",
+        ),
+        (
+            {"selection": ds.Selection(by="retention_pct")},
+            ConfigError,
+            "the selection is by retention_pct, but .* transfer='concepts100'",
+        ),
         ({"vocabulary": "some"}, ConfigError, "vocabulary is 'general', a list of texts or None"),
         ({"transfer": "nowhere"}, DataError, "no dataset 'nowhere'"),
         ({"max_probe_images": 3}, DataError, "at least 4"),
@@ -564,7 +696,87 @@ def test_only_the_first_process_of_several_writes(
     monitor.observe(moved(clip_of(tiny_clip)), step=1)
     assert monitor.should_stop
     monitor.report()
+    monitor.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_another_process_writes_to_is_refused(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "_PATIENCE_SECONDS", 0)
+    (tmp_path / "events.jsonl").write_text('{"kind": "epoch"}\n')
+    with FileLock(tmp_path / ".lock"), pytest.raises(BusyError, match="give another folder as out"):
+        monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    (tmp_path / "events.jsonl").unlink()
+    first = monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    again = monitor_of(tiny_clip, coloured_images, out=tmp_path)  # as a notebook's cell does
+    assert first.history == again.history == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_main"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"RANK": "8", "LOCAL_RANK": "0"}, False),
+        ({"RANK": "0", "SLURM_PROCID": "1"}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"NODE_RANK": "1"}, False),
+        ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, False),
+        ({"NODE_RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"SLURM_PROCID": "3"}, False),
+        ({"SLURM_PROCID": "0"}, True),
+    ],
+)
+def test_the_first_process_is_told_by_whatever_launched_it(
+    environment: dict[str, str], is_main: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_main_process() is is_main
+    for rank in (0, 1):  # which knows better
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        assert is_main_process() is (rank == 0)
+
+
+def test_a_process_that_only_reports_knows_the_stop_and_the_cost_of_those_before(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {
+        "out": tmp_path,
+        "on_alert": "stop",
+        "alerts": ds.Thresholds(max_embedding_drift=1e-4),
+    }
+    first = monitor_of(tiny_clip, coloured_images, **options)
+    seen = first.observe(moved(clip_of(tiny_clip)), step=1)
+    for _ in range(2):
+        again = monitor_of(tiny_clip, coloured_images, **options)
+        page = again.report().read_text()
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert report["stopped"] == first.stop_reason
+        assert report["cost_seconds"] == pytest.approx(seen.seconds)
+        assert report["cost_share_pct"] is None
+        assert "% of its time" not in page.replace("\u00a0", " ")
+        assert not again.should_stop
+    again.observe(clip_of(tiny_clip), step=2)  # it went on, and nothing holds any more
+    again.report()
+    assert json.loads((tmp_path / "report.json").read_text())["stopped"] is None
+
+
+def test_what_is_done_after_the_training_is_none_of_its_time(
+    tiny_clip: Path, coloured_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor = monitor_of(tiny_clip, coloured_images)
+    monitor.observe(clip_of(tiny_clip), step=1)
+    share = monitor.cost_share_pct
+    later = time.perf_counter() + 3600
+    monkeypatch.setattr("time.perf_counter", lambda: later)
+    assert monitor.cost_share_pct == share > 0
+    assert monitor.step(clip_of(tiny_clip), step=2, epoch=0.5) is None
+    assert monitor.cost_share_pct < share
 
 
 def test_alerts_of_before_a_restart_are_in_the_report(

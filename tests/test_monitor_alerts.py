@@ -132,11 +132,63 @@ def test_a_model_that_training_does_not_reach_is_an_alert(
     model = clip_of(tiny_clip)
     model = with_lora(model) if adapter else model
     assert kinds(monitor.observe(model, step=0)) == []
+    assert kinds(monitor.observe(model, step=1)) == []  # a warmup may begin at rate 0
     seen = monitor.observe(model, step=9)
     assert kinds(seen) == ["unchanged"]
     assert ("adapter has had no effect" in seen.alerts[0].sentence) is adapter
     model.requires_grad_(False)  # a head alone is trained: nothing is wrong
     assert kinds(monitor.observe(model, step=10)) == []
+
+
+def failing(error: Exception) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+_TORCHS_OWN = RuntimeError("FlashAttention only supports fp16 and bf16\nException raised from …")
+
+
+@pytest.mark.parametrize("what", ["live_model", "read", "scores"])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "There was no memory left"),
+        (_TORCHS_OWN, "could not be run for this observation: FlashAttention only"),
+    ],
+)
+def test_a_look_that_fails_is_told_and_ends_no_training(
+    what: str,
+    error: Exception,
+    words: str,
+    tiny_clip: Path,
+    coloured_images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from driftscope.monitor import baseline, look
+
+    monitor = monitor_of(tiny_clip, coloured_images, on_alert="stop")
+    place = look if what == "live_model" else baseline.Baseline
+    with monkeypatch.context() as patch:
+        patch.setattr(place, what, failing(error))
+        seen = monitor.observe(clip_of(tiny_clip), step=1)
+    assert kinds(seen) == ["unreadable"]
+    assert seen.drift is None
+    assert words in seen.alerts[0].sentence
+    assert "\n" not in seen.alerts[0].sentence
+    assert not monitor.should_stop
+    assert kinds(monitor.observe(moved(clip_of(tiny_clip)), step=2)) == []
+
+
+def test_a_look_that_fails_may_go_untold(
+    tiny_clip: Path, coloured_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from driftscope.monitor.baseline import Baseline
+
+    monitor = monitor_of(tiny_clip, coloured_images, alerts=ds.Thresholds(unreadable=False))
+    monkeypatch.setattr(Baseline, "read", failing(torch.OutOfMemoryError()))
+    assert kinds(monitor.observe(clip_of(tiny_clip), step=1)) == []
 
 
 def test_attention_that_cannot_be_read_is_an_alert(tiny_clip: Path, coloured_images: Path) -> None:
@@ -218,6 +270,18 @@ def test_probe_images_in_the_training_set_are_counted(
     shared = monitor_of(tiny_clip, pixels, train_images=torch.cat([pixels[:2], pixels[:2] // 2]))
     assert [alert.kind for alert in shared.alerts] == ["probe_in_training"]
     assert shared.alerts[0].sentence.startswith("2 of the 6 probe images are in the training set")
+
+
+def test_a_stop_on_probe_images_in_the_training_set_outlives_the_start_of_training(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    pixels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
+    monitor = monitor_of(tiny_clip, pixels, train_images=pixels, on_alert="stop", out=tmp_path)
+    model = clip_of(tiny_clip)
+    monitor.start(model)
+    assert monitor.should_stop
+    monitor.observe(model, step=1)
+    assert (tmp_path / "stopped").exists()
 
 
 def test_probe_images_in_the_training_set_are_seen_by_a_watcher_and_after_a_restart(

@@ -35,7 +35,7 @@ def page_of(
         "selection": asdict(ds.Selection()),
     }
     settings = {"best": None, "alerts": [], "stop_reason": None, **options}
-    report = report_of(history, header=header, cost_seconds=2, cost_share_pct=4, **settings)
+    report = report_of(history, header=header, cost_share_pct=4, **settings)
     random = np.random.default_rng(0)
     maps = random.dirichlet(np.ones(16), (2, 3, 4)).reshape(2, 3, 4, 4, 4).astype(np.float32)
     overlay = Overlay(random.integers(0, 255, (2, 32, 32, 3), dtype=np.uint8), maps, maps[::-1])
@@ -70,7 +70,16 @@ def test_it_says_what_is_left_what_is_best_and_why_it_stopped(tmp_path: Path) ->
 def test_without_a_transfer_set_it_says_that_ability_was_not_measured(tmp_path: Path) -> None:
     text = page_of(tmp_path, [observed(10)], transfer=False).read_text()
     assert "how much zero-shot ability is left was not measured" in text
-    assert "Over training" not in text  # one look is no path
+    assert "Embedding drift over the steps: 0.000 at step 0, 0.100 at step 10." in text
+    assert "Validation accuracy" not in text.partition("Layer by layer")[0]  # not known before
+
+
+def test_a_path_begins_at_the_pretrained_model_by_what_it_is_or_by_a_look(tmp_path: Path) -> None:
+    text = page_of(tmp_path, HISTORY).read_text()
+    assert "Retention, % over the steps: 100.0 at step 0, 95.0 at step 10," in text
+    assert "Validation accuracy, % over the steps: 80.0 at step 10," in text
+    looked = page_of(tmp_path, [observed(0, embedding_drift=0.001), observed(10)]).read_text()
+    assert "Embedding drift over the steps: 0.001 at step 0, 0.100 at step 10." in looked
 
 
 def test_a_look_that_read_nothing_is_left_out_of_the_pictures(tmp_path: Path) -> None:

@@ -68,12 +68,10 @@ def test_an_image_tower_by_itself_is_read_with_the_pretrained_texts(
     )
     if "Projection" in kind:
         whole.visual_projection.load_state_dict(tower.visual_projection.state_dict())  # type: ignore[union-attr,operator]
-    options = {"transfer": str(coloured_images)}
-    assert monitor_of(tiny_clip, coloured_images).observe(tower, step=1).alerts == ()
-    expected = monitor_of(tiny_clip, coloured_images, **options).observe(whole, step=1).scalars()
-    monitor = monitor_of(
-        tiny_clip, coloured_images, **options, out=tmp_path, alerts=OUT, on_alert="stop"
-    )
+    options = {"transfer": str(coloured_images)}  # none of them is a probe image
+    assert monitor_of(tiny_clip, pixels()).observe(tower, step=1).alerts == ()
+    expected = monitor_of(tiny_clip, pixels(), **options).observe(whole, step=1).scalars()
+    monitor = monitor_of(tiny_clip, pixels(), **options, out=tmp_path, alerts=OUT, on_alert="stop")
     seen = monitor.observe(nn.Sequential(tower), step=1).scalars()
     assert seen == pytest.approx(expected, rel=1e-4, abs=1e-6)
     kept = ds.load(tmp_path / "stopped")
@@ -94,6 +92,26 @@ def test_several_models_are_told_apart_by_their_path(
         assert (monitor.observe(both, step=1).scalars()["weight_drift"] > 0) is has_moved
     with pytest.raises(ModelError, match=r"'pupil' leads nowhere .*student, teacher"):
         monitor_of(tiny_clip, coloured_images, model_path="pupil").observe(both, step=1)
+
+
+@pytest.mark.parametrize("kind", ["CLIPVisionModelWithProjection", "CLIPVisionModel"])
+def test_a_whole_model_beside_an_image_tower_is_not_taken_for_the_one_in_training(
+    kind: str, tiny_clip: Path, coloured_images: Path
+) -> None:
+    import transformers
+
+    options: dict[str, Any] = {"projection_dim": 16} if "Projection" in kind else {}
+    student = getattr(transformers, kind).from_pretrained(tiny_clip, **options)
+    both = nn.ModuleDict({"teacher": clip_of(tiny_clip), "student": student})
+    with pytest.raises(ModelError, match="at 'teacher', 'student'; say which"):
+        find_target(both)
+    assert find_target(both, "student").found is student
+
+
+def test_a_second_name_for_the_image_tower_is_no_second_model(tiny_clip: Path) -> None:
+    clip: Any = clip_of(tiny_clip)
+    holder = nn.ModuleDict({"tower": clip.vision_model, "clip": clip})
+    assert find_target(holder).found is clip
 
 
 def test_what_holds_no_clip_is_refused(tiny_clip: Path, coloured_images: Path) -> None:
@@ -132,16 +150,24 @@ def test_a_model_that_is_spread_over_processes_is_refused(
 # ---------------------------------------------------------------- what a stop leaves
 
 
-@pytest.mark.parametrize("wrap", ["plain", "lora", "lora around", "add_adapter"])
+@pytest.mark.parametrize(
+    "wrap",
+    ["plain", "lora", "lora around", "add_adapter", "lora beside trained weights", "other base"],
+)
 def test_the_model_at_a_stop_loads_as_it_was(
-    wrap: str, tiny_clip: Path, coloured_images: Path, tmp_path: Path
+    wrap: str, tiny_clip: Path, other_tiny_clip: Path, coloured_images: Path, tmp_path: Path
 ) -> None:
     import peft
     from monitored import QV
 
-    model: Any = clip_of(tiny_clip)
+    model: Any = clip_of(other_tiny_clip if wrap == "other base" else tiny_clip)
     if wrap == "lora":
         model = with_lora(model, modules_to_save=["visual_projection"])
+    elif wrap == "other base":
+        model = with_lora(model)
+    elif wrap == "lora beside trained weights":
+        model = with_lora(model)
+        model.get_base_model().visual_projection.requires_grad_(True)
     elif wrap == "lora around":
         model = with_lora(Classifier(model))
     elif wrap == "add_adapter":
@@ -160,6 +186,21 @@ def test_the_model_at_a_stop_loads_as_it_was(
     assert again.observe(kept.clip, step=1).scalars()["weight_drift"] == pytest.approx(
         monitor.history[0].scalars()["weight_drift"], rel=1e-5
     )
+
+
+def test_an_image_tower_whose_pretrained_model_has_no_name_is_kept_for_transformers(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    from transformers import CLIPVisionModelWithProjection
+
+    options = {"projection_dim": 16}
+    tower: Any = CLIPVisionModelWithProjection.from_pretrained(tiny_clip, **options).train()
+    before: Any = clip_of(tiny_clip)
+    before.name_or_path = before.config._name_or_path = ""
+    monitor = monitor_of(before, pixels(), out=tmp_path, alerts=OUT, on_alert="stop")
+    monitor.observe(moved(nn.ModuleDict({"vision": tower})), step=1)
+    kept = CLIPVisionModelWithProjection.from_pretrained(tmp_path / "stopped").state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in tower.state_dict().items())
 
 
 def test_merging_a_copy_leaves_the_model_and_its_function_as_they_were(tiny_clip: Path) -> None:
@@ -231,6 +272,19 @@ def test_an_open_clip_model_is_read_as_its_conversion(quick: bool, tmp_path: Pat
     kept = ds.load(tmp_path / "stopped")
     live = ds.models.from_clip(converted_open_clip(model))  # type: ignore[attr-defined]
     torch.testing.assert_close(kept.embed_images(images), live.embed_images(images))
+
+
+@pytest.mark.parametrize("kind", ["adapter folder", "open_clip model"])
+def test_making_a_monitor_draws_no_random_number_of_the_trainings(
+    kind: str, tiny_clip: Path, tmp_path: Path
+) -> None:
+    before: Any = open_clip_model(open_clip_state(), quick=False)
+    if kind == "adapter folder":
+        before = tmp_path / "adapter"
+        with_lora(clip_of(tiny_clip)).save_pretrained(before)  # type: ignore[operator]
+    state = torch.get_rng_state()
+    monitor_of(before, pixels(8))
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_an_open_clip_model_that_is_no_plain_vit_is_refused(coloured_images: Path) -> None:

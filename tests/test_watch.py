@@ -1,13 +1,23 @@
+import gc
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from typer.testing import CliRunner
 
 from driftscope.cli import app
 from driftscope.config import parse_run_spec
-from driftscope.records import EVENTS_FILE, append_event, claimed, write_failure, write_json
+from driftscope.records import (
+    EVENTS_FILE,
+    LOCK_FILE,
+    append_event,
+    claimed,
+    write_failure,
+    write_json,
+)
 from driftscope.records.live import training_status
 from driftscope.terminal.training import course
 
@@ -26,13 +36,15 @@ def observe(folder: Path, step: int, *alerts: str, **numbers: float) -> None:
 
 
 @pytest.fixture
-def monitored(tmp_path: Path) -> Path:
+def monitored(tmp_path: Path) -> Iterator[Path]:
+    """The folder of a monitor whose process goes on."""
     append_event(
         tmp_path, {"kind": "monitor", "pretrained": "mini", "transfer": [{"name": "pets"}]}
     )
     observe(tmp_path, 10, embedding_drift=0.1, retention_pct=98.0)
     observe(tmp_path, 20, "drift is large", embedding_drift=0.4, retention_pct=70.0)
-    return tmp_path
+    with FileLock(tmp_path / LOCK_FILE):
+        yield tmp_path
 
 
 def test_a_monitored_training_is_followed_until_it_is_told_to_stop(monitored: Path) -> None:
@@ -45,18 +57,57 @@ def test_a_monitored_training_is_followed_until_it_is_told_to_stop(monitored: Pa
     assert "stopped: drift is large" in text
 
 
-def test_a_monitors_report_ends_it_unless_more_was_seen_since(monitored: Path) -> None:
-    import os
-
-    write_json(monitored / "report.json", {})
-    assert "done" in str(training_status(monitored).ended)
-    os.utime(monitored / "report.json", (0, 0))
+def test_a_monitor_that_was_closed_is_done_unless_more_was_seen_since(monitored: Path) -> None:
+    write_json(monitored / "report.json", {})  # in the middle: no end
     assert training_status(monitored).ended is None
+    append_event(monitored, {"kind": "end", "step": 20})
+    assert training_status(monitored).ended == "done"
+    (monitored / "report.html").touch()
+    assert training_status(monitored).ended == f"done; its report is {monitored / 'report.html'}"
+    observe(monitored, 30)
+    assert training_status(monitored).ended is None
+    append_event(monitored, {"kind": "stop", "step": 30, "reason": "enough"})
+    append_event(monitored, {"kind": "end", "step": 30})
+    assert training_status(monitored).ended == "stopped: enough"
 
 
-def test_an_alert_that_holds_on_is_told_once(monitored: Path) -> None:
-    observe(monitored, 30, "drift is large")
+def test_a_monitor_whose_process_has_died_is_over(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    from driftscope import Monitor
+
+    monitor = Monitor(tiny_clip, coloured_images, vocabulary=None, out=tmp_path, echo=None)
+    assert training_status(tmp_path).ended is None
+    del monitor
+    gc.collect()
+    assert training_status(tmp_path).ended == "its process has ended"
+
+
+def test_an_alert_that_holds_on_is_told_once_however_its_numbers_change(monitored: Path) -> None:
+    observe(monitored, 30, "drift is larger")
     assert training_status(monitored).alerts == [(20, "drift is large")]
+    observe(monitored, 40)
+    observe(monitored, 50, "drift is large again")
+    assert training_status(monitored).alerts == [
+        (20, "drift is large"),
+        (50, "drift is large again"),
+    ]
+
+
+def test_what_was_found_before_training_is_told_once_over_all_restarts(tmp_path: Path) -> None:
+    for count in (3, 2, 0):
+        alert = {"kind": "probe_in_training", "sentence": f"{count} of the images", "step": 0}
+        append_event(tmp_path, {"kind": "monitor", "alerts": [alert] if count else []})
+    assert training_status(tmp_path).alerts == [(0, "2 of the images")]
+
+
+@pytest.mark.parametrize("line", ["5", "null", "[]", '"observation"'])
+def test_a_line_that_is_no_object_is_one_sentence(line: str, monitored: Path) -> None:
+    with (monitored / EVENTS_FILE).open("a") as file:
+        file.write(f"{line}\n")
+    result = runner.invoke(app, ["watch", str(monitored)])
+    assert result.exit_code == 2
+    assert "line 4 is damaged: it holds no JSON object" in " ".join(result.output.split())
 
 
 def test_a_torn_last_line_does_not_disturb_the_view(monitored: Path) -> None:

@@ -86,8 +86,13 @@ def read_evidence(path: Path, *, best: bool = False) -> Evidence:
     file = _file_of(path)
     if best and file.name == RESULT_FILE:
         raise RecordError(f"{file} is a run's, and already speaks of its selected epoch")
-    if file.name == RESULT_FILE:
-        return _of_run(file)
+    try:
+        return _of_run(file) if file.name == RESULT_FILE else _of_report(file, best)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise RecordError(f"{file} is damaged: it is not of the shape it was written in") from error
+
+
+def _of_report(file: Path, best: bool) -> Evidence:
     report = read_json(file)
     if not isinstance(report.get("scalars"), dict):
         raise RecordError(
@@ -99,7 +104,7 @@ def read_evidence(path: Path, *, best: bool = False) -> Evidence:
     if best:
         raise RecordError(f"{file} is a comparison's; only a monitored training has a best step")
     what = f"{report.get('adapted')} against {report.get('pretrained')}"
-    return Evidence(file, what, _finite(report["scalars"]), report.get("transfer") or {})
+    return Evidence(file, what, _finite(report["scalars"]), _scores(report.get("transfer")))
 
 
 def _file_of(path: Path) -> Path:
@@ -123,17 +128,18 @@ def _of_run(file: Path) -> Evidence:
         file,
         f"{spec.method.label} on {spec.dataset}, epoch {selected.get('epoch', 0)}{diverged}",
         _finite(scalars),
-        selected.get("transfer", {}),
+        _scores(selected.get("transfer")),
         {
             "test_accuracy_pct": selected.get("test_num_images", 0),
-            "val_accuracy_pct": record.result["splits"]["num_images"].get("val", 0),
+            # an imported run's splits are not told
+            "val_accuracy_pct": record.result.get("splits", {}).get("num_images", {}).get("val", 0),
         },
     )
 
 
 def _of_monitor(file: Path, report: Mapping[str, Any], best: bool) -> Evidence:
     which = "best" if best else "latest"
-    point, history = report.get(which), report.get("history", [])
+    point, history = report.get(which), report.get("history") or []
     if best and point is None:
         raise RecordError(
             f"{file} names no best step: a monitor knows it when it is told validation accuracies"
@@ -151,8 +157,16 @@ def _of_monitor(file: Path, report: Mapping[str, Any], best: bool) -> Evidence:
         file,
         f"{which} observation of a training, step {point.get('step')}",
         _finite(point["scalars"]),
-        (seen[-1].get("transfer") or {}) if seen else {},
+        _scores(seen[-1].get("transfer") if seen else None),
     )
+
+
+def _scores(transfer: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
+    """Of every transfer set the numbers that are there and finite, and `flows`."""
+    return {
+        name: {**_finite(score), "flows": _finite(score.get("flows") or {})}
+        for name, score in (transfer or {}).items()
+    }
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, float]:
@@ -238,8 +252,8 @@ def _accuracy_low(evidence: Evidence, scalar: str) -> float | None:
 
 def _retention_low(score: Mapping[str, Any]) -> float | None:
     """The lower end of retention's interval, in percent; None where images were not counted."""
-    flows = score.get("flows")
-    if not flows or "num_correct" not in score:
+    flows = score.get("flows") or {}
+    if not {"num_lost", "num_gained"} <= flows.keys() or "num_correct" not in score:
         return None
     lost, gained = int(flows["num_lost"]), int(flows["num_gained"])
     kept = int(score["num_correct"]) - gained

@@ -1,15 +1,25 @@
-"""The target accuracy, taken from the metrics that a trainer's evaluation leaves."""
+"""What both callbacks take: a monitor, and the accuracy that a trainer's evaluation leaves."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from reprlib import repr as short
 from typing import Any, Literal
 
 from driftscope.errors import ConfigError
+from driftscope.monitor import Monitor
 
 AccuracyUnit = Literal["fraction", "percent"]
 _PER_CENT = {"fraction": 100.0, "percent": 1.0}
+
+
+def check_monitor(monitor: object, usage: str) -> None:
+    """Raises ConfigError where a callback is given something else as its monitor."""
+    if not isinstance(monitor, Monitor):
+        raise ConfigError(
+            f"monitor is a {type(monitor).__name__}; give a driftscope.Monitor, as in {usage}"
+        )
 
 
 class AccuracyMetric:
@@ -46,12 +56,16 @@ class AccuracyMetric:
                 f"accuracy; it gave {', '.join(sorted(metrics)) or 'none at all'}"
             )
             return None
-        accuracy_pct = float(metrics[self.name]) * _PER_CENT[self.unit]
+        try:
+            value = float(metrics[self.name])
+        except (TypeError, ValueError, RuntimeError):  # a dict, a word, a tensor of several
+            self._warn_once(f"the metric {self.name!r} is {short(metrics[self.name])}, no number")
+            return None
+        accuracy_pct = value * _PER_CENT[self.unit]
         if 0.0 <= accuracy_pct <= 100.0:
             return accuracy_pct
         self._warn_once(
-            f"the metric {self.name!r} is {float(metrics[self.name]):g}, which is no accuracy as a "
-            f"{self.unit}"
+            f"the metric {self.name!r} is {value:g}, which is no accuracy as a {self.unit}"
         )
         return None
 

@@ -15,21 +15,22 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from driftscope.errors import ConfigError
-from driftscope.integrations.accuracy import AccuracyMetric, AccuracyUnit
+from driftscope.integrations.accuracy import AccuracyMetric, AccuracyUnit, check_monitor
 from driftscope.monitor import Monitor
 
 CHOICE = "driftscope_choice"
 """`metric_for_best_model=CHOICE` makes the Trainer keep and load the monitor's best checkpoint."""
 LOG_PREFIX = "driftscope/"
-_STATE_KEY = "driftscope.Monitor"
 
 
 class MonitorCallback(TrainerCallback):  # type: ignore[misc]
     """Observes the model while a `Trainer` trains it, and ends training when the monitor says so.
 
     Where an evaluation is to follow, the observation waits for it and takes the accuracy from its
-    metrics; the state at the end of training is always observed. On a stop, the Trainer saves a
-    checkpoint, whose `trainer_state.json` holds the reason (in `log_history`).
+    metrics: an epoch's waits for the next evaluation, also where those come by steps. The state at
+    the end of training is always observed. On a stop, the Trainer saves a checkpoint, whose
+    `trainer_state.json` holds the reason (in `log_history`); not under `save_strategy="best"`,
+    where it saves what is best and nothing else: the model is in the monitor's folder then.
 
     With `load_best_model_at_end=True, metric_for_best_model="driftscope_choice"` in the training
     arguments, the best checkpoint is the monitor's (see `driftscope.Selection`). An earlier
@@ -45,6 +46,9 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
             there is none.
         accuracy_unit: whether that metric is a `fraction` or in `percent`.
         per_layer: whether every layer's numbers are logged, too.
+
+    Raises:
+        ConfigError: an argument is not what it should be.
     """
 
     def __init__(
@@ -56,11 +60,18 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
         accuracy_unit: AccuracyUnit = "fraction",
         per_layer: bool = False,
     ) -> None:
+        check_monitor(monitor, "MonitorCallback(monitor, trainer)")
+        if not isinstance(trainer, Trainer):
+            raise ConfigError(
+                f"trainer is a {type(trainer).__name__}; give the transformers Trainer that the "
+                "callback is added to, as in MonitorCallback(monitor, trainer)"
+            )
         self._monitor, self._per_layer = monitor, per_layer
         self._trainer = trainer
         self._accuracy = AccuracyMetric(accuracy_metric, accuracy_unit)
         self._is_training = False
         self._observed_step: int | None = None
+        self._has_stopped = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -69,12 +80,14 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
 
         Raises:
             ConfigError: no process holds the whole model, so none could observe it.
+            ModelError: the model holds no CLIP, or several.
         """
         self._refuse_sharded_models()
         self._is_training = True
-        self._observed_step = None
-        if state.is_world_process_zero and _STATE_KEY in state.stateful_callbacks:
-            self._monitor.load_state_dict(state.stateful_callbacks[_STATE_KEY])
+        self._observed_step, self._has_stopped = None, False
+        if state.is_world_process_zero and self._state_key in state.stateful_callbacks:
+            self._monitor.load_state_dict(state.stateful_callbacks[self._state_key])
+        self._monitor.start(self._model(), step=state.global_step)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -88,7 +101,13 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Observes, unless an evaluation follows that will know the accuracy."""
-        if not control.should_evaluate:
+        is_awaited = (
+            self._monitor.every == "epoch"
+            and args.eval_strategy == "steps"
+            and args.eval_delay <= state.global_step
+            and not control.should_training_stop
+        )
+        if not control.should_evaluate and not is_awaited:
             self._observe(state, control)
 
     def on_evaluate(
@@ -126,7 +145,8 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             self._observe_and_log(state, control, accuracy_pct)
         reason, best_step = self._decision_of_main_process()
-        if reason is not None and not control.should_training_stop:
+        if reason is not None and not self._has_stopped:
+            self._has_stopped = True
             control.should_training_stop = True
             control.should_save = True
             state.log_history.append(
@@ -140,18 +160,23 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
         step = state.global_step
         is_last = control.should_training_stop and self._observed_step != step
         look = self._monitor.observe if is_last else self._monitor.step
-        model = self._trainer.accelerator.unwrap_model(
-            self._trainer.model, keep_torch_compile=False
-        )
-        seen = look(model, step=step, epoch=state.epoch, val_accuracy_pct=accuracy_pct)
+        seen = look(self._model(), step=step, epoch=state.epoch, val_accuracy_pct=accuracy_pct)
         if seen is None:
             return
         self._observed_step = step
-        state.stateful_callbacks[_STATE_KEY] = self._monitor.state_dict()
+        state.stateful_callbacks[self._state_key] = self._monitor.state_dict()
         should_log = control.should_log  # logging clears it, and the loss may still be to come
         scalars = seen.scalars(per_layer=self._per_layer)
         self._trainer.log({LOG_PREFIX + name: value for name, value in scalars.items()})
         control.should_log = should_log
+
+    @property
+    def _state_key(self) -> str:
+        return f"driftscope.Monitor {self._monitor.fingerprint}"
+
+    def _model(self) -> Any:
+        unwrap = self._trainer.accelerator.unwrap_model
+        return unwrap(self._trainer.model, keep_torch_compile=False)
 
     def _decision_of_main_process(self) -> tuple[str | None, int | None]:
         """The reason to stop, if there is one, and the step of the best observation so far."""

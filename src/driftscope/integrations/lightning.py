@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from driftscope.errors import ConfigError
-from driftscope.integrations.accuracy import AccuracyMetric, AccuracyUnit
+from driftscope.integrations.accuracy import AccuracyMetric, AccuracyUnit, check_monitor
 from driftscope.monitor import Monitor
 
 try:
@@ -51,6 +51,9 @@ class MonitorCallback(Callback):  # type: ignore[misc]
             there is none.
         accuracy_unit: whether that metric is a `fraction` or in `percent`.
         per_layer: whether every layer's numbers are logged, too.
+
+    Raises:
+        ConfigError: an argument is not what it should be.
     """
 
     def __init__(
@@ -61,16 +64,24 @@ class MonitorCallback(Callback):  # type: ignore[misc]
         accuracy_unit: AccuracyUnit = "fraction",
         per_layer: bool = False,
     ) -> None:
+        check_monitor(monitor, "MonitorCallback(monitor)")
         self._monitor, self._per_layer = monitor, per_layer
         self._accuracy = AccuracyMetric(accuracy_metric, accuracy_unit)
         self._epochs_done = 0.0
         self._observed_step: int | None = None
+        self._has_stopped = False
+
+    @property
+    def state_key(self) -> str:
+        """Tells the states of several monitors apart."""
+        return self._generate_state_key(monitor=self._monitor.fingerprint)  # type: ignore[no-any-return]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuses a strategy with which no process holds the whole model.
+        """Begins a training, or goes on from the checkpoint that it goes on from.
 
         Raises:
-            ConfigError: the trainer has such a strategy.
+            ConfigError: the strategy leaves no process the whole model.
+            ModelError: the module holds no CLIP, or several.
         """
         strategy = trainer.strategy
         is_sharded = isinstance(strategy, (FSDPStrategy, ModelParallelStrategy)) or (
@@ -82,6 +93,11 @@ class MonitorCallback(Callback):  # type: ignore[misc]
                 f"{type(strategy).__name__} leaves no process the whole model; train with DDP, or "
                 "compare saved checkpoints with `driftscope compare`."
             )
+        self._observed_step, self._has_stopped = None, False
+        self._monitor.start(pl_module, step=trainer.global_step)
+        here = [one.epoch for one in self._monitor.history if one.step == trainer.global_step]
+        # a checkpoint of an epoch's end may not have counted the epoch yet
+        self._epochs_done = (here[-1] if here else None) or float(trainer.current_epoch)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -137,8 +153,8 @@ class MonitorCallback(Callback):  # type: ignore[misc]
         scalars, stop_reason = trainer.strategy.broadcast(decision)
         if scalars:
             self._show(trainer, scalars)
-        if stop_reason is not None and not trainer.should_stop:
-            trainer.should_stop = True
+        if stop_reason is not None and not self._has_stopped:
+            self._has_stopped = trainer.should_stop = True
             name = f"driftscope-stopped-step={trainer.global_step}.ckpt"
             trainer.save_checkpoint(Path(trainer.default_root_dir) / name)
 

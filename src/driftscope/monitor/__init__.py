@@ -6,6 +6,7 @@
         monitor.step(model, step=step, epoch=epoch, val_accuracy_pct=validate(model))
         if monitor.should_stop:
             break
+    monitor.close()
     monitor.report()
 
 Files in `out`:
@@ -15,6 +16,7 @@ Files in `out`:
   and against what. `observation`: `step`, `epoch`, `seconds` (what it cost), every number under
   the name that records use (`val_accuracy_pct`, `retention_pct`, `cka`, …), per-layer lists
   (`cka_per_block`, …), `transfer` (scores by set) and `alerts`. `stop`: `step` and `reason`.
+  `end`: `step`, when `Monitor.close` is called.
 - `report.json` and `report.html`, when `Monitor.report` is called (see `monitor.reporting`).
 - `stopped/`: the model at a stop, for `driftscope.load` and `driftscope compare`.
 - `candidates/step-N/`: with `keep_best=True`, the models that are, or can still become, the best.

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from driftscope.monitor.observation import Observation
 
 
+UNREADABLE = "unreadable"
+"""The kind that tells of the monitor, and nothing of the model."""
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """When an alert is raised; None or False switches one off.
@@ -29,9 +33,12 @@ class Thresholds:
         min_retention_pct: retention (of the first transfer set) below which to alert.
         max_embedding_drift: embedding drift above which to alert.
         adapter_inactive: whether an adapter that does not act is an alert.
-        unchanged: whether an encoder that is to be trained and has not changed is an alert.
+        unchanged: whether an encoder that is to be trained and has not changed at two observations
+            in a row is an alert. (At one, a warmup may be at rate 0 still.)
         no_attention: whether a model whose attention cannot be read is an alert. (Its numbers are
             missing in any case.)
+        unreadable: whether an observation that failed for want of memory, or by an error of torch's
+            own, is an alert. It ends no training by itself.
         diverged: whether NaN or infinite weights or outputs are an alert.
         probe_in_training: whether probe images found among `train_images` are an alert.
 
@@ -47,6 +54,7 @@ class Thresholds:
     adapter_inactive: bool = True
     unchanged: bool = True
     no_attention: bool = True
+    unreadable: bool = True
     diverged: bool = True
     probe_in_training: bool = True
 
@@ -91,7 +99,7 @@ class Alert:
     Attributes:
         kind: the threshold that it belongs to: `drift_outpaces_accuracy`, `late_contraction`,
             `low_retention`, `large_drift`, `adapter_inactive`, `unchanged`, `no_attention`,
-            `diverged` or `probe_in_training`.
+            `unreadable`, `diverged` or `probe_in_training`.
         sentence: what it is and what can be done, in plain words.
         step: where it was seen; 0 before training.
     """
@@ -116,7 +124,7 @@ def alerts_of(
 
 
 def unchanged_alert(step: int, *, has_adapter: bool, thresholds: Thresholds) -> tuple[Alert, ...]:
-    """After `step` steps not one weight of an encoder that is in training has changed."""
+    """Not one weight of an encoder that is in training has changed after `step` steps."""
     if not thresholds.unchanged or step <= 0:
         return ()
     what = "the adapter has had no effect on" if has_adapter else "nothing has changed in"

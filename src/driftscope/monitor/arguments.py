@@ -44,6 +44,8 @@ def check_options(**given: object) -> None:
         raise ConfigError(f"on_alert is {short(on_alert)}; give 'warn', 'stop' or a function")
     if given["keep_best"] and given["out"] is None:
         raise ConfigError("keep_best=True needs a folder to keep models in; give out, too")
+    if not transfer_names(given["transfer"]):
+        _refuse_limits_on_retention(given["alerts"], given["selection"])
 
 
 def transfer_names(transfer: object) -> tuple[str, ...]:
@@ -60,6 +62,19 @@ def transfer_names(transfer: object) -> tuple[str, ...]:
     raise ConfigError(
         f"transfer is {short(transfer)}; give a labeled dataset's name or folder, or a list of them"
     )
+
+
+def _refuse_limits_on_retention(alerts: Any, selection: Any) -> None:
+    asked = []
+    if alerts is not None and alerts.min_retention_pct is not None:
+        asked.append(f"min_retention_pct is {alerts.min_retention_pct:g}")
+    if selection is not None and selection.by == "retention_pct":
+        asked.append("the selection is by retention_pct")
+    if asked:
+        raise ConfigError(
+            f"{' and '.join(asked)}, but retention is measured on a transfer set only; give one, "
+            "such as transfer='concepts100'"
+        )
 
 
 def counted(step: object) -> int:

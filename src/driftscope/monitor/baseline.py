@@ -33,6 +33,7 @@ from driftscope.models import (
     load,
 )
 from driftscope.monitor.targets import LIVE_NAME, converted_open_clip, find_target
+from driftscope.monitor.untouched import untouched_training
 from driftscope.probe import TextProbe, text_drift
 from driftscope.readings import Drift, drift
 from driftscope.records import Overlay
@@ -43,6 +44,8 @@ from driftscope.transfer import Outcome, TransferSet, class_embeddings, transfer
 
 NUM_SHOWN = 6
 """Images whose attention is kept for looking at."""
+OWN_TEXTS = "its own"
+"""What a score says of its `text_tower` where that has moved."""
 _SCORE_FIELDS = ("num_correct", "num_images", "accuracy_pct", "wilson_low_pct", "wilson_high_pct")
 
 
@@ -92,10 +95,15 @@ class Baseline:
             text = text_drift(after, before, self.texts)
         return drift(after, before, weights=weight_drift(self.weights, weights), text=text)
 
-    def scores(self, live: VisionLanguageModel, encoded: Encoded) -> dict[str, dict[str, Any]]:
-        """Zero-shot score and retention by set; a text tower that has moved scores for itself."""
+    def scores(
+        self, live: VisionLanguageModel, encoded: Encoded, *, text_is_suspect: bool = False
+    ) -> dict[str, dict[str, Any]]:
+        """Zero-shot score and retention by set; a text tower that has moved scores for itself.
+
+        Whether it has is looked at while it is in training, or where it is suspect anyway.
+        """
         found: dict[str, dict[str, Any]] = {}
-        text_moved = bool(self.transfer) and self._text_moved(live)
+        text_moved = bool(self.transfer) and self._text_moved(live, text_is_suspect)
         for one in self.transfer:
             texts = one.text_embeddings
             if text_moved:
@@ -106,14 +114,13 @@ class Baseline:
             found[one.name] = {name: change[name] for name in kept}
             flows = change["flows"]  # without them retention has no interval
             found[one.name]["flows"] = {name: flows[name] for name in ("num_lost", "num_gained")}
-            found[one.name]["text_tower"] = "its own" if text_moved else "the pretrained one"
+            found[one.name]["text_tower"] = OWN_TEXTS if text_moved else "the pretrained one"
         return found
 
-    def _text_moved(self, live: VisionLanguageModel) -> bool:
+    def _text_moved(self, live: VisionLanguageModel, is_suspect: bool) -> bool:
         parts = [one for name, one in live.clip.named_parameters() if name.startswith("text_")]
-        return any(part.requires_grad for part in parts) and (
-            text_tower_digest(live.clip) != self.text_digest
-        )
+        may_have = bool(parts) and (is_suspect or any(part.requires_grad for part in parts))
+        return may_have and text_tower_digest(live.clip) != self.text_digest
 
     def overlay(self, shown_rows: Tensor) -> Overlay:
         """The attention of the shown images before and after, for looking at."""
@@ -200,9 +207,14 @@ def pretrained_model(
     """
     if isinstance(source, VisionLanguageModel):
         return source
-    if isinstance(source, str | Path):
-        return load(source, device=default_device())
-    target = find_target(source, model_path)
+    with untouched_training(torch.device("cpu")):  # a module draws its first weights when made
+        if isinstance(source, str | Path):
+            return load(source, device=default_device())
+        return _given_model(source, model_path)
+
+
+def _given_model(module: nn.Module, model_path: str | None) -> VisionLanguageModel:
+    target = find_target(module, model_path)
     if not target.has_text_tower:
         raise ModelError(
             f"The pretrained model is a {target.kind}, which has no text tower; give the CLIPModel "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -11,14 +10,13 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from driftscope.data.duplicates import found_among
 from driftscope.errors import RecordError
 from driftscope.models import VisionLanguageModel
 from driftscope.monitor.alerts import (
+    UNREADABLE,
     Alert,
     Thresholds,
     alerts_of,
-    first_told,
     probe_in_training_alert,
     told_before_training,
 )
@@ -30,13 +28,16 @@ from driftscope.monitor.arguments import (
     transfer_names,
 )
 from driftscope.monitor.baseline import make_baseline, pretrained_model
-from driftscope.monitor.images import Images, portions, some_pixels
+from driftscope.monitor.cost import Cost
+from driftscope.monitor.course import Course
+from driftscope.monitor.images import Images, num_among, some_pixels
 from driftscope.monitor.keeping import candidate_folder, drop_candidates_but, keep_model
-from driftscope.monitor.log import STOP, EventLog, check_same_training
-from driftscope.monitor.look import look
+from driftscope.monitor.log import END, STOP, EventLog, check_same_training
+from driftscope.monitor.look import first_line, look
 from driftscope.monitor.observation import Observation
+from driftscope.monitor.processes import is_main_process
 from driftscope.monitor.reporting import report_of, write_report
-from driftscope.monitor.schedule import Every, Schedule, has_gone_back
+from driftscope.monitor.schedule import Every, Schedule
 from driftscope.monitor.selection import Selection
 from driftscope.monitor.targets import Target, find_target
 from driftscope.monitor.untouched import untouched_training
@@ -66,9 +67,10 @@ class Monitor:
         train_images: the training images, to be searched for probe images by pixel hash. Of a
             dataset its training split.
         alerts: when alerts are raised.
-        on_alert: `warn` prints each new alert, `stop` also sets `should_stop`, a function is
-            called with it (and stops the training if it returns `"stop"`). After a restart an
-            alert that still holds is told, and acted on, once more.
+        on_alert: `warn` prints each new alert, `stop` also sets `should_stop` (but on `unreadable`,
+            which says nothing of the model), a function is called with it (and stops the training
+            if it returns `"stop"`). After a restart an alert that still holds is told, and acted
+            on, once more.
         selection: how the best checkpoint is chosen, and when to stop early.
         keep_best: whether models that are, or can still become, the best are kept in `out`.
         model_path: where the CLIP is in the model given to `step`, as in
@@ -111,6 +113,7 @@ class Monitor:
             out=out,
             alerts=alerts,
             on_alert=on_alert,
+            transfer=transfer,
             keep_best=keep_best,
             echo=echo,
             selection=selection,
@@ -119,7 +122,7 @@ class Monitor:
             max_transfer_images=max_transfer_images,
             maps=maps,
         )
-        self._is_main = _is_main_process()
+        self._is_main = is_main_process()
         if not self._is_main:
             keep_best, echo = False, None  # one process writes and speaks
         self._schedule = Schedule(every)
@@ -141,27 +144,45 @@ class Monitor:
                 max_transfer_images=max_transfer_images,
                 maps=maps,
             )
-            leaked = self._probe_images_among(train_images, pixels)
+            leaked = num_among(train_images, pixels, "train_images")
         found = probe_in_training_alert(leaked, len(pixels), self._thresholds)
-        self._header = self._described(name, vocabulary, found)
+        is_own = vocabulary is not None and not isinstance(vocabulary, str)
+        self._header = {
+            **self._baseline.describe(),
+            "probe_images": name,
+            "vocabulary": f"{len(vocabulary or ())} texts" if is_own else vocabulary,
+            "thresholds": asdict(self._thresholds),
+            "selection": asdict(self._selection),
+            "alerts": [asdict(alert) for alert in found],
+        }
         self._log = EventLog(self._out if self._is_main else None, self._header)
         self._before_training = found or told_before_training(self._log.restored_headers)
-        self._history = list(self._log.restored)
-        self._num_restored = len(self._history)
+        self._course = Course(
+            self._before_training, self._log.restored, stopped_before=self._log.restored_stop
+        )
         self._calls = 0  # of this process: uncounted steps cannot go on from a former one's
-        self._begins_anew = False  # a training, with no observation of it yet
-        self._alerts = [*self._before_training, *first_told(self._history)]
-        self._told: set[str] = set()  # the kinds that this process's last observation told
-        self._stop_reason: str | None = None
         self._shown_rows: dict[int, Tensor] = {}
-        self._stop_is_kept = False
-        self._cost_seconds = 0.0
-        self._started = time.perf_counter()
-        self.setup_seconds = self._started - began
+        self.setup_seconds = time.perf_counter() - began
+        self._cost = Cost()
         for alert in found:
             self._tell(alert)
+        self._stop_before_training = self._course.stop_reason  # holds for every training
 
     # ------------------------------------------------------------ what a loop calls
+
+    def start(self, model: nn.Module, *, step: int = 0) -> None:
+        """Says that a training of this model starts, or goes on, after so many steps.
+
+        What was observed of later steps is forgotten, and a stop with it. The trainers' callbacks
+        call it. A loop need not: it is noticed that steps or epochs have gone back.
+
+        Raises:
+            ModelError: the model holds no CLIP, or several.
+        """
+        find_target(model, self._model_path)
+        self._calls = counted(step)
+        behind = [one for one in self._course.history if one.step <= self._calls]
+        self._take_up(behind, at=self._calls)
 
     def step(
         self,
@@ -190,31 +211,23 @@ class Monitor:
             ModelError: the model holds no CLIP, or several.
             CaptureError: the model is another one than the pretrained.
         """
-        if not self.is_due(step=step, epoch=epoch):
-            self._calls = self._step_at(step)
-            self._begins_anew = self._last_look(self._calls, epochs_done(epoch)) is None
+        at, epoch = self._step_at(step), epochs_done(epoch)
+        self._arrive(at, epoch)
+        if not self.is_due(step=at, epoch=epoch):
+            self._calls = at
+            self._cost.note_time()
             return None
-        return self.observe(model, step=step, epoch=epoch, val_accuracy_pct=val_accuracy_pct)
+        return self.observe(model, step=at, epoch=epoch, val_accuracy_pct=val_accuracy_pct)
 
     def is_due(self, *, step: int | None = None, epoch: float | None = None) -> bool:
         """Whether `step` would observe: so that a validation can be run only then."""
         at, epoch = self._step_at(step), epochs_done(epoch)
-        last = self._last_look(at, epoch)
-        return self._schedule.is_due(
-            at, epoch, last.step if last else 0, last.epoch if last else None
-        )
+        behind = self._course.behind(at, epoch)
+        last = (behind[-1].step, behind[-1].epoch) if behind else (0, None)
+        return self._schedule.is_due(at, epoch, *last)
 
     def _step_at(self, step: int | None) -> int:
         return self._calls + 1 if step is None else counted(step)
-
-    def _last_look(self, at: int, epoch: float | None) -> Observation | None:
-        """The last observation of this training; None where one begins, the first or another."""
-        last = self._history[-1] if self._history else None
-        if last is not None and len(self._history) == self._num_restored and at <= last.step:
-            last = next((one for one in reversed(self._history) if one.step < at), None)
-        if last is None or self._begins_anew:
-            return None
-        return None if has_gone_back(at, epoch, last.step, last.epoch) else last
 
     def observe(
         self,
@@ -230,31 +243,38 @@ class Monitor:
         val_accuracy_pct = percentage(val_accuracy_pct)
         self._doubt_a_fraction(val_accuracy_pct)
         target = find_target(model, self._model_path)
-        self._forget_what_is_trained_anew(at)
-        before = self._history[-1] if self._history else None
+        self._arrive(at, epoch)
+        if self._course.is_taken_up:
+            self._say(f"going on from step {self.history[-1].step}")
         with untouched_training(next(target.found.parameters()).device):
             place = Observation(at, epoch, val_accuracy_pct, None)
-            looked = look(target, self._baseline, place, self._thresholds)
+            looked = look(target, self._baseline, place, self._course.history, self._thresholds)
             seen = looked.observation
-            alerts = (*seen.alerts, *alerts_of(seen, self._history, self._thresholds))
+            alerts = (*seen.alerts, *alerts_of(seen, self._course.history, self._thresholds))
             seconds = time.perf_counter() - began
             seen = replace(seen, alerts=alerts, seconds=seconds)
-            self._calls, self._begins_anew = at, False
-            self._history.append(seen)
+            new_alerts = self._course.add(seen)
+            self._calls = at
             self._show(at, looked.shown_rows)
             self._write(seen.to_event())
-            share = self._share_pct(self._cost_seconds + seconds)
+            share = self._cost.share_with(seconds)
             self._say(f"{seen.summary()} · {seconds:.1f} s, {share:.1f} % of the time")
             was_stopped = self.should_stop
-            self._raise_alerts(alerts, before)
+            for alert in new_alerts:
+                self._tell(alert)
             self._stop_if_patience_is_lost()
             if looked.live is not None:
                 self._keep_models(target, looked.live)
             elif self.should_stop and not was_stopped:
                 best = f"; the best is in {self.best_folder}" if self.best_folder else ""
                 self._say(f"no model is kept: {looked.not_kept_because}{best}")
-        self._cost_seconds += time.perf_counter() - began
+        self._cost.add(time.perf_counter() - began)
         return seen
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells monitors apart: of the pretrained encoder and of all images that are read."""
+        return f"{self._header['pretrained_fingerprint']}-{self._header['images_fingerprint']}"
 
     @property
     def every(self) -> Every:
@@ -264,12 +284,12 @@ class Monitor:
     @property
     def history(self) -> list[Observation]:
         """Every observation, the earliest first, those before a restart included."""
-        return list(self._history)
+        return list(self._course.history)
 
     @property
     def best(self) -> Observation | None:
         """The best observation by the selection; None while no accuracy has been given."""
-        return self._selection.best(self._history)
+        return self._selection.best(self._course.history)
 
     @property
     def best_folder(self) -> Path | None:
@@ -283,37 +303,34 @@ class Monitor:
     @property
     def alerts(self) -> list[Alert]:
         """Every alert raised, the earliest first; one that goes on is there once."""
-        return list(self._alerts)
+        return list(self._course.alerts)
 
     @property
     def should_stop(self) -> bool:
         """Whether training should end: an alert with `on_alert="stop"`, or lost patience."""
-        return self._stop_reason is not None
+        return self.stop_reason is not None
 
     @property
     def stop_reason(self) -> str | None:
         """Why training should end, in a sentence."""
-        return self._stop_reason
+        return self._course.stop_reason
 
     @property
     def cost_seconds(self) -> float:
         """Wall seconds that this process's observations took (`setup_seconds` come on top)."""
-        return self._cost_seconds
+        return self._cost.seconds
 
     @property
     def cost_share_pct(self) -> float:
-        """The same in percent of the wall time since the monitor was made, in [0, 100]."""
-        return self._share_pct(self._cost_seconds)
-
-    def _share_pct(self, seconds: float) -> float:
-        return min(100.0, 100 * seconds / max(time.perf_counter() - self._started, 1e-9))
+        """The same in percent of the wall time from the monitor's making to its last call."""
+        return self._cost.share_with()
 
     def state_dict(self) -> dict[str, Any]:
         """What a restarted training needs, as JSON values."""
         return {
             "schema": _STATE_SCHEMA,
             "monitor": self._header,
-            "history": [one.to_event() for one in self._history],
+            "history": [one.to_event() for one in self._course.history],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -330,11 +347,8 @@ class Monitor:
                 "this is no state of a monitor; give what its state_dict() returned"
             ) from None
         check_same_training(theirs, self._header, "the state")
-        self._history, self._num_restored = history, len(history)
-        self._alerts = [*self._before_training, *first_told(history)]
-        self._told = set()
-        self._calls, self._begins_anew = history[-1].step if history else 0, False
-        self._guarded(lambda: self._log.keep_only(history))
+        self._calls = history[-1].step if history else 0
+        self._take_up(history)
 
     def report(self, out: str | Path | None = None) -> Path:
         """Writes `report.html` and `report.json` and returns the path of the page.
@@ -351,53 +365,53 @@ class Monitor:
         if not self._is_main:
             return folder / "report.html"
         report = report_of(
-            self._history,
+            self._course.history,
             header=self._header,
             best=self.best,
-            alerts=self._alerts,
-            stop_reason=self._stop_reason,
-            cost_seconds=self._cost_seconds,
-            cost_share_pct=self.cost_share_pct,
+            alerts=self._course.alerts,
+            stop_reason=self.stop_reason or self._course.stopped_before,
+            cost_share_pct=self.cost_share_pct if self._cost.num_observations else None,
         )
         return write_report(report, self._overlays(), folder)
 
     def close(self) -> None:
-        """Says what the monitor cost; everything stays readable."""
+        """Says that the training is over, and what the monitor cost; everything stays readable.
+
+        `driftscope watch` ends with it. The trainers' callbacks call it.
+        """
+        self._cost.note_time()
+        if self._course.history:
+            self._write({"kind": END, "step": self._course.history[-1].step})
+        count = self._cost.num_observations
         self._say(
-            f"{len(self._history) - self._num_restored} observations took "
-            f"{self._cost_seconds:.1f} s, {self.cost_share_pct:.1f} % of the time (and "
+            f"{count} observation{'' if count == 1 else 's'} took "
+            f"{self._cost.seconds:.1f} s, {self.cost_share_pct:.1f} % of the time (and "
             f"{self.setup_seconds:.1f} s to set up)"
         )
 
     # ------------------------------------------------------------ alerts and stops
 
-    def _raise_alerts(self, alerts: Sequence[Alert], before: Observation | None) -> None:
-        """Tells what this process has not told at the observation before."""
-        going_on = {alert.kind for alert in before.alerts} if before else set()
-        self._alerts += [alert for alert in alerts if alert.kind not in going_on]
-        new = [alert for alert in alerts if alert.kind not in self._told]
-        self._told = {alert.kind for alert in alerts}
-        for alert in new:
-            self._tell(alert)
-
     def _tell(self, alert: Alert) -> None:
         self._say(f"ALERT {alert.sentence}")
-        answer = self._on_alert(alert) if callable(self._on_alert) else self._on_alert
-        if answer == "stop":
+        if callable(self._on_alert):
+            ends = self._on_alert(alert) == "stop"
+        else:
+            ends = self._on_alert == "stop" and alert.kind != UNREADABLE
+        if ends:
             self._stop(alert.sentence, alert.step)
 
     def _stop_if_patience_is_lost(self) -> None:
         best = self.best
-        if best is not None and self._selection.is_patience_lost(self._history):
+        if best is not None and self._selection.is_patience_lost(self._course.history):
             self._stop(
                 f"Step {best.step} has been the best for {self._selection.patience} more "
                 f"observations ({best.summary()}).",
-                self._history[-1].step,
+                self._course.history[-1].step,
             )
 
     def _stop(self, reason: str, step: int) -> None:
-        if self._stop_reason is None:
-            self._stop_reason = reason
+        if not self.should_stop:
+            self._course.stop_reason = reason
             self._write({"kind": STOP, "step": step, "reason": reason})
             self._say(f"training should stop: {reason}")
 
@@ -412,34 +426,37 @@ class Monitor:
         if not self._is_main:
             return
         if self._keep_best:
-            now = self._history[-1].step
-            wanted = {one.step for one in self._selection.can_be_best(self._history)}
+            now = self._course.history[-1].step
+            wanted = {one.step for one in self._selection.can_be_best(self._course.history)}
             if now in wanted:
                 self._keep_model(target, live, candidate_folder(self._folder, now))
             drop_candidates_but(self._folder, wanted)
-        if self.should_stop and not self._stop_is_kept:
+        if self.should_stop and not self._course.stop_is_kept:
             folder = self._folder / STOPPED_FOLDER
             if self._keep_model(target, live, folder):
-                self._stop_is_kept = True
+                self._course.stop_is_kept = True
                 self._say(f"the model at the stop is kept in {folder}")
 
     def _keep_model(self, target: Target, live: VisionLanguageModel, folder: Path) -> bool:
         return self._guarded(lambda: keep_model(target, live, self._baseline, folder))
 
-    def _forget_what_is_trained_anew(self, step: int) -> None:
-        """Of former processes only what came before this step is part of this training."""
-        if not self._num_restored or len(self._history) > self._num_restored:
-            return
-        kept = [one for one in self._history if one.step < step]
-        if kept:
-            self._say(f"going on from step {kept[-1].step} of an earlier process")
-        self._history, self._num_restored = kept, len(kept)
-        self._alerts = [*self._before_training, *first_told(kept)]
-        self._guarded(lambda: self._log.keep_only(kept))
+    def _arrive(self, step: int, epoch: float | None) -> None:
+        """Forgets what a training at this place does not have behind it."""
+        behind = self._course.behind(step, epoch)
+        if len(behind) < len(self._course.history):
+            self._take_up(behind)
+
+    def _take_up(self, history: list[Observation], at: int | None = None) -> None:
+        """Goes on from these observations; all else was another training's, or is trained anew."""
+        self._course = Course(self._before_training, history, at=at)
+        self._course.stop_reason = self._stop_before_training
+        steps = {one.step for one in history}
+        self._shown_rows = {at: held for at, held in self._shown_rows.items() if at in steps}
+        self._guarded(lambda: self._log.keep_only(history))
 
     def _show(self, step: int, rows: Tensor | None) -> None:
         """Holds the attention of this look, and of those that can be the best: it is large."""
-        wanted = {one.step for one in self._selection.can_be_best(self._history)}
+        wanted = {one.step for one in self._selection.can_be_best(self._course.history)}
         self._shown_rows = {at: held for at, held in self._shown_rows.items() if at in wanted}
         if rows is not None:
             self._shown_rows[step] = rows
@@ -447,7 +464,7 @@ class Monitor:
     def _overlays(self) -> dict[str, Overlay]:
         """Attention maps of the best and the latest observation, as far as they are held."""
         named = {}
-        for name, one in (("best", self.best), ("latest", self._history[-1])):
+        for name, one in (("best", self.best), ("latest", self._course.history[-1])):
             rows = self._shown_rows.get(one.step) if one else None
             if one is not None and rows is not None:
                 named[f"{name} (step {one.step})"] = self._baseline.overlay(rows)
@@ -455,54 +472,23 @@ class Monitor:
 
     # ------------------------------------------------------------ words
 
-    def _described(
-        self,
-        probe_name: str,
-        vocabulary: str | Sequence[str] | None,
-        before_training: Sequence[Alert],
-    ) -> dict[str, Any]:
-        is_own = vocabulary is not None and not isinstance(vocabulary, str)
-        return {
-            **self._baseline.describe(),
-            "probe_images": probe_name,
-            "vocabulary": f"{len(vocabulary or ())} texts" if is_own else vocabulary,
-            "thresholds": asdict(self._thresholds),
-            "selection": asdict(self._selection),
-            "alerts": [asdict(alert) for alert in before_training],
-        }
-
-    def _probe_images_among(self, train_images: Images | None, pixels: Tensor) -> int:
-        if train_images is None:
-            return 0
-        others = portions(train_images, self._baseline.facts.image_size, "train_images")
-        return len(found_among(pixels, others))
-
     def _doubt_a_fraction(self, val_accuracy_pct: float | None) -> None:
-        if val_accuracy_pct is not None and 0 < val_accuracy_pct <= 1 and not self._history:
+        if val_accuracy_pct is not None and 0 < val_accuracy_pct <= 1 and not self.history:
             self._say(f"val_accuracy_pct {val_accuracy_pct:g} is taken as {val_accuracy_pct:g} %")
 
     def _write(self, event: Mapping[str, Any]) -> None:
         self._guarded(lambda: self._log.append(event))
 
     def _guarded(self, write: Callable[[], object]) -> bool:
-        """Whether it could be written: no training dies of a full disk."""
+        """Whether it could be written: no training dies of a full disk, or for want of memory."""
         try:
             write()
-        except OSError as error:
-            self._say(f"cannot write to {self._folder} ({error.strerror or error}); going on")
+        except (OSError, RuntimeError) as error:
+            why = getattr(error, "strerror", None) or first_line(error)
+            self._say(f"cannot write to {self._folder} ({why}); going on")
             return False
         return True
 
     def _say(self, line: str) -> None:
         if self._echo is not None:
             self._echo(f"driftscope: {line}")
-
-
-def _is_main_process() -> bool:
-    """Whether this is the only process of the training, or the first of several.
-
-    Told by the environment, as launchers set it (torchrun, accelerate, Lightning): monitors are
-    made before trainers start `torch.distributed`.
-    """
-    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
-    return rank in ("", "0")

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from driftscope.data import open_dataset
+from driftscope.data.duplicates import found_among
 from driftscope.data.pixels import as_rgb, resized, to_model_size
 from driftscope.errors import DataError
 
@@ -46,9 +47,19 @@ def some_pixels(
     return source.name, source.pixels(chosen.tolist(), size)
 
 
-def portions(images: Images, size: int, what: str) -> Iterator[UInt8[Tensor, "image 3 size size"]]:
-    """All images, some hundred at a time; of a dataset its training split."""
-    source = _Source(images, "train", what)
+def num_among(images: Images | None, pixels: UInt8[Tensor, "probe 3 size size"], what: str) -> int:
+    """How many of the pixels are among these images (of a dataset its training split), too.
+
+    Raises:
+        DataError: the images are no images, or one cannot be read.
+    """
+    if images is None:
+        return 0
+    return len(found_among(pixels, _portions(_Source(images, "train", what), pixels.shape[-1])))
+
+
+def _portions(source: _Source, size: int) -> Iterator[UInt8[Tensor, "image 3 size size"]]:
+    """All images, some hundred at a time."""
     for start in range(0, len(source), _PORTION):
         yield source.pixels(range(start, min(start + _PORTION, len(source))), size)
 

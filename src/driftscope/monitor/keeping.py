@@ -8,33 +8,42 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from driftscope.adapt import export_merged, note_origin, save_adapter, save_delta, whole_folder
-from driftscope.models import VisionLanguageModel, encoder_state
+from driftscope.models import VisionLanguageModel, encoder_state, quiet_libraries
 from driftscope.models.effective import without_adapters
 from driftscope.monitor.baseline import Baseline
 from driftscope.monitor.targets import Target
 
 _CANDIDATES = "candidates"
+_NAMELESS = ("the given CLIPModel", "open_clip")
+"""The sources of pretrained models that came as a module, and from nowhere that is known."""
 
 
 def keep_model(target: Target, live: VisionLanguageModel, baseline: Baseline, folder: Path) -> None:
     """Writes the model into the folder, whole; replaces what an earlier one left there.
 
-    PEFT around a CLIP that names its base becomes an adapter folder; an image tower that is
-    trained alone becomes what changed against the pretrained model; all else a plain CLIPModel
-    folder, adapters merged in, that transformers loads too.
+    PEFT around the pretrained CLIP, which it names, becomes an adapter folder. An image tower that
+    is trained alone becomes what changed against the pretrained model; where that has no name to
+    load it by, a folder of transformers' own, which `driftscope.load` does not read. All else,
+    such as an adapter beside weights that were trained in place, becomes a plain CLIPModel folder,
+    adapters merged in, that transformers loads too.
 
     Raises:
         OSError: it cannot be written, as on a full disk.
     """
     if folder.exists():
         shutil.rmtree(folder)
-    if target.peft is not None and _names_its_base(target.peft):
+    if target.peft is not None and _can_stand_alone(target.peft, baseline):
         with whole_folder(folder) as partial:
             save_adapter(target.peft, partial)
             note_origin(partial, _base_of(target.peft), baseline.fingerprint)
     elif target.has_text_tower:
         export_merged(replace(live, clip=without_adapters(live.clip)), folder)
+    elif baseline.facts.source in _NAMELESS:
+        with whole_folder(folder) as partial, quiet_libraries():
+            without_adapters(target.found).save_pretrained(str(partial))  # type: ignore[operator]
     else:
         with whole_folder(folder) as partial:
             weights = encoder_state(live).items()
@@ -58,8 +67,18 @@ def drop_candidates_but(out: Path, steps: Collection[int]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _names_its_base(peft_model: Any) -> bool:
-    return bool(_base_of(peft_model))
+def _can_stand_alone(peft_model: Any, baseline: Baseline) -> bool:
+    """Whether the adapter and its base's name say all: the base is the pretrained one as it was."""
+    if not _base_of(peft_model):
+        return False
+    base = {
+        name.replace(".base_layer", "").replace(".original_module", ""): tensor.detach()
+        for name, tensor in peft_model.get_base_model().named_parameters()
+    }
+    return all(
+        name in base and torch.equal(base[name].cpu(), before.to(base[name].dtype))
+        for name, before in baseline.weights.items()
+    )
 
 
 def _base_of(peft_model: Any) -> str:

@@ -6,19 +6,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from driftscope.errors import RecordError
+from filelock import FileLock, Timeout
+
+from driftscope.errors import BusyError, RecordError
 from driftscope.monitor.observation import OBSERVATION, Observation
-from driftscope.records import EVENTS_FILE, append_event, read_events, rewrite_events
+from driftscope.records import (
+    EVENTS_FILE,
+    LOCK_FILE,
+    append_event,
+    read_events,
+    rewrite_events,
+)
 
 HEADER = "monitor"
 """The `kind` of the line that each process begins with."""
 STOP = "stop"
-IDENTITY = ("pretrained_fingerprint", "images_fingerprint", "transfer")
-"""What must be equal for two processes to be parts of one training."""
+END = "end"
+"""The line that `Monitor.close` leaves."""
+_PATIENCE_SECONDS = 10.0
+"""How long another process's claim is waited for: a watcher's is over at once, and workers of a
+killed process hold its claim for some seconds."""
 
 
 class EventLog:
     """The events of one training in one folder; without a folder, nowhere.
+
+    The folder is this process's for as long as the log lives.
 
     Args:
         folder: where it is; None for nowhere.
@@ -26,9 +39,11 @@ class EventLog:
 
     Attributes:
         restored: the observations of former processes.
+        restored_stop: why their training was to end, if nothing was observed after that.
         restored_headers: the lines that they began with.
 
     Raises:
+        BusyError: another process's monitor writes there.
         RecordError: the folder's events are another training's or no monitor's, or it cannot be
             written to.
     """
@@ -40,6 +55,7 @@ class EventLog:
         if folder is not None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
+                self._claim = _claimed(folder)
                 self._events = _events_of_same_training(folder, header)
                 self.restored_headers = self._headers()
                 self._events.append({"kind": HEADER, **header})
@@ -50,8 +66,12 @@ class EventLog:
                     "another folder as out"
                 ) from None
         self.restored = [
-            Observation.from_event(event) for event in self._events if event["kind"] == OBSERVATION
+            Observation.from_event(event)
+            for event in self._events
+            if event.get("kind") == OBSERVATION
         ]
+        told = [event for event in self._events if event.get("kind") in (OBSERVATION, STOP)]
+        self.restored_stop: str | None = told[-1].get("reason") if told else None
 
     def append(self, event: Mapping[str, Any]) -> None:
         """Adds a line.
@@ -74,7 +94,20 @@ class EventLog:
         rewrite_events(self.folder, [*self._headers(), *kept])
 
     def _headers(self) -> list[dict[str, Any]]:
-        return [event for event in self._events if event["kind"] == HEADER]
+        return [event for event in self._events if event.get("kind") == HEADER]
+
+
+def _claimed(folder: Path) -> FileLock:
+    """Makes the folder this process's, however many monitors it makes of it one after the other."""
+    claim = FileLock(folder.resolve() / LOCK_FILE, is_singleton=True, thread_local=False)
+    try:
+        claim.acquire(timeout=_PATIENCE_SECONDS)
+    except Timeout:
+        raise BusyError(
+            f"another process's monitor is writing to {folder}; wait for it, or give another "
+            "folder as out"
+        ) from None
+    return claim
 
 
 def _events_of_same_training(folder: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -92,9 +125,22 @@ def _events_of_same_training(folder: Path, header: Mapping[str, Any]) -> list[di
 
 def check_same_training(there: Mapping[str, Any], ours: Mapping[str, Any], where: str) -> None:
     """Raises RecordError where what is stored was seen against another model or other images."""
-    for key in IDENTITY:
-        if there.get(key) != ours[key]:
+    theirs = _identity(there)
+    for key, value in _identity(ours).items():
+        if theirs[key] != value:
             raise RecordError(
-                f"{where} holds another training's observations (its {key.replace('_', ' ')} is "
-                f"{there.get(key)}, not {ours[key]}); give a new or empty folder as out"
+                f"{where} holds another training's observations (its {key} is "
+                f"{theirs[key]}, not {value}); give a new or empty folder as out"
             )
+
+
+def _identity(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be equal for two processes to be parts of one training: nothing measured."""
+    sets = header.get("transfer") or ()
+    return {
+        "pretrained fingerprint": header.get("pretrained_fingerprint"),
+        "images fingerprint": header.get("images_fingerprint"),
+        "transfer": [
+            tuple(one.get(key) for key in ("name", "fingerprint", "num_images")) for one in sets
+        ],
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor
 from driftscope.errors import CaptureError, ModelError, NonFiniteError
 from driftscope.models import VisionLanguageModel, encoder_state
 from driftscope.models.capture import check_adapters_in_effect
-from driftscope.monitor.alerts import Alert, Thresholds, unchanged_alert
-from driftscope.monitor.baseline import Baseline
+from driftscope.monitor.alerts import UNREADABLE, Alert, Thresholds, unchanged_alert
+from driftscope.monitor.baseline import OWN_TEXTS, Baseline
 from driftscope.monitor.observation import Observation, levels_of
 from driftscope.monitor.targets import Target, live_model
 
@@ -34,19 +35,49 @@ class Look:
     not_kept_because: str = ""
 
 
-def look(target: Target, baseline: Baseline, place: Observation, thresholds: Thresholds) -> Look:
+def look(
+    target: Target,
+    baseline: Baseline,
+    place: Observation,
+    earlier: Sequence[Observation],
+    thresholds: Thresholds,
+) -> Look:
     """Reads the model; what cannot be read becomes an alert, so that no training dies of it.
 
     Args:
         target: the CLIP in training.
         baseline: what it is compared with.
         place: an observation with its step, epoch and accuracy.
+        earlier: the observations before it.
         thresholds: which alerts are wanted.
 
     Raises:
         ModelError: the model is not of the pretrained one's architecture.
     """
     _refuse_shards(target)
+    try:
+        return _read(target, baseline, place, earlier, thresholds)
+    except torch.OutOfMemoryError:
+        sentence, why = _NO_MEMORY, "there was no memory left to copy it"
+    except RuntimeError as error:  # of torch's own, as where an attention kernel takes no float32
+        why = first_line(error)
+        sentence = f"The model could not be run for this observation: {why}"
+    seen = _unreadable(place, UNREADABLE, sentence, wanted=thresholds.unreadable)
+    return Look(seen, not_kept_because=why)
+
+
+def first_line(error: BaseException) -> str:
+    """An error's message without what torch adds below it."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _read(
+    target: Target,
+    baseline: Baseline,
+    place: Observation,
+    earlier: Sequence[Observation],
+    thresholds: Thresholds,
+) -> Look:
     live = live_model(target, baseline.facts)
     try:
         check_adapters_in_effect(target.found)
@@ -64,21 +95,27 @@ def look(target: Target, baseline: Baseline, place: Observation, thresholds: Thr
     except CaptureError as error:
         wanted = thresholds.no_attention
         return Look(_unreadable(place, "no_attention", str(error), wanted=wanted), live)
-    except torch.OutOfMemoryError:
-        seen = _unreadable(place, "out_of_memory", _NO_MEMORY, wanted=True)
-        return Look(seen, not_kept_because="there was no memory left to copy it")
     alerts: tuple[Alert, ...] = ()
-    if change.weight_drift == 0 and _is_trained(target):
+    if change.weight_drift == 0 and _was_unchanged(earlier) and _is_trained(target):
         has_adapter = any(hasattr(module, "lora_A") for module in target.found.modules())
         alerts = unchanged_alert(place.step, has_adapter=has_adapter, thresholds=thresholds)
+    had_own_texts = any(
+        score.get("text_tower") == OWN_TEXTS for one in earlier for score in one.transfer.values()
+    )
     seen = replace(
         place,
         drift=change,
         levels=levels_of(encoded.reading),
-        transfer=baseline.scores(live, encoded),
+        transfer=baseline.scores(live, encoded, text_is_suspect=had_own_texts),
         alerts=alerts,
     )
     return Look(seen, live, encoded.reading.shown_rows)
+
+
+def _was_unchanged(earlier: Sequence[Observation]) -> bool:
+    """Whether the last observation, after a step at least, saw not one weight changed."""
+    last = earlier[-1] if earlier else None
+    return bool(last and last.step > 0 and last.drift and last.drift.weight_drift == 0)
 
 
 _NO_MEMORY = (

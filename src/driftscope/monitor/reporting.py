@@ -14,7 +14,9 @@ Fields of the object:
 - `monitor`: what was watched and against what: `pretrained`, `pretrained_fingerprint`,
   `probe_images`, `num_images`, `images_fingerprint`, `transfer`, `vocabulary`, `thresholds`,
   `selection`, `alerts` (those of before training).
-- `cost_seconds`, `cost_share_pct`; `units` by name; `driftscope`, the version.
+- `cost_seconds`: what all observations of `history` took. `cost_share_pct`: the share of those of
+  the last process in its wall time; null where it made none. `units` by name; `driftscope`, the
+  version.
 
 A comparison's JSON has the same `kind`, `scalars` and `units`.
 """
@@ -45,8 +47,7 @@ def report_of(
     best: Observation | None,
     alerts: Sequence[Alert],
     stop_reason: str | None,
-    cost_seconds: float,
-    cost_share_pct: float,
+    cost_share_pct: float | None,
 ) -> dict[str, Any]:
     """The object of `report.json`.
 
@@ -74,7 +75,7 @@ def report_of(
         "best": _point(best) if best else None,
         "alerts": [asdict(alert) for alert in alerts],
         "stopped": stop_reason,
-        "cost_seconds": cost_seconds,
+        "cost_seconds": sum(one.seconds for one in history),
         "cost_share_pct": cost_share_pct,
         "monitor": dict(header),
         "history": [one.to_event() for one in history],

@@ -16,7 +16,7 @@ from driftscope.models.effective import without_adapters
 from driftscope.models.open_clip_convert import convert_open_clip
 
 _KINDS = ("CLIPModel", "open_clip", "CLIPVisionModelWithProjection", "CLIPVisionModel")
-"""What is looked for, in this order: the first kind of which there is any decides."""
+"""What is looked for; of one inside another the outer one is meant."""
 LIVE_NAME = "the model in training"
 
 
@@ -58,22 +58,24 @@ def find_target(model: nn.Module, model_path: str | None = None) -> Target:
             "training, or the module that holds it."
         )
     root = model if model_path is None else _submodule(model, model_path)
-    modules = list(root.named_modules())
-    for kind in _KINDS:
-        found = [(path, module) for path, module in modules if _is_of_kind(module, kind)]
-        if len(found) > 1:
-            paths = ", ".join(repr(path) for path, _ in found)
-            raise ModelError(
-                f"{type(model).__name__} holds {len(found)} models that could be meant, at "
-                f"{paths}; say which with model_path."
-            )
-        if found:
-            clip = found[0][1]
-            return Target(clip, kind, _peft_around(clip, [module for _, module in modules]))
-    raise ModelError(
-        f"{type(root).__name__} holds no CLIP that can be read (looked for {', '.join(_KINDS)} by "
-        "type); give the module that holds it, or say where it is with model_path."
-    )
+    modules = dict(root.named_modules())
+    kinds = {path: kind for path, module in modules.items() if (kind := _kind_of(module))}
+    inner = {
+        part for path in kinds for part in modules[path].modules() if part is not modules[path]
+    }
+    found = [path for path in kinds if modules[path] not in inner]
+    if not found:
+        raise ModelError(
+            f"{type(root).__name__} holds no CLIP that can be read (looked for {', '.join(_KINDS)} "
+            "by type); give the module that holds it, or say where it is with model_path."
+        )
+    if len(found) > 1:
+        raise ModelError(
+            f"{type(model).__name__} holds {len(found)} models that could be meant, at "
+            f"{', '.join(map(repr, found))}; say which with model_path."
+        )
+    clip = modules[found[0]]
+    return Target(clip, kinds[found[0]], _peft_around(clip, list(modules.values())))
 
 
 def live_model(target: Target, pretrained: VisionLanguageModel) -> VisionLanguageModel:
@@ -125,7 +127,7 @@ def converted_open_clip(model: nn.Module) -> nn.Module:
 
 
 class _ImageTowerOnly(nn.Module):
-    """An image tower that is trained alone, with the one method that is asked of a CLIPModel.
+    """An image tower that is trained alone, with what of a CLIPModel embedding images asks for.
 
     Without a projection of its own it gets the pretrained one's, which nothing has changed.
     """
@@ -135,6 +137,12 @@ class _ImageTowerOnly(nn.Module):
         self.tower = tower
         if not hasattr(tower, "visual_projection"):
             self.visual_projection = pretrained.get_submodule("visual_projection")
+
+    @property
+    def vision_model(self) -> nn.Module:
+        """The tower without a projection; no second place for it among the submodules."""
+        tower: nn.Module = getattr(self.tower, "vision_model", self.tower)
+        return tower
 
     def get_image_features(self, pixel_values: Tensor) -> SimpleNamespace:
         seen = self.tower(pixel_values=pixel_values)
@@ -153,6 +161,10 @@ def _submodule(model: nn.Module, path: str) -> nn.Module:
         raise ModelError(
             f"model_path {path!r} leads nowhere in {type(model).__name__}; its parts are {children}"
         ) from None
+
+
+def _kind_of(module: nn.Module) -> str | None:
+    return next((kind for kind in _KINDS if _is_of_kind(module, kind)), None)
 
 
 def _is_of_kind(module: nn.Module, kind: str) -> bool:

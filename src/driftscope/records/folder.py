@@ -241,7 +241,11 @@ def read_spec(folder: Path) -> RunSpec:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """The run's events; a torn last line (a crash while writing) is left out."""
+    """The run's events; a torn last line (a crash while writing) is left out.
+
+    Raises:
+        RecordError: another line is damaged, or any is no object.
+    """
     path = folder / EVENTS_FILE
     if not path.exists():
         return []
@@ -249,10 +253,14 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     events = []
     for number, line in enumerate(lines, start=1):
         try:
-            events.append(from_json(line))
+            event = from_json(line)
         except ValueError:
-            if number < len(lines):
-                raise RecordError(f"{path}, line {number} is damaged") from None
+            if number == len(lines):
+                break
+            raise RecordError(f"{path}, line {number} is damaged") from None
+        if not isinstance(event, dict):
+            raise RecordError(f"{path}, line {number} is damaged: it holds no JSON object")
+        events.append(event)
     return events
 
 

@@ -12,7 +12,6 @@ from driftscope.errors import RecordError
 from driftscope.records.folder import (
     EVENTS_FILE,
     FAILURE_FILE,
-    REPORT_FILE,
     SPEC_FILE,
     is_claimed,
     is_done,
@@ -97,13 +96,18 @@ def _run_end(folder: Path) -> str | None:
 
 
 def _monitor_end(folder: Path, events: list[dict[str, Any]]) -> str | None:
-    """A stop, or the report that is written at the end, if nothing has come after it."""
-    if events and events[-1].get("kind") == "stop":
-        return f"stopped: {events[-1].get('reason')}"
-    report = folder / REPORT_FILE
-    if report.exists() and report.stat().st_mtime >= (folder / EVENTS_FILE).stat().st_mtime:
-        return f"done; its report is {folder / 'report.html'}"
-    return None
+    """A stop or the end, if nothing was observed since; or that no process writes any more."""
+    since: list[dict[str, Any]] = []
+    for event in events:
+        since = [] if event.get("kind") in ("monitor", "observation") else [*since, event]
+    for event in since:
+        if event.get("kind") == "stop":
+            return f"stopped: {event.get('reason')}"
+    if not since and is_claimed(folder):
+        return None
+    report = folder / "report.html"
+    where = f"; its report is {report}" if report.exists() else ""
+    return ("done" if since else "its process has ended") + where
 
 
 def _last_written(folder: Path) -> float:
@@ -120,9 +124,22 @@ def _numbers(event: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _alerts(events: list[dict[str, Any]]) -> list[tuple[int, str]]:
-    """Every alert when it was first seen: an observation repeats those that still hold."""
-    seen: dict[str, int] = {}
+    """Every alert when it was first seen: an observation repeats those that still hold.
+
+    Of what was found before training, by the processes that began with it, the latest.
+    """
+    before_training: list[tuple[int, str]] = []
+    told: list[tuple[int, str]] = []
+    going_on: set[str] = set()
     for event in events:
-        for alert in event.get("alerts") or ():
-            seen.setdefault(alert["sentence"], int(alert["step"]))
-    return [(step, sentence) for sentence, step in seen.items()]
+        alerts = event.get("alerts") or ()
+        if event.get("kind") == "observation":
+            told += [_told(alert) for alert in alerts if alert.get("kind") not in going_on]
+            going_on = {alert.get("kind") for alert in alerts}
+        elif alerts:
+            before_training = [_told(alert) for alert in alerts]
+    return before_training + told
+
+
+def _told(alert: Mapping[str, Any]) -> tuple[int, str]:
+    return int(alert["step"]), str(alert["sentence"])

@@ -114,17 +114,16 @@ def _headline(
 
 
 def _where(report: Mapping[str, Any]) -> Markup:
-    watched, count = report["monitor"], len(report["history"])
+    watched, count, share = report["monitor"], len(report["history"]), report["cost_share_pct"]
     return Markup(
-        "A training of {}, read {} on {} probe images ({}) without labels; that took {} s, {} % of "
-        "its time."
+        "A training of {}, read {} on {} probe images ({}) without labels; that took {} s{}."
     ).format(
         watched["pretrained"],
         "once" if count == 1 else f"{count} times",
         watched["num_images"],
         watched["probe_images"],
         number_text(report["cost_seconds"], 1),
-        number_text(report["cost_share_pct"], 1),
+        "" if share is None else Markup(", {} % of its time").format(number_text(share, 1)),
     )
 
 
@@ -179,14 +178,17 @@ def _caveats(report: Mapping[str, Any]) -> list[Markup]:
 
 
 def _trajectories(points: pd.DataFrame) -> list[Picture]:
-    """A panel a measure over the steps; none where there is one observation only."""
-    if len(points) < 2:
-        return []
+    """A panel a measure over the steps, from the pretrained model's value at step 0 on."""
     panels = []
     for measure in _FOLLOWED:
-        if measure.key not in points or points[measure.key].notna().sum() < 2:
+        if measure.key not in points:
             continue
-        known = points.dropna(subset=[measure.key])
+        known = points.dropna(subset=[measure.key])[["step", measure.key]]
+        if measure.reference is not None and (known["step"] > 0).all():
+            start = pd.DataFrame({"step": [0], measure.key: [measure.reference]})
+            known = pd.concat([start, known], ignore_index=True)
+        if len(known) < 2:
+            continue
         values = ", ".join(
             f"{number_text(value, measure.decimals, signed=measure.signed)} at step {step}"
             for step, value in zip(known["step"], known[measure.key], strict=True)
