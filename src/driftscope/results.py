@@ -96,11 +96,18 @@ class Study:
         """A run's reading before adaptation, at the selected epoch, or at the last.
 
         Raises:
-            RecordError: no such run, or it diverged before it had this reading.
+            RecordError: no such run, an imported one, or one that diverged before it had this
+                reading.
         """
         from driftscope.readings import Reading
 
-        values = self._record(run).result[point]
+        record = self._record(run)
+        if record.origin != "run":
+            raise RecordError(
+                f"run {run} ({record.origin}) holds no full reading, only means over heads: "
+                "see Study.layers()"
+            )
+        values = record.result[point]
         if not values:
             raise RecordError(f"run {run} has no {point!r} reading")
         return Reading.from_dict(values["reading"])
