@@ -110,8 +110,10 @@ def test_a_missing_key_is_named() -> None:
         parse_run_spec({"method": "full_ft"})
 
 
-@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1,\n", ""])
-def test_a_file_that_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text", ["- a\n- b\n", "a: [1,\n", "", "title: 2026-02-30\n", "a: &x {b: *x}\n"]
+)
+def test_a_file_that_holds_no_sound_mapping_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"run\.yaml"):

@@ -131,6 +131,29 @@ def test_parts_of_a_method_and_of_regularizers_can_be_axes() -> None:
     assert len(specs) == 2 * 2 * 2 + 2 * 2
 
 
+def test_a_regularizer_may_be_named_alone_where_an_axis_gives_its_weight() -> None:
+    spec = study(base={"regularizers": ["apr"]}, axes={**MATRIX, "regularizers.apr.weight": (0.1,)})
+    assert {one.regularizer_label for one in expand(spec)} == {"apr_0.1"}
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"method": {"kind": "lora", "targets": ["q_proj", "v_proj"]}},
+        {"method.targets": ["q_proj", "v_proj"]},
+        {"regularizers": []},
+        {"regularizers": [{"kind": "l2_sp", "weight": 0.2}, {"kind": "apr", "weight": 0.1}]},
+        {"regularizers.apr.weight": [0.1, 1.0]},
+    ],
+    ids=str,
+)
+def test_a_condition_fits_what_is_written_out(condition: dict[str, object]) -> None:
+    both = [{"kind": "apr", "weight": 0.1}, {"kind": "l2_sp", "weight": 0.2}]
+    axes = {"method": ("full_ft", "lora"), "regularizers": ([], both)}
+    spec = study(base={"learning_rate": 1e-3}, axes=axes, exclude=[condition])
+    assert len(expand(spec)) == 2
+
+
 def test_cells_are_the_runs_that_differ_in_the_seed_alone() -> None:
     found = cells(expand(study(base={"epochs": 2})))
     assert [len(cell.specs) for cell in found] == [2, 2, 2, 2]
@@ -148,6 +171,8 @@ def test_runs_are_selected_by_values_and_labels() -> None:
         select(specs, ["sed=8"])
     with pytest.raises(ConfigError, match="write it as method=lora or"):
         select(specs, ["lora"])
+    with pytest.raises(ConfigError, match=r"'seed' is asked for twice; .* seed=7\|11"):
+        select(specs, ["seed=7", "seed=11"])
 
 
 # ---------------------------------------------------------------- extension
@@ -247,6 +272,46 @@ def test_a_study_that_extends_itself_is_refused(tmp_path: Path) -> None:
         ),
         ("name: x\nbase:\n  seed: 1\n  seed: 2\n", 4, "given twice"),
         ("name: x\nextends: no-such-study\n", 2, "no study 'no-such-study'"),
+        ("name: x\nextend: mini-lr-sweep\n", 2, "did you mean 'extends'"),
+        ("name: x\naxes:\n  seed: 7\n", 3, "axes.seed is 7, but it should be a list"),
+        ("name: x\naxes:\n  seed:\n    - 7\n    - 7\n", 5, "names 7 twice"),
+        (
+            "name: x\naxes: {seed: [7]}\nbase:\n  method: lora\n  seed: 3\n",
+            5,
+            "'seed' is an axis and cannot be in base too",
+        ),
+        (
+            "name: x\nbase:\n  method: flyp\n  learning_rate: 1e-3\n  label_smoothing: 0.1\n",
+            5,
+            "label_smoothing must be 0",
+        ),
+        (
+            "name: x\nbase: {method: lora, learning_rate: 1e-3}\naxes:\n"
+            "  regularizers.apr.weight:\n    - 1\n    - -1\n",
+            6,
+            "greater than 0",
+        ),
+        (
+            "name: x\nbase: {method: lora, learning_rate: 1e-3}\naxes:\n"
+            "  regularizers.aprr.weight: [1]\n",
+            4,
+            "did you mean 'apr'",
+        ),
+        (
+            "name: x\nbase: {method: lora, learning_rate: 1e-3}\nexclude:\n  - method.rnk: 4\n",
+            4,
+            "did you mean 'method.rank'",
+        ),
+        (
+            "name: x\nbase:\n  method: lora\n  learning_rate: 1e-3\n  class_words: {1: a, b: c}\n",
+            5,
+            "should be a valid string",
+        ),
+        (
+            "name: x\nbase:\n  method: lora\n  learning_rate: 1e-3\n  regularizers: [apr]\n",
+            5,
+            "regularizers.0 is 'apr'",
+        ),
     ],
 )
 def test_a_mistake_is_answered_by_its_line_and_the_nearest_valid_key(
@@ -272,6 +337,31 @@ def test_declarations_that_contradict_themselves_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         study(**values)
+
+
+@pytest.mark.parametrize("place", ["base: {epochs: %s}", "axes: {epochs: %s}"])
+def test_a_long_wrong_value_is_not_shown_whole(tmp_path: Path, place: str) -> None:
+    values = [*range(1, 300), 1]
+    path = written(
+        tmp_path, f"name: x\nextra: [{{method: lora, learning_rate: 1e-3}}]\n{place % values}\n"
+    )
+    assert len(error_of(path)) < len(str(path)) + 200
+
+
+@pytest.mark.parametrize("axes", ["", "[method]"])
+def test_a_childs_axes_that_are_no_mapping_are_answered_by_their_line(
+    tmp_path: Path, axes: str
+) -> None:
+    written(tmp_path, PARENT, "parent.yaml")
+    child = written(tmp_path, f"extends: parent\nname: child\nbase: {{seed: 1}}\naxes: {axes}\n")
+    assert error_of(child).startswith(f"{child}, line 4: axes is ")
+
+
+def test_a_study_has_a_name_and_title_of_its_own(tmp_path: Path) -> None:
+    written(tmp_path, f"title: The parent\n{PARENT}", "parent.yaml")
+    assert load_study_spec(written(tmp_path, "extends: parent\nname: child\n")).title == ""
+    nameless = written(tmp_path, "extends: parent\nbase: {epochs: 3}\n", "nameless.yaml")
+    assert error_of(nameless) == f"{nameless}: the key 'name' is missing"
 
 
 def test_a_mistake_in_an_extended_study_is_answered_by_its_own_file(tmp_path: Path) -> None:
@@ -386,6 +476,15 @@ def test_a_folder_of_another_study_or_of_strangers_is_refused(tmp_path: Path) ->
         StudyFolder(tmp_path / "b").declare(study())
     with pytest.raises(RecordError, match="no study folder"):
         StudyFolder(tmp_path / "b").study()
+
+
+@pytest.mark.parametrize("content", [{}, {"study": {"name": "x", "later": 1}}, {"study": []}])
+def test_a_declaration_that_cannot_be_read_is_answered_by_a_sentence(
+    tmp_path: Path, content: dict[str, object]
+) -> None:
+    records.write_json(tmp_path / records.STUDY_FILE, {"schema": 1, **content})
+    with pytest.raises(RecordError, match=r"study\.json: "):
+        StudyFolder(tmp_path).study()
 
 
 def test_the_declaration_survives_the_folder_whatever_its_axes_hold(tmp_path: Path) -> None:

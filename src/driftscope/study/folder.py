@@ -15,7 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from pydantic import ValidationError
+
 from driftscope.config import RunSpec, StudySpec, run_id
+from driftscope.config.explain import explain
+from driftscope.config.source import Source
 from driftscope.errors import RecordError
 from driftscope.records import (
     FAILURE_FILE,
@@ -102,20 +106,23 @@ class StudyFolder:
         """The declaration.
 
         Raises:
-            RecordError: the folder holds no study.
+            RecordError: the folder holds no study, or one that cannot be read.
         """
-        if not (self.root / STUDY_FILE).exists():
+        path = self.root / STUDY_FILE
+        if not path.exists():
             raise RecordError(
                 f"{self.root} is no study folder (it has no {STUDY_FILE}); "
                 "driftscope study run STUDY.yaml --out DIR makes one"
             )
-        values = read_json(self.root / STUDY_FILE)
+        values = read_json(path)
         if values.get("schema") != STUDY_SCHEMA:
             raise RecordError(
-                f"{self.root / STUDY_FILE} has schema {values.get('schema')!r}; "
-                f"this driftscope reads {STUDY_SCHEMA}"
+                f"{path} has schema {values.get('schema')!r}; this driftscope reads {STUDY_SCHEMA}"
             )
-        return StudySpec.model_validate(values["study"])
+        try:
+            return StudySpec.model_validate(values.get("study"))
+        except ValidationError as error:
+            raise RecordError(explain(error, StudySpec, Source(str(path)).at)) from None
 
     def runs(self) -> dict[str, RunSpec]:
         """The runs by their ids: those declared, or in a folder of imported records those."""
