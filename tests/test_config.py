@@ -127,7 +127,12 @@ def test_the_order_of_regularizers_does_not_name_another_run_but_their_kind_and_
     def identity(*regularizers: dict) -> str:
         return run_id(parse_run_spec({**values, "regularizers": regularizers}))
 
-    assert identity(apr, floor) == identity(floor, apr)
+    one, other = (
+        parse_run_spec({**values, "regularizers": order}) for order in ((apr, floor), (floor, apr))
+    )
+    assert run_id(one) == run_id(other)
+    assert one == other  # so they are one cell, and one sum of penalties to the last bit
+    assert one.regularizer_label == "apr_0.1+entropy_floor_0.1"
     assert len({identity(), identity(apr), identity(floor), identity({**apr, "weight": 1})}) == 4
 
 

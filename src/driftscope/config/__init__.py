@@ -115,6 +115,13 @@ class RunSpec(Frozen):
     def _method_may_be_a_bare_name(cls, value: object) -> object:
         return {"kind": value} if isinstance(value, str) else value
 
+    @field_validator("regularizers")
+    @classmethod
+    def _regularizers_have_one_order(
+        cls, regularizers: tuple[RegularizerSpec, ...]
+    ) -> tuple[RegularizerSpec, ...]:
+        return tuple(sorted(regularizers, key=lambda regularizer: regularizer.kind))
+
     @property
     def regularizer_label(self) -> str:
         """The regularizers' names joined, such as `apr_0.1+l2_sp_0.01`; `none` without any."""
@@ -150,9 +157,7 @@ def canonical_spec(spec: RunSpec) -> dict[str, Any]:
     canonical = spec.model_dump(mode="json", exclude_defaults=True)
     canonical["method"] = _with_kind(spec.method)
     if spec.regularizers:
-        canonical["regularizers"] = sorted(
-            (_with_kind(regularizer) for regularizer in spec.regularizers), key=lambda r: r["kind"]
-        )
+        canonical["regularizers"] = [_with_kind(one) for one in spec.regularizers]
     return canonical
 
 

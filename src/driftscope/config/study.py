@@ -16,6 +16,8 @@ from driftscope.errors import ConfigError, did_you_mean
 
 APPENDED = ("overrides", "extra", "exclude")
 """What a study adds to those of the study it extends; everything else replaces."""
+OWN = ("name", "title")
+"""What a study never has from the study it extends: it would be taken for that study."""
 
 
 class Override(Frozen):
@@ -155,7 +157,7 @@ def _joined(
     parent: dict[str, Any], parent_source: Source, child: dict[str, Any], source: Source
 ) -> tuple[dict[str, Any], Source]:
     """The child's values over the parent's; a key that is in the child's base is no axis there."""
-    values = {**parent, **child}
+    values = {**{key: value for key, value in parent.items() if key not in OWN}, **child}
     for key in ("base", "axes"):
         if isinstance(parent.get(key), dict) and isinstance(child.get(key), dict):
             values[key] = {**parent[key], **child[key]}
@@ -164,7 +166,8 @@ def _joined(
         if isinstance(named, Mapping) and isinstance(values.get(other), Mapping):
             own = child.get(other) or {}
             values[other] = {k: v for k, v in values[other].items() if k not in named or k in own}
-    places: dict[Location, str] = {**parent_source.places, **source.places}
+    inherited = {at: words for at, words in parent_source.places.items() if at[0] not in OWN}
+    places: dict[Location, str] = {**inherited, **source.places}
     for key in APPENDED:
         if isinstance(parent.get(key), list) and isinstance(child.get(key), list):
             values[key] = [*parent[key], *child[key]]
