@@ -15,11 +15,18 @@ from driftscope.study import (
     cells,
     expand,
     missing,
+    plan,
     run_folder,
     select,
 )
 from driftscope.study.matrix import value_text
-from driftscope.study.plan import Sample, estimate, representatives
+from driftscope.study.plan import (
+    Sample,
+    earlier_samples,
+    estimate,
+    representatives,
+    wall_seconds,
+)
 
 MATRIX = {"method": ("full_ft", "lora"), "learning_rate": (1e-4, 1e-3), "seed": (7, 11)}
 
@@ -503,17 +510,62 @@ def test_an_estimate_takes_the_runs_most_alike_and_counts_their_epochs() -> None
     todo = [fake_runs.spec(seed, method="lora", epochs=3) for seed in (2, 3)]
     cost = estimate([*todo, fake_runs.spec(4, epochs=2)], samples)
     assert cost is not None
-    assert cost.seconds == pytest.approx(2 * (1 + 30) + (2 + 40))
+    assert cost.run_seconds == pytest.approx((1 + 30, 1 + 30, 2 + 40))
     assert cost.num_bytes == 2 * 100 + 200
     unlike = estimate([fake_runs.spec(5, dataset="stars", epochs=1)], samples)
     assert unlike is not None
-    assert unlike.seconds == pytest.approx((11 + 22) / 2)
+    assert unlike.run_seconds == pytest.approx([(11 + 22) / 2])
     rank_16 = estimate([fake_runs.spec(6, method={"kind": "lora", "rank": 16})], samples)
     assert rank_16 is not None
-    assert rank_16.seconds == pytest.approx(1 + fake_runs.EPOCHS * 10)
+    assert rank_16.run_seconds == pytest.approx([1 + fake_runs.EPOCHS * 10])
     assert estimate(todo, []) is None
 
 
 def test_a_calibration_needs_one_short_run_of_each_kind() -> None:
     short = representatives(expand(study(base={"epochs": 9})))
     assert [(one.method.kind, one.epochs) for one in short] == [("full_ft", 1), ("lora", 1)]
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("maps", (False, True)),
+        ("val_images", (100, 200)),
+        ("transfer_images", (100, 1000)),
+        ("protocol", ("leakfree", "paper")),
+        ("precision", ("float32", "bfloat16")),
+        ("probe_at", ("epoch", 5)),
+    ],
+)
+def test_runs_that_cost_differently_are_of_different_kinds(
+    option: str, values: tuple[object, ...]
+) -> None:
+    assert len(representatives(expand(study(axes={**MATRIX, option: values})))) == 4
+
+
+def test_a_short_run_is_not_probed_at_steps_that_it_does_not_reach() -> None:
+    listed = study(axes={**MATRIX, "probe_at": ([1, 500], "epoch")})
+    assert [one.probe_at for one in representatives(expand(listed))] == ["epoch", "epoch"]
+
+
+def test_runs_take_as_long_as_workers_that_fetch_them_one_by_one() -> None:
+    assert wall_seconds([10.0] * 5, 8) == 10.0
+    assert wall_seconds([10.0] * 3, 2) == 20.0
+    assert wall_seconds([1.0, 1.0, 9.0], 2) == 10.0
+    assert wall_seconds([], 2) == 0.0
+
+
+def test_every_kind_of_run_has_its_share_of_the_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "MAX_SAMPLES", 4)
+    folder = StudyFolder(tmp_path)
+    specs = expand(study(axes={"dataset": ("terrain", "stars"), **MATRIX}))
+    for spec in specs:
+        folder.run(spec).mkdir(parents=True)
+        result = {"schema": 1, "wall_seconds": {"total": 8.0, "training": 6.0}}
+        records.write_json(folder.run(spec) / records.RESULT_FILE, result)
+    samples = earlier_samples(folder, specs)
+    kinds = [(one.spec.dataset, one.spec.method.kind) for one in samples]
+    assert sorted(kinds) == [("stars", "full_ft"), ("stars", "lora"),
+                             ("terrain", "full_ft"), ("terrain", "lora")]  # fmt: skip

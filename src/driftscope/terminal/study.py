@@ -23,6 +23,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from driftscope.config import run_id
+from driftscope.study.plan import wall_seconds
 from driftscope.study.status import STATES, StudyStatus, run_words
 from driftscope.terminal import err, out
 
@@ -70,7 +71,7 @@ def plan_values(
         "num_failed": sum(row["failed"] for row in rows),
         "num_to_run": num_runs - num_done - sum(row["failed"] for row in rows),
         "workers": workers,
-        "seconds": None if cost is None else cost.seconds / workers,
+        "seconds": None if cost is None else wall_seconds(cost.run_seconds, workers),
         "bytes": None if cost is None else cost.num_bytes,
         "num_samples": 0 if cost is None else cost.num_samples,
         "cells": rows,
