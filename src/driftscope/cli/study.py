@@ -289,10 +289,10 @@ def carry_out_study(
         told = follow(updates, asked, len(asked) - len(todo))
     records = [load_run(folder.run(spec)) for spec in specs if is_done(folder.run(spec))]
     # a failure may have been told and not been written down: a full disk, a moved folder
-    failures = {**told, **folder.failures(map(run_id, asked))}
+    failures = {**folder.failures(map(run_id, asked)), **told}
     if not records:
         show_failures(failures, asked)
-        raise RecordError(f"none of the {len(asked)} runs succeeded; see {out}/runs/*/failure.json")
+        raise typer.Exit(1)
     from driftscope.report.html import write_study_report
     from driftscope.results import Study
 

@@ -269,6 +269,15 @@ def read_result(folder: Path) -> dict[str, Any]:
     return result
 
 
+def read_failure(folder: Path) -> str:
+    """Why a run failed: type and message of the error, or what keeps them from being read."""
+    try:
+        values = read_json(folder / FAILURE_FILE)
+    except RecordError as error:  # torn, or gone because the run was started again
+        return str(error)
+    return f"{values.get('type')}: {values.get('message')}"
+
+
 def load_run(folder: Path) -> RunRecord:
     """A finished run; `RecordError` where the folder holds none or a damaged one."""
     result = read_result(folder)

@@ -28,6 +28,7 @@ from driftscope.records import (
     RUNS_FOLDER,
     STUDY_FILE,
     is_done,
+    read_failure,
     read_json,
     read_spec,
     write_json,
@@ -142,7 +143,8 @@ class StudyFolder:
     def failures(self, runs: Iterable[str]) -> dict[str, str]:
         """Why runs failed, by id: type and message of the error."""
         states = self.states(runs)
-        return {name: self._failure(name) for name, state in states.items() if state == "failed"}
+        failed = (name for name, state in states.items() if state == "failed")
+        return {name: read_failure(self.root / RUNS_FOLDER / name) for name in failed}
 
     def todo(self, specs: Iterable[RunSpec], *, retry_failed: bool) -> list[RunSpec]:
         """What is to be carried out: runs without a result, failed ones only if told so."""
@@ -175,13 +177,6 @@ class StudyFolder:
         if name in alive:
             return "running"
         return "failed" if (folder / FAILURE_FILE).exists() else "interrupted"
-
-    def _failure(self, name: str) -> str:
-        try:
-            values = read_json(self.root / RUNS_FOLDER / name / FAILURE_FILE)
-        except RecordError as error:  # torn, or gone because the run was started again
-            return str(error)
-        return f"{values.get('type')}: {values.get('message')}"
 
 
 def run_folder(root: Path, spec: RunSpec) -> Path:

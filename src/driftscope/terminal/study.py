@@ -237,7 +237,10 @@ def show_failures(failures: Mapping[str, str], specs: Sequence[RunSpec]) -> None
     err.print(f"\n[red]{len(failures)} of {len(specs)} runs failed:[/red]")
     for name, why in failures.items():
         err.print(Text(f"  {name}  {names[name]}: {why}"))
-    err.print("The same command with --retry-failed tries them again.")
+    err.print(
+        "The same command with --retry-failed tries them again; runs/ID/failure.json tells more.",
+        highlight=False,
+    )
 
 
 # ---------------------------------------------------------------- status
