@@ -17,9 +17,7 @@ from driftscope.records import (
     RunRecord,
     Tables,
     all_tables,
-    iterate_runs,
     load_run,
-    load_runs,
 )
 from driftscope.records.columns import RUN_COLUMNS, TABLES, typed
 from driftscope.study.folder import StudyFolder
@@ -35,7 +33,7 @@ Format = Literal["parquet", "csv", "json"]
 
 
 class Study:
-    """A study's folder as tables: the runs that were finished when it was first read.
+    """A study's folder as tables: the declared runs that were finished when it was first read.
 
     >>> study = Study("mini-matrix")  # doctest: +SKIP
     >>> study.runs().groupby(["method", "learning_rate"]).retention_pct.mean()  # doctest: +SKIP
@@ -52,11 +50,11 @@ class Study:
 
     @cached_property
     def _tables(self) -> Tables:
-        return all_tables(iterate_runs(self.folder.root))
+        return all_tables(map(load_run, self.folder.finished()))  # one in memory at a time
 
     def records(self) -> list[RunRecord]:
         """The finished runs with all they hold, read anew."""
-        return load_runs(self.folder.root)
+        return list(map(load_run, self.folder.finished()))
 
     def runs(self) -> pd.DataFrame:
         """One row a run; an imported cell mean is a row without a seed, with its `num_runs`."""

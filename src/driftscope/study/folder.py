@@ -127,12 +127,24 @@ class StudyFolder:
 
     def runs(self) -> dict[str, RunSpec]:
         """The runs by their ids: those declared, or in a folder of imported records those."""
-        study = self.study()
-        if study.base or study.axes or study.extra:
-            return {run_id(spec): spec for spec in expand(study)}
+        declared = self._declared()
+        if declared is None:
+            return {folder.name: read_spec(folder) for folder in self.finished()}
+        return declared
+
+    def finished(self) -> list[Path]:
+        """The folders of the finished runs, by name; what is no longer declared is passed over."""
+        declared = self._declared()
         results = (self.root / RUNS_FOLDER).glob(f"*/{RESULT_FILE}")
         folders = sorted(path.parent for path in results)
-        return {folder.name: read_spec(folder) for folder in folders}
+        return [folder for folder in folders if declared is None or folder.name in declared]
+
+    def _declared(self) -> dict[str, RunSpec] | None:
+        """The declared runs by id; None in a folder of imported records, which declares none."""
+        study = self.study()
+        if not (study.base or study.axes or study.extra):
+            return None
+        return {run_id(spec): spec for spec in expand(study)}
 
     def states(self, runs: Iterable[str]) -> dict[str, State]:
         """What is known of each run, by id."""
