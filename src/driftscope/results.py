@@ -18,6 +18,7 @@ from driftscope.records import (
     Tables,
     all_tables,
     load_run,
+    write_json,
 )
 from driftscope.records.columns import RUN_COLUMNS, TABLES, typed
 from driftscope.study.folder import StudyFolder
@@ -147,7 +148,8 @@ class Study:
 _WRITERS: dict[Format, Callable[[pd.DataFrame, Path], Any]] = {
     "parquet": lambda table, path: table.to_parquet(path, index=False),
     "csv": lambda table, path: table.to_csv(path, index=False),
-    "json": lambda table, path: table.to_json(path, orient="records", indent=1),
+    # not pandas' own writer, which keeps decimals and not digits
+    "json": lambda table, path: write_json(path, table.to_dict(orient="records")),
 }
 
 
