@@ -394,7 +394,13 @@ SHIPPED = {
     "mini-regularizers": 24,
     "mini-multiseed": 18,
     "mini-followup-leakfree": 66,
+    "rates-on-terrain": 18,
+    "real-images": 8,
 }
+
+
+def test_every_shipped_study_is_counted_here() -> None:
+    assert set(SHIPPED) == set(shipped_studies())
 
 
 @pytest.mark.parametrize("name", SHIPPED)
