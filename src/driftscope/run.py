@@ -279,7 +279,9 @@ def _keep_adapted(
 ) -> None:
     if not has_weights:
         return
-    save_adapted(adapted, setting.pretrained, folder / records.ADAPTED_FOLDER)
+    kept = folder / records.ADAPTED_FOLDER
+    kept.mkdir(exist_ok=True)  # in the run's folder, which may have been moved
+    save_adapted(adapted, setting.pretrained, kept)
     pixels = setting.evaluator.images.probe_pixels
     records.write_overlay(folder, overlay(setting.pretrained, adapted.model, pixels))
 
