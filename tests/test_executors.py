@@ -224,6 +224,7 @@ class Elsewhere(InThisProcess):
 def fail(task: Task, words: str) -> None:
     """Leaves what a run that failed leaves."""
     spec, folder = task
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with records.claimed(folder, spec):
         records.write_failure(folder, ValueError(words))
 

@@ -302,6 +302,17 @@ def test_a_run_whose_folder_is_moved_makes_none_in_the_old_place_and_goes_on_in_
     assert steps == steps_left
 
 
+def test_a_folder_that_is_moved_while_its_run_is_prepared_is_not_made_anew(
+    tiny_run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    (old / "run").mkdir(parents=True)
+    monkeypatch.setattr(run, "prepare", lambda *given: (old.rename(new), prepare(*given))[1])
+    with pytest.raises(FileNotFoundError):
+        run_one(parse_run_spec(tiny_run), old / "run")
+    assert not old.exists()
+
+
 def test_what_a_killed_process_left_half_written_is_cleared_away(
     tiny_run: dict, tmp_path: Path
 ) -> None:

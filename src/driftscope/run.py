@@ -63,6 +63,7 @@ def run_one(
     if records.is_done(folder):
         _tidy(folder, spec)
         return records.load_run(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     setting = prepare(spec, device)
     with records.claimed(folder, spec):

@@ -158,7 +158,10 @@ def write_overlay(folder: Path, overlay: Overlay) -> None:
 def claimed(folder: Path, spec: RunSpec) -> Iterator[Path]:
     """Makes the folder this process's and this spec's; released at the end, or at its death.
 
+    The folder is made where there is none, but not those above it: a study may have been moved.
+
     Raises:
+        OSError: there is no folder to make it in.
         BusyError: another process is writing there.
         RecordError: the folder holds another run or something that is no run at all.
             Nothing in it is touched then.
@@ -166,7 +169,7 @@ def claimed(folder: Path, spec: RunSpec) -> Iterator[Path]:
     from filelock import FileLock, Timeout
 
     refuse_foreign_folder(folder, spec)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     lock = FileLock(folder / LOCK_FILE)
     try:
         lock.acquire(timeout=0)
