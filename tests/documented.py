@@ -96,7 +96,7 @@ def smaller(document: Any) -> Any:
         axes = {
             name: values[: NUM_VALUES.get(name, 2)] for name, values in document["axes"].items()
         }
-        return {**document, "base": {**document["base"], **TINY}, "axes": axes}
+        return {**document, "base": {**document.get("base", {}), **TINY}, "axes": axes}
     return {**document, **TINY} if "learning_rate" in document else document
 
 

@@ -7,6 +7,7 @@ that seed once it has finished that epoch. Runs that end well leave a line in `f
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import time
@@ -27,7 +28,10 @@ def spec(seed: int, **values: object) -> RunSpec:
 
 
 def order(root: Path, seed: int, epoch: int, what: str) -> Path:
-    """`kill` once, `kill always`, `fail`, `full`, or `hold` (until the order is taken back)."""
+    """`kill` once, `kill always`, `fail`, `full`, or `hold` (until the order is taken back).
+
+    Epoch 0 is before the first that a process does.
+    """
     (root / "orders").mkdir(parents=True, exist_ok=True)
     path = root / "orders" / f"{seed}-{epoch}"
     path.write_text(what)
@@ -40,6 +44,12 @@ def finished(root: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
+def let_clocks_jump() -> None:
+    """From now on this process's clock jumps forth and back by more than a year."""
+    now, jumps = time.time, itertools.count()
+    time.time = lambda: now() + (-1) ** next(jumps) * 86400 * 400
+
+
 def run_one(
     spec: RunSpec,
     folder: Path,
@@ -48,6 +58,8 @@ def run_one(
     on_step: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> None:
     root = folder.parent.parent
+    if (root / "orders" / "clock").exists():
+        let_clocks_jump()
     with records.claimed(folder, spec):
         if records.is_done(folder):
             return
@@ -65,6 +77,7 @@ def _train(
     device: str | None,
     on_step: Callable[[int, int], None],
 ) -> None:
+    _obey(root / "orders" / f"{spec.seed}-0")
     first = len(records.read_events(folder)) + 1
     for epoch in range(first, spec.epochs + 1):
         records.append_event(folder, {"kind": "epoch", "epoch": epoch, "pid": os.getpid()})
@@ -72,6 +85,7 @@ def _train(
         _obey(root / "orders" / f"{spec.seed}-{epoch}")
     threads = os.environ.get("OMP_NUM_THREADS")
     result = {"schema": 1, "run_id": run_id(spec), "device": device, "threads": threads}
+    result["clock"] = time.time()
     records.write_json(folder / records.RESULT_FILE, result)
     with (root / "finished.log").open("a") as log:
         log.write(f"{run_id(spec)}\n")

@@ -1,13 +1,17 @@
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 from typer.testing import CliRunner
 
 from driftscope.cli import app
+from driftscope.cli.sentences import plain_errors
 from driftscope.data.cache import cache_folder
 from driftscope.references import REFERENCES_FOLDER
 
@@ -27,6 +31,19 @@ def test_help_imports_neither_torch_nor_pandas_nor_matplotlib() -> None:
     code = "from typer.testing import CliRunner; from driftscope.cli import app\n"
     code += "assert CliRunner().invoke(app, ['--help']).exit_code == 0"
     assert heavy_modules_after(code) == set()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_or_quota_is_answered_by_what_to_do(
+    code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @plain_errors
+    def command() -> None:
+        raise OSError(code, os.strerror(code))
+
+    with pytest.raises(typer.Exit):
+        command()
+    assert "free some space" in capsys.readouterr().err
 
 
 def test_importing_driftscope_is_light() -> None:

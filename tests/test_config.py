@@ -110,8 +110,10 @@ def test_a_missing_key_is_named() -> None:
         parse_run_spec({"method": "full_ft"})
 
 
-@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1,\n", ""])
-def test_a_file_that_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text", ["- a\n- b\n", "a: [1,\n", "", "title: 2026-02-30\n", "a: &x {b: *x}\n"]
+)
+def test_a_file_that_holds_no_sound_mapping_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"run\.yaml"):
@@ -125,7 +127,12 @@ def test_the_order_of_regularizers_does_not_name_another_run_but_their_kind_and_
     def identity(*regularizers: dict) -> str:
         return run_id(parse_run_spec({**values, "regularizers": regularizers}))
 
-    assert identity(apr, floor) == identity(floor, apr)
+    one, other = (
+        parse_run_spec({**values, "regularizers": order}) for order in ((apr, floor), (floor, apr))
+    )
+    assert run_id(one) == run_id(other)
+    assert one == other  # so they are one cell, and one sum of penalties to the last bit
+    assert one.regularizer_label == "apr_0.1+entropy_floor_0.1"
     assert len({identity(), identity(apr), identity(floor), identity({**apr, "weight": 1})}) == 4
 
 

@@ -99,12 +99,22 @@ def test_a_killed_workers_run_goes_on_from_where_it_was(tmp_path: Path, pool: Po
 
 def test_a_run_that_kills_its_worker_each_time_fails_in_the_end(tmp_path: Path, pool: Pool) -> None:
     tasks = tasks_of(tmp_path)
-    for epoch in (1, 2, 3):
-        order(tmp_path, SEEDS[0], epoch, "kill always")
+    order(tmp_path, SEEDS[0], 0, "kill always")
     ended = ends(list(execute(tasks, pool)))
     assert f"{MAX_LOSSES} workers were lost" in (ended[ids(tasks)[0]].failure or "")
     assert (tasks[0][1] / records.FAILURE_FILE).exists()
     assert sorted(finished(tmp_path)) == sorted(ids(tasks)[1:])
+
+
+def test_a_run_that_gets_further_with_each_worker_it_loses_is_done_in_the_end(
+    tmp_path: Path, pool: Pool
+) -> None:
+    tasks = tasks_of(tmp_path, SEEDS[:1])
+    for epoch in (1, 2, 3):
+        order(tmp_path, SEEDS[0], epoch, "kill always")
+    updates = list(execute(tasks, pool))
+    assert len([update for update in updates if update.remark]) == MAX_LOSSES
+    assert ends(updates)[ids(tasks)[0]].done
 
 
 def test_a_full_disk_stops_the_study_and_counts_as_nobodys_failure(
@@ -127,6 +137,7 @@ def test_a_full_disk_is_known_by_its_words_and_through_other_errors() -> None:
     wrapped.__cause__ = OSError(28, "No space left on device")
     assert is_disk_full(wrapped)
     assert is_disk_full(Exception("I/O error: No space left on device (os error 28)"))
+    assert is_disk_full(Exception("I/O error: Disk quota exceeded (os error 122)"))
     assert not is_disk_full(ValueError("a full disc is round"))
 
 
@@ -173,25 +184,90 @@ def test_a_folder_that_is_moved_stops_the_study_and_the_rest_is_done_at_the_new_
     assert sorted(finished(new)) == sorted(ids(there))
 
 
-class Elsewhere:
-    """A pool whose one machine has another file system: it sees none of the folders."""
+class InThisProcess:
+    """A pool of one slot, without workers of its own."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self) -> None:
         self.outcomes: list[News] = []
+        self.started: list[Path] = []
 
     def free_slots(self) -> list[int]:
         return [] if self.outcomes else [0]
 
     def start(self, slot: int, spec: RunSpec, folder: Path) -> None:
+        self.started.append(folder)
         values = spec.model_dump(mode="json")
-        self.outcomes = [News(slot, *carry_out(values, self.root / folder.name, run_one=RUN_ONE))]
+        self.outcomes = [News(slot, *carry_out(values, self.place_of(folder), run_one=RUN_ONE))]
+
+    def place_of(self, folder: Path) -> Path:
+        return folder
 
     def wait(self, timeout: float | None) -> list[News]:
-        return self.outcomes
+        outcomes, self.outcomes = self.outcomes, []
+        return outcomes
 
     def close(self) -> None:
         pass
+
+
+class Elsewhere(InThisProcess):
+    """Its one machine has another file system: it sees none of the folders."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self.root = root
+
+    def place_of(self, folder: Path) -> Path:
+        return self.root / folder.name
+
+
+def fail(task: Task, words: str) -> None:
+    """Leaves what a run that failed leaves."""
+    spec, folder = task
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with records.claimed(folder, spec):
+        records.write_failure(folder, ValueError(words))
+
+
+def test_a_run_that_fails_in_another_process_meanwhile_has_failed_here_too(tmp_path: Path) -> None:
+    first, second, third = tasks = tasks_of(tmp_path)
+    fail(third, "before")  # it is asked for in spite of that
+
+    class Beside(InThisProcess):
+        def start(self, slot: int, spec: RunSpec, folder: Path) -> None:
+            super().start(slot, spec, folder)
+            if folder == first[1]:
+                fail(second, "elsewhere")
+
+    pool = Beside()
+    ended = ends(list(execute(tasks, pool)))
+    assert pool.started == [first[1], third[1]]
+    assert [ended[name].failure for name in ids(tasks)] == [None, "ValueError: elsewhere", None]
+
+
+def test_a_failure_before_the_run_begins_takes_the_place_of_an_earlier_ones_reason(
+    tmp_path: Path,
+) -> None:
+    ((spec, folder),) = tasks_of(tmp_path, SEEDS[:1])
+    fail((spec, folder), "of last week")
+    told = carry_out(spec.model_dump(mode="json"), folder, run_one="fake_runs:not_there")
+    assert told == ("failed", records.read_failure(folder))
+    assert "not_there" in told[1]
+
+
+def test_no_sign_of_life_outlives_its_worker(tmp_path: Path) -> None:
+    ((spec, folder),) = tasks_of(tmp_path, SEEDS[:1])
+    sign = sign_of_life_file(folder)
+
+    class Late(InThisProcess):
+        def close(self) -> None:  # a worker renews its sign until it is ended
+            sign.parent.mkdir(exist_ok=True)
+            sign.write_text("{}")
+
+    updates = execute([(spec, folder)], Late())
+    next(updates)
+    updates.close()
+    assert not sign.exists()
 
 
 def test_a_machine_that_does_not_see_the_folder_stops_the_study_and_no_run_failed(
@@ -207,16 +283,17 @@ def test_a_machine_that_does_not_see_the_folder_stops_the_study_and_no_run_faile
 def test_clocks_that_jump_decide_nothing(
     tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jumps = iter(range(1, 10**6))
-    real = time.time
-    monkeypatch.setattr(time, "time", lambda: real() + (-1) ** next(jumps) * 86400 * 400)
+    monkeypatch.setattr(time, "time", time.time)  # to be put back
+    fake_runs.let_clocks_jump()
     tasks = tasks_of(tmp_path)
-    order(tmp_path, SEEDS[0], 1, "kill")
+    (order(tmp_path, SEEDS[0], 1, "kill").parent / "clock").touch()  # the workers' clocks too
     for folder in (folder for _, folder in tasks):  # files from a future that never was
         folder.mkdir(parents=True)
         os.utime(folder, (4e9, 4e9))
     assert all(update.done for update in ends(list(execute(tasks, pool))).values())
     assert sorted(finished(tmp_path)) == sorted(ids(tasks))
+    clocks = [records.read_json(folder / records.RESULT_FILE)["clock"] for _, folder in tasks]
+    assert all(abs(clock - tmp_path.stat().st_mtime) > 86400 * 300 for clock in clocks)
 
 
 # ---------------------------------------------------------------- several drivers
@@ -361,6 +438,19 @@ def test_no_more_workers_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> N
     assert local.default_workers() == 1
 
 
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("200000 100000", 2), ("50000 100000", 1), ("max 100000", 64), ("6400000000 100000", 64)],
+)
+def test_a_containers_share_of_the_cores_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
+) -> None:
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    monkeypatch.setattr(local, "CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(64)))
+    assert local.usable_cores() == cores
+
+
 def test_a_worker_killed_for_want_of_memory_is_not_replaced(
     tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,8 +475,9 @@ def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert local.visible_gpus() == ["cuda:0", "cuda:1"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert local.visible_gpus() == ["cuda:0"]
+    for allowed, count in (("1", 1), ("0,1", 2), ("", 0), ("-1", 0), ("1,-1,0", 1)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+        assert len(local.visible_gpus()) == count, allowed
     tool.write_text("#!/bin/sh\nexit 9\n")
     assert local.visible_gpus() == []
 

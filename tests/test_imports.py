@@ -9,6 +9,7 @@ import pytest
 from driftscope.analysis import QUESTIONS, answer
 from driftscope.errors import RecordError
 from driftscope.imports import import_records
+from driftscope.results import Study, import_study
 
 SHARED = Path(__file__).parents[2] / "shared" / "records"
 needs_records = pytest.mark.skipif(
@@ -174,6 +175,16 @@ def damaged(path: str, value: Any) -> dict[str, Any]:
         ("history", [], "no epochs"),
         ("history/1/train_loss", "low", "'train_loss' is missing or no finite number"),
         ("final", KeyError, "not a run record"),
+        ("config/splits", None, "'splits' is missing or no dict"),
+        ("config/splits", {"train": "many"}, "train_images is 'many'"),
+        ("config/lr", 0.0, "learning_rate is 0.0"),
+        ("config/epochs", 0, "epochs is 0"),
+        ("config/seed", -1, "seed is -1"),
+        ("baseline/attention/entropy_per_layer", KeyError, "'entropy_per_layer' is missing"),
+        ("baseline/attention/entropy_per_layer", [3.0], "baseline has 1 layers"),
+        ("runtime_seconds", 10**400, "'runtime_seconds' must lie between"),
+        ("run_id", "../../x", "the run id '../../x' is not made of"),
+        ("run_id", "..", "the run id '..' is not made of"),
     ],
 )
 def test_a_damaged_record_is_named_skipped_and_counted(
@@ -181,11 +192,12 @@ def test_a_damaged_record_is_named_skipped_and_counted(
 ):
     good = written(tmp_path, "good.json", record(seed=11))
     bad = written(tmp_path, "bad.json", damaged(path, value))
-    imported = import_records([bad, good])
+    imported = import_study([bad, good], tmp_path / "study")
     assert imported.num_runs == 1
     (skipped,) = imported.skipped
     assert skipped.path == str(bad)
     assert reason in skipped.reason
+    assert list(Study(tmp_path / "study").runs()["run_id"]) == ["R_11"]
     for table in (imported.tables.runs, imported.tables.history, imported.tables.layers):
         assert set(table["run_id"]) == {"R_11"}
 
@@ -207,6 +219,24 @@ def test_a_run_given_twice_is_counted_once(tmp_path: Path):
     imported = import_records(paths)
     assert imported.num_runs == 1
     assert "already read" in imported.skipped[0].reason
+
+
+def test_cells_are_added_to_those_of_an_earlier_import_and_replace_the_same(tmp_path: Path):
+    head, one, two = CELLS.splitlines()
+    for name, lines in (
+        ("a.csv", [head, one, two]),
+        ("b.csv", [head, one.replace("98.8", "97.8")]),
+    ):
+        import_study([written(tmp_path, name, "\n".join(lines))], tmp_path / "study")
+    runs = Study(tmp_path / "study").runs()
+    assert list(runs["val_accuracy_pct"]) == [97.82, 91.91]
+
+
+def test_an_imported_record_holds_no_full_reading_and_says_so(tmp_path: Path):
+    import_study([written(tmp_path, "a.json", record())], tmp_path / "study")
+    for point in ("pretrained", "selected"):
+        with pytest.raises(RecordError, match=r"run R_7 \(import:a\.json\) holds no full reading"):
+            Study(tmp_path / "study").reading("R_7", point)
 
 
 def test_a_path_that_does_not_exist_is_an_error():

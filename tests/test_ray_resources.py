@@ -92,6 +92,49 @@ def test_a_cluster_without_room_for_any_run_is_answered_by_a_sentence(
         RayPool()
 
 
+class RayError(Exception):
+    pass
+
+
+class RayTaskError(RayError):
+    pass
+
+
+class RuntimeEnvSetupError(RayError):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (
+            RayTaskError("task_1 (pid=7)\n  …\nImportError: no driftscope"),
+            "unable",
+            "no driftscope",
+        ),
+        (RuntimeEnvSetupError("Failed to set up.\nno agent"), "unable", "no agent"),
+        (RayError("the node died\nmore"), "lost", "RayError: the node died"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_node_that_can_carry_out_no_run_is_told_from_one_that_is_lost(
+    on: Callable[..., FakeRay], tmp_path: Path, error: RayError, kind: str, words: str
+) -> None:
+    def get(_reference: object) -> None:
+        raise error
+
+    ray = on({"CPU": 1.0})
+    ray.exceptions = SimpleNamespace(
+        RayError=RayError, RayTaskError=RayTaskError, RuntimeEnvSetupError=RuntimeEnvSetupError
+    )
+    ray.wait, ray.get = lambda references, **_options: (references, []), get
+    pool = RayPool()
+    pool.start(0, fake_runs.spec(1), tmp_path)
+    (news,) = pool.wait(None)
+    assert news.kind == kind
+    assert words in news.message
+
+
 @pytest.mark.parametrize(
     ("address", "words"),
     [

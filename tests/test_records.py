@@ -3,11 +3,13 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from driftscope import records
 from driftscope.config import parse_run_spec
 from driftscope.errors import RecordError
+from driftscope.records.columns import RUN_COLUMNS, typed
 
 SPEC = parse_run_spec({"method": "full_ft", "learning_rate": 1e-3})
 OTHER = parse_run_spec({"method": "full_ft", "learning_rate": 1e-4})
@@ -95,6 +97,17 @@ def test_attention_maps_survive_storage_to_half_precision(tmp_path: Path) -> Non
     np.testing.assert_array_equal(loaded.images, images)
     np.testing.assert_allclose(loaded.pretrained, maps, atol=5e-4)
     np.testing.assert_allclose(loaded.adapted, maps[::-1], atol=5e-4)
+
+
+@pytest.mark.parametrize("seed", [0, 2**53 + 1, 2**62 + 1])
+def test_integers_of_a_table_are_kept_to_the_last_digit(seed: int) -> None:
+    table = typed(pd.DataFrame({"seed": [seed, 7]}), {"seed": RUN_COLUMNS["seed"]})
+    assert table["seed"].tolist() == [seed, 7]
+
+
+def test_an_integer_that_int64_cannot_hold_is_a_number_and_not_another_one() -> None:
+    table = typed(pd.DataFrame({"seed": [2**63, 7]}), {"seed": RUN_COLUMNS["seed"]})
+    assert table["seed"].tolist() == [2.0**63, 7.0]
 
 
 def test_a_result_of_an_unknown_schema_is_refused(tmp_path: Path) -> None:

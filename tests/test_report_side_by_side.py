@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fake_study import write_fake_study
+from fake_study import METHODS, NUM_EPOCHS, NUM_TRANSFER_IMAGES, SEEDS, write_fake_study
 from scipy import stats as scipy_stats
 from test_report_figures import _overlaps
 from typer.testing import CliRunner
@@ -162,7 +162,9 @@ def test_all_panels_of_a_measure_share_both_axes() -> None:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("two")
     first, second = root / "first", root / "<second>"
-    spec = StudySpec(name="two", base={"epochs": 4}, axes={"seed": (0,)})
+    base = {"epochs": NUM_EPOCHS, "transfer_images": NUM_TRANSFER_IMAGES}
+    axes = {"method": METHODS, "learning_rate": (1e-3, 3e-3), "seed": SEEDS}
+    spec = StudySpec(name="two", base=base, axes=axes)
     StudyFolder(first).declare(spec)
     write_fake_study(first, rates=(1e-3, 3e-3), maps=False)
     shutil.copytree(first, second)

@@ -1,11 +1,12 @@
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from fake_study import METHODS, RATES, SEEDS, write_fake_study
+from fake_study import METHODS, NUM_EPOCHS, NUM_TRANSFER_IMAGES, RATES, SEEDS, write_fake_study
 
 from driftscope.analysis import answer
 from driftscope.config import StudySpec
@@ -24,9 +25,14 @@ NUM_RUNS = len(METHODS) * len(RATES) * len(SEEDS)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("study")
-    axes = {"method": METHODS, "learning_rate": RATES, "seed": SEEDS}
-    StudyFolder(root).declare(StudySpec(name="made-up", axes=axes))
+    StudyFolder(root).declare(declaration())
     return write_fake_study(root, maps=False)
+
+
+def declaration(**axes: tuple[object, ...]) -> StudySpec:
+    base = {"epochs": NUM_EPOCHS, "transfer_images": NUM_TRANSFER_IMAGES}
+    all_axes = {"method": METHODS, "learning_rate": RATES, "seed": SEEDS, **axes}
+    return StudySpec(name="made-up", base=base, axes=all_axes)
 
 
 def test_runs_have_the_documented_columns_and_types(folder: Path) -> None:
@@ -58,7 +64,7 @@ def test_history_has_a_row_a_run_and_probe_and_layers_one_a_run_layer_and_head(
 
 
 def test_a_study_without_finished_runs_has_empty_tables_with_all_columns(tmp_path: Path) -> None:
-    StudyFolder(tmp_path).declare(StudySpec(name="new", axes={"seed": (1,)}))
+    StudyFolder(tmp_path).declare(declaration())
     study = Study(tmp_path)
     for name, columns in TABLES.items():
         table = getattr(study, name)()
@@ -71,9 +77,21 @@ def test_a_moved_study_reads_the_same(folder: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(Study(tmp_path / "elsewhere").runs(), Study(folder).runs())
 
 
-def test_exported_tables_are_those_read(folder: Path, tmp_path: Path) -> None:
+def test_runs_that_are_no_longer_declared_are_in_no_table(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "s")
+    StudyFolder(tmp_path / "s").declare(declaration(seed=SEEDS[:1]))
+    study = Study(tmp_path / "s")
+    assert set(study.runs()["seed"]) == set(SEEDS[:1])
+    assert len(study.records()) == len(study.runs()) == NUM_RUNS // len(SEEDS)
+
+
+def test_exported_tables_are_those_read_to_the_last_digit(folder: Path, tmp_path: Path) -> None:
     study = Study(folder)
-    readers = {"parquet": pd.read_parquet, "csv": pd.read_csv, "json": pd.read_json}
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
+        "parquet": pd.read_parquet,
+        "csv": lambda path: pd.read_csv(path, float_precision="round_trip"),
+        "json": lambda path: pd.DataFrame(json.loads(path.read_text())),
+    }
     for form, read in readers.items():
         shapes = study.export(tmp_path / form, form)  # type: ignore[arg-type]
         assert {path.name: shape for path, shape in shapes.items()} == {
@@ -84,7 +102,8 @@ def test_exported_tables_are_those_read(folder: Path, tmp_path: Path) -> None:
         }
         runs = read(tmp_path / form / f"runs.{form}")
         assert list(runs.columns) == list(RUN_COLUMNS)
-        np.testing.assert_allclose(runs["retention_pct"], study.runs()["retention_pct"], rtol=1e-9)
+        for name in ("learning_rate", "retention_pct", "weight_drift", "seed"):
+            np.testing.assert_array_equal(runs[name], study.runs()[name], err_msg=name)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "parquet" / "runs.parquet"),
                                   study.runs())  # fmt: skip
 

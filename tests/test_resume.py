@@ -282,6 +282,37 @@ def test_a_limit_on_file_size_stops_the_run_in_one_sentence_and_it_can_go_on(
     assert run_one(spec, tmp_path).result["status"] == "done"
 
 
+@pytest.mark.parametrize(("epochs", "steps_left"), [(3, [3, 4, 5, 6]), (1, [])])
+def test_a_run_whose_folder_is_moved_makes_none_in_the_old_place_and_goes_on_in_the_new(
+    tiny_run: dict, tmp_path: Path, epochs: int, steps_left: list[int]
+) -> None:
+    spec = parse_run_spec({**tiny_run, "epochs": epochs})
+    old, new = tmp_path / "old", tmp_path / "new"
+
+    def move(event: dict) -> None:
+        if event["epoch"] == 1:
+            old.rename(new)
+
+    with pytest.raises(RecordError):
+        run_one(spec, old / "run", on_event=move)
+    assert not old.exists()
+    steps: list[int] = []
+    record = run_one(spec, new / "run", on_step=lambda done, _total: steps.append(done))
+    assert record.result["status"] == "done"
+    assert steps == steps_left
+
+
+def test_a_folder_that_is_moved_while_its_run_is_prepared_is_not_made_anew(
+    tiny_run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    (old / "run").mkdir(parents=True)
+    monkeypatch.setattr(run, "prepare", lambda *given: (old.rename(new), prepare(*given))[1])
+    with pytest.raises(FileNotFoundError):
+        run_one(parse_run_spec(tiny_run), old / "run")
+    assert not old.exists()
+
+
 def test_what_a_killed_process_left_half_written_is_cleared_away(
     tiny_run: dict, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from driftscope.config import parse_run_spec
 from driftscope.errors import RecordError
 from driftscope.evaluation import Evaluator, watched_images
 from driftscope.models import VisionLanguageModel, load
+from driftscope.records.columns import HISTORY_COLUMNS
 from driftscope.records.tables import all_tables
 from driftscope.run import run_one
 from driftscope.setting import prepare
@@ -302,6 +303,17 @@ def test_the_record_says_what_decided_the_numbers(tiny_run: dict, tmp_path: Path
     assert set(environment["data_fingerprints"]) == {"train", "test", *spec.transfer}
     assert result["splits"]["num_images"] == {"train": 30, "val": 9, "probe": 9, "test": 24}
     assert result["spec"] == spec.model_dump(mode="json")
+
+
+def test_every_column_of_a_runs_history_is_documented_and_filled(
+    tiny_run: dict, tmp_path: Path
+) -> None:
+    penalty = {"kind": "l2_sp", "weight": 0.1}
+    values = {**tiny_run, "epochs": 1, "maps": True, "probe_at": [1], "regularizers": [penalty]}
+    history = records.history_table([run_one(parse_run_spec(values), tmp_path)])
+    assert list(history.columns) == list(HISTORY_COLUMNS)
+    assert list(history["kind"]) == ["probe", "epoch"]
+    assert history.iloc[-1].notna().all()
 
 
 def test_a_record_tells_how_much_the_probe_images_matter(

@@ -15,11 +15,18 @@ from driftscope.study import (
     cells,
     expand,
     missing,
+    plan,
     run_folder,
     select,
 )
 from driftscope.study.matrix import value_text
-from driftscope.study.plan import Sample, estimate, representatives
+from driftscope.study.plan import (
+    Sample,
+    earlier_samples,
+    estimate,
+    representatives,
+    wall_seconds,
+)
 
 MATRIX = {"method": ("full_ft", "lora"), "learning_rate": (1e-4, 1e-3), "seed": (7, 11)}
 
@@ -131,6 +138,29 @@ def test_parts_of_a_method_and_of_regularizers_can_be_axes() -> None:
     assert len(specs) == 2 * 2 * 2 + 2 * 2
 
 
+def test_a_regularizer_may_be_named_alone_where_an_axis_gives_its_weight() -> None:
+    spec = study(base={"regularizers": ["apr"]}, axes={**MATRIX, "regularizers.apr.weight": (0.1,)})
+    assert {one.regularizer_label for one in expand(spec)} == {"apr_0.1"}
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"method": {"kind": "lora", "targets": ["q_proj", "v_proj"]}},
+        {"method.targets": ["q_proj", "v_proj"]},
+        {"regularizers": []},
+        {"regularizers": [{"kind": "l2_sp", "weight": 0.2}, {"kind": "apr", "weight": 0.1}]},
+        {"regularizers.apr.weight": [0.1, 1.0]},
+    ],
+    ids=str,
+)
+def test_a_condition_fits_what_is_written_out(condition: dict[str, object]) -> None:
+    both = [{"kind": "apr", "weight": 0.1}, {"kind": "l2_sp", "weight": 0.2}]
+    axes = {"method": ("full_ft", "lora"), "regularizers": ([], both)}
+    spec = study(base={"learning_rate": 1e-3}, axes=axes, exclude=[condition])
+    assert len(expand(spec)) == 2
+
+
 def test_cells_are_the_runs_that_differ_in_the_seed_alone() -> None:
     found = cells(expand(study(base={"epochs": 2})))
     assert [len(cell.specs) for cell in found] == [2, 2, 2, 2]
@@ -148,6 +178,8 @@ def test_runs_are_selected_by_values_and_labels() -> None:
         select(specs, ["sed=8"])
     with pytest.raises(ConfigError, match="write it as method=lora or"):
         select(specs, ["lora"])
+    with pytest.raises(ConfigError, match=r"'seed' is asked for twice; .* seed=7\|11"):
+        select(specs, ["seed=7", "seed=11"])
 
 
 # ---------------------------------------------------------------- extension
@@ -247,6 +279,46 @@ def test_a_study_that_extends_itself_is_refused(tmp_path: Path) -> None:
         ),
         ("name: x\nbase:\n  seed: 1\n  seed: 2\n", 4, "given twice"),
         ("name: x\nextends: no-such-study\n", 2, "no study 'no-such-study'"),
+        ("name: x\nextend: mini-lr-sweep\n", 2, "did you mean 'extends'"),
+        ("name: x\naxes:\n  seed: 7\n", 3, "axes.seed is 7, but it should be a list"),
+        ("name: x\naxes:\n  seed:\n    - 7\n    - 7\n", 5, "names 7 twice"),
+        (
+            "name: x\naxes: {seed: [7]}\nbase:\n  method: lora\n  seed: 3\n",
+            5,
+            "'seed' is an axis and cannot be in base too",
+        ),
+        (
+            "name: x\nbase:\n  method: flyp\n  learning_rate: 1e-3\n  label_smoothing: 0.1\n",
+            5,
+            "label_smoothing must be 0",
+        ),
+        (
+            "name: x\nbase: {method: lora, learning_rate: 1e-3}\naxes:\n"
+            "  regularizers.apr.weight:\n    - 1\n    - -1\n",
+            6,
+            "greater than 0",
+        ),
+        (
+            "name: x\nbase: {method: lora, learning_rate: 1e-3}\naxes:\n"
+            "  regularizers.aprr.weight: [1]\n",
+            4,
+            "did you mean 'apr'",
+        ),
+        (
+            "name: x\nbase: {method: lora, learning_rate: 1e-3}\nexclude:\n  - method.rnk: 4\n",
+            4,
+            "did you mean 'method.rank'",
+        ),
+        (
+            "name: x\nbase:\n  method: lora\n  learning_rate: 1e-3\n  class_words: {1: a, b: c}\n",
+            5,
+            "should be a valid string",
+        ),
+        (
+            "name: x\nbase:\n  method: lora\n  learning_rate: 1e-3\n  regularizers: [apr]\n",
+            5,
+            "regularizers.0 is 'apr'",
+        ),
     ],
 )
 def test_a_mistake_is_answered_by_its_line_and_the_nearest_valid_key(
@@ -274,6 +346,31 @@ def test_declarations_that_contradict_themselves_are_refused(
         study(**values)
 
 
+@pytest.mark.parametrize("place", ["base: {epochs: %s}", "axes: {epochs: %s}"])
+def test_a_long_wrong_value_is_not_shown_whole(tmp_path: Path, place: str) -> None:
+    values = [*range(1, 300), 1]
+    path = written(
+        tmp_path, f"name: x\nextra: [{{method: lora, learning_rate: 1e-3}}]\n{place % values}\n"
+    )
+    assert len(error_of(path)) < len(str(path)) + 200
+
+
+@pytest.mark.parametrize("axes", ["", "[method]"])
+def test_a_childs_axes_that_are_no_mapping_are_answered_by_their_line(
+    tmp_path: Path, axes: str
+) -> None:
+    written(tmp_path, PARENT, "parent.yaml")
+    child = written(tmp_path, f"extends: parent\nname: child\nbase: {{seed: 1}}\naxes: {axes}\n")
+    assert error_of(child).startswith(f"{child}, line 4: axes is ")
+
+
+def test_a_study_has_a_name_and_title_of_its_own(tmp_path: Path) -> None:
+    written(tmp_path, f"title: The parent\n{PARENT}", "parent.yaml")
+    assert load_study_spec(written(tmp_path, "extends: parent\nname: child\n")).title == ""
+    nameless = written(tmp_path, "extends: parent\nbase: {epochs: 3}\n", "nameless.yaml")
+    assert error_of(nameless) == f"{nameless}: the key 'name' is missing"
+
+
 def test_a_mistake_in_an_extended_study_is_answered_by_its_own_file(tmp_path: Path) -> None:
     parent = written(tmp_path, PARENT.replace("epochs: 4", "epochs: -4"), "parent.yaml")
     child = written(tmp_path, "extends: parent\nname: child\n\n\n\n\n\n")
@@ -297,7 +394,13 @@ SHIPPED = {
     "mini-regularizers": 24,
     "mini-multiseed": 18,
     "mini-followup-leakfree": 66,
+    "rates-on-terrain": 18,
+    "real-images": 8,
 }
+
+
+def test_every_shipped_study_is_counted_here() -> None:
+    assert set(SHIPPED) == set(shipped_studies())
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -388,6 +491,15 @@ def test_a_folder_of_another_study_or_of_strangers_is_refused(tmp_path: Path) ->
         StudyFolder(tmp_path / "b").study()
 
 
+@pytest.mark.parametrize("content", [{}, {"study": {"name": "x", "later": 1}}, {"study": []}])
+def test_a_declaration_that_cannot_be_read_is_answered_by_a_sentence(
+    tmp_path: Path, content: dict[str, object]
+) -> None:
+    records.write_json(tmp_path / records.STUDY_FILE, {"schema": 1, **content})
+    with pytest.raises(RecordError, match=r"study\.json: "):
+        StudyFolder(tmp_path).study()
+
+
 def test_the_declaration_survives_the_folder_whatever_its_axes_hold(tmp_path: Path) -> None:
     spec = load_study_spec("followup-leakfree")
     StudyFolder(tmp_path).declare(spec)
@@ -404,17 +516,62 @@ def test_an_estimate_takes_the_runs_most_alike_and_counts_their_epochs() -> None
     todo = [fake_runs.spec(seed, method="lora", epochs=3) for seed in (2, 3)]
     cost = estimate([*todo, fake_runs.spec(4, epochs=2)], samples)
     assert cost is not None
-    assert cost.seconds == pytest.approx(2 * (1 + 30) + (2 + 40))
+    assert cost.run_seconds == pytest.approx((1 + 30, 1 + 30, 2 + 40))
     assert cost.num_bytes == 2 * 100 + 200
     unlike = estimate([fake_runs.spec(5, dataset="stars", epochs=1)], samples)
     assert unlike is not None
-    assert unlike.seconds == pytest.approx((11 + 22) / 2)
+    assert unlike.run_seconds == pytest.approx([(11 + 22) / 2])
     rank_16 = estimate([fake_runs.spec(6, method={"kind": "lora", "rank": 16})], samples)
     assert rank_16 is not None
-    assert rank_16.seconds == pytest.approx(1 + fake_runs.EPOCHS * 10)
+    assert rank_16.run_seconds == pytest.approx([1 + fake_runs.EPOCHS * 10])
     assert estimate(todo, []) is None
 
 
 def test_a_calibration_needs_one_short_run_of_each_kind() -> None:
     short = representatives(expand(study(base={"epochs": 9})))
     assert [(one.method.kind, one.epochs) for one in short] == [("full_ft", 1), ("lora", 1)]
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("maps", (False, True)),
+        ("val_images", (100, 200)),
+        ("transfer_images", (100, 1000)),
+        ("protocol", ("leakfree", "paper")),
+        ("precision", ("float32", "bfloat16")),
+        ("probe_at", ("epoch", 5)),
+    ],
+)
+def test_runs_that_cost_differently_are_of_different_kinds(
+    option: str, values: tuple[object, ...]
+) -> None:
+    assert len(representatives(expand(study(axes={**MATRIX, option: values})))) == 4
+
+
+def test_a_short_run_is_not_probed_at_steps_that_it_does_not_reach() -> None:
+    listed = study(axes={**MATRIX, "probe_at": ([1, 500], "epoch")})
+    assert [one.probe_at for one in representatives(expand(listed))] == ["epoch", "epoch"]
+
+
+def test_runs_take_as_long_as_workers_that_fetch_them_one_by_one() -> None:
+    assert wall_seconds([10.0] * 5, 8) == 10.0
+    assert wall_seconds([10.0] * 3, 2) == 20.0
+    assert wall_seconds([1.0, 1.0, 9.0], 2) == 10.0
+    assert wall_seconds([], 2) == 0.0
+
+
+def test_every_kind_of_run_has_its_share_of_the_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "MAX_SAMPLES", 4)
+    folder = StudyFolder(tmp_path)
+    specs = expand(study(axes={"dataset": ("terrain", "stars"), **MATRIX}))
+    for spec in specs:
+        folder.run(spec).mkdir(parents=True)
+        result = {"schema": 1, "wall_seconds": {"total": 8.0, "training": 6.0}}
+        records.write_json(folder.run(spec) / records.RESULT_FILE, result)
+    samples = earlier_samples(folder, specs)
+    kinds = [(one.spec.dataset, one.spec.method.kind) for one in samples]
+    assert sorted(kinds) == [("stars", "full_ft"), ("stars", "lora"),
+                             ("terrain", "full_ft"), ("terrain", "lora")]  # fmt: skip

@@ -2,16 +2,21 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import fake_runs
 import pandas as pd
 import pytest
 import yaml
+from fake_runs import RUN_ONE, order
 from fake_study import METHODS, RATES, SEEDS, write_fake_study
 from typer.testing import CliRunner
 
 from driftscope.cli import app
+from driftscope.cli.study import RunPlace, _calibrated
 from driftscope.config import StudySpec
+from driftscope.executors.local import LocalPool
+from driftscope.records import read_result
 from driftscope.results import Study
-from driftscope.study import StudyFolder
+from driftscope.study import StudyFolder, plan
 
 SHARED = Path(__file__).parents[2] / "shared" / "records"
 runner = CliRunner()
@@ -83,6 +88,26 @@ def test_a_study_is_planned_run_watched_exported_analysed_and_reported(
     assert model.embed_images is not None
     assert "report.html" in says(["study", "report", out, "--out", str(tmp_path / "report")])
     assert "can't answer" in says(["study", "analyse", out, "--question", "dose_response"])
+
+
+def test_a_study_of_which_no_run_succeeds_ends_with_1_and_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunPlace, "pool", lambda _: LocalPool(1, devices=["cpu"], run_one=RUN_ONE))
+    study, out = tmp_path / "study.yaml", tmp_path / "out"
+    study.write_text("name: fake\nbase: {method: full_ft, learning_rate: 1e-3, seed: 1}\n")
+    (out / "runs").mkdir(parents=True)
+    order(out, 1, 1, "fail")
+    said = says(["study", "run", study, "--out", out], code=1)
+    assert "1 of 1 runs failed" in said
+    assert "ValueError: as ordered" in said
+
+
+def test_a_calibration_is_carried_out_as_the_study_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "sample", lambda _spec, folder: read_result(folder))
+    pool = LocalPool(2, threads=3, devices=["cpu"], run_one=RUN_ONE)
+    (taken,) = _calibrated([fake_runs.spec(seed) for seed in (1, 2)], pool)
+    assert (taken["threads"], taken["device"]) == ("3", "cpu")
 
 
 def test_analysis_answers_in_words_and_as_json(made_up: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import fake_runs
 import pytest
@@ -11,6 +12,8 @@ from rich.console import Console
 
 from driftscope.config import run_id
 from driftscope.executors.schedule import Update
+from driftscope.study.folder import SignOfLife
+from driftscope.study.status import STATES, CellStatus, StudyStatus
 from driftscope.terminal import study as terminal
 
 SPECS = [fake_runs.spec(seed) for seed in (1, 2, 3)]
@@ -53,6 +56,51 @@ def test_failures_are_told_as_they_come_word_for_word_and_counted(shown: io.Stri
     text = " ".join(shown.getvalue().split())
     assert f"failed terrain full_ft 1e-3 seed 1: {why}" in text
     assert "2/3 runs, 1 failed" in text
+
+
+def test_the_time_left_follows_what_was_done_here_and_not_what_was_done_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text, now = io.StringIO(), [0.0]
+    options: dict[str, Any] = {"width": 100, "force_terminal": True, "color_system": None}
+    console = Console(file=text, get_time=lambda: now[0], **options)
+    monkeypatch.setattr(terminal, "err", console)
+
+    def updates() -> Iterator[Update]:
+        yield Update(ONE, 0)
+        yield Update(ONE, 0, 51, 100)  # half of it was done before
+        now[0] = 10.0
+        yield Update(ONE, 0, 60, 100)
+        yield Update(TWO, 1, remark="drawn")
+
+    terminal.follow(updates(), SPECS, num_done=0)
+    *_, last = text.getvalue().split("drawn")
+    assert "0:00:40" in last  # ten steps took ten seconds
+    assert "0:04:00" in last  # and 240 are left of all
+
+
+def test_a_watched_study_is_cut_at_its_table_and_not_at_what_matters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = io.StringIO()
+    options: dict[str, Any] = {"force_terminal": True, "color_system": None}
+    monkeypatch.setattr(terminal, "out", Console(file=text, width=100, height=24, **options))
+    counts = {**dict.fromkeys(STATES, 0), "failed": 1, "running": 1, "waiting": 28}
+    labels = [{"dataset": "terrain", "learning_rate": f"{rate}e-4"} for rate in range(30)]
+    status = StudyStatus(
+        title="A study",
+        counts=counts,
+        cells=[CellStatus(one, {**counts, "waiting": 1}) for one in labels],
+        running=[("terrain lora seed 1", SignOfLife(ONE, "host:1", 3, 10, 1.0))],
+        failures=[("terrain lora seed 2", "ValueError: no")],
+        seconds_left=60.0,
+    )
+    with terminal.status_view() as view:
+        view.update(status)
+        screen = text.getvalue()
+    assert "29e-4" not in screen  # the table is too long
+    for words in ("about 60 s left", "host:1", "ValueError: no"):
+        assert words in screen
 
 
 def test_a_lost_worker_is_told_and_is_no_failure(shown: io.StringIO) -> None:

@@ -146,6 +146,7 @@ class Checkpoints:
         self, name: str, tensors: dict[str, Tensor], record: dict[str, str], epoch: int
     ) -> None:
         try:
+            self.folder.mkdir(exist_ok=True)  # in the run's folder, which may have been moved
             write_tensors(self.folder / name, tensors, {**self._owner, **record})
         except OSError as error:
             kept = "the one before is intact" if self.exist() else "there was none before"

@@ -7,16 +7,18 @@ Two kinds are known: the run records of the follow-up study (one JSON a run) and
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, nan
+from math import inf, isfinite, nan
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from driftscope.analysis.tables import StudyTables
-from driftscope.errors import RecordError
+from driftscope.config import RunSpec, parse_run_spec
+from driftscope.errors import DriftscopeError, RecordError
 
 ORIGIN = "import:"
 """Every imported row's ``origin`` begins with this, followed by the file's name."""
@@ -30,6 +32,12 @@ _KINDS = {
     "linear_probe": "linear_probe",
     "last_block": "last_block",
 }
+_METHODS: dict[str, Any] = {
+    "lora_r8": {"kind": "lora"},
+    "lora_r8_frozen_proj": {"kind": "lora", "train_projection": False},
+}
+_RUN_ID = re.compile(r"[\w+-][\w.+-]{0,199}", re.ASCII)
+"""What can name a run: it becomes the name of a folder."""
 _CELL_COLUMNS = (
     "dataset",
     "method",
@@ -111,8 +119,9 @@ def import_records(
             if run["run_id"] in seen:
                 reason = f"run {run['run_id']!r} was already read from {seen[run['run_id']]}"
                 raise RecordError(reason)
+            run_spec(record)
             own_history, own_layers = history_rows(record), layer_rows(record)
-        except RecordError as error:
+        except DriftscopeError as error:
             skipped.append(Skipped(str(path), str(error)))
             continue
         seen[run["run_id"]] = str(path)
@@ -143,7 +152,7 @@ def run_row(record: Mapping[str, Any], file_name: str) -> dict[str, Any]:
     epochs = _part(record, "history", list)
     parameters = _part(record, "parameters", dict)
     return {
-        "run_id": _part(record, "run_id", str),
+        "run_id": _run_id(record),
         "dataset": _part(config, "dataset", str),
         "model": _part(config, "model_name", str),
         "method": method,
@@ -172,6 +181,28 @@ def run_row(record: Mapping[str, Any], file_name: str) -> dict[str, Any]:
         "wall_seconds": _number(record, "runtime_seconds", low=0.0),
         "num_runs": 1,
     }
+
+
+def run_spec(record: Mapping[str, Any]) -> RunSpec:
+    """A follow-up record's run as we would declare it; its images are those that it counts.
+
+    Raises:
+        DriftscopeError: as `run_row`, or no run can be so.
+    """
+    row, config = run_row(record, ""), _part(record, "config", dict)
+    splits = _part(config, "splits", dict) if "splits" in config else {}
+    return parse_run_spec(
+        {
+            **{name: row[name] for name in ("model", "dataset", "learning_rate", "seed")},
+            **{name: row[name] for name in ("protocol", "epochs", "batch_size", "weight_decay")},
+            "method": _METHODS.get(row["method"], row["method"]),
+            **{f"{part}_images": splits[part] for part in ("train", "val", "probe", "test")
+               if part in splits},
+            "transfer": [row["transfer"]],
+            "transfer_images": row["zero_shot_num_images"],
+        },
+        str(row["run_id"]),
+    )  # fmt: skip
 
 
 def history_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -219,7 +250,7 @@ def layer_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         "cka": _numbers(final, "cka_per_layer"),
         "entropy_nats": entropy,
     }
-    for name, values in columns.items():
+    for name, values in {**columns, "baseline": _numbers(before, "entropy_per_layer")}.items():
         if len(values) != len(entropy):
             raise RecordError(f"{name} has {len(values)} layers and the entropy {len(entropy)}")
     return [
@@ -303,17 +334,24 @@ def _files(paths: Iterable[Path | str]) -> list[Path]:
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"not readable as JSON: {error}") from error
     if not isinstance(record, dict) or "config" not in record or "final" not in record:
         raise RecordError("not a run record: it has no 'config' and 'final'")
     return record
 
 
+def _run_id(record: Mapping[str, Any]) -> str:
+    name: str = _part(record, "run_id", str)
+    if not _RUN_ID.fullmatch(name):
+        raise RecordError(f"the run id {_shown(name)} is not made of letters, digits and _.+-")
+    return name
+
+
 def _keys(record: Mapping[str, Any]) -> dict[str, Any]:
     config = _part(record, "config", dict)
     return {
-        "run_id": _part(record, "run_id", str),
+        "run_id": _run_id(record),
         "dataset": _part(config, "dataset", str),
         "method": _part(config, "method", str),
         "learning_rate": _number(config, "lr", low=0.0),
@@ -344,7 +382,7 @@ def _number(
     record: Mapping[str, Any], name: str, *, low: float = -1e12, high: float = 1e12
 ) -> float:
     value = record.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -inf < value < inf:
         raise RecordError(f"{name!r} is missing or no finite number: {_shown(value)}")
     # A hair's breadth: CKA of a model with itself comes out as 1.0000001 in single precision.
     if not low - 1e-5 <= value <= high + 1e-5:

@@ -17,9 +17,8 @@ from driftscope.records import (
     RunRecord,
     Tables,
     all_tables,
-    iterate_runs,
     load_run,
-    load_runs,
+    write_json,
 )
 from driftscope.records.columns import RUN_COLUMNS, TABLES, typed
 from driftscope.study.folder import StudyFolder
@@ -35,7 +34,7 @@ Format = Literal["parquet", "csv", "json"]
 
 
 class Study:
-    """A study's folder as tables: the runs that were finished when it was first read.
+    """A study's folder as tables: the declared runs that were finished when it was first read.
 
     >>> study = Study("mini-matrix")  # doctest: +SKIP
     >>> study.runs().groupby(["method", "learning_rate"]).retention_pct.mean()  # doctest: +SKIP
@@ -52,11 +51,11 @@ class Study:
 
     @cached_property
     def _tables(self) -> Tables:
-        return all_tables(iterate_runs(self.folder.root))
+        return all_tables(map(load_run, self.folder.finished()))  # one in memory at a time
 
     def records(self) -> list[RunRecord]:
         """The finished runs with all they hold, read anew."""
-        return load_runs(self.folder.root)
+        return list(map(load_run, self.folder.finished()))
 
     def runs(self) -> pd.DataFrame:
         """One row a run; an imported cell mean is a row without a seed, with its `num_runs`."""
@@ -96,11 +95,18 @@ class Study:
         """A run's reading before adaptation, at the selected epoch, or at the last.
 
         Raises:
-            RecordError: no such run, or it diverged before it had this reading.
+            RecordError: no such run, an imported one, or one that diverged before it had this
+                reading.
         """
         from driftscope.readings import Reading
 
-        values = self._record(run).result[point]
+        record = self._record(run)
+        if record.origin != "run":
+            raise RecordError(
+                f"run {run} ({record.origin}) holds no full reading, only means over heads: "
+                "see Study.layers()"
+            )
+        values = record.result[point]
         if not values:
             raise RecordError(f"run {run} has no {point!r} reading")
         return Reading.from_dict(values["reading"])
@@ -142,7 +148,8 @@ class Study:
 _WRITERS: dict[Format, Callable[[pd.DataFrame, Path], Any]] = {
     "parquet": lambda table, path: table.to_parquet(path, index=False),
     "csv": lambda table, path: table.to_csv(path, index=False),
-    "json": lambda table, path: table.to_json(path, orient="records", indent=1),
+    # not pandas' own writer, which keeps decimals and not digits
+    "json": lambda table, path: write_json(path, table.to_dict(orient="records")),
 }
 
 

@@ -63,6 +63,7 @@ def run_one(
     if records.is_done(folder):
         _tidy(folder, spec)
         return records.load_run(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     setting = prepare(spec, device)
     with records.claimed(folder, spec):
@@ -279,7 +280,9 @@ def _keep_adapted(
 ) -> None:
     if not has_weights:
         return
-    save_adapted(adapted, setting.pretrained, folder / records.ADAPTED_FOLDER)
+    kept = folder / records.ADAPTED_FOLDER
+    kept.mkdir(exist_ok=True)  # in the run's folder, which may have been moved
+    save_adapted(adapted, setting.pretrained, kept)
     pixels = setting.evaluator.images.probe_pixels
     records.write_overlay(folder, overlay(setting.pretrained, adapted.model, pixels))
 

@@ -24,10 +24,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Writes tensors and texts whole or not at all, durably; the former file stays on failure.
 
     Raises:
-        OSError: it cannot be written, such as on a full disk.
+        OSError: it cannot be written, such as on a full disk, or its folder is not there.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
         try:
             save_file(contiguous, partial, {**metadata, _DIGEST: _digest(contiguous, metadata)})

@@ -44,8 +44,10 @@ def _answering(command: Callable[P, R], stopped: str) -> Callable[P, R]:
         except KeyboardInterrupt as stop:
             raise _failed(stopped, stop, 130) from None
         except OSError as error:
-            if error.errno == errno.ENOSPC:
-                sentence = "the disk is full; free some space, then give the same command again"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                sentence = (
+                    "the disk or your quota is full; free some space, then repeat the command"
+                )
             else:
                 sentence = str(error)
             raise _failed(sentence, error, 2) from None

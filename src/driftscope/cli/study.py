@@ -95,7 +95,7 @@ def plan(
 ) -> None:
     """The matrix as a table of cells: how many runs, what exists, what the rest will take."""
     from driftscope.config import load_study_spec, run_id
-    from driftscope.executors.local import default_workers, visible_gpus
+    from driftscope.executors.local import LocalPool
     from driftscope.study import StudyFolder, cells, expand, select
     from driftscope.study.plan import earlier_samples, estimate
     from driftscope.terminal.study import plan_values, show_plan
@@ -109,14 +109,15 @@ def plan(
         folder.refuse_foreign(spec)
     todo = folder.todo(specs, retry_failed=False) if folder is not None else specs
     samples = earlier_samples(folder, specs) if folder is not None else []
+    pool = LocalPool(workers)
     if calibrate:
-        samples = [*samples, *_calibrated(todo)]
+        samples = [*samples, *_calibrated(todo, pool)]
     values = plan_values(
         spec,
         cells(specs),
         folder.states(map(run_id, specs)) if folder is not None else {},
         estimate(todo, samples),
-        workers or default_workers(visible_gpus()),
+        pool.num_workers,
     )
     if as_json:
         typer.echo(json.dumps(values, indent=1))
@@ -288,10 +289,10 @@ def carry_out_study(
         told = follow(updates, asked, len(asked) - len(todo))
     records = [load_run(folder.run(spec)) for spec in specs if is_done(folder.run(spec))]
     # a failure may have been told and not been written down: a full disk, a moved folder
-    failures = {**told, **folder.failures(map(run_id, asked))}
+    failures = {**folder.failures(map(run_id, asked)), **told}
     if not records:
         show_failures(failures, asked)
-        raise RecordError(f"none of the {len(asked)} runs succeeded; see {out}/runs/*/failure.json")
+        raise typer.Exit(1)
     from driftscope.report.html import write_study_report
     from driftscope.results import Study
 
@@ -309,19 +310,22 @@ def carry_out_study(
     return terminal.path_text(report)
 
 
-def _calibrated(todo: Sequence[RunSpec]) -> list[Sample]:
-    """One epoch of each kind of run, in a folder that is thrown away."""
+def _calibrated(todo: Sequence[RunSpec], pool: Pool) -> list[Sample]:
+    """One epoch of each kind of run, by the study's own workers, in a folder thrown away.
+
+    Raises:
+        RecordError: such a run failed, as all of its kind would.
+    """
     from driftscope import terminal
+    from driftscope.executors.schedule import execute
+    from driftscope.study import run_folder
     from driftscope.study.plan import representatives, sample
 
-    samples = []
     with TemporaryDirectory(prefix="driftscope-") as folder:
-        for number, spec in enumerate(chosen := representatives(todo), start=1):
-            text = f"calibrating {number} of {len(chosen)}: {spec.method.label} on {spec.dataset}"
-            with terminal.err.status(text):
-                from driftscope.run import run_one
-
-                place = Path(folder) / str(number)
-                run_one(spec, place)
-                samples.append(sample(spec, place))
-    return samples
+        tasks = [(spec, run_folder(Path(folder), spec)) for spec in representatives(todo)]
+        with terminal.err.status(f"calibrating by {len(tasks)} short runs"):
+            updates = list(execute(tasks, pool))
+        for update in updates:
+            if update.failure is not None:
+                raise RecordError(f"a run of the calibration failed: {update.failure}")
+        return [sample(spec, place) for spec, place in tasks]

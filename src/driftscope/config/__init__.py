@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from driftscope.config.explain import METHOD_KINDS, REGULARIZER_KINDS, explain
+from driftscope.config.explain import METHOD_KINDS, REGULARIZER_KINDS, PlacedError, explain
 from driftscope.config.source import Source, Where, read_yaml
 from driftscope.config.study import StudySpec, load_study_spec
 from driftscope.config.variants import Flyp, Frozen, FullFineTuning, MethodSpec, RegularizerSpec
@@ -122,12 +122,21 @@ class RunSpec(Frozen):
     @field_validator("class_words", mode="before")
     @classmethod
     def _class_words_may_be_a_mapping(cls, value: object) -> object:
-        return tuple(sorted(value.items())) if isinstance(value, dict) else value
+        if isinstance(value, dict):  # keys of other types are refused in words, not by sorting
+            return tuple(sorted(value.items(), key=lambda pair: str(pair[0])))
+        return value
 
     @field_validator("method", mode="before")
     @classmethod
     def _method_may_be_a_bare_name(cls, value: object) -> object:
         return {"kind": value} if isinstance(value, str) else value
+
+    @field_validator("regularizers")
+    @classmethod
+    def _regularizers_have_one_order(
+        cls, regularizers: tuple[RegularizerSpec, ...]
+    ) -> tuple[RegularizerSpec, ...]:
+        return tuple(sorted(regularizers, key=lambda regularizer: regularizer.kind))
 
     @property
     def regularizer_label(self) -> str:
@@ -151,18 +160,24 @@ class RunSpec(Frozen):
     def _options_fit_together(self) -> RunSpec:
         kinds = [regularizer.kind for regularizer in self.regularizers]
         if len(set(kinds)) < len(kinds):
-            raise ValueError("regularizers must be of different kinds; add up their weights")
+            raise PlacedError(
+                "regularizers must be of different kinds; add up their weights", "regularizers"
+            )
         if self.micro_batches > self.batch_size:
-            raise ValueError(
+            raise PlacedError(
                 f"micro_batches must be at most batch_size ({self.batch_size}), "
-                f"it is {self.micro_batches}"
+                f"it is {self.micro_batches}",
+                "micro_batches",
             )
         if isinstance(self.method, Flyp) and self.micro_batches > 1:
-            raise ValueError(
-                "flyp contrasts the images of a batch with each other, so micro_batches must be 1"
+            raise PlacedError(
+                "flyp contrasts the images of a batch with each other, so micro_batches must be 1",
+                "micro_batches",
             )
         if isinstance(self.method, Flyp) and self.label_smoothing:
-            raise ValueError("flyp trains by a contrastive loss; label_smoothing must be 0")
+            raise PlacedError(
+                "flyp trains by a contrastive loss; label_smoothing must be 0", "label_smoothing"
+            )
         return self
 
 
@@ -171,9 +186,7 @@ def canonical_spec(spec: RunSpec) -> dict[str, Any]:
     canonical = spec.model_dump(mode="json", exclude_defaults=True)
     canonical["method"] = _with_kind(spec.method)
     if spec.regularizers:
-        canonical["regularizers"] = sorted(
-            (_with_kind(regularizer) for regularizer in spec.regularizers), key=lambda r: r["kind"]
-        )
+        canonical["regularizers"] = [_with_kind(one) for one in spec.regularizers]
     return canonical
 
 

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from driftscope.config.source import Where
+from driftscope.config.source import Location, Where
 from driftscope.config.variants import MethodSpec, RegularizerSpec
 from driftscope.errors import did_you_mean
 
@@ -21,6 +21,29 @@ def _kinds(union: Any) -> dict[str, type[BaseModel]]:
 METHOD_KINDS = tuple(_kinds(MethodSpec))
 REGULARIZER_KINDS = tuple(_kinds(RegularizerSpec))
 _VARIANTS = _kinds(MethodSpec) | _kinds(RegularizerSpec)
+_LONGEST = 60
+"""Characters of a wrong value that are shown."""
+
+
+class PlacedError(ValueError):
+    """Values that do not go together, and the one of them where a reader should look.
+
+    The location is counted from the model or field whose validator raises it.
+    """
+
+    def __init__(self, message: str, *location: int | str) -> None:
+        super().__init__(message)
+        self.location = location
+
+
+def part_names() -> list[str]:
+    """The parts of a run that can be named alone: `method.rank`, `regularizers.apr.weight`, …."""
+    options = {name for kind in METHOD_KINDS for name in _VARIANTS[kind].model_fields}
+    return [
+        *(f"method.{name}" for name in sorted(options)),
+        *(f"regularizers.{kind}.{name}" for kind in REGULARIZER_KINDS
+          for name in _VARIANTS[kind].model_fields),
+    ]  # fmt: skip
 
 
 def explain(error: ValidationError, model: type[BaseModel], where: Where) -> str:
@@ -30,10 +53,16 @@ def explain(error: ValidationError, model: type[BaseModel], where: Where) -> str
         error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden"
     )
     # pydantic puts the chosen variant's tag into the location: method.lora.rank
-    place = where(tuple(part for part in problems[0]["loc"] if part not in _VARIANTS))
+    place = where(tuple(part for part in _location(problems[0]) if part not in _VARIANTS))
     sentence = f"{place}: {_problem(problems[0], model)}"
     others = len(problems) - 1
     return f"{sentence} (and {others} more)" if others else sentence
+
+
+def _location(problem: Any) -> Location:
+    location: Location = problem["loc"]
+    error = problem.get("ctx", {}).get("error")
+    return (*location, *error.location) if isinstance(error, PlacedError) else location
 
 
 def _problem(problem: Any, model: type[BaseModel]) -> str:
@@ -55,9 +84,15 @@ def _problem(problem: Any, model: type[BaseModel]) -> str:
         return f"unknown {what} {given!r}: {did_you_mean(given, kinds)}"
     sentence = str(problem["msg"]).removeprefix("Value error, ")
     message = sentence[0].lower() + sentence[1:]
-    if not location:  # options that do not fit together
+    if not location or _location(problem) != location:  # values that do not go together
         return message
-    return f"{name} is {value!r}, but {message.replace('input ', 'it ')}"
+    message = message.replace("input ", "it ").replace("a valid tuple", "a list")
+    return f"{name} is {_shown(value)}, but {message}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _valid_keys(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:

@@ -53,8 +53,10 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Source]:
         values = None if node is None else loader.construct_document(node)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the spec {path}: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-02-30
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is not valid YAML: it holds itself, or is too deep") from None
     if not isinstance(values, dict):
         raise ConfigError(
             f"{path} must hold 'key: value' lines (such as 'learning_rate: 1e-3'), "

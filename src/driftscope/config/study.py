@@ -9,13 +9,15 @@ from typing import Any
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from driftscope.config.explain import explain
+from driftscope.config.explain import PlacedError, explain
 from driftscope.config.source import Location, Source, read_yaml
 from driftscope.config.variants import Frozen
 from driftscope.errors import ConfigError, did_you_mean
 
 APPENDED = ("overrides", "extra", "exclude")
 """What a study adds to those of the study it extends; everything else replaces."""
+OWN = ("name", "title")
+"""What a study never has from the study it extends: it would be taken for that study."""
 
 
 class Override(Frozen):
@@ -57,21 +59,22 @@ class StudySpec(Frozen):
     ) -> dict[str, tuple[Any, ...]]:
         for name, values in axes.items():
             if not values:
-                raise ValueError(f"axis {name!r} has no values")
-            repeated = next((v for i, v in enumerate(values) if v in values[:i]), None)
-            if repeated is not None:
-                raise ValueError(f"axis {name!r} names {repeated!r} twice")
+                raise PlacedError(f"axis {name!r} has no values", name)
+            for index, value in enumerate(values):
+                if value in values[:index]:
+                    raise PlacedError(f"axis {name!r} names {value!r} twice", name, index)
         return axes
 
     @model_validator(mode="after")
     def _each_key_has_one_place(self) -> StudySpec:
         for name in self.axes:
             if name in self.base:
-                raise ValueError(f"{name!r} is an axis and cannot be in base too")
-            for override in self.overrides:
+                raise PlacedError(f"{name!r} is an axis and cannot be in base too", "base", name)
+            for number, override in enumerate(self.overrides):
                 if name in override.set:
-                    raise ValueError(
-                        f"{name!r} is an axis, so no override can set it; use extra and exclude"
+                    raise PlacedError(
+                        f"{name!r} is an axis, so no override can set it; use extra and exclude",
+                        *("overrides", number, "set", name),
                     )
         return self
 
@@ -133,6 +136,11 @@ def _with_extended(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any],
     if path.resolve() in above:
         raise ConfigError(f"{path} extends itself, by way of {above[-1].name}")
     values, source = read_yaml(path)
+    keys = [*StudySpec.model_fields, "extends"]
+    for key in map(str, values):
+        if key not in keys:
+            place = source.at((key,))
+            raise ConfigError(f"{place}: unknown key {key!r}: {did_you_mean(key, keys)}")
     extended = values.pop("extends", None)
     if extended is None:
         return values, source
@@ -149,16 +157,17 @@ def _joined(
     parent: dict[str, Any], parent_source: Source, child: dict[str, Any], source: Source
 ) -> tuple[dict[str, Any], Source]:
     """The child's values over the parent's; a key that is in the child's base is no axis there."""
-    values = {**parent, **child}
+    values = {**{key: value for key, value in parent.items() if key not in OWN}, **child}
     for key in ("base", "axes"):
         if isinstance(parent.get(key), dict) and isinstance(child.get(key), dict):
             values[key] = {**parent[key], **child[key]}
     for mine, other in (("base", "axes"), ("axes", "base")):
         named = child.get(mine)
-        if isinstance(named, Mapping) and isinstance(parent.get(other), Mapping):
+        if isinstance(named, Mapping) and isinstance(values.get(other), Mapping):
             own = child.get(other) or {}
             values[other] = {k: v for k, v in values[other].items() if k not in named or k in own}
-    places: dict[Location, str] = {**parent_source.places, **source.places}
+    inherited = {at: words for at, words in parent_source.places.items() if at[0] not in OWN}
+    places: dict[Location, str] = {**inherited, **source.places}
     for key in APPENDED:
         if isinstance(parent.get(key), list) and isinstance(child.get(key), list):
             values[key] = [*parent[key], *child[key]]

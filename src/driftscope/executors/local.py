@@ -10,9 +10,11 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -23,6 +25,7 @@ from driftscope.executors.work import RUN_ONE, carry_out
 
 WORKER_BYTES = 1_500_000_000
 """Memory a worker is reckoned with: torch, transformers and a small study's images in memory."""
+CGROUP = Path("/sys/fs/cgroup")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -152,8 +155,9 @@ def default_workers(devices: Sequence[str] = (), runs_per_device: int = 1) -> in
 
 
 def usable_cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores this process may use: the machine's, or less by its affinity or its cgroup."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, _cgroup_cores() or sys.maxsize)
 
 
 def available_bytes() -> int:
@@ -173,8 +177,10 @@ def visible_gpus() -> list[str]:
         return []
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [line for line in listed.splitlines() if line.startswith("GPU ")]
-    count = len(names) if allowed is None else len([part for part in allowed.split(",") if part])
-    return [f"cuda:{index}" for index in range(count)]
+    if allowed is not None:  # as CUDA reads it: nothing counts from the first invalid entry on
+        parts = map(str.strip, allowed.split(","))
+        names = list(takewhile(lambda part: part and not part.startswith("-"), parts))
+    return [f"cuda:{index}" for index in range(len(names))]
 
 
 def _machine_bytes() -> int | None:
@@ -186,11 +192,18 @@ def _machine_bytes() -> int | None:
     return int(amounts["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in amounts else None
 
 
-def _cgroup_bytes() -> int | None:
-    folder = Path("/sys/fs/cgroup")
+def _cgroup_cores() -> int | None:
     try:
-        limit = (folder / "memory.max").read_text().strip()
-        used = int((folder / "memory.current").read_text())
+        quota, period = (CGROUP / "cpu.max").read_text().split()
+        return int(quota) // int(period) or 1
+    except (OSError, ValueError):  # `max`: no limit
+        return None
+
+
+def _cgroup_bytes() -> int | None:
+    try:
+        limit = (CGROUP / "memory.max").read_text().strip()
+        used = int((CGROUP / "memory.current").read_text())
     except (OSError, ValueError):
         return None
     return None if limit == "max" else max(0, int(limit) - used)

@@ -145,9 +145,19 @@ class RayPool:
     def _outcome(self, slot: int) -> News:
         reference, _ = self._tasks.pop(slot)
         self._steps.pop(slot, None)
+        errors = self._ray.exceptions
         try:
             kind, message = self._ray.get(reference)
-        except self._ray.exceptions.RayError as error:
+        except (errors.RayTaskError, errors.RuntimeEnvSetupError) as error:
+            # a run's own errors are outcomes; these come before it, where driftscope is missing
+            last_line = str(error).strip().splitlines()[-1]
+            return News(
+                slot,
+                "unable",
+                f"a node of the Ray cluster cannot carry out runs ({last_line}); "
+                "install there what is installed here",
+            )
+        except errors.RayError as error:
             first_line = str(error).strip().splitlines()[0]
             return News(slot, "lost", f"the worker was lost ({type(error).__name__}: {first_line})")
         return News(slot, kind, message)

@@ -16,12 +16,12 @@ from typing import Literal, Protocol, TypeAlias
 from driftscope.config import RunSpec, run_id
 from driftscope.errors import RecordError
 from driftscope.executors.work import record_failure, sign_of_life_file
-from driftscope.records import is_claimed, is_done
+from driftscope.records import FAILURE_FILE, is_claimed, is_done, read_failure
 
 Task: TypeAlias = tuple[RunSpec, Path]
 
 MAX_LOSSES = 3
-"""A run whose worker was lost so often has failed: it may be what kills its workers."""
+"""A run whose worker was lost so often, and never further on, may be what kills its workers."""
 POLL_SECONDS = 0.5
 """How often a run that another process is writing is looked at again."""
 
@@ -30,11 +30,11 @@ POLL_SECONDS = 0.5
 class News:
     """What a pool tells of the run in a slot.
 
-    `lost`: its worker is gone without a word; `nowhere`: its machine sees no such study folder.
+    `lost`: its worker is gone without a word; `unable`: its machine could carry out no run at all.
     """
 
     slot: int
-    kind: Literal["step", "done", "failed", "busy", "full", "nowhere", "lost"]
+    kind: Literal["step", "done", "failed", "busy", "full", "unable", "lost"]
     message: str = ""
     steps_done: int = 0
     steps_total: int = 0
@@ -77,13 +77,14 @@ class Update:
 def execute(tasks: Sequence[Task], pool: Pool) -> Iterator[Update]:
     """Carries out runs and yields what happens as it happens.
 
-    A run that another process writes is waited for, and taken over if that process dies. A run
-    whose worker is lost is started again, from its checkpoint, at most `MAX_LOSSES` times.
+    A run that another process writes is waited for, and taken over if that process dies; if it
+    fails there, that is the end of it here too. A run whose worker is lost is started again, from
+    its checkpoint, until `MAX_LOSSES` workers were lost without one getting further than before.
     Closing the iterator (or Ctrl-C) ends the workers; runs on their way can be resumed.
 
     Raises:
-        RecordError: the disk is full, or the study's folder has gone from its place, or is not
-            there for a worker's machine.
+        RecordError: the disk is full, the study's folder has gone from its place, or a worker's
+            machine can carry out no run.
     """
     return _Execution(tasks, pool).updates()
 
@@ -94,6 +95,8 @@ class _Execution:
         self.waiting = deque(tasks)
         self.running: dict[int, Task] = {}
         self.losses: Counter[str] = Counter()
+        self.furthest: Counter[str] = Counter()
+        self.known_failures = {folder: _failure_there(folder) for _, folder in tasks}
         roots = {folder.parent for _, folder in tasks}
         for root in roots:
             root.mkdir(parents=True, exist_ok=True)
@@ -113,10 +116,10 @@ class _Execution:
                 for news in self.pool.wait(POLL_SECONDS if idle else None):
                     yield from self.hear(news)
         finally:
+            self.pool.close()  # first: a worker renews its sign of life to its end
             for _, folder in self.running.values():
                 with suppress(OSError):
                     sign_of_life_file(folder).unlink(missing_ok=True)
-            self.pool.close()
 
     def hand_out(self) -> Iterator[Update]:
         for slot in self.pool.free_slots():
@@ -127,6 +130,8 @@ class _Execution:
                     yield Update(run_id(spec), slot, done=True)
                 elif is_claimed(folder):
                     self.waiting.append(task)
+                elif _failure_there(folder) not in (None, self.known_failures[folder]):
+                    yield Update(run_id(spec), slot, failure=read_failure(folder))
                 else:
                     self.running[slot] = task
                     self.pool.start(slot, spec, folder)
@@ -137,6 +142,9 @@ class _Execution:
         spec, folder = self.running[news.slot]
         name = run_id(spec)
         if news.kind == "step":
+            if news.steps_done > self.furthest[name]:
+                self.furthest[name] = news.steps_done
+                del self.losses[name]
             yield Update(name, news.slot, news.steps_done, news.steps_total)
             return
         del self.running[news.slot]
@@ -148,9 +156,9 @@ class _Execution:
             raise RecordError(
                 f"the disk is full ({news.message}); free some space, then the same command goes on"
             )
-        elif news.kind == "nowhere":  # every run sent there would fail alike
+        elif news.kind == "unable":  # every run sent there would fail alike
             self.refuse_moved()
-            raise RecordError(f"{news.message}; give --out a path that all machines share")
+            raise RecordError(news.message)
         elif news.kind == "lost":
             yield self.after_loss(spec, folder, news)
         else:
@@ -177,6 +185,15 @@ class _Execution:
                     f"the study's folder {root.parent} has been moved or deleted; "
                     "the same command with --out at its new place goes on"
                 )
+
+
+def _failure_there(folder: Path) -> tuple[int, int] | None:
+    """What tells a run's failure from a later one; None where there is none."""
+    try:
+        found = (folder / FAILURE_FILE).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _place(folder: Path) -> tuple[int, int] | None:

@@ -21,8 +21,9 @@ from driftscope.errors import BusyError, RecordError
 RUN_ONE = "driftscope.run:run_one"
 """What carries out a run, as module:function, so that a driver need not import torch."""
 SIGN_OF_LIFE_SECONDS = 2.0
+_FULL_WORDS = ("No space left on device", "Disk quota exceeded")
 
-Outcome: TypeAlias = tuple[Literal["done", "failed", "busy", "full", "nowhere"], str]
+Outcome: TypeAlias = tuple[Literal["done", "failed", "busy", "full", "unable"], str]
 OnStep: TypeAlias = Callable[[int, int], None]
 
 
@@ -42,7 +43,10 @@ def carry_out(
     """
     spec = parse_run_spec(values)
     if not folder.parent.is_dir():
-        return "nowhere", f"{platform.node()} sees no folder {folder.parent.parent}"
+        root = folder.parent.parent
+        return "unable", (
+            f"{platform.node()} sees no folder {root}; give --out a path that all machines share"
+        )
     try:
         # the study folder may be moved under us: make the run's folder in it, never a new one
         folder.mkdir(exist_ok=True)
@@ -66,20 +70,23 @@ def carry_out(
 
 
 def record_failure(spec: RunSpec, folder: Path, error: Exception) -> None:
-    """Leaves the reason in the run folder, where the run itself has not done so."""
-    if (folder / records.FAILURE_FILE).exists() or not folder.parent.exists():
+    """Leaves the reason in the run folder, in the place of any former one."""
+    if not folder.parent.exists():
         return
     with suppress(OSError, RecordError), records.claimed(folder, spec):
         records.write_failure(folder, error)
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, or what caused it, is a full disk; some libraries say so in words only."""
+    """Whether an error, or what caused it, is a full disk or an exhausted quota.
+
+    Some libraries say so in words only.
+    """
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if "No space left on device" in str(seen):
+        if any(words in str(seen) for words in _FULL_WORDS):
             return True
         seen = seen.__cause__ or seen.__context__
     return False

@@ -123,14 +123,28 @@ RUN_COLUMNS: dict[str, ColumnMeaning] = {
 
 HISTORY_COLUMNS: dict[str, ColumnMeaning] = {
     **_KEYS,
-    "epoch": ColumnMeaning("integer", "epoch", "epochs finished"),
+    "kind": ColumnMeaning("text", "", "epoch (its end), or probe (within it)"),
+    "epoch": ColumnMeaning("integer", "epoch", "epochs finished; of a probe, the one under way"),
     "step": ColumnMeaning("integer", "step", "optimizer steps done"),
-    "train_loss": ColumnMeaning("number", "", "mean training loss of the epoch"),
+    "train_loss": ColumnMeaning("number", "", "mean over the epoch; of a probe, of its last step"),
     "train_accuracy_pct": ColumnMeaning("number", "%", "training accuracy of the epoch"),
+    "penalty": ColumnMeaning("number", "", "mean of the weighted penalties over the epoch"),
     "val_accuracy_pct": ColumnMeaning("number", "%", "validation accuracy"),
     **_DRIFTS,
+    "delta_late_entropy_pct": ColumnMeaning("number", "%", "of the last third of the layers"),
+    "delta_rollout_entropy_pct": ColumnMeaning("number", "%", "of the attention rollout"),
+    "delta_rollout_erf95_pct": ColumnMeaning("number", "%", "of the attention rollout"),
+    "delta_rollout_gini_pct": ColumnMeaning("number", "%", "of the attention rollout"),
+    "delta_patch_to_patch_entropy_pct": ColumnMeaning("number", "%", "of patch-to-patch attention"),
+    "feature_distance": ColumnMeaning("number", "", "mean squared distance of image embeddings"),
+    "text_kl_nats": ColumnMeaning("number", "nats", "KL of the zero-shot distributions"),
+    "text_top1_agreement_pct": ColumnMeaning("number", "%", "images of the same zero-shot class"),
+    "random_text_logit_change": ColumnMeaning("number", "logits", "mean, for random texts"),
+    "num_images": ColumnMeaning("integer", "images", "probe images of the signals"),
+    "zero_shot_pct": ColumnMeaning("number", "%", "zero-shot accuracy, main transfer set"),
     "retention_pct": ColumnMeaning("number", "%", "retention, where it was probed on the way"),
 }
+"""Further transfer sets add `zero_shot_pct_NAME` and `retention_pct_NAME` (`transfer_scalars`)."""
 
 LAYER_COLUMNS: dict[str, ColumnMeaning] = {
     **_KEYS,
@@ -186,6 +200,6 @@ def typed(frame: pd.DataFrame, columns: dict[str, ColumnMeaning]) -> pd.DataFram
             frame[name] = frame[name].astype("str").where(frame[name].notna())
             continue
         numbers = frame[name].astype(np.float64)
-        whole = column.kind == "integer" and bool(np.isfinite(numbers).all())
+        whole = column.kind == "integer" and bool((numbers.abs() < 2**63).all())
         frame[name] = frame[name].astype(np.int64) if whole else numbers
     return frame

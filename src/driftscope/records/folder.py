@@ -158,7 +158,10 @@ def write_overlay(folder: Path, overlay: Overlay) -> None:
 def claimed(folder: Path, spec: RunSpec) -> Iterator[Path]:
     """Makes the folder this process's and this spec's; released at the end, or at its death.
 
+    The folder is made where there is none, but not those above it: a study may have been moved.
+
     Raises:
+        OSError: there is no folder to make it in.
         BusyError: another process is writing there.
         RecordError: the folder holds another run or something that is no run at all.
             Nothing in it is touched then.
@@ -166,7 +169,7 @@ def claimed(folder: Path, spec: RunSpec) -> Iterator[Path]:
     from filelock import FileLock, Timeout
 
     refuse_foreign_folder(folder, spec)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     lock = FileLock(folder / LOCK_FILE)
     try:
         lock.acquire(timeout=0)
@@ -275,6 +278,15 @@ def read_result(folder: Path) -> dict[str, Any]:
             f"this driftscope reads {RESULT_SCHEMA}"
         )
     return result
+
+
+def read_failure(folder: Path) -> str:
+    """Why a run failed: type and message of the error, or what keeps them from being read."""
+    try:
+        values = read_json(folder / FAILURE_FILE)
+    except RecordError as error:  # torn, or gone because the run was started again
+        return str(error)
+    return f"{values.get('type')}: {values.get('message')}"
 
 
 def load_run(folder: Path) -> RunRecord:

@@ -16,7 +16,7 @@ from driftscope.records.folder import (
     is_claimed,
     is_done,
     read_events,
-    read_json,
+    read_failure,
     read_spec,
 )
 
@@ -90,8 +90,7 @@ def _run_end(folder: Path) -> str | None:
     if is_done(folder):
         return "done"
     if (folder / FAILURE_FILE).exists():
-        failure = read_json(folder / FAILURE_FILE)
-        return f"failed: {failure.get('type')}: {failure.get('message')}"
+        return f"failed: {read_failure(folder)}"
     return None if is_claimed(folder) else "interrupted; the same command goes on from there"
 
 

@@ -15,7 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from pydantic import ValidationError
+
 from driftscope.config import RunSpec, StudySpec, run_id
+from driftscope.config.explain import explain
+from driftscope.config.source import Source
 from driftscope.errors import RecordError
 from driftscope.records import (
     FAILURE_FILE,
@@ -24,6 +28,7 @@ from driftscope.records import (
     RUNS_FOLDER,
     STUDY_FILE,
     is_done,
+    read_failure,
     read_json,
     read_spec,
     write_json,
@@ -102,29 +107,44 @@ class StudyFolder:
         """The declaration.
 
         Raises:
-            RecordError: the folder holds no study.
+            RecordError: the folder holds no study, or one that cannot be read.
         """
-        if not (self.root / STUDY_FILE).exists():
+        path = self.root / STUDY_FILE
+        if not path.exists():
             raise RecordError(
                 f"{self.root} is no study folder (it has no {STUDY_FILE}); "
                 "driftscope study run STUDY.yaml --out DIR makes one"
             )
-        values = read_json(self.root / STUDY_FILE)
+        values = read_json(path)
         if values.get("schema") != STUDY_SCHEMA:
             raise RecordError(
-                f"{self.root / STUDY_FILE} has schema {values.get('schema')!r}; "
-                f"this driftscope reads {STUDY_SCHEMA}"
+                f"{path} has schema {values.get('schema')!r}; this driftscope reads {STUDY_SCHEMA}"
             )
-        return StudySpec.model_validate(values["study"])
+        try:
+            return StudySpec.model_validate(values.get("study"))
+        except ValidationError as error:
+            raise RecordError(explain(error, StudySpec, Source(str(path)).at)) from None
 
     def runs(self) -> dict[str, RunSpec]:
         """The runs by their ids: those declared, or in a folder of imported records those."""
-        study = self.study()
-        if study.base or study.axes or study.extra:
-            return {run_id(spec): spec for spec in expand(study)}
+        declared = self._declared()
+        if declared is None:
+            return {folder.name: read_spec(folder) for folder in self.finished()}
+        return declared
+
+    def finished(self) -> list[Path]:
+        """The folders of the finished runs, by name; what is no longer declared is passed over."""
+        declared = self._declared()
         results = (self.root / RUNS_FOLDER).glob(f"*/{RESULT_FILE}")
         folders = sorted(path.parent for path in results)
-        return {folder.name: read_spec(folder) for folder in folders}
+        return [folder for folder in folders if declared is None or folder.name in declared]
+
+    def _declared(self) -> dict[str, RunSpec] | None:
+        """The declared runs by id; None in a folder of imported records, which declares none."""
+        study = self.study()
+        if not (study.base or study.axes or study.extra):
+            return None
+        return {run_id(spec): spec for spec in expand(study)}
 
     def states(self, runs: Iterable[str]) -> dict[str, State]:
         """What is known of each run, by id."""
@@ -135,7 +155,8 @@ class StudyFolder:
     def failures(self, runs: Iterable[str]) -> dict[str, str]:
         """Why runs failed, by id: type and message of the error."""
         states = self.states(runs)
-        return {name: self._failure(name) for name, state in states.items() if state == "failed"}
+        failed = (name for name, state in states.items() if state == "failed")
+        return {name: read_failure(self.root / RUNS_FOLDER / name) for name in failed}
 
     def todo(self, specs: Iterable[RunSpec], *, retry_failed: bool) -> list[RunSpec]:
         """What is to be carried out: runs without a result, failed ones only if told so."""
@@ -168,13 +189,6 @@ class StudyFolder:
         if name in alive:
             return "running"
         return "failed" if (folder / FAILURE_FILE).exists() else "interrupted"
-
-    def _failure(self, name: str) -> str:
-        try:
-            values = read_json(self.root / RUNS_FOLDER / name / FAILURE_FILE)
-        except RecordError as error:  # torn, or gone because the run was started again
-            return str(error)
-        return f"{values.get('type')}: {values.get('message')}"
 
 
 def run_folder(root: Path, spec: RunSpec) -> Path:

@@ -11,9 +11,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from driftscope.config import RunSpec, StudySpec, parse_run_spec
+from driftscope.config import RunSpec, StudySpec
 from driftscope.errors import RecordError
-from driftscope.imports import Imported, history_rows, import_records, layer_rows
+from driftscope.imports import Imported, history_rows, import_records, layer_rows, run_spec
 from driftscope.records import (
     DRIFT_SCALARS,
     EVENTS_FILE,
@@ -28,10 +28,6 @@ from driftscope.records import (
 from driftscope.study.folder import StudyFolder
 
 CELLS_FILE = "cells.json"
-_METHODS: dict[str, Any] = {
-    "lora_r8": {"kind": "lora"},
-    "lora_r8_frozen_proj": {"kind": "lora", "train_projection": False},
-}
 
 
 def import_study(
@@ -52,15 +48,15 @@ def import_study(
         reasons = "; ".join(f"{one.path}: {one.reason}" for one in imported.skipped[:3])
         raise RecordError(f"there is nothing to import ({reasons or 'no .json or .csv file'})")
     StudyFolder(out).declare(StudySpec(name="imported", title="Imported records"))
-    cells = []
+    cells = {cell["run_id"]: cell for cell in read_cells(out)}  # of an earlier import
     for row in imported.tables.runs.to_dict(orient="records"):
         values = {str(key): _known(value) for key, value in row.items()}
         if values["run_id"] in imported.paths:
             _write_run(out, values, imported.paths[values["run_id"]])
         else:
-            cells.append(values)
+            cells[values["run_id"]] = values
     if cells:
-        write_json(out / CELLS_FILE, {"cells": cells})
+        write_json(out / CELLS_FILE, {"cells": list(cells.values())})
     return imported
 
 
@@ -74,7 +70,7 @@ def read_cells(root: Path) -> list[dict[str, Any]]:
 
 def _write_run(out: Path, row: Mapping[str, Any], path: Path) -> None:
     record = json.loads(path.read_text(encoding="utf-8"))
-    spec = _spec(row, record)
+    spec = run_spec(record)
     folder = out / RUNS_FOLDER / str(row["run_id"])
     folder.mkdir(exist_ok=True)
     write_json(folder / SPEC_FILE, spec.model_dump(mode="json"))
@@ -82,25 +78,6 @@ def _write_run(out: Path, row: Mapping[str, Any], path: Path) -> None:
     lines = "".join(json.dumps(event) + "\n" for event in events)
     write_whole(folder / EVENTS_FILE, lines.encode())
     write_json(folder / RESULT_FILE, _result(row, record, spec))
-
-
-def _spec(row: Mapping[str, Any], record: Mapping[str, Any]) -> RunSpec:
-    splits = record["config"].get("splits", {})
-    counts = {f"{part}_images": splits[part] for part in ("train", "val", "probe", "test")
-              if part in splits}  # fmt: skip
-    return parse_run_spec(
-        {
-            "model": row["model"],
-            "dataset": row["dataset"],
-            "method": _METHODS.get(row["method"], row["method"]),
-            **{name: row[name] for name in ("learning_rate", "seed", "protocol", "epochs")},
-            **{name: row[name] for name in ("batch_size", "weight_decay")},
-            **counts,
-            "transfer": [row["transfer"]],
-            "transfer_images": row["zero_shot_num_images"],
-        },
-        str(row["run_id"]),
-    )
 
 
 def _event(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,7 +126,7 @@ def _result(row: Mapping[str, Any], record: Mapping[str, Any], spec: RunSpec) ->
             },
         },
         "last": None,
-        "environment": record.get("environment", {}),
+        "environment": record.get("environment") or {},
         "wall_seconds": {"total": row["wall_seconds"]},
     }
 

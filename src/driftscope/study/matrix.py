@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from pydantic import BaseModel
+
 from driftscope.config import RunSpec, StudySpec, parse_run_spec, run_id
+from driftscope.config.explain import part_names
 from driftscope.config.source import Location
 from driftscope.errors import ConfigError, did_you_mean
 
@@ -16,6 +19,7 @@ Draft = dict[str, tuple[Any, Location]]
 """A run on its way: key -> its value and where the study says so."""
 
 _SHOWN_ALWAYS = ("dataset", "method", "learning_rate")
+_PARTS = part_names()
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ def select(specs: Iterable[RunSpec], conditions: Sequence[str]) -> list[RunSpec]
     """The runs that fit every condition, such as `method=lora|full_ft,seed=7`.
 
     Raises:
-        ConfigError: a condition of another form, an unknown key, or no run that fits.
+        ConfigError: a condition of another form, an unknown key or one given twice, or no run
+            that fits.
     """
     wanted: dict[str, list[str]] = {}
     for condition in (part for text in conditions for part in text.split(",")):
@@ -59,6 +64,8 @@ def select(specs: Iterable[RunSpec], conditions: Sequence[str]) -> list[RunSpec]
             raise ConfigError(
                 f"{condition!r} is no condition; write it as method=lora or seed=7|11"
             )
+        if key in wanted:
+            raise ConfigError(f"{key!r} is asked for twice; for either of two write {key}=7|11")
         wanted[key] = [value.strip() for value in values.split("|")]
     specs = list(specs)
     for key in wanted:
@@ -166,15 +173,24 @@ def _parsed(study: StudySpec, draft: Draft, *, lenient: bool = False) -> RunSpec
         _put(values, key, draft[key][0], study.source.at(draft[key][1]))
     if lenient:
         values = {"method": "full_ft", "learning_rate": 1.0, **values}
+    return parse_run_spec(values, lambda location: study.source.at(_said(draft, values, location)))
 
-    def where(location: Location) -> str:
-        for end in range(len(location), 0, -1):
-            key = ".".join(map(str, location[:end]))
-            if key in draft:
-                return study.source.at((*draft[key][1], *location[end:]))
-        return study.source.at()
 
-    return parse_run_spec(values, where)
+def _said(draft: Draft, values: Mapping[str, Any], location: Location) -> Location:
+    """Where the study says what has become a part of a run's values."""
+    names = list(map(str, location))
+    if names[:1] == ["regularizers"] and len(names) > 1:  # parts name the kind, not the place
+        given = values["regularizers"][location[1]]
+        kind = given.get("kind") if isinstance(given, Mapping) else given
+        parts = [key for key in draft if key.startswith(f"regularizers.{kind}.")]
+        if parts:
+            named = ".".join(["regularizers", str(kind), *names[2:]])
+            return draft[named if named in parts else parts[0]][1]
+    for end in range(len(location), 0, -1):
+        key = ".".join(names[:end])
+        if key in draft:
+            return (*draft[key][1], *location[end:])
+    return ()
 
 
 def _put(values: dict[str, Any], key: str, value: Any, place: str) -> None:
@@ -188,9 +204,11 @@ def _put(values: dict[str, Any], key: str, value: Any, place: str) -> None:
         values["method"] = {**whole, parts[0]: value}
     elif first == "regularizers" and len(parts) == 2:
         kind, option = parts
-        others = list(values.get("regularizers") or ())
-        same = next((one for one in others if one.get("kind") == kind), {"kind": kind})
-        others = [one for one in others if one.get("kind") != kind]
+        given = values.get("regularizers") or []
+        listed = given if isinstance(given, list | tuple) else [given]
+        named = [one if isinstance(one, Mapping) else {"kind": one} for one in listed]
+        same = next((one for one in named if one.get("kind") == kind), {"kind": kind})
+        others = [one for one in named if one.get("kind") != kind]
         values["regularizers"] = [*others, {**same, option: value}]
     else:
         raise ConfigError(
@@ -226,10 +244,13 @@ def _refuse_unused(study: StudySpec, used: set[Location]) -> None:
 
 
 def _refuse_unknown_key(key: str, place: str) -> None:
-    if key.split(".")[0] not in RunSpec.model_fields:
-        raise ConfigError(
-            f"{place}: unknown key {key!r}: {did_you_mean(key, RunSpec.model_fields)}"
-        )
+    if key in RunSpec.model_fields or key in _PARTS:
+        return
+    whole, dot, _ = key.partition(".")
+    near = [part for part in _PARTS if dot and part.startswith(f"{whole}.")]
+    raise ConfigError(
+        f"{place}: unknown key {key!r}: {did_you_mean(key, near or RunSpec.model_fields)}"
+    )
 
 
 def _fits_all(spec: RunSpec, condition: Mapping[str, Any]) -> bool:
@@ -237,12 +258,13 @@ def _fits_all(spec: RunSpec, condition: Mapping[str, Any]) -> bool:
 
 
 def _fits(spec: RunSpec, key: str, wanted: Any) -> bool:
-    if isinstance(wanted, list | tuple):
-        return any(_fits(spec, key, one) for one in wanted)
+    """Whether a run's value is the wanted one, or one of those wanted."""
     value = _value(spec, key)
+    if isinstance(wanted, list | tuple):
+        return _is(value, wanted) or any(_fits(spec, key, one) for one in wanted)
+    if isinstance(wanted, Mapping):
+        return _is(value, wanted)
     if key == "method":
-        if isinstance(wanted, Mapping):
-            return all(getattr(value, name, None) == given for name, given in wanted.items())
         return wanted in (spec.method.kind, spec.method.label)
     if isinstance(value, int | float) and not isinstance(value, bool) and isinstance(wanted, str):
         try:
@@ -252,10 +274,24 @@ def _fits(spec: RunSpec, key: str, wanted: Any) -> bool:
     return bool(value == wanted) or value_text(spec, key) == str(wanted)
 
 
+def _is(value: Any, written: Any) -> bool:
+    """Whether a value is what was written: of a variant, what is written of it."""
+    if isinstance(value, BaseModel) and isinstance(written, Mapping):
+        return all(_is(getattr(value, name, None), part) for name, part in written.items())
+    if isinstance(value, tuple) and isinstance(written, list | tuple):
+        # a run's regularizers stand in the order of their kinds
+        parts = sorted(written, key=lambda p: str(p.get("kind")) if isinstance(p, Mapping) else "")
+        return len(value) == len(parts) and all(map(_is, value, parts))
+    return bool(value == written)
+
+
 def _value(spec: RunSpec, key: str) -> Any:
     value: Any = spec
     for part in key.split("."):
-        value = getattr(value, part, None)
+        if isinstance(value, tuple):  # regularizers, by kind
+            value = next((one for one in value if one.kind == part), None)
+        else:
+            value = getattr(value, part, None)
     return value
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,15 @@ from driftscope.records import is_done, read_result
 from driftscope.study.folder import StudyFolder
 
 MAX_SAMPLES = 200
-"""Runs read at most for an estimate."""
+"""Runs read for an estimate, about: each kind of run has an equal share, and at least one."""
+_COSTS_NOTHING = frozenset(
+    {
+        *("learning_rate", "seed", "data_seed", "epochs", "weight_decay", "warmup_fraction"),
+        *("clip_norm", "horizontal_flip", "decay_norms_and_biases", "label_smoothing"),
+        *("templates", "class_words", "balanced", "corruption_severity"),
+    }
+)
+"""What of a spec makes an epoch neither longer nor shorter, as far as a plan is concerned."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +37,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What runs will take in all, one after another; divide by the workers."""
+    """What runs will take: each of them, in their order, and on disk in all."""
 
-    seconds: float
+    run_seconds: tuple[float, ...]
     num_bytes: int
     num_samples: int
 
@@ -50,32 +60,43 @@ def estimate(todo: Sequence[RunSpec], samples: Sequence[Sample]) -> Estimate | N
         )
         for likeness, alike in groups.items()
     }
-    seconds = 0.0
+    seconds = []
     size = 0.0
     for spec in todo:
         fixed, epoch, num_bytes = next(
             means[likeness] for likeness in _likenesses(spec) if likeness in means
         )
-        seconds += fixed + spec.epochs * epoch
+        seconds.append(fixed + spec.epochs * epoch)
         size += num_bytes
-    return Estimate(seconds, round(size), len(samples))
+    return Estimate(tuple(seconds), round(size), len(samples))
+
+
+def wall_seconds(run_seconds: Iterable[float], workers: int) -> float:
+    """How long runs take that workers fetch in order, each its next when it has ended one."""
+    busy_until = [0.0] * workers
+    for seconds in run_seconds:
+        heapq.heapreplace(busy_until, busy_until[0] + seconds)
+    return max(busy_until)
 
 
 def representatives(specs: Iterable[RunSpec]) -> list[RunSpec]:
     """One short run of each kind that costs differently: what a calibration carries out."""
     kinds: dict[tuple[object, ...], RunSpec] = {}
     for spec in specs:
-        kinds.setdefault(_kind(spec), spec.model_copy(update={"epochs": 1}))
+        if _kind(spec) not in kinds:
+            kinds[_kind(spec)] = spec.model_copy(update={"epochs": 1, "probe_at": _cadence(spec)})
     return list(kinds.values())
 
 
 def earlier_samples(folder: StudyFolder, specs: Iterable[RunSpec]) -> list[Sample]:
-    """What the finished ones of these runs took."""
+    """What the finished ones of these runs took; of many of a kind, the first."""
+    of_kind = [(_kind(spec), spec) for spec in specs]
+    share = max(1, MAX_SAMPLES // max(1, len({kind for kind, _ in of_kind})))
+    taken: Counter[tuple[object, ...]] = Counter()
     samples: list[Sample] = []
-    for spec in specs:
-        if len(samples) == MAX_SAMPLES:
-            break
-        if is_done(folder.run(spec)):
+    for kind, spec in of_kind:
+        if taken[kind] < share and is_done(folder.run(spec)):
+            taken[kind] += 1
             samples.append(sample(spec, folder.run(spec)))
     return samples
 
@@ -99,12 +120,11 @@ def _likenesses(spec: RunSpec) -> tuple[tuple[object, ...], ...]:
 
 
 def _kind(spec: RunSpec) -> tuple[object, ...]:
-    return (
-        spec.model,
-        spec.dataset,
-        spec.method.label,
-        spec.regularizer_label,
-        spec.batch_size,
-        spec.train_images,
-        spec.transfer,
-    )
+    deciding = (name for name in RunSpec.model_fields if name not in _COSTS_NOTHING)
+    values = {name: getattr(spec, name) for name in deciding}
+    return tuple({**values, "probe_at": _cadence(spec)}.values())
+
+
+def _cadence(spec: RunSpec) -> object:
+    """How often a run is probed; a few steps listed are no cadence, and may lie past one epoch."""
+    return "epoch" if isinstance(spec.probe_at, tuple) else spec.probe_at

@@ -10,7 +10,7 @@ from typing import Any
 from driftscope.config import RunSpec
 from driftscope.study.folder import ALIVE_SECONDS, SignOfLife, State, StudyFolder
 from driftscope.study.matrix import cells, value_text
-from driftscope.study.plan import earlier_samples, estimate
+from driftscope.study.plan import earlier_samples, estimate, wall_seconds
 
 STATES: tuple[State, ...] = ("done", "failed", "running", "interrupted", "waiting")
 
@@ -106,12 +106,13 @@ def _seconds_left(
     states: dict[str, State],
     signs: Sequence[SignOfLife],
 ) -> float | None:
-    left = [spec for name, spec in runs.items() if states[name] not in ("done", "failed")]
+    left = [name for name in runs if states[name] not in ("done", "failed")]
     if not left:
         return 0.0
-    samples = earlier_samples(folder, runs.values())
-    whole = estimate(left, samples)
-    if whole is None or not signs:
+    shares = {sign.run_id: sign.share for sign in signs}
+    left.sort(key=lambda name: name not in shares)  # what runs now ends first
+    cost = estimate([runs[name] for name in left], earlier_samples(folder, runs.values()))
+    if cost is None or not signs:
         return None
-    begun = sum(sign.share for sign in signs) * whole.seconds / len(left)
-    return (whole.seconds - begun) / len(signs)
+    pairs = zip(left, cost.run_seconds, strict=True)
+    return wall_seconds((s * (1 - shares.get(name, 0.0)) for name, s in pairs), len(signs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -13,16 +14,18 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Column
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from driftscope.config import run_id
+from driftscope.study.plan import wall_seconds
 from driftscope.study.status import STATES, StudyStatus, run_words
 from driftscope.terminal import err, out
 
@@ -39,8 +42,6 @@ MAX_ROWS = 40
 """Rows of a table of cells or of an answer that are shown; --json has them all."""
 REST_WIDTH = 50
 """What a row of the progress takes beside the name of its run."""
-SPEED_SECONDS = 600.0
-"""The time left follows the speed of so long: runs pause between epochs to be probed."""
 
 
 # ---------------------------------------------------------------- plan
@@ -70,7 +71,7 @@ def plan_values(
         "num_failed": sum(row["failed"] for row in rows),
         "num_to_run": num_runs - num_done - sum(row["failed"] for row in rows),
         "workers": workers,
-        "seconds": None if cost is None else cost.seconds / workers,
+        "seconds": None if cost is None else wall_seconds(cost.run_seconds, workers),
         "bytes": None if cost is None else cost.num_bytes,
         "num_samples": 0 if cost is None else cost.num_samples,
         "cells": rows,
@@ -171,6 +172,8 @@ def follow(updates: Iterable[Update], specs: Sequence[RunSpec], num_done: int) -
     """
     names = {run_id(spec): run_words(spec) for spec in specs}
     shares: dict[str, float] = {}
+    given: dict[str, float] = {}  # shares that took no time here: done before, or not at all
+    begun: dict[int, int] = {}  # by worker, the steps of its run that were done before
     failures: dict[str, str] = {}
     ended = num_done
     with _study_bars() as bars:
@@ -182,28 +185,35 @@ def follow(updates: Iterable[Update], specs: Sequence[RunSpec], num_done: int) -
                 workers[update.worker] = bars.add_task("", count="")
             worker = workers[update.worker]
             if update.steps_total:
+                early = begun.setdefault(update.worker, update.steps_done - 1)
+                given.setdefault(update.run_id, early / update.steps_total)
                 shares[update.run_id] = update.steps_done / update.steps_total
                 bars.update(
                     worker,
                     completed=update.steps_done,
                     total=update.steps_total,
                     count=f"{update.steps_done}/{update.steps_total} steps",
+                    before=early,
                 )
             elif update.remark is not None:
                 bars.console.print(Text.assemble(("lost ", "yellow"), f"{name}: {update.remark}"))
                 bars.reset(worker, total=None, description="idle", count="")
             elif update.ended:
-                shares[update.run_id] = 1.0
                 ended += 1
                 bars.reset(worker, total=None, description="idle", count="")
                 if update.failure is not None:
                     failures[update.run_id] = update.failure
+                    left_out = 1.0 - shares.get(update.run_id, 0.0)
+                    given[update.run_id] = given.get(update.run_id, 0.0) + left_out
                     why = f"{name}: {update.failure}"
                     bars.console.print(Text.assemble(("failed ", "red"), why))
+                shares[update.run_id] = 1.0
             else:
+                begun.pop(update.worker, None)
                 bars.reset(worker, total=None, description=escape(name), count="preparing")
             count = f"{ended}/{len(specs)} runs" + _failed_words(len(failures))
-            bars.update(overall, completed=num_done + sum(shares.values()), count=count)
+            done, before = (num_done + sum(parts.values()) for parts in (shares, given))
+            bars.update(overall, completed=done, count=count, before=before)
         for worker in workers.values():
             bars.remove_task(worker)
     return failures
@@ -211,6 +221,24 @@ def follow(updates: Iterable[Update], specs: Sequence[RunSpec], num_done: int) -
 
 def _failed_words(num_failed: int) -> str:
     return f", {num_failed} failed" if num_failed else ""
+
+
+class _TimeLeft(ProgressColumn):
+    """At the mean speed so far, without what was done `before`: a resumed run begins high up.
+
+    rich's own column follows the last thousand updates: of a run on a GPU these are seconds, and
+    runs pause for longer to be probed.
+    """
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """What is left, as hours, minutes and seconds."""
+        done = task.completed - task.fields.get("before", 0)
+        if task.total is None or task.elapsed is None or done <= 0:
+            return Text("-:--:--", style="progress.remaining")
+        seconds = task.elapsed * (task.total - task.completed) / done
+        return Text(str(timedelta(seconds=round(seconds))), style="progress.remaining")
 
 
 def _study_bars() -> Progress:
@@ -222,9 +250,8 @@ def _study_bars() -> Progress:
         TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True)),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(),
+        _TimeLeft(),
         console=err,
-        speed_estimate_period=SPEED_SECONDS,
     )
 
 
@@ -236,7 +263,10 @@ def show_failures(failures: Mapping[str, str], specs: Sequence[RunSpec]) -> None
     err.print(f"\n[red]{len(failures)} of {len(specs)} runs failed:[/red]")
     for name, why in failures.items():
         err.print(Text(f"  {name}  {names[name]}: {why}"))
-    err.print("The same command with --retry-failed tries them again.")
+    err.print(
+        "The same command with --retry-failed tries them again; runs/ID/failure.json tells more.",
+        highlight=False,
+    )
 
 
 # ---------------------------------------------------------------- status
@@ -276,13 +306,14 @@ def _status(status: StudyStatus) -> RenderableType:
     for cell in status.cells[:MAX_ROWS]:
         counts = (_or_dot(cell.counts[state]) for state in states)
         table.add_row(*map(Text, _varying(cell.labels, table)), *counts)
-    parts: list[RenderableType] = [Text(status.title, style="bold"), _shared(labels), table]
-    if len(status.cells) > MAX_ROWS:
-        parts.append(f"… and {len(status.cells) - MAX_ROWS} more cells (--json lists all)")
     summary = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count)
     left = status.seconds_left
     about = f"; about {duration(left)} left" if left else ""
-    parts.append(f"{status.num_runs} runs: {summary}{about}")
+    # the table last: a view that is renewed in place is cut at the terminal's foot
+    parts: list[RenderableType] = [
+        Text(status.title, style="bold"),
+        f"{status.num_runs} runs: {summary}{about}",
+    ]
     parts += [
         Text(
             f"  {sign.worker}: {words}, {100 * sign.share:.0f} % of its steps "
@@ -291,6 +322,9 @@ def _status(status: StudyStatus) -> RenderableType:
         for words, sign in status.running
     ]
     parts += [Text(f"  failed: {words}: {why}", style="red") for words, why in status.failures]
+    parts += [_shared(labels), table]
+    if len(status.cells) > MAX_ROWS:
+        parts.append(f"… and {len(status.cells) - MAX_ROWS} more cells (--json lists all)")
     return Group(*parts)
 
 
