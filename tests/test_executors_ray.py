@@ -66,6 +66,8 @@ def _cluster(place: Path) -> Iterator[Any]:
 
     of_node = {"num_cpus": 1, "object_store_memory": 10**8}
     head = {**of_node, "include_dashboard": False, "temp_dir": str(place)}
+    # where Ray notes the latest cluster; with a temp_dir of one's own it does not make the folder
+    (Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray").mkdir(exist_ok=True)
     one = Cluster(initialize_head=True, head_node_args=head)
     try:
         one.add_node(**of_node)

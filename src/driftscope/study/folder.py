@@ -133,11 +133,15 @@ class StudyFolder:
         return declared
 
     def finished(self) -> list[Path]:
-        """The folders of the finished runs, by name; what is no longer declared is passed over."""
-        declared = self._declared()
+        """The folders of the finished runs in the matrix's order, imported ones by name.
+
+        What is no longer declared is passed over.
+        """
         results = (self.root / RUNS_FOLDER).glob(f"*/{RESULT_FILE}")
-        folders = sorted(path.parent for path in results)
-        return [folder for folder in folders if declared is None or folder.name in declared]
+        folders = {path.parent.name: path.parent for path in results}
+        declared = self._declared()
+        order = sorted(folders) if declared is None else declared
+        return [folders[name] for name in order if name in folders]
 
     def _declared(self) -> dict[str, RunSpec] | None:
         """The declared runs by id; None in a folder of imported records, which declares none."""
