@@ -242,8 +242,12 @@ def test_text_space_drift_is_that_of_the_signal(tiny_run: dict, tmp_path: Path) 
     )
 
 
-def test_a_diverged_run_is_recorded_and_not_a_crash(tiny_run: dict, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [None, "apr", "entropy_floor"])
+def test_a_diverged_run_is_recorded_and_not_a_crash(
+    tiny_run: dict, tmp_path: Path, kind: str | None
+) -> None:
     values = {**tiny_run, "learning_rate": 1e30, "clip_norm": None, "warmup_fraction": 0.0}
+    values["regularizers"] = [{"kind": kind, "weight": 0.1}] if kind else []
     record = run_one(parse_run_spec(values), tmp_path)
     assert record.result["status"] == "diverged"
     assert record.events[-1]["kind"] == "diverged"

@@ -95,9 +95,11 @@ class Regularization:
         if not self._captures:
             yield
             return
-        with capture_cls(self._adapted.model.clip, differentiable=True) as self._captured:
-            yield
-        self._captured = None
+        try:
+            with capture_cls(self._adapted.model.clip, differentiable=True) as self._captured:
+                yield
+        finally:
+            self._captured = None
 
     def penalty(self, pixels: Tensor, embeddings: Tensor, *step: int) -> Float[Tensor, ""]:
         """The weighted sum of all penalties for the forward pass just made."""

@@ -55,10 +55,6 @@ OnStep = Callable[[int, int], None]
 """Told the steps done and the steps in all."""
 
 
-class _DivergedError(Exception):
-    """The loss, the gradient or the model's output is no longer finite."""
-
-
 @dataclass(frozen=True)
 class _Task:
     """What stays the same from step to step."""
@@ -96,9 +92,9 @@ def train(
 
     At the end `adapted` holds the last epoch's weights, and `checkpoints` those of the
     selected epoch (highest validation accuracy, the earliest of equals) and of the last.
-    A loss or gradient that is not finite ends the training as diverged, with the weights of the
-    last good epoch. `elapsed` tells the wall seconds of this process so far; a checkpoint keeps
-    them, added to those of the processes before.
+    A loss, a gradient or an output that is not finite ends the training as diverged, with the
+    weights of the last good epoch. `elapsed` tells the wall seconds of this process so far; a
+    checkpoint keeps them, added to those of the processes before.
 
     Raises:
         ConfigError: an option does not fit the device or the number of steps.
@@ -122,7 +118,7 @@ def train(
             with seeded(adapted.model.device, spec.seed, "epoch", epoch):
                 means = _train_epoch(task, epoch, note, on_step)
             seen = _evaluated(task, evaluate)
-        except _DivergedError as error:
+        except NonFiniteError as error:
             training.diverged = True
             note({"kind": "diverged", "epoch": epoch, "reason": str(error)})
             break
@@ -152,7 +148,7 @@ def fit_head(adapted: AdaptedModel, images: TrainingImages, spec: RunSpec) -> No
         try:
             with seeded(adapted.model.device, spec.seed, "head", epoch):
                 _train_epoch(task, epoch, lambda _event: None, lambda _done, _total: None)
-        except _DivergedError:
+        except NonFiniteError:
             return
 
 
@@ -254,14 +250,14 @@ def _train_step(
         penalty_sum += 0.0 if penalty is None else share * penalty.item()
         hits += int((logits.detach().argmax(dim=-1) == labels).sum())
     if not math.isfinite(loss_sum + penalty_sum):
-        raise _DivergedError(f"the loss is {loss_sum + penalty_sum} at step {step}")
+        raise NonFiniteError(f"the loss is {loss_sum + penalty_sum} at step {step}")
     parameters = list(task.adapted.trainable().values())
     if spec.clip_norm is None:
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
     else:
         norm = clip_grad_norm_(parameters, spec.clip_norm)
     if not torch.isfinite(norm):
-        raise _DivergedError(f"the gradient is not finite at step {step}")
+        raise NonFiniteError(f"the gradient is not finite at step {step}")
     optimizer.step()
     return loss_sum, penalty_sum, hits
 
@@ -308,10 +304,7 @@ def _evaluated(task: _Task, evaluate: Evaluate) -> Evaluation:
         torch.compiler.set_stance("force_eager") if task.spec.compile else nullcontext()
     )
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), uncompiled:
-        try:
-            return evaluate()
-        except NonFiniteError:
-            raise _DivergedError("the encoder's output is not finite") from None
+        return evaluate()
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:
