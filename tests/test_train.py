@@ -14,6 +14,7 @@ from driftscope.regularize import Pretrained, Regularization
 from driftscope.run import adapted_model
 from driftscope.setting import Setting, prepare, training_images
 from driftscope.train import (
+    Evaluation,
     OnEvent,
     TrainingImages,
     learning_rate_at,
@@ -36,12 +37,17 @@ def trained(
 ) -> tuple[AdaptedModel, Training]:
     spec, setting, images, adapted = begun(values)
     entropy = setting.evaluator.reference.reading.per_layer("entropy")
+
+    def evaluate() -> Evaluation:
+        torch.rand(1)  # whatever an evaluation draws, the training must not see it
+        return setting.evaluator.evaluate(adapted)
+
     training = train(
         adapted,
         images if adapted.encoder_is_frozen else setting.images,
         spec,
         Checkpoints(folder, spec),
-        lambda: setting.evaluator.evaluate(adapted),
+        evaluate,
         regularization=Regularization(spec, adapted, Pretrained(setting.pretrained, entropy)),
         on_event=on_event,
     )
