@@ -164,14 +164,22 @@ def test_a_run_whose_loss_is_not_finite_ends_as_diverged_with_its_last_good_weig
     assert equal(weights(adapted), kept[1])
 
 
-def test_an_encoder_whose_output_is_not_finite_ends_the_run_as_diverged(
-    tiny_run: dict, tmp_path: Path
+@pytest.mark.parametrize(
+    ("method", "spoiled"),
+    [
+        ("full_ft", "clip.visual_projection.weight"),
+        ("full_ft", "classifier.weight"),
+        ("flyp", "clip.text_projection.weight"),
+    ],
+)
+def test_a_part_whose_output_is_not_finite_ends_the_run_as_diverged(
+    tiny_run: dict, tmp_path: Path, method: str, spoiled: str
 ) -> None:
-    spec, setting, images, adapted = begun({**tiny_run, "epochs": 1})
+    spec, setting, images, adapted = begun({**tiny_run, "method": method, "epochs": 1})
 
-    def evaluate_spoiled() -> None:
+    def evaluate_spoiled() -> Evaluation:
         with torch.no_grad():
-            adapted.model.plain_clip.visual_projection.weight.fill_(math.nan)
+            adapted.trainable()[spoiled].fill_(math.nan)
         return setting.evaluator.evaluate(adapted)
 
     training = train(adapted, images, spec, Checkpoints(tmp_path, spec), evaluate_spoiled)

@@ -243,10 +243,19 @@ def make_evaluator(
 def num_correct(
     adapted: AdaptedModel, embeddings: Float[Tensor, "image dim"], labels: Int64[Tensor, " image"]
 ) -> int:
-    """How many images the model in training classifies rightly, from their embeddings."""
+    """How many images the model in training classifies rightly, from their embeddings.
+
+    Raises:
+        NonFiniteError: its classifier, or the text tower in its place, has diverged.
+    """
     with evaluating(adapted.model.clip):
-        predicted = adapted.class_logits(embeddings.to(adapted.model.device)).argmax(dim=-1).cpu()
-    return int(torch.sum(predicted == labels))
+        logits = adapted.class_logits(embeddings.to(adapted.model.device)).cpu()
+    if not bool(torch.isfinite(logits).all()):
+        raise NonFiniteError(
+            "the classifier gives logits with NaN or infinite values: it has diverged, and the "
+            "classes it names would mean nothing"
+        )
+    return int(torch.sum(logits.argmax(dim=-1) == labels))
 
 
 def zero_shot_pixels(transfer: Sequence[TransferSet]) -> dict[str, PixelSource]:
