@@ -278,6 +278,15 @@ def test_freezing_more_blocks_than_there_are_is_refused(pretrained: VisionLangua
         adapted_by(pretrained, {"kind": "freeze_first", "blocks": 3})
 
 
+@pytest.mark.parametrize("method", ["full_ft", "linear_probe", "lora"])
+def test_an_adapter_is_refused_as_the_model_to_adapt(
+    pretrained: VisionLanguageModel, method: str
+) -> None:
+    wrapped = adapted_by(pretrained, "lora").model
+    with pytest.raises(ModelError, match=r"merge it \(driftscope export .* --out FOLDER\)"):
+        adapted_by(wrapped, method)
+
+
 def test_a_zero_shot_head_classifies_as_the_class_prompts_do(
     pretrained: VisionLanguageModel,
 ) -> None:

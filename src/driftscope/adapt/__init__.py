@@ -76,6 +76,11 @@ def adapt(
     Raises:
         ModelError: the method does not fit the model, or needs class names that are not given.
     """
+    if pretrained.is_adapter:  # under its wrapper no weight has the name that methods know it by
+        raise ModelError(
+            f"{pretrained.source} is an adapter on its base, and methods adapt a plain model; "
+            f"merge it (driftscope export {pretrained.source} --out FOLDER) and adapt FOLDER"
+        )
     copy = replace(pretrained, clip=deepcopy(pretrained.clip))
     copy.clip.requires_grad_(False)
     with seeded(pretrained.device, seed, "initialisation"):
