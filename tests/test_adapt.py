@@ -22,8 +22,10 @@ from driftscope.adapt import (
 )
 from driftscope.config import METHOD_KINDS, parse_run_spec
 from driftscope.config.variants import MethodSpec
-from driftscope.errors import ModelError
+from driftscope.data.prompts import PromptRules
+from driftscope.errors import ConfigError, ModelError
 from driftscope.models import VisionLanguageModel, evaluating
+from driftscope.transfer import class_embeddings
 
 CLASSES = ("red", "green", "blue")
 ENCODER = r"(vision_model\..*|visual_projection\.weight)"
@@ -301,6 +303,20 @@ def test_a_zero_shot_head_classifies_as_the_class_prompts_do(
     assert torch.equal(logits.argmax(-1), cosines.argmax(-1))
     size = logits.norm() / (pretrained.logit_scale * cosines).norm()
     assert size == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_zero_shot_head_is_made_by_the_prompts_rules(pretrained: VisionLanguageModel) -> None:
+    method = method_spec({"kind": "full_ft", "head": "zero_shot"})
+    rules = PromptRules(("a yellow {}", "{} of blue"), (("red", "yellow red"),))
+    adapted = adapt(pretrained, method, 3, 0, class_names=CLASSES, rules=rules)
+    directions = functional.normalize(adapted.classifier.weight.detach(), dim=-1)
+    torch.testing.assert_close(directions, class_embeddings(pretrained, CLASSES, rules))
+
+
+def test_flyp_refuses_several_captions_a_class(pretrained: VisionLanguageModel) -> None:
+    rules = PromptRules(("a yellow {}", "{} of blue"))
+    with pytest.raises(ConfigError, match=r"one prompt a class .* give 2; give one"):
+        adapt(pretrained, method_spec("flyp"), 3, 0, class_names=CLASSES, rules=rules)
 
 
 def test_methods_that_read_class_prompts_ask_for_class_names(

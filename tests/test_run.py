@@ -12,7 +12,7 @@ from driftscope.errors import RecordError
 from driftscope.evaluation import Evaluator, watched_images
 from driftscope.models import VisionLanguageModel, load
 from driftscope.records.tables import all_tables
-from driftscope.run import run_one
+from driftscope.run import adapted_model, run_one
 from driftscope.setting import prepare
 from driftscope.transfer import score
 
@@ -204,9 +204,17 @@ def test_the_adapted_models_scores_are_those_of_the_separate_passes(
     assert together["per_class_correct"] == list(separately.per_class_correct)
 
 
-def test_a_contrastive_model_is_scored_by_its_own_text_tower(tiny_run: dict) -> None:
-    from driftscope.run import adapted_model
+def test_a_specs_templates_and_class_words_make_the_captions(tiny_run: dict) -> None:
+    rules = {"templates": ["a yellow {}"], "class_words": {"red": "blue red"}}
+    spec = parse_run_spec({**tiny_run, "method": "flyp", **rules})
+    shared = prepare(spec)
+    adapted = adapted_model(shared, spec, shared.images)
+    assert shared.class_names == ("blue", "green", "red")
+    captions = shared.pretrained.tokenised(["a yellow blue", "a yellow green", "a yellow blue red"])
+    assert torch.equal(adapted.class_tokens["input_ids"], captions["input_ids"])
 
+
+def test_a_contrastive_model_is_scored_by_its_own_text_tower(tiny_run: dict) -> None:
     spec = parse_run_spec({**tiny_run, "method": "flyp"})
     shared = prepare(spec)
     evaluator: Evaluator = shared.evaluator

@@ -23,6 +23,7 @@ from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec, run_id
 from driftscope.config.variants import LinearProbe, LpFt, MethodSpec
 from driftscope.data import PixelSource
+from driftscope.data.prompts import PromptRules
 from driftscope.errors import RecordError
 from driftscope.evaluation import num_correct
 from driftscope.models import VisionLanguageModel
@@ -184,6 +185,7 @@ def adapted_model(
             len(setting.class_names),
             spec.seed,
             class_names=setting.class_names,
+            rules=PromptRules(spec.templates, spec.class_words),
             embedding_norm=norm,
         )
 
