@@ -334,9 +334,7 @@ def driftscope_steps(work: Work, method: str) -> dict[str, float]:
 class _Unkept(Checkpoints):
     """The Trainer saves nothing here, either."""
 
-    def save_selected(self, *_: object) -> None: ...
-
-    def save_last(self, *_: object) -> None: ...
+    def save(self, *_: object) -> None: ...
 
 
 def _rate(work: Work, start: tuple[float, float]) -> dict[str, float]:

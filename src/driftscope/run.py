@@ -219,8 +219,8 @@ def _points(
     """The record at the last and at the selected epoch; the model is left at the selected one."""
     if training.selected is None or training.last is None:
         return {"selected": None, "last": None}
-    if training.selected["epoch"] != training.last["epoch"]:
-        checkpoints.load_selected(adapted)
+    if training.selected_epoch != training.epoch:
+        checkpoints.load_selected(adapted, training.selected_epoch)
     if setting.splits.held_out_from_test:  # validation was the test split: nothing new to see
         correct = round(training.selected["val_accuracy_pct"] / 100 * len(setting.test_labels))
     else:

@@ -130,8 +130,7 @@ def train(
         best = training.selected
         if best is None or seen.val_accuracy_pct > best["val_accuracy_pct"]:
             training.selected = training.last
-            checkpoints.save_selected(adapted, epoch)
-        checkpoints.save_last(adapted, optimizer, training, training.with_earlier(elapsed()))
+        checkpoints.save(adapted, optimizer, training, training.with_earlier(elapsed()))
         on_event(event)
     if training.diverged and training.epoch:
         checkpoints.load_last(adapted)

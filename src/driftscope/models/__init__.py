@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -280,8 +280,18 @@ def merged(model: VisionLanguageModel) -> VisionLanguageModel:
 
 def encoder_fingerprint(model: VisionLanguageModel) -> str:
     """Sixteen hexadecimal digits of the image encoder's weights (names, shapes, values)."""
+    return _fingerprint(encoder_state(model))
+
+
+def text_fingerprint(model: VisionLanguageModel) -> str:
+    """Sixteen hexadecimal digits of all other weights: text tower, its projection, logit scale."""
+    parameters = model.plain_clip.named_parameters()
+    return _fingerprint({name: one for name, one in parameters if not is_encoder_weight(name)})
+
+
+def _fingerprint(weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(encoder_state(model).items()):
+    for name, tensor in sorted(weights.items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
