@@ -388,18 +388,20 @@ def test_a_compiled_model_trains_as_an_uncompiled_one_up_to_rounding(
     monkeypatch: pytest.MonkeyPatch,
     regularizers: list[dict],
 ) -> None:
-    compiled: list[torch.nn.Module] = []
+    compiled: list[tuple[torch.nn.Module, bool]] = []
     compile_module = torch.nn.Module.compile
 
-    def trace_only(self: torch.nn.Module) -> None:  # no C++ compiler, which takes minutes
-        compiled.append(self)
-        compile_module(self, backend="eager")
+    # no C++ compiler, which takes minutes
+    def trace_only(self: torch.nn.Module, *, dynamic: bool) -> None:
+        compiled.append((self, dynamic))
+        compile_module(self, backend="eager", dynamic=dynamic)
 
     monkeypatch.setattr(torch.nn.Module, "compile", trace_only)
     values = {**tiny_run, "probe_at": [1], "regularizers": regularizers}
     plain = trained(values, tmp_path / "plain")
     traced = trained({**values, "compile": True}, tmp_path / "traced")
-    assert compiled == [traced[0].model.plain_clip.vision_model]
+    # not dynamic: a graph depends on the batch alone, not on those that this process had before
+    assert compiled == [(traced[0].model.plain_clip.vision_model, False)]
     for one, other in zip(plain[1].events, traced[1].events, strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
         assert one["cka"] == pytest.approx(other["cka"], rel=1e-3)

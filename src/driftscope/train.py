@@ -111,7 +111,9 @@ def train(
         on_event(event)
 
     if spec.compile:
-        adapted.model.plain_clip.vision_model.compile()
+        # a graph for each size of batch: else the first smaller batch would make one for all sizes,
+        # and a resumed process, which has not met that batch yet, would run other kernels
+        adapted.model.plain_clip.vision_model.compile(dynamic=False)
     while training.epoch < spec.epochs:
         epoch = training.epoch + 1
         try:
