@@ -246,13 +246,21 @@ def test_probe_steps_are_every_so_many_or_listed_or_powers_of_two() -> None:
         steps([3, 21])
 
 
-@pytest.mark.parametrize("method", ["full_ft", "lora", "linear_probe"])
+@pytest.mark.parametrize(
+    ("method", "penalties"),
+    [
+        ("full_ft", ()),
+        ("full_ft", ("apr", "l2_sp", "feature_distance", "random_text")),
+        ({"kind": "lora", "dropout": 0.0}, ()),  # masks are drawn per forward pass
+        ("linear_probe", ()),
+    ],
+    ids=["full_ft", "full_ft with penalties", "lora", "linear_probe"],
+)
 def test_micro_batches_give_the_step_of_the_whole_batch_up_to_rounding(
-    tiny_run: dict, tmp_path: Path, method: object
+    tiny_run: dict, tmp_path: Path, method: object, penalties: tuple[str, ...]
 ) -> None:
-    if method == "lora":
-        method = {"kind": "lora", "dropout": 0.0}  # masks are drawn per forward pass
-    values = {**tiny_run, "method": method, "epochs": 1}
+    regularizers = [{"kind": kind, "weight": 1.0} for kind in penalties]
+    values = {**tiny_run, "method": method, "epochs": 1, "regularizers": regularizers}
     whole = trained(values, tmp_path / "whole")[0]
     parts = trained({**values, "micro_batches": 3}, tmp_path / "parts")[0]
     start = weights(begun(values)[3])

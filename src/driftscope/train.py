@@ -242,9 +242,9 @@ def _train_step(
     optimizer.zero_grad(set_to_none=True)
     loss_sum = penalty_sum = 0.0
     hits = 0
-    for part, chosen in enumerate(torch.chunk(batch, spec.micro_batches)):
+    for chosen in torch.chunk(batch, spec.micro_batches):
         share = len(chosen) / len(batch)
-        loss, penalty, logits, labels = _forward(task, chosen, flips[chosen], step, part)
+        loss, penalty, logits, labels = _forward(task, chosen, flips[chosen], step)
         total = loss if penalty is None else loss + penalty
         (share * total).backward()  # type: ignore[no-untyped-call]
         loss_sum += share * loss.item()
@@ -264,7 +264,7 @@ def _train_step(
 
 
 def _forward(
-    task: _Task, chosen: Tensor, flips: Tensor, step: int, part: int
+    task: _Task, chosen: Tensor, flips: Tensor, step: int
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """Mean loss and penalty of some images, their logits and labels."""
     adapted, spec, device = task.adapted, task.spec, task.adapted.model.device
@@ -283,7 +283,7 @@ def _forward(
         embeddings = adapted.model.image_embeddings(pixels)
         loss, logits = adapted.loss_and_logits(embeddings, labels, spec.label_smoothing)
         if regularization is not None and regularization.is_active:
-            penalty = regularization.penalty(pixels, embeddings, step, part)
+            penalty = regularization.penalty(pixels, embeddings, step)
     return loss, penalty, logits, labels
 
 

@@ -133,6 +133,10 @@ class RunSpec(Frozen):
             raise ValueError(
                 "flyp contrasts the images of a batch with each other, so micro_batches must be 1"
             )
+        if "entropy_floor" in kinds and self.micro_batches > 1:
+            raise ValueError(
+                "entropy_floor holds for the mean of a whole batch, so micro_batches must be 1"
+            )
         if isinstance(self.method, Flyp) and self.label_smoothing:
             raise ValueError("flyp trains by a contrastive loss; label_smoothing must be 0")
         return self
