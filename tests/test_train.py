@@ -281,6 +281,11 @@ def test_norms_and_biases_are_spared_from_weight_decay_on_demand(tiny_run: dict)
     assert all(name.endswith((".bias", "embedding")) or "norm" in name for name in names)
     assert len(groups[0]["params"]) + len(spared) == len(adapted.trainable())
 
+    *_, scaled = begun({**tiny_run, "method": "ia3"})
+    spared = {id(parameter) for parameter in make_optimizer(scaled, spec).param_groups[1]["params"]}
+    scales = {id(tensor) for name, tensor in scaled.trainable().items() if "ia3_l" in name}
+    assert len(scales & spared) == 6
+
     default = make_optimizer(adapted, parse_run_spec(tiny_run)).param_groups
     assert [(len(group["params"]), group["weight_decay"]) for group in default] == [
         (len(adapted.trainable()), 0.01)

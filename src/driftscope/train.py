@@ -157,9 +157,10 @@ def make_optimizer(adapted: AdaptedModel, spec: RunSpec) -> torch.optim.AdamW:
     """AdamW over everything trainable; norms and biases are decayed as the spec says."""
     decayed: list[Tensor] = []
     spared: list[Tensor] = []
-    for parameter in adapted.trainable().values():
-        matrix = parameter.ndim > 1
-        (decayed if matrix or spec.decay_norms_and_biases else spared).append(parameter)
+    for name, parameter in adapted.trainable().items():
+        # peft's learned scales have two dimensions, and no decay toward 0 suits a scale of 1
+        is_matrix = parameter.ndim > 1 and ".ia3_l." not in name
+        (decayed if is_matrix or spec.decay_norms_and_biases else spared).append(parameter)
     groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": spec.weight_decay}]
     if spared:
         groups.append({"params": spared, "weight_decay": 0.0})
