@@ -1,5 +1,6 @@
 """One conformance suite over all methods, and what is particular to some."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -205,6 +206,16 @@ def test_a_saved_adapted_model_loads_with_equal_embeddings(
     assert torch.equal(loaded.embed_texts(CLASSES), adapted.model.embed_texts(CLASSES))
     has_moved = not torch.equal(loaded.embed_images(pixels()), pretrained.embed_images(pixels()))
     assert has_moved == (method != "linear_probe")
+
+
+@pytest.mark.parametrize("method", ["full_ft", "lora"])
+def test_a_saved_adapted_model_is_on_disk_before_anything_is_written_after_it(
+    pretrained: VisionLanguageModel, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino))
+    save_adapted(adapted_by(pretrained, method), pretrained, tmp_path)
+    assert {path.stat().st_ino for path in (tmp_path, *tmp_path.iterdir())} <= synced
 
 
 @every_method
