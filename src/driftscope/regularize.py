@@ -143,7 +143,10 @@ def _weight_distance(view: StepView, _spec: RegularizerSpec) -> Float[Tensor, ""
 
 
 def _feature_distance(view: StepView, _spec: RegularizerSpec) -> Float[Tensor, ""]:
-    """Mean over images of the squared L2 distance of projected embeddings."""
+    """Mean over images of the squared L2 distance of projected embeddings.
+
+    The last-layer form of LDIFS (Mukhoti et al. 2023), which joins features of several layers.
+    """
     change = view.embeddings.float() - view.pretrained_embeddings
     return change.square().sum(dim=-1).mean()
 
