@@ -118,6 +118,25 @@ def test_a_linear_probe_run_encodes_each_image_once_in_all(
     assert sum(encoded) == overlays
 
 
+def test_what_a_frozen_encoder_cannot_change_is_compared_once(
+    tiny_run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = parse_run_spec({**tiny_run, "method": "linear_probe", "epochs": 3})
+    setting._prepare.cache_clear()
+    compared: list[dict] = []
+    drift = evaluation.drift
+
+    def counting(*arguments: object, **options: object) -> object:
+        compared.append(options)
+        return drift(*arguments, **options)
+
+    monkeypatch.setattr(evaluation, "drift", counting)
+    record = run_one(spec, tmp_path)
+    assert len(compared) == 1
+    assert {event["retention_pct"] for event in record.events} == {100.0}
+    assert {event["weight_drift"] for event in record.events} == {0.0}
+
+
 def test_the_pretrained_reference_is_computed_once_and_shared_through_the_cache(
     tiny_run: dict,
     tmp_path: Path,
