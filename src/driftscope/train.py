@@ -11,11 +11,12 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from driftscope.adapt import AdaptedModel, derived_seed, seeded
@@ -69,6 +70,11 @@ class _Task:
     @property
     def steps_per_epoch(self) -> int:
         return steps_per_epoch(self.spec, self.images)
+
+    @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """What is optimised; to list it at every step would be a sixth of a linear probe."""
+        return list(self.adapted.trainable().values())
 
     @property
     def total_steps(self) -> int:
@@ -253,11 +259,10 @@ def _train_step(
         hits += int((logits.detach().argmax(dim=-1) == labels).sum())
     if not math.isfinite(loss_sum + penalty_sum):
         raise NonFiniteError(f"the loss is {loss_sum + penalty_sum} at step {step}")
-    parameters = list(task.adapted.trainable().values())
     if spec.clip_norm is None:
-        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = get_total_norm([p.grad for p in task.parameters if p.grad is not None])
     else:
-        norm = clip_grad_norm_(parameters, spec.clip_norm)
+        norm = clip_grad_norm_(task.parameters, spec.clip_norm)
     if not torch.isfinite(norm):
         raise NonFiniteError(f"the gradient is not finite at step {step}")
     optimizer.step()
