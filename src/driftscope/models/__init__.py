@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from driftscope.errors import ModelError
+from driftscope.models.capture import find_image_tower
 from driftscope.models.cls_only import last_block_for_cls
 from driftscope.models.effective import encoder_weights
 from driftscope.offline import offline_where_unreachable
@@ -107,8 +108,11 @@ class VisionLanguageModel:
             features = self.clip.get_image_features(pixel_values=self.normalise(pixels))  # type: ignore[operator]
         return features.pooler_output  # type: ignore[no-any-return]
 
-    def embed_images(self, pixels: PixelSource, batch_size: int = 64) -> Float[Tensor, "image dim"]:
+    def embed_images(
+        self, pixels: PixelSource, batch_size: int | None = None
+    ) -> Float[Tensor, "image dim"]:
         """Projected, unnormalised embeddings in eval mode without gradients; mode restored."""
+        batch_size = batch_size or find_image_tower(self.clip).images_per_forward
         starts = range(0, len(pixels), batch_size)
         with evaluating(self.clip):
             return torch.cat(
