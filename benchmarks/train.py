@@ -372,7 +372,7 @@ def medians(results: list[dict[str, float]]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=("mini", "b32"), default="mini")
-    parser.add_argument("--methods", nargs="+", default=["full_ft", "lora", "linear_probe"])
+    parser.add_argument("--methods", nargs="*", default=["full_ft", "lora", "linear_probe"])
     parser.add_argument("--rates", nargs="*", default=RATED)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--scale", type=float, default=1.0)
