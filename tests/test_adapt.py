@@ -1,5 +1,6 @@
 """One conformance suite over all methods, and what is particular to some."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +23,10 @@ from driftscope.adapt import (
 )
 from driftscope.config import METHOD_KINDS, parse_run_spec
 from driftscope.config.variants import MethodSpec
-from driftscope.errors import ModelError
+from driftscope.data.prompts import PromptRules
+from driftscope.errors import ConfigError, ModelError
 from driftscope.models import VisionLanguageModel, evaluating
+from driftscope.transfer import class_embeddings
 
 CLASSES = ("red", "green", "blue")
 ENCODER = r"(vision_model\..*|visual_projection\.weight)"
@@ -205,6 +208,16 @@ def test_a_saved_adapted_model_loads_with_equal_embeddings(
     assert has_moved == (method != "linear_probe")
 
 
+@pytest.mark.parametrize("method", ["full_ft", "lora"])
+def test_a_saved_adapted_model_is_on_disk_before_anything_is_written_after_it(
+    pretrained: VisionLanguageModel, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino))
+    save_adapted(adapted_by(pretrained, method), pretrained, tmp_path)
+    assert {path.stat().st_ino for path in (tmp_path, *tmp_path.iterdir())} <= synced
+
+
 @every_method
 def test_a_merged_export_loads_into_a_plain_clip_model_with_equal_embeddings(
     pretrained: VisionLanguageModel, method: object, tmp_path: Path
@@ -278,6 +291,15 @@ def test_freezing_more_blocks_than_there_are_is_refused(pretrained: VisionLangua
         adapted_by(pretrained, {"kind": "freeze_first", "blocks": 3})
 
 
+@pytest.mark.parametrize("method", ["full_ft", "linear_probe", "lora"])
+def test_an_adapter_is_refused_as_the_model_to_adapt(
+    pretrained: VisionLanguageModel, method: str
+) -> None:
+    wrapped = adapted_by(pretrained, "lora").model
+    with pytest.raises(ModelError, match=r"merge it \(driftscope export .* --out FOLDER\)"):
+        adapted_by(wrapped, method)
+
+
 def test_a_zero_shot_head_classifies_as_the_class_prompts_do(
     pretrained: VisionLanguageModel,
 ) -> None:
@@ -292,6 +314,20 @@ def test_a_zero_shot_head_classifies_as_the_class_prompts_do(
     assert torch.equal(logits.argmax(-1), cosines.argmax(-1))
     size = logits.norm() / (pretrained.logit_scale * cosines).norm()
     assert size == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_zero_shot_head_is_made_by_the_prompts_rules(pretrained: VisionLanguageModel) -> None:
+    method = method_spec({"kind": "full_ft", "head": "zero_shot"})
+    rules = PromptRules(("a yellow {}", "{} of blue"), (("red", "yellow red"),))
+    adapted = adapt(pretrained, method, 3, 0, class_names=CLASSES, rules=rules)
+    directions = functional.normalize(adapted.classifier.weight.detach(), dim=-1)
+    torch.testing.assert_close(directions, class_embeddings(pretrained, CLASSES, rules))
+
+
+def test_flyp_refuses_several_captions_a_class(pretrained: VisionLanguageModel) -> None:
+    rules = PromptRules(("a yellow {}", "{} of blue"))
+    with pytest.raises(ConfigError, match=r"one prompt a class .* give 2; give one"):
+        adapt(pretrained, method_spec("flyp"), 3, 0, class_names=CLASSES, rules=rules)
 
 
 def test_methods_that_read_class_prompts_ask_for_class_names(

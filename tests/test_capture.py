@@ -97,6 +97,16 @@ def cls_rows_of(maps: list[Tensor], num_prefix: int = 1) -> list[np.ndarray]:
 # ------------------------------------------------------------------ what is read, is right
 
 
+@pytest.mark.parametrize(
+    ("geometry", "expected"), [("B/32", 13), ("B/16", 3), ("L/14-336", 1), (None, 64)]
+)
+def test_fewer_images_of_a_larger_tower_are_run_at_once(
+    geometry: str | None, expected: int
+) -> None:
+    clip = random_clip(**({**GEOMETRIES[geometry], "num_hidden_layers": 1} if geometry else {}))
+    assert find_image_tower(clip).images_per_forward == expected
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 def test_rows_and_states_equal_the_eager_pass(name: str) -> None:
     module = ENCODERS[name]

@@ -184,6 +184,10 @@ def test_all_options_without_a_column_of_their_own_are_in_one() -> None:
         ({"regularizers": [{"kind": "apr"}]}, r"'regularizers\.0\.weight' is missing"),
         ({"regularizers": [{"kind": "apr", "weight": 1}] * 2}, "of different kinds"),
         ({"method": "flyp", "micro_batches": 2}, "flyp contrasts .* micro_batches must be 1"),
+        (
+            {"regularizers": [{"kind": "entropy_floor", "weight": 1}], "micro_batches": 2},
+            "entropy_floor holds for the mean .* micro_batches must be 1",
+        ),
         ({"method": "flyp", "label_smoothing": 0.1}, "label_smoothing must be 0"),
         ({"batch_size": 2, "micro_batches": 3}, r"at most batch_size \(2\), it is 3"),
         ({"method": {"kind": "lora", "targets": []}}, "targets"),

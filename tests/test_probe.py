@@ -147,8 +147,8 @@ def test_one_pass_equals_the_eager_passes_in_float64(name: str, sharpness: float
 # ---------------------------------------------------- batches, images, devices of reading
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 32])
-def test_the_batch_size_does_not_enter_the_reading(batch_size: int) -> None:
+@pytest.mark.parametrize("batch_size", [1, 7, 32, None])
+def test_the_batch_size_does_not_enter_the_reading(batch_size: int | None) -> None:
     clip = random_clip()
     together = probe.read(clip, normalised(PIXELS), batch_size=33, maps=True)
     batched = probe.read(clip, normalised(PIXELS), batch_size=batch_size, maps=True)

@@ -230,6 +230,24 @@ def test_gradients_are_the_finite_differences(
     assert slope == pytest.approx(float(length), rel=0.03)
 
 
+def test_a_forward_pass_that_fails_leaves_its_attention_to_no_other(
+    pretrained: VisionLanguageModel,
+) -> None:
+    spec = parse_run_spec(
+        {
+            "method": "full_ft",
+            "learning_rate": 1e-3,
+            "regularizers": [{"kind": "apr", "weight": 1.0}],
+        }
+    )
+    regularization = Regularization(
+        spec, adapted_by(pretrained, "full_ft"), Pretrained(pretrained, [])
+    )
+    with pytest.raises(RuntimeError), regularization.watching():
+        raise RuntimeError
+    assert regularization._captured is None
+
+
 def test_a_frozen_encoder_has_nothing_to_regularize(pretrained: VisionLanguageModel) -> None:
     spec = parse_run_spec(
         {

@@ -1,6 +1,7 @@
 """A run killed anywhere and taken up again ends as if nothing had happened."""
 
 import errno
+import json
 import os
 import random
 import resource
@@ -8,16 +9,23 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from test_train import begun, equal, weights
 
 from driftscope import checkpoints, records, run
+from driftscope.checkpoints import Checkpoints
 from driftscope.config import RunSpec, parse_run_spec
 from driftscope.errors import RecordError
 from driftscope.run import run_one
 from driftscope.setting import prepare
+from driftscope.tensor_files import read_tensors, write_tensors
+from driftscope.train import Evaluation, make_optimizer, train
 
 
 def in_child(work: Callable[[], object]) -> int:
@@ -172,8 +180,10 @@ def test_at_most_one_generation_is_kept_besides_the_selected_one(
     spec = parse_run_spec({**tiny_run, "epochs": 4})
     killed_in_epoch(4, spec, tmp_path / "run")
     kept = sorted(p.name for p in (tmp_path / "run" / records.CHECKPOINT_FOLDER).iterdir())
-    assert kept == [checkpoints.LAST_FILE, checkpoints.SELECTED_FILE]
-    run_one(spec, tmp_path / "run")
+    record = run_one(spec, tmp_path / "run")
+    before = max(record.events[:2], key=lambda event: event["val_accuracy_pct"])
+    selected = checkpoints.SELECTED_FILE.format(epoch=before["epoch"])
+    assert kept == [checkpoints.LAST_FILE, selected]
     assert not (tmp_path / "run" / records.CHECKPOINT_FOLDER).exists()
 
 
@@ -227,6 +237,29 @@ def test_a_checkpoint_of_another_run_or_other_data_is_refused(
         in_this_process_anew(moved, tmp_path / "three")
 
 
+@pytest.mark.parametrize("part", ["visual_projection", "text_projection"])
+def test_a_checkpoint_depends_on_both_towers(tiny_run: dict, part: str) -> None:
+    shared = prepare(parse_run_spec(tiny_run))
+    clip = deepcopy(shared.pretrained.clip)
+    with torch.no_grad():
+        clip.get_submodule(part).weight.neg_()
+    changed = replace(shared, pretrained=replace(shared.pretrained, clip=clip))
+    assert changed.origin != shared.origin
+
+
+def test_a_checkpoint_of_another_version_is_refused_with_the_way_out(
+    tiny_run: dict, tmp_path: Path
+) -> None:
+    spec = parse_run_spec({**tiny_run, "epochs": 3})
+    killed_in_epoch(3, spec, tmp_path)
+    path = tmp_path / records.CHECKPOINT_FOLDER / checkpoints.LAST_FILE
+    tensors, metadata = read_tensors(path)
+    metadata["training"] = json.dumps({**json.loads(metadata["training"]), "seconds": 1.0})
+    write_tensors(path, tensors, metadata)
+    with pytest.raises(RecordError, match=r"another version of driftscope; delete .* run anew"):
+        run_one(spec, tmp_path)
+
+
 def in_this_process_anew(spec: RunSpec, folder: Path) -> None:
     from driftscope import setting
 
@@ -234,26 +267,30 @@ def in_this_process_anew(spec: RunSpec, folder: Path) -> None:
     run_one(spec, folder)
 
 
+def full_at(number: int) -> Callable[[dict, Path, dict], None]:
+    """Writes tensors, but finds the disk full when an epoch is kept for that time."""
+    written: list[Path] = []
+
+    def save(tensors: dict, path: Path, metadata: dict) -> None:
+        from safetensors.torch import save_file
+
+        if path.name.startswith(f".{checkpoints.LAST_FILE}"):
+            written.append(path)
+            if len(written) == number:
+                path.write_bytes(b"the first half")
+                raise OSError(errno.ENOSPC, "No space left on device")
+        save_file(tensors, path, metadata)
+
+    return save
+
+
 def test_a_full_disk_stops_the_run_with_the_last_good_checkpoint_intact(
     tiny_run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = parse_run_spec({**tiny_run, "epochs": 3})
     expected = run_one(spec, tmp_path / "whole")
-    save_file = "driftscope.tensor_files.save_file"
-    written: list[Path] = []
-
-    def full(tensors: dict, path: Path, metadata: dict) -> None:
-        if path.name.startswith(f".{checkpoints.LAST_FILE}"):
-            written.append(path)
-            if len(written) == 2:
-                path.write_bytes(b"the first half")
-                raise OSError(errno.ENOSPC, "No space left on device")
-        from safetensors.torch import save_file as really
-
-        really(tensors, path, metadata)
-
     with monkeypatch.context() as patched:
-        patched.setattr(save_file, full)
+        patched.setattr("driftscope.tensor_files.save_file", full_at(2))
         with pytest.raises(RecordError, match=r"No space left on device.*the one before is intact"):
             run_one(spec, tmp_path / "run")
     assert "No space left" in (tmp_path / "run" / records.FAILURE_FILE).read_text()
@@ -262,6 +299,26 @@ def test_a_full_disk_stops_the_run_with_the_last_good_checkpoint_intact(
     resumed = run_one(spec, tmp_path / "run", on_step=lambda done, _total: steps.append(done))
     assert steps[0] == 3
     assert outcome(resumed.folder) == outcome(expected.folder)
+
+
+def test_a_full_disk_leaves_the_weights_of_the_epoch_that_the_checkpoint_has_selected(
+    tiny_run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, _, images, adapted = begun({**tiny_run, "epochs": 2})
+    kept = Checkpoints(tmp_path, spec)
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def improving() -> Evaluation:
+        seen.append(weights(adapted))
+        return Evaluation(10.0 * len(seen), {}, {})
+
+    monkeypatch.setattr("driftscope.tensor_files.save_file", full_at(2))
+    with pytest.raises(RecordError, match="No space left"):
+        train(adapted, images, spec, kept, improving)
+    training = kept.resume(adapted, make_optimizer(adapted, spec))
+    assert training.selected_epoch == 1
+    kept.load_selected(adapted, training.selected_epoch)
+    assert equal(weights(adapted), seen[0])
 
 
 def test_a_limit_on_file_size_stops_the_run_in_one_sentence_and_it_can_go_on(

@@ -13,7 +13,7 @@ from driftscope.evaluation import Evaluator, watched_images
 from driftscope.models import VisionLanguageModel, load
 from driftscope.records.columns import HISTORY_COLUMNS
 from driftscope.records.tables import all_tables
-from driftscope.run import run_one
+from driftscope.run import adapted_model, run_one
 from driftscope.setting import prepare
 from driftscope.transfer import score
 
@@ -119,6 +119,25 @@ def test_a_linear_probe_run_encodes_each_image_once_in_all(
     assert sum(encoded) == overlays
 
 
+def test_what_a_frozen_encoder_cannot_change_is_compared_once(
+    tiny_run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = parse_run_spec({**tiny_run, "method": "linear_probe", "epochs": 3})
+    setting._prepare.cache_clear()
+    compared: list[dict] = []
+    drift = evaluation.drift
+
+    def counting(*arguments: object, **options: object) -> object:
+        compared.append(options)
+        return drift(*arguments, **options)
+
+    monkeypatch.setattr(evaluation, "drift", counting)
+    record = run_one(spec, tmp_path)
+    assert len(compared) == 1
+    assert {event["retention_pct"] for event in record.events} == {100.0}
+    assert {event["weight_drift"] for event in record.events} == {0.0}
+
+
 def test_the_pretrained_reference_is_computed_once_and_shared_through_the_cache(
     tiny_run: dict,
     tmp_path: Path,
@@ -205,9 +224,17 @@ def test_the_adapted_models_scores_are_those_of_the_separate_passes(
     assert together["per_class_correct"] == list(separately.per_class_correct)
 
 
-def test_a_contrastive_model_is_scored_by_its_own_text_tower(tiny_run: dict) -> None:
-    from driftscope.run import adapted_model
+def test_a_specs_templates_and_class_words_make_the_captions(tiny_run: dict) -> None:
+    rules = {"templates": ["a yellow {}"], "class_words": {"red": "blue red"}}
+    spec = parse_run_spec({**tiny_run, "method": "flyp", **rules})
+    shared = prepare(spec)
+    adapted = adapted_model(shared, spec, shared.images)
+    assert shared.class_names == ("blue", "green", "red")
+    captions = shared.pretrained.tokenised(["a yellow blue", "a yellow green", "a yellow blue red"])
+    assert torch.equal(adapted.class_tokens["input_ids"], captions["input_ids"])
 
+
+def test_a_contrastive_model_is_scored_by_its_own_text_tower(tiny_run: dict) -> None:
     spec = parse_run_spec({**tiny_run, "method": "flyp"})
     shared = prepare(spec)
     evaluator: Evaluator = shared.evaluator
@@ -243,8 +270,12 @@ def test_text_space_drift_is_that_of_the_signal(tiny_run: dict, tmp_path: Path) 
     )
 
 
-def test_a_diverged_run_is_recorded_and_not_a_crash(tiny_run: dict, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [None, "apr", "entropy_floor"])
+def test_a_diverged_run_is_recorded_and_not_a_crash(
+    tiny_run: dict, tmp_path: Path, kind: str | None
+) -> None:
     values = {**tiny_run, "learning_rate": 1e30, "clip_norm": None, "warmup_fraction": 0.0}
+    values["regularizers"] = [{"kind": kind, "weight": 0.1}] if kind else []
     record = run_one(parse_run_spec(values), tmp_path)
     assert record.result["status"] == "diverged"
     assert record.events[-1]["kind"] == "diverged"

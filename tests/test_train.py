@@ -14,6 +14,7 @@ from driftscope.regularize import Pretrained, Regularization
 from driftscope.run import adapted_model
 from driftscope.setting import Setting, prepare, training_images
 from driftscope.train import (
+    Evaluation,
     OnEvent,
     TrainingImages,
     learning_rate_at,
@@ -36,12 +37,17 @@ def trained(
 ) -> tuple[AdaptedModel, Training]:
     spec, setting, images, adapted = begun(values)
     entropy = setting.evaluator.reference.reading.per_layer("entropy")
+
+    def evaluate() -> Evaluation:
+        torch.rand(1)  # whatever an evaluation draws, the training must not see it
+        return setting.evaluator.evaluate(adapted)
+
     training = train(
         adapted,
         images if adapted.encoder_is_frozen else setting.images,
         spec,
         Checkpoints(folder, spec),
-        lambda: setting.evaluator.evaluate(adapted),
+        evaluate,
         regularization=Regularization(spec, adapted, Pretrained(setting.pretrained, entropy)),
         on_event=on_event,
     )
@@ -158,20 +164,28 @@ def test_a_run_whose_loss_is_not_finite_ends_as_diverged_with_its_last_good_weig
     assert equal(weights(adapted), kept[1])
 
 
-def test_an_encoder_whose_output_is_not_finite_ends_the_run_as_diverged(
-    tiny_run: dict, tmp_path: Path
+@pytest.mark.parametrize(
+    ("method", "spoiled"),
+    [
+        ("full_ft", "clip.visual_projection.weight"),
+        ("full_ft", "classifier.weight"),
+        ("flyp", "clip.text_projection.weight"),
+    ],
+)
+def test_a_part_whose_output_is_not_finite_ends_the_run_as_diverged(
+    tiny_run: dict, tmp_path: Path, method: str, spoiled: str
 ) -> None:
-    spec, setting, images, adapted = begun({**tiny_run, "epochs": 1})
+    spec, setting, images, adapted = begun({**tiny_run, "method": method, "epochs": 1})
 
-    def evaluate_spoiled() -> None:
+    def evaluate_spoiled() -> Evaluation:
         with torch.no_grad():
-            adapted.model.plain_clip.visual_projection.weight.fill_(math.nan)
+            adapted.trainable()[spoiled].fill_(math.nan)
         return setting.evaluator.evaluate(adapted)
 
     training = train(adapted, images, spec, Checkpoints(tmp_path, spec), evaluate_spoiled)
     assert training.diverged
     assert training.last is None
-    assert "output is not finite" in training.events[0]["reason"]
+    assert "NaN or infinite values" in training.events[0]["reason"]
 
 
 def test_an_epoch_has_a_step_for_every_started_batch(tiny_run: dict) -> None:
@@ -232,13 +246,21 @@ def test_probe_steps_are_every_so_many_or_listed_or_powers_of_two() -> None:
         steps([3, 21])
 
 
-@pytest.mark.parametrize("method", ["full_ft", "lora", "linear_probe"])
+@pytest.mark.parametrize(
+    ("method", "penalties"),
+    [
+        ("full_ft", ()),
+        ("full_ft", ("apr", "l2_sp", "feature_distance", "random_text")),
+        ({"kind": "lora", "dropout": 0.0}, ()),  # masks are drawn per forward pass
+        ("linear_probe", ()),
+    ],
+    ids=["full_ft", "full_ft with penalties", "lora", "linear_probe"],
+)
 def test_micro_batches_give_the_step_of_the_whole_batch_up_to_rounding(
-    tiny_run: dict, tmp_path: Path, method: object
+    tiny_run: dict, tmp_path: Path, method: object, penalties: tuple[str, ...]
 ) -> None:
-    if method == "lora":
-        method = {"kind": "lora", "dropout": 0.0}  # masks are drawn per forward pass
-    values = {**tiny_run, "method": method, "epochs": 1}
+    regularizers = [{"kind": kind, "weight": 1.0} for kind in penalties]
+    values = {**tiny_run, "method": method, "epochs": 1, "regularizers": regularizers}
     whole = trained(values, tmp_path / "whole")[0]
     parts = trained({**values, "micro_batches": 3}, tmp_path / "parts")[0]
     start = weights(begun(values)[3])
@@ -258,6 +280,11 @@ def test_norms_and_biases_are_spared_from_weight_decay_on_demand(tiny_run: dict)
     names = {name for name, p in adapted.trainable().items() if id(p) in spared}
     assert all(name.endswith((".bias", "embedding")) or "norm" in name for name in names)
     assert len(groups[0]["params"]) + len(spared) == len(adapted.trainable())
+
+    *_, scaled = begun({**tiny_run, "method": "ia3"})
+    spared = {id(parameter) for parameter in make_optimizer(scaled, spec).param_groups[1]["params"]}
+    scales = {id(tensor) for name, tensor in scaled.trainable().items() if "ia3_l" in name}
+    assert len(scales & spared) == 6
 
     default = make_optimizer(adapted, parse_run_spec(tiny_run)).param_groups
     assert [(len(group["params"]), group["weight_decay"]) for group in default] == [
@@ -374,18 +401,20 @@ def test_a_compiled_model_trains_as_an_uncompiled_one_up_to_rounding(
     monkeypatch: pytest.MonkeyPatch,
     regularizers: list[dict],
 ) -> None:
-    compiled: list[torch.nn.Module] = []
+    compiled: list[tuple[torch.nn.Module, bool]] = []
     compile_module = torch.nn.Module.compile
 
-    def trace_only(self: torch.nn.Module) -> None:  # no C++ compiler, which takes minutes
-        compiled.append(self)
-        compile_module(self, backend="eager")
+    # no C++ compiler, which takes minutes
+    def trace_only(self: torch.nn.Module, *, dynamic: bool) -> None:
+        compiled.append((self, dynamic))
+        compile_module(self, backend="eager", dynamic=dynamic)
 
     monkeypatch.setattr(torch.nn.Module, "compile", trace_only)
     values = {**tiny_run, "probe_at": [1], "regularizers": regularizers}
     plain = trained(values, tmp_path / "plain")
     traced = trained({**values, "compile": True}, tmp_path / "traced")
-    assert compiled == [traced[0].model.plain_clip.vision_model]
+    # not dynamic: a graph depends on the batch alone, not on those that this process had before
+    assert compiled == [(traced[0].model.plain_clip.vision_model, False)]
     for one, other in zip(plain[1].events, traced[1].events, strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
         assert one["cka"] == pytest.approx(other["cka"], rel=1e-3)

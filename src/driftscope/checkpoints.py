@@ -1,7 +1,8 @@
 """Checkpoints: everything that a training needs to go on as if it had never stopped.
 
-At most two files: the last epoch's (weights, optimizer moments, events) and the selected epoch's
-weights. No random state is kept: an epoch's randomness comes from the seed and its number alone.
+Two files between epochs: the last epoch's (weights, optimizer moments, events) and the selected
+epoch's weights. No random state is kept: an epoch's randomness comes from the seed and its number
+alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from driftscope.errors import RecordError
 from driftscope.tensor_files import DamagedFileError, read_tensors, write_tensors
 
 LAST_FILE = "last.safetensors"
-SELECTED_FILE = "selected.safetensors"
+SELECTED_FILE = "selected-{epoch}.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -47,6 +48,11 @@ class Training:
         """The last finished epoch; 0 before the first."""
         return int(self.last["epoch"]) if self.last else 0
 
+    @property
+    def selected_epoch(self) -> int:
+        """The epoch whose weights are kept as the run's; 0 before the first."""
+        return int(self.selected["epoch"]) if self.selected else 0
+
 
 @dataclass(frozen=True)
 class Checkpoints:
@@ -60,15 +66,7 @@ class Checkpoints:
         """Whether there is a training to go on with."""
         return (self.folder / LAST_FILE).exists()
 
-    def save_selected(self, adapted: AdaptedModel, epoch: int) -> None:
-        """Keeps the weights as those of the selected epoch.
-
-        Raises:
-            RecordError: they cannot be written; the former checkpoint is intact.
-        """
-        self._write(SELECTED_FILE, _weights(adapted), {}, epoch)
-
-    def save_last(
+    def save(
         self,
         adapted: AdaptedModel,
         optimizer: torch.optim.Optimizer,
@@ -79,12 +77,17 @@ class Checkpoints:
 
         `seconds` are what the run has taken so far, over all its processes.
 
-        A crash between the two files is harmless: the epoch is repeated and writes them alike.
+        The last epoch's file names the selected epoch, whose weights are in a file of their own
+        that is written before it; what it no longer names is removed after it. So whatever comes
+        between, the weights that it names are there.
 
         Raises:
             RecordError: it cannot be written; the former checkpoint is intact.
         """
-        tensors = _weights(adapted)
+        tensors = {f"weight.{name}": one for name, one in trainable_state(adapted).items()}
+        selected_file = SELECTED_FILE.format(epoch=training.selected_epoch)
+        if training.selected_epoch == training.epoch:
+            self._write(selected_file, tensors, {}, training.epoch)
         for name, parameter in adapted.trainable().items():
             state = optimizer.state[parameter]
             tensors["step"] = state["step"]
@@ -94,6 +97,9 @@ class Checkpoints:
             "earlier_seconds": seconds,
         }
         self._write(LAST_FILE, tensors, {"training": json.dumps(record)}, training.epoch)
+        for path in self.folder.glob(SELECTED_FILE.format(epoch="*")):
+            if path.name != selected_file:
+                path.unlink()
 
     def resume(self, adapted: AdaptedModel, optimizer: torch.optim.Optimizer) -> Training:
         """Puts weights and optimizer back; a fresh start where there is no checkpoint.
@@ -106,6 +112,13 @@ class Checkpoints:
         if not self.exist():
             return Training()
         tensors, metadata = self._read(LAST_FILE)
+        try:
+            training = Training(**json.loads(metadata["training"]))
+        except (KeyError, TypeError):
+            raise RecordError(
+                f"the checkpoint {self.folder / LAST_FILE} was written by another version of "
+                f"driftscope; {self._way_out}"
+            ) from None
         restore_trainable(adapted, _under("weight.", tensors))
         fused = bool(optimizer.defaults.get("fused"))
         moments = {moment: _under(f"{moment}.", tensors) for moment in _MOMENTS}
@@ -114,15 +127,15 @@ class Checkpoints:
                 "step": tensors["step"].clone().to(parameter.device if fused else "cpu"),
                 **{moment: moments[moment][name].to(parameter.device) for moment in _MOMENTS},
             }
-        return Training(**json.loads(metadata["training"]))
+        return training
 
-    def load_selected(self, adapted: AdaptedModel) -> None:
-        """Puts the selected epoch's weights into the model.
+    def load_selected(self, adapted: AdaptedModel, epoch: int) -> None:
+        """Puts the weights of the epoch that is selected into the model.
 
         Raises:
             RecordError: the checkpoint is damaged or another run's.
         """
-        self._load(SELECTED_FILE, adapted)
+        self._load(SELECTED_FILE.format(epoch=epoch), adapted)
 
     def load_last(self, adapted: AdaptedModel) -> None:
         """Puts the last finished epoch's weights into the model.
@@ -157,26 +170,27 @@ class Checkpoints:
 
     def _read(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         path = self.folder / name
-        way_out = f"delete {self.folder} to start this run anew"
         try:
             tensors, metadata = read_tensors(path)
         except DamagedFileError as error:
-            raise RecordError(f"the checkpoint {path} is damaged ({error}); {way_out}") from None
+            raise RecordError(
+                f"the checkpoint {path} is damaged ({error}); {self._way_out}"
+            ) from None
         for key, ours in self._owner.items():
             if metadata.get(key) != ours:
                 raise RecordError(
                     f"the checkpoint {path} is not this run's: its {key.replace('_', ' ')} is "
-                    f"{metadata.get(key)}, not {ours}; {way_out}"
+                    f"{metadata.get(key)}, not {ours}; {self._way_out}"
                 )
         return tensors, metadata
 
     @property
+    def _way_out(self) -> str:
+        return f"delete {self.folder} to start this run anew"
+
+    @property
     def _owner(self) -> dict[str, str]:
         return {"run_id": run_id(self.spec), "model_and_data": self.origin}
-
-
-def _weights(adapted: AdaptedModel) -> dict[str, Tensor]:
-    return {f"weight.{name}": tensor for name, tensor in trainable_state(adapted).items()}
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -129,39 +130,53 @@ class Evaluator:
     def evaluate(self, adapted: AdaptedModel) -> Evaluation:
         """Validation accuracy, reading, drift and transfer of the model as it is now.
 
-        A frozen encoder is the pretrained one: nothing goes through it again.
+        A frozen encoder is the pretrained one: nothing goes through it again, and what is seen of
+        it is worked out once.
         """
-        is_frozen = adapted.encoder_is_frozen
-        encoded = (
-            self.reference if is_frozen else encode(adapted.model, self.images, maps=self.maps)
-        )
-        weights = weight_drift(self.pretrained_weights, encoder_state(adapted.model))
+        if adapted.encoder_is_frozen:
+            encoded, (scalars, record) = self.reference, self._unmoved
+        else:
+            encoded = encode(adapted.model, self.images, maps=self.maps)
+            scalars, record = self._seen(encoded, adapted.model, adapted.class_tokens is not None)
+        val = encoded.embeddings[self.images.places[VALIDATION]]
+        accuracy_pct = 100 * num_correct(adapted, val, self.val_labels) / len(val)
+        return Evaluation(accuracy_pct, scalars, record)
+
+    @cached_property
+    def _unmoved(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self._seen(self.reference, self.pretrained, has_own_texts=False)
+
+    def _seen(
+        self, encoded: Encoded, model: VisionLanguageModel, has_own_texts: bool
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What is seen of an encoder against the pretrained one: numbers, and the whole record.
+
+        With `has_own_texts` its own text tower scores, which is in training, too.
+        """
+        weights = weight_drift(self.pretrained_weights, encoder_state(model))
         text = self._text_drift(encoded)
         change = drift(
             encoded.reading, self.reference.reading, weights=weights, text=text
         ).to_dict()
-        outcomes = {one.name: self._outcome(one, adapted, encoded) for one in self.transfer}
-        changes = {
-            one.name: one.change(outcomes[one.name], self.pretrained_outcomes[one.name])
-            for one in self.transfer
-        }
-        val = encoded.embeddings[self.images.places[VALIDATION]]
-        return Evaluation(
-            val_accuracy_pct=100 * num_correct(adapted, val, self.val_labels) / len(val),
-            scalars={**change, **transfer_scalars(changes)},
-            record={
-                "reading": encoded.reading.to_dict(),
-                "drift": change,
-                "subsets": on_subsets(encoded.reading, self.reference.reading, self.probe_subsets),
-                "transfer": changes,
-                "retrieval": {
-                    one.name: _retrieved(one, encoded, self.images).change(
-                        self.pretrained_retrieval[one.name]
-                    )
-                    for one in self.retrieval
-                },
+        changes = {}
+        for one in self.transfer:
+            texts = one.text_embeddings
+            if has_own_texts:
+                texts = class_embeddings(model, one.class_names, one.rules)
+            outcome = zero_shot_outcome(one, encoded, self.images, texts)
+            changes[one.name] = one.change(outcome, self.pretrained_outcomes[one.name])
+        return {**change, **transfer_scalars(changes)}, {
+            "reading": encoded.reading.to_dict(),
+            "drift": change,
+            "subsets": on_subsets(encoded.reading, self.reference.reading, self.probe_subsets),
+            "transfer": changes,
+            "retrieval": {
+                one.name: _retrieved(one, encoded, self.images).change(
+                    self.pretrained_retrieval[one.name]
+                )
+                for one in self.retrieval
             },
-        )
+        }
 
     def pretrained_scores(self) -> dict[str, Any]:
         """For the record: what the pretrained model scores on every set."""
@@ -182,12 +197,6 @@ class Evaluator:
             logit_scale=self.pretrained.logit_scale,
             random_texts=self.random_texts,
         )
-
-    def _outcome(self, benchmark: TransferSet, adapted: AdaptedModel, encoded: Encoded) -> Outcome:
-        texts = benchmark.text_embeddings
-        if adapted.class_tokens is not None:  # the text tower is in training, too
-            texts = class_embeddings(adapted.model, benchmark.class_names, benchmark.rules)
-        return zero_shot_outcome(benchmark, encoded, self.images, texts)
 
 
 def make_evaluator(
@@ -243,10 +252,19 @@ def make_evaluator(
 def num_correct(
     adapted: AdaptedModel, embeddings: Float[Tensor, "image dim"], labels: Int64[Tensor, " image"]
 ) -> int:
-    """How many images the model in training classifies rightly, from their embeddings."""
+    """How many images the model in training classifies rightly, from their embeddings.
+
+    Raises:
+        NonFiniteError: its classifier, or the text tower in its place, has diverged.
+    """
     with evaluating(adapted.model.clip):
-        predicted = adapted.class_logits(embeddings.to(adapted.model.device)).argmax(dim=-1).cpu()
-    return int(torch.sum(predicted == labels))
+        logits = adapted.class_logits(embeddings.to(adapted.model.device)).cpu()
+    if not bool(torch.isfinite(logits).all()):
+        raise NonFiniteError(
+            "the classifier gives logits with NaN or infinite values: it has diverged, and the "
+            "classes it names would mean nothing"
+        )
+    return int(torch.sum(logits.argmax(dim=-1) == labels))
 
 
 def zero_shot_pixels(transfer: Sequence[TransferSet]) -> dict[str, PixelSource]:

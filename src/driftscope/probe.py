@@ -60,7 +60,7 @@ def read(
     model: VisionLanguageModel | nn.Module,
     pixels: Pixels,
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     maps: bool = False,
     shown: Sequence[int] = (),
     mean: Sequence[float] | None = None,
@@ -76,7 +76,8 @@ def read(
             CLIPVisionModelWithProjection, ViTModel, Dinov2Model).
         pixels: images at the model's input size: uint8, or, for a bare module without `mean` and
             `std`, floats already normalised.
-        batch_size: images per forward; the result does not depend on it.
+        batch_size: images per forward, by default as many as suit the model and its device; the
+            result does not depend on it.
         maps: also rollout and patch-to-patch signals, from full attention maps.
         shown: positions of the images whose attention itself is kept, as `shown_rows`.
         mean, std: a bare module's pixel convention, per channel, for uint8 pixels.
@@ -85,9 +86,10 @@ def read(
         CaptureError: the pixels do not fit, or the model cannot be read honestly (see
             `models.capture.capture_cls`).
     """
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise CaptureError(f"batch_size is {batch_size}, but it must be at least 1.")
     module, normalise = _module_and_normaliser(model, pixels, mean, std)
+    batch_size = batch_size or find_image_tower(module).images_per_forward
     parts: list[_BatchSignals] = []
     with evaluating(module), capture_cls(module, maps=maps) as captured:
         for start in range(0, len(pixels), batch_size):

@@ -95,11 +95,13 @@ class Regularization:
         if not self._captures:
             yield
             return
-        with capture_cls(self._adapted.model.clip, differentiable=True) as self._captured:
-            yield
-        self._captured = None
+        try:
+            with capture_cls(self._adapted.model.clip, differentiable=True) as self._captured:
+                yield
+        finally:
+            self._captured = None
 
-    def penalty(self, pixels: Tensor, embeddings: Tensor, *step: int) -> Float[Tensor, ""]:
+    def penalty(self, pixels: Tensor, embeddings: Tensor, step: int) -> Float[Tensor, ""]:
         """The weighted sum of all penalties for the forward pass just made."""
         view = StepView(
             adapted=self._adapted,
@@ -107,7 +109,7 @@ class Regularization:
             pixels=pixels,
             embeddings=embeddings,
             rows=self._captured.rows if self._captured is not None else None,
-            seed_parts=(self._spec.seed, *step),
+            seed_parts=(self._spec.seed, step),
         )
         with torch.autocast(pixels.device.type, enabled=False):
             parts = [one.weight * PENALTIES[one.kind](view, one) for one in self._spec.regularizers]
@@ -123,7 +125,8 @@ def _attention_divergence(view: StepView, _spec: RegularizerSpec) -> Float[Tenso
 def _entropy_shortfall(view: StepView, spec: EntropyFloor) -> Float[Tensor, ""]:
     """Mean over layers of relu(ρ·H₀ − H), nats; H is the batch's mean over heads and images.
 
-    H₀ is the layer's pretrained entropy on the probe set: a floor that stays where it is.
+    H₀ is the layer's pretrained entropy on the probe set: a floor that stays where it is. As it
+    holds for a batch's mean, the parts of a batch cannot pay it one by one (`micro_batches`).
     """
     floors = view.pretrained.entropy_per_layer
     shortfalls = [
@@ -140,7 +143,10 @@ def _weight_distance(view: StepView, _spec: RegularizerSpec) -> Float[Tensor, ""
 
 
 def _feature_distance(view: StepView, _spec: RegularizerSpec) -> Float[Tensor, ""]:
-    """Mean over images of the squared L2 distance of projected embeddings."""
+    """Mean over images of the squared L2 distance of projected embeddings.
+
+    The last-layer form of LDIFS (Mukhoti et al. 2023), which joins features of several layers.
+    """
     change = view.embeddings.float() - view.pretrained_embeddings
     return change.square().sum(dim=-1).mean()
 
@@ -148,7 +154,8 @@ def _feature_distance(view: StepView, _spec: RegularizerSpec) -> Float[Tensor, "
 def _random_text_change(view: StepView, spec: RandomTextDistillation) -> Float[Tensor, ""]:
     """Half the mean over images and random texts of the squared change of the logits.
 
-    A logit is the pretrained logit scale times the cosine. Texts are drawn anew every step.
+    A logit is the pretrained logit scale times the cosine. Texts are drawn anew every step, and
+    are the same for all parts of its batch.
     """
     seed = derived_seed(*view.seed_parts, "random texts")
     texts = random_text_directions(view.pretrained.model, spec.num_texts, spec.text_length, seed)

@@ -23,6 +23,7 @@ from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec, run_id
 from driftscope.config.variants import LinearProbe, LpFt, MethodSpec
 from driftscope.data import PixelSource
+from driftscope.data.prompts import PromptRules
 from driftscope.errors import RecordError
 from driftscope.evaluation import num_correct
 from driftscope.models import VisionLanguageModel
@@ -185,6 +186,7 @@ def adapted_model(
             len(setting.class_names),
             spec.seed,
             class_names=setting.class_names,
+            rules=PromptRules(spec.templates, spec.class_words),
             embedding_norm=norm,
         )
 
@@ -218,8 +220,8 @@ def _points(
     """The record at the last and at the selected epoch; the model is left at the selected one."""
     if training.selected is None or training.last is None:
         return {"selected": None, "last": None}
-    if training.selected["epoch"] != training.last["epoch"]:
-        checkpoints.load_selected(adapted)
+    if training.selected_epoch != training.epoch:
+        checkpoints.load_selected(adapted, training.selected_epoch)
     if setting.splits.held_out_from_test:  # validation was the test split: nothing new to see
         correct = round(training.selected["val_accuracy_pct"] / 100 * len(setting.test_labels))
     else:

@@ -18,7 +18,13 @@ from driftscope.data.prompts import PromptRules
 from driftscope.data.residence import resident
 from driftscope.data.splits import Splits, make_splits, open_train_and_test
 from driftscope.evaluation import Evaluator, make_evaluator
-from driftscope.models import VisionLanguageModel, default_device, encoder_fingerprint, load
+from driftscope.models import (
+    VisionLanguageModel,
+    default_device,
+    encoder_fingerprint,
+    load,
+    text_fingerprint,
+)
 from driftscope.references import cached_embeddings
 from driftscope.train import TrainingImages
 from driftscope.transfer import retrieval_set, transfer_set
@@ -42,7 +48,8 @@ class Setting:
     @property
     def origin(self) -> str:
         """A short hash of the model and the data: what a checkpoint's weights depend on."""
-        parts = [encoder_fingerprint(self.pretrained), self.fingerprints, self.splits.hashes()]
+        towers = [encoder_fingerprint(self.pretrained), text_fingerprint(self.pretrained)]
+        parts = [towers, self.fingerprints, self.splits.hashes()]
         text = json.dumps(parts, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

@@ -11,11 +11,12 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from driftscope.adapt import AdaptedModel, derived_seed, seeded
@@ -55,10 +56,6 @@ OnStep = Callable[[int, int], None]
 """Told the steps done and the steps in all."""
 
 
-class _DivergedError(Exception):
-    """The loss, the gradient or the model's output is no longer finite."""
-
-
 @dataclass(frozen=True)
 class _Task:
     """What stays the same from step to step."""
@@ -73,6 +70,11 @@ class _Task:
     @property
     def steps_per_epoch(self) -> int:
         return steps_per_epoch(self.spec, self.images)
+
+    @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """What is optimised; to list it at every step would be a sixth of a linear probe."""
+        return list(self.adapted.trainable().values())
 
     @property
     def total_steps(self) -> int:
@@ -96,9 +98,9 @@ def train(
 
     At the end `adapted` holds the last epoch's weights, and `checkpoints` those of the
     selected epoch (highest validation accuracy, the earliest of equals) and of the last.
-    A loss or gradient that is not finite ends the training as diverged, with the weights of the
-    last good epoch. `elapsed` tells the wall seconds of this process so far; a checkpoint keeps
-    them, added to those of the processes before.
+    A loss, a gradient or an output that is not finite ends the training as diverged, with the
+    weights of the last good epoch. `elapsed` tells the wall seconds of this process so far; a
+    checkpoint keeps them, added to those of the processes before.
 
     Raises:
         ConfigError: an option does not fit the device or the number of steps.
@@ -115,14 +117,16 @@ def train(
         on_event(event)
 
     if spec.compile:
-        adapted.model.plain_clip.vision_model.compile()
+        # a graph for each size of batch: else the first smaller batch would make one for all sizes,
+        # and a resumed process, which has not met that batch yet, would run other kernels
+        adapted.model.plain_clip.vision_model.compile(dynamic=False)
     while training.epoch < spec.epochs:
         epoch = training.epoch + 1
         try:
             with seeded(adapted.model.device, spec.seed, "epoch", epoch):
                 means = _train_epoch(task, epoch, note, on_step)
             seen = _evaluated(task, evaluate)
-        except _DivergedError as error:
+        except NonFiniteError as error:
             training.diverged = True
             note({"kind": "diverged", "epoch": epoch, "reason": str(error)})
             break
@@ -134,8 +138,7 @@ def train(
         best = training.selected
         if best is None or seen.val_accuracy_pct > best["val_accuracy_pct"]:
             training.selected = training.last
-            checkpoints.save_selected(adapted, epoch)
-        checkpoints.save_last(adapted, optimizer, training, training.with_earlier(elapsed()))
+        checkpoints.save(adapted, optimizer, training, training.with_earlier(elapsed()))
         on_event(event)
     if training.diverged and training.epoch:
         checkpoints.load_last(adapted)
@@ -152,7 +155,7 @@ def fit_head(adapted: AdaptedModel, images: TrainingImages, spec: RunSpec) -> No
         try:
             with seeded(adapted.model.device, spec.seed, "head", epoch):
                 _train_epoch(task, epoch, lambda _event: None, lambda _done, _total: None)
-        except _DivergedError:
+        except NonFiniteError:
             return
 
 
@@ -160,9 +163,10 @@ def make_optimizer(adapted: AdaptedModel, spec: RunSpec) -> torch.optim.AdamW:
     """AdamW over everything trainable; norms and biases are decayed as the spec says."""
     decayed: list[Tensor] = []
     spared: list[Tensor] = []
-    for parameter in adapted.trainable().values():
-        matrix = parameter.ndim > 1
-        (decayed if matrix or spec.decay_norms_and_biases else spared).append(parameter)
+    for name, parameter in adapted.trainable().items():
+        # peft's learned scales have two dimensions, and no decay toward 0 suits a scale of 1
+        is_matrix = parameter.ndim > 1 and ".ia3_l." not in name
+        (decayed if is_matrix or spec.decay_norms_and_biases else spared).append(parameter)
     groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": spec.weight_decay}]
     if spared:
         groups.append({"params": spared, "weight_decay": 0.0})
@@ -245,29 +249,28 @@ def _train_step(
     optimizer.zero_grad(set_to_none=True)
     loss_sum = penalty_sum = 0.0
     hits = 0
-    for part, chosen in enumerate(torch.chunk(batch, spec.micro_batches)):
+    for chosen in torch.chunk(batch, spec.micro_batches):
         share = len(chosen) / len(batch)
-        loss, penalty, logits, labels = _forward(task, chosen, flips[chosen], step, part)
+        loss, penalty, logits, labels = _forward(task, chosen, flips[chosen], step)
         total = loss if penalty is None else loss + penalty
         (share * total).backward()  # type: ignore[no-untyped-call]
         loss_sum += share * loss.item()
         penalty_sum += 0.0 if penalty is None else share * penalty.item()
         hits += int((logits.detach().argmax(dim=-1) == labels).sum())
     if not math.isfinite(loss_sum + penalty_sum):
-        raise _DivergedError(f"the loss is {loss_sum + penalty_sum} at step {step}")
-    parameters = list(task.adapted.trainable().values())
+        raise NonFiniteError(f"the loss is {loss_sum + penalty_sum} at step {step}")
     if spec.clip_norm is None:
-        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = get_total_norm([p.grad for p in task.parameters if p.grad is not None])
     else:
-        norm = clip_grad_norm_(parameters, spec.clip_norm)
+        norm = clip_grad_norm_(task.parameters, spec.clip_norm)
     if not torch.isfinite(norm):
-        raise _DivergedError(f"the gradient is not finite at step {step}")
+        raise NonFiniteError(f"the gradient is not finite at step {step}")
     optimizer.step()
     return loss_sum, penalty_sum, hits
 
 
 def _forward(
-    task: _Task, chosen: Tensor, flips: Tensor, step: int, part: int
+    task: _Task, chosen: Tensor, flips: Tensor, step: int
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """Mean loss and penalty of some images, their logits and labels."""
     adapted, spec, device = task.adapted, task.spec, task.adapted.model.device
@@ -286,7 +289,7 @@ def _forward(
         embeddings = adapted.model.image_embeddings(pixels)
         loss, logits = adapted.loss_and_logits(embeddings, labels, spec.label_smoothing)
         if regularization is not None and regularization.is_active:
-            penalty = regularization.penalty(pixels, embeddings, step, part)
+            penalty = regularization.penalty(pixels, embeddings, step)
     return loss, penalty, logits, labels
 
 
@@ -308,10 +311,7 @@ def _evaluated(task: _Task, evaluate: Evaluate) -> Evaluation:
         torch.compiler.set_stance("force_eager") if task.spec.compile else nullcontext()
     )
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), uncompiled:
-        try:
-            return evaluate()
-        except NonFiniteError:
-            raise _DivergedError("the encoder's output is not finite") from None
+        return evaluate()
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

@@ -14,7 +14,6 @@ from dataclasses import replace
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from driftscope.adapt.methods import METHODS
 from driftscope.adapt.model import AdaptedModel, restore_trainable, trainable_state
@@ -28,9 +27,10 @@ from driftscope.adapt.storage import (
     whole_folder,
 )
 from driftscope.config.variants import Flyp, MethodSpec
-from driftscope.data.prompts import class_prompts
-from driftscope.errors import ModelError
+from driftscope.data.prompts import PromptRules
+from driftscope.errors import ConfigError, ModelError
 from driftscope.models import VisionLanguageModel
+from driftscope.transfer import class_embeddings
 
 __all__ = [
     "METHODS",
@@ -57,6 +57,7 @@ def adapt(
     seed: int,
     *,
     class_names: Sequence[str] = (),
+    rules: PromptRules | None = None,
     embedding_norm: float = 1.0,
 ) -> AdaptedModel:
     """A trainable copy of the pretrained model with a fresh classifier.
@@ -70,23 +71,30 @@ def adapt(
         num_classes: of the target task.
         seed: of the random parts.
         class_names: for methods and heads that read class prompts.
+        rules: how class names become prompts.
         embedding_norm: the typical length of an image embedding, so that the logits of a
             zero-shot head are as large as the model's own zero-shot logits.
 
     Raises:
         ModelError: the method does not fit the model, or needs class names that are not given.
+        ConfigError: FLYP is to take several prompts a class for captions.
     """
+    if pretrained.is_adapter:  # under its wrapper no weight has the name that methods know it by
+        raise ModelError(
+            f"{pretrained.source} is an adapter on its base, and methods adapt a plain model; "
+            f"merge it (driftscope export {pretrained.source} --out FOLDER) and adapt FOLDER"
+        )
     copy = replace(pretrained, clip=deepcopy(pretrained.clip))
     copy.clip.requires_grad_(False)
     with seeded(pretrained.device, seed, "initialisation"):
         classifier = nn.Linear(pretrained.embedding_dim, num_classes).to(pretrained.device)
         model = METHODS[method.kind](copy, method)
     if isinstance(method, Flyp):
-        prompts = class_prompts(_given(class_names, num_classes, method))
-        return AdaptedModel(model, None, model.tokenised(prompts))
+        captions = _captions(_given(class_names, num_classes, method), rules or PromptRules())
+        return AdaptedModel(model, None, model.tokenised(captions))
     if method.head == "zero_shot":
-        prompts = class_prompts(_given(class_names, num_classes, method))
-        directions = functional.normalize(pretrained.embed_texts(prompts), dim=-1)
+        named = _given(class_names, num_classes, method)
+        directions = class_embeddings(pretrained, named, rules)
         with torch.no_grad():
             classifier.weight.copy_(pretrained.logit_scale / embedding_norm * directions)
             classifier.bias.zero_()
@@ -105,6 +113,16 @@ def derived_seed(*parts: int | str) -> int:
     """A seed for one purpose, unrelated to that of any other: a hash of the parts."""
     text = "/".join(str(part) for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
+
+
+def _captions(class_names: Sequence[str], rules: PromptRules) -> list[str]:
+    prompts = rules.prompts(class_names)
+    if len(prompts[0]) > 1:
+        raise ConfigError(
+            f"flyp takes one prompt a class as its caption, but the templates "
+            f"{list(rules.templates)} give {len(prompts[0])}; give one, such as 'a photo of a {{}}'"
+        )
+    return [caption for (caption,) in prompts]
 
 
 def _given(class_names: Sequence[str], num_classes: int, method: MethodSpec) -> Sequence[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,19 @@ def save_adapted(adapted: AdaptedModel, pretrained: VisionLanguageModel, folder:
             {name: tensor.cpu() for name, tensor in classifier.items()}, folder / CLASSIFIER_FILE
         )
     note_origin(folder, pretrained.source, encoder_fingerprint(pretrained))
+    _sync(folder)
+
+
+def _sync(folder: Path) -> None:
+    """Puts files on disk, so that no record that is written after them outlives them."""
+    if os.name != "posix":
+        return
+    for path in (*folder.iterdir(), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def save_adapter(peft_model: nn.Module, folder: Path) -> None:

@@ -75,12 +75,13 @@ class RunSpec(Frozen):
 
     Counts of images are upper limits; `None` takes all there are. `seed` decides the
     training (head, adapter, order, flips, dropout), `data_seed` the splits. `batch_size` images
-    make an optimizer step, in `micro_batches` forward passes. `probe_at` says when the model is
-    evaluated: at every epoch's end, and besides every so many steps, or at the steps listed, or
-    (`log`) after 1, 2, 4, 8, … steps; `maps` also reads rollout and patch-to-patch entropy, from
-    full attention maps. `templates` (or names of sets of them) and `class_words`
-    make the prompts; `balanced` draws validation and probe images evenly over classes;
-    `corruptions` are applied to the test images of the target task.
+    make an optimizer step, in `micro_batches` forward passes; `compile` compiles the image tower
+    for them (where `apr` or `entropy_floor` reads its attention, it runs uncompiled all the same).
+    `probe_at` says when the model is evaluated: at every epoch's end, and besides every so many
+    steps, or at the steps listed, or (`log`) after 1, 2, 4, 8, … steps; `maps` also reads rollout
+    and patch-to-patch entropy, from full attention maps. `templates` (or names of sets of them) and
+    `class_words` make the prompts; `balanced` draws validation and probe images evenly over
+    classes; `corruptions` are applied to the test images of the target task.
     """
 
     model: str = "mini"
@@ -173,6 +174,10 @@ class RunSpec(Frozen):
             raise PlacedError(
                 "flyp contrasts the images of a batch with each other, so micro_batches must be 1",
                 "micro_batches",
+            )
+        if "entropy_floor" in kinds and self.micro_batches > 1:
+            raise ValueError(
+                "entropy_floor holds for the mean of a whole batch, so micro_batches must be 1"
             )
         if isinstance(self.method, Flyp) and self.label_smoothing:
             raise PlacedError(

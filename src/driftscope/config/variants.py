@@ -231,7 +231,10 @@ class L2Sp(_Regularizer):
 
 
 class FeatureDistance(_Regularizer):
-    """Squared L2 distance of image embeddings from the pretrained (LDIFS, Mukhoti et al. 2023)."""
+    """Squared L2 distance of image embeddings from the pretrained.
+
+    LDIFS (Mukhoti et al. 2023) on the last layer alone; it joins the features of several layers.
+    """
 
     kind: Literal["feature_distance"] = "feature_distance"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from driftscope.errors import ModelError
+from driftscope.models.capture import find_image_tower
 from driftscope.models.cls_only import last_block_for_cls
 from driftscope.models.effective import encoder_weights
 from driftscope.offline import offline_where_unreachable
@@ -109,8 +110,11 @@ class VisionLanguageModel:
             features = self.clip.get_image_features(pixel_values=self.normalise(pixels))  # type: ignore[operator]
         return features.pooler_output  # type: ignore[no-any-return]
 
-    def embed_images(self, pixels: PixelSource, batch_size: int = 64) -> Float[Tensor, "image dim"]:
+    def embed_images(
+        self, pixels: PixelSource, batch_size: int | None = None
+    ) -> Float[Tensor, "image dim"]:
         """Projected, unnormalised embeddings in eval mode without gradients; mode restored."""
+        batch_size = batch_size or find_image_tower(self.clip).images_per_forward
         starts = range(0, len(pixels), batch_size)
         with evaluating(self.clip):
             return torch.cat(
@@ -284,8 +288,18 @@ def merged(model: VisionLanguageModel) -> VisionLanguageModel:
 
 def encoder_fingerprint(model: VisionLanguageModel) -> str:
     """Sixteen hexadecimal digits of the image encoder's weights (names, shapes, values)."""
+    return _fingerprint(encoder_state(model))
+
+
+def text_fingerprint(model: VisionLanguageModel) -> str:
+    """Sixteen hexadecimal digits of all other weights: text tower, its projection, logit scale."""
+    parameters = model.plain_clip.named_parameters()
+    return _fingerprint({name: one for name, one in parameters if not is_encoder_weight(name)})
+
+
+def _fingerprint(weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(encoder_state(model).items()):
+    for name, tensor in sorted(weights.items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

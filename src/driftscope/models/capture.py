@@ -29,6 +29,8 @@ ATTENTION_NAME = "driftscope_cls_row"
 # computed from these, so it would be wrong beside anything else that a user has registered.
 _SOFTMAX_ATTENTIONS = ("eager", "sdpa", "flash_attention", "flex_attention")
 
+_MOST_IMAGES = 64
+
 # How far a float32 softmax row may be from summing to 1.
 _ROW_SUM_TOLERANCE = 1e-3
 
@@ -64,6 +66,19 @@ class ImageTower:
     def has_fixed_input_size(self) -> bool:
         """Whether images must have the configured size; DINOv2 interpolates its positions."""
         return not self.config.model_type.startswith("dinov2")
+
+    @property
+    def images_per_forward(self) -> int:
+        """How many images to run at once where no gradient is wanted: 64, on a CPU maybe fewer.
+
+        So few that the widest activation of a block, its MLP's, takes 8 MiB at most: it stays in
+        the cache, and the allocator does not map it anew at every layer, as it does from 32 MiB on.
+        """
+        if next(self.module.parameters()).device.type != "cpu":
+            return _MOST_IMAGES
+        num_tokens = (self.config.image_size // self.config.patch_size) ** 2 + self.num_prefix
+        num_bytes: int = 4 * num_tokens * 4 * self.config.hidden_size  # float32, four times as wide
+        return max(1, min(_MOST_IMAGES, 2**23 // num_bytes))
 
 
 def find_image_tower(module: nn.Module) -> ImageTower:

@@ -104,7 +104,7 @@ def embedding_drift(x: Float[Tensor, "image dim"], y: Float[Tensor, "image dim"]
 def feature_distance(x: Float[Tensor, "image dim"], y: Float[Tensor, "image dim"]) -> float:
     """Mean over images of the squared L2 distance ‖f − f₀‖², in feature units squared, in [0, ∞).
 
-    Source: LDIFS, Mukhoti et al. 2023 (2308.13320).
+    Of the features given; LDIFS (Mukhoti et al. 2023, 2308.13320) joins those of several layers.
 
     Raises:
         CaptureError: the shapes differ or there are no images.

@@ -100,7 +100,7 @@ def zero_shot(
     labels: Int64[Tensor, " image"],
     text_embeddings: Float[Tensor, "class dim"],
     name: str,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> ZeroShotScore:
     """Zero-shot accuracy of the model's live image path against given class embeddings.
 
@@ -117,7 +117,7 @@ def classify(
     labels: Int64[Tensor, " image"],
     text_embeddings: Float[Tensor, "class dim"],
     name: str,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> Outcome:
     """As `zero_shot`, with every image's predicted class."""
     return outcome_of(live_embeddings(model, pixels, batch_size), labels, text_embeddings, name)
@@ -155,7 +155,7 @@ def outcome_of(
 
 
 def live_embeddings(
-    model: VisionLanguageModel, pixels: PixelSource, batch_size: int = 64
+    model: VisionLanguageModel, pixels: PixelSource, batch_size: int | None = None
 ) -> Float[Tensor, "image dim"]:
     """Normalised image embeddings through the live path, adapters in effect.
 
