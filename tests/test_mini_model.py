@@ -1,11 +1,10 @@
-"""The shipped mini CLIP: a plain transformers folder that knows the 100 concepts."""
+"""The shipped mini CLIPs: plain transformers folders that know the 100 concepts."""
 
 from __future__ import annotations
 
 import json
 import re
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,30 +13,31 @@ from scipy.stats import binomtest
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerBase
 
-import driftscope.models
+import driftscope as ds
 from driftscope.data.procedural import ATTRIBUTES, concept_surroundings, load_procedural
+from driftscope.models import EMBEDDED
 
-FOLDER = Path(driftscope.models.__file__).parent / "mini"
 NUM_IMAGES = 1000
+both = pytest.mark.parametrize("name", EMBEDDED)
 
 
 @cache
-def mini() -> tuple[CLIPModel, PreTrainedTokenizerBase]:
-    model = CLIPModel.from_pretrained(FOLDER, dtype=torch.float32).eval()
-    return model, AutoTokenizer.from_pretrained(FOLDER)
+def mini(name: str = "mini") -> tuple[CLIPModel, PreTrainedTokenizerBase]:
+    model = CLIPModel.from_pretrained(EMBEDDED[name], dtype=torch.float32).eval()
+    return model, AutoTokenizer.from_pretrained(EMBEDDED[name])
 
 
 @torch.no_grad()
-def embed_texts(texts: list[str], **padding: object) -> Tensor:
-    model, tokenizer = mini()
+def embed_texts(texts: list[str], name: str = "mini", **padding: object) -> Tensor:
+    model, tokenizer = mini(name)
     tokens = tokenizer(texts, return_tensors="pt", **({"padding": True} | padding))
     return model.get_text_features(**tokens).pooler_output
 
 
 @cache
-def image_embeddings() -> Tensor:
-    model, _ = mini()
-    processor = CLIPImageProcessorPil.from_pretrained(FOLDER)
+def image_embeddings(name: str) -> Tensor:
+    model, _ = mini(name)
+    processor = CLIPImageProcessorPil.from_pretrained(EMBEDDED[name])
     mean, std = (
         torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std)
     )
@@ -52,14 +52,14 @@ def image_embeddings() -> Tensor:
         )
 
 
-def zero_shot_hits(prompts: list[str], truth: Tensor) -> int:
-    texts = torch.nn.functional.normalize(embed_texts(prompts), dim=-1)
-    guesses = (image_embeddings() @ texts.T).argmax(1)
+def zero_shot_hits(name: str, prompts: list[str], truth: Tensor) -> int:
+    texts = torch.nn.functional.normalize(embed_texts(prompts, name), dim=-1)
+    guesses = (image_embeddings(name) @ texts.T).argmax(1)
     return int((guesses == truth[:NUM_IMAGES]).sum())
 
 
 @cache
-def hits_by_question() -> dict[str, int]:
+def hits_by_question(name: str) -> dict[str, int]:
     concepts = load_procedural("concepts100", "test")
     fills, backgrounds = concept_surroundings(concepts).unbind(1)
     questions = {
@@ -74,21 +74,21 @@ def hits_by_question() -> dict[str, int]:
         ),
     }
     return {
-        name: zero_shot_hits([prompt.format(choice) for choice in choices], truth)
-        for name, (choices, prompt, truth) in questions.items()
+        question: zero_shot_hits(name, [prompt.format(choice) for choice in choices], truth)
+        for question, (choices, prompt, truth) in questions.items()
     }
 
 
-def card_accuracy_pct(question: str) -> float:
-    row = re.search(
-        rf"^\| {question} \|.*\| ([\d.]+) % \|$", (FOLDER / "README.md").read_text(), re.M
-    )
+def card_accuracy_pct(name: str, question: str) -> float:
+    card = (EMBEDDED[name] / "README.md").read_text()
+    row = re.search(rf"^\| {question} \|.*\| ([\d.]+) % \|$", card, re.M)
     assert row, f"the card has no row for {question}"
     return float(row[1])
 
 
-def test_the_folder_is_small_and_complete():
-    files = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
+@both
+def test_the_folder_is_small_and_complete(name: str):
+    files = {path.name: path.stat().st_size for path in EMBEDDED[name].iterdir()}
     assert set(files) == {
         "README.md",
         "config.json",
@@ -100,31 +100,43 @@ def test_the_folder_is_small_and_complete():
     assert sum(files.values()) <= 10 * 2**20
 
 
-def test_it_is_a_clip_of_49_patch_tokens():
-    vision = mini()[0].config.vision_config
-    assert (vision.image_size // vision.patch_size) ** 2 == 49
+@pytest.mark.parametrize(("name", "num_patches"), [("mini", 49), ("mini-p14", 16)])
+def test_it_is_a_clip_of_so_many_patch_tokens(name: str, num_patches: int):
+    vision = mini(name)[0].config.vision_config
+    assert (vision.image_size // vision.patch_size) ** 2 == num_patches
     assert vision.num_hidden_layers >= 6
 
 
-def test_weights_are_stored_in_half_precision():
-    assert json.loads((FOLDER / "config.json").read_text())["dtype"] == "float16"
-    assert CLIPModel.from_pretrained(FOLDER).dtype == torch.float16
+@both
+def test_weights_are_stored_in_half_precision(name: str):
+    assert json.loads((EMBEDDED[name] / "config.json").read_text())["dtype"] == "float16"
+    assert CLIPModel.from_pretrained(EMBEDDED[name]).dtype == torch.float16
 
 
-def test_at_least_95_percent_of_the_concepts_are_recognised():
-    assert hits_by_question()["concepts100"] >= 0.95 * NUM_IMAGES
+@pytest.mark.parametrize(("name", "share"), [("mini", 0.95), ("mini-p14", 0.92)])
+def test_nearly_all_concepts_are_recognised(name: str, share: float):
+    assert hits_by_question(name)["concepts100"] >= share * NUM_IMAGES
 
 
+@both
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
-def test_every_attribute_is_readable_from_text(attribute: str):
-    assert hits_by_question()[attribute] >= 0.90 * NUM_IMAGES
+def test_every_attribute_is_readable_from_text(name: str, attribute: str):
+    assert hits_by_question(name)[attribute] >= 0.90 * NUM_IMAGES
 
 
+@both
 @pytest.mark.parametrize("question", ["concepts100", *ATTRIBUTES])
-def test_the_cards_accuracy_is_within_the_recounts_interval(question: str):
-    recount = binomtest(hits_by_question()[question], NUM_IMAGES)
+def test_the_cards_accuracy_is_within_the_recounts_interval(name: str, question: str):
+    recount = binomtest(hits_by_question(name)[question], NUM_IMAGES)
     interval = recount.proportion_ci(0.99, method="wilson")
-    assert 100 * interval.low <= card_accuracy_pct(question) <= 100 * interval.high
+    assert 100 * interval.low <= card_accuracy_pct(name, question) <= 100 * interval.high
+
+
+@both
+def test_it_is_loaded_by_name_and_knows_its_name(name: str):
+    model = ds.load(name)
+    assert model.source == name
+    assert ds.models.from_clip(CLIPModel.from_pretrained(EMBEDDED[name])).source == name
 
 
 def test_text_embeddings_do_not_depend_on_padding():
@@ -161,7 +173,7 @@ def test_capitals_make_no_difference_and_unknown_words_are_marked():
 
 def test_the_saved_image_processor_leaves_images_of_its_size_alone():
     pixels = load_procedural("concepts100", "test").render([0])
-    processor = CLIPImageProcessorPil.from_pretrained(FOLDER)
+    processor = CLIPImageProcessorPil.from_pretrained(EMBEDDED["mini"])
     image = Image.fromarray(pixels[0].permute(1, 2, 0).numpy())
     processed = processor(image, return_tensors="pt").pixel_values
     assert torch.allclose(processed, (pixels / 255 - 0.5) / 0.25, atol=1e-5)

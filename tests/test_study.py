@@ -501,6 +501,15 @@ def test_a_declaration_that_cannot_be_read_is_answered_by_a_sentence(
         StudyFolder(tmp_path).study()
 
 
+def test_a_declared_study_is_read_although_what_it_extends_holds_overrides_that_fit_no_run(
+    tmp_path: Path,
+) -> None:
+    study = load_study_spec("mini-backbones")
+    folder = StudyFolder(tmp_path / "s")
+    folder.declare(study)
+    assert list(folder.runs().values()) == expand(study)
+
+
 def test_the_declaration_survives_the_folder_whatever_its_axes_hold(tmp_path: Path) -> None:
     spec = load_study_spec("followup-leakfree")
     StudyFolder(tmp_path).declare(spec)

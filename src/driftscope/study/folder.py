@@ -148,7 +148,7 @@ class StudyFolder:
         study = self.study()
         if not (study.base or study.axes or study.extra):
             return None
-        return {run_id(spec): spec for spec in expand(study)}
+        return {run_id(spec): spec for spec in expand(study, was_checked=True)}
 
     def states(self, runs: Iterable[str]) -> dict[str, State]:
         """What is known of each run, by id."""

@@ -30,8 +30,13 @@ class Cell:
     specs: tuple[RunSpec, ...]
 
 
-def expand(study: StudySpec) -> list[RunSpec]:
+def expand(study: StudySpec, *, was_checked: bool = False) -> list[RunSpec]:
     """Every run of a study, each once: the axes crossed, the last one fastest, then the extra.
+
+    Args:
+        study: the declaration.
+        was_checked: whether it is a stored one, whose own entries fitted when it was declared; it
+            does not tell them from those of a study that it extends.
 
     Raises:
         ConfigError: a key or value that no run can have, with its line; an override or
@@ -44,7 +49,8 @@ def expand(study: StudySpec) -> list[RunSpec]:
         spec = _parsed(study, drafted)
         if not _excluded(study, spec, used):
             specs.setdefault(run_id(spec), spec)
-    _refuse_unused(study, used)
+    if not was_checked:
+        _refuse_unused(study, used)
     if not specs:
         raise ConfigError(f"{study.source.at()}: the study has no runs; declare axes, or extra")
     return list(specs.values())
