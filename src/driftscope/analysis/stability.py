@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -181,5 +180,5 @@ def _seed_sentence(seeds: pd.DataFrame) -> str:
     )
 
 
-def _named(row: Mapping[str, Any]) -> str:
+def _named(row: pd.Series[Any]) -> str:
     return LABELS.get(row["signal"], str(row["signal"]))
