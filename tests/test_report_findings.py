@@ -12,7 +12,6 @@ from test_report_figures import _overlaps
 
 from driftscope.analysis import Answer, Exclusion, StudyTables, answer_all
 from driftscope.records import all_tables, load_runs
-from driftscope.report import answer_tables as answer_columns
 from driftscope.report import findings_figures, plots, tables
 from driftscope.report.answer_tables import answer_tables
 from driftscope.report.columns import save_tables
@@ -20,6 +19,7 @@ from driftscope.report.figures import number_axis
 from driftscope.report.files import save_study_files
 from driftscope.report.findings import findings
 from driftscope.report.html import write_study_report
+from driftscope.report.known_columns import KNOWN
 from driftscope.report.style import general_text, look
 
 FOLLOWUP = Path(__file__).parents[2] / "shared" / "records" / "followup"
@@ -117,7 +117,7 @@ def test_every_column_of_every_answer_has_a_heading_and_every_measure_its_unit()
     shown = [(table, column) for one in answer_all(study) for table in answer_tables(one)
              for column in table.columns]  # fmt: skip
     assert len({column.key for _, column in shown}) > 60
-    assert {column.key for _, column in shown} <= set(answer_columns.WORDED)
+    assert {column.key for _, column in shown} <= set(KNOWN)
     for table, column in shown:
         if column.key in ("outcome", "metric", "signal", "rule"):
             words = {str(row[column.key]) for row in table.rows}

@@ -22,37 +22,23 @@ from driftscope.analysis.summaries import (
 from driftscope.analysis.tables import LABELS, SETTING
 from driftscope.report.answer_tables import family_words, measure_with_unit
 from driftscope.report.columns import Column, Table
+from driftscope.report.known_columns import KNOWN, known
 from driftscope.report.style import rate_text
 from driftscope.report.tables import series_order
 
 Answers: TypeAlias = Mapping[str, Answer]
 Built: TypeAlias = "Table | str"
 
-_SETTING_COLUMNS = {
-    "model": Column("model", "Model", kind="text"),
-    "protocol": Column("protocol", "Protocol", kind="text"),
-    "transfer": Column("transfer", "Zero-shot on", kind="text"),
-}
-_DATASET = Column("dataset", "Target", kind="text")
-_SERIES = Column("series", "Method", kind="text")
-_RATE = Column("learning_rate", "Learning rate", kind="rate")
 _RUNS = Column("num_runs", "Runs", "finished runs that the row stands for", kind="count")
-_ENTROPY = Column("delta_entropy_pct", "Δ entropy, %", decimals=2, signed=True)
-_ERF = Column("delta_erf95_pct", "Δ ERF@0.95, %", decimals=2, signed=True)
-_GINI = Column("delta_gini_pct", "Δ Gini, %", decimals=2, signed=True)
-_TEST = Column("test_accuracy_pct", "Test accuracy, %", decimals=2)
+_SEEDS = Column("num_runs", "n (seeds)", kind="count")
 _VALIDATION = Column(
     "val_accuracy_pct", "Best validation accuracy, %", "of the best epoch", decimals=2
 )
-_ZERO_SHOT = Column(
-    "zero_shot_pct",
-    "Zero-shot accuracy, %",
-    decimals=2,
-    interval=("zero_shot_low_pct", "zero_shot_high_pct"),
-    count="zero_shot_num_images",
+_OUTCOMES = (
+    *known("delta_entropy_pct", "delta_erf95_pct", "delta_gini_pct"),
+    _VALIDATION,
+    *known("test_accuracy_pct", "zero_shot_pct", "retention_pct"),
 )
-_RETENTION = Column("retention_pct", "Retention, %", decimals=2)
-_OUTCOMES = (_ENTROPY, _ERF, _GINI, _VALIDATION, _TEST, _ZERO_SHOT, _RETENTION)
 _OVER_SEEDS = "Mean ± sample standard deviation over seeds."
 _SMALL_PRINT = (
     "In brackets: the 95 % Wilson interval of one evaluation on n images (means of its limits)."
@@ -73,9 +59,7 @@ def grid_means_table(study: StudyTables) -> Built:
         "grid_means",
         "Means over the learning-rate grid",
         (
-            _DATASET,
-            _SERIES,
-            Column("rates", "Learning rates", kind="text"),
+            *known("dataset", "series", "rates"),
             Column("num_cells", "n (rates)", "cells averaged, one a learning rate", kind="count"),
             _RUNS,
             *_OUTCOMES,
@@ -98,24 +82,18 @@ def auxiliary_structure_table(study: StudyTables) -> Built:
         "auxiliary_structure",
         "Structure beyond the CLS token's attention",
         (
-            _DATASET,
-            _SERIES,
-            _RATE,
-            Column("num_runs", "n (seeds)", kind="count"),
-            Column("rollout_entropy_bits", "Rollout entropy, bits", decimals=3),
-            Column("rollout_erf95", "Rollout ERF@0.95", decimals=3),
-            Column("rollout_gini", "Rollout Gini", decimals=3),
-            Column("patch_to_patch_entropy_bits", "Patch-to-patch entropy, bits", decimals=3),
-            Column("cka", "CKA, mean over blocks", decimals=3),
-            Column("cka_debiased", "CKA, debiased", "corrected for few images", decimals=3),
-            Column(
-                "entropy_cv",
-                "Entropy CV",
-                "coefficient of variation of mean entropy over probe subsets",
-                decimals=4,
+            *known("dataset", "series", "learning_rate"),
+            _SEEDS,
+            *known(
+                "rollout_entropy_bits",
+                "rollout_erf95",
+                "rollout_gini",
+                "patch_to_patch_entropy_bits",
             ),
+            Column("cka", "CKA, mean over blocks", decimals=3),
+            *known("cka_debiased", "entropy_cv"),
             Column("num_subsets", "Subsets", kind="count"),
-            Column("subset_images", "n (images a subset)", kind="count"),
+            KNOWN["subset_images"],
         ),
         frame,
         f"{_OVER_SEEDS} CKA is averaged over the outputs of the blocks; the publication's mean "
@@ -145,13 +123,15 @@ def cka_entropy_table(study: StudyTables, answers: Answers) -> Built:
         "cka_entropy",
         "CKA with the pretrained model against Δ entropy",
         (
-            _DATASET,
-            Column("analysis", "Analysis", kind="text"),
-            Column("num_cells", "n (cells)", kind="count"),
-            Column("pearson_r", "Pearson r", decimals=3, signed=True),
-            Column("p_pearson", "p (r)", kind="general"),
-            Column("p_pearson_floor", "Floor of p (r)", kind="general"),
-            Column("rho", "Spearman ρ", decimals=3, signed=True),
+            *known(
+                "dataset",
+                "analysis",
+                "num_cells",
+                "pearson_r",
+                "p_pearson",
+                "p_pearson_floor",
+                "rho",
+            ),
             Column("p_value", "p (ρ)", kind="general"),
             Column("p_floor", "Floor of p (ρ)", "smallest p these cells can give", kind="general"),
             Column("p_holm", "Holm p (ρ)", kind="general"),
@@ -174,19 +154,11 @@ def backbones_table(study: StudyTables) -> Built:
         "backbones",
         "The same adaptation of several backbones",
         (
-            _DATASET,
-            _SERIES,
-            _RATE,
+            *known("dataset", "series", "learning_rate"),
             Column("model", "Backbone", kind="text"),
-            Column("num_runs", "n (seeds)", kind="count"),
+            _SEEDS,
             *_OUTCOMES,
-            Column(
-                "entropy_gap_points",
-                "Entropy gap, points",
-                "Δ entropy minus that of the first backbone listed",
-                decimals=2,
-                signed=True,
-            ),
+            KNOWN["entropy_gap_points"],
             Column("num_pairs", "n (gap)", "seeds that both have", kind="count"),
         ),
         frame,
@@ -210,14 +182,11 @@ def regularizers_table(study: StudyTables) -> Built:
         "regularizers",
         "Regularizers and weight decay",
         (
-            _DATASET,
-            Column("method", "Method", kind="text"),
-            _RATE,
-            Column("option", "Regularizer", kind="text"),
+            *known("dataset", "method", "learning_rate", "option"),
             *_varying(frame),
-            Column("num_runs", "n (seeds)", kind="count"),
+            _SEEDS,
             *_OUTCOMES,
-            Column("cka", "CKA", decimals=3),
+            KNOWN["cka"],
         ),
         frame,
         f"{_OVER_SEEDS} Tests are in the table of corrected inference. {_SMALL_PRINT}",
@@ -226,13 +195,7 @@ def regularizers_table(study: StudyTables) -> Built:
 
 def _varying(frame: pd.DataFrame) -> list[Column]:
     """What else tells the rows apart, where it varies."""
-    columns = (
-        Column("weight_decay", "Weight decay", kind="general"),
-        Column("epochs", "Epochs", kind="count"),
-        Column("batch_size", "Batch", kind="count"),
-        Column("data_seed", "Data seed", kind="count"),
-        Column("options", "Other options", kind="text"),
-    )
+    columns = known("weight_decay", "epochs", "batch_size", "data_seed", "options")
     return [one for one in columns if one.key in frame and frame[one.key].nunique() > 1]
 
 
@@ -247,20 +210,14 @@ def seed_contrasts_table(study: StudyTables, answers: Answers) -> Built:
         "seed_contrasts",
         "Seeds of one cell against seeds of another",
         (
-            _DATASET,
-            Column("comparison", "First vs second", kind="text"),
-            Column("rates", "Learning rates", kind="text"),
-            Column("metric_label", "Of", kind="text"),
-            Column("num_first", "n first", kind="count"),
-            Column("num_second", "n second", kind="count"),
+            *known("dataset", "comparison", "rates", "metric_label", "num_first", "num_second"),
             Column("mean_first", "Mean of first", decimals=2),
             Column("mean_second", "Mean of second", decimals=2),
             Column("t", "Welch t", decimals=3, signed=True),
             Column("p_value", "Welch p", kind="general"),
-            Column("p_holm", "Holm p", kind="general"),
+            KNOWN["p_holm"],
             Column("d", "Cohen's d", decimals=3, signed=True, interval=("d_low", "d_high")),
-            Column("p_exact", "Exact p", "permutation of the seeds", kind="general"),
-            Column("p_exact_floor", "Floor of exact p", kind="general"),
+            *known("p_exact", "p_exact_floor"),
         ),
         frame.assign(rates=frame["rates"].map(_rates_text)),
         f"{_OVER_SEEDS} Percent changes and points, first minus second; d with its 95 % interval. "
@@ -284,14 +241,9 @@ def corrected_inference_table(study: StudyTables, answers: Answers) -> Built:
         "corrected_inference",
         "Corrected inference on Δ entropy",
         (
-            _DATASET,
+            KNOWN["dataset"],
             Column("comparison", "Comparison", kind="text"),
-            Column("test", "Test", kind="text"),
-            Column("num_units", "n", "runs, or layers of one profile", kind="count"),
-            Column("statistic", "Statistic", decimals=3, signed=True),
-            Column("p_value", "p", kind="general"),
-            Column("p_floor", "Floor of p", "smallest p that these data can give", kind="general"),
-            Column("p_holm", "Holm p", kind="general"),
+            *known("test", "num_units", "statistic", "p_value", "p_floor", "p_holm"),
         ),
         pd.DataFrame(rows),
         f"{families} Pearson's r and tests over seeds are in no family. Layers of one network "
@@ -325,9 +277,7 @@ def predictors_table(study: StudyTables, answers: Answers) -> Built:
         "predictors",
         "Which signal goes with retention",
         (
-            Column("scope", "Scope", kind="text"),
-            Column("probe", "Probe", "final, or after the first epoch", kind="text"),
-            Column("signal_label", "Signal", kind="text"),
+            *known("scope", "probe", "signal_label"),
             Column(
                 "rho",
                 "Spearman ρ",
@@ -338,10 +288,7 @@ def predictors_table(study: StudyTables, answers: Answers) -> Built:
             ),
             Column("abs_rho", "|ρ|", "mean of the groups' |ρ| where groups are averaged",
                    decimals=3),
-            Column("partial_rho", "ρ at fixed rate", "log learning rate held fixed", decimals=3,
-                   signed=True),
-            Column("num_runs", "n (runs)", kind="count"),
-            Column("num_cells", "n (cells)", kind="count"),
+            *known("partial_rho", "num_runs", "num_cells"),
         ),
         frame,
         "“Overall” pools the datasets and methods of a setting; “mean of groups” averages the ρ "
@@ -364,11 +311,7 @@ def selection_table(study: StudyTables, answers: Answers) -> Built:
         "selection",
         "What a signal picks among runs that are accurate enough",
         (
-            _DATASET,
-            Column("pool", "Pool", kind="text"),
-            Column("rule_label", "Rule", kind="text"),
-            Column("picks", "Picks", kind="text"),
-            Column("num_decisions", "n (decisions)", kind="count"),
+            *known("dataset", "pool", "rule_label", "picks", "num_decisions"),
             Column("num_candidates", "Candidates", "runs to choose from, on average"),
             Column("retention_pct", "Retention picked, %", decimals=1),
             Column("regret_points", "Regret, points", "short of the best possible", decimals=1),
@@ -394,15 +337,11 @@ def frontier_table(study: StudyTables, answers: Answers) -> Built:
         "frontier",
         "Accuracy against retention",
         (
-            _DATASET,
-            Column("on_frontier", "Non-dominated", kind="text"),
-            Column("method", "Method", kind="text"),
-            _RATE,
-            Column("num_runs", "n (seeds)", kind="count"),
-            _TEST,
+            *known("dataset", "on_frontier", "method", "learning_rate"),
+            _SEEDS,
+            KNOWN["test_accuracy_pct"],
             _VALIDATION,
-            _RETENTION,
-            Column("hypervolume_pct2", "Hypervolume, %²", "of the dataset's cells", kind="count"),
+            *known("retention_pct", "hypervolume_pct2"),
         ),
         frame,
         f"{_OVER_SEEDS} Non-dominated: no other cell of the dataset has both more accuracy and "
@@ -428,7 +367,7 @@ def _table(
     `in_rows` names what of the setting has a column already.
     """
     shared, varying = [], []
-    for key, column in _SETTING_COLUMNS.items():
+    for key, column in zip(SETTING, known(*SETTING), strict=True):
         if key in in_rows or key not in study.runs:
             continue
         values = list(dict.fromkeys(study.runs[key].dropna().astype(str)))
@@ -439,8 +378,8 @@ def _table(
     words = ", ".join(shared)
     words = f"{words[0].upper()}{words[1:]}. " if shared else ""
     wanted = [*varying, *columns]
-    known = tuple(c for c in wanted if c.key in frame and frame[c.key].notna().any())
-    return Table(name, title, words + note.strip(), known, frame.reset_index(drop=True))
+    shown = tuple(c for c in wanted if c.key in frame and frame[c.key].notna().any())
+    return Table(name, title, words + note.strip(), shown, frame.reset_index(drop=True))
 
 
 def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
