@@ -112,7 +112,8 @@ class RuntimeEnvSetupError(RayError):
             "unable",
             "no driftscope",
         ),
-        (RuntimeEnvSetupError("Failed to set up.\nno agent"), "unable", "no agent"),
+        # a dying node cannot set up its environment, either: another one may
+        (RuntimeEnvSetupError("Failed to set up.\nno agent"), "lost", "Failed to set up."),
         (RayError("the node died\nmore"), "lost", "RayError: the node died"),
     ],
     ids=lambda value: type(value).__name__,

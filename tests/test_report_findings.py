@@ -120,7 +120,7 @@ def test_every_column_of_every_answer_has_a_heading_and_every_measure_its_unit()
     assert {column.key for _, column in shown} <= set(KNOWN)
     for table, column in shown:
         if column.key in ("outcome", "metric", "signal", "rule"):
-            words = {str(row[column.key]) for row in table.rows}
+            words = {column.text(row) for row in table.rows}
             assert not any("_pct" in word for word in words), words
             assert not words & {"retention", "Δentropy"}, words
 

@@ -582,6 +582,44 @@ def test_every_kind_of_run_has_its_share_of_the_samples(
         result = {"schema": 1, "wall_seconds": {"total": 8.0, "training": 6.0}}
         records.write_json(folder.run(spec) / records.RESULT_FILE, result)
     samples = earlier_samples(folder, specs)
+    assert len(earlier_samples(folder, specs * 3)) == 4
     kinds = [(one.spec.dataset, one.spec.method.kind) for one in samples]
     assert sorted(kinds) == [("stars", "full_ft"), ("stars", "lora"),
                              ("terrain", "full_ft"), ("terrain", "lora")]  # fmt: skip
+
+
+def test_runs_of_an_earlier_declaration_are_counted_and_tell_what_later_ones_take(
+    tmp_path: Path,
+) -> None:
+    folder = StudyFolder(tmp_path)
+    before, after = study(), study(base={"train_images": 50})
+    for declaration in (before, after):
+        folder.declare(declaration)
+        if declaration is before:
+            for spec in expand(before):
+                folder.run(spec).mkdir(parents=True)
+                records.write_json(
+                    folder.run(spec) / records.SPEC_FILE, spec.model_dump(mode="json")
+                )
+                result = {"schema": 1, "wall_seconds": {"total": 8.0, "training": 6.0}}
+                records.write_json(folder.run(spec) / records.RESULT_FILE, result)
+            assert folder.undeclared() == []
+    assert folder.finished() == []
+    assert len(folder.undeclared()) == 8
+    found = estimate(expand(after), earlier_samples(folder, expand(after)))
+    assert found is not None
+    assert found.num_samples == 8
+
+
+def test_an_estimate_of_more_kinds_than_samples_reads_no_more_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "MAX_SAMPLES", 3)
+    folder = StudyFolder(tmp_path)
+    specs = expand(study(axes={"train_images": tuple(range(10, 20)), "method": ("full_ft",),
+                               "learning_rate": (1e-4,)}))  # fmt: skip
+    for spec in specs:
+        folder.run(spec).mkdir(parents=True)
+        result = {"schema": 1, "wall_seconds": {"total": 8.0, "training": 6.0}}
+        records.write_json(folder.run(spec) / records.RESULT_FILE, result)
+    assert len(earlier_samples(folder, specs)) == 3

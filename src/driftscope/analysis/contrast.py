@@ -261,6 +261,8 @@ def _row(
         "high": test.high,
         "t": test.statistic,
         "p_value": test.p_value,
+        "low_over_rates": over_rates.low,
+        "high_over_rates": over_rates.high,
         "p_over_rates": over_rates.p_value,
         "d_z": effect.value,
         "d_z_low": effect.low,

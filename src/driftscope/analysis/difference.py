@@ -114,9 +114,10 @@ def _sides(a: pd.DataFrame, b: pd.DataFrame, excluded: list[Exclusion]) -> dict[
         why = "not finished or diverged"
         excluded.append(Exclusion("runs", int(unfinished.sum()), why))
     both = both[~unfinished].copy()
-    within = both.groupby(["_side", "dataset", "method"], dropna=False)[_OPTIONS].nunique()
-    if within.le(1).all():
-        both[_OPTIONS] = np.nan
+    kinds = both.groupby(["_side", "dataset", "method"], dropna=False)[_OPTIONS]
+    varies = kinds.transform("nunique").gt(1)
+    varies = varies.groupby([both["dataset"], both["method"]], dropna=False).transform("any")
+    both[_OPTIONS] = both[_OPTIONS].astype(object).where(varies)
     both["series"] = series_labels(both)
     texts = both[list(_CELL)].astype(object).where(both[list(_CELL)].notna(), "")
     both["_cell"] = texts.astype(str).agg("\x1f".join, axis=1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from driftscope.cli.options import refuse_file
+from driftscope.cli.sentences import say_what_is_passed_over
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def write_reports(folder: Path, out: Path, formats: Sequence[str]) -> None:
     from driftscope.results import Study
 
     study = Study(folder)
+    say_what_is_passed_over(study.folder)
     refuse_file(out)
     with terminal.err.status("asking the study's questions"):
         tables, records = study.tables(), study.records()
@@ -140,6 +142,7 @@ def _one_study(letter: str, folder: Path) -> OneStudy:
     from driftscope.results import Study
 
     study = Study(folder)
+    say_what_is_passed_over(study.folder)
     tables = study.tables()
     if tables.runs.empty:
         raise RecordError(f"{folder} has no finished run yet")

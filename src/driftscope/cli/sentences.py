@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import typer
 
 from driftscope.errors import DriftscopeError
+
+if TYPE_CHECKING:
+    from driftscope.study import StudyFolder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,3 +63,16 @@ def _failed(sentence: str, error: BaseException, code: int) -> Exception:
         raise error
     typer.secho(f"driftscope: {sentence}", err=True, fg=typer.colors.RED)
     return typer.Exit(code)
+
+
+def say_what_is_passed_over(study_folder: StudyFolder) -> None:
+    """Finished runs that the study no longer declares are in no table: nobody should wonder."""
+    from driftscope import terminal
+
+    if count := len(study_folder.undeclared()):
+        terminal.err.print(
+            f"{count} finished runs in {study_folder.root} are of an earlier declaration of this "
+            "study and are passed over",
+            style="yellow",
+            markup=False,
+        )

@@ -15,7 +15,7 @@ import typer
 
 from driftscope.cli.options import OutFolder, Workers
 from driftscope.cli.reports import HTML, Formats, chosen_formats, write_reports
-from driftscope.cli.sentences import plain_errors, resumable
+from driftscope.cli.sentences import plain_errors, resumable, say_what_is_passed_over
 from driftscope.errors import ConfigError, RecordError
 
 if TYPE_CHECKING:
@@ -175,6 +175,7 @@ def status(
     from driftscope.terminal.study import show_status
 
     study_folder = StudyFolder(folder)
+    say_what_is_passed_over(study_folder)
     if as_json:
         current = study_status(study_folder, study_folder.runs())
         typer.echo(json.dumps(current.to_dict(), indent=1))
@@ -211,7 +212,9 @@ def export(
     """Writes the tables of runs, history and layers as files."""
     from driftscope.results import Study
 
-    for path, shape in Study(folder).export(out or folder / "export", form).items():
+    study = Study(folder)
+    say_what_is_passed_over(study.folder)
+    for path, shape in study.export(out or folder / "export", form).items():
         typer.echo(f"{path}: {shape[0]} rows × {shape[1]} columns")
 
 
@@ -233,7 +236,9 @@ def analyse(
     for name in question or ():
         if name not in QUESTIONS:
             raise ConfigError(f"unknown question {name!r}: {did_you_mean(name, QUESTIONS)}")
-    tables = Study(folder).tables()
+    study = Study(folder)
+    say_what_is_passed_over(study.folder)
+    tables = study.tables()
     answers = [answer(name, tables) for name in question or QUESTIONS]
     if as_json:
         typer.echo(json.dumps([one.to_dict() for one in answers], indent=1))

@@ -148,8 +148,8 @@ class RayPool:
         errors = self._ray.exceptions
         try:
             kind, message = self._ray.get(reference)
-        except (errors.RayTaskError, errors.RuntimeEnvSetupError) as error:
-            # a run's own errors are outcomes; these come before it, where driftscope is missing
+        except errors.RayTaskError as error:
+            # a run's own errors are outcomes; this comes before it, where driftscope is missing
             last_line = str(error).strip().splitlines()[-1]
             return News(
                 slot,

@@ -44,14 +44,14 @@ def answer_tables(answer: Answer) -> list[Table]:
     return [
         Table(
             name=name,
-            title=title if name == answer.question else f"{title} {name.replace('_', ' ')}",
+            title=_title(title, name.removeprefix(answer.question)),
             note=basis(answer),
             columns=tuple(
                 _column(str(key), answer.question, frame)
                 for key in frame.columns
                 if not str(key).endswith("_sd")  # written beside its mean
             ),
-            frame=_in_words(frame),
+            frame=frame,
         )
         for name, frame in frames.items()
         if len(frame)
@@ -86,18 +86,16 @@ def measure_with_unit(name: str) -> str:
     return f"{label}, {unit}" if unit else label
 
 
+def _title(title: str, detail: str) -> str:
+    words = detail.replace("_", " ").strip()
+    return f"{title} ({words})" if words else title
+
+
 def _column(key: str, question: str, frame: pd.DataFrame) -> Column:
     if key not in KNOWN:  # of a question of one's own
         is_number = pd.api.types.is_numeric_dtype(frame[key])
         return Column(key, key.replace("_", " "), kind="general" if is_number else "text")
     column = KNOWN[key]
-    return replace(column, heading=_TEST.get(question, "p")) if key == "p_value" else column
-
-
-def _in_words(frame: pd.DataFrame) -> pd.DataFrame:
-    """Truth values and measures' names as words; keys stay as they are."""
-    words = {True: "yes", False: "no"}
-    is_boolean = {key: pd.api.types.infer_dtype(frame[key], skipna=True) for key in frame}
-    booleans = {key: frame[key].map(words) for key in frame if is_boolean[key] == "boolean"}
-    names = {key: frame[key].map(measure_with_unit) for key in _NAMING if key in frame}
-    return frame.assign(**{str(key): values for key, values in (booleans | names).items()})
+    if key == "p_value":
+        return replace(column, heading=_TEST.get(question, "p"))
+    return replace(column, words=measure_with_unit) if key in _NAMING else column

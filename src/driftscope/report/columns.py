@@ -6,7 +6,7 @@ HTML, Markdown and LaTeX show the written form, CSV the raw one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -22,6 +22,8 @@ number, or 'mean ± sd' to three significant digits."""
 TABLE_FORMATS = ("csv", "md", "tex")
 
 LATEX_ROWS_A_PAGE = 40
+LATEX_LETTERS_ACROSS = 240
+"""About as many letters of \\tiny as fit across an A4 page."""
 LATEX_LETTERS_A_LINE = 95
 """About as many letters of \\small as an A4 line holds, columns' gaps counted as two each."""
 
@@ -38,6 +40,7 @@ class Column:
     signed: bool = False
     interval: tuple[str, str] | None = None
     count: str | None = None
+    words: Callable[[str], str] = str
 
     @property
     def is_number(self) -> bool:
@@ -48,7 +51,7 @@ class Column:
         """The main part of the cell: a word, a rate, a count, or 'mean ± sd'."""
         value = row.get(self.key)
         if self.kind == "text":
-            return "–" if value is None or value != value else str(value)
+            return "–" if value is None or value != value else self.words(_plain(value))
         value = math.nan if value is None else float(value)
         if self.kind == "rate":
             return rate_text(value)
@@ -76,6 +79,15 @@ class Column:
         if value is None or value != value:
             return ""
         return f"{float(value):.10g}" if self.is_number else str(value)
+
+
+def _plain(value: object) -> str:
+    """A value as a word; truth values as people say them."""
+    return {True: "yes", False: "no"}[bool(value)] if _is_truth(value) else str(value)
+
+
+def _is_truth(value: object) -> bool:
+    return type(value).__name__ in ("bool", "bool_")
 
 
 @dataclass(frozen=True)
@@ -141,7 +153,7 @@ class Table:
             lines = [
                 rf"% needs \usepackage{{booktabs,longtable{',lscape' if is_wide else ''}}}",
                 *([r"\begin{landscape}"] if is_wide else []),
-                r"{\tiny\setlength{\tabcolsep}{2pt}" if is_wide else r"{\small",
+                _fitting_size(sum(widths)) if is_wide else r"{\small",
                 rf"\begin{{longtable}}{{{alignment}}}",
                 rf"{caption}{label}\\",
                 *head,
@@ -170,6 +182,14 @@ class Table:
                 r"\end{table}",
             ]
         return "\n".join([*lines, ""])
+
+
+def _fitting_size(num_letters: int) -> str:
+    """The type size at which so many letters fit across a page, at most that of \\tiny."""
+    size = min(5.0, 5.0 * LATEX_LETTERS_ACROSS / num_letters)
+    return (
+        rf"{{\fontsize{{{size:.1f}}}{{{1.2 * size:.1f}}}\selectfont\setlength{{\tabcolsep}}{{2pt}}"
+    )
 
 
 def _latex_row(cells: Iterable[str]) -> str:

@@ -202,7 +202,8 @@ def _draw_series(
     axes.errorbar(
         x, mean, yerr=sd, fmt="none", ecolor=style.colour, elinewidth=1.1, capsize=2.5, zorder=3
     )
-    seeds = runs[runs["series"] == series].dropna(subset=[measure.key])
+    of_series = runs[runs["series"] == series]
+    seeds = of_series.dropna(subset=[measure.key, *(["seed"] if "seed" in runs else [])])
     for row in seeds.to_dict("records"):
         axes.plot(
             [row["learning_rate"] * shift * 1.06],

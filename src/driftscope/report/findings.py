@@ -115,7 +115,7 @@ def _runs_of(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 def apart(table: pd.DataFrame, keys: list[str]) -> list[tuple[str, pd.DataFrame]]:
     """The table's parts by `keys` and by what of their setting differs, and the parts' names."""
-    keys = [key for key in SETTING if key in table and table[key].nunique() > 1] + keys
+    keys = [*keys, *(key for key in SETTING if key in table and table[key].nunique() > 1)]
     if not keys:
         return [("", table)]
     return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from driftscope.analysis import Answer
 from driftscope.analysis.answers import ALPHA, join_words
+from driftscope.analysis.contrast import LEVELS
 from driftscope.analysis.tables import LABELS, SETTING, accuracy_column
 from driftscope.report.findings import apart, pooled, true_minus
 from driftscope.report.findings_figures import signal_name
@@ -37,14 +38,24 @@ def highlights(answers: Sequence[Answer]) -> list[Highlight]:
     A question that the data can't answer gives no sentence; the page says so further down.
     """
     answered = {answer.question: answer for answer in answers if answer.is_answered}
-    found = [write(answered[question]) for question, write in _WRITERS if question in answered]
+    several = _what_varies(answered.values())
+    found = [
+        write(answered[question], several) for question, write in _WRITERS if question in answered
+    ]
     written = {question for question, _ in _WRITERS}
     rest = [
         _highlight(Markup("{}").format(true_minus(answer.sentence)), answer)
         for question, answer in answered.items()
-        if question not in written
+        if question not in written and not several  # of several settings it is no one sentence
     ]
     return ([one for one in found if one is not None] + rest)[:NUM_SENTENCES]
+
+
+def _what_varies(answers: Iterable[Answer]) -> list[str]:
+    """What of a setting has several values over all answers, and so must be named."""
+    tables = [answer.table for answer in answers]
+    values = {key: {name for t in tables if key in t for name in t[key]} for key in SETTING}
+    return [key for key, names in values.items() if len(names) > 1]
 
 
 def _highlight(
@@ -56,15 +67,15 @@ def _highlight(
     return Highlight(unbreakable(sentence), f"Rests on {number} {unit or answer.unit}{more}.")
 
 
-def _contrast_at_rate(answer: Answer) -> Highlight | None:
-    rows = _retention_contrasts(answer.table, "learning_rate")
+def _contrast_at_rate(answer: Answer, several: list[str]) -> Highlight | None:
+    rows = _retention_contrasts(answer.table, "learning_rate", several)
     if not rows:
         return None
     return _highlight(_contrast(rows, "At the same learning rate"), answer, _num_pairs(rows))
 
 
-def _contrast_at_accuracy(answer: Answer) -> Highlight | None:
-    rows = _retention_contrasts(answer.table, "accuracy")
+def _contrast_at_accuracy(answer: Answer, several: list[str]) -> Highlight | None:
+    rows = _retention_contrasts(answer.table, "accuracy", several)
     if not rows:
         return Highlight(
             Markup(
@@ -73,19 +84,22 @@ def _contrast_at_accuracy(answer: Answer) -> Highlight | None:
             ),
             "",
         )
-    sentence = _contrast(rows, "At the same target accuracy")
-    return _highlight(sentence, answer, _num_pairs(rows), "pairs of seeds, each read off its rates")
+    start = (
+        f"At the same target accuracy (the mean over {len(LEVELS)} levels that both reach, read "
+        "between the rates)"
+    )
+    return _highlight(_contrast(rows, start), answer, _num_pairs(rows), "pairs of seeds")
 
 
-def _retention_contrasts(table: pd.DataFrame, matching: str) -> list[dict[str, Any]]:
+def _retention_contrasts(
+    table: pd.DataFrame, matching: str, several: Sequence[str]
+) -> list[dict[str, Any]]:
     """The known contrasts of retention, the largest first, each with `place`: where it was."""
     is_it = (table["matching"] == matching) & (table["metric"] == "retention_pct")
     known = table[is_it & table["difference"].notna()]
-    several = [key for key in SETTING if key in table and table[key].nunique() > 1]
     rows = _rows(known.sort_values("difference", key=abs, ascending=False, kind="stable"))
-    return [
-        {**row, "place": ", ".join(str(row[key]) for key in ("dataset", *several))} for row in rows
-    ]
+    keys = ("dataset", *(key for key in several if key in table))
+    return [{**row, "place": ", ".join(str(row[key]) for key in keys)} for row in rows]
 
 
 def _num_pairs(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -94,22 +108,39 @@ def _num_pairs(rows: Sequence[Mapping[str, Any]]) -> int:
 
 def _contrast(rows: Sequence[Mapping[str, Any]], start: str) -> Markup:
     parts = [
-        Markup("{} keeps <strong>{}</strong> points {} than {} on {} ({}{} pairs, {})").format(
+        Markup("{} keeps <strong>{}</strong> points {} than {} on {} ({})").format(
             row["method"],
             number_text(abs(row["difference"]), 0),
             "more" if row["difference"] >= 0 else "less",
             row["baseline"],
             row["place"],
-            _interval(row, 0),
-            f"{row['num_pairs']:.0f}",
-            _p_text(row),
+            _evidence(row),
         )
         for row in rows[:_NAMED]
     ]
     return Markup("{}, {}{}.").format(start, Markup("; ").join(parts), _more(len(rows)))
 
 
-def _dose(answer: Answer) -> Highlight | None:
+def _evidence(row: Mapping[str, Any]) -> str:
+    """The interval and the p; over the rates where pairs of one rate share it, and then of pairs.
+
+    Pairs taken as independent make the interval too narrow and the p too small.
+    """
+    pairs = f"{row['num_pairs']:.0f} pairs"
+    holm = f"Holm p = {general_text(row['p_holm'])}" if math.isfinite(row["p_holm"]) else ""
+    if math.isfinite(row["p_over_rates"]):
+        interval = interval_text(row["low_over_rates"], row["high_over_rates"], 0)
+        return (
+            f"95 % interval over its {row['num_rates']:.0f} rates {interval}, "
+            f"p = {general_text(row['p_over_rates'])}"
+            + (f"; the {pairs} taken as independent, {holm}" if holm else "")
+        )
+    interval = interval_text(row["low"], row["high"], 0)
+    told = (f"95 % interval {interval}" if interval else "", pairs, holm or "too few for a test")
+    return ", ".join(text for text in told if text)
+
+
+def _dose(answer: Answer, _: list[str]) -> Highlight | None:
     parts = [
         Markup("{}{}").format(f"({name}) " if name else "", words)
         for name, mine in apart(answer.table, [])
@@ -118,10 +149,11 @@ def _dose(answer: Answer) -> Highlight | None:
     ]
     if not parts:
         return None
-    sentence = Markup("With the learning rate {}{}.").format(
+    sentence = Markup("As the learning rate rises {}{}.").format(
         Markup("; ").join(parts[:_NAMED]), _more(len(parts))
     )
-    return _highlight(sentence, answer)
+    outcomes = answer.table[answer.table["outcome"] == "retention_pct"]
+    return _highlight(sentence, answer, int(outcomes["num_runs"].sum()), "runs")
 
 
 def _dose_words(table: pd.DataFrame) -> Markup | None:
@@ -160,28 +192,17 @@ def _tested(rows: pd.DataFrame) -> str:
     return f"Holm p ≤ {ALPHA} in {int((rows['p_holm'] <= ALPHA).sum())} of {num_tested} tests"
 
 
-def _predictors(answer: Answer) -> Highlight | None:
+def _predictors(answer: Answer, _: list[str]) -> Highlight | None:
+    gaps = answer.details.get("gaps", pd.DataFrame())
     parts = []
     for name, mine in apart(answer.table, []):
         overall = mine[(mine["scope"] == "overall") & mine["rho"].notna()]
         for probe, words in (("final", "at the end"), ("first", "already after the first epoch")):
-            rows = _rows(overall[overall["probe"] == probe])
-            if rows:
-                best = max(rows, key=lambda row: row["abs_rho"])
+            rows = overall[overall["probe"] == probe]
+            if len(rows):
                 parts.append(
-                    Markup("{}{} with {} (ρ = {})").format(
-                        f"({name}) " if name else "",
-                        words,
-                        signal_name(best["signal"], best["form"]),
-                        ", ".join(
-                            text
-                            for text in (
-                                number_text(best["rho"], 2),
-                                interval_text(best["low"], best["high"], 2),
-                                f"{best['num_cells']:.0f} cells{pooled(mine)}",
-                            )
-                            if text
-                        ),
+                    Markup("{}{} {}").format(
+                        f"({name}) " if name else "", words, _closest(rows, mine, gaps)
                     )
                 )
     if not parts:
@@ -193,7 +214,39 @@ def _predictors(answer: Answer) -> Highlight | None:
     return _highlight(sentence, answer)
 
 
-def _frontier(answer: Answer) -> Highlight | None:
+def _closest(rows: pd.DataFrame, of_setting: pd.DataFrame, gaps: pd.DataFrame) -> str:
+    """The signal of the largest |ρ|, out of how many, and which cannot be told apart from it."""
+    best = max(_rows(rows), key=lambda row: row["abs_rho"])
+    numbers = (
+        number_text(best["rho"], 2),
+        interval_text(best["low"], best["high"], 2),
+        f"{best['num_cells']:.0f} cells{pooled(of_setting)}",
+    )
+    count = rows["signal"].nunique()
+    out_of = "the only signal recorded, " if count == 1 else ""
+    ties = join_words(_not_apart(best, gaps)) if len(_not_apart(best, gaps)) else ""
+    return (
+        f"with {out_of}{signal_name(best['signal'], best['form'])} "
+        f"(ρ = {', '.join(number for number in numbers if number)}"
+        + (f"; not to be told apart from {ties}" if ties else "")
+        + ")"
+    )
+
+
+def _not_apart(best: Mapping[str, Any], gaps: pd.DataFrame) -> list[str]:
+    """Signals whose |ρ| differs from the best one's by an interval that holds 0."""
+    if gaps.empty:
+        return []
+    same = [key for key in (*SETTING, "scope", "probe") if key in gaps and key in best]
+    mine = gaps[(gaps[same] == [best[key] for key in same]).all(axis=1)]
+    unsure = mine[(mine["low"] <= 0) & (mine["high"] >= 0)]
+    if best["signal"] in set(unsure["reference"]):
+        return [signal_name(row["signal"], row["form"]) for row in _rows(unsure)]
+    own = unsure[(unsure["signal"] == best["signal"]) & (unsure["form"] == best["form"])]
+    return [signal_name(row["reference"], "signed") for row in _rows(own)]
+
+
+def _frontier(answer: Answer, _: list[str]) -> Highlight | None:
     parts = []
     for name, mine in apart(answer.table, ["dataset"]):
         best = mine[mine["is_on_frontier"]]
@@ -201,40 +254,26 @@ def _frontier(answer: Answer) -> Highlight | None:
         single = int((mine["num_runs"] < 2).sum())
         unsure = f"; {single} of them hold one run, so their place is uncertain" if single else ""
         parts.append(
-            Markup("on {} {} of {} ({}{})").format(name, len(best), len(mine), methods, unsure)
+            Markup("on {} {} of {} in {} ({}{})").format(
+                name, len(best), len(mine), LABELS[accuracy_column(mine)], methods, unsure
+            )
         )
     if not parts:
         return None
     sentence = Markup(
-        "Cells whose mean over seeds no other beats in both {} and retention (the frontier): {}{}."
-    ).format(
-        LABELS[accuracy_column(answer.table)], Markup("; ").join(parts[:_NAMED]), _more(len(parts))
-    )
+        "Cells whose mean over seeds no other beats in both accuracy and retention (the frontier): "
+        "{}{}."
+    ).format(Markup("; ").join(parts[:_NAMED]), _more(len(parts)))
     return _highlight(sentence, answer)
 
 
-_WRITERS: tuple[tuple[str, Callable[[Answer], Highlight | None]], ...] = (
+_WRITERS: tuple[tuple[str, Callable[[Answer, list[str]], Highlight | None]], ...] = (
     ("method_contrast", _contrast_at_rate),
     ("method_contrast", _contrast_at_accuracy),
     ("dose_response", _dose),
     ("predictors", _predictors),
     ("frontier", _frontier),
 )
-
-
-def _interval(row: Mapping[str, Any], decimals: int) -> str:
-    text = interval_text(row["low"], row["high"], decimals)
-    return f"95 % interval {text}, " if text else ""
-
-
-def _p_text(row: Mapping[str, Any]) -> str:
-    """Holm's p of the pairs and, since pairs of one rate share it, the p over the rates' means."""
-    if not math.isfinite(row["p_holm"]):
-        return "too few for a test"
-    text = f"Holm p = {general_text(row['p_holm'])}"
-    if not math.isfinite(row["p_over_rates"]):
-        return text
-    return f"{text}, over its {row['num_rates']:.0f} rates p = {general_text(row['p_over_rates'])}"
 
 
 def _more(count: int) -> str:

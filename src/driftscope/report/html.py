@@ -99,8 +99,15 @@ def write_study_report(
 
 def _caveats(sections: Sequence[Section], settings: Sequence[Mapping[str, str]]) -> list[Markup]:
     """Every setting's caveats, each once, and how far the whole reaches."""
-    own = dict.fromkeys(caveat for section in sections for caveat in section.summary.caveats)
-    return [*own, scope_caveat(settings)]
+    own: dict[Markup, list[str]] = {}
+    for section in sections:
+        for caveat in section.summary.caveats:
+            own.setdefault(caveat, []).append(section.heading)
+    told = [
+        caveat if len(where) == len(sections) else caveat + f" ({'; '.join(where)})"
+        for caveat, where in own.items()
+    ]
+    return [*told, scope_caveat(settings)]
 
 
 _Facts: TypeAlias = tuple[dict[str, str], dict[str, list[str]]]

@@ -7,6 +7,7 @@ lacks for it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 import pandas as pd
@@ -62,13 +63,14 @@ def grid_means_table(study: StudyTables) -> Built:
             *known("dataset", "series", "rates"),
             Column("num_cells", "n (rates)", "cells averaged, one a learning rate", kind="count"),
             _RUNS,
-            *_OUTCOMES,
+            # an interval of a mean over rates would be one of nothing
+            *(replace(one, interval=None) for one in _OUTCOMES),
             Column("cka", "CKA", "mean over blocks", decimals=3),
         ),
         _in_order(frame),
         "Mean ± standard deviation over the learning rates, not over seeds. A mean over rates "
         "hides where a method underfits or destroys; compare rows of the same rates only, and "
-        f"read them beside the single cells. {_SMALL_PRINT}",
+        "read them beside the single cells. In brackets: the images of each evaluation.",
     )
 
 
@@ -133,7 +135,7 @@ def cka_entropy_table(study: StudyTables, answers: Answers) -> Built:
                 "rho",
             ),
             Column("p_value", "p (ρ)", kind="general"),
-            Column("p_floor", "Floor of p (ρ)", "smallest p these cells can give", kind="general"),
+            replace(KNOWN["p_floor"], heading="Floor of p (ρ)"),
             Column("p_holm", "Holm p (ρ)", kind="general"),
         ),
         frame,

@@ -35,6 +35,7 @@ class Section:
     """All that a page shows of one setting."""
 
     anchor: str
+    has_runs: bool
     heading: str
     summary: Summary
     legend: list[LegendEntry]
@@ -88,6 +89,7 @@ def setting_section(
     trajectories = _trajectories(probes, paths, series, rate_styles(rates), setting, prefix)
     return Section(
         anchor=f"setting-{number}",
+        has_runs="seed" not in runs or bool(runs["seed"].notna().any()),
         heading=name,
         summary=study_summary(cells, runs, setting),
         legend=legend(own_styles, prefix),

@@ -163,7 +163,7 @@ def _over_the_rates(cells: pd.DataFrame) -> Markup | None:
     return Markup("Over the matched rates {}, retention is {}{}.").format(
         _listed([rate_text(rate) for rate in shared]),
         Markup("; ").join(parts),
-        " (mean ± sd over seeds)" if cells["num_runs"].max() > 1 else "",
+        " (mean ± sd over seeds)" if _has(cells, "retention_pct_sd") else "",
     )
 
 
@@ -181,8 +181,8 @@ def _matched_accuracy(cells: pd.DataFrame) -> Markup | None:
     if not pairs:
         return (
             Markup(
-                "No two methods have cells of the same target accuracy (within {} points) in this "
-                "grid: a comparison at equal rate says nothing about equal benefit."
+                "No two cells of different methods are within {} points of target accuracy of each "
+                "other: at equal accuracy methods compare only by reading between the rates."
             ).format(number_text(SIMILAR_ACCURACY_POINTS, 0))
             if cells["series"].nunique() > 1
             else None

@@ -167,7 +167,7 @@ def layer_cells_frame(layers: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     keys = ["method", "series", "learning_rate", "layer"]
     if "delta_entropy_pct" in joined:
         joined["_told"] = [
-            f"{seed:g}: {number_text(value, 1, signed=True)}"
+            f"{seed:.0f}: {number_text(value, 1, signed=True)}"
             for seed, value in zip(joined["seed"], joined["delta_entropy_pct"], strict=True)
         ]
     groups = joined.groupby(keys, sort=False)
@@ -260,10 +260,15 @@ def head_entropy_changes(
 
 # ---------------------------------------------------------------- as people read them
 
-_ZERO_SHOT_NOTE = (
-    "Mean ± standard deviation over seeds. Small print: the 95 % Wilson interval of one evaluation "
-    "on n images (mean of its limits over seeds); it covers the choice of images, not of seeds."
+_SPREAD_NOTE = "Mean ± standard deviation over seeds."
+_INTERVAL_NOTE = (
+    "Small print: the 95 % Wilson interval of one evaluation on n images (mean of its limits over "
+    "seeds); it covers the choice of images, not of seeds."
 )
+
+
+def _is_known(frame: pd.DataFrame, name: str) -> bool:
+    return name in frame and bool(frame[name].notna().any())
 
 
 def study_table(cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
@@ -278,11 +283,14 @@ def study_table(cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
     if cells["num_diverged"].any():
         columns.insert(3, Column("num_diverged", "Diverged", "runs left out of means", "count"))
     known = tuple(c for c in columns if c.key in cells and cells[c.key].notna().any())
-    where = ", ".join(part for part in (setting.get("dataset"), setting.get("model")) if part)
+    keys = ("dataset", "model", "protocol")
+    where = ", ".join(part for part in map(setting.get, keys) if part)
+    has_spread = bool(cells["num_runs"].gt(1).any()) and _is_known(cells, "retention_pct_sd")
+    has_interval = _is_known(cells, "zero_shot_low_pct")
     return Table(
         name=f"cells_{setting_slug(setting)}",
         title=f"Every cell of the study: {where}",
-        note=_ZERO_SHOT_NOTE,
+        note=" ".join([_SPREAD_NOTE] * has_spread + [_INTERVAL_NOTE] * has_interval),
         columns=known,
         frame=cells,
     )

@@ -82,11 +82,16 @@ class StudyFolder:
             {"schema": STUDY_SCHEMA, "study": study.model_dump(mode="json")},
         )
 
+    @property
+    def is_declared(self) -> bool:
+        """Whether a study has been declared here."""
+        return (self.root / STUDY_FILE).exists()
+
     def refuse_foreign(self, study: StudySpec) -> None:
         """Raises `RecordError` where the folder holds anything but this study, or nothing."""
         if self.root.is_file():
             raise RecordError(f"the output {self.root} is a file; give a folder with --out")
-        if (self.root / STUDY_FILE).exists():
+        if self.is_declared:
             there = self.study().name
             if there != study.name:
                 raise RecordError(
@@ -135,13 +140,23 @@ class StudyFolder:
     def finished(self) -> list[Path]:
         """The folders of the finished runs in the matrix's order, imported ones by name.
 
-        What is no longer declared is passed over.
+        What is no longer declared is passed over: see `undeclared`.
         """
-        results = (self.root / RUNS_FOLDER).glob(f"*/{RESULT_FILE}")
-        folders = {path.parent.name: path.parent for path in results}
+        folders = self._with_result()
         declared = self._declared()
         order = sorted(folders) if declared is None else declared
         return [folders[name] for name in order if name in folders]
+
+    def undeclared(self) -> list[Path]:
+        """The folders of finished runs of an earlier declaration, by name."""
+        declared = self._declared()
+        if declared is None:
+            return []
+        return [folder for name, folder in self._with_result().items() if name not in declared]
+
+    def _with_result(self) -> dict[str, Path]:
+        results = sorted((self.root / RUNS_FOLDER).glob(f"*/{RESULT_FILE}"))
+        return {path.parent.name: path.parent for path in results}
 
     def _declared(self) -> dict[str, RunSpec] | None:
         """The declared runs by id; None in a folder of imported records, which declares none."""

@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import fmean
 
 from driftscope.config import RunSpec
-from driftscope.records import is_done, read_result
+from driftscope.records import is_done, read_result, read_spec
 from driftscope.study.folder import StudyFolder
 
 MAX_SAMPLES = 200
-"""Runs read for an estimate, about: each kind of run has an equal share, and at least one."""
+"""Runs read for an estimate at most: each kind of run has an equal share."""
 _COSTS_NOTHING = frozenset(
     {
         *("learning_rate", "seed", "data_seed", "epochs", "weight_decay", "warmup_fraction"),
@@ -89,15 +89,23 @@ def representatives(specs: Iterable[RunSpec]) -> list[RunSpec]:
 
 
 def earlier_samples(folder: StudyFolder, specs: Iterable[RunSpec]) -> list[Sample]:
-    """What the finished ones of these runs took; of many of a kind, the first."""
-    of_kind = [(_kind(spec), spec) for spec in specs]
-    share = max(1, MAX_SAMPLES // max(1, len({kind for kind, _ in of_kind})))
+    """What runs took that are finished: of these, and of an earlier declaration of the study.
+
+    Of many of a kind it is the first, of many kinds every so manyth.
+    """
+    of_kind = [(_kind(spec), spec, folder.run(spec)) for spec in specs]
+    if folder.is_declared:
+        earlier = [(read_spec(place), place) for place in folder.undeclared()]
+        of_kind += [(_kind(spec), spec, place) for spec, place in earlier]
+    kinds = list(dict.fromkeys(kind for kind, *_ in of_kind))
+    wanted = set(kinds[:: max(1, -(-len(kinds) // MAX_SAMPLES))])
+    share = max(1, MAX_SAMPLES // max(1, len(wanted)))
     taken: Counter[tuple[object, ...]] = Counter()
     samples: list[Sample] = []
-    for kind, spec in of_kind:
-        if taken[kind] < share and is_done(folder.run(spec)):
+    for kind, spec, place in of_kind:
+        if kind in wanted and taken[kind] < share and is_done(place):
             taken[kind] += 1
-            samples.append(sample(spec, folder.run(spec)))
+            samples.append(sample(spec, place))
     return samples
 
 

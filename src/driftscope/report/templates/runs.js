@@ -198,7 +198,9 @@ function buildRun(runId, run) {
   if (startAttention) startAttention();
 }
 
+let shownHash = "";
 function showRun(runId) {
+  shownHash = `#run-${encodeURIComponent(runId)}`;
   if (reportView.hidden === false) reportScroll = scrollY;
   reportView.hidden = true;
   runView.hidden = false;
@@ -221,6 +223,8 @@ function showReport() {
   runView.hidden = true;
   runView.querySelector(".run-body").replaceChildren();
   reportView.hidden = false;
+  const link = [...document.querySelectorAll("#runs ~ .table-block a")].find((one) => one.hash === shownHash);
+  if (link) link.focus({ preventScroll: true });
   const target = document.getElementById(location.hash.slice(1));
   if (target && location.hash !== "#runs") target.scrollIntoView();
   else scrollTo({ top: reportScroll, behavior: "instant" });
@@ -228,7 +232,8 @@ function showReport() {
 
 function route() {
   const [, name] = /^#run-(.+)$/.exec(location.hash) || [];
-  const runId = name && decodeURIComponent(name);
+  let runId;
+  try { runId = name && decodeURIComponent(name); } catch { /* no run has such a name */ }
   if (runId && runSources.has(runId)) showRun(runId);
   else showReport();
 }

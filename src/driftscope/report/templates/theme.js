@@ -21,11 +21,19 @@ themeButton.addEventListener("click", () => {
 });
 
 // ---- printing opens what is folded
-const unfolded = [];
+const unfolded = [], plainHeadings = [];
 addEventListener("beforeprint", () => {
+  // a heading that repeats on every page is drawn there only if it is plain text
+  document.querySelectorAll("thead button.sort").forEach((button) => {
+    const text = element("span", { textContent: button.textContent });
+    button.replaceWith(text);
+    plainHeadings.push([text, button]);
+  });
   document.querySelectorAll("details:not([open]):not(.numbers-only)").forEach((fold) => { fold.open = true; unfolded.push(fold); });
 });
-addEventListener("afterprint", () => { unfolded.splice(0).forEach((fold) => { fold.open = false; }); });
+addEventListener("afterprint", () => {
+  plainHeadings.splice(0).forEach(([text, button]) => text.replaceWith(button));
+  unfolded.splice(0).forEach((fold) => { fold.open = false; }); });
 
 // ---- what every part needs
 const readJson = (id) => JSON.parse(document.getElementById(id).textContent);
