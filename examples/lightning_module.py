@@ -1,4 +1,4 @@
-"""Lightning fine-tunes a CLIP, and the monitor feeds its loggers and can end the training."""
+"""Lightning fine-tunes a CLIP, and the monitor feeds its loggers (needs driftscope[lightning])."""
 
 import torch
 from lightning.pytorch import LightningModule, Trainer

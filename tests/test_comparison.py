@@ -7,7 +7,7 @@ from test_models import moved
 
 import driftscope as ds
 from driftscope.adapt import export_merged, save_adapted
-from driftscope.errors import DataError, ModelError, NonFiniteError
+from driftscope.errors import ConfigError, DataError, ModelError, NonFiniteError
 
 
 def test_a_model_compared_with_itself_has_not_drifted(
@@ -20,6 +20,26 @@ def test_a_model_compared_with_itself_has_not_drifted(
     assert result.drift.embedding_drift == pytest.approx(0, abs=1e-6)
     assert result.drift.cka == pytest.approx(1)
     assert result.transfer[str(coloured_images)]["retention_pct"] == 100
+
+
+def test_one_transfer_set_needs_no_list(tiny_clip: Path, coloured_images: Path) -> None:
+    result = ds.compare(tiny_clip, tiny_clip, coloured_images, transfer=coloured_images)
+    assert list(result.transfer) == [str(coloured_images)]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"transfer": 5}, "transfer is 5; give a labeled dataset's name or folder"),
+        ({"max_images": "8"}, "max_images is '8'; give a whole number of 4 or more"),
+        ({"max_images": 3}, "max_images is 3"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_one_sentence(
+    options: dict, words: str, tiny_clip: Path, coloured_images: Path
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        ds.compare(tiny_clip, tiny_clip, coloured_images, **options)
 
 
 @pytest.mark.parametrize("method", ["full_ft", "lora"])

@@ -13,7 +13,7 @@ from torch import Tensor
 from driftscope.data import EncodedSet, ImageSet, open_dataset
 from driftscope.data.prompts import class_prompts
 from driftscope.data.vocabulary import GENERAL_VOCABULARY
-from driftscope.errors import DataError, ModelError
+from driftscope.errors import ConfigError, DataError, ModelError
 from driftscope.models import (
     VisionLanguageModel,
     default_device,
@@ -36,7 +36,7 @@ from driftscope.records import Overlay, transfer_scalars
 from driftscope.run import overlay
 from driftscope.signals.text import TextSpaceDrift
 from driftscope.signals.weights import intruder_dimensions_per_layer, weight_drift
-from driftscope.transfer import transfer_set
+from driftscope.transfer import transfer_names, transfer_set
 from driftscope.transfer.classification import class_embeddings, unknown_words
 
 MIN_IMAGES = 4
@@ -102,7 +102,7 @@ def compare(
     adapted: str | Path | VisionLanguageModel,
     images: str | Path,
     *,
-    transfer: Sequence[str] = (),
+    transfer: str | Path | Sequence[str | Path] = (),
     max_images: int = 200,
     transfer_images: int | None = 1000,
     maps: bool = False,
@@ -116,7 +116,7 @@ def compare(
         pretrained: the model before: anything `driftscope.load` takes, or a loaded model.
         adapted: the model after; its architecture, and its base if known, must be `pretrained`'s.
         images: a folder of images (unlabeled is fine) or a dataset's name.
-        transfer: labeled datasets on which zero-shot accuracy is compared.
+        transfer: labeled datasets on which zero-shot accuracy is compared; one or several.
         max_images: how many of the images are read at most, evenly spaced.
         transfer_images: how many images of each transfer set are read at most; None for all.
         maps: whether to read rollout and patch-to-patch entropy too (full attention maps).
@@ -130,6 +130,11 @@ def compare(
         ModelError: a model cannot be loaded, or the two don't belong together.
         DataError: no images, or an unreadable one.
     """
+    names = transfer_names(transfer)
+    if not isinstance(max_images, int) or max_images < MIN_IMAGES:
+        raise ConfigError(
+            f"max_images is {max_images!r}; give a whole number of {MIN_IMAGES} or more"
+        )
     before, after = _loaded(pretrained, device), _loaded(adapted, device)
     _check_related(before, after)
     after = _completed(after, before)
@@ -162,10 +167,7 @@ def compare(
         intruder_dimensions_per_layer=(
             intruder_dimensions_per_layer(weights_before, weights_after) if intruders else None
         ),
-        transfer={
-            name: _transfer(name, before, after, transfer_images)
-            for name in dict.fromkeys(transfer)
-        },
+        transfer={name: _transfer(name, before, after, transfer_images) for name in names},
         overlay=overlay(before, after, pixels),
     )
 

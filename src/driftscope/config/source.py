@@ -53,6 +53,11 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Source]:
         values = None if node is None else loader.construct_document(node)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the spec {path}: {error}") from None
+    except yaml.scanner.ScannerError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        if "'\\t'" in str(error.problem):
+            raise ConfigError(f"{path}, line {line} begins with a tab; use spaces") from None
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-02-30
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:

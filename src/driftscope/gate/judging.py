@@ -17,9 +17,10 @@ from driftscope.records import (
     STUDY_FILE,
     load_run,
     read_json,
+    retention_interval_pct,
     structure_point,
 )
-from driftscope.stats.proportions import paired_ratio_interval, wilson_interval_pct
+from driftscope.stats.proportions import wilson_interval_pct
 
 Outcome = Literal["passed", "failed", "not measured"]
 
@@ -216,7 +217,8 @@ def _verdicts(evidence: Evidence, limit: Limit, confident: bool) -> Iterator[Ver
         score = sets[name]
         is_retention = gated.scalar == "retention_pct"
         value = score.get("retention_pct" if is_retention else "accuracy_pct")
-        low = _retention_low(score) if is_retention else score.get("wilson_low_pct")
+        interval = retention_interval_pct(score) if is_retention else None
+        low = (interval[0] if interval else None) if is_retention else score.get("wilson_low_pct")
         yield _verdict(limit, f"{gated.title} on {name}", value, low, confident)
 
 
@@ -248,15 +250,3 @@ def _accuracy_low(evidence: Evidence, scalar: str) -> float | None:
     if not count or accuracy is None:
         return None
     return wilson_interval_pct(round(accuracy * count / 100), count)[0]
-
-
-def _retention_low(score: Mapping[str, Any]) -> float | None:
-    """The lower end of retention's interval, in percent; None where images were not counted."""
-    flows = score.get("flows") or {}
-    if not {"num_lost", "num_gained"} <= flows.keys() or "num_correct" not in score:
-        return None
-    lost, gained = int(flows["num_lost"]), int(flows["num_gained"])
-    kept = int(score["num_correct"]) - gained
-    if kept + lost == 0:
-        return None
-    return 100 * paired_ratio_interval(kept, lost, gained)[0]

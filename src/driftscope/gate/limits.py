@@ -50,16 +50,17 @@ class Gated:
 
 
 _SHARE = (1.0, 1000.0)
+_ACCURACY = (1.0, 100.0)
 _CHANGE = (0.0, 1000.0)
 GATED = (
     Gated("retention_pct", "min", "retention", "%",
           "share of the zero-shot accuracy that is left", _SHARE, of_transfer_set=True),
     Gated("zero_shot_pct", "min", "zero-shot", "%",
-          "zero-shot accuracy", _SHARE, of_transfer_set=True),
+          "zero-shot accuracy", _ACCURACY, of_transfer_set=True),
     Gated("test_accuracy_pct", "min", "test accuracy", "%",
-          "accuracy on the target's test images", _SHARE),
+          "accuracy on the target's test images", _ACCURACY),
     Gated("val_accuracy_pct", "min", "val accuracy", "%",
-          "accuracy on the target's validation images", _SHARE),
+          "accuracy on the target's validation images", _ACCURACY),
     Gated("embedding_drift", "max", "embedding drift", "",
           "1 − mean cosine of image embeddings", (0.0, 2.0)),
     Gated("cka", "min", "CKA", "", "similarity of activations, mean over blocks", (0.0, 1.0)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from driftscope.errors import ConfigError
 from driftscope.monitor.alerts import Thresholds
 from driftscope.monitor.selection import Selection
+from driftscope.transfer import transfer_names
 
 _NONE = type(None)
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
@@ -46,22 +47,6 @@ def check_options(**given: object) -> None:
         raise ConfigError("keep_best=True needs a folder to keep models in; give out, too")
     if not transfer_names(given["transfer"]):
         _refuse_limits_on_retention(given["alerts"], given["selection"])
-
-
-def transfer_names(transfer: object) -> tuple[str, ...]:
-    """The transfer sets, each once, however many were given.
-
-    Raises:
-        ConfigError: it is neither a dataset's name nor a list of them.
-    """
-    if transfer is None:
-        return ()
-    names = [transfer] if isinstance(transfer, str | Path) else transfer
-    if isinstance(names, Sequence) and all(isinstance(name, str | Path) for name in names):
-        return tuple(dict.fromkeys(map(str, names)))
-    raise ConfigError(
-        f"transfer is {short(transfer)}; give a labeled dataset's name or folder, or a list of them"
-    )
 
 
 def _refuse_limits_on_retention(alerts: Any, selection: Any) -> None:

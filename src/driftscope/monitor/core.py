@@ -25,7 +25,6 @@ from driftscope.monitor.arguments import (
     counted,
     epochs_done,
     percentage,
-    transfer_names,
 )
 from driftscope.monitor.baseline import make_baseline, pretrained_model
 from driftscope.monitor.cost import Cost
@@ -42,6 +41,7 @@ from driftscope.monitor.selection import Selection
 from driftscope.monitor.targets import Target, find_target
 from driftscope.monitor.untouched import untouched_training
 from driftscope.records import Overlay
+from driftscope.transfer import transfer_names
 
 OnAlert = Literal["warn", "stop"] | Callable[[Alert], object]
 DEFAULT_OUT = Path("driftscope-monitor")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from driftscope.records.columns import DRIFT_SCALARS, STRUCTURE_SCALARS, transfer_scalars
+from driftscope.records.columns import (
+    DRIFT_SCALARS,
+    STRUCTURE_SCALARS,
+    retention_interval_pct,
+    transfer_scalars,
+)
 from driftscope.records.folder import (
     ADAPTED_FOLDER,
     ATTENTION_FILE,
@@ -87,6 +92,7 @@ __all__ = [
     "read_result",
     "read_spec",
     "refuse_foreign_folder",
+    "retention_interval_pct",
     "rewrite_events",
     "runs_table",
     "structure_point",

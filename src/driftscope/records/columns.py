@@ -49,6 +49,27 @@ def transfer_scalars(changes: Mapping[str, Mapping[str, Any]]) -> dict[str, floa
     return scalars
 
 
+def retention_interval_pct(score: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The 95 % interval of a score's retention, in percent; None where images were not counted.
+
+    Bonett and Price's of two shares of the same images (`stats.proportions`).
+
+    Args:
+        score: an adapted zero-shot score with its `num_correct` and `flows`.
+    """
+    from driftscope.stats.proportions import paired_ratio_interval
+
+    flows = score.get("flows") or {}
+    if not {"num_lost", "num_gained"} <= flows.keys() or "num_correct" not in score:
+        return None
+    lost, gained = int(flows["num_lost"]), int(flows["num_gained"])
+    kept = int(score["num_correct"]) - gained
+    if kept + lost == 0:
+        return None
+    low, high = paired_ratio_interval(kept, lost, gained)
+    return 100 * low, 100 * high
+
+
 @dataclass(frozen=True)
 class ColumnMeaning:
     """What a column holds. Integers are int64, or float64 with NaN where one is unknown."""

@@ -327,7 +327,11 @@ def read_json(path: Path) -> dict[str, Any]:
         value = from_json(path.read_bytes())  # twice as fast as json, and the same to the bit
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist") from None
-    except (OSError, ValueError) as error:
+    except ValueError:
+        is_page = path.suffix == ".html"
+        way_out = f"give the {path.stem}.json beside it" if is_page else "it is damaged"
+        raise RecordError(f"{path} cannot be read: it holds no JSON; {way_out}") from None
+    except OSError as error:
         raise RecordError(f"{path} cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise RecordError(f"{path} is damaged: it holds no JSON object")

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from driftscope.records import retention_interval_pct
 from driftscope.report.style import number_text, rate_text, spread_text
 from driftscope.stats import permutation_of_means
 
@@ -79,13 +80,15 @@ def _study_headline(cells: pd.DataFrame) -> Markup:
         best, worst = _highest(at, "retention_pct"), _lowest(at, "retention_pct")
         return Markup(
             "At the same learning rate ({}), {} keeps <strong>{} %</strong> of the zero-shot "
-            "ability and {} <strong>{} %</strong>."
+            "ability{} and {} <strong>{} %</strong>{}."
         ).format(
             rate_text(shared[-1]),
             best["series"],
             _kept(best),
+            _at_accuracy(best),
             worst["series"],
             _kept(worst),
+            _at_accuracy(worst),
         )
     known = cells.dropna(subset=["retention_pct"])
     best, worst = _highest(known, "retention_pct"), _lowest(known, "retention_pct")
@@ -102,6 +105,12 @@ def _study_headline(cells: pd.DataFrame) -> Markup:
         _kept(best),
         _cell_name(best),
     )
+
+
+def _at_accuracy(cell: Mapping[str, Any]) -> str:
+    """What the target accuracy is beside it: equal rates are not equal benefit."""
+    accuracy = cell.get("test_accuracy_pct", math.nan)
+    return f" (target accuracy {number_text(accuracy, 0)} %)" if _finite(accuracy) else ""
 
 
 def _kept(cell: Mapping[str, Any]) -> str:
@@ -353,6 +362,8 @@ def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
 
 
 def _comparison_headline(drift: Mapping[str, Any], transfer: Mapping[str, Any]) -> Markup:
+    if drift.get("weight_drift") == 0:
+        return Markup("The image encoders are equal to the bit: is one of them the wrong model?")
     for name, scores in transfer.items():
         if _finite(scores["retention_pct"]):
             return Markup("<strong>{} %</strong> of the zero-shot ability on {} is left.").format(
@@ -371,7 +382,7 @@ def _comparison_headline(drift: Mapping[str, Any], transfer: Mapping[str, Any]) 
 def _transfer_sentence(name: str, scores: Mapping[str, Any]) -> Markup:
     before, after = scores["pretrained"], scores["adapted"]
     retention = (
-        f"retention {number_text(scores['retention_pct'], 1)} %"
+        f"retention {number_text(scores['retention_pct'], 1)} %{_retention_interval(scores)}"
         if _finite(scores["retention_pct"])
         else "retention is undefined (the pretrained score is 0)"
     )
@@ -383,6 +394,13 @@ def _transfer_sentence(name: str, scores: Mapping[str, Any]) -> Markup:
         _score_interval(after),
         retention,
     )
+
+
+def _retention_interval(scores: Mapping[str, Any]) -> str:
+    interval = retention_interval_pct({**scores["adapted"], "flows": scores.get("flows")})
+    if interval is None:
+        return ""
+    return f" (95 % interval {number_text(interval[0], 1)}–{number_text(interval[1], 1)} %)"
 
 
 def _representation_sentence(drift: Mapping[str, Any]) -> Markup | None:

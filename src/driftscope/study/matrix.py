@@ -96,11 +96,23 @@ def cells(specs: Sequence[RunSpec]) -> list[Cell]:
         for index, name in enumerate(names)
         if name in _SHOWN_ALWAYS or len({key[index] for key in groups}) > 1
     ]
-    shown = [*_SHOWN_ALWAYS, *(name for name in varying if name not in _SHOWN_ALWAYS)]
+    shown = list(_SHOWN_ALWAYS)
+    for name in (name for name in varying if name not in _SHOWN_ALWAYS):
+        if _tells_more(name, shown, [group[0] for group in groups.values()]):
+            shown.append(name)
     return [
         Cell({name: value_text(group[0], name) for name in shown}, tuple(group))
         for group in groups.values()
     ]
+
+
+def _tells_more(name: str, shown: Sequence[str], specs: Sequence[RunSpec]) -> bool:
+    """Whether runs that agree in what is shown differ in this."""
+    values: dict[tuple[Any, ...], set[Any]] = {}
+    for spec in specs:
+        agree = tuple(getattr(spec, other) for other in shown)
+        values.setdefault(agree, set()).add(getattr(spec, name))
+    return any(len(there) > 1 for there in values.values())
 
 
 def value_text(spec: RunSpec, key: str) -> str:

@@ -11,6 +11,7 @@ from driftscope.transfer.classification import (
     class_embeddings,
     retention_pct,
     score,
+    transfer_names,
     transfer_set,
     zero_shot,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "retrieval_score",
     "retrieval_set",
     "score",
+    "transfer_names",
     "transfer_set",
     "zero_shot",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from torch.nn import functional
 from driftscope.data import PixelSource, labelled, open_dataset, rows_of
 from driftscope.data.prompts import PromptRules, expand_templates, words_of
 from driftscope.data.splits import balanced_subset
-from driftscope.errors import NonFiniteError
+from driftscope.errors import ConfigError, NonFiniteError
 from driftscope.models import VisionLanguageModel
 from driftscope.models.capture import check_adapters_in_effect
 from driftscope.stats import wilson_interval_pct
@@ -284,6 +286,22 @@ class TransferSet:
             "class_words": dict(zip(self.class_names, words, strict=True)),
             "unknown_words": list(self.unknown_words),
         }
+
+
+def transfer_names(transfer: object) -> tuple[str, ...]:
+    """The transfer sets, each once, however many were given.
+
+    Raises:
+        ConfigError: it is neither a dataset's name nor a list of them.
+    """
+    if transfer is None:
+        return ()
+    names = [transfer] if isinstance(transfer, str | Path) else transfer
+    if isinstance(names, Sequence) and all(isinstance(name, str | Path) for name in names):
+        return tuple(dict.fromkeys(map(str, names)))
+    raise ConfigError(
+        f"transfer is {short(transfer)}; give a labeled dataset's name or folder, or a list of them"
+    )
 
 
 def transfer_set(
