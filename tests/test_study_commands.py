@@ -195,3 +195,17 @@ def test_import_says_what_it_skipped(tmp_path: Path) -> None:
     said = says(["import", str(tmp_path / "torn.json"), "--out", str(tmp_path / "s")], code=2)
     assert "nothing to import" in said
     assert "torn.json" in said
+
+
+@pytest.mark.parametrize("key", ["dataset", "transfer"])
+def test_a_misspelt_dataset_is_told_before_anything_is_run_or_written(
+    key: str, tmp_path: Path
+) -> None:
+    study, out = tmp_path / "study.yaml", tmp_path / "out"
+    values = {"dataset": "[terrain, terrian]", "transfer": "[[terrian]]"}
+    base = "{method: full_ft, learning_rate: 1e-3}"
+    study.write_text(f"name: slip\nbase: {base}\naxes: {{{key}: {values[key]}}}\n")
+    said = says(["study", "run", str(study), "--out", str(out)], code=2)
+    assert "no dataset 'terrian'" in said
+    assert "did you mean 'terrain'?" in said
+    assert not out.exists()

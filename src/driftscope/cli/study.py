@@ -263,6 +263,19 @@ def report(
 # ---------------------------------------------------------------- shared with the demo
 
 
+def _refuse_unknown_datasets(specs: Sequence[RunSpec]) -> None:
+    """So that a misspelt name is told before the first run, not after the last.
+
+    A folder that is missing is no slip: its runs fail, the others go on.
+    """
+    from driftscope.data import check_can_exist
+
+    named = ((spec.dataset, *spec.transfer, *spec.retrieval) for spec in specs)
+    for name in dict.fromkeys(name for names in named for name in names):
+        if "/" not in name:
+            check_can_exist(name)
+
+
 def carry_out_study(
     study: StudySpec,
     out: Path,
@@ -284,6 +297,8 @@ def carry_out_study(
     from driftscope.terminal.study import follow, show_failures
 
     specs = expand(study)
+    if place.ray is None:  # a cluster's nodes may see what is not here
+        _refuse_unknown_datasets(specs)
     folder = StudyFolder(out)
     folder.declare(study)
     asked = select(specs, only) if only else specs

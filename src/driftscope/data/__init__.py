@@ -92,6 +92,17 @@ def open_dataset(source: str | Path, split: str) -> ImageSet:
     return folders.open_folder(place, split, address)
 
 
+def check_can_exist(source: str | Path) -> None:
+    """Looks whether a dataset is here or can be on the hub, without opening it.
+
+    Raises:
+        DataError: neither a known name nor a place with images.
+    """
+    address = parse_address(source)
+    if address.place not in PROCEDURAL_SETS:
+        _place_of(address)
+
+
 def available_splits(source: str | Path) -> tuple[str, ...]:
     """The names of a dataset's splits; only the one that the source names, where it does.
 
@@ -184,6 +195,7 @@ __all__ = [
     "PixelRows",
     "PixelSource",
     "available_splits",
+    "check_can_exist",
     "groups_of",
     "labelled",
     "open_dataset",
