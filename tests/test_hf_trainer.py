@@ -494,6 +494,24 @@ def test_a_resumed_training_keeps_what_was_observed_before_its_checkpoint(
         assert before.scalars() == after.scalars()
 
 
+def test_a_checkpoint_from_before_its_epochs_observation_loses_none(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    settings = {"save_strategy": "steps", "save_steps": STEPS_PER_EPOCH, "num_train_epochs": 3}
+    out = tmp_path / "monitored"
+    first = make_monitor(tiny_clip, out=out)
+    watch(make_trainer(classifier(tiny_clip), tmp_path, **settings), first).train()
+    before = first.history
+    second = make_monitor(tiny_clip, out=out)
+    trainer = watch(make_trainer(classifier(tiny_clip), tmp_path, **settings), second)
+    trainer.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{2 * STEPS_PER_EPOCH}"))
+    assert seen_at(second) == [STEPS_PER_EPOCH * epoch for epoch in (1, 2, 3)]
+    assert second.history[:2] == before[:2]
+    events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    steps = [event["step"] for event in events if event["kind"] == "observation"]
+    assert steps == seen_at(second)
+
+
 def test_a_model_that_no_process_holds_whole_is_refused(tiny_clip: Path, tmp_path: Path) -> None:
     trainer = watch(make_trainer(classifier(tiny_clip), tmp_path), make_monitor(tiny_clip))
     (callback,) = [

@@ -248,6 +248,21 @@ def test_a_stop_ends_training_and_leaves_a_checkpoint_to_go_on_from(
     assert seen_at(second)[-1] == 2 * STEPS_PER_EPOCH
 
 
+def test_a_checkpoint_from_before_its_epochs_observation_loses_none(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    histories = []
+    for checkpoint in (None, tmp_path / f"epoch=1-step={2 * STEPS_PER_EPOCH}.ckpt"):
+        monitor = make_monitor(tiny_clip, out=tmp_path / "monitored")
+        keeper = ModelCheckpoint(tmp_path, every_n_train_steps=STEPS_PER_EPOCH, save_top_k=-1)
+        callbacks = keeper, MonitorCallback(monitor)
+        trainer = make_trainer(tmp_path, *callbacks, enable_checkpointing=True, max_epochs=3)
+        fit(trainer, Module(tiny_clip), ckpt_path=checkpoint, weights_only=False)
+        histories.append(monitor.history)
+    assert seen_at(monitor) == [STEPS_PER_EPOCH * epoch for epoch in (1, 2, 3)]
+    assert histories[1][:2] == histories[0][:2]
+
+
 class _EndsFirst(Callback):  # type: ignore[misc]
     """Ends the training before the monitor does, as EarlyStopping may."""
 

@@ -414,6 +414,37 @@ def test_the_state_travels_with_a_checkpoint(tiny_clip: Path, coloured_images: P
         other.load_state_dict({})
 
 
+def test_a_checkpoint_from_before_its_own_observation_takes_the_rest_from_the_folder(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    model = clip_of(tiny_clip)
+    first = monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    watch(first, model, 2)
+    state = json.loads(json.dumps(first.state_dict()))  # of step 4, not yet observed
+    watch(first, model, 4, 6)
+    again = monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    again.load_state_dict(state)
+    again.start(model, step=4)
+    assert [one.step for one in again.history] == [2, 4]
+    uncounted = monitor_of(tiny_clip, coloured_images, out=tmp_path, every=1)
+    uncounted.load_state_dict(state)
+    uncounted.step(model)
+    assert [one.step for one in uncounted.history] == [2, 3]
+
+
+def test_a_checkpoint_replaces_what_a_folder_holds_of_another_training(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    model = clip_of(tiny_clip)
+    first = monitor_of(tiny_clip, coloured_images)
+    watch(first, model, 2)
+    other = monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    watch(other, model, 2, 4)
+    other.load_state_dict(first.state_dict())
+    assert [one.step for one in other.history] == [2]
+    assert other.history[0].scalars() == first.history[0].scalars()
+
+
 def test_another_trainings_folder_is_refused(
     tiny_clip: Path, other_tiny_clip: Path, coloured_images: Path, tmp_path: Path
 ) -> None:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from driftscope.errors import RecordError
 from driftscope.models import VisionLanguageModel
 from driftscope.monitor.alerts import (
     UNREADABLE,
@@ -32,7 +31,7 @@ from driftscope.monitor.cost import Cost
 from driftscope.monitor.course import Course
 from driftscope.monitor.images import Images, num_among, some_pixels
 from driftscope.monitor.keeping import candidate_folder, drop_candidates_but, keep_model
-from driftscope.monitor.log import END, STOP, EventLog, check_same_training
+from driftscope.monitor.log import END, STOP, EventLog, history_of_state
 from driftscope.monitor.look import first_line, look
 from driftscope.monitor.observation import Observation
 from driftscope.monitor.processes import is_main_process
@@ -334,21 +333,14 @@ class Monitor:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a `state_dict`; what `out` held is replaced by it.
+        """Goes on from a `state_dict`; what `out` held is replaced, unless it goes on from there.
 
         Raises:
             RecordError: the state is damaged or of a monitor on other images or another model.
         """
-        try:
-            theirs = state["monitor"]
-            history = [Observation.from_event(event) for event in state["history"]]
-        except (KeyError, TypeError):
-            raise RecordError(
-                "this is no state of a monitor; give what its state_dict() returned"
-            ) from None
-        check_same_training(theirs, self._header, "the state")
+        history = history_of_state(state, self._header)
         self._calls = history[-1].step if history else 0
-        self._take_up(history)
+        self._take_up(self._course.continuing(history))
 
     def report(self, out: str | Path | None = None) -> Path:
         """Writes `report.html` and `report.json` and returns the path of the page.

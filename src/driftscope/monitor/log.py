@@ -119,11 +119,28 @@ def _events_of_same_training(folder: Path, header: Mapping[str, Any]) -> list[di
         raise RecordError(
             f"{folder / EVENTS_FILE} is not a monitor's; give a new or empty folder as out"
         )
-    check_same_training(there, header, str(folder))
+    _check_same_training(there, header, str(folder))
     return events
 
 
-def check_same_training(there: Mapping[str, Any], ours: Mapping[str, Any], where: str) -> None:
+def history_of_state(state: Mapping[str, Any], header: Mapping[str, Any]) -> list[Observation]:
+    """The observations in a `Monitor.state_dict`.
+
+    Raises:
+        RecordError: it is none, or of a monitor on other images or another model.
+    """
+    try:
+        theirs = state["monitor"]
+        history = [Observation.from_event(event) for event in state["history"]]
+    except (KeyError, TypeError):
+        raise RecordError(
+            "this is no state of a monitor; give what its state_dict() returned"
+        ) from None
+    _check_same_training(theirs, header, "the state")
+    return history
+
+
+def _check_same_training(there: Mapping[str, Any], ours: Mapping[str, Any], where: str) -> None:
     """Raises RecordError where what is stored was seen against another model or other images."""
     theirs = _identity(there)
     for key, value in _identity(ours).items():
