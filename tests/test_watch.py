@@ -83,6 +83,18 @@ def test_a_monitor_whose_process_has_died_is_over(
     assert training_status(tmp_path).ended == "its process has ended"
 
 
+@pytest.mark.parametrize("is_run", [False, True])
+def test_a_folder_that_one_may_only_read_is_followed(
+    is_run: bool, tiny_run: dict[str, Any], tmp_path: Path
+) -> None:
+    append_event(tmp_path, {"kind": "monitor", "pretrained": "mini", "transfer": []})
+    if is_run:
+        write_json(tmp_path / "spec.json", parse_run_spec(tiny_run, "test").model_dump(mode="json"))
+    observe(tmp_path, 10)
+    (tmp_path / LOCK_FILE).mkdir()  # cannot be opened, not even by root
+    assert training_status(tmp_path).ended is None
+
+
 def test_an_alert_that_holds_on_is_told_once_however_its_numbers_change(monitored: Path) -> None:
     observe(monitored, 30, "drift is larger")
     assert training_status(monitored).alerts == [(20, "drift is large")]

@@ -91,7 +91,7 @@ def _run_end(folder: Path) -> str | None:
         return "done"
     if (folder / FAILURE_FILE).exists():
         return f"failed: {read_failure(folder)}"
-    return None if is_claimed(folder) else "interrupted; the same command goes on from there"
+    return None if _may_go_on(folder) else "interrupted; the same command goes on from there"
 
 
 def _monitor_end(folder: Path, events: list[dict[str, Any]]) -> str | None:
@@ -102,11 +102,19 @@ def _monitor_end(folder: Path, events: list[dict[str, Any]]) -> str | None:
     for event in since:
         if event.get("kind") == "stop":
             return f"stopped: {event.get('reason')}"
-    if not since and is_claimed(folder):
+    if not since and _may_go_on(folder):
         return None
     report = folder / "report.html"
     where = f"; its report is {report}" if report.exists() else ""
     return ("done" if since else "its process has ended") + where
+
+
+def _may_go_on(folder: Path) -> bool:
+    """Whether a process writes there; also where only one who may write could find out."""
+    try:
+        return is_claimed(folder)
+    except OSError:
+        return True
 
 
 def _last_written(folder: Path) -> float:
