@@ -278,10 +278,16 @@ def test_a_stop_on_probe_images_in_the_training_set_outlives_the_start_of_traini
     pixels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
     monitor = monitor_of(tiny_clip, pixels, train_images=pixels, on_alert="stop", out=tmp_path)
     model = clip_of(tiny_clip)
-    monitor.start(model)
-    assert monitor.should_stop
-    monitor.observe(model, step=1)
-    assert (tmp_path / "stopped").exists()
+    reason = monitor.stop_reason
+    for _ in range(2):  # trainings
+        monitor.start(model)
+        assert monitor.should_stop
+        assert training_status(tmp_path).ended == f"stopped: {reason}"
+        monitor.observe(model, step=1)
+        assert (tmp_path / "stopped").exists()
+        assert training_status(tmp_path).ended == f"stopped: {reason}"
+        monitor.close()
+        assert training_status(tmp_path).ended == f"stopped: {reason}"
 
 
 def test_probe_images_in_the_training_set_are_seen_by_a_watcher_and_after_a_restart(
@@ -300,6 +306,24 @@ def test_probe_images_in_the_training_set_are_seen_by_a_watcher_and_after_a_rest
     again.observe(moved(clip_of(tiny_clip)), step=2)
     assert again.report().exists()
     assert "probe_in_training" in (tmp_path / "report.json").read_text()
+
+
+@pytest.mark.parametrize("cure", ["clean training images", "another training"])
+def test_probe_images_in_the_training_set_are_forgotten_when_they_no_longer_are(
+    cure: str, tiny_clip: Path, tmp_path: Path
+) -> None:
+    pixels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
+    first = monitor_of(tiny_clip, pixels, train_images=pixels, out=tmp_path)
+    first.observe(moved(clip_of(tiny_clip)), step=1)
+    if cure == "clean training images":
+        again = monitor_of(tiny_clip, pixels, train_images=pixels // 2, out=tmp_path)
+    else:
+        again = monitor_of(tiny_clip, pixels, out=tmp_path)
+        again.start(clip_of(tiny_clip))
+    assert again.alerts == []
+    again.observe(moved(clip_of(tiny_clip)), step=2)
+    assert again.alerts == []
+    assert training_status(tmp_path).alerts == []
 
 
 # ---------------------------------------------------------------- what is done about it

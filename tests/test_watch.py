@@ -107,10 +107,16 @@ def test_an_alert_that_holds_on_is_told_once_however_its_numbers_change(monitore
 
 
 def test_what_was_found_before_training_is_told_once_over_all_restarts(tmp_path: Path) -> None:
-    for count in (3, 2, 0):
+    def begin(alerts: Any) -> None:
+        append_event(tmp_path, {"kind": "monitor", "alerts": alerts})
+
+    for count in (3, 2):
         alert = {"kind": "probe_in_training", "sentence": f"{count} of the images", "step": 0}
-        append_event(tmp_path, {"kind": "monitor", "alerts": [alert] if count else []})
+        begin([alert])
+    begin(None)  # it was not given the training images
     assert training_status(tmp_path).alerts == [(0, "2 of the images")]
+    begin([])  # it looked, and they are others now
+    assert training_status(tmp_path).alerts == []
 
 
 @pytest.mark.parametrize("line", ["5", "null", "[]", '"observation"'])

@@ -167,8 +167,8 @@ def first_told(history: Sequence[Observation]) -> list[Alert]:
 
 
 def told_before_training(headers: Sequence[Mapping[str, Any]]) -> tuple[Alert, ...]:
-    """What former processes of a training found before they began: of the last that did."""
-    found = [header["alerts"] for header in headers if header.get("alerts")]
+    """What the processes of a training found before they began: of the last that looked."""
+    found = [header["alerts"] for header in headers if header.get("alerts") is not None]
     return tuple(Alert(**alert) for alert in found[-1]) if found else ()
 
 

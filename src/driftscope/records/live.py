@@ -133,17 +133,19 @@ def _numbers(event: Mapping[str, Any]) -> dict[str, float]:
 def _alerts(events: list[dict[str, Any]]) -> list[tuple[int, str]]:
     """Every alert when it was first seen: an observation repeats those that still hold.
 
-    Of what was found before training, by the processes that began with it, the latest.
+    Of what was found before training, what the latest process that looked has found.
     """
     before_training: list[tuple[int, str]] = []
     told: list[tuple[int, str]] = []
     going_on: set[str] = set()
     for event in events:
-        alerts = event.get("alerts") or ()
+        alerts = event.get("alerts")
+        if alerts is None:
+            continue
         if event.get("kind") == "observation":
             told += [_told(alert) for alert in alerts if alert.get("kind") not in going_on]
             going_on = {alert.get("kind") for alert in alerts}
-        elif alerts:
+        else:
             before_training = [_told(alert) for alert in alerts]
     return before_training + told
 
