@@ -174,6 +174,42 @@ def test_an_epoch_waits_for_an_evaluation_that_comes_by_steps(
     ]
 
 
+def test_an_epoch_whose_next_evaluation_is_another_epochs_is_observed_without_an_accuracy(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip)
+    trainer = make_trainer(
+        classifier(tiny_clip),
+        tmp_path,
+        per_device_train_batch_size=12,
+        eval_strategy="steps",
+        eval_steps=5,
+        num_train_epochs=6,
+    )
+    scripted_accuracies(trainer, 0.1, 0.2, 0.3)
+    watch(trainer, monitor).train()  # epochs end at 2, 4, 6, …
+    assert [(seen.step, seen.val_accuracy_pct) for seen in monitor.history] == [
+        (2, None),
+        (5, 10.0),
+        (6, None),
+        (8, None),
+        (10, 20.0),
+        (12, 30.0),
+    ]
+
+
+def test_epochs_are_observed_though_the_first_evaluation_is_far_off(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip)
+    trainer = make_trainer(
+        classifier(tiny_clip), tmp_path, eval_strategy="steps", eval_steps=500, num_train_epochs=3
+    )
+    watch(trainer, monitor).train()
+    assert seen_at(monitor) == [STEPS_PER_EPOCH * epoch for epoch in (1, 2, 3)]
+    assert monitor.history[-1].val_accuracy_pct is not None  # the Trainer evaluates at the end
+
+
 def test_epochs_before_the_first_evaluation_are_observed(tiny_clip: Path, tmp_path: Path) -> None:
     monitor = make_monitor(tiny_clip)
     trainer = make_trainer(
