@@ -437,6 +437,19 @@ def test_two_monitors_of_one_training_go_on_each_with_its_own(
         assert [seen_at(one) for one in monitors] == [[STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]] * 2
 
 
+def test_two_monitors_that_look_at_other_times_go_on_each_with_its_own(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    expected = [[STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH], [4, 8, 12]]
+    for is_resumed in (False, True):
+        monitors = [make_monitor(tiny_clip, every=every) for every in ("epoch", 4)]
+        trainer = make_trainer(classifier(tiny_clip), tmp_path, save_steps=8, save_strategy="steps")
+        for monitor in monitors:
+            watch(trainer, monitor)
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-8") if is_resumed else None)
+        assert [seen_at(one) for one in monitors] == expected
+
+
 def test_training_goes_on_from_the_checkpoint_of_a_stop(tiny_clip: Path, tmp_path: Path) -> None:
     stopped = make_trainer(classifier(tiny_clip), tmp_path / "out")
     watch(stopped, make_monitor(tiny_clip, every=2, **stop_at_once(tmp_path))).train()

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.strategies import FSDPStrategy
 from local_stores import MLFLOW_EXPERIMENT, local_mlflow, mlflow_metric, tensorboard_scalars
+from monitored import WORDS
 from small_training import (
     BATCH,
     STEPS_PER_EPOCH,
@@ -303,6 +304,35 @@ def test_two_monitors_of_one_training_keep_their_states_apart(
         str(tiny_clip),
         str(other_tiny_clip),
     }
+
+
+class _WithAverage(Module):
+    """A student, and an average of it that a training may hold beside it."""
+
+    def __init__(self, clip_folder: Path) -> None:
+        super().__init__(clip_folder)
+        self.average = classifier(clip_folder).requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [{"model_path": "net"}, {"model_path": "average"}],
+        [{"model_path": "net", "every": every} for every in ("epoch", 1, [1])],
+        [{"model_path": "net", "maps": maps} for maps in (False, True)],
+        [{"model_path": "net", "vocabulary": texts} for texts in (WORDS, WORDS[:2])],
+    ],
+)
+def test_two_monitors_of_one_model_may_differ_in_what_they_read_and_when(
+    options: list[dict[str, Any]], tiny_clip: Path, tmp_path: Path
+) -> None:
+    callbacks = [MonitorCallback(make_monitor(tiny_clip, **one)) for one in options]
+    trainer = make_trainer(tmp_path, *callbacks, max_epochs=1)
+    fit(trainer, _WithAverage(tiny_clip))
+    keys = [one.state_key for one in callbacks]
+    assert len(set(keys)) == len(options)
+    restarted = [MonitorCallback(make_monitor(tiny_clip, **one)) for one in options]
+    assert keys == [one.state_key for one in restarted]
 
 
 def test_what_is_no_monitor_is_refused_in_one_sentence() -> None:

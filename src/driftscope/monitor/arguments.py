@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -75,6 +76,15 @@ def _refuse_limits_on_retention(alerts: Any, selection: Any) -> None:
             f"{' and '.join(asked)}, but retention is measured on a transfer set only; give one, "
             "such as transfer='concepts100'"
         )
+
+
+def digest_of(*options: object) -> str:
+    """Eight hexadecimal digits of options, whatever kind of sequence one was given as."""
+    plain = [
+        list(one) if isinstance(one, Sequence) and not isinstance(one, str) else one
+        for one in options
+    ]
+    return hashlib.blake2b(repr(plain).encode(), digest_size=4).hexdigest()
 
 
 def counted(step: object) -> int:

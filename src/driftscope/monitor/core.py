@@ -23,6 +23,7 @@ from driftscope.monitor.alerts import (
 from driftscope.monitor.arguments import (
     check_options,
     counted,
+    digest_of,
     epochs_done,
     percentage,
     transfer_names,
@@ -160,12 +161,10 @@ class Monitor:
             "selection": asdict(self._selection),
             "alerts": None if train_images is None else [asdict(alert) for alert in found],
         }
+        self._options_digest = digest_of(model_path, every, vocabulary, maps)
         self._log = EventLog(self._out if self._is_main else None, self._header)
-        self._course = Course(
-            told_before_training(self._log.headers),
-            self._log.restored,
-            stopped_before=self._log.restored_stop,
-        )
+        told = told_before_training(self._log.headers)
+        self._course = Course(told, self._log.restored, stopped_before=self._log.restored_stop)
         self._calls = 0  # of this process: uncounted steps cannot go on from a former one's
         self._shown = Shown(self._baseline)
         self.setup_seconds = time.perf_counter() - began
@@ -281,8 +280,9 @@ class Monitor:
 
     @property
     def fingerprint(self) -> str:
-        """Tells monitors apart: of the pretrained encoder and of all images that are read."""
-        return f"{self._header['pretrained_fingerprint']}-{self._header['images_fingerprint']}"
+        """Tells monitors apart: by the pretrained encoder, all images, and what is read and when."""
+        names = ("pretrained_fingerprint", "images_fingerprint")
+        return "-".join([*(self._header[name] for name in names), self._options_digest])
 
     @property
     def every(self) -> Every:
