@@ -140,6 +140,23 @@ def test_a_model_that_training_does_not_reach_is_an_alert(
     assert kinds(monitor.observe(model, step=10)) == []
 
 
+@pytest.mark.parametrize(
+    ("place", "is_told"),
+    [
+        ({"step": 10}, False),
+        ({"step": 11}, True),
+        ({"step": 10, "epoch": 0.9}, False),
+        ({"step": 5, "epoch": 1}, True),
+        ({"epoch": 1.0}, True),  # a loop that counts epochs alone
+    ],
+)
+def test_a_model_that_training_did_not_reach_is_an_alert_at_its_only_observation(
+    place: dict[str, Any], is_told: bool, tiny_clip: Path, coloured_images: Path
+) -> None:
+    seen = monitor_of(tiny_clip, coloured_images).observe(clip_of(tiny_clip), **place)
+    assert kinds(seen) == ["unchanged"] * is_told
+
+
 def failing(error: Exception) -> Any:
     def fail(*_: Any, **__: Any) -> Any:
         raise error

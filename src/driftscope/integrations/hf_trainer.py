@@ -28,9 +28,10 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
 
     Where an evaluation is to follow, the observation waits for it and takes the accuracy from its
     metrics: an epoch's waits for an evaluation within the next epoch, too, where those come by
-    steps. The state at the end of training is always observed. On a stop, the Trainer saves a checkpoint, whose
-    `trainer_state.json` holds the reason (in `log_history`); not under `save_strategy="best"`,
-    where it saves what is best and nothing else: the model is in the monitor's folder then.
+    steps. The state at the end of training is always observed. On a stop, the Trainer saves a
+    checkpoint, whose `trainer_state.json` holds the reason (in `log_history`); not under
+    `save_strategy="best"`, where it saves what is best and nothing else: the model is in the
+    monitor's folder then.
 
     With `load_best_model_at_end=True, metric_for_best_model="driftscope_choice"` in the training
     arguments, the best checkpoint is the monitor's (see `driftscope.Selection`). An earlier

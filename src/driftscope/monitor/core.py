@@ -179,7 +179,8 @@ class Monitor:
         """Says that a training of this model starts, or goes on, after so many steps.
 
         What was observed of later steps is forgotten, and a stop with it. The trainers' callbacks
-        call it. A loop need not: it is noticed that steps or epochs have gone back.
+        call it. A loop that trains once need not, nor where steps or epochs are seen to go back.
+        Folds of an epoch each do not go back: call it before each.
 
         Raises:
             ModelError: the model holds no CLIP, or several.
@@ -280,7 +281,7 @@ class Monitor:
 
     @property
     def fingerprint(self) -> str:
-        """Tells monitors apart: by the pretrained encoder, all images, and what is read and when."""
+        """Tells monitors apart: by the pretrained encoder, the images, what is read and when."""
         names = ("pretrained_fingerprint", "images_fingerprint")
         return "-".join([*(self._header[name] for name in names), self._options_digest])
 
