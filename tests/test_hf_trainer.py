@@ -174,6 +174,42 @@ def test_an_epoch_waits_for_an_evaluation_that_comes_by_steps(
     ]
 
 
+def test_an_epoch_whose_next_evaluation_is_another_epochs_is_observed_without_an_accuracy(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip)
+    trainer = make_trainer(
+        classifier(tiny_clip),
+        tmp_path,
+        per_device_train_batch_size=12,
+        eval_strategy="steps",
+        eval_steps=5,
+        num_train_epochs=6,
+    )
+    scripted_accuracies(trainer, 0.1, 0.2, 0.3)
+    watch(trainer, monitor).train()  # epochs end at 2, 4, 6, …
+    assert [(seen.step, seen.val_accuracy_pct) for seen in monitor.history] == [
+        (2, None),
+        (5, 10.0),
+        (6, None),
+        (8, None),
+        (10, 20.0),
+        (12, 30.0),
+    ]
+
+
+def test_epochs_are_observed_though_the_first_evaluation_is_far_off(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    monitor = make_monitor(tiny_clip)
+    trainer = make_trainer(
+        classifier(tiny_clip), tmp_path, eval_strategy="steps", eval_steps=500, num_train_epochs=3
+    )
+    watch(trainer, monitor).train()
+    assert seen_at(monitor) == [STEPS_PER_EPOCH * epoch for epoch in (1, 2, 3)]
+    assert monitor.history[-1].val_accuracy_pct is not None  # the Trainer evaluates at the end
+
+
 def test_epochs_before_the_first_evaluation_are_observed(tiny_clip: Path, tmp_path: Path) -> None:
     monitor = make_monitor(tiny_clip)
     trainer = make_trainer(
@@ -401,6 +437,19 @@ def test_two_monitors_of_one_training_go_on_each_with_its_own(
         assert [seen_at(one) for one in monitors] == [[STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]] * 2
 
 
+def test_two_monitors_that_look_at_other_times_go_on_each_with_its_own(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    expected = [[STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH], [4, 8, 12]]
+    for is_resumed in (False, True):
+        monitors = [make_monitor(tiny_clip, every=every) for every in ("epoch", 4)]
+        trainer = make_trainer(classifier(tiny_clip), tmp_path, save_steps=8, save_strategy="steps")
+        for monitor in monitors:
+            watch(trainer, monitor)
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-8") if is_resumed else None)
+        assert [seen_at(one) for one in monitors] == expected
+
+
 def test_training_goes_on_from_the_checkpoint_of_a_stop(tiny_clip: Path, tmp_path: Path) -> None:
     stopped = make_trainer(classifier(tiny_clip), tmp_path / "out")
     watch(stopped, make_monitor(tiny_clip, every=2, **stop_at_once(tmp_path))).train()
@@ -492,6 +541,24 @@ def test_a_resumed_training_keeps_what_was_observed_before_its_checkpoint(
     assert seen_at(second) == [STEPS_PER_EPOCH * epoch for epoch in (1, 2, 3)]
     for before, after in zip(first.history, second.history, strict=True):
         assert before.scalars() == after.scalars()
+
+
+def test_a_checkpoint_from_before_its_epochs_observation_loses_none(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    settings = {"save_strategy": "steps", "save_steps": STEPS_PER_EPOCH, "num_train_epochs": 3}
+    out = tmp_path / "monitored"
+    first = make_monitor(tiny_clip, out=out)
+    watch(make_trainer(classifier(tiny_clip), tmp_path, **settings), first).train()
+    before = first.history
+    second = make_monitor(tiny_clip, out=out)
+    trainer = watch(make_trainer(classifier(tiny_clip), tmp_path, **settings), second)
+    trainer.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{2 * STEPS_PER_EPOCH}"))
+    assert seen_at(second) == [STEPS_PER_EPOCH * epoch for epoch in (1, 2, 3)]
+    assert second.history[:2] == before[:2]
+    events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    steps = [event["step"] for event in events if event["kind"] == "observation"]
+    assert steps == seen_at(second)
 
 
 def test_a_model_that_no_process_holds_whole_is_refused(tiny_clip: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.strategies import FSDPStrategy
 from local_stores import MLFLOW_EXPERIMENT, local_mlflow, mlflow_metric, tensorboard_scalars
+from monitored import WORDS
 from small_training import (
     BATCH,
     STEPS_PER_EPOCH,
@@ -248,6 +249,21 @@ def test_a_stop_ends_training_and_leaves_a_checkpoint_to_go_on_from(
     assert seen_at(second)[-1] == 2 * STEPS_PER_EPOCH
 
 
+def test_a_checkpoint_from_before_its_epochs_observation_loses_none(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    histories = []
+    for checkpoint in (None, tmp_path / f"epoch=1-step={2 * STEPS_PER_EPOCH}.ckpt"):
+        monitor = make_monitor(tiny_clip, out=tmp_path / "monitored")
+        keeper = ModelCheckpoint(tmp_path, every_n_train_steps=STEPS_PER_EPOCH, save_top_k=-1)
+        callbacks = keeper, MonitorCallback(monitor)
+        trainer = make_trainer(tmp_path, *callbacks, enable_checkpointing=True, max_epochs=3)
+        fit(trainer, Module(tiny_clip), ckpt_path=checkpoint, weights_only=False)
+        histories.append(monitor.history)
+    assert seen_at(monitor) == [STEPS_PER_EPOCH * epoch for epoch in (1, 2, 3)]
+    assert histories[1][:2] == histories[0][:2]
+
+
 class _EndsFirst(Callback):  # type: ignore[misc]
     """Ends the training before the monitor does, as EarlyStopping may."""
 
@@ -288,6 +304,35 @@ def test_two_monitors_of_one_training_keep_their_states_apart(
         str(tiny_clip),
         str(other_tiny_clip),
     }
+
+
+class _WithAverage(Module):
+    """A student, and an average of it that a training may hold beside it."""
+
+    def __init__(self, clip_folder: Path) -> None:
+        super().__init__(clip_folder)
+        self.average = classifier(clip_folder).requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [{"model_path": "net"}, {"model_path": "average"}],
+        [{"model_path": "net", "every": every} for every in ("epoch", 1, [1])],
+        [{"model_path": "net", "maps": maps} for maps in (False, True)],
+        [{"model_path": "net", "vocabulary": texts} for texts in (WORDS, WORDS[:2])],
+    ],
+)
+def test_two_monitors_of_one_model_may_differ_in_what_they_read_and_when(
+    options: list[dict[str, Any]], tiny_clip: Path, tmp_path: Path
+) -> None:
+    callbacks = [MonitorCallback(make_monitor(tiny_clip, **one)) for one in options]
+    trainer = make_trainer(tmp_path, *callbacks, max_epochs=1)
+    fit(trainer, _WithAverage(tiny_clip))
+    keys = [one.state_key for one in callbacks]
+    assert len(set(keys)) == len(options)
+    restarted = [MonitorCallback(make_monitor(tiny_clip, **one)) for one in options]
+    assert keys == [one.state_key for one in restarted]
 
 
 def test_what_is_no_monitor_is_refused_in_one_sentence() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
 import random
 import time
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ from driftscope.errors import (
 from driftscope.monitor import core, log
 from driftscope.monitor.processes import is_main_process
 from driftscope.probe import read
+from driftscope.records import is_claimed
 
 
 @pytest.fixture(scope="module")
@@ -386,14 +389,96 @@ def test_a_training_that_is_said_to_start_is_a_new_one_whatever_its_steps(
         monitor.start(nn.Linear(2, 2))
 
 
-def test_a_loop_that_counts_no_steps_starts_anew_each_time(
+@pytest.mark.parametrize("is_said", [False, True])
+def test_the_models_of_a_former_training_go_with_its_observations(
+    is_said: bool, tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {
+        "out": tmp_path,
+        "alerts": ds.Thresholds(max_embedding_drift=0.0),
+        "on_alert": "stop",
+    }
+    first = monitor_of(tiny_clip, coloured_images, keep_best=True, **options)
+    first.observe(moved(clip_of(tiny_clip)), step=200, val_accuracy_pct=90.0)
+    assert first.best_folder is not None
+    assert (tmp_path / "stopped").exists()
+    again = monitor_of(tiny_clip, coloured_images, **options)
+    assert again.best_folder == first.best_folder  # it may go on from there
+    model = clip_of(tiny_clip)
+    if is_said:
+        again.start(model)
+    else:
+        again.step(model, step=1)
+    assert not (tmp_path / "stopped").exists()
+    again.observe(model, step=200, val_accuracy_pct=90.0)
+    assert again.best is not None
+    assert again.best_folder is None
+
+
+def test_a_training_taken_up_in_the_middle_has_the_models_of_what_is_behind_it(
     tiny_clip: Path, coloured_images: Path, tmp_path: Path
 ) -> None:
-    for _ in range(2):
-        monitor = monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    model, options = clip_of(tiny_clip), {"out": tmp_path, "keep_best": True}
+    selection = ds.Selection(within_points=10)
+    first = monitor_of(tiny_clip, coloured_images, selection=selection, **options)
+    watch(first, model, 1, 2)
+    (tmp_path / "stopped").mkdir()
+    again = monitor_of(tiny_clip, coloured_images, selection=selection, **options)
+    again.start(model, step=1)
+    assert [one.name for one in (tmp_path / "candidates").iterdir()] == ["step-1"]
+    assert (tmp_path / "stopped").exists()
+
+
+def test_a_folder_without_observations_loses_nothing(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "stopped").mkdir()  # it is another program's
+    monitor_of(tiny_clip, coloured_images, out=tmp_path).start(clip_of(tiny_clip))
+    assert (tmp_path / "stopped").exists()
+
+
+def test_a_copy_of_a_monitor_writes_where_it_does(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    monitor = monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    monitor.observe(clip_of(tiny_clip), step=1)
+    assert pickle.dumps(monitor)
+    copied = copy.deepcopy(monitor)
+    copied.observe(clip_of(tiny_clip), step=2)
+    assert [one.step for one in copied.history] == [1, 2]
+    assert (tmp_path / "events.jsonl").read_text().count('"kind": "observation"') == 2
+
+
+def test_a_closed_monitor_gives_its_folder_back_and_claims_it_to_write_again(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    monitor = monitor_of(tiny_clip, coloured_images, out=tmp_path, echo=lines.append)
+    monitor.observe(clip_of(tiny_clip), step=1)
+    assert is_claimed(tmp_path)
+    monitor.close()
+    monitor.close()
+    assert not is_claimed(tmp_path)
+    with FileLock(tmp_path / ".lock"):  # another process has it now
+        monitor.observe(clip_of(tiny_clip), step=2)
+    refused = f"driftscope: cannot write to {tmp_path} (another process's monitor is writing"
+    assert sum(line.startswith(refused) for line in lines) == 1
+    monitor.observe(clip_of(tiny_clip), step=3)
+    assert is_claimed(tmp_path)
+    assert monitor_of(tiny_clip, coloured_images, out=tmp_path).history[-1].step == 3
+
+
+def test_a_loop_that_counts_no_steps_starts_anew_each_time_and_says_so(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    for is_second in (False, True):
+        monitor = monitor_of(tiny_clip, coloured_images, out=tmp_path, echo=lines.append)
         monitor.step(clip_of(tiny_clip))
         monitor.step(clip_of(tiny_clip))
         assert [one.step for one in monitor.history] == [1, 2]
+        said = f"driftscope: an earlier training in {tmp_path} is replaced, seen up to step 2"
+        assert lines.count(said) == is_second
 
 
 def test_the_state_travels_with_a_checkpoint(tiny_clip: Path, coloured_images: Path) -> None:
@@ -412,6 +497,37 @@ def test_the_state_travels_with_a_checkpoint(tiny_clip: Path, coloured_images: P
         other.load_state_dict(state)
     with pytest.raises(RecordError, match="no state of a monitor"):
         other.load_state_dict({})
+
+
+def test_a_checkpoint_from_before_its_own_observation_takes_the_rest_from_the_folder(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    model = clip_of(tiny_clip)
+    first = monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    watch(first, model, 2)
+    state = json.loads(json.dumps(first.state_dict()))  # of step 4, not yet observed
+    watch(first, model, 4, 6)
+    again = monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    again.load_state_dict(state)
+    again.start(model, step=4)
+    assert [one.step for one in again.history] == [2, 4]
+    uncounted = monitor_of(tiny_clip, coloured_images, out=tmp_path, every=1)
+    uncounted.load_state_dict(state)
+    uncounted.step(model)
+    assert [one.step for one in uncounted.history] == [2, 3]
+
+
+def test_a_checkpoint_replaces_what_a_folder_holds_of_another_training(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    model = clip_of(tiny_clip)
+    first = monitor_of(tiny_clip, coloured_images)
+    watch(first, model, 2)
+    other = monitor_of(tiny_clip, coloured_images, out=tmp_path)
+    watch(other, model, 2, 4)
+    other.load_state_dict(first.state_dict())
+    assert [one.step for one in other.history] == [2]
+    assert other.history[0].scalars() == first.history[0].scalars()
 
 
 def test_another_trainings_folder_is_refused(
@@ -500,7 +616,7 @@ def test_the_attention_shown_is_that_of_a_read_by_itself(
     model = moved(clip_of(tiny_clip))
     monitor = monitor_of(tiny_clip, coloured_images)
     monitor.observe(model, step=1)
-    overlay = monitor._overlays()["latest (step 1)"]
+    overlay = monitor._shown.overlays(latest=monitor.history[0])["latest (step 1)"]
     pixels = torch.from_numpy(overlay.images).permute(0, 3, 1, 2)
     apart = read(ds.models.from_clip(model), pixels, shown=range(len(pixels))).shown_rows  # type: ignore[attr-defined]
     assert apart is not None
@@ -653,7 +769,7 @@ def test_a_fraction_is_read_as_percent_and_said_once(
     for step in (1, 2):
         monitor.observe(clip_of(tiny_clip), step=step, val_accuracy_pct=0.9)
     assert [line for line in lines if "is taken as" in line] == [
-        "driftscope: val_accuracy_pct 0.9 is taken as 0.9 %"
+        "driftscope: val_accuracy_pct 0.9 is taken as 0.9 %; if it is a fraction, give 90"
     ]
 
 

@@ -140,6 +140,23 @@ def test_a_model_that_training_does_not_reach_is_an_alert(
     assert kinds(monitor.observe(model, step=10)) == []
 
 
+@pytest.mark.parametrize(
+    ("place", "is_told"),
+    [
+        ({"step": 10}, False),
+        ({"step": 11}, True),
+        ({"step": 10, "epoch": 0.9}, False),
+        ({"step": 5, "epoch": 1}, True),
+        ({"epoch": 1.0}, True),  # a loop that counts epochs alone
+    ],
+)
+def test_a_model_that_training_did_not_reach_is_an_alert_at_its_only_observation(
+    place: dict[str, Any], is_told: bool, tiny_clip: Path, coloured_images: Path
+) -> None:
+    seen = monitor_of(tiny_clip, coloured_images).observe(clip_of(tiny_clip), **place)
+    assert kinds(seen) == ["unchanged"] * is_told
+
+
 def failing(error: Exception) -> Any:
     def fail(*_: Any, **__: Any) -> Any:
         raise error
@@ -278,10 +295,16 @@ def test_a_stop_on_probe_images_in_the_training_set_outlives_the_start_of_traini
     pixels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
     monitor = monitor_of(tiny_clip, pixels, train_images=pixels, on_alert="stop", out=tmp_path)
     model = clip_of(tiny_clip)
-    monitor.start(model)
-    assert monitor.should_stop
-    monitor.observe(model, step=1)
-    assert (tmp_path / "stopped").exists()
+    reason = monitor.stop_reason
+    for _ in range(2):  # trainings
+        monitor.start(model)
+        assert monitor.should_stop
+        assert training_status(tmp_path).ended == f"stopped: {reason}"
+        monitor.observe(model, step=1)
+        assert (tmp_path / "stopped").exists()
+        assert training_status(tmp_path).ended == f"stopped: {reason}"
+        monitor.close()
+        assert training_status(tmp_path).ended == f"stopped: {reason}"
 
 
 def test_probe_images_in_the_training_set_are_seen_by_a_watcher_and_after_a_restart(
@@ -300,6 +323,24 @@ def test_probe_images_in_the_training_set_are_seen_by_a_watcher_and_after_a_rest
     again.observe(moved(clip_of(tiny_clip)), step=2)
     assert again.report().exists()
     assert "probe_in_training" in (tmp_path / "report.json").read_text()
+
+
+@pytest.mark.parametrize("cure", ["clean training images", "another training"])
+def test_probe_images_in_the_training_set_are_forgotten_when_they_no_longer_are(
+    cure: str, tiny_clip: Path, tmp_path: Path
+) -> None:
+    pixels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
+    first = monitor_of(tiny_clip, pixels, train_images=pixels, out=tmp_path)
+    first.observe(moved(clip_of(tiny_clip)), step=1)
+    if cure == "clean training images":
+        again = monitor_of(tiny_clip, pixels, train_images=pixels // 2, out=tmp_path)
+    else:
+        again = monitor_of(tiny_clip, pixels, out=tmp_path)
+        again.start(clip_of(tiny_clip))
+    assert again.alerts == []
+    again.observe(moved(clip_of(tiny_clip)), step=2)
+    assert again.alerts == []
+    assert training_status(tmp_path).alerts == []
 
 
 # ---------------------------------------------------------------- what is done about it

@@ -83,6 +83,18 @@ def test_a_monitor_whose_process_has_died_is_over(
     assert training_status(tmp_path).ended == "its process has ended"
 
 
+@pytest.mark.parametrize("is_run", [False, True])
+def test_a_folder_that_one_may_only_read_is_followed(
+    is_run: bool, tiny_run: dict[str, Any], tmp_path: Path
+) -> None:
+    append_event(tmp_path, {"kind": "monitor", "pretrained": "mini", "transfer": []})
+    if is_run:
+        write_json(tmp_path / "spec.json", parse_run_spec(tiny_run, "test").model_dump(mode="json"))
+    observe(tmp_path, 10)
+    (tmp_path / LOCK_FILE).mkdir()  # cannot be opened, not even by root
+    assert training_status(tmp_path).ended is None
+
+
 def test_an_alert_that_holds_on_is_told_once_however_its_numbers_change(monitored: Path) -> None:
     observe(monitored, 30, "drift is larger")
     assert training_status(monitored).alerts == [(20, "drift is large")]
@@ -95,10 +107,16 @@ def test_an_alert_that_holds_on_is_told_once_however_its_numbers_change(monitore
 
 
 def test_what_was_found_before_training_is_told_once_over_all_restarts(tmp_path: Path) -> None:
-    for count in (3, 2, 0):
+    def begin(alerts: Any) -> None:
+        append_event(tmp_path, {"kind": "monitor", "alerts": alerts})
+
+    for count in (3, 2):
         alert = {"kind": "probe_in_training", "sentence": f"{count} of the images", "step": 0}
-        append_event(tmp_path, {"kind": "monitor", "alerts": [alert] if count else []})
+        begin([alert])
+    begin(None)  # it was not given the training images
     assert training_status(tmp_path).alerts == [(0, "2 of the images")]
+    begin([])  # it looked, and they are others now
+    assert training_status(tmp_path).alerts == []
 
 
 @pytest.mark.parametrize("line", ["5", "null", "[]", '"observation"'])

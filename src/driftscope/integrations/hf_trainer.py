@@ -27,10 +27,11 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
     """Observes the model while a `Trainer` trains it, and ends training when the monitor says so.
 
     Where an evaluation is to follow, the observation waits for it and takes the accuracy from its
-    metrics: an epoch's waits for the next evaluation, also where those come by steps. The state at
-    the end of training is always observed. On a stop, the Trainer saves a checkpoint, whose
-    `trainer_state.json` holds the reason (in `log_history`); not under `save_strategy="best"`,
-    where it saves what is best and nothing else: the model is in the monitor's folder then.
+    metrics: an epoch's waits for an evaluation within the next epoch, too, where those come by
+    steps. The state at the end of training is always observed. On a stop, the Trainer saves a
+    checkpoint, whose `trainer_state.json` holds the reason (in `log_history`); not under
+    `save_strategy="best"`, where it saves what is best and nothing else: the model is in the
+    monitor's folder then.
 
     With `load_best_model_at_end=True, metric_for_best_model="driftscope_choice"` in the training
     arguments, the best checkpoint is the monitor's (see `driftscope.Selection`). An earlier
@@ -101,13 +102,10 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Observes, unless an evaluation follows that will know the accuracy."""
-        is_awaited = (
-            self._monitor.every == "epoch"
-            and args.eval_strategy == "steps"
-            and args.eval_delay <= state.global_step
-            and not control.should_training_stop
-        )
-        if not control.should_evaluate and not is_awaited:
+        if control.should_evaluate:
+            return
+        is_awaited = self._monitor.every == "epoch" and _evaluates_within_an_epoch(args, state)
+        if control.should_training_stop or not is_awaited:
             self._observe(state, control)
 
     def on_evaluate(
@@ -204,3 +202,12 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
                 "no process the whole model; train with DDP (or ZeRO-1 or 2), or compare saved "
                 "checkpoints with `driftscope compare`."
             )
+
+
+def _evaluates_within_an_epoch(args: TrainingArguments, state: TrainerState) -> bool:
+    """Whether, at an epoch's end, evaluations come by steps and the next before that of another."""
+    if args.eval_strategy != "steps" or args.eval_delay > state.global_step:
+        return False
+    until_next = state.eval_steps - state.global_step % state.eval_steps
+    steps_per_epoch = state.global_step / (state.epoch or 1)
+    return bool(until_next < round(steps_per_epoch))

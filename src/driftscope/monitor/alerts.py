@@ -33,8 +33,9 @@ class Thresholds:
         min_retention_pct: retention (of the first transfer set) below which to alert.
         max_embedding_drift: embedding drift above which to alert.
         adapter_inactive: whether an adapter that does not act is an alert.
-        unchanged: whether an encoder that is to be trained and has not changed at two observations
-            in a row is an alert. (At one, a warmup may be at rate 0 still.)
+        unchanged: whether an encoder that is to be trained and has not changed after an epoch,
+            after more than 10 steps or at two observations in a row is an alert. (At one before
+            that, a warmup may be at rate 0 still.)
         no_attention: whether a model whose attention cannot be read is an alert. (Its numbers are
             missing in any case.)
         unreadable: whether an observation that failed for want of memory, or by an error of torch's
@@ -167,8 +168,8 @@ def first_told(history: Sequence[Observation]) -> list[Alert]:
 
 
 def told_before_training(headers: Sequence[Mapping[str, Any]]) -> tuple[Alert, ...]:
-    """What former processes of a training found before they began: of the last that did."""
-    found = [header["alerts"] for header in headers if header.get("alerts")]
+    """What the processes of a training found before they began: of the last that looked."""
+    found = [header["alerts"] for header in headers if header.get("alerts") is not None]
     return tuple(Alert(**alert) for alert in found[-1]) if found else ()
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
@@ -62,6 +63,15 @@ def _refuse_limits_on_retention(alerts: Any, selection: Any) -> None:
         )
 
 
+def digest_of(*options: object) -> str:
+    """Eight hexadecimal digits of options, whatever kind of sequence one was given as."""
+    plain = [
+        list(one) if isinstance(one, Sequence) and not isinstance(one, str) else one
+        for one in options
+    ]
+    return hashlib.blake2b(repr(plain).encode(), digest_size=4).hexdigest()
+
+
 def counted(step: object) -> int:
     """A number of optimizer steps.
 
@@ -95,7 +105,7 @@ def percentage(val_accuracy_pct: object) -> float | None:
     number = _as_number(val_accuracy_pct)
     if number is not None and not _is_number(number, at_most=100):
         raise ConfigError(
-            f"val_accuracy_pct is {short(val_accuracy_pct)}, but a percentage is in 0…100"
+            f"val_accuracy_pct is {short(val_accuracy_pct)}; give a number in 0…100, in percent"
         )
     return number  # type: ignore[no-any-return]
 

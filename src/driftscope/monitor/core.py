@@ -8,9 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
-from driftscope.errors import RecordError
+from driftscope.errors import BusyError
 from driftscope.models import VisionLanguageModel
 from driftscope.monitor.alerts import (
     UNREADABLE,
@@ -23,6 +23,7 @@ from driftscope.monitor.alerts import (
 from driftscope.monitor.arguments import (
     check_options,
     counted,
+    digest_of,
     epochs_done,
     percentage,
 )
@@ -30,22 +31,27 @@ from driftscope.monitor.baseline import make_baseline, pretrained_model
 from driftscope.monitor.cost import Cost
 from driftscope.monitor.course import Course
 from driftscope.monitor.images import Images, num_among, some_pixels
-from driftscope.monitor.keeping import candidate_folder, drop_candidates_but, keep_model
-from driftscope.monitor.log import END, STOP, EventLog, check_same_training
+from driftscope.monitor.keeping import (
+    STOPPED_FOLDER,
+    candidate_folder,
+    drop_candidates_but,
+    drop_models_but,
+    keep_model,
+)
+from driftscope.monitor.log import END, STOP, EventLog, history_of_state
 from driftscope.monitor.look import first_line, look
 from driftscope.monitor.observation import Observation
 from driftscope.monitor.processes import is_main_process
 from driftscope.monitor.reporting import report_of, write_report
 from driftscope.monitor.schedule import Every, Schedule
 from driftscope.monitor.selection import Selection
+from driftscope.monitor.shown import Shown
 from driftscope.monitor.targets import Target, find_target
 from driftscope.monitor.untouched import untouched_training
-from driftscope.records import Overlay
 from driftscope.transfer import transfer_names
 
 OnAlert = Literal["warn", "stop"] | Callable[[Alert], object]
 DEFAULT_OUT = Path("driftscope-monitor")
-STOPPED_FOLDER = "stopped"
 _STATE_SCHEMA = 1
 
 
@@ -153,15 +159,14 @@ class Monitor:
             "vocabulary": f"{len(vocabulary or ())} texts" if is_own else vocabulary,
             "thresholds": asdict(self._thresholds),
             "selection": asdict(self._selection),
-            "alerts": [asdict(alert) for alert in found],
+            "alerts": None if train_images is None else [asdict(alert) for alert in found],
         }
+        self._options_digest = digest_of(model_path, every, vocabulary, maps)
         self._log = EventLog(self._out if self._is_main else None, self._header)
-        self._before_training = found or told_before_training(self._log.restored_headers)
-        self._course = Course(
-            self._before_training, self._log.restored, stopped_before=self._log.restored_stop
-        )
+        told = told_before_training(self._log.headers)
+        self._course = Course(told, self._log.restored, stopped_before=self._log.restored_stop)
         self._calls = 0  # of this process: uncounted steps cannot go on from a former one's
-        self._shown_rows: dict[int, Tensor] = {}
+        self._shown = Shown(self._baseline)
         self.setup_seconds = time.perf_counter() - began
         self._cost = Cost()
         for alert in found:
@@ -174,7 +179,8 @@ class Monitor:
         """Says that a training of this model starts, or goes on, after so many steps.
 
         What was observed of later steps is forgotten, and a stop with it. The trainers' callbacks
-        call it. A loop need not: it is noticed that steps or epochs have gone back.
+        call it. A loop that trains once need not, nor where steps or epochs are seen to go back.
+        Folds of an epoch each do not go back: call it before each.
 
         Raises:
             ModelError: the model holds no CLIP, or several.
@@ -255,7 +261,8 @@ class Monitor:
             seen = replace(seen, alerts=alerts, seconds=seconds)
             new_alerts = self._course.add(seen)
             self._calls = at
-            self._show(at, looked.shown_rows)
+            self._shown.keep_only(self._steps_that_can_be_best())
+            self._shown.add(at, looked.shown_rows)
             self._write(seen.to_event())
             share = self._cost.share_with(seconds)
             self._say(f"{seen.summary()} · {seconds:.1f} s, {share:.1f} % of the time")
@@ -263,6 +270,7 @@ class Monitor:
             for alert in new_alerts:
                 self._tell(alert)
             self._stop_if_patience_is_lost()
+            self._write_stop_of_before_training(at)
             if looked.live is not None:
                 self._keep_models(target, looked.live)
             elif self.should_stop and not was_stopped:
@@ -273,8 +281,9 @@ class Monitor:
 
     @property
     def fingerprint(self) -> str:
-        """Tells monitors apart: of the pretrained encoder and of all images that are read."""
-        return f"{self._header['pretrained_fingerprint']}-{self._header['images_fingerprint']}"
+        """Tells monitors apart: by the pretrained encoder, the images, what is read and when."""
+        names = ("pretrained_fingerprint", "images_fingerprint")
+        return "-".join([*(self._header[name] for name in names), self._options_digest])
 
     @property
     def every(self) -> Every:
@@ -334,21 +343,14 @@ class Monitor:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a `state_dict`; what `out` held is replaced by it.
+        """Goes on from a `state_dict`; what `out` held is replaced, unless it goes on from there.
 
         Raises:
             RecordError: the state is damaged or of a monitor on other images or another model.
         """
-        try:
-            theirs = state["monitor"]
-            history = [Observation.from_event(event) for event in state["history"]]
-        except (KeyError, TypeError):
-            raise RecordError(
-                "this is no state of a monitor; give what its state_dict() returned"
-            ) from None
-        check_same_training(theirs, self._header, "the state")
+        history = history_of_state(state, self._header)
         self._calls = history[-1].step if history else 0
-        self._take_up(history)
+        self._take_up(self._course.continuing(history))
 
     def report(self, out: str | Path | None = None) -> Path:
         """Writes `report.html` and `report.json` and returns the path of the page.
@@ -372,16 +374,19 @@ class Monitor:
             stop_reason=self.stop_reason or self._course.stopped_before,
             cost_share_pct=self.cost_share_pct if self._cost.num_observations else None,
         )
-        return write_report(report, self._overlays(), folder)
+        overlays = self._shown.overlays(best=self.best, latest=self._course.history[-1])
+        return write_report(report, overlays, folder)
 
     def close(self) -> None:
         """Says that the training is over, and what the monitor cost; everything stays readable.
 
-        `driftscope watch` ends with it. The trainers' callbacks call it.
+        `driftscope watch` ends with it, and another process may have the folder. The trainers'
+        callbacks call it.
         """
         self._cost.note_time()
         if self._course.history:
             self._write({"kind": END, "step": self._course.history[-1].step})
+        self._log.release()
         count = self._cost.num_observations
         self._say(
             f"{count} observation{'' if count == 1 else 's'} took "
@@ -415,6 +420,11 @@ class Monitor:
             self._write({"kind": STOP, "step": step, "reason": reason})
             self._say(f"training should stop: {reason}")
 
+    def _write_stop_of_before_training(self, step: int) -> None:
+        """Says once more what holds for every training, or it would seem to be over."""
+        if self._stop_before_training is not None:
+            self._write({"kind": STOP, "step": step, "reason": self._stop_before_training})
+
     # ------------------------------------------------------------ what is kept
 
     @property
@@ -427,7 +437,7 @@ class Monitor:
             return
         if self._keep_best:
             now = self._course.history[-1].step
-            wanted = {one.step for one in self._selection.can_be_best(self._course.history)}
+            wanted = self._steps_that_can_be_best()
             if now in wanted:
                 self._keep_model(target, live, candidate_folder(self._folder, now))
             drop_candidates_but(self._folder, wanted)
@@ -448,33 +458,30 @@ class Monitor:
 
     def _take_up(self, history: list[Observation], at: int | None = None) -> None:
         """Goes on from these observations; all else was another training's, or is trained anew."""
-        self._course = Course(self._before_training, history, at=at)
-        self._course.stop_reason = self._stop_before_training
-        steps = {one.step for one in history}
-        self._shown_rows = {at: held for at, held in self._shown_rows.items() if at in steps}
+        former = self._course.history
+        steps = {one.step for one in history if one in former}
+        self._shown.keep_only(steps)
+        if former and not steps:
+            where = f" in {self._out}" if self._out else ""
+            self._say(f"an earlier training{where} is replaced, seen up to step {former[-1].step}")
+        if former and self._out is not None and self._is_main:
+            drop_models_but(self._out, steps)
         self._guarded(lambda: self._log.keep_only(history))
+        self._course = Course(told_before_training(self._log.headers), history, at=at)
+        self._course.stop_reason = self._stop_before_training
+        self._write_stop_of_before_training(0)
 
-    def _show(self, step: int, rows: Tensor | None) -> None:
-        """Holds the attention of this look, and of those that can be the best: it is large."""
-        wanted = {one.step for one in self._selection.can_be_best(self._course.history)}
-        self._shown_rows = {at: held for at, held in self._shown_rows.items() if at in wanted}
-        if rows is not None:
-            self._shown_rows[step] = rows
-
-    def _overlays(self) -> dict[str, Overlay]:
-        """Attention maps of the best and the latest observation, as far as they are held."""
-        named = {}
-        for name, one in (("best", self.best), ("latest", self._course.history[-1])):
-            rows = self._shown_rows.get(one.step) if one else None
-            if one is not None and rows is not None:
-                named[f"{name} (step {one.step})"] = self._baseline.overlay(rows)
-        return named
+    def _steps_that_can_be_best(self) -> set[int]:
+        return {one.step for one in self._selection.can_be_best(self._course.history)}
 
     # ------------------------------------------------------------ words
 
     def _doubt_a_fraction(self, val_accuracy_pct: float | None) -> None:
         if val_accuracy_pct is not None and 0 < val_accuracy_pct <= 1 and not self.history:
-            self._say(f"val_accuracy_pct {val_accuracy_pct:g} is taken as {val_accuracy_pct:g} %")
+            self._say(
+                f"val_accuracy_pct {val_accuracy_pct:g} is taken as {val_accuracy_pct:g} %; if it is "
+                f"a fraction, give {100 * val_accuracy_pct:g}"
+            )
 
     def _write(self, event: Mapping[str, Any]) -> None:
         self._guarded(lambda: self._log.append(event))
@@ -483,7 +490,7 @@ class Monitor:
         """Whether it could be written: no training dies of a full disk, or for want of memory."""
         try:
             write()
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, BusyError) as error:
             why = getattr(error, "strerror", None) or first_line(error)
             self._say(f"cannot write to {self._folder} ({why}); going on")
             return False

@@ -57,6 +57,16 @@ class Course:
         self.stopped_before = None
         return new
 
+    def continuing(self, history: list[Observation]) -> list[Observation]:
+        """These observations, and what was seen of the same training after them.
+
+        A trainer's checkpoint may have been written just before its own step was observed. Of one
+        look in two places the seconds that it took are the same, of two looks they are not.
+        """
+        ours = self.history[: len(history)]
+        is_same = [_which(one) for one in ours] == [_which(one) for one in history]
+        return self.history if is_same else history
+
     def behind(self, step: int, epoch: float | None) -> list[Observation]:
         """The observations that a training at this place has behind it.
 
@@ -73,3 +83,7 @@ class Course:
         earlier = [one for one in self.history if one.step < step]
         is_another = any(has_gone_back(step, epoch, one.step, one.epoch) for one in earlier)
         return [] if is_another else earlier
+
+
+def _which(one: Observation) -> tuple[int, float]:
+    return one.step, one.seconds

@@ -16,6 +16,7 @@ from driftscope.models.effective import without_adapters
 from driftscope.monitor.baseline import Baseline
 from driftscope.monitor.targets import Target
 
+STOPPED_FOLDER = "stopped"
 _CANDIDATES = "candidates"
 _NAMELESS = ("the given CLIPModel", "open_clip")
 """The sources of pretrained models that came as a module, and from nowhere that is known."""
@@ -65,6 +66,13 @@ def drop_candidates_but(out: Path, steps: Collection[int]) -> None:
     for folder in (out / _CANDIDATES).glob("step-*"):
         if folder not in wanted:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def drop_models_but(out: Path, steps: Collection[int]) -> None:
+    """Deletes what was kept of a training of which the observations of these steps remain."""
+    drop_candidates_but(out, steps)
+    if not steps:
+        shutil.rmtree(out / STOPPED_FOLDER, ignore_errors=True)
 
 
 def _can_stand_alone(peft_model: Any, baseline: Baseline) -> bool:

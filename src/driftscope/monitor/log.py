@@ -31,7 +31,8 @@ killed process hold its claim for some seconds."""
 class EventLog:
     """The events of one training in one folder; without a folder, nowhere.
 
-    The folder is this process's for as long as the log lives.
+    The folder is this process's until the log is released, or for as long as it lives. What is
+    written after that claims it again, as a copy of the log does.
 
     Args:
         folder: where it is; None for nowhere.
@@ -40,7 +41,7 @@ class EventLog:
     Attributes:
         restored: the observations of former processes.
         restored_stop: why their training was to end, if nothing was observed after that.
-        restored_headers: the lines that they began with.
+        headers: the lines that the processes of this training began with, this one's the last.
 
     Raises:
         BusyError: another process's monitor writes there.
@@ -50,27 +51,25 @@ class EventLog:
 
     def __init__(self, folder: Path | None, header: Mapping[str, Any]) -> None:
         self.folder = folder
-        self._events: list[dict[str, Any]] = []
-        self.restored_headers: list[dict[str, Any]] = []
+        self._claim: FileLock | None = None
+        former: list[dict[str, Any]] = []
+        ours = {"kind": HEADER, **header}
         if folder is not None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                self._claim = _claimed(folder)
-                self._events = _events_of_same_training(folder, header)
-                self.restored_headers = self._headers()
-                self._events.append({"kind": HEADER, **header})
-                rewrite_events(folder, self._events)  # without a line that a crash has torn
+                self._claim = _claimed(folder, _PATIENCE_SECONDS)
+                former = _events_of_same_training(folder, header)
+                rewrite_events(folder, [*former, ours])  # without a line that a crash has torn
             except OSError as error:
                 raise RecordError(
                     f"the monitor cannot write to {folder} ({error.strerror or error}); give "
                     "another folder as out"
                 ) from None
+        self.headers = [*(event for event in former if event.get("kind") == HEADER), ours]
         self.restored = [
-            Observation.from_event(event)
-            for event in self._events
-            if event.get("kind") == OBSERVATION
+            Observation.from_event(event) for event in former if event.get("kind") == OBSERVATION
         ]
-        told = [event for event in self._events if event.get("kind") in (OBSERVATION, STOP)]
+        told = [event for event in former if event.get("kind") in (OBSERVATION, STOP)]
         self.restored_stop: str | None = told[-1].get("reason") if told else None
 
     def append(self, event: Mapping[str, Any]) -> None:
@@ -78,30 +77,48 @@ class EventLog:
 
         Raises:
             OSError: it cannot be written, as on a full disk.
+            BusyError: another process has the folder now.
         """
         if self.folder is not None:
+            self._claim_again(self.folder)
             append_event(self.folder, event)
 
     def keep_only(self, observations: list[Observation]) -> None:
         """Drops the lines of all other observations (of what is trained anew after a restart).
 
+        Where none is left, those that former processes began with go as well.
+
         Raises:
             OSError: the file cannot be written.
+            BusyError: another process has the folder now.
         """
-        if self.folder is None:
-            return
-        kept = [one.to_event() for one in observations]
-        rewrite_events(self.folder, [*self._headers(), *kept])
+        if not observations:
+            self.headers = self.headers[-1:]
+        if self.folder is not None:
+            self._claim_again(self.folder)
+            kept = [one.to_event() for one in observations]
+            rewrite_events(self.folder, [*self.headers, *kept])
 
-    def _headers(self) -> list[dict[str, Any]]:
-        return [event for event in self._events if event.get("kind") == HEADER]
+    def release(self) -> None:
+        """Lets other processes have the folder."""
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the claim: a copy may find itself in another process."""
+        return {**self.__dict__, "_claim": None}
+
+    def _claim_again(self, folder: Path) -> None:
+        if self._claim is None:
+            self._claim = _claimed(folder, min(1.0, _PATIENCE_SECONDS))  # a training waits for it
 
 
-def _claimed(folder: Path) -> FileLock:
+def _claimed(folder: Path, patience_seconds: float) -> FileLock:
     """Makes the folder this process's, however many monitors it makes of it one after the other."""
     claim = FileLock(folder.resolve() / LOCK_FILE, is_singleton=True, thread_local=False)
     try:
-        claim.acquire(timeout=_PATIENCE_SECONDS)
+        claim.acquire(timeout=patience_seconds)
     except Timeout:
         raise BusyError(
             f"another process's monitor is writing to {folder}; wait for it, or give another "
@@ -119,11 +136,28 @@ def _events_of_same_training(folder: Path, header: Mapping[str, Any]) -> list[di
         raise RecordError(
             f"{folder / EVENTS_FILE} is not a monitor's; give a new or empty folder as out"
         )
-    check_same_training(there, header, str(folder))
+    _check_same_training(there, header, str(folder))
     return events
 
 
-def check_same_training(there: Mapping[str, Any], ours: Mapping[str, Any], where: str) -> None:
+def history_of_state(state: Mapping[str, Any], header: Mapping[str, Any]) -> list[Observation]:
+    """The observations in a `Monitor.state_dict`.
+
+    Raises:
+        RecordError: it is none, or of a monitor on other images or another model.
+    """
+    try:
+        theirs = state["monitor"]
+        history = [Observation.from_event(event) for event in state["history"]]
+    except (KeyError, TypeError):
+        raise RecordError(
+            "this is no state of a monitor; give what its state_dict() returned"
+        ) from None
+    _check_same_training(theirs, header, "the state")
+    return history
+
+
+def _check_same_training(there: Mapping[str, Any], ours: Mapping[str, Any], where: str) -> None:
     """Raises RecordError where what is stored was seen against another model or other images."""
     theirs = _identity(there)
     for key, value in _identity(ours).items():

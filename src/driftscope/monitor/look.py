@@ -96,7 +96,8 @@ def _read(
         wanted = thresholds.no_attention
         return Look(_unreadable(place, "no_attention", str(error), wanted=wanted), live)
     alerts: tuple[Alert, ...] = ()
-    if change.weight_drift == 0 and _was_unchanged(earlier) and _is_trained(target):
+    has_had_time = _is_well_under_way(place) or _was_unchanged(earlier)
+    if change.weight_drift == 0 and has_had_time and _is_trained(target):
         has_adapter = any(hasattr(module, "lora_A") for module in target.found.modules())
         alerts = unchanged_alert(place.step, has_adapter=has_adapter, thresholds=thresholds)
     had_own_texts = any(
@@ -112,12 +113,18 @@ def _read(
     return Look(seen, live, encoded.reading.shown_rows)
 
 
+def _is_well_under_way(place: Observation) -> bool:
+    """Whether so much is done that no warmup from rate 0 or skipped step explains no change."""
+    return place.step > _FEW_STEPS or (place.epoch is not None and place.epoch >= 1)
+
+
 def _was_unchanged(earlier: Sequence[Observation]) -> bool:
     """Whether the last observation, after a step at least, saw not one weight changed."""
     last = earlier[-1] if earlier else None
     return bool(last and last.step > 0 and last.drift and last.drift.weight_drift == 0)
 
 
+_FEW_STEPS = 10
 _NO_MEMORY = (
     "There was no memory left to read the model beside the training; give fewer images with "
     "max_probe_images and max_transfer_images."

@@ -91,7 +91,7 @@ def _run_end(folder: Path) -> str | None:
         return "done"
     if (folder / FAILURE_FILE).exists():
         return f"failed: {read_failure(folder)}"
-    return None if is_claimed(folder) else "interrupted; the same command goes on from there"
+    return None if _may_go_on(folder) else "interrupted; the same command goes on from there"
 
 
 def _monitor_end(folder: Path, events: list[dict[str, Any]]) -> str | None:
@@ -102,11 +102,19 @@ def _monitor_end(folder: Path, events: list[dict[str, Any]]) -> str | None:
     for event in since:
         if event.get("kind") == "stop":
             return f"stopped: {event.get('reason')}"
-    if not since and is_claimed(folder):
+    if not since and _may_go_on(folder):
         return None
     report = folder / "report.html"
     where = f"; its report is {report}" if report.exists() else ""
     return ("done" if since else "its process has ended") + where
+
+
+def _may_go_on(folder: Path) -> bool:
+    """Whether a process writes there; also where only one who may write could find out."""
+    try:
+        return is_claimed(folder)
+    except OSError:
+        return True
 
 
 def _last_written(folder: Path) -> float:
@@ -125,17 +133,19 @@ def _numbers(event: Mapping[str, Any]) -> dict[str, float]:
 def _alerts(events: list[dict[str, Any]]) -> list[tuple[int, str]]:
     """Every alert when it was first seen: an observation repeats those that still hold.
 
-    Of what was found before training, by the processes that began with it, the latest.
+    Of what was found before training, what the latest process that looked has found.
     """
     before_training: list[tuple[int, str]] = []
     told: list[tuple[int, str]] = []
     going_on: set[str] = set()
     for event in events:
-        alerts = event.get("alerts") or ()
+        alerts = event.get("alerts")
+        if alerts is None:
+            continue
         if event.get("kind") == "observation":
             told += [_told(alert) for alert in alerts if alert.get("kind") not in going_on]
             going_on = {alert.get("kind") for alert in alerts}
-        elif alerts:
+        else:
             before_training = [_told(alert) for alert in alerts]
     return before_training + told
 
