@@ -478,10 +478,8 @@ class Monitor:
 
     def _doubt_a_fraction(self, val_accuracy_pct: float | None) -> None:
         if val_accuracy_pct is not None and 0 < val_accuracy_pct <= 1 and not self.history:
-            self._say(
-                f"val_accuracy_pct {val_accuracy_pct:g} is taken as {val_accuracy_pct:g} %; if it is "
-                f"a fraction, give {100 * val_accuracy_pct:g}"
-            )
+            taken = f"val_accuracy_pct {val_accuracy_pct:g} is taken as {val_accuracy_pct:g} %"
+            self._say(f"{taken}; if it is a fraction, give {100 * val_accuracy_pct:g}")
 
     def _write(self, event: Mapping[str, Any]) -> None:
         self._guarded(lambda: self._log.append(event))
