@@ -144,9 +144,9 @@ def test_every_row_of_a_written_table_has_every_column(
             assert {row.count("|") for row in rows} == {len(table.columns) + 1}
         else:
             rows = [line for line in lines if line.endswith(r" \tabularnewline")]
-            rows = list(dict.fromkeys(rows)) if "longtable" in lines[0] else rows  # a second head
+            heads = sum(line == r"\toprule" for line in lines)  # a part or page has its own
             assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(table.columns) - 1}
-            assert len(rows) == len(table.rows) + 1
+            assert len(rows) == len(table.rows) + heads
 
 
 def test_latex_holds_only_characters_that_latex_knows(by_name: dict[str, Table]) -> None:

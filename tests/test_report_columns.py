@@ -42,10 +42,14 @@ def test_a_latex_table_wider_than_a_line_is_scaled_to_it() -> None:
     assert wide.count("{") - wide.count(r"\{") == wide.count("}") - wide.count(r"\}")
 
 
-def test_a_latex_table_too_long_and_too_wide_lies_across_the_page() -> None:
+def test_a_latex_table_too_long_and_too_wide_comes_in_scaled_parts() -> None:
     text = table(*["x" * 94] * 41).to_latex()
-    assert text.startswith("% needs \\usepackage{booktabs,longtable,lscape}")
-    assert text.index(r"\begin{landscape}") < text.index(r"\begin{longtable}")
+    assert text.startswith("% needs \\usepackage{booktabs,graphicx}")
+    assert text.count(r"\begin{table}") == text.count("resizebox") == 2
+    assert "Title. (part 1 of 2)" in text
+    assert "Title. (part 2 of 2)" in text
+    assert text.count(r"\label") == 1
+    assert text.count("x" * 94) == 41
 
 
 def test_the_caption_of_a_long_table_stands_on_its_first_page_alone() -> None:

@@ -6,7 +6,7 @@ HTML, Markdown and LaTeX show the written form, CSV the raw one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -22,8 +22,6 @@ number, or 'mean ± sd' to three significant digits."""
 TABLE_FORMATS = ("csv", "md", "tex")
 
 LATEX_ROWS_A_PAGE = 40
-LATEX_LETTERS_ACROSS = 240
-"""About as many letters of \\tiny as fit across an A4 page."""
 LATEX_LETTERS_A_LINE = 95
 """About as many letters of \\small as an A4 line holds, columns' gaps counted as two each."""
 
@@ -136,60 +134,86 @@ class Table:
         """The shown columns as a LaTeX table in booktabs style, caption above.
 
         A table too long for a page is a `longtable`, which runs over several; one too wide for a
-        line is scaled to it, or lies across the page where it is long, too. pdflatex sets it where
-        names are Latin; other scripts need lualatex.
+        line is scaled to it, in parts where it is long, too. pdflatex sets it where names are
+        Latin; other scripts need lualatex.
         """
-        alignment = "".join("r" if column.is_number else "l" for column in self.columns)
-        title = self.title if self.title.endswith(("?", ".")) else f"{self.title}."
-        caption = rf"\caption{{{latex_text(f'{title} {self.whole_note}'.strip())}}}"
-        label = rf"\label{{tab:{self.name}}}"
-        head = [r"\toprule", _latex_row(column.heading for column in self.columns), r"\midrule"]
-        cells = [[written_cell(column, row) for column in self.columns] for row in self.rows]
-        body = [_latex_row(row) for row in cells]
         headings = [column.heading for column in self.columns]
+        cells = [[written_cell(column, row) for column in self.columns] for row in self.rows]
         widths = [2 + max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-        is_wide = sum(widths) > LATEX_LETTERS_A_LINE
-        if len(body) > LATEX_ROWS_A_PAGE:
-            lines = [
-                rf"% needs \usepackage{{booktabs,longtable{',lscape' if is_wide else ''}}}",
-                *([r"\begin{landscape}"] if is_wide else []),
-                _fitting_size(sum(widths)) if is_wide else r"{\small",
-                rf"\begin{{longtable}}{{{alignment}}}",
-                rf"{caption}{label}\\",
-                *head,
-                r"\endfirsthead",
-                *head,
-                r"\endhead",
-                *body,
-                r"\bottomrule",
-                r"\end{longtable}",
-                "}",
-                *([r"\end{landscape}"] if is_wide else []),
-            ]
+        body = [_latex_row(row) for row in cells]
+        if sum(widths) > LATEX_LETTERS_A_LINE:
+            packages, lines = "booktabs,graphicx", self._scaled_latex(body)
+        elif len(body) > LATEX_ROWS_A_PAGE:
+            packages, lines = "booktabs,longtable", self._long_latex(body)
         else:
-            lines = [
-                rf"% needs \usepackage{{booktabs{',graphicx' if is_wide else ''}}}",
-                r"\begin{table}[t]",
-                r"\centering\small",
-                caption,
-                label,
-                *([r"\resizebox{\linewidth}{!}{%"] if is_wide else []),
-                rf"\begin{{tabular}}{{{alignment}}}",
-                *head,
-                *body,
-                r"\bottomrule",
-                r"\end{tabular}" + ("}" if is_wide else ""),
-                r"\end{table}",
-            ]
-        return "\n".join([*lines, ""])
+            packages, lines = "booktabs", self._floating_latex(body)
+        return "\n".join([rf"% needs \usepackage{{{packages}}}", *lines, ""])
 
+    def _scaled_latex(self, body: Sequence[str]) -> list[str]:
+        """Tables as wide as the line, each of a page's rows."""
+        starts = range(0, max(len(body), 1), LATEX_ROWS_A_PAGE)
+        lines = []
+        for part, start in enumerate(starts, start=1):
+            rows = body[start : start + LATEX_ROWS_A_PAGE]
+            which = f" (part {part} of {len(starts)})" if len(starts) > 1 else ""
+            lines += self._floating_latex(rows, which=which, is_scaled=True, has_label=part == 1)
+        return lines
 
-def _fitting_size(num_letters: int) -> str:
-    """The type size at which so many letters fit across a page, at most that of \\tiny."""
-    size = min(5.0, 5.0 * LATEX_LETTERS_ACROSS / num_letters)
-    return (
-        rf"{{\fontsize{{{size:.1f}}}{{{1.2 * size:.1f}}}\selectfont\setlength{{\tabcolsep}}{{2pt}}"
-    )
+    def _floating_latex(
+        self,
+        body: Sequence[str],
+        *,
+        which: str = "",
+        is_scaled: bool = False,
+        has_label: bool = True,
+    ) -> list[str]:
+        opening, closing = (r"\resizebox{\linewidth}{!}{%", "}") if is_scaled else ("", "")
+        lines = [
+            r"\begin{table}[t]",
+            r"\centering\small",
+            self._latex_caption(which),
+            self._latex_label if has_label else "",
+            opening,
+            rf"\begin{{tabular}}{{{self._latex_alignment}}}",
+            *self._latex_head,
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}" + closing,
+            r"\end{table}",
+        ]
+        return [line for line in lines if line]
+
+    def _long_latex(self, body: Sequence[str]) -> list[str]:
+        return [
+            r"{\small",
+            rf"\begin{{longtable}}{{{self._latex_alignment}}}",
+            rf"{self._latex_caption()}{self._latex_label}\\",
+            *self._latex_head,
+            r"\endfirsthead",
+            *self._latex_head,
+            r"\endhead",
+            *body,
+            r"\bottomrule",
+            r"\end{longtable}",
+            "}",
+        ]
+
+    def _latex_caption(self, which: str = "") -> str:
+        title = self.title if self.title.endswith(("?", ".")) else f"{self.title}."
+        return rf"\caption{{{latex_text(f'{title}{which} {self.whole_note}'.strip())}}}"
+
+    @property
+    def _latex_label(self) -> str:
+        return rf"\label{{tab:{self.name}}}"
+
+    @property
+    def _latex_alignment(self) -> str:
+        return "".join("r" if column.is_number else "l" for column in self.columns)
+
+    @property
+    def _latex_head(self) -> list[str]:
+        headings = _latex_row(column.heading for column in self.columns)
+        return [r"\toprule", headings, r"\midrule"]
 
 
 def _latex_row(cells: Iterable[str]) -> str:

@@ -239,7 +239,7 @@ def _not_apart(best: Mapping[str, Any], gaps: pd.DataFrame) -> list[str]:
         return []
     same = [key for key in (*SETTING, "scope", "probe") if key in gaps and key in best]
     mine = gaps[(gaps[same] == [best[key] for key in same]).all(axis=1)]
-    unsure = mine[(mine["low"] <= 0) & (mine["high"] >= 0)]
+    unsure = mine[(mine["low"] <= 0) & (mine["high"] >= 0) & (mine["signal"] != mine["reference"])]
     if best["signal"] in set(unsure["reference"]):
         return [signal_name(row["signal"], row["form"]) for row in _rows(unsure)]
     own = unsure[(unsure["signal"] == best["signal"]) & (unsure["form"] == best["form"])]
