@@ -290,3 +290,13 @@ def test_coefficient_of_variation_is_the_standard_deviation_over_the_mean():
     assert coefficient_of_variation([-9.0, -11.0, np.nan]) == pytest.approx(np.sqrt(2) / 10)
     assert np.isnan(coefficient_of_variation([1.0]))
     assert np.isnan(coefficient_of_variation([-1.0, 1.0]))
+
+
+def test_a_group_that_is_constant_but_for_rounding_neither_warns_nor_decides(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    constant = [0.1 + 0.2, 0.3, 0.3]
+    result = welch_t(constant, [0.1, 0.4, 0.2])
+    assert result.p_value == pytest.approx(welch_t([0.3, 0.3, 0.3], [0.1, 0.4, 0.2]).p_value)
+    assert np.isnan(welch_t(constant, [0.7 + 0.1, 0.8, 0.8]).p_value)
+    assert not [warning for warning in recwarn if warning.category is RuntimeWarning]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from math import comb, nan
 
@@ -76,9 +77,14 @@ def welch_t(
     (first, out_a), (second, out_b) = finite(a), finite(b)
     difference = _mean(first) - _mean(second)
     counts = (first.size, second.size, out_a + out_b)
-    if min(first.size, second.size) < 2 or first.var() + second.var() == 0:
+    scale = largest(first, second)
+    has_spread = not (is_constant(first, beside=scale) and is_constant(second, beside=scale))
+    if min(first.size, second.size) < 2 or not has_spread:
         return _undefined("welch t", difference, alternative, *counts)
-    result = scipy_stats.ttest_ind(first, second, equal_var=False, alternative=alternative)
+    with warnings.catch_warnings():
+        # one group may be constant but for rounding, which is nothing beside the other's variance
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        result = scipy_stats.ttest_ind(first, second, equal_var=False, alternative=alternative)
     return _from_t_test("welch t", result, difference, alternative, confidence, counts)
 
 
