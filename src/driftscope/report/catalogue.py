@@ -126,13 +126,14 @@ def catalogue(study: StudyTables, answers: Iterable[Answer] = ()) -> Catalogue:
     """Every table of a study, and the list of those it cannot fill."""
     answers = list(answers)
     found, missing = published_tables(study, answers)
-    settings = tables.split_settings(study.runs)
-    for setting, runs in settings:
+    for setting, runs in tables.split_settings(study.runs):
         found.append(tables.study_table(tables.cells_frame(runs), setting))
         layers = tables.layer_cells_frame(study.layers, runs)
         if len(layers):
             found.append(tables.layers_list(layers, setting))
-    found += class_tables(study, settings)
+        classes = tables.class_cells_frame(study.classes, runs)
+        if len(classes):
+            found.append(tables.classes_list(classes, setting))
     named = {table.name for table in found}
     for answer in answers:
         found += [
@@ -156,14 +157,6 @@ def published_tables(study: StudyTables, answers: Iterable[Answer]) -> tuple[lis
                 {"name": entry.name, "words": entry.words, "why": result, "study": filler}
             )
     return found, _missing_table(missing)
-
-
-def class_tables(
-    study: StudyTables, settings: Iterable[tuple[dict[str, str], pd.DataFrame]]
-) -> list[Table]:
-    """Class by class, of each setting (`tables.split_settings`) whose runs say so much."""
-    parts = ((setting, tables.class_cells_frame(study.classes, runs)) for setting, runs in settings)
-    return [tables.classes_list(classes, setting) for setting, classes in parts if len(classes)]
 
 
 def _in_full(table: Table) -> Table:

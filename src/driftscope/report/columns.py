@@ -81,11 +81,9 @@ class Column:
 
 def _plain(value: object) -> str:
     """A value as a word; truth values as people say them."""
-    return {True: "yes", False: "no"}[bool(value)] if _is_truth(value) else str(value)
-
-
-def _is_truth(value: object) -> bool:
-    return type(value).__name__ in ("bool", "bool_")
+    if pd.api.types.is_bool(value):
+        return "yes" if value else "no"
+    return str(value)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from driftscope.report.catalogue import catalogue
 from driftscope.report.class_figures import class_retention
 from driftscope.report.columns import TABLE_FORMATS, save_tables, slug, uniquely_named
 from driftscope.report.figures import Measure
-from driftscope.report.findings import apart, pooled
+from driftscope.report.findings import apart, pooled_title
 from driftscope.report.overlays import side_by_side, study_overlays
 from driftscope.report.sections import (
     drift_measures,
@@ -123,7 +123,7 @@ def _answer_figures(
         for where, mine in apart(answer.table, []):
             overall = mine[mine["scope"] == "overall"]
             if len(overall):
-                title = f"{where}{pooled(mine)}".removeprefix(", ")
+                title = pooled_title(where, mine)
                 yield (
                     _name("predictors", where),
                     findings_figures.predictor_bars(overall, title=title),

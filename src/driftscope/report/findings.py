@@ -93,9 +93,14 @@ def _predictor_pictures(table: pd.DataFrame) -> list[Picture]:
         )
         for number, (name, mine) in enumerate(apart(table, []))
         for overall in [mine[mine["scope"] == "overall"]]
-        for title in [f"{name}{pooled(mine)}".removeprefix(", ")]
+        for title in [pooled_title(name, mine)]
         if len(overall)
     ]
+
+
+def pooled_title(name: str, predictors: pd.DataFrame) -> str:
+    """What stands above the bars of a setting: its name, and which datasets are pooled."""
+    return f"{name}{pooled(predictors)}".removeprefix(", ")
 
 
 def pooled(predictors: pd.DataFrame) -> str:

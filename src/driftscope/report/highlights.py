@@ -224,11 +224,11 @@ def _closest(rows: pd.DataFrame, of_setting: pd.DataFrame, gaps: pd.DataFrame) -
     )
     count = rows["signal"].nunique()
     out_of = "the only signal recorded, " if count == 1 else ""
-    ties = join_words(_not_apart(best, gaps)) if len(_not_apart(best, gaps)) else ""
+    ties = _not_apart(best, gaps)
     return (
         f"with {out_of}{signal_name(best['signal'], best['form'])} "
         f"(ρ = {', '.join(number for number in numbers if number)}"
-        + (f"; not to be told apart from {ties}" if ties else "")
+        + (f"; not to be told apart from {join_words(ties)}" if ties else "")
         + ")"
     )
 

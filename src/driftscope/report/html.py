@@ -15,7 +15,7 @@ from driftscope.analysis import Answer, StudyTables, answer_all
 from driftscope.errors import RecordError
 from driftscope.records import Overlay, RunRecord
 from driftscope.report import heatmaps, tables
-from driftscope.report.catalogue import class_tables, published_tables
+from driftscope.report.catalogue import published_tables
 from driftscope.report.findings import findings
 from driftscope.report.highlights import highlights
 from driftscope.report.overlays import NamedOverlay, other_overlays, overlay_block, study_overlays
@@ -85,7 +85,6 @@ def write_study_report(
         findings=findings(answers, styles, with_series[tables.is_done(runs)]),
         published=published,
         missing=missing,
-        classes=class_tables(study, settings),
         overlays=overlay_block(overlays, other_overlays(records, runs, overlays)),
         runs=tables.runs_list(runs),
         run_pages=list(run_pages(study.history, study.layers, records, runs)),

@@ -48,6 +48,7 @@ class Section:
     trajectories: list[list[Picture]]
     table: Table
     layers: Table | None
+    classes: Table | None
 
 
 CKA = Measure("cka", "CKA with the pretrained model", unit="", reference=1, decimals=3)
@@ -82,6 +83,7 @@ def setting_section(
     series = list(dict.fromkeys(cells["series"]))
     own_styles = {name: styles.get(name, style) for name, style in method_styles(series).items()}
     history = study.history
+    class_cells = tables.class_cells_frame(study.classes, runs)
     probes = tables.history_cells_frame(history, runs) if len(history) else history
     paths = tables.run_history_frame(history, runs) if len(history) else history
     rates = sorted({float(rate) for rate in cells["learning_rate"]})
@@ -99,9 +101,8 @@ def setting_section(
         drift_panels=_rate_panels(cells, runs, drift_measures(setting), own_styles, prefix),
         heatmaps=_heatmaps(layer_cells, series, prefix, layer_limit),
         heads=_heads(tables.head_cells_frame(study.heads, runs), series, prefix),
-        class_retention=_class_retention(
-            tables.class_cells_frame(study.classes, runs), series, setting, prefix
-        ),
+        class_retention=_class_retention(class_cells, series, setting, prefix),
+        classes=tables.classes_list(class_cells, setting) if len(class_cells) else None,
         rate_legend=legend(rate_lines, f"{prefix}-rates") if trajectories else [],
         trajectories=trajectories,
         table=tables.study_table(cells, setting),
