@@ -128,14 +128,14 @@ def test_a_folder_without_permission_is_named(
     if os.geteuid():
         closed.chmod(0)
     else:  # nothing is closed to root
-        listed = Path.iterdir
+        listed = os.scandir
 
-        def refused(folder: Path) -> object:
-            if folder == closed:
-                raise PermissionError(13, "Permission denied", str(folder))
+        def refused(folder: str) -> object:
+            if Path(folder) == closed:
+                raise PermissionError(13, "Permission denied", folder)
             return listed(folder)
 
-        monkeypatch.setattr(Path, "iterdir", refused)
+        monkeypatch.setattr(os, "scandir", refused)
     try:
         with pytest.raises(DataError, match=r"folder .*dog: Permission denied"):
             opened(tmp_path)

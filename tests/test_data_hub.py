@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from driftscope.data import EncodedSet, available_splits, hub, labelled, open_dataset
+from driftscope.data import EncodedSet, available_splits, labelled, open_dataset
+from driftscope.data.layouts import hub
 from driftscope.errors import DataError
 
 SHARED_IMAGES = Path(__file__).parents[2] / "shared" / "images"

@@ -12,7 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 from torch.nn import functional
 
 from driftscope.data.prompts import PromptRules
-from driftscope.data.residence import GPU_SHARE, resident
+from driftscope.data.rows import GPU_SHARE, resident
 from driftscope.data.rows import PixelRows
 from driftscope.errors import CaptureError, DataError
 from driftscope.models import VisionLanguageModel, load

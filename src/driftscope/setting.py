@@ -15,7 +15,7 @@ from driftscope.config import FullFineTuning, RunSpec
 from driftscope.data import PixelSource, groups_of, labelled, rows_of
 from driftscope.data.duplicates import Duplicates, find_duplicates
 from driftscope.data.prompts import PromptRules
-from driftscope.data.residence import resident
+from driftscope.data.rows import resident
 from driftscope.data.splits import Splits, make_splits, open_train_and_test
 from driftscope.evaluation import Evaluator, make_evaluator
 from driftscope.models import (

@@ -9,12 +9,12 @@ from typing import Protocol
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from driftscope.data import folders, hub, parquet
-from driftscope.data.address import Address, choose_split, parse_address
+from driftscope.data.address import choose_split, parse_address
 from driftscope.data.encoded import EncodedSet
-from driftscope.data.procedural import PROCEDURAL_SETS, load_procedural
+from driftscope.data.layouts import look, place_of
+from driftscope.data.procedural import PROCEDURAL_SETS
 from driftscope.data.rows import PixelRows, PixelSource
-from driftscope.errors import DataError, did_you_mean
+from driftscope.errors import DataError
 
 
 class ImageSet(Protocol):
@@ -60,36 +60,27 @@ def open_dataset(source: str | Path, split: str) -> ImageSet:
     """An image set by name or place.
 
     Args:
-        source: an embedded set (`terrain`, `stars`, `concepts100`); a folder of images, of
-            parquet files in hub layout, or written by `datasets`; a parquet file; a CSV or TSV
-            list; a short name (`eurosat`, `pets`, `cifar100`, `cifar10`) or id of the Hugging
-            Face hub. Columns and split may follow: `uoft-cs/cifar100?label=coarse_label`.
+        source: an embedded set (`terrain`, `stars`, `concepts100`); a folder or file in one of the
+            layouts of `driftscope.data.layouts`; a short name (`eurosat`, `pets`, `cifar100`,
+            `cifar10`) or id of the Hugging Face hub. Columns and split may follow:
+            `uoft-cs/cifar100?label=coarse_label`.
         split: such as `train` or `test`; a set with one split has only that to give.
 
     Raises:
         DataError: neither a known name nor a place with images.
     """
-    address = parse_address(source)
-    if address.place in PROCEDURAL_SETS:
-        address.refuse_options("an embedded set")
-        return load_procedural(address.place, split)
-    place = _place_of(address)
-    if place is None:
-        return hub.open_hub(split, _with_preset_columns(address))
-    if place.is_file():
-        if place.suffix.lower() in folders.LIST_SUFFIXES:
-            return folders.open_list(place, split, address)
-        if place.suffix.lower() == ".parquet":
-            return parquet.open_parquet(place, split, address)
-        raise DataError(
-            f"{place} is a file; give the folder that holds the images, a .csv or .tsv list of "
-            "them, or a .parquet file"
-        )
-    if hub.is_arrow(place):
-        return hub.open_arrow(place, split, address)
-    if parquet.parquet_files(place):
-        return parquet.open_parquet(place, split, address)
-    return folders.open_folder(place, split, address)
+    return look(source).open(split)
+
+
+def open_labelled(source: str | Path, split: str) -> ImageSet:
+    """As `open_dataset`; a split that hides its labels gives way to the next that may stand for it.
+
+    Raises:
+        DataError: as there, or no such split has labels.
+    """
+    images = look(source).open_labelled(split)
+    labelled(images)
+    return images
 
 
 def check_can_exist(source: str | Path) -> None:
@@ -100,7 +91,7 @@ def check_can_exist(source: str | Path) -> None:
     """
     address = parse_address(source)
     if address.place not in PROCEDURAL_SETS:
-        _place_of(address)
+        place_of(address)
 
 
 def available_splits(source: str | Path) -> tuple[str, ...]:
@@ -109,21 +100,29 @@ def available_splits(source: str | Path) -> tuple[str, ...]:
     Raises:
         DataError: neither a known name nor a place with images.
     """
-    address = parse_address(source)
-    splits = _splits_at(address)
-    return (choose_split("", splits, address),) if "split" in address.options else splits
+    found = look(source)
+    if "split" in found.address.options:
+        return (choose_split("", found.splits, found.address),)
+    return tuple(found.splits)
 
 
 def labelled(images: ImageSet) -> tuple[Int64[Tensor, " image"], tuple[str, ...]]:
     """Labels and class names of a set that must have them.
 
     Raises:
-        DataError: the images are unlabeled.
+        DataError: the images are unlabeled, or all of one class.
     """
     if images.labels is None or images.class_names is None:
+        reason = images.unlabeled_because if isinstance(images, EncodedSet) else ""
+        way_out = "put the images of each class into a folder of its own"
         raise DataError(
             f"{images.name} has no labels, so it can be read but neither trained nor scored on; "
-            "put the images of each class into a folder of its own"
+            + (reason or way_out)
+        )
+    if len(images.class_names) < 2:
+        raise DataError(
+            f"{images.name} has one class, {images.class_names[0]!r}, and of one class every model "
+            "is right; give a set of two or more"
         )
     return images.labels, images.class_names
 
@@ -146,49 +145,6 @@ def rows_of(
     return PixelRows.of(images.pixels(indices, size))
 
 
-def _splits_at(address: Address) -> tuple[str, ...]:
-    if address.place in PROCEDURAL_SETS:
-        return tuple(PROCEDURAL_SETS[address.place].sizes)
-    place = _place_of(address)
-    if place is None:
-        return hub.hub_splits(address)
-    if place.is_file():
-        if place.suffix.lower() in folders.LIST_SUFFIXES:
-            return folders.list_splits(place)
-        return tuple(parquet.parquet_splits(place, address))
-    if hub.is_arrow(place):
-        return hub.arrow_splits(place)
-    if parquet.parquet_files(place):
-        return tuple(parquet.parquet_splits(place, address))
-    return folders.folder_splits(place)
-
-
-def _place_of(address: Address) -> Path | None:
-    """Where on this disk a set is; None for a hub dataset without a copy here.
-
-    Raises:
-        DataError: it is neither here nor can it be a hub dataset.
-    """
-    path = Path(address.place).expanduser()
-    if path.exists():
-        return path
-    copy = hub.local_copy(address.place)
-    if copy is not None:
-        return copy
-    if hub.preset_of(address.place) or hub.looks_like_hub_id(address.place):
-        return None
-    known = [*PROCEDURAL_SETS, *hub.PRESETS]
-    raise DataError(
-        f"no dataset {address.place!r}: there is no folder or file of that name here; "
-        f"{did_you_mean(address.place, known)}"
-    )
-
-
-def _with_preset_columns(address: Address) -> Address:
-    preset = hub.preset_of(address.place)
-    return address.with_defaults(preset.columns) if preset else address
-
-
 __all__ = [
     "EncodedSet",
     "ImageSet",
@@ -198,6 +154,8 @@ __all__ = [
     "check_can_exist",
     "groups_of",
     "labelled",
+    "look",
     "open_dataset",
+    "open_labelled",
     "rows_of",
 ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -37,11 +38,10 @@ class EncodedImages(Protocol):
     def name_of(self, index: int) -> str:
         """How the user knows an image, for error sentences."""
 
-    def read(self, indices: Sequence[int]) -> Iterator[bytes]:
+    def read(self, indices: Sequence[int]) -> Iterator[bytes | DataError]:
         """The images' files, in the order asked for; quickest in ascending order.
 
-        Raises:
-            DataError: a file cannot be read; the sentence names it.
+        In the place of one that cannot be read stands why, in a sentence that names it.
         """
 
 
@@ -49,7 +49,7 @@ class EncodedImages(Protocol):
 class FilesOnDisk:
     """Images that are files of their own."""
 
-    files: tuple[Path, ...]
+    files: tuple[str, ...]
 
     def __len__(self) -> int:
         """How many images."""
@@ -57,17 +57,12 @@ class FilesOnDisk:
 
     def name_of(self, index: int) -> str:
         """The file's path."""
-        return str(self.files[index])
+        return printable(self.files[index])
 
-    def read(self, indices: Sequence[int]) -> Iterator[bytes]:
+    def read(self, indices: Sequence[int]) -> Iterator[bytes | DataError]:
         """The files' bytes."""
         for index in indices:
-            try:
-                yield self.files[index].read_bytes()
-            except OSError as error:
-                raise DataError(
-                    f"cannot read the image {self.files[index]}: {error.strerror or error}"
-                ) from None
+            yield _file_bytes(Path(self.files[index]))
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,7 @@ class Selected:
         """The other source's name for it."""
         return self.of.name_of(self.indices[index])
 
-    def read(self, indices: Sequence[int]) -> Iterator[bytes]:
+    def read(self, indices: Sequence[int]) -> Iterator[bytes | DataError]:
         """The other source's bytes."""
         return self.of.read([self.indices[index] for index in indices])
 
@@ -95,7 +90,9 @@ class EncodedSet:
     """Encoded images with what is known of them; an `ImageSet`.
 
     `captions` holds one or more sentences an image; `groups` says which images belong together
-    (a place, a patient) and must not be split across sides.
+    (a place, a patient) and must not be split across sides. `words` and `templates` are prompts
+    that came with the set. `notes` say what of it was passed over, `doubts` what may make a number
+    of it mean something else, `unlabeled_because` why it has no labels.
     """
 
     name: str
@@ -105,6 +102,11 @@ class EncodedSet:
     labels: Int64[Tensor, " image"] | None = None
     captions: tuple[tuple[str, ...], ...] | None = None
     groups: tuple[str, ...] | None = None
+    words: Mapping[str, str] = field(default_factory=dict)
+    templates: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    unlabeled_because: str = ""
 
     def __len__(self) -> int:
         """How many images."""
@@ -125,9 +127,13 @@ class EncodedSet:
     @cached_property
     def _images_digest(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
-        for data in self.encoded.read(range(len(self))):
-            digest.update(hashlib.blake2b(data, digest_size=16).digest())
+        for image in self._image_digests():
+            digest.update(image)
         return digest.hexdigest()
+
+    def _image_digests(self) -> Iterator[bytes]:
+        for data in self.encoded.read(range(len(self))):
+            yield hashlib.blake2b(_bytes_or_raise(data), digest_size=16).digest()
 
     def pixels(
         self, indices: Sequence[int] | Int64[Tensor, " image"], size: int
@@ -167,13 +173,42 @@ class EncodedSet:
         """The set without the images that cannot be read, and why each was left out."""
         kept: list[int] = []
         problems: list[str] = []
-        for index in range(len(self)):
+        for index, data in enumerate(self.encoded.read(range(len(self)))):
             try:
-                decode(next(self.encoded.read([index])), self.encoded.name_of(index))
+                decode(_bytes_or_raise(data), self.encoded.name_of(index))
                 kept.append(index)
             except DataError as error:
                 problems.append(str(error))
         return self.select(torch.tensor(kept, dtype=torch.int64)), problems
+
+    def without(self, problems: Sequence[str]) -> EncodedSet:
+        """The set with a note of the images that were left out of it."""
+        if not problems:
+            return self
+        said = f"{len(problems)} images cannot be read and are left out, such as: {problems[0]}"
+        return replace(self, notes=(*self.notes, said))
+
+    def by_image(self) -> EncodedSet:
+        """Captioned rows as images: rows of the same image are one with all their captions.
+
+        Rows without a caption are left out.
+        """
+        keys: Iterable[str | bytes]
+        if isinstance(self.encoded, FilesOnDisk):
+            keys = self.encoded.files
+        else:
+            keys = self._image_digests()
+        rows: dict[str | bytes, int] = {}
+        captions: dict[int, tuple[str, ...]] = {}
+        for row, (key, own) in enumerate(zip(keys, self.captions or (), strict=True)):
+            if own:
+                first = rows.setdefault(key, row)
+                captions[first] = tuple(dict.fromkeys((*captions.get(first, ()), *own)))
+        images = self.select(torch.tensor(list(captions), dtype=torch.int64))
+        notes = list(self.notes)
+        if empty := sum(not own for own in self.captions or ()):
+            notes.append(f"{empty} rows have no caption and are left out")
+        return replace(images, captions=tuple(captions.values()), notes=tuple(notes))
 
     # ------------------------------------------------------------ inside
 
@@ -217,15 +252,15 @@ class EncodedSet:
     def _begin(
         self,
         indices: Sequence[int],
-        files: Iterator[bytes],
+        files: Iterator[bytes | DataError],
         size: int,
         threads: ThreadPoolExecutor,
     ) -> Callable[[], UInt8[Tensor, "image 3 size size"]]:
         """Has the next files decoded, resized and cropped; what is returned waits for them."""
         pixels = np.empty((len(indices), 3, size, size), np.uint8)
 
-        def put(place: int, index: int, data: bytes) -> None:
-            image = decode(data, self.encoded.name_of(index))
+        def put(place: int, index: int, data: bytes | DataError) -> None:
+            image = decode(_bytes_or_raise(data), self.encoded.name_of(index))
             pixels[place] = to_model_size(image, size).numpy()
 
         decoding = threads.map(put, range(len(indices)), indices, files)
@@ -242,6 +277,48 @@ class EncodedSet:
                 f"images {int(wanted.min())}…{int(wanted.max())} asked of {self.name} "
                 f"({self.split}), which holds images 0…{len(self) - 1}"
             )
+
+
+def image_bytes(value: Any, name: str, folder: Path) -> bytes | DataError:
+    """The encoded image that a row of a table holds: its bytes, or a file that it names.
+
+    Args:
+        value: bytes, or a struct of `bytes` and `path` as `datasets` writes it.
+        name: how the user knows the image.
+        folder: where relative paths start.
+    """
+    data = value
+    if isinstance(value, dict):
+        data, path = value.get("bytes"), value.get("path")
+        if data is None and path:
+            return _file_bytes(folder / str(path))
+    if data is None:
+        return DataError(f"cannot read the image {name}: the row holds none")
+    if not isinstance(data, bytes):
+        return DataError(
+            f"cannot read the image {name}: the row holds {type(data).__name__} and not the bytes "
+            "of one encoded image"
+        )
+    return data
+
+
+def printable(name: str) -> str:
+    r"""A name as it can be shown: bytes that are no UTF-8 as `\xe9`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _file_bytes(file: Path) -> bytes | DataError:
+    try:
+        return file.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        return DataError(f"cannot read the image {printable(str(file))}: {reason or error}")
+
+
+def _bytes_or_raise(data: bytes | DataError) -> bytes:
+    if isinstance(data, DataError):
+        raise data
+    return data
 
 
 def _decoding_threads() -> ThreadPoolExecutor:

@@ -3,7 +3,8 @@
 A class name becomes words by these rules, in this order:
 
 1. what the user says (`class_words` of a spec: class name to words) holds as it is;
-2. known misspellings of published label lists are put right (`cra` is crab);
+2. known misspellings of published label lists are put right (`cra` is crab), numbers before the
+   name go (`001.Albatross`, `n02085620-Chihuahua`), WordNet ids of ImageNet become its words;
 3. underscores and runs of spaces become one space;
 4. camel case is taken apart and written small (`AnnualCrop` is annual crop); capitals that
    stand together stay together (`SUVCar` is SUV car).
@@ -17,8 +18,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from driftscope.data.names import imagenet_names, is_wordnet_id, read_names
 from driftscope.data.templates import TEMPLATE_SETS
 from driftscope.errors import DataError, did_you_mean
 
@@ -28,6 +29,8 @@ PHOTO_TEMPLATE = "a photo of a {}"
 MISSPELT = {"cra": "crab"}
 """Class 26 of CIFAR-100 in one of its releases."""
 
+_INDEX_BEFORE = re.compile(r"^(\d+\.\s*|n\d{8}[-_ ])(?=[^\W\d])")
+"""What stands before the name in `001.Black_footed_Albatross` and `n02085620-Chihuahua`."""
 _CAMEL_SEAM = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -64,7 +67,9 @@ def words_of(class_names: Sequence[str], class_words: Mapping[str, str]) -> list
 
 def class_word(class_name: str) -> str:
     """A class name as words, by the rules above."""
-    name = MISSPELT.get(class_name, class_name)
+    name = _INDEX_BEFORE.sub("", MISSPELT.get(class_name, class_name))
+    if is_wordnet_id(name):
+        return imagenet_names().get(name, name)
     spaced = " ".join(name.replace("_", " ").split())
     parts = [part for word in spaced.split(" ") for part in _camel_parts(word)]
     return " ".join(parts) or class_name
@@ -93,21 +98,15 @@ def expand_templates(names: Sequence[str]) -> list[str]:
 
 
 def load_class_words(path: Path) -> dict[str, str]:
-    """Own words from a YAML file of lines `ClassName: words`.
+    """Own words from a file of lines `ClassName: words` (YAML, JSON or text).
 
     Raises:
         DataError: unreadable, or not such lines.
     """
-    import yaml
-
-    try:
-        values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"cannot read the class words {path}: {reason}") from None
-    if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
+    names = read_names(path)
+    if not names.by_class:
         raise DataError(f"{path} must hold lines 'ClassName: words', such as 'cra: crab'")
-    return {str(name): words for name, words in values.items()}
+    return dict(names.by_class)
 
 
 def _camel_parts(word: str) -> list[str]:

@@ -19,7 +19,7 @@ from jaxtyping import Int64
 from torch import Generator, Tensor
 
 from driftscope.config import RunSpec
-from driftscope.data import EncodedSet, ImageSet, labelled, open_dataset
+from driftscope.data import EncodedSet, ImageSet, labelled, look
 from driftscope.errors import DataError
 
 PAPER_SUBSETS = 5
@@ -86,7 +86,8 @@ def open_train_and_test(
         DataError: no such dataset, unlabeled, classes that differ, a group on both sides; or
             undivided under the protocol `paper`, which validates on the test split that is given.
     """
-    train, test = open_dataset(dataset, "train"), open_dataset(dataset, "test")
+    found = look(dataset)
+    train, test = found.open_labelled("train"), found.open_labelled("test")
     labels, class_names = labelled(train)
     _, test_names = labelled(test)
     if class_names != test_names:
@@ -319,10 +320,11 @@ def _balanced(pool: Tensor, labels: Tensor, count: int, generator: Generator) ->
         return pool
     shuffled = torch.randperm(len(pool), generator=generator)
     shuffled_labels = labels[shuffled]
-    rank_in_class = torch.zeros(len(pool), dtype=torch.int64)
-    for label in torch.unique(shuffled_labels):
-        of_class = shuffled_labels == label
-        rank_in_class[of_class] = torch.arange(int(of_class.sum()))
+    by_class = torch.argsort(shuffled_labels, stable=True)
+    counts = torch.bincount(shuffled_labels)
+    starts = (counts.cumsum(0) - counts)[shuffled_labels[by_class]]
+    rank_in_class = torch.empty(len(pool), dtype=torch.int64)
+    rank_in_class[by_class] = torch.arange(len(pool)) - starts
     first = torch.argsort(rank_in_class, stable=True)[:count]
     return pool[shuffled[first]].sort().values
 

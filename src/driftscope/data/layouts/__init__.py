@@ -1,0 +1,83 @@
+"""Every form in which image sets lie somewhere: a file a layout, recognised from one look.
+
+A folder is walked once. The layouts look at that tree one after the other; the first that knows
+its mark has it, and a folder with no mark is one of class folders. What is found is a `Found`, which
+everything after reads. A new layout is one file, a place in this order, and a row of the
+conformance suite (tests/test_layouts.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from driftscope.data.address import Address, parse_address
+from driftscope.data.layouts import (
+    arrow,
+    class_folders,
+    embedded,
+    hub,
+    lists,
+    shards,
+    webdataset,
+)
+from driftscope.data.layouts.found import Found
+from driftscope.data.layouts.tree import walk
+from driftscope.data.procedural import PROCEDURAL_SETS
+from driftscope.errors import DataError, did_you_mean
+
+FOLDERS = (arrow.recognise, shards.recognise, webdataset.recognise, lists.recognise)
+"""Layouts with a mark, in the order in which they are looked for."""
+FILES = {
+    ".parquet": shards.recognise_file,
+    ".tar": webdataset.recognise_file,
+    **dict.fromkeys(lists.LIST_SUFFIXES, lists.recognise_file),
+}
+"""Layouts that are a file, by its ending."""
+
+
+def look(source: str | Path) -> Found:
+    """What is at a place, from one look.
+
+    Raises:
+        DataError: neither a known name nor a place with images; an option that means nothing
+            there.
+    """
+    address = parse_address(source)
+    if found := embedded.recognise(address):
+        return found
+    place = place_of(address)
+    if place is None:
+        return hub.recognise(address).checked()
+    if place.is_dir():
+        tree = walk(place)
+        marked = (recognise(tree, address) for recognise in FOLDERS)
+        found = next(filter(None, marked), None) or class_folders.recognise(tree, address)
+        return found.checked()
+    recognise = FILES.get(place.suffix.lower())
+    if recognise is None:
+        raise DataError(
+            f"{place} is a file; give the folder that holds the images, a .csv, .tsv or .jsonl list "
+            "of them, or a .parquet or .tar file"
+        )
+    return recognise(place, address).checked()
+
+
+def place_of(address: Address) -> Path | None:
+    """Where on this disk a set is; None for a hub dataset without a copy here.
+
+    Raises:
+        DataError: it is neither here nor can it be a hub dataset.
+    """
+    path = Path(address.place).expanduser()
+    if path.exists():
+        return path
+    copy = hub.local_copy(address.place)
+    if copy is not None:
+        return copy
+    if hub.preset_of(address.place) or hub.looks_like_hub_id(address.place):
+        return None
+    known = [*PROCEDURAL_SETS, *hub.PRESETS]
+    raise DataError(
+        f"no dataset {address.place!r}: there is no folder or file of that name here; "
+        f"{did_you_mean(address.place, known)}"
+    )

@@ -1,0 +1,133 @@
+"""Folders that `datasets` wrote with `save_to_disk`, and whatever it loads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from driftscope.data.address import WHOLE, Address
+from driftscope.data.encoded import EncodedImages, image_bytes
+from driftscope.data.layouts.found import Found
+from driftscope.data.layouts.lists import files_of
+from driftscope.data.layouts.tables import TABLE_OPTIONS, open_table
+from driftscope.data.layouts.tree import Folder
+from driftscope.errors import DataError
+
+
+@dataclass(frozen=True)
+class ArrowImages:
+    """The image column of a `datasets.Dataset`, which lies in mapped Arrow files."""
+
+    dataset: Any
+    column: str
+    place: str
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self.dataset)
+
+    def name_of(self, index: int) -> str:
+        """Its row."""
+        return f"in row {index + 1} of {self.place}"
+
+    def read(self, indices: Sequence[int]) -> Iterator[bytes | DataError]:
+        """The images' files."""
+        for index in indices:
+            value = self.dataset[int(index)][self.column]
+            yield image_bytes(value, self.name_of(index), Path(self.place))
+
+
+@dataclass(frozen=True)
+class DatasetTable:
+    """Loaded splits as a `Table`."""
+
+    place: str
+    splits: Mapping[str, Any]
+
+    def columns(self, split: str) -> Sequence[str]:
+        """The split's columns."""
+        return list(self.splits[split].column_names)
+
+    def image_columns(self, split: str) -> Sequence[str]:
+        """Those of the type `Image`."""
+        import datasets
+
+        return self._of_type(split, datasets.Image)
+
+    def label_names(self, split: str) -> Mapping[str, Sequence[str]]:
+        """The names of those of the type `ClassLabel`."""
+        import datasets
+
+        features = self.splits[split].features
+        return {name: features[name].names for name in self._of_type(split, datasets.ClassLabel)}
+
+    def values(self, split: str, column: str) -> list[Any]:
+        """A column, row by row."""
+        return list(self.splits[split][column])
+
+    def images(self, split: str, column: str) -> EncodedImages:
+        """The images themselves, or the files whose paths the column holds."""
+        import datasets
+
+        dataset = self.splits[split]
+        feature = dataset.features[column]
+        if getattr(feature, "dtype", None) in ("string", "large_string"):
+            return files_of(self.values(split, column), (Path(self.place), Path()), column)
+        if not isinstance(feature, datasets.Image) and "binary" not in str(feature):
+            raise DataError(f"the column {column!r} of {self.place} holds no images")
+        if isinstance(feature, datasets.Image):
+            dataset = dataset.cast_column(column, datasets.Image(decode=False))
+        return ArrowImages(dataset.select_columns([column]), column, self.place)
+
+    def _of_type(self, split: str, kind: type) -> list[str]:
+        dataset = self.splits[split]
+        return [one for one in dataset.column_names if isinstance(dataset.features[one], kind)]
+
+
+def recognise(tree: Folder, address: Address) -> Found | None:
+    """A folder with the marks of `save_to_disk`.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if not {"dataset_dict.json", "state.json"} & set(tree.others):
+        return None
+    import datasets
+
+    try:
+        with quiet():
+            loaded = datasets.load_from_disk(tree.path)
+    except Exception as error:  # what datasets and arrow raise has no common base
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"cannot read the Arrow folder {tree.path}: {reason}") from None
+    if isinstance(loaded, datasets.Dataset):
+        loaded = {str(loaded.split or WHOLE): loaded}
+    return found_dataset_dict(dict(loaded), address, Path(tree.path))
+
+
+def found_dataset_dict(
+    splits: Mapping[str, Any], address: Address, folder: Path | None = None
+) -> Found:
+    """Splits that `datasets` has loaded; from the hub (no folder) an address may name a `config`."""
+    options = TABLE_OPTIONS if folder else (*TABLE_OPTIONS, "config")
+    table = DatasetTable(str(folder or address.place), splits)
+    return Found(
+        address, "dataset", dict.fromkeys(splits, table), open_table, options, folder=folder
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars of `datasets`, which would break into our own display."""
+    import datasets
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()

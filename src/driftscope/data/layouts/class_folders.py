@@ -1,0 +1,274 @@
+"""Folders of image files: one folder a class, or flat and unlabeled, with splits above or without.
+
+Which level of a tree the classes are is decided by the whole tree: folders without images are
+passed over, a folder that holds one other and no images is a wrapper, and folders whose names all
+say train, test or validation are splits. Where two readings are left, none is taken: the images
+are then unlabeled, and the sentence that says so draws the tree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from driftscope.data.address import WHOLE, Address, split_kind
+from driftscope.data.encoded import EncodedSet, FilesOnDisk, printable
+from driftscope.data.layouts.found import Found
+from driftscope.data.layouts.tree import Folder, is_text
+from driftscope.errors import DataError
+
+_PICTURES = re.compile(r"(?i)(jpe?g|png)?_?(images?|imgs?|jpe?gs?|pngs?|photos|pictures)\d*")
+_NO_CLASSES = re.compile(
+    r"(?i).*(annotation|mask|segmentation|segment|trimap|label|devkit|depth|bbox|ground_?truth)s?"
+    r"(class|object)?|gt|docs?"
+)
+"""Folders that lie beside images and hold what was drawn over them."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split's images: loose ones, or folders by class name."""
+
+    root: Folder
+    classes: Mapping[str, tuple[Folder, ...]]
+    why_not: str = ""
+    """Why the folders are no classes; "" where they are, or where there are none."""
+
+
+def recognise(tree: Folder, address: Address) -> Found:
+    """The splits and classes of a tree of images.
+
+    Raises:
+        DataError: there is no image in it, or images lie loose beside folders of images.
+    """
+    if not tree.num_images:
+        other = tree.other_kinds()
+        raise DataError(
+            f"no images in {printable(tree.path)}: looked for .jpg, .png and whatever else Pillow "
+            "reads in it and in its folders, one folder a class"
+            + (f"; it holds {other}" if other else "")
+        )
+    root = _below_wrappers(tree)
+    parts, passed_over = _split_folders(root)
+    if parts:
+        splits = {name: _below_wrappers_of(part, parts, name) for name, part in parts.items()}
+    else:
+        splits = {WHOLE: root}
+    found = _classed(splits, root, address)
+    if hint := _of_flat_images(tree, root):
+        found = {
+            name: split if split.classes else replace(split, why_not=hint)
+            for name, split in found.items()
+        }
+    notes = [f"{name} beside them is passed over" for name in passed_over]
+    if kinds := tree.other_kinds():
+        notes.append(f"files that are no images are passed over: {kinds}")
+    if empty := [one for one in root.folders if not one.num_images]:
+        names = ", ".join(printable(one.name) for one in empty[:3])
+        notes.append(f"{len(empty)} folders without images are passed over: {names}")
+    folder = next((Path(one.path) for one in (tree, root) if one.others), Path(tree.path))
+    return Found(
+        address,
+        "folder of images",
+        found,
+        open_split,
+        options=("level",),
+        passed_over=tuple(notes),
+        folder=folder,
+    )
+
+
+def open_split(found: Found, name: str) -> EncodedSet:
+    """One split; classes are numbered by name over all splits, so that splits agree."""
+    split: Split = found.splits[name]
+    if not split.classes:
+        files = tuple(split.root.image_files())
+        return EncodedSet(
+            found.address.place, name, FilesOnDisk(files), unlabeled_because=split.why_not
+        )
+    every = {one for other in found.splits.values() for one in other.classes}
+    class_names = tuple(sorted(every))
+    numbers = {one: number for number, one in enumerate(class_names)}
+    files_of = {
+        one: tuple(file for folder in folders for file in folder.image_files())
+        for one, folders in sorted(split.classes.items())
+    }
+    counts = torch.tensor([len(files) for files in files_of.values()])
+    labels = torch.tensor([numbers[one] for one in files_of]).repeat_interleave(counts)
+    files = tuple(file for of_class in files_of.values() for file in of_class)
+    images = EncodedSet(found.address.place, name, FilesOnDisk(files), class_names, labels)
+    if split.why_not:
+        return replace(images, class_names=None, labels=None, unlabeled_because=split.why_not)
+    return images
+
+
+# ---------------------------------------------------------------- splits
+
+
+def _below_wrappers(folder: Folder) -> Folder:
+    """The folder itself, or the one that alone in it holds images, again and again."""
+    while not folder.images and len(inner := _image_folders(folder)) == 1:
+        if split_kind(inner[0].name) and inner[0].with_images:
+            break  # a lone train/
+        folder = inner[0]
+    return folder
+
+
+def _image_folders(folder: Folder) -> tuple[Folder, ...]:
+    """Its folders with images, without those that hold what was drawn over the others'."""
+    inner = folder.with_images
+    pictures = [
+        one for one in inner if _PICTURES.fullmatch(one.name) or split_kind(one.name) is not None
+    ]
+    drawn_over = [one for one in inner if _NO_CLASSES.fullmatch(one.name)]
+    if pictures and drawn_over:
+        inner = tuple(one for one in inner if one not in drawn_over)
+    return inner
+
+
+def _split_folders(root: Folder) -> tuple[dict[str, Folder], list[str]]:
+    """The folders that are splits, and the names of those beside them; ({}, []) without any.
+
+    They are where all names say so, and say different things. Where others lie beside them they
+    must hold the same classes: CIFAR-100 has a class of trains.
+    """
+    inner = _image_folders(root)
+    kinds = {one.name: kind for one in inner if (kind := split_kind(one.name))}
+    if len(inner) == 1 and kinds:
+        return {inner[0].name: inner[0]}, []
+    if len(set(kinds.values())) < 2:
+        return {}, []
+    others = [one for one in inner if one.name not in kinds]
+    passed_over = [one.name for one in root.with_images if one not in inner]
+    if others:
+        classes = [{one.name for one in part.with_images} for part in inner if part.name in kinds]
+        shared = set.intersection(*classes) if all(classes) else set()
+        if 2 * len(shared) < max(map(len, classes)) or not shared:
+            if not any(part.with_images for part in inner) or not any(classes):
+                return {}, []
+            flat = [one for one in others if not one.with_images]
+            if len(flat) < len(others):
+                return {}, []
+        passed_over += [printable(one.name) for one in others]
+    return {one.name: one for one in inner if one.name in kinds}, passed_over
+
+
+def _below_wrappers_of(part: Folder, parts: Mapping[str, Folder], name: str) -> Folder:
+    """A split's folder without its wrappers: a lone folder that is no other split's class."""
+    others = {
+        one.name
+        for other, folder in parts.items()
+        if other != name and len(folder.with_images) > 1
+        for one in folder.with_images
+    }
+    while not part.images and len(inner := _image_folders(part)) == 1:
+        is_class = inner[0].name in others or (others and not inner[0].with_images)
+        if is_class:
+            break
+        part = inner[0]
+    return part
+
+
+# ---------------------------------------------------------------- classes
+
+
+def _classed(roots: Mapping[str, Folder], above: Folder, address: Address) -> dict[str, Split]:
+    """Each split with its classes, all at the same level."""
+    level = address.options.get("level", "")
+    if level and not (level.isdecimal() and int(level) > 0):
+        raise DataError(f"?level={level} of {address.place} is no level; give 1, 2, …")
+    found = {}
+    for name, root in roots.items():
+        if root.images and root.with_images:
+            raise DataError(
+                f"{printable(root.path)} holds both loose images ({printable(root.images[0])}) and "
+                f"folders of images ({printable(root.with_images[0].name)}); give a flat folder, "
+                "or one folder a class"
+            )
+        classes: dict[str, list[Folder]] = {}
+        for folder in _at_level(root, int(level or 1)):
+            classes.setdefault(folder.name, []).append(folder)
+        found[name] = Split(root, {one: tuple(of) for one, of in classes.items()})
+    if inside := _splits_inside(found):
+        return inside
+    why_not = _no_classes(found, above, bool(level))
+    return {
+        name: replace(split, why_not=why_not) if why_not and split.classes else split
+        for name, split in found.items()
+    }
+
+
+def _at_level(folder: Folder, level: int) -> Iterator[Folder]:
+    for inner in folder.with_images:
+        if level == 1:
+            yield inner
+        else:
+            yield from _at_level(inner, level - 1)
+
+
+def _splits_inside(found: Mapping[str, Split]) -> dict[str, Split]:
+    """Splits within classes (`cat/train`, `cat/test`, `dog/train`, …); {} where there are none."""
+    if list(found) != [WHOLE] or len(found[WHOLE].classes) < 2:
+        return {}
+    inside: dict[str, dict[str, tuple[Folder, ...]]] = {}
+    for one, folders in found[WHOLE].classes.items():
+        for folder in folders:
+            parts, _ = _split_folders(folder)
+            if len(parts) < 2 or len(parts) < len(folder.with_images):
+                return {}
+            for name, part in parts.items():
+                inside.setdefault(name, {})[one] = (part,)
+    return {name: Split(found[WHOLE].root, classes) for name, classes in inside.items()}
+
+
+def _no_classes(found: Mapping[str, Split], above: Folder, is_level_given: bool) -> str:
+    """Why the folders at this level cannot be the classes; "" where they can."""
+    folders = {one.path: one for split in found.values() for of in split.classes.values()
+               for one in of}  # fmt: skip
+    names = {name for split in found.values() for name in split.classes}
+    tree = above.drawn()
+    if not_text := next((name for name in sorted(names) if not is_text(name)), None):
+        return f"the name of its folder {printable(not_text)} is not UTF-8; rename it"
+    if len(names) == 1:
+        return (
+            f"its images are all in one folder, {printable(next(iter(names)))} ({tree}), and of one "
+            "class every model is right; give the folder above several classes"
+        )
+    if is_level_given:
+        return ""
+    odd = [one for one in folders.values() if not one.images and len(one.with_images) > 1]
+    if odd or any(map(_PICTURES.fullmatch, names)) or _are_splits_beside_others(names):
+        deep = "2" if odd else "1"
+        return (
+            f"it is not plain which of its folders are classes: {tree}; give the folder that holds "
+            f"one folder a class, or say how deep the classes are: ?level=1 for "
+            f"{_some(sorted(names))}, ?level={deep if deep != '1' else 2} for those below"
+        )
+    return ""
+
+
+def _of_flat_images(tree: Folder, root: Folder) -> str:
+    """What to do about images that lie in no class folders; "" for the usual sentence."""
+    lists = [file for file in tree.files(".csv", ".tsv", ".jsonl") if file.stem != "metadata"]
+    if lists:
+        return f"if {printable(str(lists[0]))} tells their classes, give that file as the dataset"
+    if root is not tree and root.images:
+        return (
+            f"its images are all in one folder, {printable(root.name)}: as a class of its own it "
+            "would always be right; give a folder with one folder a class"
+        )
+    return ""
+
+
+def _are_splits_beside_others(names: Sequence[str] | set[str]) -> bool:
+    kinds = Counter(split_kind(name) for name in names)
+    return bool(kinds["train"] and (kinds["test"] or kinds["validation"]))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(printable(name) for name in names[:3]) + (", …" if len(names) > 3 else "")

@@ -1,0 +1,129 @@
+"""Datasets of the Hugging Face hub; no network is a state.
+
+A hub name is looked for, in this order, under `$DRIFTSCOPE_DATA`, in the cache of `datasets`,
+and on the hub itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from driftscope.data.address import Address
+from driftscope.data.layouts.arrow import found_dataset_dict, quiet
+from driftscope.data.layouts.found import Found
+from driftscope.errors import DataError
+from driftscope.offline import offline_where_unreachable
+
+DATA_FOLDER_VARIABLE = "DRIFTSCOPE_DATA"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A hub dataset that driftscope knows by a short name."""
+
+    hub_id: str
+    image: str
+    label: str
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Its columns, as an address gives them."""
+        return {"image": self.image, "label": self.label}
+
+
+PRESETS: Mapping[str, Preset] = {
+    "eurosat": Preset("tanganke/eurosat", "image", "label"),
+    "pets": Preset("timm/oxford-iiit-pet", "image", "label"),
+    "cifar100": Preset("uoft-cs/cifar100", "img", "fine_label"),
+    "cifar10": Preset("uoft-cs/cifar10", "img", "label"),
+}
+"""The paper's datasets (4.1) and CIFAR-10."""
+
+
+def preset_of(place: str) -> Preset | None:
+    """The preset that a short name or hub id names."""
+    by_id = {preset.hub_id: preset for preset in PRESETS.values()}
+    return PRESETS.get(place) or by_id.get(place)
+
+
+def looks_like_hub_id(place: str) -> bool:
+    """Whether it may be `owner/name` on the hub, and is no path."""
+    owner, _, name = place.partition("/")
+    return bool(owner and name) and "/" not in name and not place.startswith((".", "~"))
+
+
+def local_copy(place: str) -> Path | None:
+    """A copy of a named dataset under `$DRIFTSCOPE_DATA`: owner/name, name, or short name."""
+    root = os.environ.get(DATA_FOLDER_VARIABLE)
+    if not root:
+        return None
+    preset = preset_of(place)
+    hub_id = preset.hub_id if preset else place
+    for name in (hub_id, hub_id.rpartition("/")[2], place):
+        folder = Path(root).expanduser() / name
+        if folder.exists():
+            return folder
+    return None
+
+
+def recognise(address: Address) -> Found:
+    """A dataset of the hub by its id or short name; it is fetched if it is not here yet.
+
+    Raises:
+        DataError: it cannot be had; the sentence says where it would be looked for and how to
+            point at a copy.
+    """
+    preset = preset_of(address.place)
+    return found_dataset_dict(
+        _load_hub(address), address.with_defaults(preset.columns) if preset else address
+    )
+
+
+def _load_hub(address: Address) -> Mapping[str, Any]:
+    preset = preset_of(address.place)
+    hub_id = preset.hub_id if preset else address.place
+    try:
+        import datasets
+
+        with quiet(), _offline_where_unreachable():
+            loaded = datasets.load_dataset(hub_id, address.options.get("config"))
+    except Exception as error:  # network, hub, cache and format errors have no common base
+        raise DataError(_not_had(address.place, hub_id, error)) from None
+    return dict(loaded)
+
+
+def _not_had(place: str, hub_id: str, error: Exception) -> str:
+    from datasets import config
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    root = os.environ.get(DATA_FOLDER_VARIABLE)
+    under = f"{root}/{hub_id}" if root else f"${DATA_FOLDER_VARIABLE}/{hub_id} (not set)"
+    return (
+        f"no dataset {place!r}: no folder of that name is here, it is not in {under}, "
+        f"{config.HF_DATASETS_CACHE} or {HF_HUB_CACHE}, and the Hugging Face hub did not give it "
+        f"({_one_line(error)}); give the folder of a copy as the dataset, or set "
+        f"{DATA_FOLDER_VARIABLE} to the folder that holds {hub_id}"
+    )
+
+
+@contextmanager
+def _offline_where_unreachable() -> Iterator[None]:
+    """`datasets` keeps a copy of the hub's switch."""
+    import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE
+    with offline_where_unreachable() as offline:
+        datasets.config.HF_HUB_OFFLINE = before or offline
+        try:
+            yield
+        finally:
+            datasets.config.HF_HUB_OFFLINE = before
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,384 @@
+"""Parquet files in the layout of the Hugging Face hub, read where they lie.
+
+Rows are streamed: nothing is copied into the cache of `datasets`, no row group is in memory as a
+whole, and no import of `datasets` is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+from pyarrow import parquet
+
+from driftscope.data.address import WHOLE, Address, split_kind
+from driftscope.data.encoded import EncodedImages, image_bytes
+from driftscope.data.layouts.found import Found
+from driftscope.data.layouts.lists import files_of
+from driftscope.data.layouts.tables import TABLE_OPTIONS, open_table
+from driftscope.data.layouts.tree import Folder
+from driftscope.errors import DataError, did_you_mean
+
+_SHARD = re.compile(
+    r"^(?P<split>\w[\w.]*?)(-(?P<number>\d+)-of-(?P<count>\d+))?(-[0-9a-f]{16})?$"
+)
+"""`train`, `train-00000-of-00002`, `train-00000-of-00001-8a1b…`: a split and its part."""
+_BATCH_ROWS = 32
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Consecutive rows of one file that are stored together."""
+
+    file: Path
+    number: int
+    first_row: int
+    num_rows: int
+
+
+@dataclass(frozen=True)
+class ParquetImages:
+    """The image column of parquet files."""
+
+    column: str
+    groups: tuple[RowGroup, ...]
+
+    def __len__(self) -> int:
+        """How many images."""
+        return self.groups[-1].first_row + self.groups[-1].num_rows if self.groups else 0
+
+    def name_of(self, index: int) -> str:
+        """Its row, counted over all files of the split."""
+        return f"in row {index + 1} of {self._group(index).file}"
+
+    def read(self, indices: Sequence[int]) -> Iterator[bytes | DataError]:
+        """The images' files; what lies between is passed over, and going back begins anew."""
+        rows: Iterator[Any] = iter(())
+        group, row = None, 0
+        for index in indices:
+            wanted = self._group(index)
+            if wanted is not group or index < row:
+                group, row, rows = wanted, wanted.first_row, self._rows(wanted)
+            while row < index:
+                next(rows)
+                row += 1
+            row += 1
+            yield image_bytes(next(rows).as_py(), self.name_of(index), wanted.file.parent)
+
+    def _group(self, index: int) -> RowGroup:
+        return self.groups[bisect_right(self._first_rows, index) - 1]
+
+    @cached_property
+    def _first_rows(self) -> list[int]:
+        return [group.first_row for group in self.groups]
+
+    def _rows(self, group: RowGroup) -> Iterator[Any]:
+        try:
+            with parquet.ParquetFile(group.file, memory_map=True) as file:
+                for batch in file.iter_batches(
+                    _BATCH_ROWS, row_groups=[group.number], columns=[self.column]
+                ):
+                    yield from batch.column(0)
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"cannot read {group.file}: {_one_line(error)}") from None
+
+
+@dataclass(frozen=True)
+class ParquetTable:
+    """The files of every split as a `Table`; `noted` is what a card says of the columns."""
+
+    place: str
+    root: Path
+    files: Mapping[str, Sequence[Path]]
+    noted: Mapping[str, Any]
+
+    def columns(self, split: str) -> Sequence[str]:
+        """The columns of all its files.
+
+        Raises:
+            DataError: a file has others, or is unreadable.
+        """
+        first, *others = self.files[split]
+        names = _schema(first).names
+        for file in others:
+            missing = set(names) - set(_schema(file).names)
+            if missing:
+                raise DataError(
+                    f"{file} has no column {sorted(missing)[0]!r}, but {first} has: the files of "
+                    f"{split} do not belong together"
+                )
+        return names
+
+    def image_columns(self, split: str) -> Sequence[str]:
+        """Those noted as images; else those of bytes, or of a struct that holds bytes."""
+        schema = _schema(self.files[split][0])
+        noted = [
+            name
+            for name, one in self._features(self.files[split][0]).items()
+            if _type(one) == "Image" and name in schema.names
+        ]
+        return noted or [field.name for field in schema if _is_bytes(field.type)]
+
+    def label_names(self, split: str) -> Mapping[str, Sequence[str]]:
+        """The classes noted of each column of class numbers.
+
+        Raises:
+            DataError: two files of the split note different classes.
+        """
+        first, *others = self.files[split]
+        names = _class_names(self._features(first))
+        for file in others:
+            own = _class_names(self._features(file))
+            if own != names:
+                raise DataError(
+                    f"{file} and {first} note different classes of the same column: the files of "
+                    f"{split} do not belong together"
+                )
+        return {name: of for name, of in names.items() if name in _schema(first).names}
+
+    def values(self, split: str, column: str) -> list[Any]:
+        """A column of all the split's files."""
+        values: list[Any] = []
+        for file in self.files[split]:
+            try:
+                table = parquet.ParquetFile(file).read(columns=[column])
+            except (OSError, pa.ArrowException) as error:
+                raise DataError(f"cannot read {file}: {_one_line(error)}") from None
+            values.extend(table.column(column).to_pylist())
+        return values
+
+    def images(self, split: str, column: str) -> EncodedImages:
+        """The images themselves, or the files whose paths the column holds."""
+        files = self.files[split]
+        kind = _schema(files[0]).field(column).type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            starts = (*(file.parent for file in files), self.root)
+            return files_of(self.values(split, column), starts, column)
+        if not _is_bytes(kind):
+            raise DataError(
+                f"the column {column!r} of {self.place} holds {kind}, which is no image: an image "
+                "column holds one encoded image a row (bytes, or a struct of bytes and path), or "
+                "its path"
+            )
+        return ParquetImages(column, tuple(_row_groups(files)))
+
+    def _features(self, file: Path) -> Mapping[str, Any]:
+        """What `datasets` noted about the columns in the file, or the card does."""
+        noted = (_schema(file).metadata or {}).get(b"huggingface")
+        if not noted:
+            return self.noted
+        try:
+            return dict(json.loads(noted)["info"]["features"])
+        except (ValueError, KeyError, TypeError):
+            return self.noted
+
+
+def recognise_file(file: Path, address: Address) -> Found:
+    """One file: one split."""
+    return _found(address, file.parent, {WHOLE: [file]})
+
+
+def recognise(tree: Folder, address: Address) -> Found | None:
+    """A folder with parquet files: `data/train-00000-of-00001.parquet`, `train/0000.parquet`, ….
+
+    Raises:
+        DataError: there are several configurations, and the address names none of them.
+    """
+    root = Path(tree.path)
+    files = tree.files(".parquet")
+    if not files:
+        return None
+    card = _card(root)
+    configurations = _declared(root, files, card) or _by_folder(root, files)
+    wanted = address.options.get("config")
+    if wanted is None and len(configurations) < 2:
+        (splits,) = configurations.values()
+    elif wanted in configurations:
+        splits = configurations[wanted]
+    else:
+        said = f"no configuration {wanted!r}" if wanted else "several configurations"
+        choices = did_you_mean(wanted or "", configurations)
+        raise DataError(f"{address.place} has {said}; add ?config=NAME, {choices}")
+    return _found(address, root, splits, card, wanted)
+
+
+def _found(
+    address: Address,
+    root: Path,
+    splits: Mapping[str, list[Path]],
+    card: Mapping[str, Any] | None = None,
+    configuration: str | None = None,
+) -> Found:
+    info = _info(_card(root) if card is None else card, configuration)
+    table = ParquetTable(address.place, root, splits, _features_of(info))
+    doubts = [*_missing_shards(splits), *_other_counts(splits, info)]
+    return Found(
+        address,
+        "parquet table",
+        dict.fromkeys(splits, table),
+        open_table,
+        options=(*TABLE_OPTIONS, "config"),
+        doubts=tuple(doubts),
+        folder=root,
+    )
+
+
+# ---------------------------------------------------------------- which files
+
+
+def _declared(
+    root: Path, files: Iterable[Path], card: Mapping[str, Any]
+) -> dict[str, dict[str, list[Path]]]:
+    """The configurations whose files a card's `configs` lists, as far as they are here."""
+    found: dict[str, dict[str, list[Path]]] = {}
+    relative = {file: file.relative_to(root) for file in files}
+    for one in card.get("configs") or ():
+        splits: dict[str, list[Path]] = {}
+        try:
+            for entry in one["data_files"]:
+                patterns = entry["path"]
+                for pattern in [patterns] if isinstance(patterns, str) else patterns:
+                    fitting = [file for file, path in relative.items() if path.match(pattern)]
+                    splits.setdefault(str(entry["split"]), []).extend(fitting)
+            name = str(one["config_name"])
+        except (KeyError, TypeError):
+            return {}  # a card of another form says nothing about files
+        if splits := {split: of for split, of in splits.items() if of}:
+            found[name] = splits
+    return found
+
+
+def _by_folder(root: Path, files: Iterable[Path]) -> dict[str, dict[str, list[Path]]]:
+    """Folders that are no splits are configurations; files that lie in none are one of their own."""
+    found: dict[str, dict[str, list[Path]]] = {}
+    for file in files:
+        folders = [part for part in file.relative_to(root).parts[:-1] if part != "data"]
+        match = _SHARD.match(file.stem)
+        split = match["split"] if match else file.stem
+        if split.isdecimal() and folders:
+            split = folders.pop()
+        name = next((part for part in folders if not split_kind(part)), "default")
+        found.setdefault(name, {}).setdefault(split, []).append(file)
+    return found
+
+
+def _missing_shards(splits: Mapping[str, Sequence[Path]]) -> Iterator[str]:
+    """A split of which the files' names tell of others that are not here."""
+    for split, files in splits.items():
+        parts = [match for file in files if (match := _SHARD.match(file.stem)) and match["count"]]
+        count = max((int(match["count"]) for match in parts), default=0)
+        missing = count - len({int(match["number"]) for match in parts})
+        if missing > 0:
+            yield f"{missing} of the {count} files of its split {split} are missing"
+
+
+def _other_counts(splits: Mapping[str, Sequence[Path]], info: Mapping[str, Any]) -> Iterator[str]:
+    """A split that has other many rows than the card says."""
+    for one in info.get("splits") or ():
+        noted = one.get("num_examples") if isinstance(one, dict) else None
+        if isinstance(noted, int) and one.get("name") in splits:
+            here = sum(_metadata(file).num_rows for file in splits[one["name"]])
+            if here != noted:
+                yield f"its split {one['name']} has {here:,} rows, but its card says {noted:,}"
+
+
+def _metadata(file: Path) -> Any:
+    try:
+        return parquet.read_metadata(file)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"cannot read {file}: {_one_line(error)}") from None
+
+
+def _row_groups(files: Iterable[Path]) -> Iterator[RowGroup]:
+    first = 0
+    for file in files:
+        metadata = _metadata(file)
+        for number in range(metadata.num_row_groups):
+            num_rows = metadata.row_group(number).num_rows
+            if num_rows:
+                yield RowGroup(file, number, first, num_rows)
+            first += num_rows
+
+
+# ---------------------------------------------------------------- what the columns are
+
+
+def _schema(file: Path) -> pa.Schema:
+    try:
+        return parquet.read_schema(file)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"cannot read {file}: {_one_line(error)}") from None
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return bool(kind.get_field_index("bytes") >= 0)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _card(root: Path) -> Mapping[str, Any]:
+    """The front matter of the dataset card beside the files; {} where there is none."""
+    readme = root / "README.md"
+    if not readme.is_file():
+        return {}
+    parts = readme.read_text(encoding="utf-8", errors="replace").split("---", 2)
+    try:
+        card = yaml.safe_load(parts[1]) if len(parts) == 3 else None
+    except yaml.YAMLError:
+        return {}
+    return card if isinstance(card, dict) else {}
+
+
+def _info(card: Mapping[str, Any], configuration: str | None) -> Mapping[str, Any]:
+    """What a card says of one configuration: of the one named, or of the only one."""
+    listed = card.get("dataset_info") or {}
+    if isinstance(listed, dict):
+        return listed
+    told = [one for one in listed if isinstance(one, dict)]
+    named = [one for one in told if one.get("config_name", "default") == configuration]
+    return (named or (told if len(told) == 1 and configuration is None else []) or [{}])[0]
+
+
+def _features_of(info: Mapping[str, Any]) -> dict[str, Any]:
+    """The features of a card, in the form that files note them in."""
+    try:
+        listed = info.get("features") or []
+        return {entry["name"]: _feature(entry["dtype"]) for entry in listed if "dtype" in entry}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}  # a card of another form says nothing about columns
+
+
+def _feature(dtype: Any) -> dict[str, Any]:
+    if dtype == "image":
+        return {"_type": "Image"}
+    if isinstance(dtype, dict) and "class_label" in dtype:
+        names = dtype["class_label"]["names"]
+        ordered = (
+            [names[key] for key in sorted(names, key=int)] if isinstance(names, dict) else names
+        )
+        return {"_type": "ClassLabel", "names": ordered}
+    return {"_type": "Value"}
+
+
+def _class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {
+        name: [str(one) for one in feature["names"]]
+        for name, feature in features.items()
+        if _type(feature) == "ClassLabel" and feature.get("names")
+    }
+
+
+def _type(feature: Any) -> str | None:
+    return feature.get("_type") if isinstance(feature, dict) else None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

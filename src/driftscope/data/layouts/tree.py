@@ -1,0 +1,152 @@
+"""One walk over a folder: what lies where. Every layout is recognised from it, and none looks again."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from driftscope.data.encoded import printable
+from driftscope.errors import DataError
+
+_LEFT_BY_ARCHIVERS = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"})
+_NO_PICTURES = frozenset(
+    ".pdf .bufr .grib .h5 .hdf .mpg .mpeg .wmf .emf .eps .ps .palm .fit .fits .iim".split()
+)
+"""What Pillow lists but does not decode to a picture by itself."""
+_NAMED_ALIKE = frozenset({".heic", ".heif", ".avif", ".jp2"})
+"""Images even where this Pillow cannot read them: reading one says so."""
+_SHOWN = 4
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """The endings of files that Pillow decodes."""
+    from PIL import Image
+
+    known = Image.registered_extensions()
+    readable = {suffix for suffix, kind in known.items() if kind in Image.OPEN}
+    return frozenset(readable - _NO_PICTURES | _NAMED_ALIKE)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder with what is below it, by name; hidden entries are left out.
+
+    `num_images` counts the images in it and in all its folders.
+    """
+
+    path: str
+    images: tuple[str, ...]
+    others: tuple[str, ...]
+    folders: tuple[Folder, ...]
+    num_images: int
+
+    @property
+    def name(self) -> str:
+        """Its own name."""
+        return os.path.basename(self.path)
+
+    @property
+    def with_images(self) -> tuple[Folder, ...]:
+        """Its folders that hold images, however deep."""
+        return tuple(one for one in self.folders if one.num_images)
+
+    def below(self) -> Iterator[Folder]:
+        """The folder and all below it."""
+        yield self
+        for folder in self.folders:
+            yield from folder.below()
+
+    def files(self, *suffixes: str) -> list[Path]:
+        """The files below it that are no images and end so, by path."""
+        return sorted(
+            Path(folder.path, name)
+            for folder in self.below()
+            for name in folder.others
+            if name.lower().endswith(suffixes)
+        )
+
+    def image_files(self) -> Iterator[str]:
+        """The paths of all images below it: of each folder its own and its folders', by name."""
+        entries = [(name, None) for name in self.images] + [(one.name, one) for one in self.folders]
+        for name, folder in sorted(entries, key=lambda entry: entry[0]):
+            if folder is None:
+                yield f"{self.path}{os.sep}{name}"
+            else:
+                yield from folder.image_files()
+
+    def other_kinds(self) -> str:
+        """The other files below it, counted by kind: `2 .txt, 1 .json`; "" where there are none."""
+        kinds = Counter(
+            os.path.splitext(name)[1].lower() or name
+            for folder in self.below()
+            for name in folder.others
+        )
+        return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(_SHOWN))
+
+    def drawn(self, depth: int = 2) -> str:
+        """The tree in one line: `data/ {train/ {cat/ (3 images), dog/ (2 images)}, docs/ (none)}`."""
+        own = f"{printable(self.name)}/"
+        if not self.num_images:
+            return f"{own} (no images)"
+        if not self.with_images or not depth:
+            return f"{own} ({self.num_images:,} images)"
+        parts = [one.drawn(depth - 1) for one in self.folders[:_SHOWN]]
+        if len(self.folders) > _SHOWN:
+            parts.append(f"… {len(self.folders) - _SHOWN} more")
+        if self.images:
+            parts.append(f"{len(self.images):,} loose images")
+        return f"{own} {{{', '.join(parts)}}}"
+
+
+def walk(root: Path | str, above: frozenset[tuple[int, int]] = frozenset()) -> Folder:
+    """A folder and all below it, each entry looked at once; links are followed, circles are not.
+
+    Raises:
+        DataError: a folder cannot be looked into; the sentence names it.
+    """
+    path = os.fspath(root)
+    images, others, folders = [], [], []
+    suffixes = image_suffixes()
+    try:
+        status = os.stat(path)
+        here = above | {(status.st_dev, status.st_ino)}
+        with os.scandir(path) as entries:
+            for entry in entries:
+                name = entry.name
+                if name[0] == "." or name in _LEFT_BY_ARCHIVERS:
+                    continue
+                if entry.is_dir():
+                    if not _is_above(entry, here):
+                        folders.append(entry.path)
+                elif os.path.splitext(name)[1].lower() in suffixes:
+                    images.append(name)
+                else:
+                    others.append(name)
+    except OSError as error:
+        raise DataError(
+            f"cannot look into the folder {printable(path)}: {error.strerror or error}"
+        ) from None
+    below = tuple(walk(one, here) for one in sorted(folders))
+    count = len(images) + sum(one.num_images for one in below)
+    return Folder(path, tuple(sorted(images)), tuple(sorted(others)), below, count)
+
+
+def _is_above(entry: os.DirEntry[str], above: frozenset[tuple[int, int]]) -> bool:
+    if not entry.is_symlink():
+        return False
+    status = entry.stat()
+    return (status.st_dev, status.st_ino) in above
+
+
+def is_text(name: str) -> bool:
+    """Whether a name is UTF-8, so that a tokenizer, a page or JSON can hold it."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,195 @@
+"""What class names stand for: files of names, WordNet ids, the numbers of usual benchmarks."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from driftscope.data.templates import TEMPLATE_SETS
+from driftscope.errors import DataError, did_you_mean
+
+_USUAL_FILES = ("classnames.txt", "class_names.txt", "classes.txt", "cat_to_name.json")
+_TEMPLATE_FILE = "zeroshot_classification_templates.txt"
+_WORDNET_ID = re.compile(r"n\d{8}")
+
+
+def is_wordnet_id(name: str) -> bool:
+    """Whether it is one of WordNet's nouns by number, such as `n01440764`."""
+    return _WORDNET_ID.fullmatch(name) is not None
+
+
+@cache
+def imagenet_names() -> Mapping[str, str]:
+    """WordNet id to words of ImageNet's 1,000 classes, in their order.
+
+    The words are WordNet's first ones; where those are two classes' or mean something else more
+    often (crane, nail) they say which is meant.
+    """
+    lines = Path(__file__).with_name("imagenet_names.tsv").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("\t") for line in lines)
+
+
+def benchmark_words(place: str, class_names: Sequence[str]) -> dict[str, str]:
+    """Words of class names that are the numbers of a usual benchmark; {} where none is known.
+
+    The benchmark is told by its name in the place's, and by the count of its numbers.
+    """
+    numbers = [_number(name) for name in class_names]
+    if None in numbers or len(set(numbers)) != len(numbers):
+        return {}
+    for names, known_by, first in _numbered_benchmarks():
+        words = dict(enumerate(names, start=first))
+        if re.search(known_by, place, re.IGNORECASE) and set(numbers) == set(words):
+            return {
+                name: words[number]
+                for name, number in zip(class_names, numbers, strict=True)
+                if number is not None
+            }
+    return {}
+
+
+@cache
+def _numbered_benchmarks() -> tuple[tuple[Sequence[str], str, int], ...]:
+    file = Path(__file__).with_name("benchmark_names.yaml")
+    listed = yaml.safe_load(file.read_text(encoding="utf-8"))
+    imagenet = (tuple(imagenet_names().values()), "imagenet", 0)
+    return (imagenet, *((one["names"], one["known_by"], one["first"]) for one in listed))
+
+
+@dataclass(frozen=True)
+class NamesFile:
+    """A file of class names: words by class (`by_class`), or a line a class in label order."""
+
+    path: Path
+    by_class: Mapping[str, str] = field(default_factory=dict)
+    in_order: tuple[str, ...] = ()
+
+    @classmethod
+    def beside(cls, folder: Path) -> NamesFile | None:
+        """The file of a usual name in a folder; None where there is none."""
+        found = next((folder / name for name in _USUAL_FILES if (folder / name).is_file()), None)
+        return read_names(found) if found else None
+
+    def words_of(self, class_names: Sequence[str], *, must_fit: bool) -> dict[str, str]:
+        """Class name to words, of the classes that the file names.
+
+        Lines without a class before them belong to classes that are numbers (the first of all to
+        the lowest) or to WordNet ids in their order.
+
+        Raises:
+            DataError: `must_fit`, and it names none of the classes, or other many.
+        """
+        by_class = self.by_class or self._by_first_word(class_names)
+        plain = {_plain_number(key): words for key, words in by_class.items()}
+        words = {
+            name: plain[_plain_number(name)] for name in class_names if _plain_number(name) in plain
+        }
+        if not words and len(self.in_order) == len(class_names):
+            words = self._in_order(class_names)
+        plain_names = {name: re.sub(r" \(\d+\)$", "", name) for name in class_names}
+        if not words and set(plain_names.values()) <= set(self.in_order):  # two of one name
+            return {name: plain for name, plain in plain_names.items() if name != plain}
+        if not words and must_fit and not set(class_names) <= set(self.in_order):
+            raise DataError(
+                f"{self.path} names {len(self.by_class) or len(self.in_order)} classes, but none of "
+                f"the {len(class_names)} of this set ({', '.join(class_names[:3])}, …); give lines "
+                "'CLASS: words', or for classes that are numbers a line each"
+            )
+        return words
+
+    def _by_first_word(self, class_names: Sequence[str]) -> dict[str, str]:
+        """Lines such as `n01440764 tench`, where each begins with a class's name."""
+        parts = [line.split(maxsplit=1) for line in self.in_order]
+        known = {part[0]: part[1] for part in parts if len(part) == 2}
+        return known if set(class_names) <= set(known) else {}
+
+    def _in_order(self, class_names: Sequence[str]) -> dict[str, str]:
+        numbers = {name: _number(name) for name in class_names}
+        if None not in numbers.values():
+            ordered = sorted(class_names, key=lambda name: numbers[name] or 0)
+            whole = [numbers[name] for name in ordered]
+            start = whole[0] or 0
+            if whole != list(range(start, start + len(ordered))) or start > 1:
+                return {}
+        elif all(map(is_wordnet_id, class_names)):
+            ordered = sorted(class_names)
+        else:
+            return {}
+        return dict(zip(ordered, self.in_order, strict=True))
+
+
+def read_names(path: Path) -> NamesFile:
+    """Class names from YAML or JSON (`class: words`, or a list), or from lines of text.
+
+    Raises:
+        DataError: unreadable, or neither.
+    """
+    try:
+        text = path.expanduser().read_text(encoding="utf-8-sig")
+        suffix = path.suffix.lower()
+        if suffix == ".json":
+            values: Any = json.loads(text)
+        elif suffix in (".yaml", ".yml"):
+            values = yaml.safe_load(text)
+        else:
+            values = [line.strip() for line in text.splitlines() if line.strip()]
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"cannot read the class words {path}: {reason}") from None
+    if isinstance(values, dict):
+        values = {str(key): _words(value) for key, value in values.items()}
+        if all(isinstance(words, str) for words in values.values()):
+            return NamesFile(path, by_class=values)
+    elif isinstance(values, list) and values and all(isinstance(one, str) for one in values):
+        pairs = [re.split(r":\s+|\t", line, maxsplit=1) for line in values]
+        if all(len(pair) == 2 for pair in pairs):
+            return NamesFile(path, by_class={key.strip(): words for key, words in pairs})
+        return NamesFile(path, in_order=tuple(values))
+    raise DataError(
+        f"{path} must hold lines 'ClassName: words', such as 'cra: crab', or a class's name a line"
+    )
+
+
+def read_templates(given: str | None, folder: Path | None = None) -> tuple[str, ...]:
+    """Prompt templates of a set's name or a file; without one, of the usual file in a folder.
+
+    A place for the name is `{}`, or `{c}` as CLIP_benchmark writes it. () where there are none.
+
+    Raises:
+        DataError: neither a set of templates nor a file.
+    """
+    if given in TEMPLATE_SETS:
+        return (str(given),)
+    file = Path(given).expanduser() if given else folder / _TEMPLATE_FILE if folder else None
+    if file is None or not (given or file.is_file()):
+        return ()
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise DataError(
+            f"?templates={given} is neither a file nor a set of templates; "
+            f"{did_you_mean(str(given), TEMPLATE_SETS)}"
+        ) from None
+    return tuple(line.strip().replace("{c}", "{}") for line in lines if line.strip())
+
+
+def _words(value: Any) -> Any:
+    """The words of a class: as they are, or the last of a list (`["n01440764", "tench"]`)."""
+    return value[-1] if isinstance(value, list) and value else value
+
+
+def _number(name: str) -> int | None:
+    return int(name) if name.isdecimal() and name.isascii() else None
+
+
+def _plain_number(name: str) -> str:
+    """`00012` as `12`; other names as they are."""
+    number = _number(name)
+    return name if number is None else str(number)
