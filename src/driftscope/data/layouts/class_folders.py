@@ -65,7 +65,7 @@ def recognise(tree: Folder, address: Address) -> Found:
             name: split if split.classes else replace(split, why_not=hint)
             for name, split in found.items()
         }
-    notes = [f"{name} beside them is passed over" for name in passed_over]
+    notes = [f"beside its splits {printable(name)} is passed over" for name in passed_over]
     if kinds := tree.other_kinds():
         notes.append(f"files that are no images are passed over: {kinds}")
     if empty := [one for one in root.folders if not one.num_images]:
@@ -145,17 +145,26 @@ def _split_folders(root: Folder) -> tuple[dict[str, Folder], list[str]]:
         return {}, []
     others = [one for one in inner if one.name not in kinds]
     passed_over = [one.name for one in root.with_images if one not in inner]
+    if root.images:
+        passed_over.append(f"{len(root.images)} loose images")
     if others:
-        classes = [{one.name for one in part.with_images} for part in inner if part.name in kinds]
-        shared = set.intersection(*classes) if all(classes) else set()
-        if 2 * len(shared) < max(map(len, classes)) or not shared:
-            if not any(part.with_images for part in inner) or not any(classes):
-                return {}, []
-            flat = [one for one in others if not one.with_images]
-            if len(flat) < len(others):
-                return {}, []
-        passed_over += [printable(one.name) for one in others]
+        classes = [
+            {one.name for one in _lone_inner(part).with_images}
+            for part in inner
+            if part.name in kinds
+        ]
+        shared = set.intersection(*classes)
+        if not shared or 2 * len(shared) < max(map(len, classes)):
+            return {}, []
+        passed_over += [one.name for one in others]
     return {one.name: one for one in inner if one.name in kinds}, passed_over
+
+
+def _lone_inner(folder: Folder) -> Folder:
+    """A folder, or the one that alone in it holds images, whatever its name."""
+    while not folder.images and len(inner := _image_folders(folder)) == 1:
+        folder = inner[0]
+    return folder
 
 
 def _below_wrappers_of(part: Folder, parts: Mapping[str, Folder], name: str) -> Folder:
@@ -163,8 +172,8 @@ def _below_wrappers_of(part: Folder, parts: Mapping[str, Folder], name: str) -> 
     others = {
         one.name
         for other, folder in parts.items()
-        if other != name and len(folder.with_images) > 1
-        for one in folder.with_images
+        if other != name and len(_image_folders(folder)) > 1
+        for one in _image_folders(folder)
     }
     while not part.images and len(inner := _image_folders(part)) == 1:
         is_class = inner[0].name in others or (others and not inner[0].with_images)
