@@ -295,7 +295,7 @@ _LEVELS = (
     Metric(
         "patch_to_patch_entropy_bits", "patch-to-patch entropy",
         "entropy of the patches' attention to patches, mean over layers and heads",
-        "attention", "bits", bounds=(0, None), exists=frozenset({"run"}) | _EVERYWHERE,
+        "attention", "bits", bounds=(0, None), exists=frozenset({"run", "layer", "head"}),
         source=_PAPER_4_3, reads="maps",
     ),
 )  # fmt: skip
