@@ -361,7 +361,7 @@ _DRIFTS = (
         "change of the mean entropy in the last third of the layers",
         "attention", "%", decimals=1, bounds=(-100, None), exists=_EPOCH, signed=True,
         symbol="100·(m − m₀)/m₀", unchanged=0, limits=(0, 1000),
-        function="driftscope.readings:late_entropy_change_pct", reads="readings",
+        function="driftscope.reading:late_entropy_change_pct", reads="readings",
     ),
     Metric(
         "feature_distance", "feature distance", "mean squared distance of the image embeddings",
