@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import driftscope as ds
 from driftscope.monitor import Observation
-from driftscope.readings import Drift
+from driftscope.reading import Drift
 
 QV = r".*vision_model\.encoder\.layers\.\d+\.self_attn\.(q|v)_proj"
 WORDS = ["a photo of a red", "a photo of a green", "a photo of a blue"]

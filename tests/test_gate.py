@@ -14,7 +14,7 @@ from driftscope.config import parse_run_spec
 from driftscope.errors import ConfigError, RecordError
 from driftscope.gate.judging import Evidence, judge, read_evidence
 from driftscope.gate.limits import GATED, parse_limit
-from driftscope.readings import UNITS
+from driftscope.reading import UNITS
 from driftscope.stats.proportions import paired_ratio_interval
 
 runner = CliRunner()

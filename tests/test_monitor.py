@@ -32,7 +32,7 @@ from driftscope.errors import (
 )
 from driftscope.monitor import core, log
 from driftscope.monitor.processes import is_main_process
-from driftscope.probe import read
+from driftscope.reading_pass import read
 from driftscope.records import is_claimed
 
 

@@ -21,7 +21,7 @@ from driftscope.models import (
     encoder_state,
     load,
 )
-from driftscope.probe import (
+from driftscope.reading_pass import (
     UNITS,
     Drift,
     Reading,
@@ -31,7 +31,7 @@ from driftscope.probe import (
     read_texts,
     text_drift,
 )
-from driftscope.probe_subsets import SUBSET_SIGNALS, probe_size_sensitivity
+from driftscope.reading_subsets import SUBSET_SIGNALS, probe_size_sensitivity
 from driftscope.records import Overlay, transfer_scalars
 from driftscope.run import overlay
 from driftscope.signals.text import TextSpaceDrift

@@ -9,7 +9,7 @@ from typing import Any
 
 from driftscope.errors import RecordError
 from driftscope.monitor.alerts import Alert
-from driftscope.readings import Drift, Reading
+from driftscope.reading import Drift, Reading
 from driftscope.records import transfer_scalars
 
 OBSERVATION = "observation"
@@ -51,7 +51,7 @@ class Observation:
     def scalars(self, *, per_layer: bool = False) -> dict[str, float]:
         """Every single number that is there and finite, by the names that records use.
 
-        Units are in the names or in `driftscope.readings.UNITS`. For loggers and gates.
+        Units are in the names or in `driftscope.reading.UNITS`. For loggers and gates.
 
         Args:
             per_layer: also every layer's, as `cka_layer_01`, `delta_entropy_pct_layer_01`, …

@@ -32,7 +32,7 @@ from typing import Any
 from driftscope.errors import RecordError
 from driftscope.monitor.alerts import Alert
 from driftscope.monitor.observation import Observation
-from driftscope.readings import UNITS
+from driftscope.reading import UNITS
 from driftscope.records import REPORT_FILE, Overlay, write_json
 from driftscope.report.monitoring import write_monitor_page
 

@@ -1,6 +1,6 @@
 """What one pass measured (`Reading`), and what changed against the pretrained one (`Drift`).
 
-Plain dataclasses of numbers, lists and tensors. `probe.read` fills a Reading; `drift` compares two.
+Plain dataclasses of numbers, lists and tensors. `reading_pass.read` fills a Reading.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from driftscope.errors import CaptureError, NonFiniteError
 from driftscope.models import VisionLanguageModel, evaluating
 from driftscope.models.capture import Captured, capture_cls, find_image_tower
-from driftscope.readings import (
+from driftscope.reading import (
     UNITS,
     Drift,
     Reading,

@@ -15,11 +15,12 @@ from random_models import TINY, build, normalised, random_clip, random_pixels
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, ViTConfig, ViTModel
 
-from driftscope import probe, probe_subsets
+from driftscope import reading_pass as probe
+from driftscope import reading_subsets
 from driftscope.errors import CaptureError
 from driftscope.models import VisionLanguageModel, load
 from driftscope.models.effective import encoder_weights
-from driftscope.readings import TENSORS
+from driftscope.reading import TENSORS
 from driftscope.signals.representation import linear_cka
 from driftscope.signals.text import TextSpaceDrift, text_space_drift
 from driftscope.signals.weights import weight_drift
@@ -416,12 +417,12 @@ def test_subsets_of_nothing_are_refused(images: list[int]) -> None:
 def test_probe_size_sensitivity_is_nested_and_ends_at_the_whole_drift() -> None:
     clip = random_clip()
     a, b = (probe.read(m, normalised(PIXELS)) for m in (clip, perturbed(clip, 0.3)))
-    drifts = probe_subsets.probe_size_sensitivity(b, a, [4, 16, 33], seed=3)
+    drifts = reading_subsets.probe_size_sensitivity(b, a, [4, 16, 33], seed=3)
     assert [drift.num_images for drift in drifts] == [4, 16, 33]
     whole = probe.drift(b, a)
     assert drifts[-1].delta_entropy_pct == pytest.approx(whole.delta_entropy_pct)
     assert drifts[-1].cka == pytest.approx(whole.cka)
-    again = probe_subsets.probe_size_sensitivity(b, a, [16], seed=3)
+    again = reading_subsets.probe_size_sensitivity(b, a, [16], seed=3)
     assert again[0] == drifts[1]
 
 
@@ -429,7 +430,7 @@ def test_probe_size_sensitivity_is_nested_and_ends_at_the_whole_drift() -> None:
 def test_probe_sizes_that_cannot_be_drawn_are_refused(size: int) -> None:
     reading = probe.read(random_clip(), normalised(PIXELS))
     with pytest.raises(CaptureError, match=f"4 to 33 images .* got {size}"):
-        probe_subsets.probe_size_sensitivity(reading, reading, [size])
+        reading_subsets.probe_size_sensitivity(reading, reading, [size])
 
 
 def test_the_spread_between_subsets_comes_from_the_same_reading() -> None:
