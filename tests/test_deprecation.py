@@ -38,7 +38,9 @@ def test_an_old_keyword_beside_the_new_one_is_refused() -> None:
 
 
 def test_each_old_name_is_told_of() -> None:
-    with pytest.warns(FutureWarning) as caught:
-        for old, new in (("layers", "heads"), ("watch", "status --watch"), ("layers", "heads")):
-            renamed(old, new)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        renamed("Study.layers", "Study.heads")
+        renamed("driftscope watch", "driftscope study status --watch")
+        renamed("Study.layers", "Study.heads")
     assert len(caught) == 2

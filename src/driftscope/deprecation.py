@@ -45,6 +45,7 @@ def renamed_keywords(**new_names: str) -> Callable[[C], C]:
                 kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 
+        wrapped.renamed_keywords = new_names  # type: ignore[attr-defined]
         return wrapped  # type: ignore[return-value]
 
     return decorate
