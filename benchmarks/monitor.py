@@ -28,8 +28,8 @@ from torch import Tensor
 import driftscope as ds
 from driftscope.adapt import adapt
 from driftscope.config.variants import FullFineTuning, Lora
-from driftscope.probe import read
-from driftscope.probe_subsets import SUBSET_SIGNALS, on_subsets
+from driftscope.reading_pass import read
+from driftscope.reading_subsets import SUBSET_SIGNALS, on_subsets
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 METHODS = {"full_ft": (FullFineTuning(), 3e-4), "lora": (Lora(), 1e-3)}

@@ -30,7 +30,7 @@ from rich.table import Table
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from driftscope import probe
+from driftscope import reading_pass
 
 # Geometry, and how many images a 2-core CPU reads in a few seconds.
 TOWERS: dict[str, tuple[dict[str, int], int]] = {
@@ -64,12 +64,12 @@ def plain_forward(model: Any, pixels: Tensor, batch_size: int) -> None:
 
 def reading(model: Any, pixels: Tensor, batch_size: int) -> None:
     """(b) Our reading: every signal but those of full maps."""
-    probe.read(model, pixels, batch_size=batch_size)
+    reading_pass.read(model, pixels, batch_size=batch_size)
 
 
 def reading_with_maps(model: Any, pixels: Tensor, batch_size: int) -> None:
     """(b) Our reading with rollout and patch-to-patch entropy."""
-    probe.read(model, pixels, batch_size=batch_size, maps=True)
+    reading_pass.read(model, pixels, batch_size=batch_size, maps=True)
 
 
 def two_eager_passes(model: Any, pixels: Tensor, batch_size: int) -> None:

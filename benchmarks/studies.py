@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from driftscope.config import RunSpec, StudySpec, run_id
-from driftscope.probe_subsets import SUBSET_SIGNALS
+from driftscope.reading_subsets import SUBSET_SIGNALS
 from driftscope.records import DRIFT_SCALARS
 from driftscope.study import StudyFolder, cells, expand
 from driftscope.study.plan import earlier_samples, estimate

@@ -152,7 +152,7 @@ def test_a_device_that_is_not_there_is_answered_by_a_sentence(
 
 
 def test_a_run_says_which_images_are_on_two_sides(capsys: pytest.CaptureFixture[str]) -> None:
-    from driftscope import terminal
+    from driftscope.cli import terminal
 
     terminal.show_shared_images({"train": {"num_pairs": 3, "pairs": []}})
     assert capsys.readouterr().err == ""

@@ -11,7 +11,7 @@ import driftscope as ds
 from driftscope.adapt import AdaptedModel
 from driftscope.config import REGULARIZER_KINDS, parse_run_spec
 from driftscope.models import VisionLanguageModel, encoder_state
-from driftscope.probe import read
+from driftscope.reading_pass import read
 from driftscope.regularize import PENALTIES, Pretrained, Regularization, displacements
 
 METHODS = [

@@ -16,9 +16,11 @@ import pytest
 import torch
 from random_models import normalised, random_clip, random_pixels
 
-from driftscope import probe, probe_subsets
+from driftscope import reading_pass, reading_subsets
 from driftscope.errors import CaptureError
 from driftscope.models.capture import capture_cls
+from driftscope.reading import Reading, percent_drift
+from driftscope.reading import drift as drift_between
 from driftscope.signals import attention
 from driftscope.signals.representation import linear_cka, linear_cka_debiased
 
@@ -76,8 +78,8 @@ def test_our_cka_has_one_value_a_block_paired_with_that_blocks_entropy() -> None
     moved = copy.deepcopy(clip)
     with torch.no_grad():
         moved.vision_model.encoder.layers[1].self_attn.v_proj.weight.mul_(0.2)
-    reference, reading = probe.read(clip, pixels), probe.read(moved, pixels)
-    drift = probe.drift(reading, reference)
+    reference, reading = reading_pass.read(clip, pixels), reading_pass.read(moved, pixels)
+    drift = drift_between(reading, reference)
     assert len(drift.cka_per_block) == len(reading.entropy) == 3
     # Block 2 was changed: everything of block 1 is as it was, and block 2's own output is not.
     assert drift.cka_per_block[0] == pytest.approx(1.0, abs=1e-12)
@@ -90,7 +92,7 @@ def test_our_cka_has_one_value_a_block_paired_with_that_blocks_entropy() -> None
 
 def test_a_mean_of_batch_means_would_weigh_a_short_last_batch_too_much() -> None:
     clip, pixels = random_clip(), normalised(random_pixels(33))
-    reading = probe.read(clip, pixels, batch_size=32)
+    reading = reading_pass.read(clip, pixels, batch_size=32)
     entropies = reading.per_image["entropy"].mean(dim=(1, 2)).numpy()
     mean_of_batch_means = (entropies[:32].mean() + entropies[32:].mean()) / 2
     assert reading.mean("entropy") == pytest.approx(entropies.mean(), rel=1e-12)
@@ -103,11 +105,13 @@ def test_head_diversity_of_batch_means_depends_on_the_batch_size_and_ours_does_n
         clip.get_image_features(pixel_values=pixels)
         rows = captured.rows
     published_way = {
-        size: np.mean([attention.head_diversity_of_mean(batch) for batch in rows[0].split(size)])
+        size: np.mean(
+            [attention.head_diversity(batch.double().mean(dim=0)) for batch in rows[0].split(size)]
+        )
         for size in (4, 32)
     }
     assert abs(published_way[4] - published_way[32]) > 1e-3
-    small, large = (probe.read(clip, pixels, batch_size=size) for size in (4, 32))
+    small, large = (reading_pass.read(clip, pixels, batch_size=size) for size in (4, 32))
     assert small.head_diversity == pytest.approx(large.head_diversity, rel=1e-6)
     assert small.head_diversity_of_mean == pytest.approx(large.head_diversity_of_mean, rel=1e-6)
     assert large.head_diversity_of_mean[0] == pytest.approx(published_way[32], rel=1e-6)
@@ -125,13 +129,13 @@ def test_biased_cka_is_inflated_with_the_studys_200_images_and_768_features() ->
 def test_biased_cka_falls_with_the_size_of_the_probe_set_and_the_debiased_one_does_not() -> None:
     reading = reading_with_activations(features(800, 256, 0))
     reference = reading_with_activations(features(800, 256, 1))
-    drifts = probe_subsets.probe_size_sensitivity(reading, reference, [50, 200, 800])
+    drifts = reading_subsets.probe_size_sensitivity(reading, reference, [50, 200, 800])
     biased = [drift.cka for drift in drifts]
     assert biased[0] > 0.8 > biased[1] > 0.5 > biased[2]
     assert all(abs(drift.cka_debiased) < 0.05 for drift in drifts)
 
 
-def reading_with_activations(activations: torch.Tensor) -> probe.Reading:
+def reading_with_activations(activations: torch.Tensor) -> Reading:
     """A reading of one block whose attention is uniform and whose CLS activations are given."""
     num_images = len(activations)
     per_image = {
@@ -140,7 +144,7 @@ def reading_with_activations(activations: torch.Tensor) -> probe.Reading:
         "gini": torch.full((num_images, 1, 1), 0.5),
         "head_diversity": torch.full((num_images, 1), 0.5),
     }
-    return probe.Reading.from_images(
+    return Reading.from_images(
         {name: values.double() for name, values in per_image.items()},
         num_patches=NUM_PATCHES,
         images_fingerprint="made by hand",
@@ -197,7 +201,7 @@ def test_the_followup_study_reports_the_change_of_the_mean_in_nats() -> None:
                 part["attention"][f"{signal}_mean"]
                 for part in (record["final"], record["baseline"])
             )
-            ours = probe.percent_drift(*means)
+            ours = percent_drift(*means)
             assert ours == pytest.approx(record["final"][f"delta_{signal}_pct"], rel=1e-6)
 
 
@@ -210,4 +214,4 @@ def test_reading_an_adapter_that_is_switched_off_does_not_return_the_pretrained_
     pattern = r"vision_model\.encoder\.layers\.\d+\.self_attn\.(q|v)_proj"
     model = peft.get_peft_model(random_clip(), peft.LoraConfig(target_modules=pattern))
     with model.disable_adapter(), pytest.raises(CaptureError, match="disabled"):
-        probe.read(model, normalised(random_pixels(4)))
+        reading_pass.read(model, normalised(random_pixels(4)))

@@ -10,11 +10,11 @@ import fake_runs
 import pytest
 from rich.console import Console
 
+from driftscope.cli import study_views as terminal
 from driftscope.config import run_id
 from driftscope.executors.schedule import Update
 from driftscope.study.folder import SignOfLife
 from driftscope.study.status import STATES, CellStatus, StudyStatus
-from driftscope.terminal import study as terminal
 
 SPECS = [fake_runs.spec(seed) for seed in (1, 2, 3)]
 ONE, TWO, THREE = map(run_id, SPECS)

@@ -9,6 +9,7 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 from driftscope.cli import app
+from driftscope.cli.training_view import course
 from driftscope.config import parse_run_spec
 from driftscope.records import (
     EVENTS_FILE,
@@ -19,7 +20,6 @@ from driftscope.records import (
     write_json,
 )
 from driftscope.records.live import training_status
-from driftscope.terminal.training import course
 
 runner = CliRunner()
 

@@ -22,8 +22,9 @@ from driftscope.adapt import AdaptedModel
 from driftscope.data import PixelRows, PixelSource
 from driftscope.errors import NonFiniteError
 from driftscope.models import VisionLanguageModel, encoder_state, evaluating
-from driftscope.probe import drift, images_fingerprint, read
-from driftscope.probe_subsets import on_subsets, standard_subsets
+from driftscope.reading import drift
+from driftscope.reading_pass import images_fingerprint, read
+from driftscope.reading_subsets import on_subsets, standard_subsets
 from driftscope.records import transfer_scalars
 from driftscope.references import Encoded, cached_encoding
 from driftscope.regularize import random_text_directions
@@ -96,7 +97,7 @@ def encode(
 ) -> Encoded:
     """The reading of the probe set and the embeddings of all images, each passing once.
 
-    `maps` and `shown` are as for `probe.read`, on the probe set.
+    `maps` and `shown` are as for `reading_pass.read`, on the probe set.
     """
     reading = read(model, images.probe_pixels, maps=maps, shown=shown)
     embeddings = [reading.embeddings] if reading.embeddings is not None else []
@@ -213,7 +214,7 @@ def make_evaluator(
     """Gathers the images and takes the pretrained reference of them, from the cache if there.
 
     `probe_subsets` are positions in the probe set whose signals are recorded apart; by default
-    `probe_subsets.standard_subsets`. `maps` is as in `encode`.
+    `reading_subsets.standard_subsets`. `maps` is as in `encode`.
     """
     sets: dict[str, PixelSource] = {
         VALIDATION: val_pixels,

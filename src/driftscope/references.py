@@ -27,14 +27,21 @@ from torch import Tensor
 from driftscope.data import PixelSource
 from driftscope.data.cache import bound_bytes, cache_folder
 from driftscope.models import VisionLanguageModel, encoder_fingerprint
-from driftscope.probe import images_fingerprint
-from driftscope.readings import TENSORS, Reading
+from driftscope.reading import TENSORS, Reading
+from driftscope.reading_pass import images_fingerprint
 from driftscope.tensor_files import DamagedFileError, read_tensors, write_tensors
 
 REFERENCES_FOLDER = "references"
 _SUFFIX = ".safetensors"
 _SHARE_OF_BOUND = 0.1
-_DECIDING_CODE = ("signals", "models", "probe.py", "readings.py", "evaluation.py")
+_DECIDING_CODE = (
+    "signals",
+    "models",
+    "reading_pass.py",
+    "reading.py",
+    "metrics.py",
+    "evaluation.py",
+)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from driftscope.study.importing import import_study, read_cells
 
 if TYPE_CHECKING:
     from driftscope.models import VisionLanguageModel
-    from driftscope.probe import Reading
+    from driftscope.reading import Reading
 
 __all__ = ["Study", "import_study"]
 
@@ -98,7 +98,7 @@ class Study:
             RecordError: no such run, an imported one, or one that diverged before it had this
                 reading.
         """
-        from driftscope.readings import Reading
+        from driftscope.reading import Reading
 
         record = self._record(run)
         if record.origin != "run":

@@ -27,7 +27,7 @@ from driftscope.data.prompts import PromptRules
 from driftscope.errors import RecordError
 from driftscope.evaluation import num_correct
 from driftscope.models import VisionLanguageModel
-from driftscope.probe import attention_maps
+from driftscope.reading_pass import attention_maps
 from driftscope.records import Overlay, RunRecord
 from driftscope.references import cached_embeddings
 from driftscope.regularize import Pretrained, Regularization

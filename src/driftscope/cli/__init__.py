@@ -75,7 +75,7 @@ def run(
     device: Device = None,
 ) -> None:
     """One run: adapt, probe, evaluate, record."""
-    from driftscope import terminal
+    from driftscope.cli import terminal
     from driftscope.config import load_run_spec
     from driftscope.records import is_done, refuse_foreign_folder
 
@@ -127,7 +127,7 @@ def compare(
     device: Device = None,
 ) -> None:
     """Two models on the same images: how far has the second drifted, and what is left?"""
-    from driftscope import terminal
+    from driftscope.cli import terminal
 
     _refuse_other_output(out)
     with terminal.err.status("reading both models"):

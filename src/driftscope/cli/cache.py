@@ -16,7 +16,7 @@ cache_app = typer.Typer(
 @plain_errors
 def show() -> None:
     """What is in the cache, where, and how large."""
-    from driftscope import terminal
+    from driftscope.cli import terminal
     from driftscope.data.cache import bound_bytes, cache_folder, list_entries
     from driftscope.references import list_references
 

@@ -93,7 +93,7 @@ def gate(
         }
         typer.echo(json.dumps(values, indent=1))
     else:
-        from driftscope.terminal.gate import show_verdicts
+        from driftscope.cli.verdicts import show_verdicts
 
         show_verdicts(evidence, verdicts, confident=confident)
     if not passed:

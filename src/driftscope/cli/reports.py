@@ -49,8 +49,8 @@ def chosen_formats(text: str) -> list[str]:
 
 def write_reports(folder: Path, out: Path, formats: Sequence[str]) -> None:
     """Writes a study's report in these formats and says where."""
-    from driftscope import terminal
     from driftscope.analysis import answer_all
+    from driftscope.cli import terminal
     from driftscope.report.columns import TABLE_FORMATS
     from driftscope.report.files import save_study_files
     from driftscope.report.html import write_study_report
@@ -98,8 +98,8 @@ def write_reports_side_by_side(
         ConfigError: fewer than two folders, or one given twice.
         RecordError: a folder holds no study, or one without a finished run.
     """
-    from driftscope import terminal
     from driftscope.analysis.difference import study_difference
+    from driftscope.cli import terminal
     from driftscope.report.columns import TABLE_FORMATS
     from driftscope.report.side_by_side import save_side_by_side, write_side_by_side
     from driftscope.report.style import FORMATS
@@ -150,7 +150,7 @@ def _one_study(letter: str, folder: Path) -> OneStudy:
 
 
 def _say_where(paths: Sequence[Path]) -> None:
-    from driftscope import terminal
+    from driftscope.cli import terminal
 
     for place in dict.fromkeys(path.parent for path in paths):
         count = sum(path.parent == place for path in paths)

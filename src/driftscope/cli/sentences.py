@@ -67,7 +67,7 @@ def _failed(sentence: str, error: BaseException, code: int) -> Exception:
 
 def say_what_is_passed_over(study_folder: StudyFolder) -> None:
     """Finished runs that the study no longer declares are in no table: nobody should wonder."""
-    from driftscope import terminal
+    from driftscope.cli import terminal
 
     if count := len(study_folder.undeclared()):
         terminal.err.print(

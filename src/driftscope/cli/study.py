@@ -94,11 +94,11 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """The matrix as a table of cells: how many runs, what exists, what the rest will take."""
+    from driftscope.cli.study_views import plan_values, show_plan
     from driftscope.config import load_study_spec, run_id
     from driftscope.executors.local import LocalPool
     from driftscope.study import StudyFolder, cells, expand, select
     from driftscope.study.plan import earlier_samples, estimate
-    from driftscope.terminal.study import plan_values, show_plan
 
     spec = load_study_spec(study)
     specs = expand(spec)
@@ -170,9 +170,9 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """What is done, what runs, what failed; from any terminal or machine that sees the folder."""
+    from driftscope.cli.study_views import show_status
     from driftscope.study import StudyFolder
     from driftscope.study.status import study_status
-    from driftscope.terminal.study import show_status
 
     study_folder = StudyFolder(folder)
     say_what_is_passed_over(study_folder)
@@ -187,8 +187,8 @@ def status(
 
 def watch_study(study_folder: StudyFolder) -> None:
     """Shows how far a study is, anew until it is over."""
+    from driftscope.cli.study_views import status_view
     from driftscope.study.status import study_status
-    from driftscope.terminal.study import status_view
 
     runs = study_folder.runs()
     with status_view() as view:
@@ -229,9 +229,9 @@ def analyse(
 ) -> None:
     """Answers the study's questions, or says why these data can't."""
     from driftscope.analysis import QUESTIONS, answer
+    from driftscope.cli.study_views import show_answer
     from driftscope.errors import did_you_mean
     from driftscope.results import Study
-    from driftscope.terminal.study import show_answer
 
     for name in question or ():
         if name not in QUESTIONS:
@@ -289,12 +289,12 @@ def carry_out_study(
 
     Exits with code 1 where runs failed.
     """
-    from driftscope import terminal
+    from driftscope.cli import terminal
+    from driftscope.cli.study_views import follow, show_failures
     from driftscope.config import run_id
     from driftscope.executors.schedule import execute
     from driftscope.records import is_done, load_run
     from driftscope.study import StudyFolder, expand, run_folder, select
-    from driftscope.terminal.study import follow, show_failures
 
     specs = expand(study)
     if place.ray is None:  # a cluster's nodes may see what is not here
@@ -336,7 +336,7 @@ def _calibrated(todo: Sequence[RunSpec], pool: Pool) -> list[Sample]:
     Raises:
         RecordError: such a run failed, as all of its kind would.
     """
-    from driftscope import terminal
+    from driftscope.cli import terminal
     from driftscope.executors.schedule import execute
     from driftscope.study import run_folder
     from driftscope.study.plan import representatives, sample

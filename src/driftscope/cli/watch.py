@@ -33,7 +33,7 @@ def watch(
 
 def _wait_until_written(folder: Path) -> None:
     """So that the view can be opened before the training is: a folder's first file ends it."""
-    from driftscope import terminal
+    from driftscope.cli import terminal
 
     if not _is_empty(folder):
         return
@@ -50,8 +50,8 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _watch_training(folder: Path) -> None:
+    from driftscope.cli.training_view import training_view
     from driftscope.records.live import training_status
-    from driftscope.terminal.training import training_view
 
     status = training_status(folder)  # before the view begins: an unusable folder is a sentence
     with training_view() as view:

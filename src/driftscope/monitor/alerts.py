@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from driftscope.errors import ConfigError
 from driftscope.gate.limits import sensible_limits
-from driftscope.readings import Drift
+from driftscope.reading import Drift
 
 if TYPE_CHECKING:
     from driftscope.monitor.observation import Observation

@@ -34,8 +34,8 @@ from driftscope.models import (
 )
 from driftscope.monitor.targets import LIVE_NAME, converted_open_clip, find_target
 from driftscope.monitor.untouched import untouched_training
-from driftscope.probe import TextProbe, text_drift
-from driftscope.readings import Drift, drift
+from driftscope.reading import Drift, drift
+from driftscope.reading_pass import TextProbe, text_drift
 from driftscope.records import Overlay
 from driftscope.references import Encoded, cached_encoding
 from driftscope.signals.text import TextSpaceDrift

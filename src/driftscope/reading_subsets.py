@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from driftscope.errors import CaptureError
-from driftscope.readings import Drift, Reading, drift
+from driftscope.reading import Drift, Reading, drift
 
 SUBSET_SIGNALS = ("delta_entropy_pct", "cka", "cka_debiased", "embedding_drift")
 

@@ -8,8 +8,8 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from driftscope.cli.terminal import out
 from driftscope.gate.judging import Evidence, Verdict
-from driftscope.terminal import out
 
 _STYLES = {"passed": "green", "failed": "bold red", "not measured": "bold yellow"}
 

@@ -11,9 +11,9 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from driftscope.cli.study_views import duration
+from driftscope.cli.terminal import out
 from driftscope.records.live import TrainingStatus
-from driftscope.terminal import out
-from driftscope.terminal.study import duration
 
 SHOWN = (
     ("train_loss", "training loss", "{:.4g}"),

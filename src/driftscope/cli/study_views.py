@@ -24,10 +24,10 @@ from rich.table import Column
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from driftscope.cli.terminal import err, out
 from driftscope.config import run_id
 from driftscope.study.plan import wall_seconds
 from driftscope.study.status import STATES, StudyStatus, run_words
-from driftscope.terminal import err, out
 
 if TYPE_CHECKING:
     import pandas as pd

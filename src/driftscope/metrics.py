@@ -1,0 +1,614 @@
+"""Every number that driftscope reports, declared once.
+
+What a number is called, its unit, its range and which way is better stand here and nowhere else.
+Columns, headings, chart labels, gate options, logger keys, terminal rows, the units in JSON files
+and the tables of the docs are projections of `METRICS`. A package adds metrics of its own through
+the entry point group `driftscope.metrics`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal, TypeAlias
+
+from driftscope.errors import ConfigError, did_you_mean
+
+Better: TypeAlias = Literal["higher", "lower"]
+Place: TypeAlias = Literal["run", "epoch", "layer", "head", "class", "transfer"]
+"""Where a number exists: one a run, an epoch or probe, a layer, a head, a class, a transfer set."""
+Reads: TypeAlias = Literal["rows", "rollout", "maps", "blocks", "embeddings", "readings"]
+"""What a signal's function is given:
+
+- rows: a layer's attention rows [image, head, patch]; it gives [image, head] or [image]
+- rollout: the rollout rows [image, patch]; it gives [image]
+- maps: nothing: the pass takes it from the full attention maps under the metric's key
+- blocks: the class token's activations [image, dim] after a block, pretrained and adapted
+- embeddings: the image embeddings [image, dim], pretrained and adapted
+- readings: the pretrained and the adapted `Reading`
+"""
+Group: TypeAlias = Literal[
+    "attention",
+    "representation",
+    "weights",
+    "text space",
+    "zero-shot",
+    "target",
+    "training",
+    "size",
+]
+
+GROUP = "driftscope.metrics"
+"""The entry point group of plug-ins: each entry is a `Metric` that reads two readings."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that is reported.
+
+    Attributes:
+        key: its name in records, tables, reports and logs.
+        label: its name in a sentence, such as "retention"; a heading starts with a capital.
+        unit: "%", "nats", …; "" for none.
+        decimals: how many are written, everywhere.
+        better: which way is better for what the model could do before; None where neither is.
+        bounds: the least and the greatest possible value; None where there is no such end.
+        exists: where it exists.
+        definition: what it is, in a short phrase.
+        group: what it tells of.
+        symbol: the formula or the scale in short, for a number without a unit.
+        source: the publication or section that defines it.
+        signed: whether a "+" is written.
+        unchanged: its value where nothing has changed; None where that is not fixed.
+        limits: where a limit on it can lie, if that is narrower than the bounds.
+        limit_name: its name in a gate's option, if not derived from the key.
+        attribute: its name in a `Reading`, if unlike the key.
+        function: what computes it, as "module:name" or a function; "" where no signal does.
+        reads: what that function is given.
+        change_of: the key of the level whose percent change it is; "" for other numbers.
+        plug_in: the entry point that it comes from; "" for driftscope's own.
+
+    Raises:
+        ConfigError: a field makes no sense.
+    """
+
+    key: str
+    label: str
+    definition: str
+    group: Group = "representation"
+    unit: str = ""
+    decimals: int = 3
+    better: Better | None = None
+    bounds: tuple[float | None, float | None] = (None, None)
+    exists: frozenset[Place] = frozenset({"run", "epoch"})
+    symbol: str = ""
+    source: str = ""
+    signed: bool = False
+    unchanged: float | None = None
+    limits: tuple[float, float] | None = None
+    limit_name: str = ""
+    attribute: str = ""
+    function: str | Callable[..., Any] = ""
+    reads: Reads | None = None
+    change_of: str = ""
+    plug_in: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.key):
+            raise ConfigError(
+                f"a metric's key is {self.key!r}; give lower-case letters, digits and underscores"
+            )
+        low, high = self.bounds
+        if low is not None and high is not None and not low < high:
+            raise ConfigError(
+                f"the bounds of the metric {self.key} are {self.bounds}; give low < high"
+            )
+        if self.decimals < 0 or not self.label:
+            raise ConfigError(
+                f"the metric {self.key} has the label {self.label!r} and {self.decimals} decimals; "
+                "give words, and 0 or more"
+            )
+
+    # ---------------------------------------------------------------- how it is written
+
+    @property
+    def heading(self) -> str:
+        """The head of a column or the label of an axis, such as "Retention, %"."""
+        return self._with_unit_behind(self.name)
+
+    @property
+    def name(self) -> str:
+        """The heading without the unit, such as "Retention"."""
+        return self.label[0].upper() + self.label[1:]
+
+    @property
+    def name_with_unit(self) -> str:
+        """The label with the unit, such as "retention, %"."""
+        return self._with_unit_behind(self.label)
+
+    def _with_unit_behind(self, name: str) -> str:
+        is_told = not self.unit or name.lower().endswith(self.unit)
+        return name if is_told else f"{name}, {self.unit}"
+
+    @property
+    def scale(self) -> str:
+        """The unit, else the formula, else "1": what JSON files give as the number's unit."""
+        return self.unit or self.symbol or "1"
+
+    def text(self, value: float | None) -> str:
+        """The number with its decimals and a true minus sign; "–" where there is none.
+
+        >>> METRICS["delta_entropy_pct"].text(-1.26), METRICS["retention_pct"].text(None)
+        ('−1.3', '–')
+        """
+        return number_text(value, self.decimals, signed=self.signed)
+
+    def with_unit(self, value: float | None) -> str:
+        """The written number and its unit.
+
+        >>> METRICS["retention_pct"].with_unit(91.24), METRICS["cka"].with_unit(0.5)
+        ('91.2 %', '0.500')
+        """
+        text = self.text(value)
+        return f"{text} {self.unit}" if self.unit and text != "–" else text
+
+    # ---------------------------------------------------------------- what it can be
+
+    @property
+    def is_count(self) -> bool:
+        """Whether it is a whole number of things."""
+        return self.decimals == 0 and self.unit != "s"
+
+    def is_possible(self, value: float) -> bool:
+        """Whether the number can have this value; NaN and infinities are never possible."""
+        low, high = self.bounds
+        is_within = (low is None or value >= low - _ROUNDING) and (
+            high is None or value <= high + _ROUNDING
+        )
+        return math.isfinite(value) and is_within
+
+    @property
+    def range_text(self) -> str:
+        """The possible values in words, such as "0 to 1"; "" where they have no end."""
+        low, high = self.bounds
+        if low is None and high is None:
+            return ""
+        if high is None:
+            return f"{low:g} or more".replace("-", "−")
+        if low is None:
+            return f"at most {high:g}".replace("-", "−")
+        return f"{low:g} to {high:g}".replace("-", "−")
+
+    @property
+    def is_change(self) -> bool:
+        """Whether it is the change of a signal, of which neither sign is better."""
+        return self.better is None and self.signed
+
+    @property
+    def is_signal(self) -> bool:
+        """Whether it tells how a model differs from the pretrained one: a number of a `Drift`."""
+        is_drift = self.group in _SIGNAL_GROUPS and self.unchanged is not None
+        return is_drift and "epoch" in self.exists
+
+    @property
+    def is_level(self) -> bool:
+        """Whether one model alone has it: a number of a `Reading`."""
+        return self.reads in ("rows", "rollout", "maps")
+
+    @property
+    def field(self) -> str:
+        """Its name in a `Reading` or a `Drift`."""
+        return self.attribute or self.key
+
+    @property
+    def layer_field(self) -> str:
+        """The name of its values by layer."""
+        return f"{self.key}_per_{'block' if self.reads == 'blocks' else 'layer'}"
+
+    def load_function(self) -> Callable[..., Any]:
+        """The function that computes it.
+
+        Raises:
+            ConfigError: it names none, or one that does not exist.
+        """
+        if callable(self.function):
+            return self.function
+        module, _, name = self.function.partition(":")
+        try:
+            function: Callable[..., Any] = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(
+                f"the metric {self.key} is computed by {self.function!r}, which cannot be loaded "
+                f"({error}); give module:function"
+            ) from error
+        return function
+
+
+_ROUNDING = 1e-9
+_SIGNAL_GROUPS = ("attention", "representation", "weights", "text space")
+
+
+def number_text(value: float | None, decimals: int, *, signed: bool = False) -> str:
+    """A number with a true minus sign; an en dash where there is none.
+
+    >>> number_text(-1.25, 1, signed=True), number_text(float("nan"), 1), number_text(12345, 0)
+    ('−1.2', '–', '12,345')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = f"{value:{'+' if signed else ''}{'' if decimals else ','}.{decimals}f}"
+    if float(text.replace(",", "")) == 0:
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+# ---------------------------------------------------------------- what one model shows
+
+_ATTENTION = "driftscope.signals.attention"
+_PAPER_3_2, _PAPER_4_3 = "paper, section 3.2", "paper, section 4.3"
+_ROLLOUT = "Abnar & Zuidema 2020; paper, section 4.3"
+_EVERYWHERE: frozenset[Place] = frozenset({"layer", "head"})
+
+_LEVELS = (
+    Metric(
+        "entropy_nats", "entropy", "entropy of the class token's attention over the patches",
+        "attention", "nats", bounds=(0, None), exists=_EVERYWHERE, attribute="entropy",
+        symbol="−Σ a ln a", source="paper, equation 1",
+        function=f"{_ATTENTION}:entropy", reads="rows",
+    ),
+    Metric(
+        "erf95", "ERF@0.95", "smallest share of the patches that holds 95 % of the attention",
+        "attention", bounds=(0, 1), exists=_EVERYWHERE, symbol="fraction of patches",
+        source=_PAPER_3_2, function=f"{_ATTENTION}:erf", reads="rows",
+    ),
+    Metric(
+        "gini", "Gini", "Gini coefficient of the attention: how unequal the patches' shares are",
+        "attention", bounds=(0, 1), exists=_EVERYWHERE,
+        source=_PAPER_3_2, function=f"{_ATTENTION}:gini", reads="rows",
+    ),
+    Metric(
+        "head_diversity", "head diversity", "how differently the heads of a layer look at an image",
+        "attention", bounds=(0, 1), exists=frozenset({"layer"}), symbol="1 − cosine",
+        source=_PAPER_3_2, function=f"{_ATTENTION}:head_diversity", reads="rows",
+    ),
+    Metric(
+        "rollout_entropy_bits", "rollout entropy", "entropy of the attention rollout",
+        "attention", "bits", bounds=(0, None), exists=frozenset({"run"}), source=_ROLLOUT,
+        function=f"{_ATTENTION}:entropy_bits", reads="rollout",
+    ),
+    Metric(
+        "rollout_erf95", "rollout ERF@0.95", "ERF@0.95 of the attention rollout",
+        "attention", bounds=(0, 1), exists=frozenset({"run"}), source=_ROLLOUT,
+        symbol="fraction of patches", function=f"{_ATTENTION}:erf", reads="rollout",
+    ),
+    Metric(
+        "rollout_gini", "rollout Gini", "Gini coefficient of the attention rollout",
+        "attention", bounds=(0, 1), exists=frozenset({"run"}), source=_ROLLOUT,
+        function=f"{_ATTENTION}:gini", reads="rollout",
+    ),
+    Metric(
+        "patch_to_patch_entropy_bits", "patch-to-patch entropy",
+        "entropy of the patches' attention to patches, mean over layers and heads",
+        "attention", "bits", bounds=(0, None), exists=frozenset({"run", "layer", "head"}),
+        source=_PAPER_4_3, reads="maps",
+    ),
+)  # fmt: skip
+"""The signals of one model alone; each gives the change of its mean as a metric as well."""
+
+_HEAD_DIVERSITY_OF_MEAN = Metric(
+    "head_diversity_of_mean", "head diversity of the mean rows",
+    "head diversity of the attention rows averaged over all images first",
+    "attention", bounds=(0, 1), exists=frozenset({"layer"}), symbol="1 − cosine",
+    source="the paper's code",
+)  # fmt: skip
+
+
+def change_key(level: Metric) -> str:
+    """The key of the percent change of a level, such as `delta_entropy_pct`."""
+    return f"delta_{re.sub('_(nats|bits)$', '', level.key)}_pct"
+
+
+def change_of(level: Metric) -> Metric:
+    """The percent change of a level's mean from the pretrained model to the adapted one."""
+    caution = "; says where attention moved, not damage" if level.key == "entropy_nats" else ""
+    exists: set[Place] = {"epoch"}
+    exists |= {"run"} if level.reads == "rows" else set()
+    exists |= {"layer"} if "layer" in level.exists else set()
+    return Metric(
+        change_key(level), f"Δ {level.label}", f"change of the mean {level.label}{caution}",
+        "attention", "%", decimals=1, bounds=(-100, None), exists=frozenset(exists), signed=True,
+        symbol="100·(m − m₀)/m₀", source="paper, equation 2", unchanged=0, limits=(0, 1000),
+        change_of=level.key,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- what changed
+
+_REPRESENTATION = "driftscope.signals.representation"
+_BY_LAYER: frozenset[Place] = frozenset({"run", "epoch", "layer"})
+_EPOCH: frozenset[Place] = frozenset({"epoch"})
+
+_DRIFTS = (
+    Metric(
+        "cka", "CKA", "linear CKA with the pretrained model, mean over blocks",
+        better="higher", bounds=(0, 1), exists=_BY_LAYER, unchanged=1,
+        source="Kornblith et al. 2019", function=f"{_REPRESENTATION}:linear_cka", reads="blocks",
+    ),
+    Metric(
+        "cka_debiased", "debiased CKA", "CKA by the unbiased HSIC, which few images don't inflate",
+        better="higher", bounds=(-1, 1), exists=_BY_LAYER, unchanged=1,
+        source="Song et al. 2012; Nguyen et al. 2021",
+        function=f"{_REPRESENTATION}:linear_cka_debiased", reads="blocks",
+    ),
+    Metric(
+        "embedding_drift", "embedding drift", "1 − mean cosine of the image embeddings",
+        better="lower", bounds=(0, 2), unchanged=0, symbol="1 − cosine",
+        function=f"{_REPRESENTATION}:embedding_drift", reads="embeddings",
+    ),
+    Metric(
+        "weight_drift", "weight drift", "norm of the encoder's weight change over its own norm",
+        "weights", decimals=4, better="lower", bounds=(0, None), exists=_BY_LAYER, unchanged=0,
+        limits=(0, 10), symbol="‖ΔW‖/‖W₀‖",
+    ),
+    Metric(
+        "delta_late_entropy_pct", "Δ late entropy",
+        "change of the mean entropy in the last third of the layers",
+        "attention", "%", decimals=1, bounds=(-100, None), exists=_EPOCH, signed=True,
+        symbol="100·(m − m₀)/m₀", unchanged=0, limits=(0, 1000),
+        function="driftscope.reading:late_entropy_change_pct", reads="readings",
+    ),
+    Metric(
+        "feature_distance", "feature distance", "mean squared distance of the image embeddings",
+        better="lower", bounds=(0, None), exists=_EPOCH, unchanged=0, symbol="mean ‖f − f₀‖²",
+        source="LDIFS, 2308.13320", function=f"{_REPRESENTATION}:feature_distance",
+        reads="embeddings",
+    ),
+    Metric(
+        "text_kl_nats", "text KL", "KL divergence of the zero-shot distribution over fixed texts",
+        "text space", "nats", better="lower", bounds=(0, None), exists=_EPOCH, unchanged=0,
+        limits=(0, 100), symbol="KL(pretrained ‖ adapted)",
+    ),
+    Metric(
+        "text_top1_agreement_pct", "text agreement", "images whose nearest text stays the same",
+        "text space", "%", decimals=1, better="higher", bounds=(0, 100), exists=_EPOCH,
+        unchanged=100, limits=(1, 100), limit_name="text agreement",
+    ),
+    Metric(
+        "random_text_logit_change", "logit change", "mean |change| of the logits of random texts",
+        "text space", "logits", better="lower", bounds=(0, None), exists=_EPOCH, unchanged=0,
+        limits=(0, 100), limit_name="logit change", source="Lipsum-FT, 2404.00860",
+    ),
+)  # fmt: skip
+
+# ---------------------------------------------------------------- what is left, and what was learnt
+
+_PERCENT: dict[str, Any] = {"unit": "%", "decimals": 1, "better": "higher", "bounds": (0, 100)}
+_TRANSFER: frozenset[Place] = frozenset({"transfer"})
+_CLASS: frozenset[Place] = frozenset({"class"})
+_COUNT: dict[str, Any] = {"decimals": 0, "bounds": (0, None)}
+
+_OUTCOMES = (
+    Metric(
+        "test_accuracy_pct", "test accuracy", "accuracy on the target's test images",
+        "target", **_PERCENT, exists=frozenset({"run"}), limits=(1, 100),
+    ),
+    Metric(
+        "val_accuracy_pct", "validation accuracy", "accuracy on the target's validation images",
+        "target", **_PERCENT, limits=(1, 100), limit_name="val accuracy",
+    ),
+    Metric(
+        "train_accuracy_pct", "training accuracy", "accuracy on the epoch's training images",
+        "target", **_PERCENT, exists=_EPOCH,
+    ),
+    Metric(
+        "zero_shot_pct", "zero-shot accuracy", "accuracy on a transfer set, without training on it",
+        "zero-shot", **_PERCENT, exists=frozenset({"run", "epoch", "transfer"}), limits=(1, 100),
+    ),
+    Metric(
+        "retention_pct", "retention", "100 × adapted / pretrained zero-shot accuracy",
+        "zero-shot", "%", decimals=1, better="higher", bounds=(0, 100_000), unchanged=100,
+        exists=frozenset({"run", "epoch", "transfer", "class"}), limits=(1, 1000),
+    ),
+    Metric(
+        "accuracy_pct", "accuracy", "images whose class is right", "zero-shot", **_PERCENT,
+        exists=_TRANSFER,
+    ),
+    Metric(
+        "top5_pct", "top-5 accuracy", "images whose class is among the five likeliest",
+        "zero-shot", **_PERCENT, exists=_TRANSFER,
+    ),
+    Metric(
+        "mean_per_class_pct", "mean accuracy per class", "mean of the classes' accuracies",
+        "zero-shot", **_PERCENT, exists=_TRANSFER,
+    ),
+    Metric(
+        "wilson_low_pct", "95 % from", "lower end of an accuracy's 95 % Wilson interval",
+        "zero-shot", **_PERCENT, exists=_TRANSFER, source="Wilson 1927",
+    ),
+    Metric(
+        "wilson_high_pct", "95 % to", "upper end of an accuracy's 95 % Wilson interval",
+        "zero-shot", **_PERCENT, exists=_TRANSFER, source="Wilson 1927",
+    ),
+    Metric(
+        "pretrained_pct", "pretrained accuracy", "the pretrained model's accuracy on a class",
+        "zero-shot", **_PERCENT, exists=_CLASS,
+    ),
+    Metric(
+        "adapted_pct", "adapted accuracy", "the adapted model's accuracy on a class",
+        "zero-shot", **_PERCENT, exists=_CLASS,
+    ),
+    *(
+        Metric(
+            f"recall_at_{k}_pct", f"recall@{k}", f"queries with a match among the first {k}",
+            "zero-shot", **_PERCENT, exists=_TRANSFER,
+        )
+        for k in (1, 5, 10)
+    ),
+    Metric(
+        "num_lost", "lost", "images that only the pretrained model has right",
+        "zero-shot", "images", better="lower", exists=_TRANSFER, **_COUNT,
+    ),
+    Metric(
+        "num_gained", "gained", "images that only the adapted model has right",
+        "zero-shot", "images", better="higher", exists=_TRANSFER, **_COUNT,
+    ),
+    Metric(
+        "num_correct", "correct", "images whose class is right",
+        "zero-shot", "images", better="higher", exists=_TRANSFER, **_COUNT,
+    ),
+    Metric(
+        "train_loss", "training loss", "mean training loss of the epoch, or of the step of a probe",
+        "training", bounds=(0, None), better="lower",
+    ),
+    Metric(
+        "penalty", "penalty", "mean of the weighted penalties over the epoch", "training",
+        exists=_EPOCH,
+    ),
+)  # fmt: skip
+
+_SIZES = (
+    Metric(
+        "intruder_dimensions", "intruder dimensions",
+        "leading singular directions of the adapted weights that the pretrained ones lack",
+        "weights", better="lower", exists=frozenset({"layer"}), source="2410.21228",
+        symbol="singular directions", unchanged=0, **_COUNT,
+    ),
+    Metric(
+        "entropy_subset_cv", "entropy CV", "spread of the mean entropy over subsets of the images",
+        "attention", decimals=4, better="lower", bounds=(0, None), exists=frozenset(),
+        symbol="SD / mean", source="paper, table 2", unchanged=None,
+    ),
+    Metric("num_images", "images", "images read", "size", "images", exists=_EPOCH, **_COUNT),
+    Metric("num_patches", "patches", "patches of an image", "size", "patches",
+           exists=frozenset(), **_COUNT),
+    Metric("num_subsets", "subsets", "subsets of the images", "size", "subsets",
+           exists=frozenset(), **_COUNT),
+    Metric("num_runs", "runs", "runs that a row stands for", "size", "runs", **_COUNT),
+    Metric("trainable_parameters", "trainable parameters", "parameters trained", "size",
+           "parameters", exists=frozenset({"run"}), **_COUNT),
+    Metric("total_parameters", "parameters", "parameters in all", "size", "parameters",
+           exists=frozenset({"run"}), **_COUNT),
+    Metric("wall_seconds", "wall time", "wall time of the run, over all its processes", "training",
+           "s", decimals=0, bounds=(0, None), exists=frozenset({"run"})),
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------- all of them
+
+
+class _Metrics(Mapping[str, Metric]):
+    """The declared metrics and, from the first look on, those of installed plug-ins."""
+
+    def __init__(self, declared: tuple[Metric, ...]) -> None:
+        self._declared = {one.key: one for one in declared}
+        self._is_loading = False
+        self.broken: dict[str, str] = {}
+        """Why a plug-in's metric is missing, in a sentence, by the name of its entry point."""
+
+    @cached_property
+    def _all(self) -> dict[str, Metric]:
+        self._is_loading = True  # a plug-in may import what looks here
+        found = dict(self._declared)
+        for entry in sorted(entry_points(group=GROUP), key=lambda one: one.name):
+            try:
+                metric = _plugged_in(entry, found)
+            except Exception as error:
+                self.broken[entry.name] = sentence = (
+                    f"The metric plug-in {entry.name!r} ({entry.value}) is left out: {error}."
+                )
+                warnings.warn(sentence, stacklevel=2)
+            else:
+                found[metric.key] = metric
+        self._is_loading = False
+        return found
+
+    def _known(self) -> dict[str, Metric]:
+        return self._declared if self._is_loading else self._all
+
+    def __getitem__(self, key: str) -> Metric:
+        return self._known()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known())
+
+    def __len__(self) -> int:
+        return len(self._known())
+
+
+def _plugged_in(entry: EntryPoint, known: Mapping[str, Metric]) -> Metric:
+    """The metric of an entry point; raises where there is none that can be used."""
+    metric = entry.load()
+    if not isinstance(metric, Metric):
+        raise ConfigError(f"it is a {type(metric).__name__}, not a driftscope Metric")
+    if metric.key in known:
+        raise ConfigError(f"there is a metric {metric.key} already")
+    if not metric.function:
+        raise ConfigError("it names no function of two readings")
+    unchanged = 0.0 if metric.unchanged is None else metric.unchanged
+    return replace(metric, plug_in=entry.name, reads="readings", unchanged=unchanged)
+
+
+METRICS = _Metrics(
+    (
+        *_LEVELS,
+        _HEAD_DIVERSITY_OF_MEAN,
+        *map(change_of, _LEVELS),
+        *_DRIFTS,
+        *_OUTCOMES,
+        *_SIZES,
+    )
+)
+"""Every metric by its key, in the order in which it is shown."""
+
+
+def metric(key: str) -> Metric:
+    """The metric of this key.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if key not in METRICS:
+        raise ConfigError(f"There is no metric {key!r}: {did_you_mean(key, METRICS)}.")
+    return METRICS[key]
+
+
+def find_metric(name: str) -> Metric | None:
+    """The metric that a column or a field tells of, whatever it is asked about; None if none.
+
+    `pretrained_` and `selected_` before a key, and what says a layer, a spread or a transfer set
+    behind it, are left aside: `cka_per_block`, `entropy`, `retention_pct_sd`, `zero_shot_pct_pets`.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    for one in METRICS.values():
+        if name in (one.attribute, one.layer_field) or name.startswith(f"{one.key}_sd"):
+            return one
+    stripped = re.sub(r"_(per_layer|per_block|layer_\d+)$", "", name.removeprefix("pretrained_"))
+    if stripped != name:
+        return find_metric(stripped)
+    transfer = re.match(r"(zero_shot_pct|retention_pct)_", name)
+    return METRICS[transfer[1]] if transfer else None
+
+
+def levels(*places: Place) -> list[Metric]:
+    """The signals of one model alone that exist in all these places, in the order of showing."""
+    return [one for one in METRICS.values() if one.is_level and one.exists >= set(places)]
+
+
+def drifts(*places: Place) -> list[Metric]:
+    """The numbers of a `Drift` that exist in all these places, in the order of showing."""
+    return [one for one in METRICS.values() if one.is_signal and one.exists >= set(places)]
+
+
+def units() -> dict[str, str]:
+    """The unit of every number of a report by its name there; "1" is none."""
+    found = {name: one.scale for one in METRICS.values() for name in {one.key, one.field}}
+    by_layer = {one.layer_field: one.scale for one in METRICS.values() if "layer" in one.exists}
+    of_classes = {"per_class_correct": "images", "per_class_images": "images"}
+    return {**found, **by_layer, **of_classes}
