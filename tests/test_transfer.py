@@ -12,8 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 from torch.nn import functional
 
 from driftscope.data.prompts import PromptRules
-from driftscope.data.rows import GPU_SHARE, resident
-from driftscope.data.rows import PixelRows
+from driftscope.data.rows import GPU_SHARE, PixelRows, resident
 from driftscope.errors import CaptureError, DataError
 from driftscope.models import VisionLanguageModel, load
 from driftscope.transfer import (

@@ -160,7 +160,7 @@ def compare(
         intruder_dimensions_per_layer=(
             intruder_dimensions_per_layer(weights_before, weights_after) if intruders else None
         ),
-        transfer={name: _transfer(name, before, after, transfer_images) for name in names},
+        transfer={name: _transfer(name, before, after, transfer_images, skip_bad_images) for name in names},
         overlay=overlay(before, after, pixels),
     )
 
@@ -269,10 +269,14 @@ def _probe_set(images: str | Path, skip_bad: bool) -> tuple[ImageSet, list[str]]
 
 
 def _transfer(
-    name: str, before: VisionLanguageModel, after: VisionLanguageModel, max_images: int | None
+    name: str,
+    before: VisionLanguageModel,
+    after: VisionLanguageModel,
+    max_images: int | None,
+    skip_bad_images: bool,
 ) -> dict[str, Any]:
     """Zero-shot scores of both, each with its own text tower where adaptation moved that too."""
-    benchmark = transfer_set(name, before, max_images)
+    benchmark = transfer_set(name, before, max_images, skip_bad_images=skip_bad_images)
     moved = _text_tower_moved(before, after)
     own = benchmark
     if moved:

@@ -55,6 +55,16 @@ class PromptRules:
         ]
 
 
+    def filled(self, words: Mapping[str, str], templates: Sequence[str]) -> PromptRules:
+        """With the words and templates of a set where these rules leave them open."""
+        own = dict(self.class_words)
+        open_templates = self.templates == (PHOTO_TEMPLATE,) and templates
+        return PromptRules(
+            tuple(templates) if open_templates else self.templates,
+            tuple({**words, **own}.items()),
+        )
+
+
 def class_prompts(class_names: Sequence[str], template: str = PHOTO_TEMPLATE) -> list[str]:
     """One sentence a class."""
     return [template.format(class_word(name)) for name in class_names]

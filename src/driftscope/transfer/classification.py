@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,13 +15,20 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from driftscope.data import PixelSource, labelled, open_dataset, rows_of
+from driftscope.data import EncodedSet, PixelSource, labelled, open_labelled, rows_of
 from driftscope.data.prompts import PromptRules, expand_templates, words_of
 from driftscope.data.splits import balanced_subset
 from driftscope.errors import ConfigError, NonFiniteError
 from driftscope.models import VisionLanguageModel
 from driftscope.models.capture import check_adapters_in_effect
 from driftscope.stats import wilson_interval_pct
+from driftscope.transfer.doubts import (
+    DoubtWarning,
+    doubts_of_names,
+    doubts_of_prompts,
+    doubts_of_score,
+    prompt_keys,
+)
 
 TOP = 5
 _MOST_FLOWS = 20
@@ -46,6 +54,16 @@ class ZeroShotScore:
     mean_per_class_pct: float | None = None
     per_class_correct: tuple[int, ...] = ()
     per_class_images: tuple[int, ...] = ()
+
+    @property
+    def chance_pct(self) -> float:
+        """What guessing scores on average: 100 / classes; 0 where the classes are not known."""
+        return 100 / len(self.per_class_images) if self.per_class_images else 0.0
+
+    @property
+    def constant_pct(self) -> float:
+        """The most that one answer to every image scores, as a model without a view gives it."""
+        return 100 * max(self.per_class_images, default=0) / self.num_images
 
     def to_dict(self) -> dict[str, Any]:
         """The score as JSON values."""
@@ -83,17 +101,21 @@ def class_embeddings(
     """Normalised text embeddings of the classes; from the pretrained model, computed once.
 
     With several templates a class is the normalised mean of its sentences' normalised
-    embeddings (Radford et al. 2021, 3.1.4).
+    embeddings (Radford et al. 2021, 3.1.4). Classes whose prompts the tokenizer reads alike have
+    the same row, to the bit.
 
     Raises:
         DataError: a template without a place for the class name.
         ModelError: the model has no tokenizer.
     """
     prompts = (rules or PromptRules()).prompts(class_names)
-    sentences = [sentence for of_class in prompts for sentence in of_class]
+    first: dict[tuple[bytes, ...], int] = {}
+    number = [first.setdefault(key, len(first)) for key in prompt_keys(model, prompts)]
+    different = [prompts[number.index(one)] for one in range(len(first))]
+    sentences = [sentence for of_class in different for sentence in of_class]
     embeddings = functional.normalize(model.embed_texts(sentences), dim=-1)
-    by_class = embeddings.view(len(prompts), -1, embeddings.shape[-1])
-    return functional.normalize(by_class.mean(dim=1), dim=-1)
+    by_class = embeddings.view(len(different), -1, embeddings.shape[-1])
+    return functional.normalize(by_class.mean(dim=1), dim=-1)[number]
 
 
 def zero_shot(
@@ -132,10 +154,11 @@ def outcome_of(
     name: str,
 ) -> Outcome:
     """The score and predicted classes of image embeddings that are there already, of any length."""
-    similarities = embeddings @ text_embeddings.to(embeddings.device).T
-    likeliest = similarities.topk(min(TOP, len(text_embeddings)), dim=-1).indices.cpu()
+    similarities = _similarities(embeddings, text_embeddings)
     # ties go to the lowest class number, as argmax breaks them; topk promises nothing
     predicted = similarities.argmax(dim=-1).cpu()
+    likeliest = similarities.topk(min(TOP, len(text_embeddings)), dim=-1)
+    is_among = (likeliest.indices.cpu() == labels[:, None]) & likeliest.values.cpu().isfinite()
     correct = predicted == labels
     num_classes = len(text_embeddings)
     images = torch.bincount(labels, minlength=num_classes)
@@ -146,7 +169,7 @@ def outcome_of(
         ZeroShotScore(
             **{
                 **asdict(counted),
-                "top5_pct": 100 * float((likeliest == labels[:, None]).any(dim=1).double().mean()),
+                "top5_pct": 100 * float(is_among.any(dim=1).double().mean()),
                 "mean_per_class_pct": 100 * float((hits[seen] / images[seen].double()).mean()),
                 "per_class_correct": tuple(hits.tolist()),
                 "per_class_images": tuple(images.tolist()),
@@ -154,6 +177,20 @@ def outcome_of(
         ),
         predicted,
     )
+
+
+def _similarities(
+    embeddings: Float[Tensor, "image dim"], texts: Float[Tensor, "class dim"]
+) -> Float[Tensor, "image class"]:
+    """Of every image to every class; equal texts have equal ones, which rounding would tell apart.
+
+    Of classes with equal texts all but the first are as far as can be: they are one class.
+    """
+    first: dict[bytes, int] = {}
+    rows = texts.cpu().numpy()
+    is_first = [first.setdefault(row.tobytes(), at) == at for at, row in enumerate(rows)]
+    similarities = embeddings @ texts.to(embeddings.device).T
+    return similarities.masked_fill(~torch.tensor(is_first, device=embeddings.device), -torch.inf)
 
 
 def live_embeddings(
@@ -175,10 +212,25 @@ def live_embeddings(
 
 
 def retention_pct(adapted: ZeroShotScore, pretrained: ZeroShotScore) -> float | None:
-    """100 × adapted / pretrained accuracy, in percent; None where the pretrained score is 0."""
-    if pretrained.num_correct == 0:
+    """100 × adapted / pretrained accuracy, in percent.
+
+    None where the pretrained score is 0, or its interval reaches chance: there is no ability of
+    which a share could be left.
+    """
+    if pretrained.num_correct == 0 or pretrained.wilson_low_pct <= pretrained.chance_pct:
         return None
     return 100 * adapted.accuracy_pct / pretrained.accuracy_pct
+
+
+def above_chance_pct(adapted: ZeroShotScore, pretrained: ZeroShotScore) -> float | None:
+    """100 × (adapted − chance) / (pretrained − chance): 0 for a model that guesses.
+
+    None where `retention_pct` is.
+    """
+    if retention_pct(adapted, pretrained) is None:
+        return None
+    chance = pretrained.chance_pct
+    return 100 * (adapted.accuracy_pct - chance) / (pretrained.accuracy_pct - chance)
 
 
 def per_class_retention(
@@ -248,6 +300,8 @@ class TransferSet:
     class_names: tuple[str, ...]
     rules: PromptRules
     unknown_words: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def score(self, model: VisionLanguageModel) -> ZeroShotScore:
         """The model's zero-shot accuracy on it."""
@@ -258,10 +312,23 @@ class TransferSet:
         return classify(model, self.pixels, self.labels, self.text_embeddings, self.name)
 
     def change(self, adapted: Outcome, pretrained: Outcome) -> dict[str, Any]:
-        """The adapted score with what was lost on the way, as JSON values."""
+        """The adapted score with what was lost on the way, as JSON values.
+
+        Beside the retention stand what it is a share of, what guessing and one answer to all
+        score, and what makes it doubtful.
+        """
+        before = pretrained.score
         return {
             **adapted.score.to_dict(),
-            "retention_pct": retention_pct(adapted.score, pretrained.score),
+            "retention_pct": retention_pct(adapted.score, before),
+            "above_chance_pct": above_chance_pct(adapted.score, before),
+            "pretrained_accuracy_pct": before.accuracy_pct,
+            "pretrained_low_pct": before.wilson_low_pct,
+            "pretrained_high_pct": before.wilson_high_pct,
+            "chance_pct": before.chance_pct,
+            "constant_pct": before.constant_pct,
+            "doubts": [*self.doubts, *doubts_of_score(before)],
+            "notes": list(self.notes),
             "per_class": per_class_retention(adapted.score, pretrained.score, self.class_names),
             "flows": confusion_flows(adapted, pretrained, self.labels, self.class_names),
         }
@@ -309,22 +376,47 @@ def transfer_set(
     pretrained: VisionLanguageModel,
     max_images: int | None = None,
     rules: PromptRules | None = None,
+    *,
+    skip_bad_images: bool = False,
 ) -> TransferSet:
     """A labeled dataset's test split as a zero-shot benchmark of the pretrained model.
+
+    What makes its numbers doubtful is looked for here, once, and warned of.
 
     Args:
         name: a dataset's name or place, as for `open_dataset`.
         pretrained: whose text tower reads the class prompts, and whose input size the images get.
         max_images: so many images, evenly over classes; None for all.
-        rules: how class names become prompts.
+        rules: how class names become prompts; what comes with the set fills what they leave open.
+        skip_bad_images: whether unreadable images are left out (and counted) or an error.
 
     Raises:
-        DataError: no such dataset, or one without labels.
+        DataError: no such dataset, one without labels, or of one class.
     """
-    rules = rules or PromptRules()
-    images = open_dataset(name, "test")
+    images = open_labelled(name, "test")
     labels, class_names = labelled(images)
     indices = balanced_subset(labels, max_images)
+    notes: list[str] = []
+    doubts: list[str] = []
+    if len(indices) < len(labels):
+        notes.append(f"{len(indices):,} of its {len(labels):,} images, drawn evenly over classes")
+    rules = rules or PromptRules()
+    if isinstance(images, EncodedSet):  # so that no more is read than is scored on
+        images = images.select(indices)
+        if skip_bad_images:
+            kept, problems = images.readable()
+            images = kept.without(problems)
+        labels, _ = labelled(images)
+        indices = torch.arange(len(images))
+        rules = rules.filled(images.words, images.templates)
+        notes += images.notes
+        doubts += images.doubts
+    words = words_of(class_names, dict(rules.class_words))
+    given = {word for _, word in rules.class_words}
+    doubts += doubts_of_names(class_names, ["given" if word in given else word for word in words])
+    doubts += doubts_of_prompts(pretrained, class_names, rules.prompts(class_names))
+    for doubt in doubts:
+        warnings.warn(f"{name}: {doubt}", DoubtWarning, stacklevel=2)
     return TransferSet(
         name=name,
         split=images.split,
@@ -334,7 +426,9 @@ def transfer_set(
         text_embeddings=class_embeddings(pretrained, class_names, rules),
         class_names=class_names,
         rules=rules,
-        unknown_words=unknown_words(pretrained, words_of(class_names, dict(rules.class_words))),
+        unknown_words=unknown_words(pretrained, words),
+        doubts=tuple(doubts),
+        notes=tuple(notes),
     )
 
 

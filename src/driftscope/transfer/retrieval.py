@@ -88,7 +88,8 @@ def retrieval_set(
 ) -> RetrievalSet:
     """A captioned dataset's test split as a retrieval benchmark of the pretrained model.
 
-    Equal captions are one text that all their images match.
+    Rows of the same image are one image with several captions; equal captions are one text that
+    all their images match.
 
     Raises:
         DataError: no such dataset, or one without captions.
@@ -99,6 +100,9 @@ def retrieval_set(
             f"{name} has no captions, so nothing can be retrieved in it; name their column: "
             f"{name}?caption=COLUMN"
         )
+    images = images.by_image()
+    if not len(images):
+        raise DataError(f"{name} has no caption in any row, so nothing can be retrieved in it")
     count = min(len(images), max_images or len(images))
     indices = torch.linspace(0, len(images) - 1, count).long()
     captions = [images.captions[index] for index in indices.tolist()]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from driftscope.data.address import EVERYWHERE, Address, choose_split, fitting_splits
-from driftscope.data.names import NamesFile, read_names, read_templates
+from driftscope.data.names import NamesFile, benchmark_words, read_names, read_templates
 from driftscope.data.encoded import EncodedSet
 from driftscope.data.procedural import ProceduralSet
 from driftscope.errors import DataError
@@ -83,6 +83,9 @@ class Found:
             names = read_names(Path(given))
         elif self.folder is not None:
             names = NamesFile.beside(self.folder)
+        if images.class_names is not None:
+            place = "/".join(Path(self.address.place).parts[-2:])
+            images = replace(images, words=benchmark_words(place, images.class_names))
         if names is not None and images.class_names is not None:
             words = names.words_of(images.class_names, must_fit=given is not None)
             images = replace(images, words={**images.words, **words})

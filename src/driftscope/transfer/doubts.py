@@ -1,0 +1,118 @@
+"""What makes a zero-shot number mean something else than it seems to: one look, made for every set.
+
+A doubt is a sentence that stands beside the number wherever it is shown; a gate does not pass on a
+number that has one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from driftscope.data.names import is_wordnet_id
+from driftscope.models import VisionLanguageModel
+
+if TYPE_CHECKING:
+    from driftscope.transfer.classification import ZeroShotScore
+
+_NO_NAME = re.compile(
+    r"(?i)[-+]?\d+([.,]\d+)?|(class|cls|c|label|lbl|category|cat|id|type|target|folder|y)[\W_]*\d+"
+    r"|[0-9a-f]{16,}|true|false|nan|none|unknown"
+)
+_SHOWN = 3
+
+
+class DoubtWarning(UserWarning):
+    """A labeled set whose numbers may not mean what they seem to."""
+
+
+def doubts_of_names(class_names: Sequence[str], words: Sequence[str]) -> Iterator[str]:
+    """Words that no picture can be told by: numbers, `class_3`, WordNet ids that are not known."""
+    odd = [
+        name
+        for name, said in zip(class_names, words, strict=True)
+        if _NO_NAME.fullmatch(said.strip()) or is_wordnet_id(said.strip())
+    ]
+    if odd:
+        yield (
+            f"{len(odd)} of its {len(words)} class names are no words ({_some(odd)}), so their "
+            "prompts say nothing of the pictures; name them with class words "
+            "(--class-words FILE, or ?names=FILE behind the set)"
+        )
+
+
+def doubts_of_prompts(
+    model: VisionLanguageModel, class_names: Sequence[str], prompts: Sequence[Sequence[str]]
+) -> Iterator[str]:
+    """Classes whose prompts the tokenizer reads alike, or cuts off."""
+    alike: dict[tuple[bytes, ...], list[str]] = {}
+    for name, key in zip(class_names, prompt_keys(model, prompts), strict=True):
+        alike.setdefault(key, []).append(name)
+    same = [names for names in alike.values() if len(names) > 1]
+    if same:
+        count = sum(map(len, same))
+        yield (
+            f"{count} of its {len(class_names)} classes share their prompt with another "
+            f"({'; '.join(' = '.join(map(repr, names[:_SHOWN])) for names in same[:_SHOWN])}), so "
+            "only the first of those can be right"
+        )
+    cut = [
+        name
+        for name, of_class in zip(class_names, prompts, strict=True)
+        if any(_is_cut(model, prompt) for prompt in of_class)
+    ]
+    if cut:
+        yield (
+            f"the prompts of {len(cut)} of its {len(class_names)} classes are longer than the "
+            f"model reads and are cut ({_some(cut)}); give shorter class words"
+        )
+
+
+def doubts_of_score(pretrained: ZeroShotScore) -> Iterator[str]:
+    """A pretrained score that is no better than guessing, or than always giving one answer."""
+    interval = f"{pretrained.wilson_low_pct:.1f}–{pretrained.wilson_high_pct:.1f}"
+    if pretrained.wilson_low_pct <= pretrained.chance_pct:
+        yield (
+            f"the pretrained score, {pretrained.accuracy_pct:.1f} % [{interval}], is not above "
+            f"chance ({pretrained.chance_pct:.1f} %): there is nothing of which a share could be "
+            "left, and the names or labels may be those of something else"
+        )
+    elif pretrained.accuracy_pct <= pretrained.constant_pct:
+        yield (
+            f"the pretrained score, {pretrained.accuracy_pct:.1f} % [{interval}], is not above that "
+            f"of always giving the commonest class ({pretrained.constant_pct:.1f} %); read the mean "
+            "accuracy per class"
+        )
+
+
+def prompt_keys(
+    model: VisionLanguageModel, prompts: Sequence[Sequence[str]]
+) -> list[tuple[bytes, ...]]:
+    """What the model reads of every class's prompts; classes with equal keys are one to it."""
+    ids = token_ids(model, [prompt for of_class in prompts for prompt in of_class])
+    return [tuple(ids[prompt] for prompt in of_class) for of_class in prompts]
+
+
+def token_ids(model: VisionLanguageModel, texts: Sequence[str]) -> Mapping[str, bytes]:
+    """Each text's token ids as the text tower takes them."""
+    different = list(dict.fromkeys(texts))
+    rows: Tensor = model.tokenised(different)["input_ids"].cpu()
+    return {text: row.numpy().tobytes() for text, row in zip(different, rows, strict=True)}
+
+
+def _is_cut(model: VisionLanguageModel, text: str) -> bool:
+    if model.tokenizer is None or len(text.encode()) < _most_tokens(model) - 2:
+        return False  # no token is shorter than a byte
+    return len(model.tokenizer(text, verbose=False)["input_ids"]) > _most_tokens(model)
+
+
+def _most_tokens(model: VisionLanguageModel) -> int:
+    return int(model.plain_clip.config.text_config.max_position_embeddings)
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(name if len(name) < 40 else f"{name[:37]}…" for name in names[:_SHOWN])
+    return shown + (", …" if len(names) > _SHOWN else "")
