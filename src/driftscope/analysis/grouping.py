@@ -68,7 +68,7 @@ def split_settings(
     return [
         (
             {
-                key: "" if pd.isna(part) else str(part)
+                key: "" if part is None or part != part else str(part)
                 for key, part in zip(keys, values, strict=True)
             },
             group.reset_index(drop=True),
@@ -247,7 +247,7 @@ def layer_cells_frame(layers: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     if layers.empty:
         return pd.DataFrame(columns=["series", "learning_rate", "layer", "delta_entropy_pct"])
     own = _of_finished_runs(layers, runs, ("method", "seed"))
-    signals = [name for name in own if name not in (*_KEYS, "series", "layer")]
+    signals = [str(name) for name in own if name not in (*_KEYS, "series", "layer")]
     keys = ["method", "series", "learning_rate", "layer"]
     cells = means_and_spreads(own, keys, signals)
     if "delta_entropy_pct" in own:
