@@ -428,6 +428,32 @@ _OUTCOMES = (
         "zero-shot", **_PERCENT, exists=_TRANSFER,
     ),
     Metric(
+        "above_chance_pct", "retention above chance",
+        "100 × (adapted − chance) / (pretrained − chance): 0 for a model that guesses",
+        "zero-shot", "%", decimals=1, better="higher", unchanged=100, exists=_TRANSFER,
+    ),
+    Metric(
+        "pretrained_accuracy_pct", "pretrained accuracy", "what retention is a share of",
+        "zero-shot", **_PERCENT, exists=_TRANSFER,
+    ),
+    Metric(
+        "pretrained_low_pct", "pretrained 95 % from", "lower end of its 95 % Wilson interval",
+        "zero-shot", **_PERCENT, exists=_TRANSFER, source="Wilson 1927",
+    ),
+    Metric(
+        "pretrained_high_pct", "pretrained 95 % to", "upper end of its 95 % Wilson interval",
+        "zero-shot", **_PERCENT, exists=_TRANSFER, source="Wilson 1927",
+    ),
+    Metric(
+        "chance_pct", "chance", "what guessing scores on average: 100 / classes", "zero-shot",
+        **_PERCENT, exists=_TRANSFER,
+    ),
+    Metric(
+        "constant_pct", "one answer to all",
+        "the most that a model without a view scores: the share of the commonest class",
+        "zero-shot", **_PERCENT, exists=_TRANSFER,
+    ),
+    Metric(
         "wilson_low_pct", "95 % from", "lower end of an accuracy's 95 % Wilson interval",
         "zero-shot", **_PERCENT, exists=_TRANSFER, source="Wilson 1927",
     ),

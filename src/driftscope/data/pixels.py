@@ -1,7 +1,7 @@
 """From image files to the uint8 square a model reads, as CLIP's own processor does it.
 
-For opaque images of up to eight times their short side the result is CLIPImageProcessor's to
-the bit (tests/test_pixels.py). It differs where that one would mislead: transparent pixels lie
+For opaque images the result is CLIPImageProcessor's to the bit (tests/test_pixels.py); of those
+longer than eight times their short side to two grey levels. It differs where that one would mislead: transparent pixels lie
 on white instead of showing whatever colour the file keeps under them, 16-bit greyscale is
 scaled to 8 bits instead of clipped to white, and EXIF orientation is applied.
 """
@@ -26,14 +26,14 @@ from driftscope.errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-TRANSFORM_VERSION = 1
+TRANSFORM_VERSION = 2
 """Raised whenever any pixel of any image changes; part of every cache key."""
 
 MAX_IMAGE_PIXELS = 80_000_000
 """Larger images are refused: a small file can unpack to more memory than there is."""
 
 _LONGEST_WHOLE_RESIZE = 8
-"""Images longer than so many times their short side are cut to it before they are resized."""
+"""Of images longer than so many times their short side only the middle is resized."""
 
 _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _NO_DEFINED_WHITE = frozenset({"I", "F"})
@@ -66,7 +66,7 @@ def decode(data: bytes, name: str) -> Image:
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"cannot read the image {name}: it is not an image") from None
+        raise DataError(f"cannot read the image {name}: {_what_it_is(data)}") from None
     except Image.DecompressionBombError:
         raise DataError(
             f"cannot read the image {name}: it unpacks to far more than "
@@ -103,14 +103,18 @@ def to_model_size(image: Image, size: int) -> UInt8[Tensor, "3 size size"]:
     """Short side to `size` (bicubic, antialiased), then the centre square."""
     from PIL import Image as PILImage
 
-    image = _without_far_ends(image)
     width, height = image.size
     new_long = size * max(width, height) // min(width, height)
     new_width, new_height = (size, new_long) if width <= height else (new_long, size)
+    if max(width, height) > _LONGEST_WHOLE_RESIZE * min(width, height):
+        return _as_tensor(_middle_resized(image, size, (new_width, new_height)))
     if (new_width, new_height) != (width, height):
         image = image.resize((new_width, new_height), PILImage.Resampling.BICUBIC)
     left, top = (new_width - size) // 2, (new_height - size) // 2
-    square = image.crop((left, top, left + size, top + size))
+    return _as_tensor(image.crop((left, top, left + size, top + size)))
+
+
+def _as_tensor(square: Image) -> UInt8[Tensor, "3 size size"]:
     # numpy's copy, not torch's: it starts no threads of its own beside those that decode
     return torch.from_numpy(np.array(square).transpose(2, 0, 1).copy())
 
@@ -136,20 +140,68 @@ def _without_pillows_warnings() -> Iterator[None]:
         yield
 
 
-def _without_far_ends(image: Image) -> Image:
-    """A very long image cut to its middle, which alone the centre square is made of.
+def _middle_resized(image: Image, size: int, whole: tuple[int, int]) -> Image:
+    """Of a very long image the centre square of what resizing it to `whole` would give.
 
     A 10,000×1 strip would pass through size × 10,000·size pixels on the way to the square.
     """
-    width, height = image.size
-    kept = _LONGEST_WHOLE_RESIZE * min(width, height)
-    if max(width, height) <= kept:
-        return image
-    if width > height:
-        left = (width - kept) // 2
-        return image.crop((left, 0, left + kept, height))
-    top = (height - kept) // 2
-    return image.crop((0, top, width, top + kept))
+    from PIL import Image as PILImage
+
+    left, top = ((long - size) // 2 for long in whole)
+    across, down = (side / long for side, long in zip(image.size, whole, strict=True))
+    box = (left * across, top * down, (left + size) * across, (top + size) * down)
+    return image.resize((size, size), PILImage.Resampling.BICUBIC, box=box)
+
+
+_OTHER_KINDS = (
+    (b"version https://git-lfs", "a Git LFS pointer and not the image: run `git lfs pull`"),
+    (b"<!doctype html", "a web page: its download failed, fetch it again"),
+    (b"<html", "a web page: its download failed, fetch it again"),
+    (b"<svg", "an SVG drawing: convert it to PNG"),
+    (b"<?xml", "XML: if it is an SVG drawing, convert it to PNG"),
+    (b"%pdf", "a PDF: convert its pages to PNG"),
+    (b"pk\x03\x04", "a zip archive: unpack it"),
+    (b"\x1f\x8b", "packed by gzip: unpack it"),
+    (b"\x93numpy", "a NumPy array: save it as an image of three 8-bit bands"),
+    (b"\x89hdf", "an HDF5 file: save its images as PNG"),
+    (b"\xff\x0a", "JPEG XL: convert it to JPEG or PNG"),
+    (b"\x00\x00\x00\x0cjxl ", "JPEG XL: convert it to JPEG or PNG"),
+)
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
+
+
+def _what_it_is(data: bytes) -> str:
+    """What bytes are that Pillow does not know, and what to do."""
+    head = data[:512].lstrip().lower()
+    for start, what in _OTHER_KINDS:
+        if head.startswith(start) or data[:32].lower().startswith(start):
+            return f"it is {what}"
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+        kind = "an AVIF" if data[8:10] == b"av" else "a HEIC"
+        return f"it is {kind} image, which this Pillow does not read: convert it to JPEG or PNG"
+    bands = _tiff_bands(data)
+    if bands:
+        return (
+            f"it is a TIFF of {len(bands)} bands of {'/'.join(map(str, sorted(set(bands))))} bits, "
+            "of which none is plainly red, green or blue: pick three and save them as an RGB image "
+            "of 8 bits a band"
+        )
+    return "it is not an image"
+
+
+def _tiff_bands(data: bytes) -> tuple[int, ...]:
+    """The bits of each band of a TIFF; () for anything else."""
+    from PIL.TiffImagePlugin import BITSPERSAMPLE, SAMPLESPERPIXEL, ImageFileDirectory_v2
+
+    try:
+        directory = ImageFileDirectory_v2(data[: 16 if data[2:3] == b"+" else 8])
+        file = io.BytesIO(data)
+        file.seek(directory.next)
+        directory.load(file)
+        bits = directory.get(BITSPERSAMPLE, (1,))
+        return tuple(bits) * (directory.get(SAMPLESPERPIXEL, 1) if len(bits) == 1 else 1)
+    except Exception:  # no TIFF, or a broken one
+        return ()
 
 
 def _refuse_too_large(size: tuple[int, int], name: str) -> None:
