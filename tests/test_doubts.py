@@ -1,0 +1,261 @@
+"""What makes a zero-shot number mean something else is said beside it, and no gate passes on it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from driftscope.data import open_dataset
+from driftscope.data.names import benchmark_words, imagenet_names, read_names
+from driftscope.data.prompts import PromptRules, class_word, words_of
+from driftscope.errors import DataError
+from driftscope.models import VisionLanguageModel, load
+from driftscope.transfer import retention_pct, retrieval_set, score, transfer_set
+from driftscope.transfer.classification import above_chance_pct, outcome_of
+from driftscope.transfer.doubts import DoubtWarning, doubts_of_names, doubts_of_score
+
+WORDS = ("red circle", "red square", "red triangle", "red star")
+PER_CLASS = 5
+
+
+@pytest.fixture(scope="module")
+def mini() -> VisionLanguageModel:
+    return load("mini")
+
+
+def pictures(root: Path, folders: Iterable[str]) -> Path:
+    """A folder a class, with pictures of `WORDS` in their order."""
+    world = open_dataset("concepts100", "test")
+    assert world.class_names is not None
+    assert world.labels is not None
+    for folder, word in zip(folders, WORDS, strict=False):
+        rows = (world.labels == world.class_names.index(word)).nonzero().flatten()[:PER_CLASS]
+        (root / folder).mkdir(parents=True)
+        for row, image in zip(rows, world.pixels(rows, 64), strict=True):
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(root / folder / f"{row}.png")
+    return root
+
+
+def change(place: Path | str, mini: VisionLanguageModel, **options: object) -> dict[str, object]:
+    """A model against itself on a set, without the warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DoubtWarning)
+        benchmark = transfer_set(str(place), mini, **options)  # type: ignore[arg-type]
+    outcome = benchmark.outcome(mini)
+    return benchmark.change(outcome, outcome)
+
+
+def test_a_plain_set_has_no_doubts(tmp_path: Path, mini: VisionLanguageModel) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DoubtWarning)
+        benchmark = transfer_set(str(pictures(tmp_path, WORDS)), mini)
+    outcome = benchmark.outcome(mini)
+    found = benchmark.change(outcome, outcome)
+    assert found["doubts"] == []
+    assert found["retention_pct"] == found["above_chance_pct"] == 100
+    assert found["chance_pct"] == found["constant_pct"] == 25
+    assert found["pretrained_accuracy_pct"] == outcome.score.accuracy_pct
+    assert found["pretrained_low_pct"] == outcome.score.wilson_low_pct > 25
+
+
+def test_names_that_are_no_words_are_warned_of_and_words_may_come_beside_them(
+    tmp_path: Path, mini: VisionLanguageModel
+) -> None:
+    place = pictures(tmp_path, "0123")
+    with pytest.warns(DoubtWarning, match=r"4 of its 4 class names are no words \(0, 1, 2, …\)"):
+        transfer_set(str(place), mini)
+    (place / "classnames.txt").write_text("\n".join(WORDS))
+    assert change(place, mini)["doubts"] == []
+    (place / "classnames.txt").rename(tmp_path / "other.txt")
+    assert change(f"{place}?names={tmp_path / 'other.txt'}", mini)["retention_pct"] == 100
+    own = PromptRules(class_words=tuple(zip("0123", WORDS, strict=True)))
+    assert change(place, mini, rules=own)["doubts"] == []
+
+
+@pytest.mark.parametrize("name", ["12", "-1", "3.5", "class_7", "c0", "n99999999", "True", "nan"])
+def test_no_words(name: str) -> None:
+    assert any(doubts_of_names([name, "cat"], words_of([name, "cat"], {})))
+
+
+@pytest.mark.parametrize("name", ["707-320", "Boeing 737", "class act", "n01440764", "iPod", "1970s"])
+def test_words(name: str) -> None:
+    assert not any(doubts_of_names([name], words_of([name], {})))
+
+
+def test_equal_prompts_are_one_class_whatever_the_threads(
+    tmp_path: Path, mini: VisionLanguageModel
+) -> None:
+    place = pictures(tmp_path, ("red_circle", "red_square", "red_triangle"))
+    pictures(tmp_path, ("Red Circle",))
+    with pytest.warns(DoubtWarning, match="'Red Circle' = 'red_circle'"):
+        benchmark = transfer_set(str(place), mini)
+    assert torch.equal(benchmark.text_embeddings[0], benchmark.text_embeddings[1])
+    counts = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        counts.append(torch.bincount(benchmark.outcome(mini).predicted, minlength=4).tolist())
+    torch.set_num_threads(1)
+    assert counts == [[10, 0, 5, 5]] * 2
+
+
+def test_rounding_does_not_break_ties_of_equal_texts() -> None:
+    texts = torch.eye(3)[[0, 1, 1, 2]]
+    found = outcome_of(torch.eye(3)[[1, 1, 2]], torch.tensor([2, 1, 3]), texts, "x")
+    assert found.predicted.tolist() == [1, 1, 3]
+
+
+def test_prompts_that_are_cut_are_named(tmp_path: Path, mini: VisionLanguageModel) -> None:
+    pictures(tmp_path / "set", WORDS)
+    rows = [
+        f"set/{word}/{file.name},{'very ' * 80}{word}"
+        for word in WORDS
+        for file in (tmp_path / "set" / word).iterdir()
+    ]
+    (tmp_path / "long.csv").write_text("\n".join(["path,label", *rows]))
+    doubts = change(tmp_path / "long.csv", mini)["doubts"]
+    assert isinstance(doubts, list)
+    assert any("are longer than the model reads and are cut" in doubt for doubt in doubts)
+
+
+def test_without_ability_there_is_no_retention(tmp_path: Path, mini: VisionLanguageModel) -> None:
+    place = pictures(tmp_path, (*WORDS[1:], WORDS[0]))  # every picture under another's name
+    found = change(place, mini)
+    assert found["retention_pct"] is found["above_chance_pct"] is None
+    assert "is not above chance (25.0 %)" in str(found["doubts"])
+
+
+def test_above_chance_leaves_out_what_guessing_gives() -> None:
+    def counted(right: int) -> object:
+        found = outcome_of(
+            torch.eye(2)[[0] * right + [1] * (100 - right)],
+            torch.tensor([0] * 100),
+            torch.eye(2),
+            "x",
+        )
+        return found.score
+
+    before, dead = counted(90), counted(50)
+    assert retention_pct(dead, before) == pytest.approx(100 * 50 / 90)  # type: ignore[arg-type]
+    assert above_chance_pct(dead, before) == 0  # type: ignore[arg-type]
+    assert above_chance_pct(before, before) == 100  # type: ignore[arg-type]
+
+
+def test_a_score_below_that_of_one_answer_to_all_is_doubted() -> None:
+    labels = torch.tensor([0] * 90 + [1] * 5 + [2] * 5)
+    said = torch.tensor([0] * 80 + [1] * 20)
+    (doubt,) = doubts_of_score(outcome_of(torch.eye(3)[said], labels, torch.eye(3), "x").score)
+    assert "always giving the commonest class (90.0 %)" in doubt
+
+
+def test_a_count_alone_knows_no_chance() -> None:
+    assert retention_pct(score("x", 30, 100), score("x", 60, 100)) == 50
+
+
+def test_a_draw_and_what_is_left_out_are_noted(tmp_path: Path, mini: VisionLanguageModel) -> None:
+    place = pictures(tmp_path, WORDS)
+    assert change(place, mini, max_images=8)["notes"] == [
+        "8 of its 20 images, drawn evenly over classes"
+    ]
+    (place / WORDS[0] / "zero.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="empty"):
+        change(place, mini)
+    found = change(place, mini, skip_bad_images=True)
+    assert found["num_images"] == 20
+    assert "1 images cannot be read and are left out" in str(found["notes"])
+
+
+def test_a_few_images_of_many_are_scored_without_reading_the_others(
+    tmp_path: Path, mini: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = pictures(tmp_path, WORDS)
+    read: set[str] = set()
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda file: (read.add(str(file)), read_bytes(file))[1]
+    )
+    assert transfer_set(str(place), mini, 4).labels.tolist() == [0, 1, 2, 3]
+    assert len(read) == 4
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_imagenets_ids_are_words_all_of_them_different() -> None:
+    names = imagenet_names()
+    assert len(names) == len({name.lower() for name in names.values()}) == 1000
+    assert list(names) == sorted(names)
+    assert class_word("n01440764") == "tench"
+    assert class_word("n99999999") == "n99999999"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("001.Black_footed_Albatross", "Black footed Albatross"),
+        ("n02085620-Chihuahua", "Chihuahua"),
+        ("3.5mm jack", "3.5mm jack"),
+    ],
+)
+def test_numbers_before_a_name_go(name: str, words: str) -> None:
+    assert class_word(name) == words
+
+
+def test_usual_benchmarks_numbers_are_known_by_the_sets_name() -> None:
+    assert benchmark_words("data/GTSRB", [f"{n:05}" for n in range(43)])["00014"] == "stop"
+    assert benchmark_words("flowers-102", [str(n) for n in range(1, 103)])["54"] == "sunflower"
+    assert benchmark_words("imagenetv2", [str(n) for n in range(1000)])["0"] == "tench"
+    assert benchmark_words("imagenetv2", [str(n) for n in range(10)]) == {}
+    assert benchmark_words("things", [str(n) for n in range(43)]) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", "n1 tench\nn2 great white shark"),
+        ("a.txt", "n1: tench\nn2: great white shark"),
+        ("a.json", '{"n1": "tench", "n2": "great white shark"}'),
+        ("a.yaml", "n1: tench\nn2: great white shark"),
+    ],
+)
+def test_files_of_names_are_read(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    words = read_names(tmp_path / name).words_of(["n1", "n2"], must_fit=True)
+    assert words == {"n1": "tench", "n2": "great white shark"}
+
+
+def test_lines_without_classes_are_for_numbers_in_their_order(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("zero\none\ntwo")
+    names = read_names(tmp_path / "a.txt")
+    assert names.words_of(["0", "1", "2"], must_fit=True)["2"] == "two"
+    assert names.words_of(["2", "3", "1"], must_fit=True)["1"] == "zero"
+    for classes in (["cat", "dog", "emu"], ["0", "1"], ["0", "5", "10"]):
+        with pytest.raises(DataError, match="none of the"):
+            names.words_of(classes, must_fit=True)
+        assert names.words_of(classes, must_fit=False) == {}
+
+
+# ---------------------------------------------------------------- captions
+
+
+def test_rows_of_one_image_are_one_image_with_several_captions(
+    tmp_path: Path, mini: VisionLanguageModel
+) -> None:
+    pictures(tmp_path, WORDS)
+    forms = ("a photo of a {}", "a {}", "the {}")
+    rows = [
+        f'{word}/{min((tmp_path / word).iterdir()).name},"{form.format(word)}"'
+        for word in WORDS
+        for form in forms
+    ]
+    rows.append(rows[0].split(",")[0] + ",")  # what is no caption is none
+    (tmp_path / "captions.csv").write_text("\n".join(["image,caption", *rows]))
+    benchmark = retrieval_set(str(tmp_path / "captions.csv"), mini)
+    assert benchmark.matches.shape == (4, 12)
+    found = benchmark.score(mini)
+    assert found.text_to_image.recall_at_1_pct == 100
+    assert found.image_to_text.num_queries == 4
