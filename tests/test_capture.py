@@ -33,13 +33,13 @@ from transformers import (
     ViTModel,
 )
 
-from driftscope.errors import CaptureError
-from driftscope.models.capture import (
+from driftscope.backbones.capture import (
     ATTENTION_NAME,
     capture_cls,
     check_rows,
     find_image_tower,
 )
+from driftscope.errors import CaptureError
 from driftscope.signals import attention
 
 QUERY_AND_VALUE = r"vision_model\.encoder\.layers\.\d+\.self_attn\.(q|v)_proj"
