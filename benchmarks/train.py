@@ -277,10 +277,10 @@ def loop_run(work: Work, method: str) -> dict[str, float]:
 class ForTrainer(nn.Module):
     def __init__(self, adapted: AdaptedModel) -> None:
         super().__init__()
-        self.clip, self.classifier = adapted.model.module, adapted.classifier
+        self.module, self.classifier = adapted.model.module, adapted.classifier
 
     def forward(self, pixel_values: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        embeddings = self.clip.get_image_features(pixel_values=pixel_values).pooler_output
+        embeddings = self.module.get_image_features(pixel_values=pixel_values).pooler_output
         logits = self.classifier(embeddings)
         return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
 

@@ -10,8 +10,8 @@ import pytest
 from scipy import stats as scipy_stats
 
 from driftscope.analysis import QUESTIONS, StudyTables, answer
+from driftscope.analysis.grouping import cell_means, usable_runs
 from driftscope.analysis.stability import probe_size_sensitivity, subset_variation
-from driftscope.analysis.tables import cell_means, usable_runs
 from driftscope.errors import ConfigError
 
 RATES = (1e-6, 1e-5, 1e-4, 1e-3)

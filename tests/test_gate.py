@@ -14,7 +14,7 @@ from driftscope.config import parse_run_spec
 from driftscope.errors import ConfigError, RecordError
 from driftscope.gate.judging import Evidence, judge, read_evidence
 from driftscope.gate.limits import GATED, parse_limit
-from driftscope.reading import UNITS
+from driftscope.metrics import units
 from driftscope.stats.proportions import paired_ratio_interval
 
 runner = CliRunner()
@@ -337,7 +337,7 @@ def test_a_run_a_comparison_and_their_limits(
 def test_every_limited_number_has_the_unit_that_reports_give_it() -> None:
     for one in GATED:
         if one.unit:
-            assert UNITS.get(one.scalar, "%") == one.unit
+            assert units().get(one.scalar, "%") == one.unit
     assert len(BY_OPTION) == len(GATED)
 
 

@@ -16,16 +16,9 @@ from driftscope.data import EncodedSet, ImageSet, open_dataset
 from driftscope.data.prompts import class_prompts
 from driftscope.data.vocabulary import GENERAL_VOCABULARY
 from driftscope.errors import ConfigError, DataError, ModelError
-from driftscope.reading_pass import (
-    UNITS,
-    Drift,
-    Reading,
-    TextProbe,
-    drift,
-    read,
-    read_texts,
-    text_drift,
-)
+from driftscope.metrics import units
+from driftscope.reading import Drift, Reading, drift
+from driftscope.reading_pass import TextProbe, read, read_texts, text_drift
 from driftscope.reading_subsets import SUBSET_SIGNALS, probe_size_sensitivity
 from driftscope.records import Overlay, transfer_scalars
 from driftscope.run import overlay
@@ -83,7 +76,7 @@ class Comparison:
             "stability": self.stability,
             "intruder_dimensions_per_layer": self.intruder_dimensions_per_layer,
             "transfer": self.transfer,
-            "units": UNITS,
+            "units": units(),
         }
 
     def scalars(self) -> dict[str, float]:

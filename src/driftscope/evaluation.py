@@ -23,7 +23,8 @@ from driftscope.backbones.model import VisionLanguageModel, evaluating
 from driftscope.backbones.weights import encoder_state
 from driftscope.data import PixelRows, PixelSource
 from driftscope.errors import NonFiniteError
-from driftscope.reading_pass import drift, images_fingerprint, read
+from driftscope.reading import drift
+from driftscope.reading_pass import images_fingerprint, read
 from driftscope.reading_subsets import on_subsets, standard_subsets
 from driftscope.records import transfer_scalars
 from driftscope.references import Encoded, cached_encoding

@@ -610,4 +610,5 @@ def units() -> dict[str, str]:
     """The unit of every number of a report by its name there; "1" is none."""
     found = {name: one.scale for one in METRICS.values() for name in {one.key, one.field}}
     by_layer = {one.layer_field: one.scale for one in METRICS.values() if "layer" in one.exists}
-    return {**found, **by_layer}
+    of_classes = {"per_class_correct": "images", "per_class_images": "images"}
+    return {**found, **by_layer, **of_classes}

@@ -35,7 +35,14 @@ from driftscope.tensor_files import DamagedFileError, read_tensors, write_tensor
 REFERENCES_FOLDER = "references"
 _SUFFIX = ".safetensors"
 _SHARE_OF_BOUND = 0.1
-_DECIDING_CODE = ("signals", "models", "reading_pass.py", "reading.py", "evaluation.py")
+_DECIDING_CODE = (
+    "signals",
+    "models",
+    "reading_pass.py",
+    "reading.py",
+    "metrics.py",
+    "evaluation.py",
+)
 
 
 @dataclass(frozen=True)

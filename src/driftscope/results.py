@@ -26,7 +26,7 @@ from driftscope.study.importing import import_study, read_cells
 
 if TYPE_CHECKING:
     from driftscope.backbones.model import VisionLanguageModel
-    from driftscope.reading_pass import Reading
+    from driftscope.reading import Reading
 
 __all__ = ["Study", "import_study"]
 

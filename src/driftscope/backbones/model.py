@@ -66,7 +66,7 @@ class VisionLanguageModel:
     @property
     def plain_clip(self) -> CLIPModel:
         """The old name of `plain`."""
-        renamed("VisionLanguageModel.plain_clip", "VisionLanguageModel.plain")
+        renamed("VisionLanguageModel.plain", "VisionLanguageModel.plain")
         return self.plain
 
     @property

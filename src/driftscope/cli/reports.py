@@ -34,7 +34,7 @@ def chosen_formats(text: str) -> list[str]:
     Raises:
         ConfigError: there is no such format, or none is named.
     """
-    from driftscope.report.columns import TABLE_FORMATS
+    from driftscope.analysis.table import TABLE_FORMATS
     from driftscope.report.style import FORMATS
 
     known = [HTML, *TABLE_FORMATS, *FORMATS]
@@ -50,8 +50,8 @@ def chosen_formats(text: str) -> list[str]:
 def write_reports(folder: Path, out: Path, formats: Sequence[str]) -> None:
     """Writes a study's report in these formats and says where."""
     from driftscope.analysis import answer_all
+    from driftscope.analysis.table import TABLE_FORMATS
     from driftscope.cli import terminal
-    from driftscope.report.columns import TABLE_FORMATS
     from driftscope.report.files import save_study_files
     from driftscope.report.html import write_study_report
     from driftscope.report.style import FORMATS
@@ -99,8 +99,8 @@ def write_reports_side_by_side(
         RecordError: a folder holds no study, or one without a finished run.
     """
     from driftscope.analysis.difference import study_difference
+    from driftscope.analysis.table import TABLE_FORMATS
     from driftscope.cli import terminal
-    from driftscope.report.columns import TABLE_FORMATS
     from driftscope.report.side_by_side import save_side_by_side, write_side_by_side
     from driftscope.report.style import FORMATS
 
