@@ -14,7 +14,8 @@ from driftscope.data import open_dataset
 from driftscope.data.names import benchmark_words, imagenet_names, read_names
 from driftscope.data.prompts import PromptRules, class_word, words_of
 from driftscope.errors import DataError
-from driftscope.models import VisionLanguageModel, load
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.sources import load
 from driftscope.transfer import retention_pct, retrieval_set, score, transfer_set
 from driftscope.transfer.classification import above_chance_pct, outcome_of
 from driftscope.transfer.doubts import DoubtWarning, doubts_of_names, doubts_of_score

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,9 +163,13 @@ def _of_monitor(file: Path, report: Mapping[str, Any], best: bool) -> Evidence:
 
 
 def _scores(transfer: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
-    """Of every transfer set the numbers that are there and finite, and `flows`."""
+    """Of every transfer set the numbers that are there and finite, `flows` and `doubts`."""
     return {
-        name: {**_finite(score), "flows": _finite(score.get("flows") or {})}
+        name: {
+            **_finite(score),
+            "flows": _finite(score.get("flows") or {}),
+            "doubts": list(score.get("doubts") or ()),
+        }
         for name, score in (transfer or {}).items()
     }
 
@@ -219,7 +223,16 @@ def _verdicts(evidence: Evidence, limit: Limit, confident: bool) -> Iterator[Ver
         value = score.get("retention_pct" if is_retention else "accuracy_pct")
         interval = retention_interval_pct(score) if is_retention else None
         low = (interval[0] if interval else None) if is_retention else score.get("wilson_low_pct")
-        yield _verdict(limit, f"{gated.title} on {name}", value, low, confident)
+        verdict = _verdict(limit, f"{gated.title} on {name}", value, low, confident)
+        yield _unless_doubtful(verdict, score.get("doubts") or [])
+
+
+def _unless_doubtful(verdict: Verdict, doubts: Sequence[str]) -> Verdict:
+    """The verdict; a number that may mean something else has not passed."""
+    if not doubts or verdict.outcome == "failed":
+        return verdict
+    said = f"{verdict.title} is doubtful: {doubts[0]}"
+    return replace(verdict, outcome="not measured", sentence=said)
 
 
 def _verdict(

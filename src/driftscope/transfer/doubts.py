@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data.names import is_wordnet_id
-from driftscope.models import VisionLanguageModel
 
 if TYPE_CHECKING:
     from driftscope.transfer.classification import ZeroShotScore
@@ -23,6 +23,8 @@ _NO_NAME = re.compile(
     r"|[0-9a-f]{16,}|true|false|nan|none|unknown"
 )
 _SHOWN = 3
+_SHORTEST_CONTEXT = 8
+"""Tokens that every text tower reads."""
 
 
 class DoubtWarning(UserWarning):
@@ -62,7 +64,7 @@ def doubts_of_prompts(
     cut = [
         name
         for name, of_class in zip(class_names, prompts, strict=True)
-        if any(_is_cut(model, prompt) for prompt in of_class)
+        if _is_cut(model, max(of_class, key=len))
     ]
     if cut:
         yield (
@@ -104,13 +106,10 @@ def token_ids(model: VisionLanguageModel, texts: Sequence[str]) -> Mapping[str, 
 
 
 def _is_cut(model: VisionLanguageModel, text: str) -> bool:
-    if model.tokenizer is None or len(text.encode()) < _most_tokens(model) - 2:
+    if model.tokenizer is None or len(text.encode()) < _SHORTEST_CONTEXT:
         return False  # no token is shorter than a byte
-    return len(model.tokenizer(text, verbose=False)["input_ids"]) > _most_tokens(model)
-
-
-def _most_tokens(model: VisionLanguageModel) -> int:
-    return int(model.plain_clip.config.text_config.max_position_embeddings)
+    whole = model.tokenizer(text, verbose=False)["input_ids"]
+    return len(whole) > model.tokenised([text])["input_ids"].shape[1]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from driftscope.data.address import Address
 from driftscope.data.layouts.arrow import found_dataset_dict, quiet
 from driftscope.data.layouts.found import Found
 from driftscope.errors import DataError
-from driftscope.offline import offline_where_unreachable
+from driftscope.hugging_face import offline_where_unreachable
 
 DATA_FOLDER_VARIABLE = "DRIFTSCOPE_DATA"
 
