@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data import open_dataset
 from driftscope.data.names import benchmark_words, imagenet_names, read_names
 from driftscope.data.prompts import PromptRules, class_word, words_of
 from driftscope.errors import DataError
-from driftscope.backbones.model import VisionLanguageModel
 from driftscope.sources import load
 from driftscope.transfer import retention_pct, retrieval_set, score, transfer_set
 from driftscope.transfer.classification import above_chance_pct, outcome_of
@@ -83,7 +83,9 @@ def test_no_words(name: str) -> None:
     assert any(doubts_of_names([name, "cat"], words_of([name, "cat"], {})))
 
 
-@pytest.mark.parametrize("name", ["707-320", "Boeing 737", "class act", "n01440764", "iPod", "1970s"])
+@pytest.mark.parametrize(
+    "name", ["707-320", "Boeing 737", "class act", "n01440764", "iPod", "1970s"]
+)
 def test_words(name: str) -> None:
     assert not any(doubts_of_names([name], words_of([name], {})))
 
@@ -176,9 +178,7 @@ def test_a_few_images_of_many_are_scored_without_reading_the_others(
     place = pictures(tmp_path, WORDS)
     read: set[str] = set()
     read_bytes = Path.read_bytes
-    monkeypatch.setattr(
-        Path, "read_bytes", lambda file: (read.add(str(file)), read_bytes(file))[1]
-    )
+    monkeypatch.setattr(Path, "read_bytes", lambda file: (read.add(str(file)), read_bytes(file))[1])
     assert transfer_set(str(place), mini, 4).labels.tolist() == [0, 1, 2, 3]
     assert len(read) == 4
 

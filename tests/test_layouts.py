@@ -45,7 +45,9 @@ def write(root: Path, files: Iterable[str]) -> Path:
 
 
 def classes(above: str = "", names: Iterable[str] = NAMES) -> list[str]:
-    return [f"{above}{name}/{10 * at + copy}.png" for at, name in enumerate(names) for copy in (0, 1)]
+    return [
+        f"{above}{name}/{10 * at + copy}.png" for at, name in enumerate(names) for copy in (0, 1)
+    ]
 
 
 # ---------------------------------------------------------------- what each layout writes
@@ -84,7 +86,9 @@ def coop_split(root: Path) -> str:
 
 
 def table(labels: list[object], images: list[object] | None = None) -> pa.Table:
-    return pa.table({"image": images or [png(level) for _, level in sorted(TRUTH)], "label": labels})
+    return pa.table(
+        {"image": images or [png(level) for _, level in sorted(TRUTH)], "label": labels}
+    )
 
 
 def parquet_file(root: Path) -> str:
@@ -224,7 +228,10 @@ def test_the_level_of_the_classes_is_found(tmp_path: Path, tree: str) -> None:
 
 
 ASKED_ABOUT = {
-    "superclasses": ([*classes("animals/"), *classes("things/", ("bus", "car"))], r"animals/ \{cat/"),
+    "superclasses": (
+        [*classes("animals/"), *classes("things/", ("bus", "car"))],
+        r"animals/ \{cat/",
+    ),
     "domains": ([*classes("real/"), *classes("sketch/")], r"\?level=2"),
     "train and test beside classes": (classes("", ("train", "test", "cat")), "not plain"),
     "one class": (classes("", ("cat",)), "all in one folder, cat"),
@@ -245,7 +252,9 @@ def test_what_is_ambiguous_is_read_as_images_but_not_scored_on(tmp_path: Path, t
 
 
 def test_a_level_is_said_by_a_word(tmp_path: Path) -> None:
-    place = write(tmp_path / "set", [*classes("a/", ("cat", "dog")), *classes("b/", ("cat", "emu"))])
+    place = write(
+        tmp_path / "set", [*classes("a/", ("cat", "dog")), *classes("b/", ("cat", "emu"))]
+    )
     assert open_dataset(f"{place}?level=2", "test").class_names == NAMES
     images = open_dataset(f"{place}?level=1", "test")
     assert images.class_names == ("a", "b")
@@ -266,7 +275,7 @@ def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
 def test_a_class_named_in_no_text_is_refused_by_name(tmp_path: Path) -> None:
     write(tmp_path / "set", classes())
     odd = os.fsencode(tmp_path / "set") + b"/caf\xe9"
-    os.rename(tmp_path / "set" / "cat", odd)
+    Path(tmp_path / "set" / "cat").rename(os.fsdecode(odd))
     with pytest.raises(DataError, match=r"caf\\xe9 is not UTF-8"):
         labelled(open_dataset(tmp_path / "set", "test"))
 
@@ -326,7 +335,7 @@ def test_a_row_without_an_image_is_named_and_can_be_left_out(tmp_path: Path) -> 
     place = tmp_path / "x.parquet"
     images = [png(1), None, png(3), png(4), png(5), png(6)]
     parquet.write_table(table(list("aabbcc"), images), place)
-    with pytest.raises(DataError, match="row 2 of .*holds none"):
+    with pytest.raises(DataError, match=r"row 2 of .*holds none"):
         open_dataset(place, "test").pixels(range(6), 8)
     kept = open_dataset(f"{place}?bad=skip", "test")
     assert isinstance(kept, EncodedSet)
@@ -347,7 +356,7 @@ def test_configurations_below_data_are_told_apart_with_their_own_names(tmp_path:
             f"      class_label:\n        names:\n{listed}"
         )
     (tmp_path / "README.md").write_text(f"{card}---\n")
-    with pytest.raises(DataError, match="several configurations; add .*one, two"):
+    with pytest.raises(DataError, match=r"several configurations; add .*one, two"):
         open_dataset(tmp_path, "test")
     for configuration in ("one", "two"):
         images = open_dataset(f"{tmp_path}?config={configuration}", "test")

@@ -156,7 +156,9 @@ def compare(
         intruder_dimensions_per_layer=(
             intruder_dimensions_per_layer(weights_before, weights_after) if intruders else None
         ),
-        transfer={name: _transfer(name, before, after, transfer_images, skip_bad_images) for name in names},
+        transfer={
+            name: _transfer(name, before, after, transfer_images, skip_bad_images) for name in names
+        },
         overlay=overlay(before, after, pixels),
     )
 

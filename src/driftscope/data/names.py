@@ -98,9 +98,9 @@ class NamesFile:
             return {name: plain for name, plain in plain_names.items() if name != plain}
         if not words and must_fit and not set(class_names) <= set(self.in_order):
             raise DataError(
-                f"{self.path} names {len(self.by_class) or len(self.in_order)} classes, but none of "
-                f"the {len(class_names)} of this set ({', '.join(class_names[:3])}, …); give lines "
-                "'CLASS: words', or for classes that are numbers a line each"
+                f"{self.path} names {len(self.by_class) or len(self.in_order)} classes, but none "
+                f"of the {len(class_names)} of this set ({', '.join(class_names[:3])}, …); give "
+                "lines 'CLASS: words', or for classes that are numbers a line each"
             )
         return words
 

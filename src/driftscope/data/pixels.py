@@ -1,9 +1,10 @@
 """From image files to the uint8 square a model reads, as CLIP's own processor does it.
 
 For opaque images the result is CLIPImageProcessor's to the bit (tests/test_pixels.py); of those
-longer than eight times their short side to two grey levels. It differs where that one would mislead: transparent pixels lie
-on white instead of showing whatever colour the file keeps under them, 16-bit greyscale is
-scaled to 8 bits instead of clipped to white, and EXIF orientation is applied.
+longer than eight times their short side to two grey levels. It differs where that one would
+mislead: transparent pixels lie on white instead of showing whatever colour the file keeps under
+them, 16-bit greyscale is scaled to 8 bits instead of clipped to white, and EXIF orientation is
+applied.
 """
 
 from __future__ import annotations

@@ -54,7 +54,6 @@ class PromptRules:
             for words in words_of(class_names, dict(self.class_words))
         ]
 
-
     def filled(self, words: Mapping[str, str], templates: Sequence[str]) -> PromptRules:
         """With the words and templates of a set where these rules leave them open."""
         own = dict(self.class_words)

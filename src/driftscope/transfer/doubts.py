@@ -84,9 +84,9 @@ def doubts_of_score(pretrained: ZeroShotScore) -> Iterator[str]:
         )
     elif pretrained.accuracy_pct <= pretrained.constant_pct:
         yield (
-            f"the pretrained score, {pretrained.accuracy_pct:.1f} % [{interval}], is not above that "
-            f"of always giving the commonest class ({pretrained.constant_pct:.1f} %); read the mean "
-            "accuracy per class"
+            f"the pretrained score, {pretrained.accuracy_pct:.1f} % [{interval}], is not above "
+            f"that of always giving the commonest class ({pretrained.constant_pct:.1f} %); read "
+            "the mean accuracy per class"
         )
 
 

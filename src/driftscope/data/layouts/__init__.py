@@ -1,8 +1,8 @@
 """Every form in which image sets lie somewhere: a file a layout, recognised from one look.
 
 A folder is walked once. The layouts look at that tree one after the other; the first that knows
-its mark has it, and a folder with no mark is one of class folders. What is found is a `Found`, which
-everything after reads. A new layout is one file, a place in this order, and a row of the
+its mark has it, and a folder with no mark is one of class folders. What is found is a `Found`,
+which everything after reads. A new layout is one file, a place in this order, and a row of the
 conformance suite (tests/test_layouts.py).
 """
 
@@ -56,8 +56,8 @@ def look(source: str | Path) -> Found:
     recognise = FILES.get(place.suffix.lower())
     if recognise is None:
         raise DataError(
-            f"{place} is a file; give the folder that holds the images, a .csv, .tsv or .jsonl list "
-            "of them, or a .parquet or .tar file"
+            f"{place} is a file; give the folder that holds the images, a .csv, .tsv or .jsonl "
+            "list of them, or a .parquet or .tar file"
         )
     return recognise(place, address).checked()
 

@@ -111,7 +111,7 @@ def recognise(tree: Folder, address: Address) -> Found | None:
 def found_dataset_dict(
     splits: Mapping[str, Any], address: Address, folder: Path | None = None
 ) -> Found:
-    """Splits that `datasets` has loaded; from the hub (no folder) an address may name a `config`."""
+    """Splits that `datasets` has loaded; from the hub (no folder) there may be a `config`."""
     options = TABLE_OPTIONS if folder else (*TABLE_OPTIONS, "config")
     table = DatasetTable(str(folder or address.place), splits)
     return Found(

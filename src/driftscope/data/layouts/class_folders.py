@@ -245,8 +245,8 @@ def _no_classes(found: Mapping[str, Split], above: Folder, is_level_given: bool)
         return f"the name of its folder {printable(not_text)} is not UTF-8; rename it"
     if len(names) == 1:
         return (
-            f"its images are all in one folder, {printable(next(iter(names)))} ({tree}), and of one "
-            "class every model is right; give the folder above several classes"
+            f"its images are all in one folder, {printable(next(iter(names)))} ({tree}), and of "
+            "one class every model is right; give the folder above several classes"
         )
     if is_level_given:
         return ""

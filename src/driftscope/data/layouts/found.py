@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from driftscope.data.address import EVERYWHERE, Address, choose_split, fitting_splits
-from driftscope.data.names import NamesFile, benchmark_words, read_names, read_templates
 from driftscope.data.encoded import EncodedSet
+from driftscope.data.names import NamesFile, benchmark_words, read_names, read_templates
 from driftscope.data.procedural import ProceduralSet
 from driftscope.errors import DataError
 

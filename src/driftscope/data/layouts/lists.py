@@ -34,11 +34,11 @@ class ListTable:
         """The header."""
         return list(self.rows[split])
 
-    def image_columns(self, split: str) -> Sequence[str]:
+    def image_columns(self, split: str) -> Sequence[str]:  # noqa: ARG002
         """None says so by its type."""
         return ()
 
-    def label_names(self, split: str) -> Mapping[str, Sequence[str]]:
+    def label_names(self, split: str) -> Mapping[str, Sequence[str]]:  # noqa: ARG002
         """None has any."""
         return {}
 
@@ -73,7 +73,7 @@ def recognise_file(file: Path, address: Address) -> Found:
 
 
 def recognise(tree: Folder, address: Address) -> Found | None:
-    """A folder whose images are told of by a `metadata.csv` or `.jsonl`, or by CoOp's split file."""
+    """A folder whose images a `metadata.csv` or `.jsonl`, or CoOp's split file, tells of."""
     return _of_coop(tree, address) or _of_metadata(tree, address)
 
 
@@ -99,9 +99,7 @@ def _of_metadata(tree: Folder, address: Address) -> Found | None:
                 f"as the dataset, such as {file}"
             )
         rows[name], folders[name] = table, _starts(file.parent)
-    return _found(
-        address, "image folder with metadata", ListTable(rows, folders), Path(tree.path)
-    )
+    return _found(address, "image folder with metadata", ListTable(rows, folders), Path(tree.path))
 
 
 def _of_coop(tree: Folder, address: Address) -> Found | None:

@@ -27,9 +27,7 @@ from driftscope.data.layouts.tables import TABLE_OPTIONS, open_table
 from driftscope.data.layouts.tree import Folder
 from driftscope.errors import DataError, did_you_mean
 
-_SHARD = re.compile(
-    r"^(?P<split>\w[\w.]*?)(-(?P<number>\d+)-of-(?P<count>\d+))?(-[0-9a-f]{16})?$"
-)
+_SHARD = re.compile(r"^(?P<split>\w[\w.]*?)(-(?P<number>\d+)-of-(?P<count>\d+))?(-[0-9a-f]{16})?$")
 """`train`, `train-00000-of-00002`, `train-00000-of-00001-8a1b…`: a split and its part."""
 _BATCH_ROWS = 32
 
@@ -257,7 +255,7 @@ def _declared(
 
 
 def _by_folder(root: Path, files: Iterable[Path]) -> dict[str, dict[str, list[Path]]]:
-    """Folders that are no splits are configurations; files that lie in none are one of their own."""
+    """Folders that are no splits are configurations; files that lie in none are another."""
     found: dict[str, dict[str, list[Path]]] = {}
     for file in files:
         folders = [part for part in file.relative_to(root).parts[:-1] if part != "data"]

@@ -229,8 +229,8 @@ def as_sentences(value: Any) -> tuple[str, ...]:
 def _label_text(value: Any, place: str, column: str) -> str:
     if isinstance(value, list | dict | tuple):
         raise DataError(
-            f"{place} holds lists as {column}, such as {str(value)[:40]}; give each image one class "
-            "(of a one-hot row the place of its 1)"
+            f"{place} holds lists as {column}, such as {str(value)[:40]}; give each image one "
+            "class (of a one-hot row the place of its 1)"
         )
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         return str(int(value))  # numbers beside which a table had empty rows

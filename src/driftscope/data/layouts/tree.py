@@ -1,4 +1,4 @@
-"""One walk over a folder: what lies where. Every layout is recognised from it, and none looks again."""
+"""One walk over a folder: what lies where. Layouts are recognised from it; none looks again."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from driftscope.errors import DataError
 
 _LEFT_BY_ARCHIVERS = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"})
 _NO_PICTURES = frozenset(
-    ".pdf .bufr .grib .h5 .hdf .mpg .mpeg .wmf .emf .eps .ps .palm .fit .fits .iim".split()
-)
+    {".pdf", ".bufr", ".grib", ".h5", ".hdf", ".mpg", ".mpeg", ".wmf", ".emf", ".eps", ".ps",
+     ".palm", ".iim"}
+)  # fmt: skip
 """What Pillow lists but does not decode to a picture by itself."""
 _NAMED_ALIKE = frozenset({".heic", ".heif", ".avif", ".jp2"})
 """Images even where this Pillow cannot read them: reading one says so."""
@@ -48,7 +49,7 @@ class Folder:
     @property
     def name(self) -> str:
         """Its own name."""
-        return os.path.basename(self.path)
+        return Path(self.path).name
 
     @property
     def with_images(self) -> tuple[Folder, ...]:
@@ -82,14 +83,12 @@ class Folder:
     def other_kinds(self) -> str:
         """The other files below it, counted by kind: `2 .txt, 1 .json`; "" where there are none."""
         kinds = Counter(
-            os.path.splitext(name)[1].lower() or name
-            for folder in self.below()
-            for name in folder.others
+            Path(name).suffix.lower() or name for folder in self.below() for name in folder.others
         )
         return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(_SHOWN))
 
     def drawn(self, depth: int = 2) -> str:
-        """The tree in one line: `data/ {train/ {cat/ (3 images), dog/ (2 images)}, docs/ (none)}`."""
+        """The tree in one line: `data/ {train/ {cat/ (3 images), dog/ (2 images)}, …}`."""
         own = f"{printable(self.name)}/"
         if not self.num_images:
             return f"{own} (no images)"
@@ -113,7 +112,7 @@ def walk(root: Path | str, above: frozenset[tuple[int, int]] = frozenset()) -> F
     images, others, folders = [], [], []
     suffixes = image_suffixes()
     try:
-        status = os.stat(path)
+        status = Path(path).stat()
         here = above | {(status.st_dev, status.st_ino)}
         with os.scandir(path) as entries:
             for entry in entries:
@@ -123,7 +122,7 @@ def walk(root: Path | str, above: frozenset[tuple[int, int]] = frozenset()) -> F
                 if entry.is_dir():
                     if not _is_above(entry, here):
                         folders.append(entry.path)
-                elif os.path.splitext(name)[1].lower() in suffixes:
+                elif name[name.rfind(".") :].lower() in suffixes:
                     images.append(name)
                 else:
                     others.append(name)

@@ -81,11 +81,11 @@ class TarTable:
         """The image, and the kinds of text that samples have."""
         return list(dict.fromkeys(key for sample in self._samples[split] for key in sample))
 
-    def image_columns(self, split: str) -> Sequence[str]:
+    def image_columns(self, split: str) -> Sequence[str]:  # noqa: ARG002
         """The only one."""
         return [_IMAGE]
 
-    def label_names(self, split: str) -> Mapping[str, Sequence[str]]:
+    def label_names(self, split: str) -> Mapping[str, Sequence[str]]:  # noqa: ARG002
         """`cls`, where class names lie beside the splits."""
         return {"cls": self.class_names} if self.class_names else {}
 
@@ -102,7 +102,7 @@ class TarTable:
         is_numbered = column == "cls" and all(str(one).lstrip("-").isdecimal() for one in values)
         return [int(one) for one in values] if is_numbered else values
 
-    def images(self, split: str, column: str) -> EncodedImages:
+    def images(self, split: str, column: str) -> EncodedImages:  # noqa: ARG002
         """The images."""
         return TarImages(tuple(sample[_IMAGE] for sample in self._samples[split]))
 
