@@ -13,7 +13,7 @@ from PIL import Image
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data import open_dataset
 from driftscope.data.names import benchmark_words, imagenet_names, read_names
-from driftscope.data.prompts import PromptRules, class_word, words_of
+from driftscope.data.prompts import PromptRules, class_word, prompt_rules, words_of
 from driftscope.errors import DataError
 from driftscope.sources import load
 from driftscope.transfer import retention_pct, retrieval_set, score, transfer_set
@@ -157,6 +157,21 @@ def test_a_score_below_that_of_one_answer_to_all_is_doubted() -> None:
 
 def test_a_count_alone_knows_no_chance() -> None:
     assert retention_pct(score("x", 30, 100), score("x", 60, 100)) == 50
+
+
+def test_words_and_templates_are_given_by_hand_or_file(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("\n".join(WORDS))
+    (tmp_path / "templates.txt").write_text("a picture of a {c}.\nthe {}")
+    rules = prompt_rules(tmp_path / "names.txt", [str(tmp_path / "templates.txt"), "a {}"])
+    filled = rules.filled(list("0123"), {"0": "other"}, ("never {}",))
+    assert filled.prompts(list("0123"))[0] == [
+        "a picture of a red circle.",
+        "the red circle",
+        "a red circle",
+    ]
+    assert prompt_rules({"x": "y"}, "pets").prompts(["x"]) == [["a photo of a y, a type of pet."]]
+    with pytest.raises(DataError, match="neither a file nor a set of templates"):
+        prompt_rules(templates="satelite")
 
 
 def test_a_draw_and_what_is_left_out_are_noted(tmp_path: Path, mini: VisionLanguageModel) -> None:

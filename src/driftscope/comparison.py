@@ -13,7 +13,7 @@ from torch import Tensor
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_fingerprint, encoder_state
 from driftscope.data import EncodedSet, ImageSet, open_dataset
-from driftscope.data.prompts import class_prompts
+from driftscope.data.prompts import PromptRules, class_prompts, prompt_rules
 from driftscope.data.vocabulary import GENERAL_VOCABULARY
 from driftscope.errors import ConfigError, DataError, ModelError
 from driftscope.metrics import units
@@ -92,6 +92,8 @@ def compare(
     images: str | Path,
     *,
     transfer: str | Path | Sequence[str | Path] = (),
+    class_words: Mapping[str, str] | str | Path | None = None,
+    templates: str | Sequence[str] | None = None,
     max_images: int = 200,
     transfer_images: int | None = 1000,
     maps: bool = False,
@@ -106,6 +108,8 @@ def compare(
         adapted: the model after; its architecture, and its base if known, must be `pretrained`'s.
         images: a folder of images (unlabeled is fine) or a dataset's name.
         transfer: labeled datasets on which zero-shot accuracy is compared; one or several.
+        class_words: words of the transfer sets' classes, or a file of them (`prompt_rules`).
+        templates: prompt templates: sentences with `{}`, names of sets of them, or files.
         max_images: how many of the images are read at most, evenly spaced.
         transfer_images: how many images of each transfer set are read at most; None for all.
         maps: whether to read rollout and patch-to-patch entropy too (full attention maps).
@@ -120,6 +124,7 @@ def compare(
         DataError: no images, or an unreadable one.
     """
     names = transfer_names(transfer)
+    rules = prompt_rules(class_words, templates)
     if not isinstance(max_images, int) or max_images < MIN_IMAGES:
         raise ConfigError(
             f"max_images is {max_images!r}; give a whole number of {MIN_IMAGES} or more"
@@ -157,7 +162,8 @@ def compare(
             intruder_dimensions_per_layer(weights_before, weights_after) if intruders else None
         ),
         transfer={
-            name: _transfer(name, before, after, transfer_images, skip_bad_images) for name in names
+            name: _transfer(name, before, after, transfer_images, rules, skip_bad_images)
+            for name in names
         },
         overlay=overlay(before, after, pixels),
     )
@@ -271,10 +277,11 @@ def _transfer(
     before: VisionLanguageModel,
     after: VisionLanguageModel,
     max_images: int | None,
+    rules: PromptRules,
     skip_bad_images: bool,
 ) -> dict[str, Any]:
     """Zero-shot scores of both, each with its own text tower where adaptation moved that too."""
-    benchmark = transfer_set(name, before, max_images, skip_bad_images=skip_bad_images)
+    benchmark = transfer_set(name, before, max_images, rules, skip_bad_images=skip_bad_images)
     moved = _text_tower_moved(before, after)
     own = benchmark
     if moved:

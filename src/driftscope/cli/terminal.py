@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, JustifyMethod
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -45,6 +46,8 @@ ESSENTIAL_COLUMNS = frozenset(
 )
 """Shown on a narrow terminal too; a wide one shows every column."""
 WIDE = 130
+FEW_CLASSES_CHANCE_PCT = 5.0
+"""Where guessing scores so much, retention is shown above chance too."""
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -81,9 +84,13 @@ def show_comparison(comparison: dict[str, Any]) -> None:
     if comparison["skipped_images"]:
         summary.add_row("images skipped", str(len(comparison["skipped_images"])))
     for name, score in comparison["transfer"].items():
-        summary.add_row(f"zero-shot on {name}", _zero_shot_text(score))
+        summary.add_row(escape(f"zero-shot on {name}"), _zero_shot_text(score))
+        for doubt in score.get("doubts", ()):
+            summary.add_row("", f"[yellow]doubtful: {escape(doubt)}[/yellow]")
+        for note in score.get("notes", ()):
+            summary.add_row("", escape(note))
         if score["unknown_words"]:
-            few = ", ".join(score["unknown_words"][:3])
+            few = escape(", ".join(score["unknown_words"][:3]))
             summary.add_row(
                 "", f"{len(score['unknown_words'])} words unknown to the tokenizer, such as {few}"
             )
@@ -144,8 +151,14 @@ def _zero_shot_text(score: dict[str, Any]) -> str:
         for side in (score["pretrained"], score["adapted"])
     )
     retention = score["retention_pct"]
-    kept = "retention undefined (pretrained score is 0)" if retention is None else ""
-    kept = kept or f"retention {retention:.1f} %"
+    if retention is None:
+        kept = "no retention (the pretrained score is no better than chance)"
+    else:
+        kept = f"retention {retention:.1f} %"
+        if score.get("chance_pct", 0) >= FEW_CLASSES_CHANCE_PCT:
+            kept += f", {score['above_chance_pct']:.1f} % above chance"
+    if "chance_pct" in score:
+        kept += f" (chance {score['chance_pct']:.1f} %)"
     tower = "" if score["adapted_text_tower"] == "the pretrained one" else ", own text tower"
     return f"{before} → {after}, n = {score['adapted']['num_images']}: {kept}{tower}"
 

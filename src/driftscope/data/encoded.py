@@ -193,12 +193,9 @@ class EncodedSet:
 
         Rows without a caption are left out.
         """
-        keys: Iterable[str | bytes]
-        if isinstance(self.encoded, FilesOnDisk):
-            keys = self.encoded.files
-        else:
-            keys = self._image_digests()
-        rows: dict[str | bytes, int] = {}
+        files = self.encoded.files if isinstance(self.encoded, FilesOnDisk) else None
+        keys: Iterable[object] = files or self._image_digests()
+        rows: dict[object, int] = {}
         captions: dict[int, tuple[str, ...]] = {}
         for row, (key, own) in enumerate(zip(keys, self.captions or (), strict=True)):
             if own:

@@ -19,7 +19,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from driftscope.data.names import imagenet_names, is_wordnet_id, read_names
+from driftscope.data.names import (
+    NamesFile,
+    imagenet_names,
+    is_wordnet_id,
+    read_names,
+    read_templates,
+)
 from driftscope.data.templates import TEMPLATE_SETS
 from driftscope.errors import DataError, did_you_mean
 
@@ -40,6 +46,8 @@ class PromptRules:
 
     templates: tuple[str, ...] = (PHOTO_TEMPLATE,)
     class_words: tuple[tuple[str, str], ...] = ()
+    names: NamesFile | None = None
+    """A file of names, for the classes that it fits."""
 
     def prompts(self, class_names: Sequence[str]) -> list[list[str]]:
         """For every class its sentences, one a template.
@@ -54,14 +62,43 @@ class PromptRules:
             for words in words_of(class_names, dict(self.class_words))
         ]
 
-    def filled(self, words: Mapping[str, str], templates: Sequence[str]) -> PromptRules:
+    def filled(
+        self, class_names: Sequence[str], words: Mapping[str, str], templates: Sequence[str]
+    ) -> PromptRules:
         """With the words and templates of a set where these rules leave them open."""
         own = dict(self.class_words)
+        if self.names is not None:
+            own = {**self.names.words_of(class_names, must_fit=False), **own}
         open_templates = self.templates == (PHOTO_TEMPLATE,) and templates
         return PromptRules(
             tuple(templates) if open_templates else self.templates,
             tuple({**words, **own}.items()),
         )
+
+
+def prompt_rules(
+    class_words: Mapping[str, str] | str | Path | None = None,
+    templates: str | Sequence[str] | None = None,
+) -> PromptRules:
+    """The rules of what a user gives.
+
+    Args:
+        class_words: class name to words, or a file of them: YAML or JSON, lines `CLASS: words`,
+            or a line a class in label order.
+        templates: sentences with `{}`, names of sets of them, or files with one a line.
+
+    Raises:
+        DataError: a file that cannot be read, or a template that is none of these.
+    """
+    given = [templates] if isinstance(templates, str) else list(templates or ())
+    known = [one for name in given for one in ((name,) if "{}" in name else read_templates(name))]
+    expand_templates(known or [PHOTO_TEMPLATE])
+    is_file = isinstance(class_words, str | Path)
+    return PromptRules(
+        templates=tuple(known) or (PHOTO_TEMPLATE,),
+        class_words=() if is_file else tuple(dict(class_words or {}).items()),
+        names=read_names(Path(class_words)) if is_file else None,
+    )
 
 
 def class_prompts(class_names: Sequence[str], template: str = PHOTO_TEMPLATE) -> list[str]:

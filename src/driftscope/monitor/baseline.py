@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_fingerprint, encoder_state
 from driftscope.comparison import check_same_towers, general_texts
+from driftscope.data.prompts import PromptRules
 from driftscope.errors import ConfigError, ModelError
 from driftscope.evaluation import (
     WatchedImages,
@@ -36,7 +37,13 @@ from driftscope.signals.weights import weight_drift
 from driftscope.sources import default_device, load
 from driftscope.sources.live import from_clip
 from driftscope.sources.open_clip import from_open_clip
-from driftscope.transfer import Outcome, TransferSet, class_embeddings, transfer_set
+from driftscope.transfer import (
+    BESIDE_RETENTION,
+    Outcome,
+    TransferSet,
+    class_embeddings,
+    transfer_set,
+)
 
 NUM_SHOWN = 6
 """Images whose attention is kept for looking at."""
@@ -106,7 +113,7 @@ class Baseline:
                 texts = class_embeddings(live, one.class_names, one.rules).to(texts)
             after = zero_shot_outcome(one, encoded, self.images, texts)
             change = one.change(after, self.outcomes[one.name])
-            kept = (*_SCORE_FIELDS, "retention_pct")
+            kept = (*_SCORE_FIELDS, "retention_pct", *BESIDE_RETENTION)
             found[one.name] = {name: change[name] for name in kept}
             flows = change["flows"]  # without them retention has no interval
             found[one.name]["flows"] = {name: flows[name] for name in ("num_lost", "num_gained")}
@@ -153,6 +160,7 @@ def make_baseline(
     probe_pixels: Tensor,
     *,
     transfer: Sequence[str],
+    rules: PromptRules | None = None,
     vocabulary: str | Sequence[str] | None,
     max_transfer_images: int | None,
     maps: bool,
@@ -163,7 +171,7 @@ def make_baseline(
         ModelError, DataError, ConfigError: a transfer set or the vocabulary cannot be used.
     """
     texts = _texts(pretrained, vocabulary)
-    sets = tuple(transfer_set(name, pretrained, max_transfer_images) for name in transfer)
+    sets = tuple(transfer_set(name, pretrained, max_transfer_images, rules) for name in transfer)
     images = watched_images(probe_pixels, zero_shot_pixels(sets))
     count = min(NUM_SHOWN, len(probe_pixels))
     shown = tuple(torch.linspace(0, len(probe_pixels) - 1, count).long().tolist())

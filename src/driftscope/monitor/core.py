@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import nn
 
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.data.prompts import prompt_rules
 from driftscope.errors import BusyError
 from driftscope.monitor.alerts import (
     UNREADABLE,
@@ -65,6 +66,8 @@ class Monitor:
         probe_images: unlabeled images of the target domain, on which signals are read. Of a
             dataset its test split.
         transfer: labeled datasets on which zero-shot ability is followed; the first is the main.
+        class_words: words of the transfer sets' classes, or a file of them, as `compare` takes.
+        templates: prompt templates: sentences with `{}`, names of sets of them, or files.
         vocabulary: the texts that text-space drift is seen against: `general` for the built-in
             everyday words, or texts of one's own; None for none.
         every: when `step` observes: `epoch`, a number of steps, or the steps themselves.
@@ -101,6 +104,8 @@ class Monitor:
         probe_images: Images,
         *,
         transfer: Sequence[str | Path] | str | Path | None = None,
+        class_words: Mapping[str, str] | str | Path | None = None,
+        templates: str | Sequence[str] | None = None,
         vocabulary: str | Sequence[str] | None = "general",
         every: Every = "epoch",
         out: str | Path | None = None,
@@ -146,6 +151,7 @@ class Monitor:
                 before,
                 pixels,
                 transfer=transfer_names(transfer),
+                rules=prompt_rules(class_words, templates),
                 vocabulary=vocabulary,
                 max_transfer_images=max_transfer_images,
                 maps=maps,

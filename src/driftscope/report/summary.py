@@ -385,16 +385,33 @@ def _transfer_sentence(name: str, scores: Mapping[str, Any]) -> Markup:
     retention = (
         f"retention {number_text(scores['retention_pct'], 1)} %{_retention_interval(scores)}"
         if _finite(scores["retention_pct"])
-        else "retention is undefined (the pretrained score is 0)"
+        else "there is no retention, for the pretrained score is no better than chance"
     )
-    return Markup("Zero-shot accuracy on {}: {} % before{}, {} % after{}; {}.").format(
+    return Markup("Zero-shot accuracy on {}: {} % before{}, {} % after{}; {}.{}{}").format(
         name,
         number_text(before["accuracy_pct"], 1),
         _score_interval(before),
         number_text(after["accuracy_pct"], 1),
         _score_interval(after),
         retention,
+        _chance_sentence(scores),
+        Markup("").join(
+            Markup(" <strong>Doubtful:</strong> {}.").format(doubt)
+            for doubt in scores.get("doubts") or ()
+        ),
     )
+
+
+def _chance_sentence(scores: Mapping[str, Any]) -> str:
+    if not _finite(scores.get("chance_pct")):
+        return ""
+    said = (
+        f" Guessing scores {number_text(scores['chance_pct'], 1)} %, and a model that gives every "
+        f"image one answer at most {number_text(scores['constant_pct'], 1)} %"
+    )
+    if _finite(scores.get("above_chance_pct")):
+        said += f"; above chance, {number_text(scores['above_chance_pct'], 1)} % is left"
+    return f"{said}."
 
 
 def _retention_interval(scores: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ adapter-aware encoder of whichever model is scored.
 """
 
 from driftscope.transfer.classification import (
+    BESIDE_RETENTION,
     Outcome,
     TransferSet,
     ZeroShotScore,
@@ -24,6 +25,7 @@ from driftscope.transfer.retrieval import (
 from driftscope.transfer.robustness import CorruptedTest, corrupted_tests
 
 __all__ = [
+    "BESIDE_RETENTION",
     "CorruptedTest",
     "Outcome",
     "RetrievalScore",

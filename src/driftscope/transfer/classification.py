@@ -31,6 +31,17 @@ from driftscope.transfer.doubts import (
 )
 
 TOP = 5
+BESIDE_RETENTION = (
+    "above_chance_pct",
+    "pretrained_accuracy_pct",
+    "pretrained_low_pct",
+    "pretrained_high_pct",
+    "chance_pct",
+    "constant_pct",
+    "doubts",
+    "notes",
+)
+"""What a score says besides its retention: what it is a share of, and what makes it doubtful."""
 _MOST_FLOWS = 20
 
 
@@ -408,7 +419,7 @@ def transfer_set(
             images = kept.without(problems)
         labels, _ = labelled(images)
         indices = torch.arange(len(images))
-        rules = rules.filled(images.words, images.templates)
+        rules = rules.filled(class_names, images.words, images.templates)
         notes += images.notes
         doubts += images.doubts
     words = words_of(class_names, dict(rules.class_words))

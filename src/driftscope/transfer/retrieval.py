@@ -105,12 +105,13 @@ def retrieval_set(
         raise DataError(f"{name} has no caption in any row, so nothing can be retrieved in it")
     count = min(len(images), max_images or len(images))
     indices = torch.linspace(0, len(images) - 1, count).long()
-    captions = [images.captions[index] for index in indices.tolist()]
+    images = images.select(indices)
+    captions = images.captions or ()
     texts = list(dict.fromkeys(caption for of_image in captions for caption in of_image))
     return RetrievalSet(
         name=name,
         fingerprint=images.fingerprint,
-        pixels=images.rows(indices, pretrained.image_size),
+        pixels=images.rows(range(len(images)), pretrained.image_size),
         text_embeddings=functional.normalize(pretrained.embed_texts(texts), dim=-1),
         matches=_matches(captions, texts),
     )

@@ -105,7 +105,7 @@ class ParquetTable:
             DataError: a file has others, or is unreadable.
         """
         first, *others = self.files[split]
-        names = _schema(first).names
+        names: list[str] = _schema(first).names
         for file in others:
             missing = set(names) - set(_schema(file).names)
             if missing:
@@ -319,7 +319,7 @@ def _schema(file: Path) -> pa.Schema:
 def _is_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return bool(kind.get_field_index("bytes") >= 0)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _card(root: Path) -> Mapping[str, Any]:

@@ -66,7 +66,7 @@ def open_table(found: Found, split: str) -> EncodedSet:
     caption = optional_column("caption", columns, address)
     group = optional_column("group", columns, address)
     labels, class_names, reason = None, None, ""
-    if label in typed:
+    if label and label in typed:
         names = typed[label]
         labels = labels_from_numbers(table.values(split, label), names, address.place, label)
         class_names = tuple(names) if labels is not None else None
