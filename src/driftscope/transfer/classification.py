@@ -20,7 +20,7 @@ from driftscope.data.splits import balanced_subset
 from driftscope.errors import ConfigError, NonFiniteError
 from driftscope.models import VisionLanguageModel
 from driftscope.models.capture import check_adapters_in_effect
-from driftscope.stats import wilson_interval_pct
+from driftscope.stats.proportions import wilson_interval_pct
 
 TOP = 5
 _MOST_FLOWS = 20
