@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,23 +64,21 @@ def monitor_of(folder: Path, images: Any, **options: Any) -> ds.Monitor:
     return ds.Monitor(folder, images, **{"vocabulary": None, "echo": None, **options})
 
 
-DRIFT = Drift.from_dict(
-    {
-        "num_images": 8,
-        "delta_entropy_pct": 1.0,
-        "delta_erf95_pct": 1.0,
-        "delta_gini_pct": 1.0,
-        "delta_head_diversity_pct": 1.0,
-        "delta_entropy_pct_per_layer": [1.0] * 6,
-        "delta_erf95_pct_per_layer": [1.0] * 6,
-        "delta_gini_pct_per_layer": [1.0] * 6,
-        "delta_head_diversity_pct_per_layer": [1.0] * 6,
-        "cka": 0.9,
-        "cka_per_block": [0.9] * 6,
-        "cka_debiased": 0.9,
-        "cka_debiased_per_block": [0.9] * 6,
-        "embedding_drift": 0.1,
-    }
+DRIFT = Drift(
+    num_images=8,
+    delta_entropy_pct=1.0,
+    delta_erf95_pct=1.0,
+    delta_gini_pct=1.0,
+    delta_head_diversity_pct=1.0,
+    delta_entropy_pct_per_layer=[1.0] * 6,
+    delta_erf95_pct_per_layer=[1.0] * 6,
+    delta_gini_pct_per_layer=[1.0] * 6,
+    delta_head_diversity_pct_per_layer=[1.0] * 6,
+    cka=0.9,
+    cka_per_block=[0.9] * 6,
+    cka_debiased=0.9,
+    cka_debiased_per_block=[0.9] * 6,
+    embedding_drift=0.1,
 )
 
 
@@ -91,6 +90,6 @@ def observed(
         step=step,
         epoch=None,
         val_accuracy_pct=accuracy,
-        drift=DRIFT.with_numbers(**drift),
+        drift=replace(DRIFT, **drift),
         transfer={} if retention is None else transfer,
     )

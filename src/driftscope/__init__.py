@@ -10,8 +10,8 @@ from importlib.metadata import version
 from typing import Any
 
 _HOME = {
-    "load": "driftscope.models",
-    "VisionLanguageModel": "driftscope.models",
+    "load": "driftscope.sources",
+    "VisionLanguageModel": "driftscope.backbones.model",
     "open_dataset": "driftscope.data",
     "read": "driftscope.reading_pass",
     "drift": "driftscope.reading",
@@ -29,7 +29,7 @@ _HOME = {
     "load_run_spec": "driftscope.config",
     "load_study_spec": "driftscope.config",
     "run_one": "driftscope.run",
-    "Study": "driftscope.results",
+    "Study": "driftscope.opened_study",
     "load_run": "driftscope.records",
     "load_runs": "driftscope.records",
     "runs_table": "driftscope.records",

@@ -10,7 +10,9 @@ import base64
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
+from functools import partial
+from inspect import Parameter, Signature, signature
 from typing import Any
 
 import torch
@@ -27,7 +29,7 @@ TENSORS = ("cls_activations", "embeddings", "shown_rows")
 """The fields of a Reading that are tensors over its images."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, init=False)
 class Reading:
     """All signals of one model on one probe set, averaged over its images.
 
@@ -42,13 +44,34 @@ class Reading:
     images_fingerprint: str
     levels: dict[str, Any]
     """Signal name -> its means over the images."""
-    head_diversity_of_mean: list[float] | None = None
-    cls_activations: Float[Tensor, "block image dim"] | None = None
-    embeddings: Float[Tensor, "image dim"] | None = None
-    shown_rows: Float[Tensor, "shown layer head patch"] | None = None
+    head_diversity_of_mean: list[float] | None
+    cls_activations: Float[Tensor, "block image dim"] | None
+    embeddings: Float[Tensor, "image dim"] | None
+    shown_rows: Float[Tensor, "shown layer head patch"] | None
     """CLS attention of the few images that were asked for, to be looked at."""
-    per_image: dict[str, Tensor] | None = None
+    per_image: dict[str, Tensor] | None
     """Signal name -> [image, layer, head], [image, layer] or [image], float64."""
+
+    def __init__(
+        self,
+        num_images: int,
+        num_patches: int,
+        images_fingerprint: str,
+        levels: Mapping[str, Any] | None = None,
+        head_diversity_of_mean: list[float] | None = None,
+        cls_activations: Tensor | None = None,
+        embeddings: Tensor | None = None,
+        shown_rows: Tensor | None = None,
+        per_image: dict[str, Tensor] | None = None,
+        **signals: Any,
+    ) -> None:
+        self.num_images, self.num_patches = num_images, num_patches
+        self.images_fingerprint = images_fingerprint
+        known = {**(levels or {}), **signals}
+        self.levels = {name: value for name, value in known.items() if value is not None}
+        self.head_diversity_of_mean = head_diversity_of_mean
+        self.cls_activations, self.embeddings = cls_activations, embeddings
+        self.shown_rows, self.per_image = shown_rows, per_image
 
     def __getattr__(self, name: str) -> Any:
         signals = self.__dict__.get("levels", {})
@@ -182,18 +205,19 @@ class Reading:
         values |= {n: _decode(values[n]) for n in TENSORS if values.get(n) is not None}
         if values.get("per_image") is not None:
             values["per_image"] = {n: _decode(t) for n, t in values["per_image"].items()}
-        own = {f.name for f in fields(cls)}
-        signals = {name: values.pop(name) for name in list(values) if name not in own}
-        if signals.get("entropy") is None or not {*_PLAIN_FIELDS[:3]} <= values.keys():
-            raise CaptureError("This is not a stored Reading: a field of it is missing.")
-        measured = {name: value for name, value in signals.items() if value is not None}
-        return cls(levels=measured, **values)
+        try:
+            reading = cls(**values)
+        except TypeError as error:
+            raise CaptureError(f"This is not a stored Reading: {error}.") from None
+        if reading.entropy is None:
+            raise CaptureError("This is not a stored Reading: it has no entropy.")
+        return reading
 
 
 _PLAIN_FIELDS = ("num_images", "num_patches", "images_fingerprint", "head_diversity_of_mean")
 
 
-@dataclass
+@dataclass(init=False)
 class Drift:
     """A reading against the pretrained reading of the same images.
 
@@ -210,8 +234,28 @@ class Drift:
 
     num_images: int
     numbers: dict[str, float]
-    by_layer: dict[str, list[float]] = field(default_factory=dict)
-    unmeasured: dict[str, str] = field(default_factory=dict)
+    by_layer: dict[str, list[float]]
+    unmeasured: dict[str, str]
+
+    def __init__(
+        self,
+        num_images: int,
+        numbers: Mapping[str, float] | None = None,
+        by_layer: Mapping[str, list[float]] | None = None,
+        unmeasured: Mapping[str, str] | None = None,
+        **measured: float | Sequence[float] | None,
+    ) -> None:
+        self.num_images = num_images
+        self.numbers, self.by_layer = dict(numbers or {}), dict(by_layer or {})
+        self.unmeasured = dict(unmeasured or {})
+        for name, value in measured.items():
+            if isinstance(value, Sequence):
+                self.by_layer[name] = list(value)
+            elif value is not None:
+                self.numbers[name] = value
+            else:
+                self.numbers.pop(name, None)
+                self.by_layer.pop(name, None)
 
     def __getattr__(self, name: str) -> Any:
         for measured in ("numbers", "by_layer"):
@@ -220,10 +264,6 @@ class Drift:
         if name in _drift_names():
             return None
         raise AttributeError(f"a Drift has no {name!r}")
-
-    def with_numbers(self, **measured: float | Sequence[float] | None) -> Drift:
-        """The drift with these numbers (None: not measured) in place of its own."""
-        return Drift.from_dict({**self.to_dict(), **measured})
 
     def to_dict(self) -> dict[str, Any]:
         """The drift as JSON-able values under the names above; `from_dict` restores it exactly."""
@@ -248,13 +288,9 @@ class Drift:
         Raises:
             CaptureError: it is none.
         """
-        values = {name: value for name, value in data.items() if value is not None}
-        num_images, unmeasured = values.pop("num_images", None), values.pop("unmeasured", {})
-        numbers = {n: v for n, v in values.items() if isinstance(v, int | float)}
-        by_layer = {n: list(v) for n, v in values.items() if isinstance(v, Sequence)}
-        if num_images is None or "cka" not in numbers:
+        if data.get("num_images") is None or data.get("cka") is None:
             raise CaptureError("This is not a stored Drift: it has no num_images or no cka.")
-        return cls(num_images, numbers, by_layer, unmeasured)
+        return cls(**data)
 
 
 def _drift_names() -> list[str]:
@@ -444,3 +480,20 @@ def _decode(stored: Mapping[str, Any]) -> Tensor:
     raw = bytearray(base64.b64decode(stored["base64"]))
     dtype = {"float32": torch.float32, "float64": torch.float64}[stored["dtype"]]
     return torch.frombuffer(raw, dtype=dtype).reshape(stored["shape"])
+
+
+def _number(name: str, held: Reading | Drift) -> Any:
+    return held.__getattr__(name)
+
+
+def _declare(kind: type, names: Sequence[str]) -> None:
+    """Gives the class its declared numbers as attributes and keywords, for help and completion."""
+    for name in names:
+        setattr(kind, name, property(partial(_number, name)))
+    own = [one for one in signature(kind).parameters.values() if one.kind is not one.VAR_KEYWORD]
+    declared = [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in names]
+    kind.__signature__ = Signature([*own, *declared])  # type: ignore[attr-defined]
+
+
+_declare(Reading, [one.field for one in levels()])
+_declare(Drift, _drift_names())

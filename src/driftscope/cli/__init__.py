@@ -166,7 +166,7 @@ def import_records(
     ] = None,
 ) -> None:
     """Other people's records of runs, made a study folder that can be read like any other."""
-    from driftscope.results import import_study
+    from driftscope.study.import_command import import_study
 
     imported = import_study(files, out, pretrained_zero_shot_pct=pretrained_zero_shot_pct)
     for skipped in imported.skipped:
@@ -200,7 +200,7 @@ def export(
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise DataError(f"{out} is not empty; give a new folder with --out")
     from driftscope.adapt import export_merged
-    from driftscope.models import load
+    from driftscope.sources import load
 
     export_merged(load(adapted), out)
     typer.echo(f"Written: {out}")
