@@ -21,7 +21,7 @@ from driftscope.data import EncodedSet, PixelSource, labelled, open_labelled, ro
 from driftscope.data.prompts import PromptRules, expand_templates, words_of
 from driftscope.data.splits import balanced_subset
 from driftscope.errors import ConfigError, NonFiniteError
-from driftscope.stats import wilson_interval_pct
+from driftscope.stats.proportions import wilson_interval_pct
 from driftscope.transfer.doubts import (
     DoubtWarning,
     doubts_of_names,
