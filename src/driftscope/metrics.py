@@ -441,7 +441,7 @@ _OUTCOMES = (
         "zero-shot", "%", decimals=1, better="higher", unchanged=100, exists=_TRANSFER,
     ),
     Metric(
-        "pretrained_accuracy_pct", "pretrained accuracy", "what retention is a share of",
+        "pretrained_accuracy_pct", "pretrained accuracy on the set", "what retention is a share of",
         "zero-shot", **_PERCENT, exists=_TRANSFER,
     ),
     Metric(

@@ -10,6 +10,7 @@ applied.
 from __future__ import annotations
 
 import io
+import math
 import threading
 import warnings
 from collections.abc import Iterator
@@ -148,10 +149,20 @@ def _middle_resized(image: Image, size: int, whole: tuple[int, int]) -> Image:
     """
     from PIL import Image as PILImage
 
-    left, top = ((long - size) // 2 for long in whole)
-    across, down = (side / long for side, long in zip(image.size, whole, strict=True))
-    box = (left * across, top * down, (left + size) * across, (top + size) * down)
-    return image.resize((size, size), PILImage.Resampling.BICUBIC, box=box)
+    starts = [
+        (long - size) // 2 * side / long for side, long in zip(image.size, whole, strict=True)
+    ]
+    ends = [start + size * side / long for start, side, long in
+            zip(starts, image.size, whole, strict=True)]  # fmt: skip
+    # all that bicubic weights reach, and no more: Pillow turns its two passes round on long images
+    reach = 2 * math.ceil(max(1.0, min(image.size) / size)) + 1
+    left, top = (max(0, math.floor(start) - reach) for start in starts)
+    right, bottom = (
+        min(side, math.ceil(end) + reach) for end, side in zip(ends, image.size, strict=True)
+    )
+    box = (starts[0] - left, starts[1] - top, ends[0] - left, ends[1] - top)
+    part = image.crop((left, top, right, bottom))
+    return part.resize((size, size), PILImage.Resampling.BICUBIC, box=box)
 
 
 _OTHER_KINDS = (
