@@ -10,8 +10,8 @@ import pytest
 from scipy import stats as scipy_stats
 
 from driftscope.analysis import QUESTIONS, StudyTables, answer
+from driftscope.analysis.grouping import cell_means, usable_runs
 from driftscope.analysis.stability import probe_size_sensitivity, subset_variation
-from driftscope.analysis.tables import cell_means, usable_runs
 from driftscope.errors import ConfigError
 
 RATES = (1e-6, 1e-5, 1e-4, 1e-3)
@@ -480,7 +480,7 @@ def test_regularizers_are_tested_per_layer_against_their_own_twins():
     [
         ("driftscope.stats", "torch transformers pandas statsmodels matplotlib"),
         ("driftscope.analysis", "torch transformers statsmodels matplotlib"),
-        ("driftscope.imports", "torch transformers statsmodels matplotlib"),
+        ("driftscope.paper.author_records", "torch transformers statsmodels matplotlib"),
     ],
 )
 def test_importing_a_room_does_not_import_what_it_should_not_know(module: str, unwanted: str):

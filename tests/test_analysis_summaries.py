@@ -9,7 +9,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from driftscope.analysis import StudyTables, answer
-from driftscope.analysis.summaries import (
+from driftscope.paper.summaries import (
     auxiliary_structure,
     backbones,
     grid_means,

@@ -14,7 +14,7 @@ from driftscope.config import parse_run_spec
 from driftscope.errors import ConfigError, RecordError
 from driftscope.gate.judging import Evidence, judge, read_evidence
 from driftscope.gate.limits import GATED, parse_limit
-from driftscope.reading import UNITS
+from driftscope.metrics import units
 from driftscope.stats.proportions import paired_ratio_interval
 
 runner = CliRunner()
@@ -290,7 +290,7 @@ def test_confident_knows_the_interval_of_a_monitors_retention(
     monitor = ds.Monitor(
         tiny_clip, coloured_images, transfer=str(coloured_images), out=tmp_path, echo=None
     )
-    monitor.observe(ds.load(tiny_clip).clip, step=1)
+    monitor.observe(ds.load(tiny_clip).module, step=1)
     monitor.report()
     code, shown = gated(tmp_path, "--min-retention", "5", "--confident")
     assert code == 0, shown
@@ -337,7 +337,7 @@ def test_a_run_a_comparison_and_their_limits(
 def test_every_limited_number_has_the_unit_that_reports_give_it() -> None:
     for one in GATED:
         if one.unit:
-            assert UNITS.get(one.scalar, "%") == one.unit
+            assert units().get(one.scalar, "%") == one.unit
     assert len(BY_OPTION) == len(GATED)
 
 

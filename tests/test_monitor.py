@@ -222,7 +222,7 @@ def test_what_it_costs_is_counted_and_said(tiny_clip: Path, coloured_images: Pat
     assert 0 < seen.seconds <= monitor.cost_seconds
     assert 0 < monitor.cost_share_pct <= 100
     assert lines[0].startswith(
-        "driftscope: step 7, epoch 1: accuracy 61.2 %, embedding drift 0.000"
+        "driftscope: step 7, epoch 1: validation accuracy 61.2 %, embedding drift 0.000"
     )
     assert lines[0].endswith("% of the time")
     monitor.close()
@@ -371,7 +371,7 @@ def test_a_second_training_with_the_same_monitor_knows_nothing_of_the_first(
     assert monitor.history == [seen]
     assert sum("the model at the stop is kept" in line for line in lines) == 2
     for folder in (tmp_path / "stopped", monitor.best_folder):
-        kept = ds.load(folder).clip.state_dict()  # type: ignore[arg-type]
+        kept = ds.load(folder).module.state_dict()  # type: ignore[arg-type]
         assert all(torch.equal(kept[name], value) for name, value in second.state_dict().items())
 
 

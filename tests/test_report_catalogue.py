@@ -12,11 +12,11 @@ import pytest
 from test_analysis import study
 
 from driftscope.analysis import Answer, StudyTables, answer, answer_all
+from driftscope.analysis.table import Column, Table
 from driftscope.config.study import shipped_studies
-from driftscope.imports import import_records
-from driftscope.report.catalogue import ENTRIES, Catalogue, catalogue
-from driftscope.report.columns import Column, Table
-from driftscope.report.published_tables import (
+from driftscope.paper.author_records import import_records
+from driftscope.paper.catalogue import ENTRIES
+from driftscope.paper.published_tables import (
     auxiliary_structure_table,
     backbones_table,
     corrected_inference_table,
@@ -24,6 +24,7 @@ from driftscope.report.published_tables import (
     regularizers_table,
     seed_contrasts_table,
 )
+from driftscope.report.catalogue import Catalogue, catalogue
 
 RECORDS = Path(__file__).parents[2] / "shared" / "records"
 needs_records = pytest.mark.skipif(

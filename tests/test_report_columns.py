@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from driftscope.report.columns import Column, Table, save_tables
+from driftscope.analysis.table import Column, Table, save_tables
 
 NAMES = Column("a", "Name", "what it is", kind="text")
 

@@ -15,6 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from driftscope.analysis import grouping
 from driftscope.records import Overlay, load_runs
 from driftscope.report import figures, heatmaps, tables
 from driftscope.report.attention_figures import attention_figure
@@ -38,12 +39,12 @@ from driftscope.report.trajectories import trajectories
 def runs(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("study")
     records = load_runs(write_fake_study(folder, rates=(1e-4, 1e-3, 3e-3), maps=False))
-    return tables.with_series(tables.report_runs(records))
+    return grouping.with_series(tables.report_runs(records))
 
 
 def _rate_figure(runs: pd.DataFrame) -> Figure:
     setting = {"dataset": "terrain", "transfer": "concepts100"}
-    return figures.learning_rate_panels(tables.cells_frame(runs), runs, study_measures(setting))
+    return figures.learning_rate_panels(grouping.cells_frame(runs), runs, study_measures(setting))
 
 
 def _heat_figure(num_layers: int, num_rates: int = 4) -> Figure:
@@ -181,7 +182,7 @@ def test_hover_texts_name_the_run_and_are_escaped(runs: pd.DataFrame) -> None:
     svg = themed_svg(_rate_figure(runs), "fig")
     assert re.search(r"<title>full_ft, rate 3e-3, seed 1: [\d.]+ %</title>", svg)
     hostile = runs.assign(series="<b>&")
-    cells = tables.cells_frame(runs).assign(series="<b>&")
+    cells = grouping.cells_frame(runs).assign(series="<b>&")
     svg = themed_svg(
         figures.learning_rate_panels(cells, hostile, [Measure("cka", "CKA", unit="")]), "x"
     )

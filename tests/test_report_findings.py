@@ -10,17 +10,18 @@ from fake_study import write_fake_study
 from test_analysis import study as analysed_study
 from test_report_figures import _overlaps
 
-from driftscope.analysis import Answer, Exclusion, StudyTables, answer_all
+from driftscope.analysis import Answer, Exclusion, StudyTables, answer_all, grouping
+from driftscope.analysis.answer_tables import answer_tables
+from driftscope.analysis.columns import KNOWN
+from driftscope.analysis.table import save_tables
+from driftscope.analysis.words import general_text
 from driftscope.records import all_tables, load_runs
 from driftscope.report import findings_figures, plots, tables
-from driftscope.report.answer_tables import answer_tables
-from driftscope.report.columns import save_tables
 from driftscope.report.figures import number_axis
 from driftscope.report.files import save_study_files
 from driftscope.report.findings import findings
 from driftscope.report.html import write_study_report
-from driftscope.report.known_columns import KNOWN
-from driftscope.report.style import general_text, look
+from driftscope.report.style import look
 
 FOLLOWUP = Path(__file__).parents[2] / "shared" / "records" / "followup"
 
@@ -188,7 +189,7 @@ def test_epochs_of_a_cell_are_averaged_over_its_seeds() -> None:
     runs = pd.DataFrame(
         {"run_id": ["a", "b"], "dataset": "d", "method": "m", "learning_rate": 1e-3}
     )
-    (row,) = tables.history_cells_frame(history, runs).to_dict("records")
+    (row,) = grouping.history_cells_frame(history, runs).to_dict("records")
     assert row["cka"] == pytest.approx(0.6)
     assert row["num_runs"] == 2
 
@@ -260,7 +261,7 @@ def test_a_study_is_saved_as_tables_and_figures_named_by_what_they_show(tmp_path
 @pytest.mark.skipif(not FOLLOWUP.exists(), reason="the follow-up records are not on this machine")
 def test_the_follow_up_records_make_a_report(tmp_path: Path) -> None:
     from driftscope.analysis import answer
-    from driftscope.imports import import_records
+    from driftscope.paper.author_records import import_records
 
     study = import_records([FOLLOWUP]).tables
     answers = [answer(question, study) for question in ("predictors", "frontier")]
@@ -275,8 +276,8 @@ def test_the_follow_up_records_make_a_report(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not FOLLOWUP.exists(), reason="the follow-up records are not on this machine")
 def test_an_imported_cell_mean_counts_as_its_runs() -> None:
-    from driftscope.imports import import_records
+    from driftscope.paper.author_records import import_records
 
     runs = import_records([FOLLOWUP.parent / "published" / "controlled_cells.csv"]).tables.runs
-    _, part = tables.split_settings(runs)[0]
-    assert set(tables.cells_frame(part)["num_runs"]) == {5}
+    _, part = grouping.split_settings(runs)[0]
+    assert set(grouping.cells_frame(part)["num_runs"]) == {5}

@@ -10,6 +10,7 @@ from fake_study import HOSTILE, write_fake_report, write_fake_study
 from plotly.offline import get_plotlyjs
 from test_report_findings import _frontier_table, _predictor_table, _runs
 
+from driftscope.analysis import grouping
 from driftscope.records import history_table, load_runs
 from driftscope.report import plots, tables
 from driftscope.report.sections import ENTROPY, study_measures
@@ -22,12 +23,12 @@ RETENTION = study_measures({"dataset": "d", "transfer": "t"})[2]
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, pd.DataFrame]:
     folder = write_fake_study(tmp_path_factory.mktemp("study"), rates=(3e-4, 3e-3), maps=False)
     records = load_runs(folder)
-    return tables.with_series(tables.report_runs(records)), history_table(records)
+    return grouping.with_series(tables.report_runs(records)), history_table(records)
 
 
 def _rate_plot(runs: pd.DataFrame) -> plots.Plot:
     return plots.rate_plot(
-        tables.cells_frame(runs), runs, RETENTION, method_styles(runs["series"].unique())
+        grouping.cells_frame(runs), runs, RETENTION, method_styles(runs["series"].unique())
     )
 
 
@@ -44,7 +45,7 @@ def test_plotly_accepts_every_kind_of_figure(
     study: tuple[pd.DataFrame, pd.DataFrame],
 ) -> None:
     runs, history = study
-    points = tables.run_history_frame(history, runs)
+    points = grouping.run_history_frame(history, runs)
     styles = rate_styles(runs["learning_rate"])
     for plot in (
         _rate_plot(runs),
@@ -75,7 +76,7 @@ def test_a_line_over_training_starts_at_the_pretrained_level(
     study: tuple[pd.DataFrame, pd.DataFrame],
 ) -> None:
     runs, history = study
-    points = tables.run_history_frame(history, runs)
+    points = grouping.run_history_frame(history, runs)
     plot = plots.trajectory_plot(points, "lora_r8", RETENTION, rate_styles(runs["learning_rate"]))
     lines = [trace for trace in plot["data"] if trace.get("name")]
     assert all((trace["x"][0], trace["y"][0]) == (0, 100) for trace in lines)

@@ -10,19 +10,22 @@ import pandas as pd
 import pytest
 from fake_study import fake_comparison, write_fake_study
 
-from driftscope.records import layers_table, load_runs
-from driftscope.report.columns import Column, Table, latex_text
-from driftscope.report.style import number_text, rate_text, spread_text
-from driftscope.report.tables import (
+from driftscope.analysis.grouping import (
     cells_frame,
     class_cells_frame,
-    comparison_layers,
     head_cells_frame,
-    head_entropy_changes,
     layer_cells_frame,
-    report_runs,
     series_order,
     split_settings,
+)
+from driftscope.analysis.table import Column, Table, latex_text
+from driftscope.analysis.words import rate_text, spread_text
+from driftscope.metrics import number_text
+from driftscope.records import layers_table, load_runs
+from driftscope.report.tables import (
+    comparison_layers,
+    head_entropy_changes,
+    report_runs,
     study_table,
 )
 from driftscope.stats.proportions import wilson_interval_pct

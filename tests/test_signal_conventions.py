@@ -17,8 +17,10 @@ import torch
 from random_models import normalised, random_clip, random_pixels
 
 from driftscope import reading_pass, reading_subsets
+from driftscope.backbones.capture import capture_cls
 from driftscope.errors import CaptureError
-from driftscope.models.capture import capture_cls
+from driftscope.reading import Reading, percent_drift
+from driftscope.reading import drift as drift_between
 from driftscope.signals import attention
 from driftscope.signals.representation import linear_cka, linear_cka_debiased
 
@@ -77,7 +79,7 @@ def test_our_cka_has_one_value_a_block_paired_with_that_blocks_entropy() -> None
     with torch.no_grad():
         moved.vision_model.encoder.layers[1].self_attn.v_proj.weight.mul_(0.2)
     reference, reading = reading_pass.read(clip, pixels), reading_pass.read(moved, pixels)
-    drift = reading_pass.drift(reading, reference)
+    drift = drift_between(reading, reference)
     assert len(drift.cka_per_block) == len(reading.entropy) == 3
     # Block 2 was changed: everything of block 1 is as it was, and block 2's own output is not.
     assert drift.cka_per_block[0] == pytest.approx(1.0, abs=1e-12)
@@ -103,7 +105,9 @@ def test_head_diversity_of_batch_means_depends_on_the_batch_size_and_ours_does_n
         clip.get_image_features(pixel_values=pixels)
         rows = captured.rows
     published_way = {
-        size: np.mean([attention.head_diversity_of_mean(batch) for batch in rows[0].split(size)])
+        size: np.mean(
+            [attention.head_diversity(batch.double().mean(dim=0)) for batch in rows[0].split(size)]
+        )
         for size in (4, 32)
     }
     assert abs(published_way[4] - published_way[32]) > 1e-3
@@ -131,7 +135,7 @@ def test_biased_cka_falls_with_the_size_of_the_probe_set_and_the_debiased_one_do
     assert all(abs(drift.cka_debiased) < 0.05 for drift in drifts)
 
 
-def reading_with_activations(activations: torch.Tensor) -> reading_pass.Reading:
+def reading_with_activations(activations: torch.Tensor) -> Reading:
     """A reading of one block whose attention is uniform and whose CLS activations are given."""
     num_images = len(activations)
     per_image = {
@@ -140,7 +144,7 @@ def reading_with_activations(activations: torch.Tensor) -> reading_pass.Reading:
         "gini": torch.full((num_images, 1, 1), 0.5),
         "head_diversity": torch.full((num_images, 1), 0.5),
     }
-    return reading_pass.Reading.from_images(
+    return Reading.from_images(
         {name: values.double() for name, values in per_image.items()},
         num_patches=NUM_PATCHES,
         images_fingerprint="made by hand",
@@ -197,7 +201,7 @@ def test_the_followup_study_reports_the_change_of_the_mean_in_nats() -> None:
                 part["attention"][f"{signal}_mean"]
                 for part in (record["final"], record["baseline"])
             )
-            ours = reading_pass.percent_drift(*means)
+            ours = percent_drift(*means)
             assert ours == pytest.approx(record["final"][f"delta_{signal}_pct"], rel=1e-6)
 
 

@@ -10,13 +10,13 @@ from importlib.metadata import version
 from typing import Any
 
 _HOME = {
-    "load": "driftscope.models",
-    "VisionLanguageModel": "driftscope.models",
+    "load": "driftscope.sources",
+    "VisionLanguageModel": "driftscope.backbones.model",
     "open_dataset": "driftscope.data",
     "read": "driftscope.reading_pass",
-    "drift": "driftscope.reading_pass",
-    "Reading": "driftscope.reading_pass",
-    "Drift": "driftscope.reading_pass",
+    "drift": "driftscope.reading",
+    "Reading": "driftscope.reading",
+    "Drift": "driftscope.reading",
     "compare": "driftscope.comparison",
     "Comparison": "driftscope.comparison",
     "Monitor": "driftscope.monitor",
@@ -29,7 +29,7 @@ _HOME = {
     "load_run_spec": "driftscope.config",
     "load_study_spec": "driftscope.config",
     "run_one": "driftscope.run",
-    "Study": "driftscope.results",
+    "Study": "driftscope.opened_study",
     "load_run": "driftscope.records",
     "load_runs": "driftscope.records",
     "runs_table": "driftscope.records",

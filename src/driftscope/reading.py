@@ -1,6 +1,7 @@
 """What one pass measured (`Reading`), and what changed against the pretrained one (`Drift`).
 
-Plain dataclasses of numbers, lists and tensors. `reading_pass.read` fills a Reading.
+Which signals there are is declared in `metrics`; here each is computed or carried under its name.
+`reading_pass.read` fills a Reading.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import base64
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
+from functools import partial
+from inspect import Parameter, Signature, signature
 from typing import Any
 
 import torch
@@ -17,13 +20,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from driftscope.errors import CaptureError
+from driftscope.metrics import METRICS, Metric, drifts, levels
 from driftscope.signals.attention import subset_coefficient_of_variation
-from driftscope.signals.representation import (
-    embedding_drift,
-    feature_distance,
-    linear_cka,
-    linear_cka_debiased,
-)
 from driftscope.signals.text import TextSpaceDrift
 from driftscope.signals.weights import WeightDrift
 
@@ -31,33 +29,55 @@ TENSORS = ("cls_activations", "embeddings", "shown_rows")
 """The fields of a Reading that are tensors over its images."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, init=False)
 class Reading:
     """All signals of one model on one probe set, averaged over its images.
 
-    Layers and blocks are indexed from the first; lists are `[layer][head]` or `[layer]`. Full-map
-    signals are None unless asked for. The tensors at the end are what a `Drift` and subsets are
-    computed from; a reading restored from numbers alone has none.
+    Every level of `metrics.levels` is an attribute: `reading.entropy`, `reading.gini`, …, as
+    `[layer][head]`, `[layer]` or one number; layers are indexed from the first. Full-map signals
+    are None unless asked for. The tensors at the end are what a `Drift` and subsets are computed
+    from; a reading restored from numbers alone has none.
     """
 
     num_images: int
     num_patches: int
     images_fingerprint: str
-    entropy: list[list[float]]
-    erf95: list[list[float]]
-    gini: list[list[float]]
-    head_diversity: list[float]
-    head_diversity_of_mean: list[float] | None = None
-    rollout_entropy_bits: float | None = None
-    rollout_erf95: float | None = None
-    rollout_gini: float | None = None
-    patch_to_patch_entropy_bits: list[list[float]] | None = None
-    cls_activations: Float[Tensor, "block image dim"] | None = None
-    embeddings: Float[Tensor, "image dim"] | None = None
-    shown_rows: Float[Tensor, "shown layer head patch"] | None = None
+    levels: dict[str, Any]
+    """Signal name -> its means over the images."""
+    head_diversity_of_mean: list[float] | None
+    cls_activations: Float[Tensor, "block image dim"] | None
+    embeddings: Float[Tensor, "image dim"] | None
+    shown_rows: Float[Tensor, "shown layer head patch"] | None
     """CLS attention of the few images that were asked for, to be looked at."""
-    per_image: dict[str, Tensor] | None = None
+    per_image: dict[str, Tensor] | None
     """Signal name -> [image, layer, head], [image, layer] or [image], float64."""
+
+    def __init__(
+        self,
+        num_images: int,
+        num_patches: int,
+        images_fingerprint: str,
+        levels: Mapping[str, Any] | None = None,
+        head_diversity_of_mean: list[float] | None = None,
+        cls_activations: Tensor | None = None,
+        embeddings: Tensor | None = None,
+        shown_rows: Tensor | None = None,
+        per_image: dict[str, Tensor] | None = None,
+        **signals: Any,
+    ) -> None:
+        self.num_images, self.num_patches = num_images, num_patches
+        self.images_fingerprint = images_fingerprint
+        known = {**(levels or {}), **signals}
+        self.levels = {name: value for name, value in known.items() if value is not None}
+        self.head_diversity_of_mean = head_diversity_of_mean
+        self.cls_activations, self.embeddings = cls_activations, embeddings
+        self.shown_rows, self.per_image = shown_rows, per_image
+
+    def __getattr__(self, name: str) -> Any:
+        signals = self.__dict__.get("levels", {})
+        if name in signals or any(name == one.field for one in levels()):
+            return signals.get(name)
+        raise AttributeError(f"a Reading has no {name!r}")
 
     @property
     def num_layers(self) -> int:
@@ -143,17 +163,16 @@ class Reading:
         head_diversity_of_mean: list[float] | None = None,
     ) -> Reading:
         """The reading that averages per-image signals, every image with the same weight."""
-        means: dict[str, Any] = {name: v.mean(dim=0).tolist() for name, v in per_image.items()}
         return cls(
             num_images=len(per_image["entropy"]),
             num_patches=num_patches,
             images_fingerprint=images_fingerprint,
+            levels={name: values.mean(dim=0).tolist() for name, values in per_image.items()},
             head_diversity_of_mean=head_diversity_of_mean,
             cls_activations=cls_activations,
             embeddings=embeddings,
             shown_rows=shown_rows,
             per_image=per_image,
-            **means,
         )
 
     def to_dict(self, *, tensors: bool = False) -> dict[str, Any]:
@@ -163,147 +182,124 @@ class Reading:
             tensors: also the per-image signals, CLS activations and embeddings, as base64 of their
                 bytes: several megabytes. Without them the restored reading has its numbers only.
         """
-        data = {f.name: getattr(self, f.name) for f in fields(self)}
-        per_image = data.pop("per_image")
-        stored = {name: data.pop(name) for name in TENSORS}
+        data: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN_FIELDS}
+        data |= {**{one.field: None for one in levels()}, **self.levels}
         if tensors:
-            data |= {n: None if t is None else _encode(t) for n, t in stored.items()}
-            data["per_image"] = per_image and {n: _encode(t) for n, t in per_image.items()}
+            held = {name: getattr(self, name) for name in TENSORS}
+            data |= {n: None if t is None else _encode(t) for n, t in held.items()}
+            data["per_image"] = self.per_image and {
+                name: _encode(values) for name, values in self.per_image.items()
+            }
         return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Reading:
         """The reading that `to_dict` wrote.
 
+        Signals that this version does not know are kept.
+
         Raises:
-            CaptureError: a field is missing or unknown.
+            CaptureError: a field is missing.
         """
         values = dict(data)
         values |= {n: _decode(values[n]) for n in TENSORS if values.get(n) is not None}
         if values.get("per_image") is not None:
             values["per_image"] = {n: _decode(t) for n, t in values["per_image"].items()}
-        reading: Reading = _from_fields(cls, values)
+        try:
+            reading = cls(**values)
+        except TypeError as error:
+            raise CaptureError(f"This is not a stored Reading: {error}.") from None
+        if reading.entropy is None:
+            raise CaptureError("This is not a stored Reading: it has no entropy.")
         return reading
 
 
-@dataclass
+_PLAIN_FIELDS = ("num_images", "num_patches", "images_fingerprint", "head_diversity_of_mean")
+
+
+@dataclass(init=False)
 class Drift:
     """A reading against the pretrained reading of the same images.
 
-    Names ending in `_pct` are percent changes of the mean over images, heads and layers;
-    `_per_layer` the same per layer, from the first block up. CKA and distances are plain numbers.
-    What was not measured is None.
+    Every metric of `metrics.drifts` is an attribute: `drift.cka`, `drift.delta_entropy_pct`, and
+    where it exists by layer its values from the first block up: `drift.cka_per_block`,
+    `drift.delta_entropy_pct_per_layer`. What was not measured is None.
+
+    Attributes:
+        num_images: of the probe set.
+        numbers: what was measured, by the metric's key.
+        by_layer: the same layer by layer, by the metric's `layer_field`.
+        unmeasured: why a number is missing, in a sentence, by its key.
     """
 
     num_images: int
-    delta_entropy_pct: float
-    delta_erf95_pct: float
-    delta_gini_pct: float
-    delta_head_diversity_pct: float
-    delta_entropy_pct_per_layer: list[float]
-    delta_erf95_pct_per_layer: list[float]
-    delta_gini_pct_per_layer: list[float]
-    delta_head_diversity_pct_per_layer: list[float]
-    cka: float
-    cka_per_block: list[float]
-    cka_debiased: float
-    cka_debiased_per_block: list[float]
-    embedding_drift: float | None = None
-    feature_distance: float | None = None
-    delta_rollout_entropy_pct: float | None = None
-    delta_rollout_erf95_pct: float | None = None
-    delta_rollout_gini_pct: float | None = None
-    delta_patch_to_patch_entropy_pct: float | None = None
-    delta_patch_to_patch_entropy_pct_per_layer: list[float] | None = None
-    delta_late_entropy_pct: float | None = None
-    """Of the last third of the layers: where contraction shows first."""
-    weight_drift: float | None = None
-    weight_drift_per_layer: list[float] | None = None
-    text_kl_nats: float | None = None
-    text_top1_agreement_pct: float | None = None
-    random_text_logit_change: float | None = None
+    numbers: dict[str, float]
+    by_layer: dict[str, list[float]]
+    unmeasured: dict[str, str]
+
+    def __init__(
+        self,
+        num_images: int,
+        numbers: Mapping[str, float] | None = None,
+        by_layer: Mapping[str, list[float]] | None = None,
+        unmeasured: Mapping[str, str] | None = None,
+        **measured: float | Sequence[float] | None,
+    ) -> None:
+        self.num_images = num_images
+        self.numbers, self.by_layer = dict(numbers or {}), dict(by_layer or {})
+        self.unmeasured = dict(unmeasured or {})
+        for name, value in measured.items():
+            if isinstance(value, Sequence):
+                self.by_layer[name] = list(value)
+            elif value is not None:
+                self.numbers[name] = value
+            else:
+                self.numbers.pop(name, None)
+                self.by_layer.pop(name, None)
+
+    def __getattr__(self, name: str) -> Any:
+        for measured in ("numbers", "by_layer"):
+            if name in self.__dict__.get(measured, {}):
+                return self.__dict__[measured][name]
+        if name in _drift_names():
+            return None
+        raise AttributeError(f"a Drift has no {name!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """The drift as JSON-able values under the names above; `from_dict` restores it exactly."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        reasons = {"unmeasured": self.unmeasured} if self.unmeasured else {}
+        unknown = dict.fromkeys(_drift_names())
+        return {
+            "num_images": self.num_images,
+            **unknown,
+            **self.numbers,
+            **self.by_layer,
+            **reasons,
+        }
 
     def scalars(self) -> dict[str, float]:
         """The single numbers that were measured and are finite, by the names above."""
-        return {
-            name: value
-            for name, value in self.to_dict().items()
-            if isinstance(value, float) and math.isfinite(value)
-        }
+        return {name: value for name, value in self.numbers.items() if math.isfinite(value)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Drift:
-        """The drift that `to_dict` wrote.
+        """The drift that `to_dict` wrote; numbers that this version does not know are kept.
 
         Raises:
-            CaptureError: a field is missing or unknown.
+            CaptureError: it is none.
         """
-        result: Drift = _from_fields(cls, dict(data))
-        return result
+        if data.get("num_images") is None or data.get("cka") is None:
+            raise CaptureError("This is not a stored Drift: it has no num_images or no cka.")
+        return cls(**data)
 
 
-UNITS: dict[str, str] = {
-    "entropy": "nats",
-    "erf95": "fraction of patches",
-    "gini": "1",
-    "head_diversity": "1 − cosine",
-    "head_diversity_of_mean": "1 − cosine",
-    "rollout_entropy_bits": "bits",
-    "rollout_erf95": "fraction of patches",
-    "rollout_gini": "1",
-    "patch_to_patch_entropy_bits": "bits",
-    "cka": "1",
-    "cka_per_block": "1",
-    "cka_debiased": "1",
-    "cka_debiased_per_block": "1",
-    "embedding_drift": "1 − cosine",
-    "feature_distance": "squared feature units",
-    "weight_drift": "‖ΔW‖/‖W₀‖",
-    "weight_drift_per_layer": "‖ΔW‖/‖W₀‖",
-    "text_kl_nats": "nats",
-    "text_top1_agreement_pct": "%",
-    "random_text_logit_change": "logits",
-    "num_subsets": "subsets",
-    "entropy_subset_cv": "1",
-    "intruder_dimensions_per_layer": "singular directions",
-    "num_correct": "images",
-    "per_class_correct": "images",
-    "per_class_images": "images",
-    "num_lost": "images",
-    "num_gained": "images",
-    "accuracy_pct": "%",
-    "val_accuracy_pct": "%",
-    "zero_shot_pct": "%",
-    "pretrained_pct": "%",
-    "adapted_pct": "%",
-    "retention_pct": "%",
-    "top5_pct": "%",
-    "mean_per_class_pct": "%",
-    "wilson_low_pct": "%",
-    "wilson_high_pct": "%",
-    "num_images": "images",
-    "num_patches": "patches",
-    **{
-        f"delta_{signal}_pct{scope}": "%"
-        for signal in (
-            "entropy",
-            "late_entropy",
-            "erf95",
-            "gini",
-            "head_diversity",
-            "patch_to_patch_entropy",
-            "rollout_entropy",
-            "rollout_erf95",
-            "rollout_gini",
-        )
-        for scope in ("", "_per_layer")
-    },
-}
-"""The unit of every number of a Reading, a Drift or a zero-shot score, by name; "1" is none."""
+def _drift_names() -> list[str]:
+    """The names of a drift's numbers, and of their values by layer."""
+    return [
+        name
+        for one in drifts()
+        for name in ([one.key, one.layer_field] if "layer" in one.exists else [one.key])
+    ]
 
 
 def drift(
@@ -320,6 +316,8 @@ def drift(
     embedding drift and feature distance are those of the projected embeddings, or of the last
     block's CLS token where the encoder has no projection.
 
+    A plug-in's metric that fails or is not finite is unmeasured, with the reason.
+
     Args:
         reading: the adapted model's.
         reference: the pretrained model's, of the same images in the same order.
@@ -330,39 +328,75 @@ def drift(
         CaptureError: the readings are of other images, have different numbers of blocks or no CLS
             activations, or of fewer than 4 images.
     """
-    before, after = _comparable_activations(reference, reading)
-    cka = [linear_cka(x, y) for x, y in zip(before, after, strict=True)]
-    debiased = [linear_cka_debiased(x, y) for x, y in zip(before, after, strict=True)]
-    features_before, features_after = _image_features(reference), _image_features(reading)
-    result = Drift(
-        num_images=reading.num_images,
-        cka=_mean_of(cka),
-        cka_per_block=cka,
-        cka_debiased=_mean_of(debiased),
-        cka_debiased_per_block=debiased,
-        embedding_drift=embedding_drift(features_before, features_after),
-        feature_distance=feature_distance(features_before, features_after),
-        **_percent_drifts(reading, reference),
-    )
-    return with_text(with_weights(result, weights), text)
+    _check_comparable(reading, reference)
+    result = Drift(reading.num_images, {})
+    for one in drifts():
+        try:
+            number, by_layer = _measured(one, reference, reading)
+        except Exception as error:
+            if not one.plug_in:
+                raise
+            result.unmeasured[one.key] = f"{one.plug_in} failed: {type(error).__name__}: {error}"
+            continue
+        if one.plug_in and number is not None and not math.isfinite(number):
+            result.unmeasured[one.key] = f"{one.plug_in} gave {number}, which is no number"
+            continue
+        if number is not None:
+            result.numbers[one.key] = number
+        if by_layer is not None:
+            result.by_layer[one.layer_field] = by_layer
+    if weights is not None:
+        result.numbers["weight_drift"] = weights.total
+        result.by_layer["weight_drift_per_layer"] = weights.per_layer
+    if text is not None:
+        result.numbers["text_kl_nats"] = text.kl_nats
+        result.numbers["text_top1_agreement_pct"] = text.top1_agreement_pct
+        if text.random_text_logit_change is not None:
+            result.numbers["random_text_logit_change"] = text.random_text_logit_change
+    return result
 
 
-def with_weights(result: Drift, weights: WeightDrift | None) -> Drift:
-    """The drift with its weight fields filled; unchanged for None."""
-    if weights is None:
-        return result
-    return replace(result, weight_drift=weights.total, weight_drift_per_layer=weights.per_layer)
+def _measured(
+    one: Metric, reference: Reading, reading: Reading
+) -> tuple[float | None, list[float] | None]:
+    """A metric of two readings and its values by layer; None for what they do not tell."""
+    if one.change_of:
+        return _percent_changes(METRICS[one.change_of].field, reference, reading)
+    if one.reads is None:
+        return None, None
+    compute = one.load_function()
+    if one.reads == "blocks":
+        before, after = _cls_activations(reference), _cls_activations(reading)
+        by_layer = [compute(x, y) for x, y in zip(before, after, strict=True)]
+        return _mean_of(by_layer), by_layer
+    if one.reads == "embeddings":
+        return float(compute(_image_features(reference), _image_features(reading))), None
+    value = compute(reference, reading)
+    if isinstance(value, Sequence):
+        by_layer = [float(part) for part in value]
+        return _mean_of(by_layer), by_layer
+    return float(value), None
 
 
-def with_text(result: Drift, text: TextSpaceDrift | None) -> Drift:
-    """The drift with its text-space fields filled; unchanged for None."""
-    if text is None:
-        return result
-    return replace(
-        result,
-        text_kl_nats=text.kl_nats,
-        text_top1_agreement_pct=text.top1_agreement_pct,
-        random_text_logit_change=text.random_text_logit_change,
+def _percent_changes(
+    signal: str, reference: Reading, reading: Reading
+) -> tuple[float | None, list[float] | None]:
+    """The change of a level's mean, and of its mean at each layer where it has layers."""
+    before, after = getattr(reference, signal), getattr(reading, signal)
+    if before is None or after is None:
+        return None, None
+    change = percent_drift(reading.mean(signal), reference.mean(signal))
+    if not isinstance(after, list):
+        return change, None
+    pairs = zip(reading.per_layer(signal), reference.per_layer(signal), strict=True)
+    return change, [percent_drift(*pair) for pair in pairs]
+
+
+def late_entropy_change_pct(reference: Reading, reading: Reading) -> float:
+    """Percent change of the mean entropy in the last third of the layers."""
+    late = slice(-math.ceil(reading.num_layers / 3), None)
+    return percent_drift(
+        *(_mean_of(one.per_layer("entropy")[late]) for one in (reading, reference))
     )
 
 
@@ -379,42 +413,23 @@ def percent_drift(adapted: float, pretrained: float) -> float:
     return 100.0 * (adapted - pretrained) / pretrained
 
 
-_LAYERWISE = ("entropy", "erf95", "gini", "head_diversity", "patch_to_patch_entropy_bits")
-_WHOLE_MODEL = ("rollout_entropy_bits", "rollout_erf95", "rollout_gini")
-
-
-def _percent_drifts(reading: Reading, reference: Reading) -> dict[str, Any]:
-    """The `delta_…` fields of a Drift, for the signals that both readings hold."""
-    result: dict[str, Any] = {}
-    for signal in _LAYERWISE + _WHOLE_MODEL:
-        if getattr(reading, signal) is None or getattr(reference, signal) is None:
-            continue
-        name = f"delta_{signal.removesuffix('_bits')}_pct"
-        result[name] = percent_drift(reading.mean(signal), reference.mean(signal))
-        if signal in _LAYERWISE:
-            pairs = zip(reading.per_layer(signal), reference.per_layer(signal), strict=True)
-            result[f"{name}_per_layer"] = [percent_drift(*pair) for pair in pairs]
-    late = slice(-math.ceil(reading.num_layers / 3), None)
-    result["delta_late_entropy_pct"] = percent_drift(
-        *(_mean_of(one.per_layer("entropy")[late]) for one in (reading, reference))
-    )
-    return result
-
-
-def _comparable_activations(reference: Reading, reading: Reading) -> tuple[Tensor, Tensor]:
-    """CLS activations of both, after checking that the comparison is one of like with like."""
+def _check_comparable(reading: Reading, reference: Reading) -> None:
+    """Raises CaptureError if a drift between the two would not be one of like with like."""
     check_same_images(reading, reference)
     if reading.num_layers != reference.num_layers:
         raise CaptureError(
             f"The readings have {reading.num_layers} and {reference.num_layers} blocks; drift "
             "compares a model with its own pretrained form."
         )
-    if reference.cls_activations is None or reading.cls_activations is None:
+
+
+def _cls_activations(reading: Reading) -> Tensor:
+    if reading.cls_activations is None:
         raise CaptureError(
             "A reading restored from its numbers alone has no CLS activations to compare; store "
             "it with to_dict(tensors=True), or read the model again."
         )
-    return reference.cls_activations, reading.cls_activations
+    return reading.cls_activations
 
 
 def check_same_images(reading: Reading, reference: Reading) -> None:
@@ -433,11 +448,9 @@ def check_same_images(reading: Reading, reference: Reading) -> None:
 
 
 def _image_features(reading: Reading) -> Tensor:
-    if reading.embeddings is not None:
-        return reading.embeddings
-    if reading.cls_activations is None:
-        raise CaptureError("The reading holds no image features; read the model again.")
-    return reading.cls_activations[-1]
+    if reading.embeddings is None:
+        return _cls_activations(reading)[-1]
+    return reading.embeddings
 
 
 def _require(reading: Reading, signal: str) -> Any:
@@ -445,20 +458,13 @@ def _require(reading: Reading, signal: str) -> Any:
     if value is None:
         raise CaptureError(
             f"The signal {signal!r} was not read; full-map signals need maps=True, and known names "
-            f"are {', '.join(_LAYERWISE + _WHOLE_MODEL)}."
+            f"are {', '.join(one.field for one in levels())}."
         )
     return value
 
 
 def _mean_of(values: Any) -> float:
     return float(torch.tensor(values, dtype=torch.float64).mean())
-
-
-def _from_fields(cls: Any, values: dict[str, Any]) -> Any:
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise CaptureError(f"This is not a stored {cls.__name__}: {error}.") from None
 
 
 def _encode(tensor: Tensor) -> dict[str, Any]:
@@ -474,3 +480,20 @@ def _decode(stored: Mapping[str, Any]) -> Tensor:
     raw = bytearray(base64.b64decode(stored["base64"]))
     dtype = {"float32": torch.float32, "float64": torch.float64}[stored["dtype"]]
     return torch.frombuffer(raw, dtype=dtype).reshape(stored["shape"])
+
+
+def _number(name: str, held: Reading | Drift) -> Any:
+    return held.__getattr__(name)
+
+
+def _declare(kind: type, names: Sequence[str]) -> None:
+    """Gives the class its declared numbers as attributes and keywords, for help and completion."""
+    for name in names:
+        setattr(kind, name, property(partial(_number, name)))
+    own = [one for one in signature(kind).parameters.values() if one.kind is not one.VAR_KEYWORD]
+    declared = [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in names]
+    kind.__signature__ = Signature([*own, *declared])  # type: ignore[attr-defined]
+
+
+_declare(Reading, [one.field for one in levels()])
+_declare(Drift, _drift_names())

@@ -1,7 +1,7 @@
 """One forward pass over the probe set gives every signal.
 
-The pass runs the model as it is, in eval mode, on its own attention kernel; `models.capture` takes
-what is needed beside it. Signals are kept per image and averaged over images at the end, in
+The pass runs the model as it is, in eval mode, on its own attention kernel; `backbones.capture`
+takes what is needed beside it. Signals are kept per image and averaged over images at the end, in
 float64, so that the batch size does not enter.
 """
 
@@ -17,19 +17,11 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
+from driftscope.backbones.capture import Captured, capture_cls, find_image_tower
+from driftscope.backbones.model import VisionLanguageModel, evaluating
 from driftscope.errors import CaptureError, NonFiniteError
-from driftscope.models import VisionLanguageModel, evaluating
-from driftscope.models.capture import Captured, capture_cls, find_image_tower
-from driftscope.reading import (
-    UNITS,
-    Drift,
-    Reading,
-    check_same_images,
-    drift,
-    percent_drift,
-    with_text,
-    with_weights,
-)
+from driftscope.metrics import Metric, levels
+from driftscope.reading import Reading, check_same_images
 from driftscope.signals import attention
 from driftscope.signals.text import TextSpaceDrift, text_space_drift
 
@@ -37,21 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from driftscope.data import PixelRows
-
-__all__ = [
-    "UNITS",
-    "Drift",
-    "Reading",
-    "TextProbe",
-    "attention_maps",
-    "drift",
-    "percent_drift",
-    "read",
-    "read_texts",
-    "text_drift",
-    "with_text",
-    "with_weights",
-]
 
 Pixels = UInt8[Tensor, "image 3 height width"] | Float[Tensor, "image 3 height width"]
 
@@ -84,7 +61,7 @@ def read(
 
     Raises:
         CaptureError: the pixels do not fit, or the model cannot be read honestly (see
-            `models.capture.capture_cls`).
+            `backbones.capture.capture_cls`).
     """
     if batch_size is not None and batch_size < 1:
         raise CaptureError(f"batch_size is {batch_size}, but it must be at least 1.")
@@ -227,24 +204,33 @@ class _BatchSignals:
 
 
 def _row_signals(rows: list[Tensor]) -> dict[str, Tensor]:
-    concentrations = [attention.concentration(layer) for layer in rows]
-    return {
-        "entropy": torch.stack([c.entropy for c in concentrations], dim=1).cpu(),
-        "erf95": torch.stack([c.erf for c in concentrations], dim=1).cpu(),
-        "gini": torch.stack([c.gini for c in concentrations], dim=1).cpu(),
-        "head_diversity": torch.stack([attention.head_diversity(r) for r in rows], dim=1).cpu(),
-    }
+    """Every signal of attention rows: [image, layer, head] or [image, layer]."""
+    return {one.field: _stacked(one, rows) for one in levels() if one.reads == "rows"}
+
+
+def _stacked(one: Metric, rows: list[Tensor]) -> Tensor:
+    compute = one.load_function()
+    values = torch.stack([compute(layer) for layer in rows], dim=1).double().cpu()
+    num_images, num_heads = rows[0].shape[:2]
+    if values.shape[2:] not in ((), (num_heads,)) or values.shape[0] != num_images:
+        raise CaptureError(
+            f"The signal {one.key} of rows {tuple(rows[0].shape)} [image, head, patch] has the "
+            f"shape {(num_images, *values.shape[2:])}; it must be [image, head] or [image]."
+        )
+    return values
 
 
 def _map_signals(captured: Captured) -> dict[str, Tensor]:
-    rollout = attention.concentration(_where_float64_exists(captured.rollout))
-    patch_entropy = torch.stack(captured.patch_to_patch_entropy_bits, dim=1)
-    return {
-        "rollout_entropy_bits": rollout.entropy.cpu() / attention.NATS_PER_BIT,
-        "rollout_erf95": rollout.erf.cpu(),
-        "rollout_gini": rollout.gini.cpu(),
-        "patch_to_patch_entropy_bits": patch_entropy.cpu().double(),
+    """Every signal of full attention maps: of the rollout [image], else [image, layer, head]."""
+    rollout = _where_float64_exists(captured.rollout)
+    signals = {
+        one.field: one.load_function()(rollout).double().cpu()
+        for one in levels()
+        if one.reads == "rollout"
     }
+    for one in (one for one in levels() if one.reads == "maps"):
+        signals[one.field] = torch.stack(getattr(captured, one.field), dim=1).cpu().double()
+    return signals
 
 
 def _join(parts: list[_BatchSignals], fingerprint: str) -> Reading:
@@ -284,7 +270,7 @@ def _module_and_normaliser(
     std: Sequence[float] | None,
 ) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
     """The module to run and what turns a batch of the given pixels into its input."""
-    module = model if isinstance(model, nn.Module) else model.clip
+    module = model if isinstance(model, nn.Module) else model.module
     _check_pixels(module, pixels)
     is_uint8 = pixels.dtype == torch.uint8
     if not isinstance(model, nn.Module):

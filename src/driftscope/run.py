@@ -19,6 +19,7 @@ from torch import Tensor
 
 from driftscope import records
 from driftscope.adapt import AdaptedModel, adapt, restore_trainable, save_adapted, trainable_state
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec, run_id
 from driftscope.config.variants import LinearProbe, LpFt, MethodSpec
@@ -26,7 +27,6 @@ from driftscope.data import PixelSource
 from driftscope.data.prompts import PromptRules
 from driftscope.errors import RecordError
 from driftscope.evaluation import num_correct
-from driftscope.models import VisionLanguageModel
 from driftscope.reading_pass import attention_maps
 from driftscope.records import Overlay, RunRecord
 from driftscope.references import cached_embeddings

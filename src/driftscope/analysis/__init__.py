@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from driftscope.analysis.answers import Answer
+from driftscope.analysis.answer import Answer
 from driftscope.analysis.contrast import method_contrast
 from driftscope.analysis.dose import dose_response
 from driftscope.analysis.layers import layer_profile

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftscope.analysis.answers import (
+from driftscope.analysis.answer import (
     ALPHA,
     Answer,
     cannot_answer,
@@ -17,14 +17,8 @@ from driftscope.analysis.answers import (
     per_setting,
     with_holm,
 )
-from driftscope.analysis.tables import (
-    LABELS,
-    Exclusion,
-    StudyTables,
-    accuracy_column,
-    seeded_runs,
-    usable_runs,
-)
+from driftscope.analysis.grouping import seeded_runs, usable_runs
+from driftscope.analysis.tables import LABELS, Exclusion, StudyTables, accuracy_column
 from driftscope.stats import (
     Family,
     cohens_d_z,

@@ -8,15 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftscope.analysis.answers import ALPHA, join_words, with_holm
-from driftscope.analysis.tables import (
-    LABELS,
-    SERIES_AXES,
-    SETTING,
-    Exclusion,
-    StudyTables,
-    series_labels,
-)
+from driftscope.analysis.answer import ALPHA, join_words, with_holm
+from driftscope.analysis.grouping import SERIES_AXES, SETTING, series_labels
+from driftscope.analysis.tables import LABELS, Exclusion, StudyTables
 from driftscope.stats import Family, paired_t, sign_flip, welch_t
 from driftscope.stats.finite import FloatArray
 

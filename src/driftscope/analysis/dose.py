@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftscope.analysis.answers import (
+from driftscope.analysis.answer import (
     ALPHA,
     Answer,
     cannot_answer,
     per_setting,
     with_holm,
 )
-from driftscope.analysis.tables import StudyTables, present_signals, usable_runs
+from driftscope.analysis.grouping import usable_runs
+from driftscope.analysis.tables import StudyTables, present_signals
 from driftscope.stats import CorrelationTest, Family, permutation_correlations
 
 QUESTION = "dose_response"

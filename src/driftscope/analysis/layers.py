@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftscope.analysis.answers import (
+from driftscope.analysis.answer import (
     ALPHA,
     Answer,
     cannot_answer,
     per_setting,
     with_holm,
 )
-from driftscope.analysis.tables import StudyTables, usable_runs
+from driftscope.analysis.grouping import usable_runs
+from driftscope.analysis.tables import StudyTables
 from driftscope.stats import Family, permutation_correlation
 
 QUESTION = "layer_profile"

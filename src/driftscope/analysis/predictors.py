@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftscope.analysis.answers import Answer, cannot_answer, join_words, per_setting
+from driftscope.analysis.answer import Answer, cannot_answer, join_words, per_setting
+from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.tables import (
     HIGH_MEANS_RETAINED,
     LABELS,
@@ -17,7 +18,6 @@ from driftscope.analysis.tables import (
     Exclusion,
     StudyTables,
     present_signals,
-    usable_runs,
     without_missing,
 )
 from driftscope.stats import (

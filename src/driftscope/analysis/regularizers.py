@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftscope.analysis.answers import (
+from driftscope.analysis.answer import (
     ALPHA,
     Answer,
     cannot_answer,
@@ -15,7 +15,8 @@ from driftscope.analysis.answers import (
     per_setting,
     with_holm,
 )
-from driftscope.analysis.tables import SERIES_AXES, Exclusion, StudyTables, usable_runs
+from driftscope.analysis.grouping import SERIES_AXES, usable_runs
+from driftscope.analysis.tables import Exclusion, StudyTables
 from driftscope.stats import Family, paired_t
 
 QUESTION = "regularizers"

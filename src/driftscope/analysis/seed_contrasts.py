@@ -7,14 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from driftscope.analysis.answers import ALPHA, Answer, cannot_answer, per_setting, with_holm
-from driftscope.analysis.tables import (
-    SERIES_AXES,
-    Exclusion,
-    StudyTables,
-    seeded_runs,
-    usable_runs,
-)
+from driftscope.analysis.answer import ALPHA, Answer, cannot_answer, per_setting, with_holm
+from driftscope.analysis.grouping import SERIES_AXES, seeded_runs, usable_runs
+from driftscope.analysis.tables import Exclusion, StudyTables
 from driftscope.stats import Family, cohens_d, permutation_of_means, welch_t
 
 QUESTION = "seed_contrasts"

@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftscope.analysis.answers import Answer, cannot_answer, join_words, per_setting
+from driftscope.analysis.answer import Answer, cannot_answer, join_words, per_setting
+from driftscope.analysis.grouping import cell_means, usable_runs
 from driftscope.analysis.tables import (
     HIGH_MEANS_RETAINED,
     LABELS,
     StudyTables,
     accuracy_column,
-    cell_means,
     present_signals,
-    usable_runs,
     without_missing,
 )
 from driftscope.stats import hypervolume, non_dominated

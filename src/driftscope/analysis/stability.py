@@ -7,14 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftscope.analysis.answers import Answer, cannot_answer, per_setting
-from driftscope.analysis.tables import (
-    LABELS,
-    StudyTables,
-    cell_means,
-    present_signals,
-    usable_runs,
-)
+from driftscope.analysis.answer import Answer, cannot_answer, per_setting
+from driftscope.analysis.grouping import cell_means, usable_runs
+from driftscope.analysis.tables import LABELS, StudyTables, present_signals
 from driftscope.stats import coefficient_of_variation
 
 QUESTION = "stability"

@@ -21,7 +21,7 @@ def export_model(
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise DataError(f"{out} is not empty; give a new folder with --out")
     from driftscope.adapt import export_merged
-    from driftscope.models import load
+    from driftscope.sources import load
 
     export_merged(load(adapted), out)
     typer.echo(f"Written: {out}")
@@ -37,7 +37,7 @@ def import_records(
     ] = None,
 ) -> None:
     """Make a study folder of other people's records, to be read like any other study."""
-    from driftscope.results import import_study
+    from driftscope.study.import_command import import_study
 
     imported = import_study(files, out, pretrained_zero_shot_pct=pretrained_zero_shot_pct)
     for skipped in imported.skipped:

@@ -15,7 +15,7 @@ from driftscope.errors import ConfigError, RecordError, did_you_mean
 
 if TYPE_CHECKING:
     from driftscope.analysis import StudyTables
-    from driftscope.results import Study
+    from driftscope.opened_study import Study
 
 HTML = "html"
 ALL = "all"
@@ -36,7 +36,7 @@ def chosen_formats(text: str) -> tuple[bool, list[str], list[str]]:
     Raises:
         ConfigError: there is no such format, or none is named.
     """
-    from driftscope.report.columns import TABLE_FORMATS
+    from driftscope.analysis.table import TABLE_FORMATS
     from driftscope.report.style import FORMATS
 
     known = [HTML, *TABLE_FORMATS, *FORMATS, ALL]
@@ -131,7 +131,7 @@ def write_side_by_side_report(folders: Sequence[Path], out: Path, form: str) -> 
 
 def _finished(folder: Path) -> tuple[Study, StudyTables]:
     """A study and its tables; raises `RecordError` where no run has finished."""
-    from driftscope.results import Study
+    from driftscope.opened_study import Study
 
     study = Study(folder)
     say_what_is_passed_over(study.folder)

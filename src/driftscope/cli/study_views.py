@@ -17,8 +17,8 @@ from driftscope.study.status import STATES, StudyStatus
 
 if TYPE_CHECKING:
     from driftscope.analysis import Answer
+    from driftscope.analysis.table import Column, Table
     from driftscope.config import StudySpec
-    from driftscope.report.columns import Column, Table
     from driftscope.study import Cell
     from driftscope.study.plan import Estimate
 
@@ -166,7 +166,7 @@ def show_answer(answer: Answer, *, wide: bool = False) -> None:
         answer: the answer.
         wide: whether every column and row is printed, on lines as long as they need to be.
     """
-    from driftscope.report.answer_tables import answer_tables
+    from driftscope.analysis.answer_tables import answer_tables
 
     out.print(f"\n[bold]{_words(answer.question)}[/bold]")
     out.print(Text(answer.sentence))

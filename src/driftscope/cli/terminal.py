@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.table import Table as RichTable
 
 if TYPE_CHECKING:
+    from driftscope.analysis.table import Column, Table
     from driftscope.records import RunRecord
-    from driftscope.report.columns import Column, Table
 
 ESSENTIAL_COLUMNS = (
     "series",
@@ -38,7 +38,8 @@ err = Console(stderr=True, highlight=False)
 
 def show_cells(records: list[RunRecord]) -> None:
     """One table a setting: a row a cell, mean ± sd over seeds."""
-    from driftscope.report.tables import cells_frame, report_runs, split_settings, study_table
+    from driftscope.analysis.grouping import cells_frame, split_settings
+    from driftscope.report.tables import report_runs, study_table
 
     for setting, runs in split_settings(report_runs(records)):
         show_table(study_table(cells_frame(runs), setting))

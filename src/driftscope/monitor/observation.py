@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from driftscope.errors import RecordError
+from driftscope.metrics import METRICS, drifts, find_metric, levels
 from driftscope.monitor.alerts import Alert
 from driftscope.reading import Drift, Reading
 from driftscope.records import transfer_scalars
 
 OBSERVATION = "observation"
 """The `kind` of its line in `events.jsonl`."""
-_LEVELS = {
-    "entropy_nats": "entropy",
-    "erf95": "erf95",
-    "gini": "gini",
-    "head_diversity": "head_diversity",
-}
-_DRIFT_FIELDS = tuple(one.name for one in fields(Drift))
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,7 @@ class Observation:
     def scalars(self, *, per_layer: bool = False) -> dict[str, float]:
         """Every single number that is there and finite, by the names that records use.
 
-        Units are in the names or in `driftscope.reading.UNITS`. For loggers and gates.
+        Units are in the names or in `driftscope.metrics.units`. For loggers and gates.
 
         Args:
             per_layer: also every layer's, as `cka_layer_01`, `delta_entropy_pct_layer_01`, …
@@ -72,9 +66,9 @@ class Observation:
     def summary(self) -> str:
         """One line for a terminal."""
         scalars = self.scalars()
-        parts = [
-            form.format(scalars[name]) for name, form in _SUMMARY_PARTS if name in scalars
-        ] or ["the model could not be read"]
+        told = [METRICS[name] for name in _SUMMARY_PARTS if name in scalars]
+        parts = [f"{one.label} {one.with_unit(scalars[one.key])}" for one in told]
+        parts = parts or ["the model could not be read"]
         epoch = "" if self.epoch is None else f", epoch {self.epoch:g}"
         return f"step {self.step}{epoch}: {', '.join(parts)}"
 
@@ -101,13 +95,13 @@ class Observation:
             RecordError: the line is none.
         """
         try:
-            drift = {name: event[name] for name in _DRIFT_FIELDS if name in event}
+            drift = {name: event[name] for name in event if _is_of_a_drift(name)}
             return cls(
                 step=int(event["step"]),
                 epoch=event["epoch"],
                 val_accuracy_pct=event["val_accuracy_pct"],
-                drift=Drift(**drift) if drift else None,
-                levels={name: event[name] for name in _LEVELS if name in event},
+                drift=Drift.from_dict(drift) if "cka" in drift else None,
+                levels={one.key: event[one.key] for one in levels() if one.key in event},
                 transfer=event["transfer"],
                 alerts=tuple(Alert(**alert) for alert in event["alerts"]),
                 seconds=float(event["seconds"]),
@@ -118,23 +112,29 @@ class Observation:
 
 def levels_of(reading: Reading) -> dict[str, float]:
     """The attention signals of a reading, each the mean over images, heads and layers."""
-    return {name: reading.mean(signal) for name, signal in _LEVELS.items()}
+    return {one.key: reading.mean(one.field) for one in levels() if one.reads == "rows"}
+
+
+def _is_of_a_drift(name: str) -> bool:
+    found = find_metric(name)
+    is_drift = found is not None and found.is_signal
+    return is_drift or name in ("num_images", "unmeasured")
 
 
 def _layer_scalars(drift: Drift) -> dict[str, float | None]:
     """Every number of the per-layer lists, layers from 1 in two digits, so that names sort."""
     return {
-        f"{name.removesuffix('_per_layer').removesuffix('_per_block')}_layer_{layer:02}": value
-        for name, values in drift.to_dict().items()
-        if isinstance(values, list)
-        for layer, value in enumerate(values, start=1)
+        f"{one.key}_layer_{layer:02}": value
+        for one in drifts()
+        for layer, value in enumerate(drift.by_layer.get(one.layer_field, ()), start=1)
     }
 
 
 _SUMMARY_PARTS = (
-    ("val_accuracy_pct", "accuracy {:.1f} %"),
-    ("retention_pct", "retention {:.1f} %"),
-    ("embedding_drift", "embedding drift {:.3f}"),
-    ("cka", "CKA {:.3f}"),
-    ("delta_entropy_pct", "Δ entropy {:+.1f} %"),
+    "val_accuracy_pct",
+    "retention_pct",
+    "embedding_drift",
+    "cka",
+    "delta_entropy_pct",
 )
+"""What a line in the terminal tells."""

@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import Any
 
 from driftscope.errors import RecordError
+from driftscope.metrics import units
 from driftscope.monitor.alerts import Alert
 from driftscope.monitor.observation import Observation
-from driftscope.reading import UNITS
 from driftscope.records import REPORT_FILE, Overlay, write_json
 from driftscope.report.monitoring import write_monitor_page
 
@@ -79,7 +79,7 @@ def report_of(
         "cost_share_pct": cost_share_pct,
         "monitor": dict(header),
         "history": [one.to_event() for one in history],
-        "units": UNITS,
+        "units": units(),
     }
 
 

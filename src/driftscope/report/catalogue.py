@@ -1,111 +1,15 @@
-"""Every table that a report has, by name; and those that a study cannot fill, with what would."""
+"""Every table of a study."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-import pandas as pd
-
-from driftscope.analysis import Answer, StudyTables
-from driftscope.report import published_tables as built
+from driftscope.analysis import Answer, StudyTables, grouping
+from driftscope.analysis.answer_tables import answer_tables
+from driftscope.analysis.table import Table
+from driftscope.paper.catalogue import published_tables
 from driftscope.report import tables
-from driftscope.report.answer_tables import answer_tables
-from driftscope.report.columns import Column, Table
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A table that every report should have.
-
-    Attributes:
-        name: its file's stem, what it shows.
-        words: what it shows, for the list of missing ones.
-        build: makes it, or says what the study lacks.
-        mini: the shipped study on the mini model that fills it.
-        paper: the shipped study on the published model.
-    """
-
-    name: str
-    words: str
-    build: Callable[[StudyTables, built.Answers], built.Built]
-    mini: str
-    paper: str
-
-
-ENTRIES = (
-    Entry(
-        "grid_means",
-        "means over the learning-rate grid (paper, table 1)",
-        lambda study, _: built.grid_means_table(study),
-        "mini-controlled-matrix",
-        "paper-controlled-matrix",
-    ),
-    Entry(
-        "auxiliary_structure",
-        "rollout, patch-to-patch, CKA and subset spread (paper, table 2)",
-        lambda study, _: built.auxiliary_structure_table(study),
-        "mini-controlled-matrix",
-        "paper-controlled-matrix",
-    ),
-    Entry(
-        "cka_entropy",
-        "CKA against Δ entropy (paper, table 3)",
-        built.cka_entropy_table,
-        "mini-controlled-matrix",
-        "paper-controlled-matrix",
-    ),
-    Entry(
-        "backbones",
-        "several backbones (paper, table 4)",
-        lambda study, _: built.backbones_table(study),
-        "mini-backbones",
-        "paper-backbones",
-    ),
-    Entry(
-        "regularizers",
-        "regularizers and weight decay (paper, table 5)",
-        lambda study, _: built.regularizers_table(study),
-        "mini-regularizers",
-        "paper-regularizers",
-    ),
-    Entry(
-        "seed_contrasts",
-        "seeds against seeds (paper, table 6)",
-        built.seed_contrasts_table,
-        "mini-multiseed",
-        "paper-multiseed",
-    ),
-    Entry(
-        "corrected_inference",
-        "corrected inference (paper, table 7)",
-        built.corrected_inference_table,
-        "mini-lr-sweep",
-        "paper-lr-sweep",
-    ),
-    Entry(
-        "predictors",
-        "which signal goes with retention (follow-up)",
-        built.predictors_table,
-        "mini-followup-leakfree",
-        "followup-leakfree",
-    ),
-    Entry(
-        "selection",
-        "what a signal picks (follow-up)",
-        built.selection_table,
-        "mini-followup-leakfree",
-        "followup-leakfree",
-    ),
-    Entry(
-        "frontier",
-        "accuracy against retention (follow-up)",
-        built.frontier_table,
-        "mini-followup-leakfree",
-        "followup-leakfree",
-    ),
-)
-"""The publication's and the follow-up's; the follow-up's grid with ± sd is the table of cells."""
 
 
 @dataclass(frozen=True)
@@ -126,12 +30,12 @@ def catalogue(study: StudyTables, answers: Iterable[Answer] = ()) -> Catalogue:
     """Every table of a study, and the list of those it cannot fill."""
     answers = list(answers)
     found, missing = published_tables(study, answers)
-    for setting, runs in tables.split_settings(study.runs):
-        found.append(tables.study_table(tables.cells_frame(runs), setting))
-        layers = tables.layer_cells_frame(study.layers, runs)
+    for setting, runs in grouping.split_settings(study.runs):
+        found.append(tables.study_table(grouping.cells_frame(runs), setting))
+        layers = grouping.layer_cells_frame(study.layers, runs)
         if len(layers):
             found.append(tables.layers_list(layers, setting))
-        classes = tables.class_cells_frame(study.classes, runs)
+        classes = grouping.class_cells_frame(study.classes, runs)
         if len(classes):
             found.append(tables.classes_list(classes, setting))
     named = {table.name for table in found}
@@ -142,46 +46,6 @@ def catalogue(study: StudyTables, answers: Iterable[Answer] = ()) -> Catalogue:
     return Catalogue([*found, tables.runs_list(study.runs)], missing)
 
 
-def published_tables(study: StudyTables, answers: Iterable[Answer]) -> tuple[list[Table], Table]:
-    """The publication's and the follow-up's tables of a study, and those that it cannot fill."""
-    by_question = {answer.question: answer for answer in answers}
-    found: list[Table] = []
-    missing: list[dict[str, str]] = []
-    for entry in ENTRIES:
-        result = entry.build(study, by_question)
-        if isinstance(result, Table):
-            found.append(result)
-        else:
-            filler = _filler(entry, study)
-            missing.append(
-                {"name": entry.name, "words": entry.words, "why": result, "study": filler}
-            )
-    return found, _missing_table(missing)
-
-
 def _in_full(table: Table) -> Table:
     """An answer's own table, every column and row of it, beside the one that people read."""
     return replace(table, name=f"{table.name}_in_full", title=f"{table.title} In full")
-
-
-def _filler(entry: Entry, study: StudyTables) -> str:
-    """The shipped study that has the table's runs, on the model that this study used if it can."""
-    models = set(study.runs["model"].dropna()) if "model" in study.runs else set()
-    return entry.mini if models <= {"mini", "mini-p14"} else entry.paper
-
-
-def _missing_table(rows: list[dict[str, str]]) -> Table:
-    commands = [f"driftscope study run {row['study']} --out {row['study']}" for row in rows]
-    frame = pd.DataFrame(rows, columns=["name", "words", "why", "study"]).assign(command=commands)
-    return Table(
-        "missing_tables",
-        "Tables that this study cannot fill",
-        "",
-        (
-            Column("name", "Table", kind="text"),
-            Column("words", "Shows", kind="text"),
-            Column("why", "What is missing", kind="text"),
-            Column("command", "What would fill it", kind="text"),
-        ),
-        frame,
-    )

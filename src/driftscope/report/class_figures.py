@@ -14,9 +14,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from driftscope.analysis.words import rate_text
+from driftscope.metrics import number_text
 from driftscope.report.figures import hover, seed_count
 from driftscope.report.heatmaps import ink_on
-from driftscope.report.style import GRID, INK, MUTED, PAPER, look, number_text, rate_text
+from driftscope.report.style import GRID, INK, MUTED, PAPER, look
 
 MAX_CLASSES = 24
 _LONGEST_NAME = 28
@@ -31,7 +33,7 @@ def class_retention(
     Retention above 100 % has the colour of 100 %, which the colour bar's arrow says.
 
     Args:
-        class_cells: `tables.class_cells_frame`.
+        class_cells: `grouping.class_cells_frame`.
         series: the groups of columns, left to right.
         max_classes: rows at most.
     """

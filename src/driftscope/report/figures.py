@@ -19,17 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from driftscope.report.style import (
-    HOVER_PREFIX,
-    MUTED,
-    PAPER,
-    SeriesStyle,
-    look,
-    method_styles,
-    number_text,
-    rate_text,
-    spread_text,
-)
+from driftscope.analysis.words import rate_text, spread_text
+from driftscope.metrics import number_text
+from driftscope.report.style import HOVER_PREFIX, MUTED, PAPER, SeriesStyle, look, method_styles
 
 REFERENCE_LINE: dict[str, Any] = {
     "color": MUTED,
@@ -76,8 +68,8 @@ def learning_rate_panels(
     """One panel a measure: mean ± sd against the learning rate (log), a line a method.
 
     Args:
-        cells: `tables.cells_frame`.
-        runs: `tables.with_series` of the same runs; each is a small dot beside the mean.
+        cells: `grouping.cells_frame`.
+        runs: `grouping.with_series` of the same runs; each is a small dot beside the mean.
         measures: the panels, left to right.
         legend: whether the methods are named above the panels.
         styles: how each series is drawn; by default `style.method_styles` of the series.

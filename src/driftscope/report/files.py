@@ -9,14 +9,14 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from driftscope.analysis import Answer, StudyTables
+from driftscope.analysis import Answer, StudyTables, grouping
+from driftscope.analysis.table import TABLE_FORMATS, save_tables, slug, uniquely_named
 from driftscope.analysis.tables import accuracy_column
 from driftscope.records import RunRecord
 from driftscope.report import figures, findings_figures, heatmaps, tables
 from driftscope.report.attention_figures import attention_figure
 from driftscope.report.catalogue import catalogue
 from driftscope.report.class_figures import class_retention
-from driftscope.report.columns import TABLE_FORMATS, save_tables, slug, uniquely_named
 from driftscope.report.figures import Measure
 from driftscope.report.findings import apart, pooled_title
 from driftscope.report.overlays import side_by_side, study_overlays
@@ -63,14 +63,14 @@ def study_figures(
     records: Sequence[RunRecord] = (),
 ) -> Iterator[tuple[str, Figure]]:
     """Names and figures, one at a time: they are large, and only one need be held."""
-    styles = method_styles(tables.series_order(tables.with_series(study.runs)["series"]))
-    settings = tables.split_settings(study.runs)
-    layer_cells = [tables.layer_cells_frame(study.layers, runs) for _, runs in settings]
+    styles = method_styles(grouping.series_order(grouping.with_series(study.runs)["series"]))
+    settings = grouping.split_settings(study.runs)
+    layer_cells = [grouping.layer_cells_frame(study.layers, runs) for _, runs in settings]
     limit = heatmaps.shared_limit(layer_cells)
     for (setting, runs), layers in zip(settings, layer_cells, strict=True):
         name = tables.setting_slug(setting)
-        cells = tables.cells_frame(runs)
-        done = tables.with_series(runs)[tables.is_done(runs)]
+        cells = grouping.cells_frame(runs)
+        done = grouping.with_series(runs)[grouping.is_done(runs)]
         series = list(dict.fromkeys(cells["series"]))
         own = {one: styles.get(one, style) for one, style in method_styles(series).items()}
         for what, measures in (
@@ -88,14 +88,14 @@ def study_figures(
                 f"layer_entropy_{name}",
                 heatmaps.layer_heatmap(layers, shown_series(layers, series), limit=limit),
             )
-        heads = tables.head_cells_frame(study.heads, runs)
+        heads = grouping.head_cells_frame(study.heads, runs)
         if len(heads):
             yield f"head_entropy_{name}", heatmaps.head_maps(heads, shown_series(heads, series))
-        classes = tables.class_cells_frame(study.classes, runs)
+        classes = grouping.class_cells_frame(study.classes, runs)
         if len(classes):
             shown = shown_series(classes, series)
             yield f"retention_by_class_{name}", class_retention(classes, shown)
-        probes = tables.history_cells_frame(study.history, runs) if len(study.history) else None
+        probes = grouping.history_cells_frame(study.history, runs) if len(study.history) else None
         if probes is not None and probes["epoch"].nunique() > 1:
             followed = known_measures(trajectory_measures(setting), probes)
             yield (

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from driftscope.analysis import Answer
-from driftscope.analysis.answers import join_words
-from driftscope.analysis.tables import SETTING
+from driftscope.analysis.answer import join_words
+from driftscope.analysis.answer_tables import TITLES, answer_tables, basis
+from driftscope.analysis.grouping import SETTING
+from driftscope.analysis.table import Table
 from driftscope.report import findings_figures, plots
-from driftscope.report.answer_tables import TITLES, answer_tables, basis
-from driftscope.report.columns import Table
 from driftscope.report.page import Picture, picture
 from driftscope.report.style import SeriesStyle
 
@@ -37,7 +37,7 @@ def findings(
     Args:
         answers: what `analysis` answered.
         styles: how each series is drawn.
-        runs: `tables.with_series` of the finished runs, which the figures' hover texts name.
+        runs: `grouping.with_series` of the finished runs, which the figures' hover texts name.
     """
     ordered = sorted(answers, key=lambda answer: not answer.is_answered)
     return [

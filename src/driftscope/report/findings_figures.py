@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from driftscope.analysis.tables import LABELS, accuracy_column
+from driftscope.analysis.words import interval_text, rate_text, spread_text
+from driftscope.metrics import number_text
 from driftscope.report.figures import number_axis
 from driftscope.report.style import (
     BLUE,
@@ -19,12 +21,8 @@ from driftscope.report.style import (
     ORANGE,
     PAPER,
     SeriesStyle,
-    interval_text,
     look,
     method_styles,
-    number_text,
-    rate_text,
-    spread_text,
 )
 
 PROBE_WORDS = {"final": "at the end", "first": "after the first epoch"}

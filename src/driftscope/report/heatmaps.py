@@ -14,17 +14,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from driftscope.analysis.words import rate_text
+from driftscope.metrics import number_text
 from driftscope.report.figures import number_axis
-from driftscope.report.style import (
-    DIVERGING,
-    GRID,
-    HOVER_PREFIX,
-    INK,
-    PAPER,
-    look,
-    number_text,
-    rate_text,
-)
+from driftscope.report.style import DIVERGING, GRID, HOVER_PREFIX, INK, PAPER, look
 
 
 def layer_heatmap(
@@ -38,7 +31,7 @@ def layer_heatmap(
     """Rate × layer, one panel a series: a signed percent change, centred at 0, one shared scale.
 
     Args:
-        layer_cells: `tables.layer_cells_frame`; pointing at a place tells each seed's value from
+        layer_cells: `grouping.layer_cells_frame`; pointing at a place tells each seed's value from
             its column `<key>_by_seed`, where there is one.
         series: the panels, top to bottom.
         key: the column drawn.
@@ -93,7 +86,7 @@ def head_maps(
     """Head × layer maps of cells, a row a series and a column a learning rate, on one shared scale.
 
     Args:
-        head_cells: `tables.head_cells_frame`.
+        head_cells: `grouping.head_cells_frame`.
         series: the rows, top to bottom.
         label: the colour bar's words.
         limit: the colour scale's end; by default the largest change.

@@ -11,11 +11,11 @@ from typing import Any, TypeAlias
 import pandas as pd
 from markupsafe import Markup
 
-from driftscope.analysis import Answer, StudyTables, answer_all
+from driftscope.analysis import Answer, StudyTables, answer_all, grouping
 from driftscope.errors import RecordError
+from driftscope.paper.catalogue import published_tables
 from driftscope.records import Overlay, RunRecord
 from driftscope.report import heatmaps, tables
-from driftscope.report.catalogue import published_tables
 from driftscope.report.findings import findings
 from driftscope.report.highlights import highlights
 from driftscope.report.overlays import NamedOverlay, other_overlays, overlay_block, study_overlays
@@ -61,12 +61,12 @@ def write_study_report(
     if answers is None:
         answers = answer_all(study)
     runs = tables.with_intervals(study.runs, records)
-    with_series = tables.with_series(runs)
-    styles = method_styles(tables.series_order(with_series["series"]))
+    with_series = grouping.with_series(runs)
+    styles = method_styles(grouping.series_order(with_series["series"]))
     overlays = study_overlays(records, runs)
-    settings = tables.split_settings(runs)
+    settings = grouping.split_settings(runs)
     names = setting_names([setting for setting, _ in settings])
-    layer_cells = [tables.layer_cells_frame(study.layers, mine) for _, mine in settings]
+    layer_cells = [grouping.layer_cells_frame(study.layers, mine) for _, mine in settings]
     limit = heatmaps.shared_limit(layer_cells)
     parts = zip(names, settings, layer_cells, strict=True)
     sections = [
@@ -82,7 +82,7 @@ def write_study_report(
         sections=sections,
         highlights=highlights(answers),
         caveats=_caveats(sections, [setting for setting, _ in settings]),
-        findings=findings(answers, styles, with_series[tables.is_done(runs)]),
+        findings=findings(answers, styles, with_series[grouping.is_done(runs)]),
         published=published,
         missing=missing,
         overlays=overlay_block(overlays, other_overlays(records, runs, overlays)),

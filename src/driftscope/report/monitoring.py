@@ -9,14 +9,14 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from driftscope.analysis.table import Column, Table
+from driftscope.metrics import number_text
 from driftscope.records import Overlay
 from driftscope.report import figures
-from driftscope.report.columns import Column, Table
 from driftscope.report.figures import Measure
 from driftscope.report.overlays import NamedOverlay, overlay_block
 from driftscope.report.page import Picture, picture, write_page
 from driftscope.report.sections import CKA, ENTROPY, comparison_profiles
-from driftscope.report.style import number_text
 from driftscope.report.summary import ENTROPY_CAVEAT, Summary
 
 _FOLLOWED = (

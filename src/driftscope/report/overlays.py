@@ -20,12 +20,13 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
+from driftscope.analysis import grouping
+from driftscope.analysis.words import rate_text
+from driftscope.metrics import number_text
 from driftscope.records import Overlay, RunRecord, load_overlay
-from driftscope.report import tables
 from driftscope.report.attention_figures import attention_figure
 from driftscope.report.figures import seed_text
 from driftscope.report.page import png_uri, script_json
-from driftscope.report.style import number_text, rate_text
 
 MAX_IMAGES = 8
 _PNG_UP_TO = 96
@@ -142,11 +143,11 @@ def study_overlays(records: Sequence[RunRecord], runs: pd.DataFrame) -> list[Nam
     """One run a cell that stored its maps, the lowest retention first."""
     named, seen = [], set()
     for row, record in _recorded(records, runs):
-        cell = (*(row[key] for key in tables.SETTING_KEYS), row["series"], row["learning_rate"])
+        cell = (*(row[key] for key in grouping.PLACE), row["series"], row["learning_rate"])
         overlay = load_overlay(record.folder) if cell not in seen else None
         if overlay is not None:
             seen.add(cell)
-            named.append(_named(row, overlay, tables.place_text(row, runs)))
+            named.append(_named(row, overlay, grouping.place_text(row, runs)))
     return named
 
 
@@ -166,7 +167,7 @@ def _recorded(
 ) -> Iterator[tuple[Mapping[str, Any], RunRecord]]:
     """The runs that have a record (imported cell means have none), the lowest retention first."""
     by_id = {record.id: record for record in records}
-    with_series = tables.with_series(runs)
+    with_series = grouping.with_series(runs)
     ordered = with_series.sort_values(["retention_pct", "seed"], na_position="last")
     for row in ordered[ordered["run_id"].isin(by_id)].to_dict("records"):
         yield {str(key): value for key, value in row.items()}, by_id[row["run_id"]]
@@ -175,7 +176,7 @@ def _recorded(
 def _named(row: Mapping[str, Any], overlay: Overlay, where: str) -> NamedOverlay:
     rate = rate_text(row["learning_rate"])
     kept = number_text(row["retention_pct"], 0)
-    setting = " ".join(str(row[key]) for key in tables.SETTING_KEYS)
+    setting = " ".join(str(row[key]) for key in grouping.PLACE)
     return NamedOverlay(
         f"{where}{row['series']}, rate {rate}, {seed_text(row)} (retention {kept} %)",
         f"{row['series']}, {rate}",

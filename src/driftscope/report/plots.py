@@ -15,16 +15,11 @@ from typing import Any, TypeAlias
 import pandas as pd
 
 from driftscope.analysis.tables import LABELS, accuracy_column
+from driftscope.analysis.words import interval_text, rate_text, spread_text
+from driftscope.metrics import number_text
 from driftscope.report.figures import Measure, seed_text, value_text
 from driftscope.report.findings_figures import PROBE_COLOURS, PROBE_WORDS, signal_name
-from driftscope.report.style import (
-    SeriesStyle,
-    interval_text,
-    method_styles,
-    number_text,
-    rate_text,
-    spread_text,
-)
+from driftscope.report.style import SeriesStyle, method_styles
 
 Plot: TypeAlias = dict[str, Any]
 
@@ -57,8 +52,8 @@ def rate_plot(
     """Mean ± sd of a measure against the learning rate, a line a series, a dot a run.
 
     Args:
-        cells: `tables.cells_frame`.
-        runs: `tables.with_series` of the finished runs.
+        cells: `grouping.cells_frame`.
+        runs: `grouping.with_series` of the finished runs.
         measure: the vertical axis.
         styles: how each series is drawn.
     """
@@ -127,7 +122,7 @@ def trajectory_plot(
     """One series over training: every run a thin line, the mean of each rate a thick one.
 
     Args:
-        points: `tables.run_history_frame`.
+        points: `grouping.run_history_frame`.
         series: which series.
         measure: what is followed.
         styles: how each learning rate is drawn.
@@ -260,7 +255,7 @@ def frontier_plot(
 
     Args:
         table: rows of one dataset of `analysis.frontier`.
-        runs: `tables.with_series` of that dataset's finished runs, named in the hover texts.
+        runs: `grouping.with_series` of that dataset's finished runs, named in the hover texts.
         styles: how each series is drawn.
         title: what stands above.
     """

@@ -14,9 +14,11 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from driftscope.analysis import grouping
+from driftscope.analysis.table import Column
+from driftscope.analysis.words import rate_text
 from driftscope.records import ATTENTION_FILE, RunRecord, structure_point
 from driftscope.report import tables
-from driftscope.report.columns import Column
 from driftscope.report.figures import seed_text
 from driftscope.report.page import script_json
 from driftscope.report.provenance import flattened
@@ -26,7 +28,7 @@ from driftscope.report.sections import (
     study_measures,
     trajectory_measures,
 )
-from driftscope.report.style import BLUE, DIVERGING, VERMILION, rate_text
+from driftscope.report.style import BLUE, DIVERGING, VERMILION
 
 _CLASS_COLUMNS = (
     Column("class", "Class", kind="text"),
@@ -73,7 +75,7 @@ def run_pages(
         if record is None:
             continue
         label = (
-            f"{tables.place_text(row, runs)}{row['series']}, "
+            f"{grouping.place_text(row, runs)}{row['series']}, "
             f"rate {rate_text(row['learning_rate'])}, {seed_text(row)}"
         )
         content = {
@@ -116,7 +118,7 @@ def shared_by_run_pages() -> Markup:
 
 def _numbers(row: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """The run's results as read: heading, value, small print, explanation."""
-    columns = tables.outcome_columns({key: str(row.get(key) or "") for key in tables.SETTING_KEYS})
+    columns = tables.outcome_columns({key: str(row.get(key) or "") for key in grouping.PLACE})
     return [
         (column.heading, column.text(row), column.detail(row), column.explanation)
         for column in columns
@@ -125,7 +127,7 @@ def _numbers(row: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def _measures(row: Mapping[str, Any]) -> list[Any]:
-    setting = {key: str(row.get(key) or "") for key in tables.SETTING_KEYS}
+    setting = {key: str(row.get(key) or "") for key in grouping.PLACE}
     listed = [VALIDATION_ACCURACY, *study_measures(setting)[1:], *trajectory_measures(setting)]
     return list({measure.key: measure for measure in [*listed, *drift_measures(setting)]}.values())
 

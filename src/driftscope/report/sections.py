@@ -7,20 +7,16 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from driftscope.analysis import StudyTables
+from driftscope.analysis import StudyTables, grouping
+from driftscope.analysis.table import Table
 from driftscope.analysis.tables import accuracy_column
+from driftscope.analysis.words import rate_text
+from driftscope.metrics import number_text
 from driftscope.report import figures, heatmaps, plots, tables
 from driftscope.report.class_figures import class_retention
-from driftscope.report.columns import Table
 from driftscope.report.figures import Measure
 from driftscope.report.page import LegendEntry, Picture, legend, picture
-from driftscope.report.style import (
-    SeriesStyle,
-    method_styles,
-    number_text,
-    rate_styles,
-    rate_text,
-)
+from driftscope.report.style import SeriesStyle, method_styles, rate_styles
 from driftscope.report.summary import Summary, study_summary
 from driftscope.report.trajectories import trajectory_panel
 
@@ -71,21 +67,21 @@ def setting_section(
     Args:
         number: its place on the page, from 1; ids are made of it.
         name: what tells it from the page's other settings.
-        setting: what `tables.split_settings` says it is.
+        setting: what `grouping.split_settings` says it is.
         runs: its runs.
-        layer_cells: `tables.layer_cells_frame` of them, may be empty.
+        layer_cells: `grouping.layer_cells_frame` of them, may be empty.
         study: whose history, heads and classes are shown (rows of other settings are left out).
         styles: how each series of the page is drawn.
         layer_limit: the end of the heatmaps' scale, one for the page.
     """
     prefix = f"s{number}"
-    cells = tables.cells_frame(runs)
+    cells = grouping.cells_frame(runs)
     series = list(dict.fromkeys(cells["series"]))
     own_styles = {name: styles.get(name, style) for name, style in method_styles(series).items()}
     history = study.history
-    class_cells = tables.class_cells_frame(study.classes, runs)
-    probes = tables.history_cells_frame(history, runs) if len(history) else history
-    paths = tables.run_history_frame(history, runs) if len(history) else history
+    class_cells = grouping.class_cells_frame(study.classes, runs)
+    probes = grouping.history_cells_frame(history, runs) if len(history) else history
+    paths = grouping.run_history_frame(history, runs) if len(history) else history
     rates = sorted({float(rate) for rate in cells["learning_rate"]})
     rate_lines = {rate_text(rate): style for rate, style in rate_styles(rates).items()}
     trajectories = _trajectories(probes, paths, series, rate_styles(rates), setting, prefix)
@@ -100,7 +96,7 @@ def setting_section(
         ),
         drift_panels=_rate_panels(cells, runs, drift_measures(setting), own_styles, prefix),
         heatmaps=_heatmaps(layer_cells, series, prefix, layer_limit),
-        heads=_heads(tables.head_cells_frame(study.heads, runs), series, prefix),
+        heads=_heads(grouping.head_cells_frame(study.heads, runs), series, prefix),
         class_retention=_class_retention(class_cells, series, setting, prefix),
         classes=tables.classes_list(class_cells, setting) if len(class_cells) else None,
         rate_legend=legend(rate_lines, f"{prefix}-rates") if trajectories else [],
@@ -113,9 +109,7 @@ def setting_section(
 def setting_names(settings: Sequence[Mapping[str, str]]) -> list[str]:
     """What tells each setting from the others: its dataset, and whatever else differs."""
     others = [
-        key
-        for key in tables.SETTING_KEYS[1:]
-        if len({setting.get(key, "") for setting in settings}) > 1
+        key for key in grouping.PLACE[1:] if len({setting.get(key, "") for setting in settings}) > 1
     ]
     return [
         ", ".join(setting.get(key) or "none" for key in ("dataset", *others))
@@ -129,7 +123,7 @@ def study_measures(
     """The panels against the learning rate: accuracy, entropy drift, and what was kept.
 
     Args:
-        setting: one of `tables.split_settings`.
+        setting: one of `grouping.split_settings`.
         accuracy: which one is known of its cells (`analysis.tables.accuracy_column`).
     """
     of_target = Measure(accuracy, f"Accuracy on {setting['dataset']}", floor=0, ceiling=100)
@@ -170,7 +164,7 @@ def _rate_panels(
     known = [m for m in measures if m.key in cells and cells[m.key].notna().any()]
     # rows are walked one by one below: only with what is drawn, since a run has fifty columns
     keys = ["run_id", "series", "learning_rate", "seed", "num_runs", *(m.key for m in known)]
-    done = tables.with_series(runs)[tables.is_done(runs)].reindex(columns=keys)
+    done = grouping.with_series(runs)[grouping.is_done(runs)].reindex(columns=keys)
     return [
         picture(
             figures.learning_rate_panels(cells, done, [measure], legend=False, styles=styles),

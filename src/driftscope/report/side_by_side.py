@@ -11,18 +11,20 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from driftscope.analysis import StudyTables
+from driftscope.analysis import StudyTables, grouping
+from driftscope.analysis.answer_tables import family_words, measure_with_unit
 from driftscope.analysis.difference import Difference
-from driftscope.analysis.tables import accuracy_column, series_labels
+from driftscope.analysis.grouping import series_labels
+from driftscope.analysis.table import Column, Table, save_tables, slug
+from driftscope.analysis.tables import accuracy_column
+from driftscope.metrics import number_text
 from driftscope.records import RunRecord
 from driftscope.report import tables
-from driftscope.report.answer_tables import family_words, measure_with_unit
-from driftscope.report.columns import Column, Table, save_tables, slug
 from driftscope.report.figures import same_axes_panels
 from driftscope.report.page import legend, picture, write_page
 from driftscope.report.provenance import flattened
 from driftscope.report.sections import drift_measures, study_measures
-from driftscope.report.style import SeriesStyle, method_styles, number_text, save_figure
+from driftscope.report.style import SeriesStyle, method_styles, save_figure
 
 _STUDY = Column("study", "Study", kind="text")
 _CELL_FACTS = (
@@ -62,7 +64,9 @@ def write_side_by_side(
         command: the command line that made it.
     """
     named = _with_common_series(studies)
-    styles = method_styles(tables.series_order(pd.concat([n.study.runs for n in named])["method"]))
+    styles = method_styles(
+        grouping.series_order(pd.concat([n.study.runs for n in named])["method"])
+    )
     sections = [
         {
             "heading": _heading(setting),
@@ -101,7 +105,9 @@ def save_side_by_side(
 ) -> list[Path]:
     """The same as files, under `out`/tables and `out`/figures; returns the paths."""
     named = _with_common_series(studies)
-    styles = method_styles(tables.series_order(pd.concat([n.study.runs for n in named])["method"]))
+    styles = method_styles(
+        grouping.series_order(pd.concat([n.study.runs for n in named])["method"])
+    )
     settings = _settings(named)
     paths: list[Path] = []
     if table_formats:
@@ -126,13 +132,13 @@ def studies_table(studies: Sequence[OneStudy]) -> Table:
     rows = []
     for one in studies:
         runs = one.study.runs
-        cells = [len(tables.cells_frame(part)) for _, part in tables.split_settings(runs)]
+        cells = [len(grouping.cells_frame(part)) for _, part in grouping.split_settings(runs)]
         values = {
             key: ", ".join(sorted(runs[key].dropna().astype(str).unique()))
-            for key in tables.SETTING_KEYS
+            for key in grouping.PLACE
             if key in runs
         }
-        done = tables.is_done(runs)
+        done = grouping.is_done(runs)
         rows.append(
             {
                 "study": one.name,
@@ -257,7 +263,7 @@ def _alone_table(name: str, title: str, frame: pd.DataFrame, key: str, heading: 
 
 def _cells_table(setting: Mapping[str, str], parts: Mapping[str, pd.DataFrame]) -> Table:
     """The study's main table with the study as first column; each row is one study's cell."""
-    frames = [tables.cells_frame(runs).assign(study=name) for name, runs in parts.items()]
+    frames = [grouping.cells_frame(runs).assign(study=name) for name, runs in parts.items()]
     together = pd.concat(frames, ignore_index=True)
     table = tables.study_table(together, setting)
     rows = together.sort_values(["series", "learning_rate", "study"], ignore_index=True)
@@ -291,7 +297,7 @@ def _settings(studies: Sequence[OneStudy]) -> list[tuple[dict[str, str], dict[st
     """Each setting and, by study, its runs."""
     found: dict[tuple[str, ...], tuple[dict[str, str], dict[str, pd.DataFrame]]] = {}
     for one in studies:
-        for setting, runs in tables.split_settings(
+        for setting, runs in grouping.split_settings(
             tables.with_intervals(one.study.runs, one.records)
         ):
             key = tuple(setting.values())
@@ -308,7 +314,7 @@ def _figures(
 ) -> Iterator[tuple[str, Figure, str]]:
     """Name, figure and words of each measure that some study has."""
     drawn = {
-        name: (tables.cells_frame(runs), tables.with_series(runs)[tables.is_done(runs)])
+        name: (grouping.cells_frame(runs), grouping.with_series(runs)[grouping.is_done(runs)])
         for name, runs in parts.items()
     }
     own = _styles_of(parts, styles)

@@ -8,7 +8,6 @@ Interactive figures name the same colours as `var(--ink)` and the like.
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -155,72 +154,6 @@ def rate_styles(learning_rates: Iterable[float]) -> dict[float, SeriesStyle]:
         rate: SeriesStyle(to_hex(_RATES(at / steps)), _MARKERS[at % len(_MARKERS)], "-")
         for at, rate in enumerate(rates)
     }
-
-
-def rate_text(learning_rate: float) -> str:
-    """A learning rate as people write it: 0.0003 is '3e-4'.
-
-    >>> rate_text(0.0003), rate_text(0.00025), rate_text(1.0)
-    ('3e-4', '2.5e-4', '1')
-    """
-    if not math.isfinite(learning_rate) or learning_rate <= 0:
-        return "–"
-    if 0.01 <= learning_rate < 1000:
-        return f"{learning_rate:g}"
-    mantissa, exponent = f"{learning_rate:.6e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
-
-
-def number_text(value: float | None, decimals: int, *, signed: bool = False) -> str:
-    """A number with a true minus sign; an en dash where there is none.
-
-    >>> number_text(-1.25, 1, signed=True), number_text(float("nan"), 1)
-    ('−1.2', '–')
-    """
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = f"{value:{'+' if signed else ''}.{decimals}f}"
-    if float(text) == 0:
-        text = text.lstrip("+-")
-    return text.replace("-", "−")
-
-
-def general_text(value: float) -> str:
-    """A number to three significant digits, as tables of mixed quantities show it.
-
-    >>> general_text(0.000145), general_text(-0.97163), general_text(9548.5), general_text(12.0)
-    ('1.45e-4', '−0.972', '9,550', '12')
-    """
-    if not math.isfinite(value):
-        return "–"
-    if value == 0:
-        return "0"
-    if abs(value) < 0.001:
-        mantissa, exponent = f"{value:.2e}".split("e")
-        return f"{float(mantissa):g}e{int(exponent)}".replace("-", "−", value < 0)
-    if abs(value) >= 1000:
-        return f"{float(f'{value:.3g}'):,.0f}".replace("-", "−")
-    return f"{value:.3g}".replace("-", "−")
-
-
-def spread_text(mean: float, sd: float, decimals: int, *, signed: bool = False) -> str:
-    """'mean ± sd' (unbreakable), or the mean alone where one run gives no spread."""
-    return with_spread(number_text(mean, decimals, signed=signed), number_text(sd, decimals))
-
-
-def with_spread(mean: str, sd: str) -> str:
-    """The two written numbers as 'mean ± sd', where there are both."""
-    return mean if "–" in (mean, sd) else f"{mean}\u00a0±\u00a0{sd}"
-
-
-def interval_text(low: float | None, high: float | None, decimals: int) -> str:
-    """'[low, high]', or nothing where there is no interval.
-
-    >>> interval_text(-0.5, 0.25, 2), interval_text(float("nan"), 1.0, 2)
-    ('[−0.50, 0.25]', '')
-    """
-    ends = [number_text(end, decimals) for end in (low, high)]
-    return "" if "–" in ends else f"[{', '.join(ends)}]"
 
 
 def themed_svg(figure: Figure, name: str) -> str:

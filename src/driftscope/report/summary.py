@@ -16,8 +16,9 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from driftscope.analysis.words import rate_text, spread_text
+from driftscope.metrics import number_text
 from driftscope.records import retention_interval_pct
-from driftscope.report.style import number_text, rate_text, spread_text
 from driftscope.stats import permutation_of_means
 
 SIMILAR_ACCURACY_POINTS = 2.0

@@ -7,31 +7,16 @@ taken here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from driftscope.analysis.tables import accuracy_column, series_labels
-from driftscope.records import DRIFT_SCALARS, RunRecord, runs_table
-from driftscope.report.columns import Column, Table, slug
-from driftscope.report.style import number_text
+from driftscope.analysis.grouping import PLACE, with_series
+from driftscope.analysis.table import Column, Table, slug
+from driftscope.analysis.tables import accuracy_column
+from driftscope.records import RunRecord, runs_table
 from driftscope.stats.proportions import wilson_interval_pct
-
-SETTING_KEYS = ("dataset", "model", "protocol", "transfer")
-"""Runs that differ in one of these are never put into one number or one picture."""
-
-CELL_MEASURES = (
-    "test_accuracy_pct",
-    "val_accuracy_pct",
-    "zero_shot_pct",
-    "zero_shot_low_pct",
-    "zero_shot_high_pct",
-    "retention_pct",
-    *DRIFT_SCALARS,
-)
-"""What is averaged over the seeds of a cell, as `<name>` (mean) and `<name>_sd`."""
-
 
 # ---------------------------------------------------------------- from records
 
@@ -72,175 +57,6 @@ def _wilson(score: Mapping[str, Any]) -> tuple[float | None, float | None]:
     if share is None or not num_images:
         return None, None
     return wilson_interval_pct(round(share / 100 * num_images), int(num_images))
-
-
-def is_done(runs: pd.DataFrame) -> pd.Series[bool]:
-    """Which runs ended well; imported runs without a status did."""
-    if "status" not in runs:
-        return pd.Series(True, index=runs.index)
-    return runs["status"].eq("done")
-
-
-def with_series(runs: pd.DataFrame) -> pd.DataFrame:
-    """Adds `series`: the method, and whatever else varies among its runs on a dataset."""
-    return runs.assign(series=series_labels(runs))
-
-
-_FAMILIES = ("full_ft", "lora", "last_block", "linear_probe")
-
-
-def series_order(series: Iterable[str]) -> list[str]:
-    """The distinct series as every table, legend and page lists them: by family, then by name."""
-
-    def rank(name: str) -> tuple[int, str]:
-        families = (at for at, family in enumerate(_FAMILIES) if name.startswith(family))
-        return next(families, len(_FAMILIES)), name
-
-    return sorted(set(series), key=rank)
-
-
-def split_settings(runs: pd.DataFrame) -> list[tuple[dict[str, str], pd.DataFrame]]:
-    """The runs of each dataset, model, protocol and transfer set, in alphabetical order."""
-    keys = [key for key in SETTING_KEYS if key in runs]
-    groups = runs.groupby(keys, sort=True, dropna=False)
-    return [
-        (
-            {key: "" if part != part or part is None else str(part) for key, part in pairs},
-            group.reset_index(drop=True),
-        )
-        for values, group in groups
-        for pairs in [list(zip(keys, values, strict=True))]
-    ]
-
-
-def place_text(row: Mapping[str, Any], runs: pd.DataFrame) -> str:
-    """What tells a run's setting from the others, as "terrain, mini: "; nothing if all agree."""
-    keys = [key for key in SETTING_KEYS if key in runs and runs[key].nunique() > 1]
-    return f"{', '.join(str(row[key]) for key in keys)}: " if keys else ""
-
-
-def cells_frame(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell: mean and sample sd over its seeds, how many finished, how many diverged.
-
-    Diverged runs are counted and left out of the means. One run alone has no sd (NaN).
-    """
-    runs = with_series(runs)
-    done = is_done(runs)
-    keys = ["method", "series", "learning_rate"]
-    measures = [name for name in CELL_MEASURES if name in runs]
-    numbers = runs[measures].apply(pd.to_numeric).where(done)
-    groups = pd.concat([runs[keys], numbers], axis=1).groupby(keys, sort=False)[measures]
-    means, spreads = groups.mean(), groups.std(ddof=1).add_suffix("_sd")
-    # an imported cell mean stands for several runs
-    stands_for = runs["num_runs"].fillna(1) if "num_runs" in runs else 1
-    counts = runs[keys].assign(done=done * stands_for, diverged=~done * stands_for)
-    sums = counts.groupby(keys, sort=False)[["done", "diverged"]].sum().astype(int)
-    cells = means.join(spreads)
-    cells["num_runs"], cells["num_diverged"] = sums["done"], sums["diverged"]
-    if "zero_shot_num_images" in runs:
-        images = runs.groupby(keys, sort=False)["zero_shot_num_images"].max()
-        cells["zero_shot_num_images"] = pd.to_numeric(images)
-    return _in_reading_order(cells.reset_index(), ["learning_rate"])
-
-
-def _in_reading_order(cells: pd.DataFrame, then: list[str]) -> pd.DataFrame:
-    """The cells by series, in the order that figures show them, then by the columns named."""
-    order = {name: position for position, name in enumerate(series_order(cells["series"]))}
-    placed = cells.assign(_order=cells["series"].map(order))
-    ordered: pd.DataFrame = placed.sort_values(["_order", *then])
-    return ordered.drop(columns="_order").reset_index(drop=True)
-
-
-def layer_cells_frame(layers: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell and layer: mean and sample sd over its finished runs of every layer signal.
-
-    `delta_entropy_pct_by_seed` says each run's own, in words. Empty where no run has layers.
-    """
-    if layers.empty:
-        return pd.DataFrame(columns=["series", "learning_rate", "layer", "delta_entropy_pct"])
-    runs = with_series(runs)
-    columns = ["run_id", "method", "series", "learning_rate", "seed"]
-    finished = runs[is_done(runs)].reindex(columns=columns)
-    own = layers.drop(columns=["method", "learning_rate", "dataset", "seed"], errors="ignore")
-    joined = own.merge(finished, on="run_id")
-    signals = [name for name in joined.columns if name not in (*columns, "layer")]
-    keys = ["method", "series", "learning_rate", "layer"]
-    if "delta_entropy_pct" in joined:
-        joined["_told"] = [
-            f"{seed:.0f}: {number_text(value, 1, signed=True)}"
-            for seed, value in zip(joined["seed"], joined["delta_entropy_pct"], strict=True)
-        ]
-    groups = joined.groupby(keys, sort=False)
-    means = groups[signals].mean().join(groups[signals].std(ddof=1).add_suffix("_sd"))
-    means["num_runs"] = groups["run_id"].count()
-    if "_told" in joined:
-        told = groups["_told"].agg(", ".join)
-        means["delta_entropy_pct_by_seed"] = told.map("(by seed {})".format)
-    return _in_reading_order(means.reset_index(), ["learning_rate", "layer"])
-
-
-def run_history_frame(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a finished run and probe, with the run's series, rate and seed."""
-    runs = with_series(runs)
-    keys = ["run_id", "series", "learning_rate", "seed"]
-    finished = runs[is_done(runs)].reindex(columns=keys)
-    own = history.drop(columns=keys[1:], errors="ignore").merge(finished, on="run_id")
-    if "step" not in own:
-        own["step"] = math.nan
-    signals = [name for name in CELL_MEASURES if name in own]
-    own[signals] = own[signals].apply(pd.to_numeric)
-    return own
-
-
-def history_cells_frame(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell and probe: the mean over the cell's finished runs of every scalar signal."""
-    own = run_history_frame(history, runs)
-    signals = [name for name in CELL_MEASURES if name in own]
-    keys = ["series", "learning_rate", "epoch", "step"]
-    groups = own.groupby(keys, sort=True, dropna=False)
-    means = groups[signals].mean()
-    means["num_runs"] = groups["run_id"].nunique()
-    return means.reset_index()
-
-
-def head_cells_frame(heads: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell, layer and head: the mean over the cell's finished runs of Δ entropy.
-
-    Args:
-        heads: `records.heads_table`; rows without a head (imported means over heads) drop out.
-        runs: the runs of one setting.
-    """
-    runs = with_series(runs)
-    finished = runs.loc[is_done(runs), ["run_id", "series", "learning_rate"]]
-    names = ["run_id", "layer", "head", "entropy_nats", "pretrained_entropy_nats"]
-    own = heads.reindex(columns=names).dropna().merge(finished, on="run_id")
-    before = own["pretrained_entropy_nats"]
-    own["delta_entropy_pct"] = 100 * (own["entropy_nats"] - before) / before.where(before != 0)
-    own[["layer", "head"]] = own[["layer", "head"]].astype(int)
-    groups = own.groupby(["series", "learning_rate", "layer", "head"], sort=True)
-    means = groups["delta_entropy_pct"].mean().to_frame()
-    means["num_runs"] = groups.size()
-    return means.reset_index()
-
-
-def class_cells_frame(classes: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell and class of the transfer set: accuracy and retention, mean ± sd over seeds.
-
-    Args:
-        classes: `records.tables.Tables.classes`.
-        runs: the runs of one setting.
-    """
-    runs = with_series(runs)
-    finished = runs.loc[is_done(runs), ["run_id", "series", "learning_rate"]]
-    names = ["run_id", "class", "num_images", "pretrained_pct", "adapted_pct", "retention_pct"]
-    own = classes.reindex(columns=names).merge(finished, on="run_id")
-    keys = ["series", "learning_rate", "class"]
-    groups = own.groupby(keys, sort=True)
-    means = groups[["num_images", "pretrained_pct", "adapted_pct", "retention_pct"]].mean()
-    for name in ("adapted_pct", "retention_pct"):
-        means[f"{name}_sd"] = groups[name].std(ddof=1)
-    means["num_runs"] = groups.size()
-    return means.reset_index()
 
 
 def head_entropy_changes(
@@ -352,7 +168,7 @@ def outcome_columns(
 
 def runs_list(runs: pd.DataFrame) -> Table:
     """Every run with its id, seed, selected epoch and outcome."""
-    several = [key for key in SETTING_KEYS[1:] if key in runs and runs[key].nunique() > 1]
+    several = [key for key in PLACE[1:] if key in runs and runs[key].nunique() > 1]
     columns = (
         Column("run_id", "Run", kind="text"),
         Column("dataset", "Target", kind="text"),
@@ -492,4 +308,4 @@ def _layer_means(entropy: Sequence[Sequence[float]]) -> list[float]:
 
 def setting_slug(setting: Mapping[str, str]) -> str:
     """What tells a setting's files from those of another, such as 'terrain_mini_leakfree'."""
-    return slug(" ".join(setting.get(key, "") for key in SETTING_KEYS))
+    return slug(" ".join(setting.get(key, "") for key in PLACE))

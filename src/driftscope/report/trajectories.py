@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+from driftscope.analysis.words import rate_text
 from driftscope.report.figures import (
     REFERENCE_LINE,
     TITLE_WIDTH_IN_ROW,
@@ -23,7 +24,7 @@ from driftscope.report.figures import (
     value_limits,
     value_text,
 )
-from driftscope.report.style import PAPER, SeriesStyle, look, rate_styles, rate_text
+from driftscope.report.style import PAPER, SeriesStyle, look, rate_styles
 
 
 def trajectories(
@@ -34,7 +35,7 @@ def trajectories(
     The panels of a measure share its axis. Lines start at the pretrained level, at step 0.
 
     Args:
-        probes: `tables.history_cells_frame`.
+        probes: `grouping.history_cells_frame`.
         series: the rows, top to bottom.
         measures: the columns, left to right; each known in `probes`.
     """
@@ -72,7 +73,7 @@ def trajectory_panel(
     """One series and measure of `trajectories`, by itself and without a legend.
 
     Args:
-        probes: `tables.history_cells_frame`.
+        probes: `grouping.history_cells_frame`.
         series: which series.
         measure: what is followed.
         styles: how each learning rate is drawn (`style.rate_styles`).

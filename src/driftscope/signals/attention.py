@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -21,14 +20,6 @@ NATS_PER_BIT = math.log(2.0)
 # A float32 row knows its own mass to about this much; a cumulative mass this close to p has reached
 # it. Without the slack, ERF of a uniform row would depend on how 1/N happens to round.
 _MASS_RESOLUTION = 1e-7
-
-
-class Concentration(NamedTuple):
-    """Entropy (nats), ERF@p and Gini of the same rows, each of the rows' leading shape, float64."""
-
-    entropy: Tensor
-    erf: Tensor
-    gini: Tensor
 
 
 def entropy(rows: Float[Tensor, "*row patch"]) -> Float[Tensor, "*row"]:
@@ -58,7 +49,11 @@ def erf(rows: Float[Tensor, "*row patch"], p: float = 0.95) -> Float[Tensor, "*r
     Raises:
         ValueError: p is not in (0, 1].
     """
-    return _erf_from_cumulative(_descending_cumulative(rows), p)
+    if not 0.0 < p <= 1.0:
+        raise ValueError(f"The attention mass p must be in (0, 1], got {p}.")
+    cumulative = _descending_cumulative(rows)
+    short_of_p = cumulative < (p - _MASS_RESOLUTION) * cumulative[..., -1:]
+    return (short_of_p.sum(dim=-1) + 1).double() / cumulative.shape[-1]
 
 
 def gini(rows: Float[Tensor, "*row patch"]) -> Float[Tensor, "*row"]:
@@ -67,38 +62,16 @@ def gini(rows: Float[Tensor, "*row patch"]) -> Float[Tensor, "*row"]:
     2 Σ i·x₍ᵢ₎ / (N Σ x) − (N+1)/N with x ascending and i from 1. 0 for a uniform row or a single
     patch, (N−1)/N for a one-hot row.
     """
-    return _gini_from_cumulative(_descending_cumulative(rows))
-
-
-def concentration(rows: Float[Tensor, "*row patch"], p: float = 0.95) -> Concentration:
-    """Entropy (nats), ERF@p and Gini of each row at the price of one sort.
-
-    Equal to `entropy`, `erf` and `gini` called one by one.
-    """
+    # With C the descending running sums, Σ i·x₍ᵢ₎ (ascending) = Σ C.
     cumulative = _descending_cumulative(rows)
-    return Concentration(
-        entropy(rows), _erf_from_cumulative(cumulative, p), _gini_from_cumulative(cumulative)
-    )
+    num_patches = cumulative.shape[-1]
+    share = cumulative.sum(dim=-1) / cumulative[..., -1]
+    return (2.0 * share / num_patches - (num_patches + 1) / num_patches).clamp_min(0.0)
 
 
 def _descending_cumulative(rows: Tensor) -> Tensor:
     """Running sums of each row's weights, the largest first, in float64."""
     return rows.sort(dim=-1, descending=True).values.cumsum(dim=-1, dtype=torch.float64)
-
-
-def _erf_from_cumulative(cumulative: Tensor, p: float) -> Tensor:
-    if not 0.0 < p <= 1.0:
-        raise ValueError(f"The attention mass p must be in (0, 1], got {p}.")
-    total = cumulative[..., -1:]
-    short_of_p = cumulative < (p - _MASS_RESOLUTION) * total
-    return (short_of_p.sum(dim=-1) + 1).double() / cumulative.shape[-1]
-
-
-def _gini_from_cumulative(cumulative: Tensor) -> Tensor:
-    # With C the descending running sums, Σ i·x₍ᵢ₎ (ascending) = Σ C, so one cumsum serves both.
-    num_patches = cumulative.shape[-1]
-    share = cumulative.sum(dim=-1) / cumulative[..., -1]
-    return (2.0 * share / num_patches - (num_patches + 1) / num_patches).clamp_min(0.0)
 
 
 def head_diversity(rows: Float[Tensor, "*image head patch"]) -> Float[Tensor, "*image"]:
@@ -115,15 +88,6 @@ def head_diversity(rows: Float[Tensor, "*image head patch"]) -> Float[Tensor, "*
     # ‖Σ u‖² = H + Σ_{pairs, ordered} cos: the mean cosine without the H×H matrix.
     summed_cosines = unit.sum(dim=-2).square().sum(dim=-1) - num_heads
     return (1.0 - summed_cosines / (num_heads * (num_heads - 1))).clamp_min(0.0)
-
-
-def head_diversity_of_mean(rows: Float[Tensor, "image head patch"]) -> Float[Tensor, ""]:
-    """Head diversity of the rows averaged over all images first, in [0, 1].
-
-    The convention of the study's authors, who average over a batch and so get a value that depends
-    on the batch size; over the whole probe set it does not.
-    """
-    return head_diversity(rows.double().mean(dim=0))
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftscope.analysis.tables import Exclusion, StudyTables, settings_apart
+from driftscope.analysis.grouping import settings_apart
+from driftscope.analysis.tables import Exclusion, StudyTables
 from driftscope.stats import Adjusted, Family, adjust
 
 ALPHA = 0.05

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftscope.analysis.stability import subset_variation
-from driftscope.analysis.tables import (
+from driftscope.analysis.grouping import (
     SERIES_AXES,
     SETTING,
-    StudyTables,
     cell_means,
     settings_apart,
     usable_runs,
 )
+from driftscope.analysis.stability import subset_variation
+from driftscope.analysis.tables import StudyTables
 
 OUTCOMES = (
     "delta_entropy_pct",

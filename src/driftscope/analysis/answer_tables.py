@@ -8,9 +8,9 @@ from dataclasses import replace
 import pandas as pd
 
 from driftscope.analysis import Answer
+from driftscope.analysis.columns import KNOWN
+from driftscope.analysis.table import Column, Table
 from driftscope.analysis.tables import LABELS
-from driftscope.report.columns import Column, Table
-from driftscope.report.known_columns import KNOWN
 
 TITLES = {
     "dose_response": "Dose response: what changes with the learning rate?",

@@ -13,19 +13,19 @@ from typing import TypeAlias
 import pandas as pd
 
 from driftscope.analysis import Answer, StudyTables
-from driftscope.analysis.summaries import (
+from driftscope.analysis.answer_tables import family_words, measure_with_unit
+from driftscope.analysis.columns import KNOWN, known
+from driftscope.analysis.grouping import SETTING, series_order
+from driftscope.analysis.table import Column, Table
+from driftscope.analysis.tables import LABELS
+from driftscope.analysis.words import rate_text
+from driftscope.paper.summaries import (
     NO_REGULARIZER,
     auxiliary_structure,
     backbones,
     grid_means,
     regularized_cells,
 )
-from driftscope.analysis.tables import LABELS, SETTING
-from driftscope.report.answer_tables import family_words, measure_with_unit
-from driftscope.report.columns import Column, Table
-from driftscope.report.known_columns import KNOWN, known
-from driftscope.report.style import rate_text
-from driftscope.report.tables import series_order
 
 Answers: TypeAlias = Mapping[str, Answer]
 Built: TypeAlias = "Table | str"

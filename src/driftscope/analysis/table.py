@@ -13,7 +13,8 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import pandas as pd
 
-from driftscope.report.style import general_text, number_text, rate_text, spread_text, with_spread
+from driftscope.analysis.words import general_text, rate_text, spread_text, with_spread
+from driftscope.metrics import number_text
 
 Kind: TypeAlias = Literal["number", "text", "rate", "count", "general"]
 """How a column is written: 'mean ± sd' with fixed decimals, a word, a learning rate, a whole

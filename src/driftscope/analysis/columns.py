@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from driftscope.report.columns import Column
+from driftscope.analysis.table import Column
 
 _PER_ROW = "in the unit that the row names"
 _COLUMNS = (

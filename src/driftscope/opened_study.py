@@ -22,13 +22,11 @@ from driftscope.records import (
 )
 from driftscope.records.columns import RUN_COLUMNS, TABLES, typed
 from driftscope.study.folder import StudyFolder
-from driftscope.study.importing import import_study, read_cells
+from driftscope.study.import_command import read_cells
 
 if TYPE_CHECKING:
-    from driftscope.models import VisionLanguageModel
-    from driftscope.reading_pass import Reading
-
-__all__ = ["Study", "import_study"]
+    from driftscope.backbones.model import VisionLanguageModel
+    from driftscope.reading import Reading
 
 Format = Literal["parquet", "csv", "json"]
 
@@ -117,7 +115,7 @@ class Study:
         Raises:
             RecordError: no such run, or its model was not kept.
         """
-        from driftscope.models import load
+        from driftscope.sources import load
 
         record = self._record(run)
         if not (record.folder / ADAPTED_FOLDER).exists():
