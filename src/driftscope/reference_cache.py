@@ -40,7 +40,7 @@ _DECIDING_CODE = (
     "reading_pass.py",
     "reading.py",
     "metrics.py",
-    "evaluation.py",
+    "assess.py",
 )
 
 
