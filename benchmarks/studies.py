@@ -150,7 +150,7 @@ def main() -> None:
         samples = timed("what runs took", lambda: earlier_samples(folder, specs))
         timed("what the rest will take", lambda: estimate(specs, samples))
 
-        from driftscope.results import Study
+        from driftscope.opened_study import Study
 
         read = Study(folder.root)
         timed("load all tables", read.runs)

@@ -480,7 +480,7 @@ def test_regularizers_are_tested_per_layer_against_their_own_twins():
     [
         ("driftscope.stats", "torch transformers pandas statsmodels matplotlib"),
         ("driftscope.analysis", "torch transformers statsmodels matplotlib"),
-        ("driftscope.imports", "torch transformers statsmodels matplotlib"),
+        ("driftscope.paper.author_records", "torch transformers statsmodels matplotlib"),
     ],
 )
 def test_importing_a_room_does_not_import_what_it_should_not_know(module: str, unwanted: str):

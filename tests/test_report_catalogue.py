@@ -14,7 +14,7 @@ from test_analysis import study
 from driftscope.analysis import Answer, StudyTables, answer, answer_all
 from driftscope.analysis.table import Column, Table
 from driftscope.config.study import shipped_studies
-from driftscope.imports import import_records
+from driftscope.paper.author_records import import_records
 from driftscope.paper.catalogue import ENTRIES
 from driftscope.paper.published_tables import (
     auxiliary_structure_table,

@@ -261,7 +261,7 @@ def test_a_study_is_saved_as_tables_and_figures_named_by_what_they_show(tmp_path
 @pytest.mark.skipif(not FOLLOWUP.exists(), reason="the follow-up records are not on this machine")
 def test_the_follow_up_records_make_a_report(tmp_path: Path) -> None:
     from driftscope.analysis import answer
-    from driftscope.imports import import_records
+    from driftscope.paper.author_records import import_records
 
     study = import_records([FOLLOWUP]).tables
     answers = [answer(question, study) for question in ("predictors", "frontier")]
@@ -276,7 +276,7 @@ def test_the_follow_up_records_make_a_report(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not FOLLOWUP.exists(), reason="the follow-up records are not on this machine")
 def test_an_imported_cell_mean_counts_as_its_runs() -> None:
-    from driftscope.imports import import_records
+    from driftscope.paper.author_records import import_records
 
     runs = import_records([FOLLOWUP.parent / "published" / "controlled_cells.csv"]).tables.runs
     _, part = grouping.split_settings(runs)[0]

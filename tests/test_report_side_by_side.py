@@ -18,10 +18,10 @@ from driftscope.analysis.difference import study_difference
 from driftscope.analysis.grouping import cells_frame, with_series
 from driftscope.cli import app
 from driftscope.config import StudySpec
+from driftscope.opened_study import Study
 from driftscope.report.figures import Measure, same_axes_panels
 from driftscope.report.side_by_side import OneStudy, difference_tables, specification_table
 from driftscope.report.style import method_styles
-from driftscope.results import Study
 from driftscope.study import StudyFolder
 
 NO_TABLE = pd.DataFrame()

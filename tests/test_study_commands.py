@@ -14,8 +14,8 @@ from driftscope.cli import app
 from driftscope.cli.study import RunPlace, _calibrated
 from driftscope.config import StudySpec
 from driftscope.executors.local import LocalPool
+from driftscope.opened_study import Study
 from driftscope.records import read_result
-from driftscope.results import Study
 from driftscope.study import StudyFolder, plan
 
 SHARED = Path(__file__).parents[2] / "shared" / "records"

@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from driftscope.analysis.words import rate_text
+from driftscope.opened_study import Study
 from driftscope.records import RUNS_FOLDER, load_overlay
 from driftscope.report.attention_figures import attention_figure
 from driftscope.report.style import look, method_styles, save_figure
-from driftscope.results import Study
 
 PICTURES = Path(__file__).parents[1] / "docs" / "images"
 RATE = 1e-3

@@ -22,7 +22,7 @@ import pandas as pd
 from driftscope import stats
 from driftscope.analysis import StudyTables, answer
 from driftscope.analysis.stability import subset_variation
-from driftscope.imports import import_records
+from driftscope.paper.author_records import import_records
 
 CORE_METHODS = ("full_ft", "lora_r8")
 FOLLOWUP_METRICS = (

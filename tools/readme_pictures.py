@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 from driftscope.analysis import answer
+from driftscope.opened_study import Study
 from driftscope.report.files import study_figures
 from driftscope.report.style import save_figure
-from driftscope.results import Study
 
 PICTURES = Path(__file__).parents[1] / "docs" / "images"
 WANTED = {"learning_rate": "demo", "frontier": "demo-frontier", "attention": "demo-attention"}

@@ -29,7 +29,7 @@ _HOME = {
     "load_run_spec": "driftscope.config",
     "load_study_spec": "driftscope.config",
     "run_one": "driftscope.run",
-    "Study": "driftscope.results",
+    "Study": "driftscope.opened_study",
     "load_run": "driftscope.records",
     "load_runs": "driftscope.records",
     "runs_table": "driftscope.records",

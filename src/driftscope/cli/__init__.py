@@ -166,7 +166,7 @@ def import_records(
     ] = None,
 ) -> None:
     """Other people's records of runs, made a study folder that can be read like any other."""
-    from driftscope.results import import_study
+    from driftscope.study.import_command import import_study
 
     imported = import_study(files, out, pretrained_zero_shot_pct=pretrained_zero_shot_pct)
     for skipped in imported.skipped:

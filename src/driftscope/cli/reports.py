@@ -52,10 +52,10 @@ def write_reports(folder: Path, out: Path, formats: Sequence[str]) -> None:
     from driftscope.analysis import answer_all
     from driftscope.analysis.table import TABLE_FORMATS
     from driftscope.cli import terminal
+    from driftscope.opened_study import Study
     from driftscope.report.files import save_study_files
     from driftscope.report.html import write_study_report
     from driftscope.report.style import FORMATS
-    from driftscope.results import Study
 
     study = Study(folder)
     say_what_is_passed_over(study.folder)
@@ -138,8 +138,8 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def _one_study(letter: str, folder: Path) -> OneStudy:
+    from driftscope.opened_study import Study
     from driftscope.report.side_by_side import OneStudy
-    from driftscope.results import Study
 
     study = Study(folder)
     say_what_is_passed_over(study.folder)

@@ -210,7 +210,7 @@ def export(
     out: Annotated[Path | None, typer.Option("--out", help="Where; by default DIR/export.")] = None,
 ) -> None:
     """Writes the tables of runs, history and layers as files."""
-    from driftscope.results import Study
+    from driftscope.opened_study import Study
 
     study = Study(folder)
     say_what_is_passed_over(study.folder)
@@ -231,7 +231,7 @@ def analyse(
     from driftscope.analysis import QUESTIONS, answer
     from driftscope.cli.study_views import show_answer
     from driftscope.errors import did_you_mean
-    from driftscope.results import Study
+    from driftscope.opened_study import Study
 
     for name in question or ():
         if name not in QUESTIONS:
@@ -313,8 +313,8 @@ def carry_out_study(
     if not records:
         show_failures(failures, asked)
         raise typer.Exit(1)
+    from driftscope.opened_study import Study
     from driftscope.report.html import write_study_report
-    from driftscope.results import Study
 
     terminal.show_cells(records)
     report = write_study_report(

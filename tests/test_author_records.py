@@ -8,8 +8,9 @@ import pytest
 
 from driftscope.analysis import QUESTIONS, answer
 from driftscope.errors import RecordError
-from driftscope.imports import import_records
-from driftscope.results import Study, import_study
+from driftscope.opened_study import Study
+from driftscope.paper.author_records import import_records
+from driftscope.study.import_command import import_study
 
 SHARED = Path(__file__).parents[2] / "shared" / "records"
 needs_records = pytest.mark.skipif(

@@ -22,13 +22,11 @@ from driftscope.records import (
 )
 from driftscope.records.columns import RUN_COLUMNS, TABLES, typed
 from driftscope.study.folder import StudyFolder
-from driftscope.study.importing import import_study, read_cells
+from driftscope.study.import_command import read_cells
 
 if TYPE_CHECKING:
     from driftscope.models import VisionLanguageModel
     from driftscope.reading import Reading
-
-__all__ = ["Study", "import_study"]
 
 Format = Literal["parquet", "csv", "json"]
 

@@ -11,10 +11,11 @@ from fake_study import METHODS, NUM_EPOCHS, NUM_TRANSFER_IMAGES, RATES, SEEDS, w
 from driftscope.analysis import answer
 from driftscope.config import StudySpec
 from driftscope.errors import RecordError
-from driftscope.imports import import_records
+from driftscope.opened_study import Study
+from driftscope.paper.author_records import import_records
 from driftscope.records.columns import RUN_COLUMNS, TABLES
-from driftscope.results import Study, import_study
 from driftscope.study import StudyFolder
+from driftscope.study.import_command import import_study
 from driftscope.study.status import study_status
 
 SHARED = Path(__file__).parents[2] / "shared" / "records"

@@ -13,7 +13,13 @@ from typing import Any
 
 from driftscope.config import RunSpec, StudySpec
 from driftscope.errors import RecordError
-from driftscope.imports import Imported, history_rows, import_records, layer_rows, run_spec
+from driftscope.paper.author_records import (
+    Imported,
+    history_rows,
+    import_records,
+    layer_rows,
+    run_spec,
+)
 from driftscope.records import (
     DRIFT_SCALARS,
     EVENTS_FILE,
@@ -38,7 +44,7 @@ def import_study(
     Args:
         files: records, tables of cell means, or folders of them.
         out: a new or empty folder, or one that was imported into before.
-        pretrained_zero_shot_pct: see `driftscope.imports.import_records`.
+        pretrained_zero_shot_pct: see `driftscope.paper.author_records.import_records`.
 
     Raises:
         RecordError: a file does not exist, nothing could be read, or `out` holds something else.
