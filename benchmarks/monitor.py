@@ -121,7 +121,7 @@ def time_epochs(
             began = now()
             accuracy = training.epoch()
             before_step = now()
-            monitor.step(training.adapted.model.clip, epoch=epoch, val_accuracy_pct=accuracy)
+            monitor.step(training.adapted.model.module, epoch=epoch, val_accuracy_pct=accuracy)
             watched[variant].append((now() - began, now() - before_step))
     return plain, watched, setup
 

@@ -53,10 +53,10 @@ from driftscope.adapt import AdaptedModel, adapt
 from driftscope.adapt.dropout import QuickDropout
 from driftscope.checkpoints import Checkpoints
 from driftscope.config import METHOD_KINDS, RunSpec, parse_run_spec
-from driftscope.models import MINI_FOLDER
 from driftscope.prepared_run import prepare, training_images
 from driftscope.run import adapted_model
 from driftscope.signals.representation import linear_cka
+from driftscope.sources.embedded import EMBEDDED
 from driftscope.train import Evaluation, train
 
 CLASSES = 10
@@ -114,13 +114,13 @@ def make_work(folder: Path, model: str, scale: float, epochs: int, precision: st
     held_out = counts["train"] + counts["val"] + counts["probe"]
     make_images(folder / "target", {"train": held_out, "test": counts["test"]}, size)
     make_images(folder / "transfer", {"train": CLASSES, "test": counts["transfer"]}, size)
-    place = MINI_FOLDER
+    place = EMBEDDED["mini"]
     if model == "b32":
         place = folder / "b32"
         torch.manual_seed(0)
-        texts = CLIPConfig.from_pretrained(MINI_FOLDER).text_config.to_dict()
+        texts = CLIPConfig.from_pretrained(EMBEDDED["mini"]).text_config.to_dict()
         CLIPModel(CLIPConfig(text_config=texts)).save_pretrained(place)  # the tower of B/32
-        for path in MINI_FOLDER.glob("tokenizer*"):
+        for path in EMBEDDED["mini"].glob("tokenizer*"):
             shutil.copy(path, place)
     return Work(place, folder / "target", folder / "transfer", counts, epochs, precision)
 
@@ -193,9 +193,9 @@ def loop_run(work: Work, method: str) -> dict[str, float]:
     spec = work.spec(method)
     pretrained = ds.load(work.model)
     adapted = adapt(pretrained, spec.method, CLASSES, seed=0)
-    with_torchs_dropout(adapted.model.clip)
-    clip = adapted.model.clip
-    for plain in (adapted.model.plain_clip, pretrained.plain_clip):
+    with_torchs_dropout(adapted.model.module)
+    clip = adapted.model.module
+    for plain in (adapted.model.plain, pretrained.plain):
         plain.set_attn_implementation("eager")
     prompts = [f"a photo of a class {number}" for number in range(CLASSES)]
     texts = functional.normalize(pretrained.embed_texts(prompts), dim=-1)
@@ -243,7 +243,7 @@ def loop_run(work: Work, method: str) -> dict[str, float]:
 
     start = time.process_time()
     with torch.no_grad():
-        entropy_before, hidden_before = entropy(pretrained.clip), hidden(pretrained.clip)
+        entropy_before, hidden_before = entropy(pretrained.module), hidden(pretrained.module)
         accuracy(transfer, lambda e: functional.normalize(e, dim=-1) @ texts.T)
     spent["reference"] = time.process_time() - start
     optimizer = torch.optim.AdamW(adapted.trainable().values(), lr=1e-4)
@@ -277,10 +277,10 @@ def loop_run(work: Work, method: str) -> dict[str, float]:
 class ForTrainer(nn.Module):
     def __init__(self, adapted: AdaptedModel) -> None:
         super().__init__()
-        self.clip, self.classifier = adapted.model.clip, adapted.classifier
+        self.module, self.classifier = adapted.model.module, adapted.classifier
 
     def forward(self, pixel_values: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        embeddings = self.clip.get_image_features(pixel_values=pixel_values).pooler_output
+        embeddings = self.module.get_image_features(pixel_values=pixel_values).pooler_output
         logits = self.classifier(embeddings)
         return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
 
@@ -291,7 +291,7 @@ def trainer_steps(work: Work, method: str) -> dict[str, float]:
     spec = work.spec(method)
     shared = prepare(spec, "cpu")
     adapted = adapted_model(shared, spec, training_images(shared, spec))
-    with_torchs_dropout(adapted.model.clip)
+    with_torchs_dropout(adapted.model.module)
     pixels = torch.cat([shared.pretrained.normalise(one[None]) for one in shared.images.pixels])
     rows = [
         {"pixel_values": image, "labels": label}

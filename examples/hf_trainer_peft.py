@@ -28,7 +28,7 @@ model = ds.load("mini")  # or your own, such as "openai/clip-vit-base-patch32"
 monitor = ds.Monitor("mini", "terrain", transfer="concepts100", max_transfer_images=300)
 lora = LoraConfig(target_modules=r".*vision_model.*\.(q|v)_proj", modules_to_save=["head"])
 trainer = Trainer(
-    get_peft_model(Classifier(model.clip, num_classes=10), lora),
+    get_peft_model(Classifier(model.module, num_classes=10), lora),
     TrainingArguments("trained", num_train_epochs=3, learning_rate=3e-3, eval_strategy="epoch"),
     train_dataset=samples(range(320)),
     eval_dataset=samples(range(320, 520)),

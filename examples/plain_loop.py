@@ -10,7 +10,7 @@ data = ds.open_dataset("terrain", "train")
 images, labels = data.pixels(range(320), model.image_size), data.labels[:320]
 val_images, val_labels = data.pixels(range(320, 520), model.image_size), data.labels[320:520]
 
-clip, head = model.clip, nn.Linear(model.embedding_dim, len(data.class_names))
+clip, head = model.module, nn.Linear(model.embedding_dim, len(data.class_names))
 clip.text_model.requires_grad_(False)
 optimizer = torch.optim.AdamW([*clip.parameters(), *head.parameters()], lr=1e-3)
 

@@ -35,7 +35,7 @@ def classifier(clip_folder: Path | str) -> LossClassifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         model = driftscope.load(clip_folder)
-        return LossClassifier(model.clip, model.embedding_dim)
+        return LossClassifier(model.module, model.embedding_dim)
 
 
 def samples(size: int = 32, count: int = NUM_TRAIN) -> list[dict[str, Tensor]]:

@@ -21,11 +21,11 @@ from driftscope.adapt import (
     save_adapted,
     trainable_state,
 )
+from driftscope.backbones.model import VisionLanguageModel, evaluating
 from driftscope.config import METHOD_KINDS, parse_run_spec
 from driftscope.config.variants import MethodSpec
 from driftscope.data.prompts import PromptRules
 from driftscope.errors import ConfigError, ModelError
-from driftscope.models import VisionLanguageModel, evaluating
 from driftscope.transfer import class_embeddings
 
 CLASSES = ("red", "green", "blue")
@@ -115,7 +115,7 @@ def moved(adapted: AdaptedModel, seed: int = 5) -> AdaptedModel:
 
 
 def state(model: VisionLanguageModel) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.clip.state_dict().items()}
+    return {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
 
 
 def test_every_method_is_in_the_suite() -> None:
@@ -129,7 +129,7 @@ def test_the_trainable_parameters_are_exactly_those_promised(
 ) -> None:
     adapted = adapted_by(pretrained, method)
     names = {name.removeprefix("clip.") for name in adapted.trainable() if name.startswith("clip.")}
-    everything = {name for name, _ in adapted.model.clip.named_parameters()}
+    everything = {name for name, _ in adapted.model.module.named_parameters()}
     assert names == {name for name in everything if re.fullmatch(pattern, name)}
     assert len(names) == count
     head = adapted.trainable().keys() - {f"clip.{name}" for name in names}
@@ -164,12 +164,12 @@ def test_the_pretrained_model_is_untouched_bit_for_bit(
     pretrained: VisionLanguageModel, method: object
 ) -> None:
     before = state(pretrained)
-    flags = [parameter.requires_grad for parameter in pretrained.clip.parameters()]
+    flags = [parameter.requires_grad for parameter in pretrained.module.parameters()]
     moved(adapted_by(pretrained, method))
     after = state(pretrained)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert [parameter.requires_grad for parameter in pretrained.clip.parameters()] == flags
+    assert [parameter.requires_grad for parameter in pretrained.module.parameters()] == flags
 
 
 @every_method
@@ -268,7 +268,7 @@ def test_parameter_counts_are_those_of_the_tensors(
     adapted = adapted_by(pretrained, method)
     counts = adapted.num_parameters()
     assert counts["trainable"] == sum(t.numel() for t in trainable_state(adapted).values())
-    plain = sum(p.numel() for p in pretrained.clip.parameters())
+    plain = sum(p.numel() for p in pretrained.module.parameters())
     head = 0 if method == "flyp" else 3 * 16 + 3
     extra = sum(
         tensor.numel()
@@ -347,7 +347,7 @@ def test_the_flyp_loss_is_the_contrastive_loss_of_transformers(
     with torch.no_grad():
         embeddings = adapted.model.image_embeddings(pixels())
         loss, logits = adapted.loss_and_logits(embeddings, labels)
-        reference = pretrained.clip(
+        reference = pretrained.module(
             **pretrained.tokenised(prompts),
             pixel_values=pretrained.normalise(pixels()),
             return_loss=True,
@@ -373,7 +373,7 @@ def test_label_smoothing_is_that_of_torch(pretrained: VisionLanguageModel) -> No
 def test_low_rank_adapters_change_the_weight_by_their_scaled_product(
     pretrained: VisionLanguageModel, kind: str, scaled: Callable[[float, int], float]
 ) -> None:
-    from driftscope.models.effective import encoder_weights
+    from driftscope.backbones.weights import encoder_weights
 
     method = {"kind": kind, "rank": 4, "alpha": 6.0}
     adapted = moved(adapted_by(pretrained, method))
@@ -383,6 +383,6 @@ def test_low_rank_adapters_change_the_weight_by_their_scaled_product(
         for side in "AB"
     }
     change = scaled(6.0, 4) * tensors["B"].double() @ tensors["A"].double()
-    expected = pretrained.clip.get_parameter(f"{name}.weight") + change
-    found = encoder_weights(adapted.model.clip)[f"{name}.weight"]
+    expected = pretrained.module.get_parameter(f"{name}.weight") + change
+    found = encoder_weights(adapted.model.module)[f"{name}.weight"]
     torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-7)

@@ -33,13 +33,13 @@ from transformers import (
     ViTModel,
 )
 
-from driftscope.errors import CaptureError
-from driftscope.models.capture import (
+from driftscope.backbones.capture import (
     ATTENTION_NAME,
     capture_cls,
     check_rows,
     find_image_tower,
 )
+from driftscope.errors import CaptureError
 from driftscope.signals import attention
 
 QUERY_AND_VALUE = r"vision_model\.encoder\.layers\.\d+\.self_attn\.(q|v)_proj"
@@ -234,11 +234,11 @@ def test_a_tower_inside_a_module_of_ones_own_is_found() -> None:
     class Classifier(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.clip = random_clip()
+            self.module = random_clip()
             self.head = nn.Linear(32, 10)
 
         def forward(self, pixels: Tensor) -> Tensor:
-            return self.head(self.clip.get_image_features(pixel_values=pixels).pooler_output)
+            return self.head(self.module.get_image_features(pixel_values=pixels).pooler_output)
 
     module = Classifier().eval()
     with torch.no_grad(), capture_cls(module) as captured:

@@ -6,10 +6,10 @@ from random_models import normalised, random_clip, random_pixels
 from torch import Tensor, nn
 
 from driftscope.adapt import adapt
+from driftscope.backbones.capture import capture_cls
+from driftscope.backbones.cls_only import last_block_for_cls
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import parse_run_spec
-from driftscope.models import VisionLanguageModel
-from driftscope.models.capture import capture_cls
-from driftscope.models.cls_only import last_block_for_cls
 
 METHODS = ["full_ft", "last_block", "bitfit", "lora", "dora", "ia3", "vera"]
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -32,7 +32,7 @@ def trained_a_little(method: str, **vision: object) -> VisionLanguageModel:
 
 def whole(model: VisionLanguageModel, pixels: Tensor) -> Tensor:
     """Embeddings by transformers' own forward."""
-    return model.clip.get_image_features(pixel_values=model.normalise(pixels)).pooler_output
+    return model.module.get_image_features(pixel_values=model.normalise(pixels)).pooler_output
 
 
 def gradients(module: nn.Module, embeddings: Tensor) -> dict[str, Tensor]:
@@ -49,11 +49,11 @@ def gradients(module: nn.Module, embeddings: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
 def test_embeddings_and_gradients_are_those_of_the_whole_tower(method: str, kernel: str) -> None:
     model, pixels = trained_a_little(method), random_pixels(3)
-    model.plain_clip.set_attn_implementation(kernel)
-    model.clip.train()
+    model.plain.set_attn_implementation(kernel)
+    model.module.train()
     expected, found = whole(model, pixels), model.image_embeddings(pixels)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    whole_gradients, own = gradients(model.clip, expected), gradients(model.clip, found)
+    whole_gradients, own = gradients(model.module, expected), gradients(model.module, found)
     assert own.keys() == whole_gradients.keys()
     largest = max(float(gradient.abs().max()) for gradient in own.values())
     for name, gradient in own.items():
@@ -62,7 +62,7 @@ def test_embeddings_and_gradients_are_those_of_the_whole_tower(method: str, kern
 
 def test_the_last_block_computes_one_query_one_output_and_one_mlp() -> None:
     model = trained_a_little("full_ft")
-    block = model.plain_clip.vision_model.encoder.layers[-1]
+    block = model.plain.vision_model.encoder.layers[-1]
     tokens: dict[str, int] = {}
 
     def note(name: str) -> object:
@@ -81,7 +81,7 @@ def test_the_last_block_computes_one_query_one_output_and_one_mlp() -> None:
 
 def test_captured_rows_and_states_are_those_of_the_whole_tower() -> None:
     model, pixels = trained_a_little("lora"), random_pixels(3)
-    with torch.no_grad(), capture_cls(model.clip) as captured:
+    with torch.no_grad(), capture_cls(model.module) as captured:
         whole(model, pixels)
         rows, states = captured.rows, captured.cls_states
         model.image_embeddings(pixels)
@@ -91,7 +91,7 @@ def test_captured_rows_and_states_are_those_of_the_whole_tower() -> None:
 
 def test_the_model_is_left_as_it_was_even_after_an_error() -> None:
     model = trained_a_little("full_ft")
-    vision = model.plain_clip.vision_model
+    vision = model.plain.vision_model
     with pytest.raises(RuntimeError), last_block_for_cls(vision):
         raise RuntimeError
     assert "forward" not in vars(vision.encoder.layers[-1])
@@ -101,18 +101,18 @@ def test_the_model_is_left_as_it_was_even_after_an_error() -> None:
 
 def test_a_block_that_somebody_else_has_replaced_is_left_to_them() -> None:
     model = trained_a_little("full_ft")
-    block = model.plain_clip.vision_model.encoder.layers[-1]
+    block = model.plain.vision_model.encoder.layers[-1]
     block.forward = lambda hidden_states, *_args, **_kwargs: hidden_states
-    with last_block_for_cls(model.plain_clip.vision_model):
+    with last_block_for_cls(model.plain.vision_model):
         assert block(torch.ones(1, 50, 64)).shape == (1, 50, 64)
     assert "forward" in vars(block)
 
 
 def test_gradient_checkpointing_still_works() -> None:
     model, pixels = trained_a_little("full_ft"), random_pixels(2)
-    model.clip.train()
-    expected = gradients(model.clip, model.image_embeddings(pixels))
-    model.plain_clip.gradient_checkpointing_enable({"use_reentrant": False})
-    found = gradients(model.clip, model.image_embeddings(pixels))
+    model.module.train()
+    expected = gradients(model.module, model.image_embeddings(pixels))
+    model.plain.gradient_checkpointing_enable({"use_reentrant": False})
+    found = gradients(model.module, model.image_embeddings(pixels))
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-4)

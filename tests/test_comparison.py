@@ -61,7 +61,7 @@ def test_a_saved_and_a_merged_adapted_model_compare_alike(
 def test_a_checkpoint_of_weights_alone_is_read_as_its_pretrained_model_is(
     tiny_clip: Path, coloured_images: Path, tmp_path: Path
 ) -> None:
-    clip = ds.load(tiny_clip).clip
+    clip = ds.load(tiny_clip).module
     with torch.no_grad():
         clip.text_projection.weight.neg_()  # type: ignore[operator,union-attr]
     clip.save_pretrained(tmp_path)  # type: ignore[operator]  # neither tokenizer nor preprocessor
@@ -139,7 +139,7 @@ def test_a_broken_model_is_refused_and_not_read_as_unchanged(
 ) -> None:
     broken = ds.load(tiny_clip)
     with torch.no_grad():
-        broken.clip.visual_projection.weight[0, 0] = float("nan")
+        broken.module.visual_projection.weight[0, 0] = float("nan")
     with pytest.raises(NonFiniteError, match="NaN"):
         ds.compare(tiny_clip, broken, coloured_images)
 
@@ -152,7 +152,7 @@ def test_a_text_tower_that_was_adapted_too_is_the_one_that_scores(
     assert same["adapted_text_tower"] == "the pretrained one"
     both = ds.load(tiny_clip)
     with torch.no_grad():
-        both.clip.text_projection.weight.neg_()  # every similarity changes its sign
+        both.module.text_projection.weight.neg_()  # every similarity changes its sign
     changed = ds.compare(tiny_clip, both, name, transfer=[name]).transfer[name]
     assert changed["adapted_text_tower"] == "its own"
     assert changed["adapted"]["num_correct"] != same["adapted"]["num_correct"]

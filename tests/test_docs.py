@@ -36,13 +36,13 @@ def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from driftscope.adapt import export_merged
     from driftscope.data import open_dataset
-    from driftscope.models import load
+    from driftscope.sources import load
 
     folder = tmp_path_factory.mktemp("reader")
     model = load("mini")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for name, parameter in model.clip.named_parameters():
+        for name, parameter in model.module.named_parameters():
             if name.startswith("vision_model.encoder") and parameter.ndim == 2:
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter.add_(noise, alpha=0.4 * parameter.std().item())

@@ -7,7 +7,7 @@ from torch import nn
 from driftscope.adapt import adapt, seeded
 from driftscope.adapt.dropout import QuickDropout, use_quick_dropout
 from driftscope.config import parse_run_spec
-from driftscope.models import load
+from driftscope.sources import load
 
 CPU = torch.device("cpu")
 
@@ -69,7 +69,7 @@ def test_a_compiled_model_stays_one_graph() -> None:
 def test_every_dropout_of_an_adapter_is_quick_and_in_its_modules_mode() -> None:
     spec = parse_run_spec({"method": "lora", "learning_rate": 1e-3})
     adapted = adapt(load("mini"), spec.method, 3, seed=0)
-    kinds = [type(m) for m in adapted.model.clip.modules() if isinstance(m, nn.Dropout)]
+    kinds = [type(m) for m in adapted.model.module.modules() if isinstance(m, nn.Dropout)]
     assert kinds == [QuickDropout] * 12  # q and v of six blocks
     module = nn.Sequential(nn.Dropout(0.1).eval())
     use_quick_dropout(module)

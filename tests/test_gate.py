@@ -290,7 +290,7 @@ def test_confident_knows_the_interval_of_a_monitors_retention(
     monitor = ds.Monitor(
         tiny_clip, coloured_images, transfer=str(coloured_images), out=tmp_path, echo=None
     )
-    monitor.observe(ds.load(tiny_clip).clip, step=1)
+    monitor.observe(ds.load(tiny_clip).module, step=1)
     monitor.report()
     code, shown = gated(tmp_path, "--min-retention", "5", "--confident")
     assert code == 0, shown

@@ -12,9 +12,10 @@ from transformers import AutoTokenizer, CLIPModel
 
 import driftscope as ds
 from driftscope.adapt import adapt, export_merged, save_adapted
+from driftscope.backbones.model import evaluating
+from driftscope.backbones.weights import encoder_fingerprint, encoder_state
 from driftscope.config import parse_run_spec
 from driftscope.errors import ModelError
-from driftscope.models import encoder_fingerprint, encoder_state, evaluating
 
 
 def pixels(count: int = 5, size: int = 32) -> torch.Tensor:
@@ -48,7 +49,7 @@ def test_embeddings_are_those_of_transformers(tiny_clip: Path) -> None:
 
 
 def test_embedding_restores_the_mode_of_every_submodule(tiny_clip: Path) -> None:
-    clip = ds.load(tiny_clip).clip.train()
+    clip = ds.load(tiny_clip).module.train()
     clip.text_model.eval()
     before = [child.training for child in clip.modules()]
     with evaluating(clip):
@@ -90,17 +91,17 @@ def test_encoder_state_of_an_adapter_has_plain_names_and_the_change_merged_in(
     tiny_clip: Path,
 ) -> None:
     adapted = moved(tiny_clip, "lora").model
-    before = {name: tensor.clone() for name, tensor in adapted.clip.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in adapted.module.state_dict().items()}
     state = encoder_state(adapted)
     assert state.keys() == encoder_state(ds.load(tiny_clip)).keys()
-    layer = adapted.plain_clip.vision_model.encoder.layers[0].self_attn.q_proj
+    layer = adapted.plain.vision_model.encoder.layers[0].self_attn.q_proj
     expected = layer.base_layer.weight + 2.0 * (
         layer.lora_B["default"].weight @ layer.lora_A["default"].weight
     )
     torch.testing.assert_close(
         state["vision_model.encoder.layers.0.self_attn.q_proj.weight"].float(), expected
     )
-    after = adapted.clip.state_dict()
+    after = adapted.module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 

@@ -371,7 +371,7 @@ def test_a_second_training_with_the_same_monitor_knows_nothing_of_the_first(
     assert monitor.history == [seen]
     assert sum("the model at the stop is kept" in line for line in lines) == 2
     for folder in (tmp_path / "stopped", monitor.best_folder):
-        kept = ds.load(folder).clip.state_dict()  # type: ignore[arg-type]
+        kept = ds.load(folder).module.state_dict()  # type: ignore[arg-type]
         assert all(torch.equal(kept[name], value) for name, value in second.state_dict().items())
 
 

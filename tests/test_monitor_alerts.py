@@ -258,7 +258,7 @@ def test_a_stop_on_an_inactive_adapter_keeps_the_model_with_it(
         monitor.observe(model, step=1)
     assert monitor.should_stop
     kept = monitor_of(tiny_clip, coloured_images).observe(
-        ds.load(tmp_path / "stopped").clip, step=1
+        ds.load(tmp_path / "stopped").module, step=1
     )
     live = monitor_of(tiny_clip, coloured_images).observe(model, step=1)
     assert kept.scalars() == pytest.approx(live.scalars(), rel=1e-4, abs=1e-5)
@@ -274,7 +274,7 @@ def test_a_stop_on_attention_that_cannot_be_read_keeps_the_model(
     model: Any = moved(clip_of(tiny_clip))
     model.set_attn_implementation({"vision_config": "my_attention"})
     monitor_of(tiny_clip, coloured_images, out=tmp_path, on_alert="stop").observe(model, step=1)
-    kept = ds.load(tmp_path / "stopped").clip.state_dict()
+    kept = ds.load(tmp_path / "stopped").module.state_dict()
     assert all(torch.equal(kept[name], tensor) for name, tensor in model.state_dict().items())
 
 

@@ -13,10 +13,10 @@ from test_open_clip import HEAD_DIM, open_clip_state
 from torch import nn
 
 import driftscope as ds
+from driftscope.backbones.weights import without_adapters
 from driftscope.errors import ModelError
-from driftscope.models.effective import without_adapters
-from driftscope.models.open_clip_convert import convert_open_clip
 from driftscope.monitor.targets import converted_open_clip, find_target
+from driftscope.sources.open_clip import convert_open_clip
 
 OUT = ds.Thresholds(max_embedding_drift=0.0)
 """Whatever has moved is to stop, so that the model is kept."""
@@ -183,7 +183,7 @@ def test_the_model_at_a_stop_loads_as_it_was(
         kept.embed_images(pixels()), live.embed_images(pixels()), atol=1e-5, rtol=1e-4
     )
     again = monitor_of(tiny_clip, coloured_images)
-    assert again.observe(kept.clip, step=1).scalars()["weight_drift"] == pytest.approx(
+    assert again.observe(kept.module, step=1).scalars()["weight_drift"] == pytest.approx(
         monitor.history[0].scalars()["weight_drift"], rel=1e-5
     )
 

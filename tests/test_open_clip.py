@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from driftscope.errors import ModelError
-from driftscope.models import open_clip_convert
-from driftscope.models.open_clip_convert import convert_open_clip, load_open_clip
+from driftscope.sources import open_clip
+from driftscope.sources.open_clip import convert_open_clip, load_open_clip
 
 WIDTH, TEXT_WIDTH, EMBED, LAYERS, PATCH, GRID = 128, 64, 32, 2, 8, 4
 VOCABULARY, CONTEXT, HEAD_DIM = 60, 16, 64
-TINY = open_clip_convert._Geometry(WIDTH, LAYERS, PATCH, GRID * PATCH)
+TINY = open_clip._Geometry(WIDTH, LAYERS, PATCH, GRID * PATCH)
 
 
 def open_clip_state(seed: int = 0) -> dict[str, Tensor]:
@@ -238,7 +238,7 @@ def test_other_architectures_and_torn_checkpoints_are_refused(
 @pytest.fixture
 def tiny_name(monkeypatch: pytest.MonkeyPatch) -> str:
     """A name for the tiny geometry, so that files can be tested without 600 MB of weights."""
-    monkeypatch.setitem(open_clip_convert._GEOMETRIES, "ViT-B-32", TINY)
+    monkeypatch.setitem(open_clip._GEOMETRIES, "ViT-B-32", TINY)
     return "ViT-B-32"
 
 

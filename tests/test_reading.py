@@ -17,15 +17,16 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, ViTCon
 
 from driftscope import reading_pass as probe
 from driftscope import reading_subsets
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import encoder_weights
 from driftscope.errors import CaptureError
 from driftscope.metrics import units
-from driftscope.models import VisionLanguageModel, load
-from driftscope.models.effective import encoder_weights
 from driftscope.reading import Drift, Reading, percent_drift
 from driftscope.reading import drift as drift_between
 from driftscope.signals.representation import linear_cka
 from driftscope.signals.text import TextSpaceDrift, text_space_drift
 from driftscope.signals.weights import weight_drift
+from driftscope.sources import load
 
 PIXELS = random_pixels(33)
 HALF = (0.5, 0.5, 0.5)
@@ -485,7 +486,7 @@ def test_text_space_drift_of_readings_is_that_of_their_embeddings(
 ) -> None:
     pixels = random_pixels(8, size=mini.image_size)
     reference = probe.read(mini, pixels)
-    moved = probe.read(replace(mini, clip=perturbed(mini.clip, 0.3)), pixels)
+    moved = probe.read(replace(mini, module=perturbed(mini.module, 0.3)), pixels)
     texts = probe.read_texts(mini, ["a red circle", "a blue square", "a green star"])
     drift = probe.text_drift(moved, reference, texts)
     assert drift == text_space_drift(

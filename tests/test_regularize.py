@@ -9,8 +9,9 @@ from torch.nn import functional
 
 import driftscope as ds
 from driftscope.adapt import AdaptedModel
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import encoder_state
 from driftscope.config import REGULARIZER_KINDS, parse_run_spec
-from driftscope.models import VisionLanguageModel, encoder_state
 from driftscope.reading_pass import read
 from driftscope.regularize import PENALTIES, Pretrained, Regularization, displacements
 
@@ -31,7 +32,7 @@ METHODS = [
 def pretrained(tiny_clip: Path) -> VisionLanguageModel:
     model = ds.load(tiny_clip)
     with torch.no_grad():  # a freshly initialised CLIP attends evenly: nothing to compare
-        for name, parameter in model.clip.named_parameters():
+        for name, parameter in model.module.named_parameters():
             if name.endswith(("q_proj.weight", "k_proj.weight")):
                 parameter.mul_(4)
     return model
@@ -52,7 +53,7 @@ def penalty(
 
 def eager_rows(model: VisionLanguageModel) -> list[torch.Tensor]:
     """CLS attention over the patches from transformers' own eager attention maps."""
-    clip = model.plain_clip
+    clip = model.plain
     clip.vision_model.set_attn_implementation("eager")
     outputs = clip.vision_model(
         pixel_values=model.normalise(pixels()), output_attentions=True, return_dict=True
@@ -78,11 +79,11 @@ def test_an_unmoved_model_pays_nothing_and_a_moved_one_pays(
     pretrained: VisionLanguageModel, kind: str, method: object
 ) -> None:
     adapted = adapted_by(pretrained, method)
-    adapted.model.clip.eval()
+    adapted.model.module.eval()
     assert penalty(pretrained, adapted, kind=kind, weight=1.0).item() == pytest.approx(0, abs=1e-6)
     rho = {"rho": 1.5} if kind == "entropy_floor" else {}
     moved(adapted)
-    adapted.model.clip.eval()
+    adapted.model.module.eval()
     assert penalty(pretrained, adapted, kind=kind, weight=1.0, **rho).item() > 1e-6
 
 
@@ -91,7 +92,7 @@ def test_apr_is_the_divergence_of_eager_attention_and_has_its_gradient(
     pretrained: VisionLanguageModel, method: str
 ) -> None:
     adapted = moved(adapted_by(pretrained, method))
-    adapted.model.clip.eval()
+    adapted.model.module.eval()
     ours = penalty(pretrained, adapted, kind="apr", weight=2.0)
     with torch.no_grad():
         before = eager_rows(pretrained)
@@ -191,13 +192,13 @@ def test_random_texts_are_ordinary_tokens_in_the_tokenizers_frame(
     from driftscope.regularize import random_text_directions
 
     seen: list[torch.Tensor] = []
-    encode = pretrained.clip.get_text_features
+    encode = pretrained.module.get_text_features
 
     def noting(**tokens: torch.Tensor) -> object:
         seen.append(tokens["input_ids"])
         return encode(**tokens)
 
-    monkeypatch.setattr(pretrained.clip, "get_text_features", noting)
+    monkeypatch.setattr(pretrained.module, "get_text_features", noting)
     directions = random_text_directions(pretrained, 40, 8, seed=1)
     (tokens,) = seen
     assert tokens.shape == (40, 10)
@@ -214,7 +215,7 @@ def test_gradients_are_the_finite_differences(
     pretrained: VisionLanguageModel, kind: str, method: object
 ) -> None:
     adapted = moved(adapted_by(pretrained, method))
-    adapted.model.clip.eval()
+    adapted.model.module.eval()
     options = {"kind": kind, "weight": 1.0, **({"rho": 1.5} if kind == "entropy_floor" else {})}
     gradient = gradients(adapted, penalty(pretrained, adapted, **options))
     length = torch.stack([g.norm() for g in gradient.values()]).norm()

@@ -240,10 +240,10 @@ def test_a_checkpoint_of_another_run_or_other_data_is_refused(
 @pytest.mark.parametrize("part", ["visual_projection", "text_projection"])
 def test_a_checkpoint_depends_on_both_towers(tiny_run: dict, part: str) -> None:
     shared = prepare(parse_run_spec(tiny_run))
-    clip = deepcopy(shared.pretrained.clip)
+    clip = deepcopy(shared.pretrained.module)
     with torch.no_grad():
         clip.get_submodule(part).weight.neg_()
-    changed = replace(shared, pretrained=replace(shared.pretrained, clip=clip))
+    changed = replace(shared, pretrained=replace(shared.pretrained, module=clip))
     assert changed.origin != shared.origin
 
 

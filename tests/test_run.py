@@ -8,13 +8,14 @@ from driftscope import assess, prepared_run, records, reference_cache, run
 from driftscope.adapt import AdaptedModel
 from driftscope.analysis import StudyTables, answer
 from driftscope.assess import Evaluator, watched_images
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import parse_run_spec
 from driftscope.errors import RecordError
-from driftscope.models import VisionLanguageModel, load
 from driftscope.prepared_run import prepare
 from driftscope.records.columns import HISTORY_COLUMNS
 from driftscope.records.tables import all_tables
 from driftscope.run import adapted_model, run_one
+from driftscope.sources import load
 from driftscope.transfer import score
 
 METHODS = [
@@ -240,7 +241,7 @@ def test_a_contrastive_model_is_scored_by_its_own_text_tower(tiny_run: dict) -> 
     before = evaluator.evaluate(adapted)
     assert before.scalars["retention_pct"] == 100.0
     with torch.no_grad():  # swaps the sides of the text space
-        adapted.model.plain_clip.text_projection.weight.neg_()
+        adapted.model.plain.text_projection.weight.neg_()
     after = evaluator.evaluate(adapted)
     assert after.scalars["zero_shot_pct"] != before.scalars["zero_shot_pct"]
     assert after.scalars["embedding_drift"] == before.scalars["embedding_drift"] == 0.0

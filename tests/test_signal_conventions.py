@@ -17,8 +17,8 @@ import torch
 from random_models import normalised, random_clip, random_pixels
 
 from driftscope import reading_pass, reading_subsets
+from driftscope.backbones.capture import capture_cls
 from driftscope.errors import CaptureError
-from driftscope.models.capture import capture_cls
 from driftscope.reading import Reading, percent_drift
 from driftscope.reading import drift as drift_between
 from driftscope.signals import attention

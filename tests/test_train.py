@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from driftscope.adapt import AdaptedModel
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec, parse_run_spec
 from driftscope.errors import ConfigError
-from driftscope.models import VisionLanguageModel
 from driftscope.prepared_run import PreparedRun, prepare, training_images
 from driftscope.regularize import Pretrained, Regularization
 from driftscope.run import adapted_model
@@ -414,7 +414,7 @@ def test_a_compiled_model_trains_as_an_uncompiled_one_up_to_rounding(
     plain = trained(values, tmp_path / "plain")
     traced = trained({**values, "compile": True}, tmp_path / "traced")
     # not dynamic: a graph depends on the batch alone, not on those that this process had before
-    assert compiled == [(traced[0].model.plain_clip.vision_model, False)]
+    assert compiled == [(traced[0].model.plain.vision_model, False)]
     for one, other in zip(plain[1].events, traced[1].events, strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
         assert one["cka"] == pytest.approx(other["cka"], rel=1e-3)

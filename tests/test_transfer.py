@@ -11,11 +11,12 @@ from random_models import random_pixels
 from statsmodels.stats.proportion import proportion_confint
 from torch.nn import functional
 
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data.prompts import PromptRules
 from driftscope.data.residence import GPU_SHARE, resident
 from driftscope.data.rows import PixelRows
 from driftscope.errors import CaptureError, DataError
-from driftscope.models import VisionLanguageModel, load
+from driftscope.sources import load
 from driftscope.transfer import (
     class_embeddings,
     retention_pct,
@@ -46,12 +47,12 @@ def with_adapter(tiny_clip: Path) -> VisionLanguageModel:
     """The tiny CLIP under a LoRA adapter that changes much."""
     base = load(tiny_clip)
     config = LoraConfig(r=4, target_modules=r"vision_model\..*\.(q_proj|v_proj)")
-    clip = get_peft_model(base.clip, config)
+    clip = get_peft_model(base.module, config)
     with torch.no_grad():
         for name, weight in clip.named_parameters():
             if "lora_B" in name:
                 weight.normal_(0, 3.0, generator=torch.Generator().manual_seed(0))
-    return replace(base, clip=clip)
+    return replace(base, module=clip)
 
 
 # ---------------------------------------------------------------- classification
@@ -64,7 +65,9 @@ def test_scores_and_predictions_agree_with_a_written_out_classification(
     texts = functional.normalize(torch.randn(7, model.embedding_dim), dim=-1)
     outcome = classify(model, pixels, labels, texts, "x")
     with torch.no_grad():
-        features = model.clip.get_image_features(pixel_values=model.normalise(pixels)).pooler_output
+        features = model.module.get_image_features(
+            pixel_values=model.normalise(pixels)
+        ).pooler_output
     similarity = (features / features.norm(dim=1, keepdim=True)).numpy() @ texts.numpy().T
     order = np.argsort(-similarity, axis=1)
     hits = order[:, 0] == labels.numpy()
@@ -159,8 +162,8 @@ def test_an_adapters_effect_is_in_the_score_and_switching_it_off_is_caught(
     labels = torch.arange(60)
     assert zero_shot(model, pixels, labels, texts, "x").accuracy_pct == 100
     assert zero_shot(with_adapter, pixels, labels, texts, "x").accuracy_pct < 50
-    assert isinstance(with_adapter.clip, PeftModel)
-    with with_adapter.clip.disable_adapter():
+    assert isinstance(with_adapter.module, PeftModel)
+    with with_adapter.module.disable_adapter():
         # what would be reported without the check: the pretrained score
         embeddings = functional.normalize(with_adapter.embed_images(pixels), dim=-1)
         assert outcome_of(embeddings, labels, texts, "x").score.accuracy_pct == 100
@@ -173,15 +176,15 @@ def test_retrieval_catches_a_disabled_adapter_too(
 ) -> None:
     benchmark = retrieval_set(str(captioned), with_adapter)
     benchmark.score(with_adapter)
-    assert isinstance(with_adapter.clip, PeftModel)
-    with with_adapter.clip.disable_adapter(), pytest.raises(CaptureError, match="disabled"):
+    assert isinstance(with_adapter.module, PeftModel)
+    with with_adapter.module.disable_adapter(), pytest.raises(CaptureError, match="disabled"):
         benchmark.score(with_adapter)
 
 
 def test_a_diverged_model_is_refused_and_not_scored(tiny_clip: Path) -> None:
     broken = load(tiny_clip)
     with torch.no_grad():
-        broken.plain_clip.visual_projection.weight.fill_(torch.nan)
+        broken.plain.visual_projection.weight.fill_(torch.nan)
     texts = torch.eye(broken.embedding_dim)
     with pytest.raises(CaptureError, match="NaN"):
         zero_shot(broken, random_pixels(4, size=32), torch.arange(4), texts, "x")

@@ -12,8 +12,8 @@ import torch
 from random_models import random_clip
 from torch import Tensor, nn
 
+from driftscope.backbones.weights import encoder_weights
 from driftscope.errors import CaptureError
-from driftscope.models.effective import encoder_weights
 from driftscope.signals.weights import (
     intruder_dimensions,
     intruder_dimensions_per_layer,

@@ -1,7 +1,7 @@
 """Pretrain driftscope's mini CLIP from scratch on the procedural image world.
 
-    python tools/pretrain_mini.py --out src/driftscope/models/mini
-    python tools/pretrain_mini.py --patch-size 14 --out src/driftscope/models/mini_p14
+    python tools/pretrain_mini.py --out src/driftscope/sources/mini
+    python tools/pretrain_mini.py --patch-size 14 --out src/driftscope/sources/mini_p14
 
 Stage 1 teaches the image tower the four attributes of every picture through linear heads that
 are thrown away later; contrastive training alone did not find the shapes in an hour. Stage 2 is

@@ -13,7 +13,7 @@ import sys
 
 from driftscope.data.prompts import PromptRules
 from driftscope.errors import DriftscopeError
-from driftscope.models import load
+from driftscope.sources import load
 from driftscope.transfer import transfer_set
 
 

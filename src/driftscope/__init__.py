@@ -10,8 +10,8 @@ from importlib.metadata import version
 from typing import Any
 
 _HOME = {
-    "load": "driftscope.models",
-    "VisionLanguageModel": "driftscope.models",
+    "load": "driftscope.sources",
+    "VisionLanguageModel": "driftscope.backbones.model",
     "open_dataset": "driftscope.data",
     "read": "driftscope.reading_pass",
     "drift": "driftscope.reading",

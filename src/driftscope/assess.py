@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from driftscope.adapt import AdaptedModel
+from driftscope.backbones.model import VisionLanguageModel, evaluating
+from driftscope.backbones.weights import encoder_state
 from driftscope.data import PixelRows, PixelSource
 from driftscope.errors import NonFiniteError
-from driftscope.models import VisionLanguageModel, encoder_state, evaluating
 from driftscope.reading import drift
 from driftscope.reading_pass import images_fingerprint, read
 from driftscope.reading_subsets import on_subsets, standard_subsets
@@ -258,7 +259,7 @@ def num_correct(
     Raises:
         NonFiniteError: its classifier, or the text tower in its place, has diverged.
     """
-    with evaluating(adapted.model.clip):
+    with evaluating(adapted.model.module):
         logits = adapted.class_logits(embeddings.to(adapted.model.device)).cpu()
     if not bool(torch.isfinite(logits).all()):
         raise NonFiniteError(

@@ -10,18 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import encoder_fingerprint, encoder_state
 from driftscope.data import EncodedSet, ImageSet, open_dataset
 from driftscope.data.prompts import class_prompts
 from driftscope.data.vocabulary import GENERAL_VOCABULARY
 from driftscope.errors import ConfigError, DataError, ModelError
 from driftscope.metrics import units
-from driftscope.models import (
-    VisionLanguageModel,
-    default_device,
-    encoder_fingerprint,
-    encoder_state,
-    load,
-)
 from driftscope.reading import Drift, Reading, drift
 from driftscope.reading_pass import TextProbe, read, read_texts, text_drift
 from driftscope.reading_subsets import SUBSET_SIGNALS, probe_size_sensitivity
@@ -29,6 +24,7 @@ from driftscope.records import Overlay, transfer_scalars
 from driftscope.run import overlay
 from driftscope.signals.text import TextSpaceDrift
 from driftscope.signals.weights import intruder_dimensions_per_layer, weight_drift
+from driftscope.sources import default_device, load
 from driftscope.transfer import transfer_names, transfer_set
 from driftscope.transfer.classification import class_embeddings, unknown_words
 
@@ -290,9 +286,9 @@ def _transfer(
 
 def _text_tower_moved(before: VisionLanguageModel, after: VisionLanguageModel) -> bool:
     """Whether adaptation changed the text tower or its projection, or put an adapter into it."""
-    now = dict(after.plain_clip.named_parameters())
+    now = dict(after.plain.named_parameters())
     return any(
         name not in now or not torch.equal(parameter.to(now[name].device), now[name])
-        for name, parameter in before.plain_clip.named_parameters()
+        for name, parameter in before.plain.named_parameters()
         if name.startswith("text_")
     )

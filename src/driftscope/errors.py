@@ -52,3 +52,8 @@ def did_you_mean(value: str, valid: Iterable[str]) -> str:
     listed = f"valid: {', '.join(choices)}"
     nearest = get_close_matches(value, choices, n=1, cutoff=0.5)
     return f"did you mean {nearest[0]!r}? ({listed})" if nearest else listed
+
+
+def one_line(error: Exception) -> str:
+    """What a library's error says, on one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300]

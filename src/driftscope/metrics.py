@@ -334,6 +334,14 @@ _REPRESENTATION = "driftscope.signals.representation"
 _BY_LAYER: frozenset[Place] = frozenset({"run", "epoch", "layer"})
 _EPOCH: frozenset[Place] = frozenset({"epoch"})
 
+_LATE_ENTROPY = Metric(
+    "delta_late_entropy_pct", "Δ late entropy",
+    "change of the mean entropy in the last third of the layers",
+    "attention", "%", decimals=1, bounds=(-100, None), exists=_EPOCH, signed=True,
+    symbol="100·(m − m₀)/m₀", unchanged=0, limits=(0, 1000),
+    function="driftscope.reading:late_entropy_change_pct", reads="readings",
+)  # fmt: skip
+
 _DRIFTS = (
     Metric(
         "cka", "CKA", "linear CKA with the pretrained model, mean over blocks",
@@ -355,13 +363,6 @@ _DRIFTS = (
         "weight_drift", "weight drift", "norm of the encoder's weight change over its own norm",
         "weights", decimals=4, better="lower", bounds=(0, None), exists=_BY_LAYER, unchanged=0,
         limits=(0, 10), symbol="‖ΔW‖/‖W₀‖",
-    ),
-    Metric(
-        "delta_late_entropy_pct", "Δ late entropy",
-        "change of the mean entropy in the last third of the layers",
-        "attention", "%", decimals=1, bounds=(-100, None), exists=_EPOCH, signed=True,
-        symbol="100·(m − m₀)/m₀", unchanged=0, limits=(0, 1000),
-        function="driftscope.reading:late_entropy_change_pct", reads="readings",
     ),
     Metric(
         "feature_distance", "feature distance", "mean squared distance of the image embeddings",
@@ -558,7 +559,9 @@ METRICS = _Metrics(
     (
         *_LEVELS,
         _HEAD_DIVERSITY_OF_MEAN,
-        *map(change_of, _LEVELS),
+        *(change_of(one) for one in _LEVELS if one.reads == "rows"),
+        _LATE_ENTROPY,
+        *(change_of(one) for one in _LEVELS if one.reads != "rows"),
         *_DRIFTS,
         *_OUTCOMES,
         *_SIZES,

@@ -25,7 +25,7 @@ from driftscope.study.folder import StudyFolder
 from driftscope.study.import_command import read_cells
 
 if TYPE_CHECKING:
-    from driftscope.models import VisionLanguageModel
+    from driftscope.backbones.model import VisionLanguageModel
     from driftscope.reading import Reading
 
 Format = Literal["parquet", "csv", "json"]
@@ -115,7 +115,7 @@ class Study:
         Raises:
             RecordError: no such run, or its model was not kept.
         """
-        from driftscope.models import load
+        from driftscope.sources import load
 
         record = self._record(run)
         if not (record.folder / ADAPTED_FOLDER).exists():

@@ -12,20 +12,16 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from driftscope.assess import Evaluator, make_evaluator
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import encoder_fingerprint, text_fingerprint
 from driftscope.config import FullFineTuning, RunSpec
 from driftscope.data import PixelSource, groups_of, labelled, rows_of
 from driftscope.data.duplicates import Duplicates, find_duplicates
 from driftscope.data.prompts import PromptRules
 from driftscope.data.residence import resident
 from driftscope.data.splits import Splits, make_splits, open_train_and_test
-from driftscope.models import (
-    VisionLanguageModel,
-    default_device,
-    encoder_fingerprint,
-    load,
-    text_fingerprint,
-)
 from driftscope.reference_cache import cached_embeddings
+from driftscope.sources import default_device, load
 from driftscope.train import TrainingImages
 from driftscope.transfer import retrieval_set, transfer_set
 

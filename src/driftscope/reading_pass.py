@@ -1,7 +1,7 @@
 """One forward pass over the probe set gives every signal.
 
-The pass runs the model as it is, in eval mode, on its own attention kernel; `models.capture` takes
-what is needed beside it. Signals are kept per image and averaged over images at the end, in
+The pass runs the model as it is, in eval mode, on its own attention kernel; `backbones.capture`
+takes what is needed beside it. Signals are kept per image and averaged over images at the end, in
 float64, so that the batch size does not enter.
 """
 
@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
+from driftscope.backbones.capture import Captured, capture_cls, find_image_tower
+from driftscope.backbones.model import VisionLanguageModel, evaluating
 from driftscope.errors import CaptureError, NonFiniteError
 from driftscope.metrics import Metric, levels
-from driftscope.models import VisionLanguageModel, evaluating
-from driftscope.models.capture import Captured, capture_cls, find_image_tower
 from driftscope.reading import Reading, check_same_images
 from driftscope.signals import attention
 from driftscope.signals.text import TextSpaceDrift, text_space_drift
@@ -61,7 +61,7 @@ def read(
 
     Raises:
         CaptureError: the pixels do not fit, or the model cannot be read honestly (see
-            `models.capture.capture_cls`).
+            `backbones.capture.capture_cls`).
     """
     if batch_size is not None and batch_size < 1:
         raise CaptureError(f"batch_size is {batch_size}, but it must be at least 1.")
@@ -270,7 +270,7 @@ def _module_and_normaliser(
     std: Sequence[float] | None,
 ) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
     """The module to run and what turns a batch of the given pixels into its input."""
-    module = model if isinstance(model, nn.Module) else model.clip
+    module = model if isinstance(model, nn.Module) else model.module
     _check_pixels(module, pixels)
     is_uint8 = pixels.dtype == torch.uint8
     if not isinstance(model, nn.Module):

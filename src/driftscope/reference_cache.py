@@ -24,9 +24,10 @@ from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor
 
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import encoder_fingerprint
 from driftscope.data import PixelSource
 from driftscope.data.cache import bound_bytes, cache_folder
-from driftscope.models import VisionLanguageModel, encoder_fingerprint
 from driftscope.reading import TENSORS, Reading
 from driftscope.reading_pass import images_fingerprint
 from driftscope.tensor_files import DamagedFileError, read_tensors, write_tensors
@@ -36,7 +37,8 @@ _SUFFIX = ".safetensors"
 _SHARE_OF_BOUND = 0.1
 _DECIDING_CODE = (
     "signals",
-    "models",
+    "backbones",
+    "sources",
     "reading_pass.py",
     "reading.py",
     "metrics.py",

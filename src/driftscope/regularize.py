@@ -19,14 +19,15 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from driftscope.adapt import AdaptedModel, derived_seed
+from driftscope.backbones.capture import Captured, capture_cls
+from driftscope.backbones.model import VisionLanguageModel, evaluating
+from driftscope.backbones.weights import is_encoder_weight
 from driftscope.config import RunSpec
 from driftscope.config.variants import (
     EntropyFloor,
     RandomTextDistillation,
     RegularizerSpec,
 )
-from driftscope.models import VisionLanguageModel, evaluating, is_encoder_weight
-from driftscope.models.capture import Captured, capture_cls
 
 _READS_ROWS = frozenset({"apr", "entropy_floor"})
 
@@ -62,7 +63,7 @@ class StepView:
 
     @cached_property
     def _pretrained_pass(self) -> tuple[list[Tensor], Tensor]:
-        clip = self.pretrained.model.clip
+        clip = self.pretrained.model.module
         with evaluating(clip), capture_cls(clip) as captured:
             embeddings = self.pretrained.model.image_embeddings(self.pixels)
             return captured.rows, embeddings
@@ -96,7 +97,7 @@ class Regularization:
             yield
             return
         try:
-            with capture_cls(self._adapted.model.clip, differentiable=True) as self._captured:
+            with capture_cls(self._adapted.model.module, differentiable=True) as self._captured:
                 yield
         finally:
             self._captured = None
@@ -202,11 +203,11 @@ def displacements(adapted: VisionLanguageModel, pretrained: VisionLanguageModel)
     For LoRA that is (α/r)·BA, so that full fine-tuning and adapters are held on one scale.
     """
     if adapted.is_adapter:
-        return list(_adapter_displacements(adapted.plain_clip))
-    before = dict(pretrained.clip.named_parameters())
+        return list(_adapter_displacements(adapted.plain))
+    before = dict(pretrained.module.named_parameters())
     return [
         parameter - before[name]
-        for name, parameter in adapted.clip.named_parameters()
+        for name, parameter in adapted.module.named_parameters()
         if parameter.requires_grad and is_encoder_weight(name)
     ]
 
@@ -261,12 +262,12 @@ def random_text_directions(
     words = _ordinary_tokens(model)
     generator = Generator().manual_seed(seed)
     chosen = torch.randint(len(words), (num_texts, text_length), generator=generator)
-    room = model.plain_clip.config.text_config.max_position_embeddings - 2
+    room = model.plain.config.text_config.max_position_embeddings - 2
     middle = words[chosen][:, :room]
     start, end = (token.cpu().expand(num_texts, 1) for token in (frame[0], frame[-1]))
     tokens = torch.cat([start, middle, end], dim=1).to(model.device)
-    with evaluating(model.clip):
-        features = model.clip.get_text_features(input_ids=tokens)  # type: ignore[operator]
+    with evaluating(model.module):
+        features = model.module.get_text_features(input_ids=tokens)  # type: ignore[operator]
     return functional.normalize(features.pooler_output, dim=-1)
 
 

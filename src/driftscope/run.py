@@ -20,13 +20,13 @@ from torch import Tensor
 from driftscope import records
 from driftscope.adapt import AdaptedModel, adapt, restore_trainable, save_adapted, trainable_state
 from driftscope.assess import num_correct
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec, run_id
 from driftscope.config.variants import LinearProbe, LpFt, MethodSpec
 from driftscope.data import PixelSource
 from driftscope.data.prompts import PromptRules
 from driftscope.errors import RecordError
-from driftscope.models import VisionLanguageModel
 from driftscope.prepared_run import PreparedRun, prepare, training_images
 from driftscope.reading_pass import attention_maps
 from driftscope.records import Overlay, RunRecord

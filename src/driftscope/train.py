@@ -119,7 +119,7 @@ def train(
     if spec.compile:
         # a graph for each size of batch: else the first smaller batch would make one for all sizes,
         # and a resumed process, which has not met that batch yet, would run other kernels
-        adapted.model.plain_clip.vision_model.compile(dynamic=False)
+        adapted.model.plain.vision_model.compile(dynamic=False)
     while training.epoch < spec.epochs:
         epoch = training.epoch + 1
         try:

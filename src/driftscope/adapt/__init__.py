@@ -20,16 +20,15 @@ from driftscope.adapt.model import AdaptedModel, restore_trainable, trainable_st
 from driftscope.adapt.storage import (
     export_merged,
     load_classifier,
-    note_origin,
     save_adapted,
     save_adapter,
     save_delta,
     whole_folder,
 )
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config.variants import Flyp, MethodSpec
 from driftscope.data.prompts import PromptRules
 from driftscope.errors import ConfigError, ModelError
-from driftscope.models import VisionLanguageModel
 from driftscope.transfer import class_embeddings
 
 __all__ = [
@@ -39,7 +38,6 @@ __all__ = [
     "derived_seed",
     "export_merged",
     "load_classifier",
-    "note_origin",
     "restore_trainable",
     "save_adapted",
     "save_adapter",
@@ -84,8 +82,8 @@ def adapt(
             f"{pretrained.source} is an adapter on its base, and methods adapt a plain model; "
             f"merge it (driftscope export {pretrained.source} --out FOLDER) and adapt FOLDER"
         )
-    copy = replace(pretrained, clip=deepcopy(pretrained.clip))
-    copy.clip.requires_grad_(False)
+    copy = replace(pretrained, module=deepcopy(pretrained.module))
+    copy.module.requires_grad_(False)
     with seeded(pretrained.device, seed, "initialisation"):
         classifier = nn.Linear(pretrained.embedding_dim, num_classes).to(pretrained.device)
         model = METHODS[method.kind](copy, method)

@@ -14,9 +14,11 @@ from typing import Any
 from torch import nn
 
 from driftscope.adapt.dropout import use_quick_dropout
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import is_encoder_weight
 from driftscope.config.variants import Dora, FreezeFirst, Ia3, Lora, RsLora, Vera
 from driftscope.errors import ModelError
-from driftscope.models import VisionLanguageModel, is_encoder_weight, quiet_libraries
+from driftscope.hugging_face import quiet_libraries
 
 TARGET_MODULES = {
     **{name: f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")},
@@ -31,7 +33,7 @@ def _full_ft(model: VisionLanguageModel, _method: Any) -> VisionLanguageModel:
 
 
 def _freeze_first(model: VisionLanguageModel, method: FreezeFirst) -> VisionLanguageModel:
-    num_blocks = int(model.plain_clip.config.vision_config.num_hidden_layers)
+    num_blocks = int(model.plain.config.vision_config.num_hidden_layers)
     if method.blocks > num_blocks:
         raise ModelError(
             f"freeze_first cannot freeze {method.blocks} blocks: the image tower of "
@@ -48,7 +50,7 @@ def _freeze_first(model: VisionLanguageModel, method: FreezeFirst) -> VisionLang
 
 
 def _last_block(model: VisionLanguageModel, _method: Any) -> VisionLanguageModel:
-    last = int(model.plain_clip.config.vision_config.num_hidden_layers) - 1
+    last = int(model.plain.config.vision_config.num_hidden_layers) - 1
     return _training(model, lambda name: _block_of(name) == last or name.startswith(_FINAL_NORM))
 
 
@@ -63,7 +65,7 @@ def _bitfit(model: VisionLanguageModel, _method: Any) -> VisionLanguageModel:
 def _layer_norm(model: VisionLanguageModel, _method: Any) -> VisionLanguageModel:
     norms = tuple(
         f"{name}."
-        for name, module in model.clip.named_modules()
+        for name, module in model.module.named_modules()
         if isinstance(module, nn.LayerNorm) and is_encoder_weight(name)
     )
     return _training(model, lambda name: name.startswith(norms))
@@ -136,7 +138,7 @@ METHODS: dict[str, Callable[[VisionLanguageModel, Any], VisionLanguageModel]] = 
 
 
 def _training(model: VisionLanguageModel, is_trained: Callable[[str], bool]) -> VisionLanguageModel:
-    for name, parameter in model.clip.named_parameters():
+    for name, parameter in model.module.named_parameters():
         parameter.requires_grad_(is_trained(name))
     return model
 
@@ -160,7 +162,7 @@ def _wrapped(model: VisionLanguageModel, config: Any) -> VisionLanguageModel:
     from peft import get_peft_model
 
     with quiet_libraries():
-        wrapped = get_peft_model(model.clip, config)
+        wrapped = get_peft_model(model.module, config)
     use_quick_dropout(wrapped)
     wrapped.peft_config["default"].base_model_name_or_path = model.source
-    return replace(model, clip=wrapped)
+    return replace(model, module=wrapped)

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError
-from driftscope.models import VisionLanguageModel
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class AdaptedModel:
         """Everything that is optimised, by a name that survives a save and a reload."""
         encoder = {
             f"clip.{name}": parameter
-            for name, parameter in self.model.clip.named_parameters()
+            for name, parameter in self.model.module.named_parameters()
             if parameter.requires_grad
         }
         if self.classifier is None:
@@ -89,7 +89,7 @@ class AdaptedModel:
         """Counts: trainable, and in total (both towers, adapter and classifier)."""
         everything = [
             parameter
-            for name, parameter in self.model.clip.named_parameters()
+            for name, parameter in self.model.module.named_parameters()
             if "original_module" not in name  # peft keeps the frozen twin of what it trains whole
         ]
         if self.classifier is not None:
@@ -101,17 +101,17 @@ class AdaptedModel:
 
     def train(self) -> None:
         """Puts encoder and classifier into training mode."""
-        self.model.clip.train()
+        self.model.module.train()
         if self.classifier is not None:
             self.classifier.train()
 
     def _class_directions(self) -> Float[Tensor, "class dim"]:
-        clip = self.model.clip
+        clip = self.model.module
         features = clip.get_text_features(**(self.class_tokens or {}))  # type: ignore[operator]
         return functional.normalize(features.pooler_output, dim=-1)
 
     def _cosine_logits(self, images: Tensor, directions: Tensor) -> Tensor:
-        scale: Tensor = self.model.plain_clip.logit_scale.exp()
+        scale: Tensor = self.model.plain.logit_scale.exp()
         return scale * functional.normalize(images, dim=-1) @ directions.T
 
 

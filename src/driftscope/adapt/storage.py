@@ -15,14 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from driftscope.adapt.model import AdaptedModel, trainable_state
-from driftscope.models import (
-    ADAPTED_FILE,
-    DELTA_FILE,
-    VisionLanguageModel,
-    encoder_fingerprint,
-    merged,
-    quiet_libraries,
-)
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import encoder_fingerprint, merged
+from driftscope.hugging_face import quiet_libraries
+from driftscope.sources.origin import note_origin
+from driftscope.sources.run_folder import DELTA_FILE
 
 CLASSIFIER_FILE = "classifier.safetensors"
 
@@ -44,7 +41,7 @@ def save_adapted(adapted: AdaptedModel, pretrained: VisionLanguageModel, folder:
     folder.mkdir(parents=True, exist_ok=True)
     classifier = adapted.linear_classifier().state_dict()
     if adapted.model.is_adapter:
-        save_adapter(adapted.model.clip, folder)
+        save_adapter(adapted.model.module, folder)
     else:
         delta = {
             name.removeprefix("clip."): tensor
@@ -85,12 +82,6 @@ def save_delta(delta: Mapping[str, Tensor], folder: Path) -> None:
         save_file(dict(delta), folder / DELTA_FILE)
 
 
-def note_origin(folder: Path, base: str, base_fingerprint: str) -> None:
-    """Writes beside adapted weights what they were adapted from."""
-    origin = {"base": base, "base_fingerprint": base_fingerprint}
-    (folder / ADAPTED_FILE).write_text(json.dumps(origin, indent=1), encoding="utf-8")
-
-
 def load_classifier(folder: Path) -> nn.Linear:
     """The linear classifier saved beside an adapted encoder; it acts on `embed_images`."""
     state = load_file(folder / CLASSIFIER_FILE)
@@ -129,7 +120,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 def _write_hub_layout(model: VisionLanguageModel, folder: Path) -> None:
     with quiet_libraries():
-        merged(model).clip.save_pretrained(str(folder))  # type: ignore[operator]
+        merged(model).module.save_pretrained(str(folder))  # type: ignore[operator]
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(str(folder))
     side = {"height": model.image_size, "width": model.image_size}

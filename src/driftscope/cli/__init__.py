@@ -200,7 +200,7 @@ def export(
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise DataError(f"{out} is not empty; give a new folder with --out")
     from driftscope.adapt import export_merged
-    from driftscope.models import load
+    from driftscope.sources import load
 
     export_merged(load(adapted), out)
     typer.echo(f"Written: {out}")

@@ -23,7 +23,7 @@ from driftscope.data.columns import (
 )
 from driftscope.data.encoded import EncodedSet
 from driftscope.errors import DataError
-from driftscope.offline import offline_where_unreachable
+from driftscope.hugging_face import offline_where_unreachable
 
 DATA_FOLDER_VARIABLE = "DRIFTSCOPE_DATA"
 

@@ -21,17 +21,10 @@ from driftscope.assess import (
     zero_shot_outcome,
     zero_shot_pixels,
 )
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import encoder_fingerprint, encoder_state
 from driftscope.comparison import check_same_towers, general_texts
 from driftscope.errors import ConfigError, ModelError
-from driftscope.models import (
-    VisionLanguageModel,
-    default_device,
-    encoder_fingerprint,
-    encoder_state,
-    from_clip,
-    from_open_clip,
-    load,
-)
 from driftscope.monitor.isolation import isolated_from_training
 from driftscope.monitor.targets import LIVE_NAME, converted_open_clip, find_target
 from driftscope.reading import Drift, drift
@@ -40,6 +33,9 @@ from driftscope.records import Overlay
 from driftscope.reference_cache import Encoded, cached_encoding
 from driftscope.signals.text import TextSpaceDrift
 from driftscope.signals.weights import weight_drift
+from driftscope.sources import default_device, load
+from driftscope.sources.live import from_clip
+from driftscope.sources.open_clip import from_open_clip
 from driftscope.transfer import Outcome, TransferSet, class_embeddings, transfer_set
 
 NUM_SHOWN = 6
@@ -54,7 +50,7 @@ class Baseline:
     """The pretrained model in numbers, and the images it was read on.
 
     Attributes:
-        facts: the pretrained model without its weights: pixels, tokenizer, source. Its `clip`
+        facts: the pretrained model without its weights: pixels, tokenizer, source. Its `module`
             holds the image projection only.
         fingerprint: of its image encoder.
         images: the probe set, then the images of the transfer sets that are not in it.
@@ -118,9 +114,9 @@ class Baseline:
         return found
 
     def _text_moved(self, live: VisionLanguageModel, is_suspect: bool) -> bool:
-        parts = [one for name, one in live.clip.named_parameters() if name.startswith("text_")]
+        parts = [one for name, one in live.module.named_parameters() if name.startswith("text_")]
         may_have = bool(parts) and (is_suspect or any(part.requires_grad for part in parts))
-        return may_have and text_tower_digest(live.clip) != self.text_digest
+        return may_have and text_tower_digest(live.module) != self.text_digest
 
     def overlay(self, shown_rows: Tensor) -> Overlay:
         """The attention of the shown images before and after, for looking at."""
@@ -189,7 +185,7 @@ def make_baseline(
             name: tensor.detach().to("cpu", copy=True)
             for name, tensor in encoder_state(pretrained).items()
         },
-        text_digest=text_tower_digest(pretrained.plain_clip),
+        text_digest=text_tower_digest(pretrained.plain),
         texts=texts,
         transfer=sets,
         outcomes=outcomes,
@@ -279,5 +275,5 @@ def _is_texts(vocabulary: object) -> bool:
 def _without_weights(pretrained: VisionLanguageModel) -> VisionLanguageModel:
     """The model's facts, with a copy of its image projection and no other weight."""
     holder = nn.Module()
-    holder.visual_projection = copy.deepcopy(pretrained.plain_clip.visual_projection)
-    return replace(pretrained, clip=holder)
+    holder.visual_projection = copy.deepcopy(pretrained.plain.visual_projection)
+    return replace(pretrained, module=holder)

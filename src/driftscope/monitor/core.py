@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from torch import nn
 
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import BusyError
-from driftscope.models import VisionLanguageModel
 from driftscope.monitor.alerts import (
     UNREADABLE,
     Alert,

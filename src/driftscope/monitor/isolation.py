@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from driftscope.models.capture import uncompiled
+from driftscope.backbones.capture import uncompiled
 
 
 @contextmanager

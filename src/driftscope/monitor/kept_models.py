@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
-from driftscope.adapt import export_merged, note_origin, save_adapter, save_delta, whole_folder
-from driftscope.models import VisionLanguageModel, encoder_state, quiet_libraries
-from driftscope.models.effective import without_adapters
+from driftscope.adapt import export_merged, save_adapter, save_delta, whole_folder
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import encoder_state, without_adapters
+from driftscope.hugging_face import quiet_libraries
 from driftscope.monitor.baseline import Baseline
 from driftscope.monitor.targets import Target
+from driftscope.sources.origin import note_origin
 
 STOPPED_FOLDER = "stopped"
 _CANDIDATES = "candidates"
@@ -41,7 +43,7 @@ def keep_model(target: Target, live: VisionLanguageModel, baseline: Baseline, fo
             save_adapter(target.peft, partial)
             note_origin(partial, _base_of(target.peft), baseline.fingerprint)
     elif target.has_text_tower:
-        export_merged(replace(live, clip=without_adapters(live.clip)), folder)
+        export_merged(replace(live, module=without_adapters(live.module)), folder)
     elif baseline.facts.source in _NAMELESS:
         with whole_folder(folder) as partial, quiet_libraries():
             without_adapters(target.found).save_pretrained(str(partial))  # type: ignore[operator]

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from driftscope.backbones.capture import check_adapters_in_effect
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import encoder_state
 from driftscope.errors import CaptureError, ModelError, NonFiniteError
-from driftscope.models import VisionLanguageModel, encoder_state
-from driftscope.models.capture import check_adapters_in_effect
 from driftscope.monitor.alerts import UNREADABLE, Alert, Thresholds, unchanged_alert
 from driftscope.monitor.baseline import OWN_TEXTS, Baseline
 from driftscope.monitor.observation import Observation, levels_of

@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import without_adapters
 from driftscope.errors import ModelError
-from driftscope.models import VisionLanguageModel
-from driftscope.models.effective import without_adapters
-from driftscope.models.open_clip_convert import convert_open_clip
+from driftscope.sources.open_clip import convert_open_clip
 
 _KINDS = ("CLIPModel", "open_clip", "CLIPVisionModelWithProjection", "CLIPVisionModel")
 """What is looked for; of one inside another the outer one is meant."""
@@ -91,9 +91,9 @@ def live_model(target: Target, pretrained: VisionLanguageModel) -> VisionLanguag
     if target.kind == "open_clip":
         clip = converted_open_clip(clip)
     elif not target.has_text_tower:
-        clip = _ImageTowerOnly(clip, pretrained.clip)
+        clip = _ImageTowerOnly(clip, pretrained.module)
     return VisionLanguageModel(
-        clip=clip,
+        module=clip,
         tokenizer=pretrained.tokenizer,
         image_size=pretrained.image_size,
         mean=pretrained.mean,

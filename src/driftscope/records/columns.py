@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
+
+from driftscope.metrics import METRICS, Metric, drifts, levels
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Kind = Literal["text", "integer", "number"]
 
-DRIFT_SCALARS = (
-    "delta_entropy_pct",
-    "delta_erf95_pct",
-    "delta_gini_pct",
-    "delta_head_diversity_pct",
-    "cka",
-    "cka_debiased",
-    "embedding_drift",
-    "weight_drift",
-)
-"""The signals that are one number a reading, by the names tables use."""
+DRIFT_SCALARS = tuple(one.key for one in drifts("run"))
+"""The signals that are one number a run, by the names tables use."""
 
-STRUCTURE_SCALARS = (
-    "rollout_entropy_bits",
-    "rollout_erf95",
-    "rollout_gini",
-    "patch_to_patch_entropy_bits",
-)
+STRUCTURE_SCALARS = tuple(one.key for one in levels("run"))
 """What a reading says of full attention maps, where the spec asked for `maps`."""
 
 
@@ -72,12 +60,38 @@ def retention_interval_pct(score: Mapping[str, Any]) -> tuple[float, float] | No
 
 @dataclass(frozen=True)
 class ColumnMeaning:
-    """What a column holds. Integers are int64, or float64 with NaN where one is unknown."""
+    """What a column holds. Integers are int64, or float64 with NaN where one is unknown.
+
+    An optional column is left out where no row has a value.
+    """
 
     kind: Kind
     unit: str
     meaning: str
+    is_optional: bool = False
 
+
+def _column(one: Metric, addition: str = "", *, is_optional: bool = False) -> ColumnMeaning:
+    """The column of a metric; `addition` says where or when, as in "selected epoch"."""
+    meaning = f"{one.definition}, {addition}" if addition else one.definition
+    kind: Kind = "integer" if one.is_count else "number"
+    unit = one.unit or one.range_text
+    return ColumnMeaning(kind, unit, meaning, is_optional or bool(one.plug_in))
+
+
+def _columns(*keys: str, addition: str = "") -> dict[str, ColumnMeaning]:
+    return {key: _column(METRICS[key], addition) for key in keys}
+
+
+def _of_pretrained(found: Mapping[str, ColumnMeaning]) -> dict[str, ColumnMeaning]:
+    """The same numbers of the pretrained model, in columns that begin with `pretrained_`."""
+    return {
+        f"pretrained_{key}": replace(column, meaning=f"the pretrained model's {METRICS[key].label}")
+        for key, column in found.items()
+    }
+
+
+_SELECTED = "selected epoch"
 
 _KEYS = {
     "run_id": ColumnMeaning("text", "", "the run's id"),
@@ -87,25 +101,7 @@ _KEYS = {
     "seed": ColumnMeaning("integer", "", "training seed"),
 }
 
-_DRIFTS = {
-    "delta_entropy_pct": ColumnMeaning("number", "%", "change of mean CLS attention entropy"),
-    "delta_erf95_pct": ColumnMeaning("number", "%", "change of mean erf@0.95"),
-    "delta_gini_pct": ColumnMeaning("number", "%", "change of mean attention gini"),
-    "delta_head_diversity_pct": ColumnMeaning("number", "%", "change of mean head diversity"),
-    "cka": ColumnMeaning("number", "0…1", "linear CKA to the pretrained, mean over blocks"),
-    "cka_debiased": ColumnMeaning("number", "≤ 1", "the same with the unbiased HSIC estimator"),
-    "embedding_drift": ColumnMeaning("number", "0…2", "1 − mean cosine of image embeddings"),
-    "weight_drift": ColumnMeaning("number", "", "‖ΔW‖₂/‖W₀‖₂ of the encoder"),
-}
-
-_STRUCTURE = {
-    "rollout_entropy_bits": ColumnMeaning("number", "bits", "entropy of the attention rollout"),
-    "rollout_erf95": ColumnMeaning("number", "0…1", "erf@0.95 of the attention rollout"),
-    "rollout_gini": ColumnMeaning("number", "0…1", "gini of the attention rollout"),
-    "patch_to_patch_entropy_bits": ColumnMeaning(
-        "number", "bits", "patch-to-patch attention entropy, mean over layers and heads"
-    ),
-}
+_OF_RUNS = {one.key: _column(one) for one in drifts("run")}
 
 RUN_COLUMNS: dict[str, ColumnMeaning] = {
     **_KEYS,
@@ -122,24 +118,18 @@ RUN_COLUMNS: dict[str, ColumnMeaning] = {
     "origin": ColumnMeaning("text", "", "run, or import:FILE"),
     "num_runs": ColumnMeaning("integer", "runs", "1; of an imported cell mean, its runs"),
     "selected_epoch": ColumnMeaning("integer", "epoch", "epoch of best validation accuracy"),
-    "train_loss": ColumnMeaning("number", "", "mean training loss of the last epoch"),
-    "val_accuracy_pct": ColumnMeaning("number", "%", "validation accuracy, selected epoch"),
-    "test_accuracy_pct": ColumnMeaning("number", "%", "test accuracy, selected epoch"),
+    **_columns("train_loss", addition="last epoch"),
+    **_columns("val_accuracy_pct", "test_accuracy_pct", addition=_SELECTED),
     "test_num_images": ColumnMeaning("integer", "images", "images of the test accuracy"),
     "transfer": ColumnMeaning("text", "", "name of the main transfer set"),
-    "pretrained_zero_shot_pct": ColumnMeaning("number", "%", "pretrained zero-shot accuracy"),
-    "zero_shot_pct": ColumnMeaning("number", "%", "adapted zero-shot accuracy, selected epoch"),
+    **_of_pretrained(_columns("zero_shot_pct")),
+    **_columns("zero_shot_pct", addition=_SELECTED),
     "zero_shot_num_images": ColumnMeaning("integer", "images", "images of the zero-shot accuracy"),
-    "retention_pct": ColumnMeaning("number", "%", "100 × adapted / pretrained zero-shot accuracy"),
-    **_DRIFTS,
-    **_STRUCTURE,
-    **{
-        f"pretrained_{name}": ColumnMeaning(c.kind, c.unit, f"the pretrained model's {c.meaning}")
-        for name, c in _STRUCTURE.items()
-    },
-    "trainable_parameters": ColumnMeaning("integer", "parameters", "parameters trained"),
-    "total_parameters": ColumnMeaning("integer", "parameters", "parameters in all"),
-    "wall_seconds": ColumnMeaning("number", "s", "wall time of the run, over all its processes"),
+    **_columns("retention_pct"),
+    **_OF_RUNS,
+    **_columns(*STRUCTURE_SCALARS),
+    **_of_pretrained(_columns(*STRUCTURE_SCALARS)),
+    **_columns("trainable_parameters", "total_parameters", "wall_seconds"),
 }
 
 HISTORY_COLUMNS: dict[str, ColumnMeaning] = {
@@ -147,58 +137,46 @@ HISTORY_COLUMNS: dict[str, ColumnMeaning] = {
     "kind": ColumnMeaning("text", "", "epoch (its end), or probe (within it)"),
     "epoch": ColumnMeaning("integer", "epoch", "epochs finished; of a probe, the one under way"),
     "step": ColumnMeaning("integer", "step", "optimizer steps done"),
-    "train_loss": ColumnMeaning("number", "", "mean over the epoch; of a probe, of its last step"),
-    "train_accuracy_pct": ColumnMeaning("number", "%", "training accuracy of the epoch"),
-    "penalty": ColumnMeaning("number", "", "mean of the weighted penalties over the epoch"),
-    "val_accuracy_pct": ColumnMeaning("number", "%", "validation accuracy"),
-    **_DRIFTS,
-    "delta_late_entropy_pct": ColumnMeaning("number", "%", "of the last third of the layers"),
-    "delta_rollout_entropy_pct": ColumnMeaning("number", "%", "of the attention rollout"),
-    "delta_rollout_erf95_pct": ColumnMeaning("number", "%", "of the attention rollout"),
-    "delta_rollout_gini_pct": ColumnMeaning("number", "%", "of the attention rollout"),
-    "delta_patch_to_patch_entropy_pct": ColumnMeaning("number", "%", "of patch-to-patch attention"),
-    "feature_distance": ColumnMeaning("number", "", "mean squared distance of image embeddings"),
-    "text_kl_nats": ColumnMeaning("number", "nats", "KL of the zero-shot distributions"),
-    "text_top1_agreement_pct": ColumnMeaning("number", "%", "images of the same zero-shot class"),
-    "random_text_logit_change": ColumnMeaning("number", "logits", "mean, for random texts"),
+    **_columns("train_loss", "train_accuracy_pct", "penalty", "val_accuracy_pct"),
+    **_OF_RUNS,
+    **{one.key: _column(one) for one in drifts("epoch")},
     "num_images": ColumnMeaning("integer", "images", "probe images of the signals"),
-    "zero_shot_pct": ColumnMeaning("number", "%", "zero-shot accuracy, main transfer set"),
-    "retention_pct": ColumnMeaning("number", "%", "retention, where it was probed on the way"),
+    **_columns("zero_shot_pct", "retention_pct", addition="main transfer set"),
 }
 """Further transfer sets add `zero_shot_pct_NAME` and `retention_pct_NAME` (`transfer_scalars`)."""
+
+_ALWAYS_BY_LAYER = ("entropy_nats", "delta_entropy_pct", "delta_erf95_pct", "delta_gini_pct")
+"""Columns of layers that are there in any case, beside CKA."""
 
 LAYER_COLUMNS: dict[str, ColumnMeaning] = {
     **_KEYS,
     "layer": ColumnMeaning("integer", "", "layer, 1…L"),
-    "entropy_nats": ColumnMeaning("number", "nats", "CLS attention entropy, mean over heads"),
-    "delta_entropy_pct": _DRIFTS["delta_entropy_pct"],
-    "delta_erf95_pct": _DRIFTS["delta_erf95_pct"],
-    "delta_gini_pct": _DRIFTS["delta_gini_pct"],
-    "cka": ColumnMeaning("number", "0…1", "linear CKA of the block's output to the pretrained"),
-    "cka_debiased": ColumnMeaning("number", "≤ 1", "the same with the unbiased HSIC estimator"),
+    **_columns(*_ALWAYS_BY_LAYER, "cka", "cka_debiased"),
+    **{
+        one.key: _column(one, is_optional=True)
+        for one in (*levels("layer"), *drifts("layer"))
+        if one.key not in (*_ALWAYS_BY_LAYER, "cka", "cka_debiased")
+    },
 }
+
+_BY_HEAD = {one.key: _column(one, is_optional=one.reads == "maps") for one in levels("head")}
 
 HEAD_COLUMNS: dict[str, ColumnMeaning] = {
     **_KEYS,
     "layer": ColumnMeaning("integer", "", "layer, 1…L"),
     "head": ColumnMeaning("integer", "", "head, 1…; NaN where only the mean over heads is known"),
-    "entropy_nats": ColumnMeaning("number", "nats", "CLS attention entropy"),
-    "erf95": ColumnMeaning("number", "0…1", "smallest share of patches that holds 95 %"),
-    "gini": ColumnMeaning("number", "0…1", "attention gini"),
-    "pretrained_entropy_nats": ColumnMeaning("number", "nats", "the pretrained head's entropy"),
-    "pretrained_erf95": ColumnMeaning("number", "0…1", "the pretrained head's erf@0.95"),
-    "pretrained_gini": ColumnMeaning("number", "0…1", "the pretrained head's gini"),
-    "cka": LAYER_COLUMNS["cka"],
-    "cka_debiased": LAYER_COLUMNS["cka_debiased"],
+    **_BY_HEAD,
+    **_of_pretrained(_BY_HEAD),
+    **_columns("cka", "cka_debiased"),
 }
 
 CLASS_COLUMNS: dict[str, ColumnMeaning] = {
     **_KEYS,
     "class": ColumnMeaning("text", "", "class of the main transfer set"),
     "num_images": ColumnMeaning("integer", "images", "images of the class"),
-    "pretrained_pct": ColumnMeaning("number", "%", "the pretrained model's accuracy on it"),
-    "adapted_pct": ColumnMeaning("number", "%", "the adapted model's, selected epoch"),
-    "retention_pct": ColumnMeaning("number", "%", "100 × adapted / pretrained accuracy"),
+    **_columns("pretrained_pct"),
+    **_columns("adapted_pct", addition=_SELECTED),
+    **_columns("retention_pct"),
 }
 
 TABLES = {
@@ -211,9 +189,19 @@ TABLES = {
 
 
 def typed(frame: pd.DataFrame, columns: dict[str, ColumnMeaning]) -> pd.DataFrame:
-    """The frame with these columns first and of these types; missing ones are all unknown."""
+    """The frame with these columns first and of these types; missing ones are all unknown.
+
+    Optional columns without a value are left out.
+    """
     import numpy as np
 
+    empty = [
+        name
+        for name, column in columns.items()
+        if column.is_optional and len(frame) and (name not in frame or frame[name].isna().all())
+    ]
+    columns = {name: column for name, column in columns.items() if name not in empty}
+    frame = frame.drop(columns=empty, errors="ignore")
     others = [name for name in frame.columns if name not in columns]
     frame = frame.reindex(columns=[*columns, *others])
     for name, column in columns.items():

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from driftscope.metrics import Metric, drifts, levels, metric
 from driftscope.records.columns import (
     CLASS_COLUMNS,
     DRIFT_SCALARS,
@@ -201,16 +202,17 @@ def _layer_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
     point = structure_point(record)
     if not point:
         return
-    drift, keys = point["drift"], _keys(record)
-    for index, heads in enumerate(point["reading"]["entropy"]):
+    drift, reading, keys = point["drift"], point["reading"], _keys(record)
+    for index in range(len(reading["entropy"])):
         yield {
             **keys,
             "layer": index + 1,
-            "entropy_nats": sum(heads) / len(heads),
-            "delta_entropy_pct": drift["delta_entropy_pct_per_layer"][index],
-            "delta_erf95_pct": drift["delta_erf95_pct_per_layer"][index],
-            "delta_gini_pct": drift["delta_gini_pct_per_layer"][index],
-            **_cka(drift, index),
+            **{
+                one.key: _mean(reading[one.field][index])
+                for one in levels("layer")
+                if reading.get(one.field) is not None
+            },
+            **_of_layer(drift, index, drifts("layer")),
         }
 
 
@@ -237,13 +239,16 @@ def _head_columns(record: RunRecord) -> dict[str, Any]:
     columns["layer"] = np.repeat(np.arange(1, num_layers + 1), num_heads)
     numbers = np.tile(np.arange(1, num_heads + 1), num_layers)
     columns["head"] = numbers if of_heads else np.full(num_rows, np.nan)
-    for name, signal in (("entropy_nats", "entropy"), ("erf95", "erf95"), ("gini", "gini")):
-        columns[name] = np.array(after[signal], dtype=np.float64).ravel()
-        columns[f"pretrained_{name}"] = np.array(before[signal], dtype=np.float64).ravel()
-    ckas = [_cka(point["drift"], layer) for layer in range(num_layers)]
-    for name in ("cka", "cka_debiased"):
-        values = np.array([cka[name] for cka in ckas], dtype=np.float64)
-        columns[name] = np.repeat(values, num_heads)
+    for one in levels("head"):
+        for name, reading in ((one.key, after), (f"pretrained_{one.key}", before)):
+            values = reading.get(one.field)
+            unknown = np.full(num_rows, np.nan)
+            columns[name] = unknown if values is None else np.array(values, np.float64).ravel()
+    similar = [metric("cka"), metric("cka_debiased")]
+    rows = [_of_layer(point["drift"], layer, similar) for layer in range(num_layers)]
+    for one in similar:
+        values = np.array([row[one.key] for row in rows], dtype=np.float64)
+        columns[one.key] = np.repeat(values, num_heads)
     return columns
 
 
@@ -263,9 +268,9 @@ def _heads_frame(parts: Iterable[dict[str, Any]]) -> pd.DataFrame:
     return typed(pd.DataFrame(columns), HEAD_COLUMNS)
 
 
-def _cka(drift: dict[str, Any], layer: int) -> dict[str, float | None]:
-    def at(name: str) -> float | None:
-        values: Sequence[float] | None = drift.get(name)
-        return None if values is None else values[layer]
-
-    return {"cka": at("cka_per_block"), "cka_debiased": at("cka_debiased_per_block")}
+def _of_layer(
+    drift: dict[str, Any], index: int, wanted: Sequence[Metric]
+) -> dict[str, float | None]:
+    """These drifts at one layer; None for what the record does not tell by layer."""
+    by_layer = {one.key: drift.get(one.layer_field) for one in wanted}
+    return {name: None if values is None else values[index] for name, values in by_layer.items()}

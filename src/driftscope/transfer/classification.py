@@ -14,12 +14,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from driftscope.backbones.capture import check_adapters_in_effect
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data import PixelSource, labelled, open_dataset, rows_of
 from driftscope.data.prompts import PromptRules, expand_templates, words_of
 from driftscope.data.splits import balanced_subset
 from driftscope.errors import ConfigError, NonFiniteError
-from driftscope.models import VisionLanguageModel
-from driftscope.models.capture import check_adapters_in_effect
 from driftscope.stats import wilson_interval_pct
 
 TOP = 5
@@ -164,7 +164,7 @@ def live_embeddings(
     Raises:
         CaptureError: an adapter is there but not in effect, or an embedding is not finite.
     """
-    check_adapters_in_effect(model.clip)
+    check_adapters_in_effect(model.module)
     embeddings = functional.normalize(model.embed_images(pixels, batch_size), dim=-1)
     if not bool(torch.isfinite(embeddings).all()):
         raise NonFiniteError(

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data import EncodedSet, PixelSource, open_dataset
 from driftscope.errors import DataError
-from driftscope.models import VisionLanguageModel
 from driftscope.stats import wilson_interval_pct
 from driftscope.transfer.classification import live_embeddings
 

@@ -1,8 +1,9 @@
-"""No way to the Hugging Face hub is a state of its own, not half a minute of retries."""
+"""How the libraries of Hugging Face are used: without half a minute of retries, and quietly."""
 
 from __future__ import annotations
 
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -27,6 +28,26 @@ def offline_where_unreachable() -> Iterator[bool]:
         yield offline
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keeps the libraries' chatter out of our own display while a model is loaded or saved.
+
+    transformers shows a bar for weights that load in a blink; peft asks transformers by a name
+    that is deprecated there.
+    """
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _hub_reachable(endpoint: str) -> bool:

@@ -1,4 +1,4 @@
-"""open_clip checkpoints as a transformers CLIPModel, without importing open_clip.
+"""`open_clip:NAME:FILE`: an open_clip checkpoint as a transformers CLIPModel, without open_clip.
 
 open_clip names a model's parts differently, keeps query, key and value of an attention in one
 matrix and projections transposed, and does not store the activation function. All else is the same
@@ -8,19 +8,27 @@ model, so what comes out gives the same embeddings.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, did_you_mean
+from driftscope.hugging_face import offline_where_unreachable
+from driftscope.sources.hub import OPENAI_MEAN, OPENAI_STD, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import CLIPConfig, CLIPModel
 
+    from driftscope.sources import Loader
+
+PREFIX = "open_clip:"
+OPENAI_CLIP = "openai/clip-vit-base-patch32"
+"""Whose tokenizer every open_clip model of OpenAI's text tower shares."""
 _HEAD_DIM = 64
 
 
@@ -69,6 +77,39 @@ _BLOCK_PARTS = {
 }
 # In OpenAI's own archives beside the weights; facts that the shapes tell as well.
 _FACTS = {"input_resolution", "context_length", "vocab_size"}
+
+
+def recognises(name: str) -> bool:
+    """Whether it is meant to name an open_clip checkpoint."""
+    return name.startswith(PREFIX)
+
+
+def load(name: str, _load_base: Loader) -> VisionLanguageModel:
+    """The checkpoint file as a CLIPModel, with OpenAI's tokenizer where that is at hand."""
+    parts = name.removeprefix(PREFIX).split(":", maxsplit=1)
+    if len(parts) != 2 or not Path(parts[1]).expanduser().is_file():
+        raise ModelError(
+            f"{name!r} names no open_clip checkpoint; write open_clip:NAME:FILE, such as "
+            "open_clip:ViT-B-32:/models/open_clip_model.safetensors"
+        )
+    clip = load_open_clip(Path(parts[1]).expanduser(), parts[0])
+    return replace(from_open_clip(clip), source=name)
+
+
+def from_open_clip(
+    clip: CLIPModel, mean: Sequence[float] = OPENAI_MEAN, std: Sequence[float] = OPENAI_STD
+) -> VisionLanguageModel:
+    """A converted open_clip model, with OpenAI's tokenizer where that is at hand."""
+    with offline_where_unreachable():
+        tokenizer = load_tokenizer(OPENAI_CLIP, clip.config.text_config.vocab_size)
+    return VisionLanguageModel(
+        module=clip,
+        tokenizer=tokenizer,
+        image_size=int(clip.config.vision_config.image_size),
+        mean=tuple(mean),
+        std=tuple(std),
+        source="open_clip",
+    )
 
 
 def load_open_clip(path: Path | str, name: str) -> CLIPModel:

@@ -7,15 +7,55 @@ adapter kind counts as PEFT applies it and the model itself is not touched.
 from __future__ import annotations
 
 import copy
+import hashlib
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from driftscope.models.capture import check_adapters_in_effect, find_image_tower
+from driftscope.backbones.capture import check_adapters_in_effect, find_image_tower
+from driftscope.backbones.model import VisionLanguageModel
 
 PROJECTION_NAME = "visual_projection"
+
+
+def encoder_state(model: VisionLanguageModel) -> dict[str, Tensor]:
+    """The image encoder's weights by their plain CLIPModel names, adapters merged in."""
+    return encoder_weights(model.module)
+
+
+def is_encoder_weight(name: str) -> bool:
+    """Whether a CLIPModel parameter belongs to the image tower or its projection."""
+    return name.startswith(("vision_model.", "visual_projection."))
+
+
+def merged(model: VisionLanguageModel) -> VisionLanguageModel:
+    """The same function as a plain CLIPModel: a copy with the adapter's change added in."""
+    if not model.is_adapter:
+        return model
+    return replace(model, module=copy.deepcopy(model.module).merge_and_unload())  # type: ignore[operator]
+
+
+def encoder_fingerprint(model: VisionLanguageModel) -> str:
+    """Sixteen hexadecimal digits of the image encoder's weights (names, shapes, values)."""
+    return _fingerprint(encoder_state(model))
+
+
+def text_fingerprint(model: VisionLanguageModel) -> str:
+    """Sixteen hexadecimal digits of all other weights: text tower, its projection, logit scale."""
+    parameters = model.plain.named_parameters()
+    return _fingerprint({name: one for name, one in parameters if not is_encoder_weight(name)})
+
+
+def _fingerprint(weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def encoder_weights(module: nn.Module) -> dict[str, Tensor]:

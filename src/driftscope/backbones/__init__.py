@@ -1,0 +1,1 @@
+"""What a model family offers, and how its attention is read."""

@@ -1,0 +1,164 @@
+"""One representation of a model whose images and texts are embedded, whatever it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from driftscope.backbones.capture import find_image_tower
+from driftscope.backbones.cls_only import last_block_for_cls
+from driftscope.deprecation import renamed, renamed_keywords
+from driftscope.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel, PreTrainedTokenizerBase
+
+    from driftscope.data import PixelSource
+
+
+@dataclass(frozen=True)
+class VisionLanguageModel:
+    """A CLIP ready to be read: the module, its tokenizer and its pixel convention.
+
+    `module` is a `CLIPModel`, or a `PeftModel` around one; call it as it is. `tokenizer` is
+    None where the folder holds none (then texts cannot be embedded). `base_fingerprint` is that
+    of the encoder it was adapted from, where that is known.
+    """
+
+    module: nn.Module
+    tokenizer: PreTrainedTokenizerBase | None
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+    base_fingerprint: str | None = None
+    has_own_pixels: bool = True
+    """Whether mean and std are the model's own, and not CLIP's for want of any."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.module.parameters()).device
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether a PEFT adapter wraps the model."""
+        # peft leaves its peft_config on the wrapped model, too
+        return hasattr(self.module, "get_base_model")
+
+    @property
+    def plain(self) -> CLIPModel:
+        """The CLIPModel itself, with adapter layers inside where there are any."""
+        return self.module.get_base_model() if self.is_adapter else self.module  # type: ignore[operator]
+
+    @property
+    def clip(self) -> nn.Module:
+        """The old name of `module`."""
+        renamed("VisionLanguageModel.clip", "VisionLanguageModel.module")
+        return self.module
+
+    @property
+    def plain_clip(self) -> CLIPModel:
+        """The old name of `plain`."""
+        renamed("VisionLanguageModel.plain", "VisionLanguageModel.plain")
+        return self.plain
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor on cosine similarities in the model's own zero-shot softmax."""
+        return float(self.plain.logit_scale.detach().exp())
+
+    @property
+    def embedding_dim(self) -> int:
+        """Length of a projected embedding."""
+        return int(self.plain.config.projection_dim)
+
+    def normalise(
+        self, pixels: UInt8[Tensor, "image 3 height width"]
+    ) -> Float[Tensor, "image 3 height width"]:
+        """Pixels as the encoder wants them, on its device: scaled to [0, 1], mean and std off."""
+        shape = (1, len(self.mean), 1, 1)
+        mean = torch.tensor(self.mean, device=self.device).view(shape)
+        std = torch.tensor(self.std, device=self.device).view(shape)
+        return (pixels.to(self.device, non_blocking=True).float() / 255 - mean) / std
+
+    def image_embeddings(
+        self, pixels: UInt8[Tensor, "image 3 height width"]
+    ) -> Float[Tensor, "image dim"]:
+        """Projected, unnormalised embeddings of one batch through the live path, with gradients."""
+        with last_block_for_cls(self.plain.vision_model):
+            features = self.module.get_image_features(pixel_values=self.normalise(pixels))  # type: ignore[operator]
+        return features.pooler_output  # type: ignore[no-any-return]
+
+    def embed_images(
+        self, pixels: PixelSource, batch_size: int | None = None
+    ) -> Float[Tensor, "image dim"]:
+        """Projected, unnormalised embeddings in eval mode without gradients; mode restored."""
+        batch_size = batch_size or find_image_tower(self.module).images_per_forward
+        starts = range(0, len(pixels), batch_size)
+        with evaluating(self.module):
+            return torch.cat(
+                [self.image_embeddings(pixels[start : start + batch_size]) for start in starts]
+            )
+
+    def embed_texts(self, texts: Sequence[str], batch_size: int = 256) -> Float[Tensor, "text dim"]:
+        """Projected, unnormalised text embeddings.
+
+        Raises:
+            ModelError: the model came without a tokenizer.
+        """
+        parts = []
+        with evaluating(self.module):
+            for start in range(0, len(texts), batch_size):
+                tokens = self.tokenised(texts[start : start + batch_size])
+                parts.append(self.module.get_text_features(**tokens).pooler_output)  # type: ignore[operator]
+        return torch.cat(parts)
+
+    def tokenised(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Texts as the text tower takes them, on its device: padded, and cut to its length.
+
+        Raises:
+            ModelError: the model came without a tokenizer.
+        """
+        if self.tokenizer is None:
+            raise ModelError(
+                f"{self.source} has no tokenizer, so class names cannot be turned into embeddings; "
+                "put the tokenizer files (tokenizer.json, tokenizer_config.json) into its folder"
+            )
+        tokens = self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=self.plain.config.text_config.max_position_embeddings,
+            return_tensors="pt",
+        )
+        return dict(tokens.to(self.device))
+
+    def to(self, device: torch.device | str) -> VisionLanguageModel:
+        """The same model after moving its weights to a device."""
+        self.module.to(device)
+        return self
+
+
+VisionLanguageModel.__init__ = renamed_keywords(clip="module")(  # type: ignore[method-assign]
+    VisionLanguageModel.__init__
+)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; each submodule's mode is put back as it was."""
+    modes = [(child, child.training) for child in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for child, mode in modes:
+            child.training = mode

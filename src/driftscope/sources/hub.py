@@ -1,0 +1,124 @@
+"""A CLIPModel from a folder in hub layout, or from the Hugging Face hub and its cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.errors import ModelError, one_line
+from driftscope.hugging_face import offline_where_unreachable, quiet_libraries
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from driftscope.sources import Loader
+
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def recognises(name: str) -> bool:
+    """Whether it is a folder in hub layout, or else a name that the hub may know."""
+    folder = Path(name).expanduser()
+    return (folder / "config.json").exists() or not (folder.exists() or _looks_like_path(name))
+
+
+def load(name: str, _load_base: Loader) -> VisionLanguageModel:
+    """Of the hub the cache is asked first, as transformers does."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return load_hub_layout(folder, name)
+    with offline_where_unreachable():
+        return load_hub_layout(name, name)
+
+
+def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
+    """A CLIPModel from a folder or from the hub (its cache first, as transformers does)."""
+    from transformers import AutoConfig, CLIPModel
+
+    where = str(place)
+    try:
+        config = AutoConfig.from_pretrained(where)
+    except (OSError, ValueError) as error:
+        raise ModelError(_not_found(name, error)) from None
+    if config.model_type != "clip":
+        raise ModelError(
+            f"{name} is a {config.model_type!r} model; driftscope adapts and compares CLIP models "
+            "(model_type 'clip'), whose image tower has a CLS token"
+        )
+    try:
+        with quiet_libraries():
+            clip, loading = CLIPModel.from_pretrained(
+                where,
+                attn_implementation="sdpa",
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"the weights of {name} cannot be loaded: {one_line(error)}") from None
+    if loading["missing_keys"]:  # transformers would fill them with random numbers
+        missing = sorted(loading["missing_keys"])
+        raise ModelError(
+            f"the weights of {name} are not complete: {missing[0]} is missing "
+            f"({len(missing)} in all)"
+        )
+    clip.eval()
+    return VisionLanguageModel(
+        module=clip,
+        tokenizer=load_tokenizer(where, config.text_config.vocab_size),
+        image_size=int(config.vision_config.image_size),
+        source=name,
+        **pixel_convention(where, name),
+    )
+
+
+def pixel_convention(where: str, name: str) -> dict[str, Any]:
+    """Mean and std of the folder's preprocessor; OpenAI's, and said so, where it ships none."""
+    from transformers import CLIPImageProcessorPil
+
+    try:
+        processor, _ = CLIPImageProcessorPil.get_image_processor_dict(where)
+    except (OSError, ValueError) as error:
+        if (Path(where) / "preprocessor_config.json").exists():
+            raise ModelError(
+                f"the preprocessor_config.json of {name} cannot be read: {one_line(error)}"
+            ) from None
+        return {"mean": OPENAI_MEAN, "std": OPENAI_STD, "has_own_pixels": False}
+    return {
+        "mean": tuple(processor.get("image_mean", OPENAI_MEAN)),
+        "std": tuple(processor.get("image_std", OPENAI_STD)),
+    }
+
+
+def load_tokenizer(where: str, vocabulary_size: int) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a folder or hub id; None where it has none."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    # without tokenizer files transformers makes up a CLIP tokenizer with an empty vocabulary
+    return tokenizer if 2 * len(tokenizer) > vocabulary_size else None
+
+
+def _not_found(name: str, error: Exception) -> str:
+    if Path(name).exists():
+        return f"the model folder {name} cannot be read: {one_line(error)}"
+    from huggingface_hub import is_offline_mode
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    answer = "cannot be reached" if is_offline_mode() else f"did not give it ({one_line(error)})"
+    return (
+        f"no model {name!r}: it is not 'mini', there is no folder of that name here, it is not in "
+        f"the cache {HF_HUB_CACHE}, and the Hugging Face hub {answer}; check the name, or give the "
+        "folder of a copy as the model"
+    )
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
