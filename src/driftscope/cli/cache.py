@@ -22,7 +22,7 @@ def show() -> None:
 
     from driftscope.cli import terminal
     from driftscope.data.cache import bound_bytes, cache_folder, list_entries
-    from driftscope.references import list_references
+    from driftscope.reference_cache import list_references
 
     entries, references = list_entries(), list_references()
     table = RichTable(title=f"Cache in {cache_folder()}", title_justify="left", header_style="bold")
@@ -52,7 +52,7 @@ def clear() -> None:
     """Remove everything from the cache. What is needed again is decoded or read again."""
     from driftscope.data.cache import cache_folder
     from driftscope.data.cache import clear as clear_images
-    from driftscope.references import clear_references
+    from driftscope.reference_cache import clear_references
 
     (num_sets, set_bytes), (num_references, reference_bytes) = clear_images(), clear_references()
     typer.echo(
