@@ -10,6 +10,7 @@ import typer
 
 from driftscope.cli.cache import cache_app
 from driftscope.cli.gate import gate
+from driftscope.cli.metrics import metrics
 from driftscope.cli.options import Device, OutFolder, Workers, refuse_file
 from driftscope.cli.reports import HTML, Formats, chosen_formats, write_reports_side_by_side
 from driftscope.cli.sentences import plain_errors, resumable, show_tracebacks
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.add_typer(study_app, name="study")
 app.add_typer(cache_app, name="cache")
 app.command("gate")(gate)
+app.command("metrics")(metrics)
 app.command("watch")(watch)
 
 
