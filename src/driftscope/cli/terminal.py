@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from driftscope.config import RunSpec
     from driftscope.data.cache import CacheEntry
     from driftscope.records import RunRecord
-    from driftscope.references import ReferenceEntry
+    from driftscope.reference_cache import ReferenceEntry
 
 ESSENTIAL_COLUMNS = frozenset(
     {
