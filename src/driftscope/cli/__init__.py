@@ -13,6 +13,7 @@ from driftscope.cli.cache import cache_app
 from driftscope.cli.compare import compare
 from driftscope.cli.files import export_model, import_records
 from driftscope.cli.gate import gate
+from driftscope.cli.metrics import metrics
 from driftscope.cli.old_names import Commands
 from driftscope.cli.run import demo, run
 from driftscope.cli.sentences import show_tracebacks
@@ -39,6 +40,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any] | typer.Typer, str, str], ...] = (
     ("watch", watch, TRAIN, "driftscope watch one-run"),
     ("export-model", export_model, KEEP, "driftscope export-model one-run --out plain-clip"),
     ("import", import_records, KEEP, "driftscope import records/*.json --out their-study"),
+    ("metrics", metrics, KEEP, "driftscope metrics retention_pct cka"),
     ("cache", cache_app, KEEP, ""),
 )
 """Name, command, part of the help, example; in the order of use."""
