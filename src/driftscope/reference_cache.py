@@ -42,7 +42,7 @@ _DECIDING_CODE = (
     "reading_pass.py",
     "reading.py",
     "metrics.py",
-    "evaluation.py",
+    "assess.py",
 )
 
 
