@@ -18,7 +18,7 @@ from driftscope.errors import DataError
 
 
 @dataclass(frozen=True)
-class ArrowImages:
+class _ArrowImages:
     """The image column of a `datasets.Dataset`, which lies in mapped Arrow files."""
 
     dataset: Any
@@ -26,61 +26,53 @@ class ArrowImages:
     place: str
 
     def __len__(self) -> int:
-        """How many images."""
         return len(self.dataset)
 
     def name_of(self, index: int) -> str:
-        """Its row."""
         return f"in row {index + 1} of {self.place}"
 
     def read(self, indices: Sequence[int]) -> Iterator[bytes | DataError]:
-        """The images' files."""
         for index in indices:
             value = self.dataset[int(index)][self.column]
             yield image_bytes(value, self.name_of(index), Path(self.place))
 
 
 @dataclass(frozen=True)
-class DatasetTable:
+class _DatasetTable:
     """Loaded splits as a `Table`."""
 
     place: str
     splits: Mapping[str, Any]
 
     def columns(self, split: str) -> Sequence[str]:
-        """The split's columns."""
         return list(self.splits[split].column_names)
 
     def image_columns(self, split: str) -> Sequence[str]:
-        """Those of the type `Image`."""
         import datasets
 
         return self._of_type(split, datasets.Image)
 
     def label_names(self, split: str) -> Mapping[str, Sequence[str]]:
-        """The names of those of the type `ClassLabel`."""
         import datasets
 
         features = self.splits[split].features
         return {name: features[name].names for name in self._of_type(split, datasets.ClassLabel)}
 
     def values(self, split: str, column: str) -> list[Any]:
-        """A column, row by row."""
         return list(self.splits[split][column])
 
     def images(self, split: str, column: str) -> EncodedImages:
-        """The images themselves, or the files whose paths the column holds."""
         import datasets
 
         dataset = self.splits[split]
         feature = dataset.features[column]
         if getattr(feature, "dtype", None) in ("string", "large_string"):
-            return files_of(self.values(split, column), (Path(self.place), Path()), column)
+            return files_of(self.values(split, column), (Path(self.place), Path()))
         if not isinstance(feature, datasets.Image) and "binary" not in str(feature):
             raise DataError(f"the column {column!r} of {self.place} holds no images")
         if isinstance(feature, datasets.Image):
             dataset = dataset.cast_column(column, datasets.Image(decode=False))
-        return ArrowImages(dataset.select_columns([column]), column, self.place)
+        return _ArrowImages(dataset.select_columns([column]), column, self.place)
 
     def _of_type(self, split: str, kind: type) -> list[str]:
         dataset = self.splits[split]
@@ -113,7 +105,7 @@ def found_dataset_dict(
 ) -> Found:
     """Splits that `datasets` has loaded; from the hub (no folder) there may be a `config`."""
     options = TABLE_OPTIONS if folder else (*TABLE_OPTIONS, "config")
-    table = DatasetTable(str(folder or address.place), splits)
+    table = _DatasetTable(str(folder or address.place), splits)
     return Found(
         address, "dataset", dict.fromkeys(splits, table), open_table, options, folder=folder
     )

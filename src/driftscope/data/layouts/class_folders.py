@@ -176,8 +176,8 @@ def _below_wrappers_of(part: Folder, parts: Mapping[str, Folder], name: str) -> 
         for one in _image_folders(folder)
     }
     while not part.images and len(inner := _image_folders(part)) == 1:
-        is_class = inner[0].name in others or (others and not inner[0].with_images)
-        if is_class:
+        is_wrapper = inner[0].with_images or _PICTURES.fullmatch(inner[0].name)
+        if inner[0].name in others or not is_wrapper:
             break
         part = inner[0]
     return part
@@ -240,23 +240,16 @@ def _no_classes(found: Mapping[str, Split], above: Folder, is_level_given: bool)
     folders = {one.path: one for split in found.values() for of in split.classes.values()
                for one in of}  # fmt: skip
     names = {name for split in found.values() for name in split.classes}
-    tree = above.drawn()
     if not_text := next((name for name in sorted(names) if not is_text(name)), None):
         return f"the name of its folder {printable(not_text)} is not UTF-8; rename it"
-    if len(names) == 1:
-        return (
-            f"its images are all in one folder, {printable(next(iter(names)))} ({tree}), and of "
-            "one class every model is right; give the folder above several classes"
-        )
     if is_level_given:
         return ""
     odd = [one for one in folders.values() if not one.images and len(one.with_images) > 1]
     if odd or any(map(_PICTURES.fullmatch, names)) or _are_splits_beside_others(names):
-        deep = "2" if odd else "1"
         return (
-            f"it is not plain which of its folders are classes: {tree}; give the folder that holds "
-            f"one folder a class, or say how deep the classes are: ?level=1 for "
-            f"{_some(sorted(names))}, ?level={deep if deep != '1' else 2} for those below"
+            f"it is not plain which of its folders are classes: {above.drawn()}; give the folder "
+            "that holds one folder a class, or say how deep the classes are: ?level=1 for "
+            f"{_some(sorted(names))}, ?level=2 for those below"
         )
     return ""
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from driftscope.data.address import WHOLE, Address
 from driftscope.data.encoded import FilesOnDisk
 from driftscope.data.layouts.found import Found
-from driftscope.data.layouts.tables import TABLE_OPTIONS, open_table, optional_column
+from driftscope.data.layouts.tables import TABLE_OPTIONS, Rows, open_table, optional_column
 from driftscope.data.layouts.tree import Folder, image_suffixes
 from driftscope.errors import DataError
 
@@ -20,35 +20,6 @@ LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt")
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": ","}
 _METADATA = ("metadata.csv", "metadata.jsonl")
 _IMAGE_FOLDERS = ("", "images", "Images", "imgs", "img", "jpg", "train", "test")
-
-
-@dataclass(frozen=True)
-class ListTable:
-    """Rows of paths, as a `Table`; each split's columns are in memory."""
-
-    rows: Mapping[str, Mapping[str, list[Any]]]
-    folders: Mapping[str, tuple[Path, ...]]
-    """Where a split's paths may start; the first that holds one of its images is taken."""
-
-    def columns(self, split: str) -> Sequence[str]:
-        """The header."""
-        return list(self.rows[split])
-
-    def image_columns(self, split: str) -> Sequence[str]:  # noqa: ARG002
-        """None says so by its type."""
-        return ()
-
-    def label_names(self, split: str) -> Mapping[str, Sequence[str]]:  # noqa: ARG002
-        """None has any."""
-        return {}
-
-    def values(self, split: str, column: str) -> list[Any]:
-        """A column's texts."""
-        return self.rows[split][column]
-
-    def images(self, split: str, column: str) -> FilesOnDisk:
-        """The files of the paths."""
-        return files_of(self.values(split, column), self.folders[split], column)
 
 
 def recognise_file(file: Path, address: Address) -> Found:
@@ -68,8 +39,7 @@ def recognise_file(file: Path, address: Address) -> Found:
     for name in sorted(set(map(str, splits or ()))):
         chosen = [row for row, split in enumerate(splits or ()) if str(split) == name]
         rows[name] = {key: [values[row] for row in chosen] for key, values in table.items()}
-    folders = {name: _starts(file.parent) for name in rows}
-    return _found(address, "list", ListTable(rows, folders), file.parent)
+    return _found(address, "list", rows, dict.fromkeys(rows, _starts(file.parent)), file.parent)
 
 
 def recognise(tree: Folder, address: Address) -> Found | None:
@@ -83,6 +53,7 @@ def _of_metadata(tree: Folder, address: Address) -> Found | None:
         return None
     rows: dict[str, dict[str, list[Any]]] = {}
     folders = {}
+    layout = "image folder with metadata"
     for file in files:
         table = read_list(file)
         if optional_column("label", list(table), address) is None and (
@@ -90,8 +61,7 @@ def _of_metadata(tree: Folder, address: Address) -> Found | None:
         ):
             return None  # it says nothing that a number is made of
         if file.parent == Path(tree.path):
-            found = recognise_file(file, address)
-            return _found(address, "image folder with metadata", found.splits, file.parent)
+            return replace(recognise_file(file, address), layout=layout)
         name = file.relative_to(tree.path).parts[0]
         if name in rows:
             raise DataError(
@@ -99,7 +69,7 @@ def _of_metadata(tree: Folder, address: Address) -> Found | None:
                 f"as the dataset, such as {file}"
             )
         rows[name], folders[name] = table, _starts(file.parent)
-    return _found(address, "image folder with metadata", ListTable(rows, folders), Path(tree.path))
+    return _found(address, layout, rows, folders, Path(tree.path))
 
 
 def _of_coop(tree: Folder, address: Address) -> Found | None:
@@ -122,17 +92,22 @@ def _of_coop(tree: Folder, address: Address) -> Found | None:
     if not rows:
         return None
     starts = tuple(Path(folder.path) for folder in tree.below() if folder.num_images)
-    return _found(address, "CoOp split", ListTable(rows, dict.fromkeys(rows, starts)), None)
+    return _found(address, "CoOp split", rows, dict.fromkeys(rows, starts), None)
 
 
 def _found(
-    address: Address, layout: str, table: ListTable | Mapping[str, Any], folder: Path | None
+    address: Address,
+    layout: str,
+    rows: Mapping[str, Mapping[str, list[Any]]],
+    folders: Mapping[str, Sequence[Path]],
+    folder: Path | None,
 ) -> Found:
-    splits = dict.fromkeys(table.rows, table) if isinstance(table, ListTable) else table
+    table = Rows(rows.__getitem__, lambda split, values: files_of(values, folders[split]))
+    splits = dict.fromkeys(rows, table)
     return Found(address, layout, splits, open_table, options=TABLE_OPTIONS, folder=folder)
 
 
-def files_of(values: Sequence[Any], folders: Sequence[Path], column: str) -> FilesOnDisk:
+def files_of(values: Sequence[Any], folders: Sequence[Path]) -> FilesOnDisk:
     """The files that a column of paths names, below the first of the folders that holds one.
 
     Raises:
@@ -142,12 +117,12 @@ def files_of(values: Sequence[Any], folders: Sequence[Path], column: str) -> Fil
     first = next((text for text in texts if text), "")
     if "://" in first[:12]:
         raise DataError(
-            f"the column {column!r} holds addresses such as {first[:60]!r}; fetch the images first "
+            f"its column of images holds addresses such as {first[:60]!r}; fetch the images first "
             "(img2dataset writes shards that can be read), and list their paths"
         )
     if first.startswith("data:image") or len(first) > 1000:
         raise DataError(
-            f"the column {column!r} holds images written out as text ({first[:20]}…); write their "
+            f"its column of images holds images written out as text ({first[:20]}…); write their "
             "bytes, or list paths of files"
         )
     known = [text for text in texts if text][:5]

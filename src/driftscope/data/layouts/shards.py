@@ -33,7 +33,7 @@ _BATCH_ROWS = 32
 
 
 @dataclass(frozen=True)
-class RowGroup:
+class _RowGroup:
     """Consecutive rows of one file that are stored together."""
 
     file: Path
@@ -43,22 +43,19 @@ class RowGroup:
 
 
 @dataclass(frozen=True)
-class ParquetImages:
+class _ParquetImages:
     """The image column of parquet files."""
 
     column: str
-    groups: tuple[RowGroup, ...]
+    groups: tuple[_RowGroup, ...]
 
     def __len__(self) -> int:
-        """How many images."""
         return self.groups[-1].first_row + self.groups[-1].num_rows if self.groups else 0
 
     def name_of(self, index: int) -> str:
-        """Its row, counted over all files of the split."""
         return f"in row {index + 1} of {self._group(index).file}"
 
     def read(self, indices: Sequence[int]) -> Iterator[bytes | DataError]:
-        """The images' files; what lies between is passed over, and going back begins anew."""
         rows: Iterator[Any] = iter(())
         group, row = None, 0
         for index in indices:
@@ -71,14 +68,14 @@ class ParquetImages:
             row += 1
             yield image_bytes(next(rows).as_py(), self.name_of(index), wanted.file.parent)
 
-    def _group(self, index: int) -> RowGroup:
+    def _group(self, index: int) -> _RowGroup:
         return self.groups[bisect_right(self._first_rows, index) - 1]
 
     @cached_property
     def _first_rows(self) -> list[int]:
         return [group.first_row for group in self.groups]
 
-    def _rows(self, group: RowGroup) -> Iterator[Any]:
+    def _rows(self, group: _RowGroup) -> Iterator[Any]:
         try:
             with parquet.ParquetFile(group.file, memory_map=True) as file:
                 for batch in file.iter_batches(
@@ -90,7 +87,7 @@ class ParquetImages:
 
 
 @dataclass(frozen=True)
-class ParquetTable:
+class _ParquetTable:
     """The files of every split as a `Table`; `noted` is what a card says of the columns."""
 
     place: str
@@ -116,7 +113,6 @@ class ParquetTable:
         return names
 
     def image_columns(self, split: str) -> Sequence[str]:
-        """Those noted as images; else those of bytes, or of a struct that holds bytes."""
         schema = _schema(self.files[split][0])
         noted = [
             name
@@ -143,7 +139,6 @@ class ParquetTable:
         return {name: of for name, of in names.items() if name in _schema(first).names}
 
     def values(self, split: str, column: str) -> list[Any]:
-        """A column of all the split's files."""
         values: list[Any] = []
         for file in self.files[split]:
             try:
@@ -154,22 +149,20 @@ class ParquetTable:
         return values
 
     def images(self, split: str, column: str) -> EncodedImages:
-        """The images themselves, or the files whose paths the column holds."""
         files = self.files[split]
         kind = _schema(files[0]).field(column).type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             starts = (*(file.parent for file in files), self.root)
-            return files_of(self.values(split, column), starts, column)
+            return files_of(self.values(split, column), starts)
         if not _is_bytes(kind):
             raise DataError(
                 f"the column {column!r} of {self.place} holds {kind}, which is no image: an image "
                 "column holds one encoded image a row (bytes, or a struct of bytes and path), or "
                 "its path"
             )
-        return ParquetImages(column, tuple(_row_groups(files)))
+        return _ParquetImages(column, tuple(_row_groups(files)))
 
     def _features(self, file: Path) -> Mapping[str, Any]:
-        """What `datasets` noted about the columns in the file, or the card does."""
         noted = (_schema(file).metadata or {}).get(b"huggingface")
         if not noted:
             return self.noted
@@ -216,7 +209,7 @@ def _found(
     configuration: str | None = None,
 ) -> Found:
     info = _info(_card(root) if card is None else card, configuration)
-    table = ParquetTable(address.place, root, splits, _features_of(info))
+    table = _ParquetTable(address.place, root, splits, _features_of(info))
     doubts = [*_missing_shards(splits), *_other_counts(splits, info)]
     return Found(
         address,
@@ -295,14 +288,14 @@ def _metadata(file: Path) -> Any:
         raise DataError(f"cannot read {file}: {_one_line(error)}") from None
 
 
-def _row_groups(files: Iterable[Path]) -> Iterator[RowGroup]:
+def _row_groups(files: Iterable[Path]) -> Iterator[_RowGroup]:
     first = 0
     for file in files:
         metadata = _metadata(file)
         for number in range(metadata.num_row_groups):
             num_rows = metadata.row_group(number).num_rows
             if num_rows:
-                yield RowGroup(file, number, first, num_rows)
+                yield _RowGroup(file, number, first, num_rows)
             first += num_rows
 
 

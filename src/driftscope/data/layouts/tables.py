@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -50,6 +51,35 @@ class Table(Protocol):
         Raises:
             DataError: it holds something else.
         """
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A `Table` in memory: `held` gives a split's columns, `files` what its image values name."""
+
+    held: Callable[[str], Mapping[str, list[Any]]]
+    files: Callable[[str, list[Any]], EncodedImages]
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def columns(self, split: str) -> Sequence[str]:
+        """Their names."""
+        return list(self.held(split))
+
+    def image_columns(self, split: str) -> Sequence[str]:  # noqa: ARG002
+        """None says so by its type."""
+        return ()
+
+    def label_names(self, split: str) -> Mapping[str, Sequence[str]]:  # noqa: ARG002
+        """Those of class numbers, by column."""
+        return self.names
+
+    def values(self, split: str, column: str) -> list[Any]:
+        """A column."""
+        return self.held(split)[column]
+
+    def images(self, split: str, column: str) -> EncodedImages:
+        """The files that a column names."""
+        return self.files(split, self.held(split)[column])
 
 
 def open_table(found: Found, split: str) -> EncodedSet:

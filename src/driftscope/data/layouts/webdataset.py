@@ -12,14 +12,13 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from driftscope.data.address import WHOLE, Address
-from driftscope.data.encoded import EncodedImages
 from driftscope.data.layouts.found import Found
-from driftscope.data.layouts.tables import TABLE_OPTIONS, open_table
+from driftscope.data.layouts.tables import TABLE_OPTIONS, Rows, open_table
 from driftscope.data.layouts.tree import Folder, image_suffixes
 from driftscope.data.names import NamesFile
 from driftscope.errors import DataError
@@ -30,7 +29,7 @@ _MOST_TEXT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Member:
+class _Member:
     """A file within a tar, which holds it uncompressed."""
 
     tar: Path
@@ -39,81 +38,30 @@ class Member:
     size: int
 
     def read(self) -> bytes:
-        """Its bytes."""
         with self.tar.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
 
 
 @dataclass(frozen=True)
-class TarImages:
+class _TarImages:
     """Images within tars."""
 
-    members: tuple[Member, ...]
+    members: tuple[_Member, ...]
 
     def __len__(self) -> int:
-        """How many images."""
         return len(self.members)
 
     def name_of(self, index: int) -> str:
-        """Its name and its tar's."""
         member = self.members[index]
         return f"{member.name} in {member.tar}"
 
     def read(self, indices: Sequence[int]) -> Iterator[bytes | DataError]:
-        """The images' files."""
         for index in indices:
             try:
                 yield self.members[index].read()
             except OSError as error:
                 yield DataError(f"cannot read the image {self.name_of(index)}: {error}")
-
-
-@dataclass(frozen=True)
-class TarTable:
-    """The samples of every split as a `Table`."""
-
-    place: str
-    tars: Mapping[str, Sequence[Path]]
-    class_names: tuple[str, ...]
-
-    def columns(self, split: str) -> Sequence[str]:
-        """The image, and the kinds of text that samples have."""
-        return list(dict.fromkeys(key for sample in self._samples[split] for key in sample))
-
-    def image_columns(self, split: str) -> Sequence[str]:  # noqa: ARG002
-        """The only one."""
-        return [_IMAGE]
-
-    def label_names(self, split: str) -> Mapping[str, Sequence[str]]:  # noqa: ARG002
-        """`cls`, where class names lie beside the splits."""
-        return {"cls": self.class_names} if self.class_names else {}
-
-    def values(self, split: str, column: str) -> list[Any]:
-        """The texts of a kind; of class numbers the numbers.
-
-        Raises:
-            DataError: a sample lacks it.
-        """
-        missing = sum(column not in sample for sample in self._samples[split])
-        if missing:
-            raise DataError(f"{missing} samples of {self.place} ({split}) have no {column}")
-        values = [sample[column] for sample in self._samples[split]]
-        is_numbered = column == "cls" and all(str(one).lstrip("-").isdecimal() for one in values)
-        return [int(one) for one in values] if is_numbered else values
-
-    def images(self, split: str, column: str) -> EncodedImages:  # noqa: ARG002
-        """The images."""
-        return TarImages(tuple(sample[_IMAGE] for sample in self._samples[split]))
-
-    @cached_property
-    def _samples(self) -> dict[str, list[dict[str, Any]]]:
-        found = {split: [one for tar in tars for one in _samples_of(tar)] for split, tars in
-                 self.tars.items()}  # fmt: skip
-        empty = next((split for split, samples in found.items() if not samples), None)
-        if empty is not None:
-            raise DataError(f"the tar files of {self.place} ({empty}) hold no images")
-        return found
 
 
 def recognise_file(file: Path, address: Address) -> Found:
@@ -139,7 +87,20 @@ def recognise(tree: Folder, address: Address) -> Found | None:
 
 def _found(address: Address, root: Path, splits: Mapping[str, list[Path]]) -> Found:
     names = NamesFile.beside(root)
-    table = TarTable(address.place, splits, _told_apart(names.in_order) if names else ())
+
+    @cache
+    def held(split: str) -> Mapping[str, list[Any]]:
+        samples = [sample for tar in splits[split] for sample in _samples_of(tar)]
+        if not samples:
+            raise DataError(f"the tar files of {address.place} ({split}) hold no images")
+        kinds = dict.fromkeys(kind for sample in samples for kind in sample)
+        return {kind: [sample.get(kind) for sample in samples] for kind in kinds}
+
+    table = Rows(
+        held,
+        lambda _, members: _TarImages(tuple(members)),
+        {"cls": _told_apart(names.in_order)} if names else {},
+    )
     doubts = []
     for split, tars in splits.items():
         noted = tars[0].parent / "nshards.txt"
@@ -168,7 +129,7 @@ def _samples_of(tar: Path) -> list[dict[str, Any]]:
                 key, _, kind = name.partition(".")
                 if not one.isfile() or not key:
                     continue
-                member = Member(tar, one.name, one.offset_data, one.size)
+                member = _Member(tar, one.name, one.offset_data, one.size)
                 sample = samples.setdefault(f"{folder}/{key}", {})
                 kind = kind.lower()
                 if f".{kind}" in image_suffixes():
@@ -181,8 +142,10 @@ def _samples_of(tar: Path) -> list[dict[str, Any]]:
 
 
 def _texts(kind: str, text: str) -> dict[str, Any]:
+    text = text.strip()
     if kind != "json":
-        return {kind: text.strip()}
+        is_number = kind == "cls" and text.lstrip("-").isdecimal()
+        return {kind: int(text) if is_number else text}
     try:
         held = json.loads(text)
     except ValueError:
