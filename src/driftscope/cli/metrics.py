@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from driftscope.cli.sentences import plain_errors
 from driftscope.metrics import METRICS, Metric, metric
 
 _BETTER = {"higher": "higher", "lower": "lower", None: "–"}
 
 
+@plain_errors
 def metrics(
     keys: Annotated[
         list[str] | None, typer.Argument(help="Only these, such as retention_pct. Default: all.")
