@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from driftscope.cli.options import AsJson
 from driftscope.cli.sentences import plain_errors
 from driftscope.metrics import METRICS, Metric, metric
 
@@ -17,14 +18,15 @@ _BETTER = {"higher": "higher", "lower": "lower", None: "–"}
 @plain_errors
 def metrics(
     keys: Annotated[
-        list[str] | None, typer.Argument(help="Only these, such as retention_pct. Default: all.")
+        list[str] | None, typer.Argument(help="Names such as retention_pct. By default all.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: AsJson = False,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the page of the documentation.")
+        bool,
+        typer.Option("--markdown", help="Print the page of the documentation, docs/metrics.md."),
     ] = False,
 ) -> None:
-    """Lists every number that driftscope reports: its name, unit, range and meaning."""
+    """List every number that driftscope reports: its name, unit, range and meaning."""
     shown = [metric(key) for key in keys] if keys else list(METRICS.values())
     if as_json:
         typer.echo(json.dumps([facts(one) for one in shown], indent=1, ensure_ascii=False))
