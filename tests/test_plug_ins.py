@@ -74,6 +74,7 @@ def test_the_gate_limits_it(found: dict[str, Any]) -> None:
 
 def test_it_is_in_a_comparison_its_page_and_the_terminal(found: dict[str, Any]) -> None:
     assert found["compared"]["code"] == 0
+    assert "norm ratio" in found["compared"]["text"]
     assert found["report"]["scalars"]["norm_ratio"] > 0
     assert found["report"]["units"]["norm_ratio"] == "1"
 
