@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,14 @@ def test_an_unknown_metric_is_answered_by_the_nearest_name() -> None:
 def test_the_page_of_metrics_is_current() -> None:
     page = Path(__file__).parents[1] / "docs" / "metrics.md"
     assert page.read_text(encoding="utf-8") == listed("--markdown")
+
+
+def test_the_schema_of_a_reports_numbers_tells_their_ranges() -> None:
+    schema = json.loads(listed("--schema"))
+    assert schema["properties"]["cka_debiased"]["minimum"] == -1
+    assert schema["properties"]["embedding_drift"]["maximum"] == 2
+    assert "maximum" not in schema["properties"]["weight_drift"]
+    (pattern,) = [
+        one for one in schema["patternProperties"] if re.search(one, "retention_pct_pets")
+    ]
+    assert schema["patternProperties"][pattern]["title"] == "Retention, %"

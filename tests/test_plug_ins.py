@@ -85,6 +85,7 @@ def test_a_monitor_observes_it_and_a_threshold_tells_of_it(found: dict[str, Any]
 
 
 def test_the_list_of_metrics_has_it(found: dict[str, Any]) -> None:
+    assert found["observed"].keys() <= found["schema"]["properties"].keys()
     (listed,) = json.loads(found["listed"]["text"])
     assert (listed["key"], listed["plug_in"]) == ("norm_ratio", "norm")
 

@@ -269,7 +269,7 @@ def export(
     folder: FolderArgument,
     form: Annotated[
         Literal["parquet", "csv", "json"],
-        typer.Option("--format", help="The files' format.", rich_help_panel=PRINTED),
+        typer.Option("--format", help="parquet, csv or json.", rich_help_panel=PRINTED),
     ] = "parquet",
     out: Annotated[
         Path | None,
