@@ -453,7 +453,10 @@ def test_what_has_a_result_is_not_missing(tmp_path: Path) -> None:
     assert missing(specs, tmp_path) == specs[1:]
 
 
-def test_states_tell_done_failed_running_interrupted_and_waiting(tmp_path: Path) -> None:
+def test_states_tell_done_failed_running_interrupted_and_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("driftscope.study.folder.ALIVE_SECONDS", 1e9)  # however slow we are here
     folder = StudyFolder(tmp_path)
     folder.declare(fake_study())
     specs = list(folder.runs().values())

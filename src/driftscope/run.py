@@ -29,6 +29,7 @@ from driftscope.errors import RecordError
 from driftscope.evaluation import num_correct
 from driftscope.reading_pass import attention_maps
 from driftscope.records import Overlay, RunRecord
+from driftscope.records.schema import SCHEMA_VERSION
 from driftscope.references import cached_embeddings
 from driftscope.regularize import Pretrained, Regularization
 from driftscope.setting import Setting, prepare, training_images
@@ -134,7 +135,7 @@ def _carry_out(
     records.write_json(
         folder / records.RESULT_FILE,
         {
-            "schema": records.RESULT_SCHEMA,
+            "schema": SCHEMA_VERSION,
             "run_id": run_id(spec),
             "status": "diverged" if training.diverged else "done",
             "spec": spec.model_dump(mode="json"),

@@ -95,7 +95,7 @@ def run(
             ),
         )
     terminal.show_cells([record])
-    terminal.show_shared_images(record.result.get("duplicates", {}))
+    terminal.show_shared_images(record.result.duplicates)
     typer.echo(f"\nRecord: {terminal.path_text(out)}")
     typer.echo(f"Next: driftscope compare {parsed.model} {terminal.path_text(out)} --images FOLDER")
 

@@ -58,8 +58,8 @@ def write_reports(folder: Path, out: Path, formats: Sequence[str]) -> None:
     from driftscope.report.style import FORMATS
 
     study = Study(folder)
-    say_what_is_passed_over(study.folder)
     refuse_file(out)
+    say_what_is_passed_over(study.folder, study.damaged)
     with terminal.err.status("asking the study's questions"):
         tables, records = study.tables(), study.records()
         if tables.runs.empty:
@@ -142,7 +142,7 @@ def _one_study(letter: str, folder: Path) -> OneStudy:
     from driftscope.report.side_by_side import OneStudy
 
     study = Study(folder)
-    say_what_is_passed_over(study.folder)
+    say_what_is_passed_over(study.folder, study.damaged)
     tables = study.tables()
     if tables.runs.empty:
         raise RecordError(f"{folder} has no finished run yet")

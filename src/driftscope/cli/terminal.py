@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from driftscope.config import RunSpec
     from driftscope.data.cache import CacheEntry
     from driftscope.records import RunRecord
+    from driftscope.records.schema import SharedImages
     from driftscope.references import ReferenceEntry
 
 ESSENTIAL_COLUMNS = frozenset(
@@ -59,10 +60,10 @@ def show_cells(records: list[RunRecord]) -> None:
         show_table(study_table(cells_frame(runs), setting))
 
 
-def show_shared_images(duplicates: dict[str, Any]) -> None:
+def show_shared_images(duplicates: Mapping[str, SharedImages]) -> None:
     """Says where a record's duplicates are on two sides: a leak that a score would hide."""
     across = [
-        f"{found['num_pairs']} in {' and '.join(sides.split('/'))}"
+        f"{found.num_pairs} in {' and '.join(sides.split('/'))}"
         for sides, found in duplicates.items()
         if "/" in sides
     ]

@@ -116,8 +116,8 @@ def _facts(study: StudyTables, records: Sequence[RunRecord]) -> tuple[_Facts, _F
     """Specification and environment; of imported cell means what their table says."""
     if records:
         return (
-            shared_and_varying([record.result["spec"] for record in records]),
-            shared_and_varying([record.result["environment"] for record in records]),
+            shared_and_varying([record.result.spec for record in records]),
+            shared_and_varying([record.result.environment.facts() for record in records]),
         )
     shown = ("model", "dataset", "protocol", "transfer", "epochs", "batch_size", "weight_decay")
     known = [name for name in shown if name in study.runs]
@@ -174,6 +174,6 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
 
 def _versions(records: Iterable[RunRecord]) -> str:
     """The driftscope versions that made the runs."""
-    environments = [record.result["environment"] for record in records]
-    versions = {str(e.get("versions", {}).get("driftscope", "")) for e in environments} - {""}
+    found = (record.result.environment.versions.get("driftscope", "") for record in records)
+    versions = {*found} - {""}
     return ", ".join(sorted(versions)) or version("driftscope")
