@@ -39,6 +39,23 @@ def order(root: Path, seed: int, epoch: int, what: str) -> Path:
     return path
 
 
+def fake_result(spec: RunSpec, **changes: object) -> dict[str, object]:
+    """The least that a `result.json` can hold."""
+    return {
+        "schema": 1,
+        "run_id": run_id(spec),
+        "status": "done",
+        "spec": spec.model_dump(mode="json"),
+        "protocol": spec.protocol,
+        "parameters": {"trainable": 1, "total": 2},
+        "pretrained": {"reading": {"entropy": [[1.0]], "erf95": [[0.5]], "gini": [[0.5]]}},
+        "selected": None,
+        "last": None,
+        "wall_seconds": {"total": 8.0, "training": 6.0},
+        **changes,
+    }
+
+
 def finished(root: Path) -> list[str]:
     """The ids of the runs that were carried out to the end; none can be so twice (`_end`)."""
     return [path.parent.name for path in root.glob(f"runs/*/{records.RESULT_FILE}")]

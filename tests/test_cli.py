@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from driftscope.cli import app
 from driftscope.cli.sentences import plain_errors
 from driftscope.data.cache import cache_folder
-from driftscope.references import REFERENCES_FOLDER
+from driftscope.reference_cache import REFERENCES_FOLDER
 
 runner = CliRunner()
 

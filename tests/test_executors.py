@@ -516,8 +516,8 @@ def test_a_sign_of_life_says_who_and_how_far(tmp_path: Path, pool: Pool) -> None
 
 def readings(folders: Sequence[Path]) -> list[dict]:
     return [
-        {point: records.load_run(folder).result[point] for point in ("selected", "last")}
-        for folder in folders
+        {"selected": result.selected, "last": result.last}
+        for result in (records.read_result(folder) for folder in folders)
     ]
 
 

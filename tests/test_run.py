@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from driftscope import evaluation, records, references, run, setting
+from driftscope import assess, prepared_run, records, reference_cache, run
 from driftscope.adapt import AdaptedModel
 from driftscope.analysis import StudyTables, answer
+from driftscope.assess import Evaluator, watched_images
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import parse_run_spec
 from driftscope.errors import RecordError
-from driftscope.evaluation import Evaluator, watched_images
+from driftscope.prepared_run import prepare
 from driftscope.records.columns import HISTORY_COLUMNS
 from driftscope.records.tables import all_tables
 from driftscope.run import adapted_model, run_one
-from driftscope.setting import prepare
 from driftscope.sources import load
 from driftscope.transfer import score
 
@@ -83,12 +83,10 @@ def test_the_kept_model_and_classifier_are_those_of_the_selected_epoch(
     model, classifier = load(tmp_path), load_classifier(tmp_path / records.ADAPTED_FOLDER)
     kept = AdaptedModel(model, classifier)
     found = shared.evaluator.evaluate(kept)
-    assert found.val_accuracy_pct == record.result["selected"]["val_accuracy_pct"]
-    assert found.record["drift"] == record.result["selected"]["drift"]
-    correct = evaluation.num_correct(
-        kept, model.embed_images(shared.test_pixels), shared.test_labels
-    )
-    assert record.result["selected"]["test_accuracy_pct"] == 100 * correct / 24
+    assert found.val_accuracy_pct == record.result.selected.val_accuracy_pct
+    assert found.record["drift"] == record.result.selected.drift.facts()
+    correct = assess.num_correct(kept, model.embed_images(shared.test_pixels), shared.test_labels)
+    assert record.result.selected.test_accuracy_pct == 100 * correct / 24
 
 
 def test_each_image_passes_the_encoder_once_per_evaluation_and_nothing_is_evaluated_twice(
@@ -109,7 +107,7 @@ def test_a_linear_probe_run_encodes_each_image_once_in_all(
 ) -> None:
     monkeypatch.setenv("DRIFTSCOPE_CACHE", str(tmp_path / "cache"))
     spec = parse_run_spec({**tiny_run, "method": "linear_probe", "epochs": 9})
-    setting._prepare.cache_clear()
+    prepared_run._prepare.cache_clear()
     encoded.clear()
     run_one(spec, tmp_path / "one")
     watched, test, overlays = 9 + 9 + 24, 24, 2 * run.OVERLAY_IMAGES
@@ -124,15 +122,15 @@ def test_what_a_frozen_encoder_cannot_change_is_compared_once(
     tiny_run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = parse_run_spec({**tiny_run, "method": "linear_probe", "epochs": 3})
-    setting._prepare.cache_clear()
+    prepared_run._prepare.cache_clear()
     compared: list[dict] = []
-    drift = evaluation.drift
+    drift = assess.drift
 
     def counting(*arguments: object, **options: object) -> object:
         compared.append(options)
         return drift(*arguments, **options)
 
-    monkeypatch.setattr(evaluation, "drift", counting)
+    monkeypatch.setattr(assess, "drift", counting)
     record = run_one(spec, tmp_path)
     assert len(compared) == 1
     assert {event["retention_pct"] for event in record.events} == {100.0}
@@ -149,8 +147,8 @@ def test_the_pretrained_reference_is_computed_once_and_shared_through_the_cache(
     monkeypatch.setenv("DRIFTSCOPE_CACHE", str(tmp_path / "cache"))
     spec = parse_run_spec(tiny_run)
 
-    def anew(values: dict) -> setting.Setting:
-        setting._prepare.cache_clear()  # as another process finds it
+    def anew(values: dict) -> prepared_run.PreparedRun:
+        prepared_run._prepare.cache_clear()  # as another process finds it
         encoded.clear()
         return prepare(parse_run_spec(values))
 
@@ -168,7 +166,7 @@ def test_the_pretrained_reference_is_computed_once_and_shared_through_the_cache(
     anew({**tiny_run, "data_seed": 5})
     assert sum(encoded) == 9 + 9 + 24
 
-    for entry in (tmp_path / "cache" / references.REFERENCES_FOLDER).glob("*.safetensors"):
+    for entry in (tmp_path / "cache" / reference_cache.REFERENCES_FOLDER).glob("*.safetensors"):
         entry.write_bytes(entry.read_bytes()[:-7])
     assert anew(tiny_run).evaluator.pretrained_scores() == computed.pretrained_scores()
     assert sum(encoded) == 9 + 9 + 24
@@ -184,14 +182,14 @@ def test_a_reference_that_cannot_be_kept_is_computed_with_a_warning(
     (tmp_path / "file").write_text("no folder")
     expected = prepare(parse_run_spec(tiny_run)).evaluator.pretrained_scores()
     monkeypatch.setenv("DRIFTSCOPE_CACHE", str(tmp_path / "file"))
-    setting._prepare.cache_clear()
+    prepared_run._prepare.cache_clear()
     with pytest.warns(UserWarning, match=r"reference is not kept in .*DRIFTSCOPE_CACHE"):
         found = prepare(parse_run_spec(tiny_run)).evaluator
     assert found.pretrained_scores() == expected
 
 
 def test_images_of_a_set_on_disk_stay_in_the_map_that_processes_share(tiny_run: dict) -> None:
-    setting._prepare.cache_clear()  # another test may have prepared it without a cache
+    prepared_run._prepare.cache_clear()  # another test may have prepared it without a cache
     shared = prepare(parse_run_spec(tiny_run))
     (benchmark,) = shared.evaluator.transfer
     in_use = [shared.images.pixels, shared.test_pixels, benchmark.pixels]
@@ -220,9 +218,9 @@ def test_the_adapted_models_scores_are_those_of_the_separate_passes(
     record = run_one(spec, tmp_path)
     (benchmark,) = prepare(spec).evaluator.transfer
     separately = benchmark.score(load(tmp_path))
-    together = record.result["selected"]["transfer"][benchmark.name]
-    assert together["num_correct"] == separately.num_correct
-    assert together["per_class_correct"] == list(separately.per_class_correct)
+    together = record.result.selected.transfer[benchmark.name]
+    assert together.num_correct == separately.num_correct
+    assert together.per_class_correct == list(separately.per_class_correct)
 
 
 def test_a_specs_templates_and_class_words_make_the_captions(tiny_run: dict) -> None:
@@ -263,7 +261,7 @@ def test_text_space_drift_is_that_of_the_signal(tiny_run: dict, tmp_path: Path) 
         evaluator.pretrained.logit_scale,
         evaluator.random_texts,
     )
-    drift = record.result["selected"]["drift"]
+    drift = record.result.selected.drift.facts()
     assert drift["text_kl_nats"] == pytest.approx(expected.kl_nats, rel=1e-3) != 0
     assert drift["text_top1_agreement_pct"] == expected.top1_agreement_pct
     assert drift["random_text_logit_change"] == pytest.approx(
@@ -278,7 +276,7 @@ def test_a_diverged_run_is_recorded_and_not_a_crash(
     values = {**tiny_run, "learning_rate": 1e30, "clip_norm": None, "warmup_fraction": 0.0}
     values["regularizers"] = [{"kind": kind, "weight": 0.1}] if kind else []
     record = run_one(parse_run_spec(values), tmp_path)
-    assert record.result["status"] == "diverged"
+    assert record.result.status == "diverged"
     assert record.events[-1]["kind"] == "diverged"
     assert records.runs_table([record]).loc[0, "status"] == "diverged"
 
@@ -290,22 +288,22 @@ def test_the_papers_protocol_reads_the_test_split_once_for_validation_and_test(
 
     monkeypatch.setattr(splits, "PAPER_SUBSET_IMAGES", 6)
     monkeypatch.setattr(splits.evaluation_subsets, "__kwdefaults__", {"count": 5, "size": 6})
-    setting._prepare.cache_clear()
+    prepared_run._prepare.cache_clear()
     spec = parse_run_spec({**tiny_run, "protocol": "paper", "transfer": [], "epochs": 2})
     shared = prepare(spec)
     assert len(shared.evaluator.images.probe_pixels) == 30
     unique = {image.numpy().tobytes() for image in shared.test_pixels}
     encoded.clear()
     record = run_one(spec, tmp_path)
-    setting._prepare.cache_clear()
+    prepared_run._prepare.cache_clear()
     seen_in_probe = {image.numpy().tobytes() for image in shared.evaluator.images.probe_pixels}
     each_evaluation = 30 + len(unique - seen_in_probe)
     trained = len(shared.images.labels)
     assert sum(encoded) == 2 * (trained + each_evaluation) + 2 * run.OVERLAY_IMAGES
-    selected = record.result["selected"]
-    assert selected["test_accuracy_pct"] == selected["val_accuracy_pct"]
-    expected = score("test", round(0.24 * selected["val_accuracy_pct"]), 24)
-    assert selected["test_wilson_pct"] == [expected.wilson_low_pct, expected.wilson_high_pct]
+    selected = record.result.selected
+    assert selected.test_accuracy_pct == selected.val_accuracy_pct
+    expected = score("test", round(0.24 * selected.val_accuracy_pct), 24)
+    assert selected.test_wilson_pct == [expected.wilson_low_pct, expected.wilson_high_pct]
 
 
 def test_a_failure_is_written_down_and_the_folder_can_be_taken_up_again(
@@ -317,7 +315,7 @@ def test_a_failure_is_written_down_and_the_folder_can_be_taken_up_again(
         with pytest.raises(RecordError, match=r"cannot go on \(No space left.*run again to go on"):
             run_one(spec, tmp_path)
     assert "No space left" in (tmp_path / records.FAILURE_FILE).read_text()
-    assert run_one(spec, tmp_path).result["status"] == "done"
+    assert run_one(spec, tmp_path).result.status == "done"
     assert not (tmp_path / records.FAILURE_FILE).exists()
 
 
@@ -352,9 +350,9 @@ def test_a_record_tells_how_much_the_probe_images_matter(
     tiny_run: dict[str, object], tmp_path: Path
 ) -> None:
     record = run_one(parse_run_spec({**tiny_run, "epochs": 1, "probe_images": 21}), tmp_path)
-    subsets = record.result["last"]["subsets"]
+    subsets = record.result.last.subsets
     assert [one["num_images"] for one in subsets] == [4, 4, 4, 4, 4, 11, 21]
-    drift = record.result["last"]["drift"]
+    drift = record.result.last.drift.facts()
     for signal in ("cka", "cka_debiased", "embedding_drift", "delta_entropy_pct"):
         assert subsets[-1][signal] == pytest.approx(drift[signal])
     tables = all_tables([record])

@@ -34,11 +34,11 @@ COLUMNS = {
 def table_of(folder: Path) -> str:
     records = load_runs(folder)
     runs = runs_table(records).assign(id=[record.id for record in records])
-    selected = {record.id: record.result["selected"] for record in records}
+    selected = {record.id: record.result.selected for record in records}
     runs = runs.sort_values(["dataset", "method", "learning_rate"], ascending=[False, True, True])
     rows = [_row(run, selected[run["id"]]) for _, run in runs.iterrows()]
     lines = [list(COLUMNS.values()), ["---"] * len(COLUMNS), *rows]
-    before = records[0].result["pretrained"]["transfer"]["concepts100"]
+    before = records[0].result.pretrained.transfer["concepts100"]
     note = (
         f"{len(records)} runs, one seed each. The pretrained model scores "
         f"{before['accuracy_pct']:.1f} % on the same {before['num_images']} images of concepts100. "

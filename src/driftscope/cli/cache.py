@@ -18,7 +18,7 @@ def show() -> None:
     """What is in the cache, where, and how large."""
     from driftscope.cli import terminal
     from driftscope.data.cache import bound_bytes, cache_folder, list_entries
-    from driftscope.references import list_references
+    from driftscope.reference_cache import list_references
 
     terminal.show_cache(list_entries(), list_references(), cache_folder(), bound_bytes())
 
@@ -29,7 +29,7 @@ def clear() -> None:
     """Removes everything from the cache; what is needed again is decoded or read again."""
     from driftscope.data.cache import cache_folder
     from driftscope.data.cache import clear as clear_images
-    from driftscope.references import clear_references
+    from driftscope.reference_cache import clear_references
 
     (num_sets, set_bytes), (num_references, reference_bytes) = clear_images(), clear_references()
     typer.echo(

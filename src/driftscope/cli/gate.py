@@ -37,7 +37,7 @@ def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
                 typer.Option(
                     gated.option,
                     metavar="[NAME=]NUMBER" if gated.of_transfer_set else "NUMBER",
-                    help=f"{gated.meaning}{f', {gated.unit}' if gated.unit else ''}.",
+                    help=f"{gated.meaning}.",
                     rich_help_panel="Limits",
                 ),
             ],

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from driftscope.data.cache import CacheEntry
     from driftscope.records import RunRecord
     from driftscope.records.schema import SharedImages
-    from driftscope.references import ReferenceEntry
+    from driftscope.reference_cache import ReferenceEntry
 
 ESSENTIAL_COLUMNS = frozenset(
     {

@@ -14,23 +14,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from driftscope.backbones.model import VisionLanguageModel
-from driftscope.backbones.weights import encoder_fingerprint, encoder_state
-from driftscope.comparison import check_same_towers, general_texts
-from driftscope.errors import ConfigError, ModelError
-from driftscope.evaluation import (
+from driftscope.assess import (
     WatchedImages,
     encode,
     watched_images,
     zero_shot_outcome,
     zero_shot_pixels,
 )
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import encoder_fingerprint, encoder_state
+from driftscope.comparison import check_same_towers, general_texts
+from driftscope.errors import ConfigError, ModelError
+from driftscope.monitor.isolation import isolated_from_training
 from driftscope.monitor.targets import LIVE_NAME, converted_open_clip, find_target
-from driftscope.monitor.untouched import untouched_training
 from driftscope.reading import Drift, drift
 from driftscope.reading_pass import TextProbe, text_drift
 from driftscope.records import Overlay
-from driftscope.references import Encoded, cached_encoding
+from driftscope.reference_cache import Encoded, cached_encoding
 from driftscope.signals.text import TextSpaceDrift
 from driftscope.signals.weights import weight_drift
 from driftscope.sources import default_device, load
@@ -203,7 +203,7 @@ def pretrained_model(
     """
     if isinstance(source, VisionLanguageModel):
         return source
-    with untouched_training(torch.device("cpu")):  # a module draws its first weights when made
+    with isolated_from_training(torch.device("cpu")):  # a module draws its first weights when made
         if isinstance(source, str | Path):
             return load(source, device=default_device())
         return _given_model(source, model_path)

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Self, TypeAlias, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import TypedDict
 
+from driftscope.deprecation import renamed
 from driftscope.errors import RecordError
 from driftscope.metrics import drifts, levels
 from driftscope.records.columns import retention_interval_pct
@@ -141,6 +142,10 @@ class TransferScore(Part):
     accuracy_pct: Number = None
     wilson_low_pct: Number = None
     wilson_high_pct: Number = None
+    top5_pct: Number = None
+    mean_per_class_pct: Number = None
+    per_class_correct: list[int] = Field(default_factory=list)
+    per_class_images: list[int] = Field(default_factory=list)
     retention_pct: Number = None
     per_class: list[PerClass] = Field(default_factory=list)
     flows: Flows | None = None
@@ -159,7 +164,7 @@ class TransferScore(Part):
     @property
     def retention_interval_pct(self) -> tuple[float, float] | None:
         """The retention's 95 % interval, in percent; None where images were not counted."""
-        return retention_interval_pct(self.model_dump(exclude={"per_class"}, exclude_none=True))
+        return retention_interval_pct(self.model_dump(include={"num_correct", "flows"}, exclude_none=True))
 
 
 class Corrupted(Part):
@@ -334,7 +339,7 @@ class Report(Part):
     transfer: dict[str, ComparedScore] | None = None
     latest: Scalars | None = None
     best: Scalars | None = None
-    history: list[ObservedScores] = Field(default_factory=list)
+    history: list[ObservedScores] | None = None
 
 
 class RunResult(Part):
@@ -368,6 +373,11 @@ class RunResult(Part):
         if self.last_values is None:
             return None
         return parse(Point, self.last_values, f"the last epoch of run {self.run_id}")
+
+    def __getitem__(self, name: str) -> Any:
+        """A part as JSON values, as `RunRecord.result` gave it before 0.2."""
+        renamed(f"result[{name!r}]", f"result.{name}")
+        return self.model_dump(by_alias=True)[name]
 
 
 M = TypeVar("M", bound=Part)
