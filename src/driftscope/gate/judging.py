@@ -212,7 +212,6 @@ def _verdicts(evidence: Evidence, limit: Limit, confident: bool) -> Iterator[Ver
         yield _verdict(limit, f"{one.label} on {name}", value, low, confident)
 
 
-
 def _verdict(
     limit: Limit, title: str, value: float | None, low: float | None, confident: bool
 ) -> Verdict:

@@ -164,7 +164,9 @@ class TransferScore(Part):
     @property
     def retention_interval_pct(self) -> tuple[float, float] | None:
         """The retention's 95 % interval, in percent; None where images were not counted."""
-        return retention_interval_pct(self.model_dump(include={"num_correct", "flows"}, exclude_none=True))
+        return retention_interval_pct(
+            self.model_dump(include={"num_correct", "flows"}, exclude_none=True)
+        )
 
 
 class Corrupted(Part):
