@@ -335,8 +335,8 @@ def test_a_run_a_comparison_and_their_limits(
     arguments = ["compare", str(tiny_clip), str(run), "--images", transfer, "--transfer", transfer]
     assert runner.invoke(app, [*arguments, "--out", str(out)]).exit_code == 0
     compared = read_evidence(out)
-    same = next(iter(evidence.transfer.values()))["retention_pct"]
-    assert next(iter(compared.transfer.values()))["retention_pct"] == pytest.approx(same)
+    same = next(iter(evidence.transfer.values())).retention_pct
+    assert next(iter(compared.transfer.values())).retention_pct == pytest.approx(same)
     assert gated(out, "--max-embedding-drift", "2", "--max-weight-drift", "10")[0] == 0
 
 

@@ -171,13 +171,13 @@ def _layer_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
     point = record.structure_point
     if point is None:
         return
-    keys = _keys(record)
+    keys, read, changed = _keys(record), levels("layer"), drifts("layer")
     for index in range(len(point.reading.entropy)):
         yield {
             **keys,
             "layer": index + 1,
-            **{one.key: point.reading.at_layer(one.field, index) for one in levels("layer")},
-            **{one.key: point.drift.at_layer(one.layer_field, index) for one in drifts("layer")},
+            **{one.key: point.reading.at_layer(one.field, index) for one in read},
+            **{one.key: point.drift.at_layer(one.layer_field, index) for one in changed},
         }
 
 
