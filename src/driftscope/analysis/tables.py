@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from driftscope.errors import ConfigError, did_you_mean
+from driftscope.metrics import METRICS
 
 SIGNALS = (
     "cka",
@@ -56,6 +57,12 @@ NUMBERS = (
     "retention_pct",
     *SIGNALS,
 )
+
+
+def label(key: str) -> str:
+    """A measure's name in a sentence; the key where it is none of ours."""
+    return METRICS[key].label if key in METRICS else key
+
 
 Wanted: TypeAlias = str | float | Iterable[str | float]
 

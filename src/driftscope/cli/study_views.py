@@ -334,7 +334,7 @@ def _status(status: StudyStatus) -> RenderableType:
 def show_answer(answer: Answer) -> None:
     """A question's answer: the sentence, the numbers, what was left out."""
     out.print(f"\n[bold]{answer.question.replace('_', ' ')}[/bold]")
-    out.print(Text(answer.sentence))
+    out.print(Text(answer.words))
     if answer.is_answered and not answer.table.empty:
         out.print(_frame(answer.table))
         out.print(f"[dim]units: {answer.num_units} {answer.unit}[/dim]")
