@@ -80,7 +80,8 @@ def measure_with_unit(name: str) -> str:
     >>> measure_with_unit("retention_pct"), measure_with_unit("cka"), measure_with_unit("oracle")
     ('retention, %', 'CKA', 'oracle')
     """
-    return METRICS[name].name_with_unit if name in METRICS else name.replace("_", " ")
+    one = METRICS.get(name)
+    return one.name_with_unit if one else name.replace("_", " ")
 
 
 def _title(title: str, detail: str) -> str:

@@ -47,7 +47,7 @@ from driftscope.monitor.reporting import report_of, write_report
 from driftscope.monitor.schedule import Every, Schedule
 from driftscope.monitor.selection import Selection
 from driftscope.monitor.shown import Shown
-from driftscope.monitor.targets import Target, find_target
+from driftscope.sources.live import Target, find_target
 from driftscope.transfer import transfer_names
 
 OnAlert = Literal["warn", "stop"] | Callable[[Alert], object]
@@ -183,7 +183,7 @@ class Monitor:
         Folds of an epoch each do not go back: call it before each.
 
         Raises:
-            ModelError: the model holds no CLIP, or several.
+            ModelError: the model holds none that can be read, or several.
         """
         find_target(model, self._model_path)
         self._calls = counted(step)
@@ -214,7 +214,7 @@ class Monitor:
             What was seen; None where nothing was due.
 
         Raises:
-            ModelError: the model holds no CLIP, or several.
+            ModelError: the model holds none that can be read, or several.
             CaptureError: the model is another one than the pretrained.
         """
         at, epoch = self._step_at(step), epochs_done(epoch)
