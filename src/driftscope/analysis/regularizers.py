@@ -125,9 +125,9 @@ def _sentence(table: pd.DataFrame, alpha: float) -> str:
     )
     if not shown.empty:
         listed = [
-            f"{row.regularizer} on {row.dataset} at {rate_text(row.learning_rate)} "
-            f"({general_text(row.mean_difference)}, Holm p = {general_text(row.p_holm)})"
-            for row in shown.itertuples()
+            f"{row['regularizer']} on {row['dataset']} at {rate_text(row['learning_rate'])} "
+            f"({general_text(row['mean_difference'])}, Holm p = {general_text(row['p_holm'])})"
+            for row in shown.to_dict("records")
         ]
         found += f": {join_words(listed)}"
     return found + "."

@@ -129,7 +129,7 @@ def _selection_sentence(table: pd.DataFrame, margin: float) -> str:
             continue
         signals = by_rule.drop(["oracle", "random", "worst", "val_accuracy_pct"]).dropna()
         ranked = signals.sort_values(ascending=False)
-        chosen = [f"{label(name)} {value:.1f}" for name, value in ranked.items()]
+        chosen = [f"{label(str(name))} {value:.1f}" for name, value in ranked.items()]
         parts.append(
             f"on {dataset} ({rows['num_candidates'].iloc[0]:.0f} candidates) a random pick keeps "
             f"{by_rule['random']:.1f} %, the best possible {by_rule['oracle']:.1f} %, the most "
@@ -207,13 +207,13 @@ def _frontier_sentence(table: pd.DataFrame, accuracy: str) -> str:
     """The most accurate cell, the most accurate that keeps its ability, how many are worth it."""
     parts = []
     for dataset, group in table.groupby("dataset", sort=True):
-        top = group.loc[group[accuracy].idxmax()]
+        top = group.iloc[int(group[accuracy].to_numpy().argmax())]
         text = f"On {dataset} the most accurate cell is {_cell(top, accuracy)}"
         kept = group[group["retention_pct"] >= WELL_KEPT_PCT]
         if kept.empty:
             text += f"; no cell keeps {WELL_KEPT_PCT:.0f} % or more"
         elif top["retention_pct"] < WELL_KEPT_PCT:
-            best = kept.loc[kept[accuracy].idxmax()]
+            best = kept.iloc[int(kept[accuracy].to_numpy().argmax())]
             text += f"; of those that keep at least {WELL_KEPT_PCT:.0f} % it is "
             text += _cell(best, accuracy)
         on = group[group["is_on_frontier"]]

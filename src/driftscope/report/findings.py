@@ -9,10 +9,10 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from driftscope.analysis import Answer
-from driftscope.analysis.answer import join_words
 from driftscope.analysis.answer_tables import TITLES, answer_tables, basis
 from driftscope.analysis.grouping import SETTING
 from driftscope.analysis.table import Table
+from driftscope.analysis.words import join_words
 from driftscope.report import findings_figures, plots
 from driftscope.report.page import Picture, picture
 from driftscope.report.style import SeriesStyle
