@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from driftscope.analysis import Answer, StudyTables, answer_all, grouping
 from driftscope.errors import RecordError
+from driftscope.metrics import drifts
 from driftscope.paper.catalogue import published_tables
 from driftscope.records import Overlay, RunRecord
 from driftscope.report import heatmaps, tables
@@ -149,6 +150,11 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
         "images skipped": len(comparison["skipped_images"]),
         "fingerprint of the images": reading["images_fingerprint"],
         "patches": reading["num_patches"],
+        **{
+            one.name: one.with_unit(comparison["drift"][one.key])
+            for one in drifts()
+            if comparison["drift"].get(one.key) is not None
+        },
     }
     return write_page(
         "compare.html",
