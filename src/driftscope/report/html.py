@@ -18,7 +18,6 @@ from driftscope.paper.catalogue import published_tables
 from driftscope.records import Overlay, RunRecord
 from driftscope.report import heatmaps, tables
 from driftscope.report.findings import findings
-from driftscope.report.highlights import highlights
 from driftscope.report.overlays import NamedOverlay, other_overlays, overlay_block, study_overlays
 from driftscope.report.page import picture, write_page
 from driftscope.report.provenance import shared_and_varying
@@ -81,7 +80,6 @@ def write_study_report(
         out,
         title=title,
         sections=sections,
-        highlights=highlights(answers),
         caveats=_caveats(sections, [setting for setting, _ in settings]),
         findings=findings(answers, styles, with_series[grouping.is_done(runs)]),
         published=published,
