@@ -53,7 +53,7 @@ class EventLog:
     def __init__(self, folder: Path | None, header: Mapping[str, Any]) -> None:
         self.folder = folder
         self._claim: FileLock | None = None
-        former: list[dict[str, Any]] = []
+        former: list[Event] = []
         ours = {"kind": HEADER, **header}
         if folder is not None:
             try:
