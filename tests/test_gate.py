@@ -70,6 +70,16 @@ def test_limits_that_are_kept_exit_with_0_and_one_that_is_not_with_1(report: Pat
     assert "CKA is 0.900, not at least 0.95" in shown
 
 
+def test_a_doubtful_number_does_not_pass(tmp_path: Path) -> None:
+    values = comparison()
+    values["transfer"]["pets"]["doubts"] = ["2 of its 3 classes share their prompt"]
+    report = write(tmp_path / "report.json", values)
+    code, shown = gated(report, "--min-retention", "pets=50")
+    assert code == 1
+    assert "is doubtful: 2 of its 3 classes share their prompt" in shown
+    assert gated(report, "--min-retention", "cars=50")[0] == 0
+
+
 def test_the_folder_of_a_report_is_as_good_as_its_file(report: Path) -> None:
     assert gated(report.parent, "--max-embedding-drift", "0.3")[0] == 0
 
