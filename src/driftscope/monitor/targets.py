@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import without_adapters
 from driftscope.errors import ModelError
+from driftscope.monitor.isolation import isolated_from_training
+from driftscope.sources import default_device, load
+from driftscope.sources.live import from_clip
+from driftscope.sources.open_clip import from_open_clip
 from driftscope.sources.open_clip import convert_open_clip
 
 _KINDS = ("CLIPModel", "open_clip", "CLIPVisionModelWithProjection", "CLIPVisionModel")
@@ -100,6 +106,45 @@ def live_model(target: Target, pretrained: VisionLanguageModel) -> VisionLanguag
         std=pretrained.std,
         source=LIVE_NAME,
     )
+
+
+def pretrained_model(
+    source: str | Path | VisionLanguageModel | nn.Module, model_path: str | None
+) -> VisionLanguageModel:
+    """The pretrained model as it was given, ready to be read.
+
+    Raises:
+        ModelError: it cannot be loaded, is no CLIP with both towers, or carries an adapter.
+    """
+    if isinstance(source, VisionLanguageModel):
+        return source
+    with isolated_from_training(torch.device("cpu")):  # a module draws its first weights when made
+        if isinstance(source, str | Path):
+            return load(source, device=default_device())
+        return _given_model(source, model_path)
+
+
+def _given_model(module: nn.Module, model_path: str | None) -> VisionLanguageModel:
+    target = find_target(module, model_path)
+    if not target.has_text_tower:
+        raise ModelError(
+            f"The pretrained model is a {target.kind}, which has no text tower; give the CLIPModel "
+            "it comes from, or its name."
+        )
+    if any(type(module).__module__.startswith("peft.") for module in target.found.modules()):
+        raise ModelError(
+            "The pretrained model carries a PEFT adapter already; give the model before "
+            "get_peft_model, or its name, so that there is an untouched one to compare with."
+        )
+    if target.kind == "open_clip":
+        tower: Any = target.found.get_submodule("visual")
+        convention = {
+            key: value
+            for key, name in (("mean", "image_mean"), ("std", "image_std"))
+            if (value := getattr(tower, name, None)) is not None
+        }
+        return from_open_clip(converted_open_clip(target.found), **convention)
+    return from_clip(target.found)
 
 
 def converted_open_clip(model: nn.Module) -> nn.Module:
