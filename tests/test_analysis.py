@@ -284,7 +284,7 @@ def test_predictors_equal_scipy_and_find_that_the_sign_of_entropy_flips():
     entropy = keyed.loc[("mean of groups", "final", "delta_entropy_pct", "signed")]
     assert abs(entropy["rho"]) < 0.1
     assert entropy["abs_rho"] > 0.9
-    assert "sign of ρ flips for Δentropy" in result.sentence
+    assert "sign of ρ flips for Δ entropy" in result.sentence
     assert keyed.loc[("overall", "first", "cka", "signed"), "rho"] > 0.9
 
 

@@ -128,7 +128,10 @@ class Reference:
     def detached(self) -> Reference:
         """The same without the model, which may be trained from here on: its weights are copied."""
         holder = nn.Module()
-        holder.visual_projection = copy.deepcopy(self.pretrained.plain.visual_projection)
+        projection = self.pretrained.backbone.projection_name
+        if projection is not None:
+            found = self.pretrained.plain.get_submodule(projection)
+            holder.add_module(projection, copy.deepcopy(found))
         copied = {
             name: tensor.detach().to("cpu", copy=True) for name, tensor in self.weights.items()
         }
@@ -260,7 +263,7 @@ def assess(
         )
     has_moved = (
         not text_tower_is_frozen
-        and _has_text_tower(model)
+        and bool(text_weights(model))
         and _text_tower_digest(model) != reference.text_digest
     )
     return _assessment(reference, model, weights, reading, embeddings, text_tower_moved=has_moved)
@@ -485,19 +488,16 @@ def _checked_texts(model: VisionLanguageModel, vocabulary: str | Sequence[str]) 
     return list(vocabulary)
 
 
-def _text_parts(model: VisionLanguageModel) -> dict[str, nn.Parameter]:
-    parameters = model.plain.named_parameters()
-    return {name: one for name, one in parameters if name.startswith("text_")}
-
-
-def _has_text_tower(model: VisionLanguageModel) -> bool:
-    return bool(_text_parts(model))
+def text_weights(model: VisionLanguageModel) -> dict[str, nn.Parameter]:
+    """The parameters of the text tower and its projection; empty where there is none."""
+    is_text = model.backbone.is_text_weight
+    return {name: one for name, one in model.plain.named_parameters() if is_text(name)}
 
 
 def _text_tower_digest(model: VisionLanguageModel) -> str:
     """Sixteen hexadecimal digits of the weights of the text tower and its projection."""
     digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in _text_parts(model).items():
+    for name, tensor in text_weights(model).items():
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

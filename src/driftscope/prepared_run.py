@@ -76,6 +76,7 @@ class PreparedRun:
         embeddings = found.further[VALIDATION]
         accuracy_pct = 100 * num_correct(adapted, embeddings, self.val_labels) / len(embeddings)
         scalars = {**record["drift"], **transfer_scalars(found.transfer)}
+        scalars.pop("unmeasured", None)  # reasons are told once, in the record
         return Evaluation(accuracy_pct, scalars, record)
 
     @cached_property
@@ -84,15 +85,12 @@ class PreparedRun:
         return found, self._record_of(found)
 
     def _record_of(self, found: Assessment) -> dict[str, Any]:
-        change = found.drift.to_dict()
-        change.pop("unmeasured", None)  # stands beside it
         return {
             "reading": found.reading.to_dict(),
-            "drift": change,
+            "drift": found.drift.to_dict(),
             "subsets": on_subsets(found.reading, self.reference.reading, self.probe_subsets),
             "transfer": found.transfer,
             "retrieval": found.retrieval,
-            "unmeasured": found.unmeasured,
         }
 
     def pretrained_record(self) -> dict[str, Any]:

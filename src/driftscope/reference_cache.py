@@ -128,7 +128,8 @@ def _key(kind: str, model: VisionLanguageModel, weights: str, content: str) -> s
     """Names an entry by everything that decides its numbers."""
     config: Any = model.plain.config
     parts = (kind, weights, content, _code_digest(), model.mean, model.std, config.to_dict())
-    attention = config.vision_config._attn_implementation, config.text_config._attn_implementation
+    towers = (getattr(config, name, config) for name in ("vision_config", "text_config"))
+    attention = (one._attn_implementation for one in towers)
     text = json.dumps([*parts, *attention, *_surroundings(model)], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -137,7 +138,7 @@ def _surroundings(model: VisionLanguageModel) -> Iterator[object]:
     """What of this process and machine decides bits."""
     yield from (torch.__version__, version("transformers"), torch.get_num_threads())
     yield torch.backends.cpu.get_cpu_capability()
-    yield torch.backends.mkldnn.enabled  # type: ignore[attr-defined]
+    yield torch.backends.mkldnn.enabled
     yield from (torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled())
     yield next(model.module.parameters()).dtype
     device = model.device
@@ -146,7 +147,8 @@ def _surroundings(model: VisionLanguageModel) -> Iterator[object]:
         yield torch.get_autocast_dtype(device.type)
     if device.type == "cuda":
         yield from (torch.cuda.get_device_name(device), torch.version.cuda)
-        yield from (torch.backends.cudnn.version(), torch.backends.cudnn.allow_tf32)
+        yield torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        yield torch.backends.cudnn.allow_tf32
 
 
 @lru_cache(maxsize=1)

@@ -42,11 +42,12 @@ from driftscope.monitor.options import (
     epochs_done,
     percentage,
 )
+from driftscope.monitor.pretrained import pretrained_model
 from driftscope.monitor.processes import is_main_process
 from driftscope.monitor.reporting import report_of, write_report
 from driftscope.monitor.schedule import Every, Schedule
 from driftscope.monitor.selection import Selection
-from driftscope.monitor.targets import Target, find_target, pretrained_model
+from driftscope.sources.live import Target, find_target
 from driftscope.transfer import transfer_names, transfer_set
 
 OnAlert = Literal["warn", "stop"] | Callable[[Alert], object]
@@ -180,7 +181,7 @@ class Monitor:
         Folds of an epoch each do not go back: call it before each.
 
         Raises:
-            ModelError: the model holds no CLIP, or several.
+            ModelError: the model holds none that can be read, or several.
         """
         find_target(model, self._model_path)
         self._calls = counted(step)
@@ -211,7 +212,7 @@ class Monitor:
             What was seen; None where nothing was due.
 
         Raises:
-            ModelError: the model holds no CLIP, or several.
+            ModelError: the model holds none that can be read, or several.
             CaptureError: the model is another one than the pretrained.
         """
         at, epoch = self._step_at(step), epochs_done(epoch)

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from driftscope.assess import OWN_TEXTS, Assessment, Reference, assess
+from driftscope.assess import OWN_TEXTS, Assessment, Reference, assess, text_weights
 from driftscope.backbones.capture import check_adapters_in_effect
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import CaptureError, ModelError, NonFiniteError
 from driftscope.monitor.alerts import UNREADABLE, Alert, Thresholds, unchanged_alert
 from driftscope.monitor.observation import Observation, levels_of
-from driftscope.monitor.targets import Target, live_model
+from driftscope.sources.live import Target, live_model
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ def _read(
     had_own_texts = any(
         score.get("text_tower") == OWN_TEXTS for one in earlier for score in one.transfer.values()
     )
-    is_frozen = not had_own_texts and not _is_text_tower_trained(live)
+    is_frozen = not had_own_texts and not any(
+        one.requires_grad for one in text_weights(live).values()
+    )
     try:
         found = assess(live, reference, text_tower_is_frozen=is_frozen)
     except NonFiniteError as error:
@@ -122,11 +124,6 @@ def _scores(found: Assessment) -> dict[str, dict[str, Any]]:
         }
         for name, change in found.transfer.items()
     }
-
-
-def _is_text_tower_trained(live: VisionLanguageModel) -> bool:
-    parameters = live.plain.named_parameters()
-    return any(one.requires_grad for name, one in parameters if name.startswith("text_"))
 
 
 def _is_well_under_way(place: Observation) -> bool:
