@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.relation import check_same_function, function_facts
 from driftscope.backbones.weights import encoder_state
 from driftscope.data import PixelRows, PixelSource
 from driftscope.data.prompts import class_prompts
@@ -103,6 +104,7 @@ class Reference:
         reading: the pretrained reading of the probe set.
         embeddings: the pretrained embeddings of every other set of images.
         weights: the pretrained encoder's.
+        function: what decides its function beside the weights.
         text_digest: of the text tower's weights, to notice one that has moved.
         texts: what text-space drift is read against.
         outcomes: what the pretrained model made of each transfer set.
@@ -120,6 +122,7 @@ class Reference:
     reading: Reading
     embeddings: Mapping[str, Tensor]
     weights: Mapping[str, Tensor]
+    function: Mapping[str, object]
     text_digest: str
     texts: Texts
     outcomes: Mapping[str, Outcome]
@@ -228,6 +231,7 @@ def make_reference(
         reading=reading,
         embeddings=embeddings,
         weights=encoder_state(pretrained),
+        function=function_facts(pretrained),
         text_digest=_text_tower_digest(pretrained),
         texts=_texts(cached, vocabulary),
         outcomes={one.name: _outcome(one, embeddings, one.text_embeddings) for one in transfer},
@@ -253,6 +257,9 @@ def assess(
     """
     weights = encoder_state(model)
     check_same_towers(reference.weights, weights, reference.pretrained.source, model.source)
+    check_same_function(
+        reference.function, function_facts(model), reference.pretrained.source, model.source
+    )
     reading = read(model, reference.probe_pixels, maps=reference.maps, shown=reference.shown)
     sets = _image_sets(reference.transfer, reference.retrieval, reference.further)
     embeddings = {name: model.embed_images(pixels).float().cpu() for name, pixels in sets.items()}

@@ -16,6 +16,11 @@ from driftscope.assess import (
     make_reference,
 )
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.relation import (
+    check_same_function,
+    check_same_pixels,
+    function_facts,
+)
 from driftscope.backbones.weights import encoder_fingerprint, encoder_state
 from driftscope.data import EncodedSet, ImageSet, open_dataset
 from driftscope.errors import ConfigError, DataError, ModelError
@@ -222,6 +227,8 @@ def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> N
             "(its base's weights differ); compare it with the base it was trained on"
         )
     check_same_towers(encoder_state(before), encoder_state(after), before.source, after.source)
+    check_same_function(function_facts(before), function_facts(after), before.source, after.source)
+    check_same_pixels(before, after)
 
 
 def _probe_set(images: str | Path, skip_bad: bool) -> tuple[ImageSet, list[str]]:

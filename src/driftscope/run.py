@@ -27,6 +27,7 @@ from driftscope.errors import RecordError
 from driftscope.prepared_run import PreparedRun, num_correct, prepare, training_images
 from driftscope.reading_pass import read
 from driftscope.records import RunRecord
+from driftscope.records.schema import SCHEMA_VERSION
 from driftscope.reference_cache import CachedModel
 from driftscope.regularize import Pretrained, Regularization
 from driftscope.train import OnEvent, OnStep, TrainingImages, fit_head, train
@@ -131,7 +132,7 @@ def _carry_out(
     records.write_json(
         folder / records.RESULT_FILE,
         {
-            "schema": records.RESULT_SCHEMA,
+            "schema": SCHEMA_VERSION,
             "run_id": run_id(spec),
             "status": "diverged" if training.diverged else "done",
             "spec": spec.model_dump(mode="json"),

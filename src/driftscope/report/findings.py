@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+from markupsafe import Markup, escape
 
 from driftscope.analysis import Answer
-from driftscope.analysis.answer import join_words
 from driftscope.analysis.answer_tables import TITLES, answer_tables, basis
 from driftscope.analysis.grouping import SETTING
 from driftscope.analysis.table import Table
+from driftscope.analysis.words import join_words
 from driftscope.report import findings_figures, plots
 from driftscope.report.page import Picture, picture
 from driftscope.report.style import SeriesStyle
+from driftscope.report.summary import unbreakable
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,10 @@ class Finding:
     """One question on a page."""
 
     title: str
-    sentence: str
+    is_answered: bool
+    sentence: Markup
+    rests_on: str
+    remarks: list[Markup]
     basis: str
     pictures: list[Picture]
     tables: list[Table]
@@ -43,22 +47,16 @@ def findings(
     return [
         Finding(
             title=TITLES.get(answer.question, answer.question),
-            sentence=true_minus(answer.sentence),
+            is_answered=answer.is_answered,
+            sentence=unbreakable(escape(answer.sentence)),
+            rests_on=answer.rests_on,
+            remarks=[unbreakable(escape(remark)) for remark in answer.remarks],
             basis=basis(answer),
             pictures=_pictures(answer, styles, runs),
             tables=answer_tables(answer),
         )
         for answer in ordered
     ]
-
-
-def true_minus(sentence: str) -> str:
-    """The sentence with minus signs before numbers as the page writes them everywhere.
-
-    >>> true_minus("ρ from -0.97 to 4e-07, full-rank")
-    'ρ from −0.97 to 4e-07, full-rank'
-    """
-    return re.sub(r"(?<![\w.])-(?=\d)", "−", sentence)
 
 
 def _pictures(
