@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, one_line
 from driftscope.hugging_face import quiet_libraries
@@ -58,6 +56,7 @@ def load_adapter(folder: Path, name: str, load_base: Loader) -> VisionLanguageMo
         raise ModelError(
             f"the adapter {name} does not fit its base {base_name}: {one_line(error)}"
         ) from None
-    except SafetensorError as error:
+    # torch and safetensors raise several kinds for files that are not what they seem
+    except Exception as error:
         raise ModelError(f"the weights of {name} cannot be loaded: {one_line(error)}") from None
     return replace(base, module=module, source=name, base_fingerprint=fingerprint)
