@@ -14,6 +14,7 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, one_line
 from driftscope.hugging_face import offline_where_unreachable, quiet_libraries
 from driftscope.sources.origin import read_json
+from driftscope.sources.state_dict import why_unreadable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,7 +78,9 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
             )
     # torch and safetensors raise several kinds for files that are not what they seem
     except Exception as error:
-        raise ModelError(f"the weights of {name} cannot be loaded: {one_line(error)}") from None
+        raise ModelError(
+            f"the weights of {name} cannot be loaded: {why_unreadable(error)}"
+        ) from None
     if loading["missing_keys"]:  # transformers would fill them with random numbers
         raise ModelError(_incomplete(name, loading["missing_keys"], loading["unexpected_keys"]))
     module.eval()

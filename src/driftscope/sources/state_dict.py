@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -34,14 +35,20 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         raise ModelError(
             f"{path.name} cannot be read as tensors only "
-            f"({one_line(error) or type(error).__name__}); save its state dict as .safetensors "
-            "and give that."
+            f"({why_unreadable(error)}); save its state dict as .safetensors and give that."
         ) from error
     if isinstance(content, dict):
         content = next((content[name] for name in _ENTRIES if name in content), content)
     if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
         raise ModelError(f"{path.name} holds no state dict of tensors; save one and give that.")
     return without_prefixes(content)
+
+
+def why_unreadable(error: Exception) -> str:
+    """What is wrong with a file of weights; torch's own advice would be to run its code."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds other objects than tensors, or is no file of weights but a git-lfs pointer"
+    return one_line(error) or type(error).__name__
 
 
 def without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
