@@ -302,7 +302,7 @@ def test_files_that_are_not_safe_tensors_are_refused(
 
 
 @pytest.mark.parametrize("entry", [None, "state_dict", "model_state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "model.clip."])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "model.module."])
 def test_weights_are_found_under_a_trainers_entry_and_a_wrappers_prefix(
     entry: str | None, prefix: str, tmp_path: Path
 ) -> None:
