@@ -61,7 +61,9 @@ def found(
     selected = record.result.selected
     main = selected.transfer[request.param]
     run = selected.drift.numbers()
-    run |= {"zero_shot_pct": main.accuracy_pct, "retention_pct": main.retention_pct}
+    run["zero_shot_pct"] = main.accuracy_pct
+    if main.retention_pct is not None:
+        run["retention_pct"] = main.retention_pct
     return {"run": run, "comparison": comparison.scalars(), "monitor": seen.scalars()}
 
 
@@ -70,10 +72,12 @@ def test_the_three_pipelines_give_the_same_numbers_to_the_last_digit(
 ) -> None:
     run, comparison, monitor = found["run"], found["comparison"], found["monitor"]
     shared = run.keys() & comparison.keys() & monitor.keys()
-    assert TEXT_METRICS | {"cka", "weight_drift", "retention_pct", "zero_shot_pct"} <= shared
+    assert TEXT_METRICS | {"cka", "weight_drift", "zero_shot_pct"} <= shared
     assert {k: run[k] for k in shared} == {k: comparison[k] for k in shared}
     assert {k: monitor[k] for k in shared} == {k: comparison[k] for k in shared}
     assert comparison["text_kl_nats"] > 0.01
+    # retention is missing in all three where the pretrained model is at chance, as on the stars
+    assert len({"retention_pct" in one for one in (run, comparison, monitor)}) == 1
 
 
 def moved(scale: float = 0.1) -> driftscope.VisionLanguageModel:
