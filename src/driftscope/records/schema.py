@@ -338,6 +338,7 @@ class Report(Part):
     scalars: dict[str, Any]
     pretrained: str | None = None
     adapted: str | None = None
+    unmeasured: dict[str, str] = Field(default_factory=dict)
     transfer: dict[str, ComparedScore] | None = None
     latest: Scalars | None = None
     best: Scalars | None = None
