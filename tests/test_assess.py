@@ -13,11 +13,16 @@ import driftscope
 from driftscope import reference_cache
 from driftscope.assess import assess, make_reference
 from driftscope.config import parse_run_spec
+from driftscope.data.prompts import class_prompts
+from driftscope.data.vocabulary import GENERAL_VOCABULARY
 from driftscope.gate.judging import read_evidence
 from driftscope.prepared_run import prepare
+from driftscope.reading_pass import random_texts
 from driftscope.records import REPORT_FILE, write_json
 from driftscope.run import run_one
+from driftscope.signals.text import text_space_drift
 from driftscope.sources import load
+from driftscope.transfer.classification import unknown_words
 
 TEXT_METRICS = {"text_kl_nats", "text_top1_agreement_pct", "random_text_logit_change"}
 NUM_IMAGES = 20
@@ -139,3 +144,21 @@ def test_a_monitor_with_its_own_vocabulary_says_so() -> None:
     )  # fmt: skip
     assert monitor._header["vocabulary"] == "2 texts of your own, not the general vocabulary"
     assert any("2 texts of your own" in line for line in said)
+
+
+def test_text_space_drift_is_that_of_the_signal_on_the_general_vocabulary() -> None:
+    model, mini = moved(), load("mini")
+    known = [word for word in GENERAL_VOCABULARY if not unknown_words(mini, [word])]
+    expected = text_space_drift(
+        mini.embed_images(probe_pixels()),
+        model.embed_images(probe_pixels()),
+        mini.embed_texts(class_prompts(known)),
+        mini.logit_scale,
+        mini.embed_texts(random_texts(mini.tokenizer)),
+    )
+    seen = assess(model, make_reference(mini, probe_pixels())).drift
+    assert seen.text_kl_nats == pytest.approx(expected.kl_nats, rel=1e-3) != 0
+    assert seen.text_top1_agreement_pct == expected.top1_agreement_pct
+    assert seen.random_text_logit_change == pytest.approx(
+        expected.random_text_logit_change, rel=1e-3
+    )

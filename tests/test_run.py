@@ -167,7 +167,7 @@ def test_the_pretrained_reference_is_computed_once_and_shared_through_the_cache(
     anew({**tiny_run, "model": str(other_tiny_clip)})
     assert sum(encoded) == 9 + 9 + 24
     anew({**tiny_run, "data_seed": 5})
-    assert sum(encoded) == 9 + 9 + 24
+    assert sum(encoded) == 9 + 9  # the transfer set stays the same
 
     for entry in (tmp_path / "cache" / reference_cache.REFERENCES_FOLDER).glob("*.safetensors"):
         entry.write_bytes(entry.read_bytes()[:-7])
@@ -209,7 +209,7 @@ def test_validation_images_of_the_probe_set_are_encoded_once(tiny_run: dict) -> 
     size = (8, 3, model.image_size, model.image_size)
     pixels = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
     chosen = [7, 3, 0, 7, 2]
-    reference = make_reference(model, pixels[2:5], further={"one": pixels[chosen]})
+    reference = make_reference(model, pixels[2:6], further={"one": pixels[chosen]})
     assert len(reference.further["one"].rest) == 2
     found = assess.assess(model, reference).further["one"]
     assert torch.allclose(found, model.embed_images(pixels[chosen]), atol=1e-5)
@@ -250,27 +250,12 @@ def test_a_contrastive_model_is_scored_by_its_own_text_tower(tiny_run: dict) -> 
     assert after.scalars["embedding_drift"] == before.scalars["embedding_drift"] == 0.0
 
 
-def test_text_space_drift_is_that_of_the_signal(tiny_run: dict, tmp_path: Path) -> None:
-    from driftscope.signals.text import text_space_drift
-
-    spec = parse_run_spec({**tiny_run, "epochs": 1})
-    record = run_one(spec, tmp_path)
-    reference = prepare(spec).reference
-    probe = reference.probe_pixels
-    texts = reference.texts.probe
-    expected = text_space_drift(
-        reference.pretrained.embed_images(probe),
-        load(tmp_path).embed_images(probe),
-        texts.vocabulary,
-        texts.logit_scale,
-        texts.random_texts,
-    )
-    drift = record.result.selected.drift.facts()
-    assert drift["text_kl_nats"] == pytest.approx(expected.kl_nats, rel=1e-3) != 0
-    assert drift["text_top1_agreement_pct"] == expected.top1_agreement_pct
-    assert drift["random_text_logit_change"] == pytest.approx(
-        expected.random_text_logit_change, rel=1e-3
-    )
+def test_text_space_drift_is_unmeasured_where_the_tokenizer_lacks_the_words(
+    tiny_run: dict, tmp_path: Path
+) -> None:
+    drift = run_one(parse_run_spec({**tiny_run, "epochs": 1}), tmp_path).result.selected.drift
+    assert drift.number("text_kl_nats") is None
+    assert "the tokenizer knows" in drift.unmeasured["text_kl_nats"]
 
 
 @pytest.mark.parametrize("kind", [None, "apr", "entropy_floor"])

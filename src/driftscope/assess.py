@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from reprlib import repr as short
 from typing import Any
@@ -30,7 +30,7 @@ from driftscope.data.vocabulary import GENERAL_VOCABULARY
 from driftscope.errors import ConfigError, ModelError, NonFiniteError
 from driftscope.metrics import drifts
 from driftscope.reading import Drift, Reading, drift
-from driftscope.reading_pass import TextProbe, random_texts, read, text_drift
+from driftscope.reading_pass import TextProbe, images_fingerprint, random_texts, read, text_drift
 from driftscope.records import Overlay, transfer_scalars
 from driftscope.reference_cache import CachedModel
 from driftscope.signals.text import TextSpaceDrift
@@ -101,6 +101,7 @@ class Reference:
         transfer: the zero-shot benchmarks.
         retrieval: the retrieval benchmarks.
         further: other images to embed, by name.
+        probe_sets: the sets of images that are the probe set itself; they pass with it, once.
         reading: the pretrained reading of the probe set.
         embeddings: the pretrained embeddings of every other set of images.
         weights: the pretrained encoder's.
@@ -119,6 +120,7 @@ class Reference:
     transfer: tuple[TransferSet, ...]
     retrieval: tuple[RetrievalSet, ...]
     further: Mapping[str, Further]
+    probe_sets: frozenset[str]
     reading: Reading
     embeddings: Mapping[str, Tensor]
     weights: Mapping[str, Tensor]
@@ -218,7 +220,12 @@ def make_reference(
     rest = {name: _beyond(probe_pixels, pixels) for name, pixels in (further or {}).items()}
     reading = cached.reading(probe_pixels, maps=maps, shown=shown)
     sets = _image_sets(transfer, retrieval, rest)
-    embeddings = {name: cached.embeddings(pixels) for name, pixels in sets.items()}
+    probe_sets = frozenset(
+        name
+        for name, pixels in sets.items()
+        if images_fingerprint(pixels) == reading.images_fingerprint
+    )
+    embeddings = _embedded_sets(sets, probe_sets, reading, cached.embeddings)
     return Reference(
         pretrained=pretrained,
         fingerprint=cached.fingerprint,
@@ -228,6 +235,7 @@ def make_reference(
         transfer=tuple(transfer),
         retrieval=tuple(retrieval),
         further=rest,
+        probe_sets=probe_sets,
         reading=reading,
         embeddings=embeddings,
         weights=encoder_state(pretrained),
@@ -262,7 +270,9 @@ def assess(
     )
     reading = read(model, reference.probe_pixels, maps=reference.maps, shown=reference.shown)
     sets = _image_sets(reference.transfer, reference.retrieval, reference.further)
-    embeddings = {name: model.embed_images(pixels).float().cpu() for name, pixels in sets.items()}
+    embeddings = _embedded_sets(
+        sets, reference.probe_sets, reading, lambda pixels: model.embed_images(pixels).float().cpu()
+    )
     if not all(bool(torch.isfinite(found).all()) for found in embeddings.values()):
         raise NonFiniteError(
             f"{model.source} gives image embeddings with NaN or infinite values: the model has "
@@ -402,6 +412,19 @@ def _image_sets(
         **{_ZERO_SHOT + one.name: one.pixels for one in transfer},
         **{_RETRIEVAL + one.name: one.pixels for one in retrieval},
         **{name: images.rest for name, images in further.items() if len(images.rest)},
+    }
+
+
+def _embedded_sets(
+    sets: Mapping[str, PixelSource],
+    probe_sets: frozenset[str],
+    reading: Reading,
+    embed: Callable[[PixelSource], Tensor],
+) -> dict[str, Tensor]:
+    known = reading.embeddings
+    return {
+        name: known if name in probe_sets and known is not None else embed(pixels)
+        for name, pixels in sets.items()
     }
 
 
