@@ -93,10 +93,10 @@ def prompt_rules(
     given = [templates] if isinstance(templates, str) else list(templates or ())
     known = [one for name in given for one in ((name,) if "{}" in name else read_templates(name))]
     expand_templates(known or [PHOTO_TEMPLATE])
-    words, names = class_words or {}, None
-    if isinstance(words, str | Path):
-        words, names = {}, read_names(Path(words))
-    return PromptRules(tuple(known) or (PHOTO_TEMPLATE,), tuple(words.items()), names)
+    shown = tuple(known) or (PHOTO_TEMPLATE,)
+    if isinstance(class_words, str | Path):
+        return PromptRules(shown, (), read_names(Path(class_words)))
+    return PromptRules(shown, tuple((class_words or {}).items()), None)
 
 
 def class_prompts(class_names: Sequence[str], template: str = PHOTO_TEMPLATE) -> list[str]:
