@@ -12,13 +12,13 @@ from markupsafe import Markup
 
 from driftscope.analysis import Answer
 from driftscope.analysis.answer import ALPHA, join_words
+from driftscope.analysis.answer_charts import apart, pooled, signal_name
 from driftscope.analysis.contrast import LEVELS
 from driftscope.analysis.grouping import SETTING
 from driftscope.analysis.tables import LABELS, accuracy_column
 from driftscope.analysis.words import general_text, interval_text
 from driftscope.metrics import number_text
-from driftscope.report.findings import apart, pooled, true_minus
-from driftscope.report.findings_figures import signal_name
+from driftscope.report.findings import true_minus
 from driftscope.report.summary import unbreakable
 
 NUM_SENTENCES = 5
