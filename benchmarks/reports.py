@@ -16,7 +16,7 @@ from pathlib import Path
 
 from studies import write_run
 
-from driftscope.cli.reports import chosen_formats, write_reports
+from driftscope.cli.reports import write_report
 from driftscope.config import StudySpec
 from driftscope.study import StudyFolder, expand
 
@@ -54,7 +54,7 @@ def main() -> None:
             for spec in specs:
                 write_run(folder.run(spec), spec, rng, options.layers, options.heads)
             started = time.process_time()
-            write_reports(folder.root, Path(place) / "out", chosen_formats(options.format))
+            write_report(folder.root, Path(place) / "out", options.format)
             seconds = time.process_time() - started
             page = Path(place) / "out" / "report.html"
             size = f", page {page.stat().st_size / 1e6:.1f} MB" if page.exists() else ""

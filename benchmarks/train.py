@@ -48,13 +48,13 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import CLIPConfig, CLIPModel
 
 import driftscope as ds
-from driftscope import setting
+from driftscope import prepared_run
 from driftscope.adapt import AdaptedModel, adapt
 from driftscope.adapt.dropout import QuickDropout
 from driftscope.checkpoints import Checkpoints
 from driftscope.config import METHOD_KINDS, RunSpec, parse_run_spec
+from driftscope.prepared_run import prepare, training_images
 from driftscope.run import adapted_model
-from driftscope.setting import prepare, training_images
 from driftscope.signals.representation import linear_cka
 from driftscope.sources.embedded import EMBEDDED
 from driftscope.train import Evaluation, train
@@ -132,9 +132,9 @@ def driftscope_run(work: Work, method: str, *, cold: bool) -> dict[str, float]:
     """CPU seconds of a whole run, and of them those of evaluation after the start."""
     if cold:
         shutil.rmtree(os.environ["DRIFTSCOPE_CACHE"], ignore_errors=True)
-    setting._prepare.cache_clear()
+    prepared_run._prepare.cache_clear()
     spent = {"evaluation": 0.0}
-    evaluate = setting.Evaluator.evaluate
+    evaluate = prepared_run.Evaluator.evaluate
 
     def timed(self: Any, adapted: AdaptedModel) -> Evaluation:
         start = time.process_time()
@@ -143,12 +143,12 @@ def driftscope_run(work: Work, method: str, *, cold: bool) -> dict[str, float]:
         finally:
             spent["evaluation"] += time.process_time() - start
 
-    setting.Evaluator.evaluate = timed
+    prepared_run.Evaluator.evaluate = timed
     try:
         with tempfile.TemporaryDirectory() as folder:
             ds.run_one(work.spec(method), Path(folder) / "run", device="cpu")
     finally:
-        setting.Evaluator.evaluate = evaluate
+        prepared_run.Evaluator.evaluate = evaluate
     return spent
 
 

@@ -284,7 +284,7 @@ def test_predictors_equal_scipy_and_find_that_the_sign_of_entropy_flips():
     entropy = keyed.loc[("mean of groups", "final", "delta_entropy_pct", "signed")]
     assert abs(entropy["rho"]) < 0.1
     assert entropy["abs_rho"] > 0.9
-    assert "sign of ρ flips for Δentropy" in result.sentence
+    assert "sign of ρ flips for Δ entropy" in result.sentence
     assert keyed.loc[("overall", "first", "cka", "signed"), "rho"] > 0.9
 
 
@@ -475,10 +475,32 @@ def test_regularizers_are_tested_per_layer_against_their_own_twins():
     assert "not independent" in result.sentence
 
 
+def test_a_run_with_an_infinite_signal_is_not_picked():
+    runs = pd.DataFrame(
+        [
+            {
+                "run_id": f"r{number}",
+                "status": "done",
+                "dataset": "terrain",
+                "method": "lora",
+                "learning_rate": 10.0 ** (number - 4),
+                "seed": 7,
+                "val_accuracy_pct": 90.0,
+                "retention_pct": retention,
+                "cka": cka,
+            }
+            for number, (retention, cka) in enumerate([(95.0, 0.9), (50.0, np.inf), (70.0, 0.8)])
+        ]
+    )
+    table = answer("selection", StudyTables(runs, pd.DataFrame(), pd.DataFrame())).table
+    picked = table.set_index(["pool", "rule"])["retention_pct"]
+    assert picked["all runs", "cka"] == 95.0
+
+
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("driftscope.stats", "torch transformers pandas statsmodels matplotlib"),
+        ("driftscope.stats.bootstrap", "torch transformers pandas statsmodels matplotlib"),
         ("driftscope.analysis", "torch transformers statsmodels matplotlib"),
         ("driftscope.paper.author_records", "torch transformers statsmodels matplotlib"),
     ],

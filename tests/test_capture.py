@@ -33,11 +33,11 @@ from transformers import (
     ViTModel,
 )
 
+from driftscope.backbones import find_image_tower
 from driftscope.backbones.capture import (
     ATTENTION_NAME,
     capture_cls,
     check_rows,
-    find_image_tower,
 )
 from driftscope.errors import CaptureError
 from driftscope.signals import attention

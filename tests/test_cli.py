@@ -1,21 +1,97 @@
 import errno
 import json
 import os
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 import yaml
+from typer.main import get_command
 from typer.testing import CliRunner
 
+from driftscope import deprecation
 from driftscope.cli import app
 from driftscope.cli.sentences import plain_errors
 from driftscope.data.cache import cache_folder
-from driftscope.references import REFERENCES_FOLDER
+from driftscope.reference_cache import REFERENCES_FOLDER
 
 runner = CliRunner()
+
+
+def commands_of(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands_of(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = dict(commands_of(get_command(app)))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_the_help_of_every_command_has_an_example_that_calls_it(path: tuple[str, ...]) -> None:
+    command = COMMANDS[path]
+    program, *words = shlex.split(command.epilog.removeprefix("Example: "))
+    assert program == "driftscope"
+    assert tuple(words[: len(path)]) == path
+    command.make_context(command.name, words[len(path) :])
+
+
+def test_every_option_says_what_it_does() -> None:
+    silent = [
+        f"{' '.join(path)} {option.name}"
+        for path, command in COMMANDS.items()
+        for option in command.params
+        if not option.hidden and not option.help
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize("words", [["-m", "driftscope", "--version"], ["--version"]])
+def test_the_version_is_told(words: list[str]) -> None:
+    import driftscope
+
+    program = (
+        [sys.executable] if words[0] == "-m" else [str(Path(sys.executable).parent / "driftscope")]
+    )
+    done = subprocess.run([*program, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, driftscope.__version__), done.stderr
+
+
+def test_the_shell_can_complete_commands() -> None:
+    environment = {"_DRIFTSCOPE_COMPLETE": "complete_bash", "COMP_WORDS": "driftscope stu"}
+    done = runner.invoke(app, prog_name="driftscope", env={**environment, "COMP_CWORD": "1"})
+    assert "study" in done.output.split()
+
+
+def test_an_old_command_works_and_says_in_one_sentence_what_it_is_called_now(
+    tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deprecation, "_said", set())
+    with pytest.warns(FutureWarning) as caught:
+        says(["export", str(tiny_clip), "--out", str(tmp_path / "plain")], code=0)
+    assert (tmp_path / "plain" / "model.safetensors").exists()
+    assert [str(one.message) for one in caught] == [
+        "driftscope export is now driftscope export-model; "
+        "driftscope export goes on working in this version"
+    ]
+
+
+def test_who_types_an_old_command_sees_no_line_of_code(tmp_path: Path) -> None:
+    arguments = ["report", str(tmp_path), "--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "driftscope", *arguments], capture_output=True, text=True
+    )
+    first, second = done.stderr.strip().splitlines()
+    assert first.startswith("driftscope: driftscope report is now driftscope study report;")
+    assert "no study folder" in second
+    assert done.returncode == 2
 
 
 def heavy_modules_after(code: str) -> set[str]:
@@ -87,7 +163,7 @@ def test_run_then_compare_then_export(
     assert (tmp_path / "c" / "report.html").stat().st_size > 1000
     result = runner.invoke(app, [*arguments, "--out", str(tmp_path / "c"), "--json"])
     assert json.loads(result.stdout)["num_images"] == 24
-    assert says(["export", str(out), "--out", str(tmp_path / "plain")], code=0)
+    assert says(["export-model", str(out), "--out", str(tmp_path / "plain")], code=0)
     assert (tmp_path / "plain" / "model.safetensors").exists()
 
 
@@ -152,11 +228,11 @@ def test_a_device_that_is_not_there_is_answered_by_a_sentence(
 
 
 def test_a_run_says_which_images_are_on_two_sides(capsys: pytest.CaptureFixture[str]) -> None:
-    from driftscope.cli import terminal
+    from driftscope.cli.run import show_shared_images
 
-    terminal.show_shared_images({"train": {"num_pairs": 3, "pairs": []}})
+    show_shared_images({"train": {"num_pairs": 3, "pairs": []}})
     assert capsys.readouterr().err == ""
-    terminal.show_shared_images({"train/test": {"num_pairs": 2, "pairs": [[0, 1], [5, 2]]}})
+    show_shared_images({"train/test": {"num_pairs": 2, "pairs": [[0, 1], [5, 2]]}})
     assert "2 in train and test" in capsys.readouterr().err
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from driftscope.adapt import adapt
 from driftscope.backbones.capture import capture_cls
-from driftscope.backbones.cls_only import last_block_for_cls
+from driftscope.backbones.clip import last_block_for_cls
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import parse_run_spec
 

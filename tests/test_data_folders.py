@@ -41,6 +41,15 @@ def test_a_flat_folder_is_unlabeled_and_in_the_order_of_names(tmp_path: Path) ->
         labelled(images)
 
 
+def test_without_a_split_the_test_images_are_opened_and_the_set_says_so(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_image(tmp_path / split / "cat" / "1.png")
+    assert open_dataset("concepts100").split == "test"
+    assert "split='test'" in repr(open_dataset("concepts100"))
+    images = open_dataset(tmp_path)
+    assert repr(images) == f"EncodedSet({str(tmp_path)!r}, split 'val', 1 images, 1 classes)"
+
+
 def test_a_folder_a_class_gives_labels_in_the_order_of_names(tmp_path: Path) -> None:
     for name, level in (("dog/1.png", 3), ("cat/2.png", 2), ("cat/1.png", 1)):
         write_image(tmp_path / name, level)

@@ -41,6 +41,6 @@ def test_each_old_name_is_told_of() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         renamed("Study.layers", "Study.heads")
-        renamed("driftscope watch", "driftscope study status --watch")
+        renamed("driftscope export", "driftscope export-model")
         renamed("Study.layers", "Study.heads")
     assert len(caught) == 2

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from driftscope.config import parse_run_spec
 from driftscope.errors import ConfigError, RecordError
 from driftscope.gate.judging import Evidence, judge, read_evidence
 from driftscope.gate.limits import GATED, parse_limit
-from driftscope.metrics import units
+from driftscope.metrics import drifts, units
 from driftscope.stats.proportions import paired_ratio_interval
 
 runner = CliRunner()
@@ -65,7 +66,7 @@ def test_limits_that_are_kept_exit_with_0_and_one_that_is_not_with_1(report: Pat
     assert "All 2 limits kept" in shown
     code, shown = gated(report, "--max-embedding-drift", "0.3", "--min-cka", "0.95")
     assert code == 1
-    assert "CKA is 0.9, not at least 0.95" in shown
+    assert "CKA is 0.900, not at least 0.95" in shown
 
 
 def test_the_folder_of_a_report_is_as_good_as_its_file(report: Path) -> None:
@@ -88,7 +89,7 @@ def test_what_is_no_number_has_not_passed(tmp_path: Path, value: float | None) -
 def test_a_retention_limit_without_a_name_holds_for_every_transfer_set(report: Path) -> None:
     code, shown = gated(report, "--min-retention", "90")
     assert code == 1
-    assert "retention on cars is 80 %, not at least 90 %" in shown
+    assert "retention on cars is 80.0 %, not at least 90 %" in shown
     assert gated(report, "--min-retention", "pets=90")[0] == 0
     assert gated(report, "--min-retention", "pets=90", "--min-retention", "cars=75")[0] == 0
 
@@ -195,7 +196,7 @@ def test_an_imported_run_is_judged_and_a_damaged_one_is_a_sentence(
     assert gated(tmp_path, *limits)[0] == 0
     code, shown = gated(tmp_path, *limits, "--confident")
     assert code == 1
-    assert "does not say how many images val accuracy was counted on" in shown
+    assert "does not say how many images validation accuracy was counted on" in shown
     write(tmp_path / "result.json", {"schema": 1, "selected": 5})
     assert gated(tmp_path, *limits)[0] == 2
 
@@ -225,7 +226,7 @@ def test_confident_takes_the_lower_end_of_the_interval(report: Path) -> None:
     assert gated(report, "--min-zero-shot", "pets=85")[0] == 0
     code, shown = gated(report, "--min-zero-shot", "pets=85", "--confident")
     assert code == 1
-    assert f"{low:.4g} % (lower end)" in shown
+    assert f"{low:.1f} % (lower end)" in shown
     ratio = 100 * paired_ratio_interval(87, 8, 3)[0]
     assert gated(report, "--min-retention", f"pets={ratio - 0.1:.2f}", "--confident")[0] == 0
     assert gated(report, "--min-retention", f"pets={ratio + 0.1:.2f}", "--confident")[0] == 1
@@ -240,7 +241,7 @@ def test_confident_does_not_pass_an_accuracy_whose_images_are_unknown(tmp_path: 
     assert gated(path, "--min-val-accuracy", "50")[0] == 0
     code, shown = gated(path, "--min-val-accuracy", "50", "--confident")
     assert code == 1
-    assert "does not say how many images val accuracy was counted on" in shown
+    assert "does not say how many images validation accuracy was counted on" in shown
 
 
 def monitored(best: dict[str, Any] | None) -> dict[str, Any]:
@@ -313,7 +314,7 @@ def test_a_run_a_comparison_and_their_limits(
     run_one(parse_run_spec({**tiny_run, "transfer": [transfer]}, "test"), run)
     evidence = read_evidence(run)
     asked = {
-        gated.option: parse_limit(gated, f"{(gated.sensible[0] + gated.sensible[1]) / 2:g}")
+        gated.option: parse_limit(gated, f"{min(sum(gated.metric.limit_range) / 2, 1000):g}")
         for gated in GATED
     }
     unknown = {
@@ -321,7 +322,9 @@ def test_a_run_a_comparison_and_their_limits(
         for verdict in judge(evidence, list(asked.values()), confident=True)
         if verdict.outcome == "not measured"
     }
-    assert unknown <= {"text KL", "text agreement", "logit change"}, "tiny model reads few texts"
+    of_maps = {one.label for one in drifts() if re.search("rollout|patch_to_patch", one.key)}
+    of_texts = {"text KL", "text agreement", "logit change"}
+    assert unknown <= of_texts | of_maps, "tiny model reads few texts, and no maps were asked for"
     with pytest.raises(RecordError, match="selected epoch"):
         read_evidence(run, best=True)
 
@@ -336,9 +339,47 @@ def test_a_run_a_comparison_and_their_limits(
 
 def test_every_limited_number_has_the_unit_that_reports_give_it() -> None:
     for one in GATED:
-        if one.unit:
-            assert units().get(one.scalar, "%") == one.unit
+        if one.metric.unit:
+            assert units()[one.metric.key] == one.metric.unit
     assert len(BY_OPTION) == len(GATED)
+
+
+def test_the_options_of_before_are_there() -> None:
+    numbers = "retention zero-shot test-accuracy val-accuracy cka cka-debiased text-agreement"
+    most = "embedding-drift weight-drift text-kl logit-change entropy-change late-entropy-change"
+    changes = "erf95-change gini-change head-diversity-change"
+    expected = {f"--min-{one}" for one in numbers.split()}
+    expected |= {f"--max-{one}" for one in (*most.split(), *changes.split())}
+    assert expected <= BY_OPTION.keys()
+
+
+@pytest.mark.parametrize(
+    ("scalars", "option", "sentence"),
+    [
+        ({"cka": 1.5}, ("--min-cka", "0.5"), "CKA is 1.5, which is not possible (it is 0 to 1)"),
+        ({"embedding_drift": -1.0}, ("--max-embedding-drift", "1"), "the report is wrong"),
+        ({"weight_drift": -0.1}, ("--max-weight-drift", "1"), "it is 0 or more"),
+    ],
+)
+def test_a_number_that_cannot_be_does_not_pass(
+    tmp_path: Path, scalars: dict[str, float], option: tuple[str, str], sentence: str
+) -> None:
+    code, shown = gated(write(tmp_path / "report.json", comparison(**scalars)), *option)
+    assert code == 1
+    assert sentence in shown
+
+
+def test_a_retention_of_a_million_percent_does_not_pass(tmp_path: Path) -> None:
+    scores = {"pets": {"retention_pct": 1e6, "accuracy_pct": 90.0}}
+    path = write(tmp_path / "report.json", {**comparison(), "transfer": scores})
+    code, shown = gated(path, "--min-retention", "90")
+    assert code == 1
+    assert "retention on pets is 1e+06 %, which is not possible" in shown
+
+
+def test_rounding_does_not_hide_why_a_limit_is_broken(tmp_path: Path) -> None:
+    path = write(tmp_path / "report.json", comparison(cka=0.89999))
+    assert "CKA is 0.89999, not at least 0.9" in gated(path, "--min-cka", "0.9")[1]
 
 
 def test_limits_are_judged_in_the_tables_order_whatever_order_they_came_in() -> None:
@@ -346,7 +387,7 @@ def test_limits_are_judged_in_the_tables_order_whatever_order_they_came_in() -> 
     limits = [
         parse_limit(BY_OPTION[name], "0.5") for name in ("--min-cka", "--max-embedding-drift")
     ]
-    assert [one.title for one in judge(evidence, limits)] == ["embedding drift", "CKA"]
+    assert [one.title for one in judge(evidence, limits)] == ["CKA", "embedding drift"]
     with pytest.raises(ConfigError, match="no limit"):
         judge(evidence, [])
 

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, PreTra
 import driftscope as ds
 from driftscope.data.procedural import ATTRIBUTES, concept_surroundings, load_procedural
 from driftscope.sources.embedded import EMBEDDED
-from driftscope.sources.live import from_clip
+from driftscope.sources.live import from_module
 
 NUM_IMAGES = 1000
 both = pytest.mark.parametrize("name", EMBEDDED)
@@ -137,7 +137,7 @@ def test_the_cards_accuracy_is_within_the_recounts_interval(name: str, question:
 def test_it_is_loaded_by_name_and_knows_its_name(name: str):
     model = ds.load(name)
     assert model.source == name
-    assert from_clip(CLIPModel.from_pretrained(EMBEDDED[name])).source == name
+    assert from_module(CLIPModel.from_pretrained(EMBEDDED[name])).source == name
 
 
 def test_text_embeddings_do_not_depend_on_padding():

@@ -34,6 +34,7 @@ from driftscope.monitor import core, log
 from driftscope.monitor.processes import is_main_process
 from driftscope.reading_pass import read
 from driftscope.records import is_claimed
+from driftscope.sources.live import from_module
 
 
 @pytest.fixture(scope="module")
@@ -385,7 +386,7 @@ def test_a_training_that_is_said_to_start_is_a_new_one_whatever_its_steps(
     assert [one.step for one in monitor.history] == [0, 10]
     monitor.start(model)
     assert [one.step for one in monitor.history] == [0]
-    with pytest.raises(ModelError, match="holds no CLIP"):
+    with pytest.raises(ModelError, match="holds no model"):
         monitor.start(nn.Linear(2, 2))
 
 
@@ -618,7 +619,7 @@ def test_the_attention_shown_is_that_of_a_read_by_itself(
     monitor.observe(model, step=1)
     overlay = monitor._shown.overlays(latest=monitor.history[0])["latest (step 1)"]
     pixels = torch.from_numpy(overlay.images).permute(0, 3, 1, 2)
-    apart = read(ds.models.from_clip(model), pixels, shown=range(len(pixels))).shown_rows  # type: ignore[attr-defined]
+    apart = read(from_module(model), pixels, shown=range(len(pixels))).shown_rows
     assert apart is not None
     np.testing.assert_allclose(
         overlay.adapted.reshape(apart.shape), apart.numpy(), atol=1e-5, rtol=1e-4

@@ -15,6 +15,7 @@ import driftscope as ds
 from driftscope.errors import ConfigError
 from driftscope.monitor.alerts import alerts_of
 from driftscope.records.live import training_status
+from driftscope.sources.live import from_module
 
 
 def kinds(observation: ds.Observation) -> list[str]:
@@ -486,7 +487,7 @@ def test_only_models_that_can_be_best_are_kept(
     for step, accuracy in enumerate((90.0, 91.0, 92.5), start=1):
         moved(model, 0.05, seed=step)
         monitor.observe(model, step=step, val_accuracy_pct=accuracy)
-        weights[step] = ds.models.from_clip(model.encoder)  # type: ignore[attr-defined]
+        weights[step] = from_module(model.encoder)
         weights[step] = weights[step].embed_images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
         kept = {folder.name for folder in (tmp_path / "candidates").iterdir()}
         possible = monitor._selection.can_be_best(monitor.history)

@@ -15,7 +15,8 @@ from torch import nn
 import driftscope as ds
 from driftscope.backbones.weights import without_adapters
 from driftscope.errors import ModelError
-from driftscope.monitor.targets import converted_open_clip, find_target
+from driftscope.sources import open_clip
+from driftscope.sources.live import find_target, from_module
 from driftscope.sources.open_clip import convert_open_clip
 
 OUT = ds.Thresholds(max_embedding_drift=0.0)
@@ -77,7 +78,7 @@ def test_an_image_tower_by_itself_is_read_with_the_pretrained_texts(
     kept = ds.load(tmp_path / "stopped")
     torch.testing.assert_close(
         kept.embed_images(pixels()),
-        ds.models.from_clip(whole).embed_images(pixels()),  # type: ignore[attr-defined]
+        from_module(whole).embed_images(pixels()),
     )
 
 
@@ -116,7 +117,7 @@ def test_a_second_name_for_the_image_tower_is_no_second_model(tiny_clip: Path) -
 
 def test_what_holds_no_clip_is_refused(tiny_clip: Path, coloured_images: Path) -> None:
     monitor = monitor_of(tiny_clip, coloured_images)
-    with pytest.raises(ModelError, match="Linear holds no CLIP that can be read"):
+    with pytest.raises(ModelError, match="Linear holds no model that can be read"):
         monitor.observe(nn.Linear(2, 2), step=1)
     with pytest.raises(ModelError, match="reads a torch module, got str"):
         monitor.observe("model", step=1)  # type: ignore[arg-type]
@@ -178,7 +179,7 @@ def test_the_model_at_a_stop_loads_as_it_was(
     assert monitor.should_stop
     kept = ds.load(tmp_path / "stopped")
     assert kept.is_adapter is (wrap == "lora")
-    live = ds.models.from_clip(find_target(model).found)  # type: ignore[attr-defined]
+    live = from_module(find_target(model).found)
     torch.testing.assert_close(
         kept.embed_images(pixels()), live.embed_images(pixels()), atol=1e-5, rtol=1e-4
     )
@@ -270,7 +271,7 @@ def test_an_open_clip_model_is_read_as_its_conversion(quick: bool, tmp_path: Pat
     assert seen.scalars() == by_hand.scalars()
     assert seen.scalars()["weight_drift"] > 0
     kept = ds.load(tmp_path / "stopped")
-    live = ds.models.from_clip(converted_open_clip(model))  # type: ignore[attr-defined]
+    live = from_module(open_clip.converted(model))
     torch.testing.assert_close(kept.embed_images(images), live.embed_images(images))
 
 

@@ -245,7 +245,7 @@ def test_the_released_seeds_give_table_6(name: str, t: str, p: float, d: str) ->
     tables = _released_runs(name, ("full_ft", "lora_r8"))
     table = seed_contrasts_table(tables, {"seed_contrasts": answer("seed_contrasts", tables)})
     assert isinstance(table, Table)
-    row = next(row for row in _cells(table) if row["Of"] == "Δentropy, %")
+    row = next(row for row in _cells(table) if row["Of"] == "Δ entropy, %")
     assert (row["Welch t"], row["Cohen's d"]) == (t, d)
     assert float(row["Welch p"]) == pytest.approx(p, abs=5e-5)
     assert (row["Exact p"], row["Floor of exact p"]) == ("0.1", "0.1")
@@ -390,15 +390,15 @@ def test_the_follow_up_records_give_its_predictors(followup: dict[str, Table]) -
         ("overall", "final", "CKA"): "+0.960",
         ("overall", "final", "embedding drift"): "−0.919",
         ("overall", "final", "weight drift"): "−0.837",
-        ("overall", "final", "|Δentropy|"): "−0.836",
-        ("overall", "final", "Δentropy"): "+0.361",
+        ("overall", "final", "|Δ entropy|"): "−0.836",
+        ("overall", "final", "Δ entropy"): "+0.361",
         ("overall", "final", "training loss"): "+0.824",
         ("overall", "first", "CKA"): "+0.959",
         ("overall", "first", "weight drift"): "−0.906",
-        ("mean of groups", "final", "Δentropy"): "+0.385",
+        ("mean of groups", "final", "Δ entropy"): "+0.385",
     }.items():
         assert printed[key]["Spearman ρ"] == rho, key
-    assert printed["mean of groups", "final", "Δentropy"]["|ρ|"] == "0.860"
+    assert printed["mean of groups", "final", "Δ entropy"]["|ρ|"] == "0.860"
     assert printed["mean of groups", "final", "CKA"]["|ρ|"] == "0.787"
 
 
@@ -415,7 +415,7 @@ def test_the_follow_up_records_give_its_selection_and_frontier(
     assert picked["random"] == "41.2"
     assert picked["embedding drift"] == "56.9"
     assert picked["CKA"] == "50.1"
-    assert picked["Δentropy"] == "24.0"
+    assert picked["Δ entropy"] == "24.0"
     best = [row for row in _cells(followup["frontier"]) if row["Non-dominated"] == "yes"]
     assert sum(row["Target"] == "eurosat" for row in best) == 6
 

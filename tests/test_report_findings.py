@@ -123,7 +123,7 @@ def test_every_column_of_every_answer_has_a_heading_and_every_measure_its_unit()
         if column.key in ("outcome", "metric", "signal", "rule"):
             words = {column.text(row) for row in table.rows}
             assert not any("_pct" in word for word in words), words
-            assert not words & {"retention", "Δentropy"}, words
+            assert not words & {"retention", "Δ entropy"}, words
 
 
 def test_a_question_of_ones_own_is_shown_by_its_columns_names() -> None:
@@ -161,8 +161,8 @@ def test_predictor_bars_are_as_long_as_the_correlations() -> None:
     lengths = sorted(round(bar.get_width(), 6) for bar in figure.axes[0].patches)
     assert lengths == sorted([0.9, 0.2, -0.8, -0.7] * 2)
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert "|Δentropy|" in names
-    assert "Δentropy, signed" in names
+    assert "|Δ entropy|" in names
+    assert "Δ entropy, signed" in names
 
 
 def test_no_texts_overlap_in_the_figures_of_answers() -> None:

@@ -201,7 +201,7 @@ def test_three_studies_stand_side_by_side_without_a_difference(
     shutil.copytree(folders[0], tmp_path / "third")
     out = tmp_path / "out"
     result = runner.invoke(
-        app, ["report", *map(str, folders), str(tmp_path / "third"), "--out", str(out)]
+        app, ["study", "report", *map(str, folders), str(tmp_path / "third"), "--out", str(out)]
     )
     assert result.exit_code == 0, result.output
     page = (out / "report.html").read_text()
@@ -225,14 +225,13 @@ def test_what_cannot_stand_side_by_side_is_answered_by_a_sentence(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     def says(*arguments: str) -> str:
-        result = runner.invoke(app, ["report", *arguments, "--out", str(tmp_path / "out")])
+        result = runner.invoke(app, ["study", "report", *arguments, "--out", str(tmp_path / "out")])
         assert result.exit_code == 2, result.output
         assert "Traceback" not in result.output
         return " ".join(result.output.split())
 
     first = str(folders[0])
-    assert "driftscope study report" in says(first)
     assert "given twice" in says(first, first)
     assert "no study folder" in says(first, str(tmp_path))
-    refused = runner.invoke(app, ["report", first, str(folders[1]), "--out", first])
+    refused = runner.invoke(app, ["study", "report", first, str(folders[1]), "--out", first])
     assert "holds a study" in " ".join(refused.output.split())

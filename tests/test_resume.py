@@ -22,8 +22,8 @@ from driftscope import checkpoints, records, run
 from driftscope.checkpoints import Checkpoints
 from driftscope.config import RunSpec, parse_run_spec
 from driftscope.errors import RecordError
+from driftscope.prepared_run import prepare
 from driftscope.run import run_one
-from driftscope.setting import prepare
 from driftscope.tensor_files import read_tensors, write_tensors
 from driftscope.train import Evaluation, make_optimizer, train
 
@@ -261,9 +261,9 @@ def test_a_checkpoint_of_another_version_is_refused_with_the_way_out(
 
 
 def in_this_process_anew(spec: RunSpec, folder: Path) -> None:
-    from driftscope import setting
+    from driftscope import prepared_run
 
-    setting._prepare.cache_clear()
+    prepared_run._prepare.cache_clear()
     run_one(spec, folder)
 
 

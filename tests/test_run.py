@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from driftscope import evaluation, records, references, run, setting
+from driftscope import assess, prepared_run, records, reference_cache, run
 from driftscope.adapt import AdaptedModel
 from driftscope.analysis import StudyTables, answer
+from driftscope.assess import Evaluator, watched_images
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import parse_run_spec
 from driftscope.errors import RecordError
-from driftscope.evaluation import Evaluator, watched_images
+from driftscope.prepared_run import prepare
 from driftscope.records.columns import HISTORY_COLUMNS
 from driftscope.records.tables import all_tables
 from driftscope.run import adapted_model, run_one
-from driftscope.setting import prepare
 from driftscope.sources import load
 from driftscope.transfer import score
 
@@ -85,9 +85,7 @@ def test_the_kept_model_and_classifier_are_those_of_the_selected_epoch(
     found = shared.evaluator.evaluate(kept)
     assert found.val_accuracy_pct == record.result["selected"]["val_accuracy_pct"]
     assert found.record["drift"] == record.result["selected"]["drift"]
-    correct = evaluation.num_correct(
-        kept, model.embed_images(shared.test_pixels), shared.test_labels
-    )
+    correct = assess.num_correct(kept, model.embed_images(shared.test_pixels), shared.test_labels)
     assert record.result["selected"]["test_accuracy_pct"] == 100 * correct / 24
 
 
@@ -109,7 +107,7 @@ def test_a_linear_probe_run_encodes_each_image_once_in_all(
 ) -> None:
     monkeypatch.setenv("DRIFTSCOPE_CACHE", str(tmp_path / "cache"))
     spec = parse_run_spec({**tiny_run, "method": "linear_probe", "epochs": 9})
-    setting._prepare.cache_clear()
+    prepared_run._prepare.cache_clear()
     encoded.clear()
     run_one(spec, tmp_path / "one")
     watched, test, overlays = 9 + 9 + 24, 24, 2 * run.OVERLAY_IMAGES
@@ -124,15 +122,15 @@ def test_what_a_frozen_encoder_cannot_change_is_compared_once(
     tiny_run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = parse_run_spec({**tiny_run, "method": "linear_probe", "epochs": 3})
-    setting._prepare.cache_clear()
+    prepared_run._prepare.cache_clear()
     compared: list[dict] = []
-    drift = evaluation.drift
+    drift = assess.drift
 
     def counting(*arguments: object, **options: object) -> object:
         compared.append(options)
         return drift(*arguments, **options)
 
-    monkeypatch.setattr(evaluation, "drift", counting)
+    monkeypatch.setattr(assess, "drift", counting)
     record = run_one(spec, tmp_path)
     assert len(compared) == 1
     assert {event["retention_pct"] for event in record.events} == {100.0}
@@ -149,8 +147,8 @@ def test_the_pretrained_reference_is_computed_once_and_shared_through_the_cache(
     monkeypatch.setenv("DRIFTSCOPE_CACHE", str(tmp_path / "cache"))
     spec = parse_run_spec(tiny_run)
 
-    def anew(values: dict) -> setting.Setting:
-        setting._prepare.cache_clear()  # as another process finds it
+    def anew(values: dict) -> prepared_run.PreparedRun:
+        prepared_run._prepare.cache_clear()  # as another process finds it
         encoded.clear()
         return prepare(parse_run_spec(values))
 
@@ -168,7 +166,7 @@ def test_the_pretrained_reference_is_computed_once_and_shared_through_the_cache(
     anew({**tiny_run, "data_seed": 5})
     assert sum(encoded) == 9 + 9 + 24
 
-    for entry in (tmp_path / "cache" / references.REFERENCES_FOLDER).glob("*.safetensors"):
+    for entry in (tmp_path / "cache" / reference_cache.REFERENCES_FOLDER).glob("*.safetensors"):
         entry.write_bytes(entry.read_bytes()[:-7])
     assert anew(tiny_run).evaluator.pretrained_scores() == computed.pretrained_scores()
     assert sum(encoded) == 9 + 9 + 24
@@ -184,14 +182,14 @@ def test_a_reference_that_cannot_be_kept_is_computed_with_a_warning(
     (tmp_path / "file").write_text("no folder")
     expected = prepare(parse_run_spec(tiny_run)).evaluator.pretrained_scores()
     monkeypatch.setenv("DRIFTSCOPE_CACHE", str(tmp_path / "file"))
-    setting._prepare.cache_clear()
+    prepared_run._prepare.cache_clear()
     with pytest.warns(UserWarning, match=r"reference is not kept in .*DRIFTSCOPE_CACHE"):
         found = prepare(parse_run_spec(tiny_run)).evaluator
     assert found.pretrained_scores() == expected
 
 
 def test_images_of_a_set_on_disk_stay_in_the_map_that_processes_share(tiny_run: dict) -> None:
-    setting._prepare.cache_clear()  # another test may have prepared it without a cache
+    prepared_run._prepare.cache_clear()  # another test may have prepared it without a cache
     shared = prepare(parse_run_spec(tiny_run))
     (benchmark,) = shared.evaluator.transfer
     in_use = [shared.images.pixels, shared.test_pixels, benchmark.pixels]
@@ -290,14 +288,14 @@ def test_the_papers_protocol_reads_the_test_split_once_for_validation_and_test(
 
     monkeypatch.setattr(splits, "PAPER_SUBSET_IMAGES", 6)
     monkeypatch.setattr(splits.evaluation_subsets, "__kwdefaults__", {"count": 5, "size": 6})
-    setting._prepare.cache_clear()
+    prepared_run._prepare.cache_clear()
     spec = parse_run_spec({**tiny_run, "protocol": "paper", "transfer": [], "epochs": 2})
     shared = prepare(spec)
     assert len(shared.evaluator.images.probe_pixels) == 30
     unique = {image.numpy().tobytes() for image in shared.test_pixels}
     encoded.clear()
     record = run_one(spec, tmp_path)
-    setting._prepare.cache_clear()
+    prepared_run._prepare.cache_clear()
     seen_in_probe = {image.numpy().tobytes() for image in shared.evaluator.images.probe_pixels}
     each_evaluation = 30 + len(unique - seen_in_probe)
     trained = len(shared.images.labels)

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from fake_runs import RUN_ONE, order
 from fake_study import METHODS, RATES, SEEDS, write_fake_study
 from typer.testing import CliRunner
 
-from driftscope.cli import app
+from driftscope.cli import app, terminal
 from driftscope.cli.study import RunPlace, _calibrated
 from driftscope.config import StudySpec
 from driftscope.executors.local import LocalPool
@@ -71,7 +72,7 @@ def test_a_study_is_planned_run_watched_exported_analysed_and_reported(
     status = json.loads(runner.invoke(app, ["study", "status", out, "--json"]).stdout)
     assert status["is_over"]
     assert status["counts"]["failed"] == 1
-    assert "2 done, 1 failed" in says(["study", "status", out, "--watch"])
+    assert "2 done, 1 failed" in says(["watch", out])
     plan = says(["study", "plan", str(study), "--out", out])
     assert "2 done, 1 failed, 0 to run." in plan
     assert "2 measured runs" in plan
@@ -142,6 +143,24 @@ def test_imported_cell_means_are_reported_though_there_are_no_runs(tmp_path: Pat
     assert "Report:" in said
     text = (tmp_path / "study" / "tables" / "grid_means.md").read_text()
     assert "−2.15" in text
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_an_answer_keeps_the_columns_that_answer_on_a_narrow_terminal(
+    width: int, made_up: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal.out, "width", width)
+    answer = runner.invoke(app, ["study", "analyse", str(made_up), "--question", "predictors"])
+    lines = answer.output.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "Spearman" in answer.output
+    rows = [line for line in lines if " final " in line and " CKA " in line]
+    assert rows
+    assert all(re.search(r" [+−]\d\.\d{3}", row) for row in rows)
+    assert "more columns: --wide prints them" in answer.output
+    arguments = ["study", "analyse", str(made_up), "--question", "predictors", "--wide"]
+    wide = runner.invoke(app, arguments).output
+    assert "n (cells)" in wide
 
 
 def test_status_tells_cells_and_what_is_waiting(made_up: Path) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import fake_runs
 import pytest
-from rich.console import Console
+from rich.console import Console, RenderableType
 
-from driftscope.cli import study_views as terminal
+from driftscope.cli import progress as terminal
+from driftscope.cli import terminal as consoles
+from driftscope.cli.study_views import status_view
 from driftscope.config import run_id
 from driftscope.executors.schedule import Update
 from driftscope.study.folder import SignOfLife
@@ -84,7 +86,7 @@ def test_a_watched_study_is_cut_at_its_table_and_not_at_what_matters(
 ) -> None:
     text = io.StringIO()
     options: dict[str, Any] = {"force_terminal": True, "color_system": None}
-    monkeypatch.setattr(terminal, "out", Console(file=text, width=100, height=24, **options))
+    monkeypatch.setattr(consoles, "out", Console(file=text, width=100, height=24, **options))
     counts = {**dict.fromkeys(STATES, 0), "failed": 1, "running": 1, "waiting": 28}
     labels = [{"dataset": "terrain", "learning_rate": f"{rate}e-4"} for rate in range(30)]
     status = StudyStatus(
@@ -95,9 +97,14 @@ def test_a_watched_study_is_cut_at_its_table_and_not_at_what_matters(
         failures=[("terrain lora seed 2", "ValueError: no")],
         seconds_left=60.0,
     )
-    with terminal.status_view() as view:
-        view.update(status)
-        screen = text.getvalue()
+
+    def views() -> Iterator[RenderableType]:
+        yield status_view(status)
+        screens.append(text.getvalue())  # what is seen before the view ends
+
+    screens: list[str] = []
+    consoles.show_in_place(views())
+    (screen,) = screens
     assert "29e-4" not in screen  # the table is too long
     for words in ("about 60 s left", "host:1", "ValueError: no"):
         assert words in screen

@@ -10,9 +10,9 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec, parse_run_spec
 from driftscope.errors import ConfigError
+from driftscope.prepared_run import PreparedRun, prepare, training_images
 from driftscope.regularize import Pretrained, Regularization
 from driftscope.run import adapted_model
-from driftscope.setting import Setting, prepare, training_images
 from driftscope.train import (
     Evaluation,
     OnEvent,
@@ -25,30 +25,30 @@ from driftscope.train import (
 )
 
 
-def begun(values: dict) -> tuple[RunSpec, Setting, TrainingImages, AdaptedModel]:
+def begun(values: dict) -> tuple[RunSpec, PreparedRun, TrainingImages, AdaptedModel]:
     spec = parse_run_spec(values)
-    setting = prepare(spec)
-    images = training_images(setting, spec)
-    return spec, setting, images, adapted_model(setting, spec, images)
+    prepared = prepare(spec)
+    images = training_images(prepared, spec)
+    return spec, prepared, images, adapted_model(prepared, spec, images)
 
 
 def trained(
     values: dict, folder: Path, on_event: OnEvent = lambda _event: None
 ) -> tuple[AdaptedModel, Training]:
-    spec, setting, images, adapted = begun(values)
-    entropy = setting.evaluator.reference.reading.per_layer("entropy")
+    spec, prepared, images, adapted = begun(values)
+    entropy = prepared.evaluator.reference.reading.per_layer("entropy")
 
     def evaluate() -> Evaluation:
         torch.rand(1)  # whatever an evaluation draws, the training must not see it
-        return setting.evaluator.evaluate(adapted)
+        return prepared.evaluator.evaluate(adapted)
 
     training = train(
         adapted,
-        images if adapted.encoder_is_frozen else setting.images,
+        images if adapted.encoder_is_frozen else prepared.images,
         spec,
         Checkpoints(folder, spec),
         evaluate,
-        regularization=Regularization(spec, adapted, Pretrained(setting.pretrained, entropy)),
+        regularization=Regularization(spec, adapted, Pretrained(prepared.pretrained, entropy)),
         on_event=on_event,
     )
     return adapted, training
@@ -139,7 +139,7 @@ def test_a_run_whose_loss_is_not_finite_ends_as_diverged_with_its_last_good_weig
 ) -> None:
     values = {**tiny_run, "epochs": 3}
     good = trained(values, tmp_path / "good")[1]
-    spec, setting, images, adapted = begun(values)
+    spec, prepared, images, adapted = begun(values)
     kept: list[dict[str, torch.Tensor]] = []
 
     def spoil(event: dict) -> None:
@@ -154,7 +154,7 @@ def test_a_run_whose_loss_is_not_finite_ends_as_diverged_with_its_last_good_weig
         images,
         spec,
         checkpoints,
-        lambda: setting.evaluator.evaluate(adapted),
+        lambda: prepared.evaluator.evaluate(adapted),
         on_event=spoil,
     )
     assert training.diverged
@@ -175,12 +175,12 @@ def test_a_run_whose_loss_is_not_finite_ends_as_diverged_with_its_last_good_weig
 def test_a_part_whose_output_is_not_finite_ends_the_run_as_diverged(
     tiny_run: dict, tmp_path: Path, method: str, spoiled: str
 ) -> None:
-    spec, setting, images, adapted = begun({**tiny_run, "method": method, "epochs": 1})
+    spec, prepared, images, adapted = begun({**tiny_run, "method": method, "epochs": 1})
 
     def evaluate_spoiled() -> Evaluation:
         with torch.no_grad():
             adapted.trainable()[spoiled].fill_(math.nan)
-        return setting.evaluator.evaluate(adapted)
+        return prepared.evaluator.evaluate(adapted)
 
     training = train(adapted, images, spec, Checkpoints(tmp_path, spec), evaluate_spoiled)
     assert training.diverged
@@ -189,11 +189,11 @@ def test_a_part_whose_output_is_not_finite_ends_the_run_as_diverged(
 
 
 def test_an_epoch_has_a_step_for_every_started_batch(tiny_run: dict) -> None:
-    setting = prepare(parse_run_spec(tiny_run))
-    num_images = len(setting.images.labels)
+    prepared = prepare(parse_run_spec(tiny_run))
+    num_images = len(prepared.images.labels)
     for batch_size in (1, 7, num_images, num_images + 1):
         spec = parse_run_spec({**tiny_run, "batch_size": batch_size})
-        assert steps_per_epoch(spec, setting.images) == math.ceil(num_images / batch_size)
+        assert steps_per_epoch(spec, prepared.images) == math.ceil(num_images / batch_size)
 
 
 def test_events_are_json_and_the_accuracy_is_that_of_the_weights(
@@ -329,13 +329,13 @@ def test_a_linear_probe_trains_on_features_as_it_would_through_the_encoder(
 ) -> None:
     values = {**tiny_run, "method": "linear_probe", "epochs": 3}
     cached = trained(values, tmp_path / "cached")[0]
-    spec, setting, _, adapted = begun(values)
+    spec, prepared, _, adapted = begun(values)
     train(
         adapted,
-        setting.images,
+        prepared.images,
         spec,
         Checkpoints(tmp_path / "live", spec),
-        lambda: setting.evaluator.evaluate(adapted),
+        lambda: prepared.evaluator.evaluate(adapted),
     )
     for name, tensor in weights(adapted).items():
         torch.testing.assert_close(weights(cached)[name], tensor, rtol=1e-4, atol=1e-6)

@@ -9,7 +9,7 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 from driftscope.cli import app
-from driftscope.cli.training_view import course
+from driftscope.cli.watch import course
 from driftscope.config import parse_run_spec
 from driftscope.records import (
     EVENTS_FILE,

@@ -13,16 +13,20 @@ C = TypeVar("C", bound=Callable[..., Any])
 _said: set[str] = set()
 
 
+class RenamedWarning(FutureWarning):
+    """An old name is used. A `FutureWarning`, because Python shows those by default."""
+
+
 def renamed(old: str, new: str) -> None:
     """Warns, once a process for each old name, that `old` is now called `new`.
 
-    The warning is a `FutureWarning`, which Python shows by default. It points at the caller's line.
+    The warning points at the caller's line.
     """
     if old in _said:
         return
     _said.add(old)
     sentence = f"{old} is now {new}; {old} goes on working in this version"
-    warnings.warn(sentence, FutureWarning, stacklevel=_frames_of_driftscope() + 1)
+    warnings.warn(sentence, RenamedWarning, stacklevel=_frames_of_driftscope() + 1)
 
 
 def renamed_keywords(**new_names: str) -> Callable[[C], C]:

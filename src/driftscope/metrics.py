@@ -174,6 +174,13 @@ class Metric:
         return math.isfinite(value) and is_within
 
     @property
+    def limit_range(self) -> tuple[float, float]:
+        """Where a limit on it can lie; one outside was meant in another unit."""
+        low, high = self.bounds
+        possible = (-math.inf if low is None else low, math.inf if high is None else high)
+        return self.limits or ((0.0, math.inf) if self.is_change else possible)
+
+    @property
     def range_text(self) -> str:
         """The possible values in words, such as "0 to 1"; "" where they have no end."""
         low, high = self.bounds
@@ -401,7 +408,7 @@ _OUTCOMES = (
     ),
     Metric(
         "val_accuracy_pct", "validation accuracy", "accuracy on the target's validation images",
-        "target", **_PERCENT, limits=(1, 100), limit_name="val accuracy",
+        "target", **_PERCENT, limits=(1, 100),
     ),
     Metric(
         "train_accuracy_pct", "training accuracy", "accuracy on the epoch's training images",

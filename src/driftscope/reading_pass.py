@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
-from driftscope.backbones.capture import Captured, capture_cls, find_image_tower
+from driftscope.backbones import find_image_tower
+from driftscope.backbones.capture import Captured, capture_cls
 from driftscope.backbones.model import VisionLanguageModel, evaluating
 from driftscope.errors import CaptureError, NonFiniteError
 from driftscope.metrics import Metric, levels
@@ -49,8 +50,8 @@ def read(
     gradients, inside the caller's autocast if there is one; rows are float32 in any case.
 
     Args:
-        model: what `driftscope.load` returns, or a bare module (CLIPModel, PEFT-wrapped,
-            CLIPVisionModelWithProjection, ViTModel, Dinov2Model).
+        model: what `driftscope.load` returns, or a bare module with an image tower of
+            one of the `backbones` inside.
         pixels: images at the model's input size: uint8, or, for a bare module without `mean` and
             `std`, floats already normalised.
         batch_size: images per forward, by default as many as suit the model and its device; the
@@ -158,8 +159,8 @@ def text_drift(reading: Reading, reference: Reading, texts: TextProbe) -> TextSp
     check_same_images(reading, reference)
     if reading.embeddings is None or reference.embeddings is None:
         raise CaptureError(
-            "Text-space drift needs projected image embeddings; read a model that has them (a "
-            "CLIPModel), or restore the reading with its tensors."
+            "Text-space drift needs projected image embeddings; read a model that has them, "
+            "or restore the reading with its tensors."
         )
     device = texts.vocabulary.device
     return text_space_drift(
@@ -255,12 +256,7 @@ def _join(parts: list[_BatchSignals], fingerprint: str) -> Reading:
 
 def _forward(module: nn.Module, pixels: Tensor) -> Tensor | None:
     """Runs the image tower through its live path; the projected embeddings, if it has any."""
-    image_features: Any = getattr(module, "get_image_features", None)
-    if image_features is not None:
-        projected: Tensor = image_features(pixel_values=pixels).pooler_output
-        return projected
-    embeddings: Tensor | None = getattr(module(pixel_values=pixels), "image_embeds", None)
-    return embeddings
+    return find_image_tower(module).backbone.embed_images(module, pixels)
 
 
 def _module_and_normaliser(
@@ -306,7 +302,7 @@ def _check_pixels(module: nn.Module, pixels: Tensor) -> None:
         )
     tower = find_image_tower(module)
     size = tower.config.image_size
-    if tower.has_fixed_input_size and tuple(pixels.shape[-2:]) != (size, size):
+    if tower.backbone.has_fixed_input_size and tuple(pixels.shape[-2:]) != (size, size):
         raise CaptureError(
             f"The model reads images of {size}×{size} pixels, got "
             f"{pixels.shape[-2]}×{pixels.shape[-1]}; resize them first."

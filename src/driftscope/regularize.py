@@ -21,7 +21,6 @@ from torch.nn import functional
 from driftscope.adapt import AdaptedModel, derived_seed
 from driftscope.backbones.capture import Captured, capture_cls
 from driftscope.backbones.model import VisionLanguageModel, evaluating
-from driftscope.backbones.weights import is_encoder_weight
 from driftscope.config import RunSpec
 from driftscope.config.variants import (
     EntropyFloor,
@@ -63,8 +62,8 @@ class StepView:
 
     @cached_property
     def _pretrained_pass(self) -> tuple[list[Tensor], Tensor]:
-        clip = self.pretrained.model.module
-        with evaluating(clip), capture_cls(clip) as captured:
+        module = self.pretrained.model.module
+        with evaluating(module), capture_cls(module) as captured:
             embeddings = self.pretrained.model.image_embeddings(self.pixels)
             return captured.rows, embeddings
 
@@ -208,15 +207,15 @@ def displacements(adapted: VisionLanguageModel, pretrained: VisionLanguageModel)
     return [
         parameter - before[name]
         for name, parameter in adapted.module.named_parameters()
-        if parameter.requires_grad and is_encoder_weight(name)
+        if parameter.requires_grad and adapted.backbone.is_encoder_weight(name)
     ]
 
 
-def _adapter_displacements(clip: nn.Module) -> Iterator[Tensor]:
+def _adapter_displacements(plain: nn.Module) -> Iterator[Tensor]:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
-    for module in clip.modules():
+    for module in plain.modules():
         if isinstance(module, BaseTunerLayer):
             for name in module.active_adapters:
                 yield from _layer_displacements(module, name)
@@ -262,13 +261,13 @@ def random_text_directions(
     words = _ordinary_tokens(model)
     generator = Generator().manual_seed(seed)
     chosen = torch.randint(len(words), (num_texts, text_length), generator=generator)
-    room = model.plain.config.text_config.max_position_embeddings - 2
+    room = model.backbone.text_length(model.plain.config) - 2
     middle = words[chosen][:, :room]
     start, end = (token.cpu().expand(num_texts, 1) for token in (frame[0], frame[-1]))
     tokens = torch.cat([start, middle, end], dim=1).to(model.device)
     with evaluating(model.module):
-        features = model.module.get_text_features(input_ids=tokens)  # type: ignore[operator]
-    return functional.normalize(features.pooler_output, dim=-1)
+        features = model.backbone.embed_texts(model.module, {"input_ids": tokens})
+    return functional.normalize(features, dim=-1)
 
 
 def _ordinary_tokens(model: VisionLanguageModel) -> Int64[Tensor, " token"]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from driftscope import records
 from driftscope.adapt import AdaptedModel, adapt, restore_trainable, save_adapted, trainable_state
+from driftscope.assess import num_correct
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec, run_id
@@ -26,12 +27,11 @@ from driftscope.config.variants import LinearProbe, LpFt, MethodSpec
 from driftscope.data import PixelSource
 from driftscope.data.prompts import PromptRules
 from driftscope.errors import RecordError
-from driftscope.evaluation import num_correct
+from driftscope.prepared_run import PreparedRun, prepare, training_images
 from driftscope.reading_pass import attention_maps
 from driftscope.records import Overlay, RunRecord
-from driftscope.references import cached_embeddings
+from driftscope.reference_cache import cached_embeddings
 from driftscope.regularize import Pretrained, Regularization
-from driftscope.setting import Setting, prepare, training_images
 from driftscope.train import OnEvent, OnStep, TrainingImages, fit_head, train
 from driftscope.transfer import corrupted_tests, score
 
@@ -66,13 +66,13 @@ def run_one(
         return records.load_run(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    setting = prepare(spec, device)
+    prepared = prepare(spec, device)
     with records.claimed(folder, spec):
         if records.is_done(folder):  # another process was faster
             return records.load_run(folder)
         try:
             _tidy(folder, spec)
-            _carry_out(spec, folder, setting, started, on_event, on_step)
+            _carry_out(spec, folder, prepared, started, on_event, on_step)
         except Exception as error:
             with suppress(OSError):  # the disk may be what failed
                 records.write_failure(folder, error)
@@ -91,12 +91,12 @@ def run_one(
 def _carry_out(
     spec: RunSpec,
     folder: Path,
-    setting: Setting,
+    prepared: PreparedRun,
     started: float,
     on_event: OnEvent,
     on_step: OnStep,
 ) -> None:
-    checkpoints = Checkpoints(folder / records.CHECKPOINT_FOLDER, spec, setting.origin)
+    checkpoints = Checkpoints(folder / records.CHECKPOINT_FOLDER, spec, prepared.origin)
 
     def record_event(event: dict[str, Any]) -> None:
         records.append_event(folder, event)
@@ -111,17 +111,17 @@ def _carry_out(
         now = time.monotonic()
         return {"total": now - started, "training": now - training_started}
 
-    images = training_images(setting, spec)
-    adapted = adapted_model(setting, spec, images, is_resumed=checkpoints.exist())
-    reference = setting.evaluator.reference.reading
+    images = training_images(prepared, spec)
+    adapted = adapted_model(prepared, spec, images, is_resumed=checkpoints.exist())
+    reference = prepared.evaluator.reference.reading
     training = train(
         adapted,
         replace(images, features=images.features if adapted.encoder_is_frozen else None),
         spec,
         checkpoints,
-        lambda: setting.evaluator.evaluate(adapted),
+        lambda: prepared.evaluator.evaluate(adapted),
         regularization=Regularization(
-            spec, adapted, Pretrained(setting.pretrained, reference.per_layer("entropy"))
+            spec, adapted, Pretrained(prepared.pretrained, reference.per_layer("entropy"))
         ),
         on_resume=record_resumed,
         elapsed=elapsed,
@@ -129,8 +129,8 @@ def _carry_out(
         on_step=on_step,
     )
     trained = elapsed()["training"]
-    points = _points(adapted, setting, training, spec, checkpoints)
-    _keep_adapted(adapted, setting, folder, has_weights=points["selected"] is not None)
+    points = _points(adapted, prepared, training, spec, checkpoints)
+    _keep_adapted(adapted, prepared, folder, has_weights=points["selected"] is not None)
     records.write_json(
         folder / records.RESULT_FILE,
         {
@@ -139,17 +139,17 @@ def _carry_out(
             "status": "diverged" if training.diverged else "done",
             "spec": spec.model_dump(mode="json"),
             "protocol": spec.protocol,
-            "class_names": setting.class_names,
+            "class_names": prepared.class_names,
             "parameters": adapted.num_parameters(),
             "pretrained": {
                 "reading": reference.to_dict(),
-                **setting.evaluator.pretrained_scores(),
+                **prepared.evaluator.pretrained_scores(),
             },
-            "prompts": {one.name: one.prompts() for one in setting.evaluator.transfer},
-            "splits": setting.splits.to_dict(),
-            "duplicates": setting.duplicates.to_dict(),
+            "prompts": {one.name: one.prompts() for one in prepared.evaluator.transfer},
+            "splits": prepared.splits.to_dict(),
+            "duplicates": prepared.duplicates.to_dict(),
             **points,
-            "environment": _environment(setting),
+            "environment": _environment(prepared),
             "wall_seconds": training.with_earlier({**elapsed(), "training": trained}),
         },
     )
@@ -166,26 +166,26 @@ def _tidy(folder: Path, spec: RunSpec) -> None:
 
 
 def adapted_model(
-    setting: Setting, spec: RunSpec, images: TrainingImages, *, is_resumed: bool = False
+    prepared: PreparedRun, spec: RunSpec, images: TrainingImages, *, is_resumed: bool = False
 ) -> AdaptedModel:
     """The model as the method's training finds it; LP-FT's head is trained already.
 
     Args:
-        setting: what the run shares with others.
+        prepared: what the run shares with others.
         spec: the run.
         images: its training images, with features where the method wants them.
         is_resumed: whether a checkpoint will replace all weights anyway.
     """
-    embeddings = setting.evaluator.reference.reading.embeddings
+    embeddings = prepared.evaluator.reference.reading.embeddings
     norm = 1.0 if embeddings is None else float(embeddings.norm(dim=-1).mean())
 
     def adapted_by(method: MethodSpec) -> AdaptedModel:
         return adapt(
-            setting.pretrained,
+            prepared.pretrained,
             method,
-            len(setting.class_names),
+            len(prepared.class_names),
             spec.seed,
-            class_names=setting.class_names,
+            class_names=prepared.class_names,
             rules=PromptRules(spec.templates, spec.class_words),
             embedding_norm=norm,
         )
@@ -212,7 +212,7 @@ def _head_spec(spec: RunSpec, method: LpFt, probe: LinearProbe) -> RunSpec:
 
 def _points(
     adapted: AdaptedModel,
-    setting: Setting,
+    prepared: PreparedRun,
     training: Training,
     spec: RunSpec,
     checkpoints: Checkpoints,
@@ -222,18 +222,18 @@ def _points(
         return {"selected": None, "last": None}
     if training.selected_epoch != training.epoch:
         checkpoints.load_selected(adapted, training.selected_epoch)
-    if setting.splits.held_out_from_test:  # validation was the test split: nothing new to see
-        correct = round(training.selected["val_accuracy_pct"] / 100 * len(setting.test_labels))
+    if prepared.splits.held_out_from_test:  # validation was the test split: nothing new to see
+        correct = round(training.selected["val_accuracy_pct"] / 100 * len(prepared.test_labels))
     else:
-        correct = _test_correct(adapted, setting, setting.test_pixels, setting.test_labels)
-    test = score(spec.dataset, correct, len(setting.test_labels))
+        correct = _test_correct(adapted, prepared, prepared.test_pixels, prepared.test_labels)
+    test = score(spec.dataset, correct, len(prepared.test_labels))
     return {
         "selected": {
             **training.selected,
             "test_accuracy_pct": test.accuracy_pct,
             "test_num_images": test.num_images,
             "test_wilson_pct": [test.wilson_low_pct, test.wilson_high_pct],
-            "robustness": _robustness(adapted, setting, spec),
+            "robustness": _robustness(adapted, prepared, spec),
         },
         "last": training.last,
     }
@@ -241,31 +241,31 @@ def _points(
 
 def _test_correct(
     adapted: AdaptedModel,
-    setting: Setting,
+    prepared: PreparedRun,
     pixels: PixelSource,
     labels: Int64[Tensor, " image"],
 ) -> int:
     """How many test images are classified rightly; a frozen encoder's embeddings are cached."""
     if adapted.encoder_is_frozen:
-        embeddings = cached_embeddings(setting.pretrained, pixels)
+        embeddings = cached_embeddings(prepared.pretrained, pixels)
     else:
         embeddings = adapted.model.embed_images(pixels)
     return num_correct(adapted, embeddings, labels)
 
 
-def _robustness(adapted: AdaptedModel, setting: Setting, spec: RunSpec) -> dict[str, Any]:
+def _robustness(adapted: AdaptedModel, prepared: PreparedRun, spec: RunSpec) -> dict[str, Any]:
     """Accuracy on the target task's test images under each corruption that the spec names."""
     tests = corrupted_tests(
         spec.dataset,
         spec.corruptions,
-        setting.test_pixels,
-        setting.test_labels,
-        class_names=setting.class_names,
+        prepared.test_pixels,
+        prepared.test_labels,
+        class_names=prepared.class_names,
         severity=spec.corruption_severity,
     )
     found = {}
     for test in tests:
-        correct = _test_correct(adapted, setting, test.pixels, test.labels)
+        correct = _test_correct(adapted, prepared, test.pixels, test.labels)
         counted = score(test.corruption, correct, len(test.labels))
         found[test.corruption] = {
             "made": test.made,
@@ -278,15 +278,15 @@ def _robustness(adapted: AdaptedModel, setting: Setting, spec: RunSpec) -> dict[
 
 
 def _keep_adapted(
-    adapted: AdaptedModel, setting: Setting, folder: Path, *, has_weights: bool
+    adapted: AdaptedModel, prepared: PreparedRun, folder: Path, *, has_weights: bool
 ) -> None:
     if not has_weights:
         return
     kept = folder / records.ADAPTED_FOLDER
     kept.mkdir(exist_ok=True)  # in the run's folder, which may have been moved
-    save_adapted(adapted, setting.pretrained, kept)
-    pixels = setting.evaluator.images.probe_pixels
-    records.write_overlay(folder, overlay(setting.pretrained, adapted.model, pixels))
+    save_adapted(adapted, prepared.pretrained, kept)
+    pixels = prepared.evaluator.images.probe_pixels
+    records.write_overlay(folder, overlay(prepared.pretrained, adapted.model, pixels))
 
 
 def overlay(
@@ -304,16 +304,16 @@ def overlay(
     )
 
 
-def _environment(setting: Setting) -> dict[str, Any]:
-    device = setting.pretrained.device
+def _environment(prepared: PreparedRun) -> dict[str, Any]:
+    device = prepared.pretrained.device
     return {
         "versions": {"python": platform.python_version(), **{n: version(n) for n in VERSIONS}},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
         "git_commit": _git_commit(),
-        "data_fingerprints": setting.fingerprints,
-        "split_hashes": setting.splits.hashes(),
+        "data_fingerprints": prepared.fingerprints,
+        "split_hashes": prepared.splits.hashes(),
     }
 
 

@@ -20,6 +20,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from driftscope.adapt import AdaptedModel, derived_seed, seeded
+from driftscope.backbones import find_image_tower
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec
 from driftscope.data import PixelRows
@@ -119,7 +120,7 @@ def train(
     if spec.compile:
         # a graph for each size of batch: else the first smaller batch would make one for all sizes,
         # and a resumed process, which has not met that batch yet, would run other kernels
-        adapted.model.plain.vision_model.compile(dynamic=False)
+        find_image_tower(adapted.model.module).module.compile(dynamic=False)
     while training.epoch < spec.epochs:
         epoch = training.epoch + 1
         try:

@@ -1,6 +1,6 @@
 """Adaptation: how a pretrained model becomes trainable, and how the result is kept.
 
-A method is a function from a copy of the pretrained CLIP to what is trained. The pretrained
+A method is a function from a copy of the pretrained model to what is trained. The pretrained
 model itself is never touched.
 """
 

@@ -1,4 +1,4 @@
-"""Methods: from a frozen copy of the pretrained CLIP to what is trained of it.
+"""Methods: from a frozen copy of the pretrained model to what is trained of it.
 
 `METHODS` is the whole plug point. A method gets a copy in which nothing is trainable, switches on
 what it trains, or wraps it with an adapter, and leaves what the encoder computes as it was.
@@ -14,26 +14,19 @@ from typing import Any
 from torch import nn
 
 from driftscope.adapt.dropout import use_quick_dropout
+from driftscope.backbones import find_image_tower
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.backbones.weights import is_encoder_weight
 from driftscope.config.variants import Dora, FreezeFirst, Ia3, Lora, RsLora, Vera
 from driftscope.errors import ModelError
 from driftscope.hugging_face import quiet_libraries
 
-TARGET_MODULES = {
-    **{name: f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")},
-    **{name: f"mlp.{name}" for name in ("fc1", "fc2")},
-}
-_BLOCK = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
-_FINAL_NORM = "vision_model.post_layernorm."
-
 
 def _full_ft(model: VisionLanguageModel, _method: Any) -> VisionLanguageModel:
-    return _training(model, is_encoder_weight)
+    return _training(model, model.backbone.is_encoder_weight)
 
 
 def _freeze_first(model: VisionLanguageModel, method: FreezeFirst) -> VisionLanguageModel:
-    num_blocks = int(model.plain.config.vision_config.num_hidden_layers)
+    backbone, num_blocks = model.backbone, _num_blocks(model)
     if method.blocks > num_blocks:
         raise ModelError(
             f"freeze_first cannot freeze {method.blocks} blocks: the image tower of "
@@ -41,17 +34,21 @@ def _freeze_first(model: VisionLanguageModel, method: FreezeFirst) -> VisionLang
         )
 
     def is_late(name: str) -> bool:
-        block = _block_of(name)
+        block = backbone.block_of(name)
         if block is not None:
             return block >= method.blocks
-        return name.startswith((_FINAL_NORM, "visual_projection."))
+        late = (backbone.final_norm_name, backbone.projection_name or backbone.final_norm_name)
+        return name.startswith(tuple(f"{part}." for part in late))
 
     return _training(model, is_late)
 
 
 def _last_block(model: VisionLanguageModel, _method: Any) -> VisionLanguageModel:
-    last = int(model.plain.config.vision_config.num_hidden_layers) - 1
-    return _training(model, lambda name: _block_of(name) == last or name.startswith(_FINAL_NORM))
+    last, backbone = _num_blocks(model) - 1, model.backbone
+    final_norm = f"{backbone.final_norm_name}."
+    return _training(
+        model, lambda name: backbone.block_of(name) == last or name.startswith(final_norm)
+    )
 
 
 def _linear_probe(model: VisionLanguageModel, _method: Any) -> VisionLanguageModel:
@@ -59,14 +56,15 @@ def _linear_probe(model: VisionLanguageModel, _method: Any) -> VisionLanguageMod
 
 
 def _bitfit(model: VisionLanguageModel, _method: Any) -> VisionLanguageModel:
-    return _training(model, lambda name: is_encoder_weight(name) and name.endswith(".bias"))
+    is_encoder = model.backbone.is_encoder_weight
+    return _training(model, lambda name: is_encoder(name) and name.endswith(".bias"))
 
 
 def _layer_norm(model: VisionLanguageModel, _method: Any) -> VisionLanguageModel:
     norms = tuple(
         f"{name}."
         for name, module in model.module.named_modules()
-        if isinstance(module, nn.LayerNorm) and is_encoder_weight(name)
+        if isinstance(module, nn.LayerNorm) and model.backbone.is_encoder_weight(name)
     )
     return _training(model, lambda name: name.startswith(norms))
 
@@ -86,8 +84,8 @@ def _low_rank(model: VisionLanguageModel, method: Lora | Dora | RsLora) -> Visio
             lora_dropout=method.dropout,
             use_dora=method.kind == "dora",
             use_rslora=method.kind == "rslora",
-            target_modules=_target_pattern(method.targets),
-            modules_to_save=_saved_whole(method.train_projection),
+            target_modules=_target_pattern(model, method.targets),
+            modules_to_save=_saved_whole(model, method.train_projection),
         ),
     )
 
@@ -99,9 +97,9 @@ def _ia3(model: VisionLanguageModel, method: Ia3) -> VisionLanguageModel:
     return _wrapped(
         model,
         IA3Config(
-            target_modules=_target_pattern(method.targets),
-            feedforward_modules=_target_pattern(("fc2",)) if "fc2" in method.targets else [],
-            modules_to_save=_saved_whole(method.train_projection),
+            target_modules=_target_pattern(model, method.targets),
+            feedforward_modules=_target_pattern(model, ("fc2",)) if "fc2" in method.targets else [],
+            modules_to_save=_saved_whole(model, method.train_projection),
         ),
     )
 
@@ -114,8 +112,8 @@ def _vera(model: VisionLanguageModel, method: Vera) -> VisionLanguageModel:
         VeraConfig(
             r=method.rank,
             vera_dropout=method.dropout,
-            target_modules=_target_pattern(method.targets),
-            modules_to_save=_saved_whole(method.train_projection),
+            target_modules=_target_pattern(model, method.targets),
+            modules_to_save=_saved_whole(model, method.train_projection),
         ),
     )
 
@@ -143,19 +141,20 @@ def _training(model: VisionLanguageModel, is_trained: Callable[[str], bool]) -> 
     return model
 
 
-def _block_of(name: str) -> int | None:
-    match = _BLOCK.match(name)
-    return int(match.group(1)) if match else None
+def _num_blocks(model: VisionLanguageModel) -> int:
+    return len(find_image_tower(model.module).blocks)
 
 
-def _target_pattern(targets: tuple[str, ...]) -> str:
+def _target_pattern(model: VisionLanguageModel, targets: tuple[str, ...]) -> str:
     """A pattern of whole module names: a bare list of names would hit the text tower too."""
-    leaves = "|".join(re.escape(TARGET_MODULES[target]) for target in targets)
-    return rf"{_BLOCK.pattern}({leaves})"
+    backbone = model.backbone
+    leaves = "|".join(re.escape(backbone.adapter_targets[target]) for target in targets)
+    return rf"{re.escape(backbone.blocks_name)}\.\d+\.({leaves})"
 
 
-def _saved_whole(train_projection: bool) -> list[str] | None:
-    return ["visual_projection"] if train_projection else None
+def _saved_whole(model: VisionLanguageModel, train_projection: bool) -> list[str] | None:
+    projection = model.backbone.projection_name
+    return [projection] if train_projection and projection is not None else None
 
 
 def _wrapped(model: VisionLanguageModel, config: Any) -> VisionLanguageModel:

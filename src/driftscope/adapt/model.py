@@ -106,12 +106,12 @@ class AdaptedModel:
             self.classifier.train()
 
     def _class_directions(self) -> Float[Tensor, "class dim"]:
-        clip = self.model.module
-        features = clip.get_text_features(**(self.class_tokens or {}))  # type: ignore[operator]
-        return functional.normalize(features.pooler_output, dim=-1)
+        model = self.model
+        features = model.backbone.embed_texts(model.module, self.class_tokens or {})
+        return functional.normalize(features, dim=-1)
 
     def _cosine_logits(self, images: Tensor, directions: Tensor) -> Tensor:
-        scale: Tensor = self.model.plain.logit_scale.exp()
+        scale = self.model.backbone.logit_scale(self.model.plain)
         return scale * functional.normalize(images, dim=-1) @ directions.T
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from driftscope.analysis.grouping import settings_apart
 from driftscope.analysis.tables import Exclusion, StudyTables
-from driftscope.stats import Adjusted, Family, adjust
+from driftscope.stats.multiplicity import Adjusted, Family, adjust
 
 ALPHA = 0.05
 """The level at which answers speak of evidence."""
@@ -72,7 +72,7 @@ def describe_family(adjusted: Adjusted) -> dict[str, Any]:
     """A family's declaration, for the reader."""
     return {
         "name": adjusted.family.name,
-        "method": adjusted.method,
+        "method": "holm",
         "alpha": adjusted.alpha,
         "num_tests": adjusted.num_tests,
         "members": list(adjusted.family.members),

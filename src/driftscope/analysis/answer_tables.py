@@ -10,7 +10,7 @@ import pandas as pd
 from driftscope.analysis import Answer
 from driftscope.analysis.columns import KNOWN
 from driftscope.analysis.table import Column, Table
-from driftscope.analysis.tables import LABELS
+from driftscope.metrics import METRICS
 
 TITLES = {
     "dose_response": "Dose response: what changes with the learning rate?",
@@ -80,10 +80,8 @@ def measure_with_unit(name: str) -> str:
     >>> measure_with_unit("retention_pct"), measure_with_unit("cka"), measure_with_unit("oracle")
     ('retention, %', 'CKA', 'oracle')
     """
-    words, _, last = name.rpartition("_")
-    unit = {"pct": "%", "nats": "nats", "bits": "bits"}.get(last)
-    label = LABELS.get(name, (words if unit else name).replace("_", " "))
-    return f"{label}, {unit}" if unit else label
+    one = METRICS.get(name)
+    return one.name_with_unit if one else name.replace("_", " ")
 
 
 def _title(title: str, detail: str) -> str:

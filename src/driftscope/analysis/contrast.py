@@ -19,14 +19,10 @@ from driftscope.analysis.answer import (
 )
 from driftscope.analysis.grouping import seeded_runs, usable_runs
 from driftscope.analysis.tables import LABELS, Exclusion, StudyTables, accuracy_column
-from driftscope.stats import (
-    Family,
-    cohens_d_z,
-    paired_t,
-    sign_flip,
-    wilcoxon_signed_rank,
-)
+from driftscope.stats.effects import cohens_d_z
 from driftscope.stats.finite import FloatArray
+from driftscope.stats.groups import paired_t, sign_flip, wilcoxon_signed_rank
+from driftscope.stats.multiplicity import Family
 
 QUESTION = "method_contrast"
 METRICS = (

@@ -11,8 +11,9 @@ import pandas as pd
 from driftscope.analysis.answer import ALPHA, join_words, with_holm
 from driftscope.analysis.grouping import SERIES_AXES, SETTING, series_labels
 from driftscope.analysis.tables import LABELS, Exclusion, StudyTables
-from driftscope.stats import Family, paired_t, sign_flip, welch_t
 from driftscope.stats.finite import FloatArray
+from driftscope.stats.groups import paired_t, sign_flip, welch_t
+from driftscope.stats.multiplicity import Family
 
 MEASURES = (
     "test_accuracy_pct",

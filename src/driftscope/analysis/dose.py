@@ -19,7 +19,8 @@ from driftscope.analysis.answer import (
 )
 from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.tables import StudyTables, present_signals
-from driftscope.stats import CorrelationTest, Family, permutation_correlations
+from driftscope.stats.correlation import CorrelationTest, permutation_correlations
+from driftscope.stats.multiplicity import Family
 
 QUESTION = "dose_response"
 MIN_RATES = 3

@@ -17,7 +17,8 @@ from driftscope.analysis.answer import (
 )
 from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.tables import StudyTables
-from driftscope.stats import Family, permutation_correlation
+from driftscope.stats.correlation import permutation_correlation
+from driftscope.stats.multiplicity import Family
 
 QUESTION = "layer_profile"
 CONTRACTION_PCT = 1.0

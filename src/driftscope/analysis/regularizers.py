@@ -17,7 +17,8 @@ from driftscope.analysis.answer import (
 )
 from driftscope.analysis.grouping import SERIES_AXES, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables
-from driftscope.stats import Family, paired_t
+from driftscope.stats.groups import paired_t
+from driftscope.stats.multiplicity import Family
 
 QUESTION = "regularizers"
 NONE = "none"

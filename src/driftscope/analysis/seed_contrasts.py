@@ -10,7 +10,9 @@ import pandas as pd
 from driftscope.analysis.answer import ALPHA, Answer, cannot_answer, per_setting, with_holm
 from driftscope.analysis.grouping import SERIES_AXES, seeded_runs, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables
-from driftscope.stats import Family, cohens_d, permutation_of_means, welch_t
+from driftscope.stats.effects import cohens_d
+from driftscope.stats.groups import permutation_of_means, welch_t
+from driftscope.stats.multiplicity import Family
 
 QUESTION = "seed_contrasts"
 METRICS = (

@@ -17,7 +17,7 @@ from driftscope.analysis.tables import (
     present_signals,
     without_missing,
 )
-from driftscope.stats import hypervolume, non_dominated
+from driftscope.stats.frontier import hypervolume, non_dominated
 
 SELECTION = "selection"
 FRONTIER = "frontier"
@@ -109,7 +109,8 @@ def _pool_rows(
 
 
 def _picked(candidates: pd.DataFrame, score: pd.Series[float]) -> float:
-    """The retention of the highest score; NaN where no candidate has one."""
+    """The retention of the highest finite score; NaN where no candidate has one."""
+    score = score.where(np.isfinite(score))
     return float(candidates.loc[score == score.max(), "retention_pct"].mean())
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from driftscope.analysis.answer import Answer, cannot_answer, per_setting
 from driftscope.analysis.grouping import cell_means, usable_runs
 from driftscope.analysis.tables import LABELS, StudyTables, present_signals
-from driftscope.stats import coefficient_of_variation
+from driftscope.stats.groups import coefficient_of_variation
 
 QUESTION = "stability"
 

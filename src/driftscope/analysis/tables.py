@@ -10,44 +10,27 @@ import numpy as np
 import pandas as pd
 
 from driftscope.errors import ConfigError, did_you_mean
+from driftscope.metrics import METRICS, drifts
 
-SIGNALS = (
-    "cka",
-    "cka_debiased",
-    "embedding_drift",
-    "weight_drift",
-    "delta_entropy_pct",
-    "delta_erf95_pct",
-    "delta_gini_pct",
-    "delta_head_diversity_pct",
-    "train_loss",
-)
-"""The signals asked about, by column."""
+_OF_RUNS = sorted(drifts("run"), key=lambda one: one.is_change)
 
-SIGNED_SIGNALS = tuple(name for name in SIGNALS if name.startswith("delta_"))
+SIGNALS = (*(one.key for one in _OF_RUNS), "train_loss")
+"""The signals asked about, by column: every drift that a run has, and the loss."""
+
+SIGNED_SIGNALS = tuple(one.key for one in _OF_RUNS if one.is_change)
 """Those whose sign carries meaning, so that their size is a second candidate."""
 
-HIGH_MEANS_RETAINED = frozenset({"cka", "cka_debiased", "train_loss"})
+HIGH_MEANS_RETAINED = frozenset(
+    {"train_loss", *(one.key for one in _OF_RUNS if one.better == "higher")}
+)
 """Signals of which a high value should mean high retention; of the others, a small size.
 
-Fixed here, before any data are seen: nothing was changed where CKA is 1 and the drifts are 0, and
-a run that fitted less (a higher training loss) should have moved less.
+Declared before any data are seen: nothing was changed where CKA is 1 and the drifts are 0, and a
+run that fitted less (a higher training loss) should have moved less.
 """
 
-LABELS = {
-    "cka": "CKA",
-    "cka_debiased": "debiased CKA",
-    "embedding_drift": "embedding drift",
-    "weight_drift": "weight drift",
-    "delta_entropy_pct": "Δentropy",
-    "delta_erf95_pct": "ΔERF",
-    "delta_gini_pct": "Δgini",
-    "delta_head_diversity_pct": "Δhead diversity",
-    "train_loss": "training loss",
-    "retention_pct": "retention",
-    "test_accuracy_pct": "test accuracy",
-    "val_accuracy_pct": "validation accuracy",
-}
+LABELS = {one.key: one.label for one in METRICS.values()}
+"""What each number is called in a sentence."""
 
 NUMBERS = (
     "learning_rate",

@@ -1,1 +1,54 @@
-"""What a model family offers, and how its attention is read."""
+"""Model families: a file and a row each. What a family offers stands in `base.Backbone`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from driftscope.backbones.base import Backbone, ImageTower
+from driftscope.backbones.clip import Clip
+from driftscope.backbones.dinov2 import Dinov2
+from driftscope.backbones.vit import Vit
+from driftscope.errors import CaptureError
+
+FAMILIES: tuple[Backbone, ...] = (Clip(), Vit(), Dinov2())
+
+_NO_CLS_TOKEN = (
+    "it has no CLS token: an attention head of its own pools the patches, so there is no CLS row "
+    "to read"
+)
+_REFUSED = {"SiglipVisionModel": _NO_CLS_TOKEN, "Siglip2VisionModel": _NO_CLS_TOKEN}
+_BY_TOWER = {name: backbone for backbone in FAMILIES for name in backbone.towers}
+
+
+def find_image_tower(module: nn.Module) -> ImageTower:
+    """The one image tower inside a module, whatever wraps it.
+
+    Looks through PEFT, torch.compile, DistributedDataParallel and users' own modules.
+
+    Raises:
+        CaptureError: there is no tower, more than one, or one of a family that is not read.
+    """
+    found: list[tuple[nn.Module, str]] = []
+    for child in module.modules():
+        class_names = {base.__name__ for base in type(child).__mro__}
+        for name in class_names & _REFUSED.keys():
+            raise CaptureError(f"{name} cannot be read: {_REFUSED[name]}.")
+        found += [(child, name) for name in sorted(class_names & _BY_TOWER.keys())]
+    if len(found) != 1:
+        count = "no image tower" if not found else f"{len(found)} image towers"
+        raise CaptureError(
+            f"{type(module).__name__} holds {count} that can be read; give a module with one of "
+            f"{', '.join(sorted(_BY_TOWER))} inside."
+        )
+    tower, class_name = found[0]
+    backbone = _BY_TOWER[class_name]
+    config: Any = tower.config
+    return ImageTower(
+        module=tower,
+        blocks=list(tower.get_submodule(backbone.towers[class_name]).children()),
+        num_prefix=backbone.num_prefix(config),
+        config=config,
+        backbone=backbone,
+    )

@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from driftscope.backbones import find_image_tower
+from driftscope.backbones.base import ImageTower
 from driftscope.errors import CaptureError, NonFiniteError
 from driftscope.signals import attention
 
@@ -29,86 +31,8 @@ ATTENTION_NAME = "driftscope_cls_row"
 # computed from these, so it would be wrong beside anything else that a user has registered.
 _SOFTMAX_ATTENTIONS = ("eager", "sdpa", "flash_attention", "flex_attention")
 
-_MOST_IMAGES = 64
-
 # How far a float32 softmax row may be from summing to 1.
 _ROW_SUM_TOLERANCE = 1e-3
-
-# Class of the image tower -> where its blocks are. Found by class name, so that transformers (7
-# seconds to import) is not imported here and subclasses are recognised through their bases.
-_BLOCKS: dict[str, str] = {
-    "CLIPVisionModel": "encoder.layers",
-    "ViTModel": "layers",
-    "Dinov2Model": "encoder.layer",
-    "Dinov2WithRegistersModel": "encoder.layer",
-}
-
-_NO_CLS_TOKEN = (
-    "it has no CLS token: an attention head of its own pools the patches, so there is no CLS row "
-    "to read"
-)
-_REFUSED = {"SiglipVisionModel": _NO_CLS_TOKEN, "Siglip2VisionModel": _NO_CLS_TOKEN}
-
-
-@dataclass(frozen=True)
-class ImageTower:
-    """The image tower found inside a module: the part whose attention is read.
-
-    `num_prefix` counts the tokens before the patches: the CLS token, then registers.
-    """
-
-    module: nn.Module
-    blocks: list[nn.Module]
-    num_prefix: int
-    config: Any
-
-    @property
-    def has_fixed_input_size(self) -> bool:
-        """Whether images must have the configured size; DINOv2 interpolates its positions."""
-        return not self.config.model_type.startswith("dinov2")
-
-    @property
-    def images_per_forward(self) -> int:
-        """How many images to run at once where no gradient is wanted: 64, on a CPU maybe fewer.
-
-        So few that the widest activation of a block, its MLP's, takes 8 MiB at most: it stays in
-        the cache, and the allocator does not map it anew at every layer, as it does from 32 MiB on.
-        """
-        if next(self.module.parameters()).device.type != "cpu":
-            return _MOST_IMAGES
-        num_tokens = (self.config.image_size // self.config.patch_size) ** 2 + self.num_prefix
-        num_bytes: int = 4 * num_tokens * 4 * self.config.hidden_size  # float32, four times as wide
-        return max(1, min(_MOST_IMAGES, 2**23 // num_bytes))
-
-
-def find_image_tower(module: nn.Module) -> ImageTower:
-    """The one CLS-token image tower inside a module, whatever wraps it.
-
-    Looks through PEFT, torch.compile, DistributedDataParallel and users' own modules.
-
-    Raises:
-        CaptureError: there is no tower, more than one, or one without a CLS token.
-    """
-    found: list[tuple[nn.Module, str]] = []
-    for child in module.modules():
-        class_names = {base.__name__ for base in type(child).__mro__}
-        for name in class_names & _REFUSED.keys():
-            raise CaptureError(f"{name} cannot be read: {_REFUSED[name]}.")
-        found += [(child, name) for name in sorted(class_names & _BLOCKS.keys())]
-    if len(found) != 1:
-        count = "no image tower" if not found else f"{len(found)} image towers"
-        raise CaptureError(
-            f"{type(module).__name__} holds {count} that can be read; give a module with one of "
-            f"{', '.join(sorted(_BLOCKS))} inside."
-        )
-    tower, class_name = found[0]
-    config: Any = tower.config
-    return ImageTower(
-        module=tower,
-        blocks=list(tower.get_submodule(_BLOCKS[class_name]).children()),
-        num_prefix=1 + int(getattr(config, "num_register_tokens", 0)),
-        config=config,
-    )
 
 
 class _PerBlock:
@@ -232,8 +156,8 @@ def capture_cls(
     skip it).
 
     Args:
-        module: a CLIPModel, CLIPVisionModelWithProjection, ViTModel, Dinov2Model, one of these
-            inside PEFT or inside a module of your own.
+        module: one with an image tower of `FAMILIES` inside, such as a CLIPModel, a ViTModel, or
+            one of them inside PEFT or a module of your own.
         maps: also reduce every layer's full attention map to its patch-to-patch entropy and to the
             attention rollout. Costs one image × token² buffer and a product of that size a layer.
         differentiable: keep rows and CLS states in the autograd graph, for a loss on them.
@@ -257,7 +181,7 @@ def capture_cls(
         )
     captured = Captured(num_blocks=len(tower.blocks), num_prefix=tower.num_prefix)
     hooks = [
-        block.register_forward_hook(_keep_cls_state(captured, index, differentiable))
+        block.register_forward_hook(_keep_cls_state(tower, captured, index, differentiable))
         for index, block in enumerate(tower.blocks)
     ]
     try:
@@ -374,7 +298,7 @@ class _Observer:
     def _observe(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
         keep_graph = torch.is_grad_enabled() and self.differentiable
         with torch.set_grad_enabled(keep_graph), _autocast_off(query.device):
-            row = _cls_row(query, key, scaling, self.tower.num_prefix)
+            row = self.tower.backbone.pooled_row(query, key, scaling, self.tower.num_prefix)
             self.captured._rows.keep(layer, row)
             if self.maps:
                 head_mean, entropies = attention.head_mean_and_patch_entropy(
@@ -386,25 +310,12 @@ class _Observer:
                 self.captured._rollout_product = attention.rollout_step(before, head_mean)
 
 
-def _cls_row(query: Tensor, key: Tensor, scaling: float, num_prefix: int) -> Tensor:
-    """The CLS query's softmax over the patch keys alone, float32.
-
-    Equal to the full softmax with the CLS and register columns removed and the rest renormalised,
-    but defined also where those columns take all the mass.
-    """
-    cls_query = query[:, :, :1].float() * scaling
-    # A product and a sum, not a matmul: for one query a batched matmul spends most of its time on
-    # copying the keys into its own order first.
-    logits = (key[:, :, num_prefix:].float() * cls_query).sum(dim=-1)
-    return logits.softmax(dim=-1)
-
-
 def _keep_cls_state(
-    captured: Captured, index: int, differentiable: bool
+    tower: ImageTower, captured: Captured, index: int, differentiable: bool
 ) -> Callable[[nn.Module, Any, Any], None]:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
         tokens: Tensor = output[0] if isinstance(output, tuple) else output
-        cls_state = tokens[:, 0]
+        cls_state = tower.backbone.block_state(tokens)
         captured._cls_states.keep(index, cls_state if differentiable else cls_state.detach())
 
     return hook

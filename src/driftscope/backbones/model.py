@@ -5,30 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from driftscope.backbones.capture import find_image_tower
-from driftscope.backbones.cls_only import last_block_for_cls
+from driftscope.backbones import find_image_tower
+from driftscope.backbones.base import Backbone
 from driftscope.deprecation import renamed, renamed_keywords
 from driftscope.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import CLIPModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from driftscope.data import PixelSource
 
 
 @dataclass(frozen=True)
 class VisionLanguageModel:
-    """A CLIP ready to be read: the module, its tokenizer and its pixel convention.
+    """A model ready to be read: the module, its tokenizer and its pixel convention.
 
-    `module` is a `CLIPModel`, or a `PeftModel` around one; call it as it is. `tokenizer` is
-    None where the folder holds none (then texts cannot be embedded). `base_fingerprint` is that
-    of the encoder it was adapted from, where that is known.
+    `module` is the family's whole model (a `CLIPModel`), or PEFT around one; call it as it is.
+    `tokenizer` is None where the folder holds none (then texts cannot be embedded).
+    `base_fingerprint` is that of the encoder it was adapted from, where that is known.
     """
 
     module: nn.Module
@@ -52,9 +53,14 @@ class VisionLanguageModel:
         # peft leaves its peft_config on the wrapped model, too
         return hasattr(self.module, "get_base_model")
 
+    @cached_property
+    def backbone(self) -> Backbone:
+        """Its family."""
+        return find_image_tower(self.module).backbone
+
     @property
-    def plain(self) -> CLIPModel:
-        """The CLIPModel itself, with adapter layers inside where there are any."""
+    def plain(self) -> Any:
+        """The whole model itself, with adapter layers inside where there are any."""
         return self.module.get_base_model() if self.is_adapter else self.module  # type: ignore[operator]
 
     @property
@@ -64,7 +70,7 @@ class VisionLanguageModel:
         return self.module
 
     @property
-    def plain_clip(self) -> CLIPModel:
+    def plain_clip(self) -> Any:
         """The old name of `plain`."""
         renamed("VisionLanguageModel.plain", "VisionLanguageModel.plain")
         return self.plain
@@ -72,12 +78,12 @@ class VisionLanguageModel:
     @property
     def logit_scale(self) -> float:
         """The factor on cosine similarities in the model's own zero-shot softmax."""
-        return float(self.plain.logit_scale.detach().exp())
+        return float(self.backbone.logit_scale(self.plain).detach())
 
     @property
     def embedding_dim(self) -> int:
         """Length of a projected embedding."""
-        return int(self.plain.config.projection_dim)
+        return self.backbone.embedding_dim(self.plain.config)
 
     def normalise(
         self, pixels: UInt8[Tensor, "image 3 height width"]
@@ -92,9 +98,11 @@ class VisionLanguageModel:
         self, pixels: UInt8[Tensor, "image 3 height width"]
     ) -> Float[Tensor, "image dim"]:
         """Projected, unnormalised embeddings of one batch through the live path, with gradients."""
-        with last_block_for_cls(self.plain.vision_model):
-            features = self.module.get_image_features(pixel_values=self.normalise(pixels))  # type: ignore[operator]
-        return features.pooler_output  # type: ignore[no-any-return]
+        with self.backbone.for_embedding_alone(self.plain):
+            embeddings = self.backbone.embed_images(self.module, self.normalise(pixels))
+        if embeddings is None:
+            raise ModelError(f"{self.source} has no projection, so it gives no image embeddings")
+        return embeddings
 
     def embed_images(
         self, pixels: PixelSource, batch_size: int | None = None
@@ -117,7 +125,7 @@ class VisionLanguageModel:
         with evaluating(self.module):
             for start in range(0, len(texts), batch_size):
                 tokens = self.tokenised(texts[start : start + batch_size])
-                parts.append(self.module.get_text_features(**tokens).pooler_output)  # type: ignore[operator]
+                parts.append(self.backbone.embed_texts(self.module, tokens))
         return torch.cat(parts)
 
     def tokenised(self, texts: Sequence[str]) -> dict[str, Tensor]:
@@ -135,7 +143,7 @@ class VisionLanguageModel:
             list(texts),
             padding=True,
             truncation=True,
-            max_length=self.plain.config.text_config.max_position_embeddings,
+            max_length=self.backbone.text_length(self.plain.config),
             return_tensors="pt",
         )
         return dict(tokens.to(self.device))

@@ -16,24 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from driftscope.backbones.capture import check_adapters_in_effect, find_image_tower
+from driftscope.backbones import find_image_tower
+from driftscope.backbones.capture import check_adapters_in_effect
 from driftscope.backbones.model import VisionLanguageModel
-
-PROJECTION_NAME = "visual_projection"
 
 
 def encoder_state(model: VisionLanguageModel) -> dict[str, Tensor]:
-    """The image encoder's weights by their plain CLIPModel names, adapters merged in."""
+    """The image encoder's weights by their plain names, adapters merged in."""
     return encoder_weights(model.module)
 
 
-def is_encoder_weight(name: str) -> bool:
-    """Whether a CLIPModel parameter belongs to the image tower or its projection."""
-    return name.startswith(("vision_model.", "visual_projection."))
-
-
 def merged(model: VisionLanguageModel) -> VisionLanguageModel:
-    """The same function as a plain CLIPModel: a copy with the adapter's change added in."""
+    """The same function as a plain model: a copy with the adapter's change added in."""
     if not model.is_adapter:
         return model
     return replace(model, module=copy.deepcopy(model.module).merge_and_unload())  # type: ignore[operator]
@@ -47,7 +41,8 @@ def encoder_fingerprint(model: VisionLanguageModel) -> str:
 def text_fingerprint(model: VisionLanguageModel) -> str:
     """Sixteen hexadecimal digits of all other weights: text tower, its projection, logit scale."""
     parameters = model.plain.named_parameters()
-    return _fingerprint({name: one for name, one in parameters if not is_encoder_weight(name)})
+    is_encoder = model.backbone.is_encoder_weight
+    return _fingerprint({name: one for name, one in parameters if not is_encoder(name)})
 
 
 def _fingerprint(weights: Mapping[str, Tensor]) -> str:
@@ -61,21 +56,22 @@ def _fingerprint(weights: Mapping[str, Tensor]) -> str:
 def encoder_weights(module: nn.Module) -> dict[str, Tensor]:
     """The effective parameters of the image tower and its projection, by their plain names.
 
-    Names are those of a CLIPModel (`vision_model.…`, `visual_projection.…`) whatever wraps it, so
-    that a pretrained and an adapted model of any method can be compared. Adapted layers come as
-    float64 on the CPU: a small change survives the addition to a large weight. All other tensors
-    are the model's own (detached, not copied).
+    Names are those of the family's whole model (CLIP: `vision_model.…`, `visual_projection.…`)
+    whatever wraps it, so that a pretrained and an adapted model of any method can be compared.
+    Adapted layers come as float64 on the CPU: a small change survives the addition to a large
+    weight. All other tensors are the model's own (detached, not copied).
 
     Raises:
         CaptureError: no readable image tower, or an adapter that is present but not in effect.
     """
-    tower = find_image_tower(module).module
+    tower = find_image_tower(module)
     check_adapters_in_effect(module)
     weights: dict[str, Tensor] = {}
-    _collect(tower, "vision_model.", weights)
+    _collect(tower.module, f"{tower.backbone.tower_name}.", weights)
+    projection = tower.backbone.projection_name
     for name, child in module.named_modules():
-        if name.rpartition(".")[2] == PROJECTION_NAME:
-            _collect(child, f"{PROJECTION_NAME}.", weights)
+        if projection is not None and name.rpartition(".")[2] == projection:
+            _collect(child, f"{projection}.", weights)
     return weights
 
 

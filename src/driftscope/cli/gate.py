@@ -5,14 +5,20 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from driftscope.cli.options import AsJson
 from driftscope.cli.sentences import plain_errors
 from driftscope.gate.limits import GATED, parse_limit
+
+if TYPE_CHECKING:
+    from driftscope.gate.judging import Evidence, Verdict
+
+_STYLES = {"passed": "green", "failed": "bold red", "not measured": "bold yellow"}
 
 
 def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
@@ -37,7 +43,7 @@ def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
                 typer.Option(
                     gated.option,
                     metavar="[NAME=]NUMBER" if gated.of_transfer_set else "NUMBER",
-                    help=f"{gated.meaning}{f', {gated.unit}' if gated.unit else ''}.",
+                    help=f"{gated.meaning}.",
                     rich_help_panel="Limits",
                 ),
             ],
@@ -61,19 +67,20 @@ def gate(
         bool,
         typer.Option(
             "--confident",
-            help="Accuracies and retention must pass with the lower end of their 95 % interval.",
+            help="Judge accuracies and retention by the lower end of their 95 % interval.",
         ),
     ] = False,
     best: Annotated[
-        bool, typer.Option("--best", help="Of a monitored training, the best step's numbers.")
+        bool,
+        typer.Option("--best", help="Judge the best step of a monitored training."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
+    as_json: AsJson = False,
     **asked: list[str] | None,
 ) -> None:
-    """Judges a report by limits: exit code 0 if all are kept, 1 if not, 2 if it can't be read.
+    """Judge a report by limits: exit code 0 if all are kept, 1 if not, 2 if it can't be read.
 
-    What is asked for and was not measured has not passed. Limits of transfer sets hold for each of
-    them, or for one: --min-retention pets=90.
+    A number that was not measured does not pass. A limit on retention or zero-shot accuracy holds
+    for every transfer set, or for one of them: --min-retention pets=90.
     """
     from driftscope.gate.judging import judge, read_evidence
 
@@ -93,8 +100,42 @@ def gate(
         }
         typer.echo(json.dumps(values, indent=1))
     else:
-        from driftscope.cli.verdicts import show_verdicts
-
         show_verdicts(evidence, verdicts, confident=confident)
     if not passed:
         raise typer.Exit(1)
+
+
+def show_verdicts(evidence: Evidence, verdicts: Sequence[Verdict], *, confident: bool) -> None:
+    """A row for each limit, then why limits were not kept."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    from driftscope.cli.terminal import out
+
+    table = RichTable(
+        title=Text(evidence.what), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    table.add_column("Limit on")
+    table.add_column("Asked")
+    for heading in ("Measured", "Lower end") if confident else ("Measured",):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for verdict in verdicts:
+        numbers = [_number(verdict.measured, verdict.unit)]
+        if confident:
+            is_interval = verdict.judged != verdict.measured
+            numbers.append(_number(verdict.judged, verdict.unit) if is_interval else "")
+        outcome = Text(verdict.outcome, style=_STYLES[verdict.outcome])
+        table.add_row(Text(verdict.title), verdict.limit, *numbers, outcome)
+    out.print(table)
+    missed = [verdict for verdict in verdicts if verdict.outcome != "passed"]
+    for verdict in missed:
+        out.print(Text(f"{verdict.outcome}: {verdict.sentence}"), soft_wrap=True)
+    if not missed:
+        several = f"All {len(verdicts)} limits kept."
+        out.print(several if len(verdicts) > 1 else "The limit is kept.")
+
+
+def _number(value: float | None, unit: str) -> str:
+    return "–" if value is None else f"{value:.4g}{f' {unit}' if unit else ''}"

@@ -1,4 +1,4 @@
-"""The reports behind the commands: of one study, of several side by side, in which formats."""
+"""The reports behind the commands: of one study, or of several side by side."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftscope.cli.options import refuse_file
+from driftscope.cli.options import PRINTED, refuse_file, refuse_study_or_run
 from driftscope.cli.sentences import say_what_is_passed_over
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 
 if TYPE_CHECKING:
-    from driftscope.report.side_by_side import OneStudy
+    from driftscope.analysis import StudyTables
+    from driftscope.opened_study import Study
 
 HTML = "html"
 ALL = "all"
@@ -22,14 +23,15 @@ Formats = Annotated[
     str,
     typer.Option(
         "--format",
-        help="html (a page), csv, md, tex (tables), svg, pdf, png (figures), or all; "
-        "several with commas between.",
+        help="html (a page), csv, md, tex (tables), svg, pdf, png (figures), or all. "
+        "Separate several with commas.",
+        rich_help_panel=PRINTED,
     ),
 ]
 
 
-def chosen_formats(text: str) -> list[str]:
-    """The formats named, each once.
+def chosen_formats(text: str) -> tuple[bool, list[str], list[str]]:
+    """Whether a page is wanted, then the formats of tables and of figures.
 
     Raises:
         ConfigError: there is no such format, or none is named.
@@ -37,36 +39,35 @@ def chosen_formats(text: str) -> list[str]:
     from driftscope.analysis.table import TABLE_FORMATS
     from driftscope.report.style import FORMATS
 
-    known = [HTML, *TABLE_FORMATS, *FORMATS]
+    known = [HTML, *TABLE_FORMATS, *FORMATS, ALL]
     named = [part.strip().lower() for part in text.split(",") if part.strip()]
     for name in named:
-        if name not in (*known, ALL):
-            raise ConfigError(f"unknown format {name!r}: {did_you_mean(name, [*known, ALL])}")
+        if name not in known:
+            raise ConfigError(f"unknown format {name!r}: {did_you_mean(name, known)}")
     if not named:
-        raise ConfigError(f"--format names nothing; valid: {', '.join([*known, ALL])}")
-    return known if ALL in named else [name for name in known if name in named]
+        raise ConfigError(f"--format names nothing; valid: {', '.join(known)}")
+    wanted = set(known if ALL in named else named)
+    return (
+        HTML in wanted,
+        [name for name in TABLE_FORMATS if name in wanted],
+        [name for name in FORMATS if name in wanted],
+    )
 
 
-def write_reports(folder: Path, out: Path, formats: Sequence[str]) -> None:
-    """Writes a study's report in these formats and says where."""
+def write_report(folder: Path, out: Path, form: str) -> None:
+    """Writes a study's report and says where."""
     from driftscope.analysis import answer_all
-    from driftscope.analysis.table import TABLE_FORMATS
     from driftscope.cli import terminal
-    from driftscope.opened_study import Study
     from driftscope.report.files import save_study_files
     from driftscope.report.html import write_study_report
-    from driftscope.report.style import FORMATS
 
-    study = Study(folder)
-    say_what_is_passed_over(study.folder)
+    with_page, table_formats, figure_formats = chosen_formats(form)
     refuse_file(out)
     with terminal.err.status("asking the study's questions"):
-        tables, records = study.tables(), study.records()
-        if tables.runs.empty:
-            raise RecordError("there is nothing to report: the study has no finished run yet")
-        answers = answer_all(tables)
+        study, tables = _finished(folder)
+        records, answers = study.records(), answer_all(tables)
     out.mkdir(parents=True, exist_ok=True)
-    if HTML in formats:
+    if with_page:
         with terminal.err.status("writing the page"):
             path = write_study_report(
                 tables,
@@ -83,70 +84,61 @@ def write_reports(folder: Path, out: Path, formats: Sequence[str]) -> None:
             out,
             answers=answers,
             records=records,
-            table_formats=[name for name in formats if name in TABLE_FORMATS],
-            figure_formats=[name for name in formats if name in FORMATS],
+            table_formats=table_formats,
+            figure_formats=figure_formats,
         )
     _say_where(paths)
 
 
-def write_reports_side_by_side(
-    folders: Sequence[Path], out: Path, formats: Sequence[str], command: str
-) -> None:
+def write_side_by_side_report(folders: Sequence[Path], out: Path, form: str) -> None:
     """Writes one report of several studies, with the difference of two, and says where.
 
     Raises:
-        ConfigError: fewer than two folders, or one given twice.
+        ConfigError: a folder is given twice.
         RecordError: a folder holds no study, or one without a finished run.
     """
     from driftscope.analysis.difference import study_difference
-    from driftscope.analysis.table import TABLE_FORMATS
     from driftscope.cli import terminal
-    from driftscope.report.side_by_side import save_side_by_side, write_side_by_side
-    from driftscope.report.style import FORMATS
+    from driftscope.report.side_by_side import OneStudy, save_side_by_side, write_side_by_side
 
-    if len(folders) < 2:
-        raise ConfigError(
-            f"side by side takes two studies or more; of one: driftscope study report {folders[0]}"
-        )
+    with_page, table_formats, figure_formats = chosen_formats(form)
+    refuse_study_or_run(out)
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError("the same study is given twice; a study does not differ from itself")
     with terminal.err.status("reading the studies"):
-        studies = [
-            _one_study(letter, folder) for letter, folder in zip(_LETTERS, folders, strict=False)
-        ]
+        studies = []
+        for letter, folder in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", folders, strict=False):
+            study, tables = _finished(folder)
+            name = f"{letter} ({folder.resolve().name})"
+            studies.append(OneStudy(name, tables, study.records()))
         two = [one.study for one in studies]
         difference = study_difference(*two) if len(two) == 2 else None
     out.mkdir(parents=True, exist_ok=True)
-    if HTML in formats:
+    if with_page:
+        named = shlex.join(map(str, folders))
+        command = f"driftscope study report {named} --out {shlex.quote(str(out))}"
         with terminal.err.status("writing the page"):
             path = write_side_by_side(studies, difference, out / "report.html", command=command)
         typer.echo(f"Report: {terminal.path_text(path)}")
     with terminal.err.status("writing tables and figures"):
         paths = save_side_by_side(
-            studies,
-            difference,
-            out,
-            table_formats=[name for name in formats if name in TABLE_FORMATS],
-            figure_formats=[name for name in formats if name in FORMATS],
+            studies, difference, out, table_formats=table_formats, figure_formats=figure_formats
         )
     _say_where(paths)
     if difference is not None:
         typer.echo(difference.sentence)
 
 
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-def _one_study(letter: str, folder: Path) -> OneStudy:
+def _finished(folder: Path) -> tuple[Study, StudyTables]:
+    """A study and its tables; raises `RecordError` where no run has finished."""
     from driftscope.opened_study import Study
-    from driftscope.report.side_by_side import OneStudy
 
     study = Study(folder)
     say_what_is_passed_over(study.folder)
     tables = study.tables()
     if tables.runs.empty:
-        raise RecordError(f"{folder} has no finished run yet")
-    return OneStudy(f"{letter} ({folder.resolve().name})", tables, study.records())
+        raise RecordError(f"there is nothing to report: {folder} has no finished run yet")
+    return study, tables
 
 
 def _say_where(paths: Sequence[Path]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,35 +12,31 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from driftscope.cli.options import OutFolder, Workers
-from driftscope.cli.reports import HTML, Formats, chosen_formats, write_reports
+from driftscope.cli.options import MACHINE, PRINTED, AsJson, OutFolder, Workers
+from driftscope.cli.reports import HTML, Formats, write_report, write_side_by_side_report
 from driftscope.cli.sentences import plain_errors, resumable, say_what_is_passed_over
 from driftscope.errors import ConfigError, RecordError
 
 if TYPE_CHECKING:
     from driftscope.config import RunSpec, StudySpec
     from driftscope.executors.schedule import Pool
-    from driftscope.study import StudyFolder
     from driftscope.study.plan import Sample
 
-study_app = typer.Typer(
-    help="Plan, run, watch and read a declared matrix of runs.", no_args_is_help=True
-)
+study_app = typer.Typer(help="Plan, run and read a declared matrix of runs.", no_args_is_help=True)
 
-StudyArgument = Annotated[str, typer.Argument(help="A study's YAML file, or a shipped one's name.")]
+StudyArgument = Annotated[
+    str, typer.Argument(help="The study's YAML file, or the name of a study that ships.")
+]
 FolderArgument = Annotated[Path, typer.Argument(help="The study's folder.")]
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", help="Only runs that fit, such as method=lora,seed=7|11."),
+    typer.Option("--only", help="Take only the runs that fit, such as method=lora,seed=7|11."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
-
-WATCH_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class RunPlace:
-    """Where and how many at a time: machine settings, which decide no number of a run."""
+    """Where runs go and how many at a time. These settings change no number of a run."""
 
     workers: int | None = None
     threads: int | None = None
@@ -79,21 +74,23 @@ class RunPlace:
 # ---------------------------------------------------------------- commands
 
 
-@study_app.command("plan")
+@study_app.command("plan", epilog="Example: driftscope study plan mini-lr-sweep")
 @plain_errors
 def plan(
     study: StudyArgument,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Its folder: what exists there already.")
+        Path | None,
+        typer.Option("--out", help="The study's folder: finished runs in it are not planned."),
     ] = None,
     only: Only = None,
     workers: Workers = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Measure one short run of each kind.")
+        bool,
+        typer.Option("--calibrate", help="Estimate the time from one short run of each kind."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The matrix as a table of cells: how many runs, what exists, what the rest will take."""
+    """Show the matrix: how many runs it has, which exist, how long the others take."""
     from driftscope.cli.study_views import plan_values, show_plan
     from driftscope.config import load_study_spec, run_id
     from driftscope.executors.local import LocalPool
@@ -125,30 +122,44 @@ def plan(
         show_plan(values)
 
 
-@study_app.command("run")
+@study_app.command("run", epilog="Example: driftscope study run mini-lr-sweep --out lr-sweep")
 @resumable
 def run(
     study: StudyArgument,
     out: OutFolder,
     workers: Workers = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads a run; by default cores / workers.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="CPU threads of each run. By default cores / workers.",
+            rich_help_panel=MACHINE,
+        ),
     ] = None,
     device: Annotated[
         list[str] | None,
-        typer.Option(help="cpu, cuda:0, …; may be repeated. By default every GPU."),
+        typer.Option(
+            help="Such as cpu or cuda:0. May be repeated. By default every GPU.",
+            rich_help_panel=MACHINE,
+        ),
     ] = None,
-    runs_per_device: Annotated[int, typer.Option(min=1, help="Runs on one GPU at a time.")] = 1,
+    runs_per_device: Annotated[
+        int,
+        typer.Option(min=1, help="Runs on one GPU at the same time.", rich_help_panel=MACHINE),
+    ] = 1,
     ray: Annotated[
         str | None,
-        typer.Option(help="Run on Ray: local, auto, or a cluster's address. --out must be shared."),
+        typer.Option(
+            help="Use Ray: local, auto, or a cluster's address. All nodes must see --out.",
+            rich_help_panel=MACHINE,
+        ),
     ] = None,
     only: Only = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Also run again what has failed.")
+        bool, typer.Option("--retry-failed", help="Run failed runs again, too.")
     ] = False,
 ) -> None:
-    """Carries out what is missing of a study, and writes its report. Can be stopped and resumed."""
+    """Run what a study still lacks, and write its report. Stop it and resume it when you like."""
     from driftscope.config import load_study_spec
 
     report = carry_out_study(
@@ -162,72 +173,50 @@ def run(
     typer.echo(f"\nReport: {report}")
 
 
-@study_app.command("status")
+@study_app.command("status", epilog="Example: driftscope study status rates")
 @plain_errors
 def status(
     folder: FolderArgument,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew until it is over.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", hidden=True)] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What is done, what runs, what failed; from any terminal or machine that sees the folder."""
-    from driftscope.cli.study_views import show_status
+    """Show what is done, what runs and what failed, from any machine that sees the folder."""
+    from driftscope.cli import terminal
+    from driftscope.cli.study_views import status_view
+    from driftscope.cli.watch import watch_study
+    from driftscope.deprecation import renamed
     from driftscope.study import StudyFolder
     from driftscope.study.status import study_status
 
     study_folder = StudyFolder(folder)
     say_what_is_passed_over(study_folder)
-    if as_json:
-        current = study_status(study_folder, study_folder.runs())
-        typer.echo(json.dumps(current.to_dict(), indent=1))
-    elif watch:
+    if watch:
+        renamed("driftscope study status --watch", "driftscope watch")
         watch_study(study_folder)
+        return
+    current = study_status(study_folder, study_folder.runs())
+    if as_json:
+        typer.echo(json.dumps(current.to_dict(), indent=1))
     else:
-        show_status(study_status(study_folder, study_folder.runs()))
+        terminal.out.print(status_view(current))
 
 
-def watch_study(study_folder: StudyFolder) -> None:
-    """Shows how far a study is, anew until it is over."""
-    from driftscope.cli.study_views import status_view
-    from driftscope.study.status import study_status
-
-    runs = study_folder.runs()
-    with status_view() as view:
-        while True:
-            current = study_status(study_folder, runs)
-            view.update(current)
-            if current.is_over:
-                return
-            time.sleep(WATCH_SECONDS)
-
-
-@study_app.command("export")
-@plain_errors
-def export(
-    folder: FolderArgument,
-    form: Annotated[
-        Literal["parquet", "csv", "json"], typer.Option("--format", help="File format.")
-    ] = "parquet",
-    out: Annotated[Path | None, typer.Option("--out", help="Where; by default DIR/export.")] = None,
-) -> None:
-    """Writes the tables of runs, history and layers as files."""
-    from driftscope.opened_study import Study
-
-    study = Study(folder)
-    say_what_is_passed_over(study.folder)
-    for path, shape in study.export(out or folder / "export", form).items():
-        typer.echo(f"{path}: {shape[0]} rows × {shape[1]} columns")
-
-
-@study_app.command("analyse")
+@study_app.command("analyse", epilog="Example: driftscope study analyse rates --question frontier")
 @plain_errors
 def analyse(
     folder: FolderArgument,
     question: Annotated[
-        list[str] | None, typer.Option(help="One question by name; may be repeated.")
+        list[str] | None, typer.Option(help="The name of one question. May be repeated.")
     ] = None,
+    wide: Annotated[
+        bool,
+        typer.Option(
+            "--wide", help="Print every column, on lines of any length.", rich_help_panel=PRINTED
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Answers the study's questions, or says why these data can't."""
+    """Answer the study's questions, or say why these data can't."""
     from driftscope.analysis import QUESTIONS, answer
     from driftscope.cli.study_views import show_answer
     from driftscope.errors import did_you_mean
@@ -244,29 +233,69 @@ def analyse(
         typer.echo(json.dumps([one.to_dict() for one in answers], indent=1))
         return
     for one in answers:
-        show_answer(one)
+        show_answer(one, wide=wide)
 
 
-@study_app.command("report")
+@study_app.command("report", epilog="Example: driftscope study report rates --format html,csv")
 @plain_errors
 def report(
-    folder: FolderArgument,
+    folders: Annotated[
+        list[Path], typer.Argument(help="One study's folder, or several to set side by side.")
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where; by default the study's folder.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="The folder to write to. By default the study's own; of several studies, "
+            "driftscope-report.",
+            rich_help_panel=PRINTED,
+        ),
     ] = None,
     form: Formats = HTML,
 ) -> None:
-    """Writes the study's report, of the runs that are finished: page, tables, figures."""
-    write_reports(folder, out or folder, chosen_formats(form))
+    """Write a report of finished runs: a page, tables, figures.
+
+    Several studies stand side by side in it. Of two, it also tells the difference, seed by seed.
+    """
+    if len(folders) == 1:
+        write_report(folders[0], out or folders[0], form)
+    else:
+        write_side_by_side_report(folders, out or Path("driftscope-report"), form)
+
+
+@study_app.command("export", epilog="Example: driftscope study export rates --format csv")
+@plain_errors
+def export(
+    folder: FolderArgument,
+    form: Annotated[
+        Literal["parquet", "csv", "json"],
+        typer.Option("--format", help="The files' format.", rich_help_panel=PRINTED),
+    ] = "parquet",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="The folder to write to. By default export/ in the study's folder.",
+            rich_help_panel=PRINTED,
+        ),
+    ] = None,
+) -> None:
+    """Write the tables of runs, history, layers and classes as files."""
+    from driftscope.opened_study import Study
+
+    study = Study(folder)
+    say_what_is_passed_over(study.folder)
+    for path, shape in study.export(out or folder / "export", form).items():
+        typer.echo(f"{path}: {shape[0]} rows × {shape[1]} columns")
 
 
 # ---------------------------------------------------------------- shared with the demo
 
 
 def _refuse_unknown_datasets(specs: Sequence[RunSpec]) -> None:
-    """So that a misspelt name is told before the first run, not after the last.
+    """Raises `DataError` for a misspelt dataset before the first run.
 
-    A folder that is missing is no slip: its runs fail, the others go on.
+    A missing folder is not refused: its runs fail, and the others go on.
     """
     from driftscope.data import check_can_exist
 
@@ -285,12 +314,13 @@ def carry_out_study(
     only: Sequence[str] = (),
     retry_failed: bool = False,
 ) -> str:
-    """Carries out what is missing, shows the table, writes the report; returns its path.
+    """Runs what is missing, shows the table, writes the report and returns its path.
 
-    Exits with code 1 where runs failed.
+    Raises:
+        typer.Exit: with code 1, where runs failed.
     """
     from driftscope.cli import terminal
-    from driftscope.cli.study_views import follow, show_failures
+    from driftscope.cli.progress import follow, show_failures
     from driftscope.config import run_id
     from driftscope.executors.schedule import execute
     from driftscope.records import is_done, load_run
@@ -331,7 +361,7 @@ def carry_out_study(
 
 
 def _calibrated(todo: Sequence[RunSpec], pool: Pool) -> list[Sample]:
-    """One epoch of each kind of run, by the study's own workers, in a folder thrown away.
+    """What one epoch of each kind of run takes on the study's own workers; nothing is kept.
 
     Raises:
         RecordError: such a run failed, as all of its kind would.

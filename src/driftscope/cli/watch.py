@@ -3,27 +3,52 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from driftscope.cli.sentences import plain_errors
-from driftscope.cli.study import WATCH_SECONDS, watch_study
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table as RichTable
+
+    from driftscope.records.live import TrainingStatus
+    from driftscope.study import StudyFolder
+
+SECONDS = 2.0
+"""Between two looks at the folder."""
+SHOWN = (
+    "train_loss",
+    "train_accuracy_pct",
+    "val_accuracy_pct",
+    "zero_shot_pct",
+    "retention_pct",
+    "embedding_drift",
+    "cka",
+    "cka_debiased",
+    "weight_drift",
+    "text_kl_nats",
+    "delta_entropy_pct",
+)
+"""The numbers of a training that are shown; metrics of plug-ins follow them."""
+_BARS = "▁▂▃▄▅▆▇█"
+_COURSE_WIDTH = 32
 
 
 @plain_errors
 def watch(
     folder: Annotated[Path, typer.Argument(help="The folder of a run, a study or a monitor.")],
 ) -> None:
-    """A live view of a training or a study, until it is over; Ctrl-C ends the view alone."""
+    """Follow a training or a study live until it is over. Ctrl-C ends the view alone."""
     from driftscope.records import STUDY_FILE
+    from driftscope.study import StudyFolder
 
     try:
         _wait_until_written(folder)
         if (folder / STUDY_FILE).exists():
-            from driftscope.study import StudyFolder
-
             watch_study(StudyFolder(folder))
         else:
             _watch_training(folder)
@@ -31,15 +56,34 @@ def watch(
         return
 
 
+def watch_study(folder: StudyFolder) -> None:
+    """Shows how far a study is, anew until it is over."""
+    from driftscope.cli.study_views import status_view
+    from driftscope.cli.terminal import show_in_place
+    from driftscope.study.status import study_status
+
+    runs = folder.runs()
+
+    def views() -> Iterator[RenderableType]:
+        while True:
+            status = study_status(folder, runs)
+            yield status_view(status)
+            if status.is_over:
+                return
+            time.sleep(SECONDS)
+
+    show_in_place(views())
+
+
 def _wait_until_written(folder: Path) -> None:
-    """So that the view can be opened before the training is: a folder's first file ends it."""
+    """Waits for a folder's first file, so that the view can be opened before the training is."""
     from driftscope.cli import terminal
 
     if not _is_empty(folder):
         return
     with terminal.err.status(f"nothing in {folder} yet; waiting (Ctrl-C ends this)"):
         while _is_empty(folder):
-            time.sleep(WATCH_SECONDS)
+            time.sleep(SECONDS)
 
 
 def _is_empty(folder: Path) -> bool:
@@ -50,14 +94,78 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _watch_training(folder: Path) -> None:
-    from driftscope.cli.training_view import training_view
+    from driftscope.cli.terminal import show_in_place
     from driftscope.records.live import training_status
 
-    status = training_status(folder)  # before the view begins: an unusable folder is a sentence
-    with training_view() as view:
+    first = training_status(folder)  # before the view begins: an unusable folder is a sentence
+
+    def views() -> Iterator[RenderableType]:
+        status = first
         while True:
-            view.update(status)
+            yield training_view(status)
             if status.ended is not None:
                 return
-            time.sleep(WATCH_SECONDS)
+            time.sleep(SECONDS)
             status = training_status(folder)
+
+    show_in_place(views())
+
+
+def training_view(status: TrainingStatus) -> RenderableType:
+    """A training's state: where it is, each number's course and latest value, its alerts."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = [Text(status.title, style="bold"), Text(_where(status))]
+    if status.points:
+        parts.append(_courses(status.points))
+    parts += [Text(f"step {step}: {sentence}", style="yellow") for step, sentence in status.alerts]
+    if status.ended:
+        parts.append(Text(status.ended, style="red" if "failed" in status.ended else "bold"))
+    else:
+        parts.append(Text("Ctrl-C ends the view, not the training.", style="dim"))
+    return Group(*parts)
+
+
+def _where(status: TrainingStatus) -> str:
+    from driftscope.cli.terminal import duration
+
+    if not status.points:
+        return "nothing seen yet"
+    latest = status.points[-1]
+    epoch = f"epoch {latest['epoch']:g}" if "epoch" in latest else ""
+    epoch += f" of {status.epochs}" if epoch and status.epochs else ""
+    step = f"step {latest['step']:g}" if "step" in latest else ""
+    ago = f"written {duration(status.age_seconds)} ago"
+    return ", ".join(part for part in (epoch, step, ago) if part)
+
+
+def _courses(points: Sequence[dict[str, float]]) -> RichTable:
+    from rich import box
+    from rich.table import Table as RichTable
+
+    from driftscope.metrics import METRICS
+
+    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("")
+    table.add_column("course", no_wrap=True)
+    for heading in ("first", "now"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    plugged_in = [metric.key for metric in METRICS.values() if metric.plug_in]
+    for metric in map(METRICS.__getitem__, (*SHOWN, *plugged_in)):
+        values = [point[metric.key] for point in points if metric.key in point]
+        if values:
+            ends = (metric.with_unit(values[0]), metric.with_unit(values[-1]))
+            table.add_row(metric.label, course(values), *ends)
+    return table
+
+
+def course(values: Sequence[float]) -> str:
+    """Numbers as at most 32 bars between the least and the greatest; the last is always kept."""
+    step = -(-len(values) // _COURSE_WIDTH)
+    chosen = values[::-1][::step][::-1]
+    least, most = min(chosen), max(chosen)
+    if most == least:
+        return _BARS[0] * len(chosen)
+    scale = (len(_BARS) - 1) / (most - least)
+    return "".join(_BARS[round((value - least) * scale)] for value in chosen)

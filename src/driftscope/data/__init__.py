@@ -56,7 +56,7 @@ class ImageSet(Protocol):
         """
 
 
-def open_dataset(source: str | Path, split: str) -> ImageSet:
+def open_dataset(source: str | Path, split: str = "test") -> ImageSet:
     """An image set by name or place.
 
     Args:
@@ -64,7 +64,8 @@ def open_dataset(source: str | Path, split: str) -> ImageSet:
             parquet files in hub layout, or written by `datasets`; a parquet file; a CSV or TSV
             list; a short name (`eurosat`, `pets`, `cifar100`, `cifar10`) or id of the Hugging
             Face hub. Columns and split may follow: `uoft-cs/cifar100?label=coarse_label`.
-        split: such as `train` or `test`; a set with one split has only that to give.
+        split: such as `train` or `test`. A set without a test split gives its validation split,
+            and a set with one split gives that one; the result's `split` says which it is.
 
     Raises:
         DataError: neither a known name nor a place with images.

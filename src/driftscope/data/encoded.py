@@ -110,6 +110,10 @@ class EncodedSet:
         """How many images."""
         return len(self.encoded)
 
+    def __repr__(self) -> str:
+        classes = f", {len(self.class_names)} classes" if self.class_names else ""
+        return f"EncodedSet({self.name!r}, split {self.split!r}, {len(self):,} images{classes})"
+
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of all images' bytes, labels, class names and captions.

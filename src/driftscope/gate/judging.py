@@ -201,33 +201,33 @@ def judge(evidence: Evidence, limits: Sequence[Limit], *, confident: bool = Fals
 
 
 def _verdicts(evidence: Evidence, limit: Limit, confident: bool) -> Iterator[Verdict]:
-    gated = limit.gated
+    gated, one = limit.gated, limit.gated.metric
     if not gated.of_transfer_set:
-        is_counted = gated.scalar.endswith("accuracy_pct")
-        value, low = evidence.scalars.get(gated.scalar), _accuracy_low(evidence, gated.scalar)
-        yield _verdict(limit, gated.title, value, low, confident and is_counted)
+        is_counted = one.key.endswith("accuracy_pct")
+        value, low = evidence.scalars.get(one.key), _accuracy_low(evidence, one.key)
+        yield _verdict(limit, one.label, value, low, confident and is_counted)
         return
     sets = evidence.transfer
     if limit.transfer is not None and limit.transfer not in sets:
         known = did_you_mean(limit.transfer, sets) if sets else "it has none"
         raise ConfigError(f"{evidence.source} has no transfer set {limit.transfer!r}: {known}")
     if not sets:
-        yield _verdict(limit, gated.title, None, None, confident)
+        yield _verdict(limit, one.label, None, None, confident)
     for name in [limit.transfer] if limit.transfer is not None else sets:
         score = sets[name]
-        is_retention = gated.scalar == "retention_pct"
+        is_retention = one.key == "retention_pct"
         value = score.get("retention_pct" if is_retention else "accuracy_pct")
         interval = retention_interval_pct(score) if is_retention else None
         low = (interval[0] if interval else None) if is_retention else score.get("wilson_low_pct")
-        yield _verdict(limit, f"{gated.title} on {name}", value, low, confident)
+        yield _verdict(limit, f"{one.label} on {name}", value, low, confident)
 
 
 def _verdict(
     limit: Limit, title: str, value: float | None, low: float | None, confident: bool
 ) -> Verdict:
-    gated = limit.gated
+    gated, one = limit.gated, limit.gated.metric
     word = "at least" if gated.bound == "min" else "at most"
-    unit = f" {gated.unit}" if gated.unit else ""
+    unit = f" {one.unit}" if one.unit else ""
     asked = f"{word} {limit.value:g}{unit}"
     judged = low if confident else value
     outcome: Outcome
@@ -236,12 +236,20 @@ def _verdict(
     elif judged is None:
         outcome = "not measured"
         why = f"the report does not say how many images {title} was counted on (--confident)"
+    elif not one.is_possible(value):
+        outcome = "failed"
+        why = (
+            f"{title} is {value:g}{unit}, which is not possible (it is {one.range_text}{unit}): "
+            "the report is wrong, so it cannot have passed"
+        )
     elif gated.keeps(judged, limit.value):
         outcome, why = "passed", ""
     else:
         outcome = "failed"
-        why = f"{title} is {judged:.4g}{unit}{' (lower end)' if confident else ''}, not {asked}"
-    return Verdict(title, asked, value, judged, gated.unit, outcome, why)
+        is_told = one.text(judged) != one.text(limit.value)  # else rounding would hide it
+        number = one.with_unit(judged) if is_told else f"{judged:.6g}{unit}"
+        why = f"{title} is {number}{' (lower end)' if confident else ''}, not {asked}"
+    return Verdict(title, asked, value, judged, one.unit, outcome, why)
 
 
 def _accuracy_low(evidence: Evidence, scalar: str) -> float | None:

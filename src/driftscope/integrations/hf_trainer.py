@@ -81,7 +81,7 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
 
         Raises:
             ConfigError: no process holds the whole model, so none could observe it.
-            ModelError: the model holds no CLIP, or several.
+            ModelError: the model holds none that can be read, or several.
         """
         self._refuse_sharded_models()
         self._is_training = True

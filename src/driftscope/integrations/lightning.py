@@ -81,7 +81,7 @@ class MonitorCallback(Callback):  # type: ignore[misc]
 
         Raises:
             ConfigError: the strategy leaves no process the whole model.
-            ModelError: the module holds no CLIP, or several.
+            ModelError: the module holds none that can be read, or several.
         """
         strategy = trainer.strategy
         is_sharded = isinstance(strategy, (FSDPStrategy, ModelParallelStrategy)) or (

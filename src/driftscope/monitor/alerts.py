@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from driftscope.errors import ConfigError
-from driftscope.gate.limits import sensible_limits
+from driftscope.errors import ConfigError, did_you_mean
+from driftscope.gate.limits import GATED, Gated, parse_limit
+from driftscope.metrics import METRICS
 from driftscope.reading import Drift
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Thresholds:
             percent of the pretrained, from which it counts as contraction.
         min_retention_pct: retention (of the first transfer set) below which to alert.
         max_embedding_drift: embedding drift above which to alert.
+        limits: further limits by the names of `driftscope gate`, such as `{"max_text_kl": 0.5}`:
+            every number of an observation can have one.
         adapter_inactive: whether an adapter that does not act is an alert.
         unchanged: whether an encoder that is to be trained and has not changed after an epoch,
             after more than 10 steps or at two observations in a row is an alert. (At one before
@@ -52,6 +55,7 @@ class Thresholds:
     late_contraction_pct: float | None = 15.0
     min_retention_pct: float | None = None
     max_embedding_drift: float | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
     adapter_inactive: bool = True
     unchanged: bool = True
     no_attention: bool = True
@@ -62,7 +66,10 @@ class Thresholds:
     def __post_init__(self) -> None:
         for one in fields(self):
             value = getattr(self, one.name)
-            if one.name not in _LIMITS:
+            if one.name == "limits":
+                for name, limit in value.items():
+                    parse_limit(_gated(name), str(limit))
+            elif one.name not in _LIMITS:
                 if not isinstance(value, bool | None):
                     raise ConfigError(f"{one.name} is {value!r}; give True or False")
             elif value is False or value is None:
@@ -80,10 +87,19 @@ _LIMITS = {
     "drift_per_accuracy_point": (0.0, 2.0),
     "least_drift_rise": (0.0, 2.0),
     "late_contraction_pct": (0.0, 100.0),
-    "min_retention_pct": sensible_limits("retention_pct"),
-    "max_embedding_drift": sensible_limits("embedding_drift"),
+    "min_retention_pct": METRICS["retention_pct"].limit_range,
+    "max_embedding_drift": METRICS["embedding_drift"].limit_range,
 }
 """Where a threshold can lie; one outside was meant in another unit, and would never be met."""
+
+
+def _gated(name: str) -> Gated:
+    by_name = {one.parameter: one for one in GATED}
+    if name not in by_name:
+        raise ConfigError(
+            f"limits has {name!r}, which limits nothing: {did_you_mean(name, by_name)}"
+        )
+    return by_name[name]
 
 
 def _check_limit(name: str, value: Any) -> None:
@@ -100,7 +116,7 @@ class Alert:
     Attributes:
         kind: the threshold that it belongs to: `drift_outpaces_accuracy`, `late_contraction`,
             `low_retention`, `large_drift`, `adapter_inactive`, `unchanged`, `no_attention`,
-            `unreadable`, `diverged` or `probe_in_training`.
+            `unreadable`, `diverged`, `probe_in_training` or the name of a limit.
         sentence: what it is and what can be done, in plain words.
         step: where it was seen; 0 before training.
     """
@@ -224,12 +240,23 @@ def _beyond_budget(now: Observation, thresholds: Thresholds) -> Iterator[tuple[s
     if retention is not None and least is not None and retention < least:
         yield (
             "low_retention",
-            f"Retention is {retention:.1f} %, below the {least:g} % that was asked for: of the "
-            "pretrained zero-shot ability this share is left.",
+            f"Retention is {METRICS['retention_pct'].with_unit(retention)}, below the {least:g} % "
+            "that was asked for: of the pretrained zero-shot ability this share is left.",
         )
     drift, most = scalars.get("embedding_drift"), thresholds.max_embedding_drift
     if drift is not None and most is not None and drift > most:
         yield (
             "large_drift",
-            f"Embedding drift is {drift:.3f}, above the {most:g} that was asked for.",
+            f"Embedding drift is {METRICS['embedding_drift'].text(drift)}, above the {most:g} that "
+            "was asked for.",
         )
+    for name, limit in thresholds.limits.items():
+        gated = _gated(name)
+        value = scalars.get(gated.metric.key)
+        if value is not None and not gated.keeps(value, limit):
+            where = "below" if gated.bound == "min" else "above"
+            yield (
+                name,
+                f"{gated.metric.name} is {gated.metric.with_unit(value)}, {where} the {limit:g} "
+                "that was asked for.",
+            )

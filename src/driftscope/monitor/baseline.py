@@ -14,28 +14,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from driftscope.backbones.model import VisionLanguageModel
-from driftscope.backbones.weights import encoder_fingerprint, encoder_state
-from driftscope.comparison import check_same_towers, general_texts
-from driftscope.errors import ConfigError, ModelError
-from driftscope.evaluation import (
+from driftscope.assess import (
     WatchedImages,
     encode,
     watched_images,
     zero_shot_outcome,
     zero_shot_pixels,
 )
-from driftscope.monitor.targets import LIVE_NAME, converted_open_clip, find_target
-from driftscope.monitor.untouched import untouched_training
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import encoder_fingerprint, encoder_state
+from driftscope.comparison import check_same_towers, general_texts
+from driftscope.errors import ConfigError, ModelError
+from driftscope.monitor.isolation import isolated_from_training
 from driftscope.reading import Drift, drift
 from driftscope.reading_pass import TextProbe, text_drift
 from driftscope.records import Overlay
-from driftscope.references import Encoded, cached_encoding
+from driftscope.reference_cache import Encoded, cached_encoding
 from driftscope.signals.text import TextSpaceDrift
 from driftscope.signals.weights import weight_drift
-from driftscope.sources import default_device, load
-from driftscope.sources.live import from_clip
-from driftscope.sources.open_clip import from_open_clip
+from driftscope.sources import default_device, load, open_clip
+from driftscope.sources.live import LIVE_NAME, find_target, from_module
 from driftscope.transfer import Outcome, TransferSet, class_embeddings, transfer_set
 
 NUM_SHOWN = 6
@@ -114,9 +112,10 @@ class Baseline:
         return found
 
     def _text_moved(self, live: VisionLanguageModel, is_suspect: bool) -> bool:
-        parts = [one for name, one in live.module.named_parameters() if name.startswith("text_")]
+        is_text = live.backbone.is_text_weight
+        parts = [one for name, one in live.module.named_parameters() if is_text(name)]
         may_have = bool(parts) and (is_suspect or any(part.requires_grad for part in parts))
-        return may_have and text_tower_digest(live.module) != self.text_digest
+        return may_have and text_tower_digest(live) != self.text_digest
 
     def overlay(self, shown_rows: Tensor) -> Overlay:
         """The attention of the shown images before and after, for looking at."""
@@ -185,7 +184,7 @@ def make_baseline(
             name: tensor.detach().to("cpu", copy=True)
             for name, tensor in encoder_state(pretrained).items()
         },
-        text_digest=text_tower_digest(pretrained.plain),
+        text_digest=text_tower_digest(pretrained),
         texts=texts,
         transfer=sets,
         outcomes=outcomes,
@@ -203,7 +202,7 @@ def pretrained_model(
     """
     if isinstance(source, VisionLanguageModel):
         return source
-    with untouched_training(torch.device("cpu")):  # a module draws its first weights when made
+    with isolated_from_training(torch.device("cpu")):  # a module draws its first weights when made
         if isinstance(source, str | Path):
             return load(source, device=default_device())
         return _given_model(source, model_path)
@@ -221,22 +220,22 @@ def _given_model(module: nn.Module, model_path: str | None) -> VisionLanguageMod
             "The pretrained model carries a PEFT adapter already; give the model before "
             "get_peft_model, or its name, so that there is an untouched one to compare with."
         )
-    if target.kind == "open_clip":
+    if target.kind == open_clip.KIND:
         tower: Any = target.found.get_submodule("visual")
         convention = {
             key: value
             for key, name in (("mean", "image_mean"), ("std", "image_std"))
             if (value := getattr(tower, name, None)) is not None
         }
-        return from_open_clip(converted_open_clip(target.found), **convention)
-    return from_clip(target.found)
+        return open_clip.from_open_clip(open_clip.converted(target.found), **convention)
+    return from_module(target.found)
 
 
-def text_tower_digest(clip: nn.Module) -> str:
-    """Sixteen hexadecimal digits of the weights of a CLIPModel's text tower and projection."""
+def text_tower_digest(model: VisionLanguageModel) -> str:
+    """Sixteen hexadecimal digits of the weights of a model's text tower and its projection."""
     digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in clip.named_parameters():
-        if name.startswith("text_"):
+    for name, tensor in model.plain.named_parameters():
+        if model.backbone.is_text_weight(name):
             digest.update(name.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -275,5 +274,7 @@ def _is_texts(vocabulary: object) -> bool:
 def _without_weights(pretrained: VisionLanguageModel) -> VisionLanguageModel:
     """The model's facts, with a copy of its image projection and no other weight."""
     holder = nn.Module()
-    holder.visual_projection = copy.deepcopy(pretrained.plain.visual_projection)
+    projection = pretrained.backbone.projection_name
+    if projection is not None:
+        holder.add_module(projection, copy.deepcopy(pretrained.plain.get_submodule(projection)))
     return replace(pretrained, module=holder)

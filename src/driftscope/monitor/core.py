@@ -20,18 +20,12 @@ from driftscope.monitor.alerts import (
     probe_in_training_alert,
     told_before_training,
 )
-from driftscope.monitor.arguments import (
-    check_options,
-    counted,
-    digest_of,
-    epochs_done,
-    percentage,
-)
 from driftscope.monitor.baseline import make_baseline, pretrained_model
 from driftscope.monitor.cost import Cost
-from driftscope.monitor.course import Course
+from driftscope.monitor.history import Course
 from driftscope.monitor.images import Images, num_among, some_pixels
-from driftscope.monitor.keeping import (
+from driftscope.monitor.isolation import isolated_from_training
+from driftscope.monitor.kept_models import (
     STOPPED_FOLDER,
     candidate_folder,
     drop_candidates_but,
@@ -39,15 +33,21 @@ from driftscope.monitor.keeping import (
     keep_model,
 )
 from driftscope.monitor.log import END, STOP, EventLog, history_of_state
-from driftscope.monitor.look import first_line, look
 from driftscope.monitor.observation import Observation
+from driftscope.monitor.observing import first_line, look
+from driftscope.monitor.options import (
+    check_options,
+    counted,
+    digest_of,
+    epochs_done,
+    percentage,
+)
 from driftscope.monitor.processes import is_main_process
 from driftscope.monitor.reporting import report_of, write_report
 from driftscope.monitor.schedule import Every, Schedule
 from driftscope.monitor.selection import Selection
 from driftscope.monitor.shown import Shown
-from driftscope.monitor.targets import Target, find_target
-from driftscope.monitor.untouched import untouched_training
+from driftscope.sources.live import Target, find_target
 from driftscope.transfer import transfer_names
 
 OnAlert = Literal["warn", "stop"] | Callable[[Alert], object]
@@ -138,7 +138,7 @@ class Monitor:
         self._out = None if out is None else Path(out).expanduser()
         began = time.perf_counter()
         before = pretrained_model(pretrained, model_path)
-        with untouched_training(before.device):
+        with isolated_from_training(before.device):
             name, pixels = some_pixels(
                 probe_images, before.image_size, max_probe_images, "probe_images"
             )
@@ -183,7 +183,7 @@ class Monitor:
         Folds of an epoch each do not go back: call it before each.
 
         Raises:
-            ModelError: the model holds no CLIP, or several.
+            ModelError: the model holds none that can be read, or several.
         """
         find_target(model, self._model_path)
         self._calls = counted(step)
@@ -214,7 +214,7 @@ class Monitor:
             What was seen; None where nothing was due.
 
         Raises:
-            ModelError: the model holds no CLIP, or several.
+            ModelError: the model holds none that can be read, or several.
             CaptureError: the model is another one than the pretrained.
         """
         at, epoch = self._step_at(step), epochs_done(epoch)
@@ -252,7 +252,7 @@ class Monitor:
         self._arrive(at, epoch)
         if self._course.is_taken_up:
             self._say(f"going on from step {self.history[-1].step}")
-        with untouched_training(next(target.found.parameters()).device):
+        with isolated_from_training(next(target.found.parameters()).device):
             place = Observation(at, epoch, val_accuracy_pct, None)
             looked = look(target, self._baseline, place, self._course.history, self._thresholds)
             seen = looked.observation

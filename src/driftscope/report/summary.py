@@ -19,7 +19,7 @@ from markupsafe import Markup
 from driftscope.analysis.words import rate_text, spread_text
 from driftscope.metrics import number_text
 from driftscope.records import retention_interval_pct
-from driftscope.stats import permutation_of_means
+from driftscope.stats.groups import permutation_of_means
 
 SIMILAR_ACCURACY_POINTS = 2.0
 """Cells whose target accuracies differ by at most this many points are compared as equal in it."""

@@ -1,4 +1,4 @@
-"""A CLIPModel from a folder in hub layout, or from the Hugging Face hub and its cache."""
+"""A model from a folder in hub layout, or from the Hugging Face hub and its cache."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
+from driftscope.backbones import FAMILIES
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, one_line
 from driftscope.hugging_face import offline_where_unreachable, quiet_libraries
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from driftscope.sources import Loader
 
+_LOADED = {backbone.model_type: backbone for backbone in FAMILIES if backbone.whole is not None}
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -37,26 +39,31 @@ def load(name: str, _load_base: Loader) -> VisionLanguageModel:
 
 
 def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
-    """A CLIPModel from a folder or from the hub (its cache first, as transformers does)."""
-    from transformers import AutoConfig, CLIPModel
+    """A family's whole model from a folder or from the hub.
+
+    Code that lies beside the weights is never run.
+    """
+    import transformers
 
     where = str(place)
     try:
-        config = AutoConfig.from_pretrained(where)
+        config = transformers.AutoConfig.from_pretrained(where, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(_not_found(name, error)) from None
-    if config.model_type != "clip":
+    backbone = _LOADED.get(config.model_type)
+    if backbone is None:
         raise ModelError(
-            f"{name} is a {config.model_type!r} model; driftscope adapts and compares CLIP models "
-            "(model_type 'clip'), whose image tower has a CLS token"
+            f"{name} is a {config.model_type!r} model; driftscope loads models of the type "
+            f"{' or '.join(map(repr, _LOADED))}, with an image and a text tower"
         )
     try:
         with quiet_libraries():
-            clip, loading = CLIPModel.from_pretrained(
+            module, loading = getattr(transformers, str(backbone.whole)).from_pretrained(
                 where,
                 attn_implementation="sdpa",
                 dtype=torch.float32,
                 output_loading_info=True,
+                trust_remote_code=False,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the weights of {name} cannot be loaded: {one_line(error)}") from None
@@ -66,11 +73,11 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
             f"the weights of {name} are not complete: {missing[0]} is missing "
             f"({len(missing)} in all)"
         )
-    clip.eval()
+    module.eval()
     return VisionLanguageModel(
-        module=clip,
-        tokenizer=load_tokenizer(where, config.text_config.vocab_size),
-        image_size=int(config.vision_config.image_size),
+        module=module,
+        tokenizer=load_tokenizer(where, backbone.vocabulary_size(config)),
+        image_size=int(backbone.vision_config(config).image_size),
         source=name,
         **pixel_convention(where, name),
     )
@@ -99,7 +106,9 @@ def load_tokenizer(where: str, vocabulary_size: int) -> PreTrainedTokenizerBase 
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            where, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
     # without tokenizer files transformers makes up a CLIP tokenizer with an empty vocabulary

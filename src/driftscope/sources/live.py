@@ -1,35 +1,164 @@
-"""A model in memory, not copied, with what belongs to it where it was loaded from."""
+"""A model in memory, not copied: found inside whatever holds it, and read as it is called."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from dataclasses import dataclass
+from typing import Any
 
+from torch import nn
+
+from driftscope.backbones import FAMILIES, find_image_tower
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.errors import ModelError
 from driftscope.hugging_face import offline_where_unreachable
+from driftscope.sources import open_clip
 from driftscope.sources.embedded import EMBEDDED
 from driftscope.sources.hub import OPENAI_MEAN, OPENAI_STD, load_tokenizer, pixel_convention
 
-if TYPE_CHECKING:
-    from transformers import CLIPModel
+_WHOLE = {one.whole: one for one in FAMILIES if one.whole is not None}
+_ALONE = {name: one for one in FAMILIES for name in one.trained_alone}
+_KINDS = (*_WHOLE, open_clip.KIND, *_ALONE)
+"""What is looked for; of one inside another the outer one is meant."""
+NAMELESS = ("the given model", open_clip.KIND)
+"""The sources of models that came as a module, and from nowhere that is known."""
+LIVE_NAME = "the model in training"
 
 
-def from_clip(clip: CLIPModel) -> VisionLanguageModel:
-    """A CLIPModel as it is.
+@dataclass(frozen=True)
+class Target:
+    """The model that is read inside the one in training.
+
+    Attributes:
+        found: the module that was found.
+        kind: one of `_KINDS`.
+        peft: the PeftModel directly around it, if there is one.
+    """
+
+    found: nn.Module
+    kind: str
+    peft: nn.Module | None
+
+    @property
+    def has_text_tower(self) -> bool:
+        """Whether the texts' side is in it, too."""
+        return self.kind not in _ALONE
+
+
+def find_target(model: nn.Module, model_path: str | None = None) -> Target:
+    """Finds the one model that can be read in a module, by its type.
+
+    Looks through PEFT, torch.compile, DistributedDataParallel and modules of one's own.
+
+    Args:
+        model: what is in training.
+        model_path: where the one to be read is in it, as for `model.get_submodule`; decides among
+            several.
+
+    Raises:
+        ModelError: there is none, or more than one.
+    """
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"The monitor reads a torch module, got {type(model).__name__}; give the model in "
+            "training, or the module that holds it."
+        )
+    root = model if model_path is None else _submodule(model, model_path)
+    modules = dict(root.named_modules())
+    kinds = {path: kind for path, module in modules.items() if (kind := _kind_of(module))}
+    inner = {
+        part for path in kinds for part in modules[path].modules() if part is not modules[path]
+    }
+    found = [path for path in kinds if modules[path] not in inner]
+    if not found:
+        raise ModelError(
+            f"{type(root).__name__} holds no model that can be read (looked for "
+            f"{', '.join(_KINDS)} by type); give the module that holds "
+            "it, or say where it is with model_path."
+        )
+    if len(found) > 1:
+        raise ModelError(
+            f"{type(model).__name__} holds {len(found)} models that could be meant, at "
+            f"{', '.join(map(repr, found))}; say which with model_path."
+        )
+    module = modules[found[0]]
+    return Target(module, kinds[found[0]], _peft_around(module, list(modules.values())))
+
+
+def from_module(module: Any) -> VisionLanguageModel:
+    """A family's whole model as it is, with what belongs to it where it was loaded from.
 
     Without a known place it gets OpenAI's pixel convention and no tokenizer.
     """
-    where = str(clip.name_or_path or "")
+    backbone = find_image_tower(module).backbone
+    where = str(module.name_or_path or "")
     embedded = {str(folder): name for name, folder in EMBEDDED.items()}
     pixels: dict[str, Any] = {"mean": OPENAI_MEAN, "std": OPENAI_STD, "has_own_pixels": False}
     tokenizer = None
     if where:
         with offline_where_unreachable():
             pixels = pixel_convention(where, where)
-            tokenizer = load_tokenizer(where, clip.config.text_config.vocab_size)
+            tokenizer = load_tokenizer(where, backbone.vocabulary_size(module.config))
     return VisionLanguageModel(
-        module=clip,
+        module=module,
         tokenizer=tokenizer,
-        image_size=int(clip.config.vision_config.image_size),
-        source=embedded.get(where, where or "the given CLIPModel"),
+        image_size=int(backbone.vision_config(module.config).image_size),
+        source=embedded.get(where, where or NAMELESS[0]),
         **pixels,
     )
+
+
+def live_model(target: Target, pretrained: VisionLanguageModel) -> VisionLanguageModel:
+    """The target as a model that can be read, with the pretrained one's pixels and tokens.
+
+    An open_clip model is read as a converted copy; everything else is the live module itself.
+    `pretrained` needs no weights for it but the image projection, where the target has none.
+
+    Raises:
+        ModelError: an open_clip model that cannot be converted.
+    """
+    module = target.found
+    if target.kind == open_clip.KIND:
+        module = open_clip.converted(module)
+    elif not target.has_text_tower:
+        module = _ALONE[target.kind].tower_with_projection(module, pretrained.module)
+    return VisionLanguageModel(
+        module=module,
+        tokenizer=pretrained.tokenizer,
+        image_size=pretrained.image_size,
+        mean=pretrained.mean,
+        std=pretrained.std,
+        source=LIVE_NAME,
+    )
+
+
+def _submodule(model: nn.Module, path: str) -> nn.Module:
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        children = ", ".join(name for name, _ in model.named_children())
+        raise ModelError(
+            f"model_path {path!r} leads nowhere in {type(model).__name__}; its parts are {children}"
+        ) from None
+
+
+def _kind_of(module: nn.Module) -> str | None:
+    return next((kind for kind in _KINDS if _is_of_kind(module, kind)), None)
+
+
+def _is_of_kind(module: nn.Module, kind: str) -> bool:
+    """By class name, so that nothing need be imported and subclasses count."""
+    if kind == open_clip.KIND:
+        return open_clip.is_live(module)
+    return any(
+        base.__name__ == kind and base.__module__.startswith("transformers")
+        for base in type(module).__mro__
+    )
+
+
+def _peft_around(plain: nn.Module, modules: list[nn.Module]) -> nn.Module | None:
+    peft: Any = sys.modules.get("peft")
+    if peft is None:
+        return None
+    wrappers = [module for module in modules if isinstance(module, peft.PeftModel)]
+    return next((one for one in wrappers if one.get_base_model() is plain), None)

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import without_adapters
 from driftscope.errors import ModelError, did_you_mean
 from driftscope.hugging_face import offline_where_unreachable
 from driftscope.sources.hub import OPENAI_MEAN, OPENAI_STD, load_tokenizer
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from driftscope.sources import Loader
 
+KIND = "open_clip"
 PREFIX = "open_clip:"
 OPENAI_CLIP = "openai/clip-vit-base-patch32"
 """Whose tokenizer every open_clip model of OpenAI's text tower shares."""
@@ -108,8 +110,40 @@ def from_open_clip(
         image_size=int(clip.config.vision_config.image_size),
         mean=tuple(mean),
         std=tuple(std),
-        source="open_clip",
+        source=KIND,
     )
+
+
+def is_live(module: nn.Module) -> bool:
+    """Whether a module is an open_clip model, by class name, so that nothing need be imported."""
+    return any(
+        base.__module__.startswith("open_clip") and base.__name__ in ("CLIP", "CustomTextCLIP")
+        for base in type(module).__mro__
+    )
+
+
+def converted(model: nn.Module) -> nn.Module:
+    """An open_clip model's copy as a transformers CLIPModel, on the same device.
+
+    Raises:
+        ModelError: it is no plain ViT CLIP.
+    """
+    from transformers import CLIPModel
+
+    plain: Any = without_adapters(model)
+    try:
+        block = plain.visual.transformer.resblocks[0]
+        activation = "quick_gelu" if type(block.mlp.gelu).__name__ == "QuickGELU" else "gelu"
+        head_dim = block.attn.embed_dim // block.attn.num_heads
+    except (AttributeError, IndexError, TypeError):
+        raise ModelError(
+            "The open_clip model has no plain ViT as its image tower, so it cannot be read; "
+            "models such as ViT-B-32 can."
+        ) from None
+    config, state = convert_open_clip(plain.state_dict(), activation=activation, head_dim=head_dim)
+    clip: nn.Module = CLIPModel(config)
+    clip.load_state_dict(state)
+    return clip.to(next(model.parameters()).device).eval()
 
 
 def load_open_clip(path: Path | str, name: str) -> CLIPModel:

@@ -1,7 +1,7 @@
-"""Bootstrap over cells: runs that share a cell are not independent evidence.
+"""Rank correlations with intervals over cells: runs of one cell are no independent evidence.
 
-A resample is a row of weights: how often each unit was drawn. Statistics take all rows at once,
-so that thousands of resamples are a few array operations.
+A resample is a row of weights: how often each unit was drawn. All resamples are a few array
+operations; scipy's `bootstrap` draws units one by one and knows no cells.
 """
 
 from __future__ import annotations
@@ -15,134 +15,141 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from driftscope.errors import ConfigError, DriftscopeError
-from driftscope.stats.finite import FloatArray, require_choice, require_share
+from driftscope.stats.finite import FloatArray, require_share
 
 WeightedStatistic = Callable[[FloatArray], FloatArray]
 """Weights [resample, unit] -> values [resample, statistic]; NaN where one is undefined."""
 
-INTERVALS = ("percentile", "bca")
+MIN_CELLS = 4
+"""Fewer cells give no interval: their spread has too few degrees of freedom."""
+
 _CHUNK_ELEMENTS = 200_000
 
 
 @dataclass(frozen=True)
 class BootstrapInterval:
-    """A statistic with its bootstrap confidence interval.
+    """An estimate with its confidence interval.
 
     Attributes:
         estimate: on the units as they are.
-        low: lower end; NaN where fewer than two cells or no resample define the statistic.
+        low: lower end; NaN where there are too few cells or resamples that define it.
         high: its upper end.
-        standard_error: standard deviation over the resamples.
-        confidence: its level.
-        interval: percentile or bca.
         num_cells: cells, the independent units.
-        num_units: runs.
-        num_resamples: drawn.
-        num_undefined: resamples on which the statistic was undefined; left out.
     """
 
     estimate: float
     low: float
     high: float
-    standard_error: float
-    confidence: float
-    interval: str
     num_cells: int
-    num_units: int
-    num_resamples: int
-    num_undefined: int
-
-    def excludes(self, value: float) -> bool:
-        """Whether the interval leaves this value out."""
-        return bool(value < self.low or value > self.high)
 
 
-def bootstrap_over_cells(
-    statistic: WeightedStatistic,
+def spearman_over_cells(
+    signals: ArrayLike,
+    target: ArrayLike,
     cells: Sequence[object] | NDArray[np.generic],
     *,
-    num_resamples: int = 2_000,
+    reference: int = 0,
+    num_resamples: int = 1_000,
     confidence: float = 0.95,
-    interval: str = "percentile",
-    resample_seeds: bool = True,
     seed: int = 0,
-) -> tuple[BootstrapInterval, ...]:
-    """Bootstrap intervals of one or more statistics that share their resamples.
+) -> tuple[list[BootstrapInterval], list[BootstrapInterval]]:
+    """Each signal's Spearman ρ with the target, and the gap of |ρ| to a reference signal's.
 
-    Cells are drawn with replacement, then, within each drawn cell, as many runs as it has, with
-    replacement (Davison & Hinkley 1997, 3.8). Drawing runs too adds (n − 1)/n of the seeds' share
-    of the variance once more: where seeds scatter as much as cells do, intervals are wider than
-    nominal; ``resample_seeds=False`` keeps drawn cells whole. Because statistics share resamples,
-    a difference of two of them, given as a third statistic, is a paired comparison.
+    Cells are drawn with replacement, then, within each drawn cell, as many runs as it has
+    (Davison & Hinkley 1997, 3.8). The ends are the estimate's Fisher z ± t · (the resamples'
+    standard deviation of z), with cells − 2 degrees of freedom. Resamples repeat runs, so that
+    their ρ is lower on average; where seeds scatter, so is the sample's own. The interval reaches
+    from the lower to the higher of the estimate and the estimate less that bias. Over population
+    values from 0 to 0.98 it covers 93 % or more (`benchmarks/predictor_intervals.py`), but for
+    8 cells of equal seeds at 0.96 and 0.98 (90 and 83 %); a percentile interval covers less than
+    half at 0.98 where seeds scatter.
+
+    A gap's interval joins those of its two sides (Zou 2007) with the correlation of their
+    resamples.
 
     Args:
-        statistic: weights [resample, unit] -> [resample] or [resample, statistic].
+        signals: [unit, signal], finite.
+        target: [unit], finite.
         cells: the cell of each unit.
-        num_resamples: how many.
+        reference: the column that the others are compared with, chosen before the data are seen,
+            or the gaps flatter it.
+        num_resamples: how many are drawn.
         confidence: of the intervals.
-        interval: percentile, or bca (bias-corrected and accelerated, Efron 1987; acceleration from
-            leaving out one cell at a time).
-        resample_seeds: whether runs are drawn within drawn cells.
         seed: of the draws.
 
     Returns:
-        One interval per statistic, in order.
+        An interval and a gap a signal, in order.
     """
-    require_choice("interval", interval, INTERVALS)
     require_share("confidence", confidence)
     if num_resamples < 2:
         raise ConfigError(f"A bootstrap needs at least 2 resamples, got {num_resamples!r}.")
     codes = _codes(cells)
     num_cells = int(codes.max(initial=-1)) + 1
-    estimates = _columns(statistic(np.ones((1, codes.size))))[0]
-    if num_cells < 2:
-        draws = np.full((num_resamples, estimates.size), nan)
+    statistic = weighted_spearman(signals, target)
+    estimates = statistic(np.ones((1, codes.size)))[0]
+    if num_cells < MIN_CELLS:
+        draws = np.full((1, estimates.size), nan)
     else:
-        rng = np.random.default_rng(seed)
-        chunks = _weights(codes, num_resamples, rng, resample_seeds=resample_seeds)
-        draws = np.concatenate([_columns(statistic(weights)) for weights in chunks])
-    left_out = None
-    if interval == "bca" and num_cells >= 3:
-        without_one = (
-            (codes[None, :] != np.arange(start, stop)[:, None]).astype(np.float64)
-            for start, stop in _spans(num_cells, codes.size)
-        )
-        left_out = np.concatenate([_columns(statistic(weights)) for weights in without_one])
-    return tuple(
-        _interval(
-            float(estimates[k]),
-            draws[:, k],
-            None if left_out is None else left_out[:, k],
-            confidence,
-            interval,
-            (num_cells, codes.size),
-        )
-        for k in range(estimates.size)
+        chunks = resample_weights(codes, num_resamples, np.random.default_rng(seed))
+        draws = np.concatenate([statistic(weights) for weights in chunks])
+    # the largest z short of a perfect order, so that one resample in perfect order is no infinity
+    bound = 1 - 6 / max(num_cells**3 - num_cells, 12)
+    quantile = float(special.stdtrit(max(num_cells - 2, 1), (1 + confidence) / 2))
+    z, drawn_z = (np.arctanh(np.clip(values, -bound, bound)) for values in (estimates, draws))
+    intervals = [
+        BootstrapInterval(float(rho), *_ends(float(z[k]), drawn_z[:, k], quantile), num_cells)
+        for k, rho in enumerate(estimates)
+    ]
+    oriented = drawn_z * np.sign(estimates)
+    gaps = [
+        _gap(intervals[reference], one, oriented[:, reference], oriented[:, k])
+        for k, one in enumerate(intervals)
+    ]
+    return intervals, gaps
+
+
+def _ends(z: float, drawn: FloatArray, quantile: float) -> tuple[float, float]:
+    """The ends of ρ from the Fisher z of the estimate and of the resamples."""
+    defined = drawn[np.isfinite(drawn)]
+    if defined.size < 2 or not np.isfinite(z):
+        return nan, nan
+    unbiased = 2 * z - float(defined.mean())
+    half = quantile * float(defined.std(ddof=1))
+    low, high = np.tanh([min(z, unbiased) - half, max(z, unbiased) + half])
+    return float(low), float(high)
+
+
+def _gap(
+    a: BootstrapInterval, b: BootstrapInterval, drawn_a: FloatArray, drawn_b: FloatArray
+) -> BootstrapInterval:
+    """|ρ of a| − |ρ of b|; 0 where all resamples agree, as two signals of one order do."""
+    (size_a, low_a, high_a), (size_b, low_b, high_b) = _by_size(a), _by_size(b)
+    gap = size_a - size_b
+    known = np.isfinite(drawn_a) & np.isfinite(drawn_b)
+    if known.sum() < 2:
+        return BootstrapInterval(gap, nan, nan, a.num_cells)
+    drawn_a, drawn_b = drawn_a[known], drawn_b[known]
+    if np.allclose(drawn_a, drawn_b, rtol=0, atol=1e-9):
+        return BootstrapInterval(gap, gap, gap, a.num_cells)
+    vary = np.ptp(drawn_a) > 0 and np.ptp(drawn_b) > 0
+    correlation = float(np.corrcoef(drawn_a, drawn_b)[0, 1]) if vary else 0.0
+
+    def reach(one: float, other: float) -> float:
+        return float(np.sqrt(max(one**2 + other**2 - 2 * correlation * one * other, 0.0)))
+
+    return BootstrapInterval(
+        gap,
+        gap - reach(size_a - low_a, high_b - size_b),
+        gap + reach(high_a - size_a, size_b - low_b),
+        a.num_cells,
     )
 
 
-def cell_weights(
-    cells: Sequence[object] | NDArray[np.generic],
-    num_resamples: int,
-    *,
-    seed: int = 0,
-    resample_seeds: bool = True,
-) -> FloatArray:
-    """How often each unit is drawn in each resample: [resample, unit]."""
-    rng = np.random.default_rng(seed)
-    chunks = _weights(_codes(cells), num_resamples, rng, resample_seeds=resample_seeds)
-    return np.concatenate(list(chunks))
-
-
-def weighted_mean(values: ArrayLike) -> WeightedStatistic:
-    """The mean of the drawn units, in the values' unit."""
-    array = np.asarray(values, dtype=np.float64)
-
-    def statistic(weights: FloatArray) -> FloatArray:
-        means: FloatArray = (weights @ array) / weights.sum(axis=1)
-        return means
-
-    return statistic
+def _by_size(interval: BootstrapInterval) -> tuple[float, float, float]:
+    """The estimate's size and its ends, seen in the estimate's direction."""
+    if interval.estimate < 0:
+        return -interval.estimate, -interval.high, -interval.low
+    return interval.estimate, interval.low, interval.high
 
 
 def weighted_spearman(signals: ArrayLike, target: ArrayLike) -> WeightedStatistic:
@@ -183,21 +190,6 @@ def weighted_spearman(signals: ArrayLike, target: ArrayLike) -> WeightedStatisti
     return statistic
 
 
-def with_gaps_of_sizes(statistic: WeightedStatistic, reference: int) -> WeightedStatistic:
-    """The statistics, followed by |the reference one| − |each of them|, over the same resamples.
-
-    A gap is positive where the reference's correlation is the stronger one, whatever the signs;
-    the reference is chosen before the data are seen, or the gaps flatter it.
-    """
-
-    def both(weights: FloatArray) -> FloatArray:
-        values = _columns(statistic(weights))
-        sizes = np.abs(values)
-        return np.concatenate([values, sizes[:, [reference]] - sizes], axis=1)
-
-    return both
-
-
 def _weighted_ranker(values: FloatArray) -> WeightedStatistic:
     """Average ranks of the drawn units, up to a constant that no correlation sees.
 
@@ -230,23 +222,16 @@ def _codes(cells: Sequence[object] | NDArray[np.generic]) -> NDArray[np.intp]:
     return np.unique(labels, return_inverse=True)[1].astype(np.intp)
 
 
-def _columns(values: FloatArray) -> FloatArray:
-    return values[:, None] if values.ndim == 1 else values
-
-
 def _spans(num_rows: int, num_units: int) -> Iterator[tuple[int, int]]:
     step = max(1, _CHUNK_ELEMENTS // max(1, num_units))
     for start in range(0, num_rows, step):
         yield start, min(start + step, num_rows)
 
 
-def _weights(
-    codes: NDArray[np.intp],
-    num_resamples: int,
-    rng: np.random.Generator,
-    *,
-    resample_seeds: bool,
+def resample_weights(
+    codes: NDArray[np.intp], num_resamples: int, rng: np.random.Generator
 ) -> Iterator[FloatArray]:
+    """How often each unit is drawn in each resample, in chunks: [resample, unit]."""
     sizes = np.bincount(codes)
     num_cells = sizes.size
     members = np.argsort(codes, kind="stable")
@@ -256,9 +241,6 @@ def _weights(
         flat = drawn + num_cells * np.arange(stop - start)[:, None]
         counts = np.bincount(flat.ravel(), minlength=(stop - start) * num_cells)
         counts = counts.reshape(stop - start, num_cells)
-        if not resample_seeds:
-            yield counts[:, codes].astype(np.float64)
-            continue
         weights = np.empty((stop - start, codes.size))
         for size in np.unique(sizes):
             of_this_size = np.flatnonzero(sizes == size)
@@ -267,50 +249,3 @@ def _weights(
             split = rng.multinomial(counts[:, of_this_size] * size, np.full(size, 1 / size))
             weights[:, columns] = split
         yield weights
-
-
-def _interval(
-    estimate: float,
-    draws: FloatArray,
-    left_out: FloatArray | None,
-    confidence: float,
-    interval: str,
-    counts: tuple[int, int],
-) -> BootstrapInterval:
-    defined = draws[np.isfinite(draws)]
-    low = high = error = nan
-    if defined.size >= 2 and np.isfinite(estimate):
-        error = float(defined.std(ddof=1))
-        probabilities = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
-        if interval == "bca":
-            probabilities = _bca_probabilities(estimate, defined, left_out, probabilities)
-        low, high = (float(value) for value in np.quantile(defined, probabilities))
-    return BootstrapInterval(
-        estimate=estimate,
-        low=low,
-        high=high,
-        standard_error=error,
-        confidence=confidence,
-        interval=interval,
-        num_cells=counts[0],
-        num_units=counts[1],
-        num_resamples=draws.size,
-        num_undefined=int(draws.size - defined.size),
-    )
-
-
-def _bca_probabilities(
-    estimate: float, draws: FloatArray, left_out: FloatArray | None, nominal: FloatArray
-) -> FloatArray:
-    share_below = (np.sum(draws < estimate) + 0.5 * np.sum(draws == estimate)) / draws.size
-    # Draws that all lie on one side would send the correction to infinity: half a draw at least.
-    share_below = np.clip(share_below, 0.5 / draws.size, 1 - 0.5 / draws.size)
-    bias = special.ndtri(share_below)
-    acceleration = 0.0
-    kept = left_out[np.isfinite(left_out)] if left_out is not None else np.zeros(0)
-    if kept.size >= 3 and np.ptp(kept) > 0:
-        deviation = kept.mean() - kept
-        acceleration = float((deviation**3).sum() / (6 * ((deviation**2).sum()) ** 1.5))
-    shifted = bias + special.ndtri(nominal)
-    adjusted: FloatArray = special.ndtr(bias + shifted / (1 - acceleration * shifted))
-    return adjusted

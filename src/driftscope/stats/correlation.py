@@ -20,9 +20,15 @@ from driftscope.stats.arrangements import (
     sampled_p,
     sampled_within_blocks,
 )
-from driftscope.stats.finite import ALTERNATIVES, FloatArray, finite_rows, require_choice
+from driftscope.stats.finite import (
+    FloatArray,
+    finite_rows,
+    is_constant,
+    largest,
+    require_choice,
+)
 
-KINDS = ("pearson", "spearman", "kendall")
+KINDS = ("pearson", "spearman")
 _CHUNK_ELEMENTS = 400_000
 
 
@@ -31,12 +37,11 @@ class CorrelationTest:
     """A correlation and its permutation p-value.
 
     Attributes:
-        kind: pearson, spearman or kendall.
+        kind: pearson or spearman.
         statistic: the coefficient over all units, −1 to 1; NaN where it is undefined.
         p_value: NaN where the coefficient is undefined.
         p_floor: the smallest p-value that these values, in any arrangement, could have given.
         p_standard_error: of a Monte Carlo p-value; 0 for an exact one.
-        alternative: two-sided, greater or less.
         procedure: "exact", "monte carlo", or "undefined".
         num_arrangements: how many were enumerated or drawn.
         num_units: pairs used.
@@ -49,7 +54,6 @@ class CorrelationTest:
     p_value: float
     p_floor: float
     p_standard_error: float
-    alternative: str
     procedure: str
     num_arrangements: int
     num_units: int
@@ -64,20 +68,18 @@ class CorrelationTest:
 def correlation(x: ArrayLike, y: ArrayLike, *, kind: str = "spearman") -> float:
     """The correlation coefficient of the finite pairs, −1 to 1.
 
-    Spearman uses average ranks for ties; Kendall is τ-b. NaN with fewer than three finite pairs or
+    Spearman uses average ranks for ties. NaN with fewer than three finite pairs or
     where either side is constant.
 
     Args:
         x: one value per unit.
         y: one value per unit.
-        kind: pearson, spearman or kendall.
+        kind: pearson or spearman.
     """
     require_choice("kind of correlation", kind, KINDS)
     (a, b), _ = finite_rows(x, y)
     if not _is_defined(a, b):
         return nan
-    if kind == "kendall":
-        return float(scipy_stats.kendalltau(a, b).statistic)
     if kind == "spearman":
         a, b = scipy_stats.rankdata(a), scipy_stats.rankdata(b)
     a, b = _standardised(a), _standardised(b)
@@ -89,7 +91,6 @@ def permutation_correlation(
     y: ArrayLike,
     *,
     kind: str = "spearman",
-    alternative: str = "two-sided",
     blocks: Sequence[object] | None = None,
     num_resamples: int = 9_999,
     seed: int = 0,
@@ -105,8 +106,7 @@ def permutation_correlation(
     Args:
         x: one value per unit.
         y: one value per unit.
-        kind: pearson, spearman (average ranks) or kendall (τ-b).
-        alternative: two-sided (|coefficient|), greater or less.
+        kind: pearson, or spearman (average ranks).
         blocks: one label per unit, or None for free permutation.
         num_resamples: Monte Carlo draws where enumeration is too large.
         seed: of those draws.
@@ -122,7 +122,6 @@ def permutation_correlation(
         x,
         [y],
         kind=kind,
-        alternative=alternative,
         blocks=blocks,
         num_resamples=num_resamples,
         seed=seed,
@@ -135,14 +134,12 @@ def permutation_correlations(
     ys: Sequence[ArrayLike],
     *,
     kind: str = "spearman",
-    alternative: str = "two-sided",
     blocks: Sequence[object] | None = None,
     num_resamples: int = 9_999,
     seed: int = 0,
 ) -> tuple[CorrelationTest, ...]:
     """`permutation_correlation` of x with each y; rearranging x once serves them all."""
     require_choice("kind of correlation", kind, KINDS)
-    require_choice("alternative", alternative, ALTERNATIVES)
     tests: dict[int, CorrelationTest] = {}
     same_units: dict[bytes, list[int]] = {}
     for k, y in enumerate(ys):
@@ -153,7 +150,7 @@ def permutation_correlations(
         order, sizes = _sorted_by_block(blocks, keep)
         a = first[0][order]
         columns = [finite_rows(x, ys[k])[0][1][order] for k in members]
-        design = _Design(kind, alternative, sizes, int((~keep).sum()), num_resamples, seed)
+        design = _Design(kind, sizes, int((~keep).sum()), num_resamples, seed)
         tests.update(zip(members, _tests_on_same_units(a, columns, design), strict=True))
     return tuple(tests[k] for k in range(len(ys)))
 
@@ -161,7 +158,6 @@ def permutation_correlations(
 @dataclass(frozen=True)
 class _Design:
     kind: str
-    alternative: str
     block_sizes: tuple[int, ...]
     num_excluded: int
     num_resamples: int
@@ -187,7 +183,6 @@ def _tests_on_same_units(
         nan,
         nan,
         nan,
-        design.alternative,
         "undefined",
         0,
         a.size,
@@ -202,16 +197,15 @@ def _tests_on_same_units(
     for k, (null, observed) in zip(defined, nulls, strict=True):
         error = 0.0
         if design.is_exact:
-            p_value, p_floor = exact_p(null, observed, design.alternative)
+            p_value, p_floor = exact_p(null, observed)
         else:
-            p_value, p_floor, error = sampled_p(null, observed, design.alternative)
+            p_value, p_floor, error = sampled_p(null, observed)
         tests[k] = CorrelationTest(
             kind=design.kind,
             statistic=correlation(a, columns[k], kind=design.kind),
             p_value=p_value,
             p_floor=p_floor,
             p_standard_error=error,
-            alternative=design.alternative,
             procedure="exact" if design.is_exact else "monte carlo",
             num_arrangements=len(table),
             num_units=a.size,
@@ -221,26 +215,9 @@ def _tests_on_same_units(
     return tests
 
 
-@dataclass(frozen=True)
-class PartialCorrelation:
-    """A correlation of two variables with others held fixed.
-
-    Attributes:
-        kind: pearson or spearman.
-        statistic: −1 to 1; NaN where it is undefined.
-        num_units: rows used.
-        num_excluded: rows left out because a value was not finite.
-    """
-
-    kind: str
-    statistic: float
-    num_units: int
-    num_excluded: int
-
-
 def partial_correlation(
     x: ArrayLike, y: ArrayLike, given: Sequence[ArrayLike], *, kind: str = "spearman"
-) -> PartialCorrelation:
+) -> float:
     """The correlation of x and y given other variables, −1 to 1.
 
     Each side (its average ranks for Spearman) is replaced by its residual from a least-squares fit
@@ -254,11 +231,11 @@ def partial_correlation(
         given: covariates, each one value per unit.
         kind: pearson or spearman.
     """
-    require_choice("kind of correlation", kind, ("pearson", "spearman"))
+    require_choice("kind of correlation", kind, KINDS)
     columns, keep = finite_rows(x, y, *given)
-    num_units, num_excluded = int(keep.sum()), int((~keep).sum())
+    num_units = int(keep.sum())
     if num_units < len(columns) + 1:
-        return PartialCorrelation(kind, nan, num_units, num_excluded)
+        return nan
     if kind == "spearman":
         columns = tuple(scipy_stats.rankdata(column) for column in columns)
     design = np.column_stack([np.ones(num_units), *columns[2:]])
@@ -267,18 +244,18 @@ def partial_correlation(
         fitted = design @ np.linalg.lstsq(design, side, rcond=None)[0]
         residual = side - fitted
         if np.linalg.norm(residual) <= 1e-9 * max(1.0, float(np.linalg.norm(side))):
-            return PartialCorrelation(kind, nan, num_units, num_excluded)
+            return nan
         residuals.append(_standardised(residual))
-    statistic = float(np.clip(residuals[0] @ residuals[1], -1.0, 1.0))
-    return PartialCorrelation(kind, statistic, num_units, num_excluded)
+    return float(np.clip(residuals[0] @ residuals[1], -1.0, 1.0))
 
 
 def _is_defined(a: FloatArray, b: FloatArray) -> bool:
-    return bool(a.size >= 3 and np.ptp(a) > 0 and np.ptp(b) > 0)
+    return a.size >= 3 and not any(is_constant(side, beside=largest(side)) for side in (a, b))
 
 
 def _standardised(values: FloatArray) -> FloatArray:
     centred = values - values.mean()
+    centred = centred / largest(centred)  # squares of tiny values would vanish
     scaled: FloatArray = centred / np.linalg.norm(centred)
     return scaled
 
@@ -303,9 +280,6 @@ def _null_distributions(
 ) -> Iterator[tuple[FloatArray, float]]:
     """Per column, the coefficient less its mean over the arrangements: for each, and observed."""
     block = np.repeat(np.arange(len(design.block_sizes)), design.block_sizes)
-    if design.kind == "kendall":
-        yield from (_null_of_signs(a, b, table, block) for b in columns)
-        return
     if design.kind == "spearman":
         a, columns = scipy_stats.rankdata(a), [scipy_stats.rankdata(b) for b in columns]
     a = _standardised(a)
@@ -319,23 +293,3 @@ def _null_distributions(
     observed = a @ right
     for k in range(len(columns)):
         yield null[:, k] - expected[k], float(observed[k] - expected[k])
-
-
-def _null_of_signs(
-    a: FloatArray, b: FloatArray, table: IndexArray, block: IndexArray
-) -> tuple[FloatArray, float]:
-    """Kendall's part: the coefficient is a sum over pairs of the product of two signs."""
-    sign_a = np.sign(a[:, None] - a[None, :])
-    sign_b = np.sign(b[:, None] - b[None, :])
-    scale = np.sqrt((sign_a**2).sum() * (sign_b**2).sum()) / 2
-    membership = np.eye(block.max() + 1)[block]
-    shares = membership / membership.sum(axis=0)
-    between_blocks = (shares.T @ sign_a @ shares)[np.ix_(block, block)]
-    expected = float((sign_b * between_blocks).sum()) / 2
-    rows, columns = np.triu_indices(a.size, k=1)
-    total = np.zeros(len(table))
-    for i, j in zip(rows, columns, strict=True):
-        if sign_b[i, j]:
-            total += sign_b[i, j] * sign_a[table[:, i], table[:, j]]
-    observed = float((sign_a * sign_b).sum()) / 2
-    return (total - expected) / scale, (observed - expected) / scale

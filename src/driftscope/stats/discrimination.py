@@ -22,7 +22,7 @@ class Discrimination:
         higher_means_positive: the direction that was fixed.
         num_positive: units of the class sought.
         num_negative: the others.
-        num_excluded: units whose score was not finite.
+        num_excluded: units whose score was not finite or whose class is not known.
     """
 
     auc: float
@@ -40,15 +40,15 @@ def roc_auc(
 
     Args:
         scores: one per unit.
-        is_positive: one truth value per unit.
+        is_positive: one truth value per unit; NaN where it is not known.
         higher_means_positive: the direction, fixed before these data were seen.
     """
     values = np.asarray(scores, dtype=np.float64).ravel()
-    labels = np.asarray(is_positive, dtype=np.bool_).ravel()
-    if values.size != labels.size:
-        raise DriftscopeError(f"Got {values.size} scores for {labels.size} labels; give one each.")
-    keep = np.isfinite(values)
-    values, labels = values[keep], labels[keep]
+    truths = np.asarray(is_positive, dtype=np.float64).ravel()
+    if values.size != truths.size:
+        raise DriftscopeError(f"Got {values.size} scores for {truths.size} labels; give one each.")
+    keep = np.isfinite(values) & np.isfinite(truths)
+    values, labels = values[keep], truths[keep] != 0
     num_positive = int(labels.sum())
     num_negative = int(labels.size - num_positive)
     auc = nan

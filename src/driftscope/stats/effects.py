@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import exp, lgamma, nan, sqrt
+from math import nan, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,7 +25,7 @@ class EffectSize:
     """A difference in units of a standard deviation.
 
     Attributes:
-        kind: "cohen d", "hedges g" or "cohen d_z".
+        kind: "cohen d" or "cohen d_z".
         value: signed as mean of a − mean of b; NaN where it is undefined.
         low: lower end of the confidence interval.
         high: its upper end.
@@ -49,14 +49,23 @@ def cohens_d(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> EffectS
     """The difference of two means over their pooled standard deviation.
 
     The interval inverts the noncentral t distribution (Cumming & Finch 2001), exact for normal
-    groups of equal variance. NaN with fewer than two values in a group or no variance.
+    groups of equal variance. NaN with fewer than two values in a group, or where both groups are
+    constant but for rounding.
     """
-    return _two_groups("cohen d", a, b, confidence, small_sample=False)
-
-
-def hedges_g(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> EffectSize:
-    """Cohen's d times Hedges' exact small-sample factor, which removes its bias; interval too."""
-    return _two_groups("hedges g", a, b, confidence, small_sample=True)
+    require_share("confidence", confidence)
+    (first, out_a), (second, out_b) = finite(a), finite(b)
+    counts = (first.size, second.size, out_a + out_b)
+    scale = largest(first, second)
+    are_constant = is_constant(first, beside=scale) and is_constant(second, beside=scale)
+    if min(first.size, second.size) < 2 or are_constant:
+        return EffectSize("cohen d", nan, nan, nan, confidence, *counts)
+    first, second = first / scale, second / scale  # squares of tiny values would vanish
+    df = first.size + second.size - 2
+    squares = ((first - first.mean()) ** 2).sum() + ((second - second.mean()) ** 2).sum()
+    d = float((first.mean() - second.mean()) / sqrt(squares / df))
+    per_unit = sqrt(1 / first.size + 1 / second.size)
+    low, high = _noncentrality_interval(d / per_unit, df, confidence)
+    return EffectSize("cohen d", d, low * per_unit, high * per_unit, confidence, *counts)
 
 
 def cohens_d_z(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> EffectSize:
@@ -68,40 +77,11 @@ def cohens_d_z(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> Effec
     n = differences.size
     if n < 2 or is_constant(differences, beside=largest(first, second)):
         return EffectSize("cohen d_z", nan, nan, nan, confidence, n, n, num_excluded)
+    differences = differences / largest(differences)  # squares of tiny values would vanish
     value = float(differences.mean() / differences.std(ddof=1))
     low, high = _noncentrality_interval(value * sqrt(n), n - 1, confidence)
     return EffectSize(
         "cohen d_z", value, low / sqrt(n), high / sqrt(n), confidence, n, n, num_excluded
-    )
-
-
-def hedges_factor(degrees_of_freedom: int) -> float:
-    """The factor that makes a standardised mean difference unbiased (Hedges 1981), 0 to 1.
-
-    Γ(df/2) / (√(df/2)·Γ((df−1)/2)); 0 at one degree of freedom.
-    """
-    if degrees_of_freedom < 2:
-        return 0.0
-    half = degrees_of_freedom / 2
-    return exp(lgamma(half) - lgamma(half - 0.5)) / sqrt(half)
-
-
-def _two_groups(
-    kind: str, a: ArrayLike, b: ArrayLike, confidence: float, *, small_sample: bool
-) -> EffectSize:
-    require_share("confidence", confidence)
-    (first, out_a), (second, out_b) = finite(a), finite(b)
-    counts = (first.size, second.size, out_a + out_b)
-    df = first.size + second.size - 2
-    if min(first.size, second.size) < 2 or first.var() + second.var() == 0:
-        return EffectSize(kind, nan, nan, nan, confidence, *counts)
-    squares = ((first - first.mean()) ** 2).sum() + ((second - second.mean()) ** 2).sum()
-    d = float((first.mean() - second.mean()) / sqrt(squares / df))
-    per_unit = sqrt(1 / first.size + 1 / second.size)
-    low, high = _noncentrality_interval(d / per_unit, df, confidence)
-    factor = hedges_factor(df) if small_sample else 1.0
-    return EffectSize(
-        kind, factor * d, factor * low * per_unit, factor * high * per_unit, confidence, *counts
     )
 
 

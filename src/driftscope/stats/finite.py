@@ -11,8 +11,6 @@ from driftscope.errors import ConfigError, DriftscopeError, did_you_mean
 
 FloatArray = NDArray[np.float64]
 
-ALTERNATIVES = ("two-sided", "greater", "less")
-
 
 def finite(values: ArrayLike) -> tuple[FloatArray, int]:
     """The finite values, flat and in order, and how many were left out."""

@@ -1,16 +1,16 @@
-"""Two groups and paired differences: t tests, Wilcoxon, exact permutation, equivalence."""
+"""Two groups and paired differences, two-sided: t tests, Wilcoxon, exact permutation."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
 from math import comb, nan
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats as scipy_stats
 
-from driftscope.errors import ConfigError
 from driftscope.stats.arrangements import (
     EXACT_LIMIT,
     exact_p,
@@ -19,60 +19,53 @@ from driftscope.stats.arrangements import (
     sampled_p,
 )
 from driftscope.stats.finite import (
-    ALTERNATIVES,
     FloatArray,
     finite,
     finite_rows,
     is_constant,
     largest,
-    require_choice,
     require_share,
 )
 
 
 @dataclass(frozen=True)
 class MeanTest:
-    """A test of a difference of means (of locations, for Wilcoxon).
+    """A two-sided test of a difference of means (of locations, for Wilcoxon).
 
     Attributes:
         test: its name.
         statistic: t, W⁺, or the difference itself for a permutation test.
         p_value: NaN where the test is undefined.
-        p_floor: the smallest p-value that data of this size could give; 0 for t tests.
-        p_standard_error: of a Monte Carlo p-value; 0 otherwise.
         difference: mean of a − mean of b (mean of the paired differences).
-        low: confidence interval of the difference; NaN where the test gives none.
-        high: its upper end.
-        degrees_of_freedom: NaN where there are none.
-        alternative: two-sided, greater or less.
         num_a: values (pairs) used of a.
         num_b: values (pairs) used of b.
         num_excluded: values (pairs) left out because they were not finite.
+        p_floor: the smallest p-value that data of this size could give; 0 for t tests.
+        p_standard_error: of a Monte Carlo p-value; 0 otherwise.
+        low: confidence interval of the difference; NaN where the test gives none.
+        high: its upper end.
+        degrees_of_freedom: NaN where there are none.
     """
 
     test: str
     statistic: float
     p_value: float
-    p_floor: float
-    p_standard_error: float
     difference: float
-    low: float
-    high: float
-    degrees_of_freedom: float
-    alternative: str
     num_a: int
     num_b: int
     num_excluded: int
+    p_floor: float = 0.0
+    p_standard_error: float = 0.0
+    low: float = nan
+    high: float = nan
+    degrees_of_freedom: float = nan
 
 
-def welch_t(
-    a: ArrayLike, b: ArrayLike, *, alternative: str = "two-sided", confidence: float = 0.95
-) -> MeanTest:
+def welch_t(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> MeanTest:
     """Welch's t test of the difference of two means, variances not assumed equal.
 
     NaN with fewer than two values in a group or no variance at all.
     """
-    require_choice("alternative", alternative, ALTERNATIVES)
     require_share("confidence", confidence)
     (first, out_a), (second, out_b) = finite(a), finite(b)
     difference = _mean(first) - _mean(second)
@@ -80,76 +73,66 @@ def welch_t(
     scale = largest(first, second)
     has_spread = not (is_constant(first, beside=scale) and is_constant(second, beside=scale))
     if min(first.size, second.size) < 2 or not has_spread:
-        return _undefined("welch t", difference, alternative, *counts)
+        return _undefined("welch t", difference, counts)
     with warnings.catch_warnings():
         # one group may be constant but for rounding, which is nothing beside the other's variance
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
-        result = scipy_stats.ttest_ind(first, second, equal_var=False, alternative=alternative)
-    return _from_t_test("welch t", result, difference, alternative, confidence, counts)
+        # scaled, since squares of tiny values would vanish
+        result = scipy_stats.ttest_ind(first / scale, second / scale, equal_var=False)
+    return _from_t_test("welch t", result, difference, scale, confidence, counts)
 
 
-def paired_t(
-    a: ArrayLike, b: ArrayLike, *, alternative: str = "two-sided", confidence: float = 0.95
-) -> MeanTest:
+def paired_t(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> MeanTest:
     """The paired t test of a − b over identical units; NaN below two pairs or without variance."""
-    require_choice("alternative", alternative, ALTERNATIVES)
     require_share("confidence", confidence)
     (first, second), keep = finite_rows(a, b)
     differences = first - second
     counts = (differences.size, differences.size, int((~keep).sum()))
     if differences.size < 2 or is_constant(differences, beside=largest(first, second)):
-        return _undefined("paired t", _mean(differences), alternative, *counts)
-    result = scipy_stats.ttest_1samp(differences, 0.0, alternative=alternative)
-    return _from_t_test("paired t", result, _mean(differences), alternative, confidence, counts)
+        return _undefined("paired t", _mean(differences), counts)
+    scale = largest(differences)
+    result = scipy_stats.ttest_1samp(differences / scale, 0.0)
+    return _from_t_test("paired t", result, _mean(differences), scale, confidence, counts)
 
 
-def wilcoxon_signed_rank(a: ArrayLike, b: ArrayLike, *, alternative: str = "two-sided") -> MeanTest:
+def wilcoxon_signed_rank(a: ArrayLike, b: ArrayLike) -> MeanTest:
     """Wilcoxon's signed-rank test of a − b; the statistic is W⁺, the sum of positive ranks.
 
     Zero differences are dropped and counted as excluded. Up to 18 pairs the p-value enumerates all
     assignments of signs to the (average) ranks, so ties are exact too; beyond, scipy's normal
     approximation.
     """
-    require_choice("alternative", alternative, ALTERNATIVES)
     differences, num_excluded = _differences(a, b)
     nonzero = differences[differences != 0]
     num_excluded += differences.size - nonzero.size
     counts = (nonzero.size, nonzero.size, num_excluded)
     mean = _mean(differences)
     if nonzero.size == 0:
-        return _undefined("wilcoxon", mean, alternative, *counts)
+        return _undefined("wilcoxon", mean, counts)
     ranks = scipy_stats.rankdata(np.abs(nonzero))
     statistic = float(ranks[nonzero > 0].sum())
     if 2**nonzero.size <= EXACT_LIMIT:
         null = exact_signs(nonzero.size) @ ranks
-        p_value, p_floor = exact_p(null, float(np.sign(nonzero) @ ranks), alternative)
+        p_value, p_floor = exact_p(null, float(np.sign(nonzero) @ ranks))
     else:
-        result = scipy_stats.wilcoxon(nonzero, alternative=alternative, method="asymptotic")
+        result = scipy_stats.wilcoxon(nonzero, method="asymptotic")
         p_value, p_floor = float(result.pvalue), 0.0
-    return MeanTest(
-        "wilcoxon", statistic, p_value, p_floor, 0.0, mean, nan, nan, nan, alternative, *counts
-    )
+    return MeanTest("wilcoxon", statistic, p_value, mean, *counts, p_floor=p_floor)
 
 
 def permutation_of_means(
-    a: ArrayLike,
-    b: ArrayLike,
-    *,
-    alternative: str = "two-sided",
-    num_resamples: int = 9_999,
-    seed: int = 0,
+    a: ArrayLike, b: ArrayLike, *, num_resamples: int = 9_999, seed: int = 0
 ) -> MeanTest:
     """The permutation test of the difference of two group means.
 
     Every way of splitting the values into groups of these sizes, up to 9! splits, else a seeded
     sample with the +1 correction. Three against three has 20 splits: two-sided p ≥ 0.1.
     """
-    require_choice("alternative", alternative, ALTERNATIVES)
     (first, out_a), (second, out_b) = finite(a), finite(b)
     counts = (first.size, second.size, out_a + out_b)
     difference = _mean(first) - _mean(second)
     if min(first.size, second.size) == 0:
-        return _undefined("permutation of means", difference, alternative, *counts)
+        return _undefined("permutation of means", difference, counts)
     pooled = np.concatenate([first, second])
     centred = pooled - pooled.mean()
     # Given the pooled values, the difference of means is linear in the first group's sum.
@@ -158,132 +141,39 @@ def permutation_of_means(
     observed = difference / scale
     if comb(pooled.size, first.size) <= EXACT_LIMIT:
         null = (exact_splits(first.size, pooled.size) @ centred) * per_unit / scale
-        p_value, p_floor = exact_p(null, observed, alternative)
+        p_value, p_floor = exact_p(null, observed)
         error = 0.0
     else:
         rng = np.random.default_rng(seed)
         shuffled = rng.permuted(np.broadcast_to(centred, (num_resamples, pooled.size)), axis=1)
         null = shuffled[:, : first.size].sum(axis=1) * per_unit / scale
-        p_value, p_floor, error = sampled_p(null, observed, alternative)
-    return MeanTest(
-        "permutation of means",
-        difference,
-        p_value,
-        p_floor,
-        error,
-        difference,
-        nan,
-        nan,
-        nan,
-        alternative,
-        *counts,
-    )
+        p_value, p_floor, error = sampled_p(null, observed)
+    name = "permutation of means"
+    return MeanTest(name, difference, p_value, difference, *counts, p_floor, error)
 
 
-def sign_flip(
-    a: ArrayLike,
-    b: ArrayLike,
-    *,
-    alternative: str = "two-sided",
-    num_resamples: int = 9_999,
-    seed: int = 0,
-) -> MeanTest:
+def sign_flip(a: ArrayLike, b: ArrayLike, *, num_resamples: int = 9_999, seed: int = 0) -> MeanTest:
     """The paired permutation test of the mean of a − b: every difference may change its sign.
 
     Exact up to 18 pairs, a seeded sample with the +1 correction beyond. Three pairs: p ≥ 0.25.
     """
-    require_choice("alternative", alternative, ALTERNATIVES)
     differences, num_excluded = _differences(a, b)
     counts = (differences.size, differences.size, num_excluded)
     mean = _mean(differences)
     if differences.size == 0:
-        return _undefined("sign flip", mean, alternative, *counts)
+        return _undefined("sign flip", mean, counts)
     scale = float(np.abs(differences).sum()) or 1.0
     shares = differences / scale
     if 2**differences.size <= EXACT_LIMIT:
         null = exact_signs(differences.size) @ shares
-        p_value, p_floor = exact_p(null, float(shares.sum()), alternative)
+        p_value, p_floor = exact_p(null, float(shares.sum()))
         error = 0.0
     else:
         rng = np.random.default_rng(seed)
         flips = rng.integers(0, 2, size=(num_resamples, differences.size), dtype=np.int8)
         null = shares.sum() - 2 * (flips @ shares)
-        p_value, p_floor, error = sampled_p(null, float(shares.sum()), alternative)
-    return MeanTest(
-        "sign flip", mean, p_value, p_floor, error, mean, nan, nan, nan, alternative, *counts
-    )
-
-
-@dataclass(frozen=True)
-class Equivalence:
-    """Two one-sided tests of "the difference lies within ± margin".
-
-    Attributes:
-        p_value: the larger of the two one-sided p-values; small means equivalent.
-        p_above_lower: of "the difference is not above −margin".
-        p_below_upper: of "the difference is not below +margin".
-        difference: mean of a − mean of b.
-        low: lower end of the (1 − 2·alpha) confidence interval.
-        high: its upper end.
-        margin: the largest difference that counts as none, in the values' unit.
-        alpha: the level.
-        is_equivalent: whether p_value ≤ alpha.
-        num_a: values (pairs) used of a.
-        num_b: values (pairs) used of b.
-        num_excluded: values (pairs) left out because they were not finite.
-    """
-
-    p_value: float
-    p_above_lower: float
-    p_below_upper: float
-    difference: float
-    low: float
-    high: float
-    margin: float
-    alpha: float
-    is_equivalent: bool
-    num_a: int
-    num_b: int
-    num_excluded: int
-
-
-def equivalence(
-    a: ArrayLike, b: ArrayLike, *, margin: float, paired: bool = False, alpha: float = 0.05
-) -> Equivalence:
-    """The TOST procedure (Schuirmann 1987) for "no difference larger than the margin".
-
-    A large p-value of an ordinary test is not evidence of no difference; a small one of this is.
-    Welch's t (or the paired t) is used on either side. NaN, not equivalent, where it is undefined.
-
-    Raises:
-        ConfigError: if the margin is not positive.
-    """
-    if not margin > 0:
-        raise ConfigError(
-            f"The equivalence margin must be positive, got {margin!r}; "
-            "give the largest difference that would not matter, in the values' unit."
-        )
-    require_share("alpha", alpha)
-    test = paired_t if paired else welch_t
-    shift = np.asarray(a, dtype=np.float64)
-    below = test(shift - margin, b, alternative="less")
-    above = test(shift + margin, b, alternative="greater")
-    interval = test(a, b, confidence=1 - 2 * alpha)
-    p_value = float(np.maximum(below.p_value, above.p_value))
-    return Equivalence(
-        p_value=p_value,
-        p_above_lower=above.p_value,
-        p_below_upper=below.p_value,
-        difference=interval.difference,
-        low=interval.low,
-        high=interval.high,
-        margin=margin,
-        alpha=alpha,
-        is_equivalent=bool(p_value <= alpha),
-        num_a=interval.num_a,
-        num_b=interval.num_b,
-        num_excluded=interval.num_excluded,
-    )
+        p_value, p_floor, error = sampled_p(null, float(shares.sum()))
+    return MeanTest("sign flip", mean, p_value, mean, *counts, p_floor, error)
 
 
 def coefficient_of_variation(values: ArrayLike, *, ddof: int = 1) -> float:
@@ -307,45 +197,26 @@ def _mean(values: FloatArray) -> float:
     return float(values.mean()) if values.size else nan
 
 
-def _undefined(
-    test: str, difference: float, alternative: str, num_a: int, num_b: int, num_excluded: int
-) -> MeanTest:
-    return MeanTest(
-        test,
-        nan,
-        nan,
-        nan,
-        nan,
-        difference,
-        nan,
-        nan,
-        nan,
-        alternative,
-        num_a,
-        num_b,
-        num_excluded,
-    )
+def _undefined(test: str, difference: float, counts: tuple[int, int, int]) -> MeanTest:
+    return MeanTest(test, nan, nan, difference, *counts, p_floor=nan, p_standard_error=nan)
 
 
 def _from_t_test(
     test: str,
-    result: object,
+    result: Any,
     difference: float,
-    alternative: str,
+    scale: float,
     confidence: float,
     counts: tuple[int, int, int],
 ) -> MeanTest:
-    interval = result.confidence_interval(confidence_level=confidence)  # type: ignore[attr-defined]
+    interval = result.confidence_interval(confidence_level=confidence)
     return MeanTest(
         test,
-        float(result.statistic),  # type: ignore[attr-defined]
-        float(result.pvalue),  # type: ignore[attr-defined]
-        0.0,
-        0.0,
+        float(result.statistic),
+        float(result.pvalue),
         difference,
-        float(interval.low),
-        float(interval.high),
-        float(result.df),  # type: ignore[attr-defined]
-        alternative,
         *counts,
+        low=float(interval.low) * scale,
+        high=float(interval.high) * scale,
+        degrees_of_freedom=float(result.df),
     )

@@ -20,7 +20,7 @@ from driftscope.data import PixelSource, labelled, open_dataset, rows_of
 from driftscope.data.prompts import PromptRules, expand_templates, words_of
 from driftscope.data.splits import balanced_subset
 from driftscope.errors import ConfigError, NonFiniteError
-from driftscope.stats import wilson_interval_pct
+from driftscope.stats.proportions import wilson_interval_pct
 
 TOP = 5
 _MOST_FLOWS = 20

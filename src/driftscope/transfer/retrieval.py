@@ -14,7 +14,7 @@ from torch.nn import functional
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data import EncodedSet, PixelSource, open_dataset
 from driftscope.errors import DataError
-from driftscope.stats import wilson_interval_pct
+from driftscope.stats.proportions import wilson_interval_pct
 from driftscope.transfer.classification import live_embeddings
 
 _QUERIES_AT_ONCE = 512

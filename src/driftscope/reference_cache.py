@@ -37,11 +37,12 @@ _SUFFIX = ".safetensors"
 _SHARE_OF_BOUND = 0.1
 _DECIDING_CODE = (
     "signals",
-    "models",
+    "backbones",
+    "sources",
     "reading_pass.py",
     "reading.py",
     "metrics.py",
-    "evaluation.py",
+    "assess.py",
 )
 
 

@@ -15,7 +15,7 @@ from driftscope.errors import CaptureError, ModelError, NonFiniteError
 from driftscope.monitor.alerts import UNREADABLE, Alert, Thresholds, unchanged_alert
 from driftscope.monitor.baseline import OWN_TEXTS, Baseline
 from driftscope.monitor.observation import Observation, levels_of
-from driftscope.monitor.targets import Target, live_model
+from driftscope.sources.live import Target, live_model
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from driftscope.backbones.capture import uncompiled
 
 
 @contextmanager
-def untouched_training(device: torch.device) -> Iterator[None]:
+def isolated_from_training(device: torch.device) -> Iterator[None]:
     """Restores every random state (Python, NumPy, CPU, CUDA); no gradients; autocast off.
 
     The numbers read inside then do not depend on where in the training they are read. Submodules'

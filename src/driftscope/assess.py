@@ -27,7 +27,7 @@ from driftscope.reading import drift
 from driftscope.reading_pass import images_fingerprint, read
 from driftscope.reading_subsets import on_subsets, standard_subsets
 from driftscope.records import transfer_scalars
-from driftscope.references import Encoded, cached_encoding
+from driftscope.reference_cache import Encoded, cached_encoding
 from driftscope.regularize import random_text_directions
 from driftscope.signals.text import TextSpaceDrift, text_space_drift
 from driftscope.signals.weights import weight_drift

@@ -15,13 +15,11 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_state, without_adapters
 from driftscope.hugging_face import quiet_libraries
 from driftscope.monitor.baseline import Baseline
-from driftscope.monitor.targets import Target
+from driftscope.sources.live import NAMELESS, Target
 from driftscope.sources.origin import note_origin
 
 STOPPED_FOLDER = "stopped"
 _CANDIDATES = "candidates"
-_NAMELESS = ("the given CLIPModel", "open_clip")
-"""The sources of pretrained models that came as a module, and from nowhere that is known."""
 
 
 def keep_model(target: Target, live: VisionLanguageModel, baseline: Baseline, folder: Path) -> None:
@@ -44,7 +42,7 @@ def keep_model(target: Target, live: VisionLanguageModel, baseline: Baseline, fo
             note_origin(partial, _base_of(target.peft), baseline.fingerprint)
     elif target.has_text_tower:
         export_merged(replace(live, module=without_adapters(live.module)), folder)
-    elif baseline.facts.source in _NAMELESS:
+    elif baseline.facts.source in NAMELESS:
         with whole_folder(folder) as partial, quiet_libraries():
             without_adapters(target.found).save_pretrained(str(partial))  # type: ignore[operator]
     else:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from driftscope.assess import Evaluator, make_evaluator
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_fingerprint, text_fingerprint
 from driftscope.config import FullFineTuning, RunSpec
@@ -19,15 +20,14 @@ from driftscope.data.duplicates import Duplicates, find_duplicates
 from driftscope.data.prompts import PromptRules
 from driftscope.data.residence import resident
 from driftscope.data.splits import Splits, make_splits, open_train_and_test
-from driftscope.evaluation import Evaluator, make_evaluator
-from driftscope.references import cached_embeddings
+from driftscope.reference_cache import cached_embeddings
 from driftscope.sources import default_device, load
 from driftscope.train import TrainingImages
 from driftscope.transfer import retrieval_set, transfer_set
 
 
 @dataclass(frozen=True)
-class Setting:
+class PreparedRun:
     """The pretrained model, the target task's images, and what models are evaluated against."""
 
     pretrained: VisionLanguageModel
@@ -68,10 +68,10 @@ _OPTIMISATION = (
     "corruptions",
     "corruption_severity",
 )
-"""What a setting does not depend on, besides method and rate."""
+"""What a prepared run does not depend on, besides method and rate."""
 
 
-def prepare(spec: RunSpec, device: str | None = None) -> Setting:
+def prepare(spec: RunSpec, device: str | None = None) -> PreparedRun:
     """Everything of a run that does not depend on method, optimisation or training seed."""
     defaults = {name: RunSpec.model_fields[name].default for name in _OPTIMISATION}
     shared = spec.model_copy(update={"method": FullFineTuning(), "learning_rate": 1.0, **defaults})
@@ -79,7 +79,7 @@ def prepare(spec: RunSpec, device: str | None = None) -> Setting:
 
 
 @lru_cache(maxsize=1)
-def _prepare(spec: RunSpec, device: str) -> Setting:
+def _prepare(spec: RunSpec, device: str) -> PreparedRun:
     pretrained = load(spec.model, device=device)
     size = pretrained.image_size
     train_set, test_set = open_train_and_test(spec.dataset, spec.data_seed, protocol=spec.protocol)
@@ -105,7 +105,7 @@ def _prepare(spec: RunSpec, device: str) -> Setting:
     retrieval = tuple(
         retrieval_set(name, pretrained, spec.transfer_images) for name in spec.retrieval
     )
-    return Setting(
+    return PreparedRun(
         pretrained=pretrained,
         class_names=class_names,
         images=TrainingImages(
@@ -134,11 +134,11 @@ def _prepare(spec: RunSpec, device: str) -> Setting:
     )
 
 
-def training_images(setting: Setting, spec: RunSpec) -> TrainingImages:
+def training_images(prepared: PreparedRun, spec: RunSpec) -> TrainingImages:
     """The training images, with their features where the method trains a classifier on them."""
     if spec.method.kind not in ("linear_probe", "lp_ft"):
-        return setting.images
-    pixels = setting.images.pixels
+        return prepared.images
+    pixels = prepared.images.pixels
     variants = [pixels, pixels.mirrored()] if spec.horizontal_flip else [pixels]
-    features = [cached_embeddings(setting.pretrained, variant) for variant in variants]
-    return replace(setting.images, features=torch.stack(features))
+    features = [cached_embeddings(prepared.pretrained, variant) for variant in variants]
+    return replace(prepared.images, features=torch.stack(features))

@@ -1,0 +1,152 @@
+"""CLIP: two towers, an image embedding made of the CLS token, a projection each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from types import MethodType, SimpleNamespace
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from driftscope.backbones.base import Backbone
+
+
+class Clip(Backbone):
+    """transformers' CLIPModel, or its image tower by itself."""
+
+    family = "CLIP"
+    model_type = "clip"
+    whole = "CLIPModel"
+    towers: ClassVar[Mapping[str, str]] = {"CLIPVisionModel": "encoder.layers"}
+    trained_alone = ("CLIPVisionModelWithProjection", "CLIPVisionModel")
+
+    blocks_name = "vision_model.encoder.layers"
+    final_norm_name = "vision_model.post_layernorm"
+    projection_name = "visual_projection"
+    text_prefix = "text_"
+    adapter_targets: ClassVar[Mapping[str, str]] = {
+        **{name: f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")},
+        **{name: f"mlp.{name}" for name in ("fc1", "fc2")},
+    }
+
+    def embed_images(self, module: nn.Module, pixel_values: Tensor) -> Tensor | None:
+        """Of a tower that is trained alone, what its own projection gives; None without one."""
+        image_features: Any = getattr(module, "get_image_features", None)
+        if image_features is not None:
+            projected: Tensor = image_features(pixel_values=pixel_values).pooler_output
+            return projected
+        return getattr(module(pixel_values=pixel_values), "image_embeds", None)
+
+    def for_embedding_alone(self, plain: Any) -> AbstractContextManager[None]:
+        """The last block is computed for the CLS token alone."""
+        return last_block_for_cls(plain.vision_model)
+
+    def function_facts(self, config: Any) -> dict[str, object]:
+        """Both towers' facts."""
+        text = config.text_config
+        return super().function_facts(config) | {
+            "the text tower's activation": text.hidden_act,
+            "the text tower's attention heads": text.num_attention_heads,
+            "the text tower's layer norm epsilon": text.layer_norm_eps,
+        }
+
+    def tower_with_projection(self, tower: nn.Module, pretrained: nn.Module) -> nn.Module:
+        """The tower behind the call that a CLIPModel embeds images by."""
+        return _ImageTowerOnly(tower, pretrained)
+
+
+class _ImageTowerOnly(nn.Module):
+    """An image tower that is trained alone, with what of a CLIPModel embedding images asks for.
+
+    Without a projection of its own it gets the pretrained one's, which nothing has changed.
+    """
+
+    def __init__(self, tower: nn.Module, pretrained: nn.Module) -> None:
+        super().__init__()
+        self.tower = tower
+        if not hasattr(tower, "visual_projection"):
+            self.visual_projection = pretrained.get_submodule("visual_projection")
+
+    @property
+    def vision_model(self) -> nn.Module:
+        """The tower without a projection; no second place for it among the submodules."""
+        tower: nn.Module = getattr(self.tower, "vision_model", self.tower)
+        return tower
+
+    def get_image_features(self, pixel_values: Tensor) -> SimpleNamespace:
+        seen = self.tower(pixel_values=pixel_values)
+        embeddings = getattr(seen, "image_embeds", None)
+        if embeddings is None:
+            weight = self.get_parameter("visual_projection.weight").to(seen.pooler_output)
+            embeddings = functional.linear(seen.pooler_output, weight)
+        return SimpleNamespace(pooler_output=embeddings)
+
+
+# The image tower's last block, computed for the one token that is used of it. An embedding is made
+# of the CLS token alone. So of the last block, keys and values are needed of every token, but
+# query, output projection and MLP of one. Embedding and gradients are the same to rounding; ten
+# twelfths of that block's matrix products are not made.
+
+
+@contextmanager
+def last_block_for_cls(vision_model: Any) -> Iterator[None]:
+    """Inside, the tower's last block gives the CLS token alone: `[image, 1, dim]`.
+
+    The block is left as it is where something else has put itself in its place already, and under
+    gradient checkpointing, which runs it once more after the context has ended.
+
+    Args:
+        vision_model: the `CLIPVisionModel` of a CLIPModel, with adapter layers or without.
+    """
+    block = vision_model.encoder.layers[-1]
+    if "forward" in vars(block) or block.gradient_checkpointing:
+        yield
+        return
+    block.forward = MethodType(_forward, block)
+    try:
+        yield
+    finally:
+        del block.forward
+
+
+def _forward(
+    block: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+) -> Tensor:
+    """What CLIPEncoderLayer computes, for the first token."""
+    tokens = block.layer_norm1(hidden_states)
+    cls = hidden_states[:, :1] + _attended(block.self_attn, tokens, attention_mask, **kwargs)
+    changed: Tensor = cls + block.mlp(block.layer_norm2(cls))
+    return changed
+
+
+def _attended(
+    attention: Any, tokens: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> Tensor:
+    """What CLIPAttention computes, for the first token's query."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+    from transformers.models.clip.modeling_clip import eager_attention_forward
+
+    def per_head(projection: nn.Module, of: Tensor) -> Tensor:
+        projected: Tensor = projection(of)
+        return projected.view(*of.shape[:-1], -1, attention.head_dim).transpose(1, 2)
+
+    # contiguous, for of a slice torch multiplies in another way where the weight takes no gradient,
+    # and a frozen encoder would differ from the same encoder in its last bits
+    cls = tokens[:, :1].contiguous()
+    function = ALL_ATTENTION_FUNCTIONS.get_interface(
+        attention.config._attn_implementation, eager_attention_forward
+    )
+    found, _ = function(
+        attention,
+        per_head(attention.q_proj, cls),
+        per_head(attention.k_proj, tokens),
+        per_head(attention.v_proj, tokens),
+        attention_mask,
+        scaling=attention.scale,
+        dropout=attention.dropout if attention.training else 0.0,
+        **kwargs,
+    )
+    output: Tensor = attention.out_proj(found.flatten(2))
+    return output

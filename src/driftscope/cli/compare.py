@@ -1,0 +1,156 @@
+"""`driftscope compare`: two models on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from driftscope.cli.options import AsJson, Device, OutFolder, refuse_study_or_run
+from driftscope.cli.sentences import plain_errors
+
+READ = "What is read"
+
+
+@plain_errors
+def compare(
+    pretrained: Annotated[
+        str, typer.Argument(help="The model before fine-tuning: mini, a hub id or a folder.")
+    ],
+    adapted: Annotated[
+        str,
+        typer.Argument(help="The model after: a folder, PEFT adapter, run folder or hub id."),
+    ],
+    images: Annotated[
+        str, typer.Option(help="A folder of images, or a dataset's name.", rich_help_panel=READ)
+    ],
+    transfer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A labeled dataset to score zero-shot on. May be repeated.", rich_help_panel=READ
+        ),
+    ] = None,
+    max_images: Annotated[
+        int, typer.Option(min=4, help="The most images to read.", rich_help_panel=READ)
+    ] = 200,
+    transfer_images: Annotated[
+        int,
+        typer.Option(min=1, help="The most images to score of each dataset.", rich_help_panel=READ),
+    ] = 1000,
+    maps: Annotated[
+        bool,
+        typer.Option(
+            "--maps", help="Add rollout and patch-to-patch entropy (slower).", rich_help_panel=READ
+        ),
+    ] = False,
+    intruders: Annotated[
+        bool,
+        typer.Option(
+            "--intruders", help="Add intruder dimensions (slow on a ViT-B).", rich_help_panel=READ
+        ),
+    ] = False,
+    skip_bad_images: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad-images",
+            help="Leave out unreadable images, and count them.",
+            rich_help_panel=READ,
+        ),
+    ] = False,
+    out: OutFolder = Path("driftscope-compare"),
+    as_json: AsJson = False,
+    device: Device = None,
+) -> None:
+    """Compare two models on the same images: how far has the second drifted, what is left?"""
+    from driftscope.cli import terminal
+
+    refuse_study_or_run(out)
+    with terminal.err.status("reading both models"):
+        from driftscope.comparison import compare as compare_models
+
+        comparison = compare_models(
+            pretrained,
+            adapted,
+            images,
+            transfer=transfer or (),
+            max_images=max_images,
+            transfer_images=transfer_images,
+            maps=maps,
+            intruders=intruders,
+            skip_bad_images=skip_bad_images,
+            device=device,
+        )
+    for problem in comparison.skipped_images:
+        terminal.err.print(f"skipped: {problem}")
+    values = comparison.to_dict()
+    report = _write_report(values, comparison.overlay, out)
+    if as_json:
+        typer.echo(report.with_suffix(".json").read_text(encoding="utf-8"))
+        return
+    show_comparison(values)
+    typer.echo(f"\nReport: {terminal.path_text(report)}")
+
+
+def _write_report(values: dict[str, Any], overlay: Any, out: Path) -> Path:
+    from driftscope.records import REPORT_FILE, write_json
+    from driftscope.report.html import write_compare_report
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / REPORT_FILE, values)
+    return write_compare_report(values, overlay, out / "report.html")
+
+
+def show_comparison(comparison: Mapping[str, Any]) -> None:
+    """The numbers by layer, the numbers of the whole, and the same from fewer images."""
+    from rich.table import Table as RichTable
+
+    from driftscope.cli import terminal
+    from driftscope.metrics import METRICS, drifts
+    from driftscope.report.tables import comparison_layers, comparison_table
+
+    terminal.show_table(comparison_table(comparison_layers(comparison)))
+    whole = RichTable(box=None, show_header=False, pad_edge=False)
+    whole.add_row("images read", str(comparison["num_images"]))
+    if comparison["skipped_images"]:
+        whole.add_row("images skipped", str(len(comparison["skipped_images"])))
+    for name, score in comparison["transfer"].items():
+        whole.add_row(f"zero-shot on {name}", _zero_shot_text(score))
+        if words := score["unknown_words"]:
+            few = ", ".join(words[:3])
+            whole.add_row("", f"{len(words)} words unknown to the tokenizer, such as {few}")
+    for metric in drifts("epoch"):
+        value = comparison["scalars"].get(metric.key)
+        if value is not None:
+            whole.add_row(metric.label, metric.with_unit(value), f"[dim]{metric.definition}[/dim]")
+    stability = comparison["stability"]
+    spread = 100 * stability["entropy_subset_cv"]
+    subsets = f"over {stability['num_subsets']} subsets of the images"
+    whole.add_row("spread of the entropy", f"{spread:.2f} %", f"[dim]{subsets}[/dim]")
+    terminal.out.print(whole)
+
+    fewer = RichTable(title="With fewer images", title_justify="left", header_style="bold")
+    shown = [METRICS[key] for key in stability["probe_sizes"][0]]
+    for metric in shown:
+        fewer.add_column(metric.heading, justify="right")
+    for row in stability["probe_sizes"]:
+        fewer.add_row(*(metric.text(row[metric.key]) for metric in shown))
+    terminal.out.print(fewer)
+
+
+def _zero_shot_text(score: Mapping[str, Any]) -> str:
+    from driftscope.metrics import METRICS
+
+    accuracy = METRICS["accuracy_pct"]
+    before, after = (
+        f"{accuracy.with_unit(side['accuracy_pct'])} "
+        f"[{accuracy.text(side['wilson_low_pct'])}–{accuracy.text(side['wilson_high_pct'])}]"
+        for side in (score["pretrained"], score["adapted"])
+    )
+    if score["retention_pct"] is None:
+        kept = "retention undefined (pretrained score is 0)"
+    else:
+        kept = f"retention {METRICS['retention_pct'].with_unit(score['retention_pct'])}"
+    tower = "" if score["adapted_text_tower"] == "the pretrained one" else ", own text tower"
+    return f"{before} → {after}, n = {score['adapted']['num_images']}: {kept}{tower}"

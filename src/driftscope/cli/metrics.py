@@ -1,0 +1,98 @@
+"""`driftscope metrics`: every number that driftscope reports, and what it means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from driftscope.cli.options import AsJson
+from driftscope.cli.sentences import plain_errors
+from driftscope.metrics import METRICS, Metric, metric
+
+_BETTER = {"higher": "higher", "lower": "lower", None: "–"}
+
+
+@plain_errors
+def metrics(
+    keys: Annotated[
+        list[str] | None, typer.Argument(help="Names such as retention_pct. By default all.")
+    ] = None,
+    as_json: AsJson = False,
+    markdown: Annotated[
+        bool,
+        typer.Option("--markdown", help="Print the page of the documentation, docs/metrics.md."),
+    ] = False,
+) -> None:
+    """List every number that driftscope reports: its name, unit, range and meaning."""
+    shown = [metric(key) for key in keys] if keys else list(METRICS.values())
+    if as_json:
+        typer.echo(json.dumps([facts(one) for one in shown], indent=1, ensure_ascii=False))
+    elif markdown:
+        typer.echo(markdown_page(), nl=False)
+    else:
+        _show(shown)
+
+
+def facts(one: Metric) -> dict[str, Any]:
+    """What a metric is, as JSON holds it."""
+    return {
+        "key": one.key,
+        "label": one.label,
+        "unit": one.unit,
+        "decimals": one.decimals,
+        "better": one.better,
+        "bounds": list(one.bounds),
+        "unchanged": one.unchanged,
+        "exists": sorted(one.exists),
+        "group": one.group,
+        "definition": one.definition,
+        "source": one.source,
+        "plug_in": one.plug_in,
+    }
+
+
+def markdown_page() -> str:
+    """`docs/metrics.md`: a table a group."""
+    return "\n".join(_markdown_lines()) + "\n"
+
+
+def _markdown_lines() -> Iterator[str]:
+    yield "# Metrics"
+    yield ""
+    yield "Every number that driftscope reports has one name, one unit and one number of decimals."
+    yield "`driftscope metrics` prints this list, `driftscope metrics --json` as JSON."
+    yield "This page is written by `driftscope metrics --markdown`."
+    for group in dict.fromkeys(one.group for one in METRICS.values()):
+        yield ""
+        yield f"## {group.capitalize()}"
+        yield ""
+        yield "| key | heading | range | better | decimals | meaning | source |"
+        yield "|---|---|---|---|---|---|---|"
+        for one in (one for one in METRICS.values() if one.group == group):
+            cells = (f"`{one.key}`", one.heading, one.range_text, _BETTER[one.better])
+            about = (str(one.decimals), one.definition, one.source)
+            yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells + about)} |"
+
+
+def _show(shown: list[Metric]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from driftscope.cli.terminal import out
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for heading in ("Key", "Heading", "Range", "Better", "Meaning"):
+        table.add_column(heading, overflow="fold")
+    group = ""
+    for one in shown:
+        if one.group != group:
+            group = one.group
+            table.add_row(f"[bold]{group}[/bold]")
+        source = f" [dim]({one.plug_in})[/dim]" if one.plug_in else ""
+        table.add_row(
+            one.key, one.heading, one.range_text, _BETTER[one.better], one.definition + source
+        )
+    out.print(table)

@@ -1,0 +1,102 @@
+"""`driftscope demo` and `driftscope run`: a small study, and a single run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from driftscope.cli.options import Device, OutFolder, Workers
+from driftscope.cli.sentences import resumable
+from driftscope.cli.study import RunPlace, carry_out_study
+
+if TYPE_CHECKING:
+    from driftscope.config import RunSpec
+
+
+@resumable
+def demo(
+    out: OutFolder = Path("driftscope-demo"),
+    fast: Annotated[
+        bool, typer.Option("--fast", help="One seed and two rates: takes a minute.")
+    ] = False,
+    workers: Workers = None,
+) -> None:
+    """Run a small study on the embedded model: full fine-tuning against LoRA, with a report."""
+    from driftscope.study import DEMO, FAST_DEMO
+
+    study = FAST_DEMO if fast else DEMO
+    command = "driftscope demo --fast" if fast else "driftscope demo"
+    report = carry_out_study(study, out, command, RunPlace(workers), retry_failed=True)
+    typer.echo(f"\nReport: {report}")
+    typer.echo(
+        "Next: open it in a browser, then compare your own model: "
+        "driftscope compare PRETRAINED ADAPTED --images FOLDER"
+    )
+
+
+@resumable
+def run(
+    spec: Annotated[Path, typer.Argument(help="The run's YAML file.")],
+    out: OutFolder,
+    device: Device = None,
+) -> None:
+    """Train one run: adapt, probe, evaluate, record."""
+    from driftscope.cli import terminal
+    from driftscope.config import load_run_spec
+    from driftscope.records import is_done, refuse_foreign_folder
+
+    parsed = load_run_spec(spec)
+    refuse_foreign_folder(out, parsed)
+    if is_done(out):
+        terminal.err.print("This run is done already; here is its record.")
+    with _progress(parsed) as on_step:
+        from driftscope.run import run_one
+
+        record = run_one(parsed, out, device=device, on_step=on_step)
+    terminal.show_cells([record])
+    show_shared_images(record.result.get("duplicates", {}))
+    typer.echo(f"\nRecord: {terminal.path_text(out)}")
+    typer.echo(f"Next: driftscope compare {parsed.model} {terminal.path_text(out)} --images FOLDER")
+
+
+@contextmanager
+def _progress(spec: RunSpec) -> Iterator[Callable[[int, int], None]]:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from driftscope.cli import terminal
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=terminal.err,
+    ) as bars:
+        task = bars.add_task(f"{spec.method.label} at {spec.learning_rate:g}", total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def show_shared_images(duplicates: dict[str, Any]) -> None:
+    """Says how many equal images are on two sides of a split: a leak that a score would hide."""
+    from driftscope.cli import terminal
+
+    across = [
+        f"{found['num_pairs']} in {' and '.join(sides.split('/'))}"
+        for sides, found in duplicates.items()
+        if "/" in sides
+    ]
+    if across:
+        terminal.err.print(f"Equal images on two sides: {', '.join(across)} (see result.json)")

@@ -1,0 +1,108 @@
+"""A metric from the entry point `driftscope.metrics` is in every surface, as a built-in one is."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_plug_in import install
+
+from driftscope.config import parse_run_spec, run_id
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def values(tiny_clip: Path, coloured_images: Path) -> dict[str, Any]:
+    images = str(coloured_images)
+    return {
+        "model": str(tiny_clip),
+        "dataset": images,
+        "method": "full_ft",
+        "learning_rate": 1e-3,
+        "epochs": 1,
+        "batch_size": 16,
+        "val_images": 9,
+        "probe_images": 9,
+        "transfer": [images],
+    }
+
+
+@pytest.fixture(scope="module")
+def found(values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a process with the plug-in installed finds."""
+    site, folder = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("out")
+    install(site)
+    path = os.pathsep.join([str(site), str(HERE), *sys.path])
+    done = subprocess.run(
+        [sys.executable, str(HERE / "toy_plug_in.py"), json.dumps(values), str(folder)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    result: dict[str, Any] = json.loads((folder / "found.json").read_text())
+    return result
+
+
+def test_a_runs_id_does_not_depend_on_plug_ins(
+    found: dict[str, Any], values: dict[str, Any]
+) -> None:
+    assert found["run_id"] == run_id(parse_run_spec(values, "test"))
+
+
+def test_it_is_in_the_record_and_in_the_tables_filled(found: dict[str, Any]) -> None:
+    value = found["result"]["norm_ratio"]
+    assert value > 0
+    assert found["runs"] == [value]
+    assert all(math.isfinite(one) for one in found["history"])
+
+
+def test_it_is_a_signal_that_predictors_ask_about(found: dict[str, Any]) -> None:
+    assert found["signal"]
+
+
+def test_the_gate_limits_it(found: dict[str, Any]) -> None:
+    assert found["run_passes"]["code"] == 0, found["run_passes"]
+    assert found["run_fails"]["code"] == 1
+    assert "norm ratio is" in found["run_fails"]["text"]
+
+
+def test_it_is_in_a_comparison_its_page_and_the_terminal(found: dict[str, Any]) -> None:
+    assert found["compared"]["code"] == 0
+    assert found["report"]["scalars"]["norm_ratio"] > 0
+    assert found["report"]["units"]["norm_ratio"] == "1"
+
+
+def test_a_monitor_observes_it_and_a_threshold_tells_of_it(found: dict[str, Any]) -> None:
+    assert found["observed"]["norm_ratio"] > 0
+    assert any("Norm ratio is" in sentence for sentence in found["alerts"])
+
+
+def test_the_list_of_metrics_has_it(found: dict[str, Any]) -> None:
+    (listed,) = json.loads(found["listed"]["text"])
+    assert (listed["key"], listed["plug_in"]) == ("norm_ratio", "norm")
+
+
+def test_what_a_plug_in_cannot_measure_is_unmeasured_with_the_reason(
+    found: dict[str, Any],
+) -> None:
+    reasons = found["result"]["unmeasured"]
+    assert "nothing to see" in reasons["failing_metric"]
+    assert "not_finite gave nan" in reasons["nan_metric"]
+    assert found["result"]["failing_metric"] is None
+    assert found["empty"] == []
+    assert found["failing_is_unmeasured"]["code"] == 1
+    assert "has no failing" in found["failing_is_unmeasured"]["text"]
+
+
+def test_a_broken_plug_in_is_named_in_a_sentence_and_the_rest_goes_on(
+    found: dict[str, Any],
+) -> None:
+    assert found["broken"] == ["gone", "taken"]
+    assert any("'gone' (toy:NOT_THERE) is left out" in one for one in found["warnings"])
+    assert any("there is a metric cka already" in one for one in found["warnings"])
