@@ -279,7 +279,9 @@ def hover_text(panel: Panel, marks: Marks, at: int) -> str:
 
 def hover(text: str) -> str:
     """The gid of an artist that shows the text's first two lines, in one, on the pointer."""
-    return HOVER_PREFIX + ": ".join(text.split("\n")[:2])
+    first, *more = text.split("\n")[:2]
+    second = more[0] if more else ""
+    return HOVER_PREFIX + (", " if ": " in second else ": ").join([first, *more])
 
 
 # ---------------------------------------------------------------- axes
