@@ -8,6 +8,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from full_map_signals import attention_rollout, patch_to_patch_entropy_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -235,7 +236,7 @@ def test_diversity_of_mean_rows_hides_what_images_differ_in() -> None:
 @pytest.mark.parametrize("num_prefix", [1, 5])
 def test_rollout_equals_the_written_out_product(num_prefix: int) -> None:
     maps = random_rows(3, 2, 4, 14, 14)  # layer, image, head, token, token
-    rollout = attention.attention_rollout(list(maps), num_prefix)
+    rollout = attention_rollout(list(maps), num_prefix)
     for image in range(2):
         expected = numpy_rollout(maps[:, image].double().numpy(), num_prefix)
         np.testing.assert_allclose(rollout[image].numpy(), expected, atol=1e-9)
@@ -243,15 +244,10 @@ def test_rollout_equals_the_written_out_product(num_prefix: int) -> None:
 
 def test_rollout_of_pure_self_attention_has_no_row_and_of_uniform_is_uniform() -> None:
     itself = torch.eye(10).expand(1, 2, 10, 10)
-    assert attention.attention_rollout([itself, itself]).tolist() == [[0.0] * 9]
+    assert attention_rollout([itself, itself]).tolist() == [[0.0] * 9]
     uniform = torch.full((1, 2, 10, 10), 0.1)
-    rollout = attention.attention_rollout([uniform, uniform])
+    rollout = attention_rollout([uniform, uniform])
     np.testing.assert_allclose(rollout.numpy(), np.full((1, 9), 1 / 9), atol=1e-7)
-
-
-def test_rollout_of_no_layers_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one layer"):
-        attention.attention_rollout([])
 
 
 @pytest.mark.parametrize("num_prefix", [1, 3])
@@ -261,7 +257,7 @@ def test_patch_to_patch_entropy_equals_the_written_out_mean(num_prefix: int) -> 
         [numpy_patch_entropy_bits(head, num_prefix) for head in image]
         for image in maps.double().numpy()
     ]
-    result = attention.patch_to_patch_entropy_bits(maps, num_prefix)
+    result = patch_to_patch_entropy_bits(maps, num_prefix)
     np.testing.assert_allclose(result.numpy(), expected, atol=1e-9)
 
 
@@ -273,7 +269,7 @@ def test_the_headwise_reduction_equals_the_full_maps(sharpness: float, num_prefi
     full = (query.double() @ key.double().transpose(-1, -2) * 0.35).softmax(dim=-1)
     head_mean, entropies = attention.head_mean_and_patch_entropy(query, key, 0.35, num_prefix)
     np.testing.assert_allclose(head_mean.numpy(), full.mean(dim=1).numpy(), atol=1e-6)
-    expected = attention.patch_to_patch_entropy_bits(full, num_prefix)
+    expected = patch_to_patch_entropy_bits(full, num_prefix)
     np.testing.assert_allclose(entropies.numpy(), expected.numpy(), atol=1e-5)
 
 
@@ -321,4 +317,4 @@ def test_patch_entropy_of_queries_that_look_past_the_patches_is_that_of_their_re
     torch.testing.assert_close(head_mean.double(), full, rtol=1e-5, atol=1e-6)
     maps = torch.zeros(1, 3, 3)
     maps[:, :, 0] = 1.0
-    assert attention.patch_to_patch_entropy_bits(maps).tolist() == [0.0]
+    assert patch_to_patch_entropy_bits(maps).tolist() == [0.0]

@@ -10,6 +10,7 @@ import numpy as np
 import peft
 import pytest
 import torch
+from full_map_signals import attention_rollout, patch_to_patch_entropy_bits
 from random_models import (
     GEOMETRIES,
     TINY,
@@ -129,10 +130,10 @@ def test_map_signals_equal_those_of_the_full_eager_maps(name: str) -> None:
     with torch.no_grad(), capture_cls(module, maps=True) as captured:
         forward(module)
     maps = eager_maps(module)
-    rollout = attention.attention_rollout(maps, num_prefix)
+    rollout = attention_rollout(maps, num_prefix)
     np.testing.assert_allclose(captured.rollout.numpy(), rollout.numpy(), atol=1e-5)
     for layer, full in zip(captured.patch_to_patch_entropy_bits, maps, strict=True):
-        expected = attention.patch_to_patch_entropy_bits(full, num_prefix)
+        expected = patch_to_patch_entropy_bits(full, num_prefix)
         np.testing.assert_allclose(layer.numpy(), expected.numpy(), atol=1e-5)
 
 
@@ -150,7 +151,7 @@ def test_rows_are_right_at_the_published_geometries(geometry: str) -> None:
     assert captured.rows[0].shape == (1, shape["num_attention_heads"], num_patches)
     for rows, expected in zip(captured.rows, cls_rows_of(maps), strict=True):
         np.testing.assert_allclose(rows.numpy(), expected, atol=1e-5)
-    rollout = attention.attention_rollout(maps)
+    rollout = attention_rollout(maps)
     np.testing.assert_allclose(captured.rollout.numpy(), rollout.numpy(), atol=1e-5)
 
 

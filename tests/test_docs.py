@@ -192,6 +192,28 @@ def test_the_site_builds_strictly_and_fetches_nothing(tmp_path: Path) -> None:
         assert f'id="{name}"' in api
 
 
+def test_the_reference_of_commands_is_what_the_tool_makes_of_them() -> None:
+    made = subprocess.run(
+        [sys.executable, "tools/cli_reference.py", "--print"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == made.stdout
+
+
+def test_the_demo_is_what_the_pages_say() -> None:
+    from driftscope.study import DEMO, expand
+
+    words = {2: "two", 3: "three"}
+    rates, seeds = (words[len(DEMO.axes[key])] for key in ("learning_rate", "seed"))
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert f"at {rates} learning rates with {seeds} seeds" in index
+    assert f"# {len(expand(DEMO))} runs" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{len(expand(DEMO))} runs" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
 def test_every_public_name_is_in_the_reference() -> None:
     import driftscope as ds
 

@@ -1,7 +1,12 @@
+import json
 import math
+import re
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from driftscope.cli import app
 from driftscope.errors import ConfigError
 from driftscope.metrics import METRICS, Metric, find_metric, metric, units
 
@@ -103,3 +108,36 @@ def test_a_metric_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> No
     right = {"key": "mine", "label": "mine", "definition": "a number of my own"}
     with pytest.raises(ConfigError):
         Metric(**{**right, **wrong})  # type: ignore[arg-type]
+
+
+def listed(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["metrics", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_command_lists_every_metric() -> None:
+    assert [one["key"] for one in json.loads(listed("--json"))] == list(METRICS)
+    assert "Retention, %" in listed("retention_pct")
+
+
+def test_an_unknown_metric_is_answered_by_the_nearest_name() -> None:
+    result = CliRunner().invoke(app, ["metrics", "retention_pc"])
+    assert result.exit_code == 2
+    assert "retention_pct" in " ".join(result.output.split())
+
+
+def test_the_page_of_metrics_is_current() -> None:
+    page = Path(__file__).parents[1] / "docs" / "metrics.md"
+    assert page.read_text(encoding="utf-8") == listed("--markdown")
+
+
+def test_the_schema_of_a_reports_numbers_tells_their_ranges() -> None:
+    schema = json.loads(listed("--schema"))
+    assert schema["properties"]["cka_debiased"]["minimum"] == -1
+    assert schema["properties"]["embedding_drift"]["maximum"] == 2
+    assert "maximum" not in schema["properties"]["weight_drift"]
+    (pattern,) = [
+        one for one in schema["patternProperties"] if re.search(one, "retention_pct_pets")
+    ]
+    assert schema["patternProperties"][pattern]["title"] == "Retention, %"

@@ -74,6 +74,7 @@ def test_the_gate_limits_it(found: dict[str, Any]) -> None:
 
 def test_it_is_in_a_comparison_its_page_and_the_terminal(found: dict[str, Any]) -> None:
     assert found["compared"]["code"] == 0
+    assert "norm ratio" in found["compared"]["text"]
     assert found["report"]["scalars"]["norm_ratio"] > 0
     assert found["report"]["units"]["norm_ratio"] == "1"
 
@@ -84,6 +85,7 @@ def test_a_monitor_observes_it_and_a_threshold_tells_of_it(found: dict[str, Any]
 
 
 def test_the_list_of_metrics_has_it(found: dict[str, Any]) -> None:
+    assert found["observed"].keys() <= found["schema"]["properties"].keys()
     (listed,) = json.loads(found["listed"]["text"])
     assert (listed["key"], listed["plug_in"]) == ("norm_ratio", "norm")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from driftscope import reading_subsets
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_weights
 from driftscope.errors import CaptureError
-from driftscope.metrics import units
+from driftscope.metrics import METRICS, Metric, change_key, change_of, units
 from driftscope.reading import Drift, Reading, percent_drift
 from driftscope.reading import drift as drift_between
 from driftscope.signals.representation import linear_cka
@@ -593,3 +594,46 @@ def test_signals_that_were_not_read_are_named_in_the_error() -> None:
     reading = probe.read(random_clip(), normalised(PIXELS[:4]))
     with pytest.raises(CaptureError, match=r"'rollout_gini' was not read.*maps=True"):
         reading.mean("rollout_gini")
+
+
+# ---------------------------------------------------- declared signals
+
+
+def largest_weight(rows: torch.Tensor) -> torch.Tensor:
+    return rows.amax(dim=-1)
+
+
+def wrong_shape(rows: torch.Tensor) -> torch.Tensor:
+    return rows
+
+
+def declared(monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any]) -> Metric:
+    """A signal of attention rows, declared as those of metrics.py are."""
+    level = Metric(
+        "largest_weight", "largest weight", "largest share of a patch", "attention",
+        bounds=(0, 1), exists=frozenset({"layer", "head"}), function=function, reads="rows",
+    )  # fmt: skip
+    known = {**METRICS, level.key: level, change_key(level): change_of(level)}
+    monkeypatch.setitem(METRICS.__dict__, "_all", known)
+    return level
+
+
+def test_a_declared_signal_is_read_and_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    level = declared(monkeypatch, largest_weight)
+    clip, moved = random_clip(), perturbed(random_clip())
+    before, after = (probe.read(one, normalised(PIXELS)) for one in (clip, moved))
+    maps = probe.attention_maps(clip, normalised(PIXELS))
+    expected = maps.reshape(*maps.shape[:3], -1).max(axis=-1)
+    np.testing.assert_allclose(before.per_image["largest_weight"], expected, atol=1e-6)
+    drift = drift_between(after, before)
+    change = 100 * (after.mean("largest_weight") / before.mean("largest_weight") - 1)
+    assert drift.delta_largest_weight_pct == pytest.approx(change)
+    assert len(drift.delta_largest_weight_pct_per_layer) == before.num_layers
+    assert drift.scalars()[change_key(level)] == drift.delta_largest_weight_pct
+    assert Reading.from_dict(before.to_dict()).largest_weight == before.largest_weight
+
+
+def test_a_signal_of_a_wrong_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared(monkeypatch, wrong_shape)
+    with pytest.raises(CaptureError, match=r"largest_weight .* must be \[image, head\] or \[image"):
+        probe.read(random_clip(), normalised(PIXELS))

@@ -73,6 +73,7 @@ def found(values: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     from driftscope.analysis.tables import HIGH_MEANS_RETAINED, SIGNALS
     from driftscope.config import parse_run_spec, run_id
+    from driftscope.metrics import numbers_schema
 
     torch.set_num_threads(1)
     spec = parse_run_spec(values, "test")
@@ -103,6 +104,7 @@ def found(values: dict[str, Any], folder: Path) -> dict[str, Any]:
         "page": (folder / "compared" / "report.html").read_text(),
         "observed": seen.scalars(),
         "alerts": [one.sentence for one in seen.alerts],
+        "schema": numbers_schema(),
         "listed": command("metrics", "norm_ratio", "--json"),
     }  # fmt: skip
 

@@ -35,6 +35,7 @@ _HOME = {
     "runs_table": "driftscope.records",
     "history_table": "driftscope.records",
     "layers_table": "driftscope.records",
+    "answer": "driftscope.analysis",
     "DriftscopeError": "driftscope.errors",
 }
 """Public name -> the module it lives in."""

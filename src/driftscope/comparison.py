@@ -11,6 +11,11 @@ import torch
 from torch import Tensor
 
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.relation import (
+    check_same_function,
+    check_same_pixels,
+    function_facts,
+)
 from driftscope.backbones.weights import encoder_fingerprint, encoder_state
 from driftscope.data import EncodedSet, ImageSet, open_dataset
 from driftscope.data.prompts import class_prompts
@@ -227,6 +232,8 @@ def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> N
             "(its base's weights differ); compare it with the base it was trained on"
         )
     check_same_towers(encoder_state(before), encoder_state(after), before.source, after.source)
+    check_same_function(function_facts(before), function_facts(after), before.source, after.source)
+    check_same_pixels(before, after)
 
 
 def check_same_towers(

@@ -622,3 +622,25 @@ def units() -> dict[str, str]:
     by_layer = {one.layer_field: one.scale for one in METRICS.values() if "layer" in one.exists}
     of_classes = {"per_class_correct": "images", "per_class_images": "images"}
     return {**found, **by_layer, **of_classes}
+
+
+def numbers_schema() -> dict[str, Any]:
+    """The JSON schema of the `scalars` that a comparison's and a monitor's report.json hold."""
+    numbers = [*drifts(), METRICS["val_accuracy_pct"]]
+    numbers += [one for one in METRICS.values() if one.reads == "rows"]
+    of_sets = [METRICS["zero_shot_pct"], METRICS["retention_pct"]]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Numbers of a driftscope report",
+        "type": "object",
+        "properties": {one.key: _number_schema(one) for one in [*numbers, *of_sets]},
+        "patternProperties": {f"^{one.key}_.+$": _number_schema(one) for one in of_sets},
+        "additionalProperties": False,
+    }
+
+
+def _number_schema(one: Metric) -> dict[str, Any]:
+    low, high = one.bounds
+    ends = {"minimum": low, "maximum": high}
+    known = {name: end for name, end in ends.items() if end is not None}
+    return {"type": "number", "title": one.heading, "description": one.definition, **known}

@@ -90,12 +90,10 @@ class Backbone:
         del plain
         return nullcontext()
 
-    def tower_with_projection(self, tower: nn.Module, pretrained: nn.Module) -> nn.Module:
-        """A tower of `trained_alone` as a module that embeds images.
-
-        Without a projection of its own it gets the pretrained one's.
-        """
-        del pretrained
+    def tower_with_projection(self, tower: nn.Module, projection: nn.Module | None) -> nn.Module:
+        """A tower of `trained_alone` as a module that embeds images; `projection` where it has none
+        of its own."""
+        del projection
         return tower
 
     # ------------------------------------------------------------ the configuration
@@ -116,15 +114,14 @@ class Backbone:
         """How many tokens the text tower knows."""
         return int(config.text_config.vocab_size)
 
-    def function_facts(self, config: Any) -> dict[str, object]:
-        """What the weights do not tell and the function depends on, by a name to be shown."""
-        vision = self.vision_config(config)
-        return {
-            "the image tower's activation": vision.hidden_act,
-            "the image tower's attention heads": vision.num_attention_heads,
-            "the image tower's layer norm epsilon": vision.layer_norm_eps,
-            "the image size": vision.image_size,
-        }
+    def image_facts(self, config: Any) -> dict[str, object]:
+        """What decides the image tower's function beside its weights, by a name to be shown."""
+        return _tower_facts("image", config)
+
+    def text_facts(self, config: Any) -> dict[str, object]:
+        """The same of the text tower, from the whole model's configuration; empty without one."""
+        text = getattr(config, "text_config", None)
+        return {} if text is None else _tower_facts("text", text)
 
     # ------------------------------------------------------------ names of weights
 
@@ -141,6 +138,14 @@ class Backbone:
         """The block of the image tower that a weight or module is in, from 0."""
         match = re.match(rf"{re.escape(self.blocks_name)}\.(\d+)\.", name)
         return int(match.group(1)) if match else None
+
+
+def _tower_facts(tower: str, config: Any) -> dict[str, object]:
+    return {
+        f"the {tower} tower's activation": config.hidden_act,
+        f"the {tower} tower's number of attention heads": config.num_attention_heads,
+        f"the {tower} tower's layer norm epsilon": config.layer_norm_eps,
+    }
 
 
 @dataclass(frozen=True)

@@ -43,31 +43,19 @@ class Clip(Backbone):
         """The last block is computed for the CLS token alone."""
         return last_block_for_cls(plain.vision_model)
 
-    def function_facts(self, config: Any) -> dict[str, object]:
-        """Both towers' facts."""
-        text = config.text_config
-        return super().function_facts(config) | {
-            "the text tower's activation": text.hidden_act,
-            "the text tower's attention heads": text.num_attention_heads,
-            "the text tower's layer norm epsilon": text.layer_norm_eps,
-        }
-
-    def tower_with_projection(self, tower: nn.Module, pretrained: nn.Module) -> nn.Module:
+    def tower_with_projection(self, tower: nn.Module, projection: nn.Module | None) -> nn.Module:
         """The tower behind the call that a CLIPModel embeds images by."""
-        return _ImageTowerOnly(tower, pretrained)
+        return _ImageTowerOnly(tower, projection)
 
 
 class _ImageTowerOnly(nn.Module):
-    """An image tower that is trained alone, with what of a CLIPModel embedding images asks for.
+    """An image tower that is trained alone, with what of a CLIPModel embedding images asks for."""
 
-    Without a projection of its own it gets the pretrained one's, which nothing has changed.
-    """
-
-    def __init__(self, tower: nn.Module, pretrained: nn.Module) -> None:
+    def __init__(self, tower: nn.Module, projection: nn.Module | None) -> None:
         super().__init__()
         self.tower = tower
-        if not hasattr(tower, "visual_projection"):
-            self.visual_projection = pretrained.get_submodule("visual_projection")
+        if not hasattr(tower, "visual_projection") and projection is not None:
+            self.visual_projection = projection
 
     @property
     def vision_model(self) -> nn.Module:
@@ -79,8 +67,12 @@ class _ImageTowerOnly(nn.Module):
         seen = self.tower(pixel_values=pixel_values)
         embeddings = getattr(seen, "image_embeds", None)
         if embeddings is None:
-            weight = self.get_parameter("visual_projection.weight").to(seen.pooler_output)
-            embeddings = functional.linear(seen.pooler_output, weight)
+            pooled, projection = seen.pooler_output, self.visual_projection
+            if type(projection) is nn.Linear and projection.bias is None:
+                # the pretrained one may be on another device, or of another precision
+                embeddings = functional.linear(pooled, projection.weight.to(pooled))
+            else:
+                embeddings = projection(pooled)
         return SimpleNamespace(pooler_output=embeddings)
 
 

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from driftscope.cli.options import AsJson, Device, OutFolder, refuse_study_or_run
+from driftscope.cli.options import AsJson, Device, OutFolder, opt, refuse_study_or_run
 from driftscope.cli.sentences import plain_errors
 
 READ = "What is read"
+_TRANSFER = "A labeled dataset to score zero-shot on. May be repeated."
 
 
 @plain_errors
@@ -23,41 +24,20 @@ def compare(
         str,
         typer.Argument(help="The model after: a folder, PEFT adapter, run folder or hub id."),
     ],
-    images: Annotated[
-        str, typer.Option(help="A folder of images, or a dataset's name.", rich_help_panel=READ)
-    ],
-    transfer: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A labeled dataset to score zero-shot on. May be repeated.", rich_help_panel=READ
-        ),
-    ] = None,
-    max_images: Annotated[
-        int, typer.Option(min=4, help="The most images to read.", rich_help_panel=READ)
-    ] = 200,
+    images: Annotated[str, opt("A folder of images, or a dataset's name.", panel=READ)],
+    transfer: Annotated[list[str] | None, opt(_TRANSFER, panel=READ)] = None,
+    max_images: Annotated[int, opt("The most images to read.", panel=READ, min=4)] = 200,
     transfer_images: Annotated[
-        int,
-        typer.Option(min=1, help="The most images to score of each dataset.", rich_help_panel=READ),
+        int, opt("The most images to score of each dataset.", panel=READ, min=1)
     ] = 1000,
     maps: Annotated[
-        bool,
-        typer.Option(
-            "--maps", help="Add rollout and patch-to-patch entropy (slower).", rich_help_panel=READ
-        ),
+        bool, opt("Add rollout and patch-to-patch entropy (slower).", "--maps", panel=READ)
     ] = False,
     intruders: Annotated[
-        bool,
-        typer.Option(
-            "--intruders", help="Add intruder dimensions (slow on a ViT-B).", rich_help_panel=READ
-        ),
+        bool, opt("Add intruder dimensions (slow on a ViT-B).", "--intruders", panel=READ)
     ] = False,
     skip_bad_images: Annotated[
-        bool,
-        typer.Option(
-            "--skip-bad-images",
-            help="Leave out unreadable images, and count them.",
-            rich_help_panel=READ,
-        ),
+        bool, opt("Leave out unreadable images, and count them.", "--skip-bad-images", panel=READ)
     ] = False,
     out: OutFolder = Path("driftscope-compare"),
     as_json: AsJson = False,

@@ -10,7 +10,7 @@ import typer
 
 from driftscope.cli.options import AsJson
 from driftscope.cli.sentences import plain_errors
-from driftscope.metrics import METRICS, Metric, metric
+from driftscope.metrics import METRICS, Metric, metric, numbers_schema
 
 _BETTER = {"higher": "higher", "lower": "lower", None: "–"}
 
@@ -21,6 +21,9 @@ def metrics(
         list[str] | None, typer.Argument(help="Names such as retention_pct. By default all.")
     ] = None,
     as_json: AsJson = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of a report's `scalars`.")
+    ] = False,
     markdown: Annotated[
         bool,
         typer.Option("--markdown", help="Print the page of the documentation, docs/metrics.md."),
@@ -30,6 +33,8 @@ def metrics(
     shown = [metric(key) for key in keys] if keys else list(METRICS.values())
     if as_json:
         typer.echo(json.dumps([facts(one) for one in shown], indent=1, ensure_ascii=False))
+    elif schema:
+        typer.echo(json.dumps(numbers_schema(), indent=1, ensure_ascii=False))
     elif markdown:
         typer.echo(markdown_page(), nl=False)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,26 +12,19 @@ from driftscope.errors import DataError
 MACHINE, PRINTED = "Machine", "Output"
 """Panels of the help."""
 
-OutFolder = Annotated[
-    Path, typer.Option("--out", help="The folder to write to.", rich_help_panel=PRINTED)
-]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print everything as JSON.", rich_help_panel=PRINTED)
-]
+
+def opt(meaning: str, *names: str, panel: str | None = None, **more: Any) -> Any:
+    """An option with its meaning and its panel of the help."""
+    return typer.Option(*names, help=meaning, rich_help_panel=panel, **more)
+
+
+OutFolder = Annotated[Path, opt("The folder to write to.", "--out", panel=PRINTED)]
+AsJson = Annotated[bool, opt("Print everything as JSON.", "--json", panel=PRINTED)]
 Device = Annotated[
-    str | None,
-    typer.Option(
-        help="Such as cpu or cuda:0. By default CUDA where there is any.", rich_help_panel=MACHINE
-    ),
+    str | None, opt("Such as cpu or cuda:0. By default CUDA where there is any.", panel=MACHINE)
 ]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Runs at the same time. By default as many as cores, memory or GPUs allow.",
-        rich_help_panel=MACHINE,
-    ),
-]
+_WORKERS = "Runs at the same time. By default as many as cores, memory or GPUs allow."
+Workers = Annotated[int | None, opt(_WORKERS, panel=MACHINE, min=1)]
 
 
 def refuse_file(out: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftscope.cli.options import PRINTED, refuse_file, refuse_study_or_run
+from driftscope.cli.options import PRINTED, opt, refuse_file, refuse_study_or_run
 from driftscope.cli.sentences import say_what_is_passed_over
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 
@@ -19,15 +19,11 @@ if TYPE_CHECKING:
 
 HTML = "html"
 ALL = "all"
-Formats = Annotated[
-    str,
-    typer.Option(
-        "--format",
-        help="html (a page), csv, md, tex (tables), svg, pdf, png (figures), or all. "
-        "Separate several with commas.",
-        rich_help_panel=PRINTED,
-    ),
-]
+_FORMATS = (
+    "html (a page), csv, md, tex (tables), svg, pdf, png (figures), or all. "
+    "Separate several with commas."
+)
+Formats = Annotated[str, opt(_FORMATS, "--format", panel=PRINTED)]
 
 
 def chosen_formats(text: str) -> tuple[bool, list[str], list[str]]:

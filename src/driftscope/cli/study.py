@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from driftscope.cli.options import MACHINE, PRINTED, AsJson, OutFolder, Workers
+from driftscope.cli.options import MACHINE, PRINTED, AsJson, OutFolder, Workers, opt
 from driftscope.cli.reports import HTML, Formats, write_report, write_side_by_side_report
 from driftscope.cli.sentences import plain_errors, resumable, say_what_is_passed_over
 from driftscope.errors import ConfigError, RecordError
@@ -29,9 +29,13 @@ StudyArgument = Annotated[
 ]
 FolderArgument = Annotated[Path, typer.Argument(help="The study's folder.")]
 Only = Annotated[
-    list[str] | None,
-    typer.Option("--only", help="Take only the runs that fit, such as method=lora,seed=7|11."),
+    list[str] | None, opt("Take only the runs that fit, such as method=lora,seed=7|11.", "--only")
 ]
+
+_DEVICES = "Such as cpu or cuda:0. May be repeated. By default every GPU."
+_RAY = "Use Ray: local, auto, or a cluster's address. All nodes must see --out."
+_REPORT_OUT = "The folder to write to. By default the study's own; of several, driftscope-report."
+_EXPORT_OUT = "The folder to write to. By default export/ in the study's folder."
 
 
 @dataclass(frozen=True)
@@ -78,15 +82,11 @@ class RunPlace:
 @plain_errors
 def plan(
     study: StudyArgument,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="The study's folder: finished runs in it are not planned."),
-    ] = None,
+    out: Annotated[Path | None, opt("The study's folder, with its finished runs.", "--out")] = None,
     only: Only = None,
     workers: Workers = None,
     calibrate: Annotated[
-        bool,
-        typer.Option("--calibrate", help="Estimate the time from one short run of each kind."),
+        bool, opt("Estimate the time from one short run of each kind.", "--calibrate")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -130,34 +130,15 @@ def run(
     workers: Workers = None,
     threads: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="CPU threads of each run. By default cores / workers.",
-            rich_help_panel=MACHINE,
-        ),
+        opt("CPU threads of a run. By default cores / workers.", panel=MACHINE, min=1),
     ] = None,
-    device: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Such as cpu or cuda:0. May be repeated. By default every GPU.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = None,
+    device: Annotated[list[str] | None, opt(_DEVICES, panel=MACHINE)] = None,
     runs_per_device: Annotated[
-        int,
-        typer.Option(min=1, help="Runs on one GPU at the same time.", rich_help_panel=MACHINE),
+        int, opt("Runs on one GPU at the same time.", panel=MACHINE, min=1)
     ] = 1,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            help="Use Ray: local, auto, or a cluster's address. All nodes must see --out.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = None,
+    ray: Annotated[str | None, opt(_RAY, panel=MACHINE)] = None,
     only: Only = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Run failed runs again, too.")
-    ] = False,
+    retry_failed: Annotated[bool, opt("Run failed runs again, too.", "--retry-failed")] = False,
 ) -> None:
     """Run what a study still lacks, and write its report. Stop it and resume it when you like."""
     from driftscope.config import load_study_spec
@@ -205,15 +186,8 @@ def status(
 @plain_errors
 def analyse(
     folder: FolderArgument,
-    question: Annotated[
-        list[str] | None, typer.Option(help="The name of one question. May be repeated.")
-    ] = None,
-    wide: Annotated[
-        bool,
-        typer.Option(
-            "--wide", help="Print every column, on lines of any length.", rich_help_panel=PRINTED
-        ),
-    ] = False,
+    question: Annotated[list[str] | None, opt("The name of one question. May be repeated.")] = None,
+    wide: Annotated[bool, opt("Print every column and row.", "--wide", panel=PRINTED)] = False,
     as_json: AsJson = False,
 ) -> None:
     """Answer the study's questions, or say why these data can't."""
@@ -242,15 +216,7 @@ def report(
     folders: Annotated[
         list[Path], typer.Argument(help="One study's folder, or several to set side by side.")
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            help="The folder to write to. By default the study's own; of several studies, "
-            "driftscope-report.",
-            rich_help_panel=PRINTED,
-        ),
-    ] = None,
+    out: Annotated[Path | None, opt(_REPORT_OUT, "--out", panel=PRINTED)] = None,
     form: Formats = HTML,
 ) -> None:
     """Write a report of finished runs: a page, tables, figures.
@@ -268,17 +234,9 @@ def report(
 def export(
     folder: FolderArgument,
     form: Annotated[
-        Literal["parquet", "csv", "json"],
-        typer.Option("--format", help="The files' format.", rich_help_panel=PRINTED),
+        Literal["parquet", "csv", "json"], opt("parquet, csv or json.", "--format", panel=PRINTED)
     ] = "parquet",
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            help="The folder to write to. By default export/ in the study's folder.",
-            rich_help_panel=PRINTED,
-        ),
-    ] = None,
+    out: Annotated[Path | None, opt(_EXPORT_OUT, "--out", panel=PRINTED)] = None,
 ) -> None:
     """Write the tables of runs, history, layers and classes as files."""
     from driftscope.opened_study import Study

@@ -22,6 +22,7 @@ from driftscope.assess import (
     zero_shot_pixels,
 )
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.relation import check_same_function, function_facts
 from driftscope.backbones.weights import encoder_fingerprint, encoder_state
 from driftscope.comparison import check_same_towers, general_texts
 from driftscope.errors import ConfigError, ModelError
@@ -55,6 +56,7 @@ class Baseline:
         shown: the probe images whose attention is kept for looking at.
         encoded: the pretrained reading and embeddings of them.
         weights: a copy of its encoder's weights, on the CPU.
+        function: what decides its function beside them.
         text_digest: of the text tower's weights, to notice when training moves that too.
         texts: the fixed texts of text-space drift; None without.
         transfer: the zero-shot benchmarks.
@@ -67,6 +69,7 @@ class Baseline:
     shown: tuple[int, ...]
     encoded: Encoded
     weights: Mapping[str, Tensor]
+    function: Mapping[str, object]
     text_digest: str
     texts: TextProbe | None
     transfer: tuple[TransferSet, ...]
@@ -77,9 +80,10 @@ class Baseline:
         """One pass of the live model over all images."""
         return encode(live, self.images, maps=self.maps, shown=self.shown)
 
-    def check(self, weights: Mapping[str, Tensor]) -> None:
-        """Raises ModelError where a live encoder's weights cannot be those of this model."""
+    def check(self, live: VisionLanguageModel, weights: Mapping[str, Tensor]) -> None:
+        """Raises ModelError where a live encoder cannot have been this model before."""
         check_same_towers(self.weights, weights, self.facts.source, LIVE_NAME)
+        check_same_function(self.function, function_facts(live), self.facts.source, LIVE_NAME)
 
     def drift(self, encoded: Encoded, weights: Mapping[str, Tensor]) -> Drift:
         """How far a model, by its reading and its encoder's weights, is from the pretrained."""
@@ -184,6 +188,7 @@ def make_baseline(
             name: tensor.detach().to("cpu", copy=True)
             for name, tensor in encoder_state(pretrained).items()
         },
+        function=function_facts(pretrained),
         text_digest=text_tower_digest(pretrained),
         texts=texts,
         transfer=sets,
@@ -221,12 +226,7 @@ def _given_model(module: nn.Module, model_path: str | None) -> VisionLanguageMod
             "get_peft_model, or its name, so that there is an untouched one to compare with."
         )
     if target.kind == open_clip.KIND:
-        tower: Any = target.found.get_submodule("visual")
-        convention = {
-            key: value
-            for key, name in (("mean", "image_mean"), ("std", "image_std"))
-            if (value := getattr(tower, name, None)) is not None
-        }
+        convention = open_clip.live_convention(target.found)
         return open_clip.from_open_clip(open_clip.converted(target.found), **convention)
     return from_module(target.found)
 

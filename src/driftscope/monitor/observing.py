@@ -86,7 +86,7 @@ def _read(
         wanted = thresholds.adapter_inactive
         return Look(_unreadable(place, "adapter_inactive", str(error), wanted=wanted), live)
     weights = encoder_state(live)
-    baseline.check(weights)
+    baseline.check(live, weights)
     try:
         encoded = baseline.read(live)
         change = baseline.drift(encoded, weights)

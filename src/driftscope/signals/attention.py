@@ -100,8 +100,9 @@ def head_mean_and_patch_entropy(
     """The head-averaged attention map and the patch-to-patch entropy (bits) of one layer.
 
     Works through the heads one at a time in float32 buffers of image × token², so the layer's full
-    map (heads times larger) never exists. The entropy is `patch_to_patch_entropy_bits`, taken from
-    the logits z as ln Σe^z − Σ z e^z / Σe^z, which needs one exponential an entry and no logarithm.
+    map (heads times larger) never exists. Patch-to-patch entropy is the mean, over the patches, of
+    the entropy of a patch's attention to patches, renormalised (paper, section 4.3). It is taken
+    from the logits z as ln Σe^z − Σ z e^z / Σe^z: one exponential an entry and no logarithm.
     Exponentials are taken relative to each query's largest patch logit: nothing is lost where the
     prefix tokens draw almost all attention.
 
@@ -143,19 +144,6 @@ def head_mean_and_patch_entropy(
     return head_mean.div_(num_heads), torch.stack(entropies, dim=-1) / NATS_PER_BIT
 
 
-def patch_to_patch_entropy_bits(
-    maps: Float[Tensor, "*head token token"], num_prefix: int = 1
-) -> Float[Tensor, "*head"]:
-    """Mean entropy of the patches' own attention to patches, in bits, in [0, log2 N].
-
-    The prefix tokens' rows and columns are dropped, the rows renormalised, and their entropies
-    averaged over the N patch queries. 0 where there is a single patch; a query without any mass on
-    patches counts as 0. Source: paper, section 4.3.
-    """
-    patches = maps[..., num_prefix:, num_prefix:].double()
-    return entropy_bits(_renormalised(patches)).mean(dim=-1)
-
-
 def rollout_step(
     product: Float[Tensor, "image token token"] | None,
     head_mean: Float[Tensor, "image token token"],
@@ -183,26 +171,6 @@ def _renormalised(rows: Float[Tensor, "*row patch"]) -> Float[Tensor, "*row patc
     """Rows divided by their sums; a row without mass stays all zero."""
     mass = rows.sum(dim=-1, keepdim=True)
     return torch.where(mass > 0, rows / mass.clamp_min(torch.finfo(rows.dtype).tiny), 0.0)
-
-
-def attention_rollout(
-    maps: Sequence[Float[Tensor, "image head token token"]], num_prefix: int = 1
-) -> Float[Tensor, "image patch"]:
-    """Attention rollout of the CLS token over the patches, rows summing to 1.
-
-    Ā = ½(mean over heads) + ½ I per layer, multiplied from the first layer up; the CLS row of the
-    product, patches only, renormalised. Its `entropy_bits`, `erf` and `gini` are the published
-    rollout signals. Source: Abnar & Zuidema 2020; paper, section 4.3.
-
-    Raises:
-        ValueError: no layers are given.
-    """
-    if not maps:
-        raise ValueError("Attention rollout needs the maps of at least one layer, got none.")
-    product = rollout_step(None, maps[0].double().mean(dim=1))
-    for layer_map in maps[1:]:
-        product = rollout_step(product, layer_map.double().mean(dim=1))
-    return rollout_row(product, num_prefix)
 
 
 def subset_coefficient_of_variation(

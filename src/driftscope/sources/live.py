@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from driftscope.backbones import FAMILIES, find_image_tower
+from driftscope.backbones.base import Backbone
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError
 from driftscope.hugging_face import offline_where_unreachable
@@ -33,11 +35,13 @@ class Target:
         found: the module that was found.
         kind: one of `_KINDS`.
         peft: the PeftModel directly around it, if there is one.
+        projection: of an image tower without one, the only one of that name beside it.
     """
 
     found: nn.Module
     kind: str
     peft: nn.Module | None
+    projection: nn.Module | None = None
 
     @property
     def has_text_tower(self) -> bool:
@@ -82,7 +86,13 @@ def find_target(model: nn.Module, model_path: str | None = None) -> Target:
             f"{', '.join(map(repr, found))}; say which with model_path."
         )
     module = modules[found[0]]
-    return Target(module, kinds[found[0]], _peft_around(module, list(modules.values())))
+    kind = kinds[found[0]]
+    return Target(
+        module,
+        kind,
+        _peft_around(module, list(modules.values())),
+        _projection_beside(module, modules, _ALONE[kind]) if kind in _ALONE else None,
+    )
 
 
 def from_module(module: Any) -> VisionLanguageModel:
@@ -112,7 +122,7 @@ def live_model(target: Target, pretrained: VisionLanguageModel) -> VisionLanguag
     """The target as a model that can be read, with the pretrained one's pixels and tokens.
 
     An open_clip model is read as a converted copy; everything else is the live module itself.
-    `pretrained` needs no weights for it but the image projection, where the target has none.
+    `pretrained` needs no weights for it but the image projection, where there is no other.
 
     Raises:
         ModelError: an open_clip model that cannot be converted.
@@ -121,7 +131,11 @@ def live_model(target: Target, pretrained: VisionLanguageModel) -> VisionLanguag
     if target.kind == open_clip.KIND:
         module = open_clip.converted(module)
     elif not target.has_text_tower:
-        module = _ALONE[target.kind].tower_with_projection(module, pretrained.module)
+        backbone = _ALONE[target.kind]
+        projection = target.projection
+        if projection is None and backbone.projection_name is not None:
+            projection = pretrained.plain.get_submodule(backbone.projection_name)
+        module = backbone.tower_with_projection(module, projection)
     return VisionLanguageModel(
         module=module,
         tokenizer=pretrained.tokenizer,
@@ -130,6 +144,31 @@ def live_model(target: Target, pretrained: VisionLanguageModel) -> VisionLanguag
         std=pretrained.std,
         source=LIVE_NAME,
     )
+
+
+def _projection_beside(
+    tower: nn.Module, modules: Mapping[str, nn.Module], backbone: Backbone
+) -> nn.Module | None:
+    """The projection that a training keeps outside its image tower, under the family's name.
+
+    Raises:
+        ModelError: there are several.
+    """
+    name, own = backbone.projection_name, set(tower.modules())
+    beside = {
+        path: module
+        for path, module in modules.items()
+        if path.rpartition(".")[2] == name and module not in own
+    }
+    if any(child.rpartition(".")[2] == name for child, _ in tower.named_modules()) or not beside:
+        return None
+    if len(beside) > 1:
+        raise ModelError(
+            f"{len(beside)} projections stand beside the image tower, at "
+            f"{', '.join(map(repr, beside))}; say with model_path which module holds the tower and "
+            "its own"
+        )
+    return next(iter(beside.values()))
 
 
 def _submodule(model: nn.Module, path: str) -> nn.Module:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.model import VisionLanguageModel, evaluating
 from driftscope.backbones.weights import without_adapters
 from driftscope.errors import ModelError, did_you_mean
 from driftscope.hugging_face import offline_where_unreachable
@@ -32,6 +33,8 @@ PREFIX = "open_clip:"
 OPENAI_CLIP = "openai/clip-vit-base-patch32"
 """Whose tokenizer every open_clip model of OpenAI's text tower shares."""
 _HEAD_DIM = 64
+_LEAST_COSINE = 0.999
+"""Of one input's embeddings, the model's own and the conversion's: half precision keeps more."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def load(name: str, _load_base: Loader) -> VisionLanguageModel:
             "open_clip:ViT-B-32:/models/open_clip_model.safetensors"
         )
     clip = load_open_clip(Path(parts[1]).expanduser(), parts[0])
-    return replace(from_open_clip(clip), source=name)
+    return replace(from_open_clip(clip), source=name, has_own_pixels=False)
 
 
 def from_open_clip(
@@ -143,7 +146,53 @@ def converted(model: nn.Module) -> nn.Module:
     config, state = convert_open_clip(plain.state_dict(), activation=activation, head_dim=head_dim)
     clip: nn.Module = CLIPModel(config)
     clip.load_state_dict(state)
-    return clip.to(next(model.parameters()).device).eval()
+    clip.to(next(model.parameters()).device).eval()
+    if hasattr(model, "encode_image"):
+        _check_faithful(model, clip)
+    return clip
+
+
+def live_convention(model: nn.Module) -> dict[str, tuple[float, ...]]:
+    """The mean and std that an open_clip model itself says its pixels have."""
+    tower = getattr(model, "visual", None)
+    said = {key: getattr(tower, f"image_{key}", None) for key in ("mean", "std")}
+    return {key: tuple(values) for key, values in said.items() if values is not None}
+
+
+def _check_faithful(model: Any, clip: Any) -> None:
+    """One image and one text, embedded by the model itself and by its conversion, must agree.
+
+    Raises:
+        ModelError: they do not: the model has a part that the conversion does not know.
+    """
+    device, generator = next(model.parameters()).device, torch.Generator().manual_seed(0)
+    text, side = clip.config.text_config, clip.config.vision_config.image_size
+    pixels = torch.randn(1, 3, side, side, generator=generator).to(device)
+    tokens = torch.randint(
+        1, text.vocab_size - 2, (1, text.max_position_embeddings), generator=generator
+    )
+    end = tokens.shape[1] // 2
+    tokens[:, end], tokens[:, end + 1 :] = text.vocab_size - 1, 0
+    tokens = tokens.to(device)
+    with evaluating(model), evaluating(clip):
+        pairs = {
+            "an image": (
+                model.encode_image(pixels.to(next(model.visual.parameters()).dtype)),
+                clip.get_image_features(pixel_values=pixels).pooler_output,
+            ),
+            "a text": (
+                model.encode_text(tokens),
+                clip.get_text_features(input_ids=tokens).pooler_output,
+            ),
+        }
+    for what, (own, converted_one) in pairs.items():
+        cosine = float(functional.cosine_similarity(own.float(), converted_one.float()))
+        if not cosine > _LEAST_COSINE:
+            raise ModelError(
+                f"The open_clip model cannot be read: it embeds {what} as its conversion to a "
+                f"CLIPModel does not (cosine {cosine:.4f}), so it pools, masks or normalises "
+                "otherwise than a plain ViT CLIP."
+            )
 
 
 def load_open_clip(path: Path | str, name: str) -> CLIPModel:

@@ -55,6 +55,9 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: it cannot be read.
     """
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {one_line(error)}") from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} cannot be read: it holds no JSON object")
+    return content

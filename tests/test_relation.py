@@ -1,0 +1,211 @@
+"""Two models are one before and one after adaptation only if they compute one function."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_open_clip import open_clip_state
+from torch import nn
+
+import driftscope as ds
+from driftscope.comparison import compare
+from driftscope.data.pixels import to_model_size
+from driftscope.errors import ModelError
+from driftscope.sources import open_clip
+
+
+def configured(folder: Path, tower: str, **changes: Any) -> Path:
+    """The model folder with a changed configuration of one tower."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config[tower] |= changes
+    path.write_text(json.dumps(config))
+    return folder
+
+
+def preprocessed(folder: Path, **changes: Any) -> Path:
+    """The model folder with a changed preprocessor configuration."""
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return folder
+
+
+@pytest.fixture
+def other(tiny_clip: Path, tmp_path: Path) -> Path:
+    """A second folder of the same weights."""
+    return Path(shutil.copytree(tiny_clip, tmp_path / "other"))
+
+
+@pytest.mark.parametrize("tower", ["vision_config", "text_config"])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"hidden_act": "relu"}, "activation"),
+        ({"num_attention_heads": 1}, "number of attention heads"),
+        ({"layer_norm_eps": 0.1}, "layer norm epsilon"),
+    ],
+)
+def test_the_same_weights_as_another_function_are_refused_by_name(
+    tower: str,
+    change: dict[str, Any],
+    named: str,
+    tiny_clip: Path,
+    other: Path,
+    coloured_images: Path,
+) -> None:
+    configured(other, tower, **change)
+    side = "image" if tower == "vision_config" else "text"
+    with pytest.raises(ModelError, match=rf"the {side} tower's {named} is .* in one and"):
+        compare(tiny_clip, other, coloured_images)
+
+
+def test_the_monitor_refuses_a_training_of_another_function(
+    tiny_clip: Path, other: Path, coloured_images: Path
+) -> None:
+    from transformers import CLIPModel
+
+    model = CLIPModel.from_pretrained(configured(other, "vision_config", hidden_act="relu"))
+    with pytest.raises(ModelError, match="the image tower's activation"):
+        ds.Monitor(str(tiny_clip), str(coloured_images), every=1).step(model, step=1)
+
+
+def test_another_normalisation_of_its_own_is_refused_by_name(
+    tiny_clip: Path, other: Path, coloured_images: Path
+) -> None:
+    preprocessed(other, image_mean=[0.4, 0.5, 0.5])
+    with pytest.raises(ModelError, match=r"image_mean is 0\.5, 0\.5, 0\.5 .* 0\.4, 0\.5, 0\.5"):
+        compare(tiny_clip, other, coloured_images)
+
+
+def test_an_open_clip_file_says_nothing_of_pixels_so_the_pretrained_ones_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from test_open_clip import TINY
+
+    monkeypatch.setitem(open_clip._GEOMETRIES, "ViT-B-32", TINY)
+    torch.save(open_clip_state(), tmp_path / "epoch_1.pt")
+    assert not ds.load(f"open_clip:ViT-B-32:{tmp_path / 'epoch_1.pt'}").has_own_pixels
+
+
+def test_the_way_out_of_another_activation_of_an_open_clip_file_is_its_suffix() -> None:
+    from driftscope.backbones.relation import check_same_function
+
+    what = "the image tower's activation"
+    with pytest.raises(ModelError, match="-quickgelu"):
+        check_same_function({what: "quick_gelu"}, {what: "gelu"}, "a", "open_clip:ViT-B-32:b.pt")
+
+
+# ---------------------------------------------------------------- preprocessors
+
+
+def photograph(size: tuple[int, int] = (80, 64)) -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"do_normalize": False},
+        {"do_rescale": False},
+        {"rescale_factor": 1 / 128},
+        {"image_mean": 0.5, "image_std": 0.25},
+        {"do_normalize": False, "image_mean": None, "image_std": None},
+    ],
+    ids=str,
+)
+def test_scale_and_normalisation_follow_the_folder_as_transformers_does(
+    changes: dict[str, Any], other: Path
+) -> None:
+    from transformers import CLIPImageProcessorPil
+
+    size = ds.load(other).image_size
+    shape = {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
+    model = ds.load(preprocessed(other, **shape, **changes))
+    processor = CLIPImageProcessorPil.from_pretrained(other)
+    expected = processor(images=[photograph()], return_tensors="pt")["pixel_values"]
+    found = model.normalise(to_model_size(photograph(), size)[None])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"do_center_crop": False, "size": {"height": 32, "width": 32}}, "squashed"),
+        ({"resample": 2}, "bilinear"),
+        ({"do_resize": False}, "do_resize false"),
+        ({"size": 48, "crop_size": 32}, "a crop of 32 pixels from 48"),
+    ],
+)
+def test_another_resizing_is_warned_of_by_name(
+    changes: dict[str, Any], said: str, other: Path
+) -> None:
+    with pytest.warns(UserWarning, match=said):
+        ds.load(preprocessed(other, **changes))
+
+
+@pytest.mark.parametrize("value", [None, "0.5", [0.5, 0.5], {"r": 1}])
+def test_a_mean_that_is_none_is_refused(value: Any, other: Path) -> None:
+    with pytest.raises(ModelError, match="image_mean"):
+        ds.load(preprocessed(other, image_mean=value))
+
+
+def test_a_usual_preprocessor_is_not_warned_of() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert ds.load("mini").mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("file", ["processor_config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("content", ["{", "[1]"])
+def test_a_damaged_processor_is_one_sentence(file: str, content: str, other: Path) -> None:
+    (other / file).write_text(content)
+    with pytest.raises(ModelError, match=file.replace(".", r"\.")):
+        ds.load(other)
+
+
+# ---------------------------------------------------------------- live modules
+
+
+def test_a_projection_beside_the_image_tower_is_the_one_that_embeds(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    from transformers import CLIPModel, CLIPVisionModel
+
+    class Training(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.vision_model = CLIPVisionModel.from_pretrained(tiny_clip)
+            width = self.vision_model.config.hidden_size
+            self.visual_projection = nn.Linear(width, 16, bias=False)
+
+    training, whole = Training(), CLIPModel.from_pretrained(tiny_clip)
+    whole.visual_projection.load_state_dict(training.visual_projection.state_dict())
+    scalars = [
+        ds.Monitor(str(tiny_clip), str(coloured_images), every=1).step(model, step=1).scalars()  # type: ignore[union-attr]
+        for model in (training, whole)
+    ]
+    assert scalars[0]["embedding_drift"] == pytest.approx(scalars[1]["embedding_drift"], rel=1e-4)
+    assert scalars[0]["embedding_drift"] > 0.01
+    training.other = nn.ModuleDict({"visual_projection": nn.Linear(2, 2)})
+    with pytest.raises(ModelError, match="2 projections stand beside the image tower"):
+        ds.Monitor(str(tiny_clip), str(coloured_images), every=1).step(training, step=1)
+
+
+def test_code_in_a_model_folder_is_neither_run_nor_asked_for(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "unheard", "auto_map": {"AutoConfig": "configuration_x.X"}})
+    )
+    (tmp_path / "configuration_x.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    with pytest.raises(ModelError, match="cannot be read"):
+        ds.load(tmp_path)
+    assert not ran.exists()
