@@ -1,7 +1,8 @@
 """A run that imports no torch, for trying what happens around runs: it obeys orders.
 
 An order is a file `orders/SEED-EPOCH` in the study folder, which says what befalls the run of
-that seed once it has finished that epoch. Runs that end well leave a line in `finished.log`.
+that seed once it has finished that epoch. A run that ends well leaves its result and nothing else,
+so there is no moment between two files in which a kill or a move makes a test wrong.
 """
 
 from __future__ import annotations
@@ -38,10 +39,26 @@ def order(root: Path, seed: int, epoch: int, what: str) -> Path:
     return path
 
 
+def fake_result(spec: RunSpec, **changes: object) -> dict[str, object]:
+    """The least that a `result.json` can hold."""
+    return {
+        "schema": 1,
+        "run_id": run_id(spec),
+        "status": "done",
+        "spec": spec.model_dump(mode="json"),
+        "protocol": spec.protocol,
+        "parameters": {"trainable": 1, "total": 2},
+        "pretrained": {"reading": {"entropy": [[1.0]], "erf95": [[0.5]], "gini": [[0.5]]}},
+        "selected": None,
+        "last": None,
+        "wall_seconds": {"total": 8.0, "training": 6.0},
+        **changes,
+    }
+
+
 def finished(root: Path) -> list[str]:
-    """The ids of the runs that were carried out to the end, as often as they were."""
-    path = root / "finished.log"
-    return path.read_text().split() if path.exists() else []
+    """The ids of the runs that were carried out to the end; none can be so twice (`_end`)."""
+    return [path.parent.name for path in root.glob(f"runs/*/{records.RESULT_FILE}")]
 
 
 def let_clocks_jump() -> None:
@@ -86,9 +103,15 @@ def _train(
     threads = os.environ.get("OMP_NUM_THREADS")
     result = {"schema": 1, "run_id": run_id(spec), "device": device, "threads": threads}
     result["clock"] = time.time()
-    records.write_json(folder / records.RESULT_FILE, result)
-    with (root / "finished.log").open("a") as log:
-        log.write(f"{run_id(spec)}\n")
+    _end(folder, result)
+
+
+def _end(folder: Path, result: dict[str, object]) -> None:
+    """Ends the run in one step; a run that has a result already fails."""
+    whole = folder / f".{records.RESULT_FILE}.{os.getpid()}"
+    records.write_json(whole, result)
+    os.link(whole, folder / records.RESULT_FILE)
+    whole.unlink()
 
 
 def _obey(path: Path) -> None:

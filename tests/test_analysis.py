@@ -121,7 +121,7 @@ def test_protocols_and_backbones_are_never_mixed(question: str):
     other = other.with_runs(other.runs.assign(run_id="paper_" + other.runs["run_id"]))
     both = StudyTables(pd.concat([tables.runs, other.runs]), tables.history, tables.layers)
     result = answer(question, both)
-    assert result.sentence.startswith("2 settings")
+    assert result.remarks[0].startswith("2 settings")
     alone = answer(question, tables)
     if not result.table.empty and alone.is_answered:
         mine = result.table[result.table["protocol"] == "leakfree"][list(alone.table.columns)]
@@ -189,7 +189,7 @@ def test_the_dose_response_of_one_seed_gives_no_p_value_and_says_why():
     result = answer("dose_response", study(seeds=(7,)))
     assert result.table["p_value"].isna().all()
     assert (result.table["p_floor"] >= 2 / 24 - 1e-12).all()
-    assert "could never reach 0.05" in result.sentence
+    assert "could never reach 0.05" in result.words
 
 
 def test_a_signal_that_is_missing_in_one_run_does_not_contaminate_the_family():
@@ -258,7 +258,7 @@ def test_methods_whose_accuracies_do_not_overlap_are_not_compared_at_matched_acc
     runs.loc[runs["method"] == "lora_r8", "test_accuracy_pct"] -= 50
     result = answer("method_contrast", tables.with_runs(runs))
     assert "accuracy" not in set(result.table["matching"])
-    assert "at the same accuracy there is nothing to compare" in result.sentence
+    assert "No two methods could be compared at the same accuracy" in result.sentence
     assert any("do not overlap" in exclusion.why for exclusion in result.excluded)
 
 
@@ -284,7 +284,7 @@ def test_predictors_equal_scipy_and_find_that_the_sign_of_entropy_flips():
     entropy = keyed.loc[("mean of groups", "final", "delta_entropy_pct", "signed")]
     assert abs(entropy["rho"]) < 0.1
     assert entropy["abs_rho"] > 0.9
-    assert "sign of ρ flips for Δ entropy" in result.sentence
+    assert "sign of ρ flips for Δ entropy" in result.words
     assert keyed.loc[("overall", "first", "cka", "signed"), "rho"] > 0.9
 
 
@@ -313,7 +313,7 @@ def test_the_auc_fixes_its_direction_and_leaves_out_signed_signals():
 def test_too_few_cells_give_no_interval():
     result = answer("predictors", study(datasets=("terrain",), methods=("full_ft",)))
     assert result.table["low"].isna().all()
-    assert "too few for intervals" in result.sentence
+    assert "too few for intervals" in result.words
 
 
 def test_a_study_without_history_has_no_first_probe_and_says_so():
@@ -379,7 +379,7 @@ def test_the_frontier_of_cells_is_found_and_its_area_measured():
     on = result.table.set_index("method")["is_on_frontier"]
     assert dict(on) == {"x": True, "y": True, "z": False}
     assert result.table["hypervolume_pct2"].iloc[0] == pytest.approx(90 * 20 + 50 * 80)
-    assert "one run" in result.sentence
+    assert "one run" in result.words
 
 
 def test_the_layer_profile_names_the_layer_and_epoch_where_contraction_sets_in():
@@ -472,7 +472,7 @@ def test_regularizers_are_tested_per_layer_against_their_own_twins():
     assert row["mean_difference"] == pytest.approx(0.1, abs=0.02)
     assert (row["num_layers"], row["num_seeds"]) == (3, 3)
     assert any("no unregularised twin" in exclusion.why for exclusion in result.excluded)
-    assert "not independent" in result.sentence
+    assert "not independent" in result.words
 
 
 def test_a_run_with_an_infinite_signal_is_not_picked():

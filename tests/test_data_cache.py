@@ -265,7 +265,7 @@ def test_two_processes_that_want_one_set_agree_and_leave_one_entry(folder: Path)
     for process in processes:
         process.start()
     start.set()
-    arrays = [results.get(timeout=120) for _ in processes]
+    arrays = [results.get(timeout=600) for _ in processes]
     for process in processes:
         process.join()
     assert np.array_equal(*arrays)

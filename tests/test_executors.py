@@ -23,7 +23,7 @@ from driftscope.errors import RecordError
 from driftscope.executors import local
 from driftscope.executors.local import LocalPool
 from driftscope.executors.schedule import MAX_LOSSES, News, Pool, Task, Update, execute
-from driftscope.executors.work import carry_out, is_disk_full, sign_of_life_file
+from driftscope.executors.work import carry_out, is_disk_full, read_steps, sign_of_life_file
 from driftscope.study import run_folder
 
 SEEDS = (1, 2, 3)
@@ -321,8 +321,12 @@ def write_study(path: Path, seeds: Sequence[int]) -> Path:
     return path
 
 
+PATIENCE_SECONDS = 600
+"""Only a test that hangs waits so long: a busy machine takes minutes to start a few processes."""
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -341,7 +345,7 @@ def test_ctrl_c_stops_in_a_sentence_and_the_same_command_goes_on(root: Path) -> 
     driver = start_driver(root)
     wait_until(lambda: len(records.read_events(tasks[0][1])) == 2)
     os.killpg(driver.pid, signal.SIGINT)  # a terminal tells the whole group
-    _, said = driver.communicate(timeout=60)
+    _, said = driver.communicate(timeout=PATIENCE_SECONDS)
     assert driver.returncode == 130
     assert "Stopped; the same command goes on from here." in " ".join(said.split())
     assert "Traceback" not in said
@@ -352,6 +356,18 @@ def test_ctrl_c_stops_in_a_sentence_and_the_same_command_goes_on(root: Path) -> 
     start_driver(root).communicate()  # its report needs real runs, so how it ends says nothing
     assert sorted(finished(root)) == sorted(ids(tasks))
     assert [epoch for epoch, _ in epochs_by_process(tasks[0][1])] == [1, 2, 3]
+
+
+def test_ctrl_c_does_not_reach_a_worker_that_has_only_been_started(tmp_path: Path) -> None:
+    ((spec, folder),) = tasks_of(tmp_path, SEEDS[:1])
+    folder.parent.mkdir()
+    pool = LocalPool(1, threads=1, devices=["cpu"], run_one=RUN_ONE)
+    pool.start(0, spec, folder)
+    os.kill(pool._workers[0].process.pid or 0, signal.SIGINT)
+    while not (ended := [news for news in pool.wait(None) if news.kind != "step"]):
+        pass
+    pool.close()
+    assert [news.kind for news in ended] == ["done"]
 
 
 def test_a_killed_drivers_workers_die_with_it_and_the_next_driver_finishes(root: Path) -> None:
@@ -485,13 +501,13 @@ def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_a_sign_of_life_says_who_and_how_far(tmp_path: Path, pool: Pool) -> None:
     ((spec, folder),) = tasks_of(tmp_path, (1,))
     hold = order(tmp_path, 1, 2, "hold")
-    seen = False
-    for _ in execute([(spec, folder)], pool):
-        if not seen and sign_of_life_file(folder).exists():
+    said: dict[str, object] = {}
+    for update in execute([(spec, folder)], pool):
+        if update.steps_done == 2:  # the run is held here, and its worker's thread tells so
+            wait_until(lambda: read_steps(folder) == (2, 3))
             said = records.read_json(sign_of_life_file(folder))
-            seen = said["steps_total"] in (0, 3) and ":" in said["worker"]
-            hold.unlink(missing_ok=True)
-    assert seen
+            hold.unlink()
+    assert ":" in str(said["worker"])
     assert not sign_of_life_file(folder).exists()
 
 
@@ -500,8 +516,8 @@ def test_a_sign_of_life_says_who_and_how_far(tmp_path: Path, pool: Pool) -> None
 
 def readings(folders: Sequence[Path]) -> list[dict]:
     return [
-        {point: records.load_run(folder).result[point] for point in ("selected", "last")}
-        for folder in folders
+        {"selected": result.selected, "last": result.last}
+        for result in (records.read_result(folder) for folder in folders)
     ]
 
 

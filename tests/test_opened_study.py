@@ -51,7 +51,7 @@ def test_history_has_a_row_a_run_and_probe_and_layers_one_a_run_layer_and_head(
     folder: Path,
 ) -> None:
     study = Study(folder)
-    history, layers = study.history(), study.layers()
+    history, layers = study.history(), study.heads()
     assert len(history) == NUM_RUNS * 4
     assert history["step"].dtype == np.int64
     one = layers[layers["run_id"] == layers["run_id"][0]]
@@ -60,7 +60,7 @@ def test_history_has_a_row_a_run_and_probe_and_layers_one_a_run_layer_and_head(
     ]
     record = study.records()[0]
     of_record = layers[layers["run_id"] == record.id]
-    entropy = np.array(record.result["selected"]["reading"]["entropy"]).ravel()
+    entropy = np.array(record.result.selected.reading.entropy).ravel()
     np.testing.assert_array_equal(of_record["entropy_nats"].to_numpy(), entropy)
 
 
@@ -68,7 +68,7 @@ def test_a_study_without_finished_runs_has_empty_tables_with_all_columns(tmp_pat
     StudyFolder(tmp_path).declare(declaration())
     study = Study(tmp_path)
     for name, columns in TABLES.items():
-        table = getattr(study, name)()
+        table = getattr(study, "heads" if name == "layers" else name)()
         assert len(table) == 0
         assert list(table.columns) == list(columns)
 
@@ -98,7 +98,7 @@ def test_exported_tables_are_those_read_to_the_last_digit(folder: Path, tmp_path
         assert {path.name: shape for path, shape in shapes.items()} == {
             f"runs.{form}": study.runs().shape,
             f"history.{form}": study.history().shape,
-            f"layers.{form}": study.layers().shape,
+            f"layers.{form}": study.heads().shape,
             f"classes.{form}": study.classes().shape,
         }
         runs = read(tmp_path / form / f"runs.{form}")
@@ -113,7 +113,7 @@ def test_a_reading_is_read_by_run_id_and_an_unknown_run_is_named(folder: Path) -
     study = Study(folder)
     run = study.records()[0]
     reading = study.reading(run.id)
-    assert reading.entropy == run.result["selected"]["reading"]["entropy"]
+    assert reading.entropy == run.result.selected.reading.entropy
     assert study.reading(run.id, "pretrained").num_layers == 6
     with pytest.raises(RecordError, match="no run 'nonsense'"):
         study.reading("nonsense")
@@ -151,8 +151,8 @@ def test_the_follow_ups_records_become_a_study_that_reads_like_our_own(tmp_path:
     history = study.history().sort_values(["run_id", "epoch"], ignore_index=True)
     theirs = imported.tables.history.sort_values(["run_id", "epoch"], ignore_index=True)
     np.testing.assert_allclose(history["retention_pct"], theirs["retention_pct"])
-    assert len(study.layers()) == 66 * 12
-    assert study.layers()["head"].isna().all()
+    assert len(study.heads()) == 66 * 12
+    assert study.heads()["head"].isna().all()
     assert study.tables().layers["cka"].notna().all()
 
 

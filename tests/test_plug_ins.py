@@ -77,6 +77,7 @@ def test_it_is_in_a_comparison_its_page_and_the_terminal(found: dict[str, Any]) 
     assert "norm ratio" in found["compared"]["text"]
     assert found["report"]["scalars"]["norm_ratio"] > 0
     assert found["report"]["units"]["norm_ratio"] == "1"
+    assert "Norm ratio" in found["page"]
 
 
 def test_a_monitor_observes_it_and_a_threshold_tells_of_it(found: dict[str, Any]) -> None:

@@ -68,7 +68,7 @@ def carry_out(spec: RunSpec, folder: Path, die_at_call: int | None = None) -> in
 def outcome(folder: Path) -> tuple:
     """All that a run leaves, but for the seconds it took."""
     record = records.load_run(folder)
-    result = {k: v for k, v in record.result.items() if k != "wall_seconds"}
+    result = record.result.model_dump(exclude={"wall_seconds"})
     del result["environment"]["git_commit"]  # somebody may commit while the test runs
     weights = {
         path.name: {name: tensor.numpy().tobytes() for name, tensor in load_file(path).items()}
@@ -171,7 +171,7 @@ def test_the_wall_seconds_of_a_resumed_run_are_those_of_all_its_processes(
     monkeypatch.setattr(run, "time", clock)
     record = run_one(spec, tmp_path / "run", on_event=clock.epoch_over)
     # of the first process its first epoch's hour was kept, of the second nothing; one in the last
-    assert record.result["wall_seconds"] == {"total": 7200.0, "training": 7200.0}
+    assert record.result.wall_seconds.facts() == {"total": 7200.0, "training": 7200.0}
 
 
 def test_at_most_one_generation_is_kept_besides_the_selected_one(
@@ -213,7 +213,7 @@ def test_a_corrupt_checkpoint_is_refused_with_the_reason_and_the_way_out(
         run_one(spec, tmp_path)
     assert f"delete {folder} to start this run anew" in str(refused.value)
     shutil.rmtree(folder)
-    assert run_one(spec, tmp_path).result["status"] == "done"
+    assert run_one(spec, tmp_path).result.status == "done"
 
 
 def test_a_checkpoint_of_another_run_or_other_data_is_refused(
@@ -336,7 +336,7 @@ def test_a_limit_on_file_size_stops_the_run_in_one_sentence_and_it_can_go_on(
     assert in_child(limited) == 0
     after = load_file(tmp_path / records.CHECKPOINT_FOLDER / checkpoints.LAST_FILE)
     assert before.keys() == after.keys()
-    assert run_one(spec, tmp_path).result["status"] == "done"
+    assert run_one(spec, tmp_path).result.status == "done"
 
 
 @pytest.mark.parametrize(("epochs", "steps_left"), [(3, [3, 4, 5, 6]), (1, [])])
@@ -355,7 +355,7 @@ def test_a_run_whose_folder_is_moved_makes_none_in_the_old_place_and_goes_on_in_
     assert not old.exists()
     steps: list[int] = []
     record = run_one(spec, new / "run", on_step=lambda done, _total: steps.append(done))
-    assert record.result["status"] == "done"
+    assert record.result.status == "done"
     assert steps == steps_left
 
 

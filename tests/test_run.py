@@ -83,10 +83,10 @@ def test_the_kept_model_and_classifier_are_those_of_the_selected_epoch(
     model, classifier = load(tmp_path), load_classifier(tmp_path / records.ADAPTED_FOLDER)
     kept = AdaptedModel(model, classifier)
     found = shared.evaluator.evaluate(kept)
-    assert found.val_accuracy_pct == record.result["selected"]["val_accuracy_pct"]
-    assert found.record["drift"] == record.result["selected"]["drift"]
+    assert found.val_accuracy_pct == record.result.selected.val_accuracy_pct
+    assert found.record["drift"] == record.result.selected.drift.facts()
     correct = assess.num_correct(kept, model.embed_images(shared.test_pixels), shared.test_labels)
-    assert record.result["selected"]["test_accuracy_pct"] == 100 * correct / 24
+    assert record.result.selected.test_accuracy_pct == 100 * correct / 24
 
 
 def test_each_image_passes_the_encoder_once_per_evaluation_and_nothing_is_evaluated_twice(
@@ -218,9 +218,9 @@ def test_the_adapted_models_scores_are_those_of_the_separate_passes(
     record = run_one(spec, tmp_path)
     (benchmark,) = prepare(spec).evaluator.transfer
     separately = benchmark.score(load(tmp_path))
-    together = record.result["selected"]["transfer"][benchmark.name]
-    assert together["num_correct"] == separately.num_correct
-    assert together["per_class_correct"] == list(separately.per_class_correct)
+    together = record.result.selected.transfer[benchmark.name]
+    assert together.num_correct == separately.num_correct
+    assert together.per_class_correct == list(separately.per_class_correct)
 
 
 def test_a_specs_templates_and_class_words_make_the_captions(tiny_run: dict) -> None:
@@ -261,7 +261,7 @@ def test_text_space_drift_is_that_of_the_signal(tiny_run: dict, tmp_path: Path) 
         evaluator.pretrained.logit_scale,
         evaluator.random_texts,
     )
-    drift = record.result["selected"]["drift"]
+    drift = record.result.selected.drift.facts()
     assert drift["text_kl_nats"] == pytest.approx(expected.kl_nats, rel=1e-3) != 0
     assert drift["text_top1_agreement_pct"] == expected.top1_agreement_pct
     assert drift["random_text_logit_change"] == pytest.approx(
@@ -276,7 +276,7 @@ def test_a_diverged_run_is_recorded_and_not_a_crash(
     values = {**tiny_run, "learning_rate": 1e30, "clip_norm": None, "warmup_fraction": 0.0}
     values["regularizers"] = [{"kind": kind, "weight": 0.1}] if kind else []
     record = run_one(parse_run_spec(values), tmp_path)
-    assert record.result["status"] == "diverged"
+    assert record.result.status == "diverged"
     assert record.events[-1]["kind"] == "diverged"
     assert records.runs_table([record]).loc[0, "status"] == "diverged"
 
@@ -300,10 +300,10 @@ def test_the_papers_protocol_reads_the_test_split_once_for_validation_and_test(
     each_evaluation = 30 + len(unique - seen_in_probe)
     trained = len(shared.images.labels)
     assert sum(encoded) == 2 * (trained + each_evaluation) + 2 * run.OVERLAY_IMAGES
-    selected = record.result["selected"]
-    assert selected["test_accuracy_pct"] == selected["val_accuracy_pct"]
-    expected = score("test", round(0.24 * selected["val_accuracy_pct"]), 24)
-    assert selected["test_wilson_pct"] == [expected.wilson_low_pct, expected.wilson_high_pct]
+    selected = record.result.selected
+    assert selected.test_accuracy_pct == selected.val_accuracy_pct
+    expected = score("test", round(0.24 * selected.val_accuracy_pct), 24)
+    assert selected.test_wilson_pct == [expected.wilson_low_pct, expected.wilson_high_pct]
 
 
 def test_a_failure_is_written_down_and_the_folder_can_be_taken_up_again(
@@ -315,7 +315,7 @@ def test_a_failure_is_written_down_and_the_folder_can_be_taken_up_again(
         with pytest.raises(RecordError, match=r"cannot go on \(No space left.*run again to go on"):
             run_one(spec, tmp_path)
     assert "No space left" in (tmp_path / records.FAILURE_FILE).read_text()
-    assert run_one(spec, tmp_path).result["status"] == "done"
+    assert run_one(spec, tmp_path).result.status == "done"
     assert not (tmp_path / records.FAILURE_FILE).exists()
 
 
@@ -350,9 +350,9 @@ def test_a_record_tells_how_much_the_probe_images_matter(
     tiny_run: dict[str, object], tmp_path: Path
 ) -> None:
     record = run_one(parse_run_spec({**tiny_run, "epochs": 1, "probe_images": 21}), tmp_path)
-    subsets = record.result["last"]["subsets"]
+    subsets = record.result.last.subsets
     assert [one["num_images"] for one in subsets] == [4, 4, 4, 4, 4, 11, 21]
-    drift = record.result["last"]["drift"]
+    drift = record.result.last.drift.facts()
     for signal in ("cka", "cka_debiased", "embedding_drift", "delta_entropy_pct"):
         assert subsets[-1][signal] == pytest.approx(drift[signal])
     tables = all_tables([record])

@@ -453,7 +453,10 @@ def test_what_has_a_result_is_not_missing(tmp_path: Path) -> None:
     assert missing(specs, tmp_path) == specs[1:]
 
 
-def test_states_tell_done_failed_running_interrupted_and_waiting(tmp_path: Path) -> None:
+def test_states_tell_done_failed_running_interrupted_and_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("driftscope.study.folder.ALIVE_SECONDS", 1e9)  # however slow we are here
     folder = StudyFolder(tmp_path)
     folder.declare(fake_study())
     specs = list(folder.runs().values())
@@ -579,7 +582,7 @@ def test_every_kind_of_run_has_its_share_of_the_samples(
     specs = expand(study(axes={"dataset": ("terrain", "stars"), **MATRIX}))
     for spec in specs:
         folder.run(spec).mkdir(parents=True)
-        result = {"schema": 1, "wall_seconds": {"total": 8.0, "training": 6.0}}
+        result = fake_runs.fake_result(spec)
         records.write_json(folder.run(spec) / records.RESULT_FILE, result)
     samples = earlier_samples(folder, specs)
     assert len(earlier_samples(folder, specs * 3)) == 4
@@ -601,7 +604,7 @@ def test_runs_of_an_earlier_declaration_are_counted_and_tell_what_later_ones_tak
                 records.write_json(
                     folder.run(spec) / records.SPEC_FILE, spec.model_dump(mode="json")
                 )
-                result = {"schema": 1, "wall_seconds": {"total": 8.0, "training": 6.0}}
+                result = fake_runs.fake_result(spec)
                 records.write_json(folder.run(spec) / records.RESULT_FILE, result)
             assert folder.undeclared() == []
     assert folder.finished() == []
@@ -620,6 +623,6 @@ def test_an_estimate_of_more_kinds_than_samples_reads_no_more_of_them(
                                "learning_rate": (1e-4,)}))  # fmt: skip
     for spec in specs:
         folder.run(spec).mkdir(parents=True)
-        result = {"schema": 1, "wall_seconds": {"total": 8.0, "training": 6.0}}
+        result = fake_runs.fake_result(spec)
         records.write_json(folder.run(spec) / records.RESULT_FILE, result)
     assert len(earlier_samples(folder, specs)) == 3

@@ -16,7 +16,7 @@ from driftscope.cli.study import RunPlace, _calibrated
 from driftscope.config import StudySpec
 from driftscope.executors.local import LocalPool
 from driftscope.opened_study import Study
-from driftscope.records import read_result
+from driftscope.records import RESULT_FILE, read_json
 from driftscope.study import StudyFolder, plan
 
 SHARED = Path(__file__).parents[2] / "shared" / "records"
@@ -105,14 +105,14 @@ def test_a_study_of_which_no_run_succeeds_ends_with_1_and_the_list(
 
 
 def test_a_calibration_is_carried_out_as_the_study_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "sample", lambda _spec, folder: read_result(folder))
+    monkeypatch.setattr(plan, "sample", lambda _, folder: read_json(folder / RESULT_FILE))
     pool = LocalPool(2, threads=3, devices=["cpu"], run_one=RUN_ONE)
     (taken,) = _calibrated([fake_runs.spec(seed) for seed in (1, 2)], pool)
     assert (taken["threads"], taken["device"]) == ("3", "cpu")
 
 
 def test_analysis_answers_in_words_and_as_json(made_up: Path) -> None:
-    assert "retention" in says(["study", "analyse", str(made_up), "--question", "predictors"])
+    assert "Retention goes" in says(["study", "analyse", str(made_up), "--question", "predictors"])
     result = runner.invoke(
         app, ["study", "analyse", str(made_up), "--question", "frontier", "--json"]
     )

@@ -90,7 +90,7 @@ def found(values: dict[str, Any], folder: Path) -> dict[str, Any]:
         "warnings": [str(one.message) for one in caught if "plug-in" in str(one.message)],
         "broken": sorted(METRICS.broken),
         "run_id": run_id(spec),
-        "result": record.result["selected"]["drift"],
+        "result": record.result.selected.drift.facts(),
         "runs": runs["norm_ratio"].tolist(),
         "history": history["norm_ratio"].tolist(),
         "empty": [name for name in ("failing_metric", "nan_metric") if name in runs],

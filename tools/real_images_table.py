@@ -11,11 +11,11 @@ import argparse
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from driftscope.records import load_runs, runs_table
+from driftscope.records.schema import Point
 
 MARKERS = ("<!-- table: real-images -->", "<!-- end of table -->")
 COLUMNS = {
@@ -34,29 +34,29 @@ COLUMNS = {
 def table_of(folder: Path) -> str:
     records = load_runs(folder)
     runs = runs_table(records).assign(id=[record.id for record in records])
-    selected = {record.id: record.result["selected"] for record in records}
+    selected = {record.id: record.result.selected for record in records}
     runs = runs.sort_values(["dataset", "method", "learning_rate"], ascending=[False, True, True])
     rows = [_row(run, selected[run["id"]]) for _, run in runs.iterrows()]
     lines = [list(COLUMNS.values()), ["---"] * len(COLUMNS), *rows]
-    before = records[0].result["pretrained"]["transfer"]["concepts100"]
+    before = records[0].result.pretrained.transfer["concepts100"]
     note = (
         f"{len(records)} runs, one seed each. The pretrained model scores "
-        f"{before['accuracy_pct']:.1f} % on the same {before['num_images']} images of concepts100. "
+        f"{before.accuracy_pct:.1f} % on the same {before.num_images} images of concepts100. "
         "In brackets 95 % Wilson intervals; they cover the sampling of images, not of seeds."
     )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{note}"
 
 
-def _row(run: pd.Series, selected: dict[str, Any]) -> list[str]:
-    transfer = selected["transfer"]["concepts100"]
-    low, high = selected["test_wilson_pct"]
+def _row(run: pd.Series, selected: Point) -> list[str]:
+    transfer = selected.transfer["concepts100"]
+    low, high = selected.test_wilson_pct
     return [
         str(run["dataset"]),
         str(run["method"]),
         f"{run['learning_rate']:g}",
-        f"{run['test_accuracy_pct']:.1f} % of {selected['test_num_images']} ({low:.0f}–{high:.0f})",
-        f"{transfer['accuracy_pct']:.1f} % "
-        f"({transfer['wilson_low_pct']:.0f}–{transfer['wilson_high_pct']:.0f})",
+        f"{run['test_accuracy_pct']:.1f} % of {selected.test_num_images} ({low:.0f}–{high:.0f})",
+        f"{transfer.accuracy_pct:.1f} % "
+        f"({transfer.wilson_low_pct:.0f}–{transfer.wilson_high_pct:.0f})",
         f"{run['retention_pct']:.1f} %",
         f"{round(run['delta_entropy_pct'], 1) + 0.0:+.1f} %",  # no −0.0
         "–" if math.isnan(run["cka_debiased"]) else f"{run['cka_debiased']:.3f}",

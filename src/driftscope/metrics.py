@@ -72,6 +72,7 @@ class Metric:
         function: what computes it, as "module:name" or a function; "" where no signal does.
         reads: what that function is given.
         change_of: the key of the level whose percent change it is; "" for other numbers.
+        is_detail: whether it is left out where the main numbers alone are shown.
         plug_in: the entry point that it comes from; "" for driftscope's own.
 
     Raises:
@@ -97,6 +98,7 @@ class Metric:
     function: str | Callable[..., Any] = ""
     reads: Reads | None = None
     change_of: str = ""
+    is_detail: bool = False
     plug_in: str = ""
 
     def __post_init__(self) -> None:
@@ -272,38 +274,38 @@ _LEVELS = (
     Metric(
         "erf95", "ERF@0.95", "smallest share of the patches that holds 95 % of the attention",
         "attention", bounds=(0, 1), exists=_EVERYWHERE, symbol="fraction of patches",
-        source=_PAPER_3_2, function=f"{_ATTENTION}:erf", reads="rows",
+        source=_PAPER_3_2, function=f"{_ATTENTION}:erf", reads="rows", is_detail=True,
     ),
     Metric(
         "gini", "Gini", "Gini coefficient of the attention: how unequal the patches' shares are",
         "attention", bounds=(0, 1), exists=_EVERYWHERE,
-        source=_PAPER_3_2, function=f"{_ATTENTION}:gini", reads="rows",
+        source=_PAPER_3_2, function=f"{_ATTENTION}:gini", reads="rows", is_detail=True,
     ),
     Metric(
         "head_diversity", "head diversity", "how differently the heads of a layer look at an image",
         "attention", bounds=(0, 1), exists=frozenset({"layer"}), symbol="1 − cosine",
-        source=_PAPER_3_2, function=f"{_ATTENTION}:head_diversity", reads="rows",
+        source=_PAPER_3_2, function=f"{_ATTENTION}:head_diversity", reads="rows", is_detail=True,
     ),
     Metric(
         "rollout_entropy_bits", "rollout entropy", "entropy of the attention rollout",
         "attention", "bits", bounds=(0, None), exists=frozenset({"run"}), source=_ROLLOUT,
-        function=f"{_ATTENTION}:entropy_bits", reads="rollout",
+        function=f"{_ATTENTION}:entropy_bits", reads="rollout", is_detail=True,
     ),
     Metric(
         "rollout_erf95", "rollout ERF@0.95", "ERF@0.95 of the attention rollout",
         "attention", bounds=(0, 1), exists=frozenset({"run"}), source=_ROLLOUT,
-        symbol="fraction of patches", function=f"{_ATTENTION}:erf", reads="rollout",
+        symbol="fraction of patches", function=f"{_ATTENTION}:erf", reads="rollout", is_detail=True,
     ),
     Metric(
         "rollout_gini", "rollout Gini", "Gini coefficient of the attention rollout",
         "attention", bounds=(0, 1), exists=frozenset({"run"}), source=_ROLLOUT,
-        function=f"{_ATTENTION}:gini", reads="rollout",
+        function=f"{_ATTENTION}:gini", reads="rollout", is_detail=True,
     ),
     Metric(
         "patch_to_patch_entropy_bits", "patch-to-patch entropy",
         "entropy of the patches' attention to patches, mean over layers and heads",
         "attention", "bits", bounds=(0, None), exists=frozenset({"run", "layer", "head"}),
-        source=_PAPER_4_3, reads="maps",
+        source=_PAPER_4_3, reads="maps", is_detail=True,
     ),
 )  # fmt: skip
 """The signals of one model alone; each gives the change of its mean as a metric as well."""
@@ -331,7 +333,7 @@ def change_of(level: Metric) -> Metric:
         change_key(level), f"Δ {level.label}", f"change of the mean {level.label}{caution}",
         "attention", "%", decimals=1, bounds=(-100, None), exists=frozenset(exists), signed=True,
         symbol="100·(m − m₀)/m₀", source="paper, equation 2", unchanged=0, limits=(0, 1000),
-        change_of=level.key,
+        change_of=level.key, is_detail=level.is_detail,
     )  # fmt: skip
 
 
@@ -346,7 +348,7 @@ _LATE_ENTROPY = Metric(
     "change of the mean entropy in the last third of the layers",
     "attention", "%", decimals=1, bounds=(-100, None), exists=_EPOCH, signed=True,
     symbol="100·(m − m₀)/m₀", unchanged=0, limits=(0, 1000),
-    function="driftscope.reading:late_entropy_change_pct", reads="readings",
+    function="driftscope.reading:late_entropy_change_pct", reads="readings", is_detail=True,
 )  # fmt: skip
 
 _DRIFTS = (
@@ -359,7 +361,7 @@ _DRIFTS = (
         "cka_debiased", "debiased CKA", "CKA by the unbiased HSIC, which few images don't inflate",
         better="higher", bounds=(-1, 1), exists=_BY_LAYER, unchanged=1,
         source="Song et al. 2012; Nguyen et al. 2021",
-        function=f"{_REPRESENTATION}:linear_cka_debiased", reads="blocks",
+        function=f"{_REPRESENTATION}:linear_cka_debiased", reads="blocks", is_detail=True,
     ),
     Metric(
         "embedding_drift", "embedding drift", "1 − mean cosine of the image embeddings",
@@ -375,22 +377,22 @@ _DRIFTS = (
         "feature_distance", "feature distance", "mean squared distance of the image embeddings",
         better="lower", bounds=(0, None), exists=_EPOCH, unchanged=0, symbol="mean ‖f − f₀‖²",
         source="LDIFS, 2308.13320", function=f"{_REPRESENTATION}:feature_distance",
-        reads="embeddings",
+        reads="embeddings", is_detail=True,
     ),
     Metric(
         "text_kl_nats", "text KL", "KL divergence of the zero-shot distribution over fixed texts",
         "text space", "nats", better="lower", bounds=(0, None), exists=_EPOCH, unchanged=0,
-        limits=(0, 100), symbol="KL(pretrained ‖ adapted)",
+        limits=(0, 100), symbol="KL(pretrained ‖ adapted)", is_detail=True,
     ),
     Metric(
         "text_top1_agreement_pct", "text agreement", "images whose nearest text stays the same",
         "text space", "%", decimals=1, better="higher", bounds=(0, 100), exists=_EPOCH,
-        unchanged=100, limits=(1, 100), limit_name="text agreement",
+        unchanged=100, limits=(1, 100), limit_name="text agreement", is_detail=True,
     ),
     Metric(
         "random_text_logit_change", "logit change", "mean |change| of the logits of random texts",
         "text space", "logits", better="lower", bounds=(0, None), exists=_EPOCH, unchanged=0,
-        limits=(0, 100), limit_name="logit change", source="Lipsum-FT, 2404.00860",
+        limits=(0, 100), limit_name="logit change", source="Lipsum-FT, 2404.00860", is_detail=True,
     ),
 )  # fmt: skip
 
@@ -614,6 +616,11 @@ def levels(*places: Place) -> list[Metric]:
 def drifts(*places: Place) -> list[Metric]:
     """The numbers of a `Drift` that exist in all these places, in the order of showing."""
     return [one for one in METRICS.values() if one.is_signal and one.exists >= set(places)]
+
+
+def main_drifts(*places: Place) -> list[Metric]:
+    """The drifts that are shown where there is no room for all: without details."""
+    return [one for one in drifts(*places) if not one.is_detail]
 
 
 def units() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from driftscope.analysis import StudyTables
+from driftscope.deprecation import renamed
 from driftscope.errors import RecordError, did_you_mean
 from driftscope.records import (
     ADAPTED_FOLDER,
@@ -18,9 +19,11 @@ from driftscope.records import (
     Tables,
     all_tables,
     load_run,
+    readable_runs,
     write_json,
 )
 from driftscope.records.columns import RUN_COLUMNS, TABLES, typed
+from driftscope.records.schema import Point, Pretrained
 from driftscope.study.folder import StudyFolder
 from driftscope.study.import_command import read_cells
 
@@ -46,14 +49,24 @@ class Study:
     def __init__(self, folder: Path | str) -> None:
         self.folder = StudyFolder(Path(folder))
         self.spec = self.folder.study()
+        self._damaged: dict[str, str] = {}
 
     @cached_property
     def _tables(self) -> Tables:
-        return all_tables(map(load_run, self.folder.finished()))  # one in memory at a time
+        return all_tables(self._readable())  # one in memory at a time
 
     def records(self) -> list[RunRecord]:
-        """The finished runs with all they hold, read anew."""
-        return list(map(load_run, self.folder.finished()))
+        """The finished runs with all they hold, read anew; without those of `damaged`."""
+        return list(self._readable())
+
+    @cached_property
+    def damaged(self) -> dict[str, str]:
+        """The finished runs that cannot be read and are in no table: run -> what is wrong."""
+        _ = self._tables  # reading tells
+        return dict(self._damaged)
+
+    def _readable(self) -> Iterator[RunRecord]:
+        return readable_runs(self.folder.finished(), self._damaged)
 
     def runs(self) -> pd.DataFrame:
         """One row a run; an imported cell mean is a row without a seed, with its `num_runs`."""
@@ -68,9 +81,14 @@ class Study:
         """One row a run and probe."""
         return self._tables.history.copy()
 
-    def layers(self) -> pd.DataFrame:
+    def heads(self) -> pd.DataFrame:
         """One row a run, layer and head; `tables().layers` has one a run and layer."""
         return self._tables.heads.copy()
+
+    def layers(self) -> pd.DataFrame:
+        """The same as `heads`, with a warning: a later version gives one row a run and layer."""
+        renamed("Study.layers", "Study.heads (Study.layers will have one row a run and layer)")
+        return self.heads()
 
     def classes(self) -> pd.DataFrame:
         """One row a run and class of the main transfer set; imported runs have none."""
@@ -102,12 +120,12 @@ class Study:
         if record.origin != "run":
             raise RecordError(
                 f"run {run} ({record.origin}) holds no full reading, only means over heads: "
-                "see Study.layers()"
+                "see Study.heads()"
             )
-        values = record.result[point]
-        if not values:
+        found: Pretrained | Point | None = getattr(record.result, point)
+        if found is None:
             raise RecordError(f"run {run} has no {point!r} reading")
-        return Reading.from_dict(values["reading"])
+        return Reading.from_dict(found.reading.facts())
 
     def model(self, run: str, device: str = "cpu") -> VisionLanguageModel:
         """A run's adapted model at the selected epoch.
@@ -125,7 +143,8 @@ class Study:
     def export(self, out: Path, form: Format) -> dict[Path, tuple[int, int]]:
         """Writes every table of `TABLES` to a file; returns each file's rows and columns."""
         out.mkdir(parents=True, exist_ok=True)
-        tables = {name: getattr(self, name)() for name in TABLES}
+        readers = {**{name: getattr(self, name) for name in TABLES}, "layers": self.heads}
+        tables = {name: read() for name, read in readers.items()}
         shapes = {}
         for name, table in tables.items():
             path = out / f"{name}.{form}"

@@ -30,6 +30,7 @@ from driftscope.errors import RecordError
 from driftscope.prepared_run import PreparedRun, prepare, training_images
 from driftscope.reading_pass import attention_maps
 from driftscope.records import Overlay, RunRecord
+from driftscope.records.schema import SCHEMA_VERSION
 from driftscope.reference_cache import cached_embeddings
 from driftscope.regularize import Pretrained, Regularization
 from driftscope.train import OnEvent, OnStep, TrainingImages, fit_head, train
@@ -134,7 +135,7 @@ def _carry_out(
     records.write_json(
         folder / records.RESULT_FILE,
         {
-            "schema": records.RESULT_SCHEMA,
+            "schema": SCHEMA_VERSION,
             "run_id": run_id(spec),
             "status": "diverged" if training.diverged else "done",
             "spec": spec.model_dump(mode="json"),

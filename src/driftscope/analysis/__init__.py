@@ -22,17 +22,17 @@ from driftscope.analysis.tables import Exclusion, StudyTables
 from driftscope.errors import ConfigError, did_you_mean
 
 QUESTIONS: dict[str, Callable[..., Answer]] = {
-    "dose_response": dose_response,
     "method_contrast": method_contrast,
-    "seed_contrasts": seed_contrasts,
+    "frontier": frontier,
+    "dose_response": dose_response,
     "predictors": predictors,
     "selection": selection_utility,
-    "frontier": frontier,
+    "seed_contrasts": seed_contrasts,
     "layer_profile": layer_profile,
     "stability": stability,
     "regularizers": regularizers,
 }
-"""Every question by the name that the command line knows."""
+"""Every question by the name that the command line knows, in the order of showing."""
 
 __all__ = ["QUESTIONS", "Answer", "Exclusion", "StudyTables", "answer", "answer_all"]
 

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from driftscope.analysis.chart import Chart
 from driftscope.analysis.grouping import settings_apart
 from driftscope.analysis.tables import Exclusion, StudyTables
+from driftscope.analysis.words import join_words
 from driftscope.stats.multiplicity import Adjusted, Family, adjust
 
 ALPHA = 0.05
@@ -24,14 +26,16 @@ class Answer:
 
     Attributes:
         question: its name.
-        sentence: the answer in words, with what limits it.
-        table: the numbers.
+        sentence: what came out, in one or two sentences, each number with what it rests on.
+        table: the numbers; the columns that answer come first.
         unit: what the independent units are ("cells", "seeds", …).
         num_units: how many of them the answer rests on.
         excluded: what was left out and why.
         family: the multiple-testing family, where p-values were adjusted: name, method, alpha,
             tests (one entry per setting).
         details: further tables by name.
+        remarks: what limits the answer, and what else the tables show; a sentence each.
+        charts: the figures' data.
         is_answered: False where the data can't answer; the sentence then says why.
     """
 
@@ -43,7 +47,20 @@ class Answer:
     excluded: tuple[Exclusion, ...] = ()
     family: tuple[dict[str, Any], ...] = ()
     details: dict[str, pd.DataFrame] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    charts: tuple[Chart, ...] = ()
     is_answered: bool = True
+
+    @property
+    def words(self) -> str:
+        """The sentence and the remarks."""
+        return " ".join([self.sentence, *self.remarks])
+
+    @property
+    def rests_on(self) -> str:
+        """How many units the answer rests on, and whether something was left out."""
+        more = "; what was left out is listed under Statistics" if self.excluded else ""
+        return f"Rests on {self.num_units} {self.unit}{more}."
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it: NaN becomes null."""
@@ -51,12 +68,14 @@ class Answer:
             "question": self.question,
             "is_answered": self.is_answered,
             "sentence": self.sentence,
+            "remarks": list(self.remarks),
             "unit": self.unit,
             "num_units": self.num_units,
             "excluded": [vars(exclusion) for exclusion in self.excluded],
             "family": [_plain(family) for family in self.family],
             "table": _records(self.table),
             "details": {name: _records(table) for name, table in self.details.items()},
+            "charts": [chart.to_dict() for chart in self.charts],
         }
 
 
@@ -104,10 +123,10 @@ def with_holm(
     return whole, describe_family(adjusted)
 
 
-def join_words(words: Iterable[str]) -> str:
-    """``a, b and c``."""
-    items = list(words)
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+def lead_with(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The table with these columns first: those that answer, which a narrow screen keeps."""
+    first = [name for name in columns if name in table]
+    return table[[*first, *(name for name in table.columns if name not in first)]]
 
 
 def _joined(question: str, keys: list[str], answers: dict[tuple[str, ...], Answer]) -> Answer:
@@ -123,13 +142,20 @@ def _joined(question: str, keys: list[str], answers: dict[tuple[str, ...], Answe
         return whole[[*keys, *(column for column in whole.columns if column not in keys)]]
 
     names = {name: " / ".join(name) for name in answers}
+    varying = [at for at, values in enumerate(zip(*answers, strict=True)) if len(set(values)) > 1]
+    short = {name: " / ".join(name[at] for at in varying) for name in answers}
     detail_names = dict.fromkeys(name for answer in answers.values() for name in answer.details)
-    sentences = [f"[{names[name]}] {answer.sentence}" for name, answer in answers.items()]
+    said = join_words([keys[at] for at in varying])
     return Answer(
         question=question,
-        sentence=(
-            f"{len(answers)} settings ({' / '.join(keys)}) are answered apart. "
-            + " ".join(sentences)
+        sentence=" ".join(f"{short[name]}: {answer.sentence}" for name, answer in answers.items()),
+        remarks=(
+            f"{len(answers)} settings are answered apart; they differ in {said}.",
+            *(
+                f"{short[name]}: {one}"
+                for name, answer in answers.items()
+                for one in answer.remarks
+            ),
         ),
         table=stacked({name: answer.table for name, answer in answers.items()}),
         unit=next(iter(answers.values())).unit,

@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from driftscope.analysis.answer import Answer, join_words
+from driftscope.analysis.answer import Answer
 from driftscope.analysis.chart import Axis, Chart, Marks, Panel, ends, points
 from driftscope.analysis.grouping import PLACE, SETTING
 from driftscope.analysis.study_charts import runs_of_cells, spread_of
 from driftscope.analysis.table import slug
 from driftscope.analysis.tables import accuracy_column
-from driftscope.analysis.words import interval_text, rate_text
+from driftscope.analysis.words import interval_text, join_words, rate_text
 from driftscope.metrics import METRICS, number_text
 
 PROBE_WORDS = {"final": "at the end", "first": "after the first epoch"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import nan
 from typing import Any
 
@@ -13,18 +13,26 @@ from driftscope.analysis.answer import (
     ALPHA,
     Answer,
     cannot_answer,
-    join_words,
+    lead_with,
     per_setting,
     with_holm,
 )
 from driftscope.analysis.grouping import seeded_runs, usable_runs
-from driftscope.analysis.tables import LABELS, Exclusion, StudyTables, accuracy_column
+from driftscope.analysis.tables import Exclusion, StudyTables, accuracy_column, label
+from driftscope.analysis.words import counted, join_words, rate_text, spread_text
+from driftscope.metrics import number_text
 from driftscope.stats.effects import cohens_d_z
 from driftscope.stats.finite import FloatArray
 from driftscope.stats.groups import paired_t, sign_flip, wilcoxon_signed_rank
 from driftscope.stats.multiplicity import Family
 
 QUESTION = "method_contrast"
+NAMED = 3
+"""How many methods or datasets a sentence names before it refers to the tables."""
+
+MAX_RATES = 6
+"""The differences at this many rates are listed in a sentence; of more their range is given."""
+
 METRICS = (
     "retention_pct",
     "test_accuracy_pct",
@@ -61,7 +69,8 @@ def method_contrast(
     dataset × method × metric, for each matching.
 
     Returns:
-        One row per matching, dataset, method and metric; units are pairs of runs.
+        One row per matching, dataset, method and metric; units are pairs of runs. Details:
+        "by_rate" (the mean difference in retention at each rate, with its sd over seeds).
     """
     return per_setting(
         QUESTION, tables, lambda part: _in_setting(part, baseline, tuple(metrics), alpha)
@@ -81,11 +90,14 @@ def _in_setting(
         )
     matched_column = {"accuracy": accuracy_column(runs), "weight_drift": "weight_drift"}
     parts: list[pd.DataFrame] = []
+    at_rates: dict[tuple[str, str], pd.DataFrame] = {}
     families: list[dict[str, Any]] = []
     for matching in ("learning_rate", "accuracy", "weight_drift"):
         pairs = _pairs(runs, baseline, others, metrics, matching, excluded)
         if not pairs:
             continue
+        if matching == "learning_rate":
+            at_rates = pairs
         # What is matched cannot differ.
         left = tuple(name for name in metrics if name != matched_column.get(matching))
         family = Family(
@@ -108,10 +120,15 @@ def _in_setting(
         )
     whole = pd.concat(parts, ignore_index=True)
     at_rate = whole[whole["matching"] == "learning_rate"]
+    by_rate = _by_rate(at_rates, baseline) if "retention_pct" in metrics else pd.DataFrame()
     return Answer(
         question=QUESTION,
-        sentence=_sentence(whole, baseline, alpha),
-        table=whole,
+        sentence=_sentence(whole, by_rate),
+        remarks=_remarks(whole, alpha),
+        table=lead_with(
+            whole, "matching", "dataset", "method", "metric", "difference", "low", "high"
+        ),
+        details={"by_rate": by_rate},
         unit="pairs of runs",
         num_units=int(at_rate.groupby(["dataset", "method"])["num_pairs"].max().sum()),
         excluded=tuple(excluded),
@@ -172,7 +189,8 @@ def _matched(
         rows.append({"seed": key[1], "learning_rate": nan, **values})
     if apart:
         method = other["method"].iloc[0]
-        why = f"the two methods' ranges of {LABELS.get(column, column)} do not overlap"
+        where = ", each up to its highest accuracy," if matching == "accuracy" else ""
+        why = f"the two methods' ranges of {label(column)}{where} do not overlap"
         excluded.append(Exclusion(f"{dataset} {method} seeds at matched {matching}", apart, why))
     return pd.DataFrame(rows)
 
@@ -247,6 +265,7 @@ def _row(
         "mean_method": _mean(a),
         "mean_baseline": _mean(b),
         "difference": test.difference,
+        "difference_sd": _sd(a - b) if matching != "learning_rate" else nan,
         "low": test.low,
         "high": test.high,
         "t": test.statistic,
@@ -268,34 +287,121 @@ def _mean(values: FloatArray) -> float:
     return float(kept.mean()) if kept.size else nan
 
 
-def _sentence(table: pd.DataFrame, baseline: str, alpha: float) -> str:
-    words = {
-        "learning_rate": "At the same learning rate",
-        "accuracy": "at the same accuracy",
-        "weight_drift": "at the same weight drift",
-    }
-    parts = []
-    for matching, opening in words.items():
-        rows = table[(table["matching"] == matching) & (table["metric"] == "retention_pct")]
-        rows = rows[rows["difference"].notna()]
-        if rows.empty:
-            parts.append(f"{opening} there is nothing to compare")
-            continue
-        listed = [
-            f"{row.method} {row.difference:+.1f} points on {row.dataset} "
-            f"({row.num_pairs} pairs, {_p_in_words(p_holm)})"
-            for row, p_holm in zip(rows.itertuples(), rows["p_holm"], strict=True)
-        ]
-        parts.append(f"{opening}, retention against {baseline}: {join_words(listed)}")
-    floors = table[table["p_sign_flip_floor"] > alpha]
-    ending = "."
-    if not floors.empty:
-        ending = (
-            f". {len(floors)} contrasts have too few pairs for an exact test to reach {alpha:g}; "
-            "their p-values rest on normality alone."
+def _sd(values: FloatArray) -> float:
+    kept = values[np.isfinite(values)]
+    return float(kept.std(ddof=1)) if kept.size > 1 else nan
+
+
+def _by_rate(pairs: dict[tuple[str, str], pd.DataFrame], baseline: str) -> pd.DataFrame:
+    """Per dataset, method and rate: the mean difference in retention, and its sd over the seeds."""
+    rows = []
+    for (dataset, method), frame in pairs.items():
+        gaps = frame["retention_pct_method"] - frame["retention_pct_baseline"]
+        for rate, own in gaps.dropna().groupby(frame["learning_rate"]):
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "method": method,
+                    "baseline": baseline,
+                    "metric": "retention_pct",
+                    "learning_rate": rate,
+                    "difference": own.mean(),
+                    "difference_sd": own.std(ddof=1),
+                    "num_pairs": len(own),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _sentence(table: pd.DataFrame, by_rate: pd.DataFrame) -> str:
+    """What the methods keep at the same rate, and at the same accuracy, in points of retention."""
+    groups = [] if by_rate.empty else list(by_rate.groupby(["dataset", "method"], sort=False))
+    ordered = sorted(groups, key=lambda group: -abs(group[1]["difference"].mean()))
+    if ordered:
+        told = [_at_rates(group) for _, group in ordered[:NAMED]]
+        first = f"{'; '.join(told)}{_more(len(ordered))}."
+        first = first[0].upper() + first[1:]
+    else:
+        first = "At the same learning rate there is no retention to compare."
+    known = table[table["metric"].eq("retention_pct") & table["difference"].notna()]
+    rows = known[known["matching"] == "accuracy"]
+    if rows.empty:
+        return (
+            f"{first} No two methods could be compared at the same accuracy, so a difference at "
+            "the same rate says nothing about equal benefit."
         )
-    return "; ".join(parts) + ending
+    rows = rows.sort_values("difference", key=abs, ascending=False, kind="stable")
+    equal = [
+        f"{row['method']} keeps {_points(row)} {_direction(row['difference'])} than "
+        f"{row['baseline']} on {row['dataset']} ({counted(row['num_pairs'], 'seed')})"
+        for row in rows.head(NAMED).to_dict("records")
+    ]
+    return (
+        f"{first} At the same accuracy (the mean over {len(LEVELS)} levels that both reach, read "
+        f"between the rates) {'; '.join(equal)}{_more(len(rows))}."
+    )
 
 
-def _p_in_words(p_holm: float) -> str:
-    return "no p-value" if np.isnan(p_holm) else f"Holm p = {p_holm:.2g}"
+def _at_rates(group: pd.DataFrame) -> str:
+    """One method on one dataset: at how many rates it keeps more, and by how much at each."""
+    gaps, rows, rates = group["difference"], group.to_dict("records"), len(group)
+    is_more = 2 * int((gaps > 0).sum()) >= rates
+    count = int((gaps > 0).sum() if is_more else (gaps <= 0).sum())
+    written = [rate_text(row["learning_rate"]) for row in rows]
+    if rates == 1:
+        where = f"at the rate {written[0]}"
+    else:
+        where = "at every rate" if count == rates else f"at {count} of {rates} rates"
+    if rates <= MAX_RATES:
+        listed = join_words(_points(row, signed=True, unit="") for row in rows)
+        at = f" at {join_words(written)}" if rates > 1 else ""
+        spread = ", mean ± sd" if group["difference_sd"].notna().any() else ""
+    else:
+        ends = (number_text(end, 0, signed=True) for end in (gaps.min(), gaps.max()))
+        listed, at, spread = " to ".join(ends), "", ""
+    least, most = group["num_pairs"].min(), group["num_pairs"].max()
+    seeds = counted(most, "seed") if least == most else f"{least} to {most} seeds"
+    each = " each" if rates > 1 else ""
+    return (
+        f"{where} {rows[0]['method']} keeps {'more' if is_more else 'less'} than "
+        f"{rows[0]['baseline']} on {rows[0]['dataset']}: {listed} points of retention{at} "
+        f"({seeds}{each}{spread})"
+    )
+
+
+def _points(row: Mapping[Any, Any], *, signed: bool = False, unit: str = " points") -> str:
+    size = row["difference"] if signed else abs(row["difference"])
+    spread = row.get("difference_sd", nan)
+    return spread_text(size, spread, 0, signed=signed) + unit
+
+
+def _direction(difference: float) -> str:
+    return "more" if difference >= 0 else "less"
+
+
+def _more(count: int) -> str:
+    return f" ({count - NAMED} more in the tables)" if count > NAMED else ""
+
+
+def _remarks(table: pd.DataFrame, alpha: float) -> tuple[str, ...]:
+    """What the tests can say."""
+    rows = table[(table["metric"] == "retention_pct") & table["p_holm"].notna()]
+    remarks = []
+    for matching, words in (("learning_rate", "rate"), ("accuracy", "accuracy")):
+        mine = rows[rows["matching"] == matching]
+        if len(mine):
+            shown = int((mine["p_holm"] <= alpha).sum())
+            remarks.append(
+                f"At the same {words} {shown} of {len(mine)} contrasts of retention have Holm p ≤ "
+                f"{alpha:g}, pairs taken as independent; the p over rates does not take them so."
+                if matching == "learning_rate"
+                else f"At the same {words} {shown} of {len(mine)} contrasts of retention have "
+                f"Holm p ≤ {alpha:g}."
+            )
+    floors = int((table["p_sign_flip_floor"] > alpha).sum())
+    if floors:
+        remarks.append(
+            f"{floors} contrasts have too few pairs for an exact test to reach {alpha:g}; their "
+            "p-values rest on normality alone."
+        )
+    return tuple(remarks)

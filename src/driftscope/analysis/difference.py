@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftscope.analysis.answer import ALPHA, join_words, with_holm
+from driftscope.analysis.answer import ALPHA, with_holm
 from driftscope.analysis.grouping import SERIES_AXES, SETTING, series_labels
-from driftscope.analysis.tables import LABELS, Exclusion, StudyTables
+from driftscope.analysis.tables import Exclusion, StudyTables, label
+from driftscope.analysis.words import join_words
 from driftscope.stats.finite import FloatArray
 from driftscope.stats.groups import paired_t, sign_flip, welch_t
 from driftscope.stats.multiplicity import Family
@@ -250,7 +251,7 @@ def _sentence(
         rows = table[(table["measure"] == measure) & table["difference"].notna()]
         if len(rows):
             parts.append(
-                f"B − A in {LABELS[measure]}: {_range(rows['difference'], measure)} over "
+                f"B − A in {label(measure)}: {_range(rows['difference'], measure)} over "
                 f"{len(rows)} cells, {int((shown['measure'] == measure).sum())} of them with Holm "
                 f"p ≤ {alpha:g}."
             )

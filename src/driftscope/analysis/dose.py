@@ -14,11 +14,13 @@ from driftscope.analysis.answer import (
     ALPHA,
     Answer,
     cannot_answer,
+    lead_with,
     per_setting,
     with_holm,
 )
 from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.tables import StudyTables, present_signals
+from driftscope.metrics import number_text
 from driftscope.stats.correlation import CorrelationTest, permutation_correlations
 from driftscope.stats.multiplicity import Family
 
@@ -68,8 +70,9 @@ def _in_setting(tables: StudyTables, alpha: float) -> Answer:
     table, declared = with_holm(table, family, alpha)
     return Answer(
         question=QUESTION,
-        sentence=_sentence(table, alpha),
-        table=table,
+        sentence=_sentence(table),
+        remarks=_remarks(table, alpha),
+        table=lead_with(table, "dataset", "method", "outcome", "rho", "p_holm", "num_runs"),
         unit="cells",
         num_units=sum(group["cell"].nunique() for group in groups.values()),
         excluded=tuple(excluded),
@@ -132,26 +135,43 @@ def _note(test: CorrelationTest, reachable: bool) -> str:
     return "" if reachable else f"no p-value: the smallest possible is {test.p_floor:.3g}"
 
 
-def _sentence(table: pd.DataFrame, alpha: float) -> str:
-    parts = []
-    for outcome, label in (("retention_pct", "Retention"), ("delta_entropy_pct", "Entropy drift")):
-        rows = table[(table["outcome"] == outcome) & table["rho"].notna()]
-        if rows.empty:
-            continue
-        falls, rises = rows["rho"] < 0, rows["rho"] > 0
-        shown = rows["p_holm"] <= alpha
-        parts.append(
-            f"{label} falls with the learning rate in {int(falls.sum())} of {len(rows)} dataset × "
-            f"method groups ({int((falls & shown).sum())} with Holm p ≤ {alpha:g}) and rises in "
-            f"{int(rises.sum())} ({int((rises & shown).sum())}); ρ from {rows['rho'].min():.2f} "
-            f"to {rows['rho'].max():.2f}."
-        )
-        if outcome == "delta_entropy_pct" and falls.any() and rises.any():
-            parts.append("The direction of entropy drift is therefore no measure of damage.")
+def _sentence(table: pd.DataFrame) -> str:
+    retention, entropy = (
+        table[(table["outcome"] == outcome) & table["rho"].notna()]
+        for outcome in ("retention_pct", "delta_entropy_pct")
+    )
+    parts = [
+        f"{name} falls in {int((rows['rho'] < 0).sum())} and rises in "
+        f"{int((rows['rho'] > 0).sum())} of {len(rows)} dataset × method groups (ρ from "
+        f"{number_text(rows['rho'].min(), 2)} to {number_text(rows['rho'].max(), 2)} over "
+        f"{_range_of(rows['num_runs'])} runs each)"
+        for name, rows in (("retention", retention), ("attention entropy", entropy))
+        if len(rows)
+    ]
+    if not parts:
+        return "No outcome varies with the learning rate in these data."
+    text = f"As the learning rate rises, {'; '.join(parts)}"
+    if (entropy["rho"] < 0).any() and (entropy["rho"] > 0).any():
+        text += ": the direction of the entropy drift is no measure of damage"
+    return text + "."
+
+
+def _range_of(counts: pd.Series[int]) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _remarks(table: pd.DataFrame, alpha: float) -> tuple[str, ...]:
+    remarks = []
+    for outcome, words in (("retention_pct", "retention"), ("delta_entropy_pct", "entropy drift")):
+        rows = table[(table["outcome"] == outcome) & table["p_holm"].notna()]
+        if len(rows):
+            shown = int((rows["p_holm"] <= alpha).sum())
+            remarks.append(f"Of {words}, {shown} of {len(rows)} tests have Holm p ≤ {alpha:g}.")
     unreachable = int(table["note"].str.startswith("no p-value").sum())
     if unreachable:
-        parts.append(
+        remarks.append(
             f"{unreachable} of {len(table)} tests give no p-value because too few rates and seeds "
             f"could never reach {alpha:g}."
         )
-    return " ".join(parts) or "No outcome varies with the learning rate in these data."
+    return tuple(remarks)

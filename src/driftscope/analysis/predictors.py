@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftscope.analysis.answer import Answer, cannot_answer, join_words, per_setting
+from driftscope.analysis.answer import Answer, cannot_answer, lead_with, per_setting
 from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.tables import (
     HIGH_MEANS_RETAINED,
-    LABELS,
     SIGNED_SIGNALS,
     Exclusion,
     StudyTables,
+    label,
     present_signals,
     without_missing,
 )
+from driftscope.analysis.words import counted, interval_text, join_words
+from driftscope.metrics import number_text
 from driftscope.stats.bootstrap import BootstrapInterval, spearman_over_cells
 from driftscope.stats.correlation import correlation, partial_correlation
 from driftscope.stats.discrimination import roc_auc
@@ -27,6 +29,14 @@ from driftscope.stats.discrimination import roc_auc
 QUESTION = "predictors"
 MIN_CELLS_FOR_INTERVAL = 8
 """From this many cells on, intervals are given."""
+
+MIN_CELLS_FOR_RANKING = 6
+"""With fewer cells no signal is said to go with retention most closely."""
+
+TIE = 0.005
+"""Signals whose |ρ| is as large to two decimals are named together."""
+
+_GAP_COLUMNS = ["scope", "probe", "reference", "signal", "form", "gap", "low", "high"]
 
 MIN_RUNS = 4
 BUDGET_PCT = 80.0
@@ -80,17 +90,20 @@ def _in_setting(tables: StudyTables, budget: float, num_resamples: int, seed: in
     for probe, frame in readings.items():
         columns = _candidates(frame)
         for scope, dataset, method, part in _scopes(frame):
-            label = {"scope": scope, "dataset": dataset, "method": method, "probe": probe}
+            keys = {"scope": scope, "dataset": dataset, "method": method, "probe": probe}
             part_rows, part_gaps = _correlations(part, columns, num_resamples, seed)
-            rows += [{**label, **row} for row in part_rows]
-            gaps += [{**label, **gap} for gap in part_gaps]
+            rows += [{**keys, **row} for row in part_rows]
+            gaps += [{**keys, **gap} for gap in part_gaps]
             if scope != "group":
-                aucs += [{**label, **row} for row in _aucs(part, columns, budget)]
+                aucs += [{**keys, **row} for row in _aucs(part, columns, budget)]
     table = pd.concat([pd.DataFrame(rows), _means_of_groups(pd.DataFrame(rows))])
     return Answer(
         question=QUESTION,
-        sentence=_sentence(table, runs),
-        table=table.reset_index(drop=True),
+        sentence=_sentence(table, pd.DataFrame(gaps, columns=_GAP_COLUMNS), runs),
+        remarks=_remarks(table, runs),
+        table=lead_with(
+            table.reset_index(drop=True), "signal", "form", "rho", "low", "high", "probe", "scope"
+        ),
         unit="cells",
         num_units=int(runs["cell"].nunique()),
         excluded=tuple(excluded),
@@ -249,35 +262,82 @@ def _means_of_groups(rows: pd.DataFrame) -> pd.DataFrame:
     return means.assign(scope="mean of groups", dataset="", method="", low=nan, high=nan)
 
 
-def _sentence(table: pd.DataFrame, runs: pd.DataFrame) -> str:
-    datasets = sorted(runs["dataset"].astype(str).unique())
-    pooled = f"pooled over {join_words(datasets)}" if len(datasets) > 1 else f"on {datasets[0]}"
+def _sentence(table: pd.DataFrame, gaps: pd.DataFrame, runs: pd.DataFrame) -> str:
+    num_cells = runs["cell"].nunique()
+    if num_cells < MIN_CELLS_FOR_RANKING:
+        return (
+            f"{counted(num_cells, 'cell')} are too few to say which signal goes with retention: "
+            f"{MIN_CELLS_FOR_RANKING} are needed."
+        )
     parts = []
-    for probe, words in (("final", "At the end"), ("first", "After the first epoch")):
+    for probe, words in (("final", "at the end"), ("first", "after the first epoch")):
         rows = table[(table["scope"] == "overall") & (table["probe"] == probe)]
         rows = rows[rows["rho"].notna()].sort_values("abs_rho", ascending=False)
-        if rows.empty:
-            continue
-        named = [_named(row) for row in rows.head(3).itertuples()]
-        text = f"{words}, {pooled}, retention goes most closely with {join_words(named)}"
-        entropy = rows[(rows["signal"] == "delta_entropy_pct") & (rows["form"] == "signed")]
-        if not entropy.empty:
-            text += f"; signed Δentropy: ρ = {entropy['rho'].iloc[0]:.2f}"
-        parts.append(text + ".")
+        if len(rows):
+            of_probe = gaps[(gaps["scope"] == "overall") & (gaps["probe"] == probe)]
+            parts.append(f"{words} with {_closest(rows, of_probe)}")
+    if not parts:
+        return "No signal varies in these data, so none goes with retention."
+    datasets = sorted(runs["dataset"].astype(str).unique())
+    pooled = f", pooled over {join_words(datasets)}" if len(datasets) > 1 else ""
+    return f"Retention goes most closely{pooled}, {'; '.join(parts)}."
+
+
+def _closest(rows: pd.DataFrame, gaps: pd.DataFrame) -> str:
+    """The signals of the largest |ρ|, ties named, and which cannot be told apart from them."""
+    best = rows.iloc[0]
+    ahead = rows[rows["abs_rho"] >= best["abs_rho"] - TIE]
+    tied = [signal_name(row["signal"], row["form"]) for _, row in ahead.iterrows()]
+    alike = [name for name in _not_apart(best, gaps) if name not in tied]
+    if len(tied) > 1:
+        measured = f"|ρ| = {number_text(best['abs_rho'], 2)}"
+    else:
+        interval = interval_text(best["low"], best["high"], 2)
+        measured = f"ρ = {number_text(best['rho'], 2)} {interval}".rstrip()
+    measured += f" over {counted(best['num_runs'], 'run')}"
+    measured += f" in {counted(best['num_cells'], 'cell')}"
+    measured += f"; not to be told apart from {join_words(alike)}" if alike else ""
+    only = "the only signal recorded, " if rows["signal"].nunique() == 1 else ""
+    return f"{only}{join_words(tied)}{' alike' if len(tied) > 1 else ''} ({measured})"
+
+
+def _not_apart(best: pd.Series[Any], gaps: pd.DataFrame) -> list[str]:
+    """Signals whose |ρ| differs from the best one's by an interval that holds 0."""
+    if gaps.empty:
+        return []
+    unsure = gaps[(gaps["low"] <= 0) & (gaps["high"] >= 0) & (gaps["signal"] != gaps["reference"])]
+    if best["signal"] in set(gaps["reference"]):
+        return [signal_name(row["signal"], row["form"]) for _, row in unsure.iterrows()]
+    own = unsure[(unsure["signal"] == best["signal"]) & (unsure["form"] == best["form"])]
+    return [signal_name(row["reference"], "signed") for _, row in own.iterrows()]
+
+
+def signal_name(signal: str, form: str) -> str:
+    """A signal as people name it; of a signed one, whether its sign or its size counts."""
+    name = label(signal)
+    if form == "absolute":
+        return f"|{name}|"
+    return f"{name}, signed" if signal in SIGNED_SIGNALS else name
+
+
+def _remarks(table: pd.DataFrame, runs: pd.DataFrame) -> tuple[str, ...]:
+    remarks = []
+    entropy = table[(table["scope"] == "overall") & (table["probe"] == "final")]
+    entropy = entropy[(entropy["signal"] == "delta_entropy_pct") & (entropy["form"] == "signed")]
+    if len(entropy) and entropy["rho"].notna().all():
+        remarks.append(f"Signed Δentropy has ρ = {number_text(entropy['rho'].iloc[0], 2)}.")
     within = table[(table["scope"] == "mean of groups") & (table["probe"] == "final")]
     flips = within[(within["form"] == "signed") & (within["rho"].abs() + 0.1 < within["abs_rho"])]
     if not flips.empty:
-        flipping = join_words(LABELS.get(name, name) for name in flips["signal"])
-        parts.append(f"Between dataset × method groups the sign of ρ flips for {flipping}.")
+        flipping = join_words(label(name) for name in flips["signal"])
+        remarks.append(f"Between dataset × method groups the sign of ρ flips for {flipping}.")
     num_cells = runs["cell"].nunique()
     if num_cells < MIN_CELLS_FOR_INTERVAL:
-        parts.append(f"{num_cells} cells are too few for intervals.")
-    parts.append("These are associations, learning rate among their common causes.")
-    return " ".join(parts)
-
-
-def _named(row: Any) -> str:
-    label = LABELS.get(row.signal, row.signal)
-    label = f"|{label}|" if row.form == "absolute" else label
-    interval = "" if np.isnan(row.low) else f" [{row.low:.2f}, {row.high:.2f}]"
-    return f"{label} (ρ = {row.rho:.2f}{interval})"
+        remarks.append(f"{num_cells} cells are too few for intervals.")
+    common = (
+        ", the learning rate among their common causes"
+        if runs["learning_rate"].nunique() > 1
+        else ""
+    )
+    remarks.append(f"These are associations{common}.")
+    return tuple(remarks)

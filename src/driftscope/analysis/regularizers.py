@@ -11,12 +11,12 @@ from driftscope.analysis.answer import (
     ALPHA,
     Answer,
     cannot_answer,
-    join_words,
     per_setting,
     with_holm,
 )
 from driftscope.analysis.grouping import SERIES_AXES, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables
+from driftscope.analysis.words import general_text, join_words, rate_text
 from driftscope.stats.groups import paired_t
 from driftscope.stats.multiplicity import Family
 
@@ -58,6 +58,10 @@ def _in_setting(tables: StudyTables, alpha: float) -> Answer:
     return Answer(
         question=QUESTION,
         sentence=_sentence(table, alpha),
+        remarks=(
+            "Layers of one network are not independent: this describes a profile and does not by "
+            "itself show that a regularizer works.",
+        ),
         table=table,
         unit="layers",
         num_units=int(table["num_layers"].max()),
@@ -121,12 +125,9 @@ def _sentence(table: pd.DataFrame, alpha: float) -> str:
     )
     if not shown.empty:
         listed = [
-            f"{row.regularizer} on {row.dataset} at {row.learning_rate:g} "
-            f"({row.mean_difference:+.3g}, p = {row.p_holm:.2g})"
-            for row in shown.itertuples()
+            f"{row['regularizer']} on {row['dataset']} at {rate_text(row['learning_rate'])} "
+            f"({general_text(row['mean_difference'])}, Holm p = {general_text(row['p_holm'])})"
+            for row in shown.to_dict("records")
         ]
         found += f": {join_words(listed)}"
-    return (
-        found + ". Layers of one network are not independent: this describes a profile and "
-        "does not by itself show that a regularizer works."
-    )
+    return found + "."

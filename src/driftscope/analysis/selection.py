@@ -7,21 +7,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftscope.analysis.answer import Answer, cannot_answer, join_words, per_setting
+from driftscope.analysis.answer import Answer, cannot_answer, lead_with, per_setting
 from driftscope.analysis.grouping import cell_means, usable_runs
 from driftscope.analysis.tables import (
     HIGH_MEANS_RETAINED,
-    LABELS,
     StudyTables,
     accuracy_column,
+    label,
     present_signals,
     without_missing,
 )
+from driftscope.analysis.words import counted, join_words, rate_text, spread_text
+from driftscope.metrics import number_text
 from driftscope.stats.frontier import hypervolume, non_dominated
 
 SELECTION = "selection"
 FRONTIER = "frontier"
 MARGIN_POINTS = 2.0
+WELL_KEPT_PCT = 90.0
+"""Retention from which a cell is spoken of as having kept the zero-shot ability."""
+
 _ROUNDING = 1e-9
 
 
@@ -61,7 +66,8 @@ def _selection(tables: StudyTables, margin: float) -> Answer:
     return Answer(
         question=SELECTION,
         sentence=_selection_sentence(table, margin),
-        table=table,
+        remarks=("One pool is one decision: this describes, it does not test.",),
+        table=lead_with(table, "dataset", "pool", "rule", "retention_pct", "regret_points"),
         unit="decisions",
         num_units=int(table.groupby(["dataset", "pool"])["num_decisions"].first().sum()),
         excluded=tuple(excluded),
@@ -123,7 +129,7 @@ def _selection_sentence(table: pd.DataFrame, margin: float) -> str:
             continue
         signals = by_rule.drop(["oracle", "random", "worst", "val_accuracy_pct"]).dropna()
         ranked = signals.sort_values(ascending=False)
-        chosen = [f"{LABELS[str(name)]} {value:.1f}" for name, value in ranked.items()]
+        chosen = [f"{label(str(name))} {value:.1f}" for name, value in ranked.items()]
         parts.append(
             f"on {dataset} ({rows['num_candidates'].iloc[0]:.0f} candidates) a random pick keeps "
             f"{by_rule['random']:.1f} %, the best possible {by_rule['oracle']:.1f} %, the most "
@@ -134,7 +140,7 @@ def _selection_sentence(table: pd.DataFrame, margin: float) -> str:
     return (
         f"Among runs within {margin:g} points of the best validation accuracy, "
         + "; ".join(parts)
-        + ". One pool is one decision: this describes, it does not test."
+        + "."
     )
 
 
@@ -174,15 +180,56 @@ def _frontier(tables: StudyTables) -> Answer:
     table = cells.sort_values(
         ["dataset", "is_on_frontier", accuracy], ascending=[True, False, True]
     ).reset_index(drop=True)
+    single = int((table["num_runs"] < 2).sum())
+    remarks = []
+    if single:
+        remarks.append(
+            f"{counted(single, 'cell')} of them hold one run, so their place is uncertain."
+        )
+    areas = [
+        f"{number_text(group['hypervolume_pct2'].iloc[0], 0)} %² on {dataset}"
+        for dataset, group in table.groupby("dataset", sort=True)
+    ]
+    remarks.append(f"The area that the cells hold: {join_words(areas)}.")
+    return Answer(
+        FRONTIER,
+        _frontier_sentence(table, accuracy),
+        lead_with(table, "dataset", "method", "learning_rate", accuracy, "retention_pct",
+                  "is_on_frontier"),
+        "cells",
+        len(table),
+        tuple(excluded),
+        remarks=tuple(remarks),
+    )  # fmt: skip
+
+
+def _frontier_sentence(table: pd.DataFrame, accuracy: str) -> str:
+    """The most accurate cell, the most accurate that keeps its ability, how many are worth it."""
     parts = []
     for dataset, group in table.groupby("dataset", sort=True):
+        top = group.iloc[int(group[accuracy].to_numpy().argmax())]
+        text = f"On {dataset} the most accurate cell is {_cell(top, accuracy)}"
+        kept = group[group["retention_pct"] >= WELL_KEPT_PCT]
+        if kept.empty:
+            text += f"; no cell keeps {WELL_KEPT_PCT:.0f} % or more"
+        elif top["retention_pct"] < WELL_KEPT_PCT:
+            best = kept.iloc[int(kept[accuracy].to_numpy().argmax())]
+            text += f"; of those that keep at least {WELL_KEPT_PCT:.0f} % it is "
+            text += _cell(best, accuracy)
         on = group[group["is_on_frontier"]]
         named = join_words(dict.fromkeys(on["method"]))
-        parts.append(
-            f"on {dataset} {len(on)} of {len(group)} cells are on the frontier ({named}; "
-            f"hypervolume {group['hypervolume_pct2'].iloc[0]:.0f} %²)"
-        )
-    sentence = f"In {LABELS[accuracy]} × retention, " + "; ".join(parts) + "."
-    if (table["num_runs"] < 2).any():
-        sentence += " Some cells hold one run, so their place is uncertain."
-    return Answer(FRONTIER, sentence, table, "cells", len(table), tuple(excluded))
+        if len(group) > 1:
+            text += f". No other cell beats {len(on)} of {len(group)} ({named}) in both"
+        parts.append(f"{text}.")
+    return " ".join(parts)
+
+
+def _cell(cell: pd.Series[Any], accuracy: str) -> str:
+    """A cell's name, its accuracy and its retention, each ± sd over seeds."""
+    reached, kept = (
+        spread_text(cell[name], cell[f"{name}_sd"], 1) for name in (accuracy, "retention_pct")
+    )
+    return (
+        f"{cell['method']} at {rate_text(cell['learning_rate'])} ({label(accuracy)} {reached} %, "
+        f"retention {kept} %)"
+    )

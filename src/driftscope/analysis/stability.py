@@ -9,7 +9,8 @@ import pandas as pd
 
 from driftscope.analysis.answer import Answer, cannot_answer, per_setting
 from driftscope.analysis.grouping import cell_means, usable_runs
-from driftscope.analysis.tables import LABELS, StudyTables, present_signals
+from driftscope.analysis.tables import StudyTables, label, present_signals
+from driftscope.analysis.words import general_text
 from driftscope.stats.groups import coefficient_of_variation
 
 QUESTION = "stability"
@@ -159,7 +160,7 @@ def _size_sentence(sizes: pd.DataFrame) -> str:
     worst = smallest.iloc[int(np.nanargmax(smallest["difference_from_largest"].abs()))]
     return (
         f"With {worst['num_images']:.0f} images {_named(worst)} reads "
-        f"{worst['difference_from_largest']:+.3g} from its value at the largest probe."
+        f"{general_text(worst['difference_from_largest'])} away from the largest probe's."
     )
 
 
@@ -176,4 +177,4 @@ def _seed_sentence(seeds: pd.DataFrame) -> str:
 
 
 def _named(row: pd.Series[Any]) -> str:
-    return LABELS.get(row["signal"], str(row["signal"]))
+    return label(row["signal"])

@@ -40,6 +40,12 @@ NUMBERS = (
     *SIGNALS,
 )
 
+
+def label(key: str) -> str:
+    """A measure's name in a sentence; the key where it is none of ours."""
+    return METRICS[key].label if key in METRICS else key
+
+
 Wanted: TypeAlias = str | float | Iterable[str | float]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from driftscope.metrics import number_text
 
@@ -57,3 +58,18 @@ def interval_text(low: float | None, high: float | None, decimals: int) -> str:
     """
     ends = [number_text(end, decimals) for end in (low, high)]
     return "" if "–" in ends else f"[{', '.join(ends)}]"
+
+
+def join_words(words: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def counted(number: float, noun: str) -> str:
+    """The number and its noun.
+
+    >>> counted(1, "run"), counted(1200, "run")
+    ('1 run', '1,200 runs')
+    """
+    return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"

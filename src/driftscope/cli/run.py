@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from driftscope.cli.study import RunPlace, carry_out_study
 
 if TYPE_CHECKING:
     from driftscope.config import RunSpec
+    from driftscope.records.schema import SharedImages
 
 
 @resumable
@@ -58,7 +59,7 @@ def run(
 
         record = run_one(parsed, out, device=device, on_step=on_step)
     terminal.show_cells([record])
-    show_shared_images(record.result.get("duplicates", {}))
+    show_shared_images(record.result.duplicates)
     typer.echo(f"\nRecord: {terminal.path_text(out)}")
     typer.echo(f"Next: driftscope compare {parsed.model} {terminal.path_text(out)} --images FOLDER")
 
@@ -89,12 +90,12 @@ def _progress(spec: RunSpec) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
-def show_shared_images(duplicates: dict[str, Any]) -> None:
+def show_shared_images(duplicates: Mapping[str, SharedImages]) -> None:
     """Says how many equal images are on two sides of a split: a leak that a score would hide."""
     from driftscope.cli import terminal
 
     across = [
-        f"{found['num_pairs']} in {' and '.join(sides.split('/'))}"
+        f"{found.num_pairs} in {' and '.join(sides.split('/'))}"
         for sides, found in duplicates.items()
         if "/" in sides
     ]

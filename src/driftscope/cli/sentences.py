@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import typer
@@ -65,14 +65,23 @@ def _failed(sentence: str, error: BaseException, code: int) -> Exception:
     return typer.Exit(code)
 
 
-def say_what_is_passed_over(study_folder: StudyFolder) -> None:
-    """Finished runs that the study no longer declares are in no table: nobody should wonder."""
+def say_what_is_passed_over(study_folder: StudyFolder, damaged: Mapping[str, str]) -> None:
+    """Says which finished runs are in no table: undeclared and damaged ones (run -> why)."""
     from driftscope.cli import terminal
 
     if count := len(study_folder.undeclared()):
         terminal.err.print(
             f"{count} finished runs in {study_folder.root} are of an earlier declaration of this "
             "study and are passed over",
+            style="yellow",
+            markup=False,
+        )
+    if damaged:
+        terminal.err.print(
+            f"{len(damaged)} finished runs in {study_folder.root} cannot be read and are left out "
+            "(delete a run's folder to carry it out again):",
+            *damaged.values(),
+            sep="\n  ",
             style="yellow",
             markup=False,
         )

@@ -170,7 +170,7 @@ def status(
     from driftscope.study.status import study_status
 
     study_folder = StudyFolder(folder)
-    say_what_is_passed_over(study_folder)
+    say_what_is_passed_over(study_folder, study_folder.damaged())
     if watch:
         renamed("driftscope study status --watch", "driftscope watch")
         watch_study(study_folder)
@@ -200,7 +200,7 @@ def analyse(
         if name not in QUESTIONS:
             raise ConfigError(f"unknown question {name!r}: {did_you_mean(name, QUESTIONS)}")
     study = Study(folder)
-    say_what_is_passed_over(study.folder)
+    say_what_is_passed_over(study.folder, study.damaged)
     tables = study.tables()
     answers = [answer(name, tables) for name in question or QUESTIONS]
     if as_json:
@@ -242,7 +242,7 @@ def export(
     from driftscope.opened_study import Study
 
     study = Study(folder)
-    say_what_is_passed_over(study.folder)
+    say_what_is_passed_over(study.folder, study.damaged)
     for path, shape in study.export(out or folder / "export", form).items():
         typer.echo(f"{path}: {shape[0]} rows × {shape[1]} columns")
 
@@ -281,7 +281,7 @@ def carry_out_study(
     from driftscope.cli.progress import follow, show_failures
     from driftscope.config import run_id
     from driftscope.executors.schedule import execute
-    from driftscope.records import is_done, load_run
+    from driftscope.opened_study import Study
     from driftscope.study import StudyFolder, expand, run_folder, select
 
     specs = expand(study)
@@ -295,18 +295,19 @@ def carry_out_study(
     if todo:
         updates = execute([(spec, run_folder(out, spec)) for spec in todo], place.pool())
         told = follow(updates, asked, len(asked) - len(todo))
-    records = [load_run(folder.run(spec)) for spec in specs if is_done(folder.run(spec))]
+    study_read = Study(out)
+    records = study_read.records()
+    say_what_is_passed_over(folder, study_read.damaged)
     # a failure may have been told and not been written down: a full disk, a moved folder
     failures = {**folder.failures(map(run_id, asked)), **told}
     if not records:
         show_failures(failures, asked)
         raise typer.Exit(1)
-    from driftscope.opened_study import Study
     from driftscope.report.html import write_study_report
 
     terminal.show_cells(records)
     report = write_study_report(
-        Study(out).tables(),
+        study_read.tables(),
         records,
         out / "report.html",
         title=study.title or study.name,

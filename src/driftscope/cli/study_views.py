@@ -169,7 +169,7 @@ def show_answer(answer: Answer, *, wide: bool = False) -> None:
     from driftscope.analysis.answer_tables import answer_tables
 
     out.print(f"\n[bold]{_words(answer.question)}[/bold]")
-    out.print(Text(answer.sentence))
+    out.print(Text(answer.words))
     if answer.is_answered and not answer.table.empty:
         table = answer_tables(answer)[0]
         if wide:

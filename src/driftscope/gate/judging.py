@@ -17,9 +17,8 @@ from driftscope.records import (
     STUDY_FILE,
     load_run,
     read_json,
-    retention_interval_pct,
-    structure_point,
 )
+from driftscope.records.schema import Report, TransferScore, parse
 from driftscope.stats.proportions import wilson_interval_pct
 
 Outcome = Literal["passed", "failed", "not measured"]
@@ -33,15 +32,14 @@ class Evidence:
         source: the file.
         what: what the numbers are of, in words.
         scalars: number by name; what was not measured is absent.
-        transfer: by transfer set, its score with `accuracy_pct` and `retention_pct`, and, where
-            they were counted, `num_correct`, `num_images` and `flows`.
+        transfer: the adapted model's score by transfer set.
         num_images: how many images an accuracy of `scalars` was counted on, where it is known.
     """
 
     source: Path
     what: str
     scalars: Mapping[str, float]
-    transfer: Mapping[str, Mapping[str, Any]]
+    transfer: Mapping[str, TransferScore]
     num_images: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -87,25 +85,23 @@ def read_evidence(path: Path, *, best: bool = False) -> Evidence:
     file = _file_of(path)
     if best and file.name == RESULT_FILE:
         raise RecordError(f"{file} is a run's, and already speaks of its selected epoch")
-    try:
-        return _of_run(file) if file.name == RESULT_FILE else _of_report(file, best)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise RecordError(f"{file} is damaged: it is not of the shape it was written in") from error
+    return _of_run(file) if file.name == RESULT_FILE else _of_report(file, best)
 
 
 def _of_report(file: Path, best: bool) -> Evidence:
-    report = read_json(file)
-    if not isinstance(report.get("scalars"), dict):
+    values = read_json(file)
+    if "scalars" not in values:
         raise RecordError(
             f"{file} is no report that can be judged: it has no scalars; give what `driftscope "
             "compare`, a monitor or a run has written"
         )
-    if report.get("kind") == "monitor":
+    report = parse(Report, values, file)
+    if report.kind == "monitor":
         return _of_monitor(file, report, best)
     if best:
         raise RecordError(f"{file} is a comparison's; only a monitored training has a best step")
-    what = f"{report.get('adapted')} against {report.get('pretrained')}"
-    return Evidence(file, what, _finite(report["scalars"]), _scores(report.get("transfer")))
+    what = f"{report.adapted} against {report.pretrained}"
+    return Evidence(file, what, _finite(report.scalars), report.transfer or {})
 
 
 def _file_of(path: Path) -> Path:
@@ -121,53 +117,47 @@ def _file_of(path: Path) -> Path:
 
 def _of_run(file: Path) -> Evidence:
     record = load_run(file.parent)
-    selected = record.result["selected"] or {}  # none where the first epoch diverged
-    scalars = {**structure_point(record).get("drift", {}), **selected}
-    diverged = ", which diverged" if record.result["status"] == "diverged" else ""
-    spec = record.spec
+    spec, result = record.spec, record.result
+    selected, structure = result.selected, record.structure_point
+    diverged = ", which diverged" if result.status == "diverged" else ""
+    scalars: dict[str, Any] = dict(structure.drift.numbers()) if structure else {}
+    num_images = {}
+    if selected is not None:  # None where the first epoch diverged
+        scalars["val_accuracy_pct"] = selected.val_accuracy_pct
+        scalars["test_accuracy_pct"] = selected.test_accuracy_pct
+        num_images["test_accuracy_pct"] = selected.test_num_images or 0
+    if result.splits is not None:  # an imported run's are not told
+        num_images["val_accuracy_pct"] = result.splits.num_images.get("val", 0)
     return Evidence(
         file,
-        f"{spec.method.label} on {spec.dataset}, epoch {selected.get('epoch', 0)}{diverged}",
+        f"{spec.method.label} on {spec.dataset}, epoch {selected.epoch if selected else 0}"
+        + diverged,
         _finite(scalars),
-        _scores(selected.get("transfer")),
-        {
-            "test_accuracy_pct": selected.get("test_num_images", 0),
-            # an imported run's splits are not told
-            "val_accuracy_pct": record.result.get("splits", {}).get("num_images", {}).get("val", 0),
-        },
+        selected.transfer if selected else {},
+        num_images,
     )
 
 
-def _of_monitor(file: Path, report: Mapping[str, Any], best: bool) -> Evidence:
+def _of_monitor(file: Path, report: Report, best: bool) -> Evidence:
     which = "best" if best else "latest"
-    point, history = report.get(which), report.get("history") or []
-    if best and point is None:
+    point, history = report.best if best else report.latest, report.history or []
+    if point is None:
+        if not best:
+            raise RecordError(f"{file} is damaged: it has no latest")
         raise RecordError(
             f"{file} names no best step: a monitor knows it when it is told validation accuracies"
         )
-    if not isinstance(point, dict) or not isinstance(point.get("scalars"), dict):
-        raise RecordError(f"{file} is damaged: its {which!r} holds no scalars")
-    if not best and history and history[-1].get("step") != point.get("step"):
+    if not best and history and history[-1].step != point.step:
         # the report speaks of the last one that could be read, which the model has since left
-        step = history[-1].get("step")
-        return Evidence(
-            file, f"latest observation of a training, step {step}: it could not be read", {}, {}
-        )
-    seen = [one for one in history if one.get("step") == point.get("step")]
+        what = f"latest observation of a training, step {history[-1].step}: it could not be read"
+        return Evidence(file, what, {}, {})
+    seen = [one for one in history if one.step == point.step]
     return Evidence(
         file,
-        f"{which} observation of a training, step {point.get('step')}",
-        _finite(point["scalars"]),
-        _scores(seen[-1].get("transfer") if seen else None),
+        f"{which} observation of a training, step {point.step}",
+        _finite(point.scalars),
+        (seen[-1].transfer or {}) if seen else {},
     )
-
-
-def _scores(transfer: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
-    """Of every transfer set the numbers that are there and finite, and `flows`."""
-    return {
-        name: {**_finite(score), "flows": _finite(score.get("flows") or {})}
-        for name, score in (transfer or {}).items()
-    }
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, float]:
@@ -216,9 +206,9 @@ def _verdicts(evidence: Evidence, limit: Limit, confident: bool) -> Iterator[Ver
     for name in [limit.transfer] if limit.transfer is not None else sets:
         score = sets[name]
         is_retention = one.key == "retention_pct"
-        value = score.get("retention_pct" if is_retention else "accuracy_pct")
-        interval = retention_interval_pct(score) if is_retention else None
-        low = (interval[0] if interval else None) if is_retention else score.get("wilson_low_pct")
+        value = score.retention_pct if is_retention else score.accuracy_pct
+        interval = score.retention_interval_pct if is_retention else score.wilson_pct
+        low = interval[0] if interval else None
         yield _verdict(limit, f"{one.label} on {name}", value, low, confident)
 
 

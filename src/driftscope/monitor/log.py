@@ -17,6 +17,7 @@ from driftscope.records import (
     read_events,
     rewrite_events,
 )
+from driftscope.records.schema import Event
 
 HEADER = "monitor"
 """The `kind` of the line that each process begins with."""
@@ -52,7 +53,7 @@ class EventLog:
     def __init__(self, folder: Path | None, header: Mapping[str, Any]) -> None:
         self.folder = folder
         self._claim: FileLock | None = None
-        former: list[dict[str, Any]] = []
+        former: list[Event] = []
         ours = {"kind": HEADER, **header}
         if folder is not None:
             try:
@@ -127,7 +128,7 @@ def _claimed(folder: Path, patience_seconds: float) -> FileLock:
     return claim
 
 
-def _events_of_same_training(folder: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _events_of_same_training(folder: Path, header: Mapping[str, Any]) -> list[Event]:
     events = read_events(folder)
     if not events:
         return []

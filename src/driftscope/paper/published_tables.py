@@ -17,7 +17,7 @@ from driftscope.analysis.answer_tables import family_words, measure_with_unit
 from driftscope.analysis.columns import KNOWN, known
 from driftscope.analysis.grouping import SETTING, series_order
 from driftscope.analysis.table import Column, Table
-from driftscope.analysis.tables import LABELS
+from driftscope.analysis.tables import label
 from driftscope.analysis.words import rate_text
 from driftscope.paper.summaries import (
     NO_REGULARIZER,
@@ -265,7 +265,7 @@ def predictors_table(study: StudyTables, answers: Answers) -> Built:
     table = answered.table
     frame = table[table["scope"].isin(["overall", "mean of groups"])].copy()
     frame["signal_label"] = [
-        f"|{LABELS.get(name, name)}|" if form == "absolute" else LABELS.get(name, name)
+        f"|{label(name)}|" if form == "absolute" else label(name)
         for name, form in zip(frame["signal"], frame["form"], strict=True)
     ]
     order = {"overall": 0, "mean of groups": 1, "final": 0, "first": 1}
@@ -305,9 +305,7 @@ def selection_table(study: StudyTables, answers: Answers) -> Built:
     answered = answers.get("selection")
     if answered is None or answered.table.empty:
         return "retention and validation accuracy are needed"
-    frame = answered.table.assign(
-        rule_label=[LABELS.get(rule, rule) for rule in answered.table["rule"]]
-    )
+    frame = answered.table.assign(rule_label=[label(rule) for rule in answered.table["rule"]])
     return _table(
         study,
         "selection",

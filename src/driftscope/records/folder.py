@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import from_json
 
 from driftscope.config import RunSpec, parse_run_spec, run_id
-from driftscope.errors import BusyError, RecordError
+from driftscope.errors import BusyError, ConfigError, RecordError
+from driftscope.records.schema import Event, Point, Pretrained, RunResult, TransferScore, parse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,6 @@ LOCK_FILE = ".lock"
 ATTENTION_FILE = "attention.npz"
 CHECKPOINT_FOLDER = "checkpoint"
 ADAPTED_FOLDER = "adapted"
-RESULT_SCHEMA = 1
 STUDY_FILE = "study.json"
 RUNS_FOLDER = "runs"
 PROGRESS_FOLDER = "progress"
@@ -61,18 +61,46 @@ class RunRecord:
 
     folder: Path
     spec: RunSpec
-    result: dict[str, Any]
-    events: list[dict[str, Any]]
+    result: RunResult
+    events: list[Event]
 
     @property
     def id(self) -> str:
         """The run's id; of an imported run the one it came with."""
-        return str(self.result["run_id"])
+        return self.result.run_id
 
     @property
     def origin(self) -> str:
         """`run`, or for an imported record `import:` and the name of its file."""
-        return str(self.result.get("origin", "run"))
+        return self.result.origin
+
+    @property
+    def main_transfer(self) -> str | None:
+        """The first transfer set, which tables show."""
+        return self.spec.transfer[0] if self.spec.transfer else None
+
+    @property
+    def structure_point(self) -> Point | None:
+        """Where structure is read: the last epoch under `paper`, else the selected one.
+
+        None for a run that diverged before it had one.
+        """
+        return self.result.last if self.spec.protocol == "paper" else self.result.selected
+
+    @property
+    def main_score(self) -> TransferScore:
+        """The selected epoch's score on the main transfer set; empty where there is none."""
+        return _score(self.result.selected, self.main_transfer)
+
+    @property
+    def pretrained_score(self) -> TransferScore:
+        """The pretrained model's score on the main transfer set; empty where there is none."""
+        return _score(self.result.pretrained, self.main_transfer)
+
+
+def _score(point: Point | Pretrained | None, name: str | None) -> TransferScore:
+    found = None if point is None or name is None else point.transfer.get(name)
+    return found or TransferScore()
 
 
 # ---------------------------------------------------------------- writing
@@ -120,7 +148,7 @@ def append_event(folder: Path, event: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def rewrite_events(folder: Path, events: list[dict[str, Any]]) -> None:
+def rewrite_events(folder: Path, events: Iterable[Mapping[str, Any]]) -> None:
     """Replaces the run's events, as a resumed run does with those past its checkpoint."""
     lines = "".join(json.dumps(_finite(event), allow_nan=False) + "\n" for event in events)
     write_whole(folder / EVENTS_FILE, lines.encode())
@@ -239,11 +267,19 @@ def is_done(folder: Path) -> bool:
 
 
 def read_spec(folder: Path) -> RunSpec:
-    """The spec a run folder was made for."""
-    return parse_run_spec(read_json(folder / SPEC_FILE), str(folder / SPEC_FILE))
+    """The spec a run folder was made for.
+
+    Raises:
+        RecordError: there is none, or a damaged one.
+    """
+    path = folder / SPEC_FILE
+    try:
+        return parse_run_spec(read_json(path), str(path))
+    except ConfigError as error:
+        raise RecordError(str(error)) from None
 
 
-def read_events(folder: Path) -> list[dict[str, Any]]:
+def read_events(folder: Path) -> list[Event]:
     """The run's events; a torn last line (a crash while writing) is left out.
 
     Raises:
@@ -263,21 +299,16 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
             raise RecordError(f"{path}, line {number} is damaged") from None
         if not isinstance(event, dict):
             raise RecordError(f"{path}, line {number} is damaged: it holds no JSON object")
-        events.append(event)
+        events.append(Event(event))
     return events
 
 
-def read_result(folder: Path) -> dict[str, Any]:
+def read_result(folder: Path) -> RunResult:
     """A finished run's result; `RecordError` where there is none or a damaged one."""
     if not is_done(folder):
         raise RecordError(f"{folder} holds no finished run (it has no {RESULT_FILE})")
-    result = read_json(folder / RESULT_FILE)
-    if result.get("schema") != RESULT_SCHEMA:
-        raise RecordError(
-            f"{folder / RESULT_FILE} has schema {result.get('schema')!r}; "
-            f"this driftscope reads {RESULT_SCHEMA}"
-        )
-    return result
+    path = folder / RESULT_FILE
+    return parse(RunResult, read_json(path), path)
 
 
 def read_failure(folder: Path) -> str:
@@ -297,13 +328,20 @@ def load_run(folder: Path) -> RunRecord:
 
 def load_runs(study_folder: Path) -> list[RunRecord]:
     """All finished runs one level below a study folder's `runs/`, by folder name."""
-    return list(iterate_runs(study_folder))
+    results = sorted(study_folder.glob(f"{RUNS_FOLDER}/*/{RESULT_FILE}"))
+    return [load_run(path.parent) for path in results]
 
 
-def iterate_runs(study_folder: Path) -> Iterator[RunRecord]:
-    """The same, one at a time: a record takes some 200 kB of memory."""
-    for path in sorted(study_folder.glob(f"{RUNS_FOLDER}/*/{RESULT_FILE}")):
-        yield load_run(path.parent)
+def readable_runs(folders: Iterable[Path], damaged: dict[str, str]) -> Iterator[RunRecord]:
+    """The finished runs in these folders, one at a time: a record takes some 200 kB of memory.
+
+    A run that cannot be read is left out; `damaged` then has its folder's name and why.
+    """
+    for folder in folders:
+        try:
+            yield load_run(folder)
+        except RecordError as error:
+            damaged[folder.name] = str(error)
 
 
 def load_overlay(folder: Path) -> Overlay | None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from driftscope.errors import RecordError
 from driftscope.records.folder import (
@@ -19,6 +17,7 @@ from driftscope.records.folder import (
     read_failure,
     read_spec,
 )
+from driftscope.records.schema import Alert, Event, MonitorHeader, parse
 
 _SEEN_KINDS = ("epoch", "probe", "observation")
 """Events with numbers: a run's and a monitor's."""
@@ -59,8 +58,8 @@ def training_status(folder: Path) -> TrainingStatus:
     events = read_events(folder)
     is_run = (folder / SPEC_FILE).exists()
     return TrainingStatus(
-        title=_run_title(folder) if is_run else _monitor_title(events),
-        points=[_numbers(event) for event in events if event.get("kind") in _SEEN_KINDS],
+        title=_run_title(folder) if is_run else _monitor_title(folder, events),
+        points=[event.numbers() for event in events if event.kind in _SEEN_KINDS],
         epochs=read_spec(folder).epochs if is_run else None,
         alerts=_alerts(events),
         ended=_run_end(folder) if is_run else _monitor_end(folder, events),
@@ -76,12 +75,13 @@ def _run_title(folder: Path) -> str:
     )
 
 
-def _monitor_title(events: list[dict[str, Any]]) -> str:
-    headers = [event for event in events if event.get("kind") == "monitor"]
+def _monitor_title(folder: Path, events: list[Event]) -> str:
+    headers = [event for event in events if event.kind == "monitor"]
     if not headers:
         return "a training"
-    transfer = ", ".join(one["name"] for one in headers[-1].get("transfer") or ())
-    return f"a training from {headers[-1].get('pretrained')}" + (
+    header = parse(MonitorHeader, headers[-1], folder / EVENTS_FILE)
+    transfer = ", ".join(one.name for one in header.transfer)
+    return f"a training from {header.pretrained}" + (
         f", with zero-shot on {transfer}" if transfer else ""
     )
 
@@ -94,13 +94,13 @@ def _run_end(folder: Path) -> str | None:
     return None if _may_go_on(folder) else "interrupted; the same command goes on from there"
 
 
-def _monitor_end(folder: Path, events: list[dict[str, Any]]) -> str | None:
+def _monitor_end(folder: Path, events: list[Event]) -> str | None:
     """A stop or the end, if nothing was observed since; or that no process writes any more."""
-    since: list[dict[str, Any]] = []
+    since: list[Event] = []
     for event in events:
-        since = [] if event.get("kind") in ("monitor", "observation") else [*since, event]
+        since = [] if event.kind in ("monitor", "observation") else [*since, event]
     for event in since:
-        if event.get("kind") == "stop":
+        if event.kind == "stop":
             return f"stopped: {event.get('reason')}"
     if not since and _may_go_on(folder):
         return None
@@ -122,33 +122,21 @@ def _last_written(folder: Path) -> float:
     return max(file.stat().st_mtime for file in files if file.exists())
 
 
-def _numbers(event: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        name: float(value)
-        for name, value in event.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-
-
-def _alerts(events: list[dict[str, Any]]) -> list[tuple[int, str]]:
+def _alerts(events: list[Event]) -> list[tuple[int, str]]:
     """Every alert when it was first seen: an observation repeats those that still hold.
 
     Of what was found before training, what the latest process that looked has found.
     """
-    before_training: list[tuple[int, str]] = []
-    told: list[tuple[int, str]] = []
+    before_training: list[Alert] = []
+    told: list[Alert] = []
     going_on: set[str] = set()
     for event in events:
-        alerts = event.get("alerts")
+        alerts = event.alerts()
         if alerts is None:
             continue
-        if event.get("kind") == "observation":
-            told += [_told(alert) for alert in alerts if alert.get("kind") not in going_on]
-            going_on = {alert.get("kind") for alert in alerts}
+        if event.kind == "observation":
+            told += [alert for alert in alerts if alert.kind not in going_on]
+            going_on = {alert.kind for alert in alerts}
         else:
-            before_training = [_told(alert) for alert in alerts]
-    return before_training + told
-
-
-def _told(alert: Mapping[str, Any]) -> tuple[int, str]:
-    return int(alert["step"]), str(alert["sentence"])
+            before_training = alerts
+    return [(alert.step, alert.sentence) for alert in before_training + told]

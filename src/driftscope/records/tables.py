@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from driftscope.metrics import Metric, drifts, levels, metric
+from driftscope.metrics import drifts, levels, metric
 from driftscope.records.columns import (
     CLASS_COLUMNS,
     DRIFT_SCALARS,
@@ -68,26 +68,27 @@ def all_tables(records: Iterable[RunRecord]) -> Tables:
 def _class_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
     """One row a class of the main transfer set, at the selected epoch."""
     keys = _keys(record)
-    for row in _main_score(record).get("per_class", []):
+    for row in record.main_score.per_class:
         yield {**keys, **row}
 
 
 def _subset_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
     """One row a probe subset and signal, at the protocol's reporting point."""
-    for number, subset in enumerate(structure_point(record).get("subsets", []), start=1):
+    point = record.structure_point
+    for number, subset in enumerate(point.subsets if point else (), start=1):
         for signal, value in subset.items():
             if signal != "num_images":
                 yield {
                     "run_id": record.id,
                     "subset": number,
-                    "num_images": subset["num_images"],
+                    "num_images": subset.get("num_images"),
                     "signal": signal,
                     "value": value,
                 }
 
 
 def runs_table(records: Iterable[RunRecord]) -> pd.DataFrame:
-    """One row a run. Signals are those at the protocol's reporting point (`structure_point`)."""
+    """One row a run. Signals are those at `RunRecord.structure_point`."""
     import pandas as pd
 
     return typed(pd.DataFrame([_run_row(record) for record in records]), RUN_COLUMNS)
@@ -115,14 +116,6 @@ def heads_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     return _heads_frame([_head_columns(record) for record in records])
 
 
-def structure_point(record: RunRecord) -> dict[str, Any]:
-    """Where structure is read: the last epoch under `paper`, else the selected one.
-
-    Empty for a run that diverged before it had one.
-    """
-    return record.result["last" if record.spec.protocol == "paper" else "selected"] or {}
-
-
 def _keys(record: RunRecord) -> dict[str, Any]:
     spec = record.spec
     return {
@@ -136,12 +129,9 @@ def _keys(record: RunRecord) -> dict[str, Any]:
 
 def _run_row(record: RunRecord) -> dict[str, Any]:
     spec, result = record.spec, record.result
-    selected = result["selected"] or {}  # a run that diverged in its first epoch has none
-    drift = structure_point(record).get("drift", {})
-    main_transfer = spec.transfer[0] if spec.transfer else None
-    score = _main_score(record)
-    before = result["pretrained"]["transfer"].get(main_transfer, {})
-    epochs = [event for event in record.events if event.get("kind") == "epoch"]
+    selected, point = result.selected, record.structure_point
+    before, after = record.pretrained_score, record.main_score
+    losses = [event.get("train_loss") for event in record.events if event.kind == "epoch"]
     return {
         **_keys(record),
         "model": spec.model,
@@ -155,84 +145,58 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
         "weight_decay": spec.weight_decay,
         # of an imported record's options only those above are known
         "options": spec.options_label if record.origin == "run" else None,
-        "status": result["status"],
+        "status": result.status,
         "origin": record.origin,
         "num_runs": 1,
-        "selected_epoch": selected.get("epoch"),
-        "train_loss": epochs[-1]["train_loss"] if epochs else None,
-        "val_accuracy_pct": selected.get("val_accuracy_pct"),
-        "test_accuracy_pct": selected.get("test_accuracy_pct"),
-        "test_num_images": selected.get("test_num_images"),
-        "transfer": main_transfer,
-        "pretrained_zero_shot_pct": before.get("accuracy_pct"),
-        "zero_shot_pct": score.get("accuracy_pct"),
-        "zero_shot_num_images": score.get("num_images"),
-        "retention_pct": score.get("retention_pct"),
-        **{name: drift.get(name) for name in DRIFT_SCALARS},
-        **_structure(structure_point(record).get("reading", {})),
-        **{
-            f"pretrained_{name}": value
-            for name, value in _structure(result["pretrained"]["reading"]).items()
-        },
-        "trainable_parameters": result["parameters"]["trainable"],
-        "total_parameters": result["parameters"]["total"],
-        "wall_seconds": result["wall_seconds"]["total"],
+        "selected_epoch": selected and selected.epoch,
+        "train_loss": losses[-1] if losses else None,
+        "val_accuracy_pct": selected and selected.val_accuracy_pct,
+        "test_accuracy_pct": selected and selected.test_accuracy_pct,
+        "test_num_images": selected and selected.test_num_images,
+        "transfer": record.main_transfer,
+        "pretrained_zero_shot_pct": before.accuracy_pct,
+        "zero_shot_pct": after.accuracy_pct,
+        "zero_shot_num_images": after.num_images,
+        "retention_pct": after.retention_pct,
+        **{name: point and point.drift.number(name) for name in DRIFT_SCALARS},
+        **{name: point and point.reading.mean(name) for name in STRUCTURE_SCALARS},
+        **{f"pretrained_{n}": result.pretrained.reading.mean(n) for n in STRUCTURE_SCALARS},
+        "trainable_parameters": result.parameters.trainable,
+        "total_parameters": result.parameters.total,
+        "wall_seconds": result.wall_seconds.total,
     }
 
 
-def _main_score(record: RunRecord) -> dict[str, Any]:
-    """What the run scored at the selected epoch on its main transfer set; empty if nothing."""
-    name = record.spec.transfer[0] if record.spec.transfer else None
-    transfer = (record.result["selected"] or {}).get("transfer", {})
-    return transfer.get(name) or {}
-
-
-def _structure(reading: dict[str, Any]) -> dict[str, float]:
-    """The means of a reading's full-map signals, those that it has."""
-    values = ((name, reading.get(name)) for name in STRUCTURE_SCALARS)
-    return {name: _mean(value) for name, value in values if value is not None}
-
-
-def _mean(value: float | list[Any]) -> float:
-    """A number, or the mean of nested lists of equal lengths."""
-    return sum(map(_mean, value)) / len(value) if isinstance(value, list) else value
-
-
 def _layer_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
-    point = structure_point(record)
-    if not point:
+    point = record.structure_point
+    if point is None:
         return
-    drift, reading, keys = point["drift"], point["reading"], _keys(record)
-    for index in range(len(reading["entropy"])):
+    keys, read, changed = _keys(record), levels("layer"), drifts("layer")
+    for index in range(len(point.reading.entropy)):
         yield {
             **keys,
             "layer": index + 1,
-            **{
-                one.key: _mean(reading[one.field][index])
-                for one in levels("layer")
-                if reading.get(one.field) is not None
-            },
-            **_of_layer(drift, index, drifts("layer")),
+            **{one.key: point.reading.at_layer(one.field, index) for one in read},
+            **{one.key: point.drift.at_layer(one.layer_field, index) for one in changed},
         }
 
 
 def _history_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
     keys = _keys(record)
     for event in record.events:
-        if event.get("kind") in ("epoch", "probe"):
-            scalars = {k: v for k, v in event.items() if not isinstance(v, list | dict)}
-            yield {**keys, **scalars}
+        if event.kind in ("epoch", "probe"):
+            yield {**keys, "kind": event.kind, **event.numbers()}
 
 
 def _head_columns(record: RunRecord) -> dict[str, Any]:
     """A record's rows of the heads table, column by column: there are many."""
     import numpy as np
 
-    point = structure_point(record)
-    if not point:
+    point = record.structure_point
+    if point is None:
         return {}
-    after, before = point["reading"], record.result["pretrained"]["reading"]
-    num_layers, num_heads = len(after["entropy"]), len(after["entropy"][0])
+    after, before = point.reading, record.result.pretrained.reading
+    num_layers, num_heads = len(after.entropy), len(after.entropy[0])
     num_rows = num_layers * num_heads
     of_heads = record.origin == "run"  # imported records hold means over heads
     columns: dict[str, Any] = {name: [value] * num_rows for name, value in _keys(record).items()}
@@ -241,14 +205,12 @@ def _head_columns(record: RunRecord) -> dict[str, Any]:
     columns["head"] = numbers if of_heads else np.full(num_rows, np.nan)
     for one in levels("head"):
         for name, reading in ((one.key, after), (f"pretrained_{one.key}", before)):
-            values = reading.get(one.field)
+            values = reading.signal(one.field)
             unknown = np.full(num_rows, np.nan)
             columns[name] = unknown if values is None else np.array(values, np.float64).ravel()
-    similar = [metric("cka"), metric("cka_debiased")]
-    rows = [_of_layer(point["drift"], layer, similar) for layer in range(num_layers)]
-    for one in similar:
-        values = np.array([row[one.key] for row in rows], dtype=np.float64)
-        columns[one.key] = np.repeat(values, num_heads)
+    for one in (metric("cka"), metric("cka_debiased")):
+        similar = [point.drift.at_layer(one.layer_field, layer) for layer in range(num_layers)]
+        columns[one.key] = np.repeat(np.array(similar, dtype=np.float64), num_heads)
     return columns
 
 
@@ -266,11 +228,3 @@ def _heads_frame(parts: Iterable[dict[str, Any]]) -> pd.DataFrame:
         for name in (filled[0] if filled else ())
     }
     return typed(pd.DataFrame(columns), HEAD_COLUMNS)
-
-
-def _of_layer(
-    drift: dict[str, Any], index: int, wanted: Sequence[Metric]
-) -> dict[str, float | None]:
-    """These drifts at one layer; None for what the record does not tell by layer."""
-    by_layer = {one.key: drift.get(one.layer_field) for one in wanted}
-    return {name: None if values is None else values[index] for name, values in by_layer.items()}

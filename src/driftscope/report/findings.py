@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+from markupsafe import Markup, escape
 
 from driftscope.analysis import Answer
 from driftscope.analysis.answer_charts import answer_charts
@@ -14,6 +14,7 @@ from driftscope.analysis.answer_tables import TITLES, answer_tables, basis
 from driftscope.analysis.table import Table
 from driftscope.report.page import Picture, panel_pictures
 from driftscope.report.style import SeriesStyle
+from driftscope.report.summary import unbreakable
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,10 @@ class Finding:
     """One question on a page."""
 
     title: str
-    sentence: str
+    is_answered: bool
+    sentence: Markup
+    rests_on: str
+    remarks: list[Markup]
     basis: str
     pictures: list[Picture]
     tables: list[Table]
@@ -41,7 +45,10 @@ def findings(
     return [
         Finding(
             title=TITLES.get(answer.question, answer.question),
-            sentence=true_minus(answer.sentence),
+            is_answered=answer.is_answered,
+            sentence=unbreakable(escape(answer.sentence)),
+            rests_on=answer.rests_on,
+            remarks=[unbreakable(escape(remark)) for remark in answer.remarks],
             basis=basis(answer),
             pictures=[
                 one
@@ -53,12 +60,3 @@ def findings(
         )
         for answer in ordered
     ]
-
-
-def true_minus(sentence: str) -> str:
-    """The sentence with minus signs before numbers as the page writes them everywhere.
-
-    >>> true_minus("ρ from -0.97 to 4e-07, full-rank")
-    'ρ from −0.97 to 4e-07, full-rank'
-    """
-    return re.sub(r"(?<![\w.])-(?=\d)", "−", sentence)

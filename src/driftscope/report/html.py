@@ -14,11 +14,11 @@ from markupsafe import Markup
 from driftscope.analysis import Answer, StudyTables, answer_all, grouping
 from driftscope.analysis.study_charts import head_chart, shared_limit
 from driftscope.errors import RecordError
+from driftscope.metrics import drifts
 from driftscope.paper.catalogue import published_tables
 from driftscope.records import Overlay, RunRecord
 from driftscope.report import tables
 from driftscope.report.findings import findings
-from driftscope.report.highlights import highlights
 from driftscope.report.overlays import NamedOverlay, other_overlays, overlay_block, study_overlays
 from driftscope.report.page import whole_picture, write_page
 from driftscope.report.provenance import shared_and_varying
@@ -81,7 +81,6 @@ def write_study_report(
         out,
         title=title,
         sections=sections,
-        highlights=highlights(answers),
         caveats=_caveats(sections, [setting for setting, _ in settings]),
         findings=findings(answers, styles, with_series[grouping.is_done(runs)]),
         published=published,
@@ -117,8 +116,8 @@ def _facts(study: StudyTables, records: Sequence[RunRecord]) -> tuple[_Facts, _F
     """Specification and environment; of imported cell means what their table says."""
     if records:
         return (
-            shared_and_varying([record.result["spec"] for record in records]),
-            shared_and_varying([record.result["environment"] for record in records]),
+            shared_and_varying([record.result.spec for record in records]),
+            shared_and_varying([record.result.environment.facts() for record in records]),
         )
     shown = ("model", "dataset", "protocol", "transfer", "epochs", "batch_size", "weight_decay")
     known = [name for name in shown if name in study.runs]
@@ -152,6 +151,11 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
         "images skipped": len(comparison["skipped_images"]),
         "fingerprint of the images": reading["images_fingerprint"],
         "patches": reading["num_patches"],
+        **{
+            one.name: one.with_unit(comparison["drift"][one.key])
+            for one in drifts()
+            if comparison["drift"].get(one.key) is not None
+        },
     }
     return write_page(
         "compare.html",
@@ -175,6 +179,6 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
 
 def _versions(records: Iterable[RunRecord]) -> str:
     """The driftscope versions that made the runs."""
-    environments = [record.result["environment"] for record in records]
-    versions = {str(e.get("versions", {}).get("driftscope", "")) for e in environments} - {""}
+    found = (record.result.environment.versions.get("driftscope", "") for record in records)
+    versions = {*found} - {""}
     return ", ".join(sorted(versions)) or version("driftscope")

@@ -24,7 +24,8 @@ from driftscope.analysis.study_charts import (
 )
 from driftscope.analysis.table import Column
 from driftscope.analysis.words import rate_text
-from driftscope.records import ATTENTION_FILE, RunRecord, structure_point
+from driftscope.records import ATTENTION_FILE, RunRecord
+from driftscope.records.schema import PromptRules
 from driftscope.report import tables
 from driftscope.report.page import script_json
 from driftscope.report.provenance import flattened
@@ -86,7 +87,7 @@ def run_pages(
             "heads": _heads(record),
             **_classes(record),
             "has_maps": (record.folder / ATTENTION_FILE).exists(),
-            "spec": flattened(record.result["spec"]),
+            "spec": flattened(record.result.spec),
             "provenance": _provenance(record),
         }
         yield RunPage(record.id, label, script_json(content))
@@ -148,11 +149,11 @@ def _number(value: Any) -> float | int | None:
 
 def _heads(record: RunRecord) -> list[list[float | int | None]]:
     """Percent change of each head's entropy [layer][head]; empty where heads are unknown."""
-    point = structure_point(record)
-    if not point or record.origin != "run":  # imported records hold means over heads
+    point = record.structure_point
+    if point is None or record.origin != "run":  # imported records hold means over heads
         return []
-    before = record.result["pretrained"]["reading"]["entropy"]
-    rows = tables.head_entropy_changes(before, point["reading"]["entropy"])
+    before = record.result.pretrained.reading.entropy
+    rows = tables.head_entropy_changes(before, point.reading.entropy)
     num_heads = len(before[0])
     values = [_number(round(row["delta_entropy_pct"], 1)) for row in rows]
     return [values[start : start + num_heads] for start in range(0, len(values), num_heads)]
@@ -160,22 +161,19 @@ def _heads(record: RunRecord) -> list[list[float | int | None]]:
 
 def _classes(record: RunRecord) -> dict[str, Any]:
     """Accuracy by class of the main transfer set, and what lost images are taken for now."""
-    score = tables.main_score(record)
-    rows = score.get("per_class") or []
-    flows = score.get("flows") or {}
+    score = record.main_score
+    flows = [one.model_dump(by_alias=True) for one in score.flows.lost_to] if score.flows else []
     return {
-        "transfer": score.get("name", ""),
-        "classes": {
-            column.key: [_cell(row.get(column.key), column) for row in rows]
-            for column in _CLASS_COLUMNS
-        },
-        "flows": {
-            column.key: [_cell(row.get(column.key), column) for row in flows.get("lost_to", [])]
-            for column in _FLOW_COLUMNS
-        },
-        "num_lost": flows.get("num_lost"),
-        "num_gained": flows.get("num_gained"),
+        "transfer": score.name,
+        "classes": _class_columns(_CLASS_COLUMNS, score.per_class),
+        "flows": _class_columns(_FLOW_COLUMNS, flows),
+        "num_lost": score.flows and score.flows.num_lost,
+        "num_gained": score.flows and score.flows.num_gained,
     }
+
+
+def _class_columns(columns: Sequence[Column], rows: Sequence[Any]) -> dict[str, list[Any]]:
+    return {one.key: [_cell(row.get(one.key), one) for row in rows] for one in columns}
 
 
 def _cell(value: Any, column: Column) -> Any:
@@ -185,30 +183,31 @@ def _cell(value: Any, column: Column) -> Any:
 def _provenance(record: RunRecord) -> dict[str, str]:
     """Where the numbers come from: versions, machine, hashes, splits, prompts."""
     result = record.result
-    splits = {key: value for key, value in (result.get("splits") or {}).items() if key != "hashes"}
-    subsets = splits.pop("probe_subsets", None) or []
+    splits = result.splits.facts() if result.splits else {}
+    splits = {name: splits[name] for name in splits if name not in ("hashes", "probe_subsets")}
+    subsets = result.splits.probe_subsets if result.splits else []
     facts = {
         "run": record.id,
         "origin": record.origin,
-        "status": result["status"],
-        "protocol": result.get("protocol"),
-        **result["environment"],
+        "status": result.status,
+        "protocol": result.protocol,
+        **result.environment.facts(),
         "splits": splits,
-        "probe subsets": [f"{one['hash']} ({len(one['indices'])} images)" for one in subsets],
-        "prompts": {name: _prompts(rules) for name, rules in (result.get("prompts") or {}).items()},
-        "parameters": result["parameters"],
-        "wall seconds": {key: f"{value:.1f}" for key, value in result["wall_seconds"].items()
+        "probe subsets": [f"{one.hash} ({len(one.indices)} images)" for one in subsets],
+        "prompts": {name: _prompts(rules) for name, rules in result.prompts.items()},
+        "parameters": result.parameters.model_dump(),
+        "wall seconds": {key: f"{value:.1f}" for key, value in result.wall_seconds.facts().items()
                          if value is not None},
     }  # fmt: skip
     return {key: value for key, value in flattened(facts).items() if value != "none"}
 
 
-def _prompts(rules: Mapping[str, Any]) -> dict[str, Any]:
+def _prompts(rules: PromptRules) -> dict[str, Any]:
     """Split and templates, and of the words for classes those that differ from the name."""
-    words = rules.get("class_words") or {}
-    changed = [f"{name}: {word}" for name, word in words.items() if name != word]
     return {
-        "split": rules.get("split"),
-        "templates": rules.get("templates") or [],
-        "words unlike the class's name": changed,
+        "split": rules.split,
+        "templates": rules.templates,
+        "words unlike the class's name": [
+            f"{name}: {word}" for name, word in rules.class_words.items() if name != word
+        ],
     }

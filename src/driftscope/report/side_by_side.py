@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -362,10 +361,7 @@ def _values(records: Sequence[RunRecord]) -> dict[str, dict[str, None]]:
     """Every value that a study's runs take of each fact, in order; values as text."""
     found: dict[str, dict[str, None]] = {}
     for record in records:
-        facts: dict[str, Any] = {
-            "spec": record.result["spec"],
-            "environment": record.result.get("environment", {}),
-        }
+        facts = {"spec": record.result.spec, "environment": record.result.environment.facts()}
         for name, value in flattened(facts).items():
             found.setdefault(name, {})[value] = None
     return found

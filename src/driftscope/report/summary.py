@@ -1,4 +1,4 @@
-"""What came out, in sentences: read off the tables, each number with its n and its spread.
+"""What was studied, what two models differ in, and what the numbers cannot tell, in sentences.
 
 Sentences are `Markup`: values are escaped on the way in, key numbers are emphasised.
 """
@@ -9,22 +9,16 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from numbers import Real
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
-from driftscope.analysis.words import rate_text, spread_text
+from driftscope.analysis.words import counted, join_words, rate_text
 from driftscope.metrics import number_text
 from driftscope.records import retention_interval_pct
 from driftscope.stats.groups import permutation_of_means
-
-SIMILAR_ACCURACY_POINTS = 2.0
-"""Cells whose target accuracies differ by at most this many points are compared as equal in it."""
-WELL_KEPT_PCT = 90.0
-"""Retention from which a cell is spoken of as having kept the zero-shot ability."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +44,14 @@ class Summary:
 
 
 def study_summary(cells: pd.DataFrame, runs: pd.DataFrame, setting: Mapping[str, str]) -> Summary:
-    """The findings of one setting (one dataset, model, protocol) from its cells."""
-    sentences = (
-        _over_the_rates(cells),
-        _matched_accuracy(cells),
-        _best_cells(cells),
-        _signals(cells),
-    )
+    """What was studied in one place (one dataset, model, protocol), and what it cannot tell.
+
+    The headline serves a study of which no question can be answered.
+    """
     return Summary(
         _what_was_studied(cells, runs, setting),
         _study_headline(cells),
-        [sentence for sentence in sentences if sentence],
+        [],
         _study_caveats(cells, setting),
     ).without_breaks()
 
@@ -68,55 +59,12 @@ def study_summary(cells: pd.DataFrame, runs: pd.DataFrame, setting: Mapping[str,
 def _study_headline(cells: pd.DataFrame) -> Markup:
     if not cells["num_runs"].any():
         return Markup("Every run diverged.")
-    if not _has(cells, "retention_pct") and not _has(cells, "cka"):
-        return Markup("How much of the zero-shot ability is left is not known of these runs.")
-    if not _has(cells, "retention_pct"):
-        lowest = _lowest(cells, "cka")
-        return Markup("The representation moves most under {} (CKA {}).").format(
-            _cell_name(lowest), number_text(lowest["cka"], 2)
+    if _has(cells, "cka"):
+        lowest = min(_rows(cells.dropna(subset=["cka"])), key=lambda cell: float(cell["cka"]))
+        return Markup("The representation moves most under {} at {} (CKA {}).").format(
+            lowest["series"], rate_text(lowest["learning_rate"]), number_text(lowest["cka"], 2)
         )
-    shared = _shared_rates(cells)
-    if shared:
-        at = cells[cells["learning_rate"] == shared[-1]].dropna(subset=["retention_pct"])
-        best, worst = _highest(at, "retention_pct"), _lowest(at, "retention_pct")
-        return Markup(
-            "At the same learning rate ({}), {} keeps <strong>{} %</strong> of the zero-shot "
-            "ability{} and {} <strong>{} %</strong>{}."
-        ).format(
-            rate_text(shared[-1]),
-            best["series"],
-            _kept(best),
-            _at_accuracy(best),
-            worst["series"],
-            _kept(worst),
-            _at_accuracy(worst),
-        )
-    known = cells.dropna(subset=["retention_pct"])
-    best, worst = _highest(known, "retention_pct"), _lowest(known, "retention_pct")
-    if len(known) == 1:
-        return Markup("{} keeps <strong>{} %</strong> of the zero-shot ability.").format(
-            _cell_name(best), _kept(best)
-        )
-    return Markup(
-        "Between <strong>{} %</strong> ({}) and <strong>{} %</strong> ({}) of the zero-shot "
-        "ability is left."
-    ).format(
-        _kept(worst),
-        _cell_name(worst),
-        _kept(best),
-        _cell_name(best),
-    )
-
-
-def _at_accuracy(cell: Mapping[str, Any]) -> str:
-    """What the target accuracy is beside it: equal rates are not equal benefit."""
-    accuracy = cell.get("test_accuracy_pct", math.nan)
-    return f" (target accuracy {number_text(accuracy, 0)} %)" if _finite(accuracy) else ""
-
-
-def _kept(cell: Mapping[str, Any]) -> str:
-    """A cell's retention with its spread over seeds."""
-    return spread_text(cell["retention_pct"], cell.get("retention_pct_sd", math.nan), 0)
+    return Markup("How much of the zero-shot ability is left is not known of these runs.")
 
 
 def _what_was_studied(
@@ -129,13 +77,13 @@ def _what_was_studied(
         else f"{rate_text(rates[0])} to {rate_text(rates[-1])}"
     )
     start = Markup("{} of {}: {} at {} ({}), {}, protocol “{}”.").format(
-        _counted(
+        counted(
             int(runs["num_runs"].fillna(1).sum()) if "num_runs" in runs else len(runs),
             "fine-tuning run",
         ),
         f"{setting['model']} on {setting['dataset']}",
-        _listed([str(series) for series in dict.fromkeys(cells["series"])]),
-        _counted(len(rates), "learning rate"),
+        join_words([str(series) for series in dict.fromkeys(cells["series"])]),
+        counted(len(rates), "learning rate"),
         span,
         _seeds_phrase(cells),
         setting["protocol"],
@@ -156,115 +104,6 @@ def _what_was_studied(
             ),
         )
     return start
-
-
-def _over_the_rates(cells: pd.DataFrame) -> Markup | None:
-    shared = _shared_rates(cells)
-    if not _has(cells, "retention_pct") or len(shared) < 2:
-        return None
-    parts = []
-    for series, mine in cells[cells["learning_rate"].isin(shared)].groupby("series", sort=False):
-        values = mine.sort_values("learning_rate")
-        written = [
-            spread_text(row["retention_pct"], row["retention_pct_sd"], 0)
-            for row in values.to_dict("records")
-        ]
-        parts.append(Markup("{} % under {}").format(_listed(written), series))
-    return Markup("Over the matched rates {}, retention is {}{}.").format(
-        _listed([rate_text(rate) for rate in shared]),
-        Markup("; ").join(parts),
-        " (mean ± sd over seeds)" if _has(cells, "retention_pct_sd") else "",
-    )
-
-
-def _matched_accuracy(cells: pd.DataFrame) -> Markup | None:
-    """Matched rate is not matched effect: the most accurate pair of methods equal in accuracy."""
-    if not (_has(cells, "retention_pct") and _has(cells, "test_accuracy_pct")):
-        return None
-    rows = _rows(cells.dropna(subset=["test_accuracy_pct", "retention_pct"]))
-    pairs = [
-        (one, other)
-        for one, other in combinations(rows, 2)
-        if one["series"] != other["series"]
-        and abs(one["test_accuracy_pct"] - other["test_accuracy_pct"]) <= SIMILAR_ACCURACY_POINTS
-    ]
-    if not pairs:
-        return (
-            Markup(
-                "No two cells of different methods are within {} points of target accuracy of each "
-                "other: at equal accuracy methods compare only by reading between the rates."
-            ).format(number_text(SIMILAR_ACCURACY_POINTS, 0))
-            if cells["series"].nunique() > 1
-            else None
-        )
-    one, other = max(
-        pairs, key=lambda pair: pair[0]["test_accuracy_pct"] + pair[1]["test_accuracy_pct"]
-    )
-    return Markup(
-        "An equal rate is not an equal effect: at about the same target accuracy, {} "
-        "({} %) keeps {} % and {} ({} %) keeps {} %."
-    ).format(
-        _cell_name(one),
-        number_text(one["test_accuracy_pct"], 1),
-        spread_text(one["retention_pct"], one["retention_pct_sd"], 0),
-        _cell_name(other),
-        number_text(other["test_accuracy_pct"], 1),
-        spread_text(other["retention_pct"], other["retention_pct_sd"], 0),
-    )
-
-
-def _best_cells(cells: pd.DataFrame) -> Markup | None:
-    if not (_has(cells, "retention_pct") and _has(cells, "test_accuracy_pct")):
-        return None
-    known = cells.dropna(subset=["test_accuracy_pct", "retention_pct"])
-    top = _highest(known, "test_accuracy_pct")
-    sentence = Markup(
-        "The most accurate cell is {} with {} % on the target; it keeps {} %."
-    ).format(
-        _cell_name(top),
-        spread_text(top["test_accuracy_pct"], top["test_accuracy_pct_sd"], 1),
-        spread_text(top["retention_pct"], top["retention_pct_sd"], 0),
-    )
-    kept = known[known["retention_pct"] >= WELL_KEPT_PCT]
-    if kept.empty:
-        return sentence + Markup(" No cell keeps {} % or more.").format(
-            number_text(WELL_KEPT_PCT, 0)
-        )
-    best = _highest(kept, "test_accuracy_pct")
-    if _cell_name(best) == _cell_name(top):
-        return sentence
-    return sentence + Markup(
-        " Among the cells that keep at least {} %, the most accurate is {}: {} %."
-    ).format(
-        number_text(WELL_KEPT_PCT, 0),
-        _cell_name(best),
-        spread_text(best["test_accuracy_pct"], best["test_accuracy_pct_sd"], 1),
-    )
-
-
-def _signals(cells: pd.DataFrame) -> Markup | None:
-    if not (_has(cells, "cka") and _has(cells, "delta_entropy_pct")):
-        return None
-    entropy = cells["delta_entropy_pct"].dropna()
-    if len(cells) == 1:
-        return Markup("Representation: mean CKA is {}. Attention: entropy changed by {} %.").format(
-            number_text(cells["cka"].max(), 2), number_text(entropy.max(), 1, signed=True)
-        )
-    words = (
-        "takes both signs"
-        if entropy.min() <= -0.05 and entropy.max() >= 0.05  # as printed, not a rounded zero
-        else "has one sign here, which need not hold elsewhere"
-    )
-    return Markup(
-        "Representation: mean CKA lies between {} and {}. Attention: the entropy change lies "
-        "between {} and {} % and {}."
-    ).format(
-        number_text(cells["cka"].max(), 2),
-        number_text(cells["cka"].min(), 2),
-        number_text(entropy.min(), 1, signed=True),
-        number_text(entropy.max(), 1, signed=True),
-        words,
-    )
 
 
 ENTROPY_CAVEAT = Markup(
@@ -317,16 +156,16 @@ def scope_caveat(settings: Sequence[Mapping[str, str]]) -> Markup:
         list(dict.fromkeys(one[key] for one in settings if one.get(key)))
         for key in ("model", "dataset", "transfer")
     )
-    start = f"{_counted(len(models), 'model')}, {_counted(len(targets), 'target')}."
+    start = f"{counted(len(models), 'model')}, {counted(len(targets), 'target')}."
     return unbreakable(
         Markup(
             "<b>{}</b> Measured with {} on {}{}; another backbone or dataset can differ in size "
             "and in sign."
         ).format(
             start[:1].upper() + start[1:],
-            _listed(models),
-            _listed(targets),
-            f", zero-shot on {_listed(transfers)} alone" if transfers else "",
+            join_words(models),
+            join_words(targets),
+            f", zero-shot on {join_words(transfers)} alone" if transfers else "",
         )
     )
 
@@ -340,7 +179,7 @@ def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
     studied = Markup("{} against {}, read on {} of {} without labels.").format(
         comparison["adapted"],
         comparison["pretrained"],
-        _counted(int(comparison["num_images"]), "image"),
+        counted(int(comparison["num_images"]), "image"),
         comparison["images"],
     )
     sentences = [_transfer_sentence(name, scores) for name, scores in transfer.items()]
@@ -467,14 +306,6 @@ def _finite(value: Any) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
 
 
-def _shared_rates(cells: pd.DataFrame) -> list[float]:
-    """The rates at which at least two series have a retention."""
-    if not _has(cells, "retention_pct"):
-        return []
-    counts = cells.dropna(subset=["retention_pct"]).groupby("learning_rate")["series"].nunique()
-    return sorted(float(rate) for rate in counts[counts >= 2].index)
-
-
 def unbreakable(text: Markup) -> Markup:
     """The text with no line break before a percent sign or within a learning rate."""
     kept = str(text).replace(" %", "\u00a0%")
@@ -485,22 +316,10 @@ def _rows(cells: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in cells.to_dict("records")]
 
 
-def _highest(cells: pd.DataFrame, name: str) -> dict[str, Any]:
-    return max(_rows(cells.dropna(subset=[name])), key=lambda cell: float(cell[name]))
-
-
-def _lowest(cells: pd.DataFrame, name: str) -> dict[str, Any]:
-    return min(_rows(cells.dropna(subset=[name])), key=lambda cell: float(cell[name]))
-
-
-def _cell_name(cell: Mapping[str, Any]) -> str:
-    return f"{cell['series']} at {rate_text(cell['learning_rate'])}"
-
-
 def _seeds_phrase(cells: pd.DataFrame) -> str:
     low, high = int(cells["num_runs"].min()), int(cells["num_runs"].max())
     if low == high:
-        return f"{_counted(low, 'seed')} each"
+        return f"{counted(low, 'seed')} each"
     return f"{low} to {high} seeds each"
 
 
@@ -518,14 +337,3 @@ def _interval_phrase(num_images: Any, low: Any, high: Any) -> str:
     return (
         f" ({num_images:,.0f} images, 95 % interval {number_text(low, 1)}–{number_text(high, 1)} %)"
     )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _listed(items: Sequence[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
-    if len(items) < 2:
-        return "".join(items)
-    return f"{', '.join(items[:-1])} and {items[-1]}"

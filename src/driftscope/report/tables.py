@@ -18,7 +18,6 @@ from driftscope.analysis.table import Column, Table, slug
 from driftscope.analysis.tables import accuracy_column
 from driftscope.metrics import METRICS
 from driftscope.records import RunRecord, runs_table
-from driftscope.stats.proportions import wilson_interval_pct
 
 # ---------------------------------------------------------------- from records
 
@@ -32,33 +31,17 @@ def with_intervals(runs: pd.DataFrame, records: Sequence[RunRecord]) -> pd.DataF
     """The runs with the Wilson limits of their zero-shot accuracies, where a record holds them."""
     limits = {}
     for record in records:
-        before, after = _wilson(main_score(record, pretrained=True)), _wilson(main_score(record))
+        low, high = record.main_score.wilson_pct or (None, None)
+        pretrained_low, pretrained_high = record.pretrained_score.wilson_pct or (None, None)
         limits[record.id] = {
-            "zero_shot_low_pct": after[0],
-            "zero_shot_high_pct": after[1],
-            "pretrained_low_pct": before[0],
-            "pretrained_high_pct": before[1],
+            "zero_shot_low_pct": low,
+            "zero_shot_high_pct": high,
+            "pretrained_low_pct": pretrained_low,
+            "pretrained_high_pct": pretrained_high,
         }
     if not limits:
         return runs
     return runs.join(pd.DataFrame.from_dict(limits, orient="index", dtype=float), on="run_id")
-
-
-def main_score(record: RunRecord, *, pretrained: bool = False) -> dict[str, Any]:
-    """The zero-shot score on the main transfer set, before or after; empty where there is none."""
-    point = record.result["pretrained" if pretrained else "selected"] or {}
-    name = record.spec.transfer[0] if record.spec.transfer else None
-    return point.get("transfer", {}).get(name) or {}
-
-
-def _wilson(score: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """A score's interval; of an imported one, which holds none, from its accuracy and images."""
-    if "wilson_low_pct" in score:
-        return score["wilson_low_pct"], score["wilson_high_pct"]
-    share, num_images = score.get("accuracy_pct"), score.get("num_images")
-    if share is None or not num_images:
-        return None, None
-    return wilson_interval_pct(round(share / 100 * num_images), int(num_images))
 
 
 def head_entropy_changes(

@@ -60,7 +60,7 @@ def spearman_over_cells(
     standard deviation of z), with cells − 2 degrees of freedom. Resamples repeat runs, so that
     their ρ is lower on average; where seeds scatter, so is the sample's own. The interval reaches
     from the lower to the higher of the estimate and the estimate less that bias. Over population
-    values from 0 to 0.98 it covers 93 % or more (`benchmarks/predictor_intervals.py`), but for
+    values from 0 to 0.98 it covers 92 % or more (`benchmarks/predictor_intervals.py`), but for
     8 cells of equal seeds at 0.96 and 0.98 (90 and 83 %); a percentile interval covers less than
     half at 0.98 where seeds scatter.
 

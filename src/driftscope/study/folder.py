@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from driftscope.records import (
     read_failure,
     read_json,
     read_spec,
+    readable_runs,
     write_json,
 )
 from driftscope.study.matrix import expand
@@ -134,7 +135,7 @@ class StudyFolder:
         """The runs by their ids: those declared, or in a folder of imported records those."""
         declared = self._declared()
         if declared is None:
-            return {folder.name: read_spec(folder) for folder in self.finished()}
+            return {folder.name: spec for folder, spec in self.specs(self.finished())}
         return declared
 
     def finished(self) -> list[Path]:
@@ -147,12 +148,25 @@ class StudyFolder:
         order = sorted(folders) if declared is None else declared
         return [folders[name] for name in order if name in folders]
 
+    def damaged(self) -> dict[str, str]:
+        """The finished runs that cannot be read: run -> what is wrong."""
+        found: dict[str, str] = {}
+        for _ in readable_runs(self.finished(), found):
+            pass
+        return found
+
     def undeclared(self) -> list[Path]:
         """The folders of finished runs of an earlier declaration, by name."""
         declared = self._declared()
         if declared is None:
             return []
         return [folder for name, folder in self._with_result().items() if name not in declared]
+
+    def specs(self, folders: Iterable[Path]) -> Iterator[tuple[Path, RunSpec]]:
+        """The specs of runs, without those that cannot be read."""
+        for folder in folders:
+            with suppress(RecordError):
+                yield folder, read_spec(folder)
 
     def _with_result(self) -> dict[str, Path]:
         results = sorted((self.root / RUNS_FOLDER).glob(f"*/{RESULT_FILE}"))

@@ -24,13 +24,13 @@ from driftscope.records import (
     DRIFT_SCALARS,
     EVENTS_FILE,
     RESULT_FILE,
-    RESULT_SCHEMA,
     RUNS_FOLDER,
     SPEC_FILE,
     read_json,
     write_json,
     write_whole,
 )
+from driftscope.records.schema import SCHEMA_VERSION
 from driftscope.study.folder import StudyFolder
 
 CELLS_FILE = "cells.json"
@@ -98,7 +98,7 @@ def _result(row: Mapping[str, Any], record: Mapping[str, Any], spec: RunSpec) ->
     layers = layer_rows(record)
     steps = {one["epoch"]: one["step"] for one in history_rows(record)}
     return {
-        "schema": RESULT_SCHEMA,
+        "schema": SCHEMA_VERSION,
         "run_id": row["run_id"],
         "origin": row["origin"],
         "status": row["status"],

@@ -5,12 +5,14 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from driftscope.config import RunSpec
-from driftscope.records import is_done, read_result, read_spec
+from driftscope.errors import RecordError
+from driftscope.records import is_done, read_result
 from driftscope.study.folder import StudyFolder
 
 MAX_SAMPLES = 200
@@ -95,7 +97,7 @@ def earlier_samples(folder: StudyFolder, specs: Iterable[RunSpec]) -> list[Sampl
     """
     of_kind = [(_kind(spec), spec, folder.run(spec)) for spec in specs]
     if folder.is_declared:
-        earlier = [(read_spec(place), place) for place in folder.undeclared()]
+        earlier = [(spec, place) for place, spec in folder.specs(folder.undeclared())]
         of_kind += [(_kind(spec), spec, place) for spec, place in earlier]
     kinds = list(dict.fromkeys(kind for kind, *_ in of_kind))
     wanted = set(kinds[:: max(1, -(-len(kinds) // MAX_SAMPLES))])
@@ -104,18 +106,19 @@ def earlier_samples(folder: StudyFolder, specs: Iterable[RunSpec]) -> list[Sampl
     samples: list[Sample] = []
     for kind, spec, place in of_kind:
         if kind in wanted and taken[kind] < share and is_done(place):
-            taken[kind] += 1
-            samples.append(sample(spec, place))
+            with suppress(RecordError):  # a damaged one tells nothing
+                samples.append(sample(spec, place))
+                taken[kind] += 1
     return samples
 
 
 def sample(spec: RunSpec, folder: Path) -> Sample:
     """What a finished run took; where it does not say how long it trained, all of it counts."""
-    seconds = read_result(folder)["wall_seconds"]
-    training = seconds.get("training", seconds["total"])
+    seconds = read_result(folder).wall_seconds
+    training = seconds.total if seconds.training is None else seconds.training
     return Sample(
         spec,
-        fixed_seconds=seconds["total"] - training,
+        fixed_seconds=seconds.total - training,
         epoch_seconds=training / spec.epochs,
         num_bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
     )

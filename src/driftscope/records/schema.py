@@ -1,0 +1,447 @@
+"""What the files of a run, a monitor and a comparison hold: typed, versioned, named here alone.
+
+Version 1 is what every driftscope so far writes; a file without a version is of that one. A field
+that a later version adds is kept out of the way. Numbers that a metric declares lie in mappings by
+the metric's key, so that a new metric needs no new field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Final, Literal, Self, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import TypedDict
+
+from driftscope.deprecation import renamed
+from driftscope.errors import RecordError
+from driftscope.metrics import drifts, levels
+from driftscope.records.columns import retention_interval_pct
+from driftscope.stats.proportions import wilson_interval_pct
+
+SCHEMA_VERSION: Final = 1
+
+Number: TypeAlias = float | None
+"""None is a number that was not finite, or not measured."""
+Layers: TypeAlias = list[Number]
+Heads: TypeAlias = list[Layers]
+Signal: TypeAlias = float | Layers | Heads
+_TOO_LARGE = 10**300
+"""What no float holds."""
+_LONGEST = 60
+"""Characters of a wrong value that a sentence shows."""
+
+
+class Part(BaseModel):
+    """A part of a file: cannot change, takes no text for a number, leaves unknown fields out."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="ignore", allow_inf_nan=False, populate_by_name=True
+    )
+
+
+class _Facts(Part):
+    """A part whose unknown fields are kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+    def facts(self) -> dict[str, Any]:
+        """All fields that the file has, under their names there."""
+        return self.model_dump(exclude_unset=True, by_alias=True)
+
+
+class Signals(_Facts):
+    """Numbers by metric, as one number, by layer, or by layer and head."""
+
+    num_images: int | None = None
+
+    @model_validator(mode="after")
+    def _declared_metrics_are_numbers(self) -> Self:
+        for name, value in (self.model_extra or {}).items():
+            if not _is_numbers(value) and name in _declared():
+                raise ValueError(f"{name} is {_shown(value)}, which is no number and no list")
+        return self
+
+    def signal(self, name: str) -> Any:
+        """What was measured under this name, of whatever shape; None where nothing was."""
+        return getattr(self, name, None)
+
+    def number(self, name: str) -> Number:
+        """A metric's single number; None where there is none."""
+        value = self.signal(name)
+        return value if _is_number(value) else None
+
+    def numbers(self) -> dict[str, float]:
+        """All single numbers by name."""
+        extra = (self.model_extra or {}).items()
+        return {name: value for name, value in extra if _is_number(value)}
+
+    def at_layer(self, name: str, index: int) -> Number:
+        """A layer's number (the mean over its heads), layers from 0; None where not measured."""
+        values = self.signal(name)
+        return _mean(values[index]) if isinstance(values, list) and index < len(values) else None
+
+    def mean(self, name: str) -> Number:
+        """A signal's mean over layers and heads; None where it was not read."""
+        return _mean(self.signal(name))
+
+
+class StoredReading(Signals):
+    """A model's reading without its tensors; `driftscope.Reading.from_dict` takes its `facts`."""
+
+    entropy: list[list[float]] = Field(min_length=1)
+    erf95: list[list[float]]
+    gini: list[list[float]]
+
+
+class StoredDrift(Signals):
+    """What changed against the pretrained reading, and why a number is missing."""
+
+    unmeasured: dict[str, str] = Field(default_factory=dict)
+
+
+class Flow(Part):
+    """Images of a class that are taken for another now."""
+
+    class_name: str = Field(alias="class")
+    taken_for: str
+    num_images: int
+
+
+class Flows(Part):
+    """Where images went: rightly classified before and not now (lost), or the reverse (gained)."""
+
+    num_lost: int
+    num_gained: int
+    lost_to: list[Flow] = Field(default_factory=list)
+
+
+PerClass = TypedDict(
+    "PerClass",
+    {
+        "class": str,
+        "num_images": int | None,
+        "pretrained_pct": Number,
+        "adapted_pct": Number,
+        "retention_pct": Number,
+    },
+    total=False,
+)
+"""A class of a transfer set before and after: a row of the table of classes, of which there are
+many, so that it stays a mapping."""
+
+
+class TransferScore(Part):
+    """A zero-shot score; of an adapted model also what is left of the pretrained one's."""
+
+    name: str = ""
+    num_correct: int | None = None
+    num_images: int | None = None
+    accuracy_pct: Number = None
+    wilson_low_pct: Number = None
+    wilson_high_pct: Number = None
+    top5_pct: Number = None
+    mean_per_class_pct: Number = None
+    per_class_correct: list[int] = Field(default_factory=list)
+    per_class_images: list[int] = Field(default_factory=list)
+    retention_pct: Number = None
+    per_class: list[PerClass] = Field(default_factory=list)
+    flows: Flows | None = None
+
+    @property
+    def wilson_pct(self) -> tuple[float, float] | None:
+        """The accuracy's 95 % interval; of an imported one counted from accuracy and images."""
+        if self.wilson_low_pct is not None and self.wilson_high_pct is not None:
+            return self.wilson_low_pct, self.wilson_high_pct
+        if self.accuracy_pct is None or not self.num_images:
+            return None
+        return wilson_interval_pct(
+            round(self.accuracy_pct / 100 * self.num_images), self.num_images
+        )
+
+    @property
+    def retention_interval_pct(self) -> tuple[float, float] | None:
+        """The retention's 95 % interval, in percent; None where images were not counted."""
+        return retention_interval_pct(
+            self.model_dump(include={"num_correct", "flows"}, exclude_none=True)
+        )
+
+
+class Corrupted(Part):
+    """The accuracy on test images under one corruption."""
+
+    made: str | None = None
+    severity: int | None = None
+    num_images: int | None = None
+    accuracy_pct: Number = None
+    wilson_pct: list[Number] | None = None
+
+
+class Point(Part):
+    """A run at one epoch."""
+
+    epoch: int
+    step: int | None = None
+    val_accuracy_pct: Number = None
+    reading: StoredReading
+    drift: StoredDrift
+    subsets: list[dict[str, Number]] = Field(default_factory=list)
+    transfer: dict[str, TransferScore] = Field(default_factory=dict)
+    retrieval: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    test_accuracy_pct: Number = None
+    test_num_images: int | None = None
+    test_wilson_pct: list[Number] | None = None
+    robustness: dict[str, Corrupted] = Field(default_factory=dict)
+
+
+class Pretrained(Part):
+    """The pretrained model on the same images."""
+
+    reading: StoredReading
+    transfer: dict[str, TransferScore] = Field(default_factory=dict)
+    retrieval: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+class ProbeSubset(Part):
+    """Images of the probe set whose signals are recorded apart."""
+
+    hash: str
+    indices: list[int]
+
+
+class Splits(_Facts):
+    """Which images were for what; an imported run's are not told."""
+
+    num_images: dict[str, int] = Field(default_factory=dict)
+    hashes: dict[str, str] = Field(default_factory=dict)
+    probe_of: str | None = None
+    probe_subsets: list[ProbeSubset] = Field(default_factory=list)
+
+
+class PromptRules(Part):
+    """What a transfer set's class prompts are made of."""
+
+    split: str | None = None
+    templates: list[str] = Field(default_factory=list)
+    class_words: dict[str, str] = Field(default_factory=dict)
+    unknown_words: list[str] = Field(default_factory=list)
+
+
+class Parameters(Part):
+    """How many parameters there are."""
+
+    trainable: int
+    total: int
+
+
+class WallSeconds(_Facts):
+    """What a run took over all its processes; `training` is missing in imported records."""
+
+    total: float
+    training: Number = None
+
+
+class Environment(_Facts):
+    """Where a run was made: versions, machine, commit, fingerprints of data and splits."""
+
+    versions: dict[str, str] = Field(default_factory=dict)
+    device: str | None = None
+    threads: int | None = None
+    platform: str | None = None
+    git_commit: str | None = None
+    data_fingerprints: dict[str, str] = Field(default_factory=dict)
+    split_hashes: dict[str, str] = Field(default_factory=dict)
+
+
+class SharedImages(Part):
+    """Equal images within a split, or (`sides/of`) across two."""
+
+    num_pairs: int = 0
+
+
+class Alert(Part):
+    """A warning of a monitor."""
+
+    kind: str
+    sentence: str
+    step: int
+
+
+class WatchedSet(Part):
+    """A transfer set that a monitor watches."""
+
+    name: str
+
+
+class MonitorHeader(Part):
+    """A monitor's first line: what is watched and against what."""
+
+    pretrained: str | None = None
+    transfer: list[WatchedSet] = Field(default_factory=list)
+
+
+class Event(dict[str, Any]):
+    """A line of `events.jsonl`: a mapping, most of it numbers by the metric's key.
+
+    A run writes `epoch`, `probe` and `diverged`; a monitor `monitor`, `observation`, `stop`, `end`.
+    """
+
+    @property
+    def kind(self) -> str:
+        """What happened; "" of a line that does not say it."""
+        return str(self.get("kind", ""))
+
+    def numbers(self) -> dict[str, float]:
+        """The single numbers that were finite, by their names."""
+        return {name: value for name, value in self.items() if _is_number(value)}
+
+    def alerts(self) -> list[Alert] | None:
+        """The alerts that held; None where nothing was looked for.
+
+        Raises:
+            RecordError: they are no alerts.
+        """
+        found = self.get("alerts")
+        if found is None:
+            return None
+        if not isinstance(found, list):
+            raise RecordError(f"the alerts of a {self.kind} are {_shown(found)}, not a list")
+        return [parse(Alert, one, f"an alert of a {self.kind}") for one in found]
+
+
+class Scalars(Part):
+    """The numbers of one observation, or of a comparison, by name."""
+
+    step: int | None = None
+    scalars: dict[str, Any]
+
+
+class ObservedScores(Part):
+    """One observation's scores by transfer set."""
+
+    step: int | None = None
+    transfer: dict[str, TransferScore] | None = None
+
+
+class ComparedScore(TransferScore):
+    """A transfer set of a comparison."""
+
+    adapted: TransferScore | None = None
+
+
+class Report(Part):
+    """`report.json` of a comparison or a monitor, as far as it is judged."""
+
+    kind: str = ""
+    scalars: dict[str, Any]
+    pretrained: str | None = None
+    adapted: str | None = None
+    transfer: dict[str, ComparedScore] | None = None
+    latest: Scalars | None = None
+    best: Scalars | None = None
+    history: list[ObservedScores] | None = None
+
+
+class RunResult(Part):
+    """`result.json`: all that a run found. Its existence means that the run is done."""
+
+    version: Literal[1] = Field(SCHEMA_VERSION, alias="schema")
+    run_id: str
+    origin: str = "run"
+    status: Literal["done", "diverged"]
+    spec: dict[str, Any]
+    protocol: str
+    class_names: list[str] = Field(default_factory=list)
+    parameters: Parameters
+    pretrained: Pretrained
+    prompts: dict[str, PromptRules] = Field(default_factory=dict)
+    splits: Splits | None = None
+    duplicates: dict[str, SharedImages] = Field(default_factory=dict)
+    selected: Point | None
+    """None where the first epoch diverged; so is `last`."""
+    last_values: dict[str, Any] | None = Field(alias="last")
+    environment: Environment = Field(default_factory=Environment)
+    wall_seconds: WallSeconds
+
+    @cached_property
+    def last(self) -> Point | None:
+        """The run at its last epoch, read when it is first asked for: few ask.
+
+        Raises:
+            RecordError: it is damaged.
+        """
+        if self.last_values is None:
+            return None
+        return parse(Point, self.last_values, f"the last epoch of run {self.run_id}")
+
+    def __getitem__(self, name: str) -> Any:
+        """A part as JSON values, as `RunRecord.result` gave it before 0.2."""
+        renamed(f"result[{name!r}]", f"result.{name}")
+        return self.model_dump(by_alias=True)[name]
+
+
+M = TypeVar("M", bound=Part)
+
+
+def parse(model: type[M], values: Mapping[str, Any], where: Path | str) -> M:
+    """What a file holds, as its model.
+
+    Raises:
+        RecordError: it does not hold what the model needs; names the file and the field.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise RecordError(f"{where} {_damage(error)}") from None
+
+
+def _damage(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_context=False)[0]
+    kind, given, field = problem["type"], problem["input"], ".".join(map(str, problem["loc"]))
+    if field == "schema":
+        return f"has schema {given!r}; this driftscope reads {SCHEMA_VERSION}"
+    if kind == "missing":
+        return f"is damaged: it has no {field}"
+    if kind == "value_error":
+        return f"is damaged: in {field}, {problem['msg'].removeprefix('Value error, ')}"
+    named = {"model_type": "an object", "dict_type": "an object", "list_type": "a list"}
+    wanted = named.get(kind) or problem["msg"].removeprefix("Input should be ")
+    return f"is damaged: {field} is {_shown(given)}, not {wanted}"
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a number of thousands of digits
+        return "a number too large to print"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, float):
+        return True
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _TOO_LARGE
+
+
+def _is_numbers(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_numbers, value))
+    return value is None or _is_number(value)
+
+
+def _mean(value: Any) -> Number:
+    """A number, or the mean of nested lists of equal lengths; None where a part is unknown."""
+    if not isinstance(value, list):
+        return value if _is_number(value) else None
+    parts = [part for part in map(_mean, value) if part is not None]
+    return sum(parts) / len(parts) if parts and len(parts) == len(value) else None
+
+
+@cache
+def _declared() -> frozenset[str]:
+    """The names under which declared metrics lie in readings and drifts."""
+    return frozenset(
+        name for one in (*levels(), *drifts()) for name in (one.key, one.field, one.layer_field)
+    )
