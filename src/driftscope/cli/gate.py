@@ -43,7 +43,7 @@ def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
                 typer.Option(
                     gated.option,
                     metavar="[NAME=]NUMBER" if gated.of_transfer_set else "NUMBER",
-                    help=f"{gated.meaning}.",
+                    help=f"{gated.meaning[0].upper()}{gated.meaning[1:]}.",
                     rich_help_panel="Limits",
                 ),
             ],

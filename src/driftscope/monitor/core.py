@@ -65,18 +65,18 @@ class Monitor:
         probe_images: unlabeled images of the target domain, on which signals are read. Of a
             dataset its test split.
         transfer: labeled datasets on which zero-shot ability is followed; the first is the main.
-        vocabulary: the texts that text-space drift is seen against: `general` for the built-in
-            everyday words, or texts of one's own; None for none.
+        vocabulary: the texts against which text-space drift is measured: `general` for the
+            built-in everyday words, or your own texts; None for none.
         every: when `step` observes: `epoch`, a number of steps, or the steps themselves.
         out: folder for `events.jsonl`, reports and checkpoints; None writes nothing until
-            `report` or a stop. A folder with an earlier part of the same training is gone on with.
+            `report` or a stop. If it holds an earlier part of the same training, that is continued.
         train_images: the training images, to be searched for probe images by pixel hash. Of a
             dataset its training split.
         alerts: when alerts are raised.
         on_alert: `warn` prints each new alert, `stop` also sets `should_stop` (but on `unreadable`,
-            which says nothing of the model), a function is called with it (and stops the training
-            if it returns `"stop"`). After a restart an alert that still holds is told, and acted
-            on, once more.
+            which says nothing about the model). A function gets each new alert, and stops the
+            training if it returns `"stop"`. After a restart, an alert that still holds counts as
+            new.
         selection: how the best checkpoint is chosen, and when to stop early.
         keep_best: whether models that are, or can still become, the best are kept in `out`.
         model_path: where the CLIP is in the model given to `step`, as in
@@ -88,7 +88,7 @@ class Monitor:
         maps: whether to read rollout and patch-to-patch entropy too (full attention maps).
         echo: what prints the lines of the terminal; None for silence.
 
-    In a distributed training the first process writes and prints; on the others a monitor is dumb.
+    In a distributed training only the first process writes and prints.
 
     Raises:
         ModelError, DataError, ConfigError, RecordError: an argument cannot be used; the sentence

@@ -91,9 +91,10 @@ def representatives(specs: Iterable[RunSpec]) -> list[RunSpec]:
 
 
 def earlier_samples(folder: StudyFolder, specs: Iterable[RunSpec]) -> list[Sample]:
-    """What runs took that are finished: of these, and of an earlier declaration of the study.
+    """What finished runs took: runs of these specs, and runs of an earlier declaration.
 
-    Of many of a kind it is the first, of many kinds every so manyth.
+    At most `MAX_SAMPLES` runs are read: the first runs of each kind, and if there are more kinds
+    than that, kinds at equal distances.
     """
     of_kind = [(_kind(spec), spec, folder.run(spec)) for spec in specs]
     if folder.is_declared:
