@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -298,3 +299,18 @@ def test_files_that_are_not_safe_tensors_are_refused(
         path.write_bytes(b"not a checkpoint")
     with pytest.raises(ModelError, match=r"weights\.pt"):
         load_open_clip(path, tiny_name)
+
+
+@pytest.mark.parametrize("entry", [None, "state_dict", "model_state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "model.module."])
+def test_weights_are_found_under_a_trainers_entry_and_a_wrappers_prefix(
+    entry: str | None, prefix: str, tmp_path: Path
+) -> None:
+    from driftscope.sources.state_dict import read_state
+
+    state = open_clip_state()
+    held: dict[str, Any] = {prefix + name: tensor for name, tensor in state.items()}
+    torch.save(held if entry is None else {"epoch": 3, entry: held}, tmp_path / "epoch_3.pt")
+    found = read_state(tmp_path / "epoch_3.pt")
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())

@@ -206,6 +206,36 @@ def test_code_in_a_model_folder_is_neither_run_nor_asked_for(tmp_path: Path) -> 
         json.dumps({"model_type": "unheard", "auto_map": {"AutoConfig": "configuration_x.X"}})
     )
     (tmp_path / "configuration_x.py").write_text(f"open({str(ran)!r}, 'w')\n")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="Python code, which driftscope never runs"):
         ds.load(tmp_path)
     assert not ran.exists()
+
+
+# ---------------------------------------------------------------- weights that are not
+
+
+@pytest.mark.parametrize(
+    "content", ["module", b"version https://git-lfs.github.com/spec/v1\n", b""]
+)
+def test_weights_that_are_not_are_one_sentence(content: str | bytes, other: Path) -> None:
+    (other / "model.safetensors").unlink()
+    file = other / "pytorch_model.bin"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(nn.Linear(1, 1), file)
+    with pytest.raises(ModelError, match=r"the weights of .* cannot be loaded"):
+        ds.load(other)
+
+
+def test_weights_with_a_wrappers_prefix_are_one_sentence_that_names_it(
+    other: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = other / "model.safetensors"
+    state = {f"_orig_mod.{name}": tensor for name, tensor in load_file(file).items()}
+    save_file(state, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"without the prefix '_orig_mod\.'"):
+        ds.load(other)
+    assert "MISSING" not in "".join(capfd.readouterr())

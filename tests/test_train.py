@@ -36,11 +36,11 @@ def trained(
     values: dict, folder: Path, on_event: OnEvent = lambda _event: None
 ) -> tuple[AdaptedModel, Training]:
     spec, prepared, images, adapted = begun(values)
-    entropy = prepared.evaluator.reference.reading.per_layer("entropy")
+    entropy = prepared.reference.reading.per_layer("entropy")
 
     def evaluate() -> Evaluation:
         torch.rand(1)  # whatever an evaluation draws, the training must not see it
-        return prepared.evaluator.evaluate(adapted)
+        return prepared.evaluate(adapted)
 
     training = train(
         adapted,
@@ -154,7 +154,7 @@ def test_a_run_whose_loss_is_not_finite_ends_as_diverged_with_its_last_good_weig
         images,
         spec,
         checkpoints,
-        lambda: prepared.evaluator.evaluate(adapted),
+        lambda: prepared.evaluate(adapted),
         on_event=spoil,
     )
     assert training.diverged
@@ -180,7 +180,7 @@ def test_a_part_whose_output_is_not_finite_ends_the_run_as_diverged(
     def evaluate_spoiled() -> Evaluation:
         with torch.no_grad():
             adapted.trainable()[spoiled].fill_(math.nan)
-        return prepared.evaluator.evaluate(adapted)
+        return prepared.evaluate(adapted)
 
     training = train(adapted, images, spec, Checkpoints(tmp_path, spec), evaluate_spoiled)
     assert training.diverged
@@ -201,7 +201,7 @@ def test_events_are_json_and_the_accuracy_is_that_of_the_weights(
 ) -> None:
     adapted, training = trained({**tiny_run, "epochs": 1}, tmp_path)
     event = json.loads(json.dumps(training.events[0]))
-    evaluator = prepare(parse_run_spec(tiny_run)).evaluator
+    evaluator = prepare(parse_run_spec(tiny_run))
     again = evaluator.evaluate(adapted)
     assert event["val_accuracy_pct"] == again.val_accuracy_pct
     assert again.scalars.items() <= event.items()
@@ -335,7 +335,7 @@ def test_a_linear_probe_trains_on_features_as_it_would_through_the_encoder(
         prepared.images,
         spec,
         Checkpoints(tmp_path / "live", spec),
-        lambda: prepared.evaluator.evaluate(adapted),
+        lambda: prepared.evaluate(adapted),
     )
     for name, tensor in weights(adapted).items():
         torch.testing.assert_close(weights(cached)[name], tensor, rtol=1e-4, atol=1e-6)
@@ -360,7 +360,7 @@ def test_lp_ft_starts_from_the_head_of_a_linear_probe(tiny_run: dict) -> None:
     probe = {"method": {"kind": "lp_ft", "probe_epochs": 30, "probe_learning_rate": 0.03}}
     *_, from_probe = begun({**tiny_run, **probe})
     *_, from_scratch = begun(tiny_run)
-    evaluator = prepare(parse_run_spec(tiny_run)).evaluator
+    evaluator = prepare(parse_run_spec(tiny_run))
     fitted = evaluator.evaluate(from_probe)
     assert fitted.val_accuracy_pct > evaluator.evaluate(from_scratch).val_accuracy_pct
     assert fitted.scalars["weight_drift"] == 0.0

@@ -19,10 +19,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftscope import stats
 from driftscope.analysis import StudyTables, answer
 from driftscope.analysis.stability import subset_variation
 from driftscope.paper.author_records import import_records
+from driftscope.stats.correlation import permutation_correlation
+from driftscope.stats.effects import cohens_d
+from driftscope.stats.groups import paired_t, permutation_of_means, welch_t
+from driftscope.stats.multiplicity import Family, adjust
 
 CORE_METHODS = ("full_ft", "lora_r8")
 FOLLOWUP_METRICS = (
@@ -84,7 +87,7 @@ def learning_rate_correlation(published: dict[str, Any]) -> Iterator[Comparison]
     section = "Table 7: learning rate and Δentropy, five rates"
     x, y = published["x_log10_lr"], published["delta_entropy"]
     for kind, printed in (("pearson", (-0.893, 0.0333)), ("spearman", (-1.0, 0.0167))):
-        test = stats.permutation_correlation(x, y, kind=kind)
+        test = permutation_correlation(x, y, kind=kind)
         yield Comparison(section, f"{kind}, statistic", printed[0], test.statistic, 5e-4)
         yield Comparison(section, f"{kind}, exact p", printed[1], test.p_value, 5e-5)
         released = published[f"{kind}_exact"]["p_value"]
@@ -93,17 +96,17 @@ def learning_rate_correlation(published: dict[str, Any]) -> Iterator[Comparison]
 
 def regularizer_tests(published: dict[str, Any]) -> Iterator[Comparison]:
     section = "Table 7: regularizers, paired t over 12 layers"
-    family = stats.Family("regularizers", tuple(published))
+    family = Family("regularizers", tuple(published))
     raw = {}
     for name, test in published.items():
         # The layers' values were not released: twelve differences made to have the released mean
         # and t give the p-value that belongs to them.
         differences = _differences_with(test["mean_diff"], test["paired_t"], 12)
-        ours = stats.paired_t(differences, np.zeros(12))
+        ours = paired_t(differences, np.zeros(12))
         raw[name] = ours.p_value
         name = f"{name}, raw p of t = {test['paired_t']:.3f}"
         yield Comparison(section, name, test["raw_p"], ours.p_value, 1e-9)
-    adjusted = stats.adjust(family, raw)
+    adjusted = adjust(family, raw)
     printed = (0.2194, 0.2194, 0.4137, 0.2194, 0.1154)
     for name, p_holm in zip(published, printed, strict=True):
         yield Comparison(section, f"{name}, Holm p", p_holm, adjusted.p_adjusted[name], 5e-5)
@@ -114,9 +117,9 @@ def multi_seed_contrasts(published: dict[str, Any]) -> Iterator[Comparison]:
         section = f"Table 6: {comparison}, three seeds against three"
         for metric, released in content["metrics"].items():
             a, b = released["group_a_values"], released["group_b_values"]
-            welch = stats.welch_t(a, b)
-            d = stats.cohens_d(a, b)
-            exact = stats.permutation_of_means(a, b)
+            welch = welch_t(a, b)
+            d = cohens_d(a, b)
+            exact = permutation_of_means(a, b)
             p_exact = released["exact_permutation"]["p_value"]
             for name, theirs, ours in (
                 ("Welch t", released["welch_t"], welch.statistic),

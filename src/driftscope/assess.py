@@ -1,299 +1,445 @@
-"""One look at a model in training: validation, probe and transfer in one pass over the images.
+"""What one look at a model finds, against what is known of its pretrained self.
 
-Every image goes through the encoder once, however many sets it is in (under the published
-protocol the probe set lies within the validation set). What is compared with, the pretrained
-model on the same images, is computed once and comes from a cache that all runs share.
+`compare`, runs and the monitor all call `assess` with a `Reference`. So the same weights and images
+give the same numbers in all three, to the last digit. Each set of images goes through the encoder
+by itself: the last digits of an image depend on the batch that it is in, and so must not depend on
+what else is read.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from reprlib import repr as short
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from driftscope.adapt import AdaptedModel
-from driftscope.backbones.model import VisionLanguageModel, evaluating
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.relation import check_same_function, function_facts
 from driftscope.backbones.weights import encoder_state
 from driftscope.data import PixelRows, PixelSource
-from driftscope.errors import NonFiniteError
-from driftscope.reading import drift
-from driftscope.reading_pass import images_fingerprint, read
-from driftscope.reading_subsets import on_subsets, standard_subsets
-from driftscope.records import transfer_scalars
-from driftscope.reference_cache import Encoded, cached_encoding
-from driftscope.regularize import random_text_directions
-from driftscope.signals.text import TextSpaceDrift, text_space_drift
+from driftscope.data.prompts import class_prompts
+from driftscope.data.vocabulary import GENERAL_VOCABULARY
+from driftscope.errors import ConfigError, ModelError, NonFiniteError
+from driftscope.metrics import drifts
+from driftscope.reading import Drift, Reading, drift
+from driftscope.reading_pass import TextProbe, images_fingerprint, random_texts, read, text_drift
+from driftscope.records import Overlay, transfer_scalars
+from driftscope.reference_cache import CachedModel
+from driftscope.signals.text import TextSpaceDrift
 from driftscope.signals.weights import weight_drift
-from driftscope.train import Evaluation
 from driftscope.transfer import (
     Outcome,
     RetrievalScore,
     RetrievalSet,
     TransferSet,
+    ZeroShotScore,
     class_embeddings,
     retrieval_score,
 )
-from driftscope.transfer.classification import outcome_of
+from driftscope.transfer.classification import outcome_of, unknown_words
 
-VALIDATION = "validation"
-_ZERO_SHOT = "zero-shot: "
+NUM_SHOWN = 6
+"""Images whose attention is kept for looking at."""
+OWN_TEXTS, PRETRAINED_TEXTS = "its own", "the pretrained one"
+GENERAL = "general"
+"""The name of the vocabulary that text-space drift is read against."""
+MIN_GENERAL_TEXTS = 10
+"""With fewer known words of the general vocabulary a zero-shot distribution says nothing."""
+MIN_OWN_TEXTS = 2
+_ALIKE = 1e-6
+"""Texts whose embeddings differ by less than this cosine distance are read as one."""
 _RETRIEVAL = "retrieval: "
-_RANDOM_TEXTS = (80, 8)  # as many, and as long, as Lipsum-FT's
+_ZERO_SHOT = "zero-shot: "
 
 
 @dataclass(frozen=True)
-class WatchedImages:
-    """All images of an evaluation, each once: the probe set first, then the others.
+class Texts:
+    """The texts that text-space drift is read against.
 
-    The others, a part a set, stay where they are stored. `places` says where each set's images
-    are among all.
+    Attributes:
+        probe: their embeddings; None where text-space drift cannot be measured.
+        described: what they are, in words.
+        unmeasured: why a number of text-space drift is missing, by its key.
     """
 
+    probe: TextProbe | None
+    described: str
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Further:
+    """Images that are embedded beside the probe set, which may hold some of them.
+
+    Attributes:
+        rest: those that are not in the probe set, each once.
+        places: of every image, its place in the probe set followed by `rest`.
+    """
+
+    rest: PixelRows
+    places: Int64[Tensor, " image"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Everything that is known of a pretrained model on given images.
+
+    Attributes:
+        pretrained: the model; after `detached` its facts and image projection alone.
+        fingerprint: of its image encoder.
+        probe_pixels: the probe set.
+        shown: the probe images whose attention is kept for looking at.
+        maps: whether full attention maps are read.
+        transfer: the zero-shot benchmarks.
+        retrieval: the retrieval benchmarks.
+        further: other images to embed, by name.
+        probe_sets: the sets of images that are the probe set itself; they pass with it, once.
+        reading: the pretrained reading of the probe set.
+        embeddings: the pretrained embeddings of every other set of images.
+        weights: the pretrained encoder's.
+        function: what decides its function beside the weights.
+        text_digest: of the text tower's weights, to notice one that has moved.
+        texts: what text-space drift is read against.
+        outcomes: what the pretrained model made of each transfer set.
+        retrieved: its score on each retrieval set.
+    """
+
+    pretrained: VisionLanguageModel
+    fingerprint: str
     probe_pixels: UInt8[Tensor, "probe 3 size size"]
-    other_pixels: tuple[PixelRows, ...]
-    places: Mapping[str, Int64[Tensor, " image"]]
+    shown: tuple[int, ...]
+    maps: bool
+    transfer: tuple[TransferSet, ...]
+    retrieval: tuple[RetrievalSet, ...]
+    further: Mapping[str, Further]
+    probe_sets: frozenset[str]
+    reading: Reading
+    embeddings: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor]
+    function: Mapping[str, object]
+    text_digest: str
+    texts: Texts
+    outcomes: Mapping[str, Outcome]
+    retrieved: Mapping[str, RetrievalScore]
+
+    def detached(self) -> Reference:
+        """The same without the model, which may be trained from here on: its weights are copied."""
+        holder = nn.Module()
+        projection = self.pretrained.backbone.projection_name
+        if projection is not None:
+            found = self.pretrained.plain.get_submodule(projection)
+            holder.add_module(projection, copy.deepcopy(found))
+        copied = {
+            name: tensor.detach().to("cpu", copy=True) for name, tensor in self.weights.items()
+        }
+        return replace(self, pretrained=replace(self.pretrained, module=holder), weights=copied)
+
+    def overlay(self, rows: Float[Tensor, "shown layer head patch"] | None) -> Overlay:
+        """The attention of the shown images before and after, for looking at."""
+        maps = [
+            one.reshape(*one.shape[:-1], math.isqrt(one.shape[-1]), -1).cpu().numpy()
+            for one in (self.reading.shown_rows, rows)
+            if one is not None
+        ]
+        pictures = self.probe_pixels[list(self.shown)]
+        return Overlay(pictures.permute(0, 2, 3, 1).cpu().numpy(), *maps)
+
+    def unchanged(self) -> Assessment:
+        """What is found of a model whose encoder is the pretrained one."""
+        return _assessment(self, self.pretrained, self.weights, self.reading, self.embeddings)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Everything that one look at a model finds.
+
+    Attributes:
+        reading: of the probe set; `reading.shown_rows` is the attention of the shown images.
+        drift: against the pretrained reading; text-space drift included.
+        scores: zero-shot, by transfer set.
+        transfer: by transfer set its score, `retention_pct`, `per_class` and `flows`.
+        retrieval: by retrieval set its score and retention.
+        further: the embeddings of the reference's further images, by name.
+        text_tower: which one's class embeddings scored: `OWN_TEXTS` or `PRETRAINED_TEXTS`.
+    """
+
+    reading: Reading
+    drift: Drift
+    scores: dict[str, ZeroShotScore]
+    transfer: dict[str, dict[str, Any]]
+    retrieval: dict[str, dict[str, Any]]
+    further: dict[str, Tensor]
+    text_tower: str
 
     @property
-    def fingerprint(self) -> str:
-        """Changes with any image and with their order."""
-        parts: tuple[PixelSource, ...] = (self.probe_pixels, *self.other_pixels)
-        return "-".join(images_fingerprint(part) for part in parts)
+    def unmeasured(self) -> dict[str, str]:
+        """Why a number is missing, by its metric's key."""
+        return self.drift.unmeasured
+
+    def scalars(self) -> dict[str, float]:
+        """The single numbers that were measured and are finite, by the names that records use."""
+        scores = transfer_scalars(self.transfer)
+        known = {name: value for name, value in scores.items() if value is not None}
+        return {**self.drift.scalars(), **known}
 
 
-def watched_images(
+def make_reference(
+    pretrained: VisionLanguageModel,
     probe_pixels: UInt8[Tensor, "probe 3 size size"],
-    sets: Mapping[str, PixelSource],
-) -> WatchedImages:
-    """Gathers the sets' images beside the probe set's, leaving out those that are there already."""
-    place_of: dict[bytes, int] = {}
-    for index, digest in enumerate(_digests(probe_pixels)):
-        place_of.setdefault(digest, index)
-    kept, num_places, places = [], len(probe_pixels), {}
-    for name, pixels in sets.items():
-        digests = _digests(pixels)
-        new = []
-        for index, digest in enumerate(digests):
-            if digest not in place_of:
-                place_of[digest] = num_places
-                num_places += 1
-                new.append(index)
-        kept.append(PixelRows.of(pixels).select(new))
-        places[name] = torch.tensor([place_of[digest] for digest in digests])
-    return WatchedImages(probe_pixels, tuple(part for part in kept if len(part)), places)
-
-
-def encode(
-    model: VisionLanguageModel,
-    images: WatchedImages,
     *,
+    transfer: Sequence[TransferSet] = (),
+    retrieval: Sequence[RetrievalSet] = (),
+    further: Mapping[str, PixelSource] | None = None,
     maps: bool = False,
-    shown: Sequence[int] = (),
-) -> Encoded:
-    """The reading of the probe set and the embeddings of all images, each passing once.
+    vocabulary: str | Sequence[str] | None = GENERAL,
+) -> Reference:
+    """Reads the pretrained model, or takes what was read of it before from the cache.
 
-    `maps` and `shown` are as for `reading_pass.read`, on the probe set.
+    Args:
+        pretrained: the model.
+        probe_pixels: the images that signals are read on.
+        transfer: zero-shot benchmarks, made with the pretrained model.
+        retrieval: retrieval benchmarks, made with it, too.
+        further: other images whose embeddings are wanted, such as the validation images.
+        maps: whether full attention maps are read, too.
+        vocabulary: the texts of text-space drift: `general`, texts of one's own, None for none.
+
+    Raises:
+        ConfigError, ModelError: the vocabulary cannot be used.
     """
-    reading = read(model, images.probe_pixels, maps=maps, shown=shown)
-    embeddings = [reading.embeddings] if reading.embeddings is not None else []
-    embeddings += [model.embed_images(part).float().cpu() for part in images.other_pixels]
-    found = torch.cat(embeddings)
-    if not bool(torch.isfinite(found).all()):
+    cached = CachedModel(pretrained)
+    shown = evenly_spaced(len(probe_pixels), NUM_SHOWN)
+    rest = {name: _beyond(probe_pixels, pixels) for name, pixels in (further or {}).items()}
+    reading = cached.reading(probe_pixels, maps=maps, shown=shown)
+    sets = _image_sets(transfer, retrieval, rest)
+    probe_sets = frozenset(
+        name
+        for name, pixels in sets.items()
+        if images_fingerprint(pixels) == reading.images_fingerprint
+    )
+    embeddings = _embedded_sets(sets, probe_sets, reading, cached.embeddings)
+    return Reference(
+        pretrained=pretrained,
+        fingerprint=cached.fingerprint,
+        probe_pixels=probe_pixels,
+        shown=shown,
+        maps=maps,
+        transfer=tuple(transfer),
+        retrieval=tuple(retrieval),
+        further=rest,
+        probe_sets=probe_sets,
+        reading=reading,
+        embeddings=embeddings,
+        weights=encoder_state(pretrained),
+        function=function_facts(pretrained),
+        text_digest=_text_tower_digest(pretrained),
+        texts=_texts(cached, vocabulary),
+        outcomes={one.name: _outcome(one, embeddings, one.text_embeddings) for one in transfer},
+        retrieved={one.name: _retrieved(one, embeddings) for one in retrieval},
+    )
+
+
+def assess(
+    model: VisionLanguageModel, reference: Reference, *, text_tower_is_frozen: bool = False
+) -> Assessment:
+    """Reads a model on the reference's images and says what has changed.
+
+    Args:
+        model: the adapted model, or one in training.
+        reference: what is known of its pretrained self.
+        text_tower_is_frozen: whether the text tower is known to be the pretrained one; else its
+            weights are looked at, and one that has moved scores for itself.
+
+    Raises:
+        ModelError: the model's image tower is not of the pretrained one's shape.
+        NonFiniteError: the model gives NaN or infinite values.
+        CaptureError: its attention cannot be read, or its adapter is not in effect.
+    """
+    weights = encoder_state(model)
+    check_same_towers(reference.weights, weights, reference.pretrained.source, model.source)
+    check_same_function(
+        reference.function, function_facts(model), reference.pretrained.source, model.source
+    )
+    reading = read(model, reference.probe_pixels, maps=reference.maps, shown=reference.shown)
+    sets = _image_sets(reference.transfer, reference.retrieval, reference.further)
+    embeddings = _embedded_sets(
+        sets, reference.probe_sets, reading, lambda pixels: model.embed_images(pixels).float().cpu()
+    )
+    if not all(bool(torch.isfinite(found).all()) for found in embeddings.values()):
         raise NonFiniteError(
             f"{model.source} gives image embeddings with NaN or infinite values: the model has "
             "diverged, and its signals would mean nothing"
         )
-    return Encoded(reading, found)
+    has_moved = (
+        not text_tower_is_frozen
+        and bool(text_weights(model))
+        and _text_tower_digest(model) != reference.text_digest
+    )
+    return _assessment(reference, model, weights, reading, embeddings, text_tower_moved=has_moved)
 
 
-@dataclass(frozen=True)
-class Evaluator:
-    """What models in training are compared with, and on what; the same for all runs of a cell."""
-
-    pretrained: VisionLanguageModel
-    images: WatchedImages
-    val_labels: Int64[Tensor, " image"]
-    transfer: tuple[TransferSet, ...]
-    retrieval: tuple[RetrievalSet, ...]
-    reference: Encoded
-    pretrained_weights: Mapping[str, Tensor]
-    pretrained_outcomes: Mapping[str, Outcome]
-    pretrained_retrieval: Mapping[str, RetrievalScore]
-    random_texts: Float[Tensor, "text dim"] | None = None
-    probe_subsets: Sequence[Sequence[int]] = ()
-    maps: bool = False
-
-    def evaluate(self, adapted: AdaptedModel) -> Evaluation:
-        """Validation accuracy, reading, drift and transfer of the model as it is now.
-
-        A frozen encoder is the pretrained one: nothing goes through it again, and what is seen of
-        it is worked out once.
-        """
-        if adapted.encoder_is_frozen:
-            encoded, (scalars, record) = self.reference, self._unmoved
-        else:
-            encoded = encode(adapted.model, self.images, maps=self.maps)
-            scalars, record = self._seen(encoded, adapted.model, adapted.class_tokens is not None)
-        val = encoded.embeddings[self.images.places[VALIDATION]]
-        accuracy_pct = 100 * num_correct(adapted, val, self.val_labels) / len(val)
-        return Evaluation(accuracy_pct, scalars, record)
-
-    @cached_property
-    def _unmoved(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return self._seen(self.reference, self.pretrained, has_own_texts=False)
-
-    def _seen(
-        self, encoded: Encoded, model: VisionLanguageModel, has_own_texts: bool
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What is seen of an encoder against the pretrained one: numbers, and the whole record.
-
-        With `has_own_texts` its own text tower scores, which is in training, too.
-        """
-        weights = weight_drift(self.pretrained_weights, encoder_state(model))
-        text = self._text_drift(encoded)
-        change = drift(
-            encoded.reading, self.reference.reading, weights=weights, text=text
-        ).to_dict()
-        changes = {}
-        for one in self.transfer:
-            texts = one.text_embeddings
-            if has_own_texts:
-                texts = class_embeddings(model, one.class_names, one.rules)
-            outcome = zero_shot_outcome(one, encoded, self.images, texts)
-            changes[one.name] = one.change(outcome, self.pretrained_outcomes[one.name])
-        return {**change, **transfer_scalars(changes)}, {
-            "reading": encoded.reading.to_dict(),
-            "drift": change,
-            "subsets": on_subsets(encoded.reading, self.reference.reading, self.probe_subsets),
-            "transfer": changes,
-            "retrieval": {
-                one.name: _retrieved(one, encoded, self.images).change(
-                    self.pretrained_retrieval[one.name]
-                )
-                for one in self.retrieval
-            },
-        }
-
-    def pretrained_scores(self) -> dict[str, Any]:
-        """For the record: what the pretrained model scores on every set."""
-        return {
-            "transfer": {n: found.score.to_dict() for n, found in self.pretrained_outcomes.items()},
-            "retrieval": {n: found.to_dict() for n, found in self.pretrained_retrieval.items()},
-        }
-
-    def _text_drift(self, encoded: Encoded) -> TextSpaceDrift | None:
-        """How the probe images moved as the main transfer set's classes and random texts see it."""
-        before, after = self.reference.reading.embeddings, encoded.reading.embeddings
-        if not self.transfer or before is None or after is None:
-            return None
-        return text_space_drift(
-            before,
-            after,
-            vocabulary=self.transfer[0].text_embeddings.cpu(),
-            logit_scale=self.pretrained.logit_scale,
-            random_texts=self.random_texts,
+def check_same_towers(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], before_name: str, after_name: str
+) -> None:
+    """Raises ModelError where two encoders' weights differ in name or shape."""
+    shapes = [{name: one.shape for name, one in weights.items()} for weights in (before, after)]
+    differing = [n for n in sorted({**before, **after}) if shapes[0].get(n) != shapes[1].get(n)]
+    if differing:
+        first, second = (_shape(one.get(differing[0])) for one in shapes)
+        raise ModelError(
+            f"{before_name} and {after_name} have different image towers: {differing[0]} is "
+            f"{first} against {second}"
         )
 
 
-def make_evaluator(
-    pretrained: VisionLanguageModel,
-    probe_pixels: UInt8[Tensor, "probe 3 size size"],
-    val_pixels: PixelSource,
-    val_labels: Int64[Tensor, " val"],
+def evenly_spaced(num_images: int, at_most: int | None) -> tuple[int, ...]:
+    """Positions of images through a set; all of them where `at_most` is None."""
+    count = min(at_most or num_images, num_images)
+    return tuple(torch.linspace(0, num_images - 1, count).long().tolist())
+
+
+# ---------------------------------------------------------------- what is found
+
+
+def _assessment(
+    reference: Reference,
+    model: VisionLanguageModel,
+    weights: Mapping[str, Tensor],
+    reading: Reading,
+    embeddings: Mapping[str, Tensor],
     *,
-    transfer: tuple[TransferSet, ...] = (),
-    retrieval: tuple[RetrievalSet, ...] = (),
-    probe_subsets: Sequence[Sequence[int]] | None = None,
-    maps: bool = False,
-) -> Evaluator:
-    """Gathers the images and takes the pretrained reference of them, from the cache if there.
-
-    `probe_subsets` are positions in the probe set whose signals are recorded apart; by default
-    `reading_subsets.standard_subsets`. `maps` is as in `encode`.
-    """
-    sets: dict[str, PixelSource] = {
-        VALIDATION: val_pixels,
-        **zero_shot_pixels(transfer),
-        **{f"{_RETRIEVAL}{one.name}": one.pixels for one in retrieval},
-    }
-    images = watched_images(probe_pixels, sets)
-    reference = cached_encoding(
-        pretrained,
-        f"{images.fingerprint}-maps" if maps else images.fingerprint,
-        lambda: encode(pretrained, images, maps=maps),
+    text_tower_moved: bool = False,
+) -> Assessment:
+    change = drift(
+        reading,
+        reference.reading,
+        weights=weight_drift(reference.weights, weights),
+        text=_text_drift(reference, reading),
     )
-    return Evaluator(
-        pretrained=pretrained,
-        images=images,
-        val_labels=val_labels,
+    scores, transfer = {}, {}
+    for one in reference.transfer:
+        texts = one.text_embeddings
+        if text_tower_moved:
+            texts = class_embeddings(model, one.class_names, one.rules)
+        outcome = _outcome(one, embeddings, texts)
+        scores[one.name] = outcome.score
+        transfer[one.name] = one.change(outcome, reference.outcomes[one.name])
+    reasons = {**_unmeasured_drift(reference, change), **_unmeasured_transfer(transfer)}
+    change.unmeasured = {**reasons, **change.unmeasured}
+    return Assessment(
+        reading=reading,
+        drift=change,
+        scores=scores,
         transfer=transfer,
-        retrieval=retrieval,
-        reference=reference,
-        pretrained_weights=encoder_state(pretrained),
-        pretrained_outcomes={
-            one.name: zero_shot_outcome(one, reference, images, one.text_embeddings)
-            for one in transfer
+        retrieval={
+            one.name: _retrieved(one, embeddings).change(reference.retrieved[one.name])
+            for one in reference.retrieval
         },
-        pretrained_retrieval={one.name: _retrieved(one, reference, images) for one in retrieval},
-        random_texts=random_text_directions(pretrained, *_RANDOM_TEXTS, seed=0).cpu()
-        if pretrained.tokenizer is not None
-        else None,
-        probe_subsets=(
-            standard_subsets(len(probe_pixels)) if probe_subsets is None else probe_subsets
-        ),
-        maps=maps,
+        further={
+            name: _embedded(images, reading, embeddings.get(name))
+            for name, images in reference.further.items()
+        },
+        text_tower=OWN_TEXTS if text_tower_moved else PRETRAINED_TEXTS,
     )
 
 
-def num_correct(
-    adapted: AdaptedModel, embeddings: Float[Tensor, "image dim"], labels: Int64[Tensor, " image"]
-) -> int:
-    """How many images the model in training classifies rightly, from their embeddings.
-
-    Raises:
-        NonFiniteError: its classifier, or the text tower in its place, has diverged.
-    """
-    with evaluating(adapted.model.module):
-        logits = adapted.class_logits(embeddings.to(adapted.model.device)).cpu()
-    if not bool(torch.isfinite(logits).all()):
-        raise NonFiniteError(
-            "the classifier gives logits with NaN or infinite values: it has diverged, and the "
-            "classes it names would mean nothing"
-        )
-    return int(torch.sum(logits.argmax(dim=-1) == labels))
+def _text_drift(reference: Reference, reading: Reading) -> TextSpaceDrift | None:
+    if reference.texts.probe is None:
+        return None
+    return text_drift(reading, reference.reading, reference.texts.probe)
 
 
-def zero_shot_pixels(transfer: Sequence[TransferSet]) -> dict[str, PixelSource]:
-    """The sets' images by the names under which `zero_shot_outcome` looks them up."""
-    return {f"{_ZERO_SHOT}{one.name}": one.pixels for one in transfer}
+def _unmeasured_drift(reference: Reference, change: Drift) -> dict[str, str]:
+    """Why a number of the drift is missing."""
+    reasons: dict[str, str] = {}
+    for one in drifts():
+        value = change.numbers.get(one.key)
+        if value is not None and math.isfinite(value):
+            continue
+        if value is not None:
+            reasons[one.key] = "the pretrained value is 0, and a change from 0 has no percentage"
+        elif one.key in reference.texts.unmeasured:
+            reasons[one.key] = reference.texts.unmeasured[one.key]
+        elif one.change_of and not reference.maps:
+            reasons[one.key] = "full attention maps were not asked for (maps)"
+    return reasons
 
 
-def zero_shot_outcome(
-    benchmark: TransferSet, encoded: Encoded, images: WatchedImages, texts: Tensor
-) -> Outcome:
-    """The set's score and predictions from embeddings that are there already.
-
-    `images` must have been gathered with `zero_shot_pixels`; `texts` are the classes' embeddings.
-    """
-    directions = _directions(encoded, images, f"{_ZERO_SHOT}{benchmark.name}")
-    return outcome_of(directions, benchmark.labels, texts.cpu(), benchmark.name)
+def _unmeasured_transfer(transfer: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    if not transfer:
+        return dict.fromkeys(("zero_shot_pct", "retention_pct"), "no transfer set was given")
+    name, first = next(iter(transfer.items()))
+    if first["retention_pct"] is not None:
+        return {}
+    return {"retention_pct": f"the pretrained model classifies no image of {name} rightly"}
 
 
-def _retrieved(benchmark: RetrievalSet, encoded: Encoded, images: WatchedImages) -> RetrievalScore:
-    directions = _directions(encoded, images, f"{_RETRIEVAL}{benchmark.name}")
-    texts = benchmark.text_embeddings.cpu()
-    return retrieval_score(directions, texts, benchmark.matches, benchmark.name)
+def _outcome(one: TransferSet, embeddings: Mapping[str, Tensor], texts: Tensor) -> Outcome:
+    directions = functional.normalize(embeddings[_ZERO_SHOT + one.name], dim=-1)
+    return outcome_of(directions, one.labels, texts.float().cpu(), one.name)
 
 
-def _directions(encoded: Encoded, images: WatchedImages, name: str) -> Tensor:
-    """The normalised embeddings of one set's images."""
-    return functional.normalize(encoded.embeddings[images.places[name]], dim=-1)
+def _retrieved(one: RetrievalSet, embeddings: Mapping[str, Tensor]) -> RetrievalScore:
+    directions = functional.normalize(embeddings[_RETRIEVAL + one.name], dim=-1)
+    return retrieval_score(directions, one.text_embeddings.cpu(), one.matches, one.name)
+
+
+def _embedded(images: Further, reading: Reading, rest: Tensor | None) -> Tensor:
+    """Embeddings of further images, from those of the probe set and of the rest."""
+    known = [part for part in (reading.embeddings, rest) if part is not None]
+    return torch.cat(known)[images.places]
+
+
+# ---------------------------------------------------------------- images
+
+
+def _image_sets(
+    transfer: Sequence[TransferSet],
+    retrieval: Sequence[RetrievalSet],
+    further: Mapping[str, Further],
+) -> dict[str, PixelSource]:
+    """Every set of images beside the probe set, by the name that its embeddings get."""
+    return {
+        **{_ZERO_SHOT + one.name: one.pixels for one in transfer},
+        **{_RETRIEVAL + one.name: one.pixels for one in retrieval},
+        **{name: images.rest for name, images in further.items() if len(images.rest)},
+    }
+
+
+def _embedded_sets(
+    sets: Mapping[str, PixelSource],
+    probe_sets: frozenset[str],
+    reading: Reading,
+    embed: Callable[[PixelSource], Tensor],
+) -> dict[str, Tensor]:
+    known = reading.embeddings
+    return {
+        name: known if name in probe_sets and known is not None else embed(pixels)
+        for name, pixels in sets.items()
+    }
+
+
+def _beyond(probe_pixels: Tensor, pixels: PixelSource) -> Further:
+    """Which images are not in the probe set; under the published protocol it is part of them."""
+    place_of: dict[bytes, int] = {}
+    for index, digest in enumerate(_digests(probe_pixels)):
+        place_of.setdefault(digest, index)
+    rest, places, num_places = [], [], len(probe_pixels)
+    for index, digest in enumerate(_digests(pixels)):
+        if digest not in place_of:
+            place_of[digest] = num_places
+            num_places += 1
+            rest.append(index)
+        places.append(place_of[digest])
+    return Further(PixelRows.of(pixels).select(rest), torch.tensor(places))
 
 
 def _digests(pixels: PixelSource) -> list[bytes]:
@@ -301,3 +447,91 @@ def _digests(pixels: PixelSource) -> list[bytes]:
         hashlib.blake2b(image.contiguous().numpy().data, digest_size=16).digest()
         for image in pixels
     ]
+
+
+# ---------------------------------------------------------------- texts
+
+
+def _texts(cached: CachedModel, vocabulary: str | Sequence[str] | None) -> Texts:
+    """The embedded texts, or why text-space drift cannot be measured."""
+    model = cached.model
+    if vocabulary is None:
+        return _no_texts("none", "no vocabulary was wanted (vocabulary=None)")
+    if vocabulary == GENERAL:
+        if model.tokenizer is None:
+            return _no_texts(GENERAL, f"{model.source} has no tokenizer")
+        known = [word for word in GENERAL_VOCABULARY if not unknown_words(model, [word])]
+        texts, least = class_prompts(known), MIN_GENERAL_TEXTS
+        described = f"{GENERAL}, {len(known)} of its {len(GENERAL_VOCABULARY)} words"
+        if len(known) < least:
+            return _no_texts(
+                described,
+                f"the tokenizer knows {len(known)} of the {len(GENERAL_VOCABULARY)} words of the "
+                f"general vocabulary, and {least} are needed",
+            )
+    else:
+        texts, least = _checked_texts(model, vocabulary), MIN_OWN_TEXTS
+        described = f"{len(texts)} texts of your own, not the general vocabulary"
+    embedded = cached.texts(texts)
+    different = _without_copies(embedded)
+    if len(different) < least:
+        return _no_texts(
+            described,
+            f"the {len(texts)} texts embed as only {len(different)} different one"
+            f"{'' if len(different) == 1 else 's'}, and {least} are needed: does the tokenizer "
+            "know their words?",
+        )
+    if len(different) < len(texts):
+        described += f" ({len(different)} of them differ once embedded)"
+    at_random = cached.texts(random_texts(model.tokenizer))
+    is_readable = len(_without_copies(at_random)) >= MIN_OWN_TEXTS
+    unmeasured = {} if is_readable else {"random_text_logit_change": "random texts embed alike"}
+    probe = TextProbe(different, at_random if is_readable else None, model.logit_scale)
+    return Texts(probe, described, unmeasured)
+
+
+def _no_texts(described: str, reason: str) -> Texts:
+    keys = [one.key for one in drifts() if one.group == "text space"]
+    return Texts(None, described, dict.fromkeys(keys, reason))
+
+
+def _without_copies(embedded: Float[Tensor, "text dim"]) -> Float[Tensor, "different dim"]:
+    """The first of all texts that embed alike, in order."""
+    directions = functional.normalize(embedded.double(), dim=-1)
+    alike = directions @ directions.T > 1 - _ALIKE
+    is_first = ~torch.tril(alike, diagonal=-1).any(dim=1)
+    return embedded[is_first]
+
+
+def _checked_texts(model: VisionLanguageModel, vocabulary: str | Sequence[str]) -> list[str]:
+    is_list = isinstance(vocabulary, Sequence) and not isinstance(vocabulary, str)
+    if not is_list or not vocabulary or not all(isinstance(text, str) for text in vocabulary):
+        raise ConfigError(
+            f"vocabulary is 'general', a list of texts or None, got {short(vocabulary)}; for one "
+            "text give a list of it"
+        )
+    if model.tokenizer is None:
+        raise ModelError(
+            f"{model.source} has no tokenizer, so the vocabulary cannot be embedded; put the "
+            "tokenizer files into its folder, or give vocabulary=None"
+        )
+    return list(vocabulary)
+
+
+def text_weights(model: VisionLanguageModel) -> dict[str, nn.Parameter]:
+    """The parameters of the text tower and its projection; empty where there is none."""
+    is_text = model.backbone.is_text_weight
+    return {name: one for name, one in model.plain.named_parameters() if is_text(name)}
+
+
+def _text_tower_digest(model: VisionLanguageModel) -> str:
+    """Sixteen hexadecimal digits of the weights of the text tower and its projection."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in text_weights(model).items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _shape(shape: torch.Size | None) -> str:
+    return "absent" if shape is None else "×".join(str(size) for size in shape) or "a scalar"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from driftscope.assess import (
+    Assessment,
+    Reference,
+    assess,
+    check_same_towers,
+    evenly_spaced,
+    make_reference,
+)
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.relation import (
     check_same_function,
@@ -18,28 +23,19 @@ from driftscope.backbones.relation import (
 )
 from driftscope.backbones.weights import encoder_fingerprint, encoder_state
 from driftscope.data import EncodedSet, ImageSet, open_dataset
-from driftscope.data.prompts import class_prompts
-from driftscope.data.vocabulary import GENERAL_VOCABULARY
 from driftscope.errors import ConfigError, DataError, ModelError
 from driftscope.metrics import units
-from driftscope.reading import Drift, Reading, drift
-from driftscope.reading_pass import TextProbe, read, read_texts, text_drift
+from driftscope.reading import Drift, Reading
 from driftscope.reading_subsets import SUBSET_SIGNALS, probe_size_sensitivity
 from driftscope.records import Overlay, transfer_scalars
-from driftscope.run import overlay
-from driftscope.signals.text import TextSpaceDrift
-from driftscope.signals.weights import intruder_dimensions_per_layer, weight_drift
+from driftscope.signals.weights import intruder_dimensions_per_layer
 from driftscope.sources import default_device, load
 from driftscope.transfer import transfer_names, transfer_set
-from driftscope.transfer.classification import class_embeddings, unknown_words
 
 MIN_IMAGES = 4
 """CKA compares images with each other; its debiased estimator needs four."""
 NUM_SUBSETS = 5
 """Parts of the probe set whose entropies are set against each other (paper, table 2)."""
-MIN_VOCABULARY = 10
-"""With fewer known texts a zero-shot distribution says nothing."""
-
 
 COMPARISON_KIND = "comparison"
 """The `kind` of its JSON, by which readers tell it from a monitor's report."""
@@ -60,6 +56,10 @@ class Comparison:
     stability: dict[str, Any]
     intruder_dimensions_per_layer: list[int] | None
     transfer: dict[str, dict[str, Any]]
+    text_vocabulary: str
+    """The texts that text-space drift is read against, in words."""
+    unmeasured: dict[str, str]
+    """Why a number is missing, by its metric's key."""
     overlay: Overlay
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,6 +81,8 @@ class Comparison:
             "stability": self.stability,
             "intruder_dimensions_per_layer": self.intruder_dimensions_per_layer,
             "transfer": self.transfer,
+            "text_vocabulary": self.text_vocabulary,
+            "unmeasured": self.unmeasured,
             "units": units(),
         }
 
@@ -133,7 +135,7 @@ def compare(
     _check_related(before, after)
     after = _completed(after, before)
     image_set, skipped = _probe_set(images, skip_bad_images)
-    chosen = torch.linspace(0, len(image_set) - 1, min(max_images, len(image_set))).long()
+    chosen = evenly_spaced(len(image_set), max_images)
     try:
         pixels = image_set.pixels(chosen, before.image_size)
     except DataError as error:
@@ -141,29 +143,49 @@ def compare(
             f"{error}; replace it, or leave such images out with --skip-bad-images "
             "(skip_bad_images=True)"
         ) from None
-    reading_before, reading_after = read(before, pixels, maps=maps), read(after, pixels, maps=maps)
-    weights_before, weights_after = encoder_state(before), encoder_state(after)
+    reference = make_reference(
+        before,
+        pixels,
+        transfer=[transfer_set(name, before, transfer_images) for name in names],
+        maps=maps,
+    )
+    found = assess(after, reference)
+    counts = None
+    if intruders:
+        counts = intruder_dimensions_per_layer(reference.weights, encoder_state(after))
+    unmeasured = found.unmeasured
+    if counts is None:
+        unmeasured["intruder_dimensions"] = "it was not asked for (intruders)"
     return Comparison(
         pretrained=before.source,
         adapted=after.source,
         images=image_set.name,
         num_images=len(pixels),
         skipped_images=tuple(skipped),
-        reading_pretrained=reading_before,
-        reading_adapted=reading_after,
-        drift=drift(
-            reading_after,
-            reading_before,
-            weights=weight_drift(weights_before, weights_after),
-            text=_text_space(before, reading_after, reading_before),
-        ),
-        stability=_stability(reading_after, reading_before),
-        intruder_dimensions_per_layer=(
-            intruder_dimensions_per_layer(weights_before, weights_after) if intruders else None
-        ),
-        transfer={name: _transfer(name, before, after, transfer_images) for name in names},
-        overlay=overlay(before, after, pixels),
+        reading_pretrained=reference.reading,
+        reading_adapted=found.reading,
+        drift=found.drift,
+        stability=_stability(found.reading, reference.reading),
+        intruder_dimensions_per_layer=counts,
+        transfer=_transfer(reference, found),
+        text_vocabulary=reference.texts.described,
+        unmeasured=unmeasured,
+        overlay=reference.overlay(found.reading.shown_rows),
     )
+
+
+def _transfer(reference: Reference, found: Assessment) -> dict[str, dict[str, Any]]:
+    """Zero-shot scores of both, each with its own text tower where adaptation moved that too."""
+    return {
+        one.name: {
+            "pretrained": reference.outcomes[one.name].score.to_dict(),
+            "adapted": found.scores[one.name].to_dict(),
+            "adapted_text_tower": found.text_tower,
+            "unknown_words": list(one.unknown_words),
+            **found.transfer[one.name],
+        }
+        for one in reference.transfer
+    }
 
 
 def _stability(reading_after: Reading, reading_before: Reading) -> dict[str, Any]:
@@ -183,33 +205,6 @@ def _stability(reading_after: Reading, reading_before: Reading) -> dict[str, Any
             for one in drifts
         ],
     }
-
-
-def general_texts(
-    pretrained: VisionLanguageModel, vocabulary: Sequence[str] | None = None
-) -> TextProbe | None:
-    """The fixed texts that text-space drift is seen against; None where the model reads too few.
-
-    Args:
-        pretrained: whose text tower embeds them.
-        vocabulary: texts to be taken as they are; by default the prompts of the general
-            vocabulary's words, without those that the tokenizer lacks.
-    """
-    if pretrained.tokenizer is None:
-        return None
-    if vocabulary is not None:
-        return read_texts(pretrained, vocabulary)
-    known = [word for word in GENERAL_VOCABULARY if not unknown_words(pretrained, [word])]
-    if len(known) < MIN_VOCABULARY:
-        return None
-    return read_texts(pretrained, class_prompts(known))
-
-
-def _text_space(
-    before: VisionLanguageModel, reading_after: Reading, reading_before: Reading
-) -> TextSpaceDrift | None:
-    texts = general_texts(before)
-    return None if texts is None else text_drift(reading_after, reading_before, texts)
 
 
 def _loaded(model: str | Path | VisionLanguageModel, device: str | None) -> VisionLanguageModel:
@@ -236,28 +231,6 @@ def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> N
     check_same_pixels(before, after)
 
 
-def check_same_towers(
-    before: Mapping[str, Tensor], after: Mapping[str, Tensor], before_name: str, after_name: str
-) -> None:
-    """Raises ModelError where two encoders' weights differ in name or shape."""
-    shapes_before = {name: tensor.shape for name, tensor in before.items()}
-    shapes_after = {name: tensor.shape for name, tensor in after.items()}
-    if shapes_before != shapes_after:
-        differing = sorted(
-            name
-            for name in shapes_before.keys() | shapes_after.keys()
-            if shapes_before.get(name) != shapes_after.get(name)
-        )[0]
-        raise ModelError(
-            f"{before_name} and {after_name} have different image towers: {differing} is "
-            f"{_shape(shapes_before.get(differing))} against {_shape(shapes_after.get(differing))}"
-        )
-
-
-def _shape(shape: torch.Size | None) -> str:
-    return "absent" if shape is None else "×".join(str(size) for size in shape) or "a scalar"
-
-
 def _probe_set(images: str | Path, skip_bad: bool) -> tuple[ImageSet, list[str]]:
     image_set = open_dataset(images, "test")
     skipped: list[str] = []
@@ -269,33 +242,3 @@ def _probe_set(images: str | Path, skip_bad: bool) -> tuple[ImageSet, list[str]]
             f"{MIN_IMAGES}, and is steadier on 200"
         )
     return image_set, skipped
-
-
-def _transfer(
-    name: str, before: VisionLanguageModel, after: VisionLanguageModel, max_images: int | None
-) -> dict[str, Any]:
-    """Zero-shot scores of both, each with its own text tower where adaptation moved that too."""
-    benchmark = transfer_set(name, before, max_images)
-    moved = _text_tower_moved(before, after)
-    own = benchmark
-    if moved:
-        texts = class_embeddings(after, benchmark.class_names, benchmark.rules)
-        own = replace(benchmark, text_embeddings=texts)
-    pretrained, adapted = benchmark.outcome(before), own.outcome(after)
-    return {
-        "pretrained": pretrained.score.to_dict(),
-        "adapted": adapted.score.to_dict(),
-        "adapted_text_tower": "its own" if moved else "the pretrained one",
-        "unknown_words": list(benchmark.unknown_words),
-        **benchmark.change(adapted, pretrained),
-    }
-
-
-def _text_tower_moved(before: VisionLanguageModel, after: VisionLanguageModel) -> bool:
-    """Whether adaptation changed the text tower or its projection, or put an adapter into it."""
-    now = dict(after.plain.named_parameters())
-    return any(
-        name not in now or not torch.equal(parameter.to(now[name].device), now[name])
-        for name, parameter in before.plain.named_parameters()
-        if name.startswith("text_")
-    )

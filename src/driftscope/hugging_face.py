@@ -34,18 +34,20 @@ def offline_where_unreachable() -> Iterator[bool]:
 def quiet_libraries() -> Iterator[None]:
     """Keeps the libraries' chatter out of our own display while a model is loaded or saved.
 
-    transformers shows a bar for weights that load in a blink; peft asks transformers by a name
-    that is deprecated there.
+    transformers shows a bar for weights that load in a blink, and a table of every weight that is
+    missing; peft asks transformers by a name that is deprecated there.
     """
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
 

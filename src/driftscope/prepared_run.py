@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import Any
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from driftscope.assess import Evaluator, make_evaluator
-from driftscope.backbones.model import VisionLanguageModel
-from driftscope.backbones.weights import encoder_fingerprint, text_fingerprint
+from driftscope.adapt import AdaptedModel
+from driftscope.assess import Assessment, Reference, assess, make_reference
+from driftscope.backbones.model import VisionLanguageModel, evaluating
+from driftscope.backbones.weights import text_fingerprint
 from driftscope.config import FullFineTuning, RunSpec
 from driftscope.data import PixelSource, groups_of, labelled, rows_of
 from driftscope.data.duplicates import Duplicates, find_duplicates
 from driftscope.data.prompts import PromptRules
 from driftscope.data.residence import resident
 from driftscope.data.splits import Splits, make_splits, open_train_and_test
-from driftscope.reference_cache import cached_embeddings
+from driftscope.errors import NonFiniteError
+from driftscope.reading_subsets import on_subsets, standard_subsets
+from driftscope.records import transfer_scalars
+from driftscope.reference_cache import CachedModel
 from driftscope.sources import default_device, load
-from driftscope.train import TrainingImages
+from driftscope.train import Evaluation, TrainingImages
 from driftscope.transfer import retrieval_set, transfer_set
+
+VALIDATION = "validation"
+"""The name of the validation images among those that are embedded."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,10 @@ class PreparedRun:
     pretrained: VisionLanguageModel
     class_names: tuple[str, ...]
     images: TrainingImages
-    evaluator: Evaluator
+    reference: Reference
+    val_labels: Int64[Tensor, " val"]
+    probe_subsets: Sequence[Sequence[int]]
+    """Positions in the probe set whose signals are recorded apart."""
     test_pixels: PixelSource
     test_labels: Int64[Tensor, " test"]
     splits: Splits
@@ -44,10 +56,69 @@ class PreparedRun:
     @property
     def origin(self) -> str:
         """A short hash of the model and the data: what a checkpoint's weights depend on."""
-        towers = [encoder_fingerprint(self.pretrained), text_fingerprint(self.pretrained)]
+        towers = [self.reference.fingerprint, text_fingerprint(self.pretrained)]
         parts = [towers, self.fingerprints, self.splits.hashes()]
         text = json.dumps(parts, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def evaluate(self, adapted: AdaptedModel) -> Evaluation:
+        """Validation accuracy, and what is found of the encoder as it is now.
+
+        A frozen encoder is the pretrained one: nothing goes through it again, and what is found of
+        it is worked out once.
+        """
+        if adapted.encoder_is_frozen:
+            found, record = self._unchanged
+        else:
+            is_frozen = adapted.class_tokens is None
+            found = assess(adapted.model, self.reference, text_tower_is_frozen=is_frozen)
+            record = self._record_of(found)
+        embeddings = found.further[VALIDATION]
+        accuracy_pct = 100 * num_correct(adapted, embeddings, self.val_labels) / len(embeddings)
+        scalars = {**record["drift"], **transfer_scalars(found.transfer)}
+        scalars.pop("unmeasured", None)  # reasons are told once, in the record
+        return Evaluation(accuracy_pct, scalars, record)
+
+    @cached_property
+    def _unchanged(self) -> tuple[Assessment, dict[str, Any]]:
+        found = self.reference.unchanged()
+        return found, self._record_of(found)
+
+    def _record_of(self, found: Assessment) -> dict[str, Any]:
+        return {
+            "reading": found.reading.to_dict(),
+            "drift": found.drift.to_dict(),
+            "subsets": on_subsets(found.reading, self.reference.reading, self.probe_subsets),
+            "transfer": found.transfer,
+            "retrieval": found.retrieval,
+        }
+
+    def pretrained_record(self) -> dict[str, Any]:
+        """The pretrained model's reading and what it scores on every set."""
+        reference = self.reference
+        return {
+            "reading": reference.reading.to_dict(),
+            "transfer": {name: one.score.to_dict() for name, one in reference.outcomes.items()},
+            "retrieval": {name: one.to_dict() for name, one in reference.retrieved.items()},
+        }
+
+
+def num_correct(
+    adapted: AdaptedModel, embeddings: Float[Tensor, "image dim"], labels: Int64[Tensor, " image"]
+) -> int:
+    """How many images the model in training classifies rightly, from their embeddings.
+
+    Raises:
+        NonFiniteError: its classifier, or the text tower in its place, has diverged.
+    """
+    with evaluating(adapted.model.module):
+        logits = adapted.class_logits(embeddings.to(adapted.model.device)).cpu()
+    if not bool(torch.isfinite(logits).all()):
+        raise NonFiniteError(
+            "the classifier gives logits with NaN or infinite values: it has diverged, and the "
+            "classes it names would mean nothing"
+        )
+    return int(torch.sum(logits.argmax(dim=-1) == labels))
 
 
 _OPTIMISATION = (
@@ -111,16 +182,16 @@ def _prepare(spec: RunSpec, device: str) -> PreparedRun:
         images=TrainingImages(
             resident(train_pixels, pretrained.device), train_labels[splits.train]
         ),
-        evaluator=make_evaluator(
+        reference=make_reference(
             pretrained,
             probe_pixels,
-            val_pixels,
-            held_labels[splits.val],
             transfer=transfer,
             retrieval=retrieval,
-            probe_subsets=splits.probe_positions(),
+            further={VALIDATION: val_pixels},
             maps=spec.maps,
         ),
+        val_labels=held_labels[splits.val],
+        probe_subsets=splits.probe_positions() or standard_subsets(len(probe_pixels)),
         test_pixels=test_pixels,
         test_labels=test_labels[splits.test],
         splits=splits,
@@ -140,5 +211,6 @@ def training_images(prepared: PreparedRun, spec: RunSpec) -> TrainingImages:
         return prepared.images
     pixels = prepared.images.pixels
     variants = [pixels, pixels.mirrored()] if spec.horizontal_flip else [pixels]
-    features = [cached_embeddings(prepared.pretrained, variant) for variant in variants]
+    cached = CachedModel(prepared.pretrained)
+    features = [cached.embeddings(variant) for variant in variants]
     return replace(prepared.images, features=torch.stack(features))

@@ -111,42 +111,20 @@ class TextProbe:
     """Fixed texts, embedded by the pretrained model, against which image embeddings are seen."""
 
     vocabulary: Float[Tensor, "text dim"]
-    random_texts: Float[Tensor, "random_text dim"]
+    random_texts: Float[Tensor, "random_text dim"] | None
     logit_scale: float
 
 
-def read_texts(
-    model: VisionLanguageModel,
-    vocabulary: Sequence[str],
-    *,
-    num_random_texts: int = 64,
-    num_random_tokens: int = 8,
-    seed: int = 0,
-) -> TextProbe:
-    """Embeds a fixed vocabulary, and random token sequences, for text-space drift.
+def random_texts(
+    tokenizer: Any, *, num_texts: int = 80, num_tokens: int = 8, seed: int = 0
+) -> list[str]:
+    """Texts of random tokens, as many and as long as Lipsum-FT's (2404.00860).
 
-    Args:
-        model: the pretrained model, with its tokenizer.
-        vocabulary: the texts of the zero-shot distribution, such as prompts of class names.
-        num_random_texts: how many random texts (Lipsum-FT, 2404.00860).
-        num_random_tokens: tokens drawn for each, uniformly from the tokenizer's vocabulary.
-        seed: of the random texts.
-
-    Raises:
-        CaptureError: the vocabulary is empty.
-        ModelError: the model came without a tokenizer.
+    Tokens are drawn uniformly from the tokenizer's vocabulary, special tokens left out.
     """
-    if not vocabulary:
-        raise CaptureError("Text-space drift needs at least one text in its vocabulary, got none.")
-    known = model.embed_texts(list(vocabulary))
-    random_texts = _random_texts(model.tokenizer, num_random_texts, num_random_tokens, seed)
-    return TextProbe(known, model.embed_texts(random_texts), model.logit_scale)
-
-
-def _random_texts(tokenizer: Any, count: int, num_tokens: int, seed: int) -> list[str]:
     ordinary = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(len(ordinary), (count, num_tokens), generator=generator).tolist()
+    drawn = torch.randint(len(ordinary), (num_texts, num_tokens), generator=generator).tolist()
     return [tokenizer.decode([ordinary[index] for index in text]) for text in drawn]
 
 

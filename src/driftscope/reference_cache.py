@@ -11,25 +11,25 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.backbones.weights import encoder_fingerprint
+from driftscope.backbones.weights import encoder_fingerprint, text_fingerprint
 from driftscope.data import PixelSource
 from driftscope.data.cache import bound_bytes, cache_folder
 from driftscope.reading import TENSORS, Reading
-from driftscope.reading_pass import images_fingerprint
+from driftscope.reading_pass import images_fingerprint, read
 from driftscope.tensor_files import DamagedFileError, read_tensors, write_tensors
 
 REFERENCES_FOLDER = "references"
@@ -47,14 +47,6 @@ _DECIDING_CODE = (
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Some images through an encoder: the reading of the first, the embeddings of all."""
-
-    reading: Reading
-    embeddings: Float[Tensor, "image dim"]
-
-
-@dataclass(frozen=True)
 class ReferenceEntry:
     """One stored reference, as `driftscope cache list` counts it."""
 
@@ -64,33 +56,45 @@ class ReferenceEntry:
     """Seconds since the epoch."""
 
 
-def cached_encoding(
-    model: VisionLanguageModel, images: str, compute: Callable[[], Encoded]
-) -> Encoded:
-    """A pretrained model's `Encoded`, from the cache or computed and kept.
+@dataclass(frozen=True, eq=False)
+class CachedModel:
+    """A pretrained model whose outputs are computed once, and then come from the cache."""
 
-    Args:
-        model: the pretrained model.
-        images: names all images, their order, and what is read of them.
-        compute: reads them.
-    """
+    model: VisionLanguageModel
 
-    def tensors() -> tuple[dict[str, Tensor], dict[str, str]]:
-        return _packed(compute())
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of its image encoder's weights."""
+        return encoder_fingerprint(self.model)
 
-    return _unpacked(*_cached(_key("encoding", model, images), tensors))
+    @cached_property
+    def _text_fingerprint(self) -> str:
+        return text_fingerprint(self.model)
 
+    def reading(
+        self, pixels: UInt8[Tensor, "image 3 size size"], *, maps: bool, shown: Sequence[int]
+    ) -> Reading:
+        """The model's `reading_pass.read` of the images."""
+        asked = f"{images_fingerprint(pixels)}-maps={maps}-shown={list(shown)}"
+        key = _key("reading", self.model, self.fingerprint, asked)
+        return _unpacked(
+            *_cached(key, lambda: _packed(read(self.model, pixels, maps=maps, shown=shown)))
+        )
 
-def cached_embeddings(
-    model: VisionLanguageModel, pixels: PixelSource
-) -> Float[Tensor, "image dim"]:
-    """A pretrained model's unnormalised image embeddings, from the cache or computed and kept."""
+    def embeddings(self, pixels: PixelSource) -> Float[Tensor, "image dim"]:
+        """The images' projected, unnormalised embeddings."""
+        key = _key("embeddings", self.model, self.fingerprint, images_fingerprint(pixels))
+        return _tensor(key, lambda: self.model.embed_images(pixels))
 
-    def tensors() -> tuple[dict[str, Tensor], dict[str, str]]:
-        return {"embeddings": model.embed_images(pixels).float().cpu()}, {}
+    def texts(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
+        """The texts' projected, unnormalised embeddings.
 
-    key = _key("embeddings", model, images_fingerprint(pixels))
-    return _cached(key, tensors)[0]["embeddings"]
+        Raises:
+            ModelError: the model came without a tokenizer.
+        """
+        tokens = self.model.tokenised(texts)["input_ids"].tolist()
+        key = _key("texts", self.model, self._text_fingerprint, json.dumps(tokens))
+        return _tensor(key, lambda: self.model.embed_texts(texts))
 
 
 def list_references() -> list[ReferenceEntry]:
@@ -120,16 +124,31 @@ def clear_references() -> tuple[int, int]:
     return len(entries), sum(entry.num_bytes for entry in entries)
 
 
-def _key(kind: str, model: VisionLanguageModel, images: str) -> str:
+def _key(kind: str, model: VisionLanguageModel, weights: str, content: str) -> str:
+    """Names an entry by everything that decides its numbers."""
+    config: Any = model.plain.config
+    parts = (kind, weights, content, _code_digest(), model.mean, model.std, config.to_dict())
+    towers = (getattr(config, name, config) for name in ("vision_config", "text_config"))
+    attention = (one._attn_implementation for one in towers)
+    text = json.dumps([*parts, *attention, *_surroundings(model)], sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _surroundings(model: VisionLanguageModel) -> Iterator[object]:
+    """What of this process and machine decides bits."""
+    yield from (torch.__version__, version("transformers"), torch.get_num_threads())
+    yield torch.backends.cpu.get_cpu_capability()
+    yield torch.backends.mkldnn.enabled
+    yield from (torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled())
+    yield next(model.module.parameters()).dtype
     device = model.device
-    surroundings = (
-        *(version(name) for name in ("torch", "transformers")),
-        torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        str(torch.get_num_threads()),
-    )
-    convention = (str(model.mean), str(model.std))
-    parts = (kind, encoder_fingerprint(model), images, _code_digest(), *convention, *surroundings)
-    return hashlib.blake2b("/".join(parts).encode(), digest_size=16).hexdigest()
+    yield device.type
+    if torch.is_autocast_enabled(device.type):
+        yield torch.get_autocast_dtype(device.type)
+    if device.type == "cuda":
+        yield from (torch.cuda.get_device_name(device), torch.version.cuda)
+        yield torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        yield torch.backends.cudnn.allow_tf32
 
 
 @lru_cache(maxsize=1)
@@ -197,26 +216,24 @@ def _warn_not_kept(path: Path, error: OSError) -> None:
 _PER_IMAGE = "per_image."
 
 
-def _packed(encoded: Encoded) -> tuple[dict[str, Tensor], dict[str, str]]:
-    reading = encoded.reading
-    tensors = {"embeddings": encoded.embeddings}
-    for name in TENSORS:
-        if (tensor := getattr(reading, name)) is not None:
-            tensors[f"reading.{name}"] = tensor
-    for name, tensor in (reading.per_image or {}).items():
-        tensors[_PER_IMAGE + name] = tensor
+def _tensor(key: str, compute: Callable[[], Tensor]) -> Tensor:
+    return _cached(key, lambda: ({"found": compute().float().cpu()}, {}))[0]["found"]
+
+
+def _packed(reading: Reading) -> tuple[dict[str, Tensor], dict[str, str]]:
+    held = {name: getattr(reading, name) for name in TENSORS}
+    tensors = {name: tensor for name, tensor in held.items() if tensor is not None}
+    tensors |= {_PER_IMAGE + name: one for name, one in (reading.per_image or {}).items()}
     return tensors, {"numbers": json.dumps(reading.to_dict())}
 
 
-def _unpacked(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Encoded:
-    held: dict[str, Any] = {name: tensors.get(f"reading.{name}") for name in TENSORS}
-    reading = replace(
-        Reading.from_dict(json.loads(metadata["numbers"])),
-        **held,
-        per_image={
-            name.removeprefix(_PER_IMAGE): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(_PER_IMAGE)
-        },
-    )
-    return Encoded(reading, tensors["embeddings"])
+def _unpacked(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Reading:
+    reading = Reading.from_dict(json.loads(metadata["numbers"]))
+    for name in TENSORS:
+        setattr(reading, name, tensors.get(name))
+    reading.per_image = {
+        name.removeprefix(_PER_IMAGE): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(_PER_IMAGE)
+    }
+    return reading

@@ -12,31 +12,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 from torch import Tensor
 
 from driftscope import records
 from driftscope.adapt import AdaptedModel, adapt, restore_trainable, save_adapted, trainable_state
-from driftscope.assess import num_correct
-from driftscope.backbones.model import VisionLanguageModel
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec, run_id
 from driftscope.config.variants import LinearProbe, LpFt, MethodSpec
 from driftscope.data import PixelSource
 from driftscope.data.prompts import PromptRules
 from driftscope.errors import RecordError
-from driftscope.prepared_run import PreparedRun, prepare, training_images
-from driftscope.reading_pass import attention_maps
-from driftscope.records import Overlay, RunRecord
+from driftscope.prepared_run import PreparedRun, num_correct, prepare, training_images
+from driftscope.reading_pass import read
+from driftscope.records import RunRecord
 from driftscope.records.schema import SCHEMA_VERSION
-from driftscope.reference_cache import cached_embeddings
+from driftscope.reference_cache import CachedModel
 from driftscope.regularize import Pretrained, Regularization
 from driftscope.train import OnEvent, OnStep, TrainingImages, fit_head, train
 from driftscope.transfer import corrupted_tests, score
 
-OVERLAY_IMAGES = 6
 VERSIONS = ("driftscope", "torch", "transformers", "peft", "numpy", "safetensors")
 
 
@@ -114,15 +110,16 @@ def _carry_out(
 
     images = training_images(prepared, spec)
     adapted = adapted_model(prepared, spec, images, is_resumed=checkpoints.exist())
-    reference = prepared.evaluator.reference.reading
     training = train(
         adapted,
         replace(images, features=images.features if adapted.encoder_is_frozen else None),
         spec,
         checkpoints,
-        lambda: prepared.evaluator.evaluate(adapted),
+        lambda: prepared.evaluate(adapted),
         regularization=Regularization(
-            spec, adapted, Pretrained(prepared.pretrained, reference.per_layer("entropy"))
+            spec,
+            adapted,
+            Pretrained(prepared.pretrained, prepared.reference.reading.per_layer("entropy")),
         ),
         on_resume=record_resumed,
         elapsed=elapsed,
@@ -142,11 +139,9 @@ def _carry_out(
             "protocol": spec.protocol,
             "class_names": prepared.class_names,
             "parameters": adapted.num_parameters(),
-            "pretrained": {
-                "reading": reference.to_dict(),
-                **prepared.evaluator.pretrained_scores(),
-            },
-            "prompts": {one.name: one.prompts() for one in prepared.evaluator.transfer},
+            "pretrained": prepared.pretrained_record(),
+            "prompts": {one.name: one.prompts() for one in prepared.reference.transfer},
+            "text_vocabulary": prepared.reference.texts.described,
             "splits": prepared.splits.to_dict(),
             "duplicates": prepared.duplicates.to_dict(),
             **points,
@@ -177,7 +172,7 @@ def adapted_model(
         images: its training images, with features where the method wants them.
         is_resumed: whether a checkpoint will replace all weights anyway.
     """
-    embeddings = prepared.evaluator.reference.reading.embeddings
+    embeddings = prepared.reference.reading.embeddings
     norm = 1.0 if embeddings is None else float(embeddings.norm(dim=-1).mean())
 
     def adapted_by(method: MethodSpec) -> AdaptedModel:
@@ -248,7 +243,7 @@ def _test_correct(
 ) -> int:
     """How many test images are classified rightly; a frozen encoder's embeddings are cached."""
     if adapted.encoder_is_frozen:
-        embeddings = cached_embeddings(prepared.pretrained, pixels)
+        embeddings = CachedModel(prepared.pretrained).embeddings(pixels)
     else:
         embeddings = adapted.model.embed_images(pixels)
     return num_correct(adapted, embeddings, labels)
@@ -286,23 +281,9 @@ def _keep_adapted(
     kept = folder / records.ADAPTED_FOLDER
     kept.mkdir(exist_ok=True)  # in the run's folder, which may have been moved
     save_adapted(adapted, prepared.pretrained, kept)
-    pixels = prepared.evaluator.images.probe_pixels
-    records.write_overlay(folder, overlay(prepared.pretrained, adapted.model, pixels))
-
-
-def overlay(
-    pretrained: VisionLanguageModel,
-    adapted: VisionLanguageModel,
-    pixels: UInt8[Tensor, "image 3 size size"],
-) -> Overlay:
-    """Attention maps of a few images, evenly spaced through the set, for looking at."""
-    chosen = torch.linspace(0, len(pixels) - 1, min(OVERLAY_IMAGES, len(pixels))).long()
-    few = pixels[chosen]
-    return Overlay(
-        images=few.permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8),
-        pretrained=attention_maps(pretrained, few),
-        adapted=attention_maps(adapted, few),
-    )
+    few = prepared.reference.probe_pixels[list(prepared.reference.shown)]
+    rows = read(adapted.model, few, shown=range(len(few))).shown_rows
+    records.write_overlay(folder, prepared.reference.overlay(rows))
 
 
 def _environment(prepared: PreparedRun) -> dict[str, Any]:

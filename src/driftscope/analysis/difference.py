@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from driftscope.analysis.answer import ALPHA, with_holm
-from driftscope.analysis.grouping import SERIES_AXES, SETTING, series_labels
+from driftscope.analysis.grouping import SETTING, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables, label
 from driftscope.analysis.words import join_words
 from driftscope.stats.finite import FloatArray
@@ -28,7 +28,6 @@ MEASURES = (
 """What is compared, where both have it."""
 
 _OPTIONS = "options"
-_CELL = (*SETTING, "dataset", "method", "learning_rate", *SERIES_AXES)
 _LABEL = ("dataset", "series", "learning_rate", *SETTING)
 
 
@@ -100,28 +99,19 @@ def study_difference(a: StudyTables, b: StudyTables, *, alpha: float = ALPHA) ->
 
 
 def _sides(a: pd.DataFrame, b: pd.DataFrame, excluded: list[Exclusion]) -> dict[str, pd.DataFrame]:
-    """Finished runs of both with `series` and `_cell`, named over both so that they agree."""
+    """The usable runs of both with `series` and `_cell`, named over both so that they agree."""
     both = pd.concat([a.assign(_side="a"), b.assign(_side="b")], ignore_index=True)
-    for column in (*_CELL, "seed", "status", "num_runs"):
+    for column in ("dataset", "method", _OPTIONS):
         if column not in both:
             both[column] = np.nan
-    unfinished = both["status"].ne("done") & both["status"].notna()
-    if unfinished.any():
-        why = "not finished or diverged"
-        excluded.append(Exclusion("runs", int(unfinished.sum()), why))
-    both = both[~unfinished].copy()
     kinds = both.groupby(["_side", "dataset", "method"], dropna=False)[_OPTIONS]
     varies = kinds.transform("nunique").gt(1)
     varies = varies.groupby([both["dataset"], both["method"]], dropna=False).transform("any")
     both[_OPTIONS] = both[_OPTIONS].astype(object).where(varies)
-    both["series"] = series_labels(both)
-    texts = both[list(_CELL)].astype(object).where(both[list(_CELL)].notna(), "")
-    both["_cell"] = texts.astype(str).agg("\x1f".join, axis=1)
-    repeats = both["seed"].notna() & both.duplicated(["_side", "_cell", "seed"])
-    if repeats.any():
-        why = "a second run of the same cell and seed; what tells them apart is not in the table"
-        excluded.append(Exclusion("runs", int(repeats.sum()), why))
-    both = both[~repeats]
+    both, left_out = usable_runs(both, apart=("_side",))
+    excluded += left_out
+    setting = both[list(SETTING)].astype(object).where(both[list(SETTING)].notna(), "")
+    both["_cell"] = setting.astype(str).agg("\x1f".join, axis=1) + "\x1f" + both["cell"]
     return {name: both[both["_side"] == name] for name in ("a", "b")}
 
 

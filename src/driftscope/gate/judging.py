@@ -18,7 +18,7 @@ from driftscope.records import (
     load_run,
     read_json,
 )
-from driftscope.records.schema import Report, TransferScore, parse
+from driftscope.records.schema import Report, TransferScore, is_number, parse
 from driftscope.stats.proportions import wilson_interval_pct
 
 Outcome = Literal["passed", "failed", "not measured"]
@@ -34,6 +34,7 @@ class Evidence:
         scalars: number by name; what was not measured is absent.
         transfer: the adapted model's score by transfer set.
         num_images: how many images an accuracy of `scalars` was counted on, where it is known.
+        unmeasured: why a number is missing, by its key.
     """
 
     source: Path
@@ -41,6 +42,7 @@ class Evidence:
     scalars: Mapping[str, float]
     transfer: Mapping[str, TransferScore]
     num_images: Mapping[str, int] = field(default_factory=dict)
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def _of_report(file: Path, best: bool) -> Evidence:
     if best:
         raise RecordError(f"{file} is a comparison's; only a monitored training has a best step")
     what = f"{report.adapted} against {report.pretrained}"
-    return Evidence(file, what, _finite(report.scalars), report.transfer or {})
+    scores = report.transfer or {}
+    return Evidence(file, what, _finite(report.scalars), scores, unmeasured=report.unmeasured)
 
 
 def _file_of(path: Path) -> Path:
@@ -135,6 +138,7 @@ def _of_run(file: Path) -> Evidence:
         _finite(scalars),
         selected.transfer if selected else {},
         num_images,
+        structure.drift.unmeasured if structure else {},
     )
 
 
@@ -157,15 +161,13 @@ def _of_monitor(file: Path, report: Report, best: bool) -> Evidence:
         f"{which} observation of a training, step {point.step}",
         _finite(point.scalars),
         (seen[-1].transfer or {}) if seen else {},
+        unmeasured=report.unmeasured,
     )
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        name: float(value)
-        for name, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }
+    numbers = ((name, value) for name, value in values.items() if is_number(value))
+    return {name: float(value) for name, value in numbers if math.isfinite(value)}
 
 
 # ---------------------------------------------------------------- the verdicts
@@ -192,28 +194,29 @@ def judge(evidence: Evidence, limits: Sequence[Limit], *, confident: bool = Fals
 
 def _verdicts(evidence: Evidence, limit: Limit, confident: bool) -> Iterator[Verdict]:
     gated, one = limit.gated, limit.gated.metric
+    reason = evidence.unmeasured.get(one.key, "")
     if not gated.of_transfer_set:
         is_counted = one.key.endswith("accuracy_pct")
         value, low = evidence.scalars.get(one.key), _accuracy_low(evidence, one.key)
-        yield _verdict(limit, one.label, value, low, confident and is_counted)
+        yield _verdict(limit, one.label, value, low, confident and is_counted, reason)
         return
     sets = evidence.transfer
     if limit.transfer is not None and limit.transfer not in sets:
         known = did_you_mean(limit.transfer, sets) if sets else "it has none"
         raise ConfigError(f"{evidence.source} has no transfer set {limit.transfer!r}: {known}")
     if not sets:
-        yield _verdict(limit, one.label, None, None, confident)
+        yield _verdict(limit, one.label, None, None, confident, reason)
     for name in [limit.transfer] if limit.transfer is not None else sets:
         score = sets[name]
         is_retention = one.key == "retention_pct"
         value = score.retention_pct if is_retention else score.accuracy_pct
         interval = score.retention_interval_pct if is_retention else score.wilson_pct
         low = interval[0] if interval else None
-        yield _verdict(limit, f"{one.label} on {name}", value, low, confident)
+        yield _verdict(limit, f"{one.label} on {name}", value, low, confident, reason)
 
 
 def _verdict(
-    limit: Limit, title: str, value: float | None, low: float | None, confident: bool
+    limit: Limit, title: str, value: float | None, low: float | None, confident: bool, reason: str
 ) -> Verdict:
     gated, one = limit.gated, limit.gated.metric
     word = "at least" if gated.bound == "min" else "at most"
@@ -223,6 +226,8 @@ def _verdict(
     outcome: Outcome
     if value is None:
         outcome, why = "not measured", f"the report has no {title}, so it cannot have passed"
+        if reason:
+            why = f"{title} was not measured: {reason}"
     elif judged is None:
         outcome = "not measured"
         why = f"the report does not say how many images {title} was counted on (--confident)"

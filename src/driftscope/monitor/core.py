@@ -8,8 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
+from driftscope.assess import GENERAL, Reference, make_reference
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import BusyError
 from driftscope.monitor.alerts import (
@@ -20,7 +21,6 @@ from driftscope.monitor.alerts import (
     probe_in_training_alert,
     told_before_training,
 )
-from driftscope.monitor.baseline import make_baseline, pretrained_model
 from driftscope.monitor.cost import Cost
 from driftscope.monitor.history import Course
 from driftscope.monitor.images import Images, num_among, some_pixels
@@ -42,13 +42,13 @@ from driftscope.monitor.options import (
     epochs_done,
     percentage,
 )
+from driftscope.monitor.pretrained import pretrained_model
 from driftscope.monitor.processes import is_main_process
 from driftscope.monitor.reporting import report_of, write_report
 from driftscope.monitor.schedule import Every, Schedule
 from driftscope.monitor.selection import Selection
-from driftscope.monitor.shown import Shown
 from driftscope.sources.live import Target, find_target
-from driftscope.transfer import transfer_names
+from driftscope.transfer import transfer_names, transfer_set
 
 OnAlert = Literal["warn", "stop"] | Callable[[Alert], object]
 DEFAULT_OUT = Path("driftscope-monitor")
@@ -142,21 +142,19 @@ class Monitor:
             name, pixels = some_pixels(
                 probe_images, before.image_size, max_probe_images, "probe_images"
             )
-            self._baseline = make_baseline(
-                before,
-                pixels,
-                transfer=transfer_names(transfer),
-                vocabulary=vocabulary,
-                max_transfer_images=max_transfer_images,
-                maps=maps,
-            )
+            sets = [
+                transfer_set(name, before, max_transfer_images) for name in transfer_names(transfer)
+            ]
+            self._reference = make_reference(
+                before, pixels, transfer=sets, maps=maps, vocabulary=vocabulary
+            ).detached()
             leaked = num_among(train_images, pixels, "train_images")
         found = probe_in_training_alert(leaked, len(pixels), self._thresholds)
-        is_own = vocabulary is not None and not isinstance(vocabulary, str)
         self._header = {
-            **self._baseline.describe(),
+            **_described(self._reference),
             "probe_images": name,
-            "vocabulary": f"{len(vocabulary or ())} texts" if is_own else vocabulary,
+            "vocabulary": None if vocabulary is None else self._reference.texts.described,
+            "unmeasured": dict(self._reference.texts.unmeasured),
             "thresholds": asdict(self._thresholds),
             "selection": asdict(self._selection),
             "alerts": None if train_images is None else [asdict(alert) for alert in found],
@@ -166,9 +164,10 @@ class Monitor:
         told = told_before_training(self._log.headers)
         self._course = Course(told, self._log.restored, stopped_before=self._log.restored_stop)
         self._calls = 0  # of this process: uncounted steps cannot go on from a former one's
-        self._shown = Shown(self._baseline)
+        self._shown: dict[int, Tensor] = {}  # attention of the shown images, by step
         self.setup_seconds = time.perf_counter() - began
         self._cost = Cost()
+        self._say_what_texts_are_read(vocabulary)
         for alert in found:
             self._tell(alert)
         self._stop_before_training = self._course.stop_reason  # holds for every training
@@ -254,15 +253,16 @@ class Monitor:
             self._say(f"going on from step {self.history[-1].step}")
         with isolated_from_training(next(target.found.parameters()).device):
             place = Observation(at, epoch, val_accuracy_pct, None)
-            looked = look(target, self._baseline, place, self._course.history, self._thresholds)
+            looked = look(target, self._reference, place, self._course.history, self._thresholds)
             seen = looked.observation
             alerts = (*seen.alerts, *alerts_of(seen, self._course.history, self._thresholds))
             seconds = time.perf_counter() - began
             seen = replace(seen, alerts=alerts, seconds=seconds)
             new_alerts = self._course.add(seen)
             self._calls = at
-            self._shown.keep_only(self._steps_that_can_be_best())
-            self._shown.add(at, looked.shown_rows)
+            self._keep_shown(self._steps_that_can_be_best())
+            if looked.shown_rows is not None:
+                self._shown[at] = looked.shown_rows
             self._write(seen.to_event())
             share = self._cost.share_with(seconds)
             self._say(f"{seen.summary()} · {seconds:.1f} s, {share:.1f} % of the time")
@@ -374,7 +374,12 @@ class Monitor:
             stop_reason=self.stop_reason or self._course.stopped_before,
             cost_share_pct=self.cost_share_pct if self._cost.num_observations else None,
         )
-        overlays = self._shown.overlays(best=self.best, latest=self._course.history[-1])
+        shown = {"best": self.best, "latest": self._course.history[-1]}
+        overlays = {
+            f"{name} (step {one.step})": self._reference.overlay(self._shown[one.step])
+            for name, one in shown.items()
+            if one is not None and one.step in self._shown
+        }
         return write_report(report, overlays, folder)
 
     def close(self) -> None:
@@ -448,7 +453,7 @@ class Monitor:
                 self._say(f"the model at the stop is kept in {folder}")
 
     def _keep_model(self, target: Target, live: VisionLanguageModel, folder: Path) -> bool:
-        return self._guarded(lambda: keep_model(target, live, self._baseline, folder))
+        return self._guarded(lambda: keep_model(target, live, self._reference, folder))
 
     def _arrive(self, step: int, epoch: float | None) -> None:
         """Forgets what a training at this place does not have behind it."""
@@ -460,7 +465,7 @@ class Monitor:
         """Goes on from these observations; all else was another training's, or is trained anew."""
         former = self._course.history
         steps = {one.step for one in history if one in former}
-        self._shown.keep_only(steps)
+        self._keep_shown(steps)
         if former and not steps:
             where = f" in {self._out}" if self._out else ""
             self._say(f"an earlier training{where} is replaced, seen up to step {former[-1].step}")
@@ -474,7 +479,21 @@ class Monitor:
     def _steps_that_can_be_best(self) -> set[int]:
         return {one.step for one in self._selection.can_be_best(self._course.history)}
 
+    def _keep_shown(self, steps: set[int]) -> None:
+        """Lets go of the attention of all other steps: it is large."""
+        self._shown = {at: rows for at, rows in self._shown.items() if at in steps}
+
     # ------------------------------------------------------------ words
+
+    def _say_what_texts_are_read(self, vocabulary: str | Sequence[str] | None) -> None:
+        texts = self._reference.texts
+        if texts.probe is None and vocabulary is not None:
+            self._say(f"text-space drift is not measured: {texts.unmeasured['text_kl_nats']}")
+        elif vocabulary not in (None, GENERAL):
+            self._say(
+                f"text-space drift is read against {texts.described}; it does not compare with "
+                "that of runs and comparisons"
+            )
 
     def _doubt_a_fraction(self, val_accuracy_pct: float | None) -> None:
         if val_accuracy_pct is not None and 0 < val_accuracy_pct <= 1 and not self.history:
@@ -497,3 +516,23 @@ class Monitor:
     def _say(self, line: str) -> None:
         if self._echo is not None:
             self._echo(f"driftscope: {line}")
+
+
+def _described(reference: Reference) -> dict[str, Any]:
+    """What is read and against what, as JSON values."""
+    return {
+        "pretrained": reference.pretrained.source,
+        "pretrained_fingerprint": reference.fingerprint,
+        "num_images": len(reference.probe_pixels),
+        "images_fingerprint": reference.reading.images_fingerprint,
+        "transfer": [
+            {
+                "name": one.name,
+                "fingerprint": one.fingerprint,
+                "num_images": len(one.labels),
+                "pretrained_zero_shot_pct": reference.outcomes[one.name].score.accuracy_pct,
+                "unknown_words": list(one.unknown_words),
+            }
+            for one in reference.transfer
+        ],
+    }

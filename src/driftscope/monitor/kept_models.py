@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from driftscope.adapt import export_merged, save_adapter, save_delta, whole_folder
+from driftscope.assess import Reference
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_state, without_adapters
 from driftscope.hugging_face import quiet_libraries
-from driftscope.monitor.baseline import Baseline
 from driftscope.sources.live import NAMELESS, Target
 from driftscope.sources.origin import note_origin
 
@@ -22,7 +22,9 @@ STOPPED_FOLDER = "stopped"
 _CANDIDATES = "candidates"
 
 
-def keep_model(target: Target, live: VisionLanguageModel, baseline: Baseline, folder: Path) -> None:
+def keep_model(
+    target: Target, live: VisionLanguageModel, reference: Reference, folder: Path
+) -> None:
     """Writes the model into the folder, whole; replaces what an earlier one left there.
 
     PEFT around the pretrained CLIP, which it names, becomes an adapter folder. An image tower that
@@ -36,13 +38,13 @@ def keep_model(target: Target, live: VisionLanguageModel, baseline: Baseline, fo
     """
     if folder.exists():
         shutil.rmtree(folder)
-    if target.peft is not None and _can_stand_alone(target.peft, baseline):
+    if target.peft is not None and _can_stand_alone(target.peft, reference):
         with whole_folder(folder) as partial:
             save_adapter(target.peft, partial)
-            note_origin(partial, _base_of(target.peft), baseline.fingerprint)
+            note_origin(partial, _base_of(target.peft), reference.fingerprint)
     elif target.has_text_tower:
         export_merged(replace(live, module=without_adapters(live.module)), folder)
-    elif baseline.facts.source in NAMELESS:
+    elif reference.pretrained.source in NAMELESS:
         with whole_folder(folder) as partial, quiet_libraries():
             without_adapters(target.found).save_pretrained(str(partial))  # type: ignore[operator]
     else:
@@ -52,7 +54,7 @@ def keep_model(target: Target, live: VisionLanguageModel, baseline: Baseline, fo
                 {name: tensor.detach().float().contiguous().cpu() for name, tensor in weights},
                 partial,
             )
-            note_origin(partial, baseline.facts.source, baseline.fingerprint)
+            note_origin(partial, reference.pretrained.source, reference.fingerprint)
 
 
 def candidate_folder(out: Path, step: int) -> Path:
@@ -75,7 +77,7 @@ def drop_models_but(out: Path, steps: Collection[int]) -> None:
         shutil.rmtree(out / STOPPED_FOLDER, ignore_errors=True)
 
 
-def _can_stand_alone(peft_model: Any, baseline: Baseline) -> bool:
+def _can_stand_alone(peft_model: Any, reference: Reference) -> bool:
     """Whether the adapter and its base's name say all: the base is the pretrained one as it was."""
     if not _base_of(peft_model):
         return False
@@ -85,7 +87,7 @@ def _can_stand_alone(peft_model: Any, baseline: Baseline) -> bool:
     }
     return all(
         name in base and torch.equal(base[name].cpu(), before.to(base[name].dtype))
-        for name, before in baseline.weights.items()
+        for name, before in reference.weights.items()
     )
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from driftscope.assess import OWN_TEXTS, Assessment, Reference, assess, text_weights
 from driftscope.backbones.capture import check_adapters_in_effect
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.backbones.weights import encoder_state
 from driftscope.errors import CaptureError, ModelError, NonFiniteError
 from driftscope.monitor.alerts import UNREADABLE, Alert, Thresholds, unchanged_alert
-from driftscope.monitor.baseline import OWN_TEXTS, Baseline
 from driftscope.monitor.observation import Observation, levels_of
 from driftscope.sources.live import Target, live_model
 
@@ -38,7 +38,7 @@ class Look:
 
 def look(
     target: Target,
-    baseline: Baseline,
+    reference: Reference,
     place: Observation,
     earlier: Sequence[Observation],
     thresholds: Thresholds,
@@ -47,7 +47,7 @@ def look(
 
     Args:
         target: the CLIP in training.
-        baseline: what it is compared with.
+        reference: what it is compared with.
         place: an observation with its step, epoch and accuracy.
         earlier: the observations before it.
         thresholds: which alerts are wanted.
@@ -57,7 +57,7 @@ def look(
     """
     _refuse_shards(target)
     try:
-        return _read(target, baseline, place, earlier, thresholds)
+        return _read(target, reference, place, earlier, thresholds)
     except torch.OutOfMemoryError:
         sentence, why = _NO_MEMORY, "there was no memory left to copy it"
     except RuntimeError as error:  # of torch's own, as where an attention kernel takes no float32
@@ -74,22 +74,25 @@ def first_line(error: BaseException) -> str:
 
 def _read(
     target: Target,
-    baseline: Baseline,
+    reference: Reference,
     place: Observation,
     earlier: Sequence[Observation],
     thresholds: Thresholds,
 ) -> Look:
-    live = live_model(target, baseline.facts)
+    live = live_model(target, reference.pretrained)
     try:
         check_adapters_in_effect(target.found)
     except CaptureError as error:
         wanted = thresholds.adapter_inactive
         return Look(_unreadable(place, "adapter_inactive", str(error), wanted=wanted), live)
-    weights = encoder_state(live)
-    baseline.check(live, weights)
+    had_own_texts = any(
+        score.get("text_tower") == OWN_TEXTS for one in earlier for score in one.transfer.values()
+    )
+    is_frozen = not had_own_texts and not any(
+        one.requires_grad for one in text_weights(live).values()
+    )
     try:
-        encoded = baseline.read(live)
-        change = baseline.drift(encoded, weights)
+        found = assess(live, reference, text_tower_is_frozen=is_frozen)
     except NonFiniteError as error:
         seen = _unreadable(place, "diverged", str(error), wanted=thresholds.diverged)
         return Look(seen, not_kept_because="its weights or outputs are not finite")
@@ -98,20 +101,29 @@ def _read(
         return Look(_unreadable(place, "no_attention", str(error), wanted=wanted), live)
     alerts: tuple[Alert, ...] = ()
     has_had_time = _is_well_under_way(place) or _was_unchanged(earlier)
-    if change.weight_drift == 0 and has_had_time and _is_trained(target):
+    if found.drift.weight_drift == 0 and has_had_time and _is_trained(target):
         has_adapter = any(hasattr(module, "lora_A") for module in target.found.modules())
         alerts = unchanged_alert(place.step, has_adapter=has_adapter, thresholds=thresholds)
-    had_own_texts = any(
-        score.get("text_tower") == OWN_TEXTS for one in earlier for score in one.transfer.values()
-    )
     seen = replace(
         place,
-        drift=change,
-        levels=levels_of(encoded.reading),
-        transfer=baseline.scores(live, encoded, text_is_suspect=had_own_texts),
+        drift=found.drift,
+        levels=levels_of(found.reading),
+        transfer=_scores(found),
         alerts=alerts,
     )
-    return Look(seen, live, encoded.reading.shown_rows)
+    return Look(seen, live, found.reading.shown_rows)
+
+
+def _scores(found: Assessment) -> dict[str, dict[str, Any]]:
+    """By transfer set the counts that are followed; `flows` give retention its interval."""
+    return {
+        name: {
+            **{field: change[field] for field in _SCORE_FIELDS},
+            "flows": {field: change["flows"][field] for field in ("num_lost", "num_gained")},
+            "text_tower": found.text_tower,
+        }
+        for name, change in found.transfer.items()
+    }
 
 
 def _is_well_under_way(place: Observation) -> bool:
@@ -126,6 +138,14 @@ def _was_unchanged(earlier: Sequence[Observation]) -> bool:
 
 
 _FEW_STEPS = 10
+_SCORE_FIELDS = (
+    "num_correct",
+    "num_images",
+    "accuracy_pct",
+    "wilson_low_pct",
+    "wilson_high_pct",
+    "retention_pct",
+)
 _NO_MEMORY = (
     "There was no memory left to read the model beside the training; give fewer images with "
     "max_probe_images and max_transfer_images."

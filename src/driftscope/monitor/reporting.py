@@ -8,6 +8,7 @@ Fields of the object:
   in `_NAME`), `val_accuracy_pct`, `embedding_drift`, `cka`, `cka_debiased`, `weight_drift`,
   `delta_entropy_pct`, `delta_late_entropy_pct`, `text_kl_nats`, `text_top1_agreement_pct`, …
   What was not measured is absent.
+- `unmeasured`: why one of them is missing, by its name.
 - `latest` and `best`: `{step, epoch, scalars}`; `best` is null without validation accuracies.
 - `history`: the `observation` lines of `events.jsonl`.
 - `alerts`: `[{kind, sentence, step}]`; `stopped`: null, or why training was to end.
@@ -71,6 +72,7 @@ def report_of(
         "kind": MONITOR_KIND,
         "driftscope": version("driftscope"),
         "scalars": readable[-1].scalars(),
+        "unmeasured": readable[-1].drift.unmeasured if readable[-1].drift else {},
         "latest": _point(readable[-1]),
         "best": _point(best) if best else None,
         "alerts": [asdict(alert) for alert in alerts],

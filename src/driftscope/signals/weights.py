@@ -51,8 +51,8 @@ def weight_drift(
     size: dict[int | None, float] = {}
     for name in names:
         group = _block_of(name)
-        before = pretrained_state[name].detach().double()
-        after = adapted_state[name].detach().to(before)
+        after = adapted_state[name].detach().double()
+        before = pretrained_state[name].detach().to(after)  # where the adapted weights are
         change[group] = change.get(group, 0.0) + float((after - before).square().sum())
         size[group] = size.get(group, 0.0) + float(before.square().sum())
     blocks = sorted(group for group in size if group is not None)

@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, one_line
 from driftscope.hugging_face import quiet_libraries
 from driftscope.sources.origin import checked_base, read_json
+from driftscope.sources.state_dict import why_unreadable
 
 if TYPE_CHECKING:
     from driftscope.sources import Loader
@@ -58,6 +57,9 @@ def load_adapter(folder: Path, name: str, load_base: Loader) -> VisionLanguageMo
         raise ModelError(
             f"the adapter {name} does not fit its base {base_name}: {one_line(error)}"
         ) from None
-    except SafetensorError as error:
-        raise ModelError(f"the weights of {name} cannot be loaded: {one_line(error)}") from None
+    # torch and safetensors raise several kinds for files that are not what they seem
+    except Exception as error:
+        raise ModelError(
+            f"the weights of {name} cannot be loaded: {why_unreadable(error)}"
+        ) from None
     return replace(base, module=module, source=name, base_fingerprint=fingerprint)

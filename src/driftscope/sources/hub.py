@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 
 from driftscope.backbones import FAMILIES
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, one_line
 from driftscope.hugging_face import offline_where_unreachable, quiet_libraries
 from driftscope.sources.origin import read_json
+from driftscope.sources.state_dict import why_unreadable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,12 +55,17 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
     try:
         config = transformers.AutoConfig.from_pretrained(where, trust_remote_code=False)
     except (OSError, ValueError) as error:
+        if "custom code" in str(error):
+            raise ModelError(
+                f"{name} brings its model as Python code, which driftscope never runs; it loads "
+                f"models of the type {_types()} that transformers knows"
+            ) from None
         raise ModelError(_not_found(name, error)) from None
     backbone = _LOADED.get(config.model_type)
     if backbone is None:
         raise ModelError(
             f"{name} is a {config.model_type!r} model; driftscope loads models of the type "
-            f"{' or '.join(map(repr, _LOADED))}, with an image and a text tower"
+            f"{_types()}, with an image and a text tower"
         )
     try:
         with quiet_libraries():
@@ -70,14 +76,13 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
                 output_loading_info=True,
                 trust_remote_code=False,
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"the weights of {name} cannot be loaded: {one_line(error)}") from None
-    if loading["missing_keys"]:  # transformers would fill them with random numbers
-        missing = sorted(loading["missing_keys"])
+    # torch and safetensors raise several kinds for files that are not what they seem
+    except Exception as error:
         raise ModelError(
-            f"the weights of {name} are not complete: {missing[0]} is missing "
-            f"({len(missing)} in all)"
-        )
+            f"the weights of {name} cannot be loaded: {why_unreadable(error)}"
+        ) from None
+    if loading["missing_keys"]:  # transformers would fill them with random numbers
+        raise ModelError(_incomplete(name, loading["missing_keys"], loading["unexpected_keys"]))
     module.eval()
     return VisionLanguageModel(
         module=module,
@@ -86,6 +91,18 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
         source=name,
         **pixel_convention(where, name),
     )
+
+
+def _incomplete(name: str, missing: Collection[str], unexpected: Collection[str]) -> str:
+    first = min(missing)
+    for found in unexpected:
+        if found.endswith(first):
+            return (
+                f"the weights of {name} are named by what held the model when they were saved: "
+                f"there is {found} where {first} is wanted; save them without the prefix "
+                f"{found.removesuffix(first)!r}"
+            )
+    return f"the weights of {name} are not complete: {first} is missing ({len(missing)} in all)"
 
 
 def pixel_convention(where: str, name: str) -> dict[str, Any]:
@@ -182,6 +199,10 @@ def load_tokenizer(where: str, vocabulary_size: int) -> PreTrainedTokenizerBase 
         return None
     # without tokenizer files transformers makes up a CLIP tokenizer with an empty vocabulary
     return tokenizer if 2 * len(tokenizer) > vocabulary_size else None
+
+
+def _types() -> str:
+    return " or ".join(map(repr, _LOADED))
 
 
 def _not_found(name: str, error: Exception) -> str:

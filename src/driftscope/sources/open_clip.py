@@ -22,6 +22,7 @@ from driftscope.backbones.weights import without_adapters
 from driftscope.errors import ModelError, did_you_mean
 from driftscope.hugging_face import offline_where_unreachable
 from driftscope.sources.hub import OPENAI_MEAN, OPENAI_STD, load_tokenizer
+from driftscope.sources.state_dict import read_state, without_prefixes
 
 if TYPE_CHECKING:
     from transformers import CLIPConfig, CLIPModel
@@ -200,7 +201,7 @@ def load_open_clip(path: Path | str, name: str) -> CLIPModel:
 
     Args:
         path: a .safetensors file, or a .pt/.bin file that holds tensors only (it is read with
-            weights_only=True; a training checkpoint's `state_dict` entry is used).
+            weights_only=True; of a training checkpoint the entry of its weights is used).
         name: the open_clip model name, one of `OPEN_CLIP_NAMES`; it decides the activation, and
             the weights must have its shape.
 
@@ -212,7 +213,7 @@ def load_open_clip(path: Path | str, name: str) -> CLIPModel:
         raise ModelError(
             f"open_clip model {name!r} cannot be converted; {did_you_mean(name, OPEN_CLIP_NAMES)}."
         )
-    state = _read_state(Path(path))
+    state = read_state(Path(path))
     activation = "quick_gelu" if name.endswith(_QUICK_SUFFIX) else "gelu"
     config, converted = convert_open_clip(state, activation=activation)
     _check_geometry(config, name)
@@ -238,7 +239,7 @@ def convert_open_clip(
     Raises:
         ModelError: a tensor is missing, or there is one that a plain ViT has not.
     """
-    rest = {_plain_name(name): tensor.float() for name, tensor in state.items()}
+    rest = {_plain_name(name): tensor.float() for name, tensor in without_prefixes(state).items()}
     rest = {name: tensor for name, tensor in rest.items() if name not in _FACTS}
     if "visual.conv1.weight" not in rest or "token_embedding.weight" not in rest:
         raise ModelError(
@@ -270,8 +271,8 @@ def convert_open_clip(
 
 
 def _plain_name(name: str) -> str:
-    """Without the prefixes of DistributedDataParallel and of open_clip's CustomTextCLIP."""
-    return name.removeprefix("module.").removeprefix("text.")
+    """Without the prefix of open_clip's CustomTextCLIP."""
+    return name.removeprefix("text.")
 
 
 def _take(rest: dict[str, Tensor], name: str) -> Tensor:
@@ -350,25 +351,3 @@ def _check_geometry(config: CLIPConfig, name: str) -> None:
     )
     if found != expected:
         raise ModelError(f"The checkpoint is not a {name}: it has {found}, not {expected}.")
-
-
-def _read_state(path: Path) -> Mapping[str, Tensor]:
-    if not path.is_file():
-        raise ModelError(f"There is no open_clip checkpoint file {path}.")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    # torch and safetensors raise several kinds for files that are not what they seem.
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"{path.name} cannot be read as tensors only ({reason}); save its state dict as "
-            ".safetensors and give that."
-        ) from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise ModelError(f"{path.name} holds no state dict of tensors; save one and give that.")
-    return state

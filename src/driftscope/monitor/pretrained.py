@@ -1,0 +1,48 @@
+"""The pretrained model as a monitor is given it: by name, loaded, or as a module in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.errors import ModelError
+from driftscope.monitor.isolation import isolated_from_training
+from driftscope.sources import default_device, load, open_clip
+from driftscope.sources.live import find_target, from_module
+
+
+def pretrained_model(
+    source: str | Path | VisionLanguageModel | nn.Module, model_path: str | None
+) -> VisionLanguageModel:
+    """The pretrained model as it was given, ready to be read.
+
+    Raises:
+        ModelError: it cannot be loaded, is no CLIP with both towers, or carries an adapter.
+    """
+    if isinstance(source, VisionLanguageModel):
+        return source
+    with isolated_from_training(torch.device("cpu")):  # a module draws its first weights when made
+        if isinstance(source, str | Path):
+            return load(source, device=default_device())
+        return _given_model(source, model_path)
+
+
+def _given_model(module: nn.Module, model_path: str | None) -> VisionLanguageModel:
+    target = find_target(module, model_path)
+    if not target.has_text_tower:
+        raise ModelError(
+            f"The pretrained model is a {target.kind}, which has no text tower; give the CLIPModel "
+            "it comes from, or its name."
+        )
+    if any(type(module).__module__.startswith("peft.") for module in target.found.modules()):
+        raise ModelError(
+            "The pretrained model carries a PEFT adapter already; give the model before "
+            "get_peft_model, or its name, so that there is an untouched one to compare with."
+        )
+    if target.kind == open_clip.KIND:
+        convention = open_clip.live_convention(target.found)
+        return open_clip.from_open_clip(open_clip.converted(target.found), **convention)
+    return from_module(target.found)
