@@ -16,13 +16,24 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from driftscope.analysis import grouping
+from driftscope.analysis.chart import Chart
+from driftscope.analysis.study_charts import (
+    class_chart,
+    followed_metrics,
+    head_maps_chart,
+    layer_chart,
+    outcome_metrics,
+    rate_chart,
+    shown_classes,
+    symmetric_limit,
+    trajectory_chart,
+)
+from driftscope.metrics import METRICS
 from driftscope.records import Overlay, load_runs
-from driftscope.report import figures, heatmaps, tables
+from driftscope.report import tables
 from driftscope.report.attention_figures import attention_figure
-from driftscope.report.class_figures import class_retention, shown_classes
-from driftscope.report.figures import Measure
+from driftscope.report.drawing import draw, ink_on
 from driftscope.report.overlays import NamedOverlay, side_by_side
-from driftscope.report.sections import study_measures, trajectory_measures
 from driftscope.report.style import (
     DIVERGING,
     GRID,
@@ -32,7 +43,6 @@ from driftscope.report.style import (
     save_figure,
     themed_svg,
 )
-from driftscope.report.trajectories import trajectories
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +53,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 
 def _rate_figure(runs: pd.DataFrame) -> Figure:
-    setting = {"dataset": "terrain", "transfer": "concepts100"}
-    return figures.learning_rate_panels(grouping.cells_frame(runs), runs, study_measures(setting))
+    chart = rate_chart("r", grouping.cells_frame(runs), runs, outcome_metrics(has_transfer=True))
+    return draw(chart)
 
 
 def _heat_figure(num_layers: int, num_rates: int = 4) -> Figure:
@@ -55,7 +65,7 @@ def _heat_figure(num_layers: int, num_rates: int = 4) -> Figure:
         for r in range(3, 3 + num_rates)
         for n in range(1, num_layers + 1)
     ]
-    return heatmaps.layer_heatmap(pd.DataFrame(rows), ["full_ft", "lora_r8"])
+    return draw(layer_chart("h", pd.DataFrame(rows), ["full_ft", "lora_r8"]))
 
 
 def _overlaps(figure: Figure) -> list[tuple[str, str]]:
@@ -104,9 +114,7 @@ def test_rates_too_close_to_label_are_thinned_not_overprinted() -> None:
     frame = pd.DataFrame(
         {"series": "full_ft", "learning_rate": rates, "cka": 0.5, "cka_sd": 0.1, "num_runs": 3}
     )
-    figure = figures.learning_rate_panels(
-        frame, frame.assign(seed=0), [Measure("cka", "CKA", unit="")]
-    )
+    figure = draw(rate_chart("r", frame, frame.assign(seed=0), [METRICS["cka"]]))
     assert _overlaps(figure) == []
 
 
@@ -138,7 +146,7 @@ def test_heatmap_panels_share_one_scale_centred_at_zero() -> None:
 @pytest.mark.parametrize("share", np.linspace(0, 1, 21))
 def test_cell_values_are_legible_on_every_cell_colour(share: float) -> None:
     colour = DIVERGING(share)
-    assert _contrast(heatmaps.ink_on(colour), colour) >= 4.5
+    assert _contrast(ink_on(colour), colour) >= 4.5
 
 
 def test_a_missing_cell_is_hatched_not_coloured() -> None:
@@ -150,7 +158,7 @@ def test_a_missing_cell_is_hatched_not_coloured() -> None:
             "delta_entropy_pct": [1.0, 2.0, 3.0],
         }
     )
-    figure = heatmaps.layer_heatmap(frame, ["full_ft"])
+    figure = draw(layer_chart("h", frame, ["full_ft"]))
     hatched = [patch for patch in figure.axes[0].patches if patch.get_hatch()]
     assert len(hatched) == 1
 
@@ -183,9 +191,7 @@ def test_hover_texts_name_the_run_and_are_escaped(runs: pd.DataFrame) -> None:
     assert re.search(r"<title>full_ft, rate 3e-3, seed 1: [\d.]+ %</title>", svg)
     hostile = runs.assign(series="<b>&")
     cells = grouping.cells_frame(runs).assign(series="<b>&")
-    svg = themed_svg(
-        figures.learning_rate_panels(cells, hostile, [Measure("cka", "CKA", unit="")]), "x"
-    )
+    svg = themed_svg(draw(rate_chart("r", cells, hostile, [METRICS["cka"]])), "x")
     ElementTree.fromstring(svg)
     assert "<b>" not in svg
 
@@ -254,9 +260,13 @@ def _probes(num_series: int = 2) -> pd.DataFrame:
     )  # fmt: skip
 
 
+def _trajectories(probes: pd.DataFrame, series: list[str]) -> Chart:
+    runs = probes.assign(run_id=probes["series"] + probes["learning_rate"].astype(str), seed=0)
+    return trajectory_chart("t", probes, runs, series, followed_metrics(has_transfer=True))
+
+
 def test_trajectories_start_at_the_pretrained_level_and_follow_the_step() -> None:
-    measures = trajectory_measures({"transfer": "concepts100"})
-    figure = trajectories(_probes(), ["full_ft", "lora_r8"], measures)
+    figure = draw(_trajectories(_probes(), ["full_ft", "lora_r8"]))
     assert len(figure.axes) == 6
     lines = [line for line in figure.axes[2].lines if len(line.get_xdata()) > 2]
     assert [list(line.get_xdata()) for line in lines] == [[0, 25, 50, 75]] * 2
@@ -266,7 +276,7 @@ def test_trajectories_start_at_the_pretrained_level_and_follow_the_step() -> Non
 
 def test_where_steps_are_unknown_trajectories_follow_the_epoch() -> None:
     probes = _probes().assign(step=np.nan)
-    figure = trajectories(probes, ["full_ft"], [Measure("cka", "CKA", unit="")])
+    figure = draw(_trajectories(probes, ["full_ft"]))
     assert figure.axes[0].get_xlabel() == "epoch"
 
 
@@ -274,7 +284,7 @@ def test_where_steps_are_unknown_trajectories_follow_the_epoch() -> None:
 def test_no_texts_overlap_in_trajectories(num_series: int) -> None:
     probes = _probes(num_series)
     names = list(dict.fromkeys(probes["series"]))
-    assert _overlaps(trajectories(probes, names, trajectory_measures({"transfer": "t"}))) == []
+    assert _overlaps(draw(_trajectories(probes, names))) == []
 
 
 def _heads(num_layers: int, num_heads: int) -> pd.DataFrame:
@@ -295,7 +305,7 @@ def _heads(num_layers: int, num_heads: int) -> pd.DataFrame:
 def test_head_maps_have_a_panel_a_cell_and_no_text_over_text(
     num_layers: int, num_heads: int
 ) -> None:
-    figure = heatmaps.head_maps(_heads(num_layers, num_heads), ["full_ft", "lora_r8"])
+    figure = draw(head_maps_chart("h", _heads(num_layers, num_heads), ["full_ft", "lora_r8"]))
     assert len(figure.axes) == 7
     assert len(figure.axes[0].patches) == num_layers * num_heads
     low, high = figure.axes[-1].get_ylim()
@@ -319,7 +329,8 @@ def _classes(num_classes: int) -> pd.DataFrame:
 @pytest.mark.parametrize("num_classes", [2, 24, 100])
 def test_no_texts_overlap_in_retention_by_class(num_classes: int) -> None:
     frame = _classes(num_classes)
-    assert _overlaps(class_retention(frame, list(dict.fromkeys(frame["series"])))) == []
+    chart = class_chart("c", frame, list(dict.fromkeys(frame["series"])))
+    assert _overlaps(draw(chart)) == []
 
 
 def test_of_many_classes_the_least_and_the_best_kept_are_shown() -> None:
@@ -328,6 +339,6 @@ def test_of_many_classes_the_least_and_the_best_kept_are_shown() -> None:
 
 
 def test_the_scale_of_nothing_is_one() -> None:
-    assert heatmaps.symmetric_limit(pd.Series([math.nan])) == 1.0
-    assert heatmaps.symmetric_limit(pd.Series([0.0])) == 1.0
-    assert heatmaps.symmetric_limit(pd.Series([-3.0, 2.0])) == 3.0
+    assert symmetric_limit(pd.Series([math.nan])) == 1.0
+    assert symmetric_limit(pd.Series([0.0])) == 1.0
+    assert symmetric_limit(pd.Series([-3.0, 2.0])) == 3.0

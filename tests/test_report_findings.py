@@ -11,13 +11,14 @@ from test_analysis import study as analysed_study
 from test_report_figures import _overlaps
 
 from driftscope.analysis import Answer, Exclusion, StudyTables, answer_all, grouping
+from driftscope.analysis.answer_charts import frontier_chart, predictor_chart
 from driftscope.analysis.answer_tables import answer_tables
 from driftscope.analysis.columns import KNOWN
 from driftscope.analysis.table import save_tables
 from driftscope.analysis.words import general_text
 from driftscope.records import all_tables, load_runs
-from driftscope.report import findings_figures, plots, tables
-from driftscope.report.figures import number_axis
+from driftscope.report import tables
+from driftscope.report.drawing import draw, number_axis
 from driftscope.report.files import save_study_files
 from driftscope.report.findings import findings
 from driftscope.report.html import write_study_report
@@ -109,7 +110,7 @@ def test_an_answers_columns_are_written_by_what_they_hold() -> None:
     headings = {column.key: column.heading for column in table.columns}
     assert headings["retention_pct"] == "Retention, %"
     assert "retention_pct_sd" not in headings  # it stands beside its mean
-    assert "| 40.00\u00a0±\u00a02.00 |" in table.to_markdown()
+    assert "| 40.0\u00a0±\u00a02.0 |" in table.to_markdown()
     assert "| yes |" in table.to_markdown()
 
 
@@ -137,10 +138,9 @@ def test_a_question_of_ones_own_is_shown_by_its_columns_names() -> None:
 def test_an_accuracy_that_only_another_setting_has_is_not_drawn() -> None:
     frame = _frontier_table().rename(columns=lambda name: name.replace("test_", "val_"))
     frame["test_accuracy_pct"] = np.nan  # of a setting answered beside it
-    plot = plots.frontier_plot(frame, _runs())
-    json.dumps(plot, allow_nan=False)
-    assert "validation accuracy" in json.dumps(plot)
-    assert findings_figures.frontier(frame).axes[0].get_xlabel() == "validation accuracy, %"
+    chart = frontier_chart("f", frame, _runs())
+    assert "validation accuracy" in json.dumps(chart.to_dict(), allow_nan=False)
+    assert draw(chart).axes[0].get_xlabel() == "Validation accuracy, %"
 
 
 def test_tables_are_saved_in_every_format_under_their_names(tmp_path: Path) -> None:
@@ -150,14 +150,14 @@ def test_tables_are_saved_in_every_format_under_their_names(tmp_path: Path) -> N
 
 
 def test_the_frontier_figure_rings_the_cells_that_no_other_beats() -> None:
-    figure = findings_figures.frontier(_frontier_table())
+    figure = draw(frontier_chart("f", _frontier_table(), _runs()))
     marks = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
     ringed = [line for line in marks if line.get_markeredgewidth() > 1]
     assert {float(line.get_xdata()[0]) for line in ringed} == {97.0, 90.0}
 
 
 def test_predictor_bars_are_as_long_as_the_correlations() -> None:
-    figure = findings_figures.predictor_bars(_predictor_table())
+    figure = draw(predictor_chart("p", _predictor_table()))
     lengths = sorted(round(bar.get_width(), 6) for bar in figure.axes[0].patches)
     assert lengths == sorted([0.9, 0.2, -0.8, -0.7] * 2)
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
@@ -166,8 +166,8 @@ def test_predictor_bars_are_as_long_as_the_correlations() -> None:
 
 
 def test_no_texts_overlap_in_the_figures_of_answers() -> None:
-    assert _overlaps(findings_figures.predictor_bars(_predictor_table(), title="a, b")) == []
-    assert _overlaps(findings_figures.frontier(_frontier_table(), title="d")) == []
+    assert _overlaps(draw(predictor_chart("p", _predictor_table(), "a, b"))) == []
+    assert _overlaps(draw(frontier_chart("f", _frontier_table(), _runs(), "d"))) == []
 
 
 @pytest.mark.parametrize("top", [0.02, 0.37, 1.0, 3.7, 48.0, 100.0, 730.0])

@@ -16,12 +16,13 @@ from typer.testing import CliRunner
 from driftscope.analysis import StudyTables
 from driftscope.analysis.difference import study_difference
 from driftscope.analysis.grouping import cells_frame, with_series
+from driftscope.analysis.study_charts import side_by_side_chart
 from driftscope.cli import app
 from driftscope.config import StudySpec
+from driftscope.metrics import METRICS
 from driftscope.opened_study import Study
-from driftscope.report.figures import Measure, same_axes_panels
+from driftscope.report.drawing import draw
 from driftscope.report.side_by_side import OneStudy, difference_tables, specification_table
-from driftscope.report.style import method_styles
 from driftscope.study import StudyFolder
 
 NO_TABLE = pd.DataFrame()
@@ -144,9 +145,7 @@ def test_all_panels_of_a_measure_share_both_axes() -> None:
         ]
         runs = with_series(_study(rows).runs)
         parts[name] = (cells_frame(runs), runs)
-    figure = same_axes_panels(
-        parts, Measure("retention_pct", "Retention"), method_styles(["full_ft"])
-    )
+    figure = draw(side_by_side_chart("r", parts, METRICS["retention_pct"]))
     first, second = figure.axes
     assert first.get_xlim() == second.get_xlim()
     assert first.get_ylim() == second.get_ylim()

@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
-from driftscope.analysis.table import Column
+from typing import Any
+
+from driftscope.analysis.table import Column, Kind
+from driftscope.metrics import METRICS
+
+
+def metric_column(key: str, explanation: str | None = None, **more: Any) -> Column:
+    """The column of a metric: its heading, decimals and sign as everywhere.
+
+    Args:
+        key: the metric's key.
+        explanation: what is said below the table; by default the metric's definition.
+        more: the column's other fields, such as `interval`.
+    """
+    metric = METRICS[key]
+    kind: Kind = "count" if metric.is_count or metric.unit == "s" else "number"
+    words = metric.definition if explanation is None else explanation
+    told = {"decimals": metric.decimals, "signed": metric.signed, **more}
+    return Column(key, metric.heading, words, kind, **told)
+
 
 _PER_ROW = "in the unit that the row names"
 _COLUMNS = (
@@ -124,32 +143,28 @@ _COLUMNS = (
     Column("sd_between_cells", "SD between cells", _PER_ROW, kind="general"),
     Column("seed_share", "Share of seeds", "SD over seeds by SD between cells", decimals=2),
     # measured
-    Column("entropy_nats", "Entropy, nats", decimals=3),
-    Column("delta_entropy_pct", "Δ entropy, %", decimals=2, signed=True),
-    Column("delta_erf95_pct", "Δ ERF@0.95, %", decimals=2, signed=True),
-    Column("delta_gini_pct", "Δ Gini, %", decimals=2, signed=True),
-    Column("cka", "CKA", decimals=3),
-    Column("cka_debiased", "CKA, debiased", "corrected for few images", decimals=3),
+    *(
+        metric_column(key, "")
+        for key in (
+            "entropy_nats", "delta_entropy_pct", "delta_erf95_pct", "delta_gini_pct", "cka",
+            "rollout_entropy_bits", "rollout_erf95", "rollout_gini", "patch_to_patch_entropy_bits",
+            "test_accuracy_pct", "val_accuracy_pct", "retention_pct",
+        )
+    ),
+    metric_column("cka_debiased", "corrected for few images"),
+    metric_column("zero_shot_pct", "", interval=("zero_shot_low_pct", "zero_shot_high_pct"),
+                  count="zero_shot_num_images"),
     Column("entropy_cv", "Entropy CV",
            "coefficient of variation of mean entropy over probe subsets", decimals=4),
-    Column("rollout_entropy_bits", "Rollout entropy, bits", decimals=3),
-    Column("rollout_erf95", "Rollout ERF@0.95", decimals=3),
-    Column("rollout_gini", "Rollout Gini", decimals=3),
-    Column("patch_to_patch_entropy_bits", "Patch-to-patch entropy, bits", decimals=3),
     Column("entropy_gap_points", "Entropy gap, points",
-           "Δ entropy minus that of the first backbone listed", decimals=2, signed=True),
+           "Δ entropy minus that of the first backbone listed", signed=True),
     Column("is_contracted", "Contracted", kind="text"),
     Column("onset_layer", "First contracted layer", kind="count"),
     Column("num_contracted_layers", "Contracted layers", kind="count"),
     Column("most_contracted_layer", "Most contracted layer", kind="count"),
-    Column("delta_entropy_pct_there", "Δ entropy there, %", decimals=2, signed=True),
+    Column("delta_entropy_pct_there", "Δ entropy there, %", signed=True),
     Column("onset_epoch", "First contracted epoch", "of the mean over layers", kind="count"),
-    Column("test_accuracy_pct", "Test accuracy, %", decimals=2),
-    Column("val_accuracy_pct", "Validation accuracy, %", decimals=2),
-    Column("retention_pct", "Retention, %", decimals=2),
     Column("regret_points", "Regret, points", "short of the best possible", decimals=2),
-    Column("zero_shot_pct", "Zero-shot accuracy, %", decimals=2,
-           interval=("zero_shot_low_pct", "zero_shot_high_pct"), count="zero_shot_num_images"),
     Column("on_frontier", "Non-dominated", kind="text"),
     Column("is_on_frontier", "Non-dominated", kind="text"),
     Column("hypervolume_pct2", "Hypervolume, %²", "of the dataset's cells", kind="count"),

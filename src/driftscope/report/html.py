@@ -12,14 +12,15 @@ import pandas as pd
 from markupsafe import Markup
 
 from driftscope.analysis import Answer, StudyTables, answer_all, grouping
+from driftscope.analysis.study_charts import head_chart, shared_limit
 from driftscope.errors import RecordError
 from driftscope.metrics import drifts
 from driftscope.paper.catalogue import published_tables
 from driftscope.records import Overlay, RunRecord
-from driftscope.report import heatmaps, tables
+from driftscope.report import tables
 from driftscope.report.findings import findings
 from driftscope.report.overlays import NamedOverlay, other_overlays, overlay_block, study_overlays
-from driftscope.report.page import picture, write_page
+from driftscope.report.page import whole_picture, write_page
 from driftscope.report.provenance import shared_and_varying
 from driftscope.report.run_pages import run_pages, shared_by_run_pages
 from driftscope.report.sections import (
@@ -67,7 +68,7 @@ def write_study_report(
     settings = grouping.split_settings(runs)
     names = setting_names([setting for setting, _ in settings])
     layer_cells = [grouping.layer_cells_frame(study.layers, mine) for _, mine in settings]
-    limit = heatmaps.shared_limit(layer_cells)
+    limit = shared_limit(layer_cells)
     parts = zip(names, settings, layer_cells, strict=True)
     sections = [
         setting_section(number, name, setting, mine, layers, study, styles, limit)
@@ -162,8 +163,8 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
         title="What fine-tuning changed",
         summary=comparison_summary(comparison),
         profiles=comparison_profiles(layers),
-        heads=picture(
-            heatmaps.head_heatmap(heads),
+        heads=whole_picture(
+            head_chart("heads", heads),
             "heads",
             "Heatmap of the percent change of attention entropy, layer by head. "
             "The numbers are in the table below it.",

@@ -9,37 +9,42 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from driftscope.analysis.columns import metric_column
+from driftscope.analysis.study_charts import known_metrics, profile_chart
 from driftscope.analysis.table import Column, Table
-from driftscope.metrics import number_text
+from driftscope.metrics import METRICS, number_text
 from driftscope.records import Overlay
-from driftscope.report import figures
-from driftscope.report.figures import Measure
 from driftscope.report.overlays import NamedOverlay, overlay_block
-from driftscope.report.page import Picture, picture, write_page
-from driftscope.report.sections import CKA, ENTROPY, comparison_profiles
+from driftscope.report.page import Picture, panel_pictures, write_page
+from driftscope.report.sections import comparison_profiles
 from driftscope.report.summary import ENTROPY_CAVEAT, Summary
 
 _FOLLOWED = (
-    Measure("val_accuracy_pct", "Validation accuracy", floor=0, ceiling=100),
-    Measure("retention_pct", "Retention", reference=100, floor=0),
-    Measure("embedding_drift", "Embedding drift", unit="", reference=0, decimals=3),
-    CKA,
-    ENTROPY,
-    Measure("weight_drift", "Weight drift", unit="", reference=0, decimals=4),
+    "val_accuracy_pct",
+    "retention_pct",
+    "embedding_drift",
+    "cka",
+    "delta_entropy_pct",
+    "weight_drift",
 )
 _COLUMNS = (
     Column("step", "Step", kind="count"),
     Column("epoch", "Epoch", kind="general"),
-    Column("val_accuracy_pct", "Accuracy, %", "validation accuracy on the target task"),
-    Column("zero_shot_pct", "Zero-shot, %", "on the first transfer set"),
-    Column("retention_pct", "Retention, %", "100 × zero-shot accuracy now / before"),
-    Column("embedding_drift", "Embedding drift", "1 − mean cosine, 0 is unchanged", decimals=3),
-    Column("cka", "CKA", "mean over blocks, 1 is unchanged", decimals=3),
-    Column("cka_debiased", "CKA, debiased", decimals=3),
-    Column("weight_drift", "Weight drift", "‖ΔW‖/‖W₀‖ of the image encoder", decimals=4),
-    Column("text_kl_nats", "Text KL, nats", decimals=3),
-    Column("delta_entropy_pct", "Δ entropy, %", "change of mean attention entropy", signed=True),
-    Column("delta_late_entropy_pct", "Δ late entropy, %", "last third of layers", signed=True),
+    *(
+        metric_column(key)
+        for key in (
+            "val_accuracy_pct",
+            "zero_shot_pct",
+            "retention_pct",
+            "embedding_drift",
+            "cka",
+            "cka_debiased",
+            "weight_drift",
+            "text_kl_nats",
+            "delta_entropy_pct",
+            "delta_late_entropy_pct",
+        )
+    ),
     Column("seconds", "Cost, s", "wall time of the observation"),
 )
 _PER_LAYER = {
@@ -178,29 +183,14 @@ def _caveats(report: Mapping[str, Any]) -> list[Markup]:
 
 
 def _trajectories(points: pd.DataFrame) -> list[Picture]:
-    """A panel a measure over the steps, from the pretrained model's value at step 0 on."""
-    panels = []
-    for measure in _FOLLOWED:
-        if measure.key not in points:
-            continue
-        known = points.dropna(subset=[measure.key])[["step", measure.key]]
-        if measure.reference is not None and (known["step"] > 0).all():
-            start = pd.DataFrame({"step": [0], measure.key: [measure.reference]})
-            known = pd.concat([start, known], ignore_index=True)
-        if len(known) < 2:
-            continue
-        values = ", ".join(
-            f"{number_text(value, measure.decimals, signed=measure.signed)} at step {step}"
-            for step, value in zip(known["step"], known[measure.key], strict=True)
-        )
-        panels.append(
-            picture(
-                figures.layer_profile(known, [measure], along="step"),
-                f"path-{measure.key}",
-                f"{measure.heading} over the steps: {values}.",
-            )
-        )
-    return panels
+    """A panel a metric over the steps, from the pretrained model's value at step 0 on."""
+    pictures = []
+    for metric in known_metrics([METRICS[key] for key in _FOLLOWED], points):
+        chart = profile_chart("path", points, [metric], along="step")
+        if len(chart.flat[0].marks[0].x) > 1:
+            [[one]] = panel_pictures(chart, f"path-{metric.key}", is_interactive=False)
+            pictures.append(one)
+    return pictures
 
 
 def _layers(one: Mapping[str, Any]) -> pd.DataFrame:

@@ -21,11 +21,11 @@ import pandas as pd
 from PIL import Image
 
 from driftscope.analysis import grouping
+from driftscope.analysis.study_charts import seed_text
 from driftscope.analysis.words import rate_text
 from driftscope.metrics import number_text
 from driftscope.records import Overlay, RunRecord, load_overlay
 from driftscope.report.attention_figures import attention_figure
-from driftscope.report.figures import seed_text
 from driftscope.report.page import png_uri, script_json
 
 MAX_IMAGES = 8

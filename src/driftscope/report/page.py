@@ -11,7 +11,7 @@ import datetime
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from driftscope.analysis.chart import Chart, Panel, plain_json
+from driftscope.metrics import METRICS
 from driftscope.records import write_whole
-from driftscope.report import figures
-from driftscope.report.style import DARK, LIGHT, SeriesStyle, look, themed_svg
+from driftscope.report.drawing import draw, series_swatch
+from driftscope.report.style import (
+    BLUE,
+    DARK,
+    DIVERGING,
+    LIGHT,
+    VERMILION,
+    SeriesStyle,
+    chart_styles,
+    look,
+    themed_svg,
+)
 
 
 @dataclass(frozen=True)
@@ -44,19 +56,104 @@ class LegendEntry:
     swatch: Markup
 
 
-def picture(figure: Figure, name: str, alt: str, plot: Mapping[str, Any] | None = None) -> Picture:
-    """A figure made ready for a page; `name` must be unique on it, `plot` is of `plots`."""
-    # matplotlib escaped the texts within; the name is ours
-    svg = Markup(themed_svg(figure, name))
-    return Picture(svg, alt, None if plot is None else script_json(plot))
+def panel_pictures(
+    chart: Chart,
+    name: str,
+    styles: Mapping[str, SeriesStyle] | None = None,
+    *,
+    legend: bool = False,
+    is_interactive: bool = True,
+) -> list[list[Picture]]:
+    """Rows of pictures, one a panel: each fills the room that the page has for it.
+
+    Args:
+        chart: what is shown.
+        name: unique on the page; ids are made of it.
+        styles: how the names of its legend are drawn.
+        legend: whether each still picture has the legend; a page has one of its own for several.
+        is_interactive: whether the page draws the panel again, for pointer and keys. Maps stay
+            as they are: their places tell their values by themselves.
+    """
+    own = {**chart_styles(chart), **(styles or {})}
+    rows = []
+    for row_number, row in enumerate(chart.panels):
+        pictures = []
+        for number, panel in enumerate(row):
+            alone = replace(chart, panels=((panel,),), row_names=(), column_names=(), shares_y="")
+            svg = themed_svg(draw(alone, own, legend=legend), f"{name}-{row_number}-{number}")
+            plot = _plot(panel, own) if is_interactive and panel.heat is None else None
+            pictures.append(Picture(Markup(svg), panel.words, plot))  # matplotlib escaped the texts
+        rows.append(pictures)
+    return rows
+
+
+def whole_picture(
+    chart: Chart, name: str, words: str, styles: Mapping[str, SeriesStyle] | None = None
+) -> Picture:
+    """A chart whose panels belong beside each other, as one still picture without a legend."""
+    return Picture(Markup(themed_svg(draw(chart, styles, legend=False), name)), words)
+
+
+def _plot(panel: Panel, styles: Mapping[str, SeriesStyle]) -> Markup:
+    """What `charts.js` draws a panel from: its data, and how its series look."""
+    names = dict.fromkeys(one.name for one in panel.marks if one.name)
+    looks = {name: plotly_look(styles[name]) for name in names}
+    return script_json({"panel": plain_json(replace(panel, words="")), "styles": looks})
+
+
+def plotly_look(style: SeriesStyle) -> tuple[str, str, str]:
+    """Colour, symbol and dashes in plotly's words (matplotlib's dashes are in line widths)."""
+    lengths = () if isinstance(style.line, str) else style.line[1]
+    dashes = ",".join(f"{2 * length:g}px" for length in lengths) or "solid"
+    return style.colour, _SYMBOLS[style.marker], dashes
+
+
+_SYMBOLS = {
+    "o": "circle",
+    "s": "square",
+    "^": "triangle-up",
+    "D": "diamond",
+    "v": "triangle-down",
+    "P": "cross",
+    "X": "x",
+    "p": "pentagon",
+    "<": "triangle-left",
+    ">": "triangle-right",
+    "h": "hexagon",
+    "*": "star",
+}
+
+
+def chart_shared() -> Markup:
+    """What every interactive figure of a page needs: how metrics are written, shared colours."""
+    metrics = {
+        one.key: {
+            "heading": one.heading,
+            "decimals": one.decimals,
+            "signed": one.signed,
+            "unit": one.unit,
+            "floor": one.bounds[0],
+            "unchanged": one.unchanged,
+        }
+        for one in METRICS.values()
+    }
+    styles = {
+        "run": (BLUE, "circle", "solid"),
+        "before": ("var(--muted)", "circle-open", "solid"),
+        "after": (VERMILION, "circle", "solid"),
+    }
+    diverging = [_rgb(DIVERGING(step / 16)) for step in range(17)]
+    return script_json({"metrics": metrics, "styles": styles, "diverging": diverging})
+
+
+def _rgb(colour: tuple[float, ...]) -> str:
+    return "rgb({})".format(",".join(str(round(255 * part)) for part in colour[:3]))
 
 
 def legend(styles: Mapping[str, SeriesStyle], prefix: str) -> list[LegendEntry]:
     """The entries of a legend that stands outside the figures."""
     return [
-        LegendEntry(
-            name, Markup(themed_svg(figures.series_swatch(style), f"{prefix}-swatch-{number}"))
-        )
+        LegendEntry(name, Markup(themed_svg(series_swatch(style), f"{prefix}-swatch-{number}")))
         for number, (name, style) in enumerate(styles.items())
     ]
 
@@ -96,6 +193,7 @@ def _environment() -> Environment:
     )
     environment.globals["asset"] = _asset
     environment.globals["palettes"] = {"light": LIGHT, "dark": DARK}
+    environment.globals["chart_shared"] = chart_shared
     environment.globals["plotly_source"] = _plotly_source
     environment.filters["script_json"] = script_json
     return environment

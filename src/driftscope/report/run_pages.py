@@ -8,35 +8,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
 from driftscope.analysis import grouping
+from driftscope.analysis.columns import metric_column
+from driftscope.analysis.study_charts import (
+    drift_metrics,
+    followed_metrics,
+    outcome_metrics,
+    seed_text,
+)
 from driftscope.analysis.table import Column
 from driftscope.analysis.words import rate_text
 from driftscope.records import ATTENTION_FILE, RunRecord
 from driftscope.records.schema import PromptRules
 from driftscope.report import tables
-from driftscope.report.figures import seed_text
 from driftscope.report.page import script_json
 from driftscope.report.provenance import flattened
-from driftscope.report.sections import (
-    VALIDATION_ACCURACY,
-    drift_measures,
-    study_measures,
-    trajectory_measures,
-)
-from driftscope.report.style import BLUE, DIVERGING, VERMILION
 
 _CLASS_COLUMNS = (
     Column("class", "Class", kind="text"),
     Column("num_images", "Images", kind="count"),
-    Column("pretrained_pct", "Before, %"),
-    Column("adapted_pct", "After, %"),
-    Column("retention_pct", "Retention, %"),
+    *(metric_column(key, "") for key in ("pretrained_pct", "adapted_pct", "retention_pct")),
 )
 _FLOW_COLUMNS = (
     Column("class", "Class", kind="text"),
@@ -82,7 +79,7 @@ def run_pages(
         content = {
             "label": label,
             "numbers": _numbers(row),
-            "measures": [asdict(measure) for measure in _measures(row)],
+            "measures": _keys(row),
             "history": _columns(histories.get(record.id), ("epoch", "step", *_keys(row))),
             "layers": _columns(
                 layers.get(record.id), [column.key for column in tables.LAYER_COLUMNS]
@@ -110,9 +107,6 @@ def shared_by_run_pages() -> Markup:
                 name: [{key: getattr(column, key) for key in shown} for column in listed]
                 for name, listed in columns.items()
             },
-            "blue": BLUE,
-            "vermilion": VERMILION,
-            "diverging": [_rgb(DIVERGING(step / 16)) for step in range(17)],
         }
     )
 
@@ -127,14 +121,15 @@ def _numbers(row: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def _measures(row: Mapping[str, Any]) -> list[Any]:
-    setting = {key: str(row.get(key) or "") for key in grouping.PLACE}
-    listed = [VALIDATION_ACCURACY, *study_measures(setting)[1:], *trajectory_measures(setting)]
-    return list({measure.key: measure for measure in [*listed, *drift_measures(setting)]}.values())
-
-
 def _keys(row: Mapping[str, Any]) -> list[str]:
-    return [measure.key for measure in _measures(row)]
+    """The metrics that a run's figures show, in order."""
+    has_transfer = bool(row.get("transfer") and row["transfer"] == row["transfer"])
+    shown = [
+        *outcome_metrics(has_transfer, "val_accuracy_pct"),
+        *followed_metrics(has_transfer),
+        *drift_metrics(has_transfer),
+    ]
+    return list(dict.fromkeys(metric.key for metric in shown))
 
 
 def _columns(frame: pd.DataFrame | None, names: Iterable[str]) -> dict[str, list[Any]]:
@@ -216,7 +211,3 @@ def _prompts(rules: PromptRules) -> dict[str, Any]:
             f"{name}: {word}" for name, word in rules.class_words.items() if name != word
         ],
     }
-
-
-def _rgb(colour: Sequence[float]) -> str:
-    return "rgb({})".format(",".join(str(round(255 * part)) for part in colour[:3]))

@@ -8,21 +8,26 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from driftscope.analysis import StudyTables, grouping
 from driftscope.analysis.answer_tables import family_words, measure_with_unit
+from driftscope.analysis.chart import Chart
 from driftscope.analysis.difference import Difference
 from driftscope.analysis.grouping import series_labels
+from driftscope.analysis.study_charts import (
+    drift_metrics,
+    known_metrics,
+    outcome_metrics,
+    side_by_side_chart,
+)
 from driftscope.analysis.table import Column, Table, save_tables, slug
 from driftscope.analysis.tables import accuracy_column
-from driftscope.metrics import number_text
+from driftscope.metrics import METRICS
 from driftscope.records import RunRecord
 from driftscope.report import tables
-from driftscope.report.figures import same_axes_panels
-from driftscope.report.page import legend, picture, write_page
+from driftscope.report.drawing import draw
+from driftscope.report.page import legend, whole_picture, write_page
 from driftscope.report.provenance import flattened
-from driftscope.report.sections import drift_measures, study_measures
 from driftscope.report.style import SeriesStyle, method_styles, save_figure
 
 _STUDY = Column("study", "Study", kind="text")
@@ -71,8 +76,8 @@ def write_side_by_side(
             "heading": _heading(setting),
             "legend": legend(_styles_of(parts, styles), f"s{number}"),
             "rows": [
-                picture(figure, f"s{number}-{key}", alt)
-                for key, figure, alt in _figures(setting, parts, styles, legend_above=False)
+                whole_picture(chart, f"s{number}-{chart.name}", _words(chart), styles)
+                for chart in _charts(setting, parts)
             ],
             "missing_from": [one.name for one in named if one.name not in parts],
             "table": _cells_table(setting, parts),
@@ -117,9 +122,9 @@ def save_side_by_side(
     if figure_formats:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         for setting, parts in settings:
-            for key, figure, _ in _figures(setting, parts, styles, legend_above=True):
-                stem = out / "figures" / f"{key}_{slug(_heading(setting))}"
-                paths += save_figure(figure, stem, figure_formats)
+            for chart in _charts(setting, parts):
+                stem = out / "figures" / f"{chart.name}_{slug(_heading(setting))}"
+                paths += save_figure(draw(chart, styles), stem, figure_formats)
     return paths
 
 
@@ -304,39 +309,40 @@ def _settings(studies: Sequence[OneStudy]) -> list[tuple[dict[str, str], dict[st
     return [found[key] for key in sorted(found)]
 
 
-def _figures(
-    setting: Mapping[str, str],
-    parts: Mapping[str, pd.DataFrame],
-    styles: Mapping[str, SeriesStyle],
-    *,
-    legend_above: bool,
-) -> Iterator[tuple[str, Figure, str]]:
-    """Name, figure and words of each measure that some study has."""
+def _charts(setting: Mapping[str, str], parts: Mapping[str, pd.DataFrame]) -> Iterator[Chart]:
+    """A chart of each metric that some study has."""
     drawn = {
-        name: (grouping.cells_frame(runs), grouping.with_series(runs)[grouping.is_done(runs)])
+        name: (grouping.cells_frame(runs), with_series[grouping.is_done(with_series)])
         for name, runs in parts.items()
+        for with_series in [grouping.with_series(runs)]
     }
-    own = _styles_of(parts, styles)
-    accuracy = accuracy_column(pd.concat([cells for cells, _ in drawn.values()]))
-    for measure in [*study_measures(setting, accuracy), *drift_measures(setting)]:
-        known = {
-            name: part
-            for name, part in drawn.items()
-            if measure.key in part[0] and part[0][measure.key].notna().any()
-        }
-        if not known:
-            continue
-        ranges = "; ".join(
-            f"{name} from {number_text(cells[measure.key].min(), measure.decimals)} to "
-            f"{number_text(cells[measure.key].max(), measure.decimals)}"
-            for name, (cells, _) in known.items()
-        )
-        yield (
-            measure.key,
-            same_axes_panels(known, measure, own, legend=legend_above),
-            f"{measure.heading} against the learning rate, a panel a study on the same axes: "
-            f"{ranges}. The numbers are in the table below.",
-        )
+    cells = pd.concat([cells for cells, _ in drawn.values()])
+    has_transfer = bool(setting.get("transfer"))
+    metrics = [
+        *outcome_metrics(has_transfer, accuracy_column(cells)),
+        *drift_metrics(has_transfer),
+    ]
+    for metric in known_metrics(metrics, cells):
+        known = {name: part for name, part in drawn.items() if known_metrics([metric], part[0])}
+        yield side_by_side_chart(metric.key, known, metric)
+
+
+def _words(chart: Chart) -> str:
+    """The panels in words: the range of each study's means."""
+    metric = METRICS[chart.name]
+    ranges = []
+    for name, panel in zip(chart.column_names, chart.panels[0], strict=True):
+        means = [
+            float(value)
+            for one in panel.marks
+            for value in one.y
+            if not one.is_single and isinstance(value, int | float)
+        ]
+        ranges.append(f"{name} from {metric.text(min(means))} to {metric.text(max(means))}")
+    return (
+        f"{metric.heading} against the learning rate, a panel a study on the same axes: "
+        f"{'; '.join(ranges)}. The numbers are in the table below."
+    )
 
 
 def _styles_of(

@@ -19,6 +19,9 @@ import matplotlib as mpl
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
+from driftscope.analysis.answer_charts import PROBE_WORDS
+from driftscope.analysis.chart import Chart
+
 LIGHT = {
     "paper": "#fefefe",
     "raised": "#f5f6f8",
@@ -154,6 +157,16 @@ def rate_styles(learning_rates: Iterable[float]) -> dict[float, SeriesStyle]:
         rate: SeriesStyle(to_hex(_RATES(at / steps)), _MARKERS[at % len(_MARKERS)], "-")
         for at, rate in enumerate(rates)
     }
+
+
+def chart_styles(chart: Chart) -> dict[str, SeriesStyle]:
+    """How each name of a chart's legend is drawn."""
+    if chart.colours == "rates":
+        return dict(zip(chart.legend, rate_styles(map(float, chart.legend)).values(), strict=True))
+    if chart.colours == "probes":
+        colours = dict(zip(PROBE_WORDS.values(), (BLUE, ORANGE), strict=True))
+        return {name: SeriesStyle(colours[name], "o", "-") for name in chart.legend}
+    return method_styles(chart.legend)
 
 
 def themed_svg(figure: Figure, name: str) -> str:

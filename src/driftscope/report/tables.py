@@ -12,9 +12,11 @@ from typing import Any
 
 import pandas as pd
 
+from driftscope.analysis.columns import metric_column
 from driftscope.analysis.grouping import PLACE, with_series
 from driftscope.analysis.table import Column, Table, slug
 from driftscope.analysis.tables import accuracy_column
+from driftscope.metrics import METRICS
 from driftscope.records import RunRecord, runs_table
 
 # ---------------------------------------------------------------- from records
@@ -95,58 +97,26 @@ def study_table(cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
     )
 
 
-_VALIDATION = Column("val_accuracy_pct", "Validation accuracy, %", "at the selected epoch")
-
-
 def outcome_columns(
     setting: Mapping[str, str], *, with_validation: bool = False
 ) -> tuple[Column, ...]:
     """What came out of a run or cell: accuracy, zero-shot ability, drift."""
     transfer = setting.get("transfer") or "transfer set"
+    target = setting.get("dataset", "the target")
     return (
-        Column(
-            "test_accuracy_pct",
-            "Target accuracy, %",
-            f"accuracy on {setting.get('dataset', 'the target')} after adaptation",
-        ),
-        *([_VALIDATION] if with_validation else []),
-        Column(
+        metric_column("test_accuracy_pct", f"accuracy on {target} after adaptation"),
+        *([metric_column("val_accuracy_pct", "at the selected epoch")] if with_validation else []),
+        metric_column(
             "zero_shot_pct",
-            "Zero-shot accuracy, %",
             f"accuracy on {transfer} without training on it",
             interval=("zero_shot_low_pct", "zero_shot_high_pct"),
             count="zero_shot_num_images",
         ),
-        Column(
-            "retention_pct",
-            "Retention, %",
-            "adapted zero-shot accuracy as a share of the pretrained one",
-        ),
-        Column(
-            "delta_entropy_pct",
-            "Δ entropy, %",
-            "change of the attention entropy; says where, not how bad",
-            signed=True,
-        ),
-        Column(
-            "cka",
-            "CKA",
-            "similarity of the representation to the pretrained one, 1 = same",
-            decimals=3,
-        ),
-        Column(
-            "embedding_drift",
-            "Embedding drift",
-            "1 − mean cosine of image embeddings, 0 = same",
-            decimals=3,
-        ),
-        Column(
-            "weight_drift",
-            "Weight drift",
-            "norm of the weight change as a share of the weights' norm",
-            decimals=4,
-        ),
+        *map(metric_column, ("retention_pct", "delta_entropy_pct", *_DRIFTS)),
     )
+
+
+_DRIFTS = ("cka", "embedding_drift", "weight_drift")
 
 
 def runs_list(runs: pd.DataFrame) -> Table:
@@ -161,12 +131,17 @@ def runs_list(runs: pd.DataFrame) -> Table:
         Column("seed", "Seed", kind="count"),
         Column("status", "Status", kind="text"),
         Column("selected_epoch", "Epoch", "the selected epoch", kind="count"),
-        Column("test_accuracy_pct", "Target accuracy, %"),
-        Column("retention_pct", "Retention, %"),
-        Column("delta_entropy_pct", "Δ entropy, %", signed=True),
-        Column("cka", "CKA", decimals=3),
-        Column("embedding_drift", "Embedding drift", decimals=3),
-        Column("wall_seconds", "Seconds", "wall time", kind="count"),
+        *(
+            metric_column(key, "")
+            for key in (
+                "test_accuracy_pct",
+                "retention_pct",
+                "delta_entropy_pct",
+                "cka",
+                "embedding_drift",
+                "wall_seconds",
+            )
+        ),
     )
     frame = with_series(runs)
     known = tuple(c for c in columns if c.key in frame and frame[c.key].notna().any())
@@ -174,13 +149,10 @@ def runs_list(runs: pd.DataFrame) -> Table:
     return Table("runs", "Every run", "", known, frame.reset_index(drop=True))
 
 
+_LAYER_METRICS = ("delta_entropy_pct", "delta_erf95_pct", "delta_gini_pct", "cka", "cka_debiased")
 LAYER_COLUMNS = (
     Column("layer", "Layer", kind="count"),
-    Column("delta_entropy_pct", "Δ entropy, %", signed=True),
-    Column("delta_erf95_pct", "Δ ERF@0.95, %", signed=True),
-    Column("delta_gini_pct", "Δ Gini, %", signed=True),
-    Column("cka", "CKA", decimals=3),
-    Column("cka_debiased", "CKA, debiased", decimals=3),
+    *(metric_column(key, "") for key in _LAYER_METRICS),
 )
 """What is read of each layer."""
 
@@ -207,9 +179,7 @@ def classes_list(class_cells: pd.DataFrame, setting: Mapping[str, str]) -> Table
         Column("class", "Class", kind="text"),
         Column("num_images", "n (images)", kind="count"),
         Column("num_runs", "Seeds", kind="count"),
-        Column("pretrained_pct", "Pretrained accuracy, %"),
-        Column("adapted_pct", "Adapted accuracy, %"),
-        Column("retention_pct", "Retention, %"),
+        *(metric_column(key, "") for key in ("pretrained_pct", "adapted_pct", "retention_pct")),
     )
     return Table(
         f"classes_{setting_slug(setting)}",
@@ -226,9 +196,22 @@ def heads_table(heads: pd.DataFrame) -> Table:
     columns = (
         Column("layer", "Layer", kind="count"),
         Column("head", "Head", kind="count"),
-        Column("delta_entropy_pct", "Δ entropy, %", signed=True),
+        metric_column("delta_entropy_pct", ""),
     )
     return Table("heads", "Head by head", "", columns, heads)
+
+
+_COMPARED = (
+    "delta_entropy_pct",
+    "delta_erf95_pct",
+    "delta_gini_pct",
+    "delta_head_diversity_pct",
+    "cka",
+    "cka_debiased",
+    "weight_drift",
+    "delta_patch_to_patch_entropy_pct",
+    "intruder_dimensions",
+)
 
 
 def comparison_table(layers: pd.DataFrame) -> Table:
@@ -237,22 +220,7 @@ def comparison_table(layers: pd.DataFrame) -> Table:
         Column("layer", "Layer", "transformer block, from the input up", kind="count"),
         Column("entropy_pretrained_nats", "Entropy before, nats", decimals=3),
         Column("entropy_adapted_nats", "Entropy after, nats", decimals=3),
-        Column("delta_entropy_pct", "Δ entropy, %", signed=True),
-        Column(
-            "delta_erf95_pct", "Δ ERF@0.95, %", "share of patches in 95 % of the mass", signed=True
-        ),
-        Column("delta_gini_pct", "Δ Gini, %", "concentration of attention", signed=True),
-        Column("delta_head_diversity_pct", "Δ head diversity, %", signed=True),
-        Column("cka", "CKA", "1 = same representation", decimals=3),
-        Column("cka_debiased", "CKA, debiased", "corrected for few images", decimals=3),
-        Column("weight_drift", "Weight drift", decimals=4),
-        Column("delta_patch_to_patch_entropy_pct", "Δ patch-to-patch entropy, %", signed=True),
-        Column(
-            "intruder_dimensions",
-            "Intruder dimensions",
-            "leading singular directions of the adapted weights that the pretrained ones lack",
-            kind="count",
-        ),
+        *(metric_column(key) for key in _COMPARED),
     )
     known = tuple(c for c in columns if c.key in layers and layers[c.key].notna().any())
     return Table("layers", "Layer by layer", "", known, layers)
@@ -265,17 +233,8 @@ def comparison_layers(comparison: Mapping[str, Any]) -> pd.DataFrame:
         "entropy_pretrained_nats": _layer_means(comparison["reading_pretrained"]["entropy"]),
         "entropy_adapted_nats": _layer_means(comparison["reading_adapted"]["entropy"]),
     }
-    per_layer = {
-        "delta_entropy_pct": drift.get("delta_entropy_pct_per_layer"),
-        "delta_erf95_pct": drift.get("delta_erf95_pct_per_layer"),
-        "delta_gini_pct": drift.get("delta_gini_pct_per_layer"),
-        "delta_head_diversity_pct": drift.get("delta_head_diversity_pct_per_layer"),
-        "cka": drift.get("cka_per_block"),
-        "cka_debiased": drift.get("cka_debiased_per_block"),
-        "weight_drift": drift.get("weight_drift_per_layer"),
-        "delta_patch_to_patch_entropy_pct": drift.get("delta_patch_to_patch_entropy_pct_per_layer"),
-        "intruder_dimensions": comparison.get("intruder_dimensions_per_layer"),
-    }
+    per_layer = {key: drift.get(METRICS[key].layer_field) for key in _COMPARED}
+    per_layer["intruder_dimensions"] = comparison.get("intruder_dimensions_per_layer")
     num_layers = len(entropies["entropy_pretrained_nats"])
     known = {
         name: values

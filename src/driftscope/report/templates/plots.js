@@ -122,7 +122,7 @@ const inView = new IntersectionObserver((entries) => entries.filter((entry) => e
   }
 }), { rootMargin: "500px" });
 document.querySelectorAll("figure:has(> .plot-data)").forEach((figure) => {
-  const spec = JSON.parse(figure.querySelector(".plot-data").textContent);
+  const spec = plotOf(JSON.parse(figure.querySelector(".plot-data").textContent));
   const alt = figure.querySelector(".still").getAttribute("aria-label");
   figure.append(...plotPlace(spec, alt)); // takes its room at once, so that nothing moves later
   figure.classList.add("drawn");

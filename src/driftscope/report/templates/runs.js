@@ -7,20 +7,11 @@ const runPicker = document.getElementById("run-picker");
 const sharedByRuns = readJson("run-shared");
 let reportScroll = 0;
 
-function numberText(value, decimals, signed) {
-  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  const text = value.toFixed(decimals);
-  const zero = Number(text) === 0;
-  return (signed && value > 0 && !zero ? "+" : "") + (zero ? text.replace("-", "") : text).replace("-", "−");
-}
 function cellText(value, column) {
   if (value === null || value === undefined) return "–";
   if (column.kind === "text") return String(value);
   return column.kind === "count" ? value.toLocaleString("en") : numberText(value, column.decimals, column.signed);
 }
-const withUnit = (value, measure) => `${numberText(value, measure.decimals, measure.signed)} ${measure.unit}`.trim();
-const heading = (measure) => (measure.unit ? `${measure.title}, ${measure.unit}` : measure.title);
-const markup = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 const csvCell = (value) => (/[",\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
 
 // a table with the tools that every table of the page has; `values` are columns by key
@@ -59,9 +50,9 @@ function factsList(facts) {
     element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: value }))));
 }
 
-function figures(kind, specs) {
+function figures(kind, panels) {
   const grid = element("div", { className: `pictures ${kind}` });
-  specs.forEach(({ spec, alt }) => grid.append(element("figure", { className: "picture drawn" }, ...plotPlace(spec, alt))));
+  panels.forEach((panel) => grid.append(element("figure", { className: "picture drawn" }, ...plotPlace(plotOf({ panel, styles: chartShared.styles }), panel.words))));
   return grid;
 }
 
@@ -69,20 +60,10 @@ function part(title, ...children) {
   return element("section", {}, element("h3", { textContent: title }), ...children);
 }
 
-function lineSpec(measure, x, y, xTitle, words) {
-  const ends = [xTitle === "layer" ? x[0] : 0, Math.max(...x)];
-  const level = measure.reference === null ? [] : [{
-    mode: "lines", x: ends, y: [measure.reference, measure.reference], hoverinfo: "skip",
-    line: { color: "var(--muted)", dash: "5px,4px", width: 1 },
-  }];
-  return {
-    title: heading(measure),
-    data: [...level, {
-      mode: "lines+markers", x, y, hoverinfo: "text", line: { color: sharedByRuns.blue, width: 2 }, marker: { color: sharedByRuns.blue, size: 7 },
-      hovertext: x.map((_, at) => `<b>${markup(words(at))}</b><br>${withUnit(y[at], measure)}`),
-    }],
-    layout: { height: 230, xaxis: { title: { text: xTitle }, showgrid: false, nticks: 8 }, yaxis: { nticks: 6 } },
-  };
+// the run's numbers as panels, in the words of driftscope.analysis.chart
+function linePanel(key, title, x, y, hover, words) {
+  const { heading, unchanged } = metricOf(key);
+  return { title: heading, x: { title }, y: { metric: key }, level: unchanged, marks: [{ x, y, hover, name: "run" }], words: `${heading} ${words}` };
 }
 
 function historyFigures(run) {
@@ -90,44 +71,33 @@ function historyFigures(run) {
   const time = history.step ? "step" : "epoch";
   if (!history[time] || history[time].length < 2) return null;
   const times = [0, ...history[time]];
-  const words = (at) => at === 0 ? "before training" : [history.epoch && `epoch ${history.epoch[at - 1]}`, history.step && `step ${history.step[at - 1]}`].filter(Boolean).join(", ");
-  return figures("panels", run.measures.filter((measure) => history[measure.key]).map((measure) => ({
+  const when = (at) => at === 0 ? "before training" : ["epoch", "step"].filter((key) => history[key]).map((key) => `${key} ${history[key][at - 1]}`).join(", ");
+  return figures("panels", run.measures.filter((key) => history[key]).map((key) => {
     // where the pretrained level is unknown the line begins at the first probe
-    spec: lineSpec(measure, times, [measure.reference, ...history[measure.key]], time, words),
-    alt: `${heading(measure)} over training, ${history[time].length} probes, at the end ${withUnit(history[measure.key].at(-1), measure)}.`,
-  })));
+    const y = [metricOf(key).unchanged, ...history[key]];
+    return linePanel(key, time, times, y, times.map((_, at) => `${when(at)}\n${withUnit(y[at], key)}`),
+      `over training, ${history[time].length} probes, at the end ${withUnit(y.at(-1), key)}.`);
+  }));
 }
 
 function layerFigures(run) {
   const { layers } = run;
-  return figures("panels", run.measures.filter((measure) => layers[measure.key]).map((measure) => ({
-    spec: lineSpec(measure, layers.layer, layers[measure.key], "layer", (at) => `layer ${layers.layer[at]}`),
-    alt: `${heading(measure)} at each layer. The numbers are in the table of layers.`,
-  })));
+  return figures("panels", run.measures.filter((key) => layers[key]).map((key) =>
+    linePanel(key, "layer", layers.layer, layers[key], undefined, "at each layer. The numbers are in the table of layers.")));
 }
 
 function headMap(run) {
-  const values = run.heads.flat().filter((value) => value !== null);
-  const limit = Math.max(...values.map(Math.abs)) || 1;
-  const colours = sharedByRuns.diverging;
-  const z = run.heads[0].map((_, head) => run.heads.map((layer) => layer[head])); // rows are heads
-  const words = z.map((row, head) => row.map((value, layer) => `<b>layer ${layer + 1}, head ${head + 1}</b><br>${numberText(value, 1, true)} %`));
+  const values = run.heads[0].map((_, head) => run.heads.map((layer) => layer[head])); // rows are heads
+  const limit = Math.max(...run.heads.flat().map(Math.abs)) || 1; // the absolute of null is 0
   const names = (count) => Array.from({ length: count }, (_, at) => String(at + 1));
+  const { heading } = metricOf("delta_entropy_pct");
   return figures("wide", [{
-    spec: {
-      title: "Δ attention entropy, %, by layer and head",
-      data: [{
-        type: "heatmap", z, x: names(run.heads.length), y: names(z.length), hovertext: words, hoverinfo: "text",
-        zmin: -limit, zmax: limit, xgap: 1, ygap: 1, colorscale: colours.map((colour, at) => [at / (colours.length - 1), colour]),
-        colorbar: { thickness: 12, outlinewidth: 0, nticks: 5, tickprefix: "" },
-      }],
-      layout: {
-        height: Math.max(200, 70 + 26 * z.length),
-        xaxis: { title: { text: "layer" }, type: "category", showgrid: false, showline: false },
-        yaxis: { title: { text: "head" }, type: "category", autorange: "reversed", showgrid: false, showline: false },
-      },
+    title: `${heading}, by layer and head`, x: { title: "layer" }, y: { title: "head" },
+    heat: {
+      rows: names(values.length), columns: names(run.heads.length), values, limits: [-limit, limit],
+      hover: values.map((row, head) => row.map((value, layer) => `layer ${layer + 1}, head ${head + 1}\n${withUnit(value, "delta_entropy_pct")}`)),
     },
-    alt: `Map of the percent change of attention entropy, ${run.heads.length} layers by ${z.length} heads; the largest change is ${numberText(limit, 1)} %.`,
+    words: `Map of the percent change of attention entropy, ${run.heads.length} layers by ${values.length} heads; the largest change is ${withUnit(limit, "delta_entropy_pct")}.`,
   }]);
 }
 
@@ -139,20 +109,15 @@ function forgottenClasses(run) {
     .sort((one, other) => (other.before - other.after) - (one.before - one.after));
   if (!drops.length) return element("p", { textContent: "No class is recognised less often than before." });
   const shown = drops.slice(0, SHOWN_CLASSES).reverse();
-  const text = ({ name, before, after, count }) => `<b>${markup(name)}</b><br>${numberText(before, 1)} % before, ${numberText(after, 1)} % after<br>${count} images`;
-  const mark = (key, name, colour) => ({
-    mode: "markers", name, x: shown.map((one) => one[key]), y: shown.map((one) => markup(one.name)),
-    hovertext: shown.map(text), hoverinfo: "text", marker: { color: colour, size: 10, symbol: key === "before" ? "circle-open" : "circle", line: { width: 2 } },
-  });
-  const joins = { mode: "lines", hoverinfo: "skip", showlegend: false, line: { color: "var(--muted)", width: 1 }, x: [], y: [] };
-  shown.forEach((one) => { joins.x.push(one.before, one.after, null); joins.y.push(markup(one.name), markup(one.name), null); });
+  const names = shown.map((one) => one.name);
+  const hover = shown.map(({ name, before, after, count }) => `${name}\n${numberText(before, 1)} % before, ${numberText(after, 1)} % after\n${count} images`);
+  const joins = { x: shown.flatMap((one) => [one.before, one.after, null]), y: shown.flatMap((one) => [one.name, one.name, null]) };
+  const marks = (key) => ({ kind: "dots", name: key, x: shown.map((one) => one[key]), y: names, hover });
   return figures("wide", [{
-    spec: {
-      title: drops.length > SHOWN_CLASSES ? `The ${SHOWN_CLASSES} most forgotten of ${drops.length} classes that lost` : "Classes that lost, the most forgotten first",
-      data: [joins, mark("before", "before", "var(--muted)"), mark("after", "after", sharedByRuns.vermilion)],
-      layout: { height: 100 + 24 * shown.length, showlegend: true, xaxis: { title: { text: "accuracy, %" }, range: [-3, 103] }, yaxis: { type: "category", showgrid: false } },
-    },
-    alt: `Accuracy before and after of the most forgotten classes: ${drops.slice(0, 5).map(({ name, before, after }) => `${name} from ${numberText(before, 0)} to ${numberText(after, 0)} %`).join("; ")}.`,
+    title: drops.length > SHOWN_CLASSES ? `The ${SHOWN_CLASSES} most forgotten of ${drops.length} classes that lost` : "Classes that lost, the most forgotten first",
+    x: { metric: "accuracy_pct", limits: [-3, 103] }, y: { scale: "names", names },
+    marks: [joins, marks("before"), marks("after")],
+    words: `Accuracy before and after of the most forgotten classes: ${drops.slice(0, 5).map(({ name, before, after }) => `${name} from ${numberText(before, 0)} to ${numberText(after, 0)} %`).join("; ")}.`,
   }]);
 }
 

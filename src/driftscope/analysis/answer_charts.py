@@ -1,0 +1,188 @@
+"""The figures of answers as charts: which signal tells of retention, accuracy against retention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from driftscope.analysis.answer import Answer
+from driftscope.analysis.chart import Axis, Chart, Marks, Panel, ends, points
+from driftscope.analysis.grouping import PLACE, SETTING
+from driftscope.analysis.study_charts import runs_of_cells, spread_of
+from driftscope.analysis.table import slug
+from driftscope.analysis.tables import accuracy_column
+from driftscope.analysis.words import interval_text, join_words, rate_text
+from driftscope.metrics import METRICS, number_text
+
+PROBE_WORDS = {"final": "at the end", "first": "after the first epoch"}
+
+
+def answer_charts(answer: Answer, runs: pd.DataFrame) -> list[Chart]:
+    """The answer's figures: of predictors one a setting, of the frontier one a dataset.
+
+    Args:
+        answer: what a question gave.
+        runs: `grouping.with_series` of the finished runs, which the texts of points name.
+    """
+    if not answer.is_answered:
+        return []
+    if answer.question == "predictors":
+        return [
+            predictor_chart(
+                _named("predictors", name), overall, pooled_title(name, mine), pooled(mine)
+            )
+            for name, mine in apart(answer.table, [])
+            for overall in [mine[mine["scope"] == "overall"]]
+            if len(overall)
+        ]
+    if answer.question == "frontier":
+        return [
+            frontier_chart(_named("frontier", name), mine, _runs_of(mine, runs), name)
+            for name, mine in apart(answer.table, ["dataset"])
+        ]
+    return []
+
+
+def apart(table: pd.DataFrame, keys: list[str]) -> list[tuple[str, pd.DataFrame]]:
+    """The table's parts by `keys` and by what of their setting differs, and the parts' names."""
+    keys = [*keys, *(key for key in SETTING if key in table and table[key].nunique() > 1)]
+    if not keys:
+        return [("", table)]
+    return [
+        (", ".join(str(part) for part in name), group)
+        for name, group in table.groupby(keys, sort=True, dropna=False)
+    ]
+
+
+def pooled_title(name: str, predictors: pd.DataFrame) -> str:
+    """What stands above the bars of a setting: its name, and which datasets are pooled."""
+    return f"{name}{pooled(predictors)}".removeprefix(", ")
+
+
+def pooled(predictors: pd.DataFrame) -> str:
+    """Which datasets "overall" pools, as ', pooled over A and B'; nothing where there is one."""
+    datasets = sorted({str(name) for name in predictors["dataset"]} - {""})
+    return f", pooled over {join_words(datasets)}" if len(datasets) > 1 else ""
+
+
+def _runs_of(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs behind a table of one place."""
+    row = table.iloc[0]
+    for key in PLACE:
+        if key in table and key in runs:
+            runs = runs[runs[key].astype(object).fillna("unknown").astype(str) == str(row[key])]
+    return runs
+
+
+def _named(what: str, where: str) -> str:
+    return f"{what}_{slug(where)}" if where else what
+
+
+def predictor_chart(name: str, table: pd.DataFrame, title: str = "", pooled: str = "") -> Chart:
+    """Bars of each signal's rank correlation with retention, at the end and after one epoch.
+
+    Args:
+        name: the chart's name.
+        table: rows of one scope of `analysis.predictors`: signal, form, probe, rho, low, high.
+        title: what stands above.
+        pooled: which datasets are pooled, as ", pooled over A and B".
+    """
+    signals = zip(table["signal"], table["form"], strict=True)
+    frame = table.assign(name=[signal_name(*pair) for pair in signals])
+    final = frame[frame["probe"] == "final"].sort_values("abs_rho")
+    names = tuple(dict.fromkeys([*final["name"], *frame["name"]]))
+    marks = []
+    for probe, words in PROBE_WORDS.items():
+        mine = frame[(frame["probe"] == probe) & frame["rho"].notna()]
+        if mine.empty:
+            continue
+        limits = zip(points(mine["low"]), points(mine["high"]), strict=True)
+        marks.append(
+            Marks(
+                points(mine["rho"]),
+                tuple(mine["name"]),
+                "bars",
+                words,
+                x_ends=tuple(
+                    None if low is None or high is None else (low, high) for low, high in limits
+                ),
+                hover=tuple(
+                    f"{row['name']}, {words}\nρ = {number_text(row['rho'], 2)} "
+                    f"{interval_text(row['low'], row['high'], 2)}\n{row['num_cells']:.0f} cells"
+                    for row in mine.to_dict("records")
+                ),
+            )
+        )
+    panel = Panel(
+        "predictors",
+        title or "Rank correlation with retention",
+        Axis("Spearman's ρ with retention", limits=(-1.02, 1.02)),
+        Axis(scale="names", names=names),
+        tuple(marks),
+        words="Bars of each signal's rank correlation with retention, at the end and after the "
+        f"first epoch{pooled}. The numbers are in the table below.",
+    )
+    return Chart(name, ((panel,),), tuple(one.name for one in marks), "probes")
+
+
+def frontier_chart(name: str, table: pd.DataFrame, runs: pd.DataFrame, title: str = "") -> Chart:
+    """Target accuracy against retention, a mark a cell; the cells on the frontier stand out.
+
+    Args:
+        name: the chart's name.
+        table: rows of one dataset of `analysis.frontier`.
+        runs: `grouping.with_series` of that dataset's finished runs, named in the texts.
+        title: what stands above.
+    """
+    accuracy, retention = METRICS[accuracy_column(table)], METRICS["retention_pct"]
+    named = runs_of_cells(runs)
+    best = table[table["is_on_frontier"]].sort_values(accuracy.key)
+    marks = [Marks(points(best[accuracy.key]), points(best[retention.key]))]
+
+    def told(row: Mapping[Any, Any]) -> str:
+        where = ", on the frontier" if row["is_on_frontier"] else ""
+        cell = named.get((row["method"], float(row["learning_rate"])))
+        lines = [f"{row['method']}, rate {rate_text(row['learning_rate'])}{where}"]
+        lines += [f"{one.label} {spread_of(row, one)} {one.unit}" for one in (accuracy, retention)]
+        return "\n".join([*lines, cell or f"{row['num_runs']:.0f} runs"])
+
+    series = tuple(dict.fromkeys(table["method"]))
+    for one in series:
+        mine = table[table["method"] == one]
+        spreads = [
+            mine[f"{key}_sd"] if f"{key}_sd" in mine else [None] * len(mine)
+            for key in (accuracy.key, retention.key)
+        ]
+        marks.append(
+            Marks(
+                points(mine[accuracy.key]),
+                points(mine[retention.key]),
+                "dots",
+                one,
+                x_ends=ends(mine[accuracy.key], spreads[0]),
+                y_ends=ends(mine[retention.key], spreads[1]),
+                hover=tuple(told(row) for row in mine.to_dict("records")),
+                ringed=tuple(bool(on) for on in mine["is_on_frontier"]),
+            )
+        )
+    panel = Panel(
+        "frontier",
+        title or "Accuracy against retention",
+        Axis(metric=accuracy.key),
+        Axis(metric=retention.key),
+        tuple(marks),
+        words=f"{accuracy.name} against retention of every cell{f' on {title}' if title else ''}; "
+        "the cells that no other beats in both are ringed. The numbers are in the table below.",
+    )
+    return Chart(name, ((panel,),), series)
+
+
+def signal_name(signal: str, form: str) -> str:
+    """A signal as its bar is labelled; of a signed one, whether its sign or its size counts."""
+    known = METRICS.get(signal)
+    name = known.label if known else signal
+    if form == "absolute":
+        return f"|{name}|"
+    return f"{name}, signed" if known and known.is_change else name

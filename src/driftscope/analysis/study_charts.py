@@ -1,0 +1,665 @@
+"""The figures of a study's runs as charts: against the learning rate, over training, by layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from driftscope.analysis.chart import Axis, Chart, Heat, Marks, Panel, ends, points
+from driftscope.analysis.grouping import (
+    PLACE,
+    cells_frame,
+    class_cells_frame,
+    head_cells_frame,
+    history_cells_frame,
+    is_done,
+    run_history_frame,
+    with_series,
+)
+from driftscope.analysis.table import slug
+from driftscope.analysis.tables import StudyTables, accuracy_column
+from driftscope.analysis.words import rate_text, with_spread
+from driftscope.metrics import METRICS, Metric, number_text
+
+MAX_CLASSES = 24
+"""Rows of the figure of classes at most."""
+RATE_TITLE = "learning rate"
+_NAMED_RUNS = 6
+_ENTROPY_CHANGE = METRICS["delta_entropy_pct"]
+
+
+# ---------------------------------------------------------------- of one place
+
+
+@dataclass(frozen=True)
+class PlaceCharts:
+    """The charts of the runs of one place; None where its runs do not have what is shown."""
+
+    outcomes: Chart | None
+    drifts: Chart | None
+    trajectories: Chart | None
+    layers: Chart | None
+    heads: Chart | None
+    classes: Chart | None
+
+    @property
+    def known(self) -> list[Chart]:
+        """Those that there are, in the order of the files' names."""
+        charts = (self.outcomes, self.drifts, self.layers, self.heads, self.classes,
+                  self.trajectories)  # fmt: skip
+        return [chart for chart in charts if chart is not None]
+
+
+def place_charts(
+    study: StudyTables,
+    place: Mapping[str, str],
+    runs: pd.DataFrame,
+    layer_cells: pd.DataFrame,
+    layer_limit: float,
+) -> PlaceCharts:
+    """Everything that is drawn of one place.
+
+    Args:
+        study: whose history, heads and classes are shown (rows of other places are left out).
+        place: what `grouping.split_settings` says it is.
+        runs: its runs.
+        layer_cells: `grouping.layer_cells_frame` of them, may be empty.
+        layer_limit: the end of the layer heatmaps' scale, one for all places.
+    """
+    name = slug(" ".join(place.get(key, "") for key in PLACE))
+    cells = cells_frame(runs)
+    series = list(dict.fromkeys(cells["series"]))
+    has_transfer = bool(place.get("transfer"))
+    outcomes = known_metrics(outcome_metrics(has_transfer, accuracy_column(cells)), cells)
+    drifts = known_metrics(drift_metrics(has_transfer), cells)
+    # rows are walked one by one: only with what is drawn, since a run has fifty columns
+    keys = ["run_id", "series", "learning_rate", "seed", "num_runs"]
+    keys += [one.key for one in (*outcomes, *drifts)]
+    done = with_series(runs)[is_done(runs)].reindex(columns=keys)
+    heads = head_cells_frame(study.heads, runs)
+    classes = class_cells_frame(study.classes, runs)
+    return PlaceCharts(
+        rate_chart(f"learning_rate_{name}", cells, done, outcomes) if outcomes else None,
+        rate_chart(f"dose_response_{name}", cells, done, drifts) if drifts else None,
+        _place_trajectories(f"trajectories_{name}", study.history, runs, series, has_transfer),
+        layer_chart(f"layer_entropy_{name}", layer_cells, _of(series, layer_cells), layer_limit)
+        if len(layer_cells)
+        else None,
+        head_maps_chart(f"head_entropy_{name}", heads, _of(series, heads)) if len(heads) else None,
+        class_chart(f"retention_by_class_{name}", classes, _of(series, classes))
+        if len(classes)
+        else None,
+    )
+
+
+def _place_trajectories(
+    name: str, history: pd.DataFrame, runs: pd.DataFrame, series: list[str], has_transfer: bool
+) -> Chart | None:
+    """Nothing where no run has two epochs."""
+    probes = history_cells_frame(history, runs) if len(history) else history
+    if probes.empty or probes["epoch"].nunique() < 2:
+        return None
+    metrics = known_metrics(followed_metrics(has_transfer), probes)
+    paths = run_history_frame(history, runs)
+    return trajectory_chart(name, probes, paths, _of(series, probes), metrics)
+
+
+def _of(series: Iterable[str], frame: pd.DataFrame) -> list[str]:
+    """The series that have a row in the frame."""
+    there = set(frame["series"])
+    return [name for name in series if name in there]
+
+
+def outcome_metrics(has_transfer: bool, accuracy: str = "test_accuracy_pct") -> list[Metric]:
+    """Shown against the learning rate first: accuracy, entropy drift, and what was kept.
+
+    Args:
+        has_transfer: whether zero-shot ability was measured.
+        accuracy: which accuracy is known of the cells (`analysis.tables.accuracy_column`).
+    """
+    kept = "retention_pct" if has_transfer else "cka"
+    return [METRICS[key] for key in (accuracy, "delta_entropy_pct", kept)]
+
+
+def drift_metrics(has_transfer: bool) -> list[Metric]:
+    """The dose response of the representation and the weights."""
+    keys = ("embedding_drift", "weight_drift")
+    return [METRICS[key] for key in (("cka", *keys) if has_transfer else keys)]
+
+
+def followed_metrics(has_transfer: bool) -> list[Metric]:
+    """What is followed over training: entropy drift, CKA, retention."""
+    keys = ("delta_entropy_pct", "cka", *(["retention_pct"] if has_transfer else []))
+    return [METRICS[key] for key in keys]
+
+
+def known_metrics(metrics: Iterable[Metric], frame: pd.DataFrame) -> list[Metric]:
+    """Those of which the frame holds a value."""
+    return [one for one in metrics if one.key in frame and frame[one.key].notna().any()]
+
+
+# ---------------------------------------------------------------- against the learning rate
+
+
+def rate_chart(
+    name: str,
+    cells: pd.DataFrame,
+    runs: pd.DataFrame,
+    metrics: Sequence[Metric],
+    *,
+    rates: Sequence[float] = (),
+) -> Chart:
+    """A panel a metric: mean ± sd against the learning rate (log), a line a series, a dot a run.
+
+    Args:
+        name: the chart's name.
+        cells: `grouping.cells_frame`.
+        runs: `grouping.with_series` of the same finished runs.
+        metrics: the panels, from the left; each known in `cells`.
+        rates: the ticks of the horizontal axis; by default the cells' own rates.
+    """
+    ticks = tuple(rates) or tuple(sorted({float(rate) for rate in cells["learning_rate"]}))
+    named = runs_of_cells(runs)
+    panels = tuple(_rate_panel(cells, runs, metric, ticks, named) for metric in metrics)
+    series = tuple(dict.fromkeys(cells["series"]))
+    return Chart(name, (panels,), series, column_names=tuple(one.heading for one in metrics))
+
+
+def side_by_side_chart(
+    name: str, parts: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]], metric: Metric
+) -> Chart:
+    """One metric against the learning rate, a panel a study, all on the same two axes.
+
+    Args:
+        name: the chart's name.
+        parts: by what stands above the panel, the cells and runs as `rate_chart` takes them.
+        metric: what is shown.
+    """
+    rates = sorted({float(rate) for cells, _ in parts.values() for rate in cells["learning_rate"]})
+    charts = [rate_chart(name, *part, [metric], rates=rates) for part in parts.values()]
+    return Chart(
+        name,
+        (tuple(panel for chart in charts for panel in chart.flat),),
+        tuple(dict.fromkeys(series for chart in charts for series in chart.legend)),
+        row_names=(metric.heading,),
+        column_names=tuple(parts),
+        shares_y="row",
+    )
+
+
+def _rate_panel(
+    cells: pd.DataFrame,
+    runs: pd.DataFrame,
+    metric: Metric,
+    ticks: tuple[float, ...],
+    named: Mapping[tuple[str, float], str],
+) -> Panel:
+    marks, told = [], []
+    for series, mine in cells.dropna(subset=[metric.key]).groupby("series", sort=False):
+        dots = runs[runs["series"] == series].dropna(subset=[metric.key])
+        dots = dots.sort_values(["learning_rate", "seed"])
+        marks.append(
+            Marks(
+                points(dots["learning_rate"]),
+                points(dots[metric.key]),
+                "dots",
+                str(series),
+                hover=tuple(_run_text(row, metric) for row in _rows(dots)),
+                run_ids=tuple(str(name) for name in dots["run_id"]) if "run_id" in dots else (),
+                is_single=True,
+            )
+        )
+        rows = _rows(mine.sort_values("learning_rate"))
+        marks.append(
+            Marks(
+                points(row["learning_rate"] for row in rows),
+                points(row[metric.key] for row in rows),
+                "line",
+                str(series),
+                y_ends=ends(mine[metric.key], mine[f"{metric.key}_sd"]),
+                hover=tuple(_cell_text(row, metric, named) for row in rows),
+            )
+        )
+        values = (
+            f"{metric.text(row[metric.key])} at {rate_text(row['learning_rate'])}" for row in rows
+        )
+        told.append(f"{series}: {', '.join(values)}")
+    return Panel(
+        metric.key,
+        metric.heading,
+        Axis(RATE_TITLE, scale="log", ticks=ticks),
+        Axis(metric=metric.key),
+        tuple(marks),
+        level=metric.unchanged,
+        words=f"{metric.heading} against the learning rate. {'; '.join(told)}.",
+    )
+
+
+def _run_text(row: Mapping[str, Any], metric: Metric, when: str = "") -> str:
+    """What is told of one run's dot, with its seed and id."""
+    name = f"{row['series']}, rate {rate_text(row['learning_rate'])}"
+    seed, value = seed_text(row), metric.with_unit(row[metric.key])
+    told = (f"{name}, {seed}", f"{when}: {value}") if when else (name, f"{seed}: {value}")
+    return _lines(*told, _run_name(row))
+
+
+def _cell_text(
+    row: Mapping[str, Any], metric: Metric, named: Mapping[tuple[str, float], str]
+) -> str:
+    """What is told of a cell's mean, with its spread and its runs."""
+    series, rate = row["series"], float(row["learning_rate"])
+    return _lines(
+        f"{series}, rate {rate_text(rate)}",
+        f"{spread_of(row, metric)} {metric.unit}".rstrip(),
+        named.get((series, rate), seed_count(row["num_runs"])),
+    )
+
+
+# ---------------------------------------------------------------- over training
+
+
+def trajectory_chart(
+    name: str,
+    probes: pd.DataFrame,
+    points_of_runs: pd.DataFrame,
+    series: Sequence[str],
+    metrics: Sequence[Metric],
+) -> Chart:
+    """A row a series, a column a metric: every run a thin line, the mean of each rate a thick one.
+
+    Lines start at the pretrained level, at step 0. The panels of a metric share its axis.
+
+    Args:
+        name: the chart's name.
+        probes: `grouping.history_cells_frame`.
+        points_of_runs: `grouping.run_history_frame`.
+        series: the rows, from above; each known in `probes`.
+        metrics: the columns, from the left; each known in `probes`.
+    """
+    rates = sorted({float(rate) for rate in probes["learning_rate"]})
+    time = "step" if probes["step"].notna().all() else "epoch"
+    return Chart(
+        name,
+        tuple(
+            tuple(
+                _trajectory_panel(
+                    probes[probes["series"] == one],
+                    points_of_runs[points_of_runs["series"] == one],
+                    one,
+                    metric,
+                    time,
+                )
+                for metric in metrics
+            )
+            for one in series
+        ),
+        tuple(rate_text(rate) for rate in rates),
+        "rates",
+        row_names=tuple(series),
+        column_names=tuple(metric.heading for metric in metrics),
+        shares_y="column",
+        legend_title=RATE_TITLE,
+    )
+
+
+def _trajectory_panel(
+    means: pd.DataFrame, runs: pd.DataFrame, series: str, metric: Metric, time: str
+) -> Panel:
+    marks = []
+    by_rate = dict(list(runs.dropna(subset=[metric.key]).groupby("learning_rate")))
+    for rate, mean in means.dropna(subset=[metric.key]).groupby("learning_rate"):
+        name = rate_text(float(rate))  # type: ignore[arg-type]  # the key of a float column
+        own = by_rate[rate]
+        for run_id, run in own.groupby("run_id", sort=False):
+            told = [_run_text(row, metric, _when(row)) for row in _rows(run)]
+            marks.append(_path(run, metric, time, name, told, run_id=str(run_id)))
+        seeds = _seeds_text(own["seed"])
+        told = [
+            _lines(
+                f"{series}, rate {name}",
+                f"{_when(row)}: {metric.with_unit(row[metric.key])}",
+                f"mean of {seeds}" if seeds else seed_count(row["num_runs"]),
+            )
+            for row in _rows(mean)
+        ]
+        marks.append(_path(mean, metric, time, name, told))
+    return Panel(
+        f"{series} {metric.key}",
+        f"{series}: {metric.heading}",
+        Axis(time),
+        Axis(metric=metric.key),
+        tuple(marks),
+        level=metric.unchanged,
+        words=f"{metric.heading} of {series} over training, one line a learning rate.",
+    )
+
+
+def _path(
+    rows: pd.DataFrame,
+    metric: Metric,
+    time: str,
+    name: str,
+    told: Sequence[str],
+    *,
+    run_id: str = "",
+) -> Marks:
+    """A line over training, from the pretrained level on where that is known."""
+    x, y = points(rows[time]), points(rows[metric.key])
+    if metric.unchanged is not None and min(at for at in x if at is not None) > 0:
+        x, y, told = (0.0, *x), (metric.unchanged, *y), ("before training", *told)
+    ids = (run_id,) * len(x) if run_id else ()
+    return Marks(x, y, "line", name, hover=tuple(told), run_ids=ids, is_single=bool(run_id))
+
+
+# ---------------------------------------------------------------- layer by layer
+
+
+def profile_chart(
+    name: str, rows: pd.DataFrame, metrics: Sequence[Metric], along: str = "layer"
+) -> Chart:
+    """A panel a metric: its value at each layer (or step) as a line with its points."""
+    panels = []
+    for metric in metrics:
+        known = rows.dropna(subset=[metric.key])
+        x, y = points(known[along]), points(known[metric.key])
+        if along == "step" and metric.unchanged is not None and min(known[along]) > 0:
+            x, y = (0.0, *x), (metric.unchanged, *y)
+        told = ", ".join(
+            f"{metric.text(value)} at {along} {at:.0f}" for at, value in zip(x, y, strict=True)
+        )
+        panels.append(
+            Panel(
+                metric.key,
+                metric.heading,
+                Axis(along),
+                Axis(metric=metric.key),
+                (Marks(x, y, name="lora"),),
+                level=metric.unchanged,
+                words=f"{metric.heading} at each {along}: {told}.",
+            )
+        )
+    return Chart(name, (tuple(panels),), column_names=tuple(one.heading for one in metrics))
+
+
+def layer_chart(
+    name: str, layer_cells: pd.DataFrame, series: Sequence[str], limit: float | None = None
+) -> Chart:
+    """Rate × layer, a panel a series: the change of the entropy, on one scale centred at 0.
+
+    Args:
+        name: the chart's name.
+        layer_cells: `grouping.layer_cells_frame`; a place's text tells each seed's value from its
+            column `delta_entropy_pct_by_seed`, where there is one.
+        series: the panels, from above.
+        limit: the scale's end; by default the largest change.
+    """
+    key = _ENTROPY_CHANGE.key
+    limit = limit or symmetric_limit(layer_cells[key])
+    layers = sorted(int(layer) for layer in layer_cells["layer"].unique())
+    panels = []
+    for one in series:
+        mine = layer_cells[layer_cells["series"] == one]
+        rates = sorted(float(rate) for rate in mine["learning_rate"].unique())
+        more = {
+            (float(row["learning_rate"]), int(row["layer"])): row.get(f"{key}_by_seed", "")
+            for row in _rows(mine)
+        }
+        panels.append(
+            _heat_panel(
+                one,
+                _grid(mine, "learning_rate", rates, layers),
+                ("learning rate", [rate_text(rate) for rate in rates]),
+                ("layer", [str(layer) for layer in layers]),
+                limit,
+                more=[[more.get((rate, layer), "") for layer in layers] for rate in rates],
+                words=f"Heatmap for {one}: percent change of attention entropy, learning rate by "
+                "layer. The numbers are in the table of layers below.",
+            )
+        )
+    return Chart(name, tuple((panel,) for panel in panels))
+
+
+def head_chart(name: str, heads: pd.DataFrame, title: str = "") -> Chart:
+    """Head × layer of one comparison or run: the change of the entropy, centred at 0."""
+    panel = _head_panel(heads, title, symmetric_limit(heads[_ENTROPY_CHANGE.key]))
+    return Chart(name, ((panel,),))
+
+
+def head_maps_chart(name: str, head_cells: pd.DataFrame, series: Sequence[str]) -> Chart:
+    """Head × layer maps of cells, a row a series and a column a learning rate, on one scale."""
+    limit = symmetric_limit(head_cells[_ENTROPY_CHANGE.key])
+    rates = sorted({float(rate) for rate in head_cells["learning_rate"]})
+    parts = dict(list(head_cells.groupby(["series", "learning_rate"])))
+    rows = [
+        tuple(
+            _head_panel(
+                parts.get((one, rate), head_cells.iloc[:0]),
+                f"{one}, rate {rate_text(rate)}",
+                limit,
+                head_cells,
+            )
+            for rate in rates
+        )
+        for one in series
+    ]
+    names = tuple(rate_text(rate) for rate in rates)
+    return Chart(
+        name, tuple(rows), row_names=tuple(series), column_names=names, legend_title=RATE_TITLE
+    )
+
+
+def _head_panel(
+    heads: pd.DataFrame, title: str, limit: float, of_all: pd.DataFrame | None = None
+) -> Panel:
+    of_all = heads if of_all is None else of_all
+    layers, names = (sorted(int(at) for at in of_all[key].unique()) for key in ("layer", "head"))
+    return _heat_panel(
+        title,
+        _grid(heads, "head", names, layers),
+        ("head", [str(head) for head in names]),
+        ("layer", [str(layer) for layer in layers]),
+        limit,
+        words="Map of the percent change of each head's attention entropy, head by layer.",
+    )
+
+
+def _grid(
+    frame: pd.DataFrame, row_key: str, rows: list[Any], columns: list[int]
+) -> tuple[tuple[float | None, ...], ...]:
+    grid = frame.pivot_table(index=row_key, columns="layer", values=_ENTROPY_CHANGE.key)
+    grid = grid.reindex(index=rows, columns=columns)
+    return tuple(points(row) for row in grid.to_numpy(float))
+
+
+def _heat_panel(
+    title: str,
+    values: tuple[tuple[float | None, ...], ...],
+    rows: tuple[str, Sequence[str]],
+    columns: tuple[str, Sequence[str]],
+    limit: float,
+    *,
+    words: str,
+    more: Sequence[Sequence[str]] = (),
+) -> Panel:
+    decimals = scale_decimals(limit)
+
+    def told(row: int, column: int) -> str:
+        place = f"{rows[0]} {rows[1][row]}, {columns[0]} {columns[1][column]}"
+        value = values[row][column]
+        text = f"{number_text(value, decimals, signed=True)} %" if value is not None else "no value"
+        text = f"{text} {more[row][column]}".rstrip() if more and value is not None else text
+        return f"{f'{title}, ' if title else ''}{place}\n{text}"
+
+    heat = Heat(
+        _ENTROPY_CHANGE.key,
+        tuple(rows[1]),
+        tuple(columns[1]),
+        values,
+        tuple(
+            tuple(told(row, column) for column in range(len(columns[1])))
+            for row in range(len(rows[1]))
+        ),
+        (-limit, limit),
+    )
+    return Panel(title, title, Axis(columns[0]), Axis(rows[0]), heat=heat, words=words)
+
+
+def shared_limit(layer_cells: Iterable[pd.DataFrame]) -> float:
+    """The end of one scale for the layer heatmaps of all settings."""
+    values = [cells[_ENTROPY_CHANGE.key] for cells in layer_cells if len(cells)]
+    return symmetric_limit(pd.concat(values)) if values else 1.0
+
+
+def symmetric_limit(values: pd.Series[float]) -> float:
+    """The largest absolute value, the end of a scale centred at 0 (1 where there is none)."""
+    largest = float(values.abs().max())
+    return largest if math.isfinite(largest) and largest > 0 else 1.0
+
+
+def scale_decimals(limit: float) -> int:
+    """Decimals that tell values of a scale apart: 1 for percents, more for tiny changes."""
+    return 1 if limit >= 1 else min(4, 1 - math.floor(math.log10(limit)))
+
+
+# ---------------------------------------------------------------- class by class
+
+
+def class_chart(
+    name: str, class_cells: pd.DataFrame, series: Sequence[str], *, max_classes: int = MAX_CLASSES
+) -> Chart:
+    """Class × cell: how much of the pretrained accuracy on each class is left, in percent.
+
+    Classes go from the least to the best kept (mean over the cells); of many, both ends are shown.
+    The scale ends at 100 %.
+
+    Args:
+        name: the chart's name.
+        class_cells: `grouping.class_cells_frame`.
+        series: the groups of columns, from the left.
+        max_classes: rows at most.
+    """
+    retention = METRICS["retention_pct"]
+    of_series = {one: class_cells[class_cells["series"] == one] for one in series}
+    rates = {one: sorted(map(float, own["learning_rate"].unique()))
+             for one, own in of_series.items()}  # fmt: skip
+    cells = [(one, rate) for one in series for rate in rates[one]]
+    rows = shown_classes(class_cells, max_classes)
+    by_place = {
+        (row["class"], row["series"], float(row["learning_rate"])): row
+        for row in _rows(class_cells)
+    }
+    images = class_cells.dropna(subset=[retention.key]).groupby("class")["num_images"].max()
+    same = images.nunique() == 1
+
+    def row_name(one: str | None) -> str:
+        if one is None:
+            return f"… {len(images) - len(rows) + 1} more …"
+        return one if same else f"{one} ({images[one]:.0f})"
+
+    def told(one: str, cell: tuple[str, float]) -> str:
+        row = by_place.get((one, *cell), {})
+        head = f"{one}, {cell[0]}, rate {rate_text(cell[1])}"
+        if points([row.get(retention.key)]) == (None,):
+            return f"{head}\nnothing to lose, or not read"
+        kept, before = (number_text(row[key], 0) for key in (retention.key, "pretrained_pct"))
+        return f"{head}\n{kept} % of {before} % ({row['num_images']:.0f} images, " + (
+            f"{seed_count(row['num_runs'])})"
+        )
+
+    heat = Heat(
+        retention.key,
+        tuple(row_name(one) for one in rows),
+        tuple(rate_text(rate) for _, rate in cells),
+        tuple(
+            points(by_place.get((one, *cell), {}).get(retention.key) for cell in cells)
+            if one is not None
+            else ()
+            for one in rows
+        ),
+        tuple(tuple(told(one, cell) for cell in cells) if one is not None else () for one in rows),
+        (0, 100),
+        tuple((one, len(rates[one])) for one in series),
+    )
+    title = f"class ({images.iloc[0]:.0f} images each)" if same else "class (images)"
+    words = "Retention class by class, the least kept first, a column a cell."
+    panel = Panel("classes", "", Axis(RATE_TITLE), Axis(title), heat=heat, words=words)
+    return Chart(name, ((panel,),))
+
+
+def shown_classes(class_cells: pd.DataFrame, max_classes: int) -> list[str | None]:
+    """The classes from the least to the best kept; None where those between are left out.
+
+    Classes of which the pretrained model knew nothing have no retention and are not among them.
+    """
+    kept = class_cells.groupby("class")["retention_pct"].mean().dropna().sort_values(kind="stable")
+    names = [str(name) for name in kept.index]
+    if len(names) <= max_classes:
+        return [*names]
+    half = max_classes // 2
+    return [*names[:half], None, *names[-half:]]
+
+
+# ---------------------------------------------------------------- words
+
+
+def runs_of_cells(runs: pd.DataFrame) -> dict[tuple[str, float], str]:
+    """The seeds and run ids of each series and rate, as a text tells them."""
+    named = {}
+    for (series, rate), mine in runs.groupby(["series", "learning_rate"], sort=False):
+        texts = [f"{seed_text(row)} ({_run_name(row)})".replace(" ()", "") for row in _rows(mine)]
+        if len(texts) > _NAMED_RUNS:
+            texts = [*texts[:_NAMED_RUNS], f"and {len(texts) - _NAMED_RUNS} more"]
+        named[str(series), float(rate)] = "\n".join(texts)  # type: ignore[arg-type]
+    return named
+
+
+def spread_of(row: Mapping[str, Any], metric: Metric) -> str:
+    """A cell's mean of a metric ± its sd."""
+    sd = row.get(f"{metric.key}_sd", math.nan)
+    return with_spread(metric.text(row[metric.key]), number_text(sd, metric.decimals))
+
+
+def seed_text(row: Mapping[Any, Any]) -> str:
+    """'seed 7'; of an imported cell mean 'mean of 5 runs'."""
+    seed = row.get("seed")
+    if seed is None or seed != seed:
+        return f"mean of {row['num_runs']:.0f} runs"
+    return f"seed {int(seed)}"
+
+
+def seed_count(num_runs: float) -> str:
+    """'1 seed', '3 seeds'."""
+    return f"{int(num_runs)} seed{'' if int(num_runs) == 1 else 's'}"
+
+
+def _run_name(row: Mapping[str, Any]) -> str:
+    return f"run {row['run_id']}" if row.get("run_id") else ""
+
+
+def _seeds_text(seeds: Iterable[Any]) -> str:
+    known = sorted({int(seed) for seed in seeds if seed is not None and seed == seed})
+    if not known:
+        return ""
+    return f"seed{'' if len(known) == 1 else 's'} {', '.join(str(seed) for seed in known)}"
+
+
+def _when(row: Mapping[str, Any]) -> str:
+    """'epoch 3, step 120', as far as both are known."""
+    known = [key for key in ("epoch", "step") if points([row.get(key)]) != (None,)]
+    return ", ".join(f"{key} {row[key]:.0f}" for key in known)
+
+
+def _lines(*texts: str) -> str:
+    return "\n".join(text for text in texts if text)
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as mappings; far faster than pandas' own on a frame of few columns."""
+    columns = {str(key): frame[key].tolist() for key in frame.columns}
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]

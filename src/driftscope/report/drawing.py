@@ -1,0 +1,510 @@
+"""Charts as matplotlib figures: for files, for print, and for pages without script.
+
+A chart says what is shown (`analysis.chart`); only positions and looks are decided here. Every
+figure is drawn by itself (no pyplot, no global state) within `style.look`. An artist may carry a
+hover text in its gid (`style.HOVER_PREFIX`); pages show it on the pointer.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis as Ruler
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+
+from driftscope.analysis.chart import Chart, Heat, Marks, Panel
+from driftscope.analysis.study_charts import scale_decimals
+from driftscope.analysis.words import rate_text
+from driftscope.metrics import METRICS, Metric, number_text
+from driftscope.report.style import (
+    DIVERGING,
+    GRID,
+    HOVER_PREFIX,
+    INK,
+    MUTED,
+    PAPER,
+    SeriesStyle,
+    chart_styles,
+    look,
+)
+
+REFERENCE_LINE: dict[str, Any] = {
+    "color": MUTED,
+    "linewidth": 1,
+    "linestyle": (0, (4, 3)),
+    "zorder": 1,
+}
+"""How the pretrained level is drawn, everywhere."""
+
+TITLE_WIDTH_IN_ROW = 24
+"""Characters that stand above a panel of a row without running into the next."""
+
+_SHARED: dict[str, Literal["none", "row", "col"]] = {"": "none", "row": "row", "column": "col"}
+_MANY_COLUMNS = 16
+"""A map of more columns has every second one named and no values printed."""
+_LONGEST_NAME = 28
+
+
+def draw(
+    chart: Chart, styles: Mapping[str, SeriesStyle] | None = None, *, legend: bool = True
+) -> Figure:
+    """The chart as a figure.
+
+    Args:
+        chart: what is shown.
+        styles: how the names of its legend are drawn; by default `style.chart_styles` of them.
+        legend: whether the names stand above the panels.
+    """
+    with look():
+        if chart.flat[0].heat is not None:
+            return _maps(chart)
+        own = {**chart_styles(chart), **(styles or {})}
+        return _panels(chart, {name: own[name] for name in chart.legend}, legend=legend)
+
+
+def series_swatch(style: SeriesStyle) -> Figure:
+    """A short stretch of a series' line with its marker, for legends outside the figure."""
+    with look():
+        figure = Figure(figsize=(0.42, 0.2))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        axes.plot([0.02, 0.98], [0.5, 0.5], color=style.colour, linestyle=style.line)
+        axes.plot([0.5], [0.5], color=style.colour, marker=style.marker, mec=PAPER, markersize=6.5)
+    return figure
+
+
+# ---------------------------------------------------------------- panels of marks
+
+
+def _panels(chart: Chart, styles: Mapping[str, SeriesStyle], *, legend: bool) -> Figure:
+    num_rows, num_columns = len(chart.panels), len(chart.panels[0])
+    width, height = _panel_size(chart)
+    figure = Figure(
+        figsize=(width * num_columns + 0.35 * (num_columns > 1), height * num_rows + 0.6),
+        layout=ConstrainedLayoutEngine(wspace=0.08 if num_rows > 1 else None),
+    )
+    grid = figure.subplots(
+        num_rows, num_columns, squeeze=False, sharex=num_rows > 1,
+        sharey=_SHARED[chart.shares_y],
+    )  # fmt: skip
+    for axes, panel in zip(grid.flat, chart.flat, strict=True):
+        _panel(axes, panel, styles, width, is_alone=len(chart.flat) == 1)
+    _name_rows_and_columns(grid, chart, wrapped=not chart.row_names or num_rows > 1)
+    for axes, panel in zip(grid.flat, chart.flat, strict=True):
+        _value_limits(axes, panel)  # once everything that shares the axis is drawn
+    if legend and (handles := _legend_handles(chart, styles)):
+        figure.legend(
+            handles=handles, loc="outside upper left", alignment="left",
+            title=chart.legend_title or None, ncols=_legend_columns(chart, len(handles)),
+        )  # fmt: skip
+    return figure
+
+
+def _panel_size(chart: Chart) -> tuple[float, float]:
+    """Inches of one panel: a column of a journal's page, or a part of one."""
+    first = chart.flat[0]
+    if first.y.scale == "names":
+        return 4.6, 0.34 * len(first.y.names) + 0.4
+    if first.x.metric:
+        return 4.6, 2.9
+    if len(chart.panels) > 1:
+        return 2.35, 1.75
+    return (3.35 if len(chart.flat) == 1 else 3.0 if chart.shares_y else 2.35), 2.15
+
+
+def _legend_columns(chart: Chart, num_handles: int) -> int:
+    columns = len(chart.panels[0])
+    fitting = 2 * columns + 1 if chart.colours == "rates" or chart.shares_y else columns + 1
+    return max(1, min(num_handles, 3 if chart.flat[0].x.metric else fitting))
+
+
+def _legend_handles(chart: Chart, styles: Mapping[str, SeriesStyle]) -> list[Line2D]:
+    kinds = {one.name: one.kind for panel in chart.flat for one in panel.marks}
+    handles = []
+    for name, style in styles.items():
+        line: dict[str, Any] = {"linestyle": style.line, "marker": style.marker, "mec": PAPER}
+        if kinds.get(name) == "bars":
+            line = {"linewidth": 6}
+        elif chart.flat[0].x.metric:
+            line = {"linestyle": "none", "marker": style.marker}
+        handles.append(Line2D([], [], color=style.colour, label=name, **line))
+    if any(one.ringed for panel in chart.flat for one in panel.marks):
+        handles.append(
+            Line2D([], [], color=MUTED, marker="o", mfc="none", mec=INK, label="on the frontier")
+        )
+    if any(panel.level is not None for panel in chart.flat):
+        handles.append(Line2D([], [], label="pretrained", **REFERENCE_LINE))
+    return handles if styles else []
+
+
+def _name_rows_and_columns(grid: np.ndarray, chart: Chart, *, wrapped: bool) -> None:
+    """What stands above the first row and beside the first column, where there are several."""
+    if len(chart.flat) == 1:
+        return
+    for axes, name in zip(grid[0], chart.column_names, strict=False):
+        name = textwrap.fill(name, TITLE_WIDTH_IN_ROW) if wrapped else name
+        axes.set_title(name, fontsize=8.5)
+    for axes, name in zip(grid[:, 0], chart.row_names, strict=False):
+        axes.set_ylabel(name)
+    is_shared = chart.shares_y == "row" or chart.flat[0].heat is not None
+    for axes in grid.flat if chart.row_names and is_shared else ():
+        axes.label_outer()
+    for axes in grid[:-1].flat:
+        axes.set_xlabel("")
+
+
+def _panel(
+    axes: Axes, panel: Panel, styles: Mapping[str, SeriesStyle], width: float, *, is_alone: bool
+) -> None:
+    if panel.level is not None:
+        axes.axhline(panel.level, **REFERENCE_LINE)
+    places = {name: at for at, name in enumerate(styles)}
+    bars = [one for one in panel.marks if one.kind == "bars"]
+    for one in panel.marks:
+        style = styles.get(one.name, SeriesStyle(MUTED, "", "-"))
+        if one.kind == "bars":
+            _bars(axes, one, style, panel.y.names, bars.index(one), len(bars))
+        elif one.kind == "dots":
+            _dots(axes, one, style, _shift(panel, places.get(one.name, 0), len(places)))
+        elif not one.is_single:
+            _line(axes, one, style, panel, _shift(panel, places.get(one.name, 0), len(places)))
+    _horizontal_axis(axes, panel, width)
+    if panel.y.scale == "names":
+        axes.axvline(0, color=MUTED, linewidth=0.8, zorder=1)
+        axes.set_yticks(range(len(panel.y.names)), panel.y.names)
+        axes.set_ylim(-0.6, len(panel.y.names) - 0.4)
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+    elif panel.x.metric:
+        axes.set_ylabel(panel.y.heading)
+    if is_alone and panel.title:
+        title = panel.title.replace(": ", "\n") if panel.title.endswith(panel.y.heading) else ""
+        axes.set_title(title or panel.title, pad=8, fontsize=8.5 if "\n" in title else None)
+
+
+def _shift(panel: Panel, place: int, count: int) -> float:
+    """On a log axis the marks of one rate stand side by side, not on top of each other."""
+    return float(10 ** (0.03 * (place - (count - 1) / 2))) if panel.x.scale == "log" else 1.0
+
+
+def _line(axes: Axes, marks: Marks, style: SeriesStyle, panel: Panel, shift: float) -> None:
+    known = [at for at, value in enumerate(marks.y) if value is not None]
+    x = [float(marks.x[at] or 0) * shift for at in known]
+    y = [float(marks.y[at] or 0) for at in known]
+    muted: dict[str, Any] = {"linewidth": 1, "zorder": 1} if not marks.name else {"zorder": 3}
+    axes.plot(x, y, color=style.colour, linestyle=style.line, **muted)
+    for place, at in zip(x, known, strict=True):
+        interval = marks.y_ends[at] if marks.y_ends else None
+        if interval is not None:
+            middle = sum(interval) / 2
+            axes.errorbar(
+                [place], [middle], yerr=[interval[1] - middle], fmt="none", zorder=3,
+                ecolor=style.colour, elinewidth=1.1, capsize=2.5,
+            )  # fmt: skip
+    if not marks.name:
+        return
+    size = 4.5 if panel.x.scale == "linear" and panel.x.heading != "layer" else 5.5
+    for place, value, at in zip(x, y, known, strict=True):
+        axes.plot(
+            [place], [value], linestyle="none", marker=style.marker, color=style.colour, mec=PAPER,
+            mew=0.8, markersize=size, zorder=4, gid=hover(hover_text(panel, marks, at)),
+        )  # fmt: skip
+
+
+def _dots(axes: Axes, marks: Marks, style: SeriesStyle, shift: float) -> None:
+    for at, (x, y) in enumerate(zip(marks.x, marks.y, strict=True)):
+        if x is None or y is None:
+            continue
+        gid = hover(marks.hover[at]) if marks.hover else None
+        if marks.is_single:
+            axes.plot(
+                [float(x) * shift * 1.06], [y], linestyle="none", marker=".", markersize=4,
+                color=style.colour, alpha=0.55, mec="none", zorder=2, gid=gid,
+            )  # fmt: skip
+            continue
+        axes.errorbar(
+            x, y, _half(marks.y_ends, at), _half(marks.x_ends, at), fmt="none",
+            ecolor=style.colour, elinewidth=0.9, alpha=0.6,
+        )  # fmt: skip
+        is_ringed = bool(marks.ringed) and marks.ringed[at]
+        axes.plot(
+            [x], [y], linestyle="none", marker=style.marker, color=style.colour, zorder=3, gid=gid,
+            markersize=8.5 if is_ringed else 6, mec=INK if is_ringed else PAPER,
+            mew=1.4 if is_ringed else 0.8,
+        )  # fmt: skip
+
+
+def _half(ends: Sequence[tuple[float, float] | None], at: int) -> float:
+    """Half of a point's interval, 0 where there is none."""
+    interval = ends[at] if ends else None
+    return 0.0 if interval is None else (interval[1] - interval[0]) / 2
+
+
+def _bars(
+    axes: Axes, marks: Marks, style: SeriesStyle, names: Sequence[str], place: int, count: int
+) -> None:
+    thickness = 0.78 / count
+    for at, (length, name) in enumerate(zip(marks.x, marks.y, strict=True)):
+        y = names.index(str(name)) + 0.39 - thickness * (place + 0.5)
+        (bar,) = axes.barh(y, float(length or 0), 0.9 * thickness, color=style.colour, zorder=2)
+        bar.set_gid(hover(marks.hover[at]) if marks.hover else None)
+        if marks.x_ends and (interval := marks.x_ends[at]) is not None:
+            axes.plot(interval, [y, y], color=INK, linewidth=1, zorder=3)
+
+
+def hover_text(panel: Panel, marks: Marks, at: int) -> str:
+    """What is told of a point: its own text, or its place and value."""
+    if marks.hover:
+        return marks.hover[at]
+    value, metric = marks.y[at], panel.y.known
+    number = float(value) if isinstance(value, int | float) else None
+    text = metric.with_unit(number) if metric else number_text(number, 3)
+    return f"{panel.x.heading} {marks.x[at]:g}\n{text}"
+
+
+def hover(text: str) -> str:
+    """The gid of an artist that shows the text's first two lines, in one, on the pointer."""
+    first, *more = text.split("\n")[:2]
+    second = more[0] if more else ""
+    return HOVER_PREFIX + (", " if ": " in second else ": ").join([first, *more])
+
+
+# ---------------------------------------------------------------- axes
+
+
+def _horizontal_axis(axes: Axes, panel: Panel, width: float) -> None:
+    axes.set_xlabel(panel.x.heading)
+    if panel.x.scale == "log":
+        _rate_axis(axes, panel.x.ticks, width)
+    elif panel.x.limits:
+        axes.set_xlim(panel.x.limits)
+        number_axis(axes.xaxis)
+    elif not panel.x.metric:
+        is_layers = panel.x.heading == "layer"
+        last = max(
+            (float(x) for one in panel.marks for x in one.x if isinstance(x, int | float)),
+            default=1.0,
+        )
+        num_ticks = min(12, max(1, int(last))) if is_layers else 4 if width < 3 else 6
+        axes.xaxis.set_major_locator(MaxNLocator(num_ticks, integer=True))
+        axes.grid(axis="x", visible=False)
+        if not is_layers:
+            axes.set_xlim(left=0)
+
+
+def _rate_axis(axes: Axes, rates: Sequence[float], width: float) -> None:
+    """Rates on a log axis, as many labels as a panel `width` inches wide has room for."""
+    axes.set_xscale("log")
+    span = math.log10(rates[-1] / rates[0]) if len(rates) > 1 else 1.0
+    margin = 10 ** max(0.12 * span, 0.12)
+    axes.set_xlim(rates[0] / margin, rates[-1] * margin)
+    label = 0.36 / (width - 0.6)  # a label's share of the axis, inches of both
+    shown = _spaced(rates, smallest_gap=label * (span + 2 * math.log10(margin)))
+    axes.xaxis.set_major_locator(FixedLocator(list(shown)))
+    axes.xaxis.set_major_formatter(FixedFormatter([rate_text(rate) for rate in shown]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(axis="x", visible=False)
+
+
+def _spaced(rates: Sequence[float], smallest_gap: float) -> list[float]:
+    """The rates whose tick labels do not run into the one before (gap in decades)."""
+    shown: list[float] = []
+    for rate in rates:
+        if not shown or math.log10(rate / shown[-1]) >= smallest_gap:
+            shown.append(rate)
+    return shown
+
+
+def number_axis(axis: Ruler, *, num_ticks: int = 5, signed: bool = False) -> None:
+    """Round tick values, written with exactly the decimals that they have."""
+    locator = MaxNLocator(num_ticks, steps=[1, 2, 2.5, 5, 10])
+    axis.set_major_locator(locator)
+    ticks = locator()
+    step = float(ticks[1] - ticks[0]) if len(ticks) > 1 else 1.0
+    decimals = next((d for d in range(9) if math.isclose(round(step, d), step)), 9)
+    axis.set_major_formatter(lambda value, _: number_text(value, decimals, signed=signed))
+
+
+def _value_limits(axes: Axes, panel: Panel) -> None:
+    """Room above and below, within what the metric can be; round ticks."""
+    metric = panel.y.known
+    if metric is None:
+        return
+    axes.relim()
+    axes.autoscale(axis="y")
+    axes.set_ylim(_within(metric, *axes.get_ylim()))
+    number_axis(axes.yaxis)
+    if panel.x.metric:
+        number_axis(axes.xaxis)
+
+
+def _within(metric: Metric, low: float, high: float) -> tuple[float, float]:
+    """The limits with some room, but not past the ends of the metric's range."""
+    room = 0.08 * (high - low)
+    low, high = low - room / 2, high + room
+    floor, ceiling = metric.bounds
+    if floor == 0 and (low < 0 or low < 0.35 * high):
+        low = 0.0
+    if ceiling is not None and high > ceiling:
+        high = ceiling + 0.03 * (ceiling - low)
+    return low, high
+
+
+# ---------------------------------------------------------------- maps
+
+
+def _maps(chart: Chart) -> Figure:
+    """Maps of one metric on one scale: stacked, in a grid, or one of classes by cells."""
+    heats = [panel.heat for panel in chart.flat if panel.heat is not None]
+    first = heats[0]
+    is_grid = bool(chart.column_names)
+    metric, is_signed = METRICS[first.metric], first.limits[0] < 0
+    scale = Normalize(*first.limits, clip=not is_signed)
+    colours = DIVERGING if is_signed else mpl.colormaps["cividis"]
+    (width, height), ratios = _map_sizes(chart, first, is_grid=is_grid)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    grid = figure.subplots(
+        len(chart.panels), len(chart.panels[0]), squeeze=False,
+        gridspec_kw={"height_ratios": ratios},
+    )  # fmt: skip
+    prints_values = not is_grid and (len(first.columns) <= _MANY_COLUMNS or bool(first.groups))
+    for axes, panel in zip(grid.flat, chart.flat, strict=True):
+        _map(axes, panel, scale, colours, prints_values=prints_values, is_small=is_grid)
+    if is_grid:
+        _name_rows_and_columns(grid, chart, wrapped=False)
+        for axes, name in zip(grid[:, 0], chart.row_names, strict=True):
+            axes.set_ylabel(f"{name}\n{chart.flat[0].y.heading}")
+        figure.suptitle(chart.legend_title, fontsize=8.5, color=INK)
+    largest = max(
+        value for heat in heats for row in heat.values for value in row if value is not None
+    )
+    is_tall = height > 2 or is_grid
+    bar = figure.colorbar(
+        ScalarMappable(scale, colours), ax=list(grid.flat), pad=0.02, shrink=0.9,
+        aspect=24 if is_grid else 30 if first.groups else max(14, 7 * height),
+        extend="max" if not is_signed and largest > first.limits[1] else "neither",
+    )  # fmt: skip
+    bar.set_label(metric.heading if is_tall else metric.unit)
+    bar.outline.set_visible(False)
+    number_axis(bar.ax.yaxis, num_ticks=5 if is_tall else 2, signed=is_signed)
+    return figure
+
+
+def _map_sizes(
+    chart: Chart, first: Heat, *, is_grid: bool
+) -> tuple[tuple[float, float], list[float]]:
+    """The figure's width and height in inches, and how high each row of panels is."""
+    num_rows, num_columns = len(first.rows), len(first.columns)
+    equal = [1.0] * len(chart.panels)
+    if first.groups:
+        width = 0.31 if num_columns <= 8 else 0.26
+        return (width * num_columns + 2.7, 0.175 * num_rows + 1.35), equal
+    if is_grid:
+        width = max(num_columns * 0.13, 1.1) * len(chart.panels[0]) + 1.5
+        return (width, (max(num_rows * 0.13, 0.8) + 0.2) * len(chart.panels) + 0.7), equal
+    few, many = num_columns <= 8, num_columns > _MANY_COLUMNS
+    cell_width, cell_height = (0.46, 0.33) if few else (0.24, 0.24) if many else (0.36, 0.29)
+    # one panel of one or two rows is as high as one of three: the colour bar needs the room
+    fewest = 3 if len(chart.flat) == 1 else 1
+    heights = [
+        max(len(panel.heat.rows) if panel.heat else 0, fewest) * cell_height + 0.62
+        for panel in chart.flat
+    ]
+    return (max(num_columns * cell_width, 2.2) + 1.35, sum(heights) + 0.1), heights
+
+
+def _map(
+    axes: Axes,
+    panel: Panel,
+    scale: Normalize,
+    colours: Any,
+    *,
+    prints_values: bool,
+    is_small: bool,
+) -> None:
+    heat = panel.heat
+    if heat is None:
+        return
+    decimals = scale_decimals(heat.limits[1]) if not heat.groups else 0
+    for row, values in enumerate(heat.values):
+        for column, value in enumerate(values):
+            known = value is not None
+            colour = None if value is None else colours(scale(value))
+            axes.add_patch(
+                Rectangle(
+                    (column, row), 1, 1, facecolor=colour or "none",
+                    linewidth=0.6 if heat.groups else 0.8,
+                    edgecolor=PAPER if known else GRID, hatch=None if known else "////",
+                    gid=hover(heat.hover[row][column]),
+                )
+            )  # fmt: skip
+            if value is not None and colour is not None and prints_values:
+                digits = 0 if abs(value) >= 9.95 else decimals
+                axes.text(
+                    column + 0.5, row + 0.5, number_text(value, digits, signed=not heat.groups),
+                    ha="center", va="center", fontsize=5.5 if heat.groups else 7,
+                    color=ink_on(colour),
+                )  # fmt: skip
+    axes.set(xlim=(0, len(heat.columns)), ylim=(len(heat.rows), 0))
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_xlabel(panel.x.heading)
+    axes.set_ylabel(panel.y.heading)
+    if panel.title and not is_small:
+        axes.set_title(panel.title)
+    _map_ticks(axes, heat, is_small=is_small)
+    _group_names(axes, heat)
+
+
+def _map_ticks(axes: Axes, heat: Heat, *, is_small: bool) -> None:
+    """Names of rows and columns; of many every second, of a small map's every third."""
+    size: dict[str, Any] = {"fontsize": 7} if heat.groups else {}
+    for axis, names in ((axes.xaxis, heat.columns), (axes.yaxis, heat.rows)):
+        every = 1
+        if is_small and len(names) > 6:
+            every = 3
+        elif axis is axes.xaxis and len(names) > _MANY_COLUMNS and not heat.groups:
+            every = 2
+        shown = range(0, len(names), every)
+        axis.set_ticks([at + 0.5 for at in shown], [_short(names[at]) for at in shown], **size)
+    if heat.groups:
+        axes.tick_params(axis="x", labelrotation=90)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+
+
+def _group_names(axes: Axes, heat: Heat) -> None:
+    starts = np.cumsum([0, *(count for _, count in heat.groups)])
+    for (name, _), (start, end) in zip(heat.groups, pairwise(starts), strict=True):
+        axes.text(
+            (start + end) / 2, -0.35, name.replace(", ", "\n"), ha="center", va="bottom",
+            color=INK, fontsize=7.5,
+        )  # fmt: skip
+        if start:
+            axes.axvline(start, color=MUTED, linewidth=1.2)
+
+
+def ink_on(colour: tuple[float, float, float, float]) -> str:
+    """Black or white, whichever has the higher contrast on the colour (WCAG)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"
