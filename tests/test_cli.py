@@ -229,10 +229,11 @@ def test_a_device_that_is_not_there_is_answered_by_a_sentence(
 
 def test_a_run_says_which_images_are_on_two_sides(capsys: pytest.CaptureFixture[str]) -> None:
     from driftscope.cli.run import show_shared_images
+    from driftscope.records.schema import SharedImages
 
-    show_shared_images({"train": {"num_pairs": 3, "pairs": []}})
+    show_shared_images({"train": SharedImages(num_pairs=3)})
     assert capsys.readouterr().err == ""
-    show_shared_images({"train/test": {"num_pairs": 2, "pairs": [[0, 1], [5, 2]]}})
+    show_shared_images({"train/test": SharedImages(num_pairs=2)})
     assert "2 in train and test" in capsys.readouterr().err
 
 

@@ -80,7 +80,7 @@ def test_what_was_not_measured_has_not_passed(report: Path) -> None:
     assert "the report has no weight drift, so it cannot have passed" in shown
 
 
-@pytest.mark.parametrize("value", [math.nan, None, math.inf, -math.inf])
+@pytest.mark.parametrize("value", [math.nan, None, math.inf, -math.inf, 10**400])
 def test_what_is_no_number_has_not_passed(tmp_path: Path, value: float | None) -> None:
     path = write(tmp_path / "report.json", comparison(embedding_drift=value, cka=value))
     for limit in (("--max-embedding-drift", "2"), ("--min-cka", "0")):

@@ -18,7 +18,7 @@ from driftscope.records import (
     load_run,
     read_json,
 )
-from driftscope.records.schema import Report, TransferScore, parse
+from driftscope.records.schema import Report, TransferScore, is_number, parse
 from driftscope.stats.proportions import wilson_interval_pct
 
 Outcome = Literal["passed", "failed", "not measured"]
@@ -166,11 +166,8 @@ def _of_monitor(file: Path, report: Report, best: bool) -> Evidence:
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        name: float(value)
-        for name, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }
+    numbers = ((name, value) for name, value in values.items() if is_number(value))
+    return {name: float(value) for name, value in numbers if math.isfinite(value)}
 
 
 # ---------------------------------------------------------------- the verdicts

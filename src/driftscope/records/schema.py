@@ -71,12 +71,12 @@ class Signals(_Facts):
     def number(self, name: str) -> Number:
         """A metric's single number; None where there is none."""
         value = self.signal(name)
-        return value if _is_number(value) else None
+        return value if is_number(value) else None
 
     def numbers(self) -> dict[str, float]:
         """All single numbers by name."""
         extra = (self.model_extra or {}).items()
-        return {name: value for name, value in extra if _is_number(value)}
+        return {name: value for name, value in extra if is_number(value)}
 
     def at_layer(self, name: str, index: int) -> Number:
         """A layer's number (the mean over its heads), layers from 0; None where not measured."""
@@ -295,7 +295,7 @@ class Event(dict[str, Any]):
 
     def numbers(self) -> dict[str, float]:
         """The single numbers that were finite, by their names."""
-        return {name: value for name, value in self.items() if _is_number(value)}
+        return {name: value for name, value in self.items() if is_number(value)}
 
     def alerts(self) -> list[Alert] | None:
         """The alerts that held; None where nothing was looked for.
@@ -420,7 +420,8 @@ def _shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a number that a float can hold; true and false are none."""
     if isinstance(value, float):
         return True
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _TOO_LARGE
@@ -429,13 +430,13 @@ def _is_number(value: Any) -> bool:
 def _is_numbers(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_numbers, value))
-    return value is None or _is_number(value)
+    return value is None or is_number(value)
 
 
 def _mean(value: Any) -> Number:
     """A number, or the mean of nested lists of equal lengths; None where a part is unknown."""
     if not isinstance(value, list):
-        return value if _is_number(value) else None
+        return value if is_number(value) else None
     parts = [part for part in map(_mean, value) if part is not None]
     return sum(parts) / len(parts) if parts and len(parts) == len(value) else None
 
