@@ -168,7 +168,7 @@ def failing(error: Exception) -> Any:
 _TORCHS_OWN = RuntimeError("FlashAttention only supports fp16 and bf16\nException raised from …")
 
 
-@pytest.mark.parametrize("what", ["live_model", "read", "scores"])
+@pytest.mark.parametrize("what", ["live_model", "assess", "levels_of"])
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -184,12 +184,11 @@ def test_a_look_that_fails_is_told_and_ends_no_training(
     coloured_images: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from driftscope.monitor import baseline, look
+    from driftscope.monitor import observing
 
     monitor = monitor_of(tiny_clip, coloured_images, on_alert="stop")
-    place = look if what == "live_model" else baseline.Baseline
     with monkeypatch.context() as patch:
-        patch.setattr(place, what, failing(error))
+        patch.setattr(observing, what, failing(error))
         seen = monitor.observe(clip_of(tiny_clip), step=1)
     assert kinds(seen) == ["unreadable"]
     assert seen.drift is None
@@ -202,10 +201,10 @@ def test_a_look_that_fails_is_told_and_ends_no_training(
 def test_a_look_that_fails_may_go_untold(
     tiny_clip: Path, coloured_images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from driftscope.monitor.baseline import Baseline
+    from driftscope.monitor import observing
 
     monitor = monitor_of(tiny_clip, coloured_images, alerts=ds.Thresholds(unreadable=False))
-    monkeypatch.setattr(Baseline, "read", failing(torch.OutOfMemoryError()))
+    monkeypatch.setattr(observing, "assess", failing(torch.OutOfMemoryError()))
     assert kinds(monitor.observe(clip_of(tiny_clip), step=1)) == []
 
 
