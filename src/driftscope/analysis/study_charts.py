@@ -363,6 +363,7 @@ def profile_chart(
 ) -> Chart:
     """A panel a metric: its value at each layer (or step) as a line with its points."""
     panels = []
+    where = "over the steps" if along == "step" else f"at each {along}"
     for metric in metrics:
         known = rows.dropna(subset=[metric.key])
         x, y = points(known[along]), points(known[metric.key])
@@ -379,7 +380,7 @@ def profile_chart(
                 Axis(metric=metric.key),
                 (Marks(x, y, name="lora"),),
                 level=metric.unchanged,
-                words=f"{metric.heading} at each {along}: {told}.",
+                words=f"{metric.heading} {where}: {told}.",
             )
         )
     return Chart(name, (tuple(panels),), column_names=tuple(one.heading for one in metrics))
