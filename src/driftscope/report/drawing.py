@@ -280,8 +280,8 @@ def hover_text(panel: Panel, marks: Marks, at: int) -> str:
 def hover(text: str) -> str:
     """The gid of an artist that shows the text's first two lines, in one, on the pointer."""
     first, *more = text.split("\n")[:2]
-    second = more[0] if more else ""
-    return HOVER_PREFIX + (", " if ": " in second else ": ").join([first, *more])
+    has_colon = bool(more) and more[0].startswith(("seed ", "epoch ", "step "))
+    return HOVER_PREFIX + (", " if has_colon else ": ").join([first, *more])
 
 
 # ---------------------------------------------------------------- axes
