@@ -134,7 +134,7 @@ def driftscope_run(work: Work, method: str, *, cold: bool) -> dict[str, float]:
         shutil.rmtree(os.environ["DRIFTSCOPE_CACHE"], ignore_errors=True)
     prepared_run._prepare.cache_clear()
     spent = {"evaluation": 0.0}
-    evaluate = prepared_run.Evaluator.evaluate
+    evaluate = prepared_run.PreparedRun.evaluate
 
     def timed(self: Any, adapted: AdaptedModel) -> Evaluation:
         start = time.process_time()
@@ -143,12 +143,12 @@ def driftscope_run(work: Work, method: str, *, cold: bool) -> dict[str, float]:
         finally:
             spent["evaluation"] += time.process_time() - start
 
-    prepared_run.Evaluator.evaluate = timed
+    prepared_run.PreparedRun.evaluate = timed
     try:
         with tempfile.TemporaryDirectory() as folder:
             ds.run_one(work.spec(method), Path(folder) / "run", device="cpu")
     finally:
-        prepared_run.Evaluator.evaluate = evaluate
+        prepared_run.PreparedRun.evaluate = evaluate
     return spent
 
 
