@@ -18,7 +18,7 @@ from driftscope import deprecation
 from driftscope.cli import app
 from driftscope.cli.sentences import plain_errors
 from driftscope.data.cache import cache_folder
-from driftscope.reference_cache import REFERENCES_FOLDER
+from driftscope.reference_cache import REFERENCES_FOLDER, clear_references
 
 runner = CliRunner()
 
@@ -240,6 +240,7 @@ def test_a_run_says_which_images_are_on_two_sides(capsys: pytest.CaptureFixture[
 def test_the_cache_is_listed_and_cleared(coloured_images: Path) -> None:
     import driftscope as ds
 
+    clear_references()  # of comparisons that other tests made
     images = ds.open_dataset(coloured_images, "train")
     images.pixels(range(len(images)), 32)
     kept = cache_folder() / REFERENCES_FOLDER / "abc.safetensors"
