@@ -100,7 +100,8 @@ def test_what_a_plug_in_cannot_measure_is_unmeasured_with_the_reason(
     assert found["result"]["failing_metric"] is None
     assert found["empty"] == []
     assert found["failing_is_unmeasured"]["code"] == 1
-    assert "has no failing" in found["failing_is_unmeasured"]["text"]
+    assert "was not measured: " in found["failing_is_unmeasured"]["text"]
+    assert "nothing to see" in found["failing_is_unmeasured"]["text"]
 
 
 def test_a_broken_plug_in_is_named_in_a_sentence_and_the_rest_goes_on(

@@ -102,11 +102,11 @@ def test_layer_cells_average_over_seeds() -> None:
 
 
 def test_an_imported_score_has_the_interval_of_its_images() -> None:
-    from driftscope.report.tables import _wilson
+    from driftscope.records.schema import TransferScore
 
-    low, high = _wilson({"accuracy_pct": 40.0, "num_images": 1000})
-    assert (low, high) == pytest.approx(wilson_interval_pct(400, 1000))
-    assert _wilson({"accuracy_pct": 40.0}) == (None, None)
+    score = TransferScore.model_validate({"accuracy_pct": 40.0, "num_images": 1000})
+    assert score.wilson_pct == pytest.approx(wilson_interval_pct(400, 1000))
+    assert TransferScore.model_validate({"accuracy_pct": 40.0}).wilson_pct is None
 
 
 def test_layer_cells_come_by_method_rate_and_layer_whatever_the_runs_order() -> None:
