@@ -170,7 +170,7 @@ def test_a_zero_shot_accuracy_never_stands_without_its_images(tables: StudyTable
         made = build(both)
         assert isinstance(made, Table)
         (column,) = [column for column in made.columns if column.key == "zero_shot_pct"]
-        interval = "" if build is grid_means_table else "10.0–12.0, "  # of a mean over rates none
+        interval = "" if build is grid_means_table else "10.00–12.00, "  # of a mean over rates none
         assert {column.detail(row) for row in made.rows} == {f"{interval}n = 1,000"}
         assert ("Wilson" in made.note) is bool(interval)
 

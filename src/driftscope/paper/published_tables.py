@@ -35,10 +35,13 @@ _SEEDS = Column("num_runs", "n (seeds)", kind="count")
 _VALIDATION = Column(
     "val_accuracy_pct", "Best validation accuracy, %", "of the best epoch", decimals=2
 )
-_OUTCOMES = (
-    *known("delta_entropy_pct", "delta_erf95_pct", "delta_gini_pct"),
-    _VALIDATION,
-    *known("test_accuracy_pct", "zero_shot_pct", "retention_pct"),
+_OUTCOMES = tuple(
+    replace(column, decimals=2)  # the publication prints hundredths; elsewhere a tenth is written
+    for column in (
+        *known("delta_entropy_pct", "delta_erf95_pct", "delta_gini_pct"),
+        _VALIDATION,
+        *known("test_accuracy_pct", "zero_shot_pct", "retention_pct"),
+    )
 )
 _OVER_SEEDS = "Mean ± sample standard deviation over seeds."
 _SMALL_PRINT = (
@@ -160,7 +163,7 @@ def backbones_table(study: StudyTables) -> Built:
             Column("model", "Backbone", kind="text"),
             _SEEDS,
             *_OUTCOMES,
-            KNOWN["entropy_gap_points"],
+            replace(KNOWN["entropy_gap_points"], decimals=2),
             Column("num_pairs", "n (gap)", "seeds that both have", kind="count"),
         ),
         frame,
