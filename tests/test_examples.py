@@ -24,7 +24,7 @@ def test_an_example_is_short_and_ends_with_a_report_of_what_was_forgotten(
     monkeypatch.chdir(tmp_path)
     names = runpy.run_path(str(example), run_name="__main__")
     used = names["data"].pixels(range(520), names["model"].image_size)
-    assert found_among(names["monitor"]._baseline.images.probe_pixels, [used]) == []
+    assert found_among(names["monitor"]._reference.probe_pixels, [used]) == []
     last_line = capsys.readouterr().out.rstrip().splitlines()[-1]
     page = Path(last_line.removeprefix("Look at "))
     assert "<svg" in page.read_text()
