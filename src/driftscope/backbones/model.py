@@ -72,7 +72,7 @@ class VisionLanguageModel:
     @property
     def plain_clip(self) -> Any:
         """The old name of `plain`."""
-        renamed("VisionLanguageModel.plain", "VisionLanguageModel.plain")
+        renamed("VisionLanguageModel.plain_clip", "VisionLanguageModel.plain")
         return self.plain
 
     @property
