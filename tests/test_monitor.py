@@ -617,7 +617,7 @@ def test_the_attention_shown_is_that_of_a_read_by_itself(
     model = moved(clip_of(tiny_clip))
     monitor = monitor_of(tiny_clip, coloured_images)
     monitor.observe(model, step=1)
-    overlay = monitor._shown.overlays(latest=monitor.history[0])["latest (step 1)"]
+    overlay = monitor._reference.overlay(monitor._shown[1])
     pixels = torch.from_numpy(overlay.images).permute(0, 3, 1, 2)
     apart = read(from_module(model), pixels, shown=range(len(pixels))).shown_rows
     assert apart is not None

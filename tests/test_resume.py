@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from test_train import begun, equal, weights
 
 from driftscope import checkpoints, records, run
+from driftscope.assess import make_reference
 from driftscope.checkpoints import Checkpoints
 from driftscope.config import RunSpec, parse_run_spec
 from driftscope.errors import RecordError
@@ -243,7 +244,9 @@ def test_a_checkpoint_depends_on_both_towers(tiny_run: dict, part: str) -> None:
     clip = deepcopy(shared.pretrained.module)
     with torch.no_grad():
         clip.get_submodule(part).weight.neg_()
-    changed = replace(shared, pretrained=replace(shared.pretrained, module=clip))
+    model = replace(shared.pretrained, module=clip)
+    reference = make_reference(model, shared.reference.probe_pixels)
+    changed = replace(shared, pretrained=model, reference=reference)
     assert changed.origin != shared.origin
 
 
