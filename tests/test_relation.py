@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from test_open_clip import open_clip_state
 from torch import nn
 
 import driftscope as ds
 from driftscope.comparison import compare
-from driftscope.data.pixels import to_model_size
 from driftscope.errors import ModelError
 from driftscope.sources import open_clip
 
@@ -101,75 +97,6 @@ def test_the_way_out_of_another_activation_of_an_open_clip_file_is_its_suffix() 
     what = "the image tower's activation"
     with pytest.raises(ModelError, match="-quickgelu"):
         check_same_function({what: "quick_gelu"}, {what: "gelu"}, "a", "open_clip:ViT-B-32:b.pt")
-
-
-# ---------------------------------------------------------------- preprocessors
-
-
-def photograph(size: tuple[int, int] = (80, 64)) -> Image.Image:
-    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return Image.fromarray(values)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"do_normalize": False},
-        {"do_rescale": False},
-        {"rescale_factor": 1 / 128},
-        {"image_mean": 0.5, "image_std": 0.25},
-        {"do_normalize": False, "image_mean": None, "image_std": None},
-    ],
-    ids=str,
-)
-def test_scale_and_normalisation_follow_the_folder_as_transformers_does(
-    changes: dict[str, Any], other: Path
-) -> None:
-    from transformers import CLIPImageProcessorPil
-
-    size = ds.load(other).image_size
-    shape = {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
-    model = ds.load(preprocessed(other, **shape, **changes))
-    processor = CLIPImageProcessorPil.from_pretrained(other)
-    expected = processor(images=[photograph()], return_tensors="pt")["pixel_values"]
-    found = model.normalise(to_model_size(photograph(), size)[None])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"do_center_crop": False, "size": {"height": 32, "width": 32}}, "squashed"),
-        ({"resample": 2}, "bilinear"),
-        ({"do_resize": False}, "do_resize false"),
-        ({"size": 48, "crop_size": 32}, "a crop of 32 pixels from 48"),
-    ],
-)
-def test_another_resizing_is_warned_of_by_name(
-    changes: dict[str, Any], said: str, other: Path
-) -> None:
-    with pytest.warns(UserWarning, match=said):
-        ds.load(preprocessed(other, **changes))
-
-
-@pytest.mark.parametrize("value", [None, "0.5", [0.5, 0.5], {"r": 1}])
-def test_a_mean_that_is_none_is_refused(value: Any, other: Path) -> None:
-    with pytest.raises(ModelError, match="image_mean"):
-        ds.load(preprocessed(other, image_mean=value))
-
-
-def test_a_usual_preprocessor_is_not_warned_of() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        assert ds.load("mini").mean == (0.5, 0.5, 0.5)
-
-
-@pytest.mark.parametrize("file", ["processor_config.json", "preprocessor_config.json"])
-@pytest.mark.parametrize("content", ["{", "[1]"])
-def test_a_damaged_processor_is_one_sentence(file: str, content: str, other: Path) -> None:
-    (other / file).write_text(content)
-    with pytest.raises(ModelError, match=file.replace(".", r"\.")):
-        ds.load(other)
 
 
 # ---------------------------------------------------------------- live modules

@@ -139,11 +139,11 @@ def compare(
         )
     before, after = _loaded(pretrained, device), _loaded(adapted, device)
     _check_related(before, after)
-    after = _completed(after, before)
+    before, after = _completed(before, after), _completed(after, before)
     image_set, skipped = _probe_set(images, skip_bad_images)
     chosen = evenly_spaced(len(image_set), max_images)
     try:
-        pixels = image_set.pixels(chosen, before.image_size)
+        pixels = image_set.pixels(chosen, before.framing)
     except DataError as error:
         raise DataError(
             f"{error}; replace it, or leave such images out with --skip-bad-images "
@@ -222,11 +222,12 @@ def _loaded(model: str | Path | VisionLanguageModel, device: str | None) -> Visi
     return load(model, device=device or default_device())
 
 
-def _completed(after: VisionLanguageModel, before: VisionLanguageModel) -> VisionLanguageModel:
-    """With the pretrained model's pixel convention and tokenizer where it was saved without."""
-    if not after.has_own_pixels:
-        after = replace(after, mean=before.mean, std=before.std)
-    return replace(after, tokenizer=after.tokenizer or before.tokenizer)
+def _completed(model: VisionLanguageModel, other: VisionLanguageModel) -> VisionLanguageModel:
+    """With the other one's pixel convention and tokenizer where it was saved without."""
+    if not model.has_own_pixels:
+        framing = other.framing.at(model.image_size)
+        model = replace(model, mean=other.mean, std=other.std, own_framing=framing)
+    return replace(model, tokenizer=model.tokenizer or other.tokenizer)
 
 
 def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> None:

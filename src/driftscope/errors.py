@@ -42,6 +42,10 @@ class BusyError(RecordError):
     """A run folder that another process is writing; it may be free a moment later."""
 
 
+class NoteWarning(UserWarning):
+    """What whoever reads a model's numbers should know of how it was loaded."""
+
+
 def did_you_mean(value: str, valid: Iterable[str]) -> str:
     """The tail of an error sentence: the nearest valid name if there is one, and all of them.
 

@@ -152,7 +152,7 @@ def prepare(spec: RunSpec, device: str | None = None) -> PreparedRun:
 @lru_cache(maxsize=1)
 def _prepare(spec: RunSpec, device: str) -> PreparedRun:
     pretrained = load(spec.model, device=device)
-    size = pretrained.image_size
+    framing = pretrained.framing
     train_set, test_set = open_train_and_test(spec.dataset, spec.data_seed, protocol=spec.protocol)
     train_labels, class_names = labelled(train_set)
     test_labels, _ = labelled(test_set)
@@ -162,10 +162,10 @@ def _prepare(spec: RunSpec, device: str) -> PreparedRun:
     held_out, held_labels = (
         (test_set, test_labels) if splits.held_out_from_test else (train_set, train_labels)
     )
-    train_pixels = rows_of(train_set, splits.train, size)
-    test_pixels = rows_of(test_set, splits.test, size)
-    val_pixels = rows_of(held_out, splits.val, size)
-    probe_pixels = held_out.pixels(splits.probe, size)
+    train_pixels = rows_of(train_set, splits.train, framing)
+    test_pixels = rows_of(test_set, splits.test, framing)
+    val_pixels = rows_of(held_out, splits.val, framing)
+    probe_pixels = held_out.pixels(splits.probe, framing)
     sides: dict[str, PixelSource] = {"train": train_pixels, "test": test_pixels}
     if not splits.held_out_from_test:  # else they are the test images, on purpose
         sides |= {"val": val_pixels, "probe": probe_pixels}

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from PIL.Image import Resampling
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -123,12 +124,14 @@ def _write_hub_layout(model: VisionLanguageModel, folder: Path) -> None:
         merged(model).module.save_pretrained(str(folder))  # type: ignore[operator]
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(str(folder))
-    side = {"height": model.image_size, "width": model.image_size}
+    framing = model.framing
+    resized, side = framing.size + framing.margin, {"height": framing.size, "width": framing.size}
+    squashed = {"height": resized, "width": resized}
     processor = {
         "image_processor_type": "CLIPImageProcessor",
         "do_resize": True,
-        "size": {"shortest_edge": model.image_size},
-        "resample": 3,  # PIL's bicubic
+        "size": squashed if framing.squashes else {"shortest_edge": resized},
+        "resample": int(Resampling[framing.resample.upper()]),
         "do_center_crop": True,
         "crop_size": side,
         "do_rescale": True,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.base import Backbone
+from driftscope.data.framing import Framing
 from driftscope.deprecation import renamed, renamed_keywords
 from driftscope.errors import ModelError
 
@@ -40,7 +41,16 @@ class VisionLanguageModel:
     source: str
     base_fingerprint: str | None = None
     has_own_pixels: bool = True
-    """Whether mean and std are the model's own, and not CLIP's for want of any."""
+    """Whether mean, std and framing are the model's own, and not CLIP's for want of any."""
+    own_framing: Framing | None = None
+    """Its preprocessor's, where that is not CLIP's."""
+    notes: tuple[str, ...] = ()
+    """What whoever reads its numbers should know of how it was loaded, a sentence each."""
+
+    @property
+    def framing(self) -> Framing:
+        """How images become the square that it reads: `images.pixels(indices, model.framing)`."""
+        return self.own_framing or Framing(self.image_size)
 
     @property
     def device(self) -> torch.device:

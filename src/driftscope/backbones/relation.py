@@ -11,6 +11,10 @@ from driftscope.backbones import find_image_tower
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError
 
+_ONE_PREPROCESSOR = (
+    "put the preprocessor_config.json that the model was trained with into both folders"
+)
+
 
 def function_facts(model: VisionLanguageModel) -> dict[str, object]:
     """What decides a model's function beside its weights and pixels, by a name to be shown.
@@ -48,13 +52,19 @@ def check_same_pixels(before: VisionLanguageModel, after: VisionLanguageModel) -
     """
     if not (before.has_own_pixels and after.has_own_pixels):
         return
+    framings = before.framing, after.framing.at(before.framing.size)
+    if framings[0] != framings[1]:
+        raise ModelError(
+            f"{before.source} and {after.source} are read on different pixels: images are "
+            f"{framings[0].described} in one and {framings[1].described} in the other; "
+            f"{_ONE_PREPROCESSOR}"
+        )
     for what in ("mean", "std"):
         own, other = getattr(before, what), getattr(after, what)
         if not _close(own, other):
             raise ModelError(
                 f"{before.source} and {after.source} normalise pixels differently: image_{what} is "
-                f"{_listed(own)} in one and {_listed(other)} in the other; put the "
-                "preprocessor_config.json that the model was trained with into both folders"
+                f"{_listed(own)} in one and {_listed(other)} in the other; {_ONE_PREPROCESSOR}"
             )
 
 

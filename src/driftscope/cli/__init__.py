@@ -20,6 +20,7 @@ from driftscope.cli.sentences import show_tracebacks
 from driftscope.cli.study import study_app
 from driftscope.cli.watch import watch
 from driftscope.deprecation import RenamedWarning
+from driftscope.errors import NoteWarning
 
 app = typer.Typer(
     cls=Commands,
@@ -87,8 +88,8 @@ _show_as_python_does = warnings.showwarning
 def _show_warning(
     message: Warning | str, category: type[Warning], *place: Any, **named: Any
 ) -> None:
-    """Tells of an old name in one sentence, without the line of code that Python adds."""
-    if issubclass(category, RenamedWarning):
+    """Tells of an old name or of a model in one sentence, without Python's line of code."""
+    if issubclass(category, RenamedWarning | NoteWarning):
         print(f"driftscope: {message}", file=sys.stderr)
     else:
         _show_as_python_does(message, category, *place, **named)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from driftscope.data.address import choose_split, parse_address
 from driftscope.data.encoded import EncodedSet
+from driftscope.data.framing import Framing
 from driftscope.data.layouts import look, place_of
 from driftscope.data.procedural import PROCEDURAL_SETS
 from driftscope.data.rows import PixelRows, PixelSource
@@ -47,9 +48,9 @@ class ImageSet(Protocol):
         """How many images."""
 
     def pixels(
-        self, indices: Sequence[int] | Int64[Tensor, " image"], size: int
+        self, indices: Sequence[int] | Int64[Tensor, " image"], size: int | Framing
     ) -> UInt8[Tensor, "image 3 size size"]:
-        """These images at a model's input size.
+        """These images at a model's input size, or made as its `framing` says.
 
         Raises:
             DataError: an image cannot be read; the sentence names it.
@@ -134,7 +135,7 @@ def groups_of(images: ImageSet) -> tuple[str, ...] | None:
 
 
 def rows_of(
-    images: ImageSet, indices: Sequence[int] | Int64[Tensor, " image"], size: int
+    images: ImageSet, indices: Sequence[int] | Int64[Tensor, " image"], size: int | Framing
 ) -> PixelRows:
     """Images at a model's input size, left where they are stored until they are asked for.
 
@@ -148,6 +149,7 @@ def rows_of(
 
 __all__ = [
     "EncodedSet",
+    "Framing",
     "ImageSet",
     "PixelRows",
     "PixelSource",

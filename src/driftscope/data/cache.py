@@ -39,16 +39,16 @@ _PARTIAL_IS_STALE_AFTER_SECONDS = 24 * 3600
 
 @dataclass(frozen=True)
 class Key:
-    """What decides every byte of an entry: the images, the size, and how they get there."""
+    """What decides every byte of an entry: the images, their framing, and how they get there."""
 
     images_digest: str
-    size: int
+    framing: str
     transform_version: int
 
     @property
     def text(self) -> str:
         """The key as a part of a file name."""
-        return f"{self.images_digest}-{self.size}px-v{self.transform_version}"
+        return f"{self.images_digest}-{self.framing}-v{self.transform_version}"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from driftscope.data import cache
+from driftscope.data.framing import Framing
 from driftscope.data.pixels import TRANSFORM_VERSION, decode, to_model_size
 from driftscope.data.rows import PixelRows
 from driftscope.errors import DataError
@@ -140,16 +141,18 @@ class EncodedSet:
             yield hashlib.blake2b(_bytes_or_raise(data), digest_size=16).digest()
 
     def pixels(
-        self, indices: Sequence[int] | Int64[Tensor, " image"], size: int
+        self, indices: Sequence[int] | Int64[Tensor, " image"], size: int | Framing
     ) -> UInt8[Tensor, "image 3 size size"]:
-        """These images at a model's input size: from the cache, or decoded.
+        """These images at a size or as a model's `framing` says: from the cache, or decoded.
 
         Raises:
             DataError: an image cannot be read; the sentence names it.
         """
         return self.rows(indices, size).gathered()
 
-    def rows(self, indices: Sequence[int] | Int64[Tensor, " image"], size: int) -> PixelRows:
+    def rows(
+        self, indices: Sequence[int] | Int64[Tensor, " image"], size: int | Framing
+    ) -> PixelRows:
         """As `pixels`, but left in the cache, which all processes map, until they are asked for.
 
         Raises:
@@ -157,9 +160,10 @@ class EncodedSet:
         """
         wanted = torch.as_tensor(indices, dtype=torch.int64).reshape(-1)
         self._refuse_outside(wanted)
-        stored = self._stored(size, share=len(wanted) / max(1, len(self)))
+        framing = Framing.of(size)
+        stored = self._stored(framing, share=len(wanted) / max(1, len(self)))
         if stored is None:
-            return PixelRows.of(self._decoded(wanted.tolist(), size))
+            return PixelRows.of(self._decoded(wanted.tolist(), framing))
         return PixelRows(stored, wanted)
 
     def select(self, indices: Int64[Tensor, " image"]) -> EncodedSet:
@@ -213,37 +217,41 @@ class EncodedSet:
 
     # ------------------------------------------------------------ inside
 
-    def _stored(self, size: int, share: float) -> UInt8[Tensor, "image 3 size size"] | None:
+    def _stored(self, framing: Framing, share: float) -> UInt8[Tensor, "image 3 size size"] | None:
         """The whole set at this size from the cache, put there first if that is worth it."""
         worth_it = share >= _CACHED_FROM_SHARE
         if not worth_it and "_images_digest" not in self.__dict__:
             return None  # to find the entry would take reading every image's bytes
-        key = cache.Key(self._images_digest, size, TRANSFORM_VERSION)
-        shape = (len(self), 3, size, size)
+        key = cache.Key(self._images_digest, framing.text, TRANSFORM_VERSION)
+        shape = (len(self), 3, framing.size, framing.size)
         found = cache.find(key, shape)
         if found is not None or not worth_it:
             return found
         try:
-            return cache.store(key, shape, self._chunks(size), label=f"{self.name} {self.split}")
+            return cache.store(key, shape, self._chunks(framing), label=f"{self.name} {self.split}")
         except DataError:
             return None  # the image may not be among those asked for; if it is, decoding names it
 
-    def _chunks(self, size: int) -> Iterator[UInt8[Tensor, "chunk 3 size size"]]:
+    def _chunks(self, framing: Framing) -> Iterator[UInt8[Tensor, "chunk 3 size size"]]:
         """The whole set in order; while a chunk is in use, the next is being decoded."""
         files = self.encoded.read(range(len(self)))
         with _decoding_threads() as threads:
-            begun = (self._begin(one, files, size, threads) for one in _chunked(range(len(self))))
+            begun = (
+                self._begin(one, files, framing, threads) for one in _chunked(range(len(self)))
+            )
             for decoded in _one_ahead(begun):
                 yield decoded()
 
-    def _decoded(self, indices: Sequence[int], size: int) -> UInt8[Tensor, "image 3 size size"]:
+    def _decoded(
+        self, indices: Sequence[int], framing: Framing
+    ) -> UInt8[Tensor, "image 3 size size"]:
         """In the order asked for; read in ascending order."""
-        pixels = torch.empty(len(indices), 3, size, size, dtype=torch.uint8)
+        pixels = torch.empty(len(indices), 3, framing.size, framing.size, dtype=torch.uint8)
         order = sorted(range(len(indices)), key=lambda place: indices[place])
         files = self.encoded.read([indices[place] for place in order])
         with _decoding_threads() as threads:
             begun = (
-                (places, self._begin([indices[place] for place in places], files, size, threads))
+                (places, self._begin([indices[place] for place in places], files, framing, threads))
                 for places in _chunked(order)
             )
             for places, decoded in _one_ahead(begun):
@@ -254,15 +262,15 @@ class EncodedSet:
         self,
         indices: Sequence[int],
         files: Iterator[bytes | DataError],
-        size: int,
+        framing: Framing,
         threads: ThreadPoolExecutor,
     ) -> Callable[[], UInt8[Tensor, "image 3 size size"]]:
         """Has the next files decoded, resized and cropped; what is returned waits for them."""
-        pixels = np.empty((len(indices), 3, size, size), np.uint8)
+        pixels = np.empty((len(indices), 3, framing.size, framing.size), np.uint8)
 
         def put(place: int, index: int, data: bytes | DataError) -> None:
             image = decode(_bytes_or_raise(data), self.encoded.name_of(index))
-            pixels[place] = to_model_size(image, size).numpy()
+            pixels[place] = to_model_size(image, framing).numpy()
 
         decoding = threads.map(put, range(len(indices)), indices, files)
 

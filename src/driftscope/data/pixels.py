@@ -1,4 +1,4 @@
-"""From image files to the uint8 square a model reads, as CLIP's own processor does it.
+"""From image files to the uint8 square a model reads, as its own processor does it.
 
 For opaque images the result is CLIPImageProcessor's to the bit (tests/test_pixels.py); of those
 longer than eight times their short side to two grey levels. It differs where that one would
@@ -23,10 +23,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from driftscope.data.framing import Framing
 from driftscope.errors import DataError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image, Resampling
 
 TRANSFORM_VERSION = 2
 """Raised whenever any pixel of any image changes; part of every cache key."""
@@ -36,6 +37,10 @@ MAX_IMAGE_PIXELS = 80_000_000
 
 _LONGEST_WHOLE_RESIZE = 8
 """Of images longer than so many times their short side only the middle is resized."""
+
+_FILTERS_OF_TENSORS = ("bicubic", "bilinear")
+"""Those that torch has with antialiasing."""
+_SUPPORT_OF_BICUBIC, _SUPPORT_OF_LANCZOS = 2, 3
 
 _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _NO_DEFINED_WHITE = frozenset({"I", "F"})
@@ -101,19 +106,22 @@ def as_rgb(image: Image, name: str) -> Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def to_model_size(image: Image, size: int) -> UInt8[Tensor, "3 size size"]:
-    """Short side to `size` (bicubic, antialiased), then the centre square."""
-    from PIL import Image as PILImage
+def to_model_size(image: Image, size: int | Framing) -> UInt8[Tensor, "3 size size"]:
+    """The square that a model reads; of a size CLIP's: short side to it, then the centre square."""
+    framing = Framing.of(size)
+    width, height = framing.resized(*image.size)
+    if not framing.squashes and max(image.size) > _LONGEST_WHOLE_RESIZE * min(image.size):
+        return _as_tensor(_middle_resized(image, framing, (width, height)))
+    if (width, height) != image.size:
+        image = image.resize((width, height), _filter(framing))
+    left, top = (width - framing.size) // 2, (height - framing.size) // 2
+    return _as_tensor(image.crop((left, top, left + framing.size, top + framing.size)))
 
-    width, height = image.size
-    new_long = size * max(width, height) // min(width, height)
-    new_width, new_height = (size, new_long) if width <= height else (new_long, size)
-    if max(width, height) > _LONGEST_WHOLE_RESIZE * min(width, height):
-        return _as_tensor(_middle_resized(image, size, (new_width, new_height)))
-    if (new_width, new_height) != (width, height):
-        image = image.resize((new_width, new_height), PILImage.Resampling.BICUBIC)
-    left, top = (new_width - size) // 2, (new_height - size) // 2
-    return _as_tensor(image.crop((left, top, left + size, top + size)))
+
+def _filter(framing: Framing) -> Resampling:
+    from PIL.Image import Resampling
+
+    return Resampling[framing.resample.upper()]
 
 
 def _as_tensor(square: Image) -> UInt8[Tensor, "3 size size"]:
@@ -122,12 +130,26 @@ def _as_tensor(square: Image) -> UInt8[Tensor, "3 size size"]:
 
 
 def resized(
-    pixels: UInt8[Tensor, "image 3 height width"], size: int
+    pixels: UInt8[Tensor, "image 3 height width"], size: int | Framing
 ) -> UInt8[Tensor, "image 3 size size"]:
-    """Square images that are tensors already, at another size (bicubic, antialiased)."""
-    if pixels.shape[-2:] == (size, size):
+    """Square images that are tensors already, at another size (antialiased)."""
+    framing = Framing.of(size)
+    if framing.resample not in _FILTERS_OF_TENSORS:
+        return torch.stack([to_model_size(picture(one), framing) for one in pixels])
+    side, start = framing.size + framing.margin, framing.margin // 2
+    if pixels.shape[-1] != side:
+        mode = framing.resample
+        pixels = functional.interpolate(pixels, (side, side), mode=mode, antialias=True)
+    if not framing.margin:
         return pixels
-    return functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
+    return pixels[..., start : start + framing.size, start : start + framing.size]
+
+
+def picture(pixels: UInt8[Tensor, "3 height width"]) -> Image:
+    """A tensor as a Pillow image."""
+    from PIL import Image as PILImage
+
+    return PILImage.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
 @contextmanager
@@ -142,27 +164,27 @@ def _without_pillows_warnings() -> Iterator[None]:
         yield
 
 
-def _middle_resized(image: Image, size: int, whole: tuple[int, int]) -> Image:
+def _middle_resized(image: Image, framing: Framing, whole: tuple[int, int]) -> Image:
     """Of a very long image the centre square of what resizing it to `whole` would give.
 
     A 10,000×1 strip would pass through size × 10,000·size pixels on the way to the square.
     """
-    from PIL import Image as PILImage
-
+    size = framing.size
     starts = [
         (long - size) // 2 * side / long for side, long in zip(image.size, whole, strict=True)
     ]
     ends = [start + size * side / long for start, side, long in
             zip(starts, image.size, whole, strict=True)]  # fmt: skip
-    # all that bicubic weights reach, and no more: Pillow turns its two passes round on long images
-    reach = 2 * math.ceil(max(1.0, min(image.size) / size)) + 1
+    # all that the weights reach, and no more: Pillow turns its passes round on long images
+    support = _SUPPORT_OF_LANCZOS if framing.resample == "lanczos" else _SUPPORT_OF_BICUBIC
+    reach = support * math.ceil(max(1.0, min(image.size) / min(whole))) + 1
     left, top = (max(0, math.floor(start) - reach) for start in starts)
     right, bottom = (
         min(side, math.ceil(end) + reach) for end, side in zip(ends, image.size, strict=True)
     )
     box = (starts[0] - left, starts[1] - top, ends[0] - left, ends[1] - top)
     part = image.crop((left, top, right, bottom))
-    return part.resize((size, size), PILImage.Resampling.BICUBIC, box=box)
+    return part.resize((size, size), _filter(framing), box=box)
 
 
 _OTHER_KINDS = (

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from driftscope.data.framing import Framing
 from driftscope.data.pixels import resized
 from driftscope.data.rendering import (
     BACKGROUND_COLOURS,
@@ -118,7 +119,9 @@ class ProceduralSet:
             wanted, lambda chunk: self._spec.paint(self.draws(chunk), self.labels[chunk])
         )
 
-    def pixels(self, indices: Sequence[int] | Int64[Tensor, " image"], size: int) -> Pixels:
+    def pixels(
+        self, indices: Sequence[int] | Int64[Tensor, " image"], size: int | Framing
+    ) -> Pixels:
         """Images by index at a model's input size."""
         return resized(self.render(indices), size)
 

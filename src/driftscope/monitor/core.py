@@ -145,7 +145,7 @@ class Monitor:
         before = pretrained_model(pretrained, model_path)
         with isolated_from_training(before.device):
             name, pixels = some_pixels(
-                probe_images, before.image_size, max_probe_images, "probe_images"
+                probe_images, before.framing, max_probe_images, "probe_images"
             )
             rules = prompt_rules(class_words, templates)
             sets = [
@@ -155,7 +155,7 @@ class Monitor:
             self._reference = make_reference(
                 before, pixels, transfer=sets, maps=maps, vocabulary=vocabulary
             ).detached()
-            leaked = num_among(train_images, pixels, "train_images")
+            leaked = num_among(train_images, pixels, before.framing, "train_images")
         found = probe_in_training_alert(leaked, len(pixels), self._thresholds)
         self._header = {
             **_described(self._reference),

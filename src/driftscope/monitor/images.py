@@ -12,7 +12,8 @@ from torch import Tensor
 
 from driftscope.data import open_dataset
 from driftscope.data.duplicates import found_among
-from driftscope.data.pixels import as_rgb, resized, to_model_size
+from driftscope.data.framing import Framing
+from driftscope.data.pixels import as_rgb, picture, resized, to_model_size
 from driftscope.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _PORTION = 256
 
 
 def some_pixels(
-    images: Images, size: int, max_images: int | None, what: str
+    images: Images, size: int | Framing, max_images: int | None, what: str
 ) -> tuple[str, UInt8[Tensor, "image 3 size size"]]:
     """The images' name and pixels; of more than `max_images` evenly spaced ones.
 
@@ -47,7 +48,12 @@ def some_pixels(
     return source.name, source.pixels(chosen.tolist(), size)
 
 
-def num_among(images: Images | None, pixels: UInt8[Tensor, "probe 3 size size"], what: str) -> int:
+def num_among(
+    images: Images | None,
+    pixels: UInt8[Tensor, "probe 3 size size"],
+    framing: Framing,
+    what: str,
+) -> int:
     """How many of the pixels are among these images (of a dataset its training split), too.
 
     Raises:
@@ -55,10 +61,10 @@ def num_among(images: Images | None, pixels: UInt8[Tensor, "probe 3 size size"],
     """
     if images is None:
         return 0
-    return len(found_among(pixels, _portions(_Source(images, "train", what), pixels.shape[-1])))
+    return len(found_among(pixels, _portions(_Source(images, "train", what), framing)))
 
 
-def _portions(source: _Source, size: int) -> Iterator[UInt8[Tensor, "image 3 size size"]]:
+def _portions(source: _Source, size: int | Framing) -> Iterator[UInt8[Tensor, "image 3 size size"]]:
     """All images, some hundred at a time."""
     for start in range(0, len(source), _PORTION):
         yield source.pixels(range(start, min(start + _PORTION, len(source))), size)
@@ -84,7 +90,9 @@ class _Source:
                 return len(held)
         return len(self._pictures)
 
-    def pixels(self, indices: Sequence[int], size: int) -> UInt8[Tensor, "image 3 size size"]:
+    def pixels(
+        self, indices: Sequence[int], size: int | Framing
+    ) -> UInt8[Tensor, "image 3 size size"]:
         if self._dataset is not None:
             return self._dataset.pixels(list(indices), size)
         if self._tensor is None:
@@ -92,20 +100,14 @@ class _Source:
         chosen = self._tensor[list(indices)].cpu()
         if chosen.shape[-1] == chosen.shape[-2]:
             return resized(chosen, size)
-        return torch.stack([_sized(_picture(one), size) for one in chosen])
+        return torch.stack([_sized(picture(one), size) for one in chosen])
 
-    def _sized_picture(self, index: int, size: int) -> UInt8[Tensor, "3 size size"]:
+    def _sized_picture(self, index: int, size: int | Framing) -> UInt8[Tensor, "3 size size"]:
         return _sized(_as_picture(self._pictures[index], self._what), size)
 
 
-def _sized(image: Image, size: int) -> UInt8[Tensor, "3 size size"]:
+def _sized(image: Image, size: int | Framing) -> UInt8[Tensor, "3 size size"]:
     return to_model_size(as_rgb(image, "that was given"), size)
-
-
-def _picture(pixels: UInt8[Tensor, "3 height width"]) -> Image:
-    from PIL import Image as PILImage
-
-    return PILImage.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
 def _as_pictures(images: object, what: str) -> Sequence[Image]:

@@ -6,6 +6,7 @@ always called through the live path, so that an adapter, where there is one, is 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +14,7 @@ from types import ModuleType
 import torch
 
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.errors import ModelError
+from driftscope.errors import ModelError, NoteWarning
 from driftscope.sources import adapter, embedded, hub, open_clip, run_folder
 
 Loader = Callable[[str], VisionLanguageModel]
@@ -41,6 +42,8 @@ def load(source: str | Path, *, device: torch.device | str = "cpu") -> VisionLan
     for form in SOURCES:
         if form.recognises(name):
             model: VisionLanguageModel = form.load(name, load)
+            for note in model.notes:
+                warnings.warn(note, NoteWarning, stacklevel=2)
             return model.to(place)
     raise ModelError(_no_form(name))
 

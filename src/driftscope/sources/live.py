@@ -16,7 +16,8 @@ from driftscope.errors import ModelError
 from driftscope.hugging_face import offline_where_unreachable
 from driftscope.sources import open_clip
 from driftscope.sources.embedded import EMBEDDED
-from driftscope.sources.hub import OPENAI_MEAN, OPENAI_STD, load_tokenizer, pixel_convention
+from driftscope.sources.hub import load_tokenizer
+from driftscope.sources.preprocessor import OPENAI_PIXELS, pixel_convention
 
 _WHOLE = {one.whole: one for one in FAMILIES if one.whole is not None}
 _ALONE = {name: one for one in FAMILIES for name in one.trained_alone}
@@ -103,16 +104,17 @@ def from_module(module: Any) -> VisionLanguageModel:
     backbone = find_image_tower(module).backbone
     where = str(module.name_or_path or "")
     embedded = {str(folder): name for name, folder in EMBEDDED.items()}
-    pixels: dict[str, Any] = {"mean": OPENAI_MEAN, "std": OPENAI_STD, "has_own_pixels": False}
+    image_size = int(backbone.vision_config(module.config).image_size)
+    pixels = OPENAI_PIXELS
     tokenizer = None
     if where:
         with offline_where_unreachable():
-            pixels = pixel_convention(where, where)
+            pixels = pixel_convention(where, where, image_size)
             tokenizer = load_tokenizer(where, backbone.vocabulary_size(module.config))
     return VisionLanguageModel(
         module=module,
         tokenizer=tokenizer,
-        image_size=int(backbone.vision_config(module.config).image_size),
+        image_size=image_size,
         source=embedded.get(where, where or NAMELESS[0]),
         **pixels,
     )
@@ -142,6 +144,7 @@ def live_model(target: Target, pretrained: VisionLanguageModel) -> VisionLanguag
         image_size=pretrained.image_size,
         mean=pretrained.mean,
         std=pretrained.std,
+        own_framing=pretrained.own_framing,
         source=LIVE_NAME,
     )
 

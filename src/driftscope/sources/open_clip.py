@@ -21,7 +21,8 @@ from driftscope.backbones.model import VisionLanguageModel, evaluating
 from driftscope.backbones.weights import without_adapters
 from driftscope.errors import ModelError, did_you_mean
 from driftscope.hugging_face import offline_where_unreachable
-from driftscope.sources.hub import OPENAI_MEAN, OPENAI_STD, load_tokenizer
+from driftscope.sources.hub import load_tokenizer
+from driftscope.sources.preprocessor import OPENAI_MEAN, OPENAI_STD
 from driftscope.sources.state_dict import read_state, without_prefixes
 
 if TYPE_CHECKING:

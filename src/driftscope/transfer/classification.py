@@ -432,7 +432,7 @@ def transfer_set(
         name=name,
         split=images.split,
         fingerprint=images.fingerprint,
-        pixels=rows_of(images, indices, pretrained.image_size),
+        pixels=rows_of(images, indices, pretrained.framing),
         labels=labels[indices],
         text_embeddings=class_embeddings(pretrained, class_names, rules),
         class_names=class_names,

@@ -111,7 +111,7 @@ def retrieval_set(
     return RetrievalSet(
         name=name,
         fingerprint=images.fingerprint,
-        pixels=images.rows(range(len(images)), pretrained.image_size),
+        pixels=images.rows(range(len(images)), pretrained.framing),
         text_embeddings=functional.normalize(pretrained.embed_texts(texts), dim=-1),
         matches=_matches(captions, texts),
     )

@@ -1,0 +1,192 @@
+"""How pixels are made for a model, as the preprocessor configuration beside its weights says.
+
+Every setting is followed, or refused by name: a model that is read on pixels that it was not
+trained on gives wrong numbers that look right.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from driftscope.data.framing import Framing
+from driftscope.errors import ModelError
+from driftscope.hugging_face import quiet_libraries
+from driftscope.sources.origin import read_json
+
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+"""Where transformers writes how pixels are made, since version 5 and before."""
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+OPENAI_PIXELS: dict[str, Any] = {"mean": OPENAI_MEAN, "std": OPENAI_STD, "has_own_pixels": False}
+"""Where nothing is known of a model's own."""
+
+_FOLLOWED = ("CLIP", "ChineseCLIP", "Siglip", "ViT", "DeiT", "Beit", "Bit", "DINOv3ViT")
+"""Preprocessors that resize, cut the centre, rescale and normalise, and do nothing else."""
+_DEFAULTS_OF_DINOV3 = {
+    "size": {"height": 224, "width": 224},
+    "default_to_square": True,
+    "resample": 2,
+    "image_mean": (0.485, 0.456, 0.406),
+    "image_std": (0.229, 0.224, 0.225),
+}
+"""transformers has its class only with torchvision."""
+_KEYS = (
+    *("do_resize", "size", "default_to_square", "resample", "do_center_crop", "crop_size"),
+    *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
+)
+_MEANT_FOR_OTHERS = ("do_pad", "do_thumbnail", "do_align_long_axis", "do_flip_channel_order")
+
+
+def pixel_convention(where: str, name: str, image_size: int) -> dict[str, Any]:
+    """Mean, std and framing of a folder's preprocessor, as fields of a `VisionLanguageModel`.
+
+    OpenAI's, and said so, where it ships none.
+
+    Raises:
+        ModelError: the configuration is damaged, or says what cannot be followed.
+    """
+    from transformers import CLIPImageProcessorPil
+
+    for file in PROCESSOR_FILES:
+        if (Path(where) / file).exists():
+            read_json(Path(where) / file)
+    try:
+        with quiet_libraries():
+            found, _ = CLIPImageProcessorPil.get_image_processor_dict(where)
+    except (OSError, ValueError):
+        return OPENAI_PIXELS
+    settings = _with_defaults(found, name)
+    framing = _framing(settings, name, image_size)
+    notes: list[str] = []
+    if not framing.is_usual:
+        notes.append(
+            f"images for {name} are {framing.described}, as its preprocessor configuration says "
+            "(by hand: images.pixels(indices, model.framing))"
+        )
+    if {"size", "crop_size"} & found.keys() and (side := _side(settings, name)) != image_size:
+        notes.append(
+            f"the preprocessor configuration of {name} makes images of {side} pixels, and the "
+            f"model reads {image_size}: they are made at {image_size}"
+        )
+    return {
+        **_mean_and_std(settings, name),
+        "own_framing": None if framing.is_usual else framing,
+        "notes": tuple(notes),
+    }
+
+
+def _with_defaults(found: dict[str, Any], name: str) -> dict[str, Any]:
+    """What is said, and what transformers' class for it does where nothing is said.
+
+    Raises:
+        ModelError: it is of a kind, or has a setting, that is not followed.
+    """
+    import transformers
+
+    given = found.get("image_processor_type") or found.get("feature_extractor_type") or "CLIP"
+    kind = str(given)
+    for ending in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
+        kind = kind.removesuffix(ending)
+    if kind not in _FOLLOWED:
+        raise ModelError(
+            f"the preprocessor of {name} is a {given}, which driftscope does not follow; it "
+            f"follows {', '.join(_FOLLOWED)}: put the configuration of one that makes the same "
+            "pixels into the folder"
+        )
+    if found.get("use_square_size"):  # what CLIP's class is called with for Kosmos-2
+        found = {**found, "default_to_square": True, "size": _longest(found.get("size", 224))}
+    for key in _MEANT_FOR_OTHERS:
+        if found.get(key):
+            raise ModelError(_refused(name, f"{key} {found[key]}"))
+    known = getattr(transformers, f"{kind}ImageProcessorPil", None)
+    defaults = {key: getattr(known, key, None) for key in _KEYS}
+    if known is None:
+        defaults |= _DEFAULTS_OF_DINOV3
+    return {**defaults, **found}
+
+
+def _longest(size: Any) -> Any:
+    return next(iter(size.values())) if isinstance(size, dict) else size
+
+
+def _framing(settings: dict[str, Any], name: str, image_size: int) -> Framing:
+    if settings["do_resize"] is False:
+        raise ModelError(_refused(name, "do_resize false, so images keep their size"))
+    side, squashes = _resized_side(settings, name)
+    cut = _side(settings, name)
+    if cut > side:
+        raise ModelError(_refused(name, f"a crop of {cut} pixels from {side}"))
+    own = Framing(cut, side - cut, squashes, _filter_name(settings, name))
+    return own.at(image_size)
+
+
+def _resized_side(settings: dict[str, Any], name: str) -> tuple[int, bool]:
+    """The pixels of the side that is resized, and whether both sides are."""
+    size = settings["size"]
+    if isinstance(size, int):
+        return size, bool(settings["default_to_square"])
+    if isinstance(size, dict) and "shortest_edge" in size and len(size) == 1:
+        return int(size["shortest_edge"]), False
+    return _square(size, "size", name), True
+
+
+def _side(settings: dict[str, Any], name: str) -> int:
+    """The side of the square that the preprocessor makes in the end."""
+    if settings["do_center_crop"]:
+        return _square(settings["crop_size"], "crop_size", name)
+    return _resized_side(settings, name)[0]
+
+
+def _square(size: Any, key: str, name: str) -> int:
+    sides = (size.get("height"), size.get("width")) if isinstance(size, dict) else size
+    if isinstance(sides, int):
+        return sides
+    if isinstance(sides, list | tuple) and isinstance(sides[0], int) and len(set(sides)) == 1:
+        return int(sides[0])
+    raise ModelError(_refused(name, f"{key} {size}"))
+
+
+def _filter_name(settings: dict[str, Any], name: str) -> str:
+    from PIL.Image import Resampling
+
+    try:
+        return Resampling(settings["resample"]).name.lower()
+    except ValueError:
+        raise ModelError(_refused(name, f"resample {settings['resample']}")) from None
+
+
+def _refused(name: str, what: str) -> str:
+    return (
+        f"the preprocessor configuration of {name} says {what}, which driftscope does not follow; "
+        "it follows a resize by the short side or to a square, and a square crop within it"
+    )
+
+
+def _mean_and_std(settings: dict[str, Any], name: str) -> dict[str, tuple[float, ...]]:
+    """Of pixels in [0, 1], whatever scale the preprocessor takes them off."""
+    factor = settings["rescale_factor"] or 1 / 255 if settings["do_rescale"] is not False else 1.0
+    mean: tuple[float, ...] = (0.0,) * 3
+    std: tuple[float, ...] = (1.0,) * 3
+    if settings["do_normalize"] is not False:
+        mean = _three(settings["image_mean"], "image_mean", name)
+        std = _three(settings["image_std"], "image_std", name)
+    scale = 255 * _number(factor, "rescale_factor", name)
+    if scale != 1.0:
+        mean, std = tuple(one / scale for one in mean), tuple(one / scale for one in std)
+    return {"mean": mean, "std": std}
+
+
+def _three(value: Any, key: str, name: str) -> tuple[float, ...]:
+    if isinstance(value, list | tuple) and len(value) == 3:
+        return tuple(_number(one, key, name) for one in value)
+    return (_number(value, key, name),) * 3
+
+
+def _number(value: Any, key: str, name: str) -> float:
+    if isinstance(value, int | float) and (key == "image_mean" or value > 0):
+        return float(value)
+    raise ModelError(
+        f"the preprocessor configuration of {name} has {key} {value!r}; a number or one for each "
+        "of the three colours would be right"
+    )
