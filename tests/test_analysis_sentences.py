@@ -22,7 +22,7 @@ def test_a_contrast_says_how_much_is_kept_at_each_rate(tables: StudyTables) -> N
     by_rate = contrast.details["by_rate"]
     assert by_rate["difference"].tolist() == pytest.approx(gaps.mean().tolist())
     assert by_rate["difference_sd"].tolist() == pytest.approx(gaps.std(ddof=1).tolist())
-    told = ", ".join(f"+{gap:.0f}" for gap in gaps.mean().iloc[:1])
+    told = ", ".join(f"+{gap:.1f}" for gap in gaps.mean().iloc[:1])
     assert f"At every rate lora_r8 keeps more than full_ft on terrain: {told}" in contrast.sentence
     assert "points of retention at 1e-6, 1e-5, 1e-4 and 1e-3 (3 seeds each, mean ± sd)" in (
         contrast.sentence
@@ -50,7 +50,7 @@ def test_a_contrast_at_equal_accuracy_counts_its_seeds(tables: StudyTables) -> N
     row = contrast.table[
         (contrast.table["matching"] == "accuracy") & (contrast.table["metric"] == "retention_pct")
     ].iloc[0]
-    wanted = f"lora_r8 keeps {row['difference']:.0f}\u00a0±\u00a0{row['difference_sd']:.0f} points"
+    wanted = f"lora_r8 keeps {row['difference']:.1f}\u00a0±\u00a0{row['difference_sd']:.1f} points"
     assert f"{wanted} more than full_ft on terrain (3 seeds)" in contrast.sentence
     assert "the mean over 3 levels that both reach" in contrast.sentence
 

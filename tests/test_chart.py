@@ -18,7 +18,7 @@ def test_missing_and_infinite_values_are_gaps_not_numbers() -> None:
     assert ends([10, 10, math.nan], [2, math.nan, 1]) == ((8.0, 12.0), None, None)
 
 
-def test_a_chart_is_short_json_without_defaults_and_with_six_digits() -> None:
+def test_a_chart_is_short_json_without_defaults_and_with_twelve_digits() -> None:
     marks = Marks((0.1, None), (1 / 3, math.nan), name="lora", hover=("a", "b"))
     panel = Panel("p", "A panel", Axis("x"), Axis(metric="cka"), (marks,))
     written = json.loads(json.dumps(Chart("c", ((panel,),), ("lora",)).to_dict(), allow_nan=False))
@@ -34,7 +34,7 @@ def test_a_chart_is_short_json_without_defaults_and_with_six_digits() -> None:
                     "marks": [
                         {
                             "x": [0.1, None],
-                            "y": [0.333333, None],
+                            "y": [0.333333333333, None],
                             "name": "lora",
                             "hover": ["a", "b"],
                         }

@@ -59,7 +59,7 @@ def test_it_says_what_is_left_what_is_best_and_why_it_stopped(tmp_path: Path) ->
     text = page_of(
         tmp_path, HISTORY, best=HISTORY[1], alerts=[alert], stop_reason="Enough is enough."
     ).read_text()
-    assert "<strong>60\u00a0%</strong> of the zero-shot ability on birds is left" in text
+    assert "<strong>60.0\u00a0%</strong> of the zero-shot ability on birds is left" in text
     assert "The best so far is <strong>step 20</strong>" in text
     assert "Training was to stop:</b> Enough is enough." in text
     assert "<b>Step 30.</b> Retention is &lt;low&gt;." in text

@@ -86,7 +86,8 @@ def test_a_study_page_leads_with_what_the_methods_keep_at_each_rate(study_page: 
     words = " ".join(_Page(study_page).words.split())
     assert re.search(
         r"What came out (At every rate|At \d of \d rates) lora_r8 keeps (more|less) than full_ft "
-        r"on \w+: [+−]\d+ ± \d+.* points of retention at .*3e-3 \(2 seeds each, mean ± sd\)",
+        r"on \w+: [+−]\d+\.\d ± \d+\.\d.* points of retention at .*3e-3 \(2 seeds each, "
+        r"mean ± sd\)",
         words,
     )
 
@@ -178,7 +179,7 @@ def test_a_comparison_without_transfer_says_that_retention_is_unknown(tmp_path: 
 def test_a_comparison_with_transfer_leads_with_retention(tmp_path: Path) -> None:
     page = write_compare_report(fake_comparison(), None, tmp_path).read_text()
     words = " ".join(_Page(page).words.split())
-    assert "62 % of the zero-shot ability on concepts100 is left" in words
+    assert "61.7 % of the zero-shot ability on concepts100 is left" in words
     assert "5,000 images, 95 % interval" in words
 
 

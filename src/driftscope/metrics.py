@@ -649,6 +649,28 @@ def main_drifts(*places: Place) -> list[Metric]:
     return [one for one in drifts(*places) if not one.is_detail]
 
 
+def followed() -> list[Metric]:
+    """What is followed over a training, in the order of showing; metrics of plug-ins come last."""
+    plug_ins = [one.key for one in drifts("epoch") if one.plug_in]
+    return [METRICS[key] for key in (*_FOLLOWED, *plug_ins)]
+
+
+_FOLLOWED = (
+    "train_loss",
+    "train_accuracy_pct",
+    "val_accuracy_pct",
+    "zero_shot_pct",
+    "retention_pct",
+    "embedding_drift",
+    "cka",
+    "cka_debiased",
+    "weight_drift",
+    "text_kl_nats",
+    "delta_entropy_pct",
+    "delta_late_entropy_pct",
+)
+
+
 def units() -> dict[str, str]:
     """The unit of every number of a report by its name there; "1" is none."""
     found = {name: one.scale for one in METRICS.values() for name in {one.key, one.field}}

@@ -12,9 +12,9 @@ from driftscope.analysis.chart import Axis, Chart, Marks, Panel, ends, points
 from driftscope.analysis.grouping import PLACE, SETTING
 from driftscope.analysis.study_charts import runs_of_cells, spread_of
 from driftscope.analysis.table import slug
-from driftscope.analysis.tables import accuracy_column
-from driftscope.analysis.words import interval_text, join_words, rate_text
-from driftscope.metrics import METRICS, number_text
+from driftscope.analysis.tables import accuracy_column, signal_name
+from driftscope.analysis.words import interval_text, join_words, rate_text, rho_text
+from driftscope.metrics import METRICS
 
 PROBE_WORDS = {"final": "at the end", "first": "after the first epoch"}
 
@@ -109,8 +109,8 @@ def predictor_chart(name: str, table: pd.DataFrame, title: str = "", pooled: str
                     None if low is None or high is None else (low, high) for low, high in limits
                 ),
                 hover=tuple(
-                    f"{row['name']}, {words}\nρ = {number_text(row['rho'], 2)} "
-                    f"{interval_text(row['low'], row['high'], 2)}\n{row['num_cells']:.0f} cells"
+                    f"{row['name']}, {words}\nρ = {rho_text(row['rho'])} "
+                    f"{interval_text(row['low'], row['high'])}\n{row['num_cells']:.0f} cells"
                     for row in mine.to_dict("records")
                 ),
             )
@@ -177,12 +177,3 @@ def frontier_chart(name: str, table: pd.DataFrame, runs: pd.DataFrame, title: st
         "the cells that no other beats in both are ringed. The numbers are in the table below.",
     )
     return Chart(name, ((panel,),), series)
-
-
-def signal_name(signal: str, form: str) -> str:
-    """A signal as its bar is labelled; of a signed one, whether its sign or its size counts."""
-    known = METRICS.get(signal)
-    name = known.label if known else signal
-    if form == "absolute":
-        return f"|{name}|"
-    return f"{name}, signed" if known and known.is_change else name

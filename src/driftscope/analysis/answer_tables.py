@@ -10,6 +10,7 @@ import pandas as pd
 from driftscope.analysis import Answer
 from driftscope.analysis.columns import KNOWN
 from driftscope.analysis.table import Column, Table
+from driftscope.analysis.words import RHO_DECIMALS
 from driftscope.metrics import METRICS
 
 TITLES = {
@@ -94,6 +95,8 @@ def _column(key: str, question: str, frame: pd.DataFrame) -> Column:
         is_number = pd.api.types.is_numeric_dtype(frame[key])
         return Column(key, key.replace("_", " "), kind="general" if is_number else "text")
     column = KNOWN[key]
+    if key in ("low", "high") and not {"rho", "gap"}.isdisjoint(frame):
+        return replace(column, kind="number", decimals=RHO_DECIMALS, signed=True)
     if key == "p_value":
         return replace(column, heading=_TEST.get(question, "p"))
     return replace(column, words=measure_with_unit) if key in _NAMING else column

@@ -155,7 +155,7 @@ class Chart:
         return [panel for row in self.panels for panel in row]
 
     def to_dict(self) -> dict[str, Any]:
-        """The chart as JSON holds it: what has its default is left out, numbers have six digits."""
+        """The chart as JSON holds it, without what has its default; numbers have twelve digits."""
         plain: dict[str, Any] = plain_json(self)
         return plain
 
@@ -185,7 +185,7 @@ def plain_json(value: Any) -> Any:
             if one.default is MISSING or getattr(value, one.name) != one.default
         }
     if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
+        return float(f"{value:.12g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(key): plain_json(one) for key, one in value.items()}
     return [plain_json(one) for one in value] if isinstance(value, tuple | list) else value

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import pandas as pd
+
 from driftscope.analysis.table import Column, Kind
+from driftscope.analysis.words import RHO_DECIMALS
 from driftscope.metrics import METRICS
 
 
@@ -35,11 +39,16 @@ _COLUMNS = (
     Column("comparison", "First vs second", kind="text"),
     Column("cell", "Cell", kind="text"),
     Column("run_id", "Run", kind="text"),
+    Column("seed", "Seed", kind="count"),
+    Column("status", "Status", kind="text"),
+    Column("class", "Class", kind="text"),
+    Column("study", "Study", kind="text"),
     Column("learning_rate", "Learning rate", kind="rate"),
     Column("rates", "Learning rates", kind="text"),
     Column("rates_differ", "Rates differ", kind="text"),
     Column("regularizer", "Regularizer", kind="text"),
     Column("layer", "Layer", "blank: the mean over blocks", kind="count"),
+    Column("head", "Head", kind="count"),
     Column("scope", "Scope", kind="text"),
     Column("pool", "Pool", kind="text"),
     Column("probe", "Probe", "final, or after the first epoch", kind="text"),
@@ -69,8 +78,9 @@ _COLUMNS = (
     # how much it rests on
     Column("num_units", "n", "runs, or layers of one profile", kind="count"),
     Column("subset_images", "n (images a subset)", kind="count"),
-    Column("num_runs", "n (runs)", kind="count"),
+    metric_column("num_runs", ""),
     Column("num_cells", "n (cells)", kind="count"),
+    Column("num_diverged", "Diverged", "runs left out of means", kind="count"),
     Column("num_groups", "n (groups)", kind="count"),
     Column("num_rates", "n (rates)", kind="count"),
     Column("num_seeds", "n (seeds)", kind="count"),
@@ -78,8 +88,8 @@ _COLUMNS = (
     Column("num_first", "n first", kind="count"),
     Column("num_second", "n second", kind="count"),
     Column("num_layers", "n (layers)", kind="count"),
-    Column("num_images", "n (images)", kind="count"),
-    Column("num_subsets", "n (subsets)", kind="count"),
+    metric_column("num_images", ""),
+    metric_column("num_subsets", ""),
     Column("num_decisions", "n (decisions)", kind="count"),
     Column("num_candidates", "Candidates, mean", "runs to choose from"),
     Column("num_damaged", "Damaged", "runs under the budget", kind="count"),
@@ -87,12 +97,13 @@ _COLUMNS = (
     Column("num_arrangements", "Arrangements", "of the permutation test", kind="count"),
     # correlations and tests
     Column("statistic", "Statistic", decimals=3, signed=True),
-    Column("rho", "Spearman ρ", decimals=3, signed=True),
-    Column("abs_rho", "|ρ|", decimals=3),
-    Column("partial_rho", "ρ at fixed rate", "log learning rate held fixed", decimals=3,
+    Column("rho", "Spearman ρ", decimals=RHO_DECIMALS, signed=True),
+    Column("abs_rho", "|ρ|", decimals=RHO_DECIMALS),
+    Column("partial_rho", "ρ at fixed rate", "log learning rate held fixed", decimals=RHO_DECIMALS,
            signed=True),
-    Column("pearson_r", "Pearson r", decimals=3, signed=True),
-    Column("gap", "Gap in |ρ|", "the reference's |ρ| minus the signal's", decimals=3, signed=True),
+    Column("pearson_r", "Pearson r", decimals=RHO_DECIMALS, signed=True),
+    Column("gap", "Gap in |ρ|", "the reference's |ρ| minus the signal's", decimals=RHO_DECIMALS,
+           signed=True),
     Column("t", "t", decimals=3, signed=True),
     Column("p_value", "p", kind="general"),
     Column("p_holm", "Holm p", kind="general"),
@@ -103,8 +114,8 @@ _COLUMNS = (
     Column("p_exact", "Exact p", "permutation of the seeds", kind="general"),
     Column("p_exact_floor", "Floor of exact p", kind="general"),
     Column("low_over_rates", "95 % over rates from", "of the rates' mean differences",
-           kind="general"),
-    Column("high_over_rates", "95 % over rates to", kind="general"),
+           kind="measure"),
+    Column("high_over_rates", "95 % over rates to", kind="measure"),
     Column("p_over_rates", "p over rates", "paired t over the rates' mean differences",
            kind="general"),
     Column("t_over_seeds", "t over seeds", decimals=3, signed=True),
@@ -125,22 +136,22 @@ _COLUMNS = (
     Column("higher_means_damaged", "High means damaged", kind="text"),
     # values, in the unit of what the row is about
     Column("slope_per_decade", "Slope per decade of rate", _PER_ROW, kind="general"),
-    Column("at_lowest_rate", "At the lowest rate", _PER_ROW, kind="general"),
-    Column("at_highest_rate", "At the highest rate", _PER_ROW, kind="general"),
-    Column("mean_method", "Mean of method", _PER_ROW, kind="general"),
-    Column("mean_baseline", "Mean of baseline", _PER_ROW, kind="general"),
-    Column("mean_first", "Mean of first", _PER_ROW, kind="general"),
-    Column("mean_second", "Mean of second", _PER_ROW, kind="general"),
-    Column("difference", "Difference", _PER_ROW, kind="general"),
-    Column("mean_difference", "Mean difference", _PER_ROW, kind="general"),
-    Column("low", "95 % from", kind="general"),
-    Column("high", "95 % to", kind="general"),
-    Column("mean", "Mean", _PER_ROW, kind="general"),
-    Column("difference_from_largest", "From the largest probe's", _PER_ROW, kind="general"),
+    Column("at_lowest_rate", "At the lowest rate", _PER_ROW, kind="measure"),
+    Column("at_highest_rate", "At the highest rate", _PER_ROW, kind="measure"),
+    Column("mean_method", "Mean of method", _PER_ROW, kind="measure"),
+    Column("mean_baseline", "Mean of baseline", _PER_ROW, kind="measure"),
+    Column("mean_first", "Mean of first", _PER_ROW, kind="measure"),
+    Column("mean_second", "Mean of second", _PER_ROW, kind="measure"),
+    Column("difference", "Difference", _PER_ROW, kind="measure"),
+    Column("mean_difference", "Mean difference", _PER_ROW, kind="measure"),
+    Column("low", "95 % from", kind="measure"),
+    Column("high", "95 % to", kind="measure"),
+    Column("mean", "Mean", _PER_ROW, kind="measure"),
+    Column("difference_from_largest", "From the largest probe's", _PER_ROW, kind="measure"),
     Column("cv", "CV", "coefficient of variation over subsets, population", kind="general"),
     Column("cv_sample", "CV, sample", "the same with n − 1", kind="general"),
-    Column("sd_over_seeds", "SD over seeds", _PER_ROW, kind="general"),
-    Column("sd_between_cells", "SD between cells", _PER_ROW, kind="general"),
+    Column("sd_over_seeds", "SD over seeds", _PER_ROW, kind="measure"),
+    Column("sd_between_cells", "SD between cells", _PER_ROW, kind="measure"),
     Column("seed_share", "Share of seeds", "SD over seeds by SD between cells", decimals=2),
     # measured
     *(
@@ -148,7 +159,8 @@ _COLUMNS = (
         for key in (
             "entropy_nats", "delta_entropy_pct", "delta_erf95_pct", "delta_gini_pct", "cka",
             "rollout_entropy_bits", "rollout_erf95", "rollout_gini", "patch_to_patch_entropy_bits",
-            "test_accuracy_pct", "val_accuracy_pct", "retention_pct",
+            "test_accuracy_pct", "val_accuracy_pct", "retention_pct", "pretrained_pct",
+            "adapted_pct",
         )
     ),
     metric_column("cka_debiased", "corrected for few images"),
@@ -164,7 +176,7 @@ _COLUMNS = (
     Column("most_contracted_layer", "Most contracted layer", kind="count"),
     Column("delta_entropy_pct_there", "Δ entropy there, %", signed=True),
     Column("onset_epoch", "First contracted epoch", "of the mean over layers", kind="count"),
-    Column("regret_points", "Regret, points", "short of the best possible", decimals=2),
+    Column("regret_points", "Regret, points", "short of the best possible"),
     Column("on_frontier", "Non-dominated", kind="text"),
     Column("is_on_frontier", "Non-dominated", kind="text"),
     Column("hypervolume_pct2", "Hypervolume, %²", "of the dataset's cells", kind="count"),
@@ -178,3 +190,8 @@ KNOWN = {column.key: column for column in _COLUMNS}
 def known(*keys: str) -> tuple[Column, ...]:
     """These columns, in this order."""
     return tuple(KNOWN[key] for key in keys)
+
+
+def filled(columns: Iterable[Column], frame: pd.DataFrame) -> tuple[Column, ...]:
+    """The columns of which the frame holds a value."""
+    return tuple(one for one in columns if one.key in frame and frame[one.key].notna().any())

@@ -20,7 +20,7 @@ from driftscope.analysis.answer import (
 from driftscope.analysis.grouping import seeded_runs, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables, accuracy_column, label
 from driftscope.analysis.words import counted, join_words, rate_text, spread_text
-from driftscope.metrics import number_text
+from driftscope.metrics import METRICS, main_drifts, number_text
 from driftscope.stats.effects import cohens_d_z
 from driftscope.stats.finite import FloatArray
 from driftscope.stats.groups import paired_t, sign_flip, wilcoxon_signed_rank
@@ -33,15 +33,14 @@ NAMED = 3
 MAX_RATES = 6
 """The differences at this many rates are listed in a sentence; of more their range is given."""
 
-METRICS = (
+CONTRASTED = (
     "retention_pct",
     "test_accuracy_pct",
-    "delta_entropy_pct",
-    "cka",
-    "embedding_drift",
-    "weight_drift",
+    *(one.key for one in main_drifts("run")),
 )
 """The metrics contrasted, and so, with the datasets and methods, Holm's family: declared here."""
+
+_DECIMALS = METRICS["retention_pct"].decimals
 
 LEVELS = (0.25, 0.5, 0.75)
 """Where, within the range that both methods cover, matched contrasts are read."""
@@ -51,7 +50,7 @@ def method_contrast(
     tables: StudyTables,
     *,
     baseline: str = "full_ft",
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] = CONTRASTED,
     alpha: float = ALPHA,
 ) -> Answer:
     """Each method minus the baseline, paired over what the two share.
@@ -357,7 +356,7 @@ def _at_rates(group: pd.DataFrame) -> str:
         at = f" at {join_words(written)}" if rates > 1 else ""
         spread = ", mean ± sd" if group["difference_sd"].notna().any() else ""
     else:
-        ends = (number_text(end, 0, signed=True) for end in (gaps.min(), gaps.max()))
+        ends = (number_text(end, _DECIMALS, signed=True) for end in (gaps.min(), gaps.max()))
         listed, at, spread = " to ".join(ends), "", ""
     least, most = group["num_pairs"].min(), group["num_pairs"].max()
     seeds = counted(most, "seed") if least == most else f"{least} to {most} seeds"
@@ -372,7 +371,7 @@ def _at_rates(group: pd.DataFrame) -> str:
 def _points(row: Mapping[Any, Any], *, signed: bool = False, unit: str = " points") -> str:
     size = row["difference"] if signed else abs(row["difference"])
     spread = row.get("difference_sd", nan)
-    return spread_text(size, spread, 0, signed=signed) + unit
+    return spread_text(size, spread, _DECIMALS, signed=signed) + unit
 
 
 def _direction(difference: float) -> str:

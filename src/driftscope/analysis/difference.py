@@ -11,7 +11,8 @@ import pandas as pd
 from driftscope.analysis.answer import ALPHA, with_holm
 from driftscope.analysis.grouping import SETTING, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables, label
-from driftscope.analysis.words import join_words
+from driftscope.analysis.words import general_text, join_words
+from driftscope.metrics import METRICS, main_drifts, number_text
 from driftscope.stats.finite import FloatArray
 from driftscope.stats.groups import paired_t, sign_flip, welch_t
 from driftscope.stats.multiplicity import Family
@@ -20,10 +21,7 @@ MEASURES = (
     "test_accuracy_pct",
     "val_accuracy_pct",
     "retention_pct",
-    "delta_entropy_pct",
-    "cka",
-    "embedding_drift",
-    "weight_drift",
+    *(one.key for one in main_drifts("run")),
 )
 """What is compared, where both have it."""
 
@@ -249,7 +247,7 @@ def _sentence(
     if len(floors) and floors.min() > alpha:
         parts.append(
             "In no cell could an exact test over the shared seeds go below "
-            f"{floors.min():.2g}; the p-values rest on normality."
+            f"{general_text(floors.min())}; the p-values rest on normality."
         )
     apart = sorted(set(table.loc[table["num_pairs"] == 0, "compared"])) if len(table) else []
     if apart:
@@ -258,7 +256,6 @@ def _sentence(
 
 
 def _range(values: pd.Series[float], measure: str) -> str:
-    decimals = 1 if measure.endswith("_pct") else 3
-    unit = " points" if measure.endswith("_pct") else ""
-    low, high = values.min(), values.max()
-    return f"{low:+.{decimals}f} to {high:+.{decimals}f}{unit}".replace("-", "−")
+    metric = METRICS[measure]
+    ends = (number_text(end, metric.decimals, signed=True) for end in (values.min(), values.max()))
+    return " to ".join(ends) + (" points" if metric.unit == "%" else "")

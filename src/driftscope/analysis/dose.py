@@ -20,7 +20,7 @@ from driftscope.analysis.answer import (
 )
 from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.tables import StudyTables, present_signals
-from driftscope.metrics import number_text
+from driftscope.analysis.words import general_text, rho_text
 from driftscope.stats.correlation import CorrelationTest, permutation_correlations
 from driftscope.stats.multiplicity import Family
 
@@ -132,7 +132,7 @@ def _procedure(test: CorrelationTest) -> dict[str, Any]:
 def _note(test: CorrelationTest, reachable: bool) -> str:
     if test.procedure == "undefined":
         return "undefined: constant, or fewer than three values"
-    return "" if reachable else f"no p-value: the smallest possible is {test.p_floor:.3g}"
+    return "" if reachable else f"no p-value: the smallest possible is {general_text(test.p_floor)}"
 
 
 def _sentence(table: pd.DataFrame) -> str:
@@ -143,7 +143,7 @@ def _sentence(table: pd.DataFrame) -> str:
     parts = [
         f"{name} falls in {int((rows['rho'] < 0).sum())} and rises in "
         f"{int((rows['rho'] > 0).sum())} of {len(rows)} dataset × method groups (ρ from "
-        f"{number_text(rows['rho'].min(), 2)} to {number_text(rows['rho'].max(), 2)} over "
+        f"{rho_text(rows['rho'].min())} to {rho_text(rows['rho'].max())} over "
         f"{_range_of(rows['num_runs'])} runs each)"
         for name, rows in (("retention", retention), ("attention entropy", entropy))
         if len(rows)

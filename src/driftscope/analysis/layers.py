@@ -17,8 +17,8 @@ from driftscope.analysis.answer import (
 )
 from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.tables import StudyTables
-from driftscope.analysis.words import rate_text
-from driftscope.metrics import number_text
+from driftscope.analysis.words import rate_text, rho_text
+from driftscope.metrics import METRICS
 from driftscope.stats.correlation import permutation_correlation
 from driftscope.stats.multiplicity import Family
 
@@ -185,7 +185,7 @@ def _sentence(onset: pd.DataFrame, pairing: pd.DataFrame, contraction: float) ->
                 f"; first at layer {np.nanmedian(reached['onset_layer']):.0f} in the median, most "
                 f"at layer {strongest['most_contracted_layer']:.0f} of {strongest['method']} on "
                 f"{strongest['dataset']} at {rate_text(strongest['learning_rate'])} "
-                f"({number_text(strongest['delta_entropy_pct_there'], 1)} %)"
+                f"({METRICS['delta_entropy_pct'].with_unit(strongest['delta_entropy_pct_there'])})"
             )
         parts.append(text + ".")
         in_time = onset["onset_epoch"].notna().sum()
@@ -203,7 +203,7 @@ def _sentence(onset: pd.DataFrame, pairing: pd.DataFrame, contraction: float) ->
             best = rows.iloc[int(np.nanargmax(rows["rho"].abs()))]
             parts.append(
                 f"On {dataset} a block's CKA and Δ entropy go together most at layer "
-                f"{best['layer']:.0f} (ρ = {number_text(best['rho'], 2)} over "
+                f"{best['layer']:.0f} (ρ = {rho_text(best['rho'])} over "
                 f"{best['num_cells']:.0f} cells)."
             )
     return " ".join(parts)

@@ -18,10 +18,10 @@ from driftscope.analysis.tables import (
     StudyTables,
     label,
     present_signals,
+    signal_name,
     without_missing,
 )
-from driftscope.analysis.words import counted, interval_text, join_words
-from driftscope.metrics import number_text
+from driftscope.analysis.words import counted, interval_text, join_words, rho_text
 from driftscope.stats.bootstrap import BootstrapInterval, spearman_over_cells
 from driftscope.stats.correlation import correlation, partial_correlation
 from driftscope.stats.discrimination import roc_auc
@@ -290,10 +290,10 @@ def _closest(rows: pd.DataFrame, gaps: pd.DataFrame) -> str:
     tied = [signal_name(row["signal"], row["form"]) for _, row in ahead.iterrows()]
     alike = [name for name in _not_apart(best, gaps) if name not in tied]
     if len(tied) > 1:
-        measured = f"|ρ| = {number_text(best['abs_rho'], 2)}"
+        measured = f"|ρ| = {rho_text(best['abs_rho'])}"
     else:
-        interval = interval_text(best["low"], best["high"], 2)
-        measured = f"ρ = {number_text(best['rho'], 2)} {interval}".rstrip()
+        interval = interval_text(best["low"], best["high"])
+        measured = f"ρ = {rho_text(best['rho'])} {interval}".rstrip()
     measured += f" over {counted(best['num_runs'], 'run')}"
     measured += f" in {counted(best['num_cells'], 'cell')}"
     measured += f"; not to be told apart from {join_words(alike)}" if alike else ""
@@ -312,20 +312,12 @@ def _not_apart(best: pd.Series[Any], gaps: pd.DataFrame) -> list[str]:
     return [signal_name(row["reference"], "signed") for _, row in own.iterrows()]
 
 
-def signal_name(signal: str, form: str) -> str:
-    """A signal as people name it; of a signed one, whether its sign or its size counts."""
-    name = label(signal)
-    if form == "absolute":
-        return f"|{name}|"
-    return f"{name}, signed" if signal in SIGNED_SIGNALS else name
-
-
 def _remarks(table: pd.DataFrame, runs: pd.DataFrame) -> tuple[str, ...]:
     remarks = []
     entropy = table[(table["scope"] == "overall") & (table["probe"] == "final")]
     entropy = entropy[(entropy["signal"] == "delta_entropy_pct") & (entropy["form"] == "signed")]
     if len(entropy) and entropy["rho"].notna().all():
-        remarks.append(f"Signed Δentropy has ρ = {number_text(entropy['rho'].iloc[0], 2)}.")
+        remarks.append(f"Signed Δ entropy has ρ = {rho_text(entropy['rho'].iloc[0])}.")
     within = table[(table["scope"] == "mean of groups") & (table["probe"] == "final")]
     flips = within[(within["form"] == "signed") & (within["rho"].abs() + 0.1 < within["abs_rho"])]
     if not flips.empty:

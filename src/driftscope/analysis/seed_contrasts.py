@@ -10,6 +10,7 @@ import pandas as pd
 from driftscope.analysis.answer import ALPHA, Answer, cannot_answer, per_setting, with_holm
 from driftscope.analysis.grouping import SERIES_AXES, seeded_runs, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables
+from driftscope.analysis.words import general_text
 from driftscope.stats.effects import cohens_d
 from driftscope.stats.groups import permutation_of_means, welch_t
 from driftscope.stats.multiplicity import Family
@@ -159,7 +160,8 @@ def _sentence(table: pd.DataFrame, alpha: float) -> str:
     if reachable < len(tested):
         text += (
             f"; {len(tested) - reachable} have too few seeds for an exact test to reach "
-            f"{alpha:g} (floor {tested['p_exact_floor'].max():.2g}) and rest on normality alone"
+            f"{alpha:g} (floor {general_text(tested['p_exact_floor'].max())}) and rest on "
+            "normality alone"
         )
     if table["rates_differ"].any():
         count = int(table["rates_differ"].sum())

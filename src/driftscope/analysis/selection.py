@@ -18,7 +18,7 @@ from driftscope.analysis.tables import (
     without_missing,
 )
 from driftscope.analysis.words import counted, join_words, rate_text, spread_text
-from driftscope.metrics import number_text
+from driftscope.metrics import METRICS, number_text
 from driftscope.stats.frontier import hypervolume, non_dominated
 
 SELECTION = "selection"
@@ -129,11 +129,12 @@ def _selection_sentence(table: pd.DataFrame, margin: float) -> str:
             continue
         signals = by_rule.drop(["oracle", "random", "worst", "val_accuracy_pct"]).dropna()
         ranked = signals.sort_values(ascending=False)
-        chosen = [f"{label(str(name))} {value:.1f}" for name, value in ranked.items()]
+        kept = {rule: METRICS["retention_pct"].with_unit(value) for rule, value in by_rule.items()}
+        chosen = [f"{kept[name]} ({label(str(name))})" for name in ranked.index]
         parts.append(
             f"on {dataset} ({rows['num_candidates'].iloc[0]:.0f} candidates) a random pick keeps "
-            f"{by_rule['random']:.1f} %, the best possible {by_rule['oracle']:.1f} %, the most "
-            f"accurate run {by_rule['val_accuracy_pct']:.1f} %; signals pick {join_words(chosen)}"
+            f"{kept['random']}, the best possible {kept['oracle']}, the most "
+            f"accurate run {kept['val_accuracy_pct']}; signals keep {join_words(chosen)}"
             if chosen
             else f"on {dataset} no signal was read"
         )
@@ -227,7 +228,8 @@ def _frontier_sentence(table: pd.DataFrame, accuracy: str) -> str:
 def _cell(cell: pd.Series[Any], accuracy: str) -> str:
     """A cell's name, its accuracy and its retention, each ± sd over seeds."""
     reached, kept = (
-        spread_text(cell[name], cell[f"{name}_sd"], 1) for name in (accuracy, "retention_pct")
+        spread_text(cell[name], cell[f"{name}_sd"], METRICS[name].decimals)
+        for name in (accuracy, "retention_pct")
     )
     return (
         f"{cell['method']} at {rate_text(cell['learning_rate'])} ({label(accuracy)} {reached} %, "

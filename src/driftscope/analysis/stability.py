@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from driftscope.analysis.answer import Answer, cannot_answer, per_setting
+from driftscope.analysis.columns import KNOWN
 from driftscope.analysis.grouping import cell_means, usable_runs
 from driftscope.analysis.tables import StudyTables, label, present_signals
 from driftscope.analysis.words import general_text
+from driftscope.metrics import number_text
 from driftscope.stats.groups import coefficient_of_variation
 
 QUESTION = "stability"
@@ -149,7 +151,7 @@ def _subset_sentence(variation: pd.DataFrame) -> str:
         return "No run was read on two subsets of one size, so no variation over images is known."
     worst = repeated.sort_values("cv").iloc[-1]
     return (
-        f"Over probe subsets the coefficient of variation is at most {worst['cv']:.2g} "
+        f"Over probe subsets the coefficient of variation is at most {general_text(worst['cv'])} "
         f"({_named(worst)}, run {worst['run_id']}); one of a percent drift near zero is large "
         "whatever its precision."
     )
@@ -158,9 +160,10 @@ def _subset_sentence(variation: pd.DataFrame) -> str:
 def _size_sentence(sizes: pd.DataFrame) -> str:
     smallest = sizes[sizes["num_images"] == sizes["num_images"].min()]
     worst = smallest.iloc[int(np.nanargmax(smallest["difference_from_largest"].abs()))]
+    away = KNOWN["difference_from_largest"].text(worst.to_dict())
     return (
-        f"With {worst['num_images']:.0f} images {_named(worst)} reads "
-        f"{general_text(worst['difference_from_largest'])} away from the largest probe's."
+        f"With {worst['num_images']:.0f} images {_named(worst)} reads {away} away from the "
+        "largest probe's."
     )
 
 
@@ -171,7 +174,7 @@ def _seed_sentence(seeds: pd.DataFrame) -> str:
     worst = shares.sort_values("seed_share").iloc[-1]
     return (
         "Over seeds a signal's standard deviation is at most "
-        f"{100 * worst['seed_share']:.0f} % of that between cells "
+        f"{number_text(worst['seed_share'], 2)} times that between cells "
         f"({_named(worst)} on {worst['dataset']})."
     )
 

@@ -23,13 +23,14 @@ from driftscope.analysis.grouping import (
 from driftscope.analysis.table import slug
 from driftscope.analysis.tables import StudyTables, accuracy_column
 from driftscope.analysis.words import rate_text, with_spread
-from driftscope.metrics import METRICS, Metric, number_text
+from driftscope.metrics import METRICS, Metric, main_drifts, number_text
 
 MAX_CLASSES = 24
 """Rows of the figure of classes at most."""
 RATE_TITLE = "learning rate"
 _NAMED_RUNS = 6
 _ENTROPY_CHANGE = METRICS["delta_entropy_pct"]
+_BEFORE = "pretrained_pct"
 
 
 # ---------------------------------------------------------------- of one place
@@ -126,15 +127,16 @@ def outcome_metrics(has_transfer: bool, accuracy: str = "test_accuracy_pct") -> 
 
 
 def drift_metrics(has_transfer: bool) -> list[Metric]:
-    """The dose response of the representation and the weights."""
-    keys = ("embedding_drift", "weight_drift")
-    return [METRICS[key] for key in (("cka", *keys) if has_transfer else keys)]
+    """The dose response of the representation and the weights, and of what plug-ins measure."""
+    shown = outcome_metrics(has_transfer)
+    return [one for one in main_drifts("run") if one not in shown]
 
 
 def followed_metrics(has_transfer: bool) -> list[Metric]:
-    """What is followed over training: entropy drift, CKA, retention."""
+    """What is followed over training: entropy drift, CKA, retention, what plug-ins measure."""
     keys = ("delta_entropy_pct", "cka", *(["retention_pct"] if has_transfer else []))
-    return [METRICS[key] for key in keys]
+    added = [one for one in main_drifts("run", "epoch") if one.plug_in]
+    return [*map(METRICS.__getitem__, keys), *added]
 
 
 def known_metrics(metrics: Iterable[Metric], frame: pd.DataFrame) -> list[Metric]:
@@ -486,12 +488,10 @@ def _heat_panel(
     words: str,
     more: Sequence[Sequence[str]] = (),
 ) -> Panel:
-    decimals = scale_decimals(limit)
-
     def told(row: int, column: int) -> str:
         place = f"{rows[0]} {rows[1][row]}, {columns[0]} {columns[1][column]}"
         value = values[row][column]
-        text = f"{number_text(value, decimals, signed=True)} %" if value is not None else "no value"
+        text = _ENTROPY_CHANGE.with_unit(value) if value is not None else "no value"
         text = f"{text} {more[row][column]}".rstrip() if more and value is not None else text
         return f"{f'{title}, ' if title else ''}{place}\n{text}"
 
@@ -519,11 +519,6 @@ def symmetric_limit(values: pd.Series[float]) -> float:
     """The largest absolute value, the end of a scale centred at 0 (1 where there is none)."""
     largest = float(values.abs().max())
     return largest if math.isfinite(largest) and largest > 0 else 1.0
-
-
-def scale_decimals(limit: float) -> int:
-    """Decimals that tell values of a scale apart: 1 for percents, more for tiny changes."""
-    return 1 if limit >= 1 else min(4, 1 - math.floor(math.log10(limit)))
 
 
 # ---------------------------------------------------------------- class by class
@@ -566,10 +561,9 @@ def class_chart(
         head = f"{one}, {cell[0]}, rate {rate_text(cell[1])}"
         if points([row.get(retention.key)]) == (None,):
             return f"{head}\nnothing to lose, or not read"
-        kept, before = (number_text(row[key], 0) for key in (retention.key, "pretrained_pct"))
-        return f"{head}\n{kept} % of {before} % ({row['num_images']:.0f} images, " + (
-            f"{seed_count(row['num_runs'])})"
-        )
+        kept, before = (METRICS[key].with_unit(row[key]) for key in (retention.key, _BEFORE))
+        images, seeds = f"{row['num_images']:.0f} images", seed_count(row["num_runs"])
+        return f"{head}\n{kept} of {before} ({images}, {seeds})"
 
     heat = Heat(
         retention.key,

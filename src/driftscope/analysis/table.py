@@ -14,11 +14,14 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import pandas as pd
 
 from driftscope.analysis.words import general_text, rate_text, spread_text, with_spread
-from driftscope.metrics import number_text
+from driftscope.metrics import find_metric, number_text
 
-Kind: TypeAlias = Literal["number", "text", "rate", "count", "general"]
+Kind: TypeAlias = Literal["number", "text", "rate", "count", "general", "measure"]
 """How a column is written: 'mean ± sd' with fixed decimals, a word, a learning rate, a whole
-number, or 'mean ± sd' to three significant digits."""
+number, 'mean ± sd' to three significant digits, or with the decimals of the row's own metric."""
+
+MEASURES = ("metric", "outcome", "measure", "value", "signal")
+"""Columns that name the metric that the numbers of their row are of."""
 
 TABLE_FORMATS = ("csv", "md", "tex")
 
@@ -56,10 +59,17 @@ class Column:
             return rate_text(value)
         if self.kind == "count":
             return f"{value:,.0f}" if math.isfinite(value) else "–"
-        sd = float(row.get(f"{self.key}_sd", math.nan))
-        if self.kind == "general":
+        sd, decimals = float(row.get(f"{self.key}_sd", math.nan)), self.decimals_in(row)
+        if decimals is None:
             return with_spread(general_text(value), general_text(sd))
-        return spread_text(value, sd, self.decimals, signed=self.signed)
+        return spread_text(value, sd, decimals, signed=self.signed)
+
+    def decimals_in(self, row: Mapping[str, Any]) -> int | None:
+        """How many decimals a row's number has; None for three significant digits."""
+        if self.kind == "measure":
+            named = (find_metric(str(row[name])) for name in MEASURES if name in row)
+            return next((metric.decimals for metric in named if metric), None)
+        return None if self.kind == "general" else self.decimals
 
     def detail(self, row: Mapping[str, Any]) -> str:
         """The small print of the cell: interval and image count, where the column has them."""
@@ -67,7 +77,11 @@ class Column:
         parts = [f"n = {images:,.0f}"] if images and images == images else []
         low, high = (row.get(key) for key in self.interval or ("", ""))
         if low is not None and high is not None and low == low:
-            ends = [number_text(end, self.decimals) for end in (low, high)]
+            decimals = self.decimals_in(row)
+            ends = [
+                general_text(end) if decimals is None else number_text(end, decimals)
+                for end in (low, high)
+            ]
             # a dash beside a minus sign would be read as one
             parts.insert(0, (" to " if "−" in "".join(ends) else "–").join(ends))
         return ", ".join(parts)

@@ -29,9 +29,6 @@ Declared before any data are seen: nothing was changed where CKA is 1 and the dr
 run that fitted less (a higher training loss) should have moved less.
 """
 
-LABELS = {one.key: one.label for one in METRICS.values()}
-"""What each number is called in a sentence."""
-
 NUMBERS = (
     "learning_rate",
     "val_accuracy_pct",
@@ -44,6 +41,13 @@ NUMBERS = (
 def label(key: str) -> str:
     """A measure's name in a sentence; the key where it is none of ours."""
     return METRICS[key].label if key in METRICS else key
+
+
+def signal_name(signal: str, form: str) -> str:
+    """A signal as people name it; of a signed one, whether its sign or its size counts."""
+    if form == "absolute":
+        return f"|{label(signal)}|"
+    return f"{label(signal)}, signed" if signal in SIGNED_SIGNALS else label(signal)
 
 
 Wanted: TypeAlias = str | float | Iterable[str | float]

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 from driftscope.metrics import number_text
 
+RHO_DECIMALS = 3
+"""Of correlations, everywhere."""
+
 
 def rate_text(learning_rate: float) -> str:
     """A learning rate as people write it: 0.0003 is '3e-4'.
@@ -50,13 +53,18 @@ def with_spread(mean: str, sd: str) -> str:
     return mean if "–" in (mean, sd) else f"{mean}\u00a0±\u00a0{sd}"
 
 
-def interval_text(low: float | None, high: float | None, decimals: int) -> str:
-    """'[low, high]', or nothing where there is no interval.
+def rho_text(rho: float | None) -> str:
+    """A correlation, or one's size, as tables and sentences write it."""
+    return number_text(rho, RHO_DECIMALS)
 
-    >>> interval_text(-0.5, 0.25, 2), interval_text(float("nan"), 1.0, 2)
-    ('[−0.50, 0.25]', '')
+
+def interval_text(low: float | None, high: float | None) -> str:
+    """A correlation's interval, '[low, high]', or nothing where there is none.
+
+    >>> interval_text(-0.5, 0.25), interval_text(float("nan"), 1.0)
+    ('[−0.500, 0.250]', '')
     """
-    ends = [number_text(end, decimals) for end in (low, high)]
+    ends = [rho_text(end) for end in (low, high)]
     return "" if "–" in ends else f"[{', '.join(ends)}]"
 
 

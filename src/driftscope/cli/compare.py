@@ -122,9 +122,9 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
         if value is not None:
             whole.add_row(metric.label, metric.with_unit(value), f"[dim]{metric.definition}[/dim]")
     stability = comparison["stability"]
-    spread = 100 * stability["entropy_subset_cv"]
-    subsets = f"over {stability['num_subsets']} subsets of the images"
-    whole.add_row("spread of the entropy", f"{spread:.2f} %", f"[dim]{subsets}[/dim]")
+    spread = METRICS["entropy_subset_cv"]
+    subsets = f"spread over {stability['num_subsets']} subsets of the images"
+    whole.add_row(spread.label, spread.text(stability[spread.key]), f"[dim]{subsets}[/dim]")
     terminal.out.print(whole)
 
     fewer = RichTable(title="With fewer images", title_justify="left", header_style="bold")

@@ -20,20 +20,6 @@ if TYPE_CHECKING:
 
 SECONDS = 2.0
 """Between two looks at the folder."""
-SHOWN = (
-    "train_loss",
-    "train_accuracy_pct",
-    "val_accuracy_pct",
-    "zero_shot_pct",
-    "retention_pct",
-    "embedding_drift",
-    "cka",
-    "cka_debiased",
-    "weight_drift",
-    "text_kl_nats",
-    "delta_entropy_pct",
-)
-"""The numbers of a training that are shown; metrics of plug-ins follow them."""
 _BARS = "▁▂▃▄▅▆▇█"
 _COURSE_WIDTH = 32
 
@@ -144,15 +130,14 @@ def _courses(points: Sequence[dict[str, float]]) -> RichTable:
     from rich import box
     from rich.table import Table as RichTable
 
-    from driftscope.metrics import METRICS
+    from driftscope.metrics import followed
 
     table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("")
     table.add_column("course", no_wrap=True)
     for heading in ("first", "now"):
         table.add_column(heading, justify="right", no_wrap=True)
-    plugged_in = [metric.key for metric in METRICS.values() if metric.plug_in]
-    for metric in map(METRICS.__getitem__, (*SHOWN, *plugged_in)):
+    for metric in followed():
         values = [point[metric.key] for point in points if metric.key in point]
         if values:
             ends = (metric.with_unit(values[0]), metric.with_unit(values[-1]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -104,6 +104,23 @@ ENTRIES = (
     ),
 )
 """The publication's and the follow-up's; the follow-up's grid with ± sd is the table of cells."""
+
+
+_OF_PUBLICATION = frozenset(one.name for one in ENTRIES if "(paper, table" in one.words)
+
+
+def in_hundredths(table: Table) -> Table:
+    """A table as the publication prints it, percentages in hundredths; all others as they are."""
+    if table.name not in _OF_PUBLICATION:
+        return table
+    finer = ("mean_first", "mean_second", "entropy_gap_points")
+    columns = tuple(
+        replace(one, kind="number", decimals=2)
+        if one.key in finer or one.heading.endswith(", %")
+        else one
+        for one in table.columns
+    )
+    return replace(table, columns=columns)
 
 
 def published_tables(study: StudyTables, answers: Iterable[Answer]) -> tuple[list[Table], Table]:

@@ -30,18 +30,11 @@ from driftscope.paper.summaries import (
 Answers: TypeAlias = Mapping[str, Answer]
 Built: TypeAlias = "Table | str"
 
-_RUNS = Column("num_runs", "Runs", "finished runs that the row stands for", kind="count")
-_SEEDS = Column("num_runs", "n (seeds)", kind="count")
-_VALIDATION = Column(
-    "val_accuracy_pct", "Best validation accuracy, %", "of the best epoch", decimals=2
-)
-_OUTCOMES = tuple(
-    replace(column, decimals=2)  # the publication prints hundredths; elsewhere a tenth is written
-    for column in (
-        *known("delta_entropy_pct", "delta_erf95_pct", "delta_gini_pct"),
-        _VALIDATION,
-        *known("test_accuracy_pct", "zero_shot_pct", "retention_pct"),
-    )
+_VALIDATION = replace(KNOWN["val_accuracy_pct"], explanation="of the best epoch")
+_OUTCOMES = (
+    *known("delta_entropy_pct", "delta_erf95_pct", "delta_gini_pct"),
+    _VALIDATION,
+    *known("test_accuracy_pct", "zero_shot_pct", "retention_pct"),
 )
 _OVER_SEEDS = "Mean ± sample standard deviation over seeds."
 _SMALL_PRINT = (
@@ -65,10 +58,10 @@ def grid_means_table(study: StudyTables) -> Built:
         (
             *known("dataset", "series", "rates"),
             Column("num_cells", "n (rates)", "cells averaged, one a learning rate", kind="count"),
-            _RUNS,
+            KNOWN["num_runs"],
             # an interval of a mean over rates would be one of nothing
             *(replace(one, interval=None) for one in _OUTCOMES),
-            Column("cka", "CKA", "mean over blocks", decimals=3),
+            KNOWN["cka"],
         ),
         _in_order(frame),
         "Mean ± standard deviation over the learning rates, not over seeds. A mean over rates "
@@ -88,17 +81,14 @@ def auxiliary_structure_table(study: StudyTables) -> Built:
         "Structure beyond the CLS token's attention",
         (
             *known("dataset", "series", "learning_rate"),
-            _SEEDS,
+            KNOWN["num_runs"],
             *known(
                 "rollout_entropy_bits",
                 "rollout_erf95",
                 "rollout_gini",
                 "patch_to_patch_entropy_bits",
             ),
-            Column("cka", "CKA, mean over blocks", decimals=3),
-            *known("cka_debiased", "entropy_cv"),
-            Column("num_subsets", "Subsets", kind="count"),
-            KNOWN["subset_images"],
+            *known("cka", "cka_debiased", "entropy_cv", "num_subsets", "subset_images"),
         ),
         frame,
         f"{_OVER_SEEDS} CKA is averaged over the outputs of the blocks; the publication's mean "
@@ -161,9 +151,9 @@ def backbones_table(study: StudyTables) -> Built:
         (
             *known("dataset", "series", "learning_rate"),
             Column("model", "Backbone", kind="text"),
-            _SEEDS,
+            KNOWN["num_runs"],
             *_OUTCOMES,
-            replace(KNOWN["entropy_gap_points"], decimals=2),
+            KNOWN["entropy_gap_points"],
             Column("num_pairs", "n (gap)", "seeds that both have", kind="count"),
         ),
         frame,
@@ -189,7 +179,7 @@ def regularizers_table(study: StudyTables) -> Built:
         (
             *known("dataset", "method", "learning_rate", "option"),
             *_varying(frame),
-            _SEEDS,
+            KNOWN["num_runs"],
             *_OUTCOMES,
             KNOWN["cka"],
         ),
@@ -216,8 +206,7 @@ def seed_contrasts_table(study: StudyTables, answers: Answers) -> Built:
         "Seeds of one cell against seeds of another",
         (
             *known("dataset", "comparison", "rates", "metric_label", "num_first", "num_second"),
-            Column("mean_first", "Mean of first", decimals=2),
-            Column("mean_second", "Mean of second", decimals=2),
+            *known("mean_first", "mean_second"),
             Column("t", "Welch t", decimals=3, signed=True),
             Column("p_value", "Welch p", kind="general"),
             KNOWN["p_holm"],
@@ -283,16 +272,14 @@ def predictors_table(study: StudyTables, answers: Answers) -> Built:
         "Which signal goes with retention",
         (
             *known("scope", "probe", "signal_label"),
-            Column(
-                "rho",
-                "Spearman ρ",
-                "with its 95 % bootstrap interval over cells",
-                decimals=3,
-                signed=True,
+            replace(
+                KNOWN["rho"],
+                explanation="with its 95 % bootstrap interval over cells",
                 interval=("low", "high"),
             ),
-            Column("abs_rho", "|ρ|", "mean of the groups' |ρ| where groups are averaged",
-                   decimals=3),
+            replace(
+                KNOWN["abs_rho"], explanation="mean of the groups' |ρ| where groups are averaged"
+            ),
             *known("partial_rho", "num_runs", "num_cells"),
         ),
         frame,
@@ -300,7 +287,7 @@ def predictors_table(study: StudyTables, answers: Answers) -> Built:
         "of each dataset × method. Intervals resample cells, since seeds of one cell are no "
         "independent evidence; with fewer than eight cells none is given. Associations, with the "
         "learning rate among their common causes.",
-    )  # fmt: skip
+    )
 
 
 def selection_table(study: StudyTables, answers: Answers) -> Built:
@@ -315,9 +302,7 @@ def selection_table(study: StudyTables, answers: Answers) -> Built:
         "What a signal picks among runs that are accurate enough",
         (
             *known("dataset", "pool", "rule_label", "picks", "num_decisions"),
-            Column("num_candidates", "Candidates", "runs to choose from, on average"),
-            Column("retention_pct", "Retention picked, %", decimals=1),
-            Column("regret_points", "Regret, points", "short of the best possible", decimals=1),
+            *known("num_candidates", "retention_pct", "regret_points"),
         ),
         frame,
         "Candidates are within 2 points of the best validation accuracy. All runs of a target are "
@@ -341,7 +326,7 @@ def frontier_table(study: StudyTables, answers: Answers) -> Built:
         "Accuracy against retention",
         (
             *known("dataset", "on_frontier", "method", "learning_rate"),
-            _SEEDS,
+            KNOWN["num_runs"],
             KNOWN["test_accuracy_pct"],
             _VALIDATION,
             *known("retention_pct", "hypervolume_pct2"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from driftscope.analysis import Answer, StudyTables, grouping
 from driftscope.analysis.answer_tables import answer_tables
 from driftscope.analysis.table import Table
-from driftscope.paper.catalogue import published_tables
+from driftscope.paper.catalogue import in_hundredths, published_tables
 from driftscope.report import tables
 
 
@@ -29,7 +29,8 @@ class Catalogue:
 def catalogue(study: StudyTables, answers: Iterable[Answer] = ()) -> Catalogue:
     """Every table of a study, and the list of those it cannot fill."""
     answers = list(answers)
-    found, missing = published_tables(study, answers)
+    published, missing = published_tables(study, answers)
+    found = [in_hundredths(table) for table in published]
     for setting, runs in grouping.split_settings(study.runs):
         found.append(tables.study_table(grouping.cells_frame(runs), setting))
         layers = grouping.layer_cells_frame(study.layers, runs)

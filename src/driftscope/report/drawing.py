@@ -26,7 +26,6 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from driftscope.analysis.chart import Chart, Heat, Marks, Panel
-from driftscope.analysis.study_charts import scale_decimals
 from driftscope.analysis.words import rate_text
 from driftscope.metrics import METRICS, Metric, number_text
 from driftscope.report.style import (
@@ -412,13 +411,13 @@ def _map_sizes(
     num_rows, num_columns = len(first.rows), len(first.columns)
     equal = [1.0] * len(chart.panels)
     if first.groups:
-        width = 0.31 if num_columns <= 8 else 0.26
+        width = 0.34 if num_columns <= 8 else 0.29
         return (width * num_columns + 2.7, 0.175 * num_rows + 1.35), equal
     if is_grid:
         width = max(num_columns * 0.13, 1.1) * len(chart.panels[0]) + 1.5
         return (width, (max(num_rows * 0.13, 0.8) + 0.2) * len(chart.panels) + 0.7), equal
     few, many = num_columns <= 8, num_columns > _MANY_COLUMNS
-    cell_width, cell_height = (0.46, 0.33) if few else (0.24, 0.24) if many else (0.36, 0.29)
+    cell_width, cell_height = (0.46, 0.33) if few else (0.24, 0.24) if many else (0.4, 0.29)
     # one panel of one or two rows is as high as one of three: the colour bar needs the room
     fewest = 3 if len(chart.flat) == 1 else 1
     heights = [
@@ -440,7 +439,7 @@ def _map(
     heat = panel.heat
     if heat is None:
         return
-    decimals = scale_decimals(heat.limits[1]) if not heat.groups else 0
+    metric = METRICS[heat.metric]
     for row, values in enumerate(heat.values):
         for column, value in enumerate(values):
             known = value is not None
@@ -454,10 +453,9 @@ def _map(
                 )
             )  # fmt: skip
             if value is not None and colour is not None and prints_values:
-                digits = 0 if abs(value) >= 9.95 else decimals
                 axes.text(
-                    column + 0.5, row + 0.5, number_text(value, digits, signed=not heat.groups),
-                    ha="center", va="center", fontsize=5.5 if heat.groups else 7,
+                    column + 0.5, row + 0.5, metric.text(value),
+                    ha="center", va="center", fontsize=5.5 if heat.groups else 6.5,
                     color=ink_on(colour),
                 )  # fmt: skip
     axes.set(xlim=(0, len(heat.columns)), ylim=(len(heat.rows), 0))

@@ -9,49 +9,15 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from driftscope.analysis.columns import metric_column
+from driftscope.analysis.columns import filled, metric_column
 from driftscope.analysis.study_charts import known_metrics, profile_chart
 from driftscope.analysis.table import Column, Table
-from driftscope.metrics import METRICS, number_text
+from driftscope.metrics import drifts, followed, number_text
 from driftscope.records import Overlay
 from driftscope.report.overlays import NamedOverlay, overlay_block
 from driftscope.report.page import Picture, panel_pictures, write_page
 from driftscope.report.sections import comparison_profiles
-from driftscope.report.summary import ENTROPY_CAVEAT, Summary
-
-_FOLLOWED = (
-    "val_accuracy_pct",
-    "retention_pct",
-    "embedding_drift",
-    "cka",
-    "delta_entropy_pct",
-    "weight_drift",
-)
-_COLUMNS = (
-    Column("step", "Step", kind="count"),
-    Column("epoch", "Epoch", kind="general"),
-    *(
-        metric_column(key)
-        for key in (
-            "val_accuracy_pct",
-            "zero_shot_pct",
-            "retention_pct",
-            "embedding_drift",
-            "cka",
-            "cka_debiased",
-            "weight_drift",
-            "text_kl_nats",
-            "delta_entropy_pct",
-            "delta_late_entropy_pct",
-        )
-    ),
-    Column("seconds", "Cost, s", "wall time of the observation"),
-)
-_PER_LAYER = {
-    "delta_entropy_pct": "delta_entropy_pct_per_layer",
-    "cka": "cka_per_block",
-    "weight_drift": "weight_drift_per_layer",
-}
+from driftscope.report.summary import ENTROPY_CAVEAT, Summary, written
 
 
 def write_monitor_page(
@@ -89,8 +55,8 @@ def _summary(report: Mapping[str, Any]) -> Summary:
     sentences = _kept_sentences(report)
     if "val_accuracy_pct" in scalars:
         sentences.append(
-            Markup("Validation accuracy is {} %.").format(
-                number_text(scalars["val_accuracy_pct"], 1)
+            Markup("Validation accuracy is {}.").format(
+                written("val_accuracy_pct", scalars["val_accuracy_pct"])
             )
         )
     if report["best"] is not None:
@@ -110,12 +76,16 @@ def _headline(
 ) -> Markup:
     if transfer and "retention_pct" in scalars:
         return Markup(
-            "At step {} <strong>{} %</strong> of the zero-shot ability on {} is left."
-        ).format(step, number_text(scalars["retention_pct"], 0), transfer[0]["name"])
+            "At step {} <strong>{}</strong> of the zero-shot ability on {} is left."
+        ).format(step, written("retention_pct", scalars["retention_pct"]), transfer[0]["name"])
     return Markup(
         "At step {} the image embeddings have moved by <strong>{}</strong> (1 − cosine) and CKA is "
         "<strong>{}</strong>; how much zero-shot ability is left was not measured."
-    ).format(step, number_text(scalars.get("embedding_drift"), 3), number_text(scalars["cka"], 2))
+    ).format(
+        step,
+        written("embedding_drift", scalars.get("embedding_drift")),
+        written("cka", scalars["cka"]),
+    )
 
 
 def _where(report: Mapping[str, Any]) -> Markup:
@@ -136,13 +106,13 @@ def _kept_sentences(report: Mapping[str, Any]) -> list[Markup]:
     latest = next(one for one in reversed(report["history"]) if one.get("cka") is not None)
     before = {one["name"]: one["pretrained_zero_shot_pct"] for one in report["monitor"]["transfer"]}
     return [
-        Markup("Zero-shot accuracy on {}: {} % before, {} % now ({} images, {}–{} %).").format(
+        Markup("Zero-shot accuracy on {}: {} before, {} now ({} images, {} to {}).").format(
             name,
-            number_text(before.get(name), 1),
-            number_text(score["accuracy_pct"], 1),
+            written("zero_shot_pct", before.get(name)),
+            written("zero_shot_pct", score["accuracy_pct"]),
             score["num_images"],
-            number_text(score["wilson_low_pct"], 1),
-            number_text(score["wilson_high_pct"], 1),
+            written("wilson_low_pct", score["wilson_low_pct"]),
+            written("wilson_high_pct", score["wilson_high_pct"]),
         )
         for name, score in latest["transfer"].items()
     ]
@@ -153,13 +123,13 @@ def _best_sentence(report: Mapping[str, Any]) -> Markup:
     named = {"embedding_drift": "the least embedding drift", "cka": "the highest CKA"}
     return Markup(
         "The best so far is <strong>step {}</strong>: of the observations within {} points of the "
-        "highest accuracy it has {} (accuracy {} %, embedding drift {})."
+        "highest accuracy it has {} (accuracy {}, embedding drift {})."
     ).format(
         best["step"],
         number_text(rule["within_points"], 1),
         named.get(rule["by"], "the highest retention"),
-        number_text(best["scalars"].get("val_accuracy_pct"), 1),
-        number_text(best["scalars"].get("embedding_drift"), 3),
+        written("val_accuracy_pct", best["scalars"].get("val_accuracy_pct")),
+        written("embedding_drift", best["scalars"].get("embedding_drift")),
     )
 
 
@@ -185,7 +155,8 @@ def _caveats(report: Mapping[str, Any]) -> list[Markup]:
 def _trajectories(points: pd.DataFrame) -> list[Picture]:
     """A panel a metric over the steps, from the pretrained model's value at step 0 on."""
     pictures = []
-    for metric in known_metrics([METRICS[key] for key in _FOLLOWED], points):
+    shown = [one for one in followed() if not one.is_detail and one.key != "zero_shot_pct"]
+    for metric in known_metrics(shown, points):
         chart = profile_chart("path", points, [metric], along="step")
         if len(chart.flat[0].marks[0].x) > 1:
             [[one]] = panel_pictures(chart, f"path-{metric.key}", is_interactive=False)
@@ -195,22 +166,23 @@ def _trajectories(points: pd.DataFrame) -> list[Picture]:
 
 def _layers(one: Mapping[str, Any]) -> pd.DataFrame:
     known = {
-        name: one[source]
-        for name, source in _PER_LAYER.items()
-        if isinstance(one.get(source), list)
+        metric.key: one[metric.layer_field]
+        for metric in drifts("layer")
+        if isinstance(one.get(metric.layer_field), list)
     }
     return pd.DataFrame({"layer": range(1, len(one["cka_per_block"]) + 1), **known})
 
 
 def _table(points: pd.DataFrame) -> Table:
-    shown = tuple(one for one in _COLUMNS if one.key in points and points[one.key].notna().any())
-    return Table(
-        "observations",
-        "Every observation",
-        "",
-        shown,
-        points[[one.key for one in shown]],
+    columns = (
+        Column("step", "Step", kind="count"),
+        Column("epoch", "Epoch", kind="general"),
+        *(metric_column(one.key) for one in followed()),
+        Column("seconds", "Cost, s", "wall time of the observation"),
     )
+    shown = filled(columns, points)
+    frame = points[[one.key for one in shown]]
+    return Table("observations", "Every observation", "", shown, frame)
 
 
 def _facts(report: Mapping[str, Any]) -> dict[str, Any]:

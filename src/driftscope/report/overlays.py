@@ -23,7 +23,7 @@ from PIL import Image
 from driftscope.analysis import grouping
 from driftscope.analysis.study_charts import seed_text
 from driftscope.analysis.words import rate_text
-from driftscope.metrics import number_text
+from driftscope.metrics import METRICS
 from driftscope.records import Overlay, RunRecord, load_overlay
 from driftscope.report.attention_figures import attention_figure
 from driftscope.report.page import png_uri, script_json
@@ -175,10 +175,10 @@ def _recorded(
 
 def _named(row: Mapping[str, Any], overlay: Overlay, where: str) -> NamedOverlay:
     rate = rate_text(row["learning_rate"])
-    kept = number_text(row["retention_pct"], 0)
+    kept = METRICS["retention_pct"].with_unit(row["retention_pct"])
     setting = " ".join(str(row[key]) for key in grouping.PLACE)
     return NamedOverlay(
-        f"{where}{row['series']}, rate {rate}, {seed_text(row)} (retention {kept} %)",
+        f"{where}{row['series']}, rate {rate}, {seed_text(row)} (retention {kept})",
         f"{row['series']}, {rate}",
         f"{setting} {rate}",
         overlay,

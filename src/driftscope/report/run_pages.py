@@ -15,7 +15,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from driftscope.analysis import grouping
-from driftscope.analysis.columns import metric_column
+from driftscope.analysis.columns import known
 from driftscope.analysis.study_charts import (
     drift_metrics,
     followed_metrics,
@@ -24,22 +24,16 @@ from driftscope.analysis.study_charts import (
 )
 from driftscope.analysis.table import Column
 from driftscope.analysis.words import rate_text
+from driftscope.metrics import METRICS
 from driftscope.records import ATTENTION_FILE, RunRecord
 from driftscope.records.schema import PromptRules
 from driftscope.report import tables
 from driftscope.report.page import script_json
 from driftscope.report.provenance import flattened
 
-_CLASS_COLUMNS = (
-    Column("class", "Class", kind="text"),
-    Column("num_images", "Images", kind="count"),
-    *(metric_column(key, "") for key in ("pretrained_pct", "adapted_pct", "retention_pct")),
-)
 _FLOW_COLUMNS = (
-    Column("class", "Class", kind="text"),
-    Column("taken_for", "Now taken for", kind="text"),
-    Column("num_images", "Images", kind="count"),
-)
+    *known("class"), Column("taken_for", "Now taken for", kind="text"), *known("num_images")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,7 +91,7 @@ def shared_by_run_pages() -> Markup:
     """What all pages have in common: the columns of their tables, the colours of their maps."""
     columns = {
         "layers": tables.LAYER_COLUMNS,
-        "classes": _CLASS_COLUMNS,
+        "classes": tables.CLASS_COLUMNS,
         "flows": _FLOW_COLUMNS,
     }
     shown = ("key", "heading", "explanation", "kind", "decimals", "signed")
@@ -133,7 +127,7 @@ def _keys(row: Mapping[str, Any]) -> list[str]:
 
 
 def _columns(frame: pd.DataFrame | None, names: Iterable[str]) -> dict[str, list[Any]]:
-    """The columns that hold a value, as lists of numbers to five digits."""
+    """The columns that hold a value, as lists of numbers."""
     if frame is None:
         return {}
     known = [name for name in names if name in frame and frame[name].notna().any()]
@@ -141,9 +135,10 @@ def _columns(frame: pd.DataFrame | None, names: Iterable[str]) -> dict[str, list
 
 
 def _number(value: Any) -> float | int | None:
+    """The number to twelve digits: fewer, rounded again, would be written unlike in the tables."""
     if value is None or not math.isfinite(value):
         return None
-    short = float(f"{value:.5g}")
+    short = float(f"{value:.12g}")
     return int(short) if short == int(short) else short
 
 
@@ -165,7 +160,7 @@ def _classes(record: RunRecord) -> dict[str, Any]:
     flows = [one.model_dump(by_alias=True) for one in score.flows.lost_to] if score.flows else []
     return {
         "transfer": score.name,
-        "classes": _class_columns(_CLASS_COLUMNS, score.per_class),
+        "classes": _class_columns(tables.CLASS_COLUMNS, score.per_class),
         "flows": _class_columns(_FLOW_COLUMNS, flows),
         "num_lost": score.flows and score.flows.num_lost,
         "num_gained": score.flows and score.flows.num_gained,
@@ -196,8 +191,8 @@ def _provenance(record: RunRecord) -> dict[str, str]:
         "probe subsets": [f"{one.hash} ({len(one.indices)} images)" for one in subsets],
         "prompts": {name: _prompts(rules) for name, rules in result.prompts.items()},
         "parameters": result.parameters.model_dump(),
-        "wall seconds": {key: f"{value:.1f}" for key, value in result.wall_seconds.facts().items()
-                         if value is not None},
+        "wall time": {key: METRICS["wall_seconds"].with_unit(value)
+                      for key, value in result.wall_seconds.facts().items() if value is not None},
     }  # fmt: skip
     return {key: value for key, value in flattened(facts).items() if value != "none"}
 

@@ -11,7 +11,7 @@ from driftscope.analysis import StudyTables, grouping
 from driftscope.analysis.chart import Chart
 from driftscope.analysis.study_charts import known_metrics, place_charts, profile_chart
 from driftscope.analysis.table import Table
-from driftscope.metrics import METRICS
+from driftscope.metrics import main_drifts
 from driftscope.report import tables
 from driftscope.report.page import LegendEntry, Picture, legend, panel_pictures, whole_picture
 from driftscope.report.style import SeriesStyle, chart_styles, method_styles
@@ -139,7 +139,6 @@ def _class_retention(chart: Chart | None, setting: Mapping[str, str], name: str)
 
 
 def comparison_profiles(layers: pd.DataFrame) -> list[Picture]:
-    """The panels of two compared models: entropy change and CKA at each layer."""
-    metrics = known_metrics([METRICS["delta_entropy_pct"], METRICS["cka"]], layers)
-    chart = profile_chart("profile", layers, metrics)
+    """The panels of two compared models: the main drifts at each layer."""
+    chart = profile_chart("profile", layers, known_metrics(main_drifts("layer"), layers))
     return [one for row in panel_pictures(chart, "profile", is_interactive=False) for one in row]

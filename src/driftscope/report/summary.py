@@ -16,7 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from driftscope.analysis.words import counted, join_words, rate_text
-from driftscope.metrics import number_text
+from driftscope.metrics import METRICS, number_text
 from driftscope.records import retention_interval_pct
 from driftscope.stats.groups import permutation_of_means
 
@@ -62,7 +62,7 @@ def _study_headline(cells: pd.DataFrame) -> Markup:
     if _has(cells, "cka"):
         lowest = min(_rows(cells.dropna(subset=["cka"])), key=lambda cell: float(cell["cka"]))
         return Markup("The representation moves most under {} at {} (CKA {}).").format(
-            lowest["series"], rate_text(lowest["learning_rate"]), number_text(lowest["cka"], 2)
+            lowest["series"], rate_text(lowest["learning_rate"]), written("cka", lowest["cka"])
         )
     return Markup("How much of the zero-shot ability is left is not known of these runs.")
 
@@ -94,8 +94,8 @@ def _what_was_studied(
         start += Markup(" {} {} diverged and is left out of every mean.").format(diverged, verb)
     before = runs.iloc[0]
     if "pretrained_zero_shot_pct" in runs and _finite(before["pretrained_zero_shot_pct"]):
-        start += Markup(" The pretrained model reaches {} % on {} without training{}.").format(
-            number_text(before["pretrained_zero_shot_pct"], 1),
+        start += Markup(" The pretrained model reaches {} on {} without training{}.").format(
+            written("zero_shot_pct", before["pretrained_zero_shot_pct"]),
             setting["transfer"],
             _interval_phrase(
                 before.get("zero_shot_num_images"),
@@ -188,11 +188,8 @@ def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
         sentences.append(representation)
     sentences.append(_attention_sentence(drift))
     if _finite(drift.get("weight_drift")):
-        sentences.append(
-            Markup("The weights moved by {} % of their norm.").format(
-                number_text(100 * drift["weight_drift"], 2)
-            )
-        )
+        moved = written("weight_drift", drift["weight_drift"])
+        sentences.append(Markup("Weight drift is {} (‖ΔW‖/‖W₀‖).").format(moved))
     return Summary(
         studied,
         _comparison_headline(drift, transfer),
@@ -206,31 +203,32 @@ def _comparison_headline(drift: Mapping[str, Any], transfer: Mapping[str, Any]) 
         return Markup("The image encoders are equal to the bit: is one of them the wrong model?")
     for name, scores in transfer.items():
         if _finite(scores["retention_pct"]):
-            return Markup("<strong>{} %</strong> of the zero-shot ability on {} is left.").format(
-                number_text(scores["retention_pct"], 0), name
+            return Markup("<strong>{}</strong> of the zero-shot ability on {} is left.").format(
+                written("retention_pct", scores["retention_pct"]), name
             )
     if _finite(drift.get("embedding_drift")):
         return Markup(
             "The image embeddings moved by <strong>{}</strong> (1 − cosine), CKA is "
             "<strong>{}</strong>; how much zero-shot ability is left was not measured."
-        ).format(number_text(drift["embedding_drift"], 3), number_text(drift["cka"], 2))
+        ).format(written("embedding_drift", drift["embedding_drift"]), written("cka", drift["cka"]))
     return Markup("CKA with the pretrained model is <strong>{}</strong>.").format(
-        number_text(drift["cka"], 2)
+        written("cka", drift["cka"])
     )
 
 
 def _transfer_sentence(name: str, scores: Mapping[str, Any]) -> Markup:
     before, after = scores["pretrained"], scores["adapted"]
     retention = (
-        f"retention {number_text(scores['retention_pct'], 1)} %{_retention_interval(scores)}"
+        f"retention {written('retention_pct', scores['retention_pct'])}"
+        f"{_retention_interval(scores)}"
         if _finite(scores["retention_pct"])
         else "there is no retention, for the pretrained score is no better than chance"
     )
-    return Markup("Zero-shot accuracy on {}: {} % before{}, {} % after{}; {}.{}{}").format(
+    return Markup("Zero-shot accuracy on {}: {} before{}, {} after{}; {}.{}{}").format(
         name,
-        number_text(before["accuracy_pct"], 1),
+        written("accuracy_pct", before["accuracy_pct"]),
         _score_interval(before),
-        number_text(after["accuracy_pct"], 1),
+        written("accuracy_pct", after["accuracy_pct"]),
         _score_interval(after),
         retention,
         _chance_sentence(scores),
@@ -245,11 +243,12 @@ def _chance_sentence(scores: Mapping[str, Any]) -> str:
     if not _finite(scores.get("chance_pct")):
         return ""
     said = (
-        f" Guessing scores {number_text(scores['chance_pct'], 1)} %, and a model that gives every "
-        f"image one answer at most {number_text(scores['constant_pct'], 1)} %"
+        f" Guessing scores {written('chance_pct', scores['chance_pct'])}, and a model that gives "
+        f"every image one answer at most {written('constant_pct', scores['constant_pct'])}"
     )
     if _finite(scores.get("above_chance_pct")):
-        said += f"; above chance, {number_text(scores['above_chance_pct'], 1)} % is left"
+        above = written("above_chance_pct", scores["above_chance_pct"])
+        said += f"; above chance, {above} is left"
     return f"{said}."
 
 
@@ -266,14 +265,14 @@ def _representation_sentence(drift: Mapping[str, Any]) -> Markup | None:
         return None
     lowest = min(range(len(per_block)), key=per_block.__getitem__)
     sentence = Markup("Representation: mean CKA {} (debiased {}), lowest at layer {} ({})").format(
-        number_text(drift["cka"], 3),
-        number_text(drift.get("cka_debiased"), 3),
+        written("cka", drift["cka"]),
+        written("cka_debiased", drift.get("cka_debiased")),
         lowest + 1,
-        number_text(per_block[lowest], 3),
+        written("cka", per_block[lowest]),
     )
     if _finite(drift.get("embedding_drift")):
         sentence += Markup("; image embeddings moved by {} (1 − mean cosine)").format(
-            number_text(drift["embedding_drift"], 3)
+            written("embedding_drift", drift["embedding_drift"])
         )
     return sentence + Markup(".")
 
@@ -281,11 +280,11 @@ def _representation_sentence(drift: Mapping[str, Any]) -> Markup | None:
 def _attention_sentence(drift: Mapping[str, Any]) -> Markup:
     per_layer = drift["delta_entropy_pct_per_layer"]
     most = max(range(len(per_layer)), key=lambda index: abs(per_layer[index] or 0.0))
-    return Markup("Attention: entropy changed by {} % ({}), most at layer {} ({} %).").format(
-        number_text(drift["delta_entropy_pct"], 1, signed=True),
+    return Markup("Attention: entropy changed by {} ({}), most at layer {} ({}).").format(
+        written("delta_entropy_pct", drift["delta_entropy_pct"]),
         "broader" if drift["delta_entropy_pct"] > 0 else "narrower",
         most + 1,
-        number_text(per_layer[most], 1, signed=True),
+        written("delta_entropy_pct", per_layer[most]),
     )
 
 
@@ -307,12 +306,19 @@ def _comparison_caveats(
             Markup(
                 "<b>Few images.</b> With {} images CKA is inflated ({} against {} debiased): trust "
                 "the debiased one."
-            ).format(comparison["num_images"], number_text(drift["cka"], 3), number_text(gap, 3))
+            ).format(
+                comparison["num_images"], written("cka", drift["cka"]), written("cka_debiased", gap)
+            )
         )
     return caveats
 
 
 # ---------------------------------------------------------------- words
+
+
+def written(key: str, value: Any) -> str:
+    """A metric's number as everywhere, with its unit."""
+    return METRICS[key].with_unit(value)
 
 
 def _has(cells: pd.DataFrame, name: str) -> bool:

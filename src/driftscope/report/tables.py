@@ -12,11 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from driftscope.analysis.columns import metric_column
+from driftscope.analysis.columns import filled, known, metric_column
 from driftscope.analysis.grouping import PLACE, with_series
 from driftscope.analysis.table import Column, Table, slug
 from driftscope.analysis.tables import accuracy_column
-from driftscope.metrics import METRICS
+from driftscope.metrics import METRICS, Metric, drifts, main_drifts
 from driftscope.records import RunRecord, runs_table
 
 # ---------------------------------------------------------------- from records
@@ -75,15 +75,12 @@ def _is_known(frame: pd.DataFrame, name: str) -> bool:
 def study_table(cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
     """The study's main table: one row a cell, accuracy, zero-shot ability, drift."""
     columns = [
-        Column("series", "Method", "how the model was adapted", kind="text"),
-        Column("learning_rate", "Learning rate", "", kind="rate"),
-        Column("num_runs", "Seeds", "finished runs of the cell", kind="count"),
+        *known("series", "learning_rate"),
+        metric_column("num_runs", "finished runs of the cell"),
+        *(known("num_diverged") if cells["num_diverged"].any() else ()),
         # where no test accuracy is known, as of the publication's cells
         *outcome_columns(setting, with_validation=accuracy_column(cells) == "val_accuracy_pct"),
     ]
-    if cells["num_diverged"].any():
-        columns.insert(3, Column("num_diverged", "Diverged", "runs left out of means", "count"))
-    known = tuple(c for c in columns if c.key in cells and cells[c.key].notna().any())
     keys = ("dataset", "model", "protocol")
     where = ", ".join(part for part in map(setting.get, keys) if part)
     has_spread = bool(cells["num_runs"].gt(1).any()) and _is_known(cells, "retention_pct_sd")
@@ -92,7 +89,7 @@ def study_table(cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
         name=f"cells_{setting_slug(setting)}",
         title=f"Every cell of the study: {where}",
         note=" ".join([_SPREAD_NOTE] * has_spread + [_INTERVAL_NOTE] * has_interval),
-        columns=known,
+        columns=filled(columns, cells),
         frame=cells,
     )
 
@@ -100,7 +97,7 @@ def study_table(cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
 def outcome_columns(
     setting: Mapping[str, str], *, with_validation: bool = False
 ) -> tuple[Column, ...]:
-    """What came out of a run or cell: accuracy, zero-shot ability, drift."""
+    """What came out of a run or cell: accuracy, zero-shot ability, the main drifts."""
     transfer = setting.get("transfer") or "transfer set"
     target = setting.get("dataset", "the target")
     return (
@@ -112,106 +109,65 @@ def outcome_columns(
             interval=("zero_shot_low_pct", "zero_shot_high_pct"),
             count="zero_shot_num_images",
         ),
-        *map(metric_column, ("retention_pct", "delta_entropy_pct", *_DRIFTS)),
+        metric_column("retention_pct"),
+        *(metric_column(one.key) for one in main_drifts("run")),
     )
-
-
-_DRIFTS = ("cka", "embedding_drift", "weight_drift")
 
 
 def runs_list(runs: pd.DataFrame) -> Table:
     """Every run with its id, seed, selected epoch and outcome."""
     several = [key for key in PLACE[1:] if key in runs and runs[key].nunique() > 1]
+    measured = ("test_accuracy_pct", "retention_pct", *(one.key for one in main_drifts("run")))
     columns = (
-        Column("run_id", "Run", kind="text"),
-        Column("dataset", "Target", kind="text"),
-        *(Column(key, key.capitalize(), kind="text") for key in several),
-        Column("series", "Method", kind="text"),
-        Column("learning_rate", "Learning rate", kind="rate"),
-        Column("seed", "Seed", kind="count"),
-        Column("status", "Status", kind="text"),
+        *known("run_id", "dataset", *several, "series", "learning_rate", "seed", "status"),
         Column("selected_epoch", "Epoch", "the selected epoch", kind="count"),
-        *(
-            metric_column(key, "")
-            for key in (
-                "test_accuracy_pct",
-                "retention_pct",
-                "delta_entropy_pct",
-                "cka",
-                "embedding_drift",
-                "wall_seconds",
-            )
-        ),
+        *(metric_column(key, "") for key in (*measured, "wall_seconds")),
     )
     frame = with_series(runs)
-    known = tuple(c for c in columns if c.key in frame and frame[c.key].notna().any())
     frame = frame.sort_values(["dataset", "series", "learning_rate", "seed"])
-    return Table("runs", "Every run", "", known, frame.reset_index(drop=True))
+    return Table("runs", "Every run", "", filled(columns, frame), frame.reset_index(drop=True))
 
 
-_LAYER_METRICS = ("delta_entropy_pct", "delta_erf95_pct", "delta_gini_pct", "cka", "cka_debiased")
 LAYER_COLUMNS = (
     Column("layer", "Layer", kind="count"),
-    *(metric_column(key, "") for key in _LAYER_METRICS),
+    *(metric_column(one.key, "") for one in drifts("layer")),
 )
 """What is read of each layer."""
 
 
 def layers_list(layer_cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
     """The numbers behind the layer heatmaps: one row a cell and layer."""
-    columns = (
-        Column("series", "Method", kind="text"),
-        Column("learning_rate", "Learning rate", kind="rate"),
-        Column("num_runs", "Seeds", kind="count"),
-        *LAYER_COLUMNS,
-    )
-    known = tuple(c for c in columns if c.key in layer_cells and layer_cells[c.key].notna().any())
+    columns = (*known("series", "learning_rate", "num_runs"), *LAYER_COLUMNS)
     title = f"Layer by layer: {setting['dataset']}, {setting['model']}"
     name = f"layers_{setting_slug(setting)}"
-    return Table(name, title, "Mean ± standard deviation over seeds.", known, layer_cells)
+    return Table(name, title, _SPREAD_NOTE, filled(columns, layer_cells), layer_cells)
+
+
+CLASS_COLUMNS = known("class", "num_images", "pretrained_pct", "adapted_pct", "retention_pct")
+"""What is read of each class of a transfer set."""
 
 
 def classes_list(class_cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
     """Retention class by class: one row a cell and class of the transfer set."""
-    columns = (
-        Column("series", "Method", kind="text"),
-        Column("learning_rate", "Learning rate", kind="rate"),
-        Column("class", "Class", kind="text"),
-        Column("num_images", "n (images)", kind="count"),
-        Column("num_runs", "Seeds", kind="count"),
-        *(metric_column(key, "") for key in ("pretrained_pct", "adapted_pct", "retention_pct")),
-    )
     return Table(
         f"classes_{setting_slug(setting)}",
         f"Class by class: {setting['transfer']} after {setting['dataset']}, {setting['model']}",
         "Mean ± standard deviation over seeds, at the selected epoch. A class has few images: "
         "read single classes as hints. No retention where the pretrained model got none right.",
-        columns,
+        (*known("series", "learning_rate", "num_runs"), *CLASS_COLUMNS),
         class_cells,
     )
 
 
 def heads_table(heads: pd.DataFrame) -> Table:
     """The numbers behind a layer × head map."""
-    columns = (
-        Column("layer", "Layer", kind="count"),
-        Column("head", "Head", kind="count"),
-        metric_column("delta_entropy_pct", ""),
-    )
+    columns = (LAYER_COLUMNS[0], *known("head", "delta_entropy_pct"))
     return Table("heads", "Head by head", "", columns, heads)
 
 
-_COMPARED = (
-    "delta_entropy_pct",
-    "delta_erf95_pct",
-    "delta_gini_pct",
-    "delta_head_diversity_pct",
-    "cka",
-    "cka_debiased",
-    "weight_drift",
-    "delta_patch_to_patch_entropy_pct",
-    "intruder_dimensions",
-)
+def compared_metrics() -> list[Metric]:
+    """What a comparison shows of each layer: every drift that has layers, and the intruders."""
+    return [*drifts("layer"), METRICS["intruder_dimensions"]]
 
 
 def comparison_table(layers: pd.DataFrame) -> Table:
@@ -220,10 +176,9 @@ def comparison_table(layers: pd.DataFrame) -> Table:
         Column("layer", "Layer", "transformer block, from the input up", kind="count"),
         Column("entropy_pretrained_nats", "Entropy before, nats", decimals=3),
         Column("entropy_adapted_nats", "Entropy after, nats", decimals=3),
-        *(metric_column(key) for key in _COMPARED),
+        *(metric_column(one.key) for one in compared_metrics()),
     )
-    known = tuple(c for c in columns if c.key in layers and layers[c.key].notna().any())
-    return Table("layers", "Layer by layer", "", known, layers)
+    return Table("layers", "Layer by layer", "", filled(columns, layers), layers)
 
 
 def comparison_layers(comparison: Mapping[str, Any]) -> pd.DataFrame:
@@ -233,15 +188,15 @@ def comparison_layers(comparison: Mapping[str, Any]) -> pd.DataFrame:
         "entropy_pretrained_nats": _layer_means(comparison["reading_pretrained"]["entropy"]),
         "entropy_adapted_nats": _layer_means(comparison["reading_adapted"]["entropy"]),
     }
-    per_layer = {key: drift.get(METRICS[key].layer_field) for key in _COMPARED}
+    per_layer = {one.key: drift.get(one.layer_field) for one in compared_metrics()}
     per_layer["intruder_dimensions"] = comparison.get("intruder_dimensions_per_layer")
     num_layers = len(entropies["entropy_pretrained_nats"])
-    known = {
+    measured = {
         name: values
         for name, values in per_layer.items()
         if isinstance(values, list) and len(values) == num_layers
     }
-    return pd.DataFrame({"layer": range(1, num_layers + 1), **entropies, **known})
+    return pd.DataFrame({"layer": range(1, num_layers + 1), **entropies, **measured})
 
 
 def _layer_means(entropy: Sequence[Sequence[float]]) -> list[float]:

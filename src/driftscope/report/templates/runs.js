@@ -22,6 +22,7 @@ function tableBlock(name, title, columns, values) {
   const side = (column) => (column.kind === "text" ? "word" : "number");
   const head = element("tr", {}, ...shown.map((column) => {
     const cell = element("th", { scope: "col", className: side(column) });
+    cell.dataset.key = column.key;
     cell.append(element("button", { type: "button", className: "sort", textContent: column.heading }));
     return cell;
   }));
@@ -110,14 +111,14 @@ function forgottenClasses(run) {
   if (!drops.length) return element("p", { textContent: "No class is recognised less often than before." });
   const shown = drops.slice(0, SHOWN_CLASSES).reverse();
   const names = shown.map((one) => one.name);
-  const hover = shown.map(({ name, before, after, count }) => `${name}\n${numberText(before, 1)} % before, ${numberText(after, 1)} % after\n${count} images`);
+  const hover = shown.map(({ name, before, after, count }) => `${name}\n${withUnit(before, "pretrained_pct")} before, ${withUnit(after, "adapted_pct")} after\n${count} images`);
   const joins = { x: shown.flatMap((one) => [one.before, one.after, null]), y: shown.flatMap((one) => [one.name, one.name, null]) };
   const marks = (key) => ({ kind: "dots", name: key, x: shown.map((one) => one[key]), y: names, hover });
   return figures("wide", [{
     title: drops.length > SHOWN_CLASSES ? `The ${SHOWN_CLASSES} most forgotten of ${drops.length} classes that lost` : "Classes that lost, the most forgotten first",
     x: { metric: "accuracy_pct", limits: [-3, 103] }, y: { scale: "names", names },
     marks: [joins, marks("before"), marks("after")],
-    words: `Accuracy before and after of the most forgotten classes: ${drops.slice(0, 5).map(({ name, before, after }) => `${name} from ${numberText(before, 0)} to ${numberText(after, 0)} %`).join("; ")}.`,
+    words: `Accuracy before and after of the most forgotten classes: ${drops.slice(0, 5).map(({ name, before, after }) => `${name} from ${withUnit(before, "pretrained_pct")} to ${withUnit(after, "adapted_pct")}`).join("; ")}.`,
   }]);
 }
 
