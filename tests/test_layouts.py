@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
 import pyarrow as pa
 import pytest
-from PIL import Image
 from pyarrow import parquet
+from small_sets import NAMES, TRUTH, classes, png, table, write, write_tar
 
 from driftscope.data import EncodedSet, labelled, look, open_dataset, open_labelled
 from driftscope.data.splits import open_train_and_test
 from driftscope.errors import DataError
-
-NAMES = ("cat", "dog", "emu")
-TRUTH = {(name, 10 * number + copy) for number, name in enumerate(NAMES) for copy in range(2)}
-"""Class and grey level of every image."""
-
-
-def png(level: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8), (level,) * 3).save(file, "PNG")
-    return file.getvalue()
-
-
-def write(root: Path, files: Iterable[str]) -> Path:
-    """Files by path; an image shows the number in its name, a name that ends in / is a folder."""
-    for name in files:
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if name.endswith("/"):
-            file.mkdir()
-        elif file.suffix in (".png", ".jpg"):
-            file.write_bytes(png(int("".join(filter(str.isdigit, file.stem)) or 0)))
-        else:
-            file.write_text("{}")
-    return root
-
-
-def classes(above: str = "", names: Iterable[str] = NAMES) -> list[str]:
-    return [
-        f"{above}{name}/{10 * at + copy}.png" for at, name in enumerate(names) for copy in (0, 1)
-    ]
-
 
 # ---------------------------------------------------------------- what each layout writes
 
@@ -83,12 +50,6 @@ def coop_split(root: Path) -> str:
     rows = [[f"{level}.png", NAMES.index(label), label] for label, level in TRUTH]
     (root / "split_zhou_Animals.json").write_text(json.dumps({"train": rows, "test": rows}))
     return str(root)
-
-
-def table(labels: list[object], images: list[object] | None = None) -> pa.Table:
-    return pa.table(
-        {"image": images or [png(level) for _, level in sorted(TRUTH)], "label": labels}
-    )
 
 
 def parquet_file(root: Path) -> str:
@@ -131,13 +92,72 @@ def arrow(root: Path) -> str:
 def webdataset(root: Path) -> str:
     (root / "test").mkdir(parents=True)
     (root / "classnames.txt").write_text("\n".join(NAMES))
-    with tarfile.open(root / "test" / "0.tar", "w") as tar:
-        for label, level in sorted(TRUTH):
-            for kind, data in (("png", png(level)), ("cls", str(NAMES.index(label)).encode())):
-                entry = tarfile.TarInfo(f"s{level:02}.{kind}")
-                entry.size = len(data)
-                tar.addfile(entry, io.BytesIO(data))
+    write_tar(root / "test" / "0.tar", "cls", lambda label: str(NAMES.index(label)))
     return str(root)
+
+
+def webdataset_of_json(root: Path) -> str:
+    root.mkdir()
+    (root / "classnames.txt").write_text("\n".join(NAMES))
+    write_tar(root / "0.tar", "json", lambda label: json.dumps({"label": NAMES.index(label)}))
+    return str(root)
+
+
+def windows_paths(root: Path) -> str:
+    place = list_of_paths(root)
+    Path(place).write_text(Path(place).read_text().replace("/", "\\"))
+    return place
+
+
+def ids_of_files_below(root: Path) -> str:
+    write(root, classes("images_part_1/all/"))
+    rows = [f"{level},{label}" for label, level in sorted(TRUTH)]
+    (root / "list.csv").write_text("\n".join(["image_id,Label", *rows]))
+    return str(root / "list.csv")
+
+
+def json_objects(root: Path) -> str:
+    write(root, classes())
+    rows = [{"path": f"{label}/{level}.png", "label": label} for label, level in sorted(TRUTH)]
+    (root / "list.json").write_text(json.dumps(rows))
+    return str(root / "list.json")
+
+
+def coco_categories(root: Path) -> str:
+    write(root, [*classes("images/"), "annotations/"])
+    held = {
+        "images": [{"id": level, "file_name": f"{one}/{level}.png"} for one, level in TRUTH],
+        "annotations": [
+            {"image_id": level, "category_id": 7 + NAMES.index(one)} for one, level in TRUTH
+        ],
+        "categories": [{"id": 7 + at, "name": name} for at, name in enumerate(NAMES)],
+    }
+    (root / "annotations" / "val.json").write_text(json.dumps(held))
+    return str(root / "annotations" / "val.json")
+
+
+def column_of_splits(root: Path) -> str:
+    root.mkdir()
+    labels = [label for label, _ in sorted(TRUTH)]
+    rows = table([*labels, "cat"], [*(png(level) for _, level in sorted(TRUTH)), png(99)])
+    parts = pa.array([*["test"] * len(TRUTH), "train"])
+    parquet.write_table(rows.append_column("Data Set", parts), root / "x.parquet")
+    return str(root / "x.parquet")
+
+
+def bytes_and_lists_of_one(root: Path) -> str:
+    root.mkdir()
+    labels: list[object] = [[label.encode()] for label, _ in sorted(TRUTH)]
+    parquet.write_table(table(labels), root / "x.parquet")
+    return str(root / "x.parquet")
+
+
+def views_of_bytes(root: Path) -> str:
+    root.mkdir()
+    images = pa.array([png(level) for _, level in sorted(TRUTH)], pa.binary_view())
+    labels = [label for label, _ in sorted(TRUTH)]
+    parquet.write_table(pa.table({"image": images, "label": labels}), root / "x.parquet")
+    return str(root / "x.parquet")
 
 
 LAYOUTS: dict[str, Callable[[Path], str]] = {
@@ -153,6 +173,14 @@ LAYOUTS: dict[str, Callable[[Path], str]] = {
     "hub layout": hub_layout,
     "arrow": arrow,
     "webdataset": webdataset,
+    "webdataset of JSON": webdataset_of_json,
+    "paths of Windows": windows_paths,
+    "ids of files somewhere below": ids_of_files_below,
+    "JSON objects": json_objects,
+    "COCO's categories": coco_categories,
+    "a column of splits": column_of_splits,
+    "bytes and lists of one as labels": bytes_and_lists_of_one,
+    "views of bytes": views_of_bytes,
 }
 
 
@@ -212,6 +240,11 @@ UNDERSTOOD = {
         for copy in (0, 1)
         for split in ("train", "test")
     ],
+    "a folder of unknown test images": [
+        *classes("train/"),
+        *classes("val/"),
+        "test/unknown/7.png",
+    ],
     "unlabeled test": [*classes("train/"), *classes("val/"), "test/7.png"],
     "older pictures in folders": ["cat/0.png", "cat/old/1.png", *classes()[2:]],
 }
@@ -238,6 +271,7 @@ ASKED_ABOUT = {
     "no classes": (["images/1.png", "images/2.png"], "all in one folder, images"),
     "a list beside": (["images/1.png", "labels.csv"], "labels.csv tells their classes"),
     "flat splits": (["train/1.png", "test/1.png"], "folder of its own"),
+    "a flat test split": ([*classes("train/"), "test/1.png"], r"add \?split=train"),
 }
 
 
@@ -261,6 +295,10 @@ def test_a_level_is_said_by_a_word(tmp_path: Path) -> None:
     assert len(open_dataset(f"{place}?level=2", "test")) == len(images) == 8
     with pytest.raises(DataError, match="is no level"):
         look(f"{place}?level=deep")
+    with pytest.raises(DataError, match=r"no folders of images so deep as \?level=3.*a/ \{cat"):
+        look(f"{place}?level=3")
+    with pytest.raises(DataError, match="has the option level twice"):
+        look(f"{place}?level=1&level=2")
 
 
 def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
@@ -270,6 +308,20 @@ def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
     said = "; ".join(images.notes)
     for part in ("2 .txt", "devkit", "beside its splits extra"):
         assert part in said
+
+
+def test_the_split_that_is_read_for_another_is_named(tmp_path: Path) -> None:
+    images = open_labelled(write(tmp_path / "set", classes("train/")), "test")
+    assert isinstance(images, EncodedSet)
+    assert images.notes == ("it has no split test, so train is read",)
+
+
+@pytest.mark.parametrize("name", ["set.zip", "set.tar.gz", "set.7z"])
+def test_what_is_packed_is_to_be_unpacked(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"PK\x03\x04")
+    for place in (tmp_path, tmp_path / name):
+        with pytest.raises(DataError, match=r"packed.*unpack it, and give the folder"):
+            look(place)
 
 
 def test_a_class_named_in_no_text_is_refused_by_name(tmp_path: Path) -> None:
@@ -287,113 +339,3 @@ def test_validation_stands_in_for_a_test_split_that_hides_its_labels(tmp_path: P
     assert isinstance(test, EncodedSet)
     assert any("the split test has no labels" in note for note in test.notes)
     assert len(open_dataset(place, "test")) == 1  # as images it can be read
-
-
-# ---------------------------------------------------------------- tables
-
-
-@pytest.mark.parametrize(
-    ("labels", "reason"),
-    [
-        ([-1, 0, 1, 2, 1, 0], "no class but '-1'"),
-        ([float("nan"), 0.0, 1.0, 2.0, 1.0, 0.0], "no class but 'nan'"),
-        (["cat", "NA", "dog", "dog", "cat", "emu"], "no class but 'NA' as label in 1 of 6"),
-        (["cat", None, "dog", "dog", "cat", "emu"], "no label in 1 of 6"),
-        ([[0, 1]] * 6, "holds lists"),
-        (["cat", "dog", "cat|dog", "dog", "cat", "cat"], "rows of several classes"),
-    ],
-)
-def test_what_is_no_label_is_no_class(tmp_path: Path, labels: list[object], reason: str) -> None:
-    parquet.write_table(table(labels), tmp_path / "x.parquet")
-    with pytest.raises(DataError, match=reason.replace("|", r"\|")):
-        open_dataset(tmp_path / "x.parquet", "test")
-
-
-def test_numbers_that_a_table_holds_as_fractions_are_numbers(tmp_path: Path) -> None:
-    parquet.write_table(table([0.0, 0.0, 1.0, 1.0, 2.0, 2.0]), tmp_path / "x.parquet")
-    assert open_dataset(tmp_path / "x.parquet", "test").class_names == ("0", "1", "2")
-
-
-@pytest.mark.parametrize(
-    ("column", "reason"),
-    [
-        (["https://a.b/c.jpg"] * 6, "addresses such as .https"),
-        (["data:image/png;base64,AAAA"] * 6, "written out as text"),
-        ([[{"bytes": b"x"}]] * 6, "which is no image"),
-        ([[[1, 2], [3, 4]]] * 6, "which is no image"),
-    ],
-)
-def test_image_columns_of_another_kind_are_answered_in_a_sentence(
-    tmp_path: Path, column: list[object], reason: str
-) -> None:
-    parquet.write_table(pa.table({"image": column}), tmp_path / "x.parquet")
-    with pytest.raises(DataError, match=reason):
-        open_dataset(tmp_path / "x.parquet", "test")
-
-
-def test_a_row_without_an_image_is_named_and_can_be_left_out(tmp_path: Path) -> None:
-    place = tmp_path / "x.parquet"
-    images = [png(1), None, png(3), png(4), png(5), png(6)]
-    parquet.write_table(table(list("aabbcc"), images), place)
-    with pytest.raises(DataError, match=r"row 2 of .*holds none"):
-        open_dataset(place, "test").pixels(range(6), 8)
-    kept = open_dataset(f"{place}?bad=skip", "test")
-    assert isinstance(kept, EncodedSet)
-    assert kept.pixels(range(5), 8)[:, 0, 0, 0].tolist() == [1, 3, 4, 5, 6]
-    assert kept.notes[0].startswith("1 images cannot be read and are left out")
-
-
-def test_configurations_below_data_are_told_apart_with_their_own_names(tmp_path: Path) -> None:
-    card = "---\ndataset_info:\n"
-    for configuration, names in (("one", NAMES), ("two", NAMES[::-1])):
-        (tmp_path / "data" / configuration).mkdir(parents=True)
-        numbers = [names.index(label) for label, _ in sorted(TRUTH)]
-        file = tmp_path / "data" / configuration / "test-00000-of-00001.parquet"
-        parquet.write_table(table(numbers), file)
-        listed = "".join(f"          '{at}': {name}\n" for at, name in enumerate(names))
-        card += (
-            f"- config_name: {configuration}\n  features:\n  - name: label\n    dtype:\n"
-            f"      class_label:\n        names:\n{listed}"
-        )
-    (tmp_path / "README.md").write_text(f"{card}---\n")
-    with pytest.raises(DataError, match=r"several configurations; add .*one, two"):
-        open_dataset(tmp_path, "test")
-    for configuration in ("one", "two"):
-        images = open_dataset(f"{tmp_path}?config={configuration}", "test")
-        labels, names = labelled(images)
-        assert [names[one] for one in labels] == [label for label, _ in sorted(TRUTH)]
-
-
-def test_a_cards_configurations_say_which_files_are_theirs(tmp_path: Path) -> None:
-    for name, label in (("a", "x"), ("b", "y")):
-        parquet.write_table(
-            table([label, "z"], [png(1), png(2)]), tmp_path / f"{name}-train.parquet"
-        )
-    (tmp_path / "README.md").write_text(
-        "---\nconfigs:\n- config_name: first\n  data_files:\n  - split: train\n    path: a-*\n"
-        "- config_name: second\n  data_files:\n  - split: train\n    path: b-*\n---\n"
-    )
-    assert open_dataset(f"{tmp_path}?config=second", "train").class_names == ("y", "z")
-
-
-def test_files_that_do_not_belong_together_are_refused_and_missing_ones_doubted(
-    tmp_path: Path,
-) -> None:
-    parquet.write_table(table(["x"], [png(1)]), tmp_path / "test-00000-of-00003.parquet")
-    parquet.write_table(pa.table({"image": [png(2)]}), tmp_path / "test-00001-of-00003.parquet")
-    with pytest.raises(DataError, match=r"00001-of-00003\.parquet has no column 'label'"):
-        open_dataset(tmp_path, "test")
-    parquet.write_table(table(["y"], [png(2)]), tmp_path / "test-00001-of-00003.parquet")
-    images = open_dataset(tmp_path, "test")
-    assert isinstance(images, EncodedSet)
-    assert images.doubts == ("1 of the 3 files of its split test are missing",)
-
-
-def test_other_counts_than_the_cards_are_doubted(tmp_path: Path) -> None:
-    parquet.write_table(table(["x", "y"], [png(1), png(2)]), tmp_path / "test.parquet")
-    (tmp_path / "README.md").write_text(
-        "---\ndataset_info:\n  splits:\n  - name: test\n    num_examples: 50\n---\n"
-    )
-    images = open_dataset(tmp_path, "test")
-    assert isinstance(images, EncodedSet)
-    assert images.doubts == ("its split test has 2 rows, but its card says 50",)

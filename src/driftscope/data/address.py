@@ -78,6 +78,8 @@ def parse_address(source: str | Path) -> Address:
                 f"the dataset {text!r} has the option {part!r}, but options are key=value: "
                 f"{did_you_mean(key, KEYS)}"
             )
+        if key in options:
+            raise DataError(f"the dataset {text!r} has the option {key} twice; give it once")
         options[key] = value
     if options.get("bad", "skip") != "skip":
         raise DataError(f"?bad={options['bad']} of {place} is not known; the option is ?bad=skip")

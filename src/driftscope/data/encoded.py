@@ -86,6 +86,13 @@ class Selected:
         return self.of.read([self.indices[index] for index in indices])
 
 
+def selected(images: EncodedImages, indices: Sequence[int]) -> EncodedImages:
+    """Some of a source's images, in the order given."""
+    if isinstance(images, FilesOnDisk):
+        return FilesOnDisk(tuple(images.files[index] for index in indices))
+    return Selected(images, tuple(indices))
+
+
 @dataclass(frozen=True, eq=False)
 class EncodedSet:
     """Encoded images with what is known of them; an `ImageSet`.
@@ -171,7 +178,7 @@ class EncodedSet:
         chosen = indices.tolist()
         return replace(
             self,
-            encoded=Selected(self.encoded, tuple(chosen)),
+            encoded=selected(self.encoded, chosen),
             labels=None if self.labels is None else self.labels[indices],
             captions=None if self.captions is None else tuple(self.captions[i] for i in chosen),
             groups=None if self.groups is None else tuple(self.groups[i] for i in chosen),

@@ -158,15 +158,15 @@ def read_names(path: Path) -> NamesFile:
 
 
 def read_templates(given: str | None, folder: Path | None = None) -> tuple[str, ...]:
-    """Prompt templates of a set's name or a file; without one, of the usual file in a folder.
+    """Prompt templates of a set's name, a sentence or a file; else of the usual file in a folder.
 
     A place for the name is `{}`, or `{c}` as CLIP_benchmark writes it. () where there are none.
 
     Raises:
         DataError: neither a set of templates nor a file.
     """
-    if given in TEMPLATE_SETS:
-        return (str(given),)
+    if given is not None and (given in TEMPLATE_SETS or "{}" in given):
+        return (given,)
     file = Path(given).expanduser() if given else folder / _TEMPLATE_FILE if folder else None
     if file is None or not (given or file.is_file()):
         return ()

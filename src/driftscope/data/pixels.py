@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from driftscope.data.framing import Framing
+from driftscope.data.other_kinds import no_image
 from driftscope.errors import DataError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def decode(data: bytes, name: str) -> Image:
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"cannot read the image {name}: {_what_it_is(data)}") from None
+        raise DataError(f"cannot read the image {name}: it is {no_image(data)}") from None
     except Image.DecompressionBombError:
         raise DataError(
             f"cannot read the image {name}: it unpacks to far more than "
@@ -185,57 +186,6 @@ def _middle_resized(image: Image, framing: Framing, whole: tuple[int, int]) -> I
     box = (starts[0] - left, starts[1] - top, ends[0] - left, ends[1] - top)
     part = image.crop((left, top, right, bottom))
     return part.resize((size, size), _filter(framing), box=box)
-
-
-_OTHER_KINDS = (
-    (b"version https://git-lfs", "a Git LFS pointer and not the image: run `git lfs pull`"),
-    (b"<!doctype html", "a web page: its download failed, fetch it again"),
-    (b"<html", "a web page: its download failed, fetch it again"),
-    (b"<svg", "an SVG drawing: convert it to PNG"),
-    (b"<?xml", "XML: if it is an SVG drawing, convert it to PNG"),
-    (b"%pdf", "a PDF: convert its pages to PNG"),
-    (b"pk\x03\x04", "a zip archive: unpack it"),
-    (b"\x1f\x8b", "packed by gzip: unpack it"),
-    (b"\x93numpy", "a NumPy array: save it as an image of three 8-bit bands"),
-    (b"\x89hdf", "an HDF5 file: save its images as PNG"),
-    (b"\xff\x0a", "JPEG XL: convert it to JPEG or PNG"),
-    (b"\x00\x00\x00\x0cjxl ", "JPEG XL: convert it to JPEG or PNG"),
-)
-_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
-
-
-def _what_it_is(data: bytes) -> str:
-    """What bytes are that Pillow does not know, and what to do."""
-    head = data[:512].lstrip().lower()
-    for start, what in _OTHER_KINDS:
-        if head.startswith(start) or data[:32].lower().startswith(start):
-            return f"it is {what}"
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
-        kind = "an AVIF" if data[8:10] == b"av" else "a HEIC"
-        return f"it is {kind} image, which this Pillow does not read: convert it to JPEG or PNG"
-    bands = _tiff_bands(data)
-    if bands:
-        return (
-            f"it is a TIFF of {len(bands)} bands of {'/'.join(map(str, sorted(set(bands))))} bits, "
-            "of which none is plainly red, green or blue: pick three and save them as an RGB image "
-            "of 8 bits a band"
-        )
-    return "it is not an image"
-
-
-def _tiff_bands(data: bytes) -> tuple[int, ...]:
-    """The bits of each band of a TIFF; () for anything else."""
-    from PIL.TiffImagePlugin import BITSPERSAMPLE, SAMPLESPERPIXEL, ImageFileDirectory_v2
-
-    try:
-        directory = ImageFileDirectory_v2(data[: 16 if data[2:3] == b"+" else 8])
-        file = io.BytesIO(data)
-        file.seek(directory.next)
-        directory.load(file)
-        bits = directory.get(BITSPERSAMPLE, (1,))
-        return tuple(bits) * (directory.get(SAMPLESPERPIXEL, 1) if len(bits) == 1 else 1)
-    except Exception:  # no TIFF, or a broken one
-        return ()
 
 
 def _refuse_too_large(size: tuple[int, int], name: str) -> None:

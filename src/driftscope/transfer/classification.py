@@ -27,6 +27,7 @@ from driftscope.transfer.doubts import (
     doubts_of_names,
     doubts_of_prompts,
     doubts_of_score,
+    doubts_of_several,
     prompt_keys,
 )
 
@@ -409,6 +410,8 @@ def transfer_set(
     indices = balanced_subset(labels, max_images)
     notes: list[str] = []
     doubts: list[str] = []
+    if absent := len(class_names) - len(torch.unique(labels)):
+        notes.append(f"{absent} of its {len(class_names)} classes have no image in it")
     if len(indices) < len(labels):
         notes.append(f"{len(indices):,} of its {len(labels):,} images, drawn evenly over classes")
     rules = rules or PromptRules()
@@ -425,6 +428,7 @@ def transfer_set(
     words = words_of(class_names, dict(rules.class_words))
     given = {word for _, word in rules.class_words}
     doubts += doubts_of_names(class_names, ["given" if word in given else word for word in words])
+    doubts += doubts_of_several(class_names)
     doubts += doubts_of_prompts(pretrained, class_names, rules.prompts(class_names))
     for doubt in doubts:
         warnings.warn(f"{name}: {doubt}", DoubtWarning, stacklevel=2)

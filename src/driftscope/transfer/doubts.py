@@ -46,6 +46,17 @@ def doubts_of_names(class_names: Sequence[str], words: Sequence[str]) -> Iterato
         )
 
 
+def doubts_of_several(class_names: Sequence[str]) -> Iterator[str]:
+    """Names that are made of others, as those of images of several classes are."""
+    known = set(class_names)
+    made = [name for name in class_names if len(parts := name.split()) > 1 and known >= set(parts)]
+    if len(made) > 1:
+        yield (
+            f"{len(made)} of its {len(class_names)} classes are made of the names of others "
+            f"({_some(made)}), so its images may be of several classes each"
+        )
+
+
 def doubts_of_prompts(
     model: VisionLanguageModel, class_names: Sequence[str], prompts: Sequence[Sequence[str]]
 ) -> Iterator[str]:

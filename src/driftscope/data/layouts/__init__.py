@@ -16,20 +16,29 @@ from driftscope.data.layouts import (
     class_folders,
     embedded,
     hub,
+    json_lists,
     lists,
     shards,
     webdataset,
 )
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.tree import walk
+from driftscope.data.other_kinds import ARCHIVES
 from driftscope.data.procedural import PROCEDURAL_SETS
 from driftscope.errors import DataError, did_you_mean
 
-FOLDERS = (arrow.recognise, shards.recognise, webdataset.recognise, lists.recognise)
+FOLDERS = (
+    arrow.recognise,
+    shards.recognise,
+    webdataset.recognise,
+    lists.recognise,
+    json_lists.recognise,
+)
 """Layouts with a mark, in the order in which they are looked for."""
 FILES = {
     ".parquet": shards.recognise_file,
     ".tar": webdataset.recognise_file,
+    ".json": json_lists.recognise_file,
     **dict.fromkeys(lists.LIST_SUFFIXES, lists.recognise_file),
 }
 """Layouts that are a file, by its ending."""
@@ -54,10 +63,12 @@ def look(source: str | Path) -> Found:
         found = next(filter(None, marked), None) or class_folders.recognise(tree, address)
         return found.checked()
     recognise = FILES.get(place.suffix.lower())
+    if recognise is None and place.suffix.lower() in ARCHIVES:
+        raise DataError(f"{place} is packed; unpack it, and give the folder that comes out")
     if recognise is None:
         raise DataError(
-            f"{place} is a file; give the folder that holds the images, a .csv, .tsv or .jsonl "
-            "list of them, or a .parquet or .tar file"
+            f"{place} is a file; give the folder that holds the images, a .csv, .tsv, .json or "
+            ".jsonl list of them, or a .parquet or .tar file"
         )
     return recognise(place, address).checked()
 

@@ -12,7 +12,7 @@ from driftscope.data.address import WHOLE, Address
 from driftscope.data.encoded import EncodedImages, image_bytes
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.lists import files_of
-from driftscope.data.layouts.tables import TABLE_OPTIONS, open_table
+from driftscope.data.layouts.tables import TABLE_OPTIONS, divided, open_table
 from driftscope.data.layouts.tree import Folder
 from driftscope.errors import DataError
 
@@ -67,7 +67,7 @@ class _DatasetTable:
         dataset = self.splits[split]
         feature = dataset.features[column]
         if getattr(feature, "dtype", None) in ("string", "large_string"):
-            return files_of(self.values(split, column), (Path(self.place), Path()))
+            return files_of(self.values(split, column), (Path(self.place), Path()), self.place)
         if not isinstance(feature, datasets.Image) and "binary" not in str(feature):
             raise DataError(f"the column {column!r} of {self.place} holds no images")
         if isinstance(feature, datasets.Image):
@@ -107,7 +107,12 @@ def found_dataset_dict(
     options = TABLE_OPTIONS if folder else (*TABLE_OPTIONS, "config")
     table = _DatasetTable(str(folder or address.place), splits)
     return Found(
-        address, "dataset", dict.fromkeys(splits, table), open_table, options, folder=folder
+        address,
+        "dataset",
+        divided(dict.fromkeys(splits, table)),
+        open_table,
+        options,
+        folder=folder,
     )
 
 

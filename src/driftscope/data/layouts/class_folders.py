@@ -20,6 +20,7 @@ from driftscope.data.address import WHOLE, Address, split_kind
 from driftscope.data.encoded import EncodedSet, FilesOnDisk, printable
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.tree import Folder, is_text
+from driftscope.data.other_kinds import ARCHIVES
 from driftscope.errors import DataError
 
 _PICTURES = re.compile(r"(?i)(jpe?g|png)?_?(images?|imgs?|jpe?gs?|pngs?|photos|pictures)\d*")
@@ -47,6 +48,11 @@ def recognise(tree: Folder, address: Address) -> Found:
         DataError: there is no image in it, or images lie loose beside folders of images.
     """
     if not tree.num_images:
+        if packed := tree.files(*ARCHIVES, ".tar"):
+            raise DataError(
+                f"no images in {printable(tree.path)}: {printable(packed[0].name)} is packed; "
+                "unpack it, and give the folder that comes out"
+            )
         other = tree.other_kinds()
         raise DataError(
             f"no images in {printable(tree.path)}: looked for .jpg, .png and whatever else Pillow "
@@ -60,7 +66,7 @@ def recognise(tree: Folder, address: Address) -> Found:
     else:
         splits = {WHOLE: root}
     found = _classed(splits, root, address)
-    if hint := _of_flat_images(tree, root):
+    if hint := _of_flat_images(tree, root, found):
         found = {
             name: split if split.classes else replace(split, why_not=hint)
             for name, split in found.items()
@@ -202,14 +208,29 @@ def _classed(roots: Mapping[str, Folder], above: Folder, address: Address) -> di
         classes: dict[str, list[Folder]] = {}
         for folder in _at_level(root, int(level or 1)):
             classes.setdefault(folder.name, []).append(folder)
+        if level and not classes and not root.images:
+            raise DataError(
+                f"{address.place} has no folders of images so deep as ?level={level}: "
+                f"{above.drawn()}"
+            )
         found[name] = Split(root, {one: tuple(of) for one, of in classes.items()})
     if inside := _splits_inside(found):
         return inside
+    found = {name: _without_lone_class(name, found) for name in found}
     why_not = _no_classes(found, above, bool(level))
     return {
         name: replace(split, why_not=why_not) if why_not and split.classes else split
         for name, split in found.items()
     }
+
+
+def _without_lone_class(name: str, found: Mapping[str, Split]) -> Split:
+    """A split as it is; flat where its only folder (`test/unknown`) is no class of the others."""
+    split = found[name]
+    others = {one for other in found if other != name for one in found[other].classes}
+    if len(split.classes) == 1 and len(others) > 1 and not others & set(split.classes):
+        return replace(split, classes={})
+    return split
 
 
 def _at_level(folder: Folder, level: int) -> Iterator[Folder]:
@@ -254,8 +275,14 @@ def _no_classes(found: Mapping[str, Split], above: Folder, is_level_given: bool)
     return ""
 
 
-def _of_flat_images(tree: Folder, root: Folder) -> str:
+def _of_flat_images(tree: Folder, root: Folder, found: Mapping[str, Split]) -> str:
     """What to do about images that lie in no class folders; "" for the usual sentence."""
+    labelled = [name for name, split in found.items() if split.classes and not split.why_not]
+    if labelled:
+        return (
+            f"its split {printable(labelled[0])} has: add ?split={printable(labelled[0])} to score "
+            "on that"
+        )
     lists = [file for file in tree.files(".csv", ".tsv", ".jsonl") if file.stem != "metadata"]
     if lists:
         return f"if {printable(str(lists[0]))} tells their classes, give that file as the dataset"

@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from driftscope.data.address import EVERYWHERE, Address, choose_split, fitting_splits
+from driftscope.data.address import (
+    EVERYWHERE,
+    WHOLE,
+    Address,
+    choose_split,
+    fitting_splits,
+    split_kind,
+)
 from driftscope.data.encoded import EncodedSet
 from driftscope.data.names import NamesFile, benchmark_words, read_names, read_templates
 from driftscope.data.procedural import ProceduralSet
@@ -51,8 +58,14 @@ class Found:
     def open_labelled(self, asked: str) -> Opened:
         """As `open`; where that split hides its labels, the next that may stand for it."""
         first = self.open(asked)
-        if first.labels is not None or isinstance(first, ProceduralSet):
+        if isinstance(first, ProceduralSet):
             return first
+        if first.labels is not None:
+            is_meant = first.split in (asked, WHOLE) or split_kind(first.split) == asked
+            if is_meant or "split" in self.address.options:
+                return first
+            said = f"it has no split {asked}, so {first.split} is read"
+            return replace(first, notes=(*first.notes, said))
         for name in fitting_splits(asked, self.splits, self.address):
             if name != first.split and (other := self._opened(name)).labels is not None:
                 said = f"the split {first.split} has no labels, so {name} is scored on"
@@ -85,7 +98,8 @@ class Found:
             names = NamesFile.beside(self.folder)
         if images.class_names is not None:
             place = "/".join(Path(self.address.place).parts[-2:])
-            images = replace(images, words=benchmark_words(place, images.class_names))
+            known = benchmark_words(place, images.class_names)
+            images = replace(images, words={**known, **images.words})
         if names is not None and images.class_names is not None:
             words = names.words_of(images.class_names, must_fit=given is not None)
             images = replace(images, words={**images.words, **words})

@@ -23,8 +23,9 @@ from driftscope.data.address import WHOLE, Address, split_kind
 from driftscope.data.encoded import EncodedImages, image_bytes
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.lists import files_of
-from driftscope.data.layouts.tables import TABLE_OPTIONS, open_table
+from driftscope.data.layouts.tables import TABLE_OPTIONS, divided, open_table
 from driftscope.data.layouts.tree import Folder
+from driftscope.data.other_kinds import kind_of_file
 from driftscope.errors import DataError, did_you_mean
 
 _SHARD = re.compile(r"^(?P<split>\w[\w.]*?)(-(?P<number>\d+)-of-(?P<count>\d+))?(-[0-9a-f]{16})?$")
@@ -83,7 +84,7 @@ class _ParquetImages:
                 ):
                     yield from batch.column(0)
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"cannot read {group.file}: {_one_line(error)}") from None
+            raise _unreadable(group.file, error) from None
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,18 @@ class _ParquetTable:
             DataError: a file has others, or is unreadable.
         """
         first, *others = self.files[split]
-        names: list[str] = _schema(first).names
+        schema = _schema(first)
         for file in others:
-            missing = set(names) - set(_schema(file).names)
-            if missing:
-                raise DataError(
-                    f"{file} has no column {sorted(missing)[0]!r}, but {first} has: the files of "
-                    f"{split} do not belong together"
-                )
+            other = _schema(file)
+            for field in schema:
+                at = other.get_field_index(field.name)
+                if at < 0 or _is_text(other.field(at).type) != _is_text(field.type):
+                    what = f"no column {field.name!r}" if at < 0 else f"{field.name!r} of a type"
+                    raise DataError(
+                        f"{file} has {what}, but {first} has{'' if at < 0 else ' another'}: the "
+                        f"files of {split} do not belong together"
+                    )
+        names: list[str] = schema.names
         return names
 
     def image_columns(self, split: str) -> Sequence[str]:
@@ -144,16 +149,16 @@ class _ParquetTable:
             try:
                 table = parquet.ParquetFile(file).read(columns=[column])
             except (OSError, pa.ArrowException) as error:
-                raise DataError(f"cannot read {file}: {_one_line(error)}") from None
+                raise _unreadable(file, error) from None
             values.extend(table.column(column).to_pylist())
         return values
 
     def images(self, split: str, column: str) -> EncodedImages:
         files = self.files[split]
         kind = _schema(files[0]).field(column).type
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        if _is_text(kind):
             starts = (*(file.parent for file in files), self.root)
-            return files_of(self.values(split, column), starts)
+            return files_of(self.values(split, column), starts, self.place)
         if not _is_bytes(kind):
             raise DataError(
                 f"the column {column!r} of {self.place} holds {kind}, which is no image: an image "
@@ -174,7 +179,8 @@ class _ParquetTable:
 
 def recognise_file(file: Path, address: Address) -> Found:
     """One file: one split."""
-    return _found(address, file.parent, {WHOLE: [file]})
+    told = _told_of(_card(file.parent))
+    return _found(address, file.parent, {WHOLE: [file]}, told[0] if len(told) == 1 else {})
 
 
 def recognise(tree: Folder, address: Address) -> Found | None:
@@ -189,34 +195,33 @@ def recognise(tree: Folder, address: Address) -> Found | None:
         return None
     card = _card(root)
     configurations = _declared(root, files, card) or _by_folder(root, files)
-    wanted = address.options.get("config")
-    if wanted is None and len(configurations) < 2:
-        (splits,) = configurations.values()
-    elif wanted in configurations:
-        splits = configurations[wanted]
-    else:
-        said = f"no configuration {wanted!r}" if wanted else "several configurations"
-        choices = did_you_mean(wanted or "", configurations)
+    asked = address.options.get("config")
+    only = next(iter(configurations)) if len(configurations) == 1 else None
+    name = asked or only or _default_configuration(card)
+    if name not in configurations:
+        said = f"no configuration {asked!r}" if asked else "several configurations"
+        choices = did_you_mean(asked or "", configurations)
         raise DataError(f"{address.place} has {said}; add ?config=NAME, {choices}")
-    return _found(address, root, splits, card, wanted)
+    told = [] if asked else _told_of(card)
+    info = _info(card, name) or (told[0] if len(told) == 1 and only else {})
+    return _found(address, root, configurations[name], info, options=("config",))
 
 
 def _found(
     address: Address,
     root: Path,
     splits: Mapping[str, list[Path]],
-    card: Mapping[str, Any] | None = None,
-    configuration: str | None = None,
+    info: Mapping[str, Any],
+    options: Sequence[str] = (),
 ) -> Found:
-    info = _info(_card(root) if card is None else card, configuration)
     table = _ParquetTable(address.place, root, splits, _features_of(info))
     doubts = [*_missing_shards(splits), *_other_counts(splits, info)]
     return Found(
         address,
         "parquet table",
-        dict.fromkeys(splits, table),
+        divided(dict.fromkeys(splits, table)),
         open_table,
-        options=(*TABLE_OPTIONS, "config"),
+        options=(*TABLE_OPTIONS, *options),
         doubts=tuple(doubts),
         folder=root,
     )
@@ -234,17 +239,33 @@ def _declared(
     for one in card.get("configs") or ():
         splits: dict[str, list[Path]] = {}
         try:
-            for entry in one["data_files"]:
-                patterns = entry["path"]
-                for pattern in [patterns] if isinstance(patterns, str) else patterns:
-                    fitting = [file for file, path in relative.items() if path.match(pattern)]
-                    splits.setdefault(str(entry["split"]), []).extend(fitting)
+            for split, pattern in _patterns(one["data_files"]):
+                fitting = [file for file, path in relative.items() if path.match(pattern)]
+                splits.setdefault(split, []).extend(fitting)
             name = str(one["config_name"])
         except (KeyError, TypeError):
             return {}  # a card of another form says nothing about files
         if splits := {split: of for split, of in splits.items() if of}:
             found[name] = splits
     return found
+
+
+def _patterns(listed: Any) -> Iterator[tuple[str, str]]:
+    """The splits of a card's `data_files` with their patterns; a pattern alone is of `train`."""
+    for entry in [listed] if isinstance(listed, str) else listed:
+        split, paths = (
+            ("train", entry) if isinstance(entry, str) else (str(entry["split"]), entry["path"])
+        )
+        for pattern in [paths] if isinstance(paths, str) else paths:
+            yield split, pattern
+
+
+def _default_configuration(card: Mapping[str, Any]) -> str | None:
+    """The configuration that a card takes where none is named: so marked, or called `default`."""
+    listed = [one for one in card.get("configs") or () if isinstance(one, dict)]
+    marked = [one for one in listed if one.get("default") is True]
+    named = [one for one in listed if one.get("config_name") == "default"]
+    return next((str(one.get("config_name")) for one in (*marked, *named)), None)
 
 
 def _by_folder(root: Path, files: Iterable[Path]) -> dict[str, dict[str, list[Path]]]:
@@ -285,7 +306,7 @@ def _metadata(file: Path) -> Any:
     try:
         return parquet.read_metadata(file)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"cannot read {file}: {_one_line(error)}") from None
+        raise _unreadable(file, error) from None
 
 
 def _row_groups(files: Iterable[Path]) -> Iterator[_RowGroup]:
@@ -306,13 +327,22 @@ def _schema(file: Path) -> pa.Schema:
     try:
         return parquet.read_schema(file)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"cannot read {file}: {_one_line(error)}") from None
+        raise _unreadable(file, error) from None
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
+    """Whether a column of it may hold encoded images, or structs of them or of their paths."""
     if pa.types.is_struct(kind):
-        return bool(kind.get_field_index("bytes") >= 0)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+        return any(kind.get_field_index(name) >= 0 for name in ("bytes", "path"))
+    is_kind = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(one(kind) for one in is_kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    is_kind = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(one(kind) for one in is_kind)
 
 
 def _card(root: Path) -> Mapping[str, Any]:
@@ -328,14 +358,17 @@ def _card(root: Path) -> Mapping[str, Any]:
     return card if isinstance(card, dict) else {}
 
 
-def _info(card: Mapping[str, Any], configuration: str | None) -> Mapping[str, Any]:
-    """What a card says of one configuration: of the one named, or of the only one."""
-    listed = card.get("dataset_info") or {}
-    if isinstance(listed, dict):
-        return listed
-    told = [one for one in listed if isinstance(one, dict)]
-    named = [one for one in told if one.get("config_name", "default") == configuration]
-    return (named or (told if len(told) == 1 and configuration is None else []) or [{}])[0]
+def _told_of(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a card says of each configuration."""
+    listed = card.get("dataset_info") or []
+    listed = [listed] if isinstance(listed, dict) else listed
+    return [one for one in listed if isinstance(one, dict)]
+
+
+def _info(card: Mapping[str, Any], configuration: str) -> Mapping[str, Any]:
+    """What a card says of one configuration; {} where it says nothing."""
+    named = (one for one in _told_of(card) if one.get("config_name", "default") == configuration)
+    return next(named, {})
 
 
 def _features_of(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -371,5 +404,7 @@ def _type(feature: Any) -> str | None:
     return feature.get("_type") if isinstance(feature, dict) else None
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _unreadable(file: Path, error: Exception) -> DataError:
+    kind = kind_of_file(file)
+    reason = f"it is {kind}" if kind else " ".join(str(error).split())[:200]
+    return DataError(f"cannot read {file}: {reason}")

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Int64
-from torch import Tensor
 
-from driftscope.data.address import COLUMN_KEYS, Address
-from driftscope.data.encoded import EncodedImages, EncodedSet
+from driftscope.data.address import COLUMN_KEYS, Address, split_kind
+from driftscope.data.encoded import EncodedImages, EncodedSet, FilesOnDisk, printable, selected
 from driftscope.data.layouts.found import Found
+from driftscope.data.layouts.labels import (
+    as_sentences,
+    labels_from_numbers,
+    labels_of_split,
+    words_by_number,
+)
 from driftscope.errors import DataError
 
 _USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "image": (
-        "image", "img", "path", "file_name", "filename", "file", "image_path", "filepath",
-        "image_name", "jpg", "png", "webp",
+        "image", "img", "path", "file_name", "filename", "file", "image_path", "img_path",
+        "file_path", "filepath", "filepaths", "image_name", "image_file", "image_id", "jpg", "png",
+        "webp",
     ),
-    "label": ("label", "fine_label", "labels", "class", "target", "category", "cls"),
-    "caption": ("caption", "captions", "text", "sentence", "sentences", "comment", "txt"),
+    "label": (
+        "label", "fine_label", "labels", "class", "target", "category", "cls", "class_name",
+        "label_name", "category_name", "class_label", "class_id", "label_id",
+    ),
+    "caption": (
+        "caption", "captions", "text", "sentence", "sentences", "comment", "txt", "raw",
+    ),
     "group": (),  # never guessed: which images belong together is the user's knowledge
 }  # fmt: skip
-_NO_LABEL = frozenset({"-1", "-1.0", "nan", "na", "n/a", "null", "<na>", "nat", "?"})
-"""What tables hold, in small letters, where a label is not known."""
-_CAPTION_KEYS = ("raw", "caption", "text", "sentence")
+_SPLIT_NAMES = ("split", "subset", "partition", "set", "data_set", "usage", "phase")
+_ALIKE_CAPTIONS = re.compile(r"(captions?|sentences?|text|raw)_?\d+")
 
 
 class Table(Protocol):
@@ -69,9 +78,9 @@ class Rows:
         """None says so by its type."""
         return ()
 
-    def label_names(self, split: str) -> Mapping[str, Sequence[str]]:  # noqa: ARG002
+    def label_names(self, split: str) -> Mapping[str, Sequence[str]]:
         """Those of class numbers, by column."""
-        return self.names
+        return {column: of for column, of in self.names.items() if column in self.held(split)}
 
     def values(self, split: str, column: str) -> list[Any]:
         """A column."""
@@ -80,6 +89,53 @@ class Rows:
     def images(self, split: str, column: str) -> EncodedImages:
         """The files that a column names."""
         return self.files(split, self.held(split)[column])
+
+
+@dataclass(frozen=True)
+class _Divided:
+    """A table whose rows say in a column which split they are of."""
+
+    whole: Table
+    split: str
+    rows: Mapping[str, Sequence[int]]
+
+    def columns(self, split: str) -> Sequence[str]:  # noqa: ARG002
+        return self.whole.columns(self.split)
+
+    def image_columns(self, split: str) -> Sequence[str]:  # noqa: ARG002
+        return self.whole.image_columns(self.split)
+
+    def label_names(self, split: str) -> Mapping[str, Sequence[str]]:  # noqa: ARG002
+        return self.whole.label_names(self.split)
+
+    def values(self, split: str, column: str) -> list[Any]:
+        values = self.whole.values(self.split, column)
+        return [values[row] for row in self.rows[split]]
+
+    def images(self, split: str, column: str) -> EncodedImages:
+        return selected(self.whole.images(self.split, column), self.rows[split])
+
+
+def divided(splits: Mapping[str, Table]) -> Mapping[str, Table]:
+    """The splits that a column of a table tells of; the same where there are several, or none.
+
+    A column of another name than `split` counts where all it says are names of splits.
+    """
+    if len(splits) != 1:
+        return splits
+    ((name, table),) = splits.items()
+    by_plain_name = {_plain(column): column for column in table.columns(name)}
+    for usual in _SPLIT_NAMES:
+        if usual not in by_plain_name:
+            continue
+        values = [str(value).strip() for value in table.values(name, by_plain_name[usual])]
+        kinds = {split_kind(value) for value in set(values)}
+        if usual == "split" or None not in kinds:
+            rows: dict[str, list[int]] = {}
+            for row, value in enumerate(values):
+                rows.setdefault(value, []).append(row)
+            return {one: _Divided(table, name, rows) for one in sorted(rows)}
+    return splits
 
 
 def open_table(found: Found, split: str) -> EncodedSet:
@@ -92,33 +148,113 @@ def open_table(found: Found, split: str) -> EncodedSet:
     address = found.address
     columns, typed = table.columns(split), table.label_names(split)
     image = needed_column("image", columns, address, table.image_columns(split))
-    label = optional_column("label", columns, address, list(typed))
-    caption = optional_column("caption", columns, address)
     group = optional_column("group", columns, address)
-    labels, class_names, reason = None, None, ""
-    if label and label in typed:
-        names = typed[label]
-        labels = labels_from_numbers(table.values(split, label), names, address.place, label)
-        class_names = tuple(names) if labels is not None else None
-    elif label:
-        by_split = {
-            name: table.values(name, label)
-            for name, one in found.splits.items()
-            if label in one.columns(name)
-        }
-        labels, class_names = labels_of_split(by_split, split, address.place, label)
-    if label and labels is None:
-        reason = f"its {label} says of no image what it is (-1 or empty)"
-    return EncodedSet(
+    images = EncodedSet(
         name=address.place,
         split=split,
         encoded=table.images(split, image),
-        class_names=class_names,
-        labels=labels,
-        captions=tuple(map(as_sentences, table.values(split, caption))) if caption else None,
+        captions=_captions(table, split, address),
         groups=tuple(map(str, table.values(split, group))) if group else None,
-        unlabeled_because=reason,
+        unlabeled_because=_no_label_column(columns, address.place),
     )
+    label = optional_column("label", columns, address, list(typed))
+    if label is not None:
+        images = _labelled(images, found, label, typed.get(label))
+    return _one_row_a_file(images)
+
+
+def _no_label_column(columns: Sequence[str], place: str) -> str:
+    if len(columns) == 1:
+        return "it holds images alone; if folders in it are the classes, unpack it and give those"
+    return (
+        f"none of its columns ({', '.join(columns)}) is plainly the label; if one is, say which: "
+        f"{place}?label=COLUMN"
+    )
+
+
+def _labelled(
+    images: EncodedSet, found: Found, label: str, names: Sequence[str] | None
+) -> EncodedSet:
+    """With the labels of a column: numbers of the given names, or names themselves."""
+    place = found.address.place
+    by_split = {
+        name: table.values(name, label)
+        for name, table in found.splits.items()
+        if (names is None or name == images.split) and label in table.columns(name)
+    }
+    if names is not None:
+        labels = labels_from_numbers(by_split[images.split], names, place, label)
+        class_names: Sequence[str] | None = names
+    else:
+        labels, class_names = labels_of_split(by_split, images.split, place, label)
+    if labels is None or class_names is None:
+        reason = f"its {label} says of no image what it is (-1 or empty)"
+        return replace(images, unlabeled_because=reason)
+    words: Mapping[str, str] = {}
+    if all(map(str.isdecimal, class_names)):
+        words = _words_beside(found.splits, by_split, label, place)
+    return replace(images, labels=labels, class_names=tuple(class_names), words=words)
+
+
+def _words_beside(
+    tables: Mapping[str, Table], numbers: Mapping[str, Sequence[Any]], label: str, place: str
+) -> dict[str, str]:
+    """The words of class numbers, from another column that tells of labels."""
+    everywhere = set.intersection(*(set(tables[name].columns(name)) for name in numbers))
+    beside = (
+        name
+        for name in sorted(everywhere - {label})
+        if _plain(name) in (*_USUAL_NAMES["label"], f"{_plain(label)}_name", "label_text", "name")
+    )
+    for column in beside:
+        values = [value for name in numbers for value in tables[name].values(name, column)]
+        joined = [value for of_split in numbers.values() for value in of_split]
+        if words := words_by_number(joined, values, place, label):
+            return words
+    return {}
+
+
+def _captions(table: Table, split: str, address: Address) -> tuple[tuple[str, ...], ...] | None:
+    """Every row's captions: of the caption column, or of several that are numbered."""
+    columns = table.columns(split)
+    column = optional_column("caption", columns, address)
+    several = [name for name in columns if _ALIKE_CAPTIONS.fullmatch(_plain(name))]
+    chosen = [column] if column else several
+    if not chosen:
+        return None
+    rows = zip(*(table.values(split, name) for name in chosen), strict=True)
+    return tuple(as_sentences(list(row)) for row in rows)
+
+
+def _one_row_a_file(images: EncodedSet) -> EncodedSet:
+    """Rows of the same file as one image, with all their captions.
+
+    Raises:
+        DataError: they say different classes.
+    """
+    if not isinstance(images.encoded, FilesOnDisk):
+        return images
+    rows: dict[str, list[int]] = {}
+    for row, file in enumerate(images.encoded.files):
+        rows.setdefault(file, []).append(row)
+    if len(rows) == len(images):
+        return images
+    if images.labels is not None:
+        numbers = images.labels.tolist()
+        for file, of_file in rows.items():
+            if len({numbers[row] for row in of_file}) > 1:
+                raise DataError(
+                    f"{images.name} lists the image {printable(file)} under several classes (rows "
+                    f"{of_file[0] + 1} and {of_file[1] + 1}); give each image one class"
+                )
+    repeated = len(images) - len(rows)
+    captions = images.captions
+    images = images.select(torch.tensor([of_file[0] for of_file in rows.values()]))
+    if captions is not None:
+        joined = [as_sentences([list(captions[row]) for row in of]) for of in rows.values()]
+        return replace(images, captions=tuple(joined))
+    said = f"{repeated} rows name an image that another row names, and are left out"
+    return replace(images, notes=(*images.notes, said))
 
 
 TABLE_OPTIONS = COLUMN_KEYS
@@ -146,9 +282,10 @@ def optional_column(
                 f"{', '.join(columns)}"
             )
         return given
+    by_plain_name = {_plain(name): name for name in reversed(fitting or columns)}
     for name in _USUAL_NAMES[role]:
-        if name in (fitting or columns):
-            return name
+        if name in by_plain_name:
+            return by_plain_name[name]
     if len(fitting) > 1:
         raise DataError(
             f"{address.place} has several columns that may be the {role} ({', '.join(fitting)}); "
@@ -170,111 +307,6 @@ def needed_column(
     return found
 
 
-def labels_from_values(
-    values: Sequence[Any], place: str, column: str
-) -> tuple[Int64[Tensor, " row"], tuple[str, ...]]:
-    """Class indices and names from a column of names; numbered in the order of the names.
-
-    Raises:
-        DataError: a row without a class, or with several.
-    """
-    texts = [_label_text(value, place, column) for value in values]
-    unknown = [row for row, text in enumerate(texts) if not text or text.lower() in _NO_LABEL]
-    if unknown:
-        first = texts[unknown[0]]
-        what = f"no class but {first!r} as {column}" if first else f"no {column}"
-        raise DataError(
-            f"{place} has {what} in {len(unknown)} of {len(texts)} rows (the first is row "
-            f"{unknown[0] + 1}); label them or leave them out"
-        )
-    names = sorted(set(texts), key=_numbers_by_size)
-    several = next((name for name in names if "|" in name and _parts(name) <= set(names)), None)
-    if several:
-        raise DataError(
-            f"{place} has rows of several classes, such as {several!r} as {column}; give each "
-            "image one class, or leave them out"
-        )
-    numbers = {name: number for number, name in enumerate(names)}
-    return torch.tensor([numbers[text] for text in texts], dtype=torch.int64), tuple(names)
-
-
-def labels_from_numbers(
-    values: Sequence[int | None], names: Sequence[str], place: str, column: str
-) -> Int64[Tensor, " row"] | None:
-    """Class indices from a column of indices into `names`; None where all say "unknown" (−1).
-
-    Raises:
-        DataError: some are unknown, or outside the names.
-    """
-    if any(isinstance(value, list) for value in values):
-        raise DataError(f"{place} holds lists as {column}; give each image one class")
-    labels = torch.tensor([-1 if value is None else int(value) for value in values])
-    if bool((labels == -1).all()):
-        return None
-    wrong = (labels < 0) | (labels >= len(names))
-    if bool(wrong.any()):
-        first = int(wrong.nonzero()[0])
-        raise DataError(
-            f"{place} has {int(wrong.sum())} rows whose {column} is none of its {len(names)} "
-            f"classes (row {first + 1} has {values[first]}); leave them out"
-        )
-    return labels
-
-
-def labels_of_split(
-    values: Mapping[str, Sequence[Any]], chosen: str, place: str, column: str
-) -> tuple[Int64[Tensor, " row"] | None, tuple[str, ...] | None]:
-    """Labels of one split from names, numbered over the names of all, so that splits agree.
-
-    None where all rows of the split hide their class (−1, null): so do published test splits.
-    """
-    known = {name: rows for name, rows in values.items() if not all(map(_is_hidden, rows))}
-    if chosen not in known:
-        return None, None
-    joined = [value for of_split in known.values() for value in of_split]
-    labels, names = labels_from_values(joined, place, column)
-    before = list(known)[: list(known).index(chosen)]
-    start = sum(len(known[name]) for name in before)
-    return labels[start : start + len(known[chosen])], names
-
-
-def as_sentences(value: Any) -> tuple[str, ...]:
-    """An image's captions: a sentence, a list of them, or objects that hold one; () for none."""
-    if isinstance(value, dict):
-        return as_sentences(next((value[key] for key in _CAPTION_KEYS if key in value), None))
-    if isinstance(value, list | tuple):
-        return tuple(dict.fromkeys(text for one in value for text in as_sentences(one)))
-    text = "" if value is None else str(value).strip()
-    if text.startswith("[") and text.endswith("]"):  # a list, as CSV holds it
-        import ast
-
-        try:
-            listed = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            return (text,)
-        return as_sentences(listed)
-    return (text,) if text.lower() not in ("", "nan", "null", "<na>") else ()
-
-
-def _label_text(value: Any, place: str, column: str) -> str:
-    if isinstance(value, list | dict | tuple):
-        raise DataError(
-            f"{place} holds lists as {column}, such as {str(value)[:40]}; give each image one "
-            "class (of a one-hot row the place of its 1)"
-        )
-    if isinstance(value, float) and math.isfinite(value) and value == int(value):
-        return str(int(value))  # numbers beside which a table had empty rows
-    return "" if value is None else str(value).strip()
-
-
-def _is_hidden(value: Any) -> bool:
-    return value is None or str(value).strip().lower() in _NO_LABEL
-
-
-def _parts(name: str) -> set[str]:
-    return {part.strip() for part in name.split("|")}
-
-
-def _numbers_by_size(name: str) -> tuple[int, int, str]:
-    """2 before 10 where the names are numbers."""
-    return (0, int(name), name) if name.isdecimal() else (1, 0, name)
+def _plain(column: str) -> str:
+    """A column's name without regard to capitals, spaces and hyphens."""
+    return re.sub(r"[\s-]+", "_", column.strip().lower())

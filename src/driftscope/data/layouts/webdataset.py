@@ -21,11 +21,14 @@ from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.tables import TABLE_OPTIONS, Rows, open_table
 from driftscope.data.layouts.tree import Folder, image_suffixes
 from driftscope.data.names import NamesFile
+from driftscope.data.other_kinds import kind_of_file
 from driftscope.errors import DataError
 
 _IMAGE = "image"
-_TEXT_KINDS = ("cls", "txt", "text", "json", "caption")
+_LABEL_KINDS = ("cls", "label", "class", "target", "index")
+_TEXT_KINDS = (*_LABEL_KINDS, "txt", "text", "json", "caption")
 _MOST_TEXT_BYTES = 1 << 20
+_TAR_RECORD = 10_240
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,9 @@ def recognise(tree: Folder, address: Address) -> Found | None:
 
 
 def _found(address: Address, root: Path, splits: Mapping[str, list[Path]]) -> Found:
-    names = NamesFile.beside(root)
+    beside = root if NamesFile.beside(root) else root.parent
+    names = NamesFile.beside(beside)
+    in_order = _told_apart(names.in_order) if names else ()
 
     @cache
     def held(split: str) -> Mapping[str, list[Any]]:
@@ -99,7 +104,7 @@ def _found(address: Address, root: Path, splits: Mapping[str, list[Path]]) -> Fo
     table = Rows(
         held,
         lambda _, members: _TarImages(tuple(members)),
-        {"cls": _told_apart(names.in_order)} if names else {},
+        dict.fromkeys(_LABEL_KINDS, in_order) if in_order else {},
     )
     doubts = []
     for split, tars in splits.items():
@@ -115,7 +120,7 @@ def _found(address: Address, root: Path, splits: Mapping[str, list[Path]]) -> Fo
         open_table,
         TABLE_OPTIONS,
         doubts=tuple(doubts),
-        folder=root,
+        folder=beside if names else root,
     )
 
 
@@ -134,23 +139,45 @@ def _samples_of(tar: Path) -> list[dict[str, Any]]:
                 kind = kind.lower()
                 if f".{kind}" in image_suffixes():
                     sample.setdefault(_IMAGE, member)
-                elif kind in _TEXT_KINDS and one.size < _MOST_TEXT_BYTES:
-                    sample.update(_texts(kind, member.read().decode("utf-8", "replace")))
+                elif (first := kind.partition(".")[0]) in _TEXT_KINDS and (
+                    one.size < _MOST_TEXT_BYTES
+                ):
+                    sample.update(_texts(first, kind, member.read().decode("utf-8", "replace")))
+            _check_whole(tar, members.offset)
     except (OSError, tarfile.TarError) as error:
-        raise DataError(f"cannot read the tar file {tar}: {error}") from None
+        kind = kind_of_file(tar)
+        raise DataError(
+            f"cannot read the tar file {tar}: {f'it is {kind}' if kind else error}"
+        ) from None
     return [sample for sample in samples.values() if _IMAGE in sample]
 
 
-def _texts(kind: str, text: str) -> dict[str, Any]:
+def _check_whole(tar: Path, end: int) -> None:
+    """Raises DataError where a tar is cut off, or goes on behind its end."""
+    with tar.open("rb") as file:
+        file.seek(end)
+        rest = file.read(_TAR_RECORD)
+    if len(rest) < tarfile.BLOCKSIZE:
+        raise DataError(f"the tar file {tar} is cut off: it has no end mark; fetch it again")
+    if rest.strip(b"\0"):
+        raise DataError(
+            f"the tar file {tar} goes on behind its first end, as tars do that were joined; give "
+            "each a file of its own"
+        )
+
+
+def _texts(column: str, kind: str, text: str) -> dict[str, Any]:
+    """What a text file of a sample says, by column: a label, captions a line each, or JSON."""
     text = text.strip()
-    if kind != "json":
-        is_number = kind == "cls" and text.lstrip("-").isdecimal()
-        return {kind: int(text) if is_number else text}
+    if not kind.endswith("json"):
+        return {column: text if column in _LABEL_KINDS else text.splitlines()}
     try:
         held = json.loads(text)
     except ValueError:
         return {}
-    return {k: v for k, v in held.items() if k != _IMAGE} if isinstance(held, dict) else {}
+    if isinstance(held, dict):
+        return {key: value for key, value in held.items() if key != _IMAGE}
+    return {column: held}
 
 
 def _by_number(tar: Path) -> tuple[str, int, str]:

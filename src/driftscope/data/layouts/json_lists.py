@@ -1,0 +1,110 @@
+"""JSON files that tell of images: COCO's, Karpathy's of Flickr and COCO, lists of objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from driftscope.data.address import WHOLE, Address
+from driftscope.data.layouts.found import Found
+from driftscope.data.layouts.lists import columns_of, found_lists, image_starts
+from driftscope.data.layouts.tree import Folder
+from driftscope.errors import DataError
+
+_CAPTIONS = "captions_"
+_KARPATHY = "dataset_"
+
+Columns = dict[str, list[Any]]
+
+
+def recognise_file(file: Path, address: Address) -> Found:
+    """One file: its rows, divided where they say their split.
+
+    Raises:
+        DataError: unreadable, or of another form.
+    """
+    return _found(address, {WHOLE: file}, _root_of(file))
+
+
+def recognise(tree: Folder, address: Address) -> Found | None:
+    """A folder of images with Karpathy's `dataset_NAME.json`, or COCO's `captions_SPLIT.json`."""
+    files = [file for file in tree.files(".json") if file.stem.startswith((_CAPTIONS, _KARPATHY))]
+    if not tree.num_images or not files:
+        return None
+    captions = {
+        file.stem.removeprefix(_CAPTIONS): file for file in files if file.stem.startswith(_CAPTIONS)
+    }
+    if captions:
+        return _found(address, captions, Path(tree.path))
+    return _found(address, {WHOLE: files[0]}, Path(tree.path)) if len(files) == 1 else None
+
+
+def _found(address: Address, files: Mapping[str, Path], root: Path) -> Found:
+    rows = {split: _read(file) for split, file in files.items()}
+    starts = {split: (*image_starts(root), root / split) for split in files}
+    return found_lists(address, "JSON list of images", rows, starts, root)
+
+
+def _root_of(file: Path) -> Path:
+    """Where the images of a file lie below."""
+    return file.parent.parent if file.parent.name == "annotations" else file.parent
+
+
+def _read(file: Path) -> Columns:
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(held, list):
+            return _of_objects(held)
+        if "annotations" in held:
+            return _of_coco(file, held)
+        return _of_karpathy(held["images"])
+    except DataError:
+        raise
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"cannot read the list {file}: {error}") from None
+    except (KeyError, TypeError, AttributeError, IndexError):
+        raise DataError(
+            f"{file} is no list of images that is known: give COCO's form (images, annotations), "
+            "Karpathy's (images with filename and sentences), or a list of objects such as "
+            '{"path": …, "label": …}'
+        ) from None
+
+
+def _of_objects(rows: Sequence[Any]) -> Columns:
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise TypeError
+    return columns_of(rows)
+
+
+def _of_karpathy(images: Sequence[Mapping[str, Any]]) -> Columns:
+    return {
+        "path": [f"{one.get('filepath', '.')}/{one['filename']}" for one in images],
+        "caption": [one["sentences"] for one in images],
+        "split": [one["split"] for one in images],
+    }
+
+
+def _of_coco(file: Path, held: Mapping[str, Any]) -> Columns:
+    """Every image with its captions, or with the one category of what is marked in it."""
+    paths = {one["id"]: one["file_name"] for one in held["images"]}
+    said: dict[Any, list[Any]] = {number: [] for number in paths}
+    is_captioned = all("caption" in one for one in held["annotations"])
+    for one in held["annotations"]:
+        told = one["caption"] if is_captioned else one["category_id"]
+        if told not in said[one["image_id"]]:
+            said[one["image_id"]].append(told)
+    if is_captioned:
+        return {"path": list(paths.values()), "caption": list(said.values())}
+    several = sum(len(of_image) > 1 for of_image in said.values())
+    if several:
+        raise DataError(
+            f"{file} marks things of several categories in {several:,} of its {len(said):,} "
+            "images, so they have no one class; give its captions, or a set of one class an image"
+        )
+    names = {one["id"]: one["name"] for one in held["categories"]}
+    return {
+        "path": list(paths.values()),
+        "label": [names[of_image[0]] if of_image else None for of_image in said.values()],
+    }

@@ -1,0 +1,166 @@
+"""Labels and captions from the values of a column, and what of them is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from driftscope.errors import DataError
+
+_NO_LABEL = frozenset({"-1", "-1.0", "nan", "na", "n/a", "null", "<na>", "nat", "?"})
+"""What tables hold, in small letters, where a label is not known."""
+_CAPTION_KEYS = ("raw", "caption", "text", "sentence")
+_BETWEEN_CLASSES = "|;,+&"
+"""What stands between the classes of an image that has several."""
+
+
+def labels_from_values(
+    values: Sequence[Any], place: str, column: str
+) -> tuple[Int64[Tensor, " row"], tuple[str, ...]]:
+    """Class indices and names from a column of names; numbered in the order of the names.
+
+    Raises:
+        DataError: a row without a class, or with several.
+    """
+    texts = [_label_text(value, place, column) for value in values]
+    unknown = [row for row, text in enumerate(texts) if not text or text.lower() in _NO_LABEL]
+    if unknown:
+        first = texts[unknown[0]]
+        what = f"no class but {first!r} as {column}" if first else f"no {column}"
+        raise DataError(
+            f"{place} has {what} in {len(unknown)} of {len(texts)} rows (the first is row "
+            f"{unknown[0] + 1}); label them or leave them out"
+        )
+    names = sorted(set(texts), key=_numbers_by_size)
+    if several := next((name for name in names if _is_several(name, set(names))), None):
+        raise DataError(
+            f"{place} has rows of several classes, such as {several!r} as {column}; give each "
+            "image one class, or leave them out"
+        )
+    numbers = {name: number for number, name in enumerate(names)}
+    return torch.tensor([numbers[text] for text in texts], dtype=torch.int64), tuple(names)
+
+
+def labels_from_numbers(
+    values: Sequence[Any], names: Sequence[str], place: str, column: str
+) -> Int64[Tensor, " row"] | None:
+    """Class indices from a column of indices into `names`, or of names themselves.
+
+    None where all rows say "unknown" (−1).
+
+    Raises:
+        DataError: some are unknown, or outside the names.
+    """
+    by_name = {name: number for number, name in enumerate(names)}
+    labels = torch.tensor([_class_number(value, by_name, place, column) for value in values])
+    if bool((labels == -1).all()):
+        return None
+    wrong = (labels < 0) | (labels >= len(names))
+    if bool(wrong.any()):
+        first = int(wrong.nonzero()[0])
+        raise DataError(
+            f"{place} has {int(wrong.sum())} rows whose {column} is none of its {len(names)} "
+            f"classes (row {first + 1} has {values[first]}); leave them out"
+        )
+    return labels
+
+
+def _class_number(value: Any, by_name: Mapping[str, int], place: str, column: str) -> int:
+    text = _label_text(value, place, column)
+    if not text or text.lower() in _NO_LABEL:
+        return -1
+    if text.removeprefix("-").isdecimal():
+        return int(text)
+    if text not in by_name:
+        raise DataError(
+            f"{place} holds {text[:40]!r} as {column}, which is neither the number nor the name of "
+            f"one of its {len(by_name)} classes"
+        )
+    return by_name[text]
+
+
+def words_by_number(
+    numbers: Sequence[Any], words: Sequence[Any], place: str, column: str
+) -> dict[str, str]:
+    """Words of classes that are numbers, from a column beside theirs; {} where it does not tell.
+
+    Every number must have one word and every word one number.
+    """
+    pairs = {
+        (_label_text(number, place, column), as_word)
+        for number, word in zip(numbers, words, strict=True)
+        if isinstance(word, str) and (as_word := word.strip()) and not _is_hidden(number)
+    }
+    by_number = dict(pairs)
+    is_plain = len(pairs) == len(by_number) == len(set(by_number.values()))
+    return by_number if is_plain and not any(map(str.isdecimal, by_number.values())) else {}
+
+
+def labels_of_split(
+    values: Mapping[str, Sequence[Any]], chosen: str, place: str, column: str
+) -> tuple[Int64[Tensor, " row"] | None, tuple[str, ...] | None]:
+    """Labels of one split from names, numbered over the names of all, so that splits agree.
+
+    None where all rows of the split hide their class (−1, null): so do published test splits.
+    """
+    known = {name: rows for name, rows in values.items() if not all(map(_is_hidden, rows))}
+    if chosen not in known:
+        return None, None
+    joined = [value for of_split in known.values() for value in of_split]
+    labels, names = labels_from_values(joined, place, column)
+    before = list(known)[: list(known).index(chosen)]
+    start = sum(len(known[name]) for name in before)
+    return labels[start : start + len(known[chosen])], names
+
+
+def as_sentences(value: Any) -> tuple[str, ...]:
+    """An image's captions: a sentence, a list of them, or objects that hold one; () for none."""
+    if isinstance(value, dict):
+        return as_sentences(next((value[key] for key in _CAPTION_KEYS if key in value), None))
+    if isinstance(value, list | tuple):
+        return tuple(dict.fromkeys(text for one in value for text in as_sentences(one)))
+    text = "" if value is None else str(value).strip()
+    if text.startswith("[") and text.endswith("]"):  # a list, as CSV holds it
+        import ast
+
+        try:
+            listed = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return (text,)
+        return as_sentences(listed)
+    return (text,) if text.lower() not in ("", "nan", "null", "<na>") else ()
+
+
+def _label_text(value: Any, place: str, column: str) -> str:
+    if isinstance(value, list | tuple) and len(value) == 1:
+        return _label_text(value[0], place, column)
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, list | dict | tuple):
+        raise DataError(
+            f"{place} holds lists as {column}, such as {str(value)[:40]}; give each image one "
+            "class (of a one-hot row the place of its 1)"
+        )
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        return str(int(value))  # numbers beside which a table had empty rows
+    return "" if value is None else str(value).strip()
+
+
+def _is_hidden(value: Any) -> bool:
+    return value is None or str(value).strip().lower() in _NO_LABEL
+
+
+def _is_several(name: str, names: set[str]) -> bool:
+    """Whether it is other classes' names, joined."""
+    parts = ({part.strip() for part in name.split(mark)} for mark in _BETWEEN_CLASSES)
+    return any(len(of_mark) > 1 and of_mark <= names for of_mark in parts)
+
+
+def _numbers_by_size(name: str) -> tuple[int, int, str]:
+    """2 before 10 where the names are numbers."""
+    return (0, int(name), name) if name.isdecimal() else (1, 0, name)

@@ -1,0 +1,327 @@
+"""What rows of tables and lists say of images, and what they do not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+from small_sets import NAMES, TRUTH, classes, png, table, write, write_tar
+
+from driftscope.data import EncodedSet, labelled, open_dataset, open_labelled
+from driftscope.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ([-1, 0, 1, 2, 1, 0], "no class but '-1'"),
+        ([float("nan"), 0.0, 1.0, 2.0, 1.0, 0.0], "no class but 'nan'"),
+        (["cat", "NA", "dog", "dog", "cat", "emu"], "no class but 'NA' as label in 1 of 6"),
+        (["cat", None, "dog", "dog", "cat", "emu"], "no label in 1 of 6"),
+        ([[0, 1]] * 6, "holds lists"),
+        (["cat", "dog", "cat|dog", "dog", "cat", "cat"], "rows of several classes"),
+    ],
+)
+def test_what_is_no_label_is_no_class(tmp_path: Path, labels: list[object], reason: str) -> None:
+    parquet.write_table(table(labels), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=reason.replace("|", r"\|")):
+        open_dataset(tmp_path / "x.parquet", "test")
+
+
+def test_numbers_that_a_table_holds_as_fractions_are_numbers(tmp_path: Path) -> None:
+    parquet.write_table(table([0.0, 0.0, 1.0, 1.0, 2.0, 2.0]), tmp_path / "x.parquet")
+    assert open_dataset(tmp_path / "x.parquet", "test").class_names == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        (["https://a.b/c.jpg"] * 6, "addresses such as .https"),
+        (["data:image/png;base64,AAAA"] * 6, "written out as text"),
+        ([[{"bytes": b"x"}]] * 6, "which is no image"),
+        ([[[1, 2], [3, 4]]] * 6, "which is no image"),
+    ],
+)
+def test_image_columns_of_another_kind_are_answered_in_a_sentence(
+    tmp_path: Path, column: list[object], reason: str
+) -> None:
+    parquet.write_table(pa.table({"image": column}), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=reason):
+        open_dataset(tmp_path / "x.parquet", "test")
+
+
+def test_a_row_without_an_image_is_named_and_can_be_left_out(tmp_path: Path) -> None:
+    place = tmp_path / "x.parquet"
+    images = [png(1), None, png(3), png(4), png(5), png(6)]
+    parquet.write_table(table(list("aabbcc"), images), place)
+    with pytest.raises(DataError, match=r"row 2 of .*holds none"):
+        open_dataset(place, "test").pixels(range(6), 8)
+    kept = open_dataset(f"{place}?bad=skip", "test")
+    assert isinstance(kept, EncodedSet)
+    assert kept.pixels(range(5), 8)[:, 0, 0, 0].tolist() == [1, 3, 4, 5, 6]
+    assert kept.notes[0].startswith("1 images cannot be read and are left out")
+
+
+def test_configurations_below_data_are_told_apart_with_their_own_names(tmp_path: Path) -> None:
+    card = "---\ndataset_info:\n"
+    for configuration, names in (("one", NAMES), ("two", NAMES[::-1])):
+        (tmp_path / "data" / configuration).mkdir(parents=True)
+        numbers = [names.index(label) for label, _ in sorted(TRUTH)]
+        file = tmp_path / "data" / configuration / "test-00000-of-00001.parquet"
+        parquet.write_table(table(numbers), file)
+        listed = "".join(f"          '{at}': {name}\n" for at, name in enumerate(names))
+        card += (
+            f"- config_name: {configuration}\n  features:\n  - name: label\n    dtype:\n"
+            f"      class_label:\n        names:\n{listed}"
+        )
+    (tmp_path / "README.md").write_text(f"{card}---\n")
+    with pytest.raises(DataError, match=r"several configurations; add .*one, two"):
+        open_dataset(tmp_path, "test")
+    for configuration in ("one", "two"):
+        images = open_dataset(f"{tmp_path}?config={configuration}", "test")
+        labels, names = labelled(images)
+        assert [names[one] for one in labels] == [label for label, _ in sorted(TRUTH)]
+
+
+def test_a_cards_configurations_say_which_files_are_theirs(tmp_path: Path) -> None:
+    for name, label in (("a", "x"), ("b", "y")):
+        parquet.write_table(
+            table([label, "z"], [png(1), png(2)]), tmp_path / f"{name}-train.parquet"
+        )
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: first\n  data_files:\n  - split: train\n    path: a-*\n"
+        "- config_name: second\n  data_files:\n  - split: train\n    path: b-*\n---\n"
+    )
+    assert open_dataset(f"{tmp_path}?config=second", "train").class_names == ("y", "z")
+
+
+def test_files_that_do_not_belong_together_are_refused_and_missing_ones_doubted(
+    tmp_path: Path,
+) -> None:
+    parquet.write_table(table(["x"], [png(1)]), tmp_path / "test-00000-of-00003.parquet")
+    parquet.write_table(pa.table({"image": [png(2)]}), tmp_path / "test-00001-of-00003.parquet")
+    with pytest.raises(DataError, match=r"00001-of-00003\.parquet has no column 'label'"):
+        open_dataset(tmp_path, "test")
+    parquet.write_table(table(["y"], [png(2)]), tmp_path / "test-00001-of-00003.parquet")
+    images = open_dataset(tmp_path, "test")
+    assert isinstance(images, EncodedSet)
+    assert images.doubts == ("1 of the 3 files of its split test are missing",)
+
+
+def test_other_counts_than_the_cards_are_doubted(tmp_path: Path) -> None:
+    parquet.write_table(table(["x", "y"], [png(1), png(2)]), tmp_path / "test.parquet")
+    (tmp_path / "README.md").write_text(
+        "---\ndataset_info:\n  splits:\n  - name: test\n    num_examples: 50\n---\n"
+    )
+    images = open_dataset(tmp_path, "test")
+    assert isinstance(images, EncodedSet)
+    assert images.doubts == ("its split test has 2 rows, but its card says 50",)
+
+
+# ---------------------------------------------------------------- lists
+
+
+def a_list(root: Path, header: str, *rows: str) -> Path:
+    write(root, ["1.png", "2.png", "3.png", "a/4.png", "b/4.png"])
+    (root / "list.csv").write_text("\n".join([header, *rows]))
+    return root / "list.csv"
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        (("path,label,label", "1.png,x,y"), "two columns 'label'"),
+        (("1.png 0", "2.png 1"), "has no header"),
+        (("path,label", "1.png,x", "2.png,y", "1.png,y"), r"1\.png under several classes"),
+        (("path,label", "1.png,x", "2.png,y", "3.png,x;y"), "rows of several classes"),
+        (("path,label", "4.png,x", "2.png,y"), "there are 2 of that name"),
+        (("path,species", "1.png,x"), r"none of its columns \(path, species\).*\?label=COLUMN"),
+    ],
+)
+def test_a_list_that_would_mean_something_else_is_refused(
+    tmp_path: Path, rows: tuple[str, ...], reason: str
+) -> None:
+    place = a_list(tmp_path, *rows)
+    if "4.png" in rows[1]:
+        place.write_text(place.read_text().replace("2.png", "nowhere.png"))
+    with pytest.raises(DataError, match=reason):
+        labelled(open_dataset(place, "test"))
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_list_in_another_encoding_is_to_be_saved_anew(tmp_path: Path, encoding: str) -> None:
+    place = a_list(tmp_path, "path,label")
+    place.write_bytes("path,label\n1.png,caf\u00e9\n".encode(encoding))
+    with pytest.raises(DataError, match="save it as UTF-8"):
+        open_dataset(place, "test")
+
+
+def test_an_image_of_several_rows_is_one_image(tmp_path: Path) -> None:
+    place = a_list(tmp_path, "path,label", "1.png,x", "2.png,y", "1.png,x")
+    images = open_dataset(place, "test")
+    assert isinstance(images, EncodedSet)
+    assert len(images) == 2
+    assert images.notes == ("1 rows name an image that another row names, and are left out",)
+
+
+def test_words_of_class_numbers_come_from_the_column_beside(tmp_path: Path) -> None:
+    rows = ("1.png,0,cat,pet", "2.png,1,dog,pet", "3.png,0,cat,pet")
+    images = open_dataset(a_list(tmp_path, "path,label,label_name,category", *rows), "test")
+    assert isinstance(images, EncodedSet)
+    assert images.class_names == ("0", "1")
+    assert images.words == {"0": "cat", "1": "dog"}  # and not of their category, which both share
+
+
+@pytest.mark.parametrize("name", ["Split", "subset", "Data Set", "usage"])
+def test_a_column_of_splits_divides_a_list_whatever_its_name(tmp_path: Path, name: str) -> None:
+    rows = ("1.png,x,Training", "2.png,y,Training", "3.png,x,Testing")
+    place = a_list(tmp_path, f"path,label,{name}", *rows)
+    test, train = (open_labelled(place, split) for split in ("test", "train"))
+    assert (test.split, len(test), train.split, len(train)) == ("Testing", 1, "Training", 2)
+    assert test.class_names == train.class_names == ("x", "y")
+
+
+def test_images_that_no_row_names_are_counted(tmp_path: Path) -> None:
+    write(tmp_path, ["1.png", "2.png", "3.png"])
+    (tmp_path / "metadata.csv").write_text("file_name,label\n1.png,x\n2.png,y\n")
+    images = open_dataset(tmp_path, "test")
+    assert isinstance(images, EncodedSet)
+    assert images.notes == ("1 images that no row names are passed over",)
+
+
+# ---------------------------------------------------------------- captions
+
+
+def karpathy(root: Path) -> Path:
+    rows = [
+        {
+            "filename": f"{level}.png",
+            "split": split,
+            "sentences": [{"raw": f"a {one}"}, {"raw": ""}],
+        }
+        for one, level in sorted(TRUTH)
+        for split in ("train" if level % 2 else "test",)
+    ]
+    (root / "dataset_animals.json").write_text(json.dumps({"images": rows}))
+    return root
+
+
+def coco_captions(root: Path) -> Path:
+    (root / "annotations").mkdir()
+    told = [(one, level) for one, level in sorted(TRUTH) if not level % 2]
+    held = {
+        "images": [{"id": str(level), "file_name": f"{level}.png"} for _, level in told],
+        "annotations": [{"image_id": str(level), "caption": f"a {one}"} for one, level in told],
+    }
+    (root / "annotations" / "captions_test.json").write_text(json.dumps(held))
+    return root
+
+
+def numbered_columns(root: Path) -> Path:
+    rows = [f"{level}.png,a {one}," for one, level in sorted(TRUTH) if not level % 2]
+    (root / "list.csv").write_text("\n".join(["image,caption_0,caption_1", *rows]))
+    return root / "list.csv"
+
+
+@pytest.mark.parametrize("write_captions", [karpathy, coco_captions, numbered_columns])
+def test_every_form_of_captions_gives_the_same(tmp_path: Path, write_captions: object) -> None:
+    write(tmp_path, [f"all/{level}.png" for _, level in TRUTH])
+    assert callable(write_captions)
+    images = open_dataset(write_captions(tmp_path), "test")
+    assert isinstance(images, EncodedSet)
+    levels = images.pixels(range(len(images)), 8)[:, 0, 0, 0].tolist()
+    expected = {(level, (f"a {one}",)) for one, level in TRUTH if not level % 2}
+    assert set(zip(levels, images.captions or (), strict=True)) == expected
+
+
+def test_lines_of_a_tars_text_are_captions_of_their_own(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", "txt", lambda label: f"a {label}\nthe {label}\n")
+    images = open_dataset(tmp_path, "test")
+    assert isinstance(images, EncodedSet)
+    assert images.captions is not None
+    assert images.captions[0] == ("a cat", "the cat")
+
+
+def test_things_of_several_categories_make_no_class(tmp_path: Path) -> None:
+    held = {
+        "images": [{"id": 1, "file_name": "1.png"}],
+        "annotations": [{"image_id": 1, "category_id": one} for one in (1, 2, 1)],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(held))
+    with pytest.raises(DataError, match="several categories in 1 of its 1 images"):
+        open_dataset(tmp_path / "instances.json", "test")
+    (tmp_path / "other.json").write_text('{"images": 3}')
+    with pytest.raises(DataError, match="no list of images that is known"):
+        open_dataset(tmp_path / "other.json", "test")
+
+
+# ---------------------------------------------------------------- shards
+
+
+def test_a_card_says_which_configuration_is_meant_by_default(tmp_path: Path) -> None:
+    for name, label in (("a", "x"), ("b", "y")):
+        parquet.write_table(table([label, "z"], [png(1), png(2)]), tmp_path / f"{name}.parquet")
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: first\n  data_files: a.parquet\n"
+        "- config_name: second\n  default: true\n  data_files:\n  - b.parquet\n---\n"
+    )
+    assert open_dataset(tmp_path, "train").class_names == ("y", "z")
+    assert open_dataset(f"{tmp_path}?config=first", "train").class_names == ("x", "z")
+
+
+def test_shards_whose_labels_are_of_two_types_do_not_belong_together(tmp_path: Path) -> None:
+    parquet.write_table(table(["x"], [png(1)]), tmp_path / "test-00000-of-00002.parquet")
+    parquet.write_table(table([3], [png(2)]), tmp_path / "test-00001-of-00002.parquet")
+    with pytest.raises(DataError, match=r"has 'label' of a type, but .* has another"):
+        open_dataset(tmp_path, "test")
+
+
+def test_a_single_file_has_no_configurations(tmp_path: Path) -> None:
+    parquet.write_table(table(["x", "y"], [png(1), png(2)]), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"\?config=… is given"):
+        open_dataset(f"{tmp_path / 'x.parquet'}?config=one", "test")
+
+
+@pytest.mark.parametrize("name", ["test.parquet", "0.tar", "cat/1.png"])
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, name: str) -> None:
+    write(tmp_path, classes()[2:])
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n")
+    place = file if file.suffix != ".png" else tmp_path
+    with pytest.raises(DataError, match=r"it is a Git LFS pointer.*git lfs pull"):
+        open_dataset(place, "test").pixels(range(3), 8)
+
+
+def test_a_tar_that_is_cut_off_or_joined_is_refused(tmp_path: Path) -> None:
+    file = write_tar(tmp_path / "0.tar", "cls", lambda label: label)
+    whole = file.read_bytes()
+    assert len(open_dataset(file, "test")) == len(TRUTH)
+    for end in (len(whole) // 2 - 300, 1024 * len(TRUTH)):
+        file.write_bytes(whole[:end])
+        with pytest.raises(DataError, match=r"cut off|unexpected end"):
+            open_dataset(file, "test")
+    file.write_bytes(whole + whole)
+    with pytest.raises(DataError, match="goes on behind its first end"):
+        open_dataset(file, "test")
+
+
+def test_names_lie_beside_the_folder_of_a_tar_too(tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir()
+    (tmp_path / "classnames.txt").write_text("\n".join(NAMES))
+    write_tar(tmp_path / "test" / "0.tar", "cls", lambda label: str(NAMES.index(label)))
+    for place in (tmp_path, tmp_path / "test", tmp_path / "test" / "0.tar"):
+        assert open_dataset(place, "test").class_names == NAMES
+
+
+def test_what_is_written_out_as_text_is_named(tmp_path: Path) -> None:
+    import base64
+
+    coded = base64.b64encode(png(1))
+    parquet.write_table(pa.table({"image": [coded] * 4}), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="written out as base64 text"):
+        open_dataset(tmp_path / "x.parquet", "test").pixels([0], 8)
