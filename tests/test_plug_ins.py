@@ -1,4 +1,4 @@
-"""A metric from the entry point `driftscope.metrics` is in every surface, as a built-in one is."""
+"""A metric, a signal and a method, added as docs/extend.md says, are in every place it promises."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_plug_in import install
+from toy_plug_in import extended_copy, install
 
 from driftscope.config import parse_run_spec, run_id
 
@@ -37,9 +37,11 @@ def found(values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> d
     """What a process with the plug-in installed finds."""
     site, folder = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("out")
     install(site)
-    path = os.pathsep.join([str(site), str(HERE), *sys.path])
+    copy = extended_copy(tmp_path_factory.mktemp("copy"))
+    path = os.pathsep.join([str(site), str(copy), str(HERE), *sys.path])
+    asked = json.dumps({**values, "method": "last_norm"})
     done = subprocess.run(
-        [sys.executable, str(HERE / "toy_plug_in.py"), json.dumps(values), str(folder)],
+        [sys.executable, str(HERE / "toy_plug_in.py"), asked, str(folder)],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
@@ -110,3 +112,59 @@ def test_a_broken_plug_in_is_named_in_a_sentence_and_the_rest_goes_on(
     assert found["broken"] == ["gone", "taken"]
     assert any("'gone' (toy:NOT_THERE) is left out" in one for one in found["warnings"])
     assert any("there is a metric cka already" in one for one in found["warnings"])
+
+
+def test_a_plug_ins_metric_is_on_every_page_in_tables_figures_and_facts(
+    found: dict[str, Any],
+) -> None:
+    for page in (found["study"]["page"], found["monitor_page"]):
+        assert "Norm ratio" in page["columns"]
+        assert any(words.startswith("Norm ratio ") for words in page["figures"])
+    assert "Norm ratio" in found["compare_page"]["facts"]
+    numbers = {heading: value for heading, value, *_ in found["study"]["run_page"]["numbers"]}
+    assert numbers["Norm ratio"] == f"{found['result']['norm_ratio']:.3f}"
+    assert "norm_ratio" in found["study"]["run_page"]["measures"]
+
+
+def test_a_plug_ins_metric_is_in_the_tables_the_terminal_loggers_and_questions(
+    found: dict[str, Any],
+) -> None:
+    study = found["study"]
+    assert {"norm_ratio"} <= set(study["tables"]["runs"]) & set(study["tables"]["history"])
+    assert "Norm ratio" in study["terminal"]
+    assert "norm ratio" in study["watched"]
+    assert "norm_ratio" in study["asked"]
+    assert "driftscope/norm_ratio" in found["log_keys"]
+    assert "--min-norm-ratio" in found["gate_options"]
+    assert "| `norm_ratio` | Norm ratio |" in found["documented"]
+
+
+def test_a_signal_of_two_files_is_wherever_the_others_are(found: dict[str, Any]) -> None:
+    study, change = found["study"], "delta_peak_pct"
+    assert "peak" in found["reading"]
+    assert len(found["changes"][f"{change}_per_layer"]) > 1
+    for table in ("runs", "history", "layers"):
+        assert change in study["tables"][table]
+    assert {"peak", "pretrained_peak"} <= set(study["tables"]["heads"])
+    for page in (study["page"], found["monitor_page"], found["compare_page"]):
+        assert "Δ peak, %" in page["columns"]
+        assert any(words.startswith("Δ peak, % ") for words in page["figures"])
+    assert change in study["run_page"]["measures"]
+    assert change in study["run_page"]["layers"]
+    assert "Δ\u00a0peak" in study["terminal"] or "Δ peak" in study["terminal"]
+    assert "Δ peak" in study["watched"]
+    assert "Δ peak" in found["compared"]["text"]
+    assert change in study["asked"]
+    assert "--max-peak-change" in found["gate_options"]
+    assert {f"driftscope/{change}", f"driftscope/{change}_layer_01"} <= set(found["log_keys"])
+    assert found["report"]["scalars"][change] == pytest.approx(found["changes"][change], rel=1e-6)
+    assert change in found["schema"]["properties"]
+    assert f"| `{change}` | Δ peak, % |" in found["documented"]
+
+
+def test_a_method_of_two_files_is_trained_recorded_and_compared(found: dict[str, Any]) -> None:
+    assert found["method"] == "last_norm"
+    assert 0 < found["trained"] < 1000
+    assert found["compared"]["code"] == 0
+    assert found["changes"]["weight_drift"] > 0
+    assert "last_norm" in found["study"]["terminal"]

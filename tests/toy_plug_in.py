@@ -1,12 +1,20 @@
-"""Run with a plug-in installed: what each surface of driftscope says of its metric, as JSON."""
+"""What each surface of driftscope says of a metric, a signal and a method that were added to it.
+
+It is run with a plug-in installed, over a copy of the source changed as docs/extend.md says.
+"""
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import shutil
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
+
+import driftscope
 
 PLUG_IN = '''
 from driftscope.metrics import Metric
@@ -43,6 +51,60 @@ gone = toy:NOT_THERE
 """
 
 
+SIGNAL = '''
+
+def peak(rows):
+    """The largest weight of each row, dimensionless, in [1/N, 1]."""
+    return rows.amax(dim=-1)
+'''
+ITS_METRIC = """
+    Metric(
+        "peak", "peak", "largest share of the attention on one patch",
+        "attention", bounds=(0, 1), exists=_EVERYWHERE,
+        function=f"{_ATTENTION}:peak", reads="rows",
+    ),
+"""
+VARIANT = '''class LastNorm(_Method):
+    """The layer norm after the last block, and the classifier."""
+
+    kind: Literal["last_norm"] = "last_norm"
+
+
+'''
+ITS_FUNCTION = """
+
+def _last_norm(model, _method):
+    final_norm = f"{model.backbone.final_norm_name}."
+    return _training(model, lambda name: name.startswith(final_norm))
+
+
+METHODS["last_norm"] = _last_norm
+"""
+
+
+def extended_copy(folder: Path) -> Path:
+    """The source with a signal and a method more: two files for the one, two for the other."""
+    here = Path(driftscope.__file__).parent
+    copy = folder / "driftscope"
+    shutil.copytree(here, copy, ignore=shutil.ignore_patterns("__pycache__", "mini*"))
+    for name in ("mini", "mini_p14"):
+        (copy / "sources" / name).symlink_to(here / "sources" / name)
+    _edit(copy / "signals" / "attention.py", "", SIGNAL)
+    _edit(copy / "metrics.py", "_LEVELS = (", ITS_METRIC)
+    _edit(copy / "config" / "variants.py", "class BitFit", VARIANT, is_before=True)
+    _edit(copy / "config" / "variants.py", "    FullFineTuning\n", "    | LastNorm\n")
+    _edit(copy / "adapt" / "methods.py", "", ITS_FUNCTION)
+    return folder
+
+
+def _edit(file: Path, place: str, text: str, *, is_before: bool = False) -> None:
+    """Puts a text behind the only place of its kind (or before it); without one, at the end."""
+    start, found, end = file.read_text().rpartition(place) if place else (file.read_text(), "", "")
+    if place:
+        assert place not in start
+    file.write_text(f"{start}{text}{found}{end}" if is_before else f"{start}{found}{text}{end}")
+
+
 def install(folder: Path) -> None:
     """Puts the plug-in into a folder for `sys.path`, as an installer would."""
     (folder / "toy.py").write_text(PLUG_IN)
@@ -59,6 +121,60 @@ def command(*arguments: object) -> dict[str, Any]:
 
     result = CliRunner().invoke(app, [str(one) for one in arguments])
     return {"code": result.exit_code, "text": " ".join(result.stdout.split())}
+
+
+def page_of(path: Path) -> dict[str, list[str]]:
+    """The headings of a page's tables, and what its figures show in words."""
+    text = path.read_text()
+    return {
+        "columns": re.findall(r"<th[^>]*><button[^>]*>([^<]*)", text),
+        "figures": re.findall(r'role="img" aria-label="([^"]*)"', text),
+        "facts": re.findall(r"<dt>([^<]*)", text),
+    }
+
+
+def printed(view: Any) -> str:
+    """What a wide terminal shows."""
+    from rich.console import Console
+
+    console = Console(width=400, file=io.StringIO(), highlight=False)
+    console.print(view)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def study_surfaces(record: Any, folder: Path) -> dict[str, Any]:
+    """What a study of this run shows."""
+    import pandas as pd
+    from rich.console import Console
+
+    from driftscope.analysis import StudyTables
+    from driftscope.analysis.answer_tables import answer_tables
+    from driftscope.analysis.stability import stability
+    from driftscope.cli import terminal
+    from driftscope.cli.watch import training_view
+    from driftscope.records import all_tables
+    from driftscope.records.live import training_status
+    from driftscope.report.html import write_study_report
+
+    tables = all_tables([record])
+    study = StudyTables(tables.runs, tables.history, tables.layers, tables.subsets, tables.heads,
+                        tables.classes)  # fmt: skip
+    page = write_study_report(study, [record], folder / "study.html", title="", command="")
+    terminal_out, terminal.out = terminal.out, Console(width=400, file=io.StringIO())
+    terminal.show_cells([record])
+    shown, terminal.out = terminal.out.file, terminal_out
+    both = pd.concat([tables.runs, tables.runs.assign(run_id="second", seed=8)])
+    asked = answer_tables(stability(StudyTables(both, tables.history, tables.layers)))
+    (data,) = re.findall(r'class="run-data"[^>]*>(.*?)</script>', page.read_text())
+    return {
+        "page": page_of(page),
+        "run_page": json.loads(data),
+        "terminal": shown.getvalue(),
+        "watched": printed(training_view(training_status(record.folder))),
+        "tables": {name: list(getattr(tables, name).columns) for name in vars(tables)},
+        "asked": sorted({row["signal"] for table in asked for row in table.rows}),
+    }
 
 
 def found(values: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -86,10 +202,25 @@ def found(values: dict[str, Any], folder: Path) -> dict[str, Any]:
                          vocabulary=None, alerts=limits, echo=None)  # fmt: skip
     seen = monitor.observe(ds.load(folder / "run").module, step=1)
     monitor.close()
+    from driftscope.cli.metrics import markdown_page
+    from driftscope.gate.limits import GATED
+    from driftscope.integrations.hf_trainer import LOG_PREFIX
+
+    compared_page = folder / "compared" / "report.html"
     return {
+        "study": study_surfaces(record, folder),
+        "compare_page": page_of(compared_page),
+        "monitor_page": page_of(monitor.report()),
+        "reading": sorted(record.result.selected.reading.facts()),
+        "changes": record.result.selected.drift.facts(),
+        "method": record.spec.method.label,
+        "trained": record.result.parameters.trainable,
+        "gate_options": [one.option for one in GATED],
+        "log_keys": sorted(LOG_PREFIX + name for name in seen.scalars(per_layer=True)),
+        "documented": markdown_page(),
         "warnings": [str(one.message) for one in caught if "plug-in" in str(one.message)],
         "broken": sorted(METRICS.broken),
-        "run_id": run_id(spec),
+        "run_id": run_id(parse_run_spec({**values, "method": "full_ft"}, "test")),
         "result": record.result.selected.drift.facts(),
         "runs": runs["norm_ratio"].tolist(),
         "history": history["norm_ratio"].tolist(),
@@ -101,7 +232,7 @@ def found(values: dict[str, Any], folder: Path) -> dict[str, Any]:
                                          "--min-failing-metric", "-1"),
         "compared": compared,
         "report": json.loads((folder / "compared" / "report.json").read_text()),
-        "page": (folder / "compared" / "report.html").read_text(),
+        "page": compared_page.read_text(),
         "observed": seen.scalars(),
         "alerts": [one.sentence for one in seen.alerts],
         "schema": numbers_schema(),

@@ -650,25 +650,11 @@ def main_drifts(*places: Place) -> list[Metric]:
 
 
 def followed() -> list[Metric]:
-    """What is followed over a training, in the order of showing; metrics of plug-ins come last."""
-    plug_ins = [one.key for one in drifts("epoch") if one.plug_in]
-    return [METRICS[key] for key in (*_FOLLOWED, *plug_ins)]
-
-
-_FOLLOWED = (
-    "train_loss",
-    "train_accuracy_pct",
-    "val_accuracy_pct",
-    "zero_shot_pct",
-    "retention_pct",
-    "embedding_drift",
-    "cka",
-    "cka_debiased",
-    "weight_drift",
-    "text_kl_nats",
-    "delta_entropy_pct",
-    "delta_late_entropy_pct",
-)
+    """What is followed over a training: outcomes, the main drifts, and a few of the details."""
+    outcomes = ("train_loss", "train_accuracy_pct", "val_accuracy_pct", "zero_shot_pct")
+    details = ("delta_late_entropy_pct", "cka_debiased", "text_kl_nats")
+    shown = [one for one in drifts("epoch") if not one.is_detail or one.key in details]
+    return [*map(metric, outcomes), METRICS["retention_pct"], *shown]
 
 
 def units() -> dict[str, str]:
