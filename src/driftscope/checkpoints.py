@@ -18,6 +18,7 @@ from torch import Tensor
 from driftscope.adapt import AdaptedModel, restore_trainable, trainable_state
 from driftscope.config import RunSpec, run_id
 from driftscope.errors import RecordError
+from driftscope.files import inner_folder, remove_files, remove_leftovers
 from driftscope.tensor_files import DamagedFileError, read_tensors, write_tensors
 
 LAST_FILE = "last.safetensors"
@@ -107,8 +108,7 @@ class Checkpoints:
         Raises:
             RecordError: the checkpoint is damaged or another run's; the sentence says the way out.
         """
-        for partial in self.folder.glob(".*.safetensors.*"):  # of a process killed while writing
-            partial.unlink()
+        remove_leftovers(self.folder)
         if not self.exist():
             return Training()
         tensors, metadata = self._read(LAST_FILE)
@@ -146,11 +146,8 @@ class Checkpoints:
         self._load(LAST_FILE, adapted)
 
     def delete(self) -> None:
-        """Removes the folder and what it holds; fine where there is none."""
-        if self.folder.exists():
-            for path in self.folder.iterdir():
-                path.unlink()
-            self.folder.rmdir()
+        """Removes the checkpoints; the folder too, unless somebody else's files are in it."""
+        remove_files(self.folder, (LAST_FILE, SELECTED_FILE.format(epoch="*")))
 
     def _load(self, name: str, adapted: AdaptedModel) -> None:
         restore_trainable(adapted, _under("weight.", self._read(name)[0]))
@@ -159,7 +156,8 @@ class Checkpoints:
         self, name: str, tensors: dict[str, Tensor], record: dict[str, str], epoch: int
     ) -> None:
         try:
-            self.folder.mkdir(exist_ok=True)  # in the run's folder, which may have been moved
+            # in the run's folder, which may have been moved
+            inner_folder(self.folder.parent, self.folder.name)
             write_tensors(self.folder / name, tensors, {**self._owner, **record})
         except OSError as error:
             kept = "the one before is intact" if self.exist() else "there was none before"

@@ -6,7 +6,8 @@ The command line turns these into exit code 2 without a traceback (see `cli/sent
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -58,6 +59,43 @@ def did_you_mean(value: str, valid: Iterable[str]) -> str:
     return f"did you mean {nearest[0]!r}? ({listed})" if nearest else listed
 
 
-def one_line(error: Exception) -> str:
-    """What a library's error says, on one line of at most 300 characters."""
-    return " ".join(str(error).split())[:300]
+_LONGEST_SHOWN = 100
+
+
+def shown(value: object) -> str:
+    """A wrong value as a sentence shows it: as Python writes it, cut at a hundred characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # a number of thousands of digits
+        return "a number too large to print"
+    except RecursionError:
+        return "something nested too deeply to print"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…"
+
+
+def one_line(error: BaseException) -> str:
+    """What a library's error says, on one line of at most 300 characters; else the error's kind."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+@contextmanager
+def told_as(kind: type[DriftscopeError], doing: str) -> Iterator[None]:
+    """The one door to libraries that read what others made: whatever they raise is a sentence.
+
+    Such libraries raise errors of every kind for files that are not what they seem, some of them
+    in Rust, whose panics are no `Exception`.
+
+    Args:
+        kind: the error that the user sees.
+        doing: what failed, with the file's name; the library's own words follow it.
+    """
+    try:
+        yield
+    except (DriftscopeError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except RecursionError:
+        raise kind(f"{doing}: it is nested too deeply, or stands on itself") from None
+    except MemoryError:
+        raise kind(f"{doing}: there is not enough memory for it") from None
+    except BaseException as error:
+        raise kind(f"{doing}: {one_line(error)}") from None

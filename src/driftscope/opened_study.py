@@ -12,6 +12,7 @@ import pandas as pd
 from driftscope.analysis import StudyTables
 from driftscope.deprecation import renamed
 from driftscope.errors import RecordError, did_you_mean
+from driftscope.files import csv_text, inner_folder, write_whole
 from driftscope.records import (
     ADAPTED_FOLDER,
     RUNS_FOLDER,
@@ -140,8 +141,15 @@ class Study:
             raise RecordError(f"run {run} ({record.origin}) has no adapted model in its folder")
         return load(str(record.folder), device=device)
 
-    def export(self, out: Path, form: Format) -> dict[Path, tuple[int, int]]:
-        """Writes every table of `TABLES` to a file; returns each file's rows and columns."""
+    def export(self, out: Path | None, form: Format) -> dict[Path, tuple[int, int]]:
+        """Writes every table of `TABLES` to a file; returns each file's rows and columns.
+
+        Args:
+            out: the folder; None for `export/` in the study's own.
+            form: the files' format.
+        """
+        if out is None:
+            out = inner_folder(self.folder.root, "export")
         out.mkdir(parents=True, exist_ok=True)
         readers = {**{name: getattr(self, name) for name in TABLES}, "layers": self.heads}
         tables = {name: read() for name, read in readers.items()}
@@ -163,8 +171,8 @@ class Study:
 
 
 _WRITERS: dict[Format, Callable[[pd.DataFrame, Path], Any]] = {
-    "parquet": lambda table, path: table.to_parquet(path, index=False),
-    "csv": lambda table, path: table.to_csv(path, index=False),
+    "parquet": lambda table, path: write_whole(path, table.to_parquet(index=False)),
+    "csv": lambda table, path: write_whole(path, csv_text(table).encode()),
     # not pandas' own writer, which keeps decimals and not digits
     "json": lambda table, path: write_json(path, table.to_dict(orient="records")),
 }

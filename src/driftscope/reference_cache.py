@@ -28,6 +28,7 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_fingerprint, text_fingerprint
 from driftscope.data import PixelSource
 from driftscope.data.cache import bound_bytes, cache_folder
+from driftscope.files import remove_leftovers
 from driftscope.reading import TENSORS, Reading
 from driftscope.reading_pass import images_fingerprint, read
 from driftscope.tensor_files import DamagedFileError, read_tensors, write_tensors
@@ -119,6 +120,7 @@ def clear_references() -> tuple[int, int]:
     folder = cache_folder() / REFERENCES_FOLDER
     for lock in folder.glob("*.lock"):
         lock.unlink(missing_ok=True)
+    remove_leftovers(folder)
     with suppress(OSError):  # not there, or something of someone else's is in it
         folder.rmdir()
     return len(entries), sum(entry.num_bytes for entry in entries)

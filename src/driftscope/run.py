@@ -24,6 +24,7 @@ from driftscope.config.variants import LinearProbe, LpFt, MethodSpec
 from driftscope.data import PixelSource
 from driftscope.data.prompts import PromptRules
 from driftscope.errors import RecordError
+from driftscope.files import inner_folder, remove_leftovers
 from driftscope.prepared_run import PreparedRun, num_correct, prepare, training_images
 from driftscope.reading_pass import read
 from driftscope.records import RunRecord
@@ -154,9 +155,7 @@ def _carry_out(
 
 def _tidy(folder: Path, spec: RunSpec) -> None:
     """Removes what a killed process may have left: half-written files, a done run's checkpoint."""
-    for pattern in (".*.json.*", ".*.jsonl.*", ".*.npz.*"):
-        for partial in folder.glob(pattern):
-            partial.unlink(missing_ok=True)
+    remove_leftovers(folder)
     if records.is_done(folder):
         Checkpoints(folder / records.CHECKPOINT_FOLDER, spec).delete()
 
@@ -278,8 +277,8 @@ def _keep_adapted(
 ) -> None:
     if not has_weights:
         return
-    kept = folder / records.ADAPTED_FOLDER
-    kept.mkdir(exist_ok=True)  # in the run's folder, which may have been moved
+    # in the run's folder, which may have been moved
+    kept = inner_folder(folder, records.ADAPTED_FOLDER)
     save_adapted(adapted, prepared.pretrained, kept)
     few = prepared.reference.probe_pixels[list(prepared.reference.shown)]
     rows = read(adapted.model, few, shown=range(len(few))).shown_rows

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from driftscope.records import whole_file
+from driftscope.files import whole_file
 
 _DIGEST = "digest"
 

@@ -23,7 +23,6 @@ from driftscope.adapt.storage import (
     save_adapted,
     save_adapter,
     save_delta,
-    whole_folder,
 )
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config.variants import Flyp, MethodSpec
@@ -44,7 +43,6 @@ __all__ = [
     "save_delta",
     "seeded",
     "trainable_state",
-    "whole_folder",
 ]
 
 

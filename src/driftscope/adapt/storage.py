@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from PIL.Image import Resampling
 from safetensors import SafetensorError
@@ -17,9 +15,10 @@ from torch import Tensor, nn
 
 from driftscope.adapt.model import AdaptedModel, trainable_state
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.backbones.weights import encoder_fingerprint, merged
+from driftscope.backbones.weights import encoder_fingerprint, merged, refuse_non_finite
+from driftscope.files import remove_files, whole_folder
 from driftscope.hugging_face import quiet_libraries
-from driftscope.sources.origin import note_origin
+from driftscope.sources.origin import ORIGIN_FILE, note_origin
 from driftscope.sources.run_folder import DELTA_FILE
 
 CLASSIFIER_FILE = "classifier.safetensors"
@@ -34,53 +33,66 @@ def _disk_errors() -> Iterator[None]:
         raise OSError(errno.EIO, f"the weights cannot be written ({error})") from error
 
 
+MODEL_FILES = (
+    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
+    "model*.safetensors", "model.safetensors.index.json", "adapter_config.json",
+    "adapter_model.safetensors", DELTA_FILE, CLASSIFIER_FILE, ORIGIN_FILE, "README.md",
+    "tokenizer*.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+    "chat_template*",
+)  # fmt: skip
+"""The files that a model's folder can hold, whatever kept it."""
+
+
 def save_adapted(adapted: AdaptedModel, pretrained: VisionLanguageModel, folder: Path) -> None:
     """Writes the adapted encoder and classifier so that `models.load(folder)` gives it back.
 
-    An adapter becomes a PEFT folder, anything else the tensors that were trained.
+    An adapter becomes a PEFT folder, anything else the tensors that were trained. A model that was
+    kept there before gives way.
+
+    Raises:
+        NonFiniteError: the weights hold NaN or infinities.
+        OSError: it cannot be written, or the folder holds somebody else's files.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    classifier = adapted.linear_classifier().state_dict()
-    if adapted.model.is_adapter:
-        save_adapter(adapted.model.module, folder)
-    else:
-        delta = {
-            name.removeprefix("clip."): tensor
-            for name, tensor in trainable_state(adapted).items()
-            if name.startswith("clip.")
-        }
-        save_delta(delta, folder)
-    with _disk_errors():
-        save_file(
-            {name: tensor.cpu() for name, tensor in classifier.items()}, folder / CLASSIFIER_FILE
-        )
-    note_origin(folder, pretrained.source, encoder_fingerprint(pretrained))
-    _sync(folder)
-
-
-def _sync(folder: Path) -> None:
-    """Puts files on disk, so that no record that is written after them outlives them."""
-    if os.name != "posix":
-        return
-    for path in (*folder.iterdir(), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    remove_files(folder, MODEL_FILES)
+    with whole_folder(folder) as partial:
+        if adapted.model.is_adapter:
+            save_adapter(adapted.model.module, partial)
+        else:
+            delta = {
+                name.removeprefix("clip."): tensor
+                for name, tensor in trainable_state(adapted).items()
+                if name.startswith("clip.")
+            }
+            save_delta(delta, partial)
+        _save_tensors(adapted.linear_classifier().state_dict(), partial / CLASSIFIER_FILE)
+        note_origin(partial, pretrained.source, encoder_fingerprint(pretrained))
 
 
 def save_adapter(peft_model: nn.Module, folder: Path) -> None:
-    """Writes a PEFT folder."""
+    """Writes a PEFT folder.
+
+    Raises:
+        NonFiniteError: the weights hold NaN or infinities.
+    """
+    refuse_non_finite(dict(peft_model.named_parameters()))
     with _disk_errors():
         # not asked, peft looks the base's vocabulary up on the hub to see whether it has grown
         peft_model.save_pretrained(str(folder), save_embedding_layers=False)  # type: ignore[operator]
 
 
 def save_delta(delta: Mapping[str, Tensor], folder: Path) -> None:
-    """Writes the tensors, by their CLIPModel names, that stand in for those of the base."""
+    """Writes the tensors, by their CLIPModel names, that stand in for those of the base.
+
+    Raises:
+        NonFiniteError: they hold NaN or infinities.
+    """
+    _save_tensors(delta, folder / DELTA_FILE)
+
+
+def _save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    refuse_non_finite(tensors)
     with _disk_errors():
-        save_file(dict(delta), folder / DELTA_FILE)
+        save_file({name: tensor.cpu() for name, tensor in tensors.items()}, file)
 
 
 def load_classifier(folder: Path) -> nn.Linear:
@@ -98,30 +110,18 @@ def export_merged(model: VisionLanguageModel, folder: Path) -> None:
     The folder appears when it is whole; a failure leaves none.
 
     Raises:
+        NonFiniteError: the weights hold NaN or infinities.
         OSError: it cannot be written, such as on a full disk, or is there and not empty.
     """
     with whole_folder(folder) as partial, _disk_errors():
         _write_hub_layout(model, partial)
 
 
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to be filled in the block, which then takes its place, or not at all.
-
-    Raises:
-        OSError: it cannot be written, or is there and not empty.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        partial = Path(scratch) / folder.name
-        partial.mkdir()
-        yield partial
-        partial.replace(folder)
-
-
 def _write_hub_layout(model: VisionLanguageModel, folder: Path) -> None:
+    whole = merged(model).module
+    refuse_non_finite(whole.state_dict())
     with quiet_libraries():
-        merged(model).module.save_pretrained(str(folder))  # type: ignore[operator]
+        whole.save_pretrained(str(folder))  # type: ignore[operator]
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(str(folder))
     framing = model.framing

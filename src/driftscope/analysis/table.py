@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import pandas as pd
 
 from driftscope.analysis.words import general_text, rate_text, spread_text, with_spread
+from driftscope.files import csv_text, inner_folder, write_whole
 from driftscope.metrics import find_metric, number_text
 
 Kind: TypeAlias = Literal["number", "text", "rate", "count", "general", "measure"]
@@ -129,7 +130,7 @@ class Table:
 
     def to_csv(self) -> str:
         """All columns of the frame, raw, full precision."""
-        return self.frame.to_csv(index=False, lineterminator="\n")
+        return csv_text(self.frame)
 
     def to_markdown(self) -> str:
         """The shown columns as a Markdown table under a bold title, with the note."""
@@ -254,13 +255,14 @@ def save_tables(
     tables: Iterable[Table], folder: Path, formats: Iterable[str] = TABLE_FORMATS
 ) -> list[Path]:
     """Writes each table as `folder`/<name>.csv, .md and .tex; returns the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    inner_folder(folder.parent, folder.name)
     paths = []
     for name, table in uniquely_named((table.name, table) for table in tables):
         writers = {"csv": table.to_csv, "md": table.to_markdown, "tex": table.to_latex}
         for kind in formats:
             path = folder / f"{name}.{kind}"
-            path.write_text(writers[kind](), encoding="utf-8")
+            write_whole(path, writers[kind]().encode())
             paths.append(path)
     return paths
 

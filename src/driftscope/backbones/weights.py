@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.capture import check_adapters_in_effect
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.errors import NonFiniteError
 
 
 def encoder_state(model: VisionLanguageModel) -> dict[str, Tensor]:
@@ -93,6 +94,18 @@ def without_adapters(module: nn.Module) -> nn.Module:
         child.__dict__.pop("peft_config", None)
         child.__dict__.pop("_hf_peft_config_loaded", None)
     return copied
+
+
+def refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Raises `NonFiniteError` where weights hold NaN or infinities: such a model is never written.
+
+    The sentence names the first tensor.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise NonFiniteError(
+                f"the model's weights hold NaN or infinities, first in {name}; nothing is written"
+            )
 
 
 def _collect(module: nn.Module, prefix: str, weights: dict[str, Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from collections.abc import Callable
@@ -79,6 +80,9 @@ def _options(
 def main() -> None:
     """The entry point of the `driftscope` command."""
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may hold what no terminal can show
+            stream.reconfigure(errors="backslashreplace")
     app(prog_name="driftscope")
 
 

@@ -1,15 +1,21 @@
-"""The one place where errors become sentences: no traceback without --debug."""
+"""The one place where errors become sentences: no traceback without --debug.
+
+What the user can put right exits with 2, and what nobody foresaw with 70.
+"""
 
 from __future__ import annotations
 
 import errno
 import functools
+import re
+import tempfile
+import traceback
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import typer
 
-from driftscope.errors import DriftscopeError
+from driftscope.errors import DriftscopeError, one_line
 
 if TYPE_CHECKING:
     from driftscope.study import StudyFolder
@@ -17,6 +23,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+FAULT = 70
+"""The exit code of a fault of ours (`EX_SOFTWARE` of sysexits.h)."""
+_LONGEST_SENTENCE = 2000
 _debug = False
 
 
@@ -42,27 +51,59 @@ def _answering(command: Callable[P, R], stopped: str) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
         except DriftscopeError as error:
             raise _failed(str(error), error, 2) from None
         except KeyboardInterrupt as stop:
             raise _failed(stopped, stop, 130) from None
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                sentence = (
-                    "the disk or your quota is full; free some space, then repeat the command"
-                )
-            else:
-                sentence = str(error)
-            raise _failed(sentence, error, 2) from None
+            raise _failed(_of_system(error), error, 2) from None
+        except Exception as error:
+            if _is_out_of_memory(error):
+                raise _failed("there is not enough memory for this", error, 2) from None
+            raise _failed(_of_a_fault(error), error, FAULT) from None
 
     return wrapped
+
+
+def _of_system(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk or your quota is full; free some space, then repeat the command"
+    return str(error)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
+def _of_a_fault(error: Exception) -> str:
+    """What nobody foresaw: the sentence says where its traceback has been saved."""
+    told = "".join(traceback.format_exception(error))
+    try:
+        descriptor, place = tempfile.mkstemp(prefix="driftscope-fault-", suffix=".txt")
+        with open(descriptor, "wb") as file:  # noqa: PTH123
+            file.write(told.encode("utf-8", "backslashreplace"))
+    except OSError:
+        place = "no file, for none could be written; --debug shows it"
+    return (
+        f"this is a fault of driftscope ({type(error).__name__}: {one_line(error)}); its traceback "
+        f"is in {place}. Please report it with that file"
+    )
 
 
 def _failed(sentence: str, error: BaseException, code: int) -> Exception:
     if _debug:
         raise error
-    typer.secho(f"driftscope: {sentence}", err=True, fg=typer.colors.RED)
+    typer.secho(f"driftscope: {readable(sentence)}", err=True, fg=typer.colors.RED)
     return typer.Exit(code)
+
+
+def readable(sentence: str) -> str:
+    """A sentence as a terminal can show it, its quoted values cut at a hundred characters."""
+    text = sentence.encode("utf-8", "backslashreplace").decode()
+    text = re.sub(r"'([^']{98})[^']*'", r"'\1…'", text)
+    return text if len(text) <= _LONGEST_SENTENCE else f"{text[: _LONGEST_SENTENCE - 1]}…"
 
 
 def say_what_is_passed_over(study_folder: StudyFolder, damaged: Mapping[str, str]) -> None:

@@ -243,7 +243,7 @@ def export(
 
     study = Study(folder)
     say_what_is_passed_over(study.folder, study.damaged)
-    for path, shape in study.export(out or folder / "export", form).items():
+    for path, shape in study.export(out, form).items():
         typer.echo(f"{path}: {shape[0]} rows × {shape[1]} columns")
 
 

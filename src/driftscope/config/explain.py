@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from driftscope.config.source import Location, Where
 from driftscope.config.variants import MethodSpec, RegularizerSpec
-from driftscope.errors import did_you_mean
+from driftscope.errors import did_you_mean, shown
 
 
 def _kinds(union: Any) -> dict[str, type[BaseModel]]:
@@ -21,8 +21,6 @@ def _kinds(union: Any) -> dict[str, type[BaseModel]]:
 METHOD_KINDS = tuple(_kinds(MethodSpec))
 REGULARIZER_KINDS = tuple(_kinds(RegularizerSpec))
 _VARIANTS = _kinds(MethodSpec) | _kinds(RegularizerSpec)
-_LONGEST = 60
-"""Characters of a wrong value that are shown."""
 
 
 class PlacedError(ValueError):
@@ -87,12 +85,7 @@ def _problem(problem: Any, model: type[BaseModel]) -> str:
     if not location or _location(problem) != location:  # values that do not go together
         return message
     message = message.replace("input ", "it ").replace("a valid tuple", "a list")
-    return f"{name} is {_shown(value)}, but {message}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return f"{name} is {shown(value)}, but {message}"
 
 
 def _valid_keys(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:

@@ -10,7 +10,9 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from driftscope.errors import ConfigError
+from driftscope.errors import ConfigError, one_line
+from driftscope.files import read_text
+from driftscope.limits import YAML_MB, YAML_VALUES
 
 Location: TypeAlias = tuple[int | str, ...]
 """Keys and indices from the top of a document down, such as `("axes", "seed", 0)`."""
@@ -46,9 +48,10 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Source]:
     """
     places: dict[Location, str] = {}
     try:
-        loader = _YamlLoader(path.read_text(encoding="utf-8"))
+        loader = _YamlLoader(read_text(path, YAML_MB))
         node = loader.get_single_node()
         if node is not None:
+            _refuse_too_many(node)
             _note_places(node, (), str(path), places)
         values = None if node is None else loader.construct_document(node)
     except (OSError, UnicodeDecodeError) as error:
@@ -63,11 +66,54 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Source]:
     except RecursionError:
         raise ConfigError(f"{path} is not valid YAML: it holds itself, or is too deep") from None
     if not isinstance(values, dict):
+        held = "nothing" if values is None else f"{_KINDS.get(type(values), 'a value')} alone"
         raise ConfigError(
-            f"{path} must hold 'key: value' lines (such as 'learning_rate: 1e-3'), "
-            f"but holds {type(values).__name__}"
+            f"{path} must hold 'key: value' lines (such as 'learning_rate: 1e-3'), but holds {held}"
         )
     return values, Source(str(path), places)
+
+
+_KINDS = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "yes or no"}
+
+
+def plain_yaml(text: str) -> Any:
+    """What a text of YAML holds that is no spec, such as class names or a dataset's card.
+
+    Raises:
+        ValueError: it is no YAML, is too deep, or unpacks to more values than are taken.
+    """
+    try:
+        loader = yaml.CSafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _refuse_too_many(node)
+        return loader.construct_document(node)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(one_line(error)) from None
+
+
+def _refuse_too_many(top: yaml.Node) -> None:
+    """Raises `ValueError` where aliases stand for more values than are taken.
+
+    A file of 300 bytes can name a list of ten lists of ten lists, and so on.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node, above: frozenset[int]) -> int:
+        if id(node) in above:
+            raise ValueError("it holds itself")
+        if id(node) not in sizes:
+            inner = above | {id(node)} if isinstance(node, yaml.CollectionNode) else above
+            parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+            if isinstance(node, yaml.MappingNode):
+                parts = [part for pair in node.value for part in pair]
+            sizes[id(node)] = 1 + sum(size(part, inner) for part in parts)
+        return sizes[id(node)]
+
+    if (num_values := size(top, frozenset())) > YAML_VALUES.value:
+        shown = f"{num_values:,}" if num_values < 10**15 else "more than 10^15"
+        raise ValueError(f"its aliases stand for {shown} values; {YAML_VALUES.sentence}")
 
 
 def _note_places(

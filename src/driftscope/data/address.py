@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from driftscope.errors import DataError, did_you_mean
+from driftscope.files import named_path
 
 COLUMN_KEYS = ("image", "label", "caption", "group")
 EVERYWHERE = ("split", "names", "templates", "bad")
@@ -67,7 +68,7 @@ def parse_address(source: str | Path) -> Address:
         DataError: an option that there is not.
     """
     text = str(source)
-    if "?" not in text or Path(text).expanduser().exists():
+    if "?" not in text or named_path(text).exists():
         return Address(text)
     place, _, query = text.partition("?")
     options = {}

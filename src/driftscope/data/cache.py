@@ -14,8 +14,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import tempfile
-import time
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
@@ -30,11 +28,10 @@ from numpy.lib import format as npy_format
 from torch import Tensor
 
 from driftscope.errors import DataError
+from driftscope.files import named_path, remove_leftovers, whole_file
 
 DEFAULT_BOUND_GB = 20.0
 _SUFFIX = ".pixels.npy"
-_PARTIAL_PREFIX = ".writing-"
-_PARTIAL_IS_STALE_AFTER_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class CacheEntry:
 def cache_folder() -> Path:
     """Where entries lie: `$DRIFTSCOPE_CACHE`, `$XDG_CACHE_HOME/driftscope`, `~/.cache/…`."""
     if chosen := os.environ.get("DRIFTSCOPE_CACHE"):
-        return Path(chosen).expanduser()
+        return named_path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "driftscope"
 
@@ -115,8 +112,9 @@ def clear() -> tuple[int, int]:
     folder = cache_folder()
     for entry in entries:
         entry.path.unlink(missing_ok=True)
-    for leftover in [*folder.glob(f"{_PARTIAL_PREFIX}*"), *folder.glob(f"*{_SUFFIX}.lock")]:
-        leftover.unlink(missing_ok=True)
+    for lock in folder.glob(f"*{_SUFFIX}.lock"):
+        lock.unlink(missing_ok=True)
+    remove_leftovers(folder)
     return len(entries), sum(entry.num_bytes for entry in entries)
 
 
@@ -178,28 +176,18 @@ def store(
 
 def _write(place: Path, shape: tuple[int, ...], chunks: Iterable[Tensor]) -> None:
     """Whole or not at all."""
-    descriptor, partial = tempfile.mkstemp(dir=place.parent, prefix=_PARTIAL_PREFIX)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            npy_format.write_array_header_1_0(file, header)
-            for chunk in chunks:
-                # plain writes and not a mapping: a full disk is an error here, there a crash
-                file.write(chunk.numpy().data)
-                file.flush()
-                os.fsync(file.fileno())  # at once: the next chunk is being decoded meanwhile
-        Path(partial).replace(place)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    with whole_file(place) as partial, partial.open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        npy_format.write_array_header_1_0(file, header)
+        for chunk in chunks:
+            # plain writes and not a mapping: a full disk is an error here, there a crash
+            file.write(chunk.numpy().data)
+            file.flush()
+            os.fsync(file.fileno())  # at once: the next chunk is being decoded meanwhile
 
 
 def _make_room(num_bytes: int) -> None:
     """Removes entries, the one used longest ago first, until the new one fits the bound."""
-    for partial in cache_folder().glob(f"{_PARTIAL_PREFIX}*"):
-        with suppress(OSError):  # left by a killed process
-            if time.time() - partial.stat().st_mtime > _PARTIAL_IS_STALE_AFTER_SECONDS:
-                partial.unlink()
     entries = list_entries()
     taken = sum(entry.num_bytes for entry in entries)
     while entries and taken + num_bytes > bound_bytes():

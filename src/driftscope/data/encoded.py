@@ -22,6 +22,8 @@ from driftscope.data.framing import Framing
 from driftscope.data.pixels import TRANSFORM_VERSION, decode, to_model_size
 from driftscope.data.rows import PixelRows
 from driftscope.errors import DataError
+from driftscope.files import read_bytes
+from driftscope.limits import IMAGE_MB
 
 T = TypeVar("T")
 
@@ -325,7 +327,7 @@ def printable(name: str) -> str:
 
 def _file_bytes(file: Path) -> bytes | DataError:
     try:
-        return file.read_bytes()
+        return read_bytes(file, IMAGE_MB)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         return DataError(f"cannot read the image {printable(str(file))}: {reason or error}")

@@ -10,10 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from driftscope.config.source import plain_yaml
 from driftscope.data.templates import TEMPLATE_SETS
 from driftscope.errors import DataError, did_you_mean
+from driftscope.files import named_path, read_text
+from driftscope.limits import LIST_MB
 
 _USUAL_FILES = ("classnames.txt", "class_names.txt", "classes.txt", "cat_to_name.json")
 _TEMPLATE_FILE = "zeroshot_classification_templates.txt"
@@ -58,7 +59,7 @@ def benchmark_words(place: str, class_names: Sequence[str]) -> dict[str, str]:
 @cache
 def _numbered_benchmarks() -> tuple[tuple[Sequence[str], str, int], ...]:
     file = Path(__file__).with_name("benchmark_names.yaml")
-    listed = yaml.safe_load(file.read_text(encoding="utf-8"))
+    listed = plain_yaml(file.read_text(encoding="utf-8"))
     imagenet = (tuple(imagenet_names().values()), "imagenet", 0)
     return (imagenet, *((one["names"], one["known_by"], one["first"]) for one in listed))
 
@@ -132,15 +133,15 @@ def read_names(path: Path) -> NamesFile:
         DataError: unreadable, or neither.
     """
     try:
-        text = path.expanduser().read_text(encoding="utf-8-sig")
+        text = read_text(named_path(path), LIST_MB, "utf-8-sig")
         suffix = path.suffix.lower()
         if suffix == ".json":
             values: Any = json.loads(text)
         elif suffix in (".yaml", ".yml"):
-            values = yaml.safe_load(text)
+            values = plain_yaml(text)
         else:
             values = [line.strip() for line in text.splitlines() if line.strip()]
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"cannot read the class words {path}: {reason}") from None
     if isinstance(values, dict):
@@ -167,11 +168,11 @@ def read_templates(given: str | None, folder: Path | None = None) -> tuple[str, 
     """
     if given is not None and (given in TEMPLATE_SETS or "{}" in given):
         return (given,)
-    file = Path(given).expanduser() if given else folder / _TEMPLATE_FILE if folder else None
+    file = named_path(given) if given else folder / _TEMPLATE_FILE if folder else None
     if file is None or not (given or file.is_file()):
         return ()
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(file, LIST_MB, "utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         raise DataError(
             f"?templates={given} is neither a file nor a set of templates; "

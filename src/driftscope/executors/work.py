@@ -14,9 +14,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from pydantic_core import from_json
+
 from driftscope import records
 from driftscope.config import RunSpec, parse_run_spec
 from driftscope.errors import BusyError, RecordError
+from driftscope.files import inner_folder, read_bytes, write_whole
 
 RUN_ONE = "driftscope.run:run_one"
 """What carries out a run, as module:function, so that a driver need not import torch."""
@@ -49,7 +52,12 @@ def carry_out(
         )
     try:
         # the study folder may be moved under us: make the run's folder in it, never a new one
-        folder.mkdir(exist_ok=True)
+        inner_folder(folder.parent, folder.name)
+    except RecordError as error:
+        return "failed", str(error)
+    except OSError as error:
+        return ("full" if is_disk_full(error) else "failed"), str(error)
+    try:
         with _signs_of_life(folder) as alive:
 
             def step(done: int, total: int) -> None:
@@ -100,7 +108,7 @@ def sign_of_life_file(folder: Path) -> Path:
 def read_steps(folder: Path) -> tuple[int, int] | None:
     """Steps done and steps in all, as the run's worker last said; None where it says nothing."""
     try:
-        said = json.loads(sign_of_life_file(folder).read_text(encoding="utf-8"))
+        said = from_json(read_bytes(sign_of_life_file(folder)))
         return int(said["steps_done"]), int(said["steps_total"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -127,18 +135,17 @@ class _Alive:
             "steps_done": self.steps[0],
             "steps_total": self.steps[1],
         }
-        with suppress(OSError):  # a sign of life is worth no failure: full disk, moved folder
-            temporary = self.file.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps(said), encoding="utf-8")
-            temporary.replace(self.file)
+        # a sign of life is worth no failure: full disk, moved folder
+        with suppress(OSError, RecordError):
+            write_whole(self.file, json.dumps(said).encode(), durable=False)
 
 
 @contextmanager
 def _signs_of_life(folder: Path) -> Iterator[_Alive]:
     """Renews the run's sign of life in a thread, from here to the end; then takes it away."""
     alive = _Alive(sign_of_life_file(folder))
-    with suppress(OSError):
-        alive.file.parent.mkdir(exist_ok=True)
+    with suppress(OSError, RecordError):
+        inner_folder(alive.file.parent.parent, alive.file.parent.name)
     thread = threading.Thread(target=alive.tell_until_ended, daemon=True)
     thread.start()
     try:

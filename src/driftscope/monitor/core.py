@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from driftscope.assess import GENERAL, Reference, make_reference
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data.prompts import prompt_rules
-from driftscope.errors import BusyError
+from driftscope.errors import DriftscopeError
+from driftscope.files import named_path
 from driftscope.monitor.alerts import (
     UNREADABLE,
     Alert,
@@ -140,7 +141,7 @@ class Monitor:
         self._thresholds, self._selection = alerts or Thresholds(), selection or Selection()
         self._on_alert, self._keep_best = on_alert, keep_best
         self._model_path, self._echo = model_path, echo
-        self._out = None if out is None else Path(out).expanduser()
+        self._out = None if out is None else named_path(out)
         began = time.perf_counter()
         before = pretrained_model(pretrained, model_path)
         with isolated_from_training(before.device):
@@ -370,7 +371,7 @@ class Monitor:
         Raises:
             RecordError: nothing has been observed yet, or the folder cannot be written.
         """
-        folder = self._folder if out is None else Path(out).expanduser()
+        folder = self._folder if out is None else named_path(out)
         if not self._is_main:
             return folder / "report.html"
         report = report_of(
@@ -514,7 +515,7 @@ class Monitor:
         """Whether it could be written: no training dies of a full disk, or for want of memory."""
         try:
             write()
-        except (OSError, RuntimeError, BusyError) as error:
+        except (OSError, RuntimeError, DriftscopeError) as error:
             why = getattr(error, "strerror", None) or first_line(error)
             self._say(f"cannot write to {self._folder} ({why}); going on")
             return False

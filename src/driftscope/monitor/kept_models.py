@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +9,12 @@ from typing import Any
 
 import torch
 
-from driftscope.adapt import export_merged, save_adapter, save_delta, whole_folder
+from driftscope.adapt import export_merged, save_adapter, save_delta
+from driftscope.adapt.storage import MODEL_FILES
 from driftscope.assess import Reference
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_state, without_adapters
+from driftscope.files import refuse_link, remove_files, whole_folder
 from driftscope.hugging_face import quiet_libraries
 from driftscope.sources.live import NAMELESS, Target
 from driftscope.sources.origin import note_origin
@@ -34,10 +35,13 @@ def keep_model(
     adapters merged in, that transformers loads too.
 
     Raises:
+        NonFiniteError: the weights hold NaN or infinities.
         OSError: it cannot be written, as on a full disk.
+        RecordError: its place is a link.
     """
-    if folder.exists():
-        shutil.rmtree(folder)
+    if folder.parent.name == _CANDIDATES:
+        refuse_link(folder.parent)
+    remove_files(folder, MODEL_FILES)
     if target.peft is not None and _can_stand_alone(target.peft, reference):
         with whole_folder(folder) as partial:
             save_adapter(target.peft, partial)
@@ -65,16 +69,18 @@ def candidate_folder(out: Path, step: int) -> Path:
 def drop_candidates_but(out: Path, steps: Collection[int]) -> None:
     """Deletes the candidates of all other steps."""
     wanted = {candidate_folder(out, step) for step in steps}
+    if (out / _CANDIDATES).is_symlink():
+        return
     for folder in (out / _CANDIDATES).glob("step-*"):
         if folder not in wanted:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_files(folder, MODEL_FILES)
 
 
 def drop_models_but(out: Path, steps: Collection[int]) -> None:
     """Deletes what was kept of a training of which the observations of these steps remain."""
     drop_candidates_but(out, steps)
     if not steps:
-        shutil.rmtree(out / STOPPED_FOLDER, ignore_errors=True)
+        remove_files(out / STOPPED_FOLDER, MODEL_FILES)
 
 
 def _can_stand_alone(peft_model: Any, reference: Reference) -> bool:

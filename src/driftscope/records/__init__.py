@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from driftscope.files import whole_file, write_whole
 from driftscope.records.columns import (
     DRIFT_SCALARS,
     STRUCTURE_SCALARS,
@@ -38,11 +39,9 @@ from driftscope.records.folder import (
     readable_runs,
     refuse_foreign_folder,
     rewrite_events,
-    whole_file,
     write_failure,
     write_json,
     write_overlay,
-    write_whole,
 )
 from driftscope.records.tables import (
     Tables,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,8 @@ from pydantic_core import from_json
 
 from driftscope.config import RunSpec, parse_run_spec, run_id
 from driftscope.errors import BusyError, ConfigError, RecordError
+from driftscope.files import read_bytes, refuse_link, write_whole
+from driftscope.limits import EVENTS_MB
 from driftscope.records.schema import Event, Point, Pretrained, RunResult, TransferScore, parse
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _score(point: Point | Pretrained | None, name: str | None) -> TransferScore:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes JSON whole or not at all: temporary file, fsync, rename, fsync of the folder.
+    """Writes JSON whole or not at all.
 
     NaN and infinities become null: the file is valid JSON for every reader.
     """
@@ -115,33 +116,10 @@ def write_json(path: Path, value: object) -> None:
     write_whole(path, text.encode())
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes bytes whole or not at all, durably; a failure leaves the former file as it was."""
-    with whole_file(path) as partial:
-        partial.write_bytes(content)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A file to be written in the block, which then takes its place durably, or not at all."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    partial = Path(name)
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.chmod(0o644)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
 def append_event(folder: Path, event: Mapping[str, Any]) -> None:
     """Appends one line to the run's events."""
     line = json.dumps(_finite(dict(event)), allow_nan=False) + "\n"
+    refuse_link(folder / EVENTS_FILE)
     with (folder / EVENTS_FILE).open("a", encoding="utf-8") as file:
         file.write(line)
         file.flush()
@@ -198,6 +176,7 @@ def claimed(folder: Path, spec: RunSpec) -> Iterator[Path]:
 
     refuse_foreign_folder(folder, spec)
     folder.mkdir(exist_ok=True)
+    refuse_link(folder / LOCK_FILE)
     lock = FileLock(folder / LOCK_FILE)
     try:
         lock.acquire(timeout=0)
@@ -223,7 +202,7 @@ def is_claimed(folder: Path) -> bool:
     """
     from filelock import FileLock, Timeout
 
-    if not (folder / LOCK_FILE).exists():
+    if not (folder / LOCK_FILE).exists() or (folder / LOCK_FILE).is_symlink():
         return False
     lock = FileLock(folder / LOCK_FILE)
     try:
@@ -288,7 +267,10 @@ def read_events(folder: Path) -> list[Event]:
     path = folder / EVENTS_FILE
     if not path.exists():
         return []
-    lines = path.read_bytes().splitlines()
+    try:
+        lines = read_bytes(path, EVENTS_MB).splitlines()
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error}") from None
     events = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -362,7 +344,7 @@ def load_overlay(folder: Path) -> Overlay | None:
 def read_json(path: Path) -> dict[str, Any]:
     """The object a JSON file holds; `RecordError` where it cannot be read as one."""
     try:
-        value = from_json(path.read_bytes())  # twice as fast as json, and the same to the bit
+        value = from_json(read_bytes(path))  # twice as fast as json, and the same to the bit
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist") from None
     except ValueError:
@@ -385,12 +367,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from typing_extensions import TypedDict
 
 from driftscope.deprecation import renamed
-from driftscope.errors import RecordError
+from driftscope.errors import RecordError, shown
 from driftscope.metrics import drifts, levels
 from driftscope.records.columns import retention_interval_pct
 from driftscope.stats.proportions import wilson_interval_pct
@@ -30,8 +30,6 @@ Heads: TypeAlias = list[Layers]
 Signal: TypeAlias = float | Layers | Heads
 _TOO_LARGE = 10**300
 """What no float holds."""
-_LONGEST = 60
-"""Characters of a wrong value that a sentence shows."""
 
 
 class Part(BaseModel):
@@ -61,7 +59,7 @@ class Signals(_Facts):
     def _declared_metrics_are_numbers(self) -> Self:
         for name, value in (self.model_extra or {}).items():
             if not _is_numbers(value) and name in _declared():
-                raise ValueError(f"{name} is {_shown(value)}, which is no number and no list")
+                raise ValueError(f"{name} is {shown(value)}, which is no number and no list")
         return self
 
     def signal(self, name: str) -> Any:
@@ -315,7 +313,7 @@ class Event(dict[str, Any]):
         if found is None:
             return None
         if not isinstance(found, list):
-            raise RecordError(f"the alerts of a {self.kind} are {_shown(found)}, not a list")
+            raise RecordError(f"the alerts of a {self.kind} are {shown(found)}, not a list")
         return [parse(Alert, one, f"an alert of a {self.kind}") for one in found]
 
 
@@ -410,22 +408,14 @@ def _damage(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_context=False)[0]
     kind, given, field = problem["type"], problem["input"], ".".join(map(str, problem["loc"]))
     if field == "schema":
-        return f"has schema {given!r}; this driftscope reads {SCHEMA_VERSION}"
+        return f"has schema {shown(given)}; this driftscope reads {SCHEMA_VERSION}"
     if kind == "missing":
         return f"is damaged: it has no {field}"
     if kind == "value_error":
         return f"is damaged: in {field}, {problem['msg'].removeprefix('Value error, ')}"
     named = {"model_type": "an object", "dict_type": "an object", "list_type": "a list"}
     wanted = named.get(kind) or problem["msg"].removeprefix("Input should be ")
-    return f"is damaged: {field} is {_shown(given)}, not {wanted}"
-
-
-def _shown(value: object) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # a number of thousands of digits
-        return "a number too large to print"
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return f"is damaged: {field} is {shown(given)}, not {wanted}"
 
 
 def is_number(value: Any) -> bool:

@@ -12,6 +12,7 @@ from driftscope.analysis import Answer, StudyTables, grouping
 from driftscope.analysis.answer_charts import answer_charts
 from driftscope.analysis.study_charts import place_charts, shared_limit
 from driftscope.analysis.table import TABLE_FORMATS, save_tables, uniquely_named
+from driftscope.files import inner_folder
 from driftscope.records import RunRecord
 from driftscope.report import tables
 from driftscope.report.attention_figures import attention_figure
@@ -42,9 +43,10 @@ def save_study_files(
         listed = [*everything.tables, everything.missing]
         paths += save_tables(listed, folder / "tables", table_formats)
     if figure_formats := tuple(figure_formats):
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        figures = inner_folder(folder, "figures")
         for name, figure in uniquely_named(study_figures(study, answers, records)):
-            paths += save_figure(figure, folder / "figures" / name, figure_formats)
+            paths += save_figure(figure, figures / name, figure_formats)
     return paths
 
 

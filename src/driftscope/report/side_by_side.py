@@ -22,6 +22,7 @@ from driftscope.analysis.study_charts import (
 )
 from driftscope.analysis.table import Column, Table, save_tables, slug
 from driftscope.analysis.tables import accuracy_column
+from driftscope.files import inner_folder
 from driftscope.metrics import METRICS
 from driftscope.records import RunRecord
 from driftscope.report import tables
@@ -120,10 +121,11 @@ def save_side_by_side(
         found += difference_tables(difference) if difference else []
         paths += save_tables(found, out / "tables", table_formats)
     if figure_formats:
-        (out / "figures").mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        figures = inner_folder(out, "figures")
         for setting, parts in settings:
             for chart in _charts(setting, parts):
-                stem = out / "figures" / f"{chart.name}_{slug(_heading(setting))}"
+                stem = figures / f"{chart.name}_{slug(_heading(setting))}"
                 paths += save_figure(draw(chart, styles), stem, figure_formats)
     return paths
 

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from driftscope.analysis.answer_charts import PROBE_WORDS
 from driftscope.analysis.chart import Chart
+from driftscope.files import whole_file, write_whole
 
 LIGHT = {
     "paper": "#fefefe",
@@ -198,11 +199,11 @@ def save_figure(figure: Figure, stem: Path, formats: Iterable[str] = FORMATS) ->
     for kind in formats:
         path = stem.with_name(f"{stem.name}.{kind}")
         if kind == "svg":
-            path.write_text(_svg(figure, paper="white"), encoding="utf-8")
+            write_whole(path, _svg(figure, paper="white").encode())
         else:
             metadata = {"CreationDate": None} if kind == "pdf" else {}
-            with look():
-                figure.savefig(path, format=kind, dpi=200, facecolor="white", metadata=metadata)
+            with look(), whole_file(path) as partial:
+                figure.savefig(partial, format=kind, dpi=200, facecolor="white", metadata=metadata)
         paths.append(path)
         figure.set_layout_engine("none")  # laid out once: the formats look the same
     return paths

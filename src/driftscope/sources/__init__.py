@@ -15,6 +15,7 @@ import torch
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, NoteWarning
+from driftscope.files import named_path
 from driftscope.sources import adapter, embedded, hub, open_clip, run_folder
 
 Loader = Callable[[str], VisionLanguageModel]
@@ -49,7 +50,7 @@ def load(source: str | Path, *, device: torch.device | str = "cpu") -> VisionLan
 
 
 def _no_form(name: str) -> str:
-    path = Path(name).expanduser()
+    path = named_path(name)
     if path.is_dir():
         return (
             f"{name} holds no model: there is no config.json (a model in hub layout), "

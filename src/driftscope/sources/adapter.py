@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, one_line
+from driftscope.files import named_path
 from driftscope.hugging_face import quiet_libraries
 from driftscope.sources.origin import checked_base, read_json
 from driftscope.sources.state_dict import why_unreadable
@@ -22,12 +23,12 @@ WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
 def recognises(name: str) -> bool:
     """Whether it is a folder with PEFT's configuration."""
-    return (Path(name).expanduser() / CONFIG_FILE).exists()
+    return (named_path(name) / CONFIG_FILE).exists()
 
 
 def load(name: str, load_base: Loader) -> VisionLanguageModel:
     """The adapter on its base."""
-    return load_adapter(Path(name).expanduser(), name, load_base)
+    return load_adapter(named_path(name), name, load_base)
 
 
 def load_adapter(folder: Path, name: str, load_base: Loader) -> VisionLanguageModel:

@@ -11,6 +11,7 @@ import torch
 from driftscope.backbones import FAMILIES
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, one_line
+from driftscope.files import named_path
 from driftscope.hugging_face import offline_where_unreachable, quiet_libraries
 from driftscope.sources.preprocessor import pixel_convention
 from driftscope.sources.state_dict import why_unreadable
@@ -25,13 +26,13 @@ _LOADED = {backbone.model_type: backbone for backbone in FAMILIES if backbone.wh
 
 def recognises(name: str) -> bool:
     """Whether it is a folder in hub layout, or else a name that the hub may know."""
-    folder = Path(name).expanduser()
+    folder = named_path(name)
     return (folder / "config.json").exists() or not (folder.exists() or _looks_like_path(name))
 
 
 def load(name: str, _load_base: Loader) -> VisionLanguageModel:
     """Of the hub the cache is asked first, as transformers does."""
-    folder = Path(name).expanduser()
+    folder = named_path(name)
     if folder.is_dir():
         return load_hub_layout(folder, name)
     with offline_where_unreachable():

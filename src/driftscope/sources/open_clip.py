@@ -20,6 +20,7 @@ from torch.nn import functional
 from driftscope.backbones.model import VisionLanguageModel, evaluating
 from driftscope.backbones.weights import without_adapters
 from driftscope.errors import ModelError, did_you_mean
+from driftscope.files import named_path
 from driftscope.hugging_face import offline_where_unreachable
 from driftscope.sources.hub import load_tokenizer
 from driftscope.sources.preprocessor import OPENAI_MEAN, OPENAI_STD
@@ -94,12 +95,12 @@ def recognises(name: str) -> bool:
 def load(name: str, _load_base: Loader) -> VisionLanguageModel:
     """The checkpoint file as a CLIPModel, with OpenAI's tokenizer where that is at hand."""
     parts = name.removeprefix(PREFIX).split(":", maxsplit=1)
-    if len(parts) != 2 or not Path(parts[1]).expanduser().is_file():
+    if len(parts) != 2 or not named_path(parts[1]).is_file():
         raise ModelError(
             f"{name!r} names no open_clip checkpoint; write open_clip:NAME:FILE, such as "
             "open_clip:ViT-B-32:/models/open_clip_model.safetensors"
         )
-    clip = load_open_clip(Path(parts[1]).expanduser(), parts[0])
+    clip = load_open_clip(named_path(parts[1]), parts[0])
     return replace(from_open_clip(clip), source=name, has_own_pixels=False)
 
 

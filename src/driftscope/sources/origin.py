@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_fingerprint
 from driftscope.errors import ModelError, one_line
+from driftscope.files import read_bytes, write_whole
 
 ORIGIN_FILE = "adapted.json"
 
@@ -16,7 +19,7 @@ ORIGIN_FILE = "adapted.json"
 def note_origin(folder: Path, base: str, base_fingerprint: str) -> None:
     """Writes what the weights in a folder were adapted from."""
     origin = {"base": base, "base_fingerprint": base_fingerprint}
-    (folder / ORIGIN_FILE).write_text(json.dumps(origin, indent=1), encoding="utf-8")
+    write_whole(folder / ORIGIN_FILE, json.dumps(origin, indent=1).encode())
 
 
 def noted(folder: Path, key: str) -> str:
@@ -55,7 +58,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: it cannot be read.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(read_bytes(path))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {one_line(error)}") from None
     if not isinstance(content, dict):

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, one_line
+from driftscope.files import named_path
 from driftscope.records import ADAPTED_FOLDER
 from driftscope.sources import adapter
 from driftscope.sources.origin import ORIGIN_FILE, checked_base, noted
@@ -34,7 +35,7 @@ def load(name: str, load_base: Loader) -> VisionLanguageModel:
 
 
 def _model_folder(name: str) -> Path:
-    folder = Path(name).expanduser()
+    folder = named_path(name)
     inner = folder / ADAPTED_FOLDER
     return inner if (inner / ORIGIN_FILE).exists() else folder
 

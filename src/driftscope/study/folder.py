@@ -7,7 +7,6 @@ signs of life that workers renew and that decide nothing.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -16,11 +15,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from driftscope.config import RunSpec, StudySpec, run_id
 from driftscope.config.explain import explain
 from driftscope.config.source import Source
 from driftscope.errors import RecordError
+from driftscope.files import inner_folder, read_bytes
 from driftscope.records import (
     FAILURE_FILE,
     PROGRESS_FOLDER,
@@ -76,8 +77,9 @@ class StudyFolder:
             RecordError: it holds another study, or is no study folder and not empty.
         """
         self.refuse_foreign(study)
-        (self.root / RUNS_FOLDER).mkdir(parents=True, exist_ok=True)
-        (self.root / PROGRESS_FOLDER).mkdir(exist_ok=True)
+        self.root.mkdir(parents=True, exist_ok=True)
+        inner_folder(self.root, RUNS_FOLDER)
+        inner_folder(self.root, PROGRESS_FOLDER)
         write_json(
             self.root / STUDY_FILE,
             {"schema": STUDY_SCHEMA, "study": study.model_dump(mode="json")},
@@ -204,7 +206,7 @@ class StudyFolder:
         for path in (self.root / PROGRESS_FOLDER).glob("*.json"):
             with suppress(OSError, ValueError, KeyError, TypeError):  # replaced as we read
                 age = max(0.0, time.time() - path.stat().st_mtime)
-                said = json.loads(path.read_text(encoding="utf-8"))
+                said = from_json(read_bytes(path))
                 signs.append(_sign(path.stem, said, age))
         return sorted(signs, key=lambda sign: sign.run_id)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from driftscope.config import RunSpec, StudySpec
 from driftscope.errors import RecordError
+from driftscope.files import inner_folder
 from driftscope.paper.author_records import (
     Imported,
     history_rows,
@@ -77,8 +78,7 @@ def read_cells(root: Path) -> list[dict[str, Any]]:
 def _write_run(out: Path, row: Mapping[str, Any], path: Path) -> None:
     record = json.loads(path.read_text(encoding="utf-8"))
     spec = run_spec(record)
-    folder = out / RUNS_FOLDER / str(row["run_id"])
-    folder.mkdir(exist_ok=True)
+    folder = inner_folder(out / RUNS_FOLDER, str(row["run_id"]))
     write_json(folder / SPEC_FILE, spec.model_dump(mode="json"))
     events = [{"kind": "epoch", **_event(one)} for one in history_rows(record)]
     lines = "".join(json.dumps(event) + "\n" for event in events)

@@ -26,6 +26,7 @@ from driftscope.data.layouts.tree import walk
 from driftscope.data.other_kinds import ARCHIVES
 from driftscope.data.procedural import PROCEDURAL_SETS
 from driftscope.errors import DataError, did_you_mean
+from driftscope.files import named_path
 
 FOLDERS = (
     arrow.recognise,
@@ -79,7 +80,7 @@ def place_of(address: Address) -> Path | None:
     Raises:
         DataError: it is neither here nor can it be a hub dataset.
     """
-    path = Path(address.place).expanduser()
+    path = named_path(address.place)
     if path.exists():
         return path
     copy = hub.local_copy(address.place)

@@ -17,6 +17,7 @@ from driftscope.data.address import Address
 from driftscope.data.layouts.arrow import found_dataset_dict, quiet
 from driftscope.data.layouts.found import Found
 from driftscope.errors import DataError
+from driftscope.files import named_path
 from driftscope.hugging_face import offline_where_unreachable
 
 DATA_FOLDER_VARIABLE = "DRIFTSCOPE_DATA"
@@ -65,7 +66,7 @@ def local_copy(place: str) -> Path | None:
     preset = preset_of(place)
     hub_id = preset.hub_id if preset else place
     for name in (hub_id, hub_id.rpartition("/")[2], place):
-        folder = Path(root).expanduser() / name
+        folder = named_path(root) / name
         if folder.exists():
             return folder
     return None

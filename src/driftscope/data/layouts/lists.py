@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from driftscope.data.address import WHOLE, Address
 from driftscope.data.encoded import FilesOnDisk, printable
@@ -21,6 +23,8 @@ from driftscope.data.layouts.tables import (
 from driftscope.data.layouts.tree import Folder, image_suffixes, walk
 from driftscope.data.other_kinds import kind_of_file
 from driftscope.errors import DataError
+from driftscope.files import named_path, read_bytes, read_text
+from driftscope.limits import LIST_MB
 
 LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt")
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": ","}
@@ -84,7 +88,7 @@ def _of_coop(tree: Folder, address: Address) -> Found | None:
     if not splits or not tree.num_images:
         return None
     try:
-        held = json.loads(Path(tree.path, splits[0]).read_text(encoding="utf-8"))
+        held = from_json(read_bytes(Path(tree.path, splits[0]), LIST_MB))
         rows = {
             name: {
                 "path": [str(path) for path, _, _ in of_split],
@@ -190,7 +194,7 @@ def _with_slashes(path: str) -> str:
 
 
 def _at(start: Path, path: str) -> Path:
-    return start / Path(path).expanduser()
+    return start / named_path(path)
 
 
 def image_starts(folder: Path) -> tuple[Path, ...]:
@@ -205,9 +209,9 @@ def read_list(file: Path) -> dict[str, list[Any]]:
         DataError: unreadable, rows of other lengths than the header, or none.
     """
     try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
+        with io.StringIO(read_text(file, LIST_MB, "utf-8-sig"), newline="") as lines:
             if file.suffix.lower() == ".jsonl":
-                return columns_of([json.loads(line) for line in lines if line.strip()])
+                return columns_of([from_json(line) for line in lines if line.strip()])
             header_line = lines.readline()
             lines.seek(0)
             rows = list(csv.reader(lines, delimiter=_delimiter(file, header_line)))

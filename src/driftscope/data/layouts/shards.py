@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import yaml
 from pyarrow import parquet
 
+from driftscope.config.source import plain_yaml
 from driftscope.data.address import WHOLE, Address, split_kind
 from driftscope.data.encoded import EncodedImages, image_bytes
 from driftscope.data.layouts.found import Found
@@ -27,6 +27,7 @@ from driftscope.data.layouts.tables import TABLE_OPTIONS, divided, open_table
 from driftscope.data.layouts.tree import Folder
 from driftscope.data.other_kinds import kind_of_file
 from driftscope.errors import DataError, did_you_mean
+from driftscope.files import read_bytes
 
 _SHARD = re.compile(r"^(?P<split>\w[\w.]*?)(-(?P<number>\d+)-of-(?P<count>\d+))?(-[0-9a-f]{16})?$")
 """`train`, `train-00000-of-00002`, `train-00000-of-00001-8a1b…`: a split and its part."""
@@ -350,10 +351,10 @@ def _card(root: Path) -> Mapping[str, Any]:
     readme = root / "README.md"
     if not readme.is_file():
         return {}
-    parts = readme.read_text(encoding="utf-8", errors="replace").split("---", 2)
     try:
-        card = yaml.safe_load(parts[1]) if len(parts) == 3 else None
-    except yaml.YAMLError:
+        parts = read_bytes(readme).decode("utf-8", "replace").split("---", 2)
+        card = plain_yaml(parts[1]) if len(parts) == 3 else None
+    except (OSError, ValueError):
         return {}
     return card if isinstance(card, dict) else {}
 

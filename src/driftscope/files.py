@@ -1,0 +1,298 @@
+"""The one door for files: what driftscope writes, and what it reads of others' making.
+
+**Written whole or not at all.** A file or a folder is made in a scratch folder beside its place,
+put on disk, and renamed into its place. So a killed process leaves the former file as it was, and
+a scratch folder that the next process to write there removes: its lock is free.
+
+**Links are not followed.** A place of ours that is a link leads into somebody else's folder.
+
+**Sizes are looked at before anything is read**, and devices and pipes are no files.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from driftscope.errors import RecordError
+from driftscope.limits import JSON_MB, Megabytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCRATCH_PREFIX = ".driftscope-"
+_LOCK = "lock"
+_NEVER_LOCKED_SECONDS = 3600
+
+
+class UnreadableFileError(OSError):
+    """A file that is not read: no regular one, or a larger one than is taken."""
+
+    def __init__(self, why: str, path: Path | str) -> None:
+        super().__init__(errno.EINVAL, why, os.fspath(path))
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_bytes(path: Path | str, limit: Megabytes = JSON_MB) -> bytes:
+    """What a regular file of no more than the limit holds.
+
+    Raises:
+        UnreadableFileError: it is no regular file, or larger.
+        OSError: it cannot be opened.
+    """
+    most = limit.num_bytes
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # noqa: PTH123
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableFileError(f"it is {_kind(status.st_mode)} and not a file", path)
+        content = file.read(most + 1) if status.st_size <= most else b""
+        if max(status.st_size, len(content)) > most:
+            megabytes = max(status.st_size, len(content)) / 1e6
+            raise UnreadableFileError(f"it has {megabytes:,.1f} MB; {limit.sentence}", path)
+    return content
+
+
+def read_text(path: Path | str, limit: Megabytes = JSON_MB, encoding: str = "utf-8") -> str:
+    """The text of such a file.
+
+    Raises:
+        UnreadableFileError: it is no regular file, or larger.
+        OSError: it cannot be opened.
+        UnicodeDecodeError: it holds no text.
+    """
+    return read_bytes(path, limit).decode(encoding)
+
+
+def named_path(name: Path | str) -> Path:
+    """The path that a user, or somebody's file, names: `~` written out if that is a home here."""
+    path = Path(name)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something else")
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Writes bytes whole or not at all; a failure leaves the former file as it was."""
+    with whole_file(path, durable=durable) as partial:
+        partial.write_bytes(content)
+
+
+@contextmanager
+def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A file to be written in the block, which then takes its place, or not at all.
+
+    Args:
+        path: its place, in a folder that is there.
+        durable: whether it must be on disk before it takes its place.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk.
+        RecordError: its place is a link.
+    """
+    refuse_link(path)
+    with _scratch(path.parent) as (scratch, mode):
+        partial = scratch / path.name
+        yield partial
+        _settle([partial], mode, durable=durable)
+        partial.replace(path)
+    if durable:
+        _sync(path.parent)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to be filled in the block, which then takes its place, or not at all.
+
+    Raises:
+        OSError: it cannot be written, or is there and not empty.
+        RecordError: its place is a link.
+    """
+    refuse_link(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _scratch(folder.parent) as (scratch, mode):
+        partial = scratch / folder.name
+        partial.mkdir()
+        yield partial
+        _settle((path for path in partial.rglob("*") if path.is_file()), mode, durable=True)
+        _sync(partial)
+        partial.replace(folder)
+    _sync(folder.parent)
+
+
+def inner_folder(parent: Path, name: str) -> Path:
+    """A folder of ours within one that the user named; made where it is missing.
+
+    Raises:
+        OSError: it cannot be made; `parent` is not made for it.
+        RecordError: it is a link, or a file.
+    """
+    folder = parent / name
+    refuse_link(folder)
+    with suppress(FileExistsError):
+        folder.mkdir()
+    if not folder.is_dir():
+        raise RecordError(f"{folder} is a file; a folder of that name is to be written: move it")
+    return folder
+
+
+def refuse_link(path: Path) -> None:
+    """Raises `RecordError` where a place of ours is a link, which leads elsewhere."""
+    if path.is_symlink():
+        raise RecordError(
+            f"{path} is a link (to {path.readlink()}), and driftscope writes through none but "
+            "those that you name yourself: remove the link, or name its target"
+        )
+
+
+def remove_files(folder: Path, patterns: Iterable[str]) -> None:
+    """Removes the files of ours in a folder, by name, and the folder if nothing else is in it.
+
+    A link is left alone, and so is what lies behind it.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            if path.is_file() or path.is_symlink():
+                path.unlink(missing_ok=True)
+    remove_leftovers(folder)
+    with suppress(OSError):  # somebody else's file is in it
+        folder.rmdir()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what killed processes left half-written in a folder.
+
+    Every writer holds its scratch folder's lock for as long as it lives.
+    """
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(SCRATCH_PREFIX) and entry.is_dir(follow_symlinks=False):
+                _remove_if_left(Path(entry.path))
+
+
+def _remove_if_left(scratch: Path) -> None:
+    try:
+        lock = os.open(scratch / _LOCK, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:  # its process is just making it, or was killed just then, or has removed it
+        with suppress(OSError):
+            if time.time() - scratch.stat().st_mtime > _NEVER_LOCKED_SECONDS:
+                shutil.rmtree(scratch, ignore_errors=True)
+        return
+    try:
+        if _lock(lock):
+            shutil.rmtree(scratch, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def _scratch(parent: Path) -> Iterator[tuple[Path, int]]:
+    """A folder for half-written files, and the mode that the user's umask gives a file."""
+    remove_leftovers(parent)
+    scratch, lock = _locked_scratch(parent)
+    try:
+        yield scratch, stat.S_IMODE(os.fstat(lock).st_mode)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked_scratch(parent: Path) -> tuple[Path, int]:
+    """Until it is locked, another process may take it for a killed one's and remove it."""
+    while True:
+        scratch = Path(tempfile.mkdtemp(dir=parent, prefix=SCRATCH_PREFIX))
+        try:
+            lock = os.open(scratch / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        if _lock(lock, if_unknown=True) and os.fstat(lock).st_nlink:
+            return scratch, lock
+        os.close(lock)
+
+
+def _lock(descriptor: int, *, if_unknown: bool = False) -> bool:
+    """Takes a file's lock unless another process has it; not every file system can say."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return if_unknown
+    return True
+
+
+def _settle(files: Iterable[Path], mode: int, *, durable: bool) -> None:
+    """Gives files the mode that the umask asks for, and puts them on disk.
+
+    Some libraries make their files private, whatever the umask.
+    """
+    for file in files:
+        file.chmod(mode)
+        if durable:
+            _sync(file)
+
+
+def _sync(path: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# ---------------------------------------------------------------- tables
+
+_RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as CSV in which no text is a formula: a spreadsheet shows it behind a `'`."""
+    texts = table.select_dtypes(["object", "string", "category"]).columns
+    shown = table.assign(**{name: table[name].astype(object).map(_no_formula) for name in texts})
+    return shown.rename(columns=_no_formula).to_csv(index=False, lineterminator="\n")
+
+
+def _no_formula(value: object) -> object:
+    if not isinstance(value, str) or not value.startswith(_RUN_BY_SPREADSHEETS):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
