@@ -12,6 +12,7 @@ from PIL import Image
 
 from driftscope.data import EncodedSet, cache, encoded, open_dataset
 from driftscope.errors import DataError
+from driftscope.files import SCRATCH_PREFIX
 
 
 @pytest.fixture(autouse=True)
@@ -276,7 +277,9 @@ def test_a_killed_writers_lock_and_leftovers_stop_nobody(folder: Path) -> None:
     opened(folder).pixels(range(12), 16)
     (entry,) = cache.list_entries()
     entry.path.unlink()  # what is left is the lock file of a process that is gone
-    (cache.cache_folder() / ".writing-abc").write_bytes(b"half")
+    scratch = cache.cache_folder() / f"{SCRATCH_PREFIX}abc"
+    scratch.mkdir()
+    (scratch / "lock").touch()
     opened(folder).pixels(range(12), 16)
     assert [one.path for one in cache.list_entries()] == [entry.path]
     cache.clear()

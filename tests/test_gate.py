@@ -386,8 +386,8 @@ def test_a_retention_of_a_million_percent_does_not_pass(tmp_path: Path) -> None:
     scores = {"pets": {"retention_pct": 1e6, "accuracy_pct": 90.0}}
     path = write(tmp_path / "report.json", {**comparison(), "transfer": scores})
     code, shown = gated(path, "--min-retention", "90")
-    assert code == 1
-    assert "retention on pets is 1e+06 %, which is not possible" in shown
+    assert code == 2  # the report itself is damaged
+    assert "retention_pct is 1e+06 %, which is not possible" in shown
 
 
 def test_rounding_does_not_hide_why_a_limit_is_broken(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from driftscope.data import open_dataset
-from driftscope.data.pixels import MAX_IMAGE_PIXELS, decode, resized, to_model_size
+from driftscope.data.pixels import decode, resized, to_model_size
 from driftscope.errors import DataError
+from driftscope.limits import IMAGE_PIXELS
 
 SHARED_IMAGES = Path(__file__).parents[2] / "shared" / "images"
 
@@ -199,7 +200,7 @@ def test_a_decompression_bomb_is_refused_before_it_unpacks(side: int) -> None:
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b""))
-    with pytest.raises(DataError, match=rf"bomb\.png: .* {MAX_IMAGE_PIXELS:,}"):
+    with pytest.raises(DataError, match=rf"bomb\.png: .* {IMAGE_PIXELS.default:,}"):
         decode(bomb, "bomb.png")
 
 

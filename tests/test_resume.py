@@ -23,6 +23,7 @@ from driftscope.assess import make_reference
 from driftscope.checkpoints import Checkpoints
 from driftscope.config import RunSpec, parse_run_spec
 from driftscope.errors import RecordError
+from driftscope.files import SCRATCH_PREFIX
 from driftscope.prepared_run import prepare
 from driftscope.run import run_one
 from driftscope.tensor_files import read_tensors, write_tensors
@@ -277,7 +278,7 @@ def full_at(number: int) -> Callable[[dict, Path, dict], None]:
     def save(tensors: dict, path: Path, metadata: dict) -> None:
         from safetensors.torch import save_file
 
-        if path.name.startswith(f".{checkpoints.LAST_FILE}"):
+        if path.name == checkpoints.LAST_FILE:
             written.append(path)
             if len(written) == number:
                 path.write_bytes(b"the first half")
@@ -378,9 +379,11 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(
 ) -> None:
     spec = parse_run_spec({**tiny_run, "epochs": 3})
     killed_in_epoch(3, spec, tmp_path)
-    (tmp_path / ".result.json.abc").write_text("{")
-    partial = tmp_path / records.CHECKPOINT_FOLDER / f".{checkpoints.LAST_FILE}.abc"
-    partial.write_text("half")
+    for folder, name in ((tmp_path, "result.json"), (tmp_path / "checkpoint", "last.safetensors")):
+        scratch = folder / f"{SCRATCH_PREFIX}abc"
+        scratch.mkdir()
+        (scratch / "lock").touch()
+        (scratch / name).write_text("half")
     run_one(spec, tmp_path)
     assert not [path for path in tmp_path.rglob(".*") if path.name != records.LOCK_FILE]
 

@@ -12,20 +12,24 @@ a scratch folder that the next process to write there removes: its lock is free.
 from __future__ import annotations
 
 import errno
+import io
+import math
 import os
 import shutil
 import stat
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from driftscope.errors import RecordError
 from driftscope.limits import JSON_MB, Megabytes
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
 
 SCRATCH_PREFIX = ".driftscope-"
@@ -74,6 +78,34 @@ def read_text(path: Path | str, limit: Megabytes = JSON_MB, encoding: str = "utf
         UnicodeDecodeError: it holds no text.
     """
     return read_bytes(path, limit).decode(encoding)
+
+
+def read_arrays(
+    content: bytes, names: Iterable[str], limit: Megabytes
+) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of a `.npz`, whose headers are read before anything is unpacked.
+
+    Raises:
+        ValueError: its arrays are larger than the limit.
+        ValueError, KeyError, zipfile.BadZipFile: it is damaged, or lacks an array.
+    """
+    from numpy.lib import format as npy
+
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    left = limit.num_bytes
+    with zipfile.ZipFile(io.BytesIO(content)) as members:
+        for name in names:
+            with members.open(f"{name}.npy") as member:
+                read_header = {
+                    (1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
+                }[npy.read_magic(member)]  # fmt: skip
+                shape, _, dtype = read_header(member)
+            left -= math.prod(shape) * dtype.itemsize
+            if left < 0 or dtype.hasobject:
+                raise ValueError(f"its arrays are too large; {limit.sentence}")
+            with members.open(f"{name}.npy") as member:
+                arrays[name] = npy.read_array(member, allow_pickle=False)
+    return arrays
 
 
 def named_path(name: Path | str) -> Path:

@@ -51,6 +51,7 @@ class Study:
         self.folder = StudyFolder(Path(folder))
         self.spec = self.folder.study()
         self._damaged: dict[str, str] = {}
+        self._changed: set[str] = set()
 
     @cached_property
     def _tables(self) -> Tables:
@@ -66,8 +67,17 @@ class Study:
         _ = self._tables  # reading tells
         return dict(self._damaged)
 
+    @property
+    def changed(self) -> list[str]:
+        """The runs whose results were changed after they were written; their numbers are shown."""
+        _ = self._tables
+        return sorted(self._changed)
+
     def _readable(self) -> Iterator[RunRecord]:
-        return readable_runs(self.folder.finished(), self._damaged)
+        for record in readable_runs(self.folder.finished(), self._damaged):
+            if record.is_changed:
+                self._changed.add(record.folder.name)
+            yield record
 
     def runs(self) -> pd.DataFrame:
         """One row a run; an imported cell mean is a row without a seed, with its `num_runs`."""

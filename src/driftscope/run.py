@@ -130,8 +130,8 @@ def _carry_out(
     trained = elapsed()["training"]
     points = _points(adapted, prepared, training, spec, checkpoints)
     _keep_adapted(adapted, prepared, folder, has_weights=points["selected"] is not None)
-    records.write_json(
-        folder / records.RESULT_FILE,
+    records.write_result(
+        folder,
         {
             "schema": SCHEMA_VERSION,
             "run_id": run_id(spec),

@@ -5,6 +5,7 @@ HTML, Markdown and LaTeX show the written form, CSV the raw one.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -258,24 +259,50 @@ def save_tables(
     folder.parent.mkdir(parents=True, exist_ok=True)
     inner_folder(folder.parent, folder.name)
     paths = []
+    shortened: dict[str, str] = {}
     for name, table in uniquely_named((table.name, table) for table in tables):
+        if len(table.name) > _LONGEST_NAME:
+            shortened[name] = table.title
         writers = {"csv": table.to_csv, "md": table.to_markdown, "tex": table.to_latex}
         for kind in formats:
             path = folder / f"{name}.{kind}"
             write_whole(path, writers[kind]().encode())
             paths.append(path)
-    return paths
+    return [*paths, *write_index(folder, shortened)]
+
+
+def write_index(folder: Path, shortened: Mapping[str, str]) -> list[Path]:
+    """Says what the files of shortened names are, in `index.csv`; nothing where there are none."""
+    if not shortened:
+        return []
+    frame = pd.DataFrame({"file": shortened.keys(), "what it shows": shortened.values()})
+    write_whole(folder / "index.csv", csv_text(frame).encode())
+    return [folder / "index.csv"]
 
 
 Thing = TypeVar("Thing")
 
 
 def uniquely_named(things: Iterable[tuple[str, Thing]]) -> Iterator[tuple[str, Thing]]:
-    """The same with a number behind a name that was there before: names from data may collide."""
+    """The same with a number behind a name that was there before: names from data may collide.
+
+    And they may be paths of any length, which no file's name can be.
+    """
     seen: dict[str, int] = {}
     for name, thing in things:
         seen[name] = seen.get(name, 0) + 1
-        yield (name if seen[name] == 1 else f"{name}_{seen[name]}"), thing
+        yield short_name(name if seen[name] == 1 else f"{name}_{seen[name]}"), thing
+
+
+_LONGEST_NAME = 100
+
+
+def short_name(name: str) -> str:
+    """The name, or of a long one its beginning and eight digits that stand for the whole."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+    return f"{name[: _LONGEST_NAME - 9]}_{digest}"
 
 
 def _markdown_cell(text: str) -> str:

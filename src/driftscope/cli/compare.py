@@ -86,11 +86,11 @@ def compare(
 
 
 def _write_report(values: dict[str, Any], overlay: Any, out: Path) -> Path:
-    from driftscope.records import REPORT_FILE, write_json
+    from driftscope.records import REPORT_FILE, write_sealed
     from driftscope.report.html import write_compare_report
 
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / REPORT_FILE, values)
+    write_sealed(out / REPORT_FILE, values)
     return write_compare_report(values, overlay, out / "report.html")
 
 

@@ -10,7 +10,7 @@ import functools
 import re
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import typer
@@ -106,8 +106,13 @@ def readable(sentence: str) -> str:
     return text if len(text) <= _LONGEST_SENTENCE else f"{text[: _LONGEST_SENTENCE - 1]}…"
 
 
-def say_what_is_passed_over(study_folder: StudyFolder, damaged: Mapping[str, str]) -> None:
-    """Says which finished runs are in no table: undeclared and damaged ones (run -> why)."""
+def say_what_is_passed_over(
+    study_folder: StudyFolder, damaged: Mapping[str, str], changed: Sequence[str] = ()
+) -> None:
+    """Says which finished runs are in no table: undeclared and damaged ones (run -> why).
+
+    And which are, although somebody has changed their results since they were written.
+    """
     from driftscope.cli import terminal
 
     if count := len(study_folder.undeclared()):
@@ -126,3 +131,16 @@ def say_what_is_passed_over(study_folder: StudyFolder, damaged: Mapping[str, str
             style="yellow",
             markup=False,
         )
+    if changed:
+        terminal.err.print(
+            f"{len(changed)} finished runs in {study_folder.root} were changed after they were "
+            f"written (their digests differ), and are shown as they are now: {few(changed)}",
+            style="yellow",
+            markup=False,
+        )
+
+
+def few(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

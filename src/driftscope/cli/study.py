@@ -200,7 +200,7 @@ def analyse(
         if name not in QUESTIONS:
             raise ConfigError(f"unknown question {name!r}: {did_you_mean(name, QUESTIONS)}")
     study = Study(folder)
-    say_what_is_passed_over(study.folder, study.damaged)
+    say_what_is_passed_over(study.folder, study.damaged, study.changed)
     tables = study.tables()
     answers = [answer(name, tables) for name in question or QUESTIONS]
     if as_json:
@@ -242,7 +242,7 @@ def export(
     from driftscope.opened_study import Study
 
     study = Study(folder)
-    say_what_is_passed_over(study.folder, study.damaged)
+    say_what_is_passed_over(study.folder, study.damaged, study.changed)
     for path, shape in study.export(out, form).items():
         typer.echo(f"{path}: {shape[0]} rows × {shape[1]} columns")
 
@@ -297,7 +297,7 @@ def carry_out_study(
         told = follow(updates, asked, len(asked) - len(todo))
     study_read = Study(out)
     records = study_read.records()
-    say_what_is_passed_over(folder, study_read.damaged)
+    say_what_is_passed_over(folder, study_read.damaged, study_read.changed)
     # a failure may have been told and not been written down: a full disk, a moved folder
     failures = {**folder.failures(map(run_id, asked)), **told}
     if not records:

@@ -15,6 +15,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,16 +26,14 @@ from torch.nn import functional
 
 from driftscope.data.framing import Framing
 from driftscope.data.other_kinds import no_image
-from driftscope.errors import DataError
+from driftscope.errors import DataError, one_line
+from driftscope.limits import IMAGE_PIXELS
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Resampling
 
 TRANSFORM_VERSION = 2
 """Raised whenever any pixel of any image changes; part of every cache key."""
-
-MAX_IMAGE_PIXELS = 80_000_000
-"""Larger images are refused: a small file can unpack to more memory than there is."""
 
 _LONGEST_WHOLE_RESIZE = 8
 """Of images longer than so many times their short side only the middle is resized."""
@@ -43,6 +42,8 @@ _FILTERS_OF_TENSORS = ("bicubic", "bilinear")
 """Those that torch has with antialiasing."""
 _SUPPORT_OF_BICUBIC, _SUPPORT_OF_LANCZOS = 2, 3
 
+_NO_PICTURES = frozenset({"EPS", "PDF", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC", "PALM"})
+"""What Pillow lists but does not decode to a picture by itself."""
 _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _NO_DEFINED_WHITE = frozenset({"I", "F"})
 _CHANGING_FILTERS = threading.Lock()
@@ -64,7 +65,7 @@ def decode(data: bytes, name: str) -> Image:
         raise DataError(f"cannot read the image {name}: it is empty (0 bytes)")
     try:
         with _without_pillows_warnings():
-            image: Image.Image = Image.open(io.BytesIO(data))
+            image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
         with image:
             _refuse_too_large(image.size, name)
             image.load()
@@ -77,11 +78,20 @@ def decode(data: bytes, name: str) -> Image:
         raise DataError(f"cannot read the image {name}: it is {no_image(data)}") from None
     except Image.DecompressionBombError:
         raise DataError(
-            f"cannot read the image {name}: it unpacks to far more than "
-            f"{MAX_IMAGE_PIXELS:,} pixels; crop it or make it smaller"
+            f"cannot read the image {name}: it unpacks to far more pixels than are taken "
+            f"({IMAGE_PIXELS.sentence}); crop it or make it smaller"
         ) from None
     except Exception as error:  # what Pillow's decoders raise on broken files has no common base
-        raise DataError(f"cannot read the image {name}: {_one_line(error)}") from None
+        raise DataError(f"cannot read the image {name}: {one_line(error)}") from None
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """The formats that Pillow decodes by itself; for EPS it would start another program."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(sorted(set(Image.OPEN) - _NO_PICTURES))
 
 
 def as_rgb(image: Image, name: str) -> Image:
@@ -190,12 +200,8 @@ def _middle_resized(image: Image, framing: Framing, whole: tuple[int, int]) -> I
 
 def _refuse_too_large(size: tuple[int, int], name: str) -> None:
     width, height = size
-    if width * height > MAX_IMAGE_PIXELS:
+    if width * height > IMAGE_PIXELS.value:
         raise DataError(
-            f"cannot read the image {name}: {width:,}×{height:,} pixels are more than "
-            f"{MAX_IMAGE_PIXELS:,}; crop it or make it smaller"
+            f"cannot read the image {name}: {width:,}×{height:,} pixels are too many "
+            f"({IMAGE_PIXELS.sentence}); crop it or make it smaller"
         )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

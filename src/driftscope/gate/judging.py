@@ -16,7 +16,7 @@ from driftscope.records import (
     RUNS_FOLDER,
     STUDY_FILE,
     load_run,
-    read_json,
+    read_sealed,
 )
 from driftscope.records.schema import Report, TransferScore, is_number, parse
 from driftscope.stats.proportions import wilson_interval_pct
@@ -90,8 +90,17 @@ def read_evidence(path: Path, *, best: bool = False) -> Evidence:
     return _of_run(file) if file.name == RESULT_FILE else _of_report(file, best)
 
 
+def _refuse_changed(file: Path, was_changed: bool) -> None:
+    if was_changed:
+        raise RecordError(
+            f"{file} was changed after it was written (its digest differs), so it proves nothing; "
+            "measure again"
+        )
+
+
 def _of_report(file: Path, best: bool) -> Evidence:
-    values = read_json(file)
+    values, was_changed = read_sealed(file)
+    _refuse_changed(file, was_changed)
     if "scalars" not in values:
         raise RecordError(
             f"{file} is no report that can be judged: it has no scalars; give what `driftscope "
@@ -120,6 +129,7 @@ def _file_of(path: Path) -> Path:
 
 def _of_run(file: Path) -> Evidence:
     record = load_run(file.parent)
+    _refuse_changed(file, record.is_changed)
     spec, result = record.spec, record.result
     selected, structure = result.selected, record.structure_point
     diverged = ", which diverged" if result.status == "diverged" else ""

@@ -34,7 +34,7 @@ from driftscope.errors import RecordError
 from driftscope.metrics import units
 from driftscope.monitor.alerts import Alert
 from driftscope.monitor.observation import Observation
-from driftscope.records import REPORT_FILE, Overlay, write_json
+from driftscope.records import REPORT_FILE, Overlay, write_sealed
 from driftscope.report.monitoring import write_monitor_page
 
 REPORT_SCHEMA = 1
@@ -93,7 +93,7 @@ def write_report(report: Mapping[str, Any], overlays: Mapping[str, Overlay], fol
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / REPORT_FILE, report)
+        write_sealed(folder / REPORT_FILE, report)
         return write_monitor_page(report, overlays, folder)
     except OSError as error:
         raise RecordError(

@@ -6,6 +6,7 @@ Two kinds are known: the run records of the follow-up study (one JSON a run) and
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ import pandas as pd
 from driftscope.analysis.tables import StudyTables
 from driftscope.config import RunSpec, parse_run_spec
 from driftscope.errors import DriftscopeError, RecordError
+from driftscope.files import read_text
 
 ORIGIN = "import:"
 """Every imported row's ``origin`` begins with this, followed by the file's name."""
@@ -265,7 +267,7 @@ def _read_cells(path: Path, pretrained: float | None) -> tuple[list[dict[str, An
     Accuracy is the best validation accuracy over epochs, of the paper's protocol.
     """
     try:
-        frame = pd.read_csv(path, dtype=str)
+        frame = pd.read_csv(io.StringIO(read_text(path)), dtype=str)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise RecordError(f"not a readable table: {error}") from error
     missing = [name for name in _CELL_COLUMNS if name not in frame]
@@ -333,7 +335,7 @@ def _files(paths: Iterable[Path | str]) -> list[Path]:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"not readable as JSON: {error}") from error
     if not isinstance(record, dict) or "config" not in record or "final" not in record:

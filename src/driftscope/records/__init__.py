@@ -35,6 +35,7 @@ from driftscope.records.folder import (
     read_failure,
     read_json,
     read_result,
+    read_sealed,
     read_spec,
     readable_runs,
     refuse_foreign_folder,
@@ -42,6 +43,8 @@ from driftscope.records.folder import (
     write_failure,
     write_json,
     write_overlay,
+    write_result,
+    write_sealed,
 )
 from driftscope.records.tables import (
     Tables,
@@ -85,6 +88,7 @@ __all__ = [
     "read_failure",
     "read_json",
     "read_result",
+    "read_sealed",
     "read_spec",
     "readable_runs",
     "refuse_foreign_folder",
@@ -96,5 +100,7 @@ __all__ = [
     "write_failure",
     "write_json",
     "write_overlay",
+    "write_result",
+    "write_sealed",
     "write_whole",
 ]

@@ -7,6 +7,7 @@ a crash and is either atomic itself or tolerated (a torn last line of `events.js
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import traceback
@@ -19,10 +20,18 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import from_json
 
 from driftscope.config import RunSpec, parse_run_spec, run_id
-from driftscope.errors import BusyError, ConfigError, RecordError
-from driftscope.files import read_bytes, refuse_link, write_whole
-from driftscope.limits import EVENTS_MB
-from driftscope.records.schema import Event, Point, Pretrained, RunResult, TransferScore, parse
+from driftscope.errors import BusyError, ConfigError, RecordError, shown, told_as
+from driftscope.files import read_arrays, read_bytes, refuse_link, write_whole
+from driftscope.limits import ARRAYS_MB, EVENTS_MB
+from driftscope.records.schema import (
+    Event,
+    Point,
+    Pretrained,
+    RunResult,
+    TransferScore,
+    parse,
+    refuse_impossible,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +73,8 @@ class RunRecord:
     spec: RunSpec
     result: RunResult
     events: list[Event]
+    is_changed: bool = False
+    """Whether somebody has changed the result since it was written."""
 
     @property
     def id(self) -> str:
@@ -114,6 +125,36 @@ def write_json(path: Path, value: object) -> None:
     """
     text = json.dumps(_finite(value), indent=1, allow_nan=False)
     write_whole(path, text.encode())
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON object that ends with a digest of all the rest, by which a change is seen."""
+    text = json.dumps(_finite(value), indent=1, allow_nan=False)
+    write_whole(path, f'{text[:-2]}{_SEAL}{digest_of(text.encode())}"\n}}'.encode())
+
+
+def digest_of(content: bytes) -> str:
+    """The digest by which a file's content is known again."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def is_changed(content: bytes) -> bool:
+    """Whether what `write_sealed` wrote has been changed since; not known of a file of before."""
+    text, seal, digest = content.rpartition(_SEAL.encode())
+    if seal:
+        return digest.decode("ascii", "replace") != f'{digest_of(text + _END)}"\n}}'
+    return b'"digest":' in content
+
+
+_SEAL = ',\n "digest": "'
+_END = b"\n}"
+
+
+def write_result(folder: Path, values: Mapping[str, Any]) -> None:
+    """Writes a run's result, which ends the run, with the digests of the files beside it."""
+    beside = (folder / name for name in (SPEC_FILE, EVENTS_FILE, ATTENTION_FILE))
+    files = {file.name: digest_of(file.read_bytes()) for file in beside if file.exists()}
+    write_sealed(folder / RESULT_FILE, {**values, "files": files})
 
 
 def append_event(folder: Path, event: Mapping[str, Any]) -> None:
@@ -281,16 +322,26 @@ def read_events(folder: Path) -> list[Event]:
             raise RecordError(f"{path}, line {number} is damaged") from None
         if not isinstance(event, dict):
             raise RecordError(f"{path}, line {number} is damaged: it holds no JSON object")
+        try:
+            for name, value in event.items():
+                refuse_impossible(name, value)
+        except ValueError as error:
+            raise RecordError(f"{path}, line {number} is damaged: {error}") from None
         events.append(Event(event))
     return events
 
 
 def read_result(folder: Path) -> RunResult:
     """A finished run's result; `RecordError` where there is none or a damaged one."""
+    return _read_result(folder)[0]
+
+
+def _read_result(folder: Path) -> tuple[RunResult, bool]:
     if not is_done(folder):
         raise RecordError(f"{folder} holds no finished run (it has no {RESULT_FILE})")
     path = folder / RESULT_FILE
-    return parse(RunResult, read_json(path), path)
+    values, was_changed = read_sealed(path)
+    return parse(RunResult, values, path), was_changed
 
 
 def read_failure(folder: Path) -> str:
@@ -303,9 +354,50 @@ def read_failure(folder: Path) -> str:
 
 
 def load_run(folder: Path) -> RunRecord:
-    """A finished run; `RecordError` where the folder holds none or a damaged one."""
-    result = read_result(folder)
-    return RunRecord(folder, read_spec(folder), result, read_events(folder))
+    """A finished run.
+
+    Raises:
+        RecordError: the folder holds none, a damaged one, or parts of several.
+    """
+    result, was_changed = _read_result(folder)
+    record = RunRecord(folder, read_spec(folder), result, read_events(folder), was_changed)
+    _refuse_parts_of_several(record)
+    return record
+
+
+def _refuse_parts_of_several(record: RunRecord) -> None:
+    """Raises `RecordError` where a folder's files do not belong together."""
+    folder, result = record.folder, record.result
+    if result.spec != read_json(folder / SPEC_FILE) and not _is_same_run(result, record.spec):
+        raise RecordError(
+            f"{folder / RESULT_FILE} is not the result of the run that {SPEC_FILE} beside it "
+            "describes: one of the two was copied or edited; delete the folder to run it again"
+        )
+    if folder.parent.name == RUNS_FOLDER and result.run_id != folder.name:
+        raise RecordError(
+            f"{folder / RESULT_FILE} is the result of another run ({shown(result.run_id)}); delete "
+            "the folder to run it again"
+        )
+    noted = result.files.get(EVENTS_FILE)
+    epochs = [event.get("epoch") for event in record.events if event.kind == "epoch"]
+    if (noted and noted != _events_digest(folder)) or len(set(map(str, epochs))) < len(epochs):
+        raise RecordError(
+            f"{folder / EVENTS_FILE} is not what the run wrote: it was changed, cut off, or has "
+            "lines twice"
+        )
+
+
+def _events_digest(folder: Path) -> str:
+    path = folder / EVENTS_FILE
+    return digest_of(read_bytes(path, EVENTS_MB)) if path.exists() else ""
+
+
+def _is_same_run(result: RunResult, spec: RunSpec) -> bool:
+    """Whether a result's spec, as an earlier version wrote it, is the spec."""
+    try:
+        return parse_run_spec(result.spec) == spec
+    except ConfigError:
+        return False
 
 
 def load_runs(study_folder: Path) -> list[RunRecord]:
@@ -326,25 +418,54 @@ def readable_runs(folders: Iterable[Path], damaged: dict[str, str]) -> Iterator[
             damaged[folder.name] = str(error)
 
 
-def load_overlay(folder: Path) -> Overlay | None:
-    """The run's stored attention maps; None where there are none."""
+def load_overlay(folder: Path, digest: str | None = None) -> Overlay | None:
+    """The run's stored attention maps; None where there are none.
+
+    Args:
+        folder: the run's.
+        digest: of the file as its run wrote it, where that is known.
+
+    Raises:
+        RecordError: they are damaged, or would unpack to more than is taken.
+    """
     import numpy as np
 
     path = folder / ATTENTION_FILE
     if not path.exists():
         return None
-    with np.load(path, allow_pickle=False) as arrays:
-        return Overlay(
-            arrays["images"],
-            arrays["pretrained"].astype(np.float32),
-            arrays["adapted"].astype(np.float32),
-        )
+    with told_as(RecordError, f"{path} is damaged"):
+        content = read_bytes(path, ARRAYS_MB)
+        if digest is not None and digest_of(content) != digest:
+            raise ValueError("it is not what the run wrote")
+        arrays = read_arrays(content, ("images", "pretrained", "adapted"), ARRAYS_MB)
+        images = arrays["images"]
+        maps = {name: arrays[name].astype(np.float32) for name in ("pretrained", "adapted")}
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+            raise ValueError(f"its images are {images.dtype} of shape {images.shape}")
+        for name, values in maps.items():
+            if values.ndim != 5 or len(values) != len(images) or not values.size:
+                raise ValueError(f"its {name} maps have shape {values.shape}")
+            if not np.isfinite(values).all() or values.min() < 0:
+                raise ValueError(f"its {name} maps hold NaN, infinities or negative numbers")
+        if maps["pretrained"].shape != maps["adapted"].shape:
+            raise ValueError("its maps before and after have different shapes")
+    return Overlay(images, maps["pretrained"], maps["adapted"])
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object a JSON file holds; `RecordError` where it cannot be read as one."""
+    return read_sealed(path)[0]
+
+
+def read_sealed(path: Path) -> tuple[dict[str, Any], bool]:
+    """The object a JSON file holds, and whether it was changed since it was written.
+
+    Raises:
+        RecordError: it cannot be read as one.
+    """
     try:
-        value = from_json(read_bytes(path))  # twice as fast as json, and the same to the bit
+        content = read_bytes(path)
+        value = from_json(content)  # twice as fast as json, and the same to the bit
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist") from None
     except ValueError:
@@ -355,7 +476,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RecordError(f"{path} cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise RecordError(f"{path} is damaged: it holds no JSON object")
-    return value
+    return value, is_changed(content)
 
 
 def _finite(value: Any) -> Any:

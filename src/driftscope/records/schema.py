@@ -7,8 +7,9 @@ the metric's key, so that a new metric needs no new field.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
+from math import inf
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeAlias, TypeVar
 
@@ -17,7 +18,7 @@ from typing_extensions import TypedDict
 
 from driftscope.deprecation import renamed
 from driftscope.errors import RecordError, shown
-from driftscope.metrics import drifts, levels
+from driftscope.metrics import METRICS, Metric, drifts, levels
 from driftscope.records.columns import retention_interval_pct
 from driftscope.stats.proportions import wilson_interval_pct
 
@@ -38,6 +39,14 @@ class Part(BaseModel):
     model_config = ConfigDict(
         frozen=True, strict=True, extra="ignore", allow_inf_nan=False, populate_by_name=True
     )
+
+    @model_validator(mode="after")
+    def _numbers_are_possible(self) -> Self:
+        for name in type(self).model_fields.keys() & _ranges().keys():
+            refuse_impossible(name, getattr(self, name))
+        for name, value in (self.model_extra or {}).items():
+            refuse_impossible(name, value)
+        return self
 
 
 class _Facts(Part):
@@ -371,6 +380,8 @@ class RunResult(Part):
     last_values: dict[str, Any] | None = Field(alias="last")
     environment: Environment = Field(default_factory=Environment)
     wall_seconds: WallSeconds
+    files: dict[str, str] = Field(default_factory=dict)
+    """The digests of the run's other files as they were when the result was written."""
 
     @cached_property
     def last(self) -> Point | None:
@@ -387,6 +398,22 @@ class RunResult(Part):
         """A part as JSON values, as `RunRecord.result` gave it before 0.2."""
         renamed(f"result[{name!r}]", f"result.{name}")
         return self.model_dump(by_alias=True)[name]
+
+
+class CellMean(_Facts):
+    """An imported cell mean: a row of the runs table without a seed."""
+
+    run_id: str
+    dataset: str
+    method: str
+    learning_rate: float
+    num_runs: int
+
+
+class CellMeans(Part):
+    """`cells.json`: the cell means of a folder of imported records."""
+
+    cells: list[CellMean]
 
 
 M = TypeVar("M", bound=Part)
@@ -425,6 +452,28 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _TOO_LARGE
 
 
+def refuse_impossible(name: str, value: Any) -> None:
+    """Raises `ValueError` where a metric's number, or one in its lists, is outside its range."""
+    found = _ranges().get(name)
+    if found is None:
+        return
+    low, high, one = found
+    for number in _flat(value):
+        if not low <= number <= high:
+            unit = f" {one.unit}" if one.unit else ""
+            raise ValueError(
+                f"{name} is {number:g}{unit}, which is not possible (it is {one.range_text}{unit})"
+            )
+
+
+def _flat(value: Any) -> Iterator[float]:
+    if isinstance(value, list):
+        for part in value:
+            yield from _flat(part)
+    elif is_number(value):
+        yield value
+
+
 def _is_numbers(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_numbers, value))
@@ -437,6 +486,24 @@ def _mean(value: Any) -> Number:
         return value if is_number(value) else None
     parts = [part for part in map(_mean, value) if part is not None]
     return sum(parts) / len(parts) if parts and len(parts) == len(value) else None
+
+
+_ROUNDING = 1e-4
+"""What single precision may add to a number at the end of its range."""
+
+
+@cache
+def _ranges() -> Mapping[str, tuple[float, float, Metric]]:
+    """The least and the greatest value of every metric that has one, by its names in files."""
+    found: dict[str, tuple[float, float, Metric]] = {}
+    for one in METRICS.values():
+        if one.range_text:
+            low, high = (-inf if one.bounds[0] is None else one.bounds[0],
+                         inf if one.bounds[1] is None else one.bounds[1])  # fmt: skip
+            widened = (low - _ROUNDING * max(1, abs(low)), high + _ROUNDING * max(1, abs(high)))
+            for name in (one.key, one.field, one.layer_field):
+                found.setdefault(name, (*widened, one))
+    return found
 
 
 @cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -23,8 +24,9 @@ from PIL import Image
 from driftscope.analysis import grouping
 from driftscope.analysis.study_charts import seed_text
 from driftscope.analysis.words import rate_text
+from driftscope.errors import NoteWarning, RecordError
 from driftscope.metrics import METRICS
-from driftscope.records import Overlay, RunRecord, load_overlay
+from driftscope.records import ATTENTION_FILE, Overlay, RunRecord, load_overlay
 from driftscope.report.attention_figures import attention_figure
 from driftscope.report.page import png_uri, script_json
 
@@ -144,7 +146,7 @@ def study_overlays(records: Sequence[RunRecord], runs: pd.DataFrame) -> list[Nam
     named, seen = [], set()
     for row, record in _recorded(records, runs):
         cell = (*(row[key] for key in grouping.PLACE), row["series"], row["learning_rate"])
-        overlay = load_overlay(record.folder) if cell not in seen else None
+        overlay = _readable(record) if cell not in seen else None
         if overlay is not None:
             seen.add(cell)
             named.append(_named(row, overlay, grouping.place_text(row, runs)))
@@ -157,9 +159,18 @@ def other_overlays(
     """The runs beside `study_overlays`, read one at a time, for their own pages."""
     there = {one.run_id for one in named}
     for row, record in _recorded(records, runs):
-        overlay = load_overlay(record.folder) if record.id not in there else None
+        overlay = _readable(record) if record.id not in there else None
         if overlay is not None:
             yield replace(_named(row, overlay, ""), listed=False)
+
+
+def _readable(record: RunRecord) -> Overlay | None:
+    """The run's maps; None where there are none, or damaged ones, of which a warning tells."""
+    try:
+        return load_overlay(record.folder, record.result.files.get(ATTENTION_FILE))
+    except RecordError as error:
+        warnings.warn(f"{error}; the run's attention is not shown", NoteWarning, stacklevel=2)
+        return None
 
 
 def _recorded(

@@ -20,7 +20,7 @@ from driftscope.analysis.study_charts import (
     outcome_metrics,
     side_by_side_chart,
 )
-from driftscope.analysis.table import Column, Table, save_tables, slug
+from driftscope.analysis.table import Column, Table, save_tables, short_name, slug
 from driftscope.analysis.tables import accuracy_column
 from driftscope.files import inner_folder
 from driftscope.metrics import METRICS
@@ -125,7 +125,7 @@ def save_side_by_side(
         figures = inner_folder(out, "figures")
         for setting, parts in settings:
             for chart in _charts(setting, parts):
-                stem = figures / f"{chart.name}_{slug(_heading(setting))}"
+                stem = figures / short_name(f"{chart.name}_{slug(_heading(setting))}")
                 paths += save_figure(draw(chart, styles), stem, figure_formats)
     return paths
 

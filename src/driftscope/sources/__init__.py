@@ -7,14 +7,16 @@ always called through the live path, so that an adapter, where there is one, is 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 
 import torch
 
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.errors import ModelError, NoteWarning
+from driftscope.errors import ModelError, NoteWarning, told_as
 from driftscope.files import named_path
 from driftscope.sources import adapter, embedded, hub, open_clip, run_folder
 
@@ -23,6 +25,8 @@ Loader = Callable[[str], VisionLanguageModel]
 SOURCES: tuple[ModuleType, ...] = (embedded, open_clip, run_folder, adapter, hub)
 """The forms, asked in this order. Each has `recognises(name)` and `load(name, load_base)`, where
 `load_base` loads what the form stands on by its own name."""
+
+_BEING_LOADED: ContextVar[tuple[str, ...]] = ContextVar("being_loaded", default=())
 
 
 def load(source: str | Path, *, device: torch.device | str = "cpu") -> VisionLanguageModel:
@@ -42,11 +46,27 @@ def load(source: str | Path, *, device: torch.device | str = "cpu") -> VisionLan
     name = str(source)
     for form in SOURCES:
         if form.recognises(name):
-            model: VisionLanguageModel = form.load(name, load)
+            with _not_on_itself(name), told_as(ModelError, f"the model {name} cannot be loaded"):
+                model: VisionLanguageModel = form.load(name, load)
             for note in model.notes:
                 warnings.warn(note, NoteWarning, stacklevel=2)
             return model.to(place)
     raise ModelError(_no_form(name))
+
+
+@contextmanager
+def _not_on_itself(name: str) -> Iterator[None]:
+    """Refuses an adapter whose base is, at whatever remove, the adapter."""
+    place = named_path(name)
+    key = str(place.resolve()) if place.exists() else name
+    above = _BEING_LOADED.get()
+    if key in above:
+        raise ModelError(f"{name} stands on itself: its base, or that one's base, is {name} again")
+    token = _BEING_LOADED.set((*above, key))
+    try:
+        yield
+    finally:
+        _BEING_LOADED.reset(token)
 
 
 def _no_form(name: str) -> str:

@@ -12,6 +12,11 @@ from driftscope.errors import ModelError, one_line
 from driftscope.files import named_path
 from driftscope.hugging_face import quiet_libraries
 from driftscope.sources.origin import checked_base, read_json
+from driftscope.sources.plausible import (
+    refuse_implausible,
+    refuse_packed_weights,
+    refuse_slow_patterns,
+)
 from driftscope.sources.state_dict import why_unreadable
 
 if TYPE_CHECKING:
@@ -39,15 +44,21 @@ def load_adapter(folder: Path, name: str, load_base: Loader) -> VisionLanguageMo
     """
     from peft import PeftModel
 
-    base_name = read_json(folder / CONFIG_FILE).get("base_model_name_or_path")
-    if not base_name:
+    config = read_json(folder / CONFIG_FILE)
+    refuse_implausible(config, name)
+    base_name = config.get("base_model_name_or_path")
+    if not base_name or not isinstance(base_name, str):
         raise ModelError(
             f"the adapter {name} does not say what it adapts "
             f"(base_model_name_or_path is empty in {CONFIG_FILE})"
         )
     if not any((folder / file).exists() for file in WEIGHT_FILES):
         raise ModelError(f"the adapter {name} has no weights: {WEIGHT_FILES[0]} is missing")
+    for file in WEIGHT_FILES:
+        if (folder / file).exists():
+            refuse_packed_weights(folder / file)
     base = load_base(base_name)
+    refuse_slow_patterns(config, [one for one, _ in base.module.named_modules()], name)
     fingerprint = checked_base(folder, name, base)
     try:
         with quiet_libraries(), warnings.catch_warnings():

@@ -10,9 +10,15 @@ import torch
 
 from driftscope.backbones import FAMILIES
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.errors import ModelError, one_line
+from driftscope.errors import ModelError, one_line, told_as
 from driftscope.files import named_path
 from driftscope.hugging_face import offline_where_unreachable, quiet_libraries
+from driftscope.sources.origin import read_json
+from driftscope.sources.plausible import (
+    refuse_implausible,
+    refuse_more_than_weights,
+    refuse_packed_weights,
+)
 from driftscope.sources.preprocessor import pixel_convention
 from driftscope.sources.state_dict import why_unreadable
 
@@ -47,8 +53,15 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
     import transformers
 
     where = str(place)
+    if (folder := Path(where)).is_dir():
+        said = read_json(folder / "config.json")
+        refuse_implausible(said, name)
+        refuse_more_than_weights(said, folder, name)
+        for file in folder.glob("*.bin"):
+            refuse_packed_weights(file)
     try:
-        config = transformers.AutoConfig.from_pretrained(where, trust_remote_code=False)
+        with quiet_libraries():
+            config = transformers.AutoConfig.from_pretrained(where, trust_remote_code=False)
     except (OSError, ValueError) as error:
         if "custom code" in str(error):
             raise ModelError(
@@ -82,7 +95,7 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
     image_size = int(backbone.vision_config(config).image_size)
     return VisionLanguageModel(
         module=module,
-        tokenizer=load_tokenizer(where, backbone.vocabulary_size(config)),
+        tokenizer=load_tokenizer(where, backbone.vocabulary_size(config), name),
         image_size=image_size,
         source=name,
         **pixel_convention(where, name, image_size),
@@ -101,18 +114,39 @@ def _incomplete(name: str, missing: Collection[str], unexpected: Collection[str]
     return f"the weights of {name} are not complete: {first} is missing ({len(missing)} in all)"
 
 
-def load_tokenizer(where: str, vocabulary_size: int) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a folder or hub id; None where it has none."""
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
+
+
+def load_tokenizer(
+    where: str, vocabulary_size: int, name: str | None = None
+) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a folder or hub id; None where it has none.
+
+    Raises:
+        ModelError: it has one that cannot be read, or of another vocabulary.
+    """
     from transformers import AutoTokenizer
 
+    there = [file for file in _TOKENIZER_FILES if (Path(where) / file).exists()]
+    doing = f"the tokenizer of {name or where} cannot be read"
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            where, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        with quiet_libraries(), told_as(ModelError, doing):
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                where, trust_remote_code=False
+            )
+    except ModelError:
+        if there:
+            raise
         return None
     # without tokenizer files transformers makes up a CLIP tokenizer with an empty vocabulary
-    return tokenizer if 2 * len(tokenizer) > vocabulary_size else None
+    if 2 * len(tokenizer) > vocabulary_size:
+        return tokenizer
+    if there:
+        raise ModelError(
+            f"{doing}: it knows {len(tokenizer):,} tokens and the model {vocabulary_size:,}, so "
+            f"{there[0]} is another model's, or cut off"
+        )
+    return None
 
 
 def _types() -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from driftscope.errors import ModelError, one_line
+from driftscope.sources.plausible import refuse_packed_weights
 
 _ENTRIES = ("state_dict", "model_state_dict", "model")
 """Under which name trainers put the weights beside their own state."""
@@ -25,6 +26,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise ModelError(f"There is no checkpoint file {path}.")
+    refuse_packed_weights(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -24,14 +24,14 @@ from driftscope.paper.author_records import (
 from driftscope.records import (
     DRIFT_SCALARS,
     EVENTS_FILE,
-    RESULT_FILE,
     RUNS_FOLDER,
     SPEC_FILE,
     read_json,
     write_json,
+    write_result,
     write_whole,
 )
-from driftscope.records.schema import SCHEMA_VERSION
+from driftscope.records.schema import SCHEMA_VERSION, CellMeans, parse
 from driftscope.study.folder import StudyFolder
 
 CELLS_FILE = "cells.json"
@@ -71,19 +71,19 @@ def read_cells(root: Path) -> list[dict[str, Any]]:
     """The imported cell means of a study folder, as rows of the runs table."""
     if not (root / CELLS_FILE).exists():
         return []
-    cells: list[dict[str, Any]] = read_json(root / CELLS_FILE)["cells"]
-    return cells
+    path = root / CELLS_FILE
+    return [one.facts() for one in parse(CellMeans, read_json(path), path).cells]
 
 
 def _write_run(out: Path, row: Mapping[str, Any], path: Path) -> None:
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = read_json(path)
     spec = run_spec(record)
     folder = inner_folder(out / RUNS_FOLDER, str(row["run_id"]))
     write_json(folder / SPEC_FILE, spec.model_dump(mode="json"))
     events = [{"kind": "epoch", **_event(one)} for one in history_rows(record)]
     lines = "".join(json.dumps(event) + "\n" for event in events)
     write_whole(folder / EVENTS_FILE, lines.encode())
-    write_json(folder / RESULT_FILE, _result(row, record, spec))
+    write_result(folder, _result(row, record, spec))
 
 
 def _event(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from driftscope.config import RunSpec, StudySpec, parse_run_spec, run_id
 from driftscope.config.explain import part_names
 from driftscope.config.source import Location
-from driftscope.errors import ConfigError, did_you_mean
+from driftscope.errors import ConfigError, did_you_mean, shown
+from driftscope.limits import RUNS
 
 Draft = dict[str, tuple[Any, Location]]
 """A run on its way: key -> its value and where the study says so."""
@@ -138,17 +139,29 @@ def _number_text(value: float) -> str:
 # ---------------------------------------------------------------- crossing
 
 
+def _refuse_too_many(study: StudySpec, num_runs: int) -> None:
+    if num_runs > RUNS.value:
+        raise ConfigError(
+            f"{study.source.at()}: the study declares {shown(num_runs)} runs; {RUNS.sentence}"
+        )
+
+
 def _drafts(study: StudySpec) -> Iterator[Draft]:
     axes: dict[str, list[tuple[Any, Location]]] = {
         name: [(value, ("axes", name, index)) for index, value in enumerate(values)]
         for name, values in study.axes.items()
     }
+    num_runs = 0
     if axes or not study.extra:
+        num_runs += math.prod(map(len, axes.values()))
+        _refuse_too_many(study, num_runs)
         yield from _crossed(axes)
     for number, entry in enumerate(study.extra):
         own = {name: _choices(value, ("extra", number, name)) for name, value in entry.items()}
         # what an entry names takes the place of that axis, and of axes over parts of it
         others = {name: axes[name] for name in axes if name.split(".")[0] not in own}
+        num_runs += math.prod(map(len, {**others, **own}.values()))
+        _refuse_too_many(study, num_runs)
         yield from _crossed({**others, **own})
 
 

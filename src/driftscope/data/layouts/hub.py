@@ -16,7 +16,7 @@ from typing import Any
 from driftscope.data.address import Address
 from driftscope.data.layouts.arrow import found_dataset_dict, quiet
 from driftscope.data.layouts.found import Found
-from driftscope.errors import DataError
+from driftscope.errors import DataError, one_line
 from driftscope.files import named_path
 from driftscope.hugging_face import offline_where_unreachable
 
@@ -107,7 +107,7 @@ def _not_had(place: str, hub_id: str, error: Exception) -> str:
     return (
         f"no dataset {place!r}: no folder of that name is here, it is not in {under}, "
         f"{config.HF_DATASETS_CACHE} or {HF_HUB_CACHE}, and the Hugging Face hub did not give it "
-        f"({_one_line(error)}); give the folder of a copy as the dataset, or set "
+        f"({one_line(error)}); give the folder of a copy as the dataset, or set "
         f"{DATA_FOLDER_VARIABLE} to the folder that holds {hub_id}"
     )
 
@@ -124,7 +124,3 @@ def _offline_where_unreachable() -> Iterator[None]:
             yield
         finally:
             datasets.config.HF_HUB_OFFLINE = before
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -26,12 +26,14 @@ from driftscope.data.layouts.lists import files_of
 from driftscope.data.layouts.tables import TABLE_OPTIONS, divided, open_table
 from driftscope.data.layouts.tree import Folder
 from driftscope.data.other_kinds import kind_of_file
-from driftscope.errors import DataError, did_you_mean
+from driftscope.errors import DataError, did_you_mean, one_line
 from driftscope.files import read_bytes
+from driftscope.limits import IMAGE_MB, LIST_MB
 
 _SHARD = re.compile(r"^(?P<split>\w[\w.]*?)(-(?P<number>\d+)-of-(?P<count>\d+))?(-[0-9a-f]{16})?$")
 """`train`, `train-00000-of-00002`, `train-00000-of-00001-8a1b…`: a split and its part."""
 _BATCH_ROWS = 32
+_MOST_SHRUNK = 100
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,9 @@ class _ParquetImages:
     def _rows(self, group: _RowGroup) -> Iterator[Any]:
         try:
             with parquet.ParquetFile(group.file, memory_map=True) as file:
+                rows = _rows_at_a_time(file, group, self.column)
                 for batch in file.iter_batches(
-                    _BATCH_ROWS, row_groups=[group.number], columns=[self.column]
+                    rows, row_groups=[group.number], columns=[self.column]
                 ):
                     yield from batch.column(0)
         except (OSError, pa.ArrowException) as error:
@@ -148,7 +151,7 @@ class _ParquetTable:
         values: list[Any] = []
         for file in self.files[split]:
             try:
-                table = parquet.ParquetFile(file).read(columns=[column])
+                table = _column(file, column)
             except (OSError, pa.ArrowException) as error:
                 raise _unreadable(file, error) from None
             values.extend(table.column(column).to_pylist())
@@ -321,6 +324,48 @@ def _row_groups(files: Iterable[Path]) -> Iterator[_RowGroup]:
             first += num_rows
 
 
+def _column(file: Path, column: str) -> pa.Table:
+    """A column that is no image: class numbers, names, captions."""
+    with parquet.ParquetFile(file) as opened:
+        groups = [opened.metadata.row_group(one) for one in range(opened.num_row_groups)]
+        unpacked = sum(
+            group.column(number).total_uncompressed_size
+            for group in groups
+            for number in range(group.num_columns)
+            if group.column(number).path_in_schema.split(".")[0] == column
+        )
+        if unpacked > LIST_MB.num_bytes:
+            raise DataError(
+                f"cannot read {file}: its column {column!r} would unpack to "
+                f"{unpacked / 1e6:,.0f} MB; {LIST_MB.sentence}"
+            )
+        return opened.read(columns=[column])
+
+
+def _rows_at_a_time(file: parquet.ParquetFile, group: _RowGroup, column: str) -> int:
+    """How many rows may be unpacked together, by what the file says before anything is.
+
+    Raises:
+        DataError: its rows are too large. Encoded images are packed already, so a column that
+            shrinks a hundredfold holds none.
+    """
+    chunks = file.metadata.row_group(group.number)
+    packed = unpacked = 0
+    for number in range(chunks.num_columns):
+        chunk = chunks.column(number)
+        if chunk.path_in_schema.split(".")[0] == column:
+            packed += chunk.total_compressed_size
+            unpacked += chunk.total_uncompressed_size
+    most = IMAGE_MB.num_bytes
+    if unpacked > most * group.num_rows or unpacked > max(most, _MOST_SHRUNK * packed):
+        raise DataError(
+            f"cannot read {group.file}: its column {column!r} would unpack from "
+            f"{packed / 1e6:.1f} to {unpacked / 1e6:,.1f} MB, which {group.num_rows} images "
+            f"do not ({IMAGE_MB.sentence})"
+        )
+    return max(1, min(_BATCH_ROWS, 2 * most // max(1, unpacked)))
+
+
 # ---------------------------------------------------------------- what the columns are
 
 
@@ -407,5 +452,5 @@ def _type(feature: Any) -> str | None:
 
 def _unreadable(file: Path, error: Exception) -> DataError:
     kind = kind_of_file(file)
-    reason = f"it is {kind}" if kind else " ".join(str(error).split())[:200]
+    reason = f"it is {kind}" if kind else one_line(error)
     return DataError(f"cannot read {file}: {reason}")

@@ -1,0 +1,170 @@
+"""Sizes of a model folder are looked at before a library builds anything from them.
+
+A configuration of a kilobyte can describe a model of a terabyte, and a regular expression of
+twenty characters can take longer than anybody lives.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from driftscope.errors import ModelError, shown
+
+_MOST = {
+    "num_hidden_layers": 1_000,
+    "hidden_size": 65_536,
+    "intermediate_size": 1_000_000,
+    "projection_dim": 65_536,
+    "num_attention_heads": 1_024,
+    "image_size": 16_384,
+    "num_channels": 64,
+    "vocab_size": 10_000_000,
+    "max_position_embeddings": 1_000_000,
+    "r": 4_096,
+    "num_virtual_tokens": 100_000,
+    "encoder_hidden_size": 65_536,
+    "n_frequency": 10_000_000,
+}
+"""What no model that we know comes near, by the names that transformers and peft have for it."""
+_PATTERNS = ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern")
+_PATTERN_SECONDS = 10
+_UNPACKED_RATIO = 20
+_ALWAYS_TAKEN_BYTES = 1_000_000_000
+
+
+def refuse_implausible(config: Mapping[str, Any], name: str) -> None:
+    """Raises `ModelError` where a configuration describes what no model is, or would import code.
+
+    Args:
+        config: transformers' `config.json` or peft's `adapter_config.json`.
+        name: how the user knows the folder.
+    """
+    for key, most in _MOST.items():
+        for place, value in _named(config, key):
+            if isinstance(value, int | float) and value > most:
+                raise ModelError(
+                    f"the configuration of {name} says {place} {shown(value)}; no model that "
+                    f"driftscope knows has more than {most:,}"
+                )
+    for place, value in ((key, rank) for key in ("rank_pattern",) for rank in _values(config, key)):
+        if isinstance(value, int | float) and value > _MOST["r"]:
+            raise ModelError(f"the configuration of {name} says {place} {shown(value)}")
+    for key in ("megatron_config", "layer_replication"):
+        if config.get(key):
+            raise ModelError(
+                f"the adapter {name} says {key}, which driftscope does not follow: it imports "
+                "other code, or builds another model than the base"
+            )
+
+
+def refuse_more_than_weights(config: Mapping[str, Any], folder: Path, name: str) -> None:
+    """Raises `ModelError` where a configuration describes more parameters than its files can hold.
+
+    Counted are the largest matrices of a tower only, which every family has.
+    """
+    held = sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
+    towers = [config, *(config.get(key) for key in ("vision_config", "text_config"))]
+    least = 0
+    for tower in towers:
+        if not isinstance(tower, Mapping):
+            continue
+        hidden = _whole(tower, "hidden_size")
+        inner = 4 * hidden * hidden + 2 * hidden * _whole(tower, "intermediate_size")
+        least += _whole(tower, "num_hidden_layers") * inner
+    if least > max(held, _ALWAYS_TAKEN_BYTES // 4):
+        raise ModelError(
+            f"the configuration of {name} describes more than {least:,} parameters, but its files "
+            f"have {held:,} bytes: they do not belong together"
+        )
+
+
+def refuse_packed_weights(file: Path) -> None:
+    """Raises `ModelError` where a file of torch's, which is a zip, unpacks to far more than it is.
+
+    torch itself packs nothing.
+    """
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as members:
+        unpacked = sum(one.file_size for one in members.infolist())
+    if unpacked > max(_ALWAYS_TAKEN_BYTES, _UNPACKED_RATIO * file.stat().st_size):
+        raise ModelError(
+            f"{file} would unpack to {unpacked / 1e9:.1f} GB, which no file of weights does"
+        )
+
+
+def refuse_slow_patterns(config: Mapping[str, Any], modules: Collection[str], name: str) -> None:
+    """Raises `ModelError` where peft would match patterns that are none, or that never end.
+
+    A pattern that could take long is tried on the names in a process of its own, which can be
+    stopped.
+    """
+    patterns = [value for key in _PATTERNS if isinstance(value := config.get(key), str)]
+    for key in ("rank_pattern", "alpha_pattern"):
+        if isinstance(found := config.get(key), Mapping):
+            patterns += [rf"(.*\.)?({pattern})$" for pattern in found]
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ModelError(
+                f"the adapter {name} names modules by {shown(pattern)}, which is no pattern: "
+                f"{error}"
+            ) from None
+    if slow := [pattern for pattern in patterns if _may_backtrack(pattern)]:
+        _try(slow, modules, name)
+
+
+def _may_backtrack(pattern: str) -> bool:
+    """Whether more than one part of it repeats, or a group does."""
+    return len(re.findall(r"[*+{]", pattern)) > 1 or bool(re.search(r"\)[*+{]", pattern))
+
+
+_MATCHING = (
+    "import json,re,sys; patterns, names = json.load(sys.stdin)\n"
+    "for one in patterns: any([re.fullmatch(one, name) for name in names])"
+)
+
+
+def _try(patterns: list[str], modules: Iterable[str], name: str) -> None:
+    try:
+        subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _MATCHING],
+            input=json.dumps([patterns, list(modules)]),
+            text=True,
+            capture_output=True,
+            timeout=_PATTERN_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ModelError(
+            f"the adapter {name} names modules by {shown(patterns[0])}, a pattern that takes more "
+            f"than {_PATTERN_SECONDS} seconds to match; name the modules one by one"
+        ) from None
+
+
+def _named(config: Mapping[str, Any], key: str) -> Iterable[tuple[str, Any]]:
+    """The values of a key, of the whole and of its towers."""
+    if key in config:
+        yield key, config[key]
+    for tower in ("vision_config", "text_config"):
+        inner = config.get(tower)
+        if isinstance(inner, Mapping) and key in inner:
+            yield f"{tower}.{key}", inner[key]
+
+
+def _values(config: Mapping[str, Any], key: str) -> list[Any]:
+    found = config.get(key)
+    return list(found.values()) if isinstance(found, Mapping) else []
+
+
+def _whole(tower: Mapping[str, Any], key: str) -> int:
+    value = tower.get(key)
+    return value if isinstance(value, int) and value > 0 else 0
