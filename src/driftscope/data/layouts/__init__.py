@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from driftscope.data.address import Address, parse_address
+from driftscope.data.encoded import printable
 from driftscope.data.layouts import (
     arrow,
     class_folders,
@@ -25,7 +26,7 @@ from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.tree import walk
 from driftscope.data.other_kinds import ARCHIVES
 from driftscope.data.procedural import PROCEDURAL_SETS
-from driftscope.errors import DataError, did_you_mean
+from driftscope.errors import DataError, did_you_mean, told_as
 from driftscope.files import named_path
 
 FOLDERS = (
@@ -58,11 +59,18 @@ def look(source: str | Path) -> Found:
     place = place_of(address)
     if place is None:
         return hub.recognise(address).checked()
+    with told_as(DataError, f"cannot read {printable(str(place))}"):
+        return _on_disk(place, address).checked()
+
+
+def _on_disk(place: Path, address: Address) -> Found:
     if place.is_dir():
         tree = walk(place)
         marked = (recognise(tree, address) for recognise in FOLDERS)
         found = next(filter(None, marked), None) or class_folders.recognise(tree, address)
-        return found.checked()
+        return found
+    if not place.is_file():
+        raise DataError(f"{place} is a pipe or a device; give a folder of images, or a file")
     recognise = FILES.get(place.suffix.lower())
     if recognise is None and place.suffix.lower() in ARCHIVES:
         raise DataError(f"{place} is packed; unpack it, and give the folder that comes out")
@@ -71,7 +79,7 @@ def look(source: str | Path) -> Found:
             f"{place} is a file; give the folder that holds the images, a .csv, .tsv, .json or "
             ".jsonl list of them, or a .parquet or .tar file"
         )
-    return recognise(place, address).checked()
+    return recognise(place, address)
 
 
 def place_of(address: Address) -> Path | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from driftscope.data.address import WHOLE, Address
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.lists import columns_of, found_lists, image_starts
 from driftscope.data.layouts.tree import Folder
 from driftscope.errors import DataError
+from driftscope.files import read_bytes
+from driftscope.limits import LIST_MB
 
 _CAPTIONS = "captions_"
 _KARPATHY = "dataset_"
@@ -54,7 +57,7 @@ def _root_of(file: Path) -> Path:
 
 def _read(file: Path) -> Columns:
     try:
-        held = json.loads(file.read_text(encoding="utf-8"))
+        held = from_json(read_bytes(file, LIST_MB))
         if isinstance(held, list):
             return _of_objects(held)
         if "annotations" in held:
@@ -62,7 +65,7 @@ def _read(file: Path) -> Columns:
         return _of_karpathy(held["images"])
     except DataError:
         raise
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"cannot read the list {file}: {error}") from None
     except (KeyError, TypeError, AttributeError, IndexError):
         raise DataError(

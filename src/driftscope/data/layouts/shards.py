@@ -6,7 +6,6 @@ whole, and no import of `datasets` is needed.
 
 from __future__ import annotations
 
-import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
+from pydantic_core import from_json
 
 from driftscope.config.source import plain_yaml
 from driftscope.data.address import WHOLE, Address, split_kind
@@ -176,7 +176,7 @@ class _ParquetTable:
         if not noted:
             return self.noted
         try:
-            return dict(json.loads(noted)["info"]["features"])
+            return dict(from_json(noted)["info"]["features"])
         except (ValueError, KeyError, TypeError):
             return self.noted
 

@@ -124,7 +124,7 @@ def walk(root: Path | str, above: frozenset[tuple[int, int]] = frozenset()) -> F
                         folders.append(entry.path)
                 elif name[name.rfind(".") :].lower() in suffixes:
                     images.append(name)
-                else:
+                elif entry.is_file():  # a pipe would be waited for, a device never ends
                     others.append(name)
     except OSError as error:
         raise DataError(

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tarfile
@@ -16,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from driftscope.data.address import WHOLE, Address
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.tables import TABLE_OPTIONS, Rows, open_table
@@ -23,6 +24,8 @@ from driftscope.data.layouts.tree import Folder, image_suffixes
 from driftscope.data.names import NamesFile
 from driftscope.data.other_kinds import kind_of_file
 from driftscope.errors import DataError
+from driftscope.files import read_text
+from driftscope.limits import LIST_MB
 
 _IMAGE = "image"
 _LABEL_KINDS = ("cls", "label", "class", "target", "index")
@@ -109,7 +112,7 @@ def _found(address: Address, root: Path, splits: Mapping[str, list[Path]]) -> Fo
     doubts = []
     for split, tars in splits.items():
         noted = tars[0].parent / "nshards.txt"
-        if noted.is_file() and (count := noted.read_text().strip()).isdecimal():
+        if noted.is_file() and (count := read_text(noted, LIST_MB).strip()).isdecimal():
             missing = int(count) - len(tars)
             if missing > 0:
                 doubts.append(f"{missing} of the {count} tars of its split {split} are missing")
@@ -172,7 +175,7 @@ def _texts(column: str, kind: str, text: str) -> dict[str, Any]:
     if not kind.endswith("json"):
         return {column: text if column in _LABEL_KINDS else text.splitlines()}
     try:
-        held = json.loads(text)
+        held = from_json(text)
     except ValueError:
         return {}
     if isinstance(held, dict):
