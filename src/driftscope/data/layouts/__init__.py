@@ -67,8 +67,7 @@ def _on_disk(place: Path, address: Address) -> Found:
     if place.is_dir():
         tree = walk(place)
         marked = (recognise(tree, address) for recognise in FOLDERS)
-        found = next(filter(None, marked), None) or class_folders.recognise(tree, address)
-        return found
+        return next(filter(None, marked), None) or class_folders.recognise(tree, address)
     if not place.is_file():
         raise DataError(f"{place} is a pipe or a device; give a folder of images, or a file")
     recognise = FILES.get(place.suffix.lower())
