@@ -55,8 +55,8 @@ class Variant:
             "mini",
             "terrain",
             transfer="concepts100" if self.num_transfer else None,
-            max_probe_images=self.num_probe,
-            max_transfer_images=self.num_transfer or None,
+            max_images=self.num_probe,
+            transfer_images=self.num_transfer or None,
             echo=None,
         )
 

@@ -25,7 +25,7 @@ def samples(indices):
 
 data = ds.open_dataset("terrain", "train")
 model = ds.load("mini")  # or your own, such as "openai/clip-vit-base-patch32"
-monitor = ds.Monitor("mini", "terrain", transfer="concepts100", max_transfer_images=300)
+monitor = ds.Monitor("mini", "terrain", transfer="concepts100", transfer_images=300)
 lora = LoraConfig(target_modules=r".*vision_model.*\.(q|v)_proj", modules_to_save=["head"])
 trainer = Trainer(
     get_peft_model(Classifier(model.module, num_classes=10), lora),

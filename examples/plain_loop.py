@@ -14,7 +14,7 @@ clip, head = model.module, nn.Linear(model.embedding_dim, len(data.class_names))
 clip.text_model.requires_grad_(False)
 optimizer = torch.optim.AdamW([*clip.parameters(), *head.parameters()], lr=1e-3)
 
-monitor = ds.Monitor("mini", "terrain", transfer="concepts100", max_transfer_images=300)
+monitor = ds.Monitor("mini", "terrain", transfer="concepts100", transfer_images=300)
 step = 0
 for epoch in range(1, 4):
     clip.train()

@@ -59,8 +59,8 @@ def found(
         transfer_images=40,
     )  # fmt: skip
     monitor = driftscope.Monitor(
-        "mini", pixels, transfer=[request.param], max_probe_images=None,
-        max_transfer_images=40, echo=None, out=folder / "monitor",
+        "mini", pixels, transfer=[request.param], max_images=None,
+        transfer_images=40, echo=None, out=folder / "monitor",
     )  # fmt: skip
     seen = monitor.observe(load(record.folder).module, step=1)
     selected = record.result.selected

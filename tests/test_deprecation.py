@@ -1,9 +1,13 @@
+import re
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import driftscope as ds
 from driftscope import deprecation
-from driftscope.deprecation import renamed, renamed_keywords
+from driftscope.deprecation import keywords, renamed
 
 
 @pytest.fixture(autouse=True)
@@ -11,7 +15,7 @@ def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deprecation, "_said", set())
 
 
-@renamed_keywords(max_images="num_images")
+@keywords(max_images="num_images")
 def read(*, num_images: int = 0) -> int:
     return num_images
 
@@ -44,3 +48,41 @@ def test_each_old_name_is_told_of() -> None:
         renamed("driftscope export", "driftscope export-model")
         renamed("Study.layers", "Study.heads")
     assert len(caught) == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: ds.Monitor("mini", "terrain", transfr="stars"), "Monitor takes no 'transfr'"),
+        (lambda: ds.Monitor("mini", "terrain", transfr="stars"), "did you mean 'transfer'"),
+        (lambda: ds.compare("a", "b", "c", max_image=4), "did you mean 'max_images'"),
+        (lambda: ds.Thresholds(min_retention=90), "did you mean 'min_retention_pct'"),
+        (lambda: ds.Selection(patient=3), "did you mean 'patience'"),
+        (lambda: ds.read(None, None, batchsize=1), "did you mean 'batch_size'"),
+        (lambda: ds.run_one(None, None, devices="cpu"), "did you mean 'device'"),
+        (lambda: ds.answer("frontier", None, margin=1), "frontier takes no 'margin'"),
+        (lambda: ds.answer("selection", None, margin=1), "did you mean 'margin_points'"),
+    ],
+)
+def test_a_wrong_keyword_is_answered_with_the_nearest_one(
+    call: Callable[[], object], sentence: str
+) -> None:
+    with pytest.raises(ds.DriftscopeError, match=re.escape(sentence)) as caught:
+        call()
+    assert isinstance(caught.value, TypeError)  # as Python itself raises
+
+
+def test_the_old_names_of_a_monitors_images_are_told_once_each(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    with pytest.warns(FutureWarning) as caught:
+        monitor = ds.Monitor(
+            str(tiny_clip), probe_images=str(coloured_images), max_probe_images=4,
+            vocabulary=None, echo=None,
+        )  # fmt: skip
+    told = [str(one.message).split(";")[0] for one in caught if "Monitor" in str(one.message)]
+    assert sorted(told) == [
+        "Monitor(max_probe_images=…) is now Monitor(max_images=…)",
+        "Monitor(probe_images=…) is now Monitor(images=…)",
+    ]
+    assert monitor.state_dict()["monitor"]["num_images"] == 4

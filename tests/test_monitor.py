@@ -661,8 +661,8 @@ def test_a_comparison_tells_its_scalars_by_the_same_names(
         ),
         ({"vocabulary": "some"}, ConfigError, "vocabulary is 'general', a list of texts or None"),
         ({"transfer": "nowhere"}, DataError, "no dataset 'nowhere'"),
-        ({"max_probe_images": 3}, DataError, "at least 4"),
-        ({"transfer": "terrain", "max_transfer_images": 0}, DataError, "0 images of a dataset"),
+        ({"max_images": 3}, DataError, "at least 4"),
+        ({"transfer": "terrain", "transfer_images": 0}, DataError, "0 images of a dataset"),
         ({"train_images": 3}, DataError, "train_images must be a dataset's name"),
         ({"transfer": 5}, ConfigError, "transfer is 5; give a labeled dataset's name or folder"),
         ({"transfer": ["terrain", 5]}, ConfigError, "transfer is .*a list of them"),
@@ -672,9 +672,9 @@ def test_a_comparison_tells_its_scalars_by_the_same_names(
         ({"vocabulary": [1, 2]}, ConfigError, r"a list of texts or None, got \[1, 2\]"),
         ({"alerts": {"min_retention_pct": 90}}, ConfigError, r"alerts is .*driftscope\.Thresholds"),
         ({"selection": {"patience": 3}}, ConfigError, r"selection is .*driftscope\.Selection"),
-        ({"max_probe_images": "64"}, ConfigError, "max_probe_images is '64'; give a whole number"),
-        ({"max_probe_images": True}, ConfigError, "max_probe_images is True"),
-        ({"max_transfer_images": 1.5}, ConfigError, "max_transfer_images is 1.5"),
+        ({"max_images": "64"}, ConfigError, "max_images is '64'; give a whole number"),
+        ({"max_images": True}, ConfigError, "max_images is True"),
+        ({"transfer_images": 1.5}, ConfigError, "transfer_images is 1.5"),
         ({"maps": "yes"}, ConfigError, "maps is 'yes'; give True or False"),
         ({"echo": "print"}, ConfigError, "echo is 'print'; give a function"),
         ({"model_path": 3}, ConfigError, "model_path is 3; give a path of names"),
@@ -697,7 +697,7 @@ def test_an_option_that_cannot_be_meant_is_one_sentence(
     [
         (torch.rand(8, 3, 32, 32), "uint8 .* not normalised; got float32"),
         (torch.zeros(8, 32, 32, 3, dtype=torch.uint8), r"got uint8 \[8, 32, 32, 3\]"),
-        (torch.zeros(3, 3, 32, 32, dtype=torch.uint8), "probe_images holds 3 image"),
+        (torch.zeros(3, 3, 32, 32, dtype=torch.uint8), "images holds 3 image"),
         (["one", "two"], "a list of PIL images, got a sequence of str"),
         ({"images": []}, "a list of PIL images, got dict"),
         ([Image.new("RGB", (32, 32))] * 5 + ["six"], "got a sequence of str"),
@@ -744,7 +744,7 @@ def test_all_probe_images_are_read_where_no_most_is_given(
     pixels = torch.randint(0, 256, (70, 3, 32, 32), dtype=torch.uint8)
     counts = [
         monitor_of(tiny_clip, pixels, **options).state_dict()["monitor"]["num_images"]
-        for options in ({}, {"max_probe_images": None})
+        for options in ({}, {"max_images": None})
     ]
     assert counts == [64, 70]
 

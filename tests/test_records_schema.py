@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 from driftscope.cli import app
 from driftscope.config import StudySpec
 from driftscope.errors import RecordError
-from driftscope.gate.judging import read_evidence
+from driftscope.gate.judging import judge, read_evidence
+from driftscope.gate.limits import GATED, parse_limit
 from driftscope.opened_study import Study
 from driftscope.records import RESULT_FILE, load_run, runs_table
 from driftscope.records.live import training_status
@@ -81,6 +82,20 @@ def test_the_row_of_a_run_that_0_1_wrote_holds_its_numbers() -> None:
     assert row["retention_pct"] == score["retention_pct"]
     assert row["trainable_parameters"] == result["parameters"]["trainable"]
     assert row["wall_seconds"] == result["wall_seconds"]["total"]
+
+
+def test_text_space_drift_of_0_1_is_marked_as_the_old_definition_and_not_judged() -> None:
+    record = load_run(OLD / "run")
+    (row,) = runs_table([record]).to_dict("records")
+    assert "text_kl_nats" in record.events[0].numbers()
+    assert "0.1" in row["text_vocabulary"]
+    assert "the transfer set's classes" in row["text_vocabulary"]
+    evidence = read_evidence(OLD / "run")
+    assert "text_kl_nats" not in evidence.scalars
+    (limit,) = (one for one in GATED if one.parameter == "max_text_kl")
+    (verdict,) = judge(evidence, [parse_limit(limit, "100")])
+    assert verdict.outcome == "not measured"
+    assert "as driftscope 0.1 read them; run it again" in verdict.sentence
 
 
 @pytest.mark.parametrize("kind", ["comparison", "monitor"])

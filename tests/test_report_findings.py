@@ -1,6 +1,7 @@
 """What analysis answered, on the page and as files; the follow-up records as a report."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from test_analysis import study as analysed_study
 from test_report_figures import _overlaps
 
 from driftscope.analysis import Answer, Exclusion, StudyTables, answer_all, grouping
-from driftscope.analysis.answer_charts import frontier_chart, predictor_chart
+from driftscope.analysis.answer_charts import answer_charts, frontier_chart, predictor_chart
 from driftscope.analysis.answer_tables import answer_tables
 from driftscope.analysis.columns import KNOWN
 from driftscope.analysis.table import save_tables
@@ -57,6 +58,7 @@ def _runs() -> pd.DataFrame:
         {
             "run_id": ["a1", "a2"],
             "dataset": "d",
+            "method": "full_ft",
             "series": "full_ft",
             "learning_rate": 1e-3,
             "seed": [7, 11],
@@ -69,7 +71,7 @@ def _predictors() -> pd.DataFrame:
 
 
 def _answer(question: str, table: pd.DataFrame, *, is_answered: bool = True) -> Answer:
-    return Answer(
+    found = Answer(
         question,
         f"The sentence of {question}.",
         table,
@@ -78,10 +80,11 @@ def _answer(question: str, table: pd.DataFrame, *, is_answered: bool = True) -> 
         excluded=(Exclusion("runs", 2, "diverged"),),
         is_answered=is_answered,
     )
+    return replace(found, charts=tuple(answer_charts(found, _runs())))
 
 
 def test_an_answer_brings_its_sentence_picture_table_and_what_was_left_out() -> None:
-    (finding,) = findings([_answer("frontier", _frontier_table())], {}, _runs())
+    (finding,) = findings([_answer("frontier", _frontier_table())], {})
     assert finding.sentence == "The sentence of frontier."
     assert len(finding.pictures) == 1
     assert "Rests on 3 cells. Left out: 2 runs: diverged." in finding.tables[0].note
@@ -94,7 +97,6 @@ def test_questions_that_cannot_be_answered_come_last_and_without_pictures() -> N
             _answer("frontier", _frontier_table()),
         ],
         {},
-        _runs(),
     )
     assert [bool(finding.pictures) for finding in shown] == [True, False]
     assert shown[1].tables == []

@@ -24,6 +24,7 @@ from driftscope.backbones.relation import (
 from driftscope.backbones.weights import encoder_fingerprint, encoder_state
 from driftscope.data import EncodedSet, ImageSet, open_dataset
 from driftscope.data.prompts import prompt_rules
+from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, DataError, ModelError
 from driftscope.metrics import units
 from driftscope.reading import Drift, Reading
@@ -94,6 +95,7 @@ class Comparison:
         return {**self.drift.scalars(), **known}
 
 
+@keywords()
 def compare(
     pretrained: str | Path | VisionLanguageModel,
     adapted: str | Path | VisionLanguageModel,

@@ -1,4 +1,4 @@
-"""Old names go on working for one version; each says once what it is now called."""
+"""Old names go on working for one version and say so; a wrong keyword is told the nearest."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable
+from inspect import signature
 from typing import Any, TypeVar
+
+from driftscope.errors import ConfigError, did_you_mean
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 _said: set[str] = set()
+
+
+class KeywordError(ConfigError, TypeError):
+    """A function is called with a keyword that it does not have; also what Python raises then."""
 
 
 class RenamedWarning(FutureWarning):
@@ -29,25 +36,35 @@ def renamed(old: str, new: str) -> None:
     warnings.warn(sentence, RenamedWarning, stacklevel=_frames_of_driftscope() + 1)
 
 
-def renamed_keywords(**new_names: str) -> Callable[[C], C]:
-    """Lets a function take old keywords for new ones: `@renamed_keywords(old="new")`.
+def keywords(**new_names: str) -> Callable[[C], C]:
+    """Lets a function or class take old keywords for new ones: `@keywords(old="new")`.
+
+    A keyword that it does not have at all is answered with the nearest one that it has.
 
     Raises:
-        TypeError: (when the function is called) both the old keyword and the new one are given.
+        KeywordError: (when it is called) there is no such keyword, or both the old and the new one
+            are given.
     """
 
-    def decorate(function: C) -> C:
-        name = function.__qualname__.removesuffix(".__init__")
+    def decorate(callee: C) -> C:
+        if isinstance(callee, type):
+            callee.__init__ = decorate(callee.__init__)  # type: ignore[misc]
+            return callee
+        name = callee.__qualname__.removesuffix(".__init__")
+        known = [one for one in signature(callee).parameters if one != "self"]
 
-        @functools.wraps(function)
+        @functools.wraps(callee)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             for old in new_names.keys() & kwargs.keys():
                 new = new_names[old]
                 if new in kwargs:
-                    raise TypeError(f"{old} is the old name of {new}; give {new} alone")
+                    raise KeywordError(f"{old} is the old name of {new}; give {new} alone")
                 renamed(f"{name}({old}=…)", f"{name}({new}=…)")
                 kwargs[new] = kwargs.pop(old)
-            return function(*args, **kwargs)
+            for given in kwargs:
+                if given not in known:
+                    raise KeywordError(f"{name} takes no {given!r}: {did_you_mean(given, known)}")
+            return callee(*args, **kwargs)
 
         wrapped.renamed_keywords = new_names  # type: ignore[attr-defined]
         return wrapped  # type: ignore[return-value]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.capture import Captured, capture_cls
 from driftscope.backbones.model import VisionLanguageModel, evaluating
+from driftscope.deprecation import keywords
 from driftscope.errors import CaptureError, NonFiniteError
 from driftscope.metrics import Metric, levels
 from driftscope.reading import Reading, check_same_images
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 Pixels = UInt8[Tensor, "image 3 height width"] | Float[Tensor, "image 3 height width"]
 
 
+@keywords()
 def read(
     model: VisionLanguageModel | nn.Module,
     pixels: Pixels,

@@ -10,9 +10,15 @@ from collections.abc import Sequence
 import torch
 
 from driftscope.errors import CaptureError
+from driftscope.metrics import drifts
 from driftscope.reading import Drift, Reading, drift
 
-SUBSET_SIGNALS = ("delta_entropy_pct", "cka", "cka_debiased", "embedding_drift")
+SUBSET_SIGNALS = tuple(
+    one.key
+    for one in drifts("run")
+    if (one.reads or one.change_of) and (not one.is_detail or one.key == "cka_debiased")
+)
+"""The main drifts that a subset's readings tell, and CKA's form that few images don't inflate."""
 
 
 def standard_subsets(num_images: int, num_parts: int = 5) -> list[list[int]]:

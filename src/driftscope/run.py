@@ -23,6 +23,7 @@ from driftscope.config import RunSpec, run_id
 from driftscope.config.variants import LinearProbe, LpFt, MethodSpec
 from driftscope.data import PixelSource
 from driftscope.data.prompts import PromptRules
+from driftscope.deprecation import keywords
 from driftscope.errors import RecordError
 from driftscope.files import inner_folder, remove_leftovers
 from driftscope.prepared_run import PreparedRun, num_correct, prepare, training_images
@@ -37,6 +38,7 @@ from driftscope.transfer import corrupted_tests, score
 VERSIONS = ("driftscope", "torch", "transformers", "peft", "numpy", "safetensors")
 
 
+@keywords()
 def run_one(
     spec: RunSpec,
     folder: Path,

@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from driftscope.analysis.answer import Answer
+from driftscope.analysis.answer_charts import answer_charts
 from driftscope.analysis.contrast import method_contrast
 from driftscope.analysis.dose import dose_response
 from driftscope.analysis.layers import layer_profile
@@ -19,6 +21,7 @@ from driftscope.analysis.seed_contrasts import seed_contrasts
 from driftscope.analysis.selection import frontier, selection_utility
 from driftscope.analysis.stability import stability
 from driftscope.analysis.tables import Exclusion, StudyTables
+from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, did_you_mean
 
 QUESTIONS: dict[str, Callable[..., Answer]] = {
@@ -38,7 +41,7 @@ __all__ = ["QUESTIONS", "Answer", "Exclusion", "StudyTables", "answer", "answer_
 
 
 def answer(question: str, tables: StudyTables, **options: Any) -> Answer:
-    """The answer to a question by name.
+    """The answer to a question by name, with its charts.
 
     Args:
         question: one of `QUESTIONS`.
@@ -46,11 +49,12 @@ def answer(question: str, tables: StudyTables, **options: Any) -> Answer:
         options: the question's own keyword arguments.
 
     Raises:
-        ConfigError: if there is no such question.
+        ConfigError: if there is no such question, or it has no such option.
     """
     if question not in QUESTIONS:
         raise ConfigError(f"Unknown question {question!r}: {did_you_mean(question, QUESTIONS)}.")
-    return QUESTIONS[question](tables, **options)
+    found = keywords()(QUESTIONS[question])(tables, **options)
+    return replace(found, charts=tuple(answer_charts(found, tables.runs)))
 
 
 def answer_all(tables: StudyTables) -> list[Answer]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from driftscope.analysis.answer import Answer
 from driftscope.analysis.chart import Axis, Chart, Marks, Panel, ends, points
-from driftscope.analysis.grouping import PLACE, SETTING
+from driftscope.analysis.grouping import PLACE, SETTING, is_done, with_series
 from driftscope.analysis.study_charts import runs_of_cells, spread_of
 from driftscope.analysis.table import slug
 from driftscope.analysis.tables import accuracy_column, signal_name
@@ -24,7 +24,7 @@ def answer_charts(answer: Answer, runs: pd.DataFrame) -> list[Chart]:
 
     Args:
         answer: what a question gave.
-        runs: `grouping.with_series` of the finished runs, which the texts of points name.
+        runs: the study's, which the texts of points name.
     """
     if not answer.is_answered:
         return []
@@ -39,7 +39,8 @@ def answer_charts(answer: Answer, runs: pd.DataFrame) -> list[Chart]:
         ]
     if answer.question == "frontier":
         return [
-            frontier_chart(_named("frontier", name), mine, _runs_of(mine, runs), name)
+            frontier_chart(_named("frontier", name), mine, _runs_of(mine, finished), name)
+            for finished in [with_series(runs[is_done(runs)])]
             for name, mine in apart(answer.table, ["dataset"])
         ]
     return []

@@ -44,6 +44,8 @@ def subset_variation(subsets: pd.DataFrame) -> pd.DataFrame:
     keys = ["run_id", "signal", "num_images"]
     for (run_id, signal, size), group in subsets.groupby(keys, sort=True, dropna=False):
         values = group["value"].to_numpy(dtype=np.float64)
+        if not np.isfinite(values).any():  # of a plug-in that could not measure it
+            continue
         rows.append(
             {
                 "run_id": run_id,

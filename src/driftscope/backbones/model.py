@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.base import Backbone
 from driftscope.data.framing import Framing
-from driftscope.deprecation import renamed, renamed_keywords
+from driftscope.deprecation import keywords, renamed
 from driftscope.errors import ModelError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from driftscope.data import PixelSource
 
 
+@keywords(clip="module")
 @dataclass(frozen=True)
 class VisionLanguageModel:
     """A model ready to be read: the module, its tokenizer and its pixel convention.
@@ -162,11 +163,6 @@ class VisionLanguageModel:
         """The same model after moving its weights to a device."""
         self.module.to(device)
         return self
-
-
-VisionLanguageModel.__init__ = renamed_keywords(clip="module")(  # type: ignore[method-assign]
-    VisionLanguageModel.__init__
-)
 
 
 @contextmanager

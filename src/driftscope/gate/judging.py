@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 from driftscope.gate.limits import GATED, Limit
+from driftscope.metrics import drifts
 from driftscope.records import (
     REPORT_FILE,
     RESULT_FILE,
@@ -18,7 +19,7 @@ from driftscope.records import (
     load_run,
     read_sealed,
 )
-from driftscope.records.schema import Report, TransferScore, is_number, parse
+from driftscope.records.schema import OLD_TEXTS, Report, TransferScore, is_number, parse
 from driftscope.stats.proportions import wilson_interval_pct
 
 Outcome = Literal["passed", "failed", "not measured"]
@@ -134,6 +135,12 @@ def _of_run(file: Path) -> Evidence:
     selected, structure = result.selected, record.structure_point
     diverged = ", which diverged" if result.status == "diverged" else ""
     scalars: dict[str, Any] = dict(structure.drift.numbers()) if structure else {}
+    unmeasured = dict(structure.drift.unmeasured) if structure else {}
+    if result.texts == OLD_TEXTS:
+        why = f"the run read it against {OLD_TEXTS}; run it again to limit it"
+        for key in [one.key for one in drifts() if one.group == "text space"]:
+            if scalars.pop(key, None) is not None:
+                unmeasured[key] = why
     num_images = {}
     if selected is not None:  # None where the first epoch diverged
         scalars["val_accuracy_pct"] = selected.val_accuracy_pct
@@ -148,7 +155,7 @@ def _of_run(file: Path) -> Evidence:
         _finite(scalars),
         selected.transfer if selected else {},
         num_images,
-        structure.drift.unmeasured if structure else {},
+        unmeasured,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError
 from driftscope.integrations.accuracy import AccuracyMetric, AccuracyUnit, check_monitor
 from driftscope.monitor import Monitor
@@ -52,6 +53,7 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
         ConfigError: an argument is not what it should be.
     """
 
+    @keywords()
     def __init__(
         self,
         monitor: Monitor,

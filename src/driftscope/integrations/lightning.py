@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError
 from driftscope.integrations.accuracy import AccuracyMetric, AccuracyUnit, check_monitor
 from driftscope.monitor import Monitor
@@ -56,6 +57,7 @@ class MonitorCallback(Callback):  # type: ignore[misc]
         ConfigError: an argument is not what it should be.
     """
 
+    @keywords()
     def __init__(
         self,
         monitor: Monitor,

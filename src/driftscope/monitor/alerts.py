@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, did_you_mean
 from driftscope.gate.limits import GATED, Gated, parse_limit
 from driftscope.metrics import METRICS
@@ -20,6 +21,7 @@ UNREADABLE = "unreadable"
 """The kind that tells of the monitor, and nothing of the model."""
 
 
+@keywords()
 @dataclass(frozen=True)
 class Thresholds:
     """When an alert is raised; None or False switches one off.

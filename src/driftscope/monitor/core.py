@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from driftscope.assess import GENERAL, Reference, make_reference
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data.prompts import prompt_rules
+from driftscope.deprecation import keywords
 from driftscope.errors import DriftscopeError
 from driftscope.files import named_path
 from driftscope.monitor.alerts import (
@@ -64,7 +65,7 @@ class Monitor:
         pretrained: the model before: anything `driftscope.load` takes, a loaded model, or a
             CLIPModel (or open_clip model), whose weights are copied now: it may be the very
             object that will be trained.
-        probe_images: unlabeled images of the target domain, on which signals are read. Of a
+        images: unlabeled images of the target domain, on which signals are read. Of a
             dataset its test split.
         transfer: labeled datasets on which zero-shot ability is followed; the first is the main.
         class_words: words of the transfer sets' classes, or a file of them, as `compare` takes.
@@ -85,10 +86,10 @@ class Monitor:
         keep_best: whether models that are, or can still become, the best are kept in `out`.
         model_path: where the CLIP is in the model given to `step`, as in
             `model.get_submodule(model_path)`, if its type alone does not tell.
-        max_probe_images: how many probe images are read at most, evenly spaced. 64 follow a
+        max_images: how many of the images are read at most, evenly spaced. 64 follow a
             training at little cost; 200 give the precision of a study's runs (docs/speed.md); None
             for all.
-        max_transfer_images: how many images of each transfer set are read at most; None for all.
+        transfer_images: how many images of each transfer set are read at most; None for all.
         maps: whether to read rollout and patch-to-patch entropy too (full attention maps).
         echo: what prints the lines of the terminal; None for silence.
 
@@ -99,10 +100,15 @@ class Monitor:
             says which and what would be right.
     """
 
+    @keywords(
+        probe_images="images",
+        max_probe_images="max_images",
+        max_transfer_images="transfer_images",
+    )
     def __init__(
         self,
         pretrained: str | Path | VisionLanguageModel | nn.Module,
-        probe_images: Images,
+        images: Images,
         *,
         transfer: Sequence[str | Path] | str | Path | None = None,
         class_words: Mapping[str, str] | str | Path | None = None,
@@ -116,8 +122,8 @@ class Monitor:
         selection: Selection | None = None,
         keep_best: bool = False,
         model_path: str | None = None,
-        max_probe_images: int | None = 64,
-        max_transfer_images: int | None = 1000,
+        max_images: int | None = 64,
+        transfer_images: int | None = 1000,
         maps: bool = False,
         echo: Callable[[str], object] | None = print,
     ) -> None:
@@ -130,8 +136,8 @@ class Monitor:
             echo=echo,
             selection=selection,
             model_path=model_path,
-            max_probe_images=max_probe_images,
-            max_transfer_images=max_transfer_images,
+            max_images=max_images,
+            transfer_images=transfer_images,
             maps=maps,
         )
         self._is_main = is_main_process()
@@ -145,12 +151,10 @@ class Monitor:
         began = time.perf_counter()
         before = pretrained_model(pretrained, model_path)
         with isolated_from_training(before.device):
-            name, pixels = some_pixels(
-                probe_images, before.framing, max_probe_images, "probe_images"
-            )
+            name, pixels = some_pixels(images, before.framing, max_images, "images")
             rules = prompt_rules(class_words, templates)
             sets = [
-                transfer_set(name, before, max_transfer_images, rules)
+                transfer_set(name, before, transfer_images, rules)
                 for name in transfer_names(transfer)
             ]
             self._reference = make_reference(

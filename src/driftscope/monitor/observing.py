@@ -150,7 +150,7 @@ _SCORE_FIELDS = (
 )
 _NO_MEMORY = (
     "There was no memory left to read the model beside the training; give fewer images with "
-    "max_probe_images and max_transfer_images."
+    "max_images and transfer_images."
 )
 
 

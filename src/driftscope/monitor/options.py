@@ -24,8 +24,8 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "selection": ((Selection, _NONE), "a driftscope.Selection, such as Selection(patience=3)"),
     "keep_best": ((bool,), "True or False"),
     "model_path": ((str, _NONE), "a path of names, such as 'encoder.clip', or None"),
-    "max_probe_images": ((int, _NONE), "a whole number of 4 or more, or None for all"),
-    "max_transfer_images": ((int, _NONE), "a whole number of 1 or more, or None for all"),
+    "max_images": ((int, _NONE), "a whole number of 4 or more, or None for all"),
+    "transfer_images": ((int, _NONE), "a whole number of 1 or more, or None for all"),
     "maps": ((bool,), "True or False"),
     "echo": ((Callable, _NONE), "a function such as print, or None"),  # type: ignore[dict-item]
 }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
+from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 Metric = Literal["embedding_drift", "retention_pct", "cka"]
 
 
+@keywords()
 @dataclass(frozen=True)
 class Selection:
     """How the best checkpoint is chosen, and when training ends early.

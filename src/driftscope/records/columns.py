@@ -126,6 +126,7 @@ RUN_COLUMNS: dict[str, ColumnMeaning] = {
     **_columns("zero_shot_pct", addition=_SELECTED),
     "zero_shot_num_images": ColumnMeaning("integer", "images", "images of the zero-shot accuracy"),
     **_columns("retention_pct"),
+    "text_vocabulary": ColumnMeaning("text", "", "the texts of the history's text-space drift"),
     **_OF_RUNS,
     **_columns(*STRUCTURE_SCALARS),
     **_of_pretrained(_columns(*STRUCTURE_SCALARS)),

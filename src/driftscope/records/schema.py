@@ -23,6 +23,8 @@ from driftscope.records.columns import retention_interval_pct
 from driftscope.stats.proportions import wilson_interval_pct
 
 SCHEMA_VERSION: Final = 1
+OLD_TEXTS: Final = "the transfer set's classes, as driftscope 0.1 read them"
+"""Marks text-space drift by its former definition, which no other number compares with."""
 
 Number: TypeAlias = float | None
 """None is a number that was not finite, or not measured."""
@@ -373,6 +375,7 @@ class RunResult(Part):
     parameters: Parameters
     pretrained: Pretrained
     prompts: dict[str, PromptRules] = Field(default_factory=dict)
+    text_vocabulary: str | None = None
     splits: Splits | None = None
     duplicates: dict[str, SharedImages] = Field(default_factory=dict)
     selected: Point | None
@@ -382,6 +385,15 @@ class RunResult(Part):
     wall_seconds: WallSeconds
     files: dict[str, str] = Field(default_factory=dict)
     """The digests of the run's other files as they were when the result was written."""
+
+    @property
+    def texts(self) -> str | None:
+        """The texts of text-space drift, in words; of a run of 0.1 that they were others.
+
+        None where nothing says it, as of an imported run.
+        """
+        has_own = self.origin == "run" and self.text_vocabulary is None
+        return OLD_TEXTS if has_own else self.text_vocabulary
 
     @cached_property
     def last(self) -> Point | None:

@@ -158,6 +158,7 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
         "zero_shot_pct": after.accuracy_pct,
         "zero_shot_num_images": after.num_images,
         "retention_pct": after.retention_pct,
+        "text_vocabulary": result.texts,
         **{name: point and point.drift.number(name) for name in DRIFT_SCALARS},
         **{name: point and point.reading.mean(name) for name in STRUCTURE_SCALARS},
         **{f"pretrained_{n}": result.pretrained.reading.mean(n) for n in STRUCTURE_SCALARS},

@@ -9,7 +9,6 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from driftscope.analysis import Answer, StudyTables, grouping
-from driftscope.analysis.answer_charts import answer_charts
 from driftscope.analysis.study_charts import place_charts, shared_limit
 from driftscope.analysis.table import TABLE_FORMATS, save_tables, uniquely_named
 from driftscope.files import inner_folder
@@ -56,8 +55,7 @@ def study_figures(
     records: Sequence[RunRecord] = (),
 ) -> Iterator[tuple[str, Figure]]:
     """Names and figures, one at a time: they are large, and only one need be held."""
-    with_series = grouping.with_series(study.runs)
-    styles = method_styles(grouping.series_order(with_series["series"]))
+    styles = method_styles(grouping.series_order(grouping.series_labels(study.runs)))
     settings = grouping.split_settings(study.runs)
     layer_cells = [grouping.layer_cells_frame(study.layers, runs) for _, runs in settings]
     limit = shared_limit(layer_cells)
@@ -67,5 +65,5 @@ def study_figures(
         if overlays := side_by_side(study_overlays(records, runs)):
             yield f"attention_{tables.setting_slug(setting)}", attention_figure(overlays)
     for answer in answers:
-        for chart in answer_charts(answer, with_series[grouping.is_done(with_series)]):
+        for chart in answer.charts:
             yield chart.name, draw(chart, styles)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import pandas as pd
 from markupsafe import Markup, escape
 
 from driftscope.analysis import Answer
-from driftscope.analysis.answer_charts import answer_charts
 from driftscope.analysis.answer_tables import TITLES, answer_tables, basis
 from driftscope.analysis.table import Table
 from driftscope.report.page import Picture, panel_pictures
@@ -31,15 +29,12 @@ class Finding:
     tables: list[Table]
 
 
-def findings(
-    answers: Sequence[Answer], styles: Mapping[str, SeriesStyle], runs: pd.DataFrame
-) -> list[Finding]:
+def findings(answers: Sequence[Answer], styles: Mapping[str, SeriesStyle]) -> list[Finding]:
     """The answered questions, in the order given; what the data can't answer comes last, short.
 
     Args:
         answers: what `analysis` answered.
         styles: how each series is drawn.
-        runs: `grouping.with_series` of the finished runs, which the figures' hover texts name.
     """
     ordered = sorted(answers, key=lambda answer: not answer.is_answered)
     return [
@@ -52,7 +47,7 @@ def findings(
             basis=basis(answer),
             pictures=[
                 one
-                for number, chart in enumerate(answer_charts(answer, runs))
+                for number, chart in enumerate(answer.charts)
                 for row in panel_pictures(chart, f"{answer.question}-{number}", styles, legend=True)
                 for one in row
             ],

@@ -62,8 +62,7 @@ def write_study_report(
     if answers is None:
         answers = answer_all(study)
     runs = tables.with_intervals(study.runs, records)
-    with_series = grouping.with_series(runs)
-    styles = method_styles(grouping.series_order(with_series["series"]))
+    styles = method_styles(grouping.series_order(grouping.series_labels(runs)))
     overlays = study_overlays(records, runs)
     settings = grouping.split_settings(runs)
     names = setting_names([setting for setting, _ in settings])
@@ -82,7 +81,7 @@ def write_study_report(
         title=title,
         sections=sections,
         caveats=_caveats(sections, [setting for setting, _ in settings]),
-        findings=findings(answers, styles, with_series[grouping.is_done(runs)]),
+        findings=findings(answers, styles),
         published=published,
         missing=missing,
         overlays=overlay_block(overlays, other_overlays(records, runs, overlays)),
