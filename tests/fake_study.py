@@ -151,7 +151,15 @@ def fake_comparison(*, transfer: bool = True) -> dict[str, Any]:
     """What `Comparison.to_dict` gives."""
     before, after = fake_score(PRETRAINED_ACCURACY), fake_score(60.0)
     retention = 100 * after["accuracy_pct"] / before["accuracy_pct"]
-    scores = {"pretrained": before, "adapted": after, "retention_pct": retention}
+    scores = {
+        "pretrained": before,
+        "adapted": after,
+        **after,
+        "retention_pct": retention,
+        "pretrained_accuracy_pct": before["accuracy_pct"],
+        "pretrained_low_pct": before["wilson_low_pct"],
+        "pretrained_high_pct": before["wilson_high_pct"],
+    }
     return {
         "pretrained": "mini",
         "adapted": "runs/abc",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from driftscope.transfer import (
     transfer_set,
     zero_shot,
 )
+from driftscope.transfer.calibration import expected_calibration_error_pct
 from driftscope.transfer.classification import (
     classify,
     confusion_flows,
@@ -52,6 +54,63 @@ def with_adapter(tiny_clip: Path) -> VisionLanguageModel:
             if "lora_B" in name:
                 weight.normal_(0, 3.0, generator=torch.Generator().manual_seed(0))
     return replace(base, module=clip)
+
+
+# ---------------------------------------------------------------- calibration
+
+
+def binned_error(probabilities: np.ndarray, is_right: np.ndarray) -> float:
+    """Guo et al. 2017, (3), as written: bins (0, 1/15], (1/15, 2/15], …, in percent."""
+    confidence = probabilities.max(axis=1)
+    edges = np.linspace(0, 1, 16)
+    error = 0.0
+    for low, high in pairwise(edges):
+        inside = (confidence > low) & (confidence <= high)
+        if inside.any():
+            gap = abs(is_right[inside].mean() - confidence[inside].mean())
+            error += inside.mean() * gap
+    return 100 * error
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 100])
+def test_the_calibration_error_is_the_published_formulas(num_classes: int) -> None:
+    random = np.random.default_rng(num_classes)
+    probabilities = random.dirichlet(np.full(num_classes, 0.2), 500)
+    is_right = random.random(500) < 0.6
+    found = expected_calibration_error_pct(torch.tensor(probabilities), torch.tensor(is_right))
+    assert found == pytest.approx(binned_error(probabilities, is_right), abs=1e-9)
+
+
+def test_who_is_always_sure_and_half_right_is_off_by_half() -> None:
+    sure = torch.eye(2)[[0, 0, 1, 1]]
+    assert expected_calibration_error_pct(sure, torch.tensor([True, False] * 2)) == 50
+    assert expected_calibration_error_pct(sure, torch.ones(4, dtype=torch.bool)) == 0
+
+
+def test_a_scores_calibration_is_that_of_the_models_own_softmax(
+    model: VisionLanguageModel,
+) -> None:
+    pixels, labels = random_pixels(24, size=32), torch.arange(24) % 3
+    texts = class_embeddings(model, ["red", "blue", "green"])
+    found = zero_shot(model, pixels, labels, texts, "x")
+    with torch.no_grad():
+        output = model.module(
+            pixel_values=model.normalise(pixels),
+            **model.tokenised([f"a photo of a {name}" for name in ("red", "blue", "green")]),
+        )
+    probabilities = output.logits_per_image.double().softmax(dim=-1).numpy()
+    is_right = probabilities.argmax(axis=1) == labels.numpy()
+    assert found.ece_pct == pytest.approx(binned_error(probabilities, is_right), abs=1e-3)
+
+
+def test_the_change_of_calibration_is_in_points() -> None:
+    eye, labels = torch.eye(4), torch.tensor([0, 1, 2, 3])
+    before, after = (
+        outcome_of(eye[said], labels, eye, "x", 20.0) for said in ([0, 1, 2, 3], [0, 1, 3, 2])
+    )
+    assert before.score.ece_pct == pytest.approx(0, abs=1e-6)
+    assert after.score.ece_pct == pytest.approx(50, abs=1e-6)
+    assert outcome_of(eye, labels, eye, "x").score.ece_pct is None
 
 
 # ---------------------------------------------------------------- classification

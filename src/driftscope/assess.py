@@ -283,7 +283,15 @@ def assess(
         and bool(text_weights(model))
         and _text_tower_digest(model) != reference.text_digest
     )
-    return _assessment(reference, model, weights, reading, embeddings, text_tower_moved=has_moved)
+    return _assessment(
+        reference,
+        model,
+        weights,
+        reading,
+        embeddings,
+        text_tower_moved=has_moved,
+        logit_scale=model.logit_scale if reference.transfer else None,
+    )
 
 
 def check_same_towers(
@@ -317,6 +325,7 @@ def _assessment(
     embeddings: Mapping[str, Tensor],
     *,
     text_tower_moved: bool = False,
+    logit_scale: float | None = None,
 ) -> Assessment:
     change = drift(
         reading,
@@ -329,7 +338,7 @@ def _assessment(
         texts = one.text_embeddings
         if text_tower_moved:
             texts = class_embeddings(model, one.class_names, one.rules)
-        outcome = _outcome(one, embeddings, texts)
+        outcome = _outcome(one, embeddings, texts, logit_scale)
         scores[one.name] = outcome.score
         transfer[one.name] = one.change(outcome, reference.outcomes[one.name])
     reasons = {**_unmeasured_drift(reference, change), **_unmeasured_transfer(transfer)}
@@ -383,9 +392,16 @@ def _unmeasured_transfer(transfer: Mapping[str, Mapping[str, Any]]) -> dict[str,
     return {"retention_pct": next(iter(first["doubts"]), none_right)}
 
 
-def _outcome(one: TransferSet, embeddings: Mapping[str, Tensor], texts: Tensor) -> Outcome:
+def _outcome(
+    one: TransferSet,
+    embeddings: Mapping[str, Tensor],
+    texts: Tensor,
+    logit_scale: float | None = None,
+) -> Outcome:
+    """The pretrained model's logit scale holds where no other is given."""
     directions = functional.normalize(embeddings[_ZERO_SHOT + one.name], dim=-1)
-    return outcome_of(directions, one.labels, texts.float().cpu(), one.name)
+    scale = one.logit_scale if logit_scale is None else logit_scale
+    return outcome_of(directions, one.labels, texts.float().cpu(), one.name, scale)
 
 
 def _retrieved(one: RetrievalSet, embeddings: Mapping[str, Tensor]) -> RetrievalScore:

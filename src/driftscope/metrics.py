@@ -464,6 +464,23 @@ _OUTCOMES = (
         "zero-shot", **_PERCENT, exists=_TRANSFER,
     ),
     Metric(
+        "ece_pct", "calibration error",
+        "expected calibration error: mean distance of confidence and accuracy in 15 bins",
+        "zero-shot", "%", decimals=1, better="lower", bounds=(0, 100),
+        exists=frozenset({"run", "transfer"}), source="Guo et al. 2017",
+    ),
+    Metric(
+        "pretrained_ece_pct", "pretrained calibration error",
+        "the pretrained model's expected calibration error", "zero-shot", "%", decimals=1,
+        better="lower", bounds=(0, 100), exists=_TRANSFER, source="Guo et al. 2017",
+    ),
+    Metric(
+        "ece_change_points", "change of the calibration error",
+        "adapted − pretrained expected calibration error; robust fine-tuning keeps it low",
+        "zero-shot", "points", decimals=1, better="lower", bounds=(-100, 100), signed=True,
+        unchanged=0, exists=_TRANSFER, source="2311.01723",
+    ),
+    Metric(
         "wilson_low_pct", "95 % from", "lower end of an accuracy's 95 % Wilson interval",
         "zero-shot", **_PERCENT, exists=_TRANSFER, source="Wilson 1927",
     ),

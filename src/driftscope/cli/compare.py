@@ -75,7 +75,7 @@ def compare(
             device=device,
         )
     for problem in comparison.skipped_images:
-        terminal.err.print(f"skipped: {problem}", markup=False)
+        terminal.err.print(f"skipped: {problem}")
     values = comparison.to_dict()
     report = _write_report(values, comparison.overlay, out)
     if as_json:
@@ -96,12 +96,13 @@ def _write_report(values: dict[str, Any], overlay: Any, out: Path) -> Path:
 
 def show_comparison(comparison: Mapping[str, Any]) -> None:
     """The numbers by layer, the numbers of the whole, and the same from fewer images."""
-    from rich.markup import escape
     from rich.table import Table as RichTable
+    from rich.text import Text
 
     from driftscope.cli import terminal
     from driftscope.metrics import METRICS, drifts
     from driftscope.report.tables import comparison_layers, comparison_table
+    from driftscope.report.zero_shot import unmeasured_sentences
 
     terminal.show_table(comparison_table(comparison_layers(comparison)))
     whole = RichTable(box=None, show_header=False, pad_edge=False)
@@ -109,23 +110,29 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     if comparison["skipped_images"]:
         whole.add_row("images skipped", str(len(comparison["skipped_images"])))
     for name, score in comparison["transfer"].items():
-        whole.add_row(escape(f"zero-shot on {name}"), _zero_shot_text(score))
+        whole.add_row(f"zero-shot on {name}", _zero_shot_text(score))
+        if calibration := _calibration_text(score):
+            whole.add_row("", calibration)
         for doubt in score["doubts"]:
-            whole.add_row("", f"[yellow]doubtful: {escape(doubt)}[/yellow]")
+            whole.add_row("", Text(f"doubtful: {doubt}", style="yellow"))
         for note in score["notes"]:
-            whole.add_row("", escape(note))
+            whole.add_row("", note)
         if words := score["unknown_words"]:
-            few = escape(", ".join(words[:3]))
+            few = ", ".join(words[:3])
             whole.add_row("", f"{len(words)} words unknown to the tokenizer, such as {few}")
     for metric in drifts("epoch"):
         value = comparison["scalars"].get(metric.key)
         if value is not None:
-            whole.add_row(metric.label, metric.with_unit(value), f"[dim]{metric.definition}[/dim]")
+            whole.add_row(
+                metric.label, metric.with_unit(value), Text(metric.definition, style="dim")
+            )
     stability = comparison["stability"]
     spread = METRICS["entropy_subset_cv"]
     subsets = f"spread over {stability['num_subsets']} subsets of the images"
-    whole.add_row(spread.label, spread.text(stability[spread.key]), f"[dim]{subsets}[/dim]")
+    whole.add_row(spread.label, spread.text(stability[spread.key]), Text(subsets, style="dim"))
     terminal.out.print(whole)
+    for sentence in unmeasured_sentences(comparison["unmeasured"]):
+        terminal.out.print(Text(f"not measured: {sentence}", style="dim"))
 
     fewer = RichTable(title="With fewer images", title_justify="left", header_style="bold")
     shown = [METRICS[key] for key in stability["probe_sizes"][0]]
@@ -136,8 +143,19 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     terminal.out.print(fewer)
 
 
+def _calibration_text(score: Mapping[str, Any]) -> str:
+    from driftscope.report.zero_shot import is_number, written
+
+    if not is_number(score["ece_change_points"]):
+        return ""
+    before, after = (written("ece_pct", score[key]) for key in ("pretrained_ece_pct", "ece_pct"))
+    change = written("ece_change_points", score["ece_change_points"])
+    return f"calibration error {before} → {after} ({change})"
+
+
 def _zero_shot_text(score: Mapping[str, Any]) -> str:
     from driftscope.metrics import METRICS
+    from driftscope.report.zero_shot import NO_RETENTION
 
     accuracy = METRICS["accuracy_pct"]
     before, after = (
@@ -146,7 +164,7 @@ def _zero_shot_text(score: Mapping[str, Any]) -> str:
         for side in (score["pretrained"], score["adapted"])
     )
     if score["retention_pct"] is None:
-        kept = "no retention, for the pretrained score is no better than chance"
+        kept = NO_RETENTION
     else:
         kept = f"retention {METRICS['retention_pct'].with_unit(score['retention_pct'])}"
         if score["chance_pct"] >= FEW_CLASSES_CHANCE_PCT:

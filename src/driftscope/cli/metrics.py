@@ -85,6 +85,7 @@ def _markdown_lines() -> Iterator[str]:
 def _show(shown: list[Metric]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
     from driftscope.cli.terminal import out
 
@@ -95,8 +96,8 @@ def _show(shown: list[Metric]) -> None:
     for one in shown:
         if one.group != group:
             group = one.group
-            table.add_row(f"[bold]{group}[/bold]")
-        source = f" [dim]({one.plug_in})[/dim]" if one.plug_in else ""
+            table.add_row(Text(group, style="bold"))
+        source = f" ({one.plug_in})" if one.plug_in else ""
         table.add_row(
             one.key, one.heading, one.range_text, _BETTER[one.better], one.definition + source
         )

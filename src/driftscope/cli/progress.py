@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -44,7 +43,7 @@ def follow(updates: Iterable[Update], specs: Sequence[RunSpec], num_done: int) -
     failures: dict[str, str] = {}
     ended = num_done
     with _study_bars() as bars:
-        overall = bars.add_task("[bold]all runs", total=len(specs), count="")
+        overall = bars.add_task("all runs", total=len(specs), count="")
         workers: dict[int, TaskID] = {}
         for update in updates:
             name = names[update.run_id]
@@ -77,7 +76,7 @@ def follow(updates: Iterable[Update], specs: Sequence[RunSpec], num_done: int) -
                 shares[update.run_id] = 1.0
             else:
                 begun.pop(update.worker, None)
-                bars.reset(worker, total=None, description=escape(name), count="preparing")
+                bars.reset(worker, total=None, description=name, count="preparing")
             count = f"{ended}/{len(specs)} runs" + _failed_words(len(failures))
             done, before = (num_done + sum(parts.values()) for parts in (shares, given))
             bars.update(overall, completed=done, count=count, before=before)
@@ -112,7 +111,7 @@ def _study_bars() -> Progress:
     room = max(20, err.width - REST_WIDTH)
     names = Column(max_width=room, no_wrap=True, overflow="ellipsis")
     return Progress(
-        TextColumn("{task.description}", table_column=names),
+        TextColumn("{task.description}", table_column=names, markup=False),
         BarColumn(bar_width=8),
         TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True)),
         TimeElapsedColumn(),
@@ -127,7 +126,7 @@ def show_failures(failures: Mapping[str, str], specs: Sequence[RunSpec]) -> None
     if not failures:
         return
     names = {run_id(spec): run_words(spec) for spec in specs}
-    err.print(f"\n[red]{len(failures)} of {len(specs)} runs failed:[/red]")
+    err.print(Text(f"\n{len(failures)} of {len(specs)} runs failed:", style="red"))
     for name, why in failures.items():
         err.print(Text(f"  {name}  {names[name]}: {why}"))
     err.print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +62,8 @@ def run(
     terminal.show_cells([record])
     show_shared_images(record.result.duplicates)
     typer.echo(f"\nRecord: {terminal.path_text(out)}")
-    typer.echo(f"Next: driftscope compare {parsed.model} {terminal.path_text(out)} --images FOLDER")
+    place = shlex.join([parsed.model, terminal.path_text(out)])
+    typer.echo(f"Next: driftscope compare {place} --images FOLDER")
 
 
 @contextmanager
@@ -78,7 +80,7 @@ def _progress(spec: RunSpec) -> Iterator[Callable[[int, int], None]]:
     from driftscope.cli import terminal
 
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from driftscope.study import Cell
     from driftscope.study.plan import Estimate
 
+_UNBROKEN = Console(width=10_000, highlight=False, markup=False, emoji=False)
 MAX_ROWS = 40
 """Rows of a table of cells or of an answer that are shown; --json has them all."""
 ANSWERING = (
@@ -168,16 +169,16 @@ def show_answer(answer: Answer, *, wide: bool = False) -> None:
     """
     from driftscope.analysis.answer_tables import answer_tables
 
-    out.print(f"\n[bold]{_words(answer.question)}[/bold]")
+    out.print(Text(f"\n{_words(answer.question)}", style="bold"))
     out.print(Text(answer.words))
     if answer.is_answered and not answer.table.empty:
         table = answer_tables(answer)[0]
         if wide:
-            _print_columns(table.columns, table.rows, Console(width=10_000, highlight=False))
+            _print_columns(table.columns, table.rows, _UNBROKEN)
         else:
             _print_columns(_fitting(table), table.rows[:MAX_ROWS], out)
             _say_what_is_left(answer, len(_fitting(table)), len(table.columns))
-        out.print(f"[dim]units: {answer.num_units} {answer.unit}[/dim]")
+        out.print(Text(f"units: {answer.num_units} {answer.unit}", style="dim"))
     for exclusion in answer.excluded:
         out.print(Text(f"left out: {exclusion}", style="dim"))
 
@@ -228,4 +229,4 @@ def _say_what_is_left(answer: Answer, num_shown: int, num_columns: int) -> None:
         if count > 0
     ]
     if more:
-        out.print(f"[dim]{' and '.join(more)}: --wide prints them[/dim]")
+        out.print(Text(f"{' and '.join(more)}: --wide prints them", style="dim"))

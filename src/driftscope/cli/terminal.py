@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.table import Table as RichTable
+from rich.text import Text
 
 if TYPE_CHECKING:
     from driftscope.analysis.table import Column, Table
@@ -32,17 +33,22 @@ ESSENTIAL_COLUMNS = (
 """Shown on a narrow terminal too; a wide one shows every column."""
 WIDE = 130
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, markup=False, emoji=False)
+"""Strings are printed as they are: what comes from data is no markup. `Text` has styles."""
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def show_cells(records: list[RunRecord]) -> None:
     """One table a setting: a row a cell, mean ± sd over seeds."""
     from driftscope.analysis.grouping import cells_frame, split_settings
     from driftscope.report.tables import report_runs, study_table
+    from driftscope.report.zero_shot import doubts_of
 
     for setting, runs in split_settings(report_runs(records)):
         show_table(study_table(cells_frame(runs), setting))
+    said = dict.fromkeys(doubt for record in records for doubt in doubts_of(record.scores()))
+    for doubt in said:
+        out.print(Text(f"doubtful: {doubt}", style="yellow"))
 
 
 def show_table(table: Table) -> None:
@@ -50,7 +56,7 @@ def show_table(table: Table) -> None:
     is_wide = out.width >= WIDE
     shown = [one for one in table.columns if is_wide or one.key in ESSENTIAL_COLUMNS]
     rich_table = RichTable(
-        title=table.title,
+        title=Text(table.title),
         title_justify="left",
         header_style="bold",
         box=SIMPLE_HEAD,
@@ -60,18 +66,19 @@ def show_table(table: Table) -> None:
     for column in shown:
         side: JustifyMethod = "right" if column.is_number else "left"
         heading = column.heading if is_wide else column.heading.replace(" ", "\n")
-        rich_table.add_column(heading, justify=side, overflow="fold")
+        rich_table.add_column(Text(heading), justify=side, overflow="fold")
     for row in table.rows:
         rich_table.add_row(*(cell_text(column, row, is_wide=is_wide) for column in shown))
     out.print(rich_table)
 
 
-def cell_text(column: Column, row: dict[str, Any], *, is_wide: bool) -> str:
+def cell_text(column: Column, row: dict[str, Any], *, is_wide: bool) -> Text:
     """A cell with its small print below; close-set on a narrow terminal, so that nothing wraps."""
     text, detail = column.text(row), column.detail(row).replace(", ", "\n")
     if not is_wide:
         text = text.replace("\u00a0±\u00a0", "±")
-    return text + (f"\n[dim]{detail}[/dim]" if detail else "")
+    cell = Text(text)
+    return cell.append(f"\n{detail}", style="dim") if detail else cell
 
 
 def show_in_place(views: Iterable[RenderableType]) -> None:

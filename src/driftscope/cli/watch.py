@@ -63,11 +63,13 @@ def watch_study(folder: StudyFolder) -> None:
 
 def _wait_until_written(folder: Path) -> None:
     """Waits for a folder's first file, so that the view can be opened before the training is."""
+    from rich.text import Text
+
     from driftscope.cli import terminal
 
     if not _is_empty(folder):
         return
-    with terminal.err.status(f"nothing in {folder} yet; waiting (Ctrl-C ends this)"):
+    with terminal.err.status(Text(f"nothing in {folder} yet; waiting (Ctrl-C ends this)")):
         while _is_empty(folder):
             time.sleep(SECONDS)
 

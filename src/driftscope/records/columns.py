@@ -126,6 +126,8 @@ RUN_COLUMNS: dict[str, ColumnMeaning] = {
     **_columns("zero_shot_pct", addition=_SELECTED),
     "zero_shot_num_images": ColumnMeaning("integer", "images", "images of the zero-shot accuracy"),
     **_columns("retention_pct"),
+    **_columns("above_chance_pct", "chance_pct", "ece_pct", "pretrained_ece_pct"),
+    "doubts": ColumnMeaning("text", "", "what makes the zero-shot numbers doubtful"),
     "text_vocabulary": ColumnMeaning("text", "", "the texts of the history's text-space drift"),
     **_OF_RUNS,
     **_columns(*STRUCTURE_SCALARS),

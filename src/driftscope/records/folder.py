@@ -104,6 +104,12 @@ class RunRecord:
         """The selected epoch's score on the main transfer set; empty where there is none."""
         return _score(self.result.selected, self.main_transfer)
 
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """By transfer set what is recorded of the selected epoch's score."""
+        selected = self.result.selected
+        found = selected.transfer if selected else {}
+        return {name: one.model_dump(exclude_none=True) for name, one in found.items()}
+
     @property
     def pretrained_score(self) -> TransferScore:
         """The pretrained model's score on the main transfer set; empty where there is none."""

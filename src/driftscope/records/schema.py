@@ -162,6 +162,9 @@ class TransferScore(Part):
     pretrained_high_pct: Number = None
     chance_pct: Number = None
     constant_pct: Number = None
+    ece_pct: Number = None
+    pretrained_ece_pct: Number = None
+    ece_change_points: Number = None
     doubts: list[str] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     per_class: list[PerClass] = Field(default_factory=list)

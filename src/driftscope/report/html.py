@@ -30,7 +30,8 @@ from driftscope.report.sections import (
     setting_section,
 )
 from driftscope.report.style import method_styles
-from driftscope.report.summary import comparison_summary, scope_caveat
+from driftscope.report.summary import comparison_summary, doubts_caveats, scope_caveat
+from driftscope.report.zero_shot import unmeasured_sentences
 
 
 def write_study_report(
@@ -80,7 +81,10 @@ def write_study_report(
         out,
         title=title,
         sections=sections,
-        caveats=_caveats(sections, [setting for setting, _ in settings]),
+        caveats=[
+            *doubts_caveats(records),
+            *_caveats(sections, [setting for setting, _ in settings]),
+        ],
         findings=findings(answers, styles),
         published=published,
         missing=missing,
@@ -171,6 +175,7 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
         heads_table=tables.heads_table(heads),
         table=tables.comparison_table(layers),
         overlays=overlay_block(overlays),
+        unmeasured=list(unmeasured_sentences(comparison.get("unmeasured") or {})),
         facts=facts,
         version=version("driftscope"),
     )

@@ -17,7 +17,8 @@ from driftscope.records import Overlay
 from driftscope.report.overlays import NamedOverlay, overlay_block
 from driftscope.report.page import Picture, panel_pictures, write_page
 from driftscope.report.sections import comparison_profiles
-from driftscope.report.summary import ENTROPY_CAVEAT, Summary, written
+from driftscope.report.summary import ENTROPY_CAVEAT, Summary, transfer_sentence
+from driftscope.report.zero_shot import unmeasured_sentences, written
 
 
 def write_monitor_page(
@@ -38,6 +39,7 @@ def write_monitor_page(
         title="What training has done so far" if not report["stopped"] else "What training did",
         summary=_summary(report),
         alerts=report["alerts"],
+        unmeasured=list(unmeasured_sentences(report["unmeasured"])),
         trajectories=_trajectories(points),
         profiles=comparison_profiles(_layers(seen[-1])),
         latest_step=seen[-1]["step"],
@@ -104,18 +106,7 @@ def _where(report: Mapping[str, Any]) -> Markup:
 
 def _kept_sentences(report: Mapping[str, Any]) -> list[Markup]:
     latest = next(one for one in reversed(report["history"]) if one.get("cka") is not None)
-    before = {one["name"]: one["pretrained_zero_shot_pct"] for one in report["monitor"]["transfer"]}
-    return [
-        Markup("Zero-shot accuracy on {}: {} before, {} now ({} images, {} to {}).").format(
-            name,
-            written("zero_shot_pct", before.get(name)),
-            written("zero_shot_pct", score["accuracy_pct"]),
-            score["num_images"],
-            written("wilson_low_pct", score["wilson_low_pct"]),
-            written("wilson_high_pct", score["wilson_high_pct"]),
-        )
-        for name, score in latest["transfer"].items()
-    ]
+    return [transfer_sentence(name, score) for name, score in latest["transfer"].items()]
 
 
 def _best_sentence(report: Mapping[str, Any]) -> Markup:

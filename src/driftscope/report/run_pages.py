@@ -30,6 +30,7 @@ from driftscope.records.schema import PromptRules
 from driftscope.report import tables
 from driftscope.report.page import script_json
 from driftscope.report.provenance import flattened
+from driftscope.report.zero_shot import doubts_of, score_sentences, unmeasured_sentences
 
 _FLOW_COLUMNS = (
     *known("class"), Column("taken_for", "Now taken for", kind="text"), *known("num_images")
@@ -73,6 +74,7 @@ def run_pages(
         content = {
             "label": label,
             "numbers": _numbers(row),
+            "said": _said(record),
             "measures": _keys(row),
             "history": _columns(histories.get(record.id), ("epoch", "step", *_keys(row))),
             "layers": _columns(
@@ -112,6 +114,21 @@ def _numbers(row: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         (column.heading, column.text(row), column.detail(row), column.explanation)
         for column in columns
         if row.get(column.key) == row.get(column.key) and row.get(column.key) is not None
+    ]
+
+
+def _said(record: RunRecord) -> list[tuple[str, str]]:
+    """What stands beside the numbers: every zero-shot score in words, doubts, what is missing."""
+    scores = record.scores()
+    point = record.structure_point
+    told = (sentence for name, one in scores.items() for sentence in score_sentences(name, one))
+    notes = (f"{name}: {note}." for name, one in scores.items() for note in one.get("notes", ()))
+    missing = unmeasured_sentences(point.drift.unmeasured if point else {})
+    return [
+        *(("", sentence) for sentence in told),
+        *(("Doubtful:", doubt) for doubt in doubts_of(scores)),
+        *(("Note:", note) for note in notes),
+        *(("Not measured:", one) for one in missing),
     ]
 
 

@@ -5,19 +5,24 @@ Sentences are `Markup`: values are escaped on the way in, key numbers are emphas
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
 from driftscope.analysis.words import counted, join_words, rate_text
-from driftscope.metrics import METRICS, number_text
-from driftscope.records import retention_interval_pct
+from driftscope.metrics import number_text
+from driftscope.records import RunRecord
+from driftscope.report.zero_shot import (
+    doubts_of,
+    interval_phrase,
+    is_number,
+    score_sentences,
+    written,
+)
 from driftscope.stats.groups import permutation_of_means
 
 
@@ -93,16 +98,18 @@ def _what_was_studied(
         verb = "run" if diverged == 1 else "runs"
         start += Markup(" {} {} diverged and is left out of every mean.").format(diverged, verb)
     before = runs.iloc[0]
-    if "pretrained_zero_shot_pct" in runs and _finite(before["pretrained_zero_shot_pct"]):
+    if "pretrained_zero_shot_pct" in runs and is_number(before["pretrained_zero_shot_pct"]):
         start += Markup(" The pretrained model reaches {} on {} without training{}.").format(
             written("zero_shot_pct", before["pretrained_zero_shot_pct"]),
             setting["transfer"],
-            _interval_phrase(
+            interval_phrase(
                 before.get("zero_shot_num_images"),
                 before.get("pretrained_low_pct"),
                 before.get("pretrained_high_pct"),
             ),
         )
+        if is_number(chance := before.get("chance_pct")):
+            start += Markup(" Guessing reaches {}.").format(written("chance_pct", chance))
     return start
 
 
@@ -150,6 +157,14 @@ def _study_caveats(cells: pd.DataFrame, setting: Mapping[str, str]) -> list[Mark
     return caveats
 
 
+def doubts_caveats(records: Sequence[RunRecord]) -> list[Markup]:
+    """What makes zero-shot numbers of runs doubtful, each once."""
+    said = (doubt for one in records for doubt in doubts_of(one.scores()))
+    return [
+        unbreakable(Markup("<b>Doubtful.</b> {}").format(doubt)) for doubt in dict.fromkeys(said)
+    ]
+
+
 def scope_caveat(settings: Sequence[Mapping[str, str]]) -> Markup:
     """How far the numbers reach: the models, targets and transfer sets that they come from."""
     models, targets, transfers = (
@@ -182,12 +197,12 @@ def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
         counted(int(comparison["num_images"]), "image"),
         comparison["images"],
     )
-    sentences = [_transfer_sentence(name, scores) for name, scores in transfer.items()]
+    sentences = [transfer_sentence(name, scores) for name, scores in transfer.items()]
     representation = _representation_sentence(drift)
     if representation:
         sentences.append(representation)
     sentences.append(_attention_sentence(drift))
-    if _finite(drift.get("weight_drift")):
+    if is_number(drift.get("weight_drift")):
         moved = written("weight_drift", drift["weight_drift"])
         sentences.append(Markup("Weight drift is {} (‖ΔW‖/‖W₀‖).").format(moved))
     return Summary(
@@ -202,11 +217,11 @@ def _comparison_headline(drift: Mapping[str, Any], transfer: Mapping[str, Any]) 
     if drift.get("weight_drift") == 0:
         return Markup("The image encoders are equal to the bit: is one of them the wrong model?")
     for name, scores in transfer.items():
-        if _finite(scores["retention_pct"]):
+        if is_number(scores["retention_pct"]):
             return Markup("<strong>{}</strong> of the zero-shot ability on {} is left.").format(
                 written("retention_pct", scores["retention_pct"]), name
             )
-    if _finite(drift.get("embedding_drift")):
+    if is_number(drift.get("embedding_drift")):
         return Markup(
             "The image embeddings moved by <strong>{}</strong> (1 − cosine), CKA is "
             "<strong>{}</strong>; how much zero-shot ability is left was not measured."
@@ -216,51 +231,18 @@ def _comparison_headline(drift: Mapping[str, Any], transfer: Mapping[str, Any]) 
     )
 
 
-def _transfer_sentence(name: str, scores: Mapping[str, Any]) -> Markup:
-    before, after = scores["pretrained"], scores["adapted"]
-    retention = (
-        f"retention {written('retention_pct', scores['retention_pct'])}"
-        f"{_retention_interval(scores)}"
-        if _finite(scores["retention_pct"])
-        else "there is no retention, for the pretrained score is no better than chance"
+def transfer_sentence(name: str, scores: Mapping[str, Any]) -> Markup:
+    """A zero-shot score with its chance, calibration and doubts."""
+    doubts = (
+        Markup(" <strong>Doubtful:</strong> {}.").format(one) for one in scores.get("doubts") or ()
     )
-    return Markup("Zero-shot accuracy on {}: {} before{}, {} after{}; {}.{}{}").format(
-        name,
-        written("accuracy_pct", before["accuracy_pct"]),
-        _score_interval(before),
-        written("accuracy_pct", after["accuracy_pct"]),
-        _score_interval(after),
-        retention,
-        _chance_sentence(scores),
-        Markup("").join(
-            Markup(" <strong>Doubtful:</strong> {}.").format(doubt)
-            for doubt in scores.get("doubts") or ()
-        ),
-    )
-
-
-def _chance_sentence(scores: Mapping[str, Any]) -> str:
-    if not _finite(scores.get("chance_pct")):
-        return ""
-    said = (
-        f" Guessing scores {written('chance_pct', scores['chance_pct'])}, and a model that gives "
-        f"every image one answer at most {written('constant_pct', scores['constant_pct'])}"
-    )
-    if _finite(scores.get("above_chance_pct")):
-        above = written("above_chance_pct", scores["above_chance_pct"])
-        said += f"; above chance, {above} is left"
-    return f"{said}."
-
-
-def _retention_interval(scores: Mapping[str, Any]) -> str:
-    interval = retention_interval_pct({**scores["adapted"], "flows": scores.get("flows")})
-    if interval is None:
-        return ""
-    return f" (95 % interval {number_text(interval[0], 1)}–{number_text(interval[1], 1)} %)"
+    notes = (Markup(" Note: {}.").format(one) for one in scores.get("notes") or ())
+    said = Markup("{}").format(" ".join(score_sentences(name, scores)))
+    return Markup("").join([said, *doubts, *notes])
 
 
 def _representation_sentence(drift: Mapping[str, Any]) -> Markup | None:
-    per_block = [value for value in drift.get("cka_per_block") or [] if _finite(value)]
+    per_block = [value for value in drift.get("cka_per_block") or [] if is_number(value)]
     if not per_block:
         return None
     lowest = min(range(len(per_block)), key=per_block.__getitem__)
@@ -270,7 +252,7 @@ def _representation_sentence(drift: Mapping[str, Any]) -> Markup | None:
         lowest + 1,
         written("cka", per_block[lowest]),
     )
-    if _finite(drift.get("embedding_drift")):
+    if is_number(drift.get("embedding_drift")):
         sentence += Markup("; image embeddings moved by {} (1 − mean cosine)").format(
             written("embedding_drift", drift["embedding_drift"])
         )
@@ -301,7 +283,7 @@ def _comparison_caveats(
             )
         )
     gap = drift.get("cka_debiased")
-    if _finite(gap) and abs(drift["cka"] - gap) > 0.02:
+    if is_number(gap) and abs(drift["cka"] - gap) > 0.02:
         caveats.append(
             Markup(
                 "<b>Few images.</b> With {} images CKA is inflated ({} against {} debiased): trust "
@@ -316,17 +298,8 @@ def _comparison_caveats(
 # ---------------------------------------------------------------- words
 
 
-def written(key: str, value: Any) -> str:
-    """A metric's number as everywhere, with its unit."""
-    return METRICS[key].with_unit(value)
-
-
 def _has(cells: pd.DataFrame, name: str) -> bool:
     return name in cells and bool(cells[name].notna().any())
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, Real) and math.isfinite(value)
 
 
 def unbreakable(text: Markup) -> Markup:
@@ -344,19 +317,3 @@ def _seeds_phrase(cells: pd.DataFrame) -> str:
     if low == high:
         return f"{counted(low, 'seed')} each"
     return f"{low} to {high} seeds each"
-
-
-def _score_interval(score: Mapping[str, Any]) -> str:
-    return _interval_phrase(
-        score.get("num_images"), score.get("wilson_low_pct"), score.get("wilson_high_pct")
-    )
-
-
-def _interval_phrase(num_images: Any, low: Any, high: Any) -> str:
-    if not _finite(num_images):
-        return ""
-    if not (_finite(low) and _finite(high)):
-        return f" ({num_images:,.0f} images)"
-    return (
-        f" ({num_images:,.0f} images, 95 % interval {number_text(low, 1)}–{number_text(high, 1)} %)"
-    )

@@ -22,6 +22,7 @@ from driftscope.data.prompts import PromptRules, expand_templates, words_of
 from driftscope.data.splits import balanced_subset
 from driftscope.errors import ConfigError, NonFiniteError
 from driftscope.stats.proportions import wilson_interval_pct
+from driftscope.transfer.calibration import expected_calibration_error_pct
 from driftscope.transfer.doubts import (
     DoubtWarning,
     doubts_of_names,
@@ -39,10 +40,13 @@ BESIDE_RETENTION = (
     "pretrained_high_pct",
     "chance_pct",
     "constant_pct",
+    "ece_pct",
+    "pretrained_ece_pct",
+    "ece_change_points",
     "doubts",
     "notes",
 )
-"""What a score says besides its retention: what it is a share of, and what makes it doubtful."""
+"""What a score says besides its retention: what it is a share of, its calibration, its doubts."""
 _MOST_FLOWS = 20
 
 
@@ -64,6 +68,7 @@ class ZeroShotScore:
     wilson_high_pct: float
     top5_pct: float | None = None
     mean_per_class_pct: float | None = None
+    ece_pct: float | None = None
     per_class_correct: tuple[int, ...] = ()
     per_class_images: tuple[int, ...] = ()
 
@@ -156,7 +161,8 @@ def classify(
     batch_size: int | None = None,
 ) -> Outcome:
     """As `zero_shot`, with every image's predicted class."""
-    return outcome_of(live_embeddings(model, pixels, batch_size), labels, text_embeddings, name)
+    embeddings = live_embeddings(model, pixels, batch_size)
+    return outcome_of(embeddings, labels, text_embeddings, name, model.logit_scale)
 
 
 def outcome_of(
@@ -164,14 +170,27 @@ def outcome_of(
     labels: Int64[Tensor, " image"],
     text_embeddings: Float[Tensor, "class dim"],
     name: str,
+    logit_scale: float | None = None,
 ) -> Outcome:
-    """The score and predicted classes of image embeddings that are there already, of any length."""
+    """The score and predicted classes of image embeddings that are there already.
+
+    Args:
+        embeddings: of any length; normalised where a logit scale is given.
+        labels: the images' classes.
+        text_embeddings: the classes'.
+        name: of the set.
+        logit_scale: the factor on cosines in the model's softmax; None for no calibration.
+    """
     similarities = _similarities(embeddings, text_embeddings)
     # ties go to the lowest class number, as argmax breaks them; topk promises nothing
     predicted = similarities.argmax(dim=-1).cpu()
     likeliest = similarities.topk(min(TOP, len(text_embeddings)), dim=-1)
     is_among = (likeliest.indices.cpu() == labels[:, None]) & likeliest.values.cpu().isfinite()
     correct = predicted == labels
+    ece = None
+    if logit_scale is not None:
+        probabilities = (logit_scale * similarities.double()).softmax(dim=-1)
+        ece = expected_calibration_error_pct(probabilities.cpu(), correct)
     num_classes = len(text_embeddings)
     images = torch.bincount(labels, minlength=num_classes)
     hits = torch.bincount(labels[correct], minlength=num_classes)
@@ -183,6 +202,7 @@ def outcome_of(
                 **asdict(counted),
                 "top5_pct": 100 * float(is_among.any(dim=1).double().mean()),
                 "mean_per_class_pct": 100 * float((hits[seen] / images[seen].double()).mean()),
+                "ece_pct": ece,
                 "per_class_correct": tuple(hits.tolist()),
                 "per_class_images": tuple(images.tolist()),
             }
@@ -301,7 +321,7 @@ def confusion_flows(
 
 @dataclass(frozen=True, eq=False)
 class TransferSet:
-    """A zero-shot benchmark with its class embeddings from the frozen text tower."""
+    """A zero-shot benchmark with the pretrained model's class embeddings and logit scale."""
 
     name: str
     split: str
@@ -309,6 +329,7 @@ class TransferSet:
     pixels: PixelSource
     labels: Int64[Tensor, " image"]
     text_embeddings: Float[Tensor, "class dim"]
+    logit_scale: float
     class_names: tuple[str, ...]
     rules: PromptRules
     unknown_words: tuple[str, ...]
@@ -339,6 +360,8 @@ class TransferSet:
             "pretrained_high_pct": before.wilson_high_pct,
             "chance_pct": before.chance_pct,
             "constant_pct": before.constant_pct,
+            "pretrained_ece_pct": before.ece_pct,
+            "ece_change_points": _difference(adapted.score.ece_pct, before.ece_pct),
             "doubts": [*self.doubts, *doubts_of_score(before)],
             "notes": list(self.notes),
             "per_class": per_class_retention(adapted.score, pretrained.score, self.class_names),
@@ -439,12 +462,17 @@ def transfer_set(
         pixels=rows_of(images, indices, pretrained.framing),
         labels=labels[indices],
         text_embeddings=class_embeddings(pretrained, class_names, rules),
+        logit_scale=pretrained.logit_scale,
         class_names=class_names,
         rules=rules,
         unknown_words=unknown_words(pretrained, words),
         doubts=tuple(doubts),
         notes=tuple(notes),
     )
+
+
+def _difference(after: float | None, before: float | None) -> float | None:
+    return None if after is None or before is None else after - before
 
 
 def unknown_words(model: VisionLanguageModel, texts: Sequence[str]) -> tuple[str, ...]:

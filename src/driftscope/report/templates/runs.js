@@ -150,6 +150,7 @@ function buildRun(runId, run) {
   const history = historyFigures(run);
   const parts = [
     numbers,
+    ...run.said.map(([word, sentence]) => element("p", {}, element("strong", { textContent: word }), ` ${sentence}`)),
     history && part("Over training", history),
     run.layers.layer && part("Layer by layer", layerFigures(run),
       folded("The numbers", tableBlock("run-layers", "Layer by layer", sharedByRuns.columns.layers, run.layers))),

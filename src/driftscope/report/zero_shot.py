@@ -1,0 +1,104 @@
+"""What is said of a zero-shot score wherever one is shown, and why numbers are missing.
+
+Sentences are plain text: a page escapes them, a terminal prints them as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from numbers import Real
+from typing import Any
+
+from driftscope.analysis.words import join_words
+from driftscope.metrics import METRICS, number_text
+from driftscope.records import retention_interval_pct
+
+_BEFORE = ("pretrained_accuracy_pct", "pretrained_low_pct", "pretrained_high_pct")
+_AFTER = ("accuracy_pct", "wilson_low_pct", "wilson_high_pct")
+NO_RETENTION = "no retention, for the pretrained score is no better than chance"
+
+
+def written(key: str, value: Any) -> str:
+    """A metric's number as everywhere, with its unit."""
+    return METRICS[key].with_unit(value)
+
+
+def score_sentences(name: str, score: Mapping[str, Any]) -> Iterator[str]:
+    """An adapted score against the pretrained one: what is left, what guessing gives, calibration.
+
+    Args:
+        name: of the transfer set.
+        score: its record: what `TransferSet.change` gives, or as much of it as is known.
+    """
+    before, after = (
+        written(accuracy, score.get(accuracy))
+        + interval_phrase(score.get("num_images"), score.get(low), score.get(high))
+        for accuracy, low, high in (_BEFORE, _AFTER)
+    )
+    kept = NO_RETENTION
+    if is_number(score.get("retention_pct")):
+        kept = f"retention {written('retention_pct', score['retention_pct'])}"
+        kept += _retention_interval(score)
+    yield f"Zero-shot accuracy on {name}: {before} before, {after} after; {kept}."
+    yield from _chance(score)
+    yield from _calibration(score)
+
+
+def doubts_of(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What makes the numbers of transfer sets doubtful, a sentence each that names the set."""
+    for name, score in scores.items():
+        for doubt in score.get("doubts") or ():
+            yield f"{name}: {doubt}."
+
+
+def unmeasured_sentences(reasons: Mapping[str, str]) -> Iterator[str]:
+    """Why numbers are missing, those of one reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for key, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(METRICS[key].label if key in METRICS else key)
+    for reason, labels in by_reason.items():
+        yield f"{join_words(labels)}: {reason}."
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number."""
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+def interval_phrase(num_images: Any, low: Any, high: Any) -> str:
+    """On how many images an accuracy was counted, with its interval, in brackets; "" unknown."""
+    if not is_number(num_images):
+        return ""
+    if not (is_number(low) and is_number(high)):
+        return f" ({num_images:,.0f} images)"
+    ends = f"{number_text(low, 1)}–{number_text(high, 1)}"
+    return f" ({num_images:,.0f} images, 95 % interval {ends} %)"
+
+
+def _retention_interval(score: Mapping[str, Any]) -> str:
+    interval = retention_interval_pct(score)
+    if interval is None:
+        return ""
+    return f" (95 % interval {number_text(interval[0], 1)}–{number_text(interval[1], 1)} %)"
+
+
+def _chance(score: Mapping[str, Any]) -> Iterable[str]:
+    if not is_number(score.get("chance_pct")):
+        return
+    said = (
+        f"Guessing scores {written('chance_pct', score['chance_pct'])}, and a model that gives "
+        f"every image one answer at most {written('constant_pct', score.get('constant_pct'))}"
+    )
+    if is_number(score.get("above_chance_pct")):
+        above = written("above_chance_pct", score["above_chance_pct"])
+        said += f"; above chance, {above} is left"
+    yield f"{said}."
+
+
+def _calibration(score: Mapping[str, Any]) -> Iterable[str]:
+    if not is_number(score.get("ece_change_points")):
+        return
+    before, after = (written("ece_pct", score[key]) for key in ("pretrained_ece_pct", "ece_pct"))
+    change = written("ece_change_points", score["ece_change_points"])
+    yield f"Its calibration error is {before} before and {after} after ({change})."

@@ -1,0 +1,164 @@
+"""Names from data are text on every surface: no markup of rich, TeX or HTML, no word of a shell."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from fake_study import fake_comparison, write_fake_report, write_fake_study
+from rich.console import Console
+
+from driftscope.analysis.columns import known
+from driftscope.analysis.table import Column, Table, slug
+from driftscope.cli import terminal
+from driftscope.cli.cache import show as show_cache
+from driftscope.cli.compare import show_comparison
+from driftscope.cli.gate import show_verdicts
+from driftscope.cli.watch import training_view
+from driftscope.gate.judging import Evidence, Verdict
+from driftscope.records.live import TrainingStatus
+from driftscope.report.html import write_compare_report
+
+NAMES = [
+    "[/red] a",
+    "[bold]b[/bold]",
+    ":smile: c",
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "\"quoted\" & 'both'",
+    r"\input{/etc/passwd} $x^2$ 50% _under",
+    "$(touch x) `touch y`; rm -rf z",
+]
+
+
+def hostile_comparison(name: str) -> dict[str, Any]:
+    """A comparison in which every text is the name."""
+    values = fake_comparison()
+    score = {
+        **values["transfer"]["concepts100"],
+        "doubts": [name],
+        "notes": [name],
+        "unknown_words": [name],
+        "adapted_text_tower": name,
+        "chance_pct": 1.0,
+        "above_chance_pct": 60.0,
+        "constant_pct": 1.0,
+        "pretrained_ece_pct": 1.0,
+        "ece_pct": 3.0,
+        "ece_change_points": 2.0,
+    }
+    sizes = [{"num_images": 64, "delta_entropy_pct": 1.0, "cka": 0.9}]
+    return {
+        **values,
+        **dict.fromkeys(("pretrained", "adapted", "images"), name),
+        "transfer": {name: score},
+        "unmeasured": {"intruder_dimensions": name},
+        "scalars": {},
+        "stability": {"entropy_subset_cv": 0.01, "num_subsets": 5, "probe_sizes": sizes},
+    }
+
+
+def hostile_table(name: str) -> Table:
+    columns = (Column("name", name, kind="text"), *known("cka"))
+    return Table(slug(name), name, name, columns, pd.DataFrame({"name": [name], "cka": [0.5]}))
+
+
+def hostile_verdicts(name: str) -> None:
+    verdict = Verdict(name, "at least 9 %", 1.0, 1.0, "%", "failed", name)
+    show_verdicts(Evidence(Path("x"), name, {}, {}), [verdict], confident=False)
+
+
+def hostile_training(name: str) -> None:
+    terminal.out.print(training_view(TrainingStatus(name, [], 3, [(1, name)], name, 0.0)))
+
+
+TERMINAL: dict[str, Callable[[str], object]] = {
+    "compare": lambda name: show_comparison(hostile_comparison(name)),
+    "tables": lambda name: terminal.show_table(hostile_table(name)),
+    "gate": hostile_verdicts,
+    "watch": hostile_training,
+    "plain lines": lambda name: terminal.out.print(name),
+}
+
+
+@pytest.mark.parametrize("surface", TERMINAL)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_terminal_prints_names_as_they_are(
+    name: str, surface: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = io.StringIO()
+    options: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+    for setting, value in options.items():  # those of the real one
+        private = getattr(terminal.out, f"_{setting}")
+        assert private is value
+    monkeypatch.setattr(terminal, "out", Console(file=text, width=400, **options))
+    TERMINAL[surface](name)
+    assert name in text.getvalue()
+
+
+def test_the_cache_lists_sets_by_their_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from driftscope.data import cache as stored
+
+    entry = stored.CacheEntry(tmp_path, "[/red] :smile:", 3, 8, 100, 0.0)
+    monkeypatch.setattr(stored, "list_entries", lambda: [entry])
+    show_cache()
+    assert "[/red] :smile:" in capsys.readouterr().out
+
+
+class Elements(HTMLParser):
+    """The elements of a page and the attributes that run scripts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.scripts: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append(tag)
+        self.scripts += [name for name, _ in attrs if name.startswith("on")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_comparisons_page_has_no_element_more(name: str, tmp_path: Path) -> None:
+    plain = write_compare_report(hostile_comparison("plain"), None, tmp_path / "a").read_text()
+    hostile = write_compare_report(hostile_comparison(name), None, tmp_path / "b").read_text()
+    assert Elements(hostile).found == Elements(plain).found
+    assert not Elements(hostile).scripts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tex_takes_names_for_text(name: str) -> None:
+    tex = hostile_table(name).to_latex()
+    kept = re.sub(r"\\(textbackslash|textasciicircum|textasciitilde)(\{\})?|\\[#$%&_{}]", "", tex)
+    body = kept.partition(r"\midrule")[2].partition(r"\bottomrule")[0]
+    assert not re.search(r"[$%#^~_]|\\input", body)
+    assert r"\input" not in tex
+
+
+def test_every_doubt_stands_on_a_studys_page_and_its_runs(tmp_path: Path) -> None:
+    write_fake_study(tmp_path, rates=(1e-4,), seeds=(0,), maps=False)
+    results = sorted(tmp_path.rglob("result.json"))
+    for file in results:
+        values = json.loads(file.read_text())
+        for point in ("selected", "last"):
+            for score in values[point]["transfer"].values():
+                score["doubts"] = ["<i>half</i> of its names are no words"]
+        file.write_text(json.dumps(values))
+    page = write_fake_report(tmp_path, tmp_path / "page").read_text()
+    assert "<b>Doubtful.</b> concepts100: &lt;i&gt;half&lt;/i&gt; of its names" in page
+    pages = re.findall(r'class="run-data" data-run="[^"]*">(.*?)</script>', page, re.DOTALL)
+    assert len(pages) == len(results)
+    for one in pages:
+        said = json.loads(one)["said"]
+        assert ["Doubtful:", "concepts100: <i>half</i> of its names are no words."] in said
+        assert any(sentence.startswith("Zero-shot accuracy on") for _, sentence in said)
