@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pretraining_images import describe, pretraining_batch
 
 from driftscope.data import procedural
 from driftscope.data.procedural import (
@@ -20,9 +21,7 @@ from driftscope.data.procedural import (
     SHAPES,
     ProceduralSet,
     concept_surroundings,
-    describe,
     load_procedural,
-    pretraining_batch,
 )
 from driftscope.data.rendering import SHAPE_DISTANCES, Draws, pixel_grid, star_distance
 from driftscope.errors import DataError

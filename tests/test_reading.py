@@ -18,7 +18,9 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, ViTCon
 
 from driftscope import reading_pass as probe
 from driftscope import reading_subsets
-from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones import find_image_tower
+from driftscope.backbones.capture import capture_cls
+from driftscope.backbones.model import VisionLanguageModel, evaluating
 from driftscope.backbones.weights import encoder_weights
 from driftscope.errors import CaptureError
 from driftscope.metrics import METRICS, Metric, change_key, change_of, units
@@ -260,14 +262,22 @@ def test_a_cuda_device_gives_the_cpus_reading() -> None:
     assert drift_between(on_cuda, on_cpu).cka > 0.9999
 
 
-def test_attention_maps_lie_on_the_patch_grid() -> None:
+def rows_of(clip: nn.Module, pixels: Tensor) -> Tensor:
+    """The CLS attention of each image [image, layer, head, patch], captured in one forward pass."""
+    with evaluating(clip), capture_cls(clip) as captured:
+        find_image_tower(clip).backbone.embed_images(clip, pixels)
+        return torch.stack(captured.rows, dim=1)
+
+
+def test_shown_rows_are_distributions_over_the_patches_with_the_readings_entropy() -> None:
     clip = random_clip()
-    maps = probe.attention_maps(loaded(clip), PIXELS[:3], batch_size=2)
-    assert maps.shape == (3, 3, 4, 7, 7)
-    assert maps.dtype == np.float32
-    np.testing.assert_allclose(maps.sum(axis=(-1, -2)), 1.0, atol=1e-5)
-    reading = probe.read(loaded(clip), PIXELS[:3])
-    entropy = numpy_entropy(maps.reshape(3, 3, 4, 49).astype(np.float64)).mean(axis=0)
+    reading = probe.read(loaded(clip), PIXELS[:3], batch_size=2, shown=range(3))
+    assert reading.shown_rows is not None
+    rows = reading.shown_rows.numpy()
+    assert rows.shape == (3, 3, 4, 49)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows.sum(axis=-1), 1.0, atol=1e-5)
+    entropy = numpy_entropy(rows.astype(np.float64)).mean(axis=0)
     np.testing.assert_allclose(entropy, reading.entropy, atol=1e-5)
 
 
@@ -564,11 +574,9 @@ def test_every_number_has_a_unit() -> None:
 def test_the_attention_of_shown_images_is_kept_whatever_the_batch_size(batch_size: int) -> None:
     model, shown = random_clip(), [0, 2, 3, 7]
     reading = probe.read(model, normalised(PIXELS[:8]), batch_size=batch_size, shown=shown)
-    maps = probe.attention_maps(model, normalised(PIXELS[:8]))[shown]
+    rows = rows_of(model, normalised(PIXELS[:8]))[shown]
     assert reading.shown_rows is not None
-    torch.testing.assert_close(
-        reading.shown_rows, torch.from_numpy(maps).flatten(-2), atol=1e-6, rtol=1e-5
-    )
+    torch.testing.assert_close(reading.shown_rows, rows, atol=1e-6, rtol=1e-5)
 
 
 def test_the_late_entropy_change_is_that_of_the_last_third_of_the_layers() -> None:
@@ -619,8 +627,7 @@ def test_a_declared_signal_is_read_and_compared(monkeypatch: pytest.MonkeyPatch)
     level = declared(monkeypatch, largest_weight)
     clip, moved = random_clip(), perturbed(random_clip())
     before, after = (probe.read(one, normalised(PIXELS)) for one in (clip, moved))
-    maps = probe.attention_maps(clip, normalised(PIXELS))
-    expected = maps.reshape(*maps.shape[:3], -1).max(axis=-1)
+    expected = rows_of(clip, normalised(PIXELS)).amax(dim=-1)
     np.testing.assert_allclose(before.per_image["largest_weight"], expected, atol=1e-6)
     drift = drift_between(after, before)
     change = 100 * (after.mean("largest_weight") / before.mean("largest_weight") - 1)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pretraining_images import pretraining_batch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional
@@ -35,7 +36,6 @@ from driftscope.data.procedural import (
     SHAPES,
     concept_surroundings,
     load_procedural,
-    pretraining_batch,
 )
 
 MEAN, STD = 0.5, 0.25

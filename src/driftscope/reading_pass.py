@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from driftscope.backbones import find_image_tower
@@ -79,33 +78,6 @@ def read(
             here = [place - start for place in shown if 0 <= place - start < len(batch)]
             parts.append(_BatchSignals(captured, embeddings, maps=maps, shown=here))
     return _join(parts, images_fingerprint(pixels))
-
-
-def attention_maps(
-    model: VisionLanguageModel | nn.Module,
-    pixels: Pixels,
-    *,
-    batch_size: int = 64,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> Float32[np.ndarray, "image layer head grid_height grid_width"]:
-    """Each image's CLS attention over the patch grid, per layer and head, summing to 1.
-
-    For overlays of a few images: memory grows with images × layers × heads × patches. Arguments
-    and errors as for `read`.
-    """
-    module, normalise = _module_and_normaliser(model, pixels, mean, std)
-    patch_size = int(find_image_tower(module).config.patch_size)
-    grid = pixels.shape[-2] // patch_size, pixels.shape[-1] // patch_size
-    parts = []
-    with evaluating(module), capture_cls(module) as captured:
-        for batch in torch.split(pixels, batch_size):
-            captured.clear()
-            _forward(module, normalise(batch))
-            rows = torch.stack(captured.rows, dim=1)
-            parts.append(rows.reshape(*rows.shape[:-1], *grid).cpu())
-    result: np.ndarray = torch.cat(parts).numpy()
-    return result
 
 
 @dataclass(frozen=True)

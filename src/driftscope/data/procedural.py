@@ -1,4 +1,4 @@
-"""The embedded image world: a zero-shot benchmark, two target datasets, a pretraining stream.
+"""The embedded image world: a zero-shot benchmark and two target datasets.
 
 Nothing is downloaded or stored: every image is rendered on demand and depends only on the set
 (name, split, seed) and its index. `concepts100` shows what the mini model was pretrained on,
@@ -51,7 +51,7 @@ _RENDER_CHUNK = 64
 Pixels = UInt8[Tensor, "image 3 height width"]
 
 
-def _stream(*parts: object) -> int:
+def stream_number(*parts: object) -> int:
     """A random stream's number from what it is for."""
     digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:7], "big")
@@ -94,7 +94,7 @@ class ProceduralSet:
     @cached_property
     def labels(self) -> Int64[Tensor, " image"]:
         """The class of every image: balanced to within one image, in a shuffled order."""
-        order = Draws(_stream(self.fingerprint, "order"), torch.arange(len(self))).uniform()
+        order = Draws(stream_number(self.fingerprint, "order"), torch.arange(len(self))).uniform()
         return order.flatten().argsort(stable=True) % len(self.class_names)
 
     @cached_property
@@ -115,7 +115,7 @@ class ProceduralSet:
                 f"Images {int(wanted.min())} to {int(wanted.max())} were asked of "
                 f"{self.name}/{self.split}, which holds images 0 to {len(self) - 1}."
             )
-        return _in_chunks(
+        return in_chunks(
             wanted, lambda chunk: self._spec.paint(self.draws(chunk), self.labels[chunk])
         )
 
@@ -127,10 +127,10 @@ class ProceduralSet:
 
     def draws(self, indices: Int64[Tensor, " image"]) -> Draws:
         """The random numbers that images are drawn with."""
-        return Draws(_stream(self.fingerprint, "images"), indices)
+        return Draws(stream_number(self.fingerprint, "images"), indices)
 
 
-def _in_chunks(
+def in_chunks(
     indices: Int64[Tensor, " image"], paint: Callable[[Int64[Tensor, " row"]], Pixels]
 ) -> Pixels:
     """Few images at a time, so that intermediate pictures stay in the processor's cache."""
@@ -201,85 +201,3 @@ PROCEDURAL_SETS: dict[str, ProceduralSpec] = {
         paint=_paint_stars,
     ),
 }
-
-
-# --- pretraining ------------------------------------------------------------------------------
-
-_OPENINGS = ("a photo of ", "a photo of ", "a picture of ", "an image of ", "")
-_NO_SHAPE = "shape"
-
-
-def pretraining_batch(
-    seed: int,
-    indices: Sequence[int] | Int64[Tensor, " image"],
-    allowed: Mapping[str, Sequence[int]] | None = None,
-) -> tuple[Pixels, list[str], Int64[Tensor, "image attribute"]]:
-    """Captioned object images of an endless stream, none of them in any set.
-
-    Args:
-        seed: names the stream.
-        indices: which images of the stream; image, caption and attributes are functions of
-            (seed, index, allowed).
-        allowed: the values that an attribute may take, for batches of hard negatives, where
-            all images share a value and the caption must tell them apart by the others.
-
-    Returns:
-        Images; a caption each, which mentions some of the attributes ("a photo of a red star",
-        "a striped blue ring on a teal background", "a heart"); and the values of all four
-        attributes, in the order of `ATTRIBUTES`.
-    """
-    wanted = torch.as_tensor(indices, dtype=torch.long).reshape(-1)
-    draws = Draws(_stream(RENDERER_VERSION, "pretraining", seed), wanted)
-    attributes = torch.stack(
-        [_values(draws, name, (allowed or {}).get(name)) for name in ATTRIBUTES], dim=1
-    )
-    captions = _captions(draws, attributes)
-    stream = _stream(RENDERER_VERSION, "pretraining images", seed)
-    by_index = torch.arange(len(wanted))
-    pixels = _in_chunks(
-        by_index,
-        lambda rows: render_objects(Draws(stream, wanted[rows]), *attributes[rows].unbind(1)),
-    )
-    return pixels, captions, attributes
-
-
-def _values(draws: Draws, attribute: str, allowed: Sequence[int] | None) -> Int64[Tensor, " image"]:
-    choices = torch.tensor(allowed or range(len(ATTRIBUTES[attribute])))
-    return choices[draws.integers(len(choices))]
-
-
-def _captions(draws: Draws, attributes: Int64[Tensor, "image attribute"]) -> list[str]:
-    openings = draws.integers(len(_OPENINGS)).tolist()
-    mentioned = torch.stack(
-        [draws.uniform().flatten() < share for share in (0.75, 0.85, 0.5, 0.5)], dim=1
-    )
-    return [
-        _OPENINGS[opening] + describe(values, mention)
-        for opening, values, mention in zip(
-            openings, attributes.tolist(), mentioned.tolist(), strict=True
-        )
-    ]
-
-
-def describe(values: Sequence[int], mention: Sequence[bool] = (True,) * len(ATTRIBUTES)) -> str:
-    """A noun phrase for an object image, from its attributes and which of them to mention.
-
-    >>> describe((4, 5, 1, 1))
-    'a striped blue ring on a teal background'
-    >>> describe((4, 5, 1, 1), mention=(True, False, False, False))
-    'a blue shape'
-    """
-    colour, shape, fill, background = values
-    says_colour, says_shape, says_fill, says_background = mention
-    words = [FILLS[fill]] if says_fill else []
-    words += [COLOURS[colour]] if says_colour else []
-    words += [SHAPES[shape] if says_shape else _NO_SHAPE]
-    phrase = f"{_article(words[0])} {' '.join(words)}"
-    if says_background:
-        ground = BACKGROUNDS[background]
-        phrase += f" on {_article(ground)} {ground} background"
-    return phrase
-
-
-def _article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"

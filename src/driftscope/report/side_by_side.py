@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,8 +12,9 @@ import pandas as pd
 from driftscope.analysis import StudyTables, grouping
 from driftscope.analysis.answer_tables import family_words, measure_with_unit
 from driftscope.analysis.chart import Chart
+from driftscope.analysis.columns import KNOWN, filled, known
 from driftscope.analysis.difference import Difference
-from driftscope.analysis.grouping import series_labels
+from driftscope.analysis.grouping import SETTING, series_labels
 from driftscope.analysis.study_charts import (
     drift_metrics,
     known_metrics,
@@ -31,7 +32,6 @@ from driftscope.report.page import legend, whole_picture, write_page
 from driftscope.report.provenance import flattened
 from driftscope.report.style import SeriesStyle, method_styles, save_figure
 
-_STUDY = Column("study", "Study", kind="text")
 _CELL_FACTS = (
     "spec.dataset",
     "spec.model",
@@ -158,16 +158,7 @@ def studies_table(studies: Sequence[OneStudy]) -> Table:
         "studies",
         "The studies",
         "",
-        (
-            _STUDY,
-            Column("num_runs", "Finished runs", kind="count"),
-            Column("num_diverged", "Diverged", kind="count"),
-            Column("num_cells", "Cells", kind="count"),
-            Column("dataset", "Targets", kind="text"),
-            Column("model", "Models", kind="text"),
-            Column("protocol", "Protocols", kind="text"),
-            Column("transfer", "Zero-shot on", kind="text"),
-        ),
+        known("study", "num_runs", "num_diverged", "num_cells", "dataset", *SETTING),
         pd.DataFrame(rows),
     )
 
@@ -204,15 +195,7 @@ def difference_tables(difference: Difference) -> list[Table]:
             measure_label=frame["measure"].map(measure_with_unit),
             outcome=["identical" if same else "" for same in frame["is_identical"]],
         )
-    setting = tuple(
-        Column(key, heading, kind="text")
-        for key, heading in (
-            ("model", "Model"),
-            ("protocol", "Protocol"),
-            ("transfer", "Zero-shot"),
-        )
-        if len(frame) and frame[key].nunique() > 1
-    )
+    setting = tuple(one for one in known(*SETTING) if len(frame) and frame[one.key].nunique() > 1)
     family = difference.family
     adjusted = f" {family_words(family)}" if family.get("num_tests") else ""
     left_out = "".join(f" Left out: {exclusion}." for exclusion in difference.excluded)
@@ -224,19 +207,20 @@ def difference_tables(difference: Difference) -> list[Table]:
         f"(Welch's t).{adjusted} Identical: to the last bit.{left_out}",
         (
             *setting,
-            Column("dataset", "Target", kind="text"),
-            Column("series", "Method", kind="text"),
-            Column("learning_rate", "Learning rate", kind="rate"),
+            *known("dataset", "series", "learning_rate"),
             Column("measure_label", "Of", kind="text"),
-            Column("mean_a", "A", kind="number", decimals=3),
-            Column("mean_b", "B", kind="number", decimals=3),
+            Column("mean_a", "A", kind="measure"),
+            Column("mean_b", "B", kind="measure"),
             Column("num_pairs", "n (shared seeds)", kind="count"),
-            Column("difference", "B − A", decimals=3, signed=True, interval=("low", "high")),
+            replace(
+                KNOWN["difference"],
+                heading="B − A",
+                explanation="",
+                signed=True,
+                interval=("low", "high"),
+            ),
             Column("outcome", "", kind="text"),
-            Column("p_value", "p", kind="general"),
-            Column("p_holm", "Holm p", kind="general"),
-            Column("p_sign_flip", "Exact p", "sign flip of the pairs", kind="general"),
-            Column("p_sign_flip_floor", "Floor of exact p", kind="general"),
+            *known("p_value", "p_holm", "p_sign_flip", "p_sign_flip_floor"),
         ),
         frame,
     )
@@ -245,26 +229,16 @@ def difference_tables(difference: Difference) -> list[Table]:
              ("only_in_b", "Cells of B only", difference.only_b))  # fmt: skip
     for name, title, cells in alone:
         if len(cells):
-            found.append(_alone_table(name, title, cells, "num_runs", "Runs"))
+            found.append(_alone_table(name, title, cells, "num_runs"))
     if len(difference.unpaired):
         title = "Runs of common cells whose seed the other study lacks"
-        found.append(_alone_table("unpaired_runs", title, difference.unpaired, "seed", "Seed"))
+        found.append(_alone_table("unpaired_runs", title, difference.unpaired, "seed"))
     return found
 
 
-def _alone_table(name: str, title: str, frame: pd.DataFrame, key: str, heading: str) -> Table:
-    columns = (
-        _STUDY,
-        Column("model", "Model", kind="text"),
-        Column("protocol", "Protocol", kind="text"),
-        Column("transfer", "Zero-shot on", kind="text"),
-        Column("dataset", "Target", kind="text"),
-        Column("series", "Method", kind="text"),
-        Column("learning_rate", "Learning rate", kind="rate"),
-        Column(key, heading, kind="count"),
-    )
-    known = tuple(c for c in columns if c.key in frame and frame[c.key].notna().any())
-    return Table(name, title, "", known, frame)
+def _alone_table(name: str, title: str, frame: pd.DataFrame, key: str) -> Table:
+    columns = known("study", *SETTING, "dataset", "series", "learning_rate", key)
+    return Table(name, title, "", filled(columns, frame), frame)
 
 
 def _cells_table(setting: Mapping[str, str], parts: Mapping[str, pd.DataFrame]) -> Table:
@@ -277,7 +251,7 @@ def _cells_table(setting: Mapping[str, str], parts: Mapping[str, pd.DataFrame]) 
         table.name,
         f"The cells of each study: {_heading(setting)}",
         f"{table.note} No row pools two studies.",
-        (_STUDY, *table.columns),
+        (KNOWN["study"], *table.columns),
         rows,
     )
 
