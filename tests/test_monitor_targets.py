@@ -18,6 +18,7 @@ from driftscope.errors import ModelError
 from driftscope.sources import open_clip
 from driftscope.sources.live import find_target, from_module
 from driftscope.sources.open_clip import convert_open_clip
+from driftscope.sources.open_clip.weights import TowerFacts
 
 OUT = ds.Thresholds(max_embedding_drift=0.0)
 """Whatever has moved is to stop, so that the model is kept."""
@@ -257,7 +258,7 @@ def test_an_open_clip_model_is_read_as_its_conversion(quick: bool, tmp_path: Pat
     after["visual.conv1.weight"] += 0.05
     after["visual.transformer.resblocks.1.attn.in_proj_weight"] += 0.02
     activation = "quick_gelu" if quick else "gelu"
-    config, state = convert_open_clip(after, activation=activation)
+    config, state = convert_open_clip(after, TowerFacts(activation), TowerFacts(activation))
     clip = CLIPModel(config)
     clip.load_state_dict(state)
     images = pixels(8)

@@ -86,7 +86,7 @@ def test_an_open_clip_file_says_nothing_of_pixels_so_the_pretrained_ones_hold(
 ) -> None:
     from test_open_clip import TINY
 
-    monkeypatch.setitem(open_clip._GEOMETRIES, "ViT-B-32", TINY)
+    monkeypatch.setitem(open_clip.SIZES, "ViT-B-32", TINY)
     torch.save(open_clip_state(), tmp_path / "epoch_1.pt")
     assert not ds.load(f"open_clip:ViT-B-32:{tmp_path / 'epoch_1.pt'}").has_own_pixels
 
@@ -136,33 +136,3 @@ def test_code_in_a_model_folder_is_neither_run_nor_asked_for(tmp_path: Path) -> 
     with pytest.raises(ModelError, match="Python code, which driftscope never runs"):
         ds.load(tmp_path)
     assert not ran.exists()
-
-
-# ---------------------------------------------------------------- weights that are not
-
-
-@pytest.mark.parametrize(
-    "content", ["module", b"version https://git-lfs.github.com/spec/v1\n", b""]
-)
-def test_weights_that_are_not_are_one_sentence(content: str | bytes, other: Path) -> None:
-    (other / "model.safetensors").unlink()
-    file = other / "pytorch_model.bin"
-    if isinstance(content, bytes):
-        file.write_bytes(content)
-    else:
-        torch.save(nn.Linear(1, 1), file)
-    with pytest.raises(ModelError, match=r"the weights of .* cannot be loaded"):
-        ds.load(other)
-
-
-def test_weights_with_a_wrappers_prefix_are_one_sentence_that_names_it(
-    other: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    from safetensors.torch import load_file, save_file
-
-    file = other / "model.safetensors"
-    state = {f"_orig_mod.{name}": tensor for name, tensor in load_file(file).items()}
-    save_file(state, file, metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"without the prefix '_orig_mod\.'"):
-        ds.load(other)
-    assert "MISSING" not in "".join(capfd.readouterr())

@@ -30,12 +30,14 @@ from driftscope.metrics import units
 from driftscope.reading import Drift, Reading
 from driftscope.reading_subsets import SUBSET_SIGNALS, probe_size_sensitivity
 from driftscope.records import Overlay, transfer_scalars
-from driftscope.signals.weights import intruder_dimensions_per_layer
+from driftscope.signals.weights import intruder_dimensions_per_layer, weight_drift
 from driftscope.sources import default_device, load
 from driftscope.transfer import transfer_names, transfer_set
 
 MIN_IMAGES = 4
 """CKA compares images with each other; its debiased estimator needs four."""
+_MERGED = 1e-5
+"""A weight drift that is rounding: of an adapter against its own merge."""
 NUM_SUBSETS = 5
 """Parts of the probe set whose entropies are set against each other (paper, table 2)."""
 
@@ -139,7 +141,8 @@ def compare(
         raise ConfigError(
             f"max_images is {max_images!r}; give a whole number of {MIN_IMAGES} or more"
         )
-    before, after = _loaded(pretrained, device), _loaded(adapted, device)
+    before = _loaded(pretrained, device)
+    after = _loaded(adapted, device, like=before)
     _check_related(before, after)
     before, after = _completed(before, after), _completed(after, before)
     image_set, skipped = _probe_set(images, skip_bad_images)
@@ -218,10 +221,14 @@ def _stability(reading_after: Reading, reading_before: Reading) -> dict[str, Any
     }
 
 
-def _loaded(model: str | Path | VisionLanguageModel, device: str | None) -> VisionLanguageModel:
+def _loaded(
+    model: str | Path | VisionLanguageModel,
+    device: str | None,
+    like: VisionLanguageModel | None = None,
+) -> VisionLanguageModel:
     if isinstance(model, VisionLanguageModel):
         return model
-    return load(model, device=device or default_device())
+    return load(model, device=device or default_device(), like=like)
 
 
 def _completed(model: VisionLanguageModel, other: VisionLanguageModel) -> VisionLanguageModel:
@@ -233,7 +240,7 @@ def _completed(model: VisionLanguageModel, other: VisionLanguageModel) -> Vision
 
 
 def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> None:
-    if after.base_fingerprint not in (None, encoder_fingerprint(before)):
+    if not _of_one_base(before, after):
         raise ModelError(
             f"{after.source} was adapted from another model than {before.source} "
             "(its base's weights differ); compare it with the base it was trained on"
@@ -241,6 +248,19 @@ def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> N
     check_same_towers(encoder_state(before), encoder_state(after), before.source, after.source)
     check_same_function(function_facts(before), function_facts(after), before.source, after.source)
     check_same_pixels(before, after)
+
+
+def _of_one_base(before: VisionLanguageModel, after: VisionLanguageModel) -> bool:
+    """Whether nothing is known of another base: an adapter's own, a twin's, or its merge's."""
+    known = (None, encoder_fingerprint(before), before.base_fingerprint)
+    if after.base_fingerprint in known:
+        return True
+    weights = encoder_state(before), encoder_state(after)
+    if {n: one.shape for n, one in weights[0].items()} != {
+        n: one.shape for n, one in weights[1].items()
+    }:
+        return False
+    return weight_drift(*weights).total < _MERGED
 
 
 def _probe_set(images: str | Path, skip_bad: bool) -> tuple[ImageSet, list[str]]:

@@ -160,7 +160,7 @@ def _code_digest() -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name in _DECIDING_CODE:
         place = root / name
-        for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -136,6 +136,11 @@ def _effective(module: nn.Module) -> nn.Module:
 def _merged_copy(layer: Any) -> nn.Module:
     """The base layer of a copy in which PEFT has merged the active adapters, float64."""
     duplicate = copy.deepcopy(layer).to(device="cpu", dtype=torch.float64)
+    # an attention's joint weight and its output projection are merged in a way of their own
+    unload = getattr(duplicate, "unload_and_optionally_merge_module", None)
+    if unload is not None:
+        plain: nn.Module = unload(merge=True, safe_merge=False, adapter_names=None)
+        return plain
     if not duplicate.merged:
         duplicate.merge()
     base: nn.Module = duplicate.get_base_layer()

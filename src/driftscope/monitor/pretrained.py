@@ -44,5 +44,5 @@ def _given_model(module: nn.Module, model_path: str | None) -> VisionLanguageMod
         )
     if target.kind == open_clip.KIND:
         convention = open_clip.live_convention(target.found)
-        return open_clip.from_open_clip(open_clip.converted(target.found), **convention)
+        return open_clip.from_open_clip(open_clip.converted(target.found), pixels=convention)
     return from_module(target.found)

@@ -7,51 +7,72 @@ always called through the live path, so that an adapter, where there is one, is 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import torch
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, NoteWarning, told_as
 from driftscope.files import named_path
-from driftscope.sources import adapter, embedded, hub, open_clip, run_folder
+from driftscope.sources import (
+    adapter,
+    embedded,
+    hub,
+    open_clip,
+    run_folder,
+    tower_alone,
+    weights_file,
+)
+from driftscope.sources.form import Beside, Form
+from driftscope.sources.nothing_here import no_model
 
-Loader = Callable[[str], VisionLanguageModel]
-
-SOURCES: tuple[ModuleType, ...] = (embedded, open_clip, run_folder, adapter, hub)
-"""The forms, asked in this order. Each has `recognises(name)` and `load(name, load_base)`, where
-`load_base` loads what the form stands on by its own name."""
+SOURCES: tuple[Form, ...] = (
+    *(embedded, open_clip, run_folder, adapter, tower_alone, hub, weights_file),
+)
+"""The forms, asked in this order."""
 
 _BEING_LOADED: ContextVar[tuple[str, ...]] = ContextVar("being_loaded", default=())
 
 
-def load(source: str | Path, *, device: torch.device | str = "cpu") -> VisionLanguageModel:
+def load(
+    source: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    like: VisionLanguageModel | None = None,
+) -> VisionLanguageModel:
     """Loads a model, adapted or not.
 
     Args:
-        source: `"mini"` or `"mini-p14"`, a hub id such as `openai/clip-vit-base-patch32`, a folder
-            in hub layout, a PEFT adapter folder (its base is loaded too), a run folder of
-            driftscope (its selected model), or `open_clip:NAME:FILE` for an open_clip checkpoint.
+        source: `"mini"` or `"mini-p14"`, a hub id such as `openai/clip-vit-base-patch32` (of a
+            revision: `ID@REVISION`), a folder in hub layout, a PEFT adapter's folder or hub id, a
+            run folder of driftscope (its selected model), a folder of open_clip,
+            `open_clip:NAME:FILE`, or a file of weights. docs/models.md lists all forms.
         device: where the weights go, such as `cpu` or `cuda:0`.
+        like: the model that it belongs to, for what the source lacks: the configuration of a file
+            of weights, the text tower of an image tower, the base of an adapter. What is taken
+            from there is told in a `NoteWarning` and in the model's `notes`.
 
     Raises:
         ModelError: nothing loadable is there, or no such device; the sentence says what was
             looked for and where.
     """
     place = usable_device(device)
-    name = str(source)
+    model = _found(str(source), like)
+    for note in model.notes:
+        warnings.warn(note, NoteWarning, stacklevel=2)
+    return model.to(place)
+
+
+def _found(name: str, like: VisionLanguageModel | None) -> VisionLanguageModel:
     for form in SOURCES:
         if form.recognises(name):
             with _not_on_itself(name), told_as(ModelError, f"the model {name} cannot be loaded"):
-                model: VisionLanguageModel = form.load(name, load)
-            for note in model.notes:
-                warnings.warn(note, NoteWarning, stacklevel=2)
-            return model.to(place)
-    raise ModelError(_no_form(name))
+                return form.load(name, Beside(partial(_found, like=None), like))
+    raise ModelError(no_model(name))
 
 
 @contextmanager
@@ -67,21 +88,6 @@ def _not_on_itself(name: str) -> Iterator[None]:
         yield
     finally:
         _BEING_LOADED.reset(token)
-
-
-def _no_form(name: str) -> str:
-    path = named_path(name)
-    if path.is_dir():
-        return (
-            f"{name} holds no model: there is no config.json (a model in hub layout), "
-            "adapter_config.json (a PEFT adapter) or adapted/ (a finished run) in it"
-        )
-    if path.exists():
-        return (
-            f"{name} is a file; a model is a folder in hub layout (with config.json), an open_clip "
-            f"checkpoint is named {open_clip.PREFIX}ViT-B-32:{name}"
-        )
-    return f"no model at {name}: that folder does not exist"
 
 
 def default_device() -> str:

@@ -1,29 +1,28 @@
-"""A PEFT adapter folder, on the base that its configuration names."""
+"""A PEFT adapter folder, on the base that its configuration names, or on the one that it is
+compared with."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+from torch import Tensor, nn
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, one_line
 from driftscope.files import named_path
 from driftscope.hugging_face import quiet_libraries
+from driftscope.sources.form import Beside
 from driftscope.sources.origin import checked_base, read_json
-from driftscope.sources.plausible import (
-    refuse_implausible,
-    refuse_packed_weights,
-    refuse_slow_patterns,
-)
-from driftscope.sources.state_dict import why_unreadable
-
-if TYPE_CHECKING:
-    from driftscope.sources import Loader
+from driftscope.sources.plausible import refuse_implausible, refuse_slow_patterns
+from driftscope.sources.state_dict import read_tensors_of
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+_PEFT_PREFIX = "base_model.model."
 
 
 def recognises(name: str) -> bool:
@@ -31,47 +30,119 @@ def recognises(name: str) -> bool:
     return (named_path(name) / CONFIG_FILE).exists()
 
 
-def load(name: str, load_base: Loader) -> VisionLanguageModel:
+def load(name: str, beside: Beside) -> VisionLanguageModel:
     """The adapter on its base."""
-    return load_adapter(named_path(name), name, load_base)
+    return load_adapter(named_path(name), name, beside)
 
 
-def load_adapter(folder: Path, name: str, load_base: Loader) -> VisionLanguageModel:
+def load_adapter(folder: Path, name: str, beside: Beside) -> VisionLanguageModel:
     """The adapter in a folder, which is called `name`, on its base.
 
     Raises:
-        ModelError: it names no base, has no weights, or does not fit its base.
+        ModelError: its base is not to be had, it has no weights, or does not fit its base.
+    """
+    config = read_json(folder / CONFIG_FILE)
+    refuse_implausible(config, name)
+    weights = next((folder / file for file in WEIGHT_FILES if (folder / file).exists()), None)
+    if weights is None:
+        raise ModelError(f"the adapter {name} has no weights: {WEIGHT_FILES[0]} is missing")
+    state = {key.removeprefix(_PEFT_PREFIX): one for key, one in read_tensors_of(weights).items()}
+    base, notes = beside.base(_places(folder, config), f"the adapter {name}")
+    refuse_slow_patterns(config, [one for one, _ in base.module.named_modules()], name)
+    fingerprint = checked_base(folder, name, base)
+    root = _trained_root(state, base, folder)
+    module = _with_adapter(root, folder, name, base.source)
+    if root is not base.module:
+        _take_back(module.merge_and_unload(), base)
+        module = base.module
+    return replace(
+        base, module=module, source=name, base_fingerprint=fingerprint, notes=base.notes + notes
+    )
+
+
+def _places(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """Where the base may be: as it is named, at its revision, or as seen from the adapter."""
+    named, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not named or not isinstance(named, str):
+        return []
+    is_here = named_path(named).exists()
+    places = [f"{named}@{revision}" if revision and not is_here else named]
+    return places + ([str(folder / named)] if (folder / named).exists() else [])
+
+
+def _trained_root(
+    state: Mapping[str, Tensor], base: VisionLanguageModel, folder: Path
+) -> nn.Module:
+    """What the adapter was trained on: the whole model, or its image tower in a class of its own.
+
+    `q_proj` means the text tower, too, on the whole model. So an adapter without weights for the
+    text tower, whose targets are in there as well, was trained on less.
+    """
+    from peft import PeftConfig
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    is_text, tower = base.backbone.is_text_weight, base.backbone.tower_name
+    if not any(key.startswith(f"{tower}.") or is_text(key) for key in state):
+        alone: nn.Module = base.plain.get_submodule(tower)
+        return alone
+    config = PeftConfig.from_pretrained(str(folder))
+    names = [name for name, _ in base.plain.named_modules() if is_text(f"{name}.")]
+    means_texts = any(check_target_module_exists(config, name) for name in names)
+    if any(map(is_text, state)) or (not means_texts and not _classifiers(state, base)):
+        return base.module
+    holder = nn.Module()
+    for name, child in base.plain.named_children():
+        if not is_text(f"{name}."):
+            holder.add_module(name, child)
+    for name, weight in _classifiers(state, base).items():
+        has_bias = f"{name}.bias" in state
+        holder.add_module(name, nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias))
+    return holder
+
+
+def _classifiers(state: Mapping[str, Tensor], base: VisionLanguageModel) -> dict[str, Tensor]:
+    """Linear layers that were trained beside the adapter on top of the tower, by name."""
+    known = dict(base.plain.named_children())
+    return {
+        name: weight
+        for key, weight in state.items()
+        if (name := key.removesuffix(".weight")) != key and "." not in name
+        if name not in known and weight.ndim == 2
+    }
+
+
+def _take_back(root: nn.Module, base: VisionLanguageModel) -> None:
+    """Puts the merged parts of the image tower's class into the whole model."""
+    own = dict(base.plain.named_children())
+    if not own.keys() & dict(root.named_children()).keys():
+        base.plain.set_submodule(base.backbone.tower_name, root)
+    for name, child in root.named_children():
+        if name in own:
+            base.plain.set_submodule(name, child)
+
+
+def _with_adapter(root: nn.Module, folder: Path, name: str, base_name: str) -> Any:
+    """PEFT's model of the root and the adapter.
+
+    Raises:
+        ModelError: the adapter does not fit it.
     """
     from peft import PeftModel
 
-    config = read_json(folder / CONFIG_FILE)
-    refuse_implausible(config, name)
-    base_name = config.get("base_model_name_or_path")
-    if not base_name or not isinstance(base_name, str):
-        raise ModelError(
-            f"the adapter {name} does not say what it adapts "
-            f"(base_model_name_or_path is empty in {CONFIG_FILE})"
-        )
-    if not any((folder / file).exists() for file in WEIGHT_FILES):
-        raise ModelError(f"the adapter {name} has no weights: {WEIGHT_FILES[0]} is missing")
-    for file in WEIGHT_FILES:
-        if (folder / file).exists():
-            refuse_packed_weights(folder / file)
-    base = load_base(base_name)
-    refuse_slow_patterns(config, [one for one, _ in base.module.named_modules()], name)
-    fingerprint = checked_base(folder, name, base)
     try:
         with quiet_libraries(), warnings.catch_warnings():
             # peft only warns where the file lacks what the configuration promises
             warnings.filterwarnings("error", ".*missing adapter keys", UserWarning)
-            module = PeftModel.from_pretrained(base.module, str(folder))
-    except (RuntimeError, ValueError, OSError, KeyError, TypeError, UserWarning) as error:
-        raise ModelError(
-            f"the adapter {name} does not fit its base {base_name}: {one_line(error)}"
-        ) from None
-    # torch and safetensors raise several kinds for files that are not what they seem
+            return PeftModel.from_pretrained(root, str(folder))
+    # peft raises several kinds, KeyError for an unknown type among them
     except Exception as error:
         raise ModelError(
-            f"the weights of {name} cannot be loaded: {why_unreadable(error)}"
+            f"the adapter {name} does not fit its base {base_name}: {_reason(error)}"
         ) from None
-    return replace(base, module=module, source=name, base_fingerprint=fingerprint)
+
+
+def _reason(error: Exception) -> str:
+    """What of peft's message says something of the two."""
+    if "missing adapter keys" in str(error):
+        return "it has no weights for layers that its configuration names"
+    return one_line(error) or type(error).__name__

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.sources.form import Beside
 from driftscope.sources.hub import load_hub_layout
-
-if TYPE_CHECKING:
-    from driftscope.sources import Loader
 
 MINI = "mini"
 EMBEDDED = {
@@ -24,6 +21,6 @@ def recognises(name: str) -> bool:
     return name in EMBEDDED
 
 
-def load(name: str, _load_base: Loader) -> VisionLanguageModel:
+def load(name: str, _beside: Beside) -> VisionLanguageModel:
     """The embedded model of that name."""
     return load_hub_layout(EMBEDDED[name], name)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from driftscope.backbones import FAMILIES
+from driftscope.backbones.base import Backbone
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, one_line, told_as
 from driftscope.files import named_path
 from driftscope.hugging_face import offline_where_unreachable, quiet_libraries
+from driftscope.sources.fitting import fitted
+from driftscope.sources.form import Beside
 from driftscope.sources.origin import read_json
 from driftscope.sources.plausible import (
     refuse_implausible,
@@ -20,14 +24,21 @@ from driftscope.sources.plausible import (
     refuse_packed_weights,
 )
 from driftscope.sources.preprocessor import pixel_convention
-from driftscope.sources.state_dict import why_unreadable
+from driftscope.sources.state_dict import (
+    SUFFIXES,
+    check_fetched,
+    read_tensors_of,
+    weights_in,
+    why_unreadable,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from driftscope.sources import Loader
-
 _LOADED = {backbone.model_type: backbone for backbone in FAMILIES if backbone.whole is not None}
+
+_WANTED = ["*.json", "*.safetensors", "*.bin", "*.txt", "*.model"]
+"""The files of a repository that a model is made of."""
 
 
 def recognises(name: str) -> bool:
@@ -36,13 +47,50 @@ def recognises(name: str) -> bool:
     return (folder / "config.json").exists() or not (folder.exists() or _looks_like_path(name))
 
 
-def load(name: str, _load_base: Loader) -> VisionLanguageModel:
-    """Of the hub the cache is asked first, as transformers does."""
+def load(name: str, beside: Beside) -> VisionLanguageModel:
+    """Of the hub the cache is asked first, as transformers does.
+
+    A repository may hold what another form loads, such as an adapter, and `ID@REVISION` names a
+    revision of one.
+    """
     folder = named_path(name)
     if folder.is_dir():
         return load_hub_layout(folder, name)
+    repository, _, revision = name.partition("@")
     with offline_where_unreachable():
+        if revision or _is_of_another_form(repository):
+            snapshot = _snapshot(repository, revision or None)
+            if snapshot is not None:
+                return replace(beside.load(str(snapshot)), source=name)
         return load_hub_layout(name, name)
+
+
+def _is_of_another_form(repository: str) -> bool:
+    others = ("adapter_config.json", "open_clip_config.json")
+    return not _has(repository, "config.json") and any(_has(repository, one) for one in others)
+
+
+def _has(repository: str, file: str) -> bool:
+    """Whether the hub, or its cache, has that file in a repository."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    try:
+        if not isinstance(try_to_load_from_cache(repository, file), str):
+            hf_hub_download(repository, file)
+    except (OSError, ValueError):  # not there, not to be reached, or no name of a repository
+        return False
+    return True
+
+
+def _snapshot(repository: str, revision: str | None) -> Path | None:
+    """The folder of a repository in the cache, fetched where the hub can be reached."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        with quiet_libraries():
+            return Path(snapshot_download(repository, revision=revision, allow_patterns=_WANTED))
+    except (OSError, ValueError):
+        return None
 
 
 def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
@@ -62,19 +110,22 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
     try:
         with quiet_libraries():
             config = transformers.AutoConfig.from_pretrained(where, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    # an odd configuration raises what its fields are made of: TypeError, KeyError, ...
+    except Exception as error:
         if "custom code" in str(error):
             raise ModelError(
                 f"{name} brings its model as Python code, which driftscope never runs; it loads "
                 f"models of the type {_types()} that transformers knows"
             ) from None
-        raise ModelError(_not_found(name, error)) from None
+        raise ModelError(unreadable_config(name, error)) from None
     backbone = _LOADED.get(config.model_type)
     if backbone is None:
         raise ModelError(
             f"{name} is a {config.model_type!r} model; driftscope loads models of the type "
             f"{_types()}, with an image and a text tower"
         )
+    if (weights := weights_in(Path(where))) is not None:
+        check_fetched(weights)
     try:
         with quiet_libraries():
             module, loading = getattr(transformers, str(backbone.whole)).from_pretrained(
@@ -90,7 +141,7 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
             f"the weights of {name} cannot be loaded: {why_unreadable(error)}"
         ) from None
     if loading["missing_keys"]:  # transformers would fill them with random numbers
-        raise ModelError(_incomplete(name, loading["missing_keys"], loading["unexpected_keys"]))
+        _fill(module, backbone, Path(where), name)
     module.eval()
     image_size = int(backbone.vision_config(config).image_size)
     return VisionLanguageModel(
@@ -102,16 +153,21 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
     )
 
 
-def _incomplete(name: str, missing: Collection[str], unexpected: Collection[str]) -> str:
-    first = min(missing)
-    for found in unexpected:
-        if found.endswith(first):
-            return (
-                f"the weights of {name} are named by what held the model when they were saved: "
-                f"there is {found} where {first} is wanted; save them without the prefix "
-                f"{found.removesuffix(first)!r}"
-            )
-    return f"the weights of {name} are not complete: {first} is missing ({len(missing)} in all)"
+def _fill(module: nn.Module, backbone: Backbone, folder: Path, name: str) -> None:
+    """Finds the weights that transformers did not, under the prefix of what held the model.
+
+    Raises:
+        ModelError: they are not complete.
+    """
+    path = weights_in(folder)
+    if path is None:
+        raise ModelError(f"the weights of {name} are not complete")
+    fit = fitted(read_tensors_of(path), module, backbone, name)
+    if fit.lacking:
+        raise ModelError(
+            f"the weights of {name} are not complete: it has no {' and no '.join(fit.lacking)}"
+        )
+    module.load_state_dict(fit.tensors, strict=False)
 
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
@@ -153,7 +209,8 @@ def _types() -> str:
     return " or ".join(map(repr, _LOADED))
 
 
-def _not_found(name: str, error: Exception) -> str:
+def unreadable_config(name: str, error: Exception) -> str:
+    """Why a model's configuration cannot be had, and what to do."""
     if Path(name).exists():
         return f"the model folder {name} cannot be read: {one_line(error)}"
     from huggingface_hub import is_offline_mode
@@ -168,4 +225,5 @@ def _not_found(name: str, error: Exception) -> str:
 
 
 def _looks_like_path(name: str) -> bool:
-    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+    is_file = name.endswith(SUFFIXES)
+    return is_file or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name

@@ -105,7 +105,7 @@ def from_module(module: Any) -> VisionLanguageModel:
     where = str(module.name_or_path or "")
     embedded = {str(folder): name for name, folder in EMBEDDED.items()}
     image_size = int(backbone.vision_config(module.config).image_size)
-    pixels = OPENAI_PIXELS
+    pixels = dict(OPENAI_PIXELS)
     tokenizer = None
     if where:
         with offline_where_unreachable():

@@ -55,7 +55,7 @@ def pixel_convention(where: str, name: str, image_size: int) -> dict[str, Any]:
         with quiet_libraries():
             found, _ = CLIPImageProcessorPil.get_image_processor_dict(where)
     except (OSError, ValueError):
-        return OPENAI_PIXELS
+        return dict(OPENAI_PIXELS)
     settings = _with_defaults(found, name)
     framing = _framing(settings, name, image_size)
     notes: list[str] = []

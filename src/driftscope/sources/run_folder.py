@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
@@ -13,10 +12,8 @@ from driftscope.errors import ModelError, one_line
 from driftscope.files import named_path
 from driftscope.records import ADAPTED_FOLDER
 from driftscope.sources import adapter
+from driftscope.sources.form import Beside
 from driftscope.sources.origin import ORIGIN_FILE, checked_base, noted
-
-if TYPE_CHECKING:
-    from driftscope.sources import Loader
 
 DELTA_FILE = "delta.safetensors"
 
@@ -26,12 +23,12 @@ def recognises(name: str) -> bool:
     return (_model_folder(name) / ORIGIN_FILE).exists()
 
 
-def load(name: str, load_base: Loader) -> VisionLanguageModel:
+def load(name: str, beside: Beside) -> VisionLanguageModel:
     """The kept model: its adapter, or its changed tensors, on the base that it came from."""
     folder = _model_folder(name)
     if (folder / adapter.CONFIG_FILE).exists():
-        return adapter.load_adapter(folder, name, load_base)
-    return _load_delta(folder, name, load_base)
+        return adapter.load_adapter(folder, name, beside)
+    return _load_delta(folder, name, beside)
 
 
 def _model_folder(name: str) -> Path:
@@ -40,10 +37,10 @@ def _model_folder(name: str) -> Path:
     return inner if (inner / ORIGIN_FILE).exists() else folder
 
 
-def _load_delta(folder: Path, name: str, load_base: Loader) -> VisionLanguageModel:
+def _load_delta(folder: Path, name: str, beside: Beside) -> VisionLanguageModel:
     from safetensors.torch import load_file
 
-    base = load_base(noted(folder, "base"))
+    base, notes = beside.base([noted(folder, "base")], name)
     fingerprint = checked_base(folder, name, base)
     try:
         state = load_file(folder / DELTA_FILE)
@@ -52,4 +49,4 @@ def _load_delta(folder: Path, name: str, load_base: Loader) -> VisionLanguageMod
         raise ModelError(f"the weights of {name} cannot be loaded: {one_line(error)}") from None
     if unknown:
         raise ModelError(f"{name} does not fit its base {base.source}: it has {unknown[0]}")
-    return replace(base, source=name, base_fingerprint=fingerprint)
+    return replace(base, source=name, base_fingerprint=fingerprint, notes=base.notes + notes)

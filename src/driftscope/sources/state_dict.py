@@ -1,49 +1,104 @@
-"""The weights in a checkpoint file, whatever trainer wrote it and whatever held the model."""
+"""The weights in a checkpoint file: found, whatever trainer wrote it and whatever held the model.
+
+A file is a tree of dictionaries with tensors at its leaves. All of them are read, by the names on
+the way to them: `model_state_dict.module.clip.logit_scale`. Which part of the tree is the model is
+then told by the names that a model has (`prefixes_of`), so that no list of trainers is needed.
+"""
 
 from __future__ import annotations
 
+import argparse
+import pathlib
 import pickle
-from collections.abc import Iterable, Mapping
+import re
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from driftscope.errors import ModelError, one_line
+from driftscope.sources.origin import read_json
 from driftscope.sources.plausible import refuse_packed_weights
 
-_ENTRIES = ("state_dict", "model_state_dict", "model")
-"""Under which name trainers put the weights beside their own state."""
-_PREFIXES = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "model.", "clip.")
-"""What DistributedDataParallel, torch.compile, FSDP and holders of a model put before names."""
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+"""How the names of weight files end."""
+FILES = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+"""What transformers and accelerate call a model's weights in a folder."""
+_WITHIN = re.compile(r"(?:_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.")
+"""What FSDP, torch.compile and activation checkpointing put into names, at any depth."""
+_LFS_POINTER = b"version https://git-lfs"
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name; nothing but tensors is read, so no code in it runs.
+def read_tensors_of(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file by the names on the way to them; no code in it runs.
+
+    Of an index of shards all shards'.
 
     Raises:
         ModelError: there is no such file, or it holds no tensors that can be read safely.
     """
     if not path.is_file():
-        raise ModelError(f"There is no checkpoint file {path}.")
+        raise ModelError(f"there is no checkpoint file {path}")
+    if path.name.endswith(".index.json"):
+        return _shards(path)
+    check_fetched(path)
     refuse_packed_weights(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return without_prefixes(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
+            content: Any = load_file(path)
+        elif is_torchscript(path):
+            content = _unscripted(path)
+        else:
+            with _harmless_classes():
+                content = torch.load(path, map_location="cpu", weights_only=True)
     # torch and safetensors raise several kinds for files that are not what they seem
     except Exception as error:
         raise ModelError(
-            f"{path.name} cannot be read as tensors only "
-            f"({why_unreadable(error)}); save its state dict as .safetensors and give that."
-        ) from error
-    if isinstance(content, dict):
-        content = next((content[name] for name in _ENTRIES if name in content), content)
-    if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
-        raise ModelError(f"{path.name} holds no state dict of tensors; save one and give that.")
-    return without_prefixes(content)
+            f"{path} cannot be read as tensors only ({why_unreadable(error)}); save the model's "
+            "state_dict(), as .safetensors best, and give that"
+        ) from None
+    tensors = {_WITHIN.sub("", name): tensor for name, tensor in _leaves(content)}
+    if not tensors:
+        raise ModelError(f"{path} holds no tensors by name; save a model's state_dict()")
+    return tensors
+
+
+def weights_in(path: Path) -> Path | None:
+    """The file of weights itself, or the one in a folder; None where there is none."""
+    if path.is_file():
+        return path if path.name.endswith((*SUFFIXES, ".index.json")) else None
+    return next((path / file for file in FILES if (path / file).is_file()), None)
+
+
+def check_fetched(path: Path) -> None:
+    """Raises ModelError where a file of weights is empty, or only points to where it is."""
+    with path.open("rb") as file:
+        start = file.read(len(_LFS_POINTER))
+    if start == _LFS_POINTER:
+        raise ModelError(
+            f"{path} is a git-lfs pointer and not the weights; fetch them with git lfs pull"
+        )
+    if not start:
+        raise ModelError(f"{path} is empty (0 bytes); fetch or save it again")
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive, such as OpenAI's."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
 
 
 def why_unreadable(error: Exception) -> str:
@@ -53,14 +108,83 @@ def why_unreadable(error: Exception) -> str:
     return one_line(error) or type(error).__name__
 
 
-def without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights by the names that the model itself has for them."""
-    names = {name: name for name in state}
-    while names and (prefix := _shared_prefix(names.values())):
-        names = {name: shown.removeprefix(prefix) for name, shown in names.items()}
-    return {shown: state[name] for name, shown in names.items()}
+def prefixes_of(names: Iterable[str], wanted: Iterable[str]) -> Counter[str]:
+    """Before how many wanted names each prefix stands among these names.
+
+    >>> prefixes_of(["ema.clip.scale", "ema.clip.bias", "scale"], ["scale", "bias"])
+    Counter({'ema.clip.': 2, '': 1})
+    """
+    known = frozenset(wanted)
+    found: Counter[str] = Counter()
+    for name in names:
+        parts = name.split(".")
+        for count in range(len(parts)):
+            if ".".join(parts[count:]) in known:
+                found["".join(f"{part}." for part in parts[:count])] += 1
+    return found
 
 
-def _shared_prefix(names: Iterable[str]) -> str | None:
-    shown = list(names)
-    return next((one for one in _PREFIXES if all(name.startswith(one) for name in shown)), None)
+def main_prefix(names: Iterable[str], wanted: Iterable[str], source: str) -> tuple[str, list[str]]:
+    """The prefix of the model among these names, and those of its averages, which are left.
+
+    Raises:
+        ModelError: no name is wanted, or several models are held and none is the main one.
+    """
+    found = prefixes_of(names, wanted)
+    if not found:
+        raise ModelError(f"{source} holds none of the weights {_few(wanted)}")
+    most = max(found.values())
+    full = [prefix for prefix, count in found.items() if count == most]
+    main = [prefix for prefix in full if "ema" not in prefix.lower()]
+    if len(full) > 1 and len(main) != 1:
+        raise ModelError(
+            f"{source} holds the weights {len(full)} times, under {_few(full)}; save the one that "
+            "is meant by itself"
+        )
+    chosen = main[0] if main else full[0]
+    return chosen, [prefix for prefix in full if prefix != chosen]
+
+
+def _few(names: Iterable[str]) -> str:
+    shown = sorted(names)
+    return ", ".join(map(repr, shown[:3])) + (" …" if len(shown) > 3 else "")
+
+
+def _unscripted(path: Path) -> Any:
+    """The weights in a TorchScript archive; its methods are not called."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        return torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
+
+
+def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            if isinstance(value, Tensor) and isinstance(name, str):
+                yield prefix + name, value
+            elif isinstance(value, Mapping) and isinstance(name, str):
+                yield from _leaves(value, f"{prefix}{name}.")
+
+
+def _shards(index: Path) -> dict[str, Tensor]:
+    held = read_json(index).get("weight_map")
+    if not isinstance(held, dict):
+        raise ModelError(f"{index} cannot be read: it has no weight_map")
+    tensors: dict[str, Tensor] = {}
+    for file in sorted({str(one) for one in held.values()}):
+        if Path(file).name != file:
+            raise ModelError(f"{index} names a shard outside its folder: {file}")
+        tensors |= read_tensors_of(index.parent / file)
+    return tensors
+
+
+def _harmless_classes() -> AbstractContextManager[None]:
+    """Settings that trainers keep beside the weights, of classes that run nothing when made."""
+    import numpy as np
+    from numpy._core.multiarray import scalar
+
+    allowed: list[Any] = [argparse.Namespace, pathlib.PosixPath, np.dtype, scalar]
+    allowed += [type(np.dtype(kind)) for kind in "fdilqQ?"]
+    context: AbstractContextManager[None] = torch.serialization.safe_globals(allowed)
+    return context

@@ -1,0 +1,151 @@
+"""Weights without a configuration of their own, put into a copy of a model that is known.
+
+What they lack (a text tower, a projection) is that model's, and the notes say so.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from driftscope.backbones.base import Backbone
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import merged
+from driftscope.errors import ModelError
+from driftscope.sources.state_dict import main_prefix, prefixes_of
+
+_ADAPTER_PARTS = (".base_layer.", "lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_")
+_NO_WEIGHTS = ("position_ids", "attn_mask", "num_batches_tracked")
+"""What older versions store of a model beside its weights."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Which tensors are which of a module's weights.
+
+    Attributes:
+        tensors: by the module's names.
+        lacking: what of the module is not there, in words; never a part of the image tower.
+        notes: what was passed over, a sentence each.
+    """
+
+    tensors: dict[str, Tensor]
+    lacking: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def completed(
+    state: Mapping[str, Tensor], like: VisionLanguageModel, name: str
+) -> VisionLanguageModel:
+    """The weights in a copy of the model that they belong to, which lends what they lack.
+
+    Raises:
+        ModelError: they do not fit it, or half an image tower is missing.
+    """
+    known = merged(like)
+    fit = fitted(state, known.module, known.backbone, name)
+    module = copy.deepcopy(known.module)
+    module.load_state_dict(fit.tensors, strict=False)
+    notes = fit.notes
+    if fit.lacking:
+        notes += (f"{name} has no {' and no '.join(fit.lacking)}: those are {like.source}'s",)
+    return replace(
+        known,
+        module=module.eval(),
+        source=name,
+        base_fingerprint=None,
+        has_own_pixels=False,
+        notes=notes,
+    )
+
+
+def fitted(state: Mapping[str, Tensor], module: nn.Module, backbone: Backbone, name: str) -> Fit:
+    """Finds a module's weights among tensors, under whatever prefix and beside whatever else.
+
+    Raises:
+        ModelError: the image tower is not there or not complete, a weight has another shape, or
+            there are weights in its towers that the module has not.
+    """
+    wanted = module.state_dict()
+    tower = f"{backbone.tower_name}."
+    places = {key: key for key in wanted}
+    if not _holds_tower(state, wanted, tower):
+        # an image tower that was saved by itself has no name for itself
+        places = {key.removeprefix(tower): key for key in wanted if key.startswith(tower)}
+        if not prefixes_of(state, places):
+            raise ModelError(_of_another_kind(state, wanted, name))
+    prefix, others = main_prefix(state, places, name)
+    inside = {key.removeprefix(prefix): key for key in state if key.startswith(prefix)}
+    extra = sorted(own for own in inside if own not in places and not own.endswith(_NO_WEIGHTS))
+    _refuse_unknown(extra, {own.partition(".")[0] for own in places if "." in own}, module, name)
+    tensors = {places[own]: state[key] for own, key in inside.items() if own in places}
+    _refuse_other_shapes(tensors, wanted, name)
+    lacking = _lacking([key for key in wanted if key not in tensors], wanted, backbone, name)
+    notes = []
+    if extra:
+        notes.append(f"{extra[0]} of {name} is not used ({len(extra)} such tensors)")
+    if others:
+        notes.append(f"of {name} the weights under {prefix!r} are read, not {', '.join(others)}")
+    return Fit(tensors, tuple(lacking), tuple(notes))
+
+
+def _holds_tower(state: Iterable[str], wanted: Iterable[str], tower: str) -> bool:
+    return bool(prefixes_of(state, [key for key in wanted if key.startswith(tower)]))
+
+
+def _refuse_unknown(extra: list[str], known: set[str], module: nn.Module, name: str) -> None:
+    adapters = [own for own in extra if any(part in own for part in _ADAPTER_PARTS)]
+    if adapters:
+        raise ModelError(
+            f"{name} holds an adapter's weights inside a model's ({adapters[0]}); save the adapter "
+            "by save_pretrained and give its folder, or merge_and_unload() before saving"
+        )
+    unknown = [own for own in extra if own.partition(".")[0] in known and "." in own]
+    if unknown:
+        raise ModelError(
+            f"{name} is of another architecture: it holds {unknown[0]}, which a "
+            f"{type(module).__name__} of that size has not ({len(unknown)} such weights)"
+        )
+
+
+def _refuse_other_shapes(
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str
+) -> None:
+    for key, tensor in tensors.items():
+        if tensor.shape != wanted[key].shape:
+            raise ModelError(
+                f"{name} is of another architecture: {key} is {tuple(tensor.shape)} in it and "
+                f"{tuple(wanted[key].shape)} in the model that it is compared with"
+            )
+
+
+def _lacking(missing: list[str], wanted: Iterable[str], backbone: Backbone, name: str) -> list[str]:
+    """The parts that are not there; each is wholly there or not at all."""
+    is_text = backbone.is_text_weight
+    in_tower = [key for key in missing if key.startswith(f"{backbone.tower_name}.")]
+    texts = [key for key in missing if is_text(key)]
+    half = in_tower or (texts if len(texts) < sum(map(is_text, wanted)) else [])
+    half = [key for key in half if not key.endswith(_NO_WEIGHTS)]
+    if half:
+        raise ModelError(
+            f"the weights of {name} are not complete: {half[0]} is missing ({len(half)} in all)"
+        )
+    parts = []
+    if any(key.startswith(f"{backbone.projection_name}.") for key in missing):
+        parts.append("image projection")
+    if texts:
+        parts.append("text tower")
+    elif "logit_scale" in missing:
+        parts.append("logit scale")
+    return parts
+
+
+def _of_another_kind(state: Iterable[str], wanted: Iterable[str], name: str) -> str:
+    first = next(iter(wanted))
+    return (
+        f"{name} has none of the weights of the model that it is compared with, such as {first}; "
+        f"it has {', '.join(sorted(state)[:2])} …, so it is of another architecture"
+    )

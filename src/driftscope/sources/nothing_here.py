@@ -1,0 +1,75 @@
+"""Why there is no model where one was named, and where one lies nearby."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from driftscope.files import named_path
+from driftscope.sources.state_dict import SUFFIXES
+
+_MARKS = ("config.json", "adapter_config.json", "open_clip_config.json", "adapted.json")
+"""Files that say that their folder holds a model."""
+_DEPTH = 3
+_SHARDS_OF_FSDP = ".distcp"
+_OF_DEEPSPEED = "zero_to_fp32.py"
+
+
+def no_model(name: str) -> str:
+    """A sentence that says what is there instead, and what to give."""
+    path = named_path(name)
+    if path.is_dir():
+        return f"{name} holds no model{_instead(path, name)}"
+    if path.exists():
+        return (
+            f"{name} is a file, but none of weights (those end in {', '.join(SUFFIXES)}); a model "
+            "is a file of weights, or a folder with config.json or adapter_config.json"
+        )
+    return (
+        f"no model at {name}: that {'file' if path.suffix in SUFFIXES else 'folder'} does not exist"
+    )
+
+
+def _instead(folder: Path, name: str) -> str:
+    if (folder / _OF_DEEPSPEED).exists():
+        return (
+            f" but DeepSpeed's shards; make a file of weights of them (python {name}/"
+            f"{_OF_DEEPSPEED} {name} OUT) and give that"
+        )
+    if shards := next(iter(sorted(folder.rglob(f"*{_SHARDS_OF_FSDP}"))), None):
+        return (
+            " but shards of torch.distributed; make a file of weights of them (python -m "
+            f"torch.distributed.checkpoint.format_utils dcp_to_torch {shards.parent} OUT.pt) and "
+            "give that"
+        )
+    if below := _below(folder):
+        shown = [str(Path(name) / one) for one in below]
+        few = ", ".join(shown[-3:])
+        more = f" (and {len(shown) - 3} more)" if len(shown) > 3 else ""
+        return (
+            f" itself, but {few}{more} {'do' if len(shown) > 1 else 'does'}; give the one you mean"
+        )
+    return (
+        ": there is no config.json (a model in hub layout), adapter_config.json (a PEFT adapter), "
+        "open_clip_config.json, adapted/ (a finished run) or file of weights in it"
+    )
+
+
+def _below(folder: Path) -> list[Path]:
+    """The models in the folders below, in the order of the numbers in their names."""
+    found: set[Path] = set()
+    for path in folder.rglob("*"):
+        below = path.relative_to(folder)
+        if len(below.parts) > _DEPTH:
+            continue
+        if path.name in _MARKS:
+            found.add(below.parent)
+        elif path.suffix in SUFFIXES and not {below.parent, *below.parents} & found:
+            found.add(below)
+    models = {one for one in found if not (set(one.parents) - {Path()}) & found}
+    return sorted(models - {Path()}, key=lambda one: _numbers(str(one)))
+
+
+def _numbers(name: str) -> list[tuple[int, str]]:
+    """So that checkpoint-1000 stands after checkpoint-500."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

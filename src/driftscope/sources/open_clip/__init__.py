@@ -1,0 +1,265 @@
+"""open_clip's checkpoints and folders as a transformers CLIPModel, without open_clip.
+
+`open_clip:NAME:FILE` names a file and the model that it is of. A folder of `push_to_hf_hub` says
+itself what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.errors import ModelError
+from driftscope.files import named_path
+from driftscope.hugging_face import offline_where_unreachable
+from driftscope.sources.form import Beside
+from driftscope.sources.hub import load_tokenizer
+from driftscope.sources.open_clip.live import converted, is_live, live_convention, pixels_of
+from driftscope.sources.open_clip.names import (
+    OPEN_CLIP_NAMES,
+    SIZES,
+    activation_of,
+    checked_name,
+    names_of,
+    size_of,
+    vision_head_width,
+)
+from driftscope.sources.open_clip.names import QUICK_SUFFIX as _QUICK_SUFFIX
+from driftscope.sources.open_clip.weights import (
+    TowerFacts,
+    convert_open_clip,
+    holds,
+    num_layers,
+    without_prefix,
+)
+from driftscope.sources.origin import read_json
+from driftscope.sources.preprocessor import OPENAI_PIXELS
+from driftscope.sources.state_dict import is_torchscript, read_tensors_of
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel
+
+KIND = "open_clip"
+PREFIX = "open_clip:"
+CONFIG_FILE = "open_clip_config.json"
+WEIGHT_FILES = (
+    *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors"),
+    *("open_clip_pytorch_model.bin", "open_clip_model.bin"),
+)
+"""What open_clip calls a model's weights in a folder."""
+OPENAI_CLIP = "openai/clip-vit-base-patch32"
+"""Whose tokenizer every open_clip model of OpenAI's text tower shares."""
+_OF_A_FOLDER = ("hf-hub:", "local-dir:")
+"""What open_clip puts before the name of a folder."""
+_VISION_KEYS = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}
+_TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers"}
+_HARMLESS_KEYS = {"hf_tokenizer_name", "tokenizer_kwargs", "patch_dropout", "output_tokens"}
+
+
+def recognises(name: str) -> bool:
+    """Whether it is meant to name an open_clip checkpoint, or is a folder of one."""
+    folder = _folder(name)
+    is_folder = (folder / CONFIG_FILE).exists() and not (folder / "config.json").exists()
+    return is_folder or name.startswith((PREFIX, *_OF_A_FOLDER))
+
+
+def load(name: str, beside: Beside) -> VisionLanguageModel:
+    """The checkpoint as a CLIPModel, with OpenAI's tokenizer where that is at hand."""
+    if not name.startswith(PREFIX):
+        if name.startswith(_OF_A_FOLDER[0]):
+            return beside.load(name.removeprefix(_OF_A_FOLDER[0]))
+        return _load_folder(_folder(name), name)
+    parts = name.removeprefix(PREFIX).split(":", maxsplit=1)
+    path = weights_in(named_path(parts[-1]))
+    if len(parts) != 2 or path is None:
+        raise ModelError(
+            f"{name!r} names no open_clip checkpoint; write open_clip:NAME:FILE, such as "
+            "open_clip:ViT-B-32:/models/open_clip_model.safetensors"
+        )
+    clip = load_open_clip(path, parts[0])
+    named, own = SIZES[parts[0].removesuffix(_QUICK_SUFFIX)], clip.config.vision_config.image_size
+    notes: tuple[str, ...] = ()
+    if own != named.image_size:
+        notes = (f"{path} reads images of {own} pixels, a {parts[0]} those of {named.image_size}",)
+    return from_open_clip(clip, name, OPENAI_PIXELS, notes)
+
+
+def weights_in(path: Path) -> Path | None:
+    """The file itself, or the one that open_clip wrote into a folder."""
+    if path.is_file():
+        return path
+    return next((path / file for file in WEIGHT_FILES if (path / file).is_file()), None)
+
+
+def from_open_clip(
+    clip: CLIPModel,
+    source: str = KIND,
+    pixels: Mapping[str, Any] | None = None,
+    notes: tuple[str, ...] = (),
+) -> VisionLanguageModel:
+    """A converted open_clip model, with OpenAI's tokenizer where that is at hand."""
+    with offline_where_unreachable():
+        tokenizer = load_tokenizer(OPENAI_CLIP, clip.config.text_config.vocab_size)
+    known = {name: OPENAI_PIXELS[name] for name in ("mean", "std")}
+    return VisionLanguageModel(
+        module=clip,
+        tokenizer=tokenizer,
+        image_size=int(clip.config.vision_config.image_size),
+        source=source,
+        notes=notes,
+        **{**known, **(pixels or {})},
+    )
+
+
+def load_open_clip(path: Path | str, name: str) -> CLIPModel:
+    """A CLIPModel from an open_clip checkpoint file, float32, in eval mode.
+
+    Args:
+        path: a .safetensors file, or a .pt/.bin file that holds tensors only (it is read with
+            weights_only=True; of a training checkpoint the entry of its weights is used).
+        name: the open_clip model name, one of `OPEN_CLIP_NAMES`; it decides the activation, and
+            the weights must have its shape. The image size may be another.
+
+    Raises:
+        ModelError: the name is unknown, the file cannot be read safely, or the weights are not
+            those of a plain open_clip ViT of that name.
+    """
+    activation = activation_of(checked_name(name))
+    state = without_prefix(read_tensors_of(Path(path)), str(path))
+    clip = _clip(state, activation, str(path))
+    found, named = (
+        size_of(state, num_layers(state, "visual.")),
+        SIZES[name.removesuffix(_QUICK_SUFFIX)],
+    )
+    if not found.is_of(named):
+        others = " or ".join(names_of(found)) or "another architecture"
+        raise ModelError(
+            f"{path} is not a {name} but {others}: it has {found.described}, and a {name} has "
+            f"{named.described}"
+        )
+    return clip
+
+
+def from_state(
+    state: Mapping[str, Tensor], name: str, like: VisionLanguageModel | None, path: Path
+) -> VisionLanguageModel:
+    """The model of a file that is not named by one of open_clip's names.
+
+    OpenAI's own archives tell their activation; of others it is the compared model's.
+
+    Raises:
+        ModelError: nothing tells the activation, or it is no plain ViT.
+    """
+    plain = without_prefix(state, name)
+    facts = None if like is None else _facts_of(like)
+    if is_torchscript(path):
+        note = f"{name} is a TorchScript archive as OpenAI's are, so its activation is QuickGELU"
+        if facts is None or like is None:
+            clip = _clip(plain, "quick_gelu", name)
+        else:
+            vision, text = (replace(one, activation="quick_gelu") for one in facts)
+            clip = _built(plain, vision, text, name)
+        return from_open_clip(clip, name, OPENAI_PIXELS, (note,))
+    if like is None or facts is None:
+        names = names_of(size_of(plain, num_layers(plain, "visual."))) or ["NAME"]
+        raise ModelError(
+            f"{name} holds an open_clip model, and a file does not tell its activation; name the "
+            f"model: open_clip:{names[0]}:{path} (open_clip:{names[0]}{_QUICK_SUFFIX}:{path} for "
+            "OpenAI's weights and what was fine-tuned from them)"
+        )
+    activation = facts[0].activation
+    note = f"{name} does not tell its activation: it is taken to be {like.source}'s, {activation}"
+    return from_open_clip(_built(plain, *facts, name), name, OPENAI_PIXELS, (note,))
+
+
+def _facts_of(like: VisionLanguageModel) -> tuple[TowerFacts, TowerFacts] | None:
+    """What a CLIP says of its towers; None of another family."""
+    if like.backbone.whole != "CLIPModel":
+        return None
+    towers = (getattr(like.plain.config, name) for name in ("vision_config", "text_config"))
+    vision, text = (
+        TowerFacts(one.hidden_act, one.hidden_size // one.num_attention_heads, one.layer_norm_eps)
+        for one in towers
+    )
+    return vision, text
+
+
+def _clip(state: Mapping[str, Tensor], activation: str, source: str) -> CLIPModel:
+    """With the head widths and the epsilon of all plain ViTs of open_clip."""
+    width = len(state["visual.conv1.weight"])
+    return _built(
+        state, TowerFacts(activation, vision_head_width(width)), TowerFacts(activation), source
+    )
+
+
+def _built(
+    state: Mapping[str, Tensor], vision: TowerFacts, text: TowerFacts, source: str
+) -> CLIPModel:
+    from transformers import CLIPModel
+
+    config, weights = convert_open_clip(state, vision, text, source)
+    model = CLIPModel(config)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+# ---------------------------------------------------------------- a folder
+
+
+def _folder(name: str) -> Path:
+    return named_path(name.removeprefix(_OF_A_FOLDER[1]))
+
+
+def _load_folder(folder: Path, name: str) -> VisionLanguageModel:
+    """What a folder of `push_to_hf_hub` says of its model, and its weights.
+
+    Raises:
+        ModelError: there is no such folder, or it is of no plain ViT.
+    """
+    said = read_json(folder / CONFIG_FILE)
+    model_config = said.get("model_cfg")
+    if not isinstance(model_config, dict):
+        raise ModelError(f"{folder / CONFIG_FILE} has no 'model_cfg'")
+    vision, text = (dict(model_config.get(key) or {}) for key in ("vision_cfg", "text_cfg"))
+    for settings, plain in ((vision, _VISION_KEYS), (text, _TEXT_KEYS)):
+        if unknown := sorted(settings.keys() - plain - _HARMLESS_KEYS):
+            raise ModelError(
+                f"{name} is no plain ViT CLIP, so it cannot be converted: its configuration says "
+                f"{unknown[0]} {settings[unknown[0]]!r}"
+            )
+    path = weights_in(folder)
+    if path is None:
+        raise ModelError(
+            f"the open_clip folder {name} has no weights: {WEIGHT_FILES[0]} is missing"
+        )
+    activation = "quick_gelu" if model_config.get("quick_gelu") else "gelu"
+    clip = _built(
+        without_prefix(read_tensors_of(path), str(path)),
+        TowerFacts(activation, int(vision.get("head_width", 64))),
+        TowerFacts(activation, int(text.get("width", 512)) // int(text.get("heads", 8))),
+        name,
+    )
+    pixels = pixels_of(dict(said.get("preprocess_cfg") or {}), clip.config.vision_config.image_size)
+    return from_open_clip(clip, name, pixels)
+
+
+__all__ = [
+    "KIND",
+    "OPEN_CLIP_NAMES",
+    "PREFIX",
+    "convert_open_clip",
+    "converted",
+    "from_open_clip",
+    "from_state",
+    "holds",
+    "is_live",
+    "live_convention",
+    "load",
+    "load_open_clip",
+    "recognises",
+]

@@ -1,0 +1,137 @@
+"""An open_clip model in memory, as a transformers CLIPModel that gives the same embeddings.
+
+What decides its function is asked of the module. One image and one text, embedded both ways, then
+prove the conversion or refuse it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from driftscope.backbones.model import evaluating
+from driftscope.backbones.weights import without_adapters
+from driftscope.data.framing import Framing
+from driftscope.errors import ModelError
+from driftscope.sources.open_clip.weights import TowerFacts, convert_open_clip
+
+_LEAST_COSINE = 0.9999
+"""Of one input's embeddings, the model's own and the conversion's, in single precision."""
+_LEAST_COSINE_OF_HALVES = 0.999
+_GELUS = {"none": "gelu", "tanh": "gelu_pytorch_tanh"}
+
+
+def is_live(module: nn.Module) -> bool:
+    """Whether a module is an open_clip model, by class name, so that nothing need be imported."""
+    return any(
+        base.__module__.startswith("open_clip") and base.__name__ in ("CLIP", "CustomTextCLIP")
+        for base in type(module).__mro__
+    )
+
+
+def converted(model: nn.Module) -> nn.Module:
+    """An open_clip model's copy as a transformers CLIPModel, on the same device.
+
+    Raises:
+        ModelError: it is no plain ViT CLIP, or embeds otherwise than its copy does.
+    """
+    from transformers import CLIPModel
+
+    plain: Any = without_adapters(model)
+    text = getattr(plain, "text", plain)
+    try:
+        facts = _facts(plain.visual.transformer), _facts(text.transformer)
+    except (AttributeError, IndexError, TypeError, KeyError):
+        raise ModelError(
+            "The open_clip model has no plain ViT as its image tower and no plain transformer as "
+            "its text tower, so it cannot be read; models such as ViT-B-32 can."
+        ) from None
+    config, state = convert_open_clip(plain.state_dict(), *facts, source="the open_clip model")
+    clip: nn.Module = CLIPModel(config)
+    clip.load_state_dict(state)
+    clip.to(next(model.parameters()).device).eval()
+    if hasattr(model, "encode_image"):
+        _check_faithful(model, clip)
+    return clip
+
+
+def live_convention(model: nn.Module) -> dict[str, Any]:
+    """The mean, std and framing that an open_clip model itself says its pixels have."""
+    tower: Any = getattr(model, "visual", None)
+    said = dict(getattr(tower, "preprocess_cfg", None) or {})
+    for key in ("mean", "std"):
+        said.setdefault(key, getattr(tower, f"image_{key}", None))
+    size = getattr(tower, "image_size", None)
+    return pixels_of(said, size[0] if isinstance(size, tuple | list) else size)
+
+
+def pixels_of(said: dict[str, Any], image_size: int | None) -> dict[str, Any]:
+    """What open_clip's preprocessing settings say, as fields of a `VisionLanguageModel`.
+
+    Raises:
+        ModelError: they say what is not followed.
+    """
+    pixels: dict[str, Any] = {
+        key: tuple(map(float, said[key])) for key in ("mean", "std") if said.get(key) is not None
+    }
+    way, resample = said.get("resize_mode", "shortest"), said.get("interpolation", "bicubic")
+    if way not in ("shortest", "squash") or resample not in ("bicubic", "bilinear"):
+        raise ModelError(
+            f"the open_clip model resizes images by resize_mode {way!r} and interpolation "
+            f"{resample!r}; driftscope follows shortest or squash, bicubic or bilinear"
+        )
+    if image_size is not None:
+        framing = Framing(image_size, squashes=way == "squash", resample=resample)
+        pixels["own_framing"] = None if framing.is_usual else framing
+    return pixels
+
+
+def _facts(transformer: Any) -> TowerFacts:
+    block = transformer.resblocks[0]
+    activation = block.mlp.gelu
+    if type(activation).__name__ == "QuickGELU":
+        name = "quick_gelu"
+    else:
+        name = _GELUS[getattr(activation, "approximate", "none")]
+    width = block.attn.embed_dim // block.attn.num_heads
+    return TowerFacts(name, width, getattr(getattr(block, "ln_1", None), "eps", 1e-5))
+
+
+def _check_faithful(model: Any, clip: Any) -> None:
+    """One image and one text, embedded by the model itself and by its conversion, must agree.
+
+    Raises:
+        ModelError: they do not: the model has a part that the conversion does not know.
+    """
+    weight, generator = next(model.visual.parameters()), torch.Generator().manual_seed(0)
+    least = _LEAST_COSINE if weight.dtype == torch.float32 else _LEAST_COSINE_OF_HALVES
+    text, side = clip.config.text_config, clip.config.vision_config.image_size
+    pixels = torch.randn(1, 3, side, side, generator=generator).to(weight.device)
+    tokens = torch.randint(
+        1, text.vocab_size - 2, (1, text.max_position_embeddings), generator=generator
+    )
+    end = tokens.shape[1] // 2
+    tokens[:, end], tokens[:, end + 1 :] = text.vocab_size - 1, 0
+    tokens = tokens.to(weight.device)
+    with evaluating(model), evaluating(clip):
+        pairs = {
+            "an image": (
+                model.encode_image(pixels.to(weight.dtype)),
+                clip.get_image_features(pixel_values=pixels).pooler_output,
+            ),
+            "a text": (
+                model.encode_text(tokens),
+                clip.get_text_features(input_ids=tokens).pooler_output,
+            ),
+        }
+    for what, (own, converted_one) in pairs.items():
+        cosine = float(functional.cosine_similarity(own.float(), converted_one.float()))
+        if not cosine > least:
+            raise ModelError(
+                f"The open_clip model cannot be read: it embeds {what} as its conversion to a "
+                f"CLIPModel does not (cosine {cosine:.4f}), so it pools, masks or normalises "
+                "otherwise than a plain ViT CLIP."
+            )

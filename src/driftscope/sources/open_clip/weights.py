@@ -1,0 +1,218 @@
+"""An open_clip state dict as a transformers CLIPModel's.
+
+open_clip names a model's parts differently, keeps query, key and value of an attention in one
+matrix and projections transposed, and does not store activation, heads and epsilon. All else is the
+same model, so what comes out gives the same embeddings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from driftscope.errors import ModelError
+from driftscope.sources.open_clip.names import USUAL_HEAD_WIDTH
+from driftscope.sources.state_dict import main_prefix, prefixes_of
+
+if TYPE_CHECKING:
+    from transformers import CLIPConfig
+
+# Parts of one tower outside its blocks: open_clip's name -> transformers'.
+_VISION_PARTS = {
+    "class_embedding": "embeddings.class_embedding",
+    "conv1.weight": "embeddings.patch_embedding.weight",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "ln_pre.weight": "pre_layrnorm.weight",
+    "ln_pre.bias": "pre_layrnorm.bias",
+    "ln_post.weight": "post_layernorm.weight",
+    "ln_post.bias": "post_layernorm.bias",
+}
+_TEXT_PARTS = {
+    "token_embedding.weight": "embeddings.token_embedding.weight",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "ln_final.weight": "final_layer_norm.weight",
+    "ln_final.bias": "final_layer_norm.bias",
+}
+_BLOCK_PARTS = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+_NO_WEIGHTS = {"input_resolution", "context_length", "vocab_size", "attn_mask", "logit_bias"}
+"""Facts that the shapes tell as well, a mask, and what shifts all logits of an image alike."""
+_ANCHORS = ("visual.conv1.weight", "visual.class_embedding", "visual.positional_embedding")
+_ROOTS = ("visual.", "transformer.", "text.", "token_embedding.", "ln_final.", "text_decoder.")
+
+
+@dataclass(frozen=True)
+class TowerFacts:
+    """What decides a tower's function and is not in its weights."""
+
+    activation: str
+    head_width: int = USUAL_HEAD_WIDTH
+    layer_norm_eps: float = 1e-5
+
+
+def holds(state: Mapping[str, Tensor]) -> bool:
+    """Whether tensors are an open_clip ViT's, under whatever prefix."""
+    return bool(prefixes_of(state, _ANCHORS[:1]))
+
+
+def without_prefix(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The model's weights by open_clip's own names, float32; what is beside them is left.
+
+    Raises:
+        ModelError: they are not an open_clip ViT's, or several models'.
+    """
+    if not holds(state):
+        if _is_transformers(state):
+            raise ModelError(
+                f"{source} holds a transformers model's weights and no open_clip ViT; give it "
+                "without open_clip:NAME: before it"
+            )
+        raise ModelError(
+            f"{source} holds no open_clip ViT (visual.conv1.weight is missing), which a folder of "
+            "open_clip and open_clip:NAME:FILE must"
+        )
+    if not prefixes_of(state, _ANCHORS[1:2]):
+        raise ModelError(
+            f"{source} is of an open_clip model whose image tower is no plain ViT "
+            f"({_ANCHORS[1]} is missing), so it cannot be converted"
+        )
+    prefix, _ = main_prefix(state, _ANCHORS, source)
+    own = {key.removeprefix(prefix): one for key, one in state.items() if key.startswith(prefix)}
+    plain = {_plain_name(key): one.float() for key, one in own.items()}
+    return {key: one for key, one in plain.items() if key not in _NO_WEIGHTS}
+
+
+def num_layers(state: Mapping[str, Tensor], prefix: str) -> int:
+    """How many blocks the tower with this prefix has."""
+    pattern = re.compile(rf"{re.escape(prefix)}transformer\.resblocks\.(\d+)\.")
+    found = {int(match.group(1)) for name in state if (match := pattern.match(name))}
+    return max(found, default=-1) + 1
+
+
+def convert_open_clip(
+    state: Mapping[str, Tensor],
+    vision: TowerFacts,
+    text: TowerFacts,
+    source: str = "the checkpoint",
+) -> tuple[CLIPConfig, dict[str, Tensor]]:
+    """The configuration and float32 state dict of the CLIPModel that open_clip weights describe.
+
+    Args:
+        state: an open_clip state dict of a plain ViT (with or without the `text.` prefix).
+        vision: what the weights of the image tower do not tell.
+        text: what those of the text tower do not tell.
+        source: how the user knows it.
+
+    Raises:
+        ModelError: a tensor is missing, or there is one that a plain ViT has not.
+    """
+    rest = without_prefix(state, source)
+    config = _config_of(rest, vision, text)
+    converted = {
+        "logit_scale": _take(rest, "logit_scale").reshape(()),
+        "visual_projection.weight": _take(rest, "visual.proj").T.contiguous(),
+        "text_projection.weight": _take(rest, "text_projection").T.contiguous(),
+    }
+    for prefix, target, parts, layers in (
+        ("visual.", "vision_model.", _VISION_PARTS, config.vision_config.num_hidden_layers),
+        ("", "text_model.", _TEXT_PARTS, config.text_config.num_hidden_layers),
+    ):
+        converted |= {target + to: _take(rest, prefix + name) for name, to in parts.items()}
+        for layer in range(layers):
+            block = _take_block(rest, f"{prefix}transformer.resblocks.{layer}.")
+            converted |= {f"{target}encoder.layers.{layer}.{n}": t for n, t in block.items()}
+    unknown = sorted(name for name in rest if name.startswith(_ROOTS))
+    if unknown:
+        raise ModelError(
+            f"{source} has {len(unknown)} tensors that a plain open_clip ViT has not (the first: "
+            f"{unknown[0]}), so it cannot be a CLIPModel"
+        )
+    return config, converted
+
+
+def _is_transformers(state: Mapping[str, Tensor]) -> bool:
+    return any("embeddings.patch_embedding.weight" in name for name in state)
+
+
+def _plain_name(name: str) -> str:
+    """Without the prefix of open_clip's CustomTextCLIP."""
+    return name.removeprefix("text.")
+
+
+def _take(rest: dict[str, Tensor], name: str) -> Tensor:
+    try:
+        return rest.pop(name)
+    except KeyError:
+        raise ModelError(
+            f"The open_clip checkpoint lacks {name}, which every plain ViT CLIP has; it may be "
+            "truncated, or of another architecture."
+        ) from None
+
+
+def _take_block(rest: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """One transformer block, its joint in_proj split into query, key and value."""
+    block: dict[str, Tensor] = {}
+    for kind in ("weight", "bias"):
+        joint = _take(rest, f"{prefix}attn.in_proj_{kind}")
+        for part, tensor in zip("qkv", joint.chunk(3), strict=True):
+            block[f"self_attn.{part}_proj.{kind}"] = tensor.clone()
+        for name, to in _BLOCK_PARTS.items():
+            block[f"{to}.{kind}"] = _take(rest, f"{prefix}{name}.{kind}")
+    return block
+
+
+def _config_of(state: Mapping[str, Tensor], vision: TowerFacts, text: TowerFacts) -> CLIPConfig:
+    """What the shapes tell about the two towers, and what they do not."""
+    from transformers import CLIPConfig
+
+    patches = _get(state, "visual.conv1.weight")
+    positions = _get(state, "visual.positional_embedding").shape[0] - 1
+    vocab_size, text_width = _get(state, "token_embedding.weight").shape
+    towers: dict[str, dict[str, Any]] = {}
+    for tower, prefix, width, facts in (
+        ("vision", "visual.", len(patches), vision),
+        ("text", "", text_width, text),
+    ):
+        towers[tower] = {
+            "hidden_size": width,
+            "num_attention_heads": width // facts.head_width,
+            "num_hidden_layers": num_layers(state, prefix),
+            "intermediate_size": len(_get(state, f"{prefix}transformer.resblocks.0.mlp.c_fc.bias")),
+            "hidden_act": facts.activation,
+            "layer_norm_eps": facts.layer_norm_eps,
+        }
+        if width % facts.head_width:
+            raise ModelError(
+                f"the {tower} tower is {width} wide, of which attention heads of "
+                f"{facts.head_width} are no whole number; it is no plain open_clip ViT"
+            )
+    towers["vision"] |= {
+        "patch_size": patches.shape[-1],
+        "image_size": round(positions**0.5) * patches.shape[-1],
+    }
+    towers["text"] |= {
+        "vocab_size": vocab_size,
+        "max_position_embeddings": len(_get(state, "positional_embedding")),
+        # open_clip pools at the highest token id, which is its end-of-text token.
+        "bos_token_id": vocab_size - 2,
+        "eos_token_id": vocab_size - 1,
+        "pad_token_id": vocab_size - 1,
+    }
+    return CLIPConfig(
+        vision_config=towers["vision"],
+        text_config=towers["text"],
+        projection_dim=_get(state, "visual.proj").shape[1],
+    )
+
+
+def _get(state: Mapping[str, Tensor], name: str) -> Tensor:
+    return _take(dict(state), name)

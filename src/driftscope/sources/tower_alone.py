@@ -1,0 +1,83 @@
+"""A folder of an image tower without its text tower: alone, under a classifier, or beside another.
+
+Compared with a whole model it borrows that one's text tower, and the projection that it lacks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.relation import check_same_function
+from driftscope.errors import ModelError
+from driftscope.files import named_path
+from driftscope.sources import hub
+from driftscope.sources.fitting import completed
+from driftscope.sources.form import Beside
+from driftscope.sources.origin import read_json
+from driftscope.sources.plausible import refuse_implausible
+from driftscope.sources.preprocessor import pixel_convention
+from driftscope.sources.state_dict import read_tensors_of, weights_in
+
+_ALONE = ("VisionModel", "VisionModelWithProjection", "ForImageClassification")
+"""How transformers' classes of an image tower without text end."""
+_BESIDE_ANOTHER = "VisionTextDualEncoderModel"
+
+
+def recognises(name: str) -> bool:
+    """Whether it is a folder in hub layout whose class has no text tower, or another's."""
+    path = named_path(name) / "config.json"
+    return path.exists() and _class(path).endswith((*_ALONE, _BESIDE_ANOTHER))
+
+
+def load(name: str, beside: Beside) -> VisionLanguageModel:
+    """The tower in the model that it is compared with; by itself where there is none.
+
+    Raises:
+        ModelError: it does not fit that model, or computes another function of its weights.
+    """
+    folder = named_path(name)
+    like = beside.like
+    if like is None:
+        if _class(folder / "config.json").endswith(_ALONE[:2]):
+            return hub.load(name, beside)
+        raise ModelError(
+            f"{name} is an image tower without a text tower of its own; compare it, as the second "
+            "model, with the one that it was made from (ds.load(…, like=MODEL))"
+        )
+    refuse_implausible(read_json(folder / "config.json"), name)
+    path = weights_in(folder)
+    if path is None:
+        raise ModelError(f"the model folder {name} has no weights: model.safetensors is missing")
+    state = read_tensors_of(path)
+    if _class(folder / "config.json") == _BESIDE_ANOTHER:
+        # its projections lead into a space that it shares with its own text tower
+        state = {key: one for key, one in state.items() if key.startswith("vision_model.")}
+    model = completed(state, like, name)
+    facts = like.backbone.image_facts(_vision_config(folder, name))
+    check_same_function(
+        like.backbone.image_facts(like.backbone.vision_config(like.plain.config)),
+        facts,
+        like.source,
+        name,
+    )
+    pixels = pixel_convention(str(folder), name, model.image_size)
+    notes = model.notes + pixels.pop("notes", ())
+    return replace(model, **pixels, notes=notes) if pixels.get("has_own_pixels", True) else model
+
+
+def _class(config: Path) -> str:
+    named = read_json(config).get("architectures") or [""]
+    return str(named[0])
+
+
+def _vision_config(folder: Path, name: str) -> Any:
+    import transformers
+
+    try:
+        config: Any = transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(hub.unreadable_config(name, error)) from None
+    return getattr(config, "vision_config", config)
