@@ -2,9 +2,11 @@ import json
 from pathlib import Path
 
 import fake_runs
+import pandas as pd
 import pytest
 
 from driftscope import records
+from driftscope.analysis.grouping import SETTING, usable_runs
 from driftscope.config import ConfigError, StudySpec, load_study_spec, run_id
 from driftscope.config.study import shipped_studies
 from driftscope.errors import RecordError
@@ -626,3 +628,25 @@ def test_an_estimate_of_more_kinds_than_samples_reads_no_more_of_them(
         result = fake_runs.fake_result(spec)
         records.write_json(folder.run(spec) / records.RESULT_FILE, result)
     assert len(earlier_samples(folder, specs)) == 3
+
+
+@pytest.mark.parametrize("name", ["mini-regularizers", "mini-controlled-matrix", "mini-backbones"])
+def test_a_declared_cell_is_a_cell_of_the_tables(name: str) -> None:
+    specs = expand(load_study_spec(name))
+    rows = [
+        {
+            "run_id": run_id(spec),
+            **{key: getattr(spec, key) for key in ("model", "dataset", "protocol", "seed")},
+            **{key: getattr(spec, key) for key in ("learning_rate", "epochs", "batch_size")},
+            **{key: getattr(spec, key) for key in ("weight_decay", "data_seed")},
+            "transfer": spec.transfer[0],
+            "method": spec.method.label,
+            "regularizer": spec.regularizer_label,
+            "options": spec.options_label,
+        }
+        for spec in specs
+    ]
+    runs, left_out = usable_runs(pd.DataFrame(rows))
+    assert not left_out
+    of_tables = {frozenset(own["run_id"]) for _, own in runs.groupby([*SETTING, "cell"])}
+    assert of_tables == {frozenset(map(run_id, cell.specs)) for cell in cells(specs)}
