@@ -54,14 +54,17 @@ def dropping_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_sees_what_compare_sees_of_the_same_checkpoint(
     adapter: bool, tiny_clip: Path, coloured_images: Path, tmp_path: Path
 ) -> None:
-    monitor = monitor_of(tiny_clip, coloured_images, transfer=str(coloured_images))
+    files = sorted(coloured_images.glob("test/*/*.png"))
+    rows = [f"{file},a photo of a {file.parent.name}" for file in files]
+    captioned = tmp_path / "captions.csv"
+    captioned.write_text("\n".join(["path,caption", *rows]))
+    sets = {"transfer": [str(coloured_images)], "retrieval": str(captioned)}
+    monitor = monitor_of(tiny_clip, coloured_images, **sets)
     model = clip_of(tiny_clip)
     model = moved(with_lora(model) if adapter else model)
     seen = monitor.observe(model, step=5, epoch=1, val_accuracy_pct=70)
     model.save_pretrained(tmp_path / "saved")  # type: ignore[operator]
-    compared = ds.compare(
-        tiny_clip, tmp_path / "saved", coloured_images, transfer=[str(coloured_images)]
-    )
+    compared = ds.compare(tiny_clip, tmp_path / "saved", coloured_images, **sets)
     scalars = seen.scalars()
     assert scalars["val_accuracy_pct"] == 70
     expected = compared.to_dict()["scalars"]
@@ -71,6 +74,11 @@ def test_it_sees_what_compare_sees_of_the_same_checkpoint(
         assert scalars[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
     assert seen.drift is not None
     assert seen.drift.cka_per_block == pytest.approx(compared.drift.cka_per_block, rel=1e-5)
+    assert seen.retrieval == compared.retrieval
+    assert ds.Observation.from_event(seen.to_event()).retrieval == compared.retrieval
+    assert compared.to_dict()["retrieval"][str(captioned)]["image_to_text"]["num_queries"] == len(
+        files
+    )
 
 
 def test_an_untrained_model_has_not_drifted_by_a_bit(

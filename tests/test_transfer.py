@@ -9,9 +9,11 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from random_models import random_pixels
+from scipy.stats import hypergeom
 from statsmodels.stats.proportion import proportion_confint
 from torch.nn import functional
 
+from driftscope.assess import assess, make_reference
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data.prompts import PromptRules
 from driftscope.data.rows import GPU_SHARE, PixelRows, resident
@@ -34,6 +36,8 @@ from driftscope.transfer.classification import (
     per_class_retention,
     unknown_words,
 )
+from driftscope.transfer.doubts import DoubtWarning, doubts_of_recall
+from driftscope.transfer.retrieval import chance_recall_pct
 
 SHARED_IMAGES = Path(__file__).parents[2] / "shared" / "images"
 
@@ -350,6 +354,64 @@ def test_images_of_equal_captions_match_each_others(
     before = benchmark.score(model)
     assert before.change(before)["retention_pct"]["text_to_image"] in (100, None)
     assert before.text_to_image.num_queries == 3
+
+
+def test_chance_is_that_of_a_random_order() -> None:
+    random = torch.Generator().manual_seed(1)
+    matches = torch.rand(7, 25, generator=random) < 0.2
+    matches[0], matches[1] = False, True  # a query without a match, and one that all match
+    for k in (1, 5, 10):
+        counts = matches.sum(dim=1).numpy()
+        expected = 100 * (1 - hypergeom(25, counts, k).pmf(0)).mean()
+        assert chance_recall_pct(matches, k) == pytest.approx(expected, abs=1e-9)
+    assert chance_recall_pct(matches, 25) == 100
+
+
+def test_a_recall_at_chance_has_no_retention_and_says_so() -> None:
+    same = torch.ones(20, 4) / 2
+    collapsed = retrieval_score(same, same, torch.eye(20, dtype=torch.bool), "x")
+    perfect = retrieval_score(torch.eye(20), torch.eye(20), torch.eye(20, dtype=torch.bool), "x")
+    assert collapsed.change(collapsed)["retention_pct"]["image_to_text"] is None
+    assert collapsed.change(perfect)["retention_pct"] == {"image_to_text": 0, "text_to_image": 0}
+    (first, _) = doubts_of_recall(collapsed)
+    assert "recall@1 image to text, 0.0 %" in first
+    assert "not above chance (5.0 %)" in first
+    assert not list(doubts_of_recall(perfect))
+
+
+def test_captions_that_tell_nothing_are_doubted(
+    model: VisionLanguageModel, captioned: Path
+) -> None:
+    rows = [line.split(",") for line in captioned.read_text().splitlines()[1:]]
+    for captions, doubt in (
+        ([str(at) for at in range(len(rows))], "are no words"),
+        (["a photo of red"] * len(rows), "one caption is that of 8 of its 8 images"),
+        ([f"a photo of {word}" for word in "stuvwxyz"], "read like another by the tokenizer"),
+    ):
+        lines = [f"{file},{caption}" for (file, _), caption in zip(rows, captions, strict=True)]
+        captioned.write_text("\n".join(["path,caption", *lines]))
+        with pytest.warns(DoubtWarning, match=doubt):
+            retrieval_set(str(captioned), model)
+
+
+def test_a_text_tower_that_moved_reads_the_captions_itself(
+    model: VisionLanguageModel, tiny_clip: Path, captioned: Path
+) -> None:
+    moved = load(tiny_clip)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, weight in moved.module.named_parameters():
+            if name.startswith("text_model") and weight.ndim == 2:
+                weight += torch.randn(weight.shape, generator=generator)
+    benchmark = retrieval_set(str(captioned), model)
+    reference = make_reference(model, random_pixels(4, size=32), retrieval=[benchmark])
+    found = assess(moved, reference).retrieval[str(captioned)]
+    images = functional.normalize(moved.embed_images(benchmark.pixels), dim=-1)
+    texts = functional.normalize(moved.embed_texts(benchmark.texts), dim=-1)
+    own = retrieval_score(images, texts, benchmark.matches, str(captioned))
+    assert found["image_to_text"] == own.to_dict()["image_to_text"]
+    frozen = assess(moved, reference, text_tower_is_frozen=True).retrieval[str(captioned)]
+    assert frozen["image_to_text"] != found["image_to_text"]
 
 
 def test_images_without_captions_cannot_be_retrieved(

@@ -45,6 +45,7 @@ from driftscope.transfer import (
     retrieval_score,
 )
 from driftscope.transfer.classification import outcome_of, unknown_words
+from driftscope.transfer.retrieval import caption_embeddings
 
 NUM_SHOWN = 6
 """Images whose attention is kept for looking at."""
@@ -349,7 +350,10 @@ def _assessment(
         scores=scores,
         transfer=transfer,
         retrieval={
-            one.name: _retrieved(one, embeddings).change(reference.retrieved[one.name])
+            one.name: one.change(
+                _retrieved(one, embeddings, model if text_tower_moved else None),
+                reference.retrieved[one.name],
+            )
             for one in reference.retrieval
         },
         further={
@@ -404,9 +408,13 @@ def _outcome(
     return outcome_of(directions, one.labels, texts.float().cpu(), one.name, scale)
 
 
-def _retrieved(one: RetrievalSet, embeddings: Mapping[str, Tensor]) -> RetrievalScore:
+def _retrieved(
+    one: RetrievalSet, embeddings: Mapping[str, Tensor], model: VisionLanguageModel | None = None
+) -> RetrievalScore:
+    """The score; a model reads the captions anew, else they are the pretrained model's."""
     directions = functional.normalize(embeddings[_RETRIEVAL + one.name], dim=-1)
-    return retrieval_score(directions, one.text_embeddings.cpu(), one.matches, one.name)
+    texts = one.text_embeddings if model is None else caption_embeddings(model, one.texts)
+    return retrieval_score(directions, texts.float().cpu(), one.matches, one.name)
 
 
 def _embedded(images: Further, reading: Reading, rest: Tensor | None) -> Tensor:

@@ -32,7 +32,7 @@ from driftscope.reading_subsets import SUBSET_SIGNALS, probe_size_sensitivity
 from driftscope.records import Overlay, transfer_scalars
 from driftscope.signals.weights import intruder_dimensions_per_layer, weight_drift
 from driftscope.sources import default_device, load
-from driftscope.transfer import transfer_names, transfer_set
+from driftscope.transfer import retrieval_set, transfer_names, transfer_set
 
 MIN_IMAGES = 4
 """CKA compares images with each other; its debiased estimator needs four."""
@@ -60,6 +60,7 @@ class Comparison:
     stability: dict[str, Any]
     intruder_dimensions_per_layer: list[int] | None
     transfer: dict[str, dict[str, Any]]
+    retrieval: dict[str, dict[str, Any]]
     text_vocabulary: str
     """The texts that text-space drift is read against, in words."""
     unmeasured: dict[str, str]
@@ -85,6 +86,7 @@ class Comparison:
             "stability": self.stability,
             "intruder_dimensions_per_layer": self.intruder_dimensions_per_layer,
             "transfer": self.transfer,
+            "retrieval": self.retrieval,
             "text_vocabulary": self.text_vocabulary,
             "unmeasured": self.unmeasured,
             "units": units(),
@@ -104,6 +106,7 @@ def compare(
     images: str | Path,
     *,
     transfer: str | Path | Sequence[str | Path] = (),
+    retrieval: str | Path | Sequence[str | Path] = (),
     class_words: Mapping[str, str] | str | Path | None = None,
     templates: str | Sequence[str] | None = None,
     max_images: int = 200,
@@ -120,10 +123,12 @@ def compare(
         adapted: the model after; its architecture, and its base if known, must be `pretrained`'s.
         images: a folder of images (unlabeled is fine) or a dataset's name.
         transfer: labeled datasets on which zero-shot accuracy is compared; one or several.
+        retrieval: captioned datasets on which recall is compared; one or several.
         class_words: words of the transfer sets' classes, or a file of them (`prompt_rules`).
         templates: prompt templates: sentences with `{}`, names of sets of them, or files.
         max_images: how many of the images are read at most, evenly spaced.
-        transfer_images: how many images of each transfer set are read at most; None for all.
+        transfer_images: how many images of each transfer and retrieval set are read at most; None
+            for all.
         maps: whether to read rollout and patch-to-patch entropy too (full attention maps).
         intruders: whether to count intruder dimensions (2410.21228); a singular value
             decomposition of every weight matrix that changed.
@@ -161,6 +166,10 @@ def compare(
             transfer_set(name, before, transfer_images, rules, skip_bad_images=skip_bad_images)
             for name in names
         ],
+        retrieval=[
+            retrieval_set(name, before, transfer_images, skip_bad_images=skip_bad_images)
+            for name in transfer_names(retrieval, "retrieval")
+        ],
         maps=maps,
     )
     found = assess(after, reference)
@@ -182,6 +191,7 @@ def compare(
         stability=_stability(found.reading, reference.reading),
         intruder_dimensions_per_layer=counts,
         transfer=_transfer(reference, found),
+        retrieval=found.retrieval,
         text_vocabulary=reference.texts.described,
         unmeasured=unmeasured,
         overlay=reference.overlay(found.reading.shown_rows),

@@ -14,6 +14,7 @@ from driftscope.cli.sentences import plain_errors
 
 READ = "What is read"
 _TRANSFER = "A labeled dataset to score zero-shot on. May be repeated."
+_RETRIEVAL = "A captioned dataset to retrieve in. May be repeated."
 _CLASS_WORDS = "A file of the classes' names: lines 'CLASS: words', or a name a line."
 _TEMPLATES = (
     "A prompt such as 'a photo of a {}', a set of them (imagenet80) or a file. May be repeated."
@@ -34,6 +35,7 @@ def compare(
     ],
     images: Annotated[str, opt("A folder of images, or a dataset's name.", panel=READ)],
     transfer: Annotated[list[str] | None, opt(_TRANSFER, panel=READ)] = None,
+    retrieval: Annotated[list[str] | None, opt(_RETRIEVAL, panel=READ)] = None,
     class_words: Annotated[Path | None, opt(_CLASS_WORDS, panel=READ)] = None,
     templates: Annotated[list[str] | None, opt(_TEMPLATES, panel=READ)] = None,
     max_images: Annotated[int, opt("The most images to read.", panel=READ, min=4)] = 200,
@@ -65,6 +67,7 @@ def compare(
             adapted,
             images,
             transfer=transfer or (),
+            retrieval=retrieval or (),
             class_words=class_words,
             templates=templates,
             max_images=max_images,
@@ -102,7 +105,7 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     from driftscope.cli import terminal
     from driftscope.metrics import METRICS, drifts
     from driftscope.report.tables import comparison_layers, comparison_table
-    from driftscope.report.zero_shot import unmeasured_sentences
+    from driftscope.report.zero_shot import recall_sentences, unmeasured_sentences
 
     terminal.show_table(comparison_table(comparison_layers(comparison)))
     whole = RichTable(box=None, show_header=False, pad_edge=False)
@@ -120,6 +123,15 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
         if words := score["unknown_words"]:
             few = ", ".join(words[:3])
             whole.add_row("", f"{len(words)} words unknown to the tokenizer, such as {few}")
+    for name, score in (comparison.get("retrieval") or {}).items():
+        first, *more = recall_sentences(score)
+        whole.add_row(f"retrieval on {name}", first)
+        for sentence in more:
+            whole.add_row("", sentence)
+        for doubt in score["doubts"]:
+            whole.add_row("", Text(f"doubtful: {doubt}", style="yellow"))
+        for note in score["notes"]:
+            whole.add_row("", note)
     for metric in drifts("epoch"):
         value = comparison["scalars"].get(metric.key)
         if value is not None:

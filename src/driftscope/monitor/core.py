@@ -51,7 +51,7 @@ from driftscope.monitor.reporting import report_of, write_report
 from driftscope.monitor.schedule import Every, Schedule
 from driftscope.monitor.selection import Selection
 from driftscope.sources.live import Target, find_target
-from driftscope.transfer import transfer_names, transfer_set
+from driftscope.transfer import retrieval_set, transfer_names, transfer_set
 
 OnAlert = Literal["warn", "stop"] | Callable[[Alert], object]
 DEFAULT_OUT = Path("driftscope-monitor")
@@ -68,6 +68,7 @@ class Monitor:
         images: unlabeled images of the target domain, on which signals are read. Of a
             dataset its test split.
         transfer: labeled datasets on which zero-shot ability is followed; the first is the main.
+        retrieval: captioned datasets on which recall is followed.
         class_words: words of the transfer sets' classes, or a file of them, as `compare` takes.
         templates: prompt templates: sentences with `{}`, names of sets of them, or files.
         vocabulary: the texts against which text-space drift is measured: `general` for the
@@ -111,6 +112,7 @@ class Monitor:
         images: Images,
         *,
         transfer: Sequence[str | Path] | str | Path | None = None,
+        retrieval: Sequence[str | Path] | str | Path | None = None,
         class_words: Mapping[str, str] | str | Path | None = None,
         templates: str | Sequence[str] | None = None,
         vocabulary: str | Sequence[str] | None = "general",
@@ -157,8 +159,17 @@ class Monitor:
                 transfer_set(name, before, transfer_images, rules)
                 for name in transfer_names(transfer)
             ]
+            captioned = [
+                retrieval_set(name, before, transfer_images)
+                for name in transfer_names(retrieval, "retrieval")
+            ]
             self._reference = make_reference(
-                before, pixels, transfer=sets, maps=maps, vocabulary=vocabulary
+                before,
+                pixels,
+                transfer=sets,
+                retrieval=captioned,
+                maps=maps,
+                vocabulary=vocabulary,
             ).detached()
             leaked = num_among(train_images, pixels, before.framing, "train_images")
         found = probe_in_training_alert(leaked, len(pixels), self._thresholds)
@@ -546,5 +557,9 @@ def _described(reference: Reference) -> dict[str, Any]:
                 "unknown_words": list(one.unknown_words),
             }
             for one in reference.transfer
+        ],
+        "retrieval": [
+            {"name": one.name, "fingerprint": one.fingerprint, "num_images": len(one.pixels)}
+            for one in reference.retrieval
         ],
     }

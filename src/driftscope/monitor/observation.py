@@ -29,6 +29,7 @@ class Observation:
             alert says why.
         levels: attention signals themselves, such as `entropy_nats`, means over all.
         transfer: a score's fields with `retention_pct`, by transfer set.
+        retrieval: recall both ways with `retention_pct`, by retrieval set.
         alerts: what holds at this step, the same at every observation until it is over.
         seconds: wall time that this observation took.
     """
@@ -41,6 +42,7 @@ class Observation:
     transfer: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     alerts: tuple[Alert, ...] = ()
     seconds: float = 0.0
+    retrieval: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def scalars(self, *, per_layer: bool = False) -> dict[str, float]:
         """Every single number that is there and finite, by the names that records use.
@@ -84,6 +86,7 @@ class Observation:
             "val_accuracy_pct": self.val_accuracy_pct,
             **transfer_scalars(self.transfer),
             "transfer": dict(self.transfer),
+            "retrieval": dict(self.retrieval),
             "alerts": [asdict(alert) for alert in self.alerts],
         }
 
@@ -103,6 +106,7 @@ class Observation:
                 drift=Drift.from_dict(drift) if "cka" in drift else None,
                 levels={one.key: event[one.key] for one in levels() if one.key in event},
                 transfer=event["transfer"],
+                retrieval=event.get("retrieval", {}),
                 alerts=tuple(Alert(**alert) for alert in event["alerts"]),
                 seconds=float(event["seconds"]),
             )

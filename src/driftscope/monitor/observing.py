@@ -110,6 +110,7 @@ def _read(
         drift=found.drift,
         levels=levels_of(found.reading),
         transfer=_scores(found),
+        retrieval=found.retrieval,
         alerts=alerts,
     )
     return Look(seen, live, found.reading.shown_rows)

@@ -17,7 +17,7 @@ from driftscope.records import Overlay
 from driftscope.report.overlays import NamedOverlay, overlay_block
 from driftscope.report.page import Picture, panel_pictures, write_page
 from driftscope.report.sections import comparison_profiles
-from driftscope.report.summary import ENTROPY_CAVEAT, Summary, transfer_sentence
+from driftscope.report.summary import ENTROPY_CAVEAT, Summary, retrieval_sentence, transfer_sentence
 from driftscope.report.zero_shot import unmeasured_sentences, written
 
 
@@ -106,7 +106,11 @@ def _where(report: Mapping[str, Any]) -> Markup:
 
 def _kept_sentences(report: Mapping[str, Any]) -> list[Markup]:
     latest = next(one for one in reversed(report["history"]) if one.get("cka") is not None)
-    return [transfer_sentence(name, score) for name, score in latest["transfer"].items()]
+    retrieval = latest.get("retrieval") or {}
+    return [
+        *(transfer_sentence(name, score) for name, score in latest["transfer"].items()),
+        *(retrieval_sentence(name, score) for name, score in retrieval.items()),
+    ]
 
 
 def _best_sentence(report: Mapping[str, Any]) -> Markup:

@@ -30,7 +30,12 @@ from driftscope.records.schema import PromptRules
 from driftscope.report import tables
 from driftscope.report.page import script_json
 from driftscope.report.provenance import flattened
-from driftscope.report.zero_shot import doubts_of, score_sentences, unmeasured_sentences
+from driftscope.report.zero_shot import (
+    doubts_of,
+    recall_sentences,
+    score_sentences,
+    unmeasured_sentences,
+)
 
 _FLOW_COLUMNS = (
     *known("class"), Column("taken_for", "Now taken for", kind="text"), *known("num_images")
@@ -122,11 +127,19 @@ def _said(record: RunRecord) -> list[tuple[str, str]]:
     scores = record.scores()
     point = record.structure_point
     told = (sentence for name, one in scores.items() for sentence in score_sentences(name, one))
+    selected = record.result.selected
+    captioned = selected.retrieval if selected else {}
+    recalls = (
+        f"Retrieval on {name}, {sentence}."
+        for name, one in captioned.items()
+        if "pretrained" in one
+        for sentence in recall_sentences(one)
+    )
     notes = (f"{name}: {note}." for name, one in scores.items() for note in one.get("notes", ()))
     missing = unmeasured_sentences(point.drift.unmeasured if point else {})
     return [
-        *(("", sentence) for sentence in told),
-        *(("Doubtful:", doubt) for doubt in doubts_of(scores)),
+        *(("", sentence) for sentence in (*told, *recalls)),
+        *(("Doubtful:", doubt) for doubt in (*doubts_of(scores), *doubts_of(captioned))),
         *(("Note:", note) for note in notes),
         *(("Not measured:", one) for one in missing),
     ]

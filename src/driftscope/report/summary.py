@@ -6,7 +6,7 @@ Sentences are `Markup`: values are escaped on the way in, key numbers are emphas
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from driftscope.report.zero_shot import (
     doubts_of,
     interval_phrase,
     is_number,
+    recall_sentences,
     score_sentences,
     written,
 )
@@ -198,6 +199,7 @@ def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
         comparison["images"],
     )
     sentences = [transfer_sentence(name, scores) for name, scores in transfer.items()]
+    sentences += [retrieval_sentence(*one) for one in (comparison.get("retrieval") or {}).items()]
     representation = _representation_sentence(drift)
     if representation:
         sentences.append(representation)
@@ -233,12 +235,21 @@ def _comparison_headline(drift: Mapping[str, Any], transfer: Mapping[str, Any]) 
 
 def transfer_sentence(name: str, scores: Mapping[str, Any]) -> Markup:
     """A zero-shot score with its chance, calibration and doubts."""
-    doubts = (
-        Markup(" <strong>Doubtful:</strong> {}.").format(one) for one in scores.get("doubts") or ()
-    )
-    notes = (Markup(" Note: {}.").format(one) for one in scores.get("notes") or ())
     said = Markup("{}").format(" ".join(score_sentences(name, scores)))
-    return Markup("").join([said, *doubts, *notes])
+    return Markup("").join([said, *_remarks(scores)])
+
+
+def retrieval_sentence(name: str, scores: Mapping[str, Any]) -> Markup:
+    """Recall on a captioned set, with its chance and doubts."""
+    said = Markup("Retrieval on {}, {}.").format(name, "; ".join(recall_sentences(scores)))
+    return Markup("").join([said, *_remarks(scores)])
+
+
+def _remarks(scores: Mapping[str, Any]) -> Iterator[Markup]:
+    for doubt in scores.get("doubts") or ():
+        yield Markup(" <strong>Doubtful:</strong> {}.").format(doubt)
+    for note in scores.get("notes") or ():
+        yield Markup(" Note: {}.").format(note)
 
 
 def _representation_sentence(drift: Mapping[str, Any]) -> Markup | None:

@@ -45,6 +45,33 @@ def score_sentences(name: str, score: Mapping[str, Any]) -> Iterator[str]:
     yield from _calibration(score)
 
 
+def recall_sentences(score: Mapping[str, Any]) -> Iterator[str]:
+    """Recall both ways against the pretrained recall: what is left, what a random order gives."""
+    for way in ("image_to_text", "text_to_image"):
+        before, after = score["pretrained"][way], score[way]
+        left = (score.get("retention_pct") or {}).get(way)
+        kept = (
+            f"retention {written('retention_pct', left)}"
+            if is_number(left)
+            else "no retention, for the pretrained recall is no better than a random order"
+        )
+        recalls = " → ".join(
+            f"{written('recall_at_1_pct', one['recall_at_1_pct'])} "
+            f"[{number_text(one['wilson_low_pct'], 1)}–{number_text(one['wilson_high_pct'], 1)}]"
+            for one in (before, after)
+        )
+        at_5, at_10 = (
+            f"{written(key, before[key])} → {written(key, after[key])}"
+            for key in ("recall_at_5_pct", "recall_at_10_pct")
+        )
+        yield (
+            f"{way.replace('_', ' ')}: recall@1 {recalls}, n = {after['num_queries']:,} among "
+            f"{after['num_candidates']:,}: {kept} (chance "
+            f"{written('recall_at_1_pct', after['chance_at_1_pct'])}); recall@5 {at_5}, recall@10 "
+            f"{at_10}"
+        )
+
+
 def doubts_of(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """What makes the numbers of transfer sets doubtful, a sentence each that names the set."""
     for name, score in scores.items():

@@ -390,19 +390,20 @@ class TransferSet:
         }
 
 
-def transfer_names(transfer: object) -> tuple[str, ...]:
-    """The transfer sets, each once, however many were given.
+def transfer_names(given: object, what: str = "transfer") -> tuple[str, ...]:
+    """The names of datasets, each once, however many were given.
 
     Raises:
         ConfigError: it is neither a dataset's name nor a list of them.
     """
-    if transfer is None:
+    if given is None:
         return ()
-    names = [transfer] if isinstance(transfer, str | Path) else transfer
+    names = [given] if isinstance(given, str | Path) else given
     if isinstance(names, Sequence) and all(isinstance(name, str | Path) for name in names):
         return tuple(dict.fromkeys(map(str, names)))
+    kind = "captioned" if what == "retrieval" else "labeled"
     raise ConfigError(
-        f"transfer is {short(transfer)}; give a labeled dataset's name or folder, or a list of them"
+        f"{what} is {short(given)}; give a {kind} dataset's name or folder, or a list of them"
     )
 
 

@@ -7,6 +7,7 @@ number that has one.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from driftscope.data.names import is_wordnet_id
 
 if TYPE_CHECKING:
     from driftscope.transfer.classification import ZeroShotScore
+    from driftscope.transfer.retrieval import RetrievalScore
 
 _NO_NAME = re.compile(
     r"(?i)[-+]?\d+([.,]\d+)?|(class|cls|c|label|lbl|category|cat|id|type|target|folder|y)[\W_]*\d+"
@@ -99,6 +101,41 @@ def doubts_of_score(pretrained: ZeroShotScore) -> Iterator[str]:
             f"that of always giving the commonest class ({pretrained.constant_pct:.1f} %); read "
             "the mean accuracy per class"
         )
+
+
+def doubts_of_captions(
+    model: VisionLanguageModel, captions: Sequence[Sequence[str]], texts: Sequence[str]
+) -> Iterator[str]:
+    """Captions that are no sentences, that many images share, or that the model reads cut."""
+    odd = [text for text in texts if _NO_NAME.fullmatch(text.strip())]
+    if odd:
+        yield (
+            f"{len(odd)} of its {len(texts)} captions are no words ({_some(odd)}); name the column "
+            "of captions (?caption=COLUMN behind the set)"
+        )
+    commonest = max(Counter(text for of_image in captions for text in of_image).values())
+    if commonest > max(1, len(captions) // 2):
+        yield (
+            f"one caption is that of {commonest} of its {len(captions)} images, so hardly anything "
+            "tells them apart"
+        )
+    keys = token_ids(model, texts)
+    if alike := len(texts) - len(set(keys.values())):
+        yield f"{alike} of its {len(texts)} captions are read like another by the tokenizer"
+    if cut := sum(_is_cut(model, text) for text in texts):
+        yield f"{cut} of its {len(texts)} captions are longer than the model reads and are cut"
+
+
+def doubts_of_recall(pretrained: RetrievalScore) -> Iterator[str]:
+    """A pretrained recall that is no better than a random order."""
+    for way, score in pretrained.ways().items():
+        if not score.is_above_chance:
+            interval = f"{score.wilson_low_pct:.1f}–{score.wilson_high_pct:.1f}"
+            yield (
+                f"the pretrained recall@1 {way.replace('_', ' ')}, {score.recall_at_1_pct:.1f} % "
+                f"[{interval}], is not above chance ({score.chance_at_1_pct:.1f} %): there is "
+                "nothing of which a share could be left"
+            )
 
 
 def prompt_keys(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from driftscope.data import EncodedSet, PixelSource, open_dataset
 from driftscope.errors import DataError
 from driftscope.stats.proportions import wilson_interval_pct
 from driftscope.transfer.classification import live_embeddings
+from driftscope.transfer.doubts import DoubtWarning, doubts_of_captions, doubts_of_recall
 
 _QUERIES_AT_ONCE = 512
 
@@ -24,7 +26,8 @@ _QUERIES_AT_ONCE = 512
 class DirectionScore:
     """How queries find their match: recall in percent, median rank from 1 (best) up.
 
-    The interval is Wilson's of recall@1, 95 %.
+    The interval is Wilson's of recall@1, 95 %. Chance is what a random order of the candidates
+    gives on average: for a query with m matches among n, 1 − C(n − m, k) / C(n, k).
     """
 
     num_queries: int
@@ -35,6 +38,14 @@ class DirectionScore:
     median_rank: float
     wilson_low_pct: float
     wilson_high_pct: float
+    chance_at_1_pct: float
+    chance_at_5_pct: float
+    chance_at_10_pct: float
+
+    @property
+    def is_above_chance(self) -> bool:
+        """Whether the interval of recall@1 lies above chance."""
+        return self.wilson_low_pct > self.chance_at_1_pct
 
 
 @dataclass(frozen=True)
@@ -49,29 +60,47 @@ class RetrievalScore:
         """The score as JSON values."""
         return asdict(self)
 
+    def ways(self) -> dict[str, DirectionScore]:
+        """Both directions by name."""
+        return {"image_to_text": self.image_to_text, "text_to_image": self.text_to_image}
+
     def change(self, pretrained: RetrievalScore) -> dict[str, Any]:
-        """This (adapted) score with the share of the pretrained recall@1 that is left, percent."""
-        before = {
-            "image_to_text": pretrained.image_to_text.recall_at_1_pct,
-            "text_to_image": pretrained.text_to_image.recall_at_1_pct,
-        }
-        after = self.to_dict()
+        """This (adapted) score with the share of the pretrained recall@1 that is left, percent.
+
+        The share is None where the pretrained recall's interval reaches chance: there is no
+        ability of which a share could be left.
+        """
+        before = pretrained.ways()
         retention = {
-            way: 100 * after[way]["recall_at_1_pct"] / pct if pct else None
-            for way, pct in before.items()
+            way: 100 * after.recall_at_1_pct / before[way].recall_at_1_pct
+            if before[way].is_above_chance
+            else None
+            for way, after in self.ways().items()
         }
-        return {**after, "retention_pct": retention}
+        return {**self.to_dict(), "retention_pct": retention, "pretrained": pretrained.to_dict()}
 
 
 @dataclass(frozen=True, eq=False)
 class RetrievalSet:
-    """Captioned images, their captions embedded by the frozen text tower."""
+    """Captioned images, their captions embedded by the pretrained model's text tower."""
 
     name: str
     fingerprint: str
     pixels: PixelSource
+    texts: tuple[str, ...]
     text_embeddings: Float[Tensor, "text dim"]
     matches: Bool[Tensor, "image text"]
+    doubts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def change(self, adapted: RetrievalScore, pretrained: RetrievalScore) -> dict[str, Any]:
+        """The adapted score with what is left, its doubts and notes, as JSON values."""
+        at_chance = doubts_of_recall(pretrained)
+        return {
+            **adapted.change(pretrained),
+            "doubts": [*self.doubts, *at_chance],
+            "notes": list(self.notes),
+        }
 
     def score(self, model: VisionLanguageModel) -> RetrievalScore:
         """The model's retrieval through its live image path.
@@ -84,12 +113,22 @@ class RetrievalSet:
 
 
 def retrieval_set(
-    name: str, pretrained: VisionLanguageModel, max_images: int | None = None
+    name: str,
+    pretrained: VisionLanguageModel,
+    max_images: int | None = None,
+    *,
+    skip_bad_images: bool = False,
 ) -> RetrievalSet:
     """A captioned dataset's test split as a retrieval benchmark of the pretrained model.
 
     Rows of the same image are one image with several captions; equal captions are one text that
     all their images match.
+
+    Args:
+        name: a dataset's name or place, as for `open_dataset`.
+        pretrained: whose text tower reads the captions, and whose input size the images get.
+        max_images: so many images, evenly spaced; None for all.
+        skip_bad_images: whether unreadable images are left out (and counted) or an error.
 
     Raises:
         DataError: no such dataset, or one without captions.
@@ -97,24 +136,41 @@ def retrieval_set(
     images = open_dataset(name, "test")
     if not isinstance(images, EncodedSet) or images.captions is None:
         raise DataError(
-            f"{name} has no captions, so nothing can be retrieved in it; name their column: "
-            f"{name}?caption=COLUMN"
+            f"{name} has no captions, so nothing can be retrieved in it; give a list or table with "
+            f"a caption column, or name the column: {name}?caption=COLUMN"
         )
     images = images.by_image()
     if not len(images):
         raise DataError(f"{name} has no caption in any row, so nothing can be retrieved in it")
-    count = min(len(images), max_images or len(images))
-    indices = torch.linspace(0, len(images) - 1, count).long()
+    total = len(images)
+    indices = torch.linspace(0, total - 1, min(total, max_images or total)).long()
     images = images.select(indices)
+    if skip_bad_images:
+        kept, problems = images.readable()
+        images = kept.without(problems)
     captions = images.captions or ()
     texts = list(dict.fromkeys(caption for of_image in captions for caption in of_image))
+    doubts = tuple(doubts_of_captions(pretrained, captions, texts))
+    for doubt in doubts:
+        warnings.warn(f"{name}: {doubt}", DoubtWarning, stacklevel=2)
+    drawn = [f"{len(indices):,} of its {total:,} images, evenly spaced"]
     return RetrievalSet(
         name=name,
         fingerprint=images.fingerprint,
         pixels=images.rows(range(len(images)), pretrained.framing),
-        text_embeddings=functional.normalize(pretrained.embed_texts(texts), dim=-1),
+        texts=tuple(texts),
+        text_embeddings=caption_embeddings(pretrained, texts),
         matches=_matches(captions, texts),
+        doubts=(*images.doubts, *doubts),
+        notes=(*(drawn if len(indices) < total else ()), *images.notes),
     )
+
+
+def caption_embeddings(
+    model: VisionLanguageModel, texts: Sequence[str]
+) -> Float[Tensor, "text dim"]:
+    """Normalised embeddings of captions."""
+    return functional.normalize(model.embed_texts(texts), dim=-1)
 
 
 def retrieval_score(
@@ -131,9 +187,7 @@ def retrieval_score(
     texts = text_embeddings.to(image_embeddings.device)
     to_text = _ranks(image_embeddings, texts, matches)
     to_image = _ranks(texts, image_embeddings, matches.T)
-    return RetrievalScore(
-        name, _direction(to_text, len(texts)), _direction(to_image, len(image_embeddings))
-    )
+    return RetrievalScore(name, _direction(to_text, matches), _direction(to_image, matches.T))
 
 
 def _ranks(
@@ -151,21 +205,36 @@ def _ranks(
     return torch.cat(ranks)
 
 
-def _direction(ranks: Tensor, num_candidates: int) -> DirectionScore:
+def _direction(
+    ranks: Int64[Tensor, " query"], matches: Bool[Tensor, "query candidate"]
+) -> DirectionScore:
     def recall(most: int) -> float:
         return 100 * float((ranks <= most).double().mean())
 
     low, high = wilson_interval_pct(int((ranks <= 1).sum()), len(ranks))
     return DirectionScore(
         num_queries=len(ranks),
-        num_candidates=num_candidates,
+        num_candidates=matches.shape[1],
         recall_at_1_pct=recall(1),
         recall_at_5_pct=recall(5),
         recall_at_10_pct=recall(10),
         median_rank=float(ranks.double().quantile(0.5)),
         wilson_low_pct=low,
         wilson_high_pct=high,
+        **{f"chance_at_{k}_pct": chance_recall_pct(matches, k) for k in (1, 5, 10)},
     )
+
+
+def chance_recall_pct(matches: Bool[Tensor, "query candidate"], k: int) -> float:
+    """Recall@k of a random order of the candidates, on average, in percent."""
+    num_candidates = matches.shape[1]
+    if k >= num_candidates:
+        return 100.0
+    counts = matches.sum(dim=1).double()
+    missed = torch.ones_like(counts)
+    for place in range(k):  # none of the first k is a match
+        missed *= ((num_candidates - place - counts) / (num_candidates - place)).clamp(min=0)
+    return 100 * float((1 - missed).mean())
 
 
 def _matches(captions: Sequence[Sequence[str]], texts: Sequence[str]) -> Bool[Tensor, "image text"]:
