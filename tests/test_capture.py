@@ -28,8 +28,8 @@ from transformers import (
     Dinov2Model,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersModel,
-    SiglipVisionConfig,
-    SiglipVisionModel,
+    Siglip2VisionConfig,
+    Siglip2VisionModel,
     ViTConfig,
     ViTModel,
 )
@@ -419,10 +419,11 @@ def test_two_models_can_be_captured_at_once() -> None:
 # ------------------------------------------------------------------ what is refused
 
 
-def test_siglip_is_refused_by_name_and_with_the_reason() -> None:
-    module = build(SiglipVisionModel, SiglipVisionConfig(**TINY))
+def test_naflex_is_refused_by_name_and_with_the_reason() -> None:
+    sizes = {name: TINY[name] for name in ("hidden_size", "num_attention_heads", "patch_size")}
+    module = build(Siglip2VisionModel, Siglip2VisionConfig(**sizes, num_hidden_layers=1))
     with (
-        pytest.raises(CaptureError, match=r"SiglipVisionModel .*no CLS token"),
+        pytest.raises(CaptureError, match=r"Siglip2VisionModel .*NaFlex .*needs one grid"),
         capture_cls(module),
     ):
         pass

@@ -184,15 +184,16 @@ def test_embeddings_are_the_models_own() -> None:
     torch.testing.assert_close(reading.embeddings, loaded(clip).embed_images(PIXELS))
 
 
-def test_an_encoder_with_projection_gives_embeddings_and_one_without_gives_none() -> None:
+def test_an_encoder_without_projection_gives_its_pooled_token() -> None:
     projected = build(CLIPVisionModelWithProjection, CLIPVisionConfig(**TINY, projection_dim=24))
     pixels = normalised(PIXELS[:5])
     reading = probe.read(projected, pixels)
     assert reading.embeddings.shape == (5, 24)
     plain = build(ViTModel, ViTConfig(**TINY))
     reading = probe.read(plain, pixels)
-    assert reading.embeddings is None
-    # Then the last block's CLS token stands in.
+    with torch.no_grad():
+        expected = plain(pixel_values=pixels).last_hidden_state[:, 0]
+    torch.testing.assert_close(reading.embeddings, expected)
     moved = probe.read(build(ViTModel, ViTConfig(**TINY), seed=1), pixels)
     assert drift_between(moved, reading).embedding_drift > 0.0
 

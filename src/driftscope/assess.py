@@ -29,6 +29,7 @@ from driftscope.data.prompts import class_prompts
 from driftscope.data.vocabulary import GENERAL_VOCABULARY
 from driftscope.errors import ConfigError, ModelError, NonFiniteError
 from driftscope.metrics import drifts
+from driftscope.protocols import ACCURACIES, ZERO_SHOT, protocol_of
 from driftscope.reading import Drift, Reading, drift
 from driftscope.reading_pass import TextProbe, images_fingerprint, random_texts, read, text_drift
 from driftscope.records import Overlay, transfer_scalars
@@ -39,12 +40,10 @@ from driftscope.transfer import (
     Outcome,
     RetrievalScore,
     RetrievalSet,
-    TransferSet,
     ZeroShotScore,
-    class_embeddings,
     retrieval_score,
 )
-from driftscope.transfer.classification import outcome_of, unknown_words
+from driftscope.transfer.classification import LabelledSet, unknown_words
 from driftscope.transfer.retrieval import caption_embeddings
 
 NUM_SHOWN = 6
@@ -58,7 +57,6 @@ MIN_OWN_TEXTS = 2
 _ALIKE = 1e-6
 """Texts whose embeddings differ by less than this cosine distance are read as one."""
 _RETRIEVAL = "retrieval: "
-_ZERO_SHOT = "zero-shot: "
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ class Reference:
         probe_pixels: the probe set.
         shown: the probe images whose attention is kept for looking at.
         maps: whether full attention maps are read.
-        transfer: the zero-shot benchmarks.
+        transfer: the labeled benchmarks: zero-shot, or from features alone.
         retrieval: the retrieval benchmarks.
         further: other images to embed, by name.
         probe_sets: the sets of images that are the probe set itself; they pass with it, once.
@@ -118,7 +116,7 @@ class Reference:
     probe_pixels: UInt8[Tensor, "probe 3 size size"]
     shown: tuple[int, ...]
     maps: bool
-    transfer: tuple[TransferSet, ...]
+    transfer: tuple[LabelledSet, ...]
     retrieval: tuple[RetrievalSet, ...]
     further: Mapping[str, Further]
     probe_sets: frozenset[str]
@@ -135,7 +133,7 @@ class Reference:
         """The same without the model, which may be trained from here on: its weights are copied."""
         holder = nn.Module()
         projection = self.pretrained.backbone.projection_name
-        if projection is not None:
+        if projection is not None and hasattr(self.pretrained.plain, projection):
             found = self.pretrained.plain.get_submodule(projection)
             holder.add_module(projection, copy.deepcopy(found))
         copied = {
@@ -155,7 +153,7 @@ class Reference:
 
     def unchanged(self) -> Assessment:
         """What is found of a model whose encoder is the pretrained one."""
-        return _assessment(self, self.pretrained, self.weights, self.reading, self.embeddings)
+        return _assessment(self, None, self.weights, self.reading, self.embeddings)
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ class Assessment:
     Attributes:
         reading: of the probe set; `reading.shown_rows` is the attention of the shown images.
         drift: against the pretrained reading; text-space drift included.
-        scores: zero-shot, by transfer set.
+        scores: by transfer set.
         transfer: by transfer set its score, `retention_pct`, `per_class` and `flows`.
         retrieval: by retrieval set its score and retention.
         further: the embeddings of the reference's further images, by name.
@@ -196,7 +194,7 @@ def make_reference(
     pretrained: VisionLanguageModel,
     probe_pixels: UInt8[Tensor, "probe 3 size size"],
     *,
-    transfer: Sequence[TransferSet] = (),
+    transfer: Sequence[LabelledSet] = (),
     retrieval: Sequence[RetrievalSet] = (),
     further: Mapping[str, PixelSource] | None = None,
     maps: bool = False,
@@ -207,7 +205,7 @@ def make_reference(
     Args:
         pretrained: the model.
         probe_pixels: the images that signals are read on.
-        transfer: zero-shot benchmarks, made with the pretrained model.
+        transfer: labeled benchmarks, made with the pretrained model.
         retrieval: retrieval benchmarks, made with it, too.
         further: other images whose embeddings are wanted, such as the validation images.
         maps: whether full attention maps are read, too.
@@ -243,7 +241,7 @@ def make_reference(
         function=function_facts(pretrained),
         text_digest=_text_tower_digest(pretrained),
         texts=_texts(cached, vocabulary),
-        outcomes={one.name: _outcome(one, embeddings, one.text_embeddings) for one in transfer},
+        outcomes={one.name: one.outcome_from(embeddings) for one in transfer},
         retrieved={one.name: _retrieved(one, embeddings) for one in retrieval},
     )
 
@@ -291,7 +289,6 @@ def assess(
         reading,
         embeddings,
         text_tower_moved=has_moved,
-        logit_scale=model.logit_scale if reference.transfer else None,
     )
 
 
@@ -320,13 +317,12 @@ def evenly_spaced(num_images: int, at_most: int | None) -> tuple[int, ...]:
 
 def _assessment(
     reference: Reference,
-    model: VisionLanguageModel,
+    model: VisionLanguageModel | None,
     weights: Mapping[str, Tensor],
     reading: Reading,
     embeddings: Mapping[str, Tensor],
     *,
     text_tower_moved: bool = False,
-    logit_scale: float | None = None,
 ) -> Assessment:
     change = drift(
         reading,
@@ -336,10 +332,7 @@ def _assessment(
     )
     scores, transfer = {}, {}
     for one in reference.transfer:
-        texts = one.text_embeddings
-        if text_tower_moved:
-            texts = class_embeddings(model, one.class_names, one.rules)
-        outcome = _outcome(one, embeddings, texts, logit_scale)
+        outcome = one.outcome_from(embeddings, model, has_own_texts=text_tower_moved)
         scores[one.name] = outcome.score
         transfer[one.name] = one.change(outcome, reference.outcomes[one.name])
     reasons = {**_unmeasured_drift(reference, change), **_unmeasured_transfer(transfer)}
@@ -389,23 +382,16 @@ def _unmeasured_drift(reference: Reference, change: Drift) -> dict[str, str]:
 def _unmeasured_transfer(transfer: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     if not transfer:
         return dict.fromkeys(("zero_shot_pct", "retention_pct"), "no transfer set was given")
+    missing = {
+        key: f"the transfer sets are not scored by {protocol}"
+        for protocol, key in ACCURACIES.items()
+        if protocol == ZERO_SHOT and not any(protocol_of(name) == protocol for name in transfer)
+    }
     name, first = next(iter(transfer.items()))
     if first["retention_pct"] is not None:
-        return {}
+        return missing
     none_right = f"the pretrained model classifies no image of {name} rightly"
-    return {"retention_pct": next(iter(first["doubts"]), none_right)}
-
-
-def _outcome(
-    one: TransferSet,
-    embeddings: Mapping[str, Tensor],
-    texts: Tensor,
-    logit_scale: float | None = None,
-) -> Outcome:
-    """The pretrained model's logit scale holds where no other is given."""
-    directions = functional.normalize(embeddings[_ZERO_SHOT + one.name], dim=-1)
-    scale = one.logit_scale if logit_scale is None else logit_scale
-    return outcome_of(directions, one.labels, texts.float().cpu(), one.name, scale)
+    return {**missing, "retention_pct": next(iter(first["doubts"]), none_right)}
 
 
 def _retrieved(
@@ -427,13 +413,13 @@ def _embedded(images: Further, reading: Reading, rest: Tensor | None) -> Tensor:
 
 
 def _image_sets(
-    transfer: Sequence[TransferSet],
+    transfer: Sequence[LabelledSet],
     retrieval: Sequence[RetrievalSet],
     further: Mapping[str, Further],
 ) -> dict[str, PixelSource]:
     """Every set of images beside the probe set, by the name that its embeddings get."""
     return {
-        **{_ZERO_SHOT + one.name: one.pixels for one in transfer},
+        **{name: pixels for one in transfer for name, pixels in one.image_sets().items()},
         **{_RETRIEVAL + one.name: one.pixels for one in retrieval},
         **{name: images.rest for name, images in further.items() if len(images.rest)},
     }
@@ -484,7 +470,8 @@ def _texts(cached: CachedModel, vocabulary: str | Sequence[str] | None) -> Texts
         return _no_texts("none", "no vocabulary was wanted (vocabulary=None)")
     if vocabulary == GENERAL:
         if model.tokenizer is None:
-            return _no_texts(GENERAL, f"{model.source} has no tokenizer")
+            lacking = "tokenizer" if model.has_text else "text tower"
+            return _no_texts(GENERAL, f"{model.source} has no {lacking}")
         known = [word for word in GENERAL_VOCABULARY if not unknown_words(model, [word])]
         texts, least = class_prompts(known), MIN_GENERAL_TEXTS
         described = f"{GENERAL}, {len(known)} of its {len(GENERAL_VOCABULARY)} words"
@@ -511,7 +498,8 @@ def _texts(cached: CachedModel, vocabulary: str | Sequence[str] | None) -> Texts
     at_random = cached.texts(random_texts(model.tokenizer))
     is_readable = len(_without_copies(at_random)) >= MIN_OWN_TEXTS
     unmeasured = {} if is_readable else {"random_text_logit_change": "random texts embed alike"}
-    probe = TextProbe(different, at_random if is_readable else None, model.logit_scale)
+    random = at_random if is_readable else None
+    probe = TextProbe(different, random, model.logit_scale, model.logit_bias)
     return Texts(probe, described, unmeasured)
 
 

@@ -32,7 +32,7 @@ from driftscope.reading_subsets import SUBSET_SIGNALS, probe_size_sensitivity
 from driftscope.records import Overlay, transfer_scalars
 from driftscope.signals.weights import intruder_dimensions_per_layer, weight_drift
 from driftscope.sources import default_device, load
-from driftscope.transfer import retrieval_set, transfer_names, transfer_set
+from driftscope.transfer import labelled_sets, retrieval_set, transfer_names
 
 MIN_IMAGES = 4
 """CKA compares images with each other; its debiased estimator needs four."""
@@ -110,6 +110,7 @@ def compare(
     class_words: Mapping[str, str] | str | Path | None = None,
     templates: str | Sequence[str] | None = None,
     max_images: int = 200,
+    transfer_by: str | Sequence[str] = (),
     transfer_images: int | None = 1000,
     maps: bool = False,
     intruders: bool = False,
@@ -122,8 +123,10 @@ def compare(
         pretrained: the model before: anything `driftscope.load` takes, or a loaded model.
         adapted: the model after; its architecture, and its base if known, must be `pretrained`'s.
         images: a folder of images (unlabeled is fine) or a dataset's name.
-        transfer: labeled datasets on which zero-shot accuracy is compared; one or several.
+        transfer: labeled datasets on which accuracy is compared; one or several.
         retrieval: captioned datasets on which recall is compared; one or several.
+        transfer_by: by what their classes are told: `zero_shot`, or from the features alone `knn`
+            and `linear_probe`; by default zero-shot where there is a text tower, else the others.
         class_words: words of the transfer sets' classes, or a file of them (`prompt_rules`).
         templates: prompt templates: sentences with `{}`, names of sets of them, or files.
         max_images: how many of the images are read at most, evenly spaced.
@@ -163,8 +166,13 @@ def compare(
         before,
         pixels,
         transfer=[
-            transfer_set(name, before, transfer_images, rules, skip_bad_images=skip_bad_images)
+            one
             for name in names
+            for one in labelled_sets(
+                *(name, before, transfer_images, rules),
+                by=transfer_by,
+                skip_bad_images=skip_bad_images,
+            )
         ],
         retrieval=[
             retrieval_set(name, before, transfer_images, skip_bad_images=skip_bad_images)

@@ -19,6 +19,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeAlias
 
 from driftscope.errors import ConfigError, did_you_mean
+from driftscope.protocols import ACCURACIES
 
 Better: TypeAlias = Literal["higher", "lower"]
 Place: TypeAlias = Literal["run", "epoch", "layer", "head", "class", "transfer"]
@@ -29,7 +30,8 @@ Reads: TypeAlias = Literal["rows", "rollout", "maps", "blocks", "embeddings", "r
 - rows: a layer's attention rows [image, head, patch]; it gives [image, head] or [image]
 - rollout: the rollout rows [image, patch]; it gives [image]
 - maps: nothing: the pass takes it from the full attention maps under the metric's key
-- blocks: the class token's activations [image, dim] after a block, pretrained and adapted
+- blocks: what stands for the image after a block (the class token's activations, or the mean
+  patch token's) [image, dim], pretrained and adapted
 - embeddings: the image embeddings [image, dim], pretrained and adapted
 - readings: the pretrained and the adapted `Reading`
 """
@@ -266,7 +268,7 @@ _EVERYWHERE: frozenset[Place] = frozenset({"layer", "head"})
 
 _LEVELS = (
     Metric(
-        "entropy_nats", "entropy", "entropy of the class token's attention over the patches",
+        "entropy_nats", "entropy", "entropy of the pooling query's attention over the patches",
         "attention", "nats", bounds=(0, None), exists=_EVERYWHERE, attribute="entropy",
         symbol="−Σ a ln a", source="paper, equation 1",
         function=f"{_ATTENTION}:entropy", reads="rows",
@@ -364,6 +366,13 @@ _DRIFTS = (
         function=f"{_REPRESENTATION}:linear_cka_debiased", reads="blocks", is_detail=True,
     ),
     Metric(
+        "cka_embedding", "CKA of the embeddings",
+        "linear CKA of the image embeddings with the pretrained model's",
+        better="higher", bounds=(0, 1), unchanged=1, exists=frozenset({"epoch"}),
+        source="Kornblith et al. 2019", function=f"{_REPRESENTATION}:linear_cka",
+        reads="embeddings", is_detail=True,
+    ),
+    Metric(
         "embedding_drift", "embedding drift", "1 − mean cosine of the image embeddings",
         better="lower", bounds=(0, 2), unchanged=0, symbol="1 − cosine",
         function=f"{_REPRESENTATION}:embedding_drift", reads="embeddings",
@@ -421,7 +430,18 @@ _OUTCOMES = (
         "zero-shot", **_PERCENT, exists=frozenset({"run", "epoch", "transfer"}), limits=(1, 100),
     ),
     Metric(
-        "retention_pct", "retention", "100 × adapted / pretrained zero-shot accuracy",
+        "knn_pct", "k-NN accuracy", "accuracy on a transfer set by the nearest labeled images",
+        "zero-shot", **_PERCENT, exists=frozenset({"run", "epoch", "transfer"}), limits=(1, 100),
+        source="DINO, 2104.14294",
+    ),
+    Metric(
+        "linear_probe_pct", "linear-probe accuracy",
+        "accuracy on a transfer set of a linear classifier fitted to the features",
+        "zero-shot", **_PERCENT, exists=frozenset({"run", "epoch", "transfer"}), limits=(1, 100),
+        source="DINO, 2104.14294",
+    ),
+    Metric(
+        "retention_pct", "retention", "100 × adapted / pretrained accuracy on a transfer set",
         "zero-shot", "%", decimals=1, better="higher", bounds=(0, 100_000), unchanged=100,
         exists=frozenset({"run", "epoch", "transfer", "class"}), limits=(1, 1000),
     ),
@@ -647,7 +667,7 @@ def find_metric(name: str) -> Metric | None:
     stripped = re.sub(r"_(per_layer|per_block|layer_\d+)$", "", name.removeprefix("pretrained_"))
     if stripped != name:
         return find_metric(stripped)
-    transfer = re.match(r"(zero_shot_pct|retention_pct)_", name)
+    transfer = re.match(rf"({'|'.join(ACCURACIES.values())}|retention_pct)_", name)
     return METRICS[transfer[1]] if transfer else None
 
 
@@ -668,10 +688,22 @@ def main_drifts(*places: Place) -> list[Metric]:
 
 def followed() -> list[Metric]:
     """What is followed over a training: outcomes, the main drifts, and a few of the details."""
-    outcomes = ("train_loss", "train_accuracy_pct", "val_accuracy_pct", "zero_shot_pct")
+    outcomes = ("train_loss", "train_accuracy_pct", "val_accuracy_pct", *ACCURACIES.values())
     details = ("delta_late_entropy_pct", "cka_debiased", "text_kl_nats")
     shown = [one for one in drifts("epoch") if not one.is_detail or one.key in details]
     return [*map(metric, outcomes), METRICS["retention_pct"], *shown]
+
+
+def first_layer(num_values: int, num_layers: int) -> int:
+    """The layer, from 1, that a list by layer begins at.
+
+    Lists end at the last layer. One that is shorter than the model begins later: a pooling head's
+    attention, which reads the last block, stands in the last layer.
+
+    >>> first_layer(12, 12), first_layer(1, 12)
+    (1, 12)
+    """
+    return max(num_layers, num_values) - num_values + 1
 
 
 def units() -> dict[str, str]:
@@ -686,7 +718,7 @@ def numbers_schema() -> dict[str, Any]:
     """The JSON schema of the `scalars` that a comparison's and a monitor's report.json hold."""
     numbers = [*drifts(), METRICS["val_accuracy_pct"]]
     numbers += [one for one in METRICS.values() if one.reads == "rows"]
-    of_sets = [METRICS["zero_shot_pct"], METRICS["retention_pct"]]
+    of_sets = [*map(METRICS.__getitem__, ACCURACIES.values()), METRICS["retention_pct"]]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Numbers of a driftscope report",

@@ -29,7 +29,7 @@ from driftscope.records import transfer_scalars
 from driftscope.reference_cache import CachedModel
 from driftscope.sources import default_device, load
 from driftscope.train import Evaluation, TrainingImages
-from driftscope.transfer import retrieval_set, transfer_set
+from driftscope.transfer import labelled_sets, retrieval_set
 
 VALIDATION = "validation"
 """The name of the validation images among those that are embedded."""
@@ -171,7 +171,9 @@ def _prepare(spec: RunSpec, device: str) -> PreparedRun:
         sides |= {"val": val_pixels, "probe": probe_pixels}
     rules = PromptRules(spec.templates, spec.class_words)
     transfer = tuple(
-        transfer_set(name, pretrained, spec.transfer_images, rules) for name in spec.transfer
+        one
+        for name in spec.transfer
+        for one in labelled_sets(name, pretrained, spec.transfer_images, rules, by=spec.transfer_by)
     )
     retrieval = tuple(
         retrieval_set(name, pretrained, spec.transfer_images) for name in spec.retrieval

@@ -48,9 +48,11 @@ class Reading:
     cls_activations: Float[Tensor, "block image dim"] | None
     embeddings: Float[Tensor, "image dim"] | None
     shown_rows: Float[Tensor, "shown layer head patch"] | None
-    """CLS attention of the few images that were asked for, to be looked at."""
+    """Pooling attention of the few images that were asked for, to be looked at."""
     per_image: dict[str, Tensor] | None
     """Signal name -> [image, layer, head], [image, layer] or [image], float64."""
+    unread: dict[str, str]
+    """Why the model's family does not give a number, by its metric's key."""
 
     def __init__(
         self,
@@ -63,6 +65,7 @@ class Reading:
         embeddings: Tensor | None = None,
         shown_rows: Tensor | None = None,
         per_image: dict[str, Tensor] | None = None,
+        unread: Mapping[str, str] | None = None,
         **signals: Any,
     ) -> None:
         self.num_images, self.num_patches = num_images, num_patches
@@ -72,6 +75,7 @@ class Reading:
         self.head_diversity_of_mean = head_diversity_of_mean
         self.cls_activations, self.embeddings = cls_activations, embeddings
         self.shown_rows, self.per_image = shown_rows, per_image
+        self.unread = dict(unread or {})
 
     def __getattr__(self, name: str) -> Any:
         signals = self.__dict__.get("levels", {})
@@ -81,7 +85,7 @@ class Reading:
 
     @property
     def num_layers(self) -> int:
-        """Transformer blocks read."""
+        """Layers whose attention was read: every block, or a pooling head alone."""
         return len(self.entropy)
 
     def mean(self, signal: str) -> float:
@@ -148,6 +152,7 @@ class Reading:
             if self.cls_activations is None
             else self.cls_activations[:, chosen],
             embeddings=None if self.embeddings is None else self.embeddings[chosen],
+            unread=self.unread,
         )
 
     @classmethod
@@ -161,6 +166,7 @@ class Reading:
         embeddings: Tensor | None,
         shown_rows: Tensor | None = None,
         head_diversity_of_mean: list[float] | None = None,
+        unread: Mapping[str, str] | None = None,
     ) -> Reading:
         """The reading that averages per-image signals, every image with the same weight."""
         return cls(
@@ -173,6 +179,7 @@ class Reading:
             embeddings=embeddings,
             shown_rows=shown_rows,
             per_image=per_image,
+            unread=unread,
         )
 
     def to_dict(self, *, tensors: bool = False) -> dict[str, Any]:
@@ -184,6 +191,7 @@ class Reading:
         """
         data: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN_FIELDS}
         data |= {**{one.field: None for one in levels()}, **self.levels}
+        data |= {"unread": self.unread} if self.unread else {}
         if tensors:
             held = {name: getattr(self, name) for name in TENSORS}
             data |= {n: None if t is None else _encode(t) for n, t in held.items()}
@@ -313,8 +321,8 @@ def drift(
 
     Percent changes are of the mean over images, heads and layers (paper, equation 2), not means of
     changes. CKA is taken on the outputs of blocks 1…L, `cka` being its mean over blocks. The
-    embedding drift and feature distance are those of the projected embeddings, or of the last
-    block's CLS token where the encoder has no projection.
+    embedding drift and feature distance are those of the image embeddings, which are projected
+    where the encoder has a projection.
 
     A plug-in's metric that fails or is not finite is unmeasured, with the reason.
 
@@ -331,6 +339,9 @@ def drift(
     _check_comparable(reading, reference)
     result = Drift(reading.num_images, {})
     for one in drifts():
+        if one.key in reading.unread:
+            result.unmeasured[one.key] = reading.unread[one.key]
+            continue
         try:
             number, by_layer = _measured(one, reference, reading)
         except Exception as error:

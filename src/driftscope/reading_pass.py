@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from driftscope.backbones import find_image_tower
+from driftscope.backbones.base import ImageTower
 from driftscope.backbones.capture import Captured, capture_cls
 from driftscope.backbones.model import VisionLanguageModel, evaluating
 from driftscope.deprecation import keywords
@@ -77,7 +78,7 @@ def read(
             embeddings = _forward(module, normalise(batch))
             here = [place - start for place in shown if 0 <= place - start < len(batch)]
             parts.append(_BatchSignals(captured, embeddings, maps=maps, shown=here))
-    return _join(parts, images_fingerprint(pixels))
+    return _join(parts, images_fingerprint(pixels), _unread(find_image_tower(module)))
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class TextProbe:
     vocabulary: Float[Tensor, "text dim"]
     random_texts: Float[Tensor, "random_text dim"] | None
     logit_scale: float
+    logit_bias: float | None = None
+    """Of a model whose logits go through a sigmoid; None for a softmax."""
 
 
 def random_texts(
@@ -121,6 +124,7 @@ def text_drift(reading: Reading, reference: Reading, texts: TextProbe) -> TextSp
         texts.vocabulary,
         texts.logit_scale,
         texts.random_texts,
+        logit_bias=texts.logit_bias,
     )
 
 
@@ -133,10 +137,10 @@ def images_fingerprint(pixels: Pixels | PixelRows) -> str:
 
 
 class _BatchSignals:
-    """What one batch leaves: signals per image in float64, and CLS features, on the CPU."""
+    """What one batch leaves: signals per image in float64, and features, on the CPU."""
 
     def __init__(
-        self, captured: Captured, embeddings: Tensor | None, *, maps: bool, shown: Sequence[int]
+        self, captured: Captured, embeddings: Tensor, *, maps: bool, shown: Sequence[int]
     ) -> None:
         rows = [_where_float64_exists(layer) for layer in captured.rows]
         self.num_patches = rows[0].shape[-1]
@@ -147,9 +151,9 @@ class _BatchSignals:
         self.row_sums = torch.stack([layer.double().sum(dim=0) for layer in rows]).cpu()
         self.shown_rows = torch.stack([layer[shown] for layer in captured.rows], dim=1).cpu()
         self.cls_states = torch.stack(captured.cls_states).float().cpu()
-        self.embeddings = None if embeddings is None else embeddings.float().cpu()
+        self.embeddings = embeddings.float().cpu()
         for what, features in (("CLS states", self.cls_states), ("embeddings", self.embeddings)):
-            if features is not None and not bool(torch.isfinite(features).all()):
+            if not bool(torch.isfinite(features).all()):
                 raise NonFiniteError(
                     f"The model gives image {what} with NaN or infinite values: it has diverged, "
                     "and its signals would mean nothing."
@@ -186,28 +190,36 @@ def _map_signals(captured: Captured) -> dict[str, Tensor]:
     return signals
 
 
-def _join(parts: list[_BatchSignals], fingerprint: str) -> Reading:
+def _join(parts: list[_BatchSignals], fingerprint: str, unread: dict[str, str]) -> Reading:
     per_image = {
         name: torch.cat([part.per_image[name] for part in parts]) for name in parts[0].per_image
     }
     mean_rows = torch.stack([part.row_sums for part in parts]).sum(dim=0) / len(
         per_image["entropy"]
     )
-    embeddings = [part.embeddings for part in parts if part.embeddings is not None]
     shown_rows = torch.cat([part.shown_rows for part in parts])
     return Reading.from_images(
         per_image,
         num_patches=parts[0].num_patches,
         images_fingerprint=fingerprint,
         cls_activations=torch.cat([part.cls_states for part in parts], dim=1),
-        embeddings=torch.cat(embeddings) if embeddings else None,
+        embeddings=torch.cat([part.embeddings for part in parts]),
         shown_rows=shown_rows if len(shown_rows) else None,
         head_diversity_of_mean=attention.head_diversity(mean_rows).tolist(),
+        unread=unread,
     )
 
 
-def _forward(module: nn.Module, pixels: Tensor) -> Tensor | None:
-    """Runs the image tower through its live path; the projected embeddings, if it has any."""
+def _unread(tower: ImageTower) -> dict[str, str]:
+    """Why the tower's family does not give a number of a drift, by its key."""
+    if tower.backbone.probe_attention(tower.module) is None:
+        return {}
+    reason = "attention is read where the patches are pooled, in one layer, so none is late"
+    return {"delta_late_entropy_pct": reason}
+
+
+def _forward(module: nn.Module, pixels: Tensor) -> Tensor:
+    """Runs the image tower through its live path; the embeddings it gives."""
     return find_image_tower(module).backbone.embed_images(module, pixels)
 
 

@@ -207,7 +207,7 @@ def displacements(adapted: VisionLanguageModel, pretrained: VisionLanguageModel)
     return [
         parameter - before[name]
         for name, parameter in adapted.module.named_parameters()
-        if parameter.requires_grad and adapted.backbone.is_encoder_weight(name)
+        if parameter.requires_grad and adapted.backbone.is_encoder_weight(adapted.own_prefix + name)
     ]
 
 
@@ -261,6 +261,10 @@ def random_text_directions(
     words = _ordinary_tokens(model)
     generator = Generator().manual_seed(seed)
     chosen = torch.randint(len(words), (num_texts, text_length), generator=generator)
+    if len(frame) != 2:  # padded to the full length, or nothing is set around a text
+        tokenizer: Any = model.tokenizer
+        texts = [tokenizer.decode(words[row].tolist()) for row in chosen]
+        return functional.normalize(model.embed_texts(texts), dim=-1)
     room = model.backbone.text_length(model.plain.config) - 2
     middle = words[chosen][:, :room]
     start, end = (token.cpu().expand(num_texts, 1) for token in (frame[0], frame[-1]))

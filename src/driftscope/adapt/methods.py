@@ -27,6 +27,8 @@ def _full_ft(model: VisionLanguageModel, _method: Any) -> VisionLanguageModel:
 
 def _freeze_first(model: VisionLanguageModel, method: FreezeFirst) -> VisionLanguageModel:
     backbone, num_blocks = model.backbone, _num_blocks(model)
+    behind = (backbone.final_norm_name, backbone.projection_name, backbone.pooling_name)
+    late = tuple(f"{name}." for name in behind if name is not None)
     if method.blocks > num_blocks:
         raise ModelError(
             f"freeze_first cannot freeze {method.blocks} blocks: the image tower of "
@@ -37,8 +39,7 @@ def _freeze_first(model: VisionLanguageModel, method: FreezeFirst) -> VisionLang
         block = backbone.block_of(name)
         if block is not None:
             return block >= method.blocks
-        late = (backbone.final_norm_name, backbone.projection_name or backbone.final_norm_name)
-        return name.startswith(tuple(f"{part}." for part in late))
+        return name.startswith(late)
 
     return _training(model, is_late)
 
@@ -61,10 +62,11 @@ def _bitfit(model: VisionLanguageModel, _method: Any) -> VisionLanguageModel:
 
 
 def _layer_norm(model: VisionLanguageModel, _method: Any) -> VisionLanguageModel:
+    prefix, is_encoder = model.own_prefix, model.backbone.is_encoder_weight
     norms = tuple(
-        f"{name}."
+        f"{prefix}{name}."
         for name, module in model.module.named_modules()
-        if isinstance(module, nn.LayerNorm) and model.backbone.is_encoder_weight(name)
+        if isinstance(module, nn.LayerNorm) and is_encoder(prefix + name)
     )
     return _training(model, lambda name: name.startswith(norms))
 
@@ -136,8 +138,9 @@ METHODS: dict[str, Callable[[VisionLanguageModel, Any], VisionLanguageModel]] = 
 
 
 def _training(model: VisionLanguageModel, is_trained: Callable[[str], bool]) -> VisionLanguageModel:
+    """Switches on what a method trains, by its name in the family's whole model."""
     for name, parameter in model.module.named_parameters():
-        parameter.requires_grad_(is_trained(name))
+        parameter.requires_grad_(is_trained(model.own_prefix + name))
     return model
 
 
@@ -148,13 +151,23 @@ def _num_blocks(model: VisionLanguageModel) -> int:
 def _target_pattern(model: VisionLanguageModel, targets: tuple[str, ...]) -> str:
     """A pattern of whole module names: a bare list of names would hit the text tower too."""
     backbone = model.backbone
+    block = find_image_tower(model.module).blocks[-1]
+    parts = {name for name, _ in block.named_modules()}
+    there = [target for target, leaf in backbone.adapter_targets.items() if leaf in parts]
+    if lacking := [target for target in targets if target not in there]:
+        raise ModelError(
+            f"the image tower of {model.source} has no {lacking[0]!r} to adapt; it has "
+            f"{', '.join(there)}"
+        )
     leaves = "|".join(re.escape(backbone.adapter_targets[target]) for target in targets)
-    return rf"{re.escape(backbone.blocks_name)}\.\d+\.({leaves})"
+    blocks = backbone.blocks_name.removeprefix(model.own_prefix)
+    return rf"{re.escape(blocks)}\.\d+\.({leaves})"
 
 
 def _saved_whole(model: VisionLanguageModel, train_projection: bool) -> list[str] | None:
     projection = model.backbone.projection_name
-    return [projection] if train_projection and projection is not None else None
+    has_one = projection is not None and hasattr(model.plain, projection)
+    return [str(projection)] if train_projection and has_one else None
 
 
 def _wrapped(model: VisionLanguageModel, config: Any) -> VisionLanguageModel:

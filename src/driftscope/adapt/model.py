@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -44,16 +44,19 @@ class AdaptedModel:
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "image class"]]:
         """The batch's mean training loss, and its class logits.
 
-        Cross-entropy, or with class prompts the symmetric contrastive loss of images and their
-        prompts. As in FLYP, another image of the same class counts as a negative.
+        Cross-entropy, or with class prompts the family's own contrastive loss of images and their
+        prompts: symmetric cross-entropy, where as in FLYP another image of the same class counts
+        as a negative; or the sigmoid loss, which asks of every pair by itself whether it fits.
         """
         if self.classifier is not None:
             logits = self.class_logits(embeddings)
             return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing), logits
         directions = self._class_directions()
         pairs = self._cosine_logits(embeddings, directions[labels])
-        own = torch.arange(len(labels), device=pairs.device)
-        loss = (functional.cross_entropy(pairs, own) + functional.cross_entropy(pairs.T, own)) / 2
+        if self.model.logit_bias is None:
+            loss = _softmax_loss(pairs)
+        else:
+            loss = _sigmoid_loss(pairs, fits=labels[:, None] == labels)
         return loss, self._cosine_logits(embeddings, directions)
 
     def linear_classifier(self) -> nn.Linear:
@@ -111,8 +114,24 @@ class AdaptedModel:
         return functional.normalize(features, dim=-1)
 
     def _cosine_logits(self, images: Tensor, directions: Tensor) -> Tensor:
-        scale = self.model.backbone.logit_scale(self.model.plain)
-        return scale * functional.normalize(images, dim=-1) @ directions.T
+        backbone, plain = self.model.backbone, self.model.plain
+        logits = backbone.logit_scale(plain) * functional.normalize(images, dim=-1) @ directions.T
+        bias = backbone.logit_bias(plain)
+        return logits if bias is None else logits + bias
+
+
+def _softmax_loss(pairs: Float[Tensor, "image text"]) -> Float[Tensor, ""]:
+    """CLIP's loss: every image finds its own text among all of the batch, and the reverse."""
+    own = torch.arange(len(pairs), device=pairs.device)
+    return (functional.cross_entropy(pairs, own) + functional.cross_entropy(pairs.T, own)) / 2
+
+
+def _sigmoid_loss(
+    pairs: Float[Tensor, "image text"], *, fits: Bool[Tensor, "image text"]
+) -> Float[Tensor, ""]:
+    """SigLIP's loss (2303.15343): of every pair whether it fits, summed over texts."""
+    signs = torch.where(fits, 1.0, -1.0)
+    return -functional.logsigmoid(signs * pairs).sum(dim=-1).mean()
 
 
 def trainable_state(adapted: AdaptedModel) -> dict[str, Tensor]:

@@ -81,3 +81,8 @@ def counted(number: float, noun: str) -> str:
     ('1 run', '1,200 runs')
     """
     return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
+
+
+def capitalised(words: str) -> str:
+    """Words at the start of a sentence; the rest stays, unlike with `str.capitalize`."""
+    return words[:1].upper() + words[1:]

@@ -6,19 +6,31 @@ from typing import Any
 
 from torch import nn
 
+from driftscope.backbones.altclip import AltClip
 from driftscope.backbones.base import Backbone, ImageTower
+from driftscope.backbones.chinese_clip import ChineseClip
 from driftscope.backbones.clip import Clip
 from driftscope.backbones.dinov2 import Dinov2
+from driftscope.backbones.dinov3 import Dinov3
+from driftscope.backbones.metaclip2 import MetaClip2
+from driftscope.backbones.siglip import Siglip
+from driftscope.backbones.tipsv2 import Tipsv2
 from driftscope.backbones.vit import Vit
 from driftscope.errors import CaptureError
 
-FAMILIES: tuple[Backbone, ...] = (Clip(), Vit(), Dinov2())
-
-_NO_CLS_TOKEN = (
-    "it has no CLS token: an attention head of its own pools the patches, so there is no CLS row "
-    "to read"
+FAMILIES: tuple[Backbone, ...] = (
+    *(Clip(), Siglip(), MetaClip2(), ChineseClip(), AltClip(), Tipsv2()),
+    *(Vit(), Dinov2(), Dinov3()),
 )
-_REFUSED = {"SiglipVisionModel": _NO_CLS_TOKEN, "Siglip2VisionModel": _NO_CLS_TOKEN}
+
+_NAFLEX = (
+    "SigLIP 2 NaFlex cuts every image into patches of its own number, under a mask; what is read "
+    "needs one grid. The SigLIP 2 models of a fixed size, such as "
+    "google/siglip2-base-patch16-224, are read"
+)
+REFUSED_TYPES = {"siglip2": _NAFLEX}
+"""What `config.json` calls a model that is not read -> why."""
+_REFUSED = {"Siglip2VisionModel": _NAFLEX}
 _BY_TOWER = {name: backbone for backbone in FAMILIES for name in backbone.towers}
 
 

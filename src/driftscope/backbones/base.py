@@ -12,20 +12,40 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 _MOST_IMAGES = 64
+SELF_ATTN_TARGETS: Mapping[str, str] = {
+    **{name: f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")},
+    **{name: f"mlp.{name}" for name in ("fc1", "fc2")},
+}
+ATTENTION_TARGETS: Mapping[str, str] = {
+    **{name: f"attention.{name}" for name in ("q_proj", "k_proj", "v_proj")},
+    "out_proj": "attention.o_proj",
+    **{name: f"mlp.{name}" for name in ("fc1", "fc2")},
+}
+"""As CLIP's descendants in transformers call their parts, and as ViT's do."""
+HALF_PIXELS: Mapping[str, tuple[float, ...]] = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+IMAGENET_PIXELS: Mapping[str, tuple[float, ...]] = {
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+}
 
 
 class Backbone:
     """One model family. A family is a subclass in a file of its own and a row of `FAMILIES`.
 
     What is here holds for an image tower with a CLS token and no text tower, as transformers
-    builds them. The names are those of the weights of the family's whole model.
+    builds them. The names are those of the weights of the family's whole model; of a tower that
+    stands by itself those of a model that holds it under `tower_name`.
     """
 
     family: ClassVar[str]
-    model_type: ClassVar[str]
-    """What transformers calls it in `config.json`."""
     whole: ClassVar[str | None] = None
     """The transformers class with both towers; None where a model of the family has no text."""
+    classes: ClassVar[Mapping[str, str]]
+    """What `config.json` calls a model of the family -> the transformers class that loads it."""
+    load_options: ClassVar[Mapping[str, Any]] = {}
+    """What its `from_pretrained` is told besides."""
+    usual_pixels: ClassVar[Mapping[str, tuple[float, ...]]] = {}
+    """Mean and std where a folder tells none; OpenAI's where nothing is here."""
     towers: ClassVar[Mapping[str, str]]
     """Class of the image tower -> where its blocks are. Found by class name, so that transformers
     (7 seconds to import) is not imported and subclasses are recognised through their bases."""
@@ -37,10 +57,16 @@ class Backbone:
     blocks_name: ClassVar[str] = "vision_model.layers"
     final_norm_name: ClassVar[str] = "vision_model.layernorm"
     projection_name: ClassVar[str | None] = None
+    pooling_name: ClassVar[str | None] = None
+    """The attention head that pools the patches, in families that have one in the place of a CLS
+    token."""
+    idle_names: ClassVar[tuple[str, ...]] = ()
+    """How the names of weights begin that no image goes through: what only pretraining used."""
     text_prefix: ClassVar[str | None] = None
     """How the names of the text tower's weights, and its projection's, begin."""
     adapter_targets: ClassVar[Mapping[str, str]] = {}
     """Name of a target in a method's spec -> the module in a block."""
+    pads_texts_to_the_full_length: ClassVar[bool] = False
 
     # ------------------------------------------------------------ what is read
 
@@ -70,10 +96,22 @@ class Backbone:
         """What stands for the image at the output of a block."""
         return tokens[:, 0]
 
-    def embed_images(self, module: nn.Module, pixel_values: Tensor) -> Tensor | None:
-        """Runs a module on its live path; its projected embeddings, None where it has none."""
-        module(pixel_values=pixel_values)
+    def probe_attention(self, tower: nn.Module) -> nn.MultiheadAttention | None:
+        """The attention whose query is a learnt probe and pools the patches; None without one."""
+        del tower
         return None
+
+    def embed_images(self, module: nn.Module, pixel_values: Tensor) -> Tensor:
+        """Unnormalised image embeddings of a module on its live path, projected where it does so.
+
+        Here: the CLS token behind the last norm, which DINO classifies by.
+        """
+        embeddings: Tensor = module(pixel_values=pixel_values).last_hidden_state[:, 0]
+        return embeddings
+
+    def prepared_text(self, text: str) -> str:
+        """A text as it goes to the tokenizer."""
+        return text
 
     def embed_texts(self, module: Any, tokens: Mapping[str, Tensor]) -> Tensor:
         """Projected, unnormalised embeddings of tokenised texts."""
@@ -81,9 +119,18 @@ class Backbone:
         return embeddings
 
     def logit_scale(self, plain: Any) -> Tensor:
-        """The factor on cosine similarities in the zero-shot softmax, with its gradient."""
+        """The factor on cosine similarities in zero-shot logits, with its gradient."""
         scale: Tensor = plain.logit_scale.exp()
         return scale
+
+    def logit_bias(self, plain: Any) -> Tensor | None:
+        """What is added to the scaled similarities, where each text is judged by itself.
+
+        Such a family's logits go through a sigmoid; None where they go through a softmax over the
+        texts.
+        """
+        del plain
+        return None
 
     def for_embedding_alone(self, plain: Any) -> AbstractContextManager[None]:
         """Inside, the tower may leave out what only other outputs than the embedding need."""
@@ -98,13 +145,21 @@ class Backbone:
 
     # ------------------------------------------------------------ the configuration
 
+    def class_of(self, config: Any) -> str:
+        """The transformers class that loads a model of this configuration."""
+        return self.classes[config.model_type]
+
     def vision_config(self, config: Any) -> Any:
         """The image tower's part of a configuration."""
         return getattr(config, "vision_config", config)
 
-    def embedding_dim(self, config: Any) -> int:
-        """Length of a projected embedding."""
-        return int(config.projection_dim)
+    def embedding_dim(self, plain: Any) -> int:
+        """Length of an image embedding."""
+        return int(plain.config.hidden_size)
+
+    def has_text(self, config: Any) -> bool:
+        """Whether a configuration is that of a model with a text tower."""
+        return self.whole is not None and hasattr(config, "text_config")
 
     def text_length(self, config: Any) -> int:
         """The most tokens that the text tower takes."""
@@ -128,7 +183,8 @@ class Backbone:
     def is_encoder_weight(self, name: str) -> bool:
         """Whether a weight belongs to the image tower or its projection."""
         parts = (self.tower_name, self.projection_name or self.tower_name)
-        return name.startswith(tuple(f"{part}." for part in parts))
+        is_idle = name.startswith(self.idle_names)
+        return name.startswith(tuple(f"{part}." for part in parts)) and not is_idle
 
     def is_text_weight(self, name: str) -> bool:
         """Whether a weight belongs to the text tower or its projection."""

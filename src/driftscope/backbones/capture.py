@@ -1,10 +1,11 @@
-"""What is read during a forward pass: CLS attention rows and CLS states, next to fast attention.
+"""What is read during a forward pass: pooling attention rows and states, next to fast attention.
 
 The model keeps its own attention kernel (SDPA). A function registered with transformers'
 `AttentionInterface` stands in front of it, calls it unchanged and, beside it, computes the one
-query row that is wanted: the CLS token's. Full maps are computed only on request, one head of one
-layer at a time, and are reduced before the layer returns. Everything set is put back when the
-context ends, also if the forward raises.
+query row that is wanted: the CLS token's. Where a head of its own pools the patches by a learnt
+probe, there is one row, the probe's, and that attention is asked for it. Full maps are computed
+only on request, one head of one layer at a time, and are reduced before the layer returns.
+Everything set is put back when the context ends, also if the forward raises.
 """
 
 from __future__ import annotations
@@ -79,19 +80,21 @@ class _PerBlock:
 class Captured:
     """What the latest forward of a captured model left behind; layers and blocks from the first.
 
-    `num_prefix` tokens (CLS, registers) stand before the patches.
+    `num_prefix` tokens (CLS, registers) stand before the patches. Where a probe pools them,
+    `is_pooled_by_probe`, its row is the only one.
     """
 
-    def __init__(self, num_blocks: int, num_prefix: int) -> None:
+    def __init__(self, num_blocks: int, num_prefix: int, *, is_pooled_by_probe: bool) -> None:
         self.num_prefix = num_prefix
-        self._rows = _PerBlock(num_blocks)
+        self.is_pooled_by_probe = is_pooled_by_probe
+        self._rows = _PerBlock(1 if is_pooled_by_probe else num_blocks)
         self._cls_states = _PerBlock(num_blocks)
         self._patch_entropies = _PerBlock(num_blocks)
         self._rollout_product: Tensor | None = None
 
     @property
     def rows(self) -> list[Float[Tensor, "image head patch"]]:
-        """Each layer's CLS attention over the patches, float32, summing to 1.
+        """Each layer's CLS attention over the patches, or the probe's; float32, summing to 1.
 
         Raises:
             CaptureError: a layer gave no row, or rows with NaN or not summing to 1.
@@ -102,7 +105,7 @@ class Captured:
 
     @property
     def cls_states(self) -> list[Float[Tensor, "image dim"]]:
-        """The CLS token at the output of each block.
+        """What stands for the image at the output of each block: the CLS token, or the family's.
 
         Raises:
             CaptureError: a block was not run.
@@ -120,7 +123,7 @@ class Captured:
 
     @property
     def rollout(self) -> Float[Tensor, "image patch"]:
-        """The CLS row of the attention rollout, summing to 1; with `maps=True` only.
+        """The CLS or probe row of the attention rollout, summing to 1; with `maps=True` only.
 
         Raises:
             CaptureError: full maps were not asked for.
@@ -128,6 +131,9 @@ class Captured:
         self._patch_entropies.all("full attention map")
         if self._rollout_product is None:
             raise CaptureError("No attention rollout was captured; capture with maps=True.")
+        if self.is_pooled_by_probe:
+            of_probe = self.rows[0].mean(dim=1, keepdim=True)
+            return (of_probe @ self._rollout_product)[:, 0]
         row = attention.rollout_row(self._rollout_product, self.num_prefix)
         if bool((row.sum(dim=-1) == 0).any()):
             raise CaptureError(
@@ -179,11 +185,17 @@ def capture_cls(
             "Attention rows cannot be captured differentiably under gradient checkpointing, which "
             "recomputes them outside the capture; switch checkpointing off."
         )
-    captured = Captured(num_blocks=len(tower.blocks), num_prefix=tower.num_prefix)
+    probe = tower.backbone.probe_attention(tower.module)
+    captured = Captured(len(tower.blocks), tower.num_prefix, is_pooled_by_probe=probe is not None)
     hooks = [
         block.register_forward_hook(_keep_cls_state(tower, captured, index, differentiable))
         for index, block in enumerate(tower.blocks)
     ]
+    if probe is not None:
+        hooks += [
+            probe.register_forward_pre_hook(_with_head_weights, with_kwargs=True),
+            probe.register_forward_hook(_keep_probe_row(captured, differentiable)),
+        ]
     try:
         with (
             _attention_replaced(tower, _Observer(tower, captured, maps, differentiable)),
@@ -298,8 +310,9 @@ class _Observer:
     def _observe(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
         keep_graph = torch.is_grad_enabled() and self.differentiable
         with torch.set_grad_enabled(keep_graph), _autocast_off(query.device):
-            row = self.tower.backbone.pooled_row(query, key, scaling, self.tower.num_prefix)
-            self.captured._rows.keep(layer, row)
+            if not self.captured.is_pooled_by_probe:
+                row = self.tower.backbone.pooled_row(query, key, scaling, self.tower.num_prefix)
+                self.captured._rows.keep(layer, row)
             if self.maps:
                 head_mean, entropies = attention.head_mean_and_patch_entropy(
                     query, key, scaling, self.tower.num_prefix
@@ -317,6 +330,24 @@ def _keep_cls_state(
         tokens: Tensor = output[0] if isinstance(output, tuple) else output
         cls_state = tower.backbone.block_state(tokens)
         captured._cls_states.keep(index, cls_state if differentiable else cls_state.detach())
+
+    return hook
+
+
+def _with_head_weights(
+    _probe: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Asks an attention for its weights head by head, which leaves its output as it is."""
+    # query, key, value, key_padding_mask come before need_weights
+    return inputs[:4], {**keywords, "need_weights": True, "average_attn_weights": False}
+
+
+def _keep_probe_row(
+    captured: Captured, differentiable: bool
+) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(_probe: nn.Module, _inputs: Any, output: tuple[Tensor, Tensor]) -> None:
+        row = output[1][:, :, 0].float()
+        captured._rows.keep(0, row if differentiable else row.detach())
 
     return hook
 

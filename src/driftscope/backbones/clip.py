@@ -10,38 +10,49 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional
 
-from driftscope.backbones.base import Backbone
+from driftscope.backbones.base import SELF_ATTN_TARGETS, Backbone
 
 
 class Clip(Backbone):
     """transformers' CLIPModel, or its image tower by itself."""
 
     family = "CLIP"
-    model_type = "clip"
     whole = "CLIPModel"
+    classes: ClassVar[Mapping[str, str]] = {
+        "clip": "CLIPModel",
+        "clip_vision_model": "CLIPVisionModelWithProjection",
+    }
     towers: ClassVar[Mapping[str, str]] = {"CLIPVisionModel": "encoder.layers"}
-    trained_alone = ("CLIPVisionModelWithProjection", "CLIPVisionModel")
+    trained_alone: ClassVar[tuple[str, ...]] = ("CLIPVisionModelWithProjection", "CLIPVisionModel")
 
     blocks_name = "vision_model.encoder.layers"
     final_norm_name = "vision_model.post_layernorm"
     projection_name = "visual_projection"
     text_prefix = "text_"
-    adapter_targets: ClassVar[Mapping[str, str]] = {
-        **{name: f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")},
-        **{name: f"mlp.{name}" for name in ("fc1", "fc2")},
-    }
+    adapter_targets = SELF_ATTN_TARGETS
 
-    def embed_images(self, module: nn.Module, pixel_values: Tensor) -> Tensor | None:
-        """Of a tower that is trained alone, what its own projection gives; None without one."""
-        image_features: Any = getattr(module, "get_image_features", None)
-        if image_features is not None:
-            projected: Tensor = image_features(pixel_values=pixel_values).pooler_output
-            return projected
-        return getattr(module(pixel_values=pixel_values), "image_embeds", None)
+    def embed_images(self, module: nn.Module, pixel_values: Tensor) -> Tensor:
+        """Of a tower by itself what its own projection gives; without one, the pooled CLS token."""
+        run: Any = getattr(module, "get_image_features", module)
+        seen = run(pixel_values=pixel_values)
+        projected: Tensor | None = getattr(seen, "image_embeds", None)
+        pooled: Tensor = seen.pooler_output if projected is None else projected
+        return pooled
+
+    def class_of(self, config: Any) -> str:
+        """Of a tower by itself the class that it was saved from: with its projection or without."""
+        known = [name for name in config.architectures or () if name in self.trained_alone]
+        return known[0] if known else super().class_of(config)
+
+    def embedding_dim(self, plain: Any) -> int:
+        """Of a tower without a projection its width."""
+        projection = getattr(plain, str(self.projection_name), None)
+        config = self.vision_config(plain.config)
+        return int(config.hidden_size if projection is None else plain.config.projection_dim)
 
     def for_embedding_alone(self, plain: Any) -> AbstractContextManager[None]:
         """The last block is computed for the CLS token alone."""
-        return last_block_for_cls(plain.vision_model)
+        return last_block_for_cls(getattr(plain, "vision_model", plain))
 
     def tower_with_projection(self, tower: nn.Module, projection: nn.Module | None) -> nn.Module:
         """The tower behind the call that a CLIPModel embeds images by."""

@@ -64,6 +64,11 @@ class VisionLanguageModel:
         # peft leaves its peft_config on the wrapped model, too
         return hasattr(self.module, "get_base_model")
 
+    @property
+    def has_text(self) -> bool:
+        """Whether it has a text tower, too."""
+        return self.backbone.has_text(getattr(self.plain, "config", None))
+
     @cached_property
     def backbone(self) -> Backbone:
         """Its family."""
@@ -92,9 +97,24 @@ class VisionLanguageModel:
         return float(self.backbone.logit_scale(self.plain).detach())
 
     @property
+    def logit_bias(self) -> float | None:
+        """What is added to them where each text is judged by itself, by a sigmoid; else None."""
+        bias = self.backbone.logit_bias(self.plain)
+        return None if bias is None else float(bias.detach())
+
+    @property
     def embedding_dim(self) -> int:
-        """Length of a projected embedding."""
-        return self.backbone.embedding_dim(self.plain.config)
+        """Length of an image embedding."""
+        return self.backbone.embedding_dim(self.plain)
+
+    @cached_property
+    def own_prefix(self) -> str:
+        """What the family's whole model puts before the names of weights that `plain` has.
+
+        Empty for a whole model; for an image tower by itself the tower's name there.
+        """
+        is_tower = find_image_tower(self.module).module is self.plain
+        return f"{self.backbone.tower_name}." if is_tower else ""
 
     def normalise(
         self, pixels: UInt8[Tensor, "image 3 height width"]
@@ -110,10 +130,7 @@ class VisionLanguageModel:
     ) -> Float[Tensor, "image dim"]:
         """Projected, unnormalised embeddings of one batch through the live path, with gradients."""
         with self.backbone.for_embedding_alone(self.plain):
-            embeddings = self.backbone.embed_images(self.module, self.normalise(pixels))
-        if embeddings is None:
-            raise ModelError(f"{self.source} has no projection, so it gives no image embeddings")
-        return embeddings
+            return self.backbone.embed_images(self.module, self.normalise(pixels))
 
     def embed_images(
         self, pixels: PixelSource, batch_size: int | None = None
@@ -145,14 +162,18 @@ class VisionLanguageModel:
         Raises:
             ModelError: the model came without a tokenizer.
         """
+        if not self.has_text:
+            raise ModelError(
+                f"{self.source} has no text tower, so class names cannot be turned into embeddings"
+            )
         if self.tokenizer is None:
             raise ModelError(
                 f"{self.source} has no tokenizer, so class names cannot be turned into embeddings; "
                 "put the tokenizer files (tokenizer.json, tokenizer_config.json) into its folder"
             )
         tokens = self.tokenizer(
-            list(texts),
-            padding=True,
+            [self.backbone.prepared_text(text) for text in texts],
+            padding="max_length" if self.backbone.pads_texts_to_the_full_length else True,
             truncation=True,
             max_length=self.backbone.text_length(self.plain.config),
             return_tensors="pt",

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from driftscope.backbones.base import Backbone
+from driftscope.backbones.base import ATTENTION_TARGETS, HALF_PIXELS, Backbone
 
 
 class Vit(Backbone):
-    """transformers' ViTModel, read as a bare module."""
+    """transformers' ViTModel, without its pooler: what ViT and DINO are classified by is the CLS
+    token behind the last norm.
+    """
 
     family = "ViT"
-    model_type = "vit"
+    classes: ClassVar[Mapping[str, str]] = {"vit": "ViTModel"}
+    load_options: ClassVar[Mapping[str, bool]] = {"add_pooling_layer": False}
+    usual_pixels = HALF_PIXELS
     towers: ClassVar[Mapping[str, str]] = {"ViTModel": "layers"}
+    adapter_targets = ATTENTION_TARGETS
+    idle_names = ("vision_model.pooler.", "vision_model.embeddings.mask_token")

@@ -42,8 +42,8 @@ def encoder_fingerprint(model: VisionLanguageModel) -> str:
 def text_fingerprint(model: VisionLanguageModel) -> str:
     """Sixteen hexadecimal digits of all other weights: text tower, its projection, logit scale."""
     parameters = model.plain.named_parameters()
-    is_encoder = model.backbone.is_encoder_weight
-    return _fingerprint({name: one for name, one in parameters if not is_encoder(name)})
+    is_encoder, prefix = model.backbone.is_encoder_weight, model.own_prefix
+    return _fingerprint({name: one for name, one in parameters if not is_encoder(prefix + name)})
 
 
 def _fingerprint(weights: Mapping[str, Tensor]) -> str:
@@ -69,6 +69,7 @@ def encoder_weights(module: nn.Module) -> dict[str, Tensor]:
     check_adapters_in_effect(module)
     weights: dict[str, Tensor] = {}
     _collect(tower.module, f"{tower.backbone.tower_name}.", weights)
+    weights = {name: one for name, one in weights.items() if tower.backbone.is_encoder_weight(name)}
     projection = tower.backbone.projection_name
     for name, child in module.named_modules():
         if projection is not None and name.rpartition(".")[2] == projection:

@@ -13,7 +13,8 @@ from driftscope.cli.options import AsJson, Device, OutFolder, opt, refuse_study_
 from driftscope.cli.sentences import plain_errors
 
 READ = "What is read"
-_TRANSFER = "A labeled dataset to score zero-shot on. May be repeated."
+_TRANSFER = "A labeled dataset to score on, zero-shot where there is text. May be repeated."
+_TRANSFER_BY = "Score by zero_shot, knn or linear_probe (no text needed). May be repeated."
 _RETRIEVAL = "A captioned dataset to retrieve in. May be repeated."
 _CLASS_WORDS = "A file of the classes' names: lines 'CLASS: words', or a name a line."
 _TEMPLATES = (
@@ -35,6 +36,7 @@ def compare(
     ],
     images: Annotated[str, opt("A folder of images, or a dataset's name.", panel=READ)],
     transfer: Annotated[list[str] | None, opt(_TRANSFER, panel=READ)] = None,
+    transfer_by: Annotated[list[str] | None, opt(_TRANSFER_BY, panel=READ)] = None,
     retrieval: Annotated[list[str] | None, opt(_RETRIEVAL, panel=READ)] = None,
     class_words: Annotated[Path | None, opt(_CLASS_WORDS, panel=READ)] = None,
     templates: Annotated[list[str] | None, opt(_TEMPLATES, panel=READ)] = None,
@@ -67,6 +69,7 @@ def compare(
             adapted,
             images,
             transfer=transfer or (),
+            transfer_by=transfer_by or (),
             retrieval=retrieval or (),
             class_words=class_words,
             templates=templates,
@@ -104,6 +107,7 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
 
     from driftscope.cli import terminal
     from driftscope.metrics import METRICS, drifts
+    from driftscope.protocols import scored_on
     from driftscope.report.tables import comparison_layers, comparison_table
     from driftscope.report.zero_shot import recall_sentences, unmeasured_sentences
 
@@ -113,7 +117,7 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     if comparison["skipped_images"]:
         whole.add_row("images skipped", str(len(comparison["skipped_images"])))
     for name, score in comparison["transfer"].items():
-        whole.add_row(f"zero-shot on {name}", _zero_shot_text(score))
+        whole.add_row(scored_on(name), _score_text(score))
         if calibration := _calibration_text(score):
             whole.add_row("", calibration)
         for doubt in score["doubts"]:
@@ -165,7 +169,7 @@ def _calibration_text(score: Mapping[str, Any]) -> str:
     return f"calibration error {before} → {after} ({change})"
 
 
-def _zero_shot_text(score: Mapping[str, Any]) -> str:
+def _score_text(score: Mapping[str, Any]) -> str:
     from driftscope.metrics import METRICS
     from driftscope.report.zero_shot import NO_RETENTION
 

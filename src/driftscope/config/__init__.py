@@ -81,7 +81,9 @@ class RunSpec(Frozen):
     steps, or at the steps listed, or (`log`) after 1, 2, 4, 8, … steps; `maps` also reads rollout
     and patch-to-patch entropy, from full attention maps. `templates` (or names of sets of them) and
     `class_words` make the prompts; `balanced` draws validation and probe images evenly over
-    classes; `corruptions` are applied to the test images of the target task.
+    classes; `transfer_by` says by what the classes of the transfer sets are told: `zero_shot`, or
+    from the features alone `knn` and `linear_probe` (by default zero-shot where the model has a
+    text tower, else the others); `corruptions` are applied to the test images of the target task.
     """
 
     model: str = "mini"
@@ -112,6 +114,7 @@ class RunSpec(Frozen):
     probe_images: int = Field(200, ge=2)
     test_images: int | None = Field(None, ge=1)
     transfer: tuple[str, ...] = ("concepts100",)
+    transfer_by: tuple[Literal["zero_shot", "knn", "linear_probe"], ...] = ()
     transfer_images: int | None = Field(1000, ge=1)
     retrieval: tuple[str, ...] = ()
     templates: tuple[str, ...] = ("a photo of a {}",)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 from driftscope.gate.limits import GATED, Limit
 from driftscope.metrics import drifts
+from driftscope.protocols import ACCURACIES, protocol_of
 from driftscope.records import (
     REPORT_FILE,
     RESULT_FILE,
@@ -221,11 +222,12 @@ def _verdicts(evidence: Evidence, limit: Limit, confident: bool) -> Iterator[Ver
     if limit.transfer is not None and limit.transfer not in sets:
         known = did_you_mean(limit.transfer, sets) if sets else "it has none"
         raise ConfigError(f"{evidence.source} has no transfer set {limit.transfer!r}: {known}")
-    if not sets:
+    is_retention = one.key == "retention_pct"
+    meant = [name for name in sets if is_retention or ACCURACIES[protocol_of(name)] == one.key]
+    if not meant:
         yield _verdict(limit, one.label, None, None, confident, reason)
-    for name in [limit.transfer] if limit.transfer is not None else sets:
+    for name in meant if limit.transfer is None else {limit.transfer} & {*meant}:
         score = sets[name]
-        is_retention = one.key == "retention_pct"
         value = score.retention_pct if is_retention else score.accuracy_pct
         interval = score.retention_interval_pct if is_retention else score.wilson_pct
         low = interval[0] if interval else None

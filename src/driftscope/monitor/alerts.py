@@ -11,6 +11,7 @@ from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, did_you_mean
 from driftscope.gate.limits import GATED, Gated, parse_limit
 from driftscope.metrics import METRICS
+from driftscope.protocols import ability_on
 from driftscope.reading import Drift
 
 if TYPE_CHECKING:
@@ -240,10 +241,11 @@ def _beyond_budget(now: Observation, thresholds: Thresholds) -> Iterator[tuple[s
     scalars = now.scalars()
     retention, least = scalars.get("retention_pct"), thresholds.min_retention_pct
     if retention is not None and least is not None and retention < least:
+        what = ability_on(next(iter(now.transfer)))
         yield (
             "low_retention",
             f"Retention is {METRICS['retention_pct'].with_unit(retention)}, below the {least:g} % "
-            "that was asked for: of the pretrained zero-shot ability this share is left.",
+            f"that was asked for: of the pretrained {what} this share is left.",
         )
     drift, most = scalars.get("embedding_drift"), thresholds.max_embedding_drift
     if drift is not None and most is not None and drift > most:

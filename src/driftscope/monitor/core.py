@@ -50,8 +50,9 @@ from driftscope.monitor.processes import is_main_process
 from driftscope.monitor.reporting import report_of, write_report
 from driftscope.monitor.schedule import Every, Schedule
 from driftscope.monitor.selection import Selection
+from driftscope.protocols import pretrained_accuracy_key
 from driftscope.sources.live import Target, find_target
-from driftscope.transfer import retrieval_set, transfer_names, transfer_set
+from driftscope.transfer import labelled_sets, retrieval_set, transfer_names
 
 OnAlert = Literal["warn", "stop"] | Callable[[Alert], object]
 DEFAULT_OUT = Path("driftscope-monitor")
@@ -63,11 +64,13 @@ class Monitor:
 
     Args:
         pretrained: the model before: anything `driftscope.load` takes, a loaded model, or a
-            CLIPModel (or open_clip model), whose weights are copied now: it may be the very
-            object that will be trained.
+            module that is read (transformers' or open_clip's), whose weights are copied now: it
+            may be the very object that will be trained.
         images: unlabeled images of the target domain, on which signals are read. Of a
             dataset its test split.
-        transfer: labeled datasets on which zero-shot ability is followed; the first is the main.
+        transfer: labeled datasets on which ability is followed; the first is the main.
+        transfer_by: by what their classes are told, as `compare` takes it: zero-shot where there is
+            a text tower, else from the features alone.
         retrieval: captioned datasets on which recall is followed.
         class_words: words of the transfer sets' classes, or a file of them, as `compare` takes.
         templates: prompt templates: sentences with `{}`, names of sets of them, or files.
@@ -85,7 +88,7 @@ class Monitor:
             new.
         selection: how the best checkpoint is chosen, and when to stop early.
         keep_best: whether models that are, or can still become, the best are kept in `out`.
-        model_path: where the CLIP is in the model given to `step`, as in
+        model_path: where the model is in the model given to `step`, as in
             `model.get_submodule(model_path)`, if its type alone does not tell.
         max_images: how many of the images are read at most, evenly spaced. 64 follow a
             training at little cost; 200 give the precision of a study's runs (docs/speed.md); None
@@ -113,6 +116,7 @@ class Monitor:
         *,
         transfer: Sequence[str | Path] | str | Path | None = None,
         retrieval: Sequence[str | Path] | str | Path | None = None,
+        transfer_by: str | Sequence[str] = (),
         class_words: Mapping[str, str] | str | Path | None = None,
         templates: str | Sequence[str] | None = None,
         vocabulary: str | Sequence[str] | None = "general",
@@ -156,8 +160,9 @@ class Monitor:
             name, pixels = some_pixels(images, before.framing, max_images, "images")
             rules = prompt_rules(class_words, templates)
             sets = [
-                transfer_set(name, before, transfer_images, rules)
+                one
                 for name in transfer_names(transfer)
+                for one in labelled_sets(name, before, transfer_images, rules, by=transfer_by)
             ]
             captioned = [
                 retrieval_set(name, before, transfer_images)
@@ -223,8 +228,8 @@ class Monitor:
         """Observes the model if an observation is due; call it as often as is convenient.
 
         Args:
-            model: the model in training: a CLIPModel, PEFT around one, a module of your own that
-                holds one, or an open_clip model.
+            model: the model in training: one of transformers', PEFT around it, a module of your
+                own that holds one, or an open_clip model.
             step: optimizer steps done. Calls of this process are counted where it is not given;
                 to go on after a restart, give it.
             epoch: epochs done. A whole number (an int) makes an observation due once; a float
@@ -553,7 +558,7 @@ def _described(reference: Reference) -> dict[str, Any]:
                 "name": one.name,
                 "fingerprint": one.fingerprint,
                 "num_images": len(one.labels),
-                "pretrained_zero_shot_pct": reference.outcomes[one.name].score.accuracy_pct,
+                pretrained_accuracy_key(one.name): reference.outcomes[one.name].score.accuracy_pct,
                 "unknown_words": list(one.unknown_words),
             }
             for one in reference.transfer

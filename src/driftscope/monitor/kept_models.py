@@ -28,11 +28,11 @@ def keep_model(
 ) -> None:
     """Writes the model into the folder, whole; replaces what an earlier one left there.
 
-    PEFT around the pretrained CLIP, which it names, becomes an adapter folder. An image tower that
+    PEFT around the pretrained model, which it names, becomes an adapter folder. An image tower that
     is trained alone becomes what changed against the pretrained model; where that has no name to
-    load it by, a folder of transformers' own, which `driftscope.load` does not read. All else,
-    such as an adapter beside weights that were trained in place, becomes a plain CLIPModel folder,
-    adapters merged in, that transformers loads too.
+    load it by, a folder of transformers' own. All else, such as an adapter beside weights that were
+    trained in place, becomes a folder of the family's whole model, adapters merged in, that
+    transformers loads too.
 
     Raises:
         NonFiniteError: the weights hold NaN or infinities.
@@ -42,7 +42,7 @@ def keep_model(
     if folder.parent.name == _CANDIDATES:
         refuse_link(folder.parent)
     remove_files(folder, MODEL_FILES)
-    if target.peft is not None and _can_stand_alone(target.peft, reference):
+    if target.peft is not None and _can_stand_alone(target.peft, live, reference):
         with whole_folder(folder) as partial:
             save_adapter(target.peft, partial)
             note_origin(partial, _base_of(target.peft), reference.fingerprint)
@@ -83,18 +83,23 @@ def drop_models_but(out: Path, steps: Collection[int]) -> None:
         remove_files(out / STOPPED_FOLDER, MODEL_FILES)
 
 
-def _can_stand_alone(peft_model: Any, reference: Reference) -> bool:
+def _can_stand_alone(peft_model: Any, live: VisionLanguageModel, reference: Reference) -> bool:
     """Whether the adapter and its base's name say all: the base is the pretrained one as it was."""
     if not _base_of(peft_model):
         return False
     base = {
-        name.replace(".base_layer", "").replace(".original_module", ""): tensor.detach()
+        live.own_prefix + _plain_name(name): tensor.detach()
         for name, tensor in peft_model.get_base_model().named_parameters()
     }
     return all(
         name in base and torch.equal(base[name].cpu(), before.to(base[name].dtype))
         for name, before in reference.weights.items()
     )
+
+
+def _plain_name(name: str) -> str:
+    """A weight's name without what PEFT puts into it."""
+    return name.replace(".base_layer", "").replace(".original_module", "")
 
 
 def _base_of(peft_model: Any) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from driftscope.errors import RecordError
-from driftscope.metrics import METRICS, drifts, find_metric, levels
+from driftscope.metrics import METRICS, drifts, find_metric, first_layer, levels
 from driftscope.monitor.alerts import Alert
 from driftscope.reading import Drift, Reading
 from driftscope.records import transfer_scalars
@@ -127,10 +127,12 @@ def _is_of_a_drift(name: str) -> bool:
 
 def _layer_scalars(drift: Drift) -> dict[str, float | None]:
     """Every number of the per-layer lists, layers from 1 in two digits, so that names sort."""
+    num_layers = len(drift.cka_per_block)
     return {
         f"{one.key}_layer_{layer:02}": value
         for one in drifts()
-        for layer, value in enumerate(drift.by_layer.get(one.layer_field, ()), start=1)
+        if (values := drift.by_layer.get(one.layer_field))
+        for layer, value in enumerate(values, start=first_layer(len(values), num_layers))
     }
 
 

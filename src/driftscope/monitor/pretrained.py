@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from driftscope.backbones import find_image_tower
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError
 from driftscope.monitor.isolation import isolated_from_training
@@ -20,7 +21,7 @@ def pretrained_model(
     """The pretrained model as it was given, ready to be read.
 
     Raises:
-        ModelError: it cannot be loaded, is no CLIP with both towers, or carries an adapter.
+        ModelError: it cannot be loaded, lacks its text tower, or carries an adapter.
     """
     if isinstance(source, VisionLanguageModel):
         return source
@@ -32,9 +33,9 @@ def pretrained_model(
 
 def _given_model(module: nn.Module, model_path: str | None) -> VisionLanguageModel:
     target = find_target(module, model_path)
-    if not target.has_text_tower:
+    if not target.has_text_tower and (whole := find_image_tower(target.found).backbone.whole):
         raise ModelError(
-            f"The pretrained model is a {target.kind}, which has no text tower; give the CLIPModel "
+            f"The pretrained model is a {target.kind}, which has no text tower; give the {whole} "
             "it comes from, or its name."
         )
     if any(type(module).__module__.startswith("peft.") for module in target.found.modules()):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from driftscope.metrics import METRICS, Metric, drifts, levels
+from driftscope.protocols import ACCURACIES, protocol_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,19 +22,20 @@ STRUCTURE_SCALARS = tuple(one.key for one in levels("run"))
 
 
 def transfer_scalars(changes: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
-    """Zero-shot accuracy and retention of each transfer set as flat numbers.
+    """Accuracy and retention of each transfer set as flat numbers.
 
     The first set's are `zero_shot_pct` and `retention_pct`, as in the tables; those of the others
-    end in `_` and the set's name.
+    end in `_` and the set's name. Accuracies that are not zero-shot are `knn_pct` and
+    `linear_probe_pct`.
 
     Args:
         changes: by set, what has `accuracy_pct` and `retention_pct` (None where undefined).
     """
     scalars: dict[str, float | None] = {}
-    for position, (name, change) in enumerate(changes.items()):
-        suffix = f"_{name}" if position else ""
-        scalars[f"zero_shot_pct{suffix}"] = change["accuracy_pct"]
-        scalars[f"retention_pct{suffix}"] = change["retention_pct"]
+    for name, change in changes.items():
+        for key in (ACCURACIES[protocol_of(name)], "retention_pct"):
+            value = change["retention_pct" if key == "retention_pct" else "accuracy_pct"]
+            scalars[f"{key}_{name}" if key in scalars else key] = value
     return scalars
 
 
@@ -93,6 +95,11 @@ def _of_pretrained(found: Mapping[str, ColumnMeaning]) -> dict[str, ColumnMeanin
 
 _SELECTED = "selected epoch"
 
+_ACCURACIES = {
+    key: _column(METRICS[key], _SELECTED, is_optional=key != "zero_shot_pct")
+    for key in ACCURACIES.values()
+}
+
 _KEYS = {
     "run_id": ColumnMeaning("text", "", "the run's id"),
     "dataset": ColumnMeaning("text", "", "target dataset"),
@@ -122,8 +129,8 @@ RUN_COLUMNS: dict[str, ColumnMeaning] = {
     **_columns("val_accuracy_pct", "test_accuracy_pct", addition=_SELECTED),
     "test_num_images": ColumnMeaning("integer", "images", "images of the test accuracy"),
     "transfer": ColumnMeaning("text", "", "name of the main transfer set"),
-    **_of_pretrained(_columns("zero_shot_pct")),
-    **_columns("zero_shot_pct", addition=_SELECTED),
+    **_of_pretrained(_ACCURACIES),
+    **_ACCURACIES,
     "zero_shot_num_images": ColumnMeaning("integer", "images", "images of the zero-shot accuracy"),
     **_columns("retention_pct"),
     **_columns("above_chance_pct", "chance_pct", "ece_pct", "pretrained_ece_pct"),

@@ -88,8 +88,10 @@ class RunRecord:
 
     @property
     def main_transfer(self) -> str | None:
-        """The first transfer set, which tables show."""
-        return self.spec.transfer[0] if self.spec.transfer else None
+        """The first transfer set, by the name and protocol that tables show; None without one."""
+        named = next(iter(self.spec.transfer), None)
+        recorded = self.result.pretrained.transfer
+        return named if named in recorded else next(iter(recorded), named)
 
     @property
     def structure_point(self) -> Point | None:

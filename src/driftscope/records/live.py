@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from driftscope.errors import RecordError
+from driftscope.protocols import scored_on
 from driftscope.records.folder import (
     EVENTS_FILE,
     FAILURE_FILE,
@@ -80,10 +81,8 @@ def _monitor_title(folder: Path, events: list[Event]) -> str:
     if not headers:
         return "a training"
     header = parse(MonitorHeader, headers[-1], folder / EVENTS_FILE)
-    transfer = ", ".join(one.name for one in header.transfer)
-    return f"a training from {header.pretrained}" + (
-        f", with zero-shot on {transfer}" if transfer else ""
-    )
+    transfer = ", ".join(scored_on(one.name) for one in header.transfer)
+    return f"a training from {header.pretrained}" + (f", with {transfer}" if transfer else "")
 
 
 def _run_end(folder: Path) -> str | None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from driftscope.metrics import drifts, levels, metric
+from driftscope.metrics import drifts, first_layer, levels, metric
+from driftscope.protocols import ACCURACIES, pretrained_accuracy_key, protocol_of
 from driftscope.records.columns import (
     CLASS_COLUMNS,
     DRIFT_SCALARS,
@@ -18,6 +19,7 @@ from driftscope.records.columns import (
     typed,
 )
 from driftscope.records.folder import RunRecord
+from driftscope.records.schema import Point, Signals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,6 +133,8 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
     spec, result = record.spec, record.result
     selected, point = result.selected, record.structure_point
     before, after = record.pretrained_score, record.main_score
+    main = record.main_transfer or ""
+    accuracy = ACCURACIES[protocol_of(main)]
     losses = [event.get("train_loss") for event in record.events if event.kind == "epoch"]
     return {
         **_keys(record),
@@ -154,9 +158,9 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
         "test_accuracy_pct": selected and selected.test_accuracy_pct,
         "test_num_images": selected and selected.test_num_images,
         "transfer": record.main_transfer,
-        "pretrained_zero_shot_pct": before.accuracy_pct,
-        "zero_shot_pct": after.accuracy_pct,
-        "zero_shot_num_images": after.num_images,
+        pretrained_accuracy_key(main): before.accuracy_pct,
+        accuracy: after.accuracy_pct,
+        "zero_shot_num_images": after.num_images if accuracy == "zero_shot_pct" else None,
         "retention_pct": after.retention_pct,
         "above_chance_pct": after.above_chance_pct,
         "chance_pct": after.chance_pct,
@@ -178,13 +182,27 @@ def _layer_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
     if point is None:
         return
     keys, read, changed = _keys(record), levels("layer"), drifts("layer")
-    for index in range(len(point.reading.entropy)):
+    num_layers = _num_layers(point)
+    for layer in range(1, num_layers + 1):
         yield {
             **keys,
-            "layer": index + 1,
-            **{one.key: point.reading.at_layer(one.field, index) for one in read},
-            **{one.key: point.drift.at_layer(one.layer_field, index) for one in changed},
+            "layer": layer,
+            **{one.key: _at(point.reading, one.field, layer, num_layers) for one in read},
+            **{one.key: _at(point.drift, one.layer_field, layer, num_layers) for one in changed},
         }
+
+
+def _at(part: Signals, name: str, layer: int, num_layers: int) -> float | None:
+    """A layer's number, layers from 1; lists end at the last layer."""
+    values = part.signal(name)
+    begins = first_layer(len(values), num_layers) if isinstance(values, list) else 1
+    return part.at_layer(name, layer - begins) if layer >= begins else None
+
+
+def _num_layers(point: Point) -> int:
+    """Blocks that were read; attention may have been read in the last alone."""
+    blocks = point.drift.signal("cka_per_block") or ()
+    return max(len(blocks), len(point.reading.entropy))
 
 
 def _history_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
@@ -202,12 +220,13 @@ def _head_columns(record: RunRecord) -> dict[str, Any]:
     if point is None:
         return {}
     after, before = point.reading, record.result.pretrained.reading
-    num_layers, num_heads = len(after.entropy), len(after.entropy[0])
-    num_rows = num_layers * num_heads
+    num_layers, num_heads = _num_layers(point), len(after.entropy[0])
+    layers = range(first_layer(len(after.entropy), num_layers), num_layers + 1)
+    num_rows = len(layers) * num_heads
     of_heads = record.origin == "run"  # imported records hold means over heads
     columns: dict[str, Any] = {name: [value] * num_rows for name, value in _keys(record).items()}
-    columns["layer"] = np.repeat(np.arange(1, num_layers + 1), num_heads)
-    numbers = np.tile(np.arange(1, num_heads + 1), num_layers)
+    columns["layer"] = np.repeat(layers, num_heads)
+    numbers = np.tile(np.arange(1, num_heads + 1), len(layers))
     columns["head"] = numbers if of_heads else np.full(num_rows, np.nan)
     for one in levels("head"):
         for name, reading in ((one.key, after), (f"pretrained_{one.key}", before)):
@@ -215,7 +234,7 @@ def _head_columns(record: RunRecord) -> dict[str, Any]:
             unknown = np.full(num_rows, np.nan)
             columns[name] = unknown if values is None else np.array(values, np.float64).ravel()
     for one in (metric("cka"), metric("cka_debiased")):
-        similar = [point.drift.at_layer(one.layer_field, layer) for layer in range(num_layers)]
+        similar = [_at(point.drift, one.layer_field, layer, num_layers) for layer in layers]
         columns[one.key] = np.repeat(np.array(similar, dtype=np.float64), num_heads)
     return columns
 

@@ -12,7 +12,8 @@ from markupsafe import Markup
 from driftscope.analysis.columns import filled, metric_column
 from driftscope.analysis.study_charts import known_metrics, profile_chart
 from driftscope.analysis.table import Column, Table
-from driftscope.metrics import drifts, followed, number_text
+from driftscope.metrics import drifts, first_layer, followed, number_text
+from driftscope.protocols import ACCURACIES, ability_on
 from driftscope.records import Overlay
 from driftscope.report.overlays import NamedOverlay, overlay_block
 from driftscope.report.page import Picture, panel_pictures, write_page
@@ -77,9 +78,11 @@ def _headline(
     transfer: Sequence[Mapping[str, Any]], scalars: Mapping[str, float], step: int
 ) -> Markup:
     if transfer and "retention_pct" in scalars:
-        return Markup(
-            "At step {} <strong>{}</strong> of the zero-shot ability on {} is left."
-        ).format(step, written("retention_pct", scalars["retention_pct"]), transfer[0]["name"])
+        return Markup("At step {} <strong>{}</strong> of the {} is left.").format(
+            step,
+            written("retention_pct", scalars["retention_pct"]),
+            ability_on(transfer[0]["name"]),
+        )
     return Markup(
         "At step {} the image embeddings have moved by <strong>{}</strong> (1 − cosine) and CKA is "
         "<strong>{}</strong>; how much zero-shot ability is left was not measured."
@@ -150,7 +153,7 @@ def _caveats(report: Mapping[str, Any]) -> list[Markup]:
 def _trajectories(points: pd.DataFrame) -> list[Picture]:
     """A panel a metric over the steps, from the pretrained model's value at step 0 on."""
     pictures = []
-    shown = [one for one in followed() if not one.is_detail and one.key != "zero_shot_pct"]
+    shown = [one for one in followed() if not one.is_detail and one.key not in ACCURACIES.values()]
     for metric in known_metrics(shown, points):
         chart = profile_chart("path", points, [metric], along="step")
         if len(chart.flat[0].marks[0].x) > 1:
@@ -160,12 +163,13 @@ def _trajectories(points: pd.DataFrame) -> list[Picture]:
 
 
 def _layers(one: Mapping[str, Any]) -> pd.DataFrame:
+    num_layers = len(one["cka_per_block"])
     known = {
-        metric.key: one[metric.layer_field]
+        metric.key: [None] * (first_layer(len(values), num_layers) - 1) + values
         for metric in drifts("layer")
-        if isinstance(one.get(metric.layer_field), list)
+        if isinstance(values := one.get(metric.layer_field), list)
     }
-    return pd.DataFrame({"layer": range(1, len(one["cka_per_block"]) + 1), **known})
+    return pd.DataFrame({"layer": range(1, num_layers + 1), **known})
 
 
 def _table(points: pd.DataFrame) -> Table:

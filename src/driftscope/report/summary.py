@@ -220,7 +220,7 @@ def _comparison_headline(drift: Mapping[str, Any], transfer: Mapping[str, Any]) 
         return Markup("The image encoders are equal to the bit: is one of them the wrong model?")
     for name, scores in transfer.items():
         if is_number(scores["retention_pct"]):
-            return Markup("<strong>{}</strong> of the zero-shot ability on {} is left.").format(
+            return Markup("<strong>{}</strong> of the {} is left.").format(
                 written("retention_pct", scores["retention_pct"]), name
             )
     if is_number(drift.get("embedding_drift")):
@@ -272,12 +272,15 @@ def _representation_sentence(drift: Mapping[str, Any]) -> Markup | None:
 
 def _attention_sentence(drift: Mapping[str, Any]) -> Markup:
     per_layer = drift["delta_entropy_pct_per_layer"]
-    most = max(range(len(per_layer)), key=lambda index: abs(per_layer[index] or 0.0))
-    return Markup("Attention: entropy changed by {} ({}), most at layer {} ({}).").format(
+    said = Markup("Attention: entropy changed by {} ({})").format(
         written("delta_entropy_pct", drift["delta_entropy_pct"]),
         "broader" if drift["delta_entropy_pct"] > 0 else "narrower",
-        most + 1,
-        written("delta_entropy_pct", per_layer[most]),
+    )
+    if len(per_layer) < len(drift.get("cka_per_block") or []):
+        return said + Markup(" where the patches are pooled.")
+    most = max(range(len(per_layer)), key=lambda index: abs(per_layer[index] or 0.0))
+    return said + Markup(", most at layer {} ({}).").format(
+        most + 1, written("delta_entropy_pct", per_layer[most])
     )
 
 

@@ -16,7 +16,7 @@ from driftscope.analysis.columns import filled, known, metric_column
 from driftscope.analysis.grouping import PLACE, with_series
 from driftscope.analysis.table import Column, Table, slug
 from driftscope.analysis.tables import accuracy_column
-from driftscope.metrics import METRICS, Metric, drifts, main_drifts
+from driftscope.metrics import METRICS, Metric, drifts, first_layer, main_drifts
 from driftscope.records import RunRecord, runs_table
 
 # ---------------------------------------------------------------- from records
@@ -190,13 +190,13 @@ def comparison_layers(comparison: Mapping[str, Any]) -> pd.DataFrame:
     }
     per_layer = {one.key: drift.get(one.layer_field) for one in compared_metrics()}
     per_layer["intruder_dimensions"] = comparison.get("intruder_dimensions_per_layer")
-    num_layers = len(entropies["entropy_pretrained_nats"])
-    measured = {
-        name: values
-        for name, values in per_layer.items()
-        if isinstance(values, list) and len(values) == num_layers
+    measured = {name: values for name, values in per_layer.items() if isinstance(values, list)}
+    num_layers = max(map(len, {**entropies, **measured}.values()))
+    columns = {
+        name: [None] * (first_layer(len(values), num_layers) - 1) + values
+        for name, values in {**entropies, **measured}.items()
     }
-    return pd.DataFrame({"layer": range(1, num_layers + 1), **entropies, **measured})
+    return pd.DataFrame({"layer": range(1, num_layers + 1), **columns})
 
 
 def _layer_means(entropy: Sequence[Sequence[float]]) -> list[float]:

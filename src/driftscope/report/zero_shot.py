@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from numbers import Real
 from typing import Any
 
-from driftscope.analysis.words import join_words
+from driftscope.analysis.words import capitalised, join_words
 from driftscope.metrics import METRICS, number_text
+from driftscope.protocols import scored_on
 from driftscope.records import retention_interval_pct
 
 _BEFORE = ("pretrained_accuracy_pct", "pretrained_low_pct", "pretrained_high_pct")
@@ -40,7 +41,8 @@ def score_sentences(name: str, score: Mapping[str, Any]) -> Iterator[str]:
     if is_number(score.get("retention_pct")):
         kept = f"retention {written('retention_pct', score['retention_pct'])}"
         kept += _retention_interval(score)
-    yield f"Zero-shot accuracy on {name}: {before} before, {after} after; {kept}."
+    what = capitalised(scored_on(name, "accuracy"))
+    yield f"{what}: {before} before, {after} after; {kept}."
     yield from _chance(score)
     yield from _calibration(score)
 

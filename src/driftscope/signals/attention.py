@@ -109,7 +109,7 @@ def head_mean_and_patch_entropy(
     Args:
         query, key: as the attention function receives them, unscaled.
         scaling: what the logits are multiplied by.
-        num_prefix: tokens before the patches (CLS, then registers).
+        num_prefix: tokens before the patches (CLS, then registers); 0 where there are none.
 
     Returns:
         The mean over heads of the attention map, float32, and the mean over patch queries of the
@@ -132,7 +132,9 @@ def head_mean_and_patch_entropy(
 
         # The softmax over all keys, relative to the largest logit of all of them.
         prefix_logits = scaled_query @ keys[..., :num_prefix] - largest
-        excess = prefix_logits.amax(dim=-1, keepdim=True).clamp_min(0.0)
+        excess = torch.zeros_like(largest)
+        if num_prefix:
+            excess = prefix_logits.amax(dim=-1, keepdim=True).clamp_min(0.0)
         prefix_weights, patch_factor = (prefix_logits - excess).exp(), (-excess).exp()
         total = mass * patch_factor + prefix_weights.sum(dim=-1, keepdim=True)
         of_prefix += prefix_weights / total

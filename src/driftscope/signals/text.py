@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import logsigmoid, normalize
 
 from driftscope.errors import CaptureError, NonFiniteError
 
@@ -31,12 +31,18 @@ def text_space_drift(
     vocabulary: Float[Tensor, "text dim"],
     logit_scale: float,
     random_texts: Float[Tensor, "random_text dim"] | None = None,
+    *,
+    logit_bias: float | None = None,
 ) -> TextSpaceDrift:
     """Text-space drift of paired image embeddings.
 
     The zero-shot distribution of an image is softmax(logit_scale · cos(image, text)) over the
     vocabulary. KL is taken from the pretrained to the adapted distribution in float64 from log
     probabilities, so it is finite. With one text in the vocabulary it is 0 and agreement 100.
+
+    A model with a `logit_bias` judges each text by itself: it fits the image with probability
+    sigmoid(logit_scale · cos(image, text) + logit_bias), independently of the others. KL is then
+    that of all these judgements together, the sum over texts of each one's.
     The logit change for random texts follows Lipsum-FT (2404.00860), with the absolute value where
     that method's loss has the square.
 
@@ -45,6 +51,7 @@ def text_space_drift(
         vocabulary: embeddings of the fixed vocabulary; normalised here.
         logit_scale: the model's own factor on cosines (CLIP's exp'ed logit scale, about 100).
         random_texts: embeddings of random texts, if that signal is wanted.
+        logit_bias: of a model whose logits go through a sigmoid; None for a softmax.
 
     Raises:
         CaptureError: shapes do not fit together, or there are no images or texts.
@@ -52,8 +59,12 @@ def text_space_drift(
     _check_shapes(pretrained_images, adapted_images, vocabulary)
     before = _logits(pretrained_images, vocabulary, logit_scale)
     after = _logits(adapted_images, vocabulary, logit_scale)
-    log_before, log_after = before.log_softmax(dim=-1), after.log_softmax(dim=-1)
-    kl = (log_before.exp() * (log_before - log_after)).sum(dim=-1).mean()
+    if logit_bias is None:
+        kl = _kl(before.log_softmax(dim=-1), after.log_softmax(dim=-1))
+    else:
+        before, after = before + logit_bias, after + logit_bias
+        fits = _kl(logsigmoid(before), logsigmoid(after))
+        kl = fits + _kl(logsigmoid(-before), logsigmoid(-after))
     agreement = (before.argmax(dim=-1) == after.argmax(dim=-1)).double().mean()
     change = None
     if random_texts is not None:
@@ -62,6 +73,11 @@ def text_space_drift(
         random_after = _logits(adapted_images, random_texts, logit_scale)
         change = float((random_after - random_before).abs().mean())
     return TextSpaceDrift(max(0.0, float(kl)), 100.0 * float(agreement), change)
+
+
+def _kl(log_before: Tensor, log_after: Tensor) -> Tensor:
+    """Mean over images of Σ p·(ln p − ln q)."""
+    return (log_before.exp() * (log_before - log_after)).sum(dim=-1).mean()
 
 
 def _logits(images: Tensor, texts: Tensor, logit_scale: float) -> Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from driftscope.backbones import FAMILIES
+from driftscope.backbones import FAMILIES, REFUSED_TYPES
 from driftscope.backbones.base import Backbone
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, one_line, told_as
@@ -35,7 +35,7 @@ from driftscope.sources.state_dict import (
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_LOADED = {backbone.model_type: backbone for backbone in FAMILIES if backbone.whole is not None}
+_LOADED = {name: backbone for backbone in FAMILIES for name in backbone.classes}
 
 _WANTED = ["*.json", "*.safetensors", "*.bin", "*.txt", "*.model"]
 """The files of a repository that a model is made of."""
@@ -120,16 +120,18 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
         raise ModelError(unreadable_config(name, error)) from None
     backbone = _LOADED.get(config.model_type)
     if backbone is None:
+        reason = REFUSED_TYPES.get(config.model_type)
         raise ModelError(
-            f"{name} is a {config.model_type!r} model; driftscope loads models of the type "
-            f"{_types()}, with an image and a text tower"
+            f"{name} is a {config.model_type!r} model; "
+            + (reason or f"driftscope loads models of the type {_types()}")
         )
     if (weights := weights_in(Path(where))) is not None:
         check_fetched(weights)
     try:
         with quiet_libraries():
-            module, loading = getattr(transformers, str(backbone.whole)).from_pretrained(
+            module, loading = getattr(transformers, backbone.class_of(config)).from_pretrained(
                 where,
+                **backbone.load_options,
                 attn_implementation="sdpa",
                 dtype=torch.float32,
                 output_loading_info=True,
@@ -143,13 +145,21 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
     if loading["missing_keys"]:  # transformers would fill them with random numbers
         _fill(module, backbone, Path(where), name)
     module.eval()
-    image_size = int(backbone.vision_config(config).image_size)
+    pixels = pixel_convention(
+        where,
+        name,
+        int(backbone.vision_config(config).image_size),
+        is_fixed_size=backbone.has_fixed_input_size,
+    )
+    if not pixels.get("has_own_pixels", True):
+        pixels = {**pixels, **backbone.usual_pixels}
     return VisionLanguageModel(
         module=module,
-        tokenizer=load_tokenizer(where, backbone.vocabulary_size(config), name),
-        image_size=image_size,
+        tokenizer=load_tokenizer(where, backbone.vocabulary_size(config), name)
+        if backbone.has_text(config)
+        else None,
         source=name,
-        **pixel_convention(where, name, image_size),
+        **pixels,
     )
 
 

@@ -20,7 +20,7 @@ from driftscope.sources.hub import load_tokenizer
 from driftscope.sources.preprocessor import OPENAI_PIXELS, pixel_convention
 
 _WHOLE = {one.whole: one for one in FAMILIES if one.whole is not None}
-_ALONE = {name: one for one in FAMILIES for name in one.trained_alone}
+_ALONE = {name: one for one in FAMILIES for name in (*one.trained_alone, *one.towers)}
 _KINDS = (*_WHOLE, open_clip.KIND, *_ALONE)
 """What is looked for; of one inside another the outer one is meant."""
 NAMELESS = ("the given model", open_clip.KIND)
@@ -97,24 +97,27 @@ def find_target(model: nn.Module, model_path: str | None = None) -> Target:
 
 
 def from_module(module: Any) -> VisionLanguageModel:
-    """A family's whole model as it is, with what belongs to it where it was loaded from.
+    """A family's model as it is, with what belongs to it where it was loaded from.
 
-    Without a known place it gets OpenAI's pixel convention and no tokenizer.
+    Without a known place it gets its family's pixel convention and no tokenizer.
     """
     backbone = find_image_tower(module).backbone
     where = str(module.name_or_path or "")
     embedded = {str(folder): name for name, folder in EMBEDDED.items()}
     image_size = int(backbone.vision_config(module.config).image_size)
-    pixels = dict(OPENAI_PIXELS)
+    pixels = {**OPENAI_PIXELS, "image_size": image_size}
     tokenizer = None
     if where:
         with offline_where_unreachable():
-            pixels = pixel_convention(where, where, image_size)
-            tokenizer = load_tokenizer(where, backbone.vocabulary_size(module.config))
+            is_fixed = backbone.has_fixed_input_size
+            pixels = pixel_convention(where, where, image_size, is_fixed_size=is_fixed)
+            if backbone.has_text(module.config):
+                tokenizer = load_tokenizer(where, backbone.vocabulary_size(module.config))
+    if not pixels.get("has_own_pixels", True):
+        pixels |= backbone.usual_pixels
     return VisionLanguageModel(
         module=module,
         tokenizer=tokenizer,
-        image_size=image_size,
         source=embedded.get(where, where or NAMELESS[0]),
         **pixels,
     )
@@ -136,7 +139,7 @@ def live_model(target: Target, pretrained: VisionLanguageModel) -> VisionLanguag
         backbone = _ALONE[target.kind]
         projection = target.projection
         if projection is None and backbone.projection_name is not None:
-            projection = pretrained.plain.get_submodule(backbone.projection_name)
+            projection = getattr(pretrained.plain, backbone.projection_name, None)
         module = backbone.tower_with_projection(module, projection)
     return VisionLanguageModel(
         module=module,

@@ -21,16 +21,24 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 OPENAI_PIXELS: dict[str, Any] = {"mean": OPENAI_MEAN, "std": OPENAI_STD, "has_own_pixels": False}
 """Where nothing is known of a model's own."""
 
-_FOLLOWED = ("CLIP", "ChineseCLIP", "Siglip", "ViT", "DeiT", "Beit", "Bit", "DINOv3ViT")
+_FOLLOWED = ("CLIP", "ChineseCLIP", "Siglip", "ViT", "DeiT", "Beit", "Bit", "DINOv3ViT", "Tipsv2")
 """Preprocessors that resize, cut the centre, rescale and normalise, and do nothing else."""
-_DEFAULTS_OF_DINOV3 = {
-    "size": {"height": 224, "width": 224},
-    "default_to_square": True,
-    "resample": 2,
-    "image_mean": (0.485, 0.456, 0.406),
-    "image_std": (0.229, 0.224, 0.225),
+_DEFAULTS = {
+    "DINOv3ViT": {
+        "size": {"height": 224, "width": 224},
+        "default_to_square": True,
+        "resample": 2,
+        "image_mean": (0.485, 0.456, 0.406),
+        "image_std": (0.229, 0.224, 0.225),
+    },
+    "Tipsv2": {
+        "size": {"height": 448, "width": 448},
+        "default_to_square": True,
+        "resample": 2,
+        "do_normalize": False,
+    },
 }
-"""transformers has its class only with torchvision."""
+"""Of those that transformers has only with torchvision."""
 _KEYS = (
     *("do_resize", "size", "default_to_square", "resample", "do_center_crop", "crop_size"),
     *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
@@ -38,10 +46,13 @@ _KEYS = (
 _MEANT_FOR_OTHERS = ("do_pad", "do_thumbnail", "do_align_long_axis", "do_flip_channel_order")
 
 
-def pixel_convention(where: str, name: str, image_size: int) -> dict[str, Any]:
-    """Mean, std and framing of a folder's preprocessor, as fields of a `VisionLanguageModel`.
+def pixel_convention(
+    where: str, name: str, image_size: int, *, is_fixed_size: bool = True
+) -> dict[str, Any]:
+    """Size, mean, std and framing of a folder's preprocessor: fields of a `VisionLanguageModel`.
 
-    OpenAI's, and said so, where it ships none.
+    OpenAI's, and said so, where it ships none. `image_size` is what the model's configuration
+    says, which holds for a model of a fixed size.
 
     Raises:
         ModelError: the configuration is damaged, or says what cannot be followed.
@@ -55,8 +66,10 @@ def pixel_convention(where: str, name: str, image_size: int) -> dict[str, Any]:
         with quiet_libraries():
             found, _ = CLIPImageProcessorPil.get_image_processor_dict(where)
     except (OSError, ValueError):
-        return dict(OPENAI_PIXELS)
+        return {**OPENAI_PIXELS, "image_size": image_size}
     settings = _with_defaults(found, name)
+    if not is_fixed_size and {"size", "crop_size"} & found.keys():
+        image_size = _side(settings, name)
     framing = _framing(settings, name, image_size)
     notes: list[str] = []
     if not framing.is_usual:
@@ -71,6 +84,7 @@ def pixel_convention(where: str, name: str, image_size: int) -> dict[str, Any]:
         )
     return {
         **_mean_and_std(settings, name),
+        "image_size": image_size,
         "own_framing": None if framing.is_usual else framing,
         "notes": tuple(notes),
     }
@@ -101,9 +115,7 @@ def _with_defaults(found: dict[str, Any], name: str) -> dict[str, Any]:
             raise ModelError(_refused(name, f"{key} {found[key]}"))
     known = getattr(transformers, f"{kind}ImageProcessorPil", None)
     defaults = {key: getattr(known, key, None) for key in _KEYS}
-    if known is None:
-        defaults |= _DEFAULTS_OF_DINOV3
-    return {**defaults, **found}
+    return {**defaults, **_DEFAULTS.get(kind, {}), **found}
 
 
 def _longest(size: Any) -> Any:

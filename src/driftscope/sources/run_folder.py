@@ -43,7 +43,8 @@ def _load_delta(folder: Path, name: str, beside: Beside) -> VisionLanguageModel:
     base, notes = beside.base([noted(folder, "base")], name)
     fingerprint = checked_base(folder, name, base)
     try:
-        state = load_file(folder / DELTA_FILE)
+        found = load_file(folder / DELTA_FILE)
+        state = {name.removeprefix(base.own_prefix): tensor for name, tensor in found.items()}
         unknown = base.module.load_state_dict(state, strict=False).unexpected_keys
     except (RuntimeError, OSError, SafetensorError) as error:
         raise ModelError(f"the weights of {name} cannot be loaded: {one_line(error)}") from None

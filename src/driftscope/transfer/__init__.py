@@ -1,7 +1,8 @@
-"""What zero-shot ability is left: classification, retrieval, and the target task under corruption.
+"""What ability is left: classification, retrieval, and the target task under corruption.
 
-Texts are embedded once, by the pretrained model's text tower; images go through the live,
-adapter-aware encoder of whichever model is scored.
+Classes are told by their texts (zero-shot), or from image features alone (`features`). Texts are
+embedded once, by the pretrained model's text tower; images go through the live, adapter-aware
+encoder of whichever model is scored.
 """
 
 from driftscope.transfer.classification import (
@@ -16,6 +17,7 @@ from driftscope.transfer.classification import (
     transfer_set,
     zero_shot,
 )
+from driftscope.transfer.features import feature_sets, labelled_sets
 from driftscope.transfer.retrieval import (
     RetrievalScore,
     RetrievalSet,
@@ -34,6 +36,8 @@ __all__ = [
     "ZeroShotScore",
     "class_embeddings",
     "corrupted_tests",
+    "feature_sets",
+    "labelled_sets",
     "retention_pct",
     "retrieval_score",
     "retrieval_set",

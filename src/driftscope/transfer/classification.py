@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from reprlib import repr as short
@@ -162,7 +162,8 @@ def classify(
 ) -> Outcome:
     """As `zero_shot`, with every image's predicted class."""
     embeddings = live_embeddings(model, pixels, batch_size)
-    return outcome_of(embeddings, labels, text_embeddings, name, model.logit_scale)
+    scale, bias = model.logit_scale, model.logit_bias
+    return outcome_of(embeddings, labels, text_embeddings, name, scale, bias)
 
 
 def outcome_of(
@@ -171,6 +172,7 @@ def outcome_of(
     text_embeddings: Float[Tensor, "class dim"],
     name: str,
     logit_scale: float | None = None,
+    logit_bias: float | None = None,
 ) -> Outcome:
     """The score and predicted classes of image embeddings that are there already.
 
@@ -179,19 +181,39 @@ def outcome_of(
         labels: the images' classes.
         text_embeddings: the classes'.
         name: of the set.
-        logit_scale: the factor on cosines in the model's softmax; None for no calibration.
+        logit_scale: the factor on cosines in the model's logits; None for no calibration.
+        logit_bias: of a model whose logits go through a sigmoid; None for a softmax.
     """
     similarities = _similarities(embeddings, text_embeddings)
+    probabilities = None
+    if logit_scale is not None:
+        logits = logit_scale * similarities.double()
+        if logit_bias is None:
+            probabilities = logits.softmax(dim=-1)
+        else:
+            probabilities = (logits + logit_bias).sigmoid()
+    return outcome_of_scores(similarities, labels, name, probabilities)
+
+
+def outcome_of_scores(
+    similarities: Float[Tensor, "image class"],
+    labels: Int64[Tensor, " image"],
+    name: str,
+    probabilities: Float[Tensor, "image class"] | None = None,
+) -> Outcome:
+    """The score and predicted classes where every image has a number for every class.
+
+    With the model's `probabilities` of the classes also its calibration error.
+    """
     # ties go to the lowest class number, as argmax breaks them; topk promises nothing
     predicted = similarities.argmax(dim=-1).cpu()
-    likeliest = similarities.topk(min(TOP, len(text_embeddings)), dim=-1)
+    num_classes = similarities.shape[1]
+    likeliest = similarities.topk(min(TOP, num_classes), dim=-1)
     is_among = (likeliest.indices.cpu() == labels[:, None]) & likeliest.values.cpu().isfinite()
     correct = predicted == labels
     ece = None
-    if logit_scale is not None:
-        probabilities = (logit_scale * similarities.double()).softmax(dim=-1)
+    if probabilities is not None:
         ece = expected_calibration_error_pct(probabilities.cpu(), correct)
-    num_classes = len(text_embeddings)
     images = torch.bincount(labels, minlength=num_classes)
     hits = torch.bincount(labels[correct], minlength=num_classes)
     counted = score(name, int(correct.sum()), len(labels))
@@ -319,30 +341,43 @@ def confusion_flows(
     }
 
 
-@dataclass(frozen=True, eq=False)
-class TransferSet:
-    """A zero-shot benchmark with the pretrained model's class embeddings and logit scale."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LabelledSet:
+    """A benchmark on labeled images; its name says by what their classes are told."""
 
     name: str
     split: str
     fingerprint: str
     pixels: PixelSource
     labels: Int64[Tensor, " image"]
-    text_embeddings: Float[Tensor, "class dim"]
-    logit_scale: float
     class_names: tuple[str, ...]
-    rules: PromptRules
-    unknown_words: tuple[str, ...]
+    unknown_words: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def score(self, model: VisionLanguageModel) -> ZeroShotScore:
-        """The model's zero-shot accuracy on it."""
-        return self.outcome(model).score
+    def image_sets(self) -> dict[str, PixelSource]:
+        """The images to embed, by name."""
+        raise NotImplementedError
 
-    def outcome(self, model: VisionLanguageModel) -> Outcome:
-        """The model's score and predictions."""
-        return classify(model, self.pixels, self.labels, self.text_embeddings, self.name)
+    def outcome_from(
+        self,
+        embeddings: Mapping[str, Tensor],
+        model: VisionLanguageModel | None = None,
+        *,
+        has_own_texts: bool = False,
+    ) -> Outcome:
+        """The score and the predictions, from the embeddings of `image_sets`.
+
+        Args:
+            embeddings: unnormalised, by the sets' names.
+            model: whose they are; None for the pretrained one.
+            has_own_texts: whether its own text tower reads the classes, and not the pretrained one.
+        """
+        raise NotImplementedError
+
+    def prompts(self) -> dict[str, Any]:
+        """For the record: how its classes are told."""
+        return {"split": self.split}
 
     def change(self, adapted: Outcome, pretrained: Outcome) -> dict[str, Any]:
         """The adapted score with what was lost on the way, as JSON values.
@@ -367,6 +402,45 @@ class TransferSet:
             "per_class": per_class_retention(adapted.score, pretrained.score, self.class_names),
             "flows": confusion_flows(adapted, pretrained, self.labels, self.class_names),
         }
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TransferSet(LabelledSet):
+    """A zero-shot benchmark with the pretrained model's class embeddings and logit scale."""
+
+    text_embeddings: Float[Tensor, "class dim"]
+    logit_scale: float
+    logit_bias: float | None = None
+    rules: PromptRules
+
+    def image_sets(self) -> dict[str, PixelSource]:
+        """Its images."""
+        return {f"zero-shot: {self.name}": self.pixels}
+
+    def outcome_from(
+        self,
+        embeddings: Mapping[str, Tensor],
+        model: VisionLanguageModel | None = None,
+        *,
+        has_own_texts: bool = False,
+    ) -> Outcome:
+        """As there; the classes are told by their texts."""
+        (images,) = (embeddings[name] for name in self.image_sets())
+        texts, scale, bias = self.text_embeddings, self.logit_scale, self.logit_bias
+        if model is not None and model.has_text:  # else an image tower that is trained alone
+            scale, bias = model.logit_scale, model.logit_bias
+        if model is not None and has_own_texts:
+            texts = class_embeddings(model, self.class_names, self.rules)
+        directions = functional.normalize(images, dim=-1)
+        return outcome_of(directions, self.labels, texts.float().cpu(), self.name, scale, bias)
+
+    def score(self, model: VisionLanguageModel) -> ZeroShotScore:
+        """The model's zero-shot accuracy on it."""
+        return self.outcome(model).score
+
+    def outcome(self, model: VisionLanguageModel) -> Outcome:
+        """The model's score and predictions."""
+        return classify(model, self.pixels, self.labels, self.text_embeddings, self.name)
 
     @property
     def classes_of_known_words(self) -> tuple[str, ...]:
@@ -464,6 +538,7 @@ def transfer_set(
         labels=labels[indices],
         text_embeddings=class_embeddings(pretrained, class_names, rules),
         logit_scale=pretrained.logit_scale,
+        logit_bias=pretrained.logit_bias,
         class_names=class_names,
         rules=rules,
         unknown_words=unknown_words(pretrained, words),

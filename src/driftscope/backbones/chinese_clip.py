@@ -1,0 +1,21 @@
+"""Chinese-CLIP: CLIP's image tower beside a Chinese BERT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from driftscope.backbones.clip import Clip
+
+
+class ChineseClip(Clip):
+    """transformers' ChineseCLIPModel, or its image tower by itself."""
+
+    family = "Chinese-CLIP"
+    whole = "ChineseCLIPModel"
+    classes: ClassVar[Mapping[str, str]] = {
+        "chinese_clip": "ChineseCLIPModel",
+        "chinese_clip_vision_model": "ChineseCLIPVisionModel",
+    }
+    towers: ClassVar[Mapping[str, str]] = {"ChineseCLIPVisionModel": "encoder.layers"}
+    trained_alone: ClassVar[tuple[str, ...]] = ("ChineseCLIPVisionModel",)

@@ -1,0 +1,346 @@
+"""Every family keeps one contract: what is read is what the library itself computes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from families import FAMILIES, Family, save_family
+from full_map_signals import patch_to_patch_entropy_bits
+from random_models import normalised, random_pixels
+from torch import Tensor, nn
+
+import driftscope
+from driftscope.adapt import AdaptedModel, adapt, export_merged
+from driftscope.adapt.methods import METHODS
+from driftscope.backbones import FAMILIES as BACKBONES
+from driftscope.backbones import find_image_tower
+from driftscope.backbones.capture import capture_cls
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import encoder_weights
+from driftscope.config import FullFineTuning, RunSpec
+from driftscope.config.variants import Lora
+from driftscope.signals.text import text_space_drift
+
+SIZE = 32
+RAW = random_pixels(6, size=SIZE)
+PIXELS = normalised(RAW)
+HALF = (0.5, 0.5, 0.5)
+WITH_TEXT = [name for name, one in FAMILIES.items() if one.has_text]
+
+
+@cache
+def module_of(name: str) -> nn.Module:
+    return FAMILIES[name].module()
+
+
+@pytest.fixture(params=FAMILIES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def family(name: str) -> Family:
+    return FAMILIES[name]
+
+
+@pytest.fixture
+def module(name: str) -> nn.Module:
+    return module_of(name)
+
+
+def model_of(name: str) -> VisionLanguageModel:
+    return VisionLanguageModel(copy.deepcopy(module_of(name)), None, SIZE, HALF, HALF, name)
+
+
+@cache
+def eager(name: str) -> tuple[list[Tensor], list[Tensor]]:
+    """The full attention maps and the blocks' outputs of an eager copy, and its probe's rows."""
+    tower: Any = find_image_tower(copy.deepcopy(module_of(name))).module
+    tower.set_attn_implementation("eager")
+    with torch.no_grad():
+        seen = tower(pixel_values=PIXELS, output_attentions=True, output_hidden_states=True)
+    return list(seen.attentions), list(seen.hidden_states[1:])
+
+
+def probe_row(name: str) -> np.ndarray:
+    """What MultiheadAttention itself gives for the pooling head's probe."""
+    tower: Any = find_image_tower(module_of(name)).module
+    with torch.no_grad():
+        tokens = tower(pixel_values=PIXELS).last_hidden_state
+        head = tower.head
+        probe = head.probe.repeat(len(tokens), 1, 1)
+        _, weights = head.attention(probe, tokens, tokens, average_attn_weights=False)
+    return weights[:, :, 0].numpy()
+
+
+def cls_rows(name: str) -> list[np.ndarray]:
+    family = FAMILIES[name]
+    rows = [
+        torch.cat([layer[:, :, at, family.num_prefix :] for at in family.queries], dim=1)
+        for layer in eager(name)[0]
+    ]
+    return [(layer / layer.sum(dim=-1, keepdim=True)).numpy() for layer in rows]
+
+
+# ------------------------------------------------------------------ what is read, is right
+
+
+def test_every_family_has_a_row_here() -> None:
+    read = {type(find_image_tower(module_of(name)).backbone) for name in FAMILIES}
+    transformers_own = {type(one) for one in BACKBONES if one.family != "timm"}
+    assert read == transformers_own
+
+
+def test_embeddings_are_the_librarys_own(name: str, family: Family) -> None:
+    model = model_of(name)
+    with torch.no_grad():
+        expected = family.embed(module_of(name), PIXELS)
+    torch.testing.assert_close(model.embed_images(RAW), expected, atol=1e-5, rtol=1e-5)
+    assert model.embedding_dim == expected.shape[1]
+
+
+def test_rows_and_states_equal_the_eager_pass(name: str, family: Family, module: nn.Module) -> None:
+    with torch.no_grad(), capture_cls(module) as captured:
+        family.embed(module, PIXELS)
+    if family.queries:
+        for rows, expected in zip(captured.rows, cls_rows(name), strict=True):
+            np.testing.assert_allclose(rows.numpy(), expected, atol=1e-5)
+    else:
+        (rows,) = captured.rows
+        np.testing.assert_array_equal(rows.numpy(), probe_row(name))
+    for state, tokens in zip(captured.cls_states, eager(name)[1], strict=True):
+        torch.testing.assert_close(state, family.state(tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_map_signals_equal_those_of_the_full_eager_maps(
+    name: str, family: Family, module: nn.Module
+) -> None:
+    with torch.no_grad(), capture_cls(module, maps=True) as captured:
+        family.embed(module, PIXELS)
+    maps = [layer.double() for layer in eager(name)[0]]
+    for entropies, layer in zip(captured.patch_to_patch_entropy_bits, maps, strict=True):
+        expected = patch_to_patch_entropy_bits(layer, family.num_prefix)
+        np.testing.assert_allclose(entropies.numpy(), expected.numpy(), atol=1e-4)
+    np.testing.assert_allclose(captured.rollout.numpy(), numpy_rollout(name, maps), atol=1e-5)
+
+
+def numpy_rollout(name: str, maps: list[Tensor]) -> np.ndarray:
+    family = FAMILIES[name]
+    identity = np.eye(maps[0].shape[-1])
+    product = identity
+    for layer in maps:
+        product = (0.5 * layer.mean(dim=1).numpy() + 0.5 * identity) @ product
+    if family.queries:
+        row = product[:, 0, family.num_prefix :]
+        return row / row.sum(axis=-1, keepdims=True)
+    return (probe_row(name).mean(axis=1)[:, None].astype(np.float64) @ product)[:, 0]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_output_stays_to_the_bit_and_the_model_is_put_back(
+    family: Family, module: nn.Module, fails: bool
+) -> None:
+    tower = find_image_tower(module)
+    before = tower.config._attn_implementation
+    with torch.no_grad():
+        expected = family.embed(module, PIXELS)
+        try:
+            with capture_cls(module, maps=True):
+                assert family.embed(module, PIXELS).equal(expected)
+                if fails:
+                    raise KeyError
+        except KeyError:
+            pass
+    assert tower.config._attn_implementation == before
+    assert not any(one._forward_hooks or one._forward_pre_hooks for one in module.modules())
+
+
+def test_differentiable_rows_carry_gradients_to_the_tower(
+    family: Family, module: nn.Module
+) -> None:
+    changed = copy.deepcopy(module)
+    with capture_cls(changed, differentiable=True) as captured:
+        family.embed(changed, PIXELS)
+        (-(captured.rows[-1] * captured.rows[-1].log()).sum(dim=-1)).mean().backward()
+    tower = find_image_tower(changed).module
+    assert any(one.grad is not None and bool(one.grad.any()) for one in tower.parameters())
+
+
+# ------------------------------------------------------------------ training and its names
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("k_proj", "out_proj", "fc1", "fc2")])
+def test_adapters_hit_the_image_towers_blocks_and_nothing_else(
+    name: str, targets: tuple[str, ...]
+) -> None:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    model = model_of(name)
+    before = model.embed_images(RAW)
+    adapted = adapt(model, Lora(targets=targets), 3, seed=0)
+    layers = [n for n, m in adapted.model.module.named_modules() if isinstance(m, BaseTunerLayer)]
+    blocks = find_image_tower(model.module).blocks
+    assert len(layers) == len(blocks) * len(targets)
+    assert not any("text" in layer for layer in layers)
+    torch.testing.assert_close(adapted.model.embed_images(RAW), before, atol=1e-6, rtol=1e-5)
+    known = encoder_weights(model.module)
+    assert encoder_weights(adapted.model.module).keys() == known.keys()
+    assert {model.backbone.block_of(one) for one in known} == {None, *range(len(blocks))}
+
+
+def test_full_fine_tuning_trains_all_of_the_image_tower_and_nothing_else(name: str) -> None:
+    adapted = adapt(model_of(name), FullFineTuning(), 3, seed=0)
+    trained = {
+        adapted.model.own_prefix + one.removeprefix("clip.")
+        for one in adapted.trainable()
+        if one.startswith("clip.")
+    }
+    assert trained == encoder_weights(adapted.model.module).keys()
+
+
+def test_every_method_begins_at_the_pretrained_embeddings(name: str) -> None:
+    model = model_of(name)
+    before = model.embed_images(RAW)
+    for kind in METHODS.keys() - {"flyp"}:  # which needs a tokenizer
+        method = {"kind": kind, **({"blocks": 1} if kind == "freeze_first" else {})}
+        spec = RunSpec.model_validate({"method": method, "learning_rate": 1.0})
+        adapted = adapt(model, spec.method, 3, seed=0)
+        torch.testing.assert_close(adapted.model.embed_images(RAW), before, atol=1e-6, rtol=1e-5)
+        assert adapted.encoder_is_frozen == (kind == "linear_probe"), kind
+
+
+# ------------------------------------------------------------------ texts
+
+
+@pytest.mark.parametrize("name", WITH_TEXT)
+def test_zero_shot_logits_are_the_librarys_own(name: str, tmp_path: Path) -> None:
+    model = driftscope.load(save_family(name, tmp_path / "model"))
+    texts = ["a photo of red", "a Photo of green yellow"]
+    tokens = model.tokenised(texts)
+    with torch.no_grad():
+        own = model.plain(**model_inputs(name, tokens), pixel_values=model.normalise(RAW))
+    images = torch.nn.functional.normalize(model.embed_images(RAW), dim=-1)
+    directions = torch.nn.functional.normalize(model.embed_texts(texts), dim=-1)
+    logits = model.logit_scale * images @ directions.T + (model.logit_bias or 0.0)
+    torch.testing.assert_close(logits, own.logits_per_image, atol=1e-4, rtol=1e-4)
+
+
+def model_inputs(name: str, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
+    """SigLIP is called without a mask, and with every text padded to 16 tokens."""
+    if name != "SigLIP":
+        return tokens
+    assert tokens["input_ids"].shape[1] == 16
+    return {"input_ids": tokens["input_ids"]}
+
+
+# ------------------------------------------------------------------ end to end
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A family's model as a folder, made once."""
+    root = tmp_path_factory.mktemp("families")
+
+    @cache
+    def folder(name: str) -> Path:
+        return save_family(name, root / name)
+
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tuned(saved: Callable[[str], Path]) -> Callable[[str], Path]:
+    """The same after its image tower has moved, exported as transformers loads it."""
+
+    @cache
+    def folder(name: str) -> Path:
+        model = driftscope.load(saved(name))
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for weight, parameter in model.plain.named_parameters():
+                if model.backbone.is_encoder_weight(model.own_prefix + weight):
+                    parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+        place = saved(name).with_name(f"{name} tuned")
+        export_merged(model, place)
+        return place
+
+    return folder
+
+
+def test_a_folder_of_the_family_is_loaded_and_compared(
+    name: str,
+    saved: Callable[[str], Path],
+    tuned: Callable[[str], Path],
+    coloured_images: Path,
+) -> None:
+    found = driftscope.compare(saved(name), tuned(name), coloured_images / "test")
+    before, after = driftscope.load(saved(name)), driftscope.load(tuned(name))
+    pixels = driftscope.open_dataset(coloured_images / "test").pixels(range(24), before.framing)
+    cosines = torch.nn.functional.cosine_similarity(
+        FAMILIES[name].embed(before.module, before.normalise(pixels)),
+        FAMILIES[name].embed(after.module, after.normalise(pixels)),
+    )
+    assert found.drift.embedding_drift == pytest.approx(1 - float(cosines.mean()), abs=1e-6)
+    assert 0 < found.drift.weight_drift < 1
+    assert found.unmeasured.keys() >= {"retention_pct"}
+    if not FAMILIES[name].has_text:
+        assert found.unmeasured["text_kl_nats"].endswith("has no text tower")
+
+
+def run_of(folder: Path, images: Path, out: Path, method: str, **options: Any) -> Any:
+    values = {
+        **{"model": str(folder), "dataset": str(images), "transfer": [str(images)]},
+        **{"learning_rate": 1e-3, "epochs": 1, "batch_size": 16, "val_images": 9},
+        **{"probe_images": 9, "method": method, **options},
+    }
+    return driftscope.run_one(RunSpec.model_validate(values), out)
+
+
+@pytest.mark.parametrize("method", ["full_ft", "lora", "flyp"])
+def test_siglip_is_trained_and_its_run_is_loaded(
+    method: str, saved: Callable[[str], Path], coloured_images: Path, tmp_path: Path
+) -> None:
+    record = run_of(saved("SigLIP"), coloured_images, tmp_path / "run", method)
+    selected = record.result.selected
+    assert selected.drift.number("weight_drift") > 0
+    assert selected.transfer[str(coloured_images)].retention_pct is not None
+    again = driftscope.compare(saved("SigLIP"), tmp_path / "run", coloured_images / "test")
+    assert again.drift.weight_drift == pytest.approx(selected.drift.number("weight_drift"))
+
+
+def test_the_sigmoid_loss_is_siglips_own() -> None:
+    module: Any = copy.deepcopy(module_of("SigLIP"))
+    tokens = torch.randint(4, 11, (len(RAW), 16), generator=torch.Generator().manual_seed(0))
+    model = VisionLanguageModel(module, None, SIZE, HALF, HALF, "SigLIP")
+    adapted = AdaptedModel(model, None, {"input_ids": tokens})
+    loss, logits = adapted.loss_and_logits(model.image_embeddings(RAW), torch.arange(len(RAW)))
+    own = module(input_ids=tokens, pixel_values=PIXELS, return_loss=True)
+    torch.testing.assert_close(loss, own.loss)
+    torch.testing.assert_close(logits, own.logits_per_image)
+
+
+def test_text_drift_of_a_sigmoid_is_that_of_its_judgements() -> None:
+    generator = np.random.default_rng(0)
+    images, moved, texts = (generator.normal(size=(count, 8)) for count in (5, 5, 4))
+
+    def fits(of: np.ndarray) -> np.ndarray:
+        unit = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in (of, texts)]
+        return 1 / (1 + np.exp(-(7.0 * unit[0] @ unit[1].T - 2.0)))
+
+    p, q = fits(images), fits(moved)
+    expected = (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).sum(axis=1).mean()
+    found = text_space_drift(*map(torch.tensor, (images, moved, texts)), 7.0, logit_bias=-2.0)
+    assert found.kl_nats == pytest.approx(expected, rel=1e-9)
+
+
+def test_every_weight_that_is_trained_gets_a_gradient(name: str) -> None:
+    adapted = adapt(model_of(name), FullFineTuning(), 3, seed=0)
+    adapted.logits(RAW).square().sum().backward()
+    assert not [one for one, weight in adapted.trainable().items() if weight.grad is None]
