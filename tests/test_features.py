@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +250,40 @@ def test_a_monitor_follows_an_encoder_without_text_and_keeps_it(
     page = monitor.report().read_text(encoding="utf-8")
     assert "K-NN accuracy on" in page
     assert "of the k-NN accuracy on" in page
+
+
+@pytest.mark.parametrize("is_classifier", [False, True], ids=["encoder", "classifier"])
+def test_an_adapter_of_an_encoder_without_text_is_loaded(
+    is_classifier: bool, dino: Path, tmp_path: Path
+) -> None:
+    import peft
+    from transformers import AutoModel, AutoModelForImageClassification
+
+    kind = AutoModelForImageClassification if is_classifier else AutoModel
+    saved = ["classifier"] if is_classifier else None
+    config = peft.LoraConfig(target_modules=["q_proj", "v_proj"], modules_to_save=saved)
+    wrapped = peft.get_peft_model(kind.from_pretrained(dino), config).eval()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    wrapped.save_pretrained(tmp_path / "adapter")
+    model = driftscope.load(tmp_path / "adapter")
+    pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    plain: Any = wrapped.get_base_model()
+    with torch.no_grad():
+        encoder = getattr(plain, plain.base_model_prefix) if is_classifier else plain
+        expected = encoder(pixel_values=model.normalise(pixels)).pooler_output
+    torch.testing.assert_close(model.embed_images(pixels), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_classifiers_folder_is_read_as_its_encoder(dino: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForImageClassification
+
+    classifier = AutoModelForImageClassification.from_pretrained(dino).eval()
+    classifier.save_pretrained(tmp_path / "classifier")
+    before, after = driftscope.load(dino), driftscope.load(tmp_path / "classifier")
+    pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    after = replace(after, mean=before.mean, std=before.std)
+    torch.testing.assert_close(after.embed_images(pixels), before.embed_images(pixels))

@@ -53,7 +53,9 @@ def load_adapter(folder: Path, name: str, beside: Beside) -> VisionLanguageModel
     root = _trained_root(state, base, folder)
     module = _with_adapter(root, folder, name, base.source)
     if root is not base.module:
-        _take_back(module.merge_and_unload(), base)
+        merged = module.merge_and_unload()
+        if not base.own_prefix:  # else the tower itself was merged, inside the holder
+            _take_back(merged, base)
         module = base.module
     return replace(
         base, module=module, source=name, base_fingerprint=fingerprint, notes=base.notes + notes
@@ -81,6 +83,8 @@ def _trained_root(
     from peft import PeftConfig
     from peft.tuners.tuners_utils import check_target_module_exists
 
+    if base.own_prefix:
+        return _tower_or_its_holder(state, base)
     is_text, tower = base.backbone.is_text_weight, base.backbone.tower_name
     if not any(key.startswith(f"{tower}.") or is_text(key) for key in state):
         alone: nn.Module = base.plain.get_submodule(tower)
@@ -94,6 +98,22 @@ def _trained_root(
     for name, child in base.plain.named_children():
         if not is_text(f"{name}."):
             holder.add_module(name, child)
+    for name, weight in _classifiers(state, base).items():
+        has_bias = f"{name}.bias" in state
+        holder.add_module(name, nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias))
+    return holder
+
+
+def _tower_or_its_holder(state: Mapping[str, Tensor], base: VisionLanguageModel) -> nn.Module:
+    """An image tower by itself, or in what held it under a name, as a classifier does."""
+    children = {f"{name}." for name, _ in base.plain.named_children()}
+    first_and_rest = {key.partition(".")[::2] for key in state}
+    named = {name for name, rest in first_and_rest if rest.startswith(tuple(children))}
+    names = sorted(name for name in named if f"{name}." not in children)
+    if not names:
+        return base.module
+    holder = nn.Module()
+    holder.add_module(names[0], base.plain)
     for name, weight in _classifiers(state, base).items():
         has_bias = f"{name}.bias" in state
         holder.add_module(name, nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias))

@@ -35,7 +35,7 @@ from driftscope.sources.state_dict import (
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_LOADED = {name: backbone for backbone in FAMILIES for name in backbone.classes}
+FAMILY_OF = {name: backbone for backbone in FAMILIES for name in backbone.classes}
 
 _WANTED = ["*.json", "*.safetensors", "*.bin", "*.txt", "*.model"]
 """The files of a repository that a model is made of."""
@@ -118,7 +118,7 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
                 f"models of the type {_types()} that transformers knows"
             ) from None
         raise ModelError(unreadable_config(name, error)) from None
-    backbone = _LOADED.get(config.model_type)
+    backbone = FAMILY_OF.get(config.model_type)
     if backbone is None:
         reason = REFUSED_TYPES.get(config.model_type)
         raise ModelError(
@@ -216,7 +216,7 @@ def load_tokenizer(
 
 
 def _types() -> str:
-    return " or ".join(map(repr, _LOADED))
+    return " or ".join(map(repr, FAMILY_OF))
 
 
 def unreadable_config(name: str, error: Exception) -> str:

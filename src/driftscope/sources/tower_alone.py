@@ -29,18 +29,21 @@ _BESIDE_ANOTHER = "VisionTextDualEncoderModel"
 def recognises(name: str) -> bool:
     """Whether it is a folder in hub layout whose class has no text tower, or another's."""
     path = named_path(name) / "config.json"
-    return path.exists() and _class(path).endswith((*_ALONE, _BESIDE_ANOTHER))
+    if not path.exists() or not _class(path).endswith((*_ALONE, _BESIDE_ANOTHER)):
+        return False
+    family = hub.FAMILY_OF.get(str(read_json(path).get("model_type")))
+    return family is None or family.whole is not None  # else no model of its family has texts
 
 
 def load(name: str, beside: Beside) -> VisionLanguageModel:
-    """The tower in the model that it is compared with; by itself where there is none.
+    """The tower in the model that it is compared with; by itself where that has no text either.
 
     Raises:
         ModelError: it does not fit that model, or computes another function of its weights.
     """
     folder = named_path(name)
     like = beside.like
-    if like is None:
+    if like is None or not like.has_text:
         if _class(folder / "config.json").endswith(_ALONE[:2]):
             return hub.load(name, beside)
         raise ModelError(
