@@ -11,7 +11,7 @@ JOBS ?= 2
 export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
-.PHONY: demo test unit lint docs install clean
+.PHONY: demo test unit lint docs install open-clip clean
 
 demo: $(DEMO_STAMP)
 	@echo "Running the demo: 12 runs, under 4 minutes on 2 cores. Ctrl-C stops it; make demo continues."
@@ -49,6 +49,11 @@ $(DEV_STAMP): $(DEMO_STAMP)
 	@echo "Installing the development tools into $(VENV): 0.9 GB more, about two minutes."
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(DEV_STAMP)
+
+# open_clip for the tests that ask it: in a folder by itself, for its torchvision does not load here.
+open-clip: $(DEV_STAMP)
+	$(PIP) install --quiet --no-deps --target $(VENV)/open-clip open_clip_torch==3.3.0 timm==1.0.31 ftfy wcwidth
+	$(BIN)/python -m pytest tests/test_open_clip_real.py
 
 clean:
 	rm -rf $(VENV) demo-out site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

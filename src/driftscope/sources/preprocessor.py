@@ -71,12 +71,7 @@ def pixel_convention(
     if not is_fixed_size and {"size", "crop_size"} & found.keys():
         image_size = _side(settings, name)
     framing = _framing(settings, name, image_size)
-    notes: list[str] = []
-    if not framing.is_usual:
-        notes.append(
-            f"images for {name} are {framing.described}, as its preprocessor configuration says "
-            "(by hand: images.pixels(indices, model.framing))"
-        )
+    notes = framing_notes(framing, name)
     if {"size", "crop_size"} & found.keys() and (side := _side(settings, name)) != image_size:
         notes.append(
             f"the preprocessor configuration of {name} makes images of {side} pixels, and the "
@@ -88,6 +83,16 @@ def pixel_convention(
         "own_framing": None if framing.is_usual else framing,
         "notes": tuple(notes),
     }
+
+
+def framing_notes(framing: Framing, name: str) -> list[str]:
+    """What is to be said where a number of pixels does not say it all."""
+    if framing.is_usual:
+        return []
+    return [
+        f"images for {name} are {framing.described}, as its preprocessor configuration says "
+        "(by hand: images.pixels(indices, model.framing))"
+    ]
 
 
 def _with_defaults(found: dict[str, Any], name: str) -> dict[str, Any]:

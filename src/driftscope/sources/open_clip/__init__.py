@@ -38,7 +38,7 @@ from driftscope.sources.open_clip.weights import (
     without_prefix,
 )
 from driftscope.sources.origin import read_json
-from driftscope.sources.preprocessor import OPENAI_PIXELS
+from driftscope.sources.preprocessor import OPENAI_PIXELS, framing_notes
 from driftscope.sources.state_dict import is_torchscript, read_tensors_of
 
 if TYPE_CHECKING:
@@ -245,7 +245,9 @@ def _load_folder(folder: Path, name: str) -> VisionLanguageModel:
         name,
     )
     pixels = pixels_of(dict(said.get("preprocess_cfg") or {}), clip.config.vision_config.image_size)
-    return from_open_clip(clip, name, pixels)
+    framing = pixels["own_framing"]
+    notes = () if framing is None else tuple(framing_notes(framing, name))
+    return from_open_clip(clip, name, pixels, notes)
 
 
 __all__ = [

@@ -15,7 +15,7 @@ from torch.nn import functional
 from driftscope.backbones.model import evaluating
 from driftscope.backbones.weights import without_adapters
 from driftscope.data.framing import Framing
-from driftscope.errors import ModelError
+from driftscope.errors import ModelError, told_as
 from driftscope.sources.open_clip.weights import TowerFacts, convert_open_clip
 
 _LEAST_COSINE = 0.9999
@@ -116,7 +116,8 @@ def _check_faithful(model: Any, clip: Any) -> None:
     end = tokens.shape[1] // 2
     tokens[:, end], tokens[:, end + 1 :] = text.vocab_size - 1, 0
     tokens = tokens.to(weight.device)
-    with evaluating(model), evaluating(clip):
+    doing = "The open_clip model cannot be read: its own forward fails"
+    with evaluating(model), evaluating(clip), told_as(ModelError, doing):
         pairs = {
             "an image": (
                 model.encode_image(pixels.to(weight.dtype)),
@@ -133,5 +134,6 @@ def _check_faithful(model: Any, clip: Any) -> None:
             raise ModelError(
                 f"The open_clip model cannot be read: it embeds {what} as its conversion to a "
                 f"CLIPModel does not (cosine {cosine:.4f}), so it pools, masks or normalises "
-                "otherwise than a plain ViT CLIP."
+                "otherwise than a plain ViT CLIP, or has an adapter that it does not call (as on "
+                "out_proj, of which MultiheadAttention takes the weight alone)."
             )

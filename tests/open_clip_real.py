@@ -1,0 +1,192 @@
+"""open_clip itself against what driftscope makes of its models; run by `test_open_clip_real.py`.
+
+Every model here is open_clip's own module, with small random weights, called by its own forward.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from open_clip.model import CLIP, CustomTextCLIP
+from peft import LoraConfig, get_peft_model
+from random_models import random_pixels
+from safetensors.torch import save_file
+from torch.nn.functional import cosine_similarity
+
+import driftscope as ds
+from driftscope.errors import ModelError, NoteWarning
+from driftscope.sources.open_clip import converted
+from driftscope.sources.open_clip.names import (
+    QUICK_SUFFIX,
+    SIZES,
+    USUAL_HEAD_WIDTH,
+    activation_of,
+    vision_head_width,
+)
+from driftscope.sources.preprocessor import OPENAI_MEAN, OPENAI_STD
+
+VISION = {"layers": 3, "width": 128, "head_width": 64, "patch_size": 8, "image_size": 56}
+TEXT = {"context_length": 16, "vocab_size": 43, "width": 128, "heads": 2, "layers": 2}
+H_14 = {"layers": 1, "width": 160, "head_width": 80, "mlp_ratio": 0.5}
+PLAIN = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}
+PLAIN_TEXT = {"context_length", "vocab_size", "width", "heads", "layers"}
+
+
+def model_of(
+    vision: dict[str, Any] | None = None,
+    text: dict[str, Any] | None = None,
+    kind: Any = CLIP,
+    **more: Any,
+) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        towers = {"vision_cfg": {**VISION, **(vision or {})}, "text_cfg": {**TEXT, **(text or {})}}
+        return kind(embed_dim=64, **towers, **more).eval()
+
+
+def inputs(side: int = 56) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    texts = torch.randint(1, 42, (6, 16), generator=generator)
+    texts[:, 9], texts[:, 10:] = 42, 0
+    return torch.randn(6, 3, side, side, generator=generator), texts
+
+
+def moved(model: Any) -> Any:
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and ("visual" in name or "lora" in name):
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("vision", "text", "more"),
+    [
+        ({}, {}, {}),
+        ({}, {}, {"quick_gelu": True}),
+        ({}, {}, {"kind": CustomTextCLIP}),
+        (H_14, {}, {}),
+        ({"head_width": 32}, {"heads": 4}, {}),
+        ({"norm_kwargs": {"eps": 1e-2}}, {"norm_kwargs": {"eps": 1e-3}}, {}),
+        ({}, {"width": 64, "heads": 1}, {}),
+        ({}, {}, {"init_logit_bias": -10.0}),
+        ({"act_kwargs": {"approximate": "tanh"}}, {}, {}),
+    ],
+    ids=str,
+)
+def test_a_conversion_embeds_as_open_clip_does(
+    vision: dict[str, Any], text: dict[str, Any], more: dict[str, Any]
+) -> None:
+    model = model_of(vision, text, **more)
+    clip: Any = converted(model)
+    pixels, texts = inputs()
+    with torch.no_grad():
+        pairs = (
+            (model.encode_image(pixels), clip.get_image_features(pixel_values=pixels)),
+            (model.encode_text(texts), clip.get_text_features(input_ids=texts)),
+        )
+    for own, ours in pairs:
+        torch.testing.assert_close(ours.pooler_output, own, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("vision", "text"),
+    [
+        ({"pool_type": "avg"}, {}),
+        ({"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True}, {}),
+        ({"attentional_pool": True, "attn_pooler_queries": 4}, {}),
+        ({"ls_init_value": 0.5}, {}),
+        ({"qk_norm": True}, {}),
+        ({}, {"no_causal_mask": True}),
+        ({}, {"pool_type": "last"}),
+        ({}, {"pool_type": "eos", "eos_id": 2}),
+        ({}, {"proj_type": "none", "width": 64, "heads": 1}),
+        ({}, {"proj_bias": True}),
+        ({}, {"embed_cls": True}),
+    ],
+    ids=str,
+)
+def test_what_a_clip_of_transformers_has_not_is_refused(
+    vision: dict[str, Any], text: dict[str, Any]
+) -> None:
+    kind = CustomTextCLIP if text.get("embed_cls") else CLIP
+    with pytest.raises(ModelError) as refusal:
+        converted(model_of(vision, text, kind))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("targets", [["attn"], ["c_fc", "c_proj"]], ids=str)
+def test_lora_on_open_clips_layers_is_monitored(targets: list[str]) -> None:
+    before = model_of()
+    adapted = moved(get_peft_model(model_of(), LoraConfig(r=4, target_modules=targets)))
+    pixels = random_pixels(12)
+    seen = ds.Monitor(before, pixels, echo=None).observe(adapted, step=1)
+    mean, std = (torch.tensor(one).view(1, 3, 1, 1) for one in (OPENAI_MEAN, OPENAI_STD))
+    values = (pixels.float() / 255 - mean) / std
+    with torch.no_grad():
+        own = [one.encode_image(values) for one in (before, adapted.base_model.model)]
+    expected = 1 - float(cosine_similarity(*own).mean())
+    assert expected > 1e-4
+    assert seen.scalars()["embedding_drift"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_lora_that_open_clips_attention_does_not_call_is_refused() -> None:
+    lora = LoraConfig(r=4, target_modules=["out_proj"])
+    adapted = moved(get_peft_model(model_of(), lora)).base_model.model
+    plain, (pixels, _) = model_of(), inputs()
+    with torch.no_grad():
+        assert torch.equal(adapted.encode_image(pixels), plain.encode_image(pixels))
+    with pytest.raises(ModelError, match="an adapter that it does not call"):
+        converted(adapted)
+
+
+@pytest.mark.parametrize("form", ["named file", "folder"])
+def test_what_open_clip_saves_embeds_as_open_clip_does(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = moved(model_of())
+    save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
+    config = {"embed_dim": 64, "vision_cfg": VISION, "text_cfg": TEXT}
+    preprocessing = {"mean": [0.5] * 3, "std": [0.25] * 3, "resize_mode": "squash"}
+    said = {"model_cfg": config, "preprocess_cfg": preprocessing}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(said))
+    source = str(tmp_path)
+    if form == "named file":
+        monkeypatch.setitem(SIZES, "ViT-B-32", ds.sources.open_clip.names.Size(128, 3, 8, 56))
+        source = f"open_clip:ViT-B-32:{tmp_path}"
+    with pytest.warns(NoteWarning, match="squashed") if form == "folder" else nullcontext():
+        loaded = ds.load(source)
+    pixels = random_pixels(5)
+    with torch.no_grad():
+        own = model.encode_image(loaded.normalise(pixels))
+    torch.testing.assert_close(loaded.embed_images(pixels), own, rtol=1e-4, atol=1e-5)
+    if form == "folder":
+        reloaded = open_clip.create_model(f"local-dir:{tmp_path}").eval()
+        with torch.no_grad():
+            torch.testing.assert_close(reloaded.encode_image(loaded.normalise(pixels)), own)
+        assert loaded.mean == (0.5, 0.5, 0.5)
+        assert loaded.framing.squashes
+
+
+def test_every_plain_vit_of_open_clips_list_is_known_by_its_facts() -> None:
+    plain = []
+    for name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        vision, text = config["vision_cfg"], config["text_cfg"]
+        if not name.startswith("ViT-") or set(vision) - PLAIN or set(text) - PLAIN_TEXT:
+            continue
+        plain.append(name)
+        size = SIZES[name.removesuffix(QUICK_SUFFIX)]
+        assert (size.width, size.num_layers) == (vision["width"], vision["layers"]), name
+        assert (size.patch_size, size.image_size) == (vision["patch_size"], vision["image_size"])
+        assert vision_head_width(vision["width"]) == vision.get("head_width", 64), name
+        assert text["width"] // text["heads"] == USUAL_HEAD_WIDTH, name
+        assert (activation_of(name) == "quick_gelu") == config.get("quick_gelu", False), name
+    assert len(plain) == 31
