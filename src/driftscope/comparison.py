@@ -54,6 +54,8 @@ class Comparison:
     images: str
     num_images: int
     skipped_images: tuple[str, ...]
+    notes: tuple[str, ...]
+    """What was taken from elsewhere when the models were loaded, or follows their own settings."""
     reading_pretrained: Reading
     reading_adapted: Reading
     drift: Drift
@@ -80,6 +82,7 @@ class Comparison:
             "images": self.images,
             "num_images": self.num_images,
             "skipped_images": list(self.skipped_images),
+            "notes": list(self.notes),
             "reading_pretrained": self.reading_pretrained.to_dict(),
             "reading_adapted": self.reading_adapted.to_dict(),
             "drift": self.drift.to_dict(),
@@ -193,6 +196,7 @@ def compare(
         images=image_set.name,
         num_images=len(pixels),
         skipped_images=tuple(skipped),
+        notes=tuple(dict.fromkeys([*before.notes, *after.notes])),
         reading_pretrained=reference.reading,
         reading_adapted=found.reading,
         drift=found.drift,

@@ -61,9 +61,11 @@ def compare(
     refuse_study_or_run(out)
     with terminal.err.status("reading both models"), warnings.catch_warnings():
         from driftscope.comparison import compare as compare_models
+        from driftscope.errors import NoteWarning
         from driftscope.transfer.doubts import DoubtWarning
 
-        warnings.simplefilter("ignore", DoubtWarning)  # shown beside the number
+        for shown_beside_the_numbers in (DoubtWarning, NoteWarning):
+            warnings.simplefilter("ignore", shown_beside_the_numbers)
         comparison = compare_models(
             pretrained,
             adapted,
@@ -116,6 +118,8 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     whole.add_row("images read", str(comparison["num_images"]))
     if comparison["skipped_images"]:
         whole.add_row("images skipped", str(len(comparison["skipped_images"])))
+    for note in comparison.get("notes", ()):
+        whole.add_row("", Text(note, style="yellow"))
     for name, score in comparison["transfer"].items():
         whole.add_row(scored_on(name), _score_text(score))
         if calibration := _calibration_text(score):

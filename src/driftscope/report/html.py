@@ -152,6 +152,7 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
         "images": comparison["images"],
         "images read": comparison["num_images"],
         "images skipped": len(comparison["skipped_images"]),
+        **({"notes": "; ".join(comparison["notes"])} if comparison.get("notes") else {}),
         "fingerprint of the images": reading["images_fingerprint"],
         "patches": reading["num_patches"],
         **{
