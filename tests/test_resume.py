@@ -382,7 +382,6 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(
     for folder, name in ((tmp_path, "result.json"), (tmp_path / "checkpoint", "last.safetensors")):
         scratch = folder / f"{SCRATCH_PREFIX}abc"
         scratch.mkdir()
-        (scratch / "lock").touch()
         (scratch / name).write_text("half")
     run_one(spec, tmp_path)
     assert not [path for path in tmp_path.rglob(".*") if path.name != records.LOCK_FILE]

@@ -15,9 +15,9 @@ import errno
 import io
 import math
 import os
+import secrets
 import shutil
 import stat
-import tempfile
 import time
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCRATCH_PREFIX = ".driftscope-"
-_LOCK = "lock"
-_NEVER_LOCKED_SECONDS = 3600
+_SURELY_LEFT_SECONDS = 24 * 3600
+"""How old a scratch folder is where the file system cannot tell whether its writer lives."""
 
 
 class UnreadableFileError(OSError):
@@ -233,17 +233,15 @@ def remove_leftovers(folder: Path) -> None:
 
 def _remove_if_left(scratch: Path) -> None:
     try:
-        lock = os.open(scratch / _LOCK, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-    except OSError:  # its process is just making it, or was killed just then, or has removed it
-        with suppress(OSError):
-            if time.time() - scratch.stat().st_mtime > _NEVER_LOCKED_SECONDS:
-                shutil.rmtree(scratch, ignore_errors=True)
+        folder = os.open(scratch, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:  # its process has just removed it
         return
     try:
-        if _lock(lock):
+        is_old = time.time() - os.fstat(folder).st_mtime > _SURELY_LEFT_SECONDS
+        if _lock(folder, if_unknown=is_old):
             shutil.rmtree(scratch, ignore_errors=True)
     finally:
-        os.close(lock)
+        os.close(folder)
 
 
 @contextmanager
@@ -252,7 +250,7 @@ def _scratch(parent: Path) -> Iterator[tuple[Path, int]]:
     remove_leftovers(parent)
     scratch, lock = _locked_scratch(parent)
     try:
-        yield scratch, stat.S_IMODE(os.fstat(lock).st_mode)
+        yield scratch, stat.S_IMODE(os.fstat(lock).st_mode) & 0o666
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         os.close(lock)
@@ -261,25 +259,25 @@ def _scratch(parent: Path) -> Iterator[tuple[Path, int]]:
 def _locked_scratch(parent: Path) -> tuple[Path, int]:
     """Until it is locked, another process may take it for a killed one's and remove it."""
     while True:
-        scratch = Path(tempfile.mkdtemp(dir=parent, prefix=SCRATCH_PREFIX))
+        scratch = parent / f"{SCRATCH_PREFIX}{secrets.token_hex(4)}"
         try:
-            lock = os.open(scratch / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        except FileNotFoundError:
+            scratch.mkdir()
+            lock = os.open(scratch, os.O_RDONLY)
+        except (FileExistsError, FileNotFoundError):
+            if not parent.is_dir():
+                raise
             continue
-        except OSError:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
-        if _lock(lock, if_unknown=True) and os.fstat(lock).st_nlink:
+        if _lock(lock, if_unknown=True) and scratch.exists():
             return scratch, lock
         os.close(lock)
 
 
-def _lock(descriptor: int, *, if_unknown: bool = False) -> bool:
-    """Takes a file's lock unless another process has it; not every file system can say."""
+def _lock(folder: int, *, if_unknown: bool) -> bool:
+    """Takes a folder's lock unless another process has it; not every file system can say."""
     try:
         import fcntl
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except (ImportError, OSError):

@@ -73,7 +73,7 @@ YAML_MB: Final = Megabytes("yaml_mb", 2, "a spec, or another file of YAML")
 YAML_VALUES: Final = Limit("yaml_values", 200_000, "values in a file of YAML, aliases written out")
 LIST_MB: Final = Megabytes("list_mb", 1_000, "a list of images or of class names")
 ARRAYS_MB: Final = Megabytes("arrays_mb", 500, "the attention maps of a run, unpacked")
-IMAGE_MB: Final = Megabytes("image_mb", 500, "an encoded image")
+IMAGE_MB: Final = Megabytes("image_mb", 100, "an encoded image")
 IMAGE_PIXELS: Final = Limit("image_pixels", 80_000_000, "pixels of an image")
 RUNS: Final = Limit("runs", 100_000, "runs that a study declares")
 

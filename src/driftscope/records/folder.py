@@ -370,6 +370,7 @@ def load_run(folder: Path) -> RunRecord:
     result, was_changed = _read_result(folder)
     record = RunRecord(folder, read_spec(folder), result, read_events(folder), was_changed)
     _refuse_parts_of_several(record)
+    _ = record.structure_point  # a damaged one is found here, where it costs this run alone
     return record
 
 

@@ -104,6 +104,26 @@ class StoredReading(Signals):
     erf95: list[list[float]]
     gini: list[list[float]]
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many layers and heads there are."""
+        return len(self.entropy), len(self.entropy[0])
+
+    @model_validator(mode="after")
+    def _signals_have_one_shape(self) -> Self:
+        num_layers, num_heads = self.shape
+        for one in levels("head"):
+            values = self.signal(one.field)
+            if isinstance(values, list) and [_length(row) for row in values] != (
+                [num_heads] * num_layers
+            ):
+                raise ValueError(f"{one.field} is not of {num_layers} layers and {num_heads} heads")
+        for one in levels("layer"):
+            values = self.signal(one.field)
+            if isinstance(values, list) and len(values) != num_layers:
+                raise ValueError(f"{one.field} is not of {num_layers} layers")
+        return self
+
 
 class StoredDrift(Signals):
     """What changed against the pretrained reading, and why a number is missing."""
@@ -222,6 +242,11 @@ class Pretrained(Part):
     reading: StoredReading
     transfer: dict[str, TransferScore] = Field(default_factory=dict)
     retrieval: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many layers and heads its reading has."""
+        return self.reading.shape
 
 
 class ProbeSubset(Part):
@@ -398,6 +423,12 @@ class RunResult(Part):
         has_own = self.origin == "run" and self.text_vocabulary is None
         return OLD_TEXTS if has_own else self.text_vocabulary
 
+    @model_validator(mode="after")
+    def _readings_have_one_shape(self) -> Self:
+        if self.selected is not None and self.selected.reading.shape != self.pretrained.shape:
+            raise ValueError("the adapted model is read in other layers or heads than before")
+        return self
+
     @cached_property
     def last(self) -> Point | None:
         """The run at its last epoch, read when it is first asked for: few ask.
@@ -407,7 +438,13 @@ class RunResult(Part):
         """
         if self.last_values is None:
             return None
-        return parse(Point, self.last_values, f"the last epoch of run {self.run_id}")
+        last = parse(Point, self.last_values, f"the last epoch of run {self.run_id}")
+        if last.reading.shape != self.pretrained.shape:
+            raise RecordError(
+                f"the last epoch of run {self.run_id} is damaged: it is read in other layers or "
+                "heads than the pretrained model"
+            )
+        return last
 
     def __getitem__(self, name: str) -> Any:
         """A part as JSON values, as `RunRecord.result` gave it before 0.2."""
@@ -487,6 +524,10 @@ def _flat(value: Any) -> Iterator[float]:
             yield from _flat(part)
     elif is_number(value):
         yield value
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, list) else 0
 
 
 def _is_numbers(value: Any) -> bool:
