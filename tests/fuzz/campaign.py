@@ -73,8 +73,28 @@ def attempt(kind: Kind, number: int, whole: Path, keep: Path | None = None) -> E
         kind.damage(folder, random.Random(f"{kind.name} {number}"))
         ending = reading(kind, number, folder, whole)
         if ending.outcome in BAD and keep is not None:
-            shutil.copytree(folder, keep / f"{kind.name}-{number}", symlinks=True)
+            _keep_differences(folder, whole, keep / f"{kind.name}-{number}")
     return ending
+
+
+def again(place: Path, kind: Kind, number: int, whole: Path) -> Ending:
+    """Reads an input that was kept: what differed of it, put over the whole one of today."""
+    with tempfile.TemporaryDirectory(prefix="driftscope-fuzz-") as scratch:
+        folder = Path(scratch) / "input"
+        shutil.copytree(whole, folder, symlinks=True)
+        shutil.copytree(place, folder, symlinks=True, dirs_exist_ok=True)
+        return reading(kind, number, folder, whole)
+
+
+def _keep_differences(folder: Path, whole: Path, place: Path) -> None:
+    for file in folder.rglob("*"):
+        name = file.relative_to(folder)
+        if file.is_symlink() or (
+            file.is_file()
+            and not ((whole / name).is_file() and (whole / name).read_bytes() == file.read_bytes())
+        ):
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, place / name, follow_symlinks=False)
 
 
 def reading(kind: Kind, number: int, folder: Path, whole: Path) -> Ending:

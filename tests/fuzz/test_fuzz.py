@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .campaign import BAD, FOUND, attempt, reading, wholes
+from .campaign import BAD, FOUND, again, attempt, reading, wholes
 from .kinds import KINDS
 
 NUMBERS = {"spec": 120, "image": 120, "list": 60, "record": 16, "model": 10}
@@ -30,7 +30,7 @@ def test_a_damaged_input_is_read_as_it_is_or_refused_in_a_sentence(
 @pytest.mark.parametrize("place", sorted(FOUND.glob("*-*")), ids=lambda place: place.name)
 def test_what_once_ended_badly_does_so_no_more(place: Path, whole: dict[str, Path]) -> None:
     name, number = place.name.rsplit("-", 1)
-    ending = reading(BY_NAME[name], int(number), place, whole[name])
+    ending = again(place, BY_NAME[name], int(number), whole[name])
     assert ending.outcome not in BAD, ending.told
 
 
