@@ -60,8 +60,8 @@ def test_it_says_what_is_left_what_is_best_and_why_it_stopped(tmp_path: Path) ->
         tmp_path, HISTORY, best=HISTORY[1], alerts=[alert], stop_reason="Enough is enough."
     ).read_text()
     assert "<strong>60.0\u00a0%</strong> of the zero-shot ability on birds is left" in text
-    assert "The best so far is <strong>step 20</strong>" in text
-    assert "Training was to stop:</b> Enough is enough." in text
+    assert "The best so far is step 20" in text
+    assert "Training was to stop:</strong> Enough is enough." in text
     assert "<b>Step 30.</b> Retention is &lt;low&gt;." in text
     assert "fields &amp; &lt;b&gt;meadows&lt;/b&gt;" in text
     assert text.count("over the steps:") == 5  # accuracy, retention, embedding drift, CKA, entropy

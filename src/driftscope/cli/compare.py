@@ -107,11 +107,11 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    from driftscope.analysis.zero_shot import recall_sentences, unmeasured_sentences
     from driftscope.cli import terminal
     from driftscope.metrics import METRICS, drifts
     from driftscope.protocols import scored_on
     from driftscope.report.tables import comparison_layers, comparison_table
-    from driftscope.report.zero_shot import recall_sentences, unmeasured_sentences
 
     terminal.show_table(comparison_table(comparison_layers(comparison)))
     whole = RichTable(box=None, show_header=False, pad_edge=False)
@@ -164,7 +164,7 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
 
 
 def _calibration_text(score: Mapping[str, Any]) -> str:
-    from driftscope.report.zero_shot import is_number, written
+    from driftscope.analysis.zero_shot import is_number, written
 
     if not is_number(score["ece_change_points"]):
         return ""
@@ -174,8 +174,8 @@ def _calibration_text(score: Mapping[str, Any]) -> str:
 
 
 def _score_text(score: Mapping[str, Any]) -> str:
+    from driftscope.analysis.zero_shot import NO_RETENTION
     from driftscope.metrics import METRICS
-    from driftscope.report.zero_shot import NO_RETENTION
 
     accuracy = METRICS["accuracy_pct"]
     before, after = (

@@ -41,8 +41,8 @@ err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 def show_cells(records: list[RunRecord]) -> None:
     """One table a setting: a row a cell, mean ± sd over seeds."""
     from driftscope.analysis.grouping import cells_frame, split_settings
+    from driftscope.analysis.zero_shot import doubts_of
     from driftscope.report.tables import report_runs, study_table
-    from driftscope.report.zero_shot import doubts_of
 
     for setting, runs in split_settings(report_runs(records)):
         show_table(study_table(cells_frame(runs), setting))

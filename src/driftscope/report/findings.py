@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup, escape
-
 from driftscope.analysis import Answer
 from driftscope.analysis.answer_tables import TITLES, answer_tables, basis
 from driftscope.analysis.table import Table
 from driftscope.report.page import Picture, panel_pictures
 from driftscope.report.style import SeriesStyle
-from driftscope.report.summary import unbreakable
 
 
 @dataclass(frozen=True)
@@ -21,9 +18,9 @@ class Finding:
 
     title: str
     is_answered: bool
-    sentence: Markup
+    sentence: str
     rests_on: str
-    remarks: list[Markup]
+    remarks: list[str]
     basis: str
     pictures: list[Picture]
     tables: list[Table]
@@ -41,9 +38,9 @@ def findings(answers: Sequence[Answer], styles: Mapping[str, SeriesStyle]) -> li
         Finding(
             title=TITLES.get(answer.question, answer.question),
             is_answered=answer.is_answered,
-            sentence=unbreakable(escape(answer.sentence)),
+            sentence=answer.sentence,
             rests_on=answer.rests_on,
-            remarks=[unbreakable(escape(remark)) for remark in answer.remarks],
+            remarks=list(answer.remarks),
             basis=basis(answer),
             pictures=[
                 one

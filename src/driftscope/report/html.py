@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pandas as pd
-from markupsafe import Markup
 
 from driftscope.analysis import Answer, StudyTables, answer_all, grouping
 from driftscope.analysis.study_charts import head_chart, shared_limit
+from driftscope.analysis.summaries import (
+    Caveat,
+    comparison_summary,
+    doubts_caveats,
+    scope_caveat,
+)
+from driftscope.analysis.zero_shot import unmeasured_sentences
 from driftscope.errors import RecordError
 from driftscope.metrics import drifts
 from driftscope.paper.catalogue import published_tables
@@ -30,8 +36,6 @@ from driftscope.report.sections import (
     setting_section,
 )
 from driftscope.report.style import method_styles
-from driftscope.report.summary import comparison_summary, doubts_caveats, scope_caveat
-from driftscope.report.zero_shot import unmeasured_sentences
 
 
 def write_study_report(
@@ -99,14 +103,16 @@ def write_study_report(
     )
 
 
-def _caveats(sections: Sequence[Section], settings: Sequence[Mapping[str, str]]) -> list[Markup]:
+def _caveats(sections: Sequence[Section], settings: Sequence[Mapping[str, str]]) -> list[Caveat]:
     """Every setting's caveats, each once, and how far the whole reaches."""
-    own: dict[Markup, list[str]] = {}
+    own: dict[Caveat, list[str]] = {}
     for section in sections:
         for caveat in section.summary.caveats:
             own.setdefault(caveat, []).append(section.heading)
     told = [
-        caveat if len(where) == len(sections) else caveat + f" ({'; '.join(where)})"
+        caveat
+        if len(where) == len(sections)
+        else replace(caveat, text=f"{caveat.text} ({'; '.join(where)})")
         for caveat, where in own.items()
     ]
     return [*told, scope_caveat(settings)]

@@ -10,16 +10,18 @@ import base64
 import datetime
 import io
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from driftscope.analysis.chart import Chart, Panel, plain_json
+from driftscope.analysis.summaries import DOUBTFUL, TO_STOP
 from driftscope.metrics import METRICS
 from driftscope.records import write_whole
 from driftscope.report.drawing import draw, series_swatch
@@ -194,9 +196,25 @@ def _environment() -> Environment:
     environment.globals["asset"] = _asset
     environment.globals["palettes"] = {"light": LIGHT, "dark": DARK}
     environment.globals["chart_shared"] = chart_shared
+    environment.globals["standing_out"] = (DOUBTFUL, TO_STOP)
     environment.globals["plotly_source"] = _plotly_source
     environment.filters["script_json"] = script_json
+    environment.filters["unbroken"] = unbroken
     return environment
+
+
+def unbroken(text: str, emphasised: Sequence[str] = ()) -> Markup:
+    """A text without line breaks before a percent sign or within a learning rate.
+
+    Args:
+        text: as `analysis` says it; it is escaped.
+        emphasised: parts of it that stand out, where they are first.
+    """
+    safe = str(escape(text))
+    for part in map(str, map(escape, emphasised)):
+        safe = safe.replace(part, f"<strong>{part}</strong>", 1)
+    kept = safe.replace(" %", "\u00a0%")
+    return Markup(re.sub(r"\b([\d.]+e-\d+)\b", r'<span class="unbroken">\1</span>', kept))
 
 
 def _asset(name: str) -> Markup:

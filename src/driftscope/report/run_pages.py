@@ -24,18 +24,18 @@ from driftscope.analysis.study_charts import (
 )
 from driftscope.analysis.table import Column
 from driftscope.analysis.words import rate_text
+from driftscope.analysis.zero_shot import (
+    doubts_of,
+    recall_sentences,
+    score_sentences,
+    unmeasured_sentences,
+)
 from driftscope.metrics import METRICS
 from driftscope.records import ATTENTION_FILE, RunRecord
 from driftscope.records.schema import PromptRules
 from driftscope.report import tables
 from driftscope.report.page import script_json
 from driftscope.report.provenance import flattened
-from driftscope.report.zero_shot import (
-    doubts_of,
-    recall_sentences,
-    score_sentences,
-    unmeasured_sentences,
-)
 
 _FLOW_COLUMNS = (
     *known("class"), Column("taken_for", "Now taken for", kind="text"), *known("num_images")

@@ -10,12 +10,12 @@ import pandas as pd
 from driftscope.analysis import StudyTables, grouping
 from driftscope.analysis.chart import Chart
 from driftscope.analysis.study_charts import known_metrics, place_charts, profile_chart
+from driftscope.analysis.summaries import Summary, study_summary
 from driftscope.analysis.table import Table
 from driftscope.metrics import main_drifts
 from driftscope.report import tables
 from driftscope.report.page import LegendEntry, Picture, legend, panel_pictures, whole_picture
 from driftscope.report.style import SeriesStyle, chart_styles, method_styles
-from driftscope.report.summary import Summary, study_summary
 
 MAX_HEAD_CELLS = 6000
 """Heads drawn on a page at most, over all cells of a setting; files have them all."""

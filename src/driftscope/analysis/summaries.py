@@ -1,0 +1,356 @@
+"""What a study, a comparison or a training shows in sentences, and what it cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from driftscope.analysis.words import counted, join_words, rate_text
+from driftscope.analysis.zero_shot import (
+    doubts_of,
+    interval_phrase,
+    is_number,
+    recall_sentences,
+    score_sentences,
+    written,
+)
+from driftscope.metrics import number_text
+from driftscope.protocols import ability_on
+from driftscope.records import RunRecord
+from driftscope.stats.groups import permutation_of_means
+
+
+@dataclass(frozen=True)
+class Caveat:
+    """What numbers cannot tell: its name in a few words, and the rest."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was studied, a headline, the sentences under it, and what the numbers cannot tell.
+
+    `emphasised` are the parts of the headline that stand out.
+    """
+
+    studied: str
+    headline: str
+    sentences: list[str]
+    caveats: list[Caveat]
+    emphasised: tuple[str, ...] = ()
+
+
+ENTROPY_CAVEAT = Caveat(
+    "Entropy is a descriptor.",
+    "Attention entropy says where and how much a model was adapted. Its sign differs between "
+    "datasets, methods and backbones, so it is no measure of damage. Representation drift (CKA, "
+    "embedding drift) is what tracks the loss of zero-shot ability.",
+)
+_NOT_MEASURED = "Zero-shot ability was not measured."
+DOUBTFUL, TO_STOP = "Doubtful:", "Training was to stop:"
+"""What a sentence begins with that stands out."""
+
+
+def _unmeasured_caveat(way_out: str) -> Caveat:
+    return Caveat(
+        _NOT_MEASURED,
+        "CKA and embedding drift tend to track its loss, but no value of theirs means “safe” on "
+        f"every model: {way_out} to know.",
+    )
+
+
+# ---------------------------------------------------------------- a study
+
+
+def study_summary(cells: pd.DataFrame, runs: pd.DataFrame, setting: Mapping[str, str]) -> Summary:
+    """What was studied in one place (one dataset, model, protocol), and what it cannot tell.
+
+    The headline serves a study of which no question can be answered.
+    """
+    studied = _what_was_studied(cells, runs, setting)
+    return Summary(studied, _study_headline(cells), [], _study_caveats(cells, setting))
+
+
+def _study_headline(cells: pd.DataFrame) -> str:
+    if not cells["num_runs"].any():
+        return "Every run diverged."
+    if "cka" in cells and cells["cka"].notna().any():
+        lowest = cells.sort_values("cka", kind="stable").iloc[0]
+        return (
+            f"The representation moves most under {lowest['series']} at "
+            f"{rate_text(lowest['learning_rate'])} (CKA {written('cka', lowest['cka'])})."
+        )
+    return "How much of the zero-shot ability is left is not known of these runs."
+
+
+def _what_was_studied(cells: pd.DataFrame, runs: pd.DataFrame, setting: Mapping[str, str]) -> str:
+    rates = sorted(cells["learning_rate"].unique())
+    span = " to ".join(dict.fromkeys(rate_text(end) for end in (rates[0], rates[-1])))
+    num_runs = int(runs["num_runs"].fillna(1).sum()) if "num_runs" in runs else len(runs)
+    text = (
+        f"{counted(num_runs, 'fine-tuning run')} of {setting['model']} on {setting['dataset']}: "
+        f"{join_words(map(str, dict.fromkeys(cells['series'])))} at "
+        f"{counted(len(rates), 'learning rate')} ({span}), {_seeds_phrase(cells)}, "
+        f"protocol “{setting['protocol']}”."
+    )
+    if diverged := int(cells["num_diverged"].sum()):
+        text += f" {counted(diverged, 'run')} diverged and is left out of every mean."
+    before = runs.iloc[0]
+    if is_number(before.get("pretrained_zero_shot_pct")):
+        names = ("zero_shot_num_images", "pretrained_low_pct", "pretrained_high_pct")
+        text += (
+            " The pretrained model reaches "
+            f"{written('zero_shot_pct', before['pretrained_zero_shot_pct'])} on "
+            f"{setting['transfer']} without training{interval_phrase(*map(before.get, names))}."
+        )
+    return text
+
+
+def _seeds_phrase(cells: pd.DataFrame) -> str:
+    low, high = int(cells["num_runs"].min()), int(cells["num_runs"].max())
+    return f"{counted(low, 'seed')} each" if low == high else f"{low} to {high} seeds each"
+
+
+def _study_caveats(cells: pd.DataFrame, setting: Mapping[str, str]) -> list[Caveat]:
+    caveats = [ENTROPY_CAVEAT]
+    seeds = int(cells["num_runs"].max())
+    floor = permutation_of_means(range(seeds), range(seeds, 2 * seeds)).p_floor
+    if seeds == 1:
+        caveats.append(
+            Caveat(
+                "1 seed a cell.",
+                "There is no spread to judge by: another seed could change any of these numbers, "
+                "and no difference between cells can be tested.",
+            )
+        )
+    elif floor >= 0.05:
+        caveats.append(
+            Caveat(
+                f"{seeds} seeds a cell.",
+                "The spread is itself a rough guess. An exact two-sided test of "
+                f"{seeds} against {seeds} runs cannot give p below {number_text(floor, 2)}, "
+                "however large the difference: read differences between single cells as "
+                "description, not as proof.",
+            )
+        )
+    if not setting.get("transfer"):
+        caveats.append(
+            Caveat(
+                _NOT_MEASURED,
+                "The study names no transfer set, so nothing here says how much of the pretrained "
+                "ability is left.",
+            )
+        )
+    if setting["protocol"] == "paper":
+        caveats.append(
+            Caveat(
+                "Protocol “paper”.",
+                "Validation is the test split and the best epoch on it is reported, as in the "
+                "publication: accuracies are optimistic.",
+            )
+        )
+    return caveats
+
+
+def doubts_caveats(records: Sequence[RunRecord]) -> list[Caveat]:
+    """What makes zero-shot numbers of runs doubtful, each once."""
+    said = (doubt for one in records for doubt in doubts_of(one.scores()))
+    return [Caveat("Doubtful.", doubt) for doubt in dict.fromkeys(said)]
+
+
+def scope_caveat(settings: Sequence[Mapping[str, str]]) -> Caveat:
+    """How far the numbers reach: the models, targets and transfer sets that they come from."""
+    models, targets, transfers = (
+        list(dict.fromkeys(one[key] for one in settings if one.get(key)))
+        for key in ("model", "dataset", "transfer")
+    )
+    on = f", zero-shot on {join_words(transfers)} alone" if transfers else ""
+    return Caveat(
+        f"{counted(len(models), 'model')}, {counted(len(targets), 'target')}.",
+        f"Measured with {join_words(models)} on {join_words(targets)}{on}; another backbone or "
+        "dataset can differ in size and in sign.",
+    )
+
+
+# ---------------------------------------------------------------- a comparison of two models
+
+
+def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
+    """What separates two models, from a `compare` result."""
+    drift, transfer = comparison["drift"], comparison.get("transfer") or {}
+    headline, emphasised = _comparison_headline(drift, transfer)
+    sentences = [
+        *_score_sentences_of(comparison),
+        *_representation_sentence(drift),
+        _attention_sentence(drift),
+    ]
+    if is_number(drift.get("weight_drift")):
+        moved = written("weight_drift", drift["weight_drift"])
+        sentences.append(f"Weight drift is {moved} (‖ΔW‖/‖W₀‖).")
+    images = f"{counted(int(comparison['num_images']), 'image')} of {comparison['images']}"
+    return Summary(
+        f"{comparison['adapted']} against {comparison['pretrained']}, read on {images} without "
+        "labels.",
+        headline,
+        sentences,
+        _comparison_caveats(comparison, drift, transfer),
+        emphasised,
+    )
+
+
+def _comparison_headline(
+    drift: Mapping[str, Any], transfer: Mapping[str, Any]
+) -> tuple[str, tuple[str, ...]]:
+    if drift.get("weight_drift") == 0:
+        return "The image encoders are equal to the bit: is one of them the wrong model?", ()
+    for name, scores in transfer.items():
+        if is_number(scores["retention_pct"]):
+            kept = written("retention_pct", scores["retention_pct"])
+            return f"{kept} of the {ability_on(name)} is left.", (kept,)
+    cka = written("cka", drift["cka"])
+    if not is_number(drift.get("embedding_drift")):
+        return f"CKA with the pretrained model is {cka}.", (cka,)
+    moved = written("embedding_drift", drift["embedding_drift"])
+    return (
+        f"The image embeddings moved by {moved} (1 − cosine), CKA is {cka}; how much zero-shot "
+        "ability is left was not measured."
+    ), (moved, cka)
+
+
+def transfer_sentence(name: str, score: Mapping[str, Any]) -> str:
+    """A zero-shot score with its chance, calibration, doubts and notes."""
+    return " ".join([*score_sentences(name, score), *_remarks(score)])
+
+
+def retrieval_sentence(name: str, score: Mapping[str, Any]) -> str:
+    """Recall on a captioned set, with its chance, doubts and notes."""
+    recalls = "; ".join(recall_sentences(score))
+    return " ".join([f"Retrieval on {name}, {recalls}.", *_remarks(score)])
+
+
+def _score_sentences_of(found: Mapping[str, Any]) -> list[str]:
+    """What is said of every transfer set and every captioned set of a comparison or a look."""
+    transfer, retrieval = (found.get(kind) or {} for kind in ("transfer", "retrieval"))
+    return [
+        *(transfer_sentence(*one) for one in transfer.items()),
+        *(retrieval_sentence(*one) for one in retrieval.items()),
+    ]
+
+
+def _remarks(score: Mapping[str, Any]) -> list[str]:
+    doubts = [f"{DOUBTFUL} {doubt}." for doubt in score.get("doubts") or ()]
+    return [*doubts, *(f"Note: {note}." for note in score.get("notes") or ())]
+
+
+def _representation_sentence(drift: Mapping[str, Any]) -> list[str]:
+    per_block = [value for value in drift.get("cka_per_block") or [] if is_number(value)]
+    if not per_block:
+        return []
+    lowest = min(range(len(per_block)), key=per_block.__getitem__)
+    moved = ""
+    if is_number(drift.get("embedding_drift")):
+        moved = written("embedding_drift", drift["embedding_drift"])
+        moved = f"; image embeddings moved by {moved} (1 − mean cosine)"
+    return [
+        f"Representation: mean CKA {written('cka', drift['cka'])} (debiased "
+        f"{written('cka_debiased', drift.get('cka_debiased'))}), lowest at layer {lowest + 1} "
+        f"({written('cka', per_block[lowest])}){moved}."
+    ]
+
+
+def _attention_sentence(drift: Mapping[str, Any]) -> str:
+    per_layer, change = drift["delta_entropy_pct_per_layer"], drift["delta_entropy_pct"]
+    said = (
+        f"Attention: entropy changed by {written('delta_entropy_pct', change)} "
+        f"({'broader' if change > 0 else 'narrower'})"
+    )
+    if len(per_layer) < len(drift.get("cka_per_block") or []):
+        return f"{said} where the patches are pooled."
+    most = max(range(len(per_layer)), key=lambda index: abs(per_layer[index] or 0.0))
+    return f"{said}, most at layer {most + 1} ({written('delta_entropy_pct', per_layer[most])})."
+
+
+def _comparison_caveats(
+    comparison: Mapping[str, Any], drift: Mapping[str, Any], transfer: Mapping[str, Any]
+) -> list[Caveat]:
+    caveats = [ENTROPY_CAVEAT]
+    if not transfer:
+        caveats.append(_unmeasured_caveat("run again with --transfer"))
+    gap = drift.get("cka_debiased")
+    if is_number(gap) and abs(drift["cka"] - gap) > 0.02:
+        caveats.append(
+            Caveat(
+                "Few images.",
+                f"With {comparison['num_images']} images CKA is inflated "
+                f"({written('cka', drift['cka'])} against {written('cka_debiased', gap)} "
+                "debiased): trust the debiased one.",
+            )
+        )
+    return caveats
+
+
+# ---------------------------------------------------------------- a monitored training
+
+
+def monitor_summary(report: Mapping[str, Any]) -> Summary:
+    """What a training did so far, from a monitor's `report.json`."""
+    scalars, watched = report["scalars"], report["monitor"]
+    headline, emphasised = _monitor_headline(watched["transfer"], scalars, report["latest"]["step"])
+    seen = next(one for one in reversed(report["history"]) if one.get("cka") is not None)
+    sentences = _score_sentences_of(seen)
+    if "val_accuracy_pct" in scalars:
+        accuracy = written("val_accuracy_pct", scalars["val_accuracy_pct"])
+        sentences.append(f"Validation accuracy is {accuracy}.")
+    if report["best"] is not None:
+        sentences.append(_best_sentence(report))
+    if report["stopped"]:
+        sentences.append(f"{TO_STOP} {report['stopped']}")
+    caveats = [ENTROPY_CAVEAT]
+    if not watched["transfer"]:
+        caveats.append(_unmeasured_caveat("give the monitor a transfer set"))
+    another = "What another seed or learning rate would do is not in here; a study of several runs"
+    caveats.append(Caveat("One training.", f"{another} tells."))
+    return Summary(_what_was_monitored(report), headline, sentences, caveats, emphasised)
+
+
+def _monitor_headline(
+    transfer: Sequence[Mapping[str, Any]], scalars: Mapping[str, float], step: int
+) -> tuple[str, tuple[str, ...]]:
+    if transfer and "retention_pct" in scalars:
+        kept = written("retention_pct", scalars["retention_pct"])
+        return f"At step {step} {kept} of the {ability_on(transfer[0]['name'])} is left.", (kept,)
+    moved, cka = (written(key, scalars.get(key)) for key in ("embedding_drift", "cka"))
+    return (
+        f"At step {step} the image embeddings have moved by {moved} (1 − cosine) and CKA is {cka}; "
+        "how much zero-shot ability is left was not measured."
+    ), (moved, cka)
+
+
+def _what_was_monitored(report: Mapping[str, Any]) -> str:
+    watched, count, share = report["monitor"], len(report["history"]), report["cost_share_pct"]
+    times = "once" if count == 1 else f"{count} times"
+    of_time = "" if share is None else f", {number_text(share, 1)} % of its time"
+    return (
+        f"A training of {watched['pretrained']}, read {times} on {watched['num_images']} probe "
+        f"images ({watched['probe_images']}) without labels; that took "
+        f"{number_text(report['cost_seconds'], 1)} s{of_time}."
+    )
+
+
+def _best_sentence(report: Mapping[str, Any]) -> str:
+    best, rule = report["best"], report["monitor"]["selection"]
+    named = {"embedding_drift": "the least embedding drift", "cka": "the highest CKA"}
+    reached, moved = (
+        written(key, best["scalars"].get(key)) for key in ("val_accuracy_pct", "embedding_drift")
+    )
+    return (
+        f"The best so far is step {best['step']}: of the observations within "
+        f"{number_text(rule['within_points'], 1)} points of the highest accuracy it has "
+        f"{named.get(rule['by'], 'the highest retention')} (accuracy {reached}, embedding drift "
+        f"{moved})."
+    )
