@@ -356,6 +356,21 @@ _REFUSED_CONTENTS = (
 )
 
 
+def at_another_size(place: Place) -> Made:
+    """Positions interpolated to twice the grid, as for training on larger images."""
+    model = place.tuned()
+    config = CLIPModel.config_class.from_pretrained(place.base)
+    config.vision_config.image_size = 64
+    larger, state = CLIPModel(config).eval(), model.state_dict()
+    name = "vision_model.embeddings.position_embedding.weight"
+    grid = state[name][1:].T.reshape(1, 32, 4, 4)
+    finer = torch.nn.functional.interpolate(grid, (8, 8), mode="bicubic").reshape(32, 64).T
+    state[name] = torch.cat([state[name][:1], finer])
+    larger.load_state_dict(state)
+    torch.save(larger.state_dict(), place.folder / "larger.pt")
+    return place.folder / "larger.pt", embed_by(larger)
+
+
 def accelerate_state(place: Place) -> Made:
     model = place.tuned()
     save_file(model.state_dict(), place.folder / "model.safetensors")
@@ -512,6 +527,7 @@ FORMS = (
     Form("weights and their moving average", saved(averaged)),
     Form("image tower's state dict and a head", saved(tower_only)),
     Form("classifier's state dict around the tower", saved(under_a_classifier)),
+    Form("state dict at another image size", at_another_size),
     Form("accelerate's save_state folder", accelerate_state),
     Form("open_clip's epoch file, no name", open_clip_epoch),
     Form("open_clip's file with logit_bias", with_logit_bias),

@@ -109,6 +109,7 @@ class Reference:
         texts: what text-space drift is read against.
         outcomes: what the pretrained model made of each transfer set.
         retrieved: its score on each retrieval set.
+        is_at_another_size: whether the images are at another size than the pretrained model read.
     """
 
     pretrained: VisionLanguageModel
@@ -128,6 +129,32 @@ class Reference:
     texts: Texts
     outcomes: Mapping[str, Outcome]
     retrieved: Mapping[str, RetrievalScore]
+    is_at_another_size: bool = False
+
+    def at_another_size(
+        self,
+        probe_pixels: UInt8[Tensor, "probe 3 size size"],
+        transfer: Sequence[LabelledSet],
+        retrieval: Sequence[RetrievalSet],
+    ) -> Reference:
+        """The same for a model that reads the same images at another size.
+
+        What is known of the pretrained model stays. Its positions are not compared, for there are
+        as many as patches.
+
+        Args:
+            probe_pixels: the probe set at that size.
+            transfer: the transfer sets at that size.
+            retrieval: the retrieval sets at that size.
+        """
+        return replace(
+            self,
+            probe_pixels=probe_pixels,
+            transfer=tuple(transfer),
+            retrieval=tuple(retrieval),
+            weights=without_positions(self.weights),
+            is_at_another_size=True,
+        )
 
     def detached(self) -> Reference:
         """The same without the model, which may be trained from here on: its weights are copied."""
@@ -263,11 +290,15 @@ def assess(
         CaptureError: its attention cannot be read, or its adapter is not in effect.
     """
     weights = encoder_state(model)
+    if reference.is_at_another_size:
+        weights = without_positions(weights)
     check_same_towers(reference.weights, weights, reference.pretrained.source, model.source)
     check_same_function(
         reference.function, function_facts(model), reference.pretrained.source, model.source
     )
     reading = read(model, reference.probe_pixels, maps=reference.maps, shown=reference.shown)
+    if reference.is_at_another_size:
+        reading.images_fingerprint = reference.reading.images_fingerprint
     sets = _image_sets(reference.transfer, reference.retrieval, reference.further)
     embeddings = _embedded_sets(
         sets, reference.probe_sets, reading, lambda pixels: model.embed_images(pixels).float().cpu()
@@ -304,6 +335,11 @@ def check_same_towers(
             f"{before_name} and {after_name} have different image towers: {differing[0]} is "
             f"{first} against {second}"
         )
+
+
+def without_positions(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An encoder's weights but for the embeddings of its patches' positions."""
+    return {name: one for name, one in weights.items() if "position_embedding" not in name}
 
 
 def evenly_spaced(num_images: int, at_most: int | None) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from driftscope.assess import (
     check_same_towers,
     evenly_spaced,
     make_reference,
+    without_positions,
 )
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.relation import (
@@ -32,7 +33,8 @@ from driftscope.reading_subsets import SUBSET_SIGNALS, probe_size_sensitivity
 from driftscope.records import Overlay, transfer_scalars
 from driftscope.signals.weights import intruder_dimensions_per_layer, weight_drift
 from driftscope.sources import default_device, load
-from driftscope.transfer import labelled_sets, retrieval_set, transfer_names
+from driftscope.transfer import RetrievalSet, labelled_sets, retrieval_set, transfer_names
+from driftscope.transfer.classification import LabelledSet
 
 MIN_IMAGES = 4
 """CKA compares images with each other; its debiased estimator needs four."""
@@ -67,7 +69,7 @@ class Comparison:
     """The texts that text-space drift is read against, in words."""
     unmeasured: dict[str, str]
     """Why a number is missing, by its metric's key."""
-    overlay: Overlay
+    overlay: Overlay | None
 
     def to_dict(self) -> dict[str, Any]:
         """Every number as JSON values, with the units by name (attention maps are left out).
@@ -165,28 +167,40 @@ def compare(
             f"{error}; replace it, or leave such images out with --skip-bad-images "
             "(skip_bad_images=True)"
         ) from None
-    reference = make_reference(
-        before,
-        pixels,
-        transfer=[
+
+    def opened(model: VisionLanguageModel) -> tuple[list[LabelledSet], list[RetrievalSet]]:
+        """The benchmarks, their images as a model reads them."""
+        labelled = [
             one
             for name in names
             for one in labelled_sets(
-                *(name, before, transfer_images, rules),
+                *(name, model, transfer_images, rules),
                 by=transfer_by,
                 skip_bad_images=skip_bad_images,
             )
-        ],
-        retrieval=[
-            retrieval_set(name, before, transfer_images, skip_bad_images=skip_bad_images)
+        ]
+        captioned = [
+            retrieval_set(name, model, transfer_images, skip_bad_images=skip_bad_images)
             for name in transfer_names(retrieval, "retrieval")
-        ],
-        maps=maps,
-    )
-    found = assess(after, reference)
+        ]
+        return labelled, captioned
+
+    labelled, captioned = opened(before)
+    reference = make_reference(before, pixels, transfer=labelled, retrieval=captioned, maps=maps)
+    seen, notes = reference, [*before.notes, *after.notes]
+    if after.image_size != before.image_size:
+        notes.append(
+            f"{before.source} reads images of {before.image_size} pixels and {after.source} those "
+            f"of {after.image_size}: each is read at its own size, and the positions of patches "
+            "are left out of the weight drift"
+        )
+        # the same images, opened as the other model reads them
+        twin = replace(before, image_size=after.image_size, own_framing=after.framing)
+        seen = reference.at_another_size(image_set.pixels(chosen, after.framing), *opened(twin))
+    found = assess(after, seen)
     counts = None
     if intruders:
-        counts = intruder_dimensions_per_layer(reference.weights, encoder_state(after))
+        counts = intruder_dimensions_per_layer(seen.weights, encoder_state(after))
     unmeasured = found.unmeasured
     if counts is None:
         unmeasured["intruder_dimensions"] = "it was not asked for (intruders)"
@@ -196,7 +210,7 @@ def compare(
         images=image_set.name,
         num_images=len(pixels),
         skipped_images=tuple(skipped),
-        notes=tuple(dict.fromkeys([*before.notes, *after.notes])),
+        notes=tuple(dict.fromkeys(notes)),
         reading_pretrained=reference.reading,
         reading_adapted=found.reading,
         drift=found.drift,
@@ -206,7 +220,7 @@ def compare(
         retrieval=found.retrieval,
         text_vocabulary=reference.texts.described,
         unmeasured=unmeasured,
-        overlay=reference.overlay(found.reading.shown_rows),
+        overlay=None if seen.is_at_another_size else reference.overlay(found.reading.shown_rows),
     )
 
 
@@ -267,7 +281,10 @@ def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> N
             f"{after.source} was adapted from another model than {before.source} "
             "(its base's weights differ); compare it with the base it was trained on"
         )
-    check_same_towers(encoder_state(before), encoder_state(after), before.source, after.source)
+    weights = encoder_state(before), encoder_state(after)
+    if before.image_size != after.image_size:
+        weights = without_positions(weights[0]), without_positions(weights[1])
+    check_same_towers(*weights, before.source, after.source)
     check_same_function(function_facts(before), function_facts(after), before.source, after.source)
     check_same_pixels(before, after)
 

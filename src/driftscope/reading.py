@@ -338,9 +338,10 @@ def drift(
     """
     _check_comparable(reading, reference)
     result = Drift(reading.num_images, {})
+    unread = {**_attention_over_other_patches(reading, reference), **reading.unread}
     for one in drifts():
-        if one.key in reading.unread:
-            result.unmeasured[one.key] = reading.unread[one.key]
+        if one.key in unread:
+            result.unmeasured[one.key] = unread[one.key]
             continue
         try:
             number, by_layer = _measured(one, reference, reading)
@@ -434,6 +435,17 @@ def _check_comparable(reading: Reading, reference: Reading) -> None:
         )
 
 
+def _attention_over_other_patches(reading: Reading, reference: Reading) -> dict[str, str]:
+    """Why attention is not compared where the two models cut images into other patches."""
+    if reading.num_patches == reference.num_patches:
+        return {}
+    reason = (
+        f"the models cut images into {reference.num_patches} and {reading.num_patches} patches, so "
+        "their attention is spread over different things"
+    )
+    return {one.key: reason for one in drifts() if one.group == "attention"}
+
+
 def _cls_activations(reading: Reading) -> Tensor:
     if reading.cls_activations is None:
         raise CaptureError(
@@ -450,11 +462,6 @@ def check_same_images(reading: Reading, reference: Reading) -> None:
             f"The two readings are of different images (fingerprints {reading.images_fingerprint} "
             f"and {reference.images_fingerprint}); read both models on the same probe set, in the "
             "same order."
-        )
-    if reading.num_patches != reference.num_patches:
-        raise CaptureError(
-            f"The two models cut the images into {reading.num_patches} and "
-            f"{reference.num_patches} patches, so their attention cannot be compared."
         )
 
 

@@ -187,7 +187,7 @@ def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
     sentences = [
         *_score_sentences_of(comparison),
         *_representation_sentence(drift),
-        _attention_sentence(drift),
+        *_attention_sentence(drift),
     ]
     if is_number(drift.get("weight_drift")):
         moved = written("weight_drift", drift["weight_drift"])
@@ -263,16 +263,19 @@ def _representation_sentence(drift: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _attention_sentence(drift: Mapping[str, Any]) -> str:
+def _attention_sentence(drift: Mapping[str, Any]) -> list[str]:
+    """The sentence; none where attention is not compared."""
     per_layer, change = drift["delta_entropy_pct_per_layer"], drift["delta_entropy_pct"]
+    if not is_number(change):
+        return []
     said = (
         f"Attention: entropy changed by {written('delta_entropy_pct', change)} "
         f"({'broader' if change > 0 else 'narrower'})"
     )
     if len(per_layer) < len(drift.get("cka_per_block") or []):
-        return f"{said} where the patches are pooled."
+        return [f"{said} where the patches are pooled."]
     most = max(range(len(per_layer)), key=lambda index: abs(per_layer[index] or 0.0))
-    return f"{said}, most at layer {most + 1} ({written('delta_entropy_pct', per_layer[most])})."
+    return [f"{said}, most at layer {most + 1} ({written('delta_entropy_pct', per_layer[most])})."]
 
 
 def _comparison_caveats(

@@ -148,9 +148,10 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
     """
     layers = tables.comparison_layers(comparison)
     reading = comparison["reading_pretrained"]
-    heads = pd.DataFrame(
-        tables.head_entropy_changes(reading["entropy"], comparison["reading_adapted"]["entropy"])
-    )
+    other = comparison["reading_adapted"]
+    heads = None
+    if other["num_patches"] == reading["num_patches"]:  # else attention is not compared
+        heads = pd.DataFrame(tables.head_entropy_changes(reading["entropy"], other["entropy"]))
     overlays = [NamedOverlay("adapted", "adapted", "", overlay)] if overlay is not None else []
     facts = {
         "pretrained": comparison["pretrained"],
@@ -173,13 +174,15 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
         title="What fine-tuning changed",
         summary=comparison_summary(comparison),
         profiles=comparison_profiles(layers),
-        heads=whole_picture(
+        heads=None
+        if heads is None
+        else whole_picture(
             head_chart("heads", heads),
             "heads",
             "Heatmap of the percent change of attention entropy, layer by head. "
             "The numbers are in the table below it.",
         ),
-        heads_table=tables.heads_table(heads),
+        heads_table=None if heads is None else tables.heads_table(heads),
         table=tables.comparison_table(layers),
         overlays=overlay_block(overlays),
         unmeasured=list(unmeasured_sentences(comparison.get("unmeasured") or {})),

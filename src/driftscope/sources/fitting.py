@@ -9,6 +9,7 @@ import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from driftscope.backbones.base import Backbone
@@ -18,6 +19,7 @@ from driftscope.errors import ModelError
 from driftscope.sources.state_dict import main_prefix, prefixes_of
 
 _ADAPTER_PARTS = (".base_layer.", "lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_")
+_POSITIONS = "embeddings.position_embedding.weight"
 _NO_WEIGHTS = ("position_ids", "attn_mask", "num_batches_tracked")
 """What older versions store of a model beside its weights."""
 
@@ -45,7 +47,7 @@ def completed(
     Raises:
         ModelError: they do not fit it, or half an image tower is missing.
     """
-    known = merged(like)
+    known = _at_the_size_of(state, merged(like))
     fit = fitted(state, known.module, known.backbone, name)
     module = copy.deepcopy(known.module)
     module.load_state_dict(fit.tensors, strict=False)
@@ -60,6 +62,32 @@ def completed(
         has_own_pixels=False,
         notes=notes,
     )
+
+
+def _at_the_size_of(state: Mapping[str, Tensor], known: VisionLanguageModel) -> VisionLanguageModel:
+    """The model made for the image size whose positions are among the tensors.
+
+    Of a model with a square grid of patches behind one CLS token; any other as it is.
+    """
+    if known.backbone.whole != "CLIPModel" or not hasattr(known.plain.config, "vision_config"):
+        return known
+    found = [one for key, one in state.items() if key.endswith(_POSITIONS)]
+    vision = known.plain.config.vision_config
+    side = round((max(map(len, found), default=1) - 1) ** 0.5)
+    size = side * vision.patch_size
+    own = known.plain.get_parameter(f"vision_model.{_POSITIONS}")
+    if size == vision.image_size or not found or any(len(own) == len(one) for one in found):
+        return known
+    config = copy.deepcopy(known.plain.config)
+    config.vision_config.image_size = size
+    with torch.random.fork_rng(devices=[]):
+        module = type(known.plain)(config)
+    weights = {key: one for key, one in known.plain.state_dict().items() if _POSITIONS not in key}
+    weights |= known.plain.text_model.state_dict(prefix="text_model.")
+    module.load_state_dict(weights, strict=False)
+    framing = None if known.framing.is_usual else known.framing.at(size)
+    module = module.to(known.device)
+    return replace(known, module=module, image_size=size, own_framing=framing)
 
 
 def fitted(state: Mapping[str, Tensor], module: nn.Module, backbone: Backbone, name: str) -> Fit:
