@@ -16,6 +16,7 @@ from driftscope.config import parse_run_spec
 from driftscope.data.prompts import class_prompts
 from driftscope.data.vocabulary import GENERAL_VOCABULARY
 from driftscope.gate.judging import read_evidence
+from driftscope.metrics import ESTIMATED
 from driftscope.prepared_run import prepare
 from driftscope.reading_pass import random_texts
 from driftscope.records import REPORT_FILE, write_json
@@ -24,7 +25,9 @@ from driftscope.signals.text import text_space_drift
 from driftscope.sources import load
 from driftscope.transfer.classification import unknown_words
 
-TEXT_METRICS = {"text_kl_nats", "text_top1_agreement_pct", "random_text_logit_change"}
+TEXT_METRICS = {
+    "text_kl_nats", "text_top1_agreement_pct", "random_text_logit_change", "text_referee_pct",
+}  # fmt: skip
 NUM_IMAGES = 20
 
 
@@ -45,6 +48,8 @@ def found(
             "train_images": 64,
             "transfer": [request.param],
             "transfer_images": 40,
+            "pool": "concepts100",
+            "pool_images": 40,
         }
     )
     record = run_one(spec, folder / "run")
@@ -56,11 +61,11 @@ def found(
     count = len(pixels)
     comparison = driftscope.compare(
         "mini", record.folder, probe, transfer=[request.param], max_images=count,
-        transfer_images=40,
+        transfer_images=40, pool="concepts100", pool_images=40,
     )  # fmt: skip
     monitor = driftscope.Monitor(
         "mini", pixels, transfer=[request.param], max_images=None,
-        transfer_images=40, echo=None, out=folder / "monitor",
+        transfer_images=40, pool="concepts100", pool_images=40, echo=None, out=folder / "monitor",
     )  # fmt: skip
     seen = monitor.observe(load(record.folder).module, step=1)
     selected = record.result.selected
@@ -77,7 +82,7 @@ def test_the_three_pipelines_give_the_same_numbers_to_the_last_digit(
 ) -> None:
     run, comparison, monitor = found["run"], found["comparison"], found["monitor"]
     shared = run.keys() & comparison.keys() & monitor.keys()
-    assert TEXT_METRICS | {"cka", "weight_drift", "zero_shot_pct"} <= shared
+    assert TEXT_METRICS | {"cka", "weight_drift", "zero_shot_pct", ESTIMATED} <= shared
     assert {k: run[k] for k in shared} == {k: comparison[k] for k in shared}
     assert {k: monitor[k] for k in shared} == {k: comparison[k] for k in shared}
     assert comparison["text_kl_nats"] > 0.01

@@ -336,9 +336,11 @@ def test_a_run_a_comparison_and_their_limits(
         if verdict.outcome == "not measured"
     }
     of_maps = {one.label for one in drifts() if re.search("rollout|patch_to_patch", one.key)}
-    of_texts = {"text KL", "text agreement", "logit change"}
+    of_texts = {"text KL", "text agreement", "logit change", "text referee"}
     of_features = {"k-NN accuracy", "linear-probe accuracy"}
-    assert unknown <= of_texts | of_maps | of_features, "a tiny model that is scored zero-shot"
+    of_pools = {"estimated retention", "forecast retention"}
+    known = of_texts | of_maps | of_features | of_pools
+    assert unknown <= known, "a tiny model that is scored zero-shot, without a pool"
     with pytest.raises(RecordError, match="selected epoch"):
         read_evidence(run, best=True)
 

@@ -19,6 +19,8 @@ _HOME = {
     "Drift": "driftscope.reading",
     "compare": "driftscope.comparison",
     "Comparison": "driftscope.comparison",
+    "estimate_retention": "driftscope.comparison",
+    "Estimate": "driftscope.estimate",
     "Monitor": "driftscope.monitor",
     "Observation": "driftscope.monitor",
     "Alert": "driftscope.monitor",

@@ -26,9 +26,10 @@ from driftscope.backbones.relation import check_same_function, function_facts
 from driftscope.backbones.weights import encoder_state
 from driftscope.data import PixelRows, PixelSource
 from driftscope.data.prompts import class_prompts
-from driftscope.data.vocabulary import GENERAL_VOCABULARY
+from driftscope.data.vocabulary import GENERAL, GENERAL_VOCABULARY
 from driftscope.errors import ConfigError, ModelError, NonFiniteError
-from driftscope.metrics import drifts
+from driftscope.estimate import Estimate, Pool, Referee
+from driftscope.metrics import ESTIMATED, drifts
 from driftscope.protocols import ACCURACIES, ZERO_SHOT, protocol_of
 from driftscope.reading import Drift, Reading, drift
 from driftscope.reading_pass import TextProbe, images_fingerprint, random_texts, read, text_drift
@@ -49,13 +50,12 @@ from driftscope.transfer.retrieval import caption_embeddings
 NUM_SHOWN = 6
 """Images whose attention is kept for looking at."""
 OWN_TEXTS, PRETRAINED_TEXTS = "its own", "the pretrained one"
-GENERAL = "general"
-"""The name of the vocabulary that text-space drift is read against."""
 MIN_GENERAL_TEXTS = 10
 """With fewer known words of the general vocabulary a zero-shot distribution says nothing."""
 MIN_OWN_TEXTS = 2
 _ALIKE = 1e-6
 """Texts whose embeddings differ by less than this cosine distance are read as one."""
+_POOL = "pool"
 _RETRIEVAL = "retrieval: "
 
 
@@ -109,6 +109,7 @@ class Reference:
         texts: what text-space drift is read against.
         outcomes: what the pretrained model made of each transfer set.
         retrieved: its score on each retrieval set.
+        referee: what it makes of the pool, by which retention is estimated; None without a pool.
         is_at_another_size: whether the images are at another size than the pretrained model read.
     """
 
@@ -129,6 +130,7 @@ class Reference:
     texts: Texts
     outcomes: Mapping[str, Outcome]
     retrieved: Mapping[str, RetrievalScore]
+    referee: Referee | None = None
     is_at_another_size: bool = False
 
     def at_another_size(
@@ -136,6 +138,7 @@ class Reference:
         probe_pixels: UInt8[Tensor, "probe 3 size size"],
         transfer: Sequence[LabelledSet],
         retrieval: Sequence[RetrievalSet],
+        pool: Pool | None,
     ) -> Reference:
         """The same for a model that reads the same images at another size.
 
@@ -146,12 +149,14 @@ class Reference:
             probe_pixels: the probe set at that size.
             transfer: the transfer sets at that size.
             retrieval: the retrieval sets at that size.
+            pool: the pool at that size.
         """
         return replace(
             self,
             probe_pixels=probe_pixels,
             transfer=tuple(transfer),
             retrieval=tuple(retrieval),
+            referee=replace(self.referee, pool=pool) if self.referee and pool else None,
             weights=without_positions(self.weights),
             is_at_another_size=True,
         )
@@ -193,6 +198,7 @@ class Assessment:
         scores: by transfer set.
         transfer: by transfer set its score, `retention_pct`, `per_class` and `flows`.
         retrieval: by retrieval set its score and retention.
+        estimate: of retention, from the pool; None without one.
         further: the embeddings of the reference's further images, by name.
         text_tower: which one's class embeddings scored: `OWN_TEXTS` or `PRETRAINED_TEXTS`.
     """
@@ -202,6 +208,7 @@ class Assessment:
     scores: dict[str, ZeroShotScore]
     transfer: dict[str, dict[str, Any]]
     retrieval: dict[str, dict[str, Any]]
+    estimate: Estimate | None
     further: dict[str, Tensor]
     text_tower: str
 
@@ -223,6 +230,7 @@ def make_reference(
     *,
     transfer: Sequence[LabelledSet] = (),
     retrieval: Sequence[RetrievalSet] = (),
+    pool: Pool | None = None,
     further: Mapping[str, PixelSource] | None = None,
     maps: bool = False,
     vocabulary: str | Sequence[str] | None = GENERAL,
@@ -234,6 +242,7 @@ def make_reference(
         probe_pixels: the images that signals are read on.
         transfer: labeled benchmarks, made with the pretrained model.
         retrieval: retrieval benchmarks, made with it, too.
+        pool: unlabeled images on which retention is estimated, made with it, too.
         further: other images whose embeddings are wanted, such as the validation images.
         maps: whether full attention maps are read, too.
         vocabulary: the texts of text-space drift: `general`, texts of one's own, None for none.
@@ -245,7 +254,7 @@ def make_reference(
     shown = evenly_spaced(len(probe_pixels), NUM_SHOWN)
     rest = {name: _beyond(probe_pixels, pixels) for name, pixels in (further or {}).items()}
     reading = cached.reading(probe_pixels, maps=maps, shown=shown)
-    sets = _image_sets(transfer, retrieval, rest)
+    sets = _image_sets(transfer, retrieval, pool, rest)
     probe_sets = frozenset(
         name
         for name, pixels in sets.items()
@@ -270,6 +279,7 @@ def make_reference(
         texts=_texts(cached, vocabulary),
         outcomes={one.name: one.outcome_from(embeddings) for one in transfer},
         retrieved={one.name: _retrieved(one, embeddings) for one in retrieval},
+        referee=Referee.of(pool, embeddings[_POOL]) if pool else None,
     )
 
 
@@ -299,7 +309,8 @@ def assess(
     reading = read(model, reference.probe_pixels, maps=reference.maps, shown=reference.shown)
     if reference.is_at_another_size:
         reading.images_fingerprint = reference.reading.images_fingerprint
-    sets = _image_sets(reference.transfer, reference.retrieval, reference.further)
+    pool = reference.referee.pool if reference.referee else None
+    sets = _image_sets(reference.transfer, reference.retrieval, pool, reference.further)
     embeddings = _embedded_sets(
         sets, reference.probe_sets, reading, lambda pixels: model.embed_images(pixels).float().cpu()
     )
@@ -366,12 +377,19 @@ def _assessment(
         weights=weight_drift(reference.weights, weights),
         text=_text_drift(reference, reading),
     )
+    estimate = _estimate(reference, model, embeddings, text_tower_moved=text_tower_moved)
+    if estimate and estimate.retention_pct is not None:
+        change.numbers[ESTIMATED] = estimate.retention_pct
     scores, transfer = {}, {}
     for one in reference.transfer:
         outcome = one.outcome_from(embeddings, model, has_own_texts=text_tower_moved)
         scores[one.name] = outcome.score
         transfer[one.name] = one.change(outcome, reference.outcomes[one.name])
-    reasons = {**_unmeasured_drift(reference, change), **_unmeasured_transfer(transfer)}
+    reasons = {
+        **_unmeasured_drift(reference, change),
+        **_unmeasured_transfer(transfer),
+        **_unmeasured_estimate(estimate),
+    }
     change.unmeasured = {**reasons, **change.unmeasured}
     return Assessment(
         reading=reading,
@@ -385,12 +403,27 @@ def _assessment(
             )
             for one in reference.retrieval
         },
+        estimate=estimate,
         further={
             name: _embedded(images, reading, embeddings.get(name))
             for name, images in reference.further.items()
         },
         text_tower=OWN_TEXTS if text_tower_moved else PRETRAINED_TEXTS,
     )
+
+
+def _estimate(
+    reference: Reference,
+    model: VisionLanguageModel | None,
+    embeddings: Mapping[str, Tensor],
+    *,
+    text_tower_moved: bool,
+) -> Estimate | None:
+    referee = reference.referee
+    if referee is None:
+        return None
+    texts = referee.pool.texts_of(model) if model is not None and text_tower_moved else None
+    return referee.estimate(embeddings[_POOL], texts)
 
 
 def _text_drift(reference: Reference, reading: Reading) -> TextSpaceDrift | None:
@@ -430,6 +463,12 @@ def _unmeasured_transfer(transfer: Mapping[str, Mapping[str, Any]]) -> dict[str,
     return {**missing, "retention_pct": next(iter(first["doubts"]), none_right)}
 
 
+def _unmeasured_estimate(estimate: Estimate | None) -> dict[str, str]:
+    if estimate is None:
+        return {ESTIMATED: "no pool of unlabeled images was given (pool and classes)"}
+    return {ESTIMATED: estimate.withheld} if estimate.withheld else {}
+
+
 def _retrieved(
     one: RetrievalSet, embeddings: Mapping[str, Tensor], model: VisionLanguageModel | None = None
 ) -> RetrievalScore:
@@ -451,10 +490,12 @@ def _embedded(images: Further, reading: Reading, rest: Tensor | None) -> Tensor:
 def _image_sets(
     transfer: Sequence[LabelledSet],
     retrieval: Sequence[RetrievalSet],
+    pool: Pool | None,
     further: Mapping[str, Further],
 ) -> dict[str, PixelSource]:
     """Every set of images beside the probe set, by the name that its embeddings get."""
     return {
+        **({_POOL: pool.pixels} if pool else {}),
         **{name: pixels for one in transfer for name, pixels in one.image_sets().items()},
         **{_RETRIEVAL + one.name: one.pixels for one in retrieval},
         **{name: images.rest for name, images in further.items() if len(images.rest)},

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
+from driftscope.analysis.calibration import Forecast, load_calibration
 from driftscope.assess import (
     Assessment,
     Reference,
@@ -22,11 +24,13 @@ from driftscope.backbones.relation import (
     check_same_pixels,
     function_facts,
 )
-from driftscope.backbones.weights import encoder_fingerprint, encoder_state
+from driftscope.backbones.weights import encoder_fingerprint, encoder_state, text_fingerprint
 from driftscope.data import EncodedSet, ImageSet, open_dataset
-from driftscope.data.prompts import prompt_rules
+from driftscope.data.given import Images
+from driftscope.data.prompts import PromptRules, prompt_rules
 from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, DataError, ModelError
+from driftscope.estimate import Estimate, Pool, Referee, make_pool
 from driftscope.metrics import units
 from driftscope.reading import Drift, Reading
 from driftscope.reading_subsets import SUBSET_SIGNALS, probe_size_sensitivity
@@ -34,7 +38,7 @@ from driftscope.records import Overlay, transfer_scalars
 from driftscope.signals.weights import intruder_dimensions_per_layer, weight_drift
 from driftscope.sources import default_device, load
 from driftscope.transfer import RetrievalSet, labelled_sets, retrieval_set, transfer_names
-from driftscope.transfer.classification import LabelledSet
+from driftscope.transfer.classification import LabelledSet, live_embeddings
 
 MIN_IMAGES = 4
 """CKA compares images with each other; its debiased estimator needs four."""
@@ -65,6 +69,10 @@ class Comparison:
     intruder_dimensions_per_layer: list[int] | None
     transfer: dict[str, dict[str, Any]]
     retrieval: dict[str, dict[str, Any]]
+    estimate: Estimate | None
+    """Of retention, from a pool of unlabeled images; None without one."""
+    forecast: Forecast | None
+    """Of retention, by a calibration; None without one."""
     text_vocabulary: str
     """The texts that text-space drift is read against, in words."""
     unmeasured: dict[str, str]
@@ -92,6 +100,8 @@ class Comparison:
             "intruder_dimensions_per_layer": self.intruder_dimensions_per_layer,
             "transfer": self.transfer,
             "retrieval": self.retrieval,
+            "estimate": self.estimate.to_dict() if self.estimate else None,
+            "forecast": self.forecast.model_dump() if self.forecast else None,
             "text_vocabulary": self.text_vocabulary,
             "unmeasured": self.unmeasured,
             "units": units(),
@@ -114,9 +124,13 @@ def compare(
     retrieval: str | Path | Sequence[str | Path] = (),
     class_words: Mapping[str, str] | str | Path | None = None,
     templates: str | Sequence[str] | None = None,
+    pool: Images | None = None,
+    classes: str | Path | Sequence[str] | None = None,
+    calibration: Path | str | None = None,
     max_images: int = 200,
     transfer_by: str | Sequence[str] = (),
     transfer_images: int | None = 1000,
+    pool_images: int | None = 1000,
     maps: bool = False,
     intruders: bool = False,
     skip_bad_images: bool = False,
@@ -132,11 +146,17 @@ def compare(
         retrieval: captioned datasets on which recall is compared; one or several.
         transfer_by: by what their classes are told: `zero_shot`, or from the features alone `knn`
             and `linear_probe`; by default zero-shot where there is a text tower, else the others.
-        class_words: words of the transfer sets' classes, or a file of them (`prompt_rules`).
+        class_words: words of the classes, or a file of them (`prompt_rules`).
         templates: prompt templates: sentences with `{}`, names of sets of them, or files.
+        pool: unlabeled images on which retention is estimated: of the world that zero-shot
+            ability is wanted for, not of the target. A folder or dataset, pixels, PIL images.
+        classes: what the pool's images may show: names, a file of them, `general`, or a labeled
+            dataset; without them a pool's own class names.
+        calibration: a file that `driftscope study calibrate` wrote; retention is forecast by it.
         max_images: how many of the images are read at most, evenly spaced.
         transfer_images: how many images of each transfer and retrieval set are read at most; None
             for all.
+        pool_images: how many images of the pool are read at most; None for all.
         maps: whether to read rollout and patch-to-patch entropy too (full attention maps).
         intruders: whether to count intruder dimensions (2410.21228); a singular value
             decomposition of every weight matrix that changed.
@@ -154,10 +174,8 @@ def compare(
         raise ConfigError(
             f"max_images is {max_images!r}; give a whole number of {MIN_IMAGES} or more"
         )
-    before = _loaded(pretrained, device)
-    after = _loaded(adapted, device, like=before)
-    _check_related(before, after)
-    before, after = _completed(before, after), _completed(after, before)
+    gauge = None if calibration is None else load_calibration(Path(calibration))
+    before, after = _related(pretrained, adapted, device)
     image_set, skipped = _probe_set(images, skip_bad_images)
     chosen = evenly_spaced(len(image_set), max_images)
     try:
@@ -168,8 +186,10 @@ def compare(
             "(skip_bad_images=True)"
         ) from None
 
-    def opened(model: VisionLanguageModel) -> tuple[list[LabelledSet], list[RetrievalSet]]:
-        """The benchmarks, their images as a model reads them."""
+    def opened(
+        model: VisionLanguageModel,
+    ) -> tuple[list[LabelledSet], list[RetrievalSet], Pool | None]:
+        """The benchmarks and the pool, their images as a model reads them."""
         labelled = [
             one
             for name in names
@@ -183,10 +203,12 @@ def compare(
             retrieval_set(name, model, transfer_images, skip_bad_images=skip_bad_images)
             for name in transfer_names(retrieval, "retrieval")
         ]
-        return labelled, captioned
+        return labelled, captioned, _pool(model, pool, classes, rules, pool_images)
 
-    labelled, captioned = opened(before)
-    reference = make_reference(before, pixels, transfer=labelled, retrieval=captioned, maps=maps)
+    labelled, captioned, unlabeled = opened(before)
+    reference = make_reference(
+        before, pixels, transfer=labelled, retrieval=captioned, pool=unlabeled, maps=maps
+    )
     seen, notes = reference, [*before.notes, *after.notes]
     if after.image_size != before.image_size:
         notes.append(
@@ -194,8 +216,7 @@ def compare(
             f"of {after.image_size}: each is read at its own size, and the positions of patches "
             "are left out of the weight drift"
         )
-        # the same images, opened as the other model reads them
-        twin = replace(before, image_size=after.image_size, own_framing=after.framing)
+        twin = _at_the_size_of(after, before)
         seen = reference.at_another_size(image_set.pixels(chosen, after.framing), *opened(twin))
     found = assess(after, seen)
     counts = None
@@ -218,10 +239,45 @@ def compare(
         intruder_dimensions_per_layer=counts,
         transfer=_transfer(reference, found),
         retrieval=found.retrieval,
+        estimate=found.estimate,
+        forecast=gauge.forecast(found.scalars(), model=before.source) if gauge else None,
         text_vocabulary=reference.texts.described,
         unmeasured=unmeasured,
         overlay=None if seen.is_at_another_size else reference.overlay(found.reading.shown_rows),
     )
+
+
+def estimate_retention(
+    pretrained: str | Path | VisionLanguageModel,
+    adapted: str | Path | VisionLanguageModel,
+    pool: Images,
+    classes: str | Path | Sequence[str] | None = None,
+    *,
+    class_words: Mapping[str, str] | str | Path | None = None,
+    templates: str | Sequence[str] | None = None,
+    max_images: int | None = 1000,
+    device: str | None = None,
+) -> Estimate:
+    """How much of its zero-shot ability an adapted model has kept, from unlabeled images.
+
+    Args:
+        pretrained, adapted: as `compare` takes them.
+        pool, classes, class_words, templates: as `compare` takes them.
+        max_images: how many images of the pool are read at most; None for all.
+        device: where models given by name run.
+
+    Raises:
+        ModelError, DataError, ConfigError: an argument cannot be used.
+    """
+    before, after = _related(pretrained, adapted, device)
+    rules = prompt_rules(class_words, templates)
+    images = make_pool(before, pool, classes, rules, max_images)
+    referee = Referee.of(images, before.embed_images(images.pixels).float().cpu())
+    if after.image_size != before.image_size:
+        images = make_pool(_at_the_size_of(after, before), pool, classes, rules, max_images)
+    has_own_texts = text_fingerprint(before) != text_fingerprint(after)
+    texts = images.texts_of(after) if has_own_texts else None
+    return referee.estimate(live_embeddings(after, images.pixels).float().cpu(), texts)
 
 
 def _transfer(reference: Reference, found: Assessment) -> dict[str, dict[str, Any]]:
@@ -255,6 +311,40 @@ def _stability(reading_after: Reading, reading_before: Reading) -> dict[str, Any
             for one in drifts
         ],
     }
+
+
+def _at_the_size_of(after: VisionLanguageModel, before: VisionLanguageModel) -> VisionLanguageModel:
+    """The model before, for which images are opened as the model after reads them."""
+    return replace(before, image_size=after.image_size, own_framing=after.framing)
+
+
+def _pool(
+    before: VisionLanguageModel,
+    images: Images | None,
+    classes: str | Path | Sequence[str] | None,
+    rules: PromptRules,
+    max_images: int | None,
+) -> Pool | None:
+    if images is not None:
+        return make_pool(before, images, classes, rules, max_images)
+    if classes is None:
+        return None
+    raise ConfigError(
+        f"classes is {short(classes)}, but no pool was given; give the unlabeled images that the "
+        "classes are of, such as pool='concepts100' (--pool)"
+    )
+
+
+def _related(
+    pretrained: str | Path | VisionLanguageModel,
+    adapted: str | Path | VisionLanguageModel,
+    device: str | None,
+) -> tuple[VisionLanguageModel, VisionLanguageModel]:
+    """Both models, which belong together, each with what it lacks from the other."""
+    before = _loaded(pretrained, device)
+    after = _loaded(adapted, device, like=before)
+    _check_related(before, after)
+    return _completed(before, after), _completed(after, before)
 
 
 def _loaded(

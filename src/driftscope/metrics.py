@@ -40,6 +40,7 @@ Group: TypeAlias = Literal[
     "representation",
     "weights",
     "text space",
+    "estimate",
     "zero-shot",
     "target",
     "training",
@@ -242,7 +243,7 @@ class Metric:
 
 
 _ROUNDING = 1e-9
-_SIGNAL_GROUPS = ("attention", "representation", "weights", "text space")
+_SIGNAL_GROUPS = ("attention", "representation", "weights", "text space", "estimate")
 
 
 def number_text(value: float | None, decimals: int, *, signed: bool = False) -> str:
@@ -403,6 +404,18 @@ _DRIFTS = (
         "text space", "logits", better="lower", bounds=(0, None), exists=_EPOCH, unchanged=0,
         limits=(0, 100), limit_name="logit change", source="Lipsum-FT, 2404.00860", is_detail=True,
     ),
+    Metric(
+        "text_referee_pct", "text referee",
+        "how likely the adapted model's nearest texts are to the pretrained one; ranks, no level",
+        "text space", "%", decimals=1, better="higher", bounds=(0, 100), exists=_EPOCH,
+        unchanged=100, symbol="100·Σ p₀(ŷ) / Σ max p₀", limits=(1, 100), is_detail=True,
+    ),
+    Metric(
+        "estimated_retention_pct", "estimated retention",
+        "retention as the pretrained model judges it on unlabeled images",
+        "estimate", "%", decimals=1, better="higher", bounds=(0, 100), unchanged=100,
+        symbol="100·Σ p₀(ŷ) / Σ max p₀", limits=(1, 100),
+    ),
 )  # fmt: skip
 
 # ---------------------------------------------------------------- what is left, and what was learnt
@@ -557,6 +570,37 @@ _SIZES = (
         "attention", decimals=4, better="lower", bounds=(0, None), exists=frozenset(),
         symbol="SD / mean", source="paper, table 2", unchanged=None,
     ),
+    Metric(
+        "forecast_retention_pct", "forecast retention",
+        "retention as a calibration on a finished study tells it from drift",
+        "estimate", "%", decimals=1, better="higher", bounds=(0, None), exists=frozenset(),
+        limits=(1, 1000),
+    ),
+    *(
+        Metric(
+            f"{end}_{level}_pct", f"estimate's {level} % {word}",
+            f"{'lower' if end == 'low' else 'upper'} end of the estimate's {level} % interval",
+            "estimate", **_PERCENT, exists=frozenset(),
+        )
+        for level in (90, 95)
+        for end, word in (("low", "from"), ("high", "to"))
+    ),
+    Metric(
+        "agreement_pct", "agreement", "images of the pool that both models give the same class",
+        "estimate", **_PERCENT, exists=frozenset(),
+    ),
+    Metric(
+        "confidence_pct", "pretrained confidence",
+        "the pretrained model's mean confidence on the pool", "estimate", **_PERCENT,
+        exists=frozenset(),
+    ),
+    Metric(
+        "information", "information",
+        "share of the classes' information that the pretrained model finds in the pool",
+        "estimate", bounds=(0, 1), exists=frozenset(), symbol="I(image; class) / ln min(n, k)",
+    ),
+    Metric("num_classes", "classes", "classes that are chosen among", "size", "classes",
+           exists=frozenset(), **_COUNT),
     Metric("num_images", "images", "images read", "size", "images", exists=_EPOCH, **_COUNT),
     Metric("num_patches", "patches", "patches of an image", "size", "patches",
            exists=frozenset(), **_COUNT),
@@ -626,6 +670,11 @@ def _plugged_in(entry: EntryPoint, known: Mapping[str, Metric]) -> Metric:
     unchanged = 0.0 if metric.unchanged is None else metric.unchanged
     return replace(metric, plug_in=entry.name, reads="readings", unchanged=unchanged)
 
+
+ESTIMATED = "estimated_retention_pct"
+"""The key of retention without labels."""
+FORECAST = "forecast_retention_pct"
+"""The key of retention as a calibration tells it."""
 
 METRICS = _Metrics(
     (

@@ -24,6 +24,8 @@ from driftscope.data.prompts import PromptRules
 from driftscope.data.rows import resident
 from driftscope.data.splits import Splits, make_splits, open_train_and_test
 from driftscope.errors import NonFiniteError
+from driftscope.estimate import make_pool
+from driftscope.reading_pass import images_fingerprint
 from driftscope.reading_subsets import on_subsets, standard_subsets
 from driftscope.records import transfer_scalars
 from driftscope.reference_cache import CachedModel
@@ -91,6 +93,7 @@ class PreparedRun:
             "subsets": on_subsets(found.reading, self.reference.reading, self.probe_subsets),
             "transfer": found.transfer,
             "retrieval": found.retrieval,
+            **({"estimate": found.estimate.to_dict()} if found.estimate else {}),
         }
 
     def pretrained_record(self) -> dict[str, Any]:
@@ -178,6 +181,9 @@ def _prepare(spec: RunSpec, device: str) -> PreparedRun:
     retrieval = tuple(
         retrieval_set(name, pretrained, spec.transfer_images) for name in spec.retrieval
     )
+    pool = None
+    if spec.pool is not None:
+        pool = make_pool(pretrained, spec.pool, spec.classes, rules, spec.pool_images)
     return PreparedRun(
         pretrained=pretrained,
         class_names=class_names,
@@ -189,6 +195,7 @@ def _prepare(spec: RunSpec, device: str) -> PreparedRun:
             probe_pixels,
             transfer=transfer,
             retrieval=retrieval,
+            pool=pool,
             further={VALIDATION: val_pixels},
             maps=spec.maps,
         ),
@@ -202,6 +209,7 @@ def _prepare(spec: RunSpec, device: str) -> PreparedRun:
             "test": test_set.fingerprint,
             **{one.name: one.fingerprint for one in transfer},
             **{one.name: one.fingerprint for one in retrieval},
+            **({"pool": images_fingerprint(pool.pixels)} if pool else {}),
         },
         duplicates=find_duplicates(sides),
     )

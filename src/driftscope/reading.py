@@ -363,6 +363,7 @@ def drift(
     if text is not None:
         result.numbers["text_kl_nats"] = text.kl_nats
         result.numbers["text_top1_agreement_pct"] = text.top1_agreement_pct
+        result.numbers["text_referee_pct"] = text.referee_pct
         if text.random_text_logit_change is not None:
             result.numbers["random_text_logit_change"] = text.random_text_logit_change
     return result

@@ -17,7 +17,7 @@ from driftscope.analysis.zero_shot import (
     score_sentences,
     written,
 )
-from driftscope.metrics import number_text
+from driftscope.metrics import ESTIMATED, METRICS, number_text
 from driftscope.protocols import ability_on
 from driftscope.records import RunRecord
 from driftscope.stats.groups import permutation_of_means
@@ -183,7 +183,7 @@ def scope_caveat(settings: Sequence[Mapping[str, str]]) -> Caveat:
 def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
     """What separates two models, from a `compare` result."""
     drift, transfer = comparison["drift"], comparison.get("transfer") or {}
-    headline, emphasised = _comparison_headline(drift, transfer)
+    headline, emphasised = _comparison_headline(drift, transfer, comparison.get("estimate"))
     sentences = [
         *_score_sentences_of(comparison),
         *_representation_sentence(drift),
@@ -204,7 +204,7 @@ def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
 
 
 def _comparison_headline(
-    drift: Mapping[str, Any], transfer: Mapping[str, Any]
+    drift: Mapping[str, Any], transfer: Mapping[str, Any], estimate: Mapping[str, Any] | None
 ) -> tuple[str, tuple[str, ...]]:
     if drift.get("weight_drift") == 0:
         return "The image encoders are equal to the bit: is one of them the wrong model?", ()
@@ -212,6 +212,8 @@ def _comparison_headline(
         if is_number(scores["retention_pct"]):
             kept = written("retention_pct", scores["retention_pct"])
             return f"{kept} of the {ability_on(name)} is left.", (kept,)
+    if estimate and is_number(estimate["retention_pct"]):
+        return _estimate_headline(estimate)
     cka = written("cka", drift["cka"])
     if not is_number(drift.get("embedding_drift")):
         return f"CKA with the pretrained model is {cka}.", (cka,)
@@ -220,6 +222,21 @@ def _comparison_headline(
         f"The image embeddings moved by {moved} (1 − cosine), CKA is {cka}; how much zero-shot "
         "ability is left was not measured."
     ), (moved, cka)
+
+
+def _estimate_headline(estimate: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    kept = written(ESTIMATED, estimate["retention_pct"])
+    low, high = (METRICS[key].text(estimate[key]) for key in ("low_90_pct", "high_90_pct"))
+    return (
+        f"About {kept} of the zero-shot ability is left: estimated without labels on "
+        f"{estimate['pool']} (90 %: {low} to {high})."
+    ), (kept,)
+
+
+def _estimate_sentences(found: Mapping[str, Any]) -> list[str]:
+    """What is told of retention without labels: the estimate, its doubts, the forecast."""
+    told = [one for one in (found.get("estimate"), found.get("forecast")) if one]
+    return [" ".join([one["sentence"], *_remarks(one)]) for one in told]
 
 
 def transfer_sentence(name: str, score: Mapping[str, Any]) -> str:
@@ -234,9 +251,10 @@ def retrieval_sentence(name: str, score: Mapping[str, Any]) -> str:
 
 
 def _score_sentences_of(found: Mapping[str, Any]) -> list[str]:
-    """What is said of every transfer set and every captioned set of a comparison or a look."""
+    """What is said of every pool, transfer set and captioned set of a comparison or a look."""
     transfer, retrieval = (found.get(kind) or {} for kind in ("transfer", "retrieval"))
     return [
+        *_estimate_sentences(found),
         *(transfer_sentence(*one) for one in transfer.items()),
         *(retrieval_sentence(*one) for one in retrieval.items()),
     ]
@@ -282,8 +300,12 @@ def _comparison_caveats(
     comparison: Mapping[str, Any], drift: Mapping[str, Any], transfer: Mapping[str, Any]
 ) -> list[Caveat]:
     caveats = [ENTROPY_CAVEAT]
-    if not transfer:
-        caveats.append(_unmeasured_caveat("run again with --transfer"))
+    if not transfer and not comparison.get("estimate"):
+        caveats.append(
+            _unmeasured_caveat(
+                "run again with --pool (unlabeled images) or --transfer (a labeled set)"
+            )
+        )
     gap = drift.get("cka_debiased")
     if is_number(gap) and abs(drift["cka"] - gap) > 0.02:
         caveats.append(
@@ -303,8 +325,11 @@ def _comparison_caveats(
 def monitor_summary(report: Mapping[str, Any]) -> Summary:
     """What a training did so far, from a monitor's `report.json`."""
     scalars, watched = report["scalars"], report["monitor"]
-    headline, emphasised = _monitor_headline(watched["transfer"], scalars, report["latest"]["step"])
     seen = next(one for one in reversed(report["history"]) if one.get("cka") is not None)
+    step = report["latest"]["step"]
+    headline, emphasised = _monitor_headline(
+        watched["transfer"], scalars, step, seen.get("estimate")
+    )
     sentences = _score_sentences_of(seen)
     if "val_accuracy_pct" in scalars:
         accuracy = written("val_accuracy_pct", scalars["val_accuracy_pct"])
@@ -314,19 +339,25 @@ def monitor_summary(report: Mapping[str, Any]) -> Summary:
     if report["stopped"]:
         sentences.append(f"{TO_STOP} {report['stopped']}")
     caveats = [ENTROPY_CAVEAT]
-    if not watched["transfer"]:
-        caveats.append(_unmeasured_caveat("give the monitor a transfer set"))
+    if not watched["transfer"] and not watched.get("pool"):
+        caveats.append(_unmeasured_caveat("give the monitor a pool or a transfer set"))
     another = "What another seed or learning rate would do is not in here; a study of several runs"
     caveats.append(Caveat("One training.", f"{another} tells."))
     return Summary(_what_was_monitored(report), headline, sentences, caveats, emphasised)
 
 
 def _monitor_headline(
-    transfer: Sequence[Mapping[str, Any]], scalars: Mapping[str, float], step: int
+    transfer: Sequence[Mapping[str, Any]],
+    scalars: Mapping[str, float],
+    step: int,
+    estimate: Mapping[str, Any] | None,
 ) -> tuple[str, tuple[str, ...]]:
     if transfer and "retention_pct" in scalars:
         kept = written("retention_pct", scalars["retention_pct"])
         return f"At step {step} {kept} of the {ability_on(transfer[0]['name'])} is left.", (kept,)
+    if estimate and is_number(estimate["retention_pct"]):
+        said, emphasised = _estimate_headline(estimate)
+        return f"At step {step}, a{said[1:]}", emphasised
     moved, cka = (written(key, scalars.get(key)) for key in ("embedding_drift", "cka"))
     return (
         f"At step {step} the image embeddings have moved by {moved} (1 − cosine) and CKA is {cka}; "

@@ -20,6 +20,11 @@ _CLASS_WORDS = "A file of the classes' names: lines 'CLASS: words', or a name a 
 _TEMPLATES = (
     "A prompt such as 'a photo of a {}', a set of them (imagenet80) or a file. May be repeated."
 )
+_CALIBRATION = "A file of `driftscope study calibrate`, which forecasts retention from drift."
+_POOL = (
+    "Unlabeled images of the world that zero-shot ability is wanted for: retention is estimated."
+)
+_CLASSES = "What they may show: a file of names, 'general' or a labeled dataset."
 _TRANSFER_IMAGES = "The most images to score of each dataset, evenly over classes; 0 for all."
 FEW_CLASSES_CHANCE_PCT = 5.0
 """Where guessing scores so much, retention is shown above chance too."""
@@ -40,8 +45,14 @@ def compare(
     retrieval: Annotated[list[str] | None, opt(_RETRIEVAL, panel=READ)] = None,
     class_words: Annotated[Path | None, opt(_CLASS_WORDS, panel=READ)] = None,
     templates: Annotated[list[str] | None, opt(_TEMPLATES, panel=READ)] = None,
+    pool: Annotated[str | None, opt(_POOL, panel=READ)] = None,
+    classes: Annotated[str | None, opt(_CLASSES, panel=READ)] = None,
+    calibration: Annotated[Path | None, opt(_CALIBRATION, panel=READ)] = None,
     max_images: Annotated[int, opt("The most images to read.", panel=READ, min=4)] = 200,
     transfer_images: Annotated[int, opt(_TRANSFER_IMAGES, panel=READ, min=0)] = 1000,
+    pool_images: Annotated[
+        int, opt("The most images of the pool to read; 0 for all.", panel=READ, min=0)
+    ] = 1000,
     maps: Annotated[
         bool, opt("Add rollout and patch-to-patch entropy (slower).", "--maps", panel=READ)
     ] = False,
@@ -75,8 +86,12 @@ def compare(
             retrieval=retrieval or (),
             class_words=class_words,
             templates=templates,
+            pool=pool,
+            classes=classes,
+            calibration=calibration,
             max_images=max_images,
             transfer_images=transfer_images or None,
+            pool_images=pool_images or None,
             maps=maps,
             intruders=intruders,
             skip_bad_images=skip_bad_images,
@@ -113,6 +128,7 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     from driftscope.protocols import scored_on
     from driftscope.report.tables import comparison_layers, comparison_table
 
+    _show_estimate(comparison)
     terminal.show_table(comparison_table(comparison_layers(comparison)))
     whole = RichTable(box=None, show_header=False, pad_edge=False)
     whole.add_row("images read", str(comparison["num_images"]))
@@ -171,6 +187,20 @@ def _calibration_text(score: Mapping[str, Any]) -> str:
     before, after = (written("ece_pct", score[key]) for key in ("pretrained_ece_pct", "ece_pct"))
     change = written("ece_change_points", score["ece_change_points"])
     return f"calibration error {before} → {after} ({change})"
+
+
+def _show_estimate(comparison: Mapping[str, Any]) -> None:
+    """What is told of retention without labels: the estimate, its doubts, the forecast."""
+    from driftscope.cli import terminal
+
+    told = [one for one in (comparison["estimate"], comparison["forecast"]) if one is not None]
+    for one in told:
+        style = "bold" if one["retention_pct"] is not None else "bold yellow"
+        terminal.out.print(one["sentence"], style=style, markup=False)
+        for doubt in one.get("doubts", ()):
+            terminal.out.print(f"doubtful: {doubt}", style="yellow", markup=False)
+    if told:
+        terminal.out.print()
 
 
 def _score_text(score: Mapping[str, Any]) -> str:

@@ -74,6 +74,13 @@ def gate(
         bool,
         typer.Option("--best", help="Judge the best step of a monitored training."),
     ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            help="A file of `driftscope study calibrate`, which forecasts retention from drift.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     **asked: list[str] | None,
 ) -> None:
@@ -88,6 +95,10 @@ def gate(
         parse_limit(gated, text) for gated in GATED for text in asked.get(gated.parameter) or ()
     ]
     evidence = read_evidence(report, best=best)
+    if calibration is not None:
+        from driftscope.analysis.calibration import load_calibration
+
+        evidence = evidence.with_forecast(load_calibration(calibration))
     verdicts = judge(evidence, limits, confident=confident)
     passed = all(verdict.outcome == "passed" for verdict in verdicts)
     if as_json:
@@ -96,6 +107,7 @@ def gate(
             "what": evidence.what,
             "passed": passed,
             "confident": confident,
+            "forecast": evidence.forecast.model_dump() if evidence.forecast else None,
             "verdicts": [verdict.to_dict() for verdict in verdicts],
         }
         typer.echo(json.dumps(values, indent=1))
@@ -128,6 +140,8 @@ def show_verdicts(evidence: Evidence, verdicts: Sequence[Verdict], *, confident:
             numbers.append(_number(verdict.judged, verdict.unit) if is_interval else "")
         outcome = Text(verdict.outcome, style=_STYLES[verdict.outcome])
         table.add_row(Text(verdict.title), verdict.limit, *numbers, outcome)
+    if evidence.forecast:
+        out.print(Text(evidence.forecast.sentence), soft_wrap=True)
     out.print(table)
     missed = [verdict for verdict in verdicts if verdict.outcome != "passed"]
     for verdict in missed:

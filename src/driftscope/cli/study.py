@@ -210,6 +210,46 @@ def analyse(
         show_answer(one, wide=wide)
 
 
+@study_app.command("calibrate", epilog="Example: driftscope study calibrate rates --out rates.json")
+@plain_errors
+def calibrate(
+    folder: FolderArgument,
+    out: Annotated[Path, opt("The file to write.", "--out", panel=PRINTED)],
+    first_epoch: Annotated[
+        bool, opt("Take the signals of the first epoch: a forecast of the end.", "--first-epoch")
+    ] = False,
+    signal: Annotated[
+        list[str] | None, opt("A signal to take instead of CKA and embedding drift.", "--signal")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a finished study's drift to its retention, for models whose retention is not measured.
+
+    `compare`, `gate` and the monitor take the file with --calibration (calibration=…).
+    """
+    from driftscope.analysis.calibration import SIGNALS
+    from driftscope.analysis.calibration import calibrate as fit
+    from driftscope.cli import terminal
+    from driftscope.cli.study_views import show_calibration_errors
+    from driftscope.opened_study import Study
+    from driftscope.records import write_json
+
+    study = Study(folder)
+    say_what_is_passed_over(study.folder, study.damaged)
+    at: Literal["end", "first epoch"] = "first epoch" if first_epoch else "end"
+    found, errors = fit(study.tables(), signal or SIGNALS, at=at)
+    write_json(out, found.model_dump(by_alias=True))
+    if as_json:
+        typer.echo(out.read_text(encoding="utf-8"))
+        return
+    show_calibration_errors(errors)
+    typer.echo(
+        f"Each {found.left_out} left out in turn, the forecast of the others is off by "
+        f"{found.mean_error_pct:.1f} points on average; its 90 % interval is "
+        f"±{found.half_width_pct:.0f} points.\nCalibration: {terminal.path_text(out)}"
+    )
+
+
 @study_app.command("report", epilog="Example: driftscope study report rates --format html,csv")
 @plain_errors
 def report(

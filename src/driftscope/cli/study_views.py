@@ -16,6 +16,8 @@ from driftscope.study.plan import wall_seconds
 from driftscope.study.status import STATES, StudyStatus
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from driftscope.analysis import Answer
     from driftscope.analysis.table import Column, Table
     from driftscope.config import StudySpec
@@ -230,3 +232,16 @@ def _say_what_is_left(answer: Answer, num_shown: int, num_columns: int) -> None:
     ]
     if more:
         out.print(Text(f"{' and '.join(more)}: --wide prints them", style="dim"))
+
+
+def show_calibration_errors(errors: pd.DataFrame) -> None:
+    """How far forecasts are off on what was left out; the chosen signals come first."""
+    title = "Error on what was left out"
+    table = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("Signals")
+    for heading in ("Mean, points", "Worst, points", "90 % interval holds", "Runs"):
+        table.add_column(heading, justify="right")
+    for row in errors.itertuples():
+        numbers = (f"{row.mean_error_pct:.1f}", f"{row.worst_error_pct:.1f}")
+        table.add_row(str(row.signals), *numbers, f"{row.covered_pct:.0f} %", str(row.num_runs))
+    out.print(table)

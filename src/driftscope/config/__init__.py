@@ -80,10 +80,11 @@ class RunSpec(Frozen):
     `probe_at` says when the model is evaluated: at every epoch's end, and besides every so many
     steps, or at the steps listed, or (`log`) after 1, 2, 4, 8, … steps; `maps` also reads rollout
     and patch-to-patch entropy, from full attention maps. `templates` (or names of sets of them) and
-    `class_words` make the prompts; `balanced` draws validation and probe images evenly over
-    classes; `transfer_by` says by what the classes of the transfer sets are told: `zero_shot`, or
-    from the features alone `knn` and `linear_probe` (by default zero-shot where the model has a
-    text tower, else the others); `corruptions` are applied to the test images of the target task.
+    `class_words` make the prompts; on the unlabeled images of `pool`, which show some of `classes`,
+    retention is estimated; `balanced` draws validation and probe images evenly over classes;
+    `transfer_by` says by what the classes of the transfer sets are told: `zero_shot`, or from the
+    features alone `knn` and `linear_probe` (by default zero-shot where the model has a text tower,
+    else the others); `corruptions` are applied to the test images of the target task.
     """
 
     model: str = "mini"
@@ -117,6 +118,9 @@ class RunSpec(Frozen):
     transfer_by: tuple[Literal["zero_shot", "knn", "linear_probe"], ...] = ()
     transfer_images: int | None = Field(1000, ge=1)
     retrieval: tuple[str, ...] = ()
+    pool: str | None = None
+    classes: str | tuple[str, ...] | None = None
+    pool_images: int | None = Field(1000, ge=1)
     templates: tuple[str, ...] = ("a photo of a {}",)
     class_words: tuple[tuple[str, str], ...] = ()
     balanced: bool = True
@@ -181,6 +185,10 @@ class RunSpec(Frozen):
         if "entropy_floor" in kinds and self.micro_batches > 1:
             raise ValueError(
                 "entropy_floor holds for the mean of a whole batch, so micro_batches must be 1"
+            )
+        if self.classes is not None and self.pool is None:
+            raise PlacedError(
+                "classes are of a pool of unlabeled images, and no pool is given", "classes"
             )
         if isinstance(self.method, Flyp) and self.label_smoothing:
             raise PlacedError(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from driftscope.data.procedural import PROCEDURAL_SETS
 
+GENERAL = "general"
+"""The vocabulary's name."""
 _EVERYDAY_WORDS = """
     apple baby backpack banana beach bed bee bicycle bird boat book bottle bowl boy bread bridge
     building bus butterfly cake camel camera can car castle cat chair city clock cloud computer

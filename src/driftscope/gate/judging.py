@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from driftscope.analysis.calibration import Calibration, Forecast
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 from driftscope.gate.limits import GATED, Limit
-from driftscope.metrics import drifts
+from driftscope.metrics import ESTIMATED, FORECAST, drifts
 from driftscope.protocols import ACCURACIES, protocol_of
 from driftscope.records import (
     REPORT_FILE,
@@ -20,7 +21,14 @@ from driftscope.records import (
     load_run,
     read_sealed,
 )
-from driftscope.records.schema import OLD_TEXTS, Report, TransferScore, is_number, parse
+from driftscope.records.schema import (
+    OLD_TEXTS,
+    Report,
+    StoredEstimate,
+    TransferScore,
+    is_number,
+    parse,
+)
 from driftscope.stats.proportions import wilson_interval_pct
 
 Outcome = Literal["passed", "failed", "not measured"]
@@ -37,6 +45,10 @@ class Evidence:
         transfer: the adapted model's score by transfer set.
         num_images: how many images an accuracy of `scalars` was counted on, where it is known.
         unmeasured: why a number is missing, by its key.
+        estimate: of retention without labels.
+        model: the pretrained model's name, where it is told.
+        method: how the model was adapted, where it is told.
+        forecast: of retention, by a calibration.
     """
 
     source: Path
@@ -45,6 +57,19 @@ class Evidence:
     transfer: Mapping[str, TransferScore]
     num_images: Mapping[str, int] = field(default_factory=dict)
     unmeasured: Mapping[str, str] = field(default_factory=dict)
+    estimate: StoredEstimate | None = None
+    model: str | None = None
+    method: str | None = None
+    forecast: Forecast | None = None
+
+    def with_forecast(self, calibration: Calibration) -> Evidence:
+        """With the retention that a calibration tells from the numbers, or why it does not."""
+        found = calibration.forecast(self.scalars, model=self.model, method=self.method)
+        if found.retention_pct is None:
+            unmeasured = {**self.unmeasured, FORECAST: found.refused}
+            return replace(self, forecast=found, unmeasured=unmeasured)
+        scalars = {**self.scalars, FORECAST: found.retention_pct}
+        return replace(self, forecast=found, scalars=scalars)
 
 
 @dataclass(frozen=True)
@@ -115,7 +140,16 @@ def _of_report(file: Path, best: bool) -> Evidence:
         raise RecordError(f"{file} is a comparison's; only a monitored training has a best step")
     what = f"{report.adapted} against {report.pretrained}"
     scores = report.transfer or {}
-    return Evidence(file, what, _finite(report.scalars), scores, unmeasured=report.unmeasured)
+    scalars = _finite(report.scalars)
+    return Evidence(
+        file,
+        what,
+        scalars,
+        scores,
+        unmeasured=report.unmeasured,
+        estimate=report.estimate,
+        model=report.pretrained,
+    )
 
 
 def _file_of(path: Path) -> Path:
@@ -157,6 +191,9 @@ def _of_run(file: Path) -> Evidence:
         selected.transfer if selected else {},
         num_images,
         unmeasured,
+        structure.estimate if structure else None,
+        spec.model,
+        spec.method.label,
     )
 
 
@@ -180,6 +217,7 @@ def _of_monitor(file: Path, report: Report, best: bool) -> Evidence:
         _finite(point.scalars),
         (seen[-1].transfer or {}) if seen else {},
         unmeasured=report.unmeasured,
+        estimate=seen[-1].estimate if seen else None,
     )
 
 
@@ -214,9 +252,11 @@ def _verdicts(evidence: Evidence, limit: Limit, confident: bool) -> Iterator[Ver
     gated, one = limit.gated, limit.gated.metric
     reason = evidence.unmeasured.get(one.key, "")
     if not gated.of_transfer_set:
-        is_counted = one.key.endswith("accuracy_pct")
-        value, low = evidence.scalars.get(one.key), _accuracy_low(evidence, one.key)
-        yield _verdict(limit, one.label, value, low, confident and is_counted, reason)
+        value, low = evidence.scalars.get(one.key), _lower_end(evidence, one.key)
+        has_interval = one.key.endswith("accuracy_pct") or one.key in (ESTIMATED, FORECAST)
+        verdict = _verdict(limit, one.label, value, low, confident and has_interval, reason)
+        estimate = evidence.estimate if one.key == ESTIMATED else None
+        yield _unless_doubtful(verdict, estimate.doubts if estimate else ())
         return
     sets = evidence.transfer
     if limit.transfer is not None and limit.transfer not in sets:
@@ -275,8 +315,16 @@ def _verdict(
     return Verdict(title, asked, value, judged, one.unit, outcome, why)
 
 
-def _accuracy_low(evidence: Evidence, scalar: str) -> float | None:
-    """The lower end of an accuracy's interval, in percent; None where images were not counted."""
+def _lower_end(evidence: Evidence, scalar: str) -> float | None:
+    """The lower end of a number's interval, in percent; None where it has none.
+
+    Of an accuracy Wilson's at 95 %, where its images were counted; of an estimated or forecast
+    retention its own at 90 %.
+    """
+    if scalar == FORECAST:
+        return evidence.forecast.low_pct if evidence.forecast else None
+    if scalar == ESTIMATED:
+        return evidence.estimate.low_90_pct if evidence.estimate else None
     count, accuracy = evidence.num_images.get(scalar), evidence.scalars.get(scalar)
     if not count or accuracy is None:
         return None

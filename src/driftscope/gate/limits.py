@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from driftscope.errors import ConfigError
-from driftscope.metrics import METRICS, Metric, drifts
+from driftscope.metrics import FORECAST, METRICS, Metric, drifts
 from driftscope.protocols import ACCURACIES
 
 
@@ -56,7 +56,13 @@ def _gated(one: Metric) -> list[Gated]:
     return [Gated(one, "min" if one.better == "higher" else "max")]
 
 
-_OUTCOMES = ("retention_pct", *ACCURACIES.values(), "test_accuracy_pct", "val_accuracy_pct")
+_OUTCOMES = (
+    "retention_pct",
+    FORECAST,
+    *ACCURACIES.values(),
+    "test_accuracy_pct",
+    "val_accuracy_pct",
+)
 _IN_ORDER = sorted(drifts(), key=lambda one: one.is_change)
 GATED = tuple(
     gated for one in (*map(METRICS.__getitem__, _OUTCOMES), *_IN_ORDER) for gated in _gated(one)

@@ -10,11 +10,15 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from driftscope.assess import GENERAL, Reference, make_reference
+from driftscope.analysis.calibration import load_calibration
+from driftscope.assess import Reference, make_reference
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.data.given import Images, num_among, some_pixels
 from driftscope.data.prompts import prompt_rules
+from driftscope.data.vocabulary import GENERAL
 from driftscope.deprecation import keywords
 from driftscope.errors import DriftscopeError
+from driftscope.estimate import make_pool
 from driftscope.files import named_path
 from driftscope.monitor.alerts import (
     UNREADABLE,
@@ -26,7 +30,6 @@ from driftscope.monitor.alerts import (
 )
 from driftscope.monitor.cost import Cost
 from driftscope.monitor.history import Course
-from driftscope.monitor.images import Images, num_among, some_pixels
 from driftscope.monitor.isolation import isolated_from_training
 from driftscope.monitor.kept_models import (
     STOPPED_FOLDER,
@@ -72,7 +75,12 @@ class Monitor:
         transfer_by: by what their classes are told, as `compare` takes it: zero-shot where there is
             a text tower, else from the features alone.
         retrieval: captioned datasets on which recall is followed.
-        class_words: words of the transfer sets' classes, or a file of them, as `compare` takes.
+        pool: unlabeled images on which retention is estimated at every observation: of the world
+            that zero-shot ability is wanted for, as `compare` takes them.
+        classes: what the pool's images may show, as `compare` takes it.
+        calibration: a file that `driftscope study calibrate` wrote; retention is forecast by it,
+            of the end of the training if it is one of the first epoch.
+        class_words: words of the classes, or a file of them, as `compare` takes.
         templates: prompt templates: sentences with `{}`, names of sets of them, or files.
         vocabulary: the texts against which text-space drift is measured: `general` for the
             built-in everyday words, or your own texts; None for none.
@@ -94,6 +102,7 @@ class Monitor:
             training at little cost; 200 give the precision of a study's runs (docs/speed.md); None
             for all.
         transfer_images: how many images of each transfer set are read at most; None for all.
+        pool_images: how many images of the pool are read at most; None for all.
         maps: whether to read rollout and patch-to-patch entropy too (full attention maps).
         echo: what prints the lines of the terminal; None for silence.
 
@@ -117,6 +126,9 @@ class Monitor:
         transfer: Sequence[str | Path] | str | Path | None = None,
         retrieval: Sequence[str | Path] | str | Path | None = None,
         transfer_by: str | Sequence[str] = (),
+        pool: Images | None = None,
+        classes: str | Path | Sequence[str] | None = None,
+        calibration: str | Path | None = None,
         class_words: Mapping[str, str] | str | Path | None = None,
         templates: str | Sequence[str] | None = None,
         vocabulary: str | Sequence[str] | None = "general",
@@ -130,6 +142,7 @@ class Monitor:
         model_path: str | None = None,
         max_images: int | None = 64,
         transfer_images: int | None = 1000,
+        pool_images: int | None = 200,
         maps: bool = False,
         echo: Callable[[str], object] | None = print,
     ) -> None:
@@ -138,17 +151,21 @@ class Monitor:
             alerts=alerts,
             on_alert=on_alert,
             transfer=transfer,
+            pool=pool,
+            classes=classes,
             keep_best=keep_best,
             echo=echo,
             selection=selection,
             model_path=model_path,
             max_images=max_images,
             transfer_images=transfer_images,
+            pool_images=pool_images,
             maps=maps,
         )
         self._is_main = is_main_process()
         if not self._is_main:
             keep_best, echo = False, None  # one process writes and speaks
+        self._calibration = None if calibration is None else load_calibration(Path(calibration))
         self._schedule = Schedule(every)
         self._thresholds, self._selection = alerts or Thresholds(), selection or Selection()
         self._on_alert, self._keep_best = on_alert, keep_best
@@ -168,11 +185,15 @@ class Monitor:
                 retrieval_set(name, before, transfer_images)
                 for name in transfer_names(retrieval, "retrieval")
             ]
+            unlabeled = None
+            if pool is not None:
+                unlabeled = make_pool(before, pool, classes, rules, pool_images)
             self._reference = make_reference(
                 before,
                 pixels,
                 transfer=sets,
                 retrieval=captioned,
+                pool=unlabeled,
                 maps=maps,
                 vocabulary=vocabulary,
             ).detached()
@@ -187,7 +208,13 @@ class Monitor:
             "selection": asdict(self._selection),
             "alerts": None if train_images is None else [asdict(alert) for alert in found],
         }
-        self._options_digest = digest_of(model_path, every, vocabulary, maps)
+        self._options_digest = digest_of(
+            model_path,
+            every,
+            vocabulary,
+            maps,
+            *([self._header["pool"]] if pool is not None else []),
+        )
         self._log = EventLog(self._out if self._is_main else None, self._header)
         told = told_before_training(self._log.headers)
         self._course = Course(told, self._log.restored, stopped_before=self._log.restored_stop)
@@ -196,6 +223,8 @@ class Monitor:
         self.setup_seconds = time.perf_counter() - began
         self._cost = Cost()
         self._say_what_texts_are_read(vocabulary)
+        if self._reference.referee and self._reference.referee.withheld:
+            self._say(f"retention is not estimated: {self._reference.referee.withheld}")
         for alert in found:
             self._tell(alert)
         self._stop_before_training = self._course.stop_reason  # holds for every training
@@ -282,7 +311,7 @@ class Monitor:
         with isolated_from_training(next(target.found.parameters()).device):
             place = Observation(at, epoch, val_accuracy_pct, None)
             looked = look(target, self._reference, place, self._course.history, self._thresholds)
-            seen = looked.observation
+            seen = self._with_forecast(looked.observation)
             alerts = (*seen.alerts, *alerts_of(seen, self._course.history, self._thresholds))
             seconds = time.perf_counter() - began
             seen = replace(seen, alerts=alerts, seconds=seconds)
@@ -523,6 +552,14 @@ class Monitor:
                 "that of runs and comparisons"
             )
 
+    def _with_forecast(self, seen: Observation) -> Observation:
+        gauge = self._calibration
+        is_for_another_time = gauge and gauge.at == "first epoch" and seen.epoch != 1
+        if gauge is None or seen.drift is None or is_for_another_time:
+            return seen
+        found = gauge.forecast(seen.drift.scalars(), model=self._reference.pretrained.source)
+        return replace(seen, forecast=found.model_dump())
+
     def _doubt_a_fraction(self, val_accuracy_pct: float | None) -> None:
         if val_accuracy_pct is not None and 0 < val_accuracy_pct <= 1 and not self.history:
             taken = f"val_accuracy_pct {val_accuracy_pct:g} is taken as {val_accuracy_pct:g} %"
@@ -549,6 +586,7 @@ class Monitor:
 def _described(reference: Reference) -> dict[str, Any]:
     """What is read and against what, as JSON values."""
     return {
+        "pool": reference.referee.described() if reference.referee else None,
         "pretrained": reference.pretrained.source,
         "pretrained_fingerprint": reference.fingerprint,
         "num_images": len(reference.probe_pixels),

@@ -8,7 +8,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from driftscope.errors import RecordError
-from driftscope.metrics import METRICS, drifts, find_metric, first_layer, levels
+from driftscope.metrics import (
+    ESTIMATED,
+    FORECAST,
+    METRICS,
+    drifts,
+    find_metric,
+    first_layer,
+    levels,
+)
 from driftscope.monitor.alerts import Alert
 from driftscope.reading import Drift, Reading
 from driftscope.records import transfer_scalars
@@ -30,6 +38,8 @@ class Observation:
         levels: attention signals themselves, such as `entropy_nats`, means over all.
         transfer: a score's fields with `retention_pct`, by transfer set.
         retrieval: recall both ways with `retention_pct`, by retrieval set.
+        estimate: of retention from the pool, as JSON values; empty without one.
+        forecast: of retention by a calibration, likewise.
         alerts: what holds at this step, the same at every observation until it is over.
         seconds: wall time that this observation took.
     """
@@ -43,6 +53,8 @@ class Observation:
     alerts: tuple[Alert, ...] = ()
     seconds: float = 0.0
     retrieval: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    estimate: Mapping[str, Any] = field(default_factory=dict)
+    forecast: Mapping[str, Any] = field(default_factory=dict)
 
     def scalars(self, *, per_layer: bool = False) -> dict[str, float]:
         """Every single number that is there and finite, by the names that records use.
@@ -55,6 +67,7 @@ class Observation:
         scalars: dict[str, float | None] = {
             "val_accuracy_pct": self.val_accuracy_pct,
             **transfer_scalars(self.transfer),
+            FORECAST: self.forecast.get("retention_pct"),
             **(self.drift.scalars() if self.drift else {}),
             **self.levels,
             **(_layer_scalars(self.drift) if self.drift and per_layer else {}),
@@ -87,6 +100,8 @@ class Observation:
             **transfer_scalars(self.transfer),
             "transfer": dict(self.transfer),
             "retrieval": dict(self.retrieval),
+            **({"estimate": dict(self.estimate)} if self.estimate else {}),
+            **({"forecast": dict(self.forecast)} if self.forecast else {}),
             "alerts": [asdict(alert) for alert in self.alerts],
         }
 
@@ -106,6 +121,8 @@ class Observation:
                 drift=Drift.from_dict(drift) if "cka" in drift else None,
                 levels={one.key: event[one.key] for one in levels() if one.key in event},
                 transfer=event["transfer"],
+                estimate=event.get("estimate") or {},
+                forecast=event.get("forecast") or {},
                 retrieval=event.get("retrieval", {}),
                 alerts=tuple(Alert(**alert) for alert in event["alerts"]),
                 seconds=float(event["seconds"]),
@@ -139,6 +156,8 @@ def _layer_scalars(drift: Drift) -> dict[str, float | None]:
 _SUMMARY_PARTS = (
     "val_accuracy_pct",
     "retention_pct",
+    ESTIMATED,
+    FORECAST,
     "embedding_drift",
     "cka",
     "delta_entropy_pct",

@@ -111,6 +111,7 @@ def _read(
         levels=levels_of(found.reading),
         transfer=_scores(found),
         retrieval=found.retrieval,
+        estimate=found.estimate.to_dict() if found.estimate else {},
         alerts=alerts,
     )
     return Look(seen, live, found.reading.shown_rows)

@@ -10,6 +10,7 @@ from reprlib import repr as short
 from typing import Any
 
 from driftscope.errors import ConfigError
+from driftscope.metrics import ESTIMATED, METRICS
 from driftscope.monitor.alerts import Thresholds
 from driftscope.monitor.selection import Selection
 from driftscope.transfer import transfer_names
@@ -25,6 +26,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "keep_best": ((bool,), "True or False"),
     "model_path": ((str, _NONE), "a path of names, such as 'encoder.clip', or None"),
     "max_images": ((int, _NONE), "a whole number of 4 or more, or None for all"),
+    "pool_images": ((int, _NONE), "a whole number of 4 or more, or None for all"),
     "transfer_images": ((int, _NONE), "a whole number of 1 or more, or None for all"),
     "maps": ((bool,), "True or False"),
     "echo": ((Callable, _NONE), "a function such as print, or None"),  # type: ignore[dict-item]
@@ -46,21 +48,40 @@ def check_options(**given: object) -> None:
         raise ConfigError(f"on_alert is {short(on_alert)}; give 'warn', 'stop' or a function")
     if given["keep_best"] and given["out"] is None:
         raise ConfigError("keep_best=True needs a folder to keep models in; give out, too")
-    if not transfer_names(given["transfer"]):
-        _refuse_limits_on_retention(given["alerts"], given["selection"])
-
-
-def _refuse_limits_on_retention(alerts: Any, selection: Any) -> None:
-    asked = []
-    if alerts is not None and alerts.min_retention_pct is not None:
-        asked.append(f"min_retention_pct is {alerts.min_retention_pct:g}")
-    if selection is not None and selection.by == "retention_pct":
-        asked.append("the selection is by retention_pct")
-    if asked:
+    _refuse_what_is_not_measured(
+        given["alerts"],
+        given["selection"],
+        has_transfer=bool(transfer_names(given["transfer"])),
+        has_pool=given["pool"] is not None,
+    )
+    if given["classes"] is not None and given["pool"] is None:
         raise ConfigError(
-            f"{' and '.join(asked)}, but retention is measured on a transfer set only; give one, "
-            "such as transfer='concepts100'"
+            f"classes is {short(given['classes'])}, but no pool was given; give the unlabeled "
+            "images that the classes are of"
         )
+
+
+def _refuse_what_is_not_measured(
+    alerts: Any, selection: Any, *, has_transfer: bool, has_pool: bool
+) -> None:
+    asked: list[tuple[str, str]] = []
+    if alerts is not None and alerts.min_retention_pct is not None:
+        asked.append(("retention_pct", f"min_retention_pct is {alerts.min_retention_pct:g}"))
+    if alerts is not None and "min_estimated_retention" in alerts.limits:
+        limit = alerts.limits["min_estimated_retention"]
+        asked.append((ESTIMATED, f"min_estimated_retention is {limit:g}"))
+    if selection is not None:
+        asked.append((selection.by, f"the selection is by {selection.by}"))
+    missing = {
+        "retention_pct": (has_transfer, "measured on a transfer set only; give one, such as "
+        "transfer='concepts100'"),
+        ESTIMATED: (has_pool, "estimated on unlabeled images only; give them and what they show, "
+        "such as pool='photos' and classes='names.txt'"),
+    }  # fmt: skip
+    for key, (is_there, way_out) in missing.items():
+        told = [words for name, words in asked if name == key]
+        if told and not is_there:
+            raise ConfigError(f"{' and '.join(told)}, but {METRICS[key].label} is {way_out}")
 
 
 def digest_of(*options: object) -> str:

@@ -12,7 +12,7 @@ from driftscope.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from driftscope.monitor.observation import Observation
 
-Metric = Literal["embedding_drift", "retention_pct", "cka"]
+Metric = Literal["embedding_drift", "retention_pct", "estimated_retention_pct", "cka"]
 
 
 @keywords()
@@ -21,12 +21,13 @@ class Selection:
     """How the best checkpoint is chosen, and when training ends early.
 
     Among the observations whose validation accuracy is within `within_points` of the best so far,
-    the best is the one with the least drift (the highest retention, or the highest CKA); of equals
-    the more accurate, then the earlier one.
+    the best is the one with the least drift (the highest retention, measured or estimated, or the
+    highest CKA); of equals the more accurate, then the earlier one.
 
     Attributes:
         within_points: percentage points of validation accuracy that less drift may cost.
-        by: `embedding_drift`, `retention_pct` (of the first transfer set) or `cka`.
+        by: `embedding_drift`, `retention_pct` (of the first transfer set),
+            `estimated_retention_pct` (of the pool) or `cka`.
         patience: observations in a row without a new best after which training should stop;
             None never.
 

@@ -219,6 +219,17 @@ class Corrupted(Part):
     wilson_pct: list[Number] | None = None
 
 
+class StoredEstimate(_Facts):
+    """Retention without labels: the estimate in percent, or why it is withheld."""
+
+    sentence: str = ""
+    retention_pct: Number = None
+    low_90_pct: Number = None
+    high_90_pct: Number = None
+    withheld: str = ""
+    doubts: list[str] = Field(default_factory=list)
+
+
 class Point(Part):
     """A run at one epoch."""
 
@@ -230,6 +241,7 @@ class Point(Part):
     subsets: list[dict[str, Number]] = Field(default_factory=list)
     transfer: dict[str, TransferScore] = Field(default_factory=dict)
     retrieval: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    estimate: StoredEstimate | None = None
     test_accuracy_pct: Number = None
     test_num_images: int | None = None
     test_wilson_pct: list[Number] | None = None
@@ -368,6 +380,7 @@ class ObservedScores(Part):
 
     step: int | None = None
     transfer: dict[str, TransferScore] | None = None
+    estimate: StoredEstimate | None = None
 
 
 class ComparedScore(TransferScore):
@@ -385,6 +398,7 @@ class Report(Part):
     adapted: str | None = None
     unmeasured: dict[str, str] = Field(default_factory=dict)
     transfer: dict[str, ComparedScore] | None = None
+    estimate: StoredEstimate | None = None
     latest: Scalars | None = None
     best: Scalars | None = None
     history: list[ObservedScores] | None = None

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
 from driftscope.errors import CaptureError, NonFiniteError
+from driftscope.signals.label_free import estimated_retention_pct
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,13 @@ class TextSpaceDrift:
     kl_nats: mean over images of KL(pretrained ‖ adapted), nats, in [0, ∞).
     top1_agreement_pct: images whose best text stayed the same, percent, in [0, 100].
     random_text_logit_change: mean |Δ logit| for random texts, in logits; None without them.
+    referee_pct: 100·Σ p₀(ŷ) / Σ max p₀ with ŷ the adapted model's nearest text, in [0, 100].
     """
 
     kl_nats: float
     top1_agreement_pct: float
     random_text_logit_change: float | None
+    referee_pct: float
 
 
 def text_space_drift(
@@ -72,7 +75,8 @@ def text_space_drift(
         random_before = _logits(pretrained_images, random_texts, logit_scale)
         random_after = _logits(adapted_images, random_texts, logit_scale)
         change = float((random_after - random_before).abs().mean())
-    return TextSpaceDrift(max(0.0, float(kl)), 100.0 * float(agreement), change)
+    referee = estimated_retention_pct(before.softmax(dim=-1), after.argmax(dim=-1))
+    return TextSpaceDrift(max(0.0, float(kl)), 100.0 * float(agreement), change, referee)
 
 
 def _kl(log_before: Tensor, log_after: Tensor) -> Tensor:

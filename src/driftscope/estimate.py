@@ -1,0 +1,387 @@
+"""Retention without labels: what a pool of unlabeled images tells of it, and whether it may.
+
+The pretrained model is the referee: it says how likely each of the adapted model's choices is
+(`signals.label_free`). That needs images which the classes are of. Where the referee cannot know,
+the estimate is withheld, and the reason stands in its place.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from reprlib import repr as short
+from typing import Any
+
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.data import PixelRows, PixelSource, check_can_exist, labelled, open_dataset
+from driftscope.data.given import Images, some_pixels
+from driftscope.data.names import read_names
+from driftscope.data.prompts import PromptRules, words_of
+from driftscope.data.vocabulary import GENERAL, GENERAL_VOCABULARY
+from driftscope.errors import ConfigError, DataError, DriftscopeError
+from driftscope.signals.label_free import (
+    TEMPERATURE_SD,
+    agreement_pct,
+    constant_retention_pct,
+    estimate_spread,
+    estimated_retention_pct,
+    information_share,
+    zero_shot_logits,
+)
+from driftscope.transfer.classification import class_embeddings, unknown_words
+from driftscope.transfer.doubts import doubts_of_names, doubts_of_prompts
+
+MIN_POOL_IMAGES = 30
+"""Fewer images leave an interval so wide that it says nothing."""
+MIN_INFORMATION, SURE_INFORMATION = 0.6, 0.75
+"""Share of the classes' information that the referee must find in a pool for an estimate, and for
+one without a doubt (benchmarks/estimators.py shows the error rates)."""
+MAX_CONSTANT_PCT = 50.0
+"""Where one answer to every image keeps so much, an estimate could be that of a dead model."""
+TOLD_CONSTANT_PCT = 10.0
+"""From here on what one answer to every image keeps is told beside the estimate."""
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Class names with how they become prompts; `described` says where they are from."""
+
+    names: tuple[str, ...]
+    rules: PromptRules
+    described: str
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Unlabeled images and the classes that a zero-shot model chooses among.
+
+    Attributes:
+        name: of the images.
+        pixels: at the model's input size.
+        classes: what is chosen among.
+        text_embeddings: the classes', from the pretrained text tower.
+        logit_scale: the pretrained model's factor on cosines.
+        problem: why no estimate can be given, found before any image is read; "" for none.
+    """
+
+    name: str
+    pixels: PixelSource
+    classes: Classes
+    text_embeddings: Float[Tensor, "class dim"]
+    logit_scale: float
+    problem: str = ""
+
+    def texts_of(self, model: VisionLanguageModel) -> Float[Tensor, "class dim"]:
+        """The classes' embeddings from another text tower."""
+        return class_embeddings(model, self.classes.names, self.classes.rules).float().cpu()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Retention as the pretrained model judges it, in percent; or why it is withheld.
+
+    Attributes:
+        retention_pct: the estimate; None where it is withheld.
+        low_90_pct, high_90_pct, low_95_pct, high_95_pct: its intervals: images resampled, and the
+            referee's calibration unknown.
+        agreement_pct: images that both models give the same class.
+        constant_pct: what a model that gives one answer to every image would keep.
+        confidence_pct: the pretrained model's mean confidence on the pool.
+        information: share of the classes' information that it finds there, in [0, 1].
+        num_images, num_classes: of the pool.
+        pool, classes: what they are, in words.
+        withheld: why there is no estimate; "" where there is one.
+        doubts: what makes it doubtful; a gate does not pass on a doubtful one.
+    """
+
+    retention_pct: float | None
+    low_90_pct: float | None
+    high_90_pct: float | None
+    low_95_pct: float | None
+    high_95_pct: float | None
+    agreement_pct: float
+    constant_pct: float
+    confidence_pct: float
+    information: float
+    num_images: int
+    num_classes: int
+    pool: str
+    classes: str
+    withheld: str = ""
+    doubts: tuple[str, ...] = ()
+
+    def sentence(self) -> str:
+        """The answer, or why there is none.
+
+        Such as "Retention 93 % (estimated from 400 unlabeled images; 90 %: 91 to 95).".
+        """
+        if self.retention_pct is None:
+            return f"Retention is not estimated: {self.withheld}."
+        value, low, high = (
+            f"{number:.0f}" for number in (self.retention_pct, self.low_90_pct, self.high_90_pct)
+        )  # fmt: skip
+        told = f"estimated from {self.num_images:,} unlabeled images; 90 %: {low} to {high}"
+        if self.constant_pct >= TOLD_CONSTANT_PCT:
+            told += f"; one answer to every image would keep {self.constant_pct:.0f} %"
+        return f"Retention {value} % ({told})."
+
+    def to_dict(self) -> dict[str, Any]:
+        """The estimate as JSON values, with its sentence."""
+        return {**asdict(self), "doubts": list(self.doubts), "sentence": self.sentence()}
+
+
+# ---------------------------------------------------------------- the pool
+
+
+def make_pool(
+    pretrained: VisionLanguageModel,
+    images: Images,
+    classes: str | Path | Sequence[str] | None,
+    rules: PromptRules,
+    max_images: int | None = 1000,
+) -> Pool:
+    """A pool of unlabeled images at the model's input size, with the classes' embeddings.
+
+    Args:
+        pretrained: the model before, whose text tower reads the classes.
+        images: a dataset or folder, uint8 pixels, or PIL images. Of labels it is only asked
+            whether they contradict the classes.
+        classes: what `class_list` takes; None for the class names of a labeled pool.
+        rules: how class names become prompts.
+        max_images: how many are read at most, evenly spaced; None for all.
+
+    Raises:
+        ConfigError, DataError: one of them cannot be used, or is missing.
+        ModelError: the model has no tokenizer.
+    """
+    own_names = None
+    if isinstance(images, str | Path):
+        check_can_exist(images)
+        own_names = open_dataset(images, "test").class_names
+        classes = images if own_names and classes is None else classes
+    if classes is None:
+        raise ConfigError(
+            "the pool has no class names of its own; give what its images may show with classes "
+            "(--classes NAMES.txt, general or a labeled dataset)"
+        )
+    listed = class_list(classes, rules)
+    _refuse_other_labels(images, own_names or (), listed)
+    name, pixels = some_pixels(images, pretrained.framing, max_images, "pool")
+    if listed.names == GENERAL_VOCABULARY:
+        known = tuple(word for word in listed.names if not unknown_words(pretrained, [word]))
+        listed = Classes(known, rules, f"{len(known)} words of {listed.described}")
+    return Pool(
+        name=name,
+        pixels=PixelRows.of(pixels),
+        classes=listed,
+        text_embeddings=class_embeddings(pretrained, listed.names, listed.rules).float().cpu(),
+        logit_scale=pretrained.logit_scale,
+        problem=next(_problems(pretrained, listed), ""),
+    )
+
+
+def class_list(classes: str | Path | Sequence[str], rules: PromptRules) -> Classes:
+    """The classes that a user names.
+
+    Args:
+        classes: a list of names; a file with a name a line; `general`, the everyday words of
+            text-space drift; or a labeled dataset, whose names, words and templates are taken.
+        rules: how they become prompts.
+
+    Raises:
+        ConfigError, DataError: they are none of these, fewer than two, or two of them are one.
+    """
+    if not isinstance(classes, str | Path):
+        if not isinstance(classes, Sequence) or not all(isinstance(one, str) for one in classes):
+            raise ConfigError(
+                f"classes is {short(classes)}; give a list of class names, a file of them, "
+                "'general' or a labeled dataset"
+            )
+        found = Classes(tuple(classes), rules, f"{len(classes)} classes of your own")
+    elif str(classes) == GENERAL:
+        found = Classes(GENERAL_VOCABULARY, rules, "the general vocabulary")
+    elif Path(classes).expanduser().is_file() and Path(classes).suffix.lower() in _NAMES_FILES:
+        named = read_names(Path(classes).expanduser())
+        names = named.in_order or tuple(named.by_class.values())
+        found = Classes(names, rules, f"the {len(names)} names of {classes}")
+    else:
+        found = _classes_of_dataset(classes, rules)
+    return _checked(found)
+
+
+_NAMES_FILES = (".txt", ".json", ".yaml", ".yml")
+
+
+def _classes_of_dataset(source: str | Path, rules: PromptRules) -> Classes:
+    try:
+        images = open_dataset(source, "test")
+        _, names = labelled(images)
+    except DriftscopeError as error:
+        raise DataError(
+            f"classes is {str(source)!r}: give a file with a class name a line, 'general', or a "
+            f"labeled dataset ({error})"
+        ) from None
+    words = getattr(images, "words", {})
+    filled = rules.filled(names, words, getattr(images, "templates", ()))
+    return Classes(names, filled, f"the {len(names)} classes of {source}")
+
+
+def _checked(classes: Classes) -> Classes:
+    if len(classes.names) < 2:
+        raise DataError(
+            f"classes names {len(classes.names) or 'none'}, and a zero-shot model chooses among "
+            "two or more; give the names of everything that the images may show"
+        )
+    words = words_of(classes.names, dict(classes.rules.class_words))
+    same = [word for word, count in Counter(word.lower() for word in words).items() if count > 1]
+    if same:
+        raise DataError(
+            f"{len(same)} class name(s) stand twice in {classes.described}, such as {same[0]!r} "
+            "(spelling and underscores apart); name every class once"
+        )
+    return classes
+
+
+def _refuse_other_labels(images: object, names: Sequence[str], classes: Classes) -> None:
+    """Raises DataError where a pool's own class names are others than the classes."""
+    if len(names) < 2 or classes.names == GENERAL_VOCABULARY:
+        return
+    words = words_of(classes.names, dict(classes.rules.class_words))
+    known = {name.lower() for name in (*classes.names, *words)}
+    others = [
+        name
+        for name, word in zip(names, words_of(names, {}), strict=True)
+        if not {name.lower(), word.lower()} & known
+    ]
+    if others:
+        some = ", ".join(map(repr, others[:_SHOWN]))
+        raise DataError(
+            f"the pool {images} holds labels that contradict the classes: {len(others)} of its "
+            f"{len(names)} class folders or labels ({some}) are not among {classes.described}; "
+            "name every class that its images may show"
+        )
+
+
+def _problems(model: VisionLanguageModel, classes: Classes) -> Iterator[str]:
+    """What of the classes' prompts makes an estimate meaningless, found from the names alone."""
+    words = words_of(classes.names, dict(classes.rules.class_words))
+    yield from doubts_of_names(classes.names, words)
+    yield from doubts_of_prompts(model, classes.names, classes.rules.prompts(classes.names))
+    unknown = unknown_words(model, words)
+    if unknown:
+        yield (
+            f"the tokenizer does not know {len(unknown)} of the classes' words, such as "
+            f"{unknown[0]!r}"
+        )
+
+
+# ---------------------------------------------------------------- the estimate
+
+
+@dataclass(frozen=True, eq=False)
+class Referee:
+    """What the pretrained model makes of a pool: it judges every model by it.
+
+    Attributes:
+        pool: the images and classes.
+        logits: the pretrained model's.
+        withheld: why it gives no estimate; "" where it does.
+        doubts: what makes its estimates doubtful.
+    """
+
+    pool: Pool
+    logits: Float[Tensor, "image class"]
+    withheld: str
+    doubts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, pool: Pool, embeddings: Float[Tensor, "image dim"]) -> Referee:
+        """The referee of a pool, from the pretrained model's image embeddings."""
+        logits = zero_shot_logits(embeddings, pool.text_embeddings, pool.logit_scale)
+        return cls(pool, logits, pool.problem or _why_withheld(logits), _doubts(logits))
+
+    def described(self) -> dict[str, Any]:
+        """What judges, as JSON values."""
+        return {
+            "name": self.pool.name,
+            "num_images": len(self.logits),
+            "classes": self.pool.classes.described,
+            "withheld": self.withheld,
+            "doubts": list(self.doubts),
+        }
+
+    def estimate(
+        self,
+        embeddings: Float[Tensor, "image dim"],
+        texts: Float[Tensor, "class dim"] | None = None,
+    ) -> Estimate:
+        """The estimated retention of an adapted model.
+
+        Args:
+            embeddings: its image embeddings of the pool.
+            texts: its own class embeddings; the pretrained ones where its text tower is frozen.
+        """
+        texts = self.pool.text_embeddings if texts is None else texts
+        return self.judge(zero_shot_logits(embeddings, texts, 1.0).argmax(dim=1))
+
+    def judge(self, chosen: Int64[Tensor, " image"]) -> Estimate:
+        """The estimated retention of a model that gives the pool's images these classes."""
+        distribution = self.logits.softmax(dim=1)
+        given = not self.withheld
+        spread = estimate_spread(self.logits, chosen, temperature_sd=TEMPERATURE_SD)
+        return Estimate(
+            retention_pct=estimated_retention_pct(distribution, chosen) if given else None,
+            low_90_pct=spread.low_90 if given else None,
+            high_90_pct=spread.high_90 if given else None,
+            low_95_pct=spread.low_95 if given else None,
+            high_95_pct=spread.high_95 if given else None,
+            agreement_pct=agreement_pct(chosen, self.logits.argmax(dim=1)),
+            constant_pct=constant_retention_pct(distribution),
+            confidence_pct=100 * float(distribution.amax(dim=1).mean()),
+            information=information_share(distribution),
+            num_images=len(self.logits),
+            num_classes=self.logits.shape[1],
+            pool=self.pool.name,
+            classes=self.pool.classes.described,
+            withheld=self.withheld,
+            doubts=self.doubts if given else (),
+        )
+
+
+def _why_withheld(logits: Float[Tensor, "image class"]) -> str:
+    """Why the pretrained model's view of a pool carries no estimate; "" where it does."""
+    count, num_classes = logits.shape
+    if count < MIN_POOL_IMAGES:
+        return f"the pool has {count} images, and an estimate needs {MIN_POOL_IMAGES} or more"
+    distribution = logits.softmax(dim=1)
+    information = information_share(distribution)
+    if information < MIN_INFORMATION:
+        return (
+            "the pretrained model cannot tell the pool's images by these classes (it finds "
+            f"{information:.2f} of the classes' information there, and {MIN_INFORMATION} is "
+            "needed): they may show other things; give images that the classes are of"
+        )
+    constant = constant_retention_pct(distribution)
+    if constant >= MAX_CONSTANT_PCT:
+        return (
+            f"one answer to every image would keep {constant:.0f} %, so the {num_classes} classes "
+            "cannot tell a good model from a dead one; give more classes, or images of all of them"
+        )
+    return ""
+
+
+def _doubts(logits: Float[Tensor, "image class"]) -> tuple[str, ...]:
+    information = information_share(logits.softmax(dim=1))
+    if information >= SURE_INFORMATION:
+        return ()
+    return (
+        f"the pretrained model is unsure of the pool's images (it finds {information:.2f} of the "
+        f"classes' information there, and {SURE_INFORMATION} makes it sure): some may show other "
+        "things, and then the estimate is too low",
+    )

@@ -1,0 +1,198 @@
+"""What is left of a model's accuracy, from unlabeled images: the pretrained model is the referee.
+
+Every function takes zero-shot distributions [image, class] (rows sum to one) or chosen classes of
+the same images. `estimated_retention_pct` is driftscope's own; the others are the published
+estimators of accuracy, each as a ratio to its value for the pretrained model, to be set against it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from scipy.optimize import linear_sum_assignment, minimize_scalar
+from scipy.stats import norm
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from driftscope.errors import CaptureError
+
+TEMPERATURE_SD = 0.25
+"""Standard deviation of the logarithm of the temperature at which a pretrained model would be
+calibrated: what is not known of the referee (benchmarks/estimators.py shows what it covers)."""
+_TEMPERATURE_QUANTILES = np.linspace(0.05, 0.95, 10)
+_DRAWS_A_TEMPERATURE = 200
+_MOST_TEMPERATURE = 20.0
+
+
+def zero_shot_logits(
+    images: Float[Tensor, "image dim"], texts: Float[Tensor, "class dim"], logit_scale: float
+) -> Float[Tensor, "image class"]:
+    """logit_scale · cos(image, text), in float64; softmax gives the zero-shot distribution.
+
+    The softmax is right for sigmoid models (SigLIP), too: of an image that shows exactly one of
+    the classes it is the posterior, σ(l)/(1 − σ(l)) being eˡ, and their bias falls out.
+
+    Raises:
+        CaptureError: the embeddings' shapes do not fit together, or there are none.
+    """
+    fits = images.ndim == texts.ndim == 2 and images.shape[1] == texts.shape[1]
+    if not fits or 0 in (len(images), len(texts)):
+        raise CaptureError(
+            "Zero-shot logits need image embeddings [image, dim] and text embeddings [class, dim], "
+            f"got shapes {tuple(images.shape)} and {tuple(texts.shape)}."
+        )
+    return logit_scale * normalize(images.double(), dim=-1) @ normalize(texts.double(), dim=-1).T
+
+
+def estimated_retention_pct(
+    pretrained: Float[Tensor, "image class"], chosen: Int64[Tensor, " image"]
+) -> float:
+    """100 · Σ p₀ᵢ(ŷᵢ) / Σ max p₀ᵢ, percent, in [0, 100].
+
+    It asks the pretrained model how likely each of the adapted model's choices is. Where p₀ is
+    calibrated on these images it is unbiased for retention.
+    """
+    given = pretrained.gather(1, chosen[:, None]).sum()
+    return 100 * float(given / pretrained.amax(dim=1).sum())
+
+
+def constant_retention_pct(pretrained: Float[Tensor, "image class"]) -> float:
+    """What a model that gives one answer to every image would be estimated to keep, at most."""
+    return 100 * float(pretrained.sum(dim=0).amax() / pretrained.amax(dim=1).sum())
+
+
+def information_share(pretrained: Float[Tensor, "image class"]) -> float:
+    """Share of the classes' information that a model finds in images, in [0, 1].
+
+    The mutual information of image and class under the model's own distributions, over the most
+    that it can be, ln min(images, classes). It is near 0 on noise and on images of other things,
+    on which distributions are flat or the same few classes are named, and near 1 on images of all
+    classes that the model is sure of.
+    """
+    mean = pretrained.mean(dim=0)
+    told = torch.special.entr(mean).sum() - torch.special.entr(pretrained).sum(dim=1).mean()
+    return max(0.0, float(told / math.log(min(pretrained.shape))))
+
+
+def agreement_pct(first: Int64[Tensor, " image"], second: Int64[Tensor, " image"]) -> float:
+    """Images that both models give the same class, in percent.
+
+    Of the pretrained and the adapted model it is an estimate of retention; of two runs that differ
+    in their seed one of their accuracy (generalised disagreement equality, Jiang et al. 2022).
+    """
+    return 100 * float((first == second).double().mean())
+
+
+def confidence_ratio_pct(
+    pretrained: Float[Tensor, "image class"], adapted: Float[Tensor, "image class"]
+) -> float:
+    """Average confidence (AC) of the adapted model over that of the pretrained one, in percent."""
+    return 100 * float(adapted.amax(dim=1).mean() / pretrained.amax(dim=1).mean())
+
+
+def difference_of_confidences_pct(
+    pretrained: Float[Tensor, "image class"],
+    adapted: Float[Tensor, "image class"],
+    pretrained_accuracy: float,
+) -> float:
+    """DoC (Guillory et al. 2021), in percent: accuracy falls by as much as mean confidence does.
+
+    Args:
+        pretrained, adapted: zero-shot distributions.
+        pretrained_accuracy: the pretrained model's accuracy on a labeled sample, in (0, 1].
+    """
+    fall = float(pretrained.amax(dim=1).mean() - adapted.amax(dim=1).mean())
+    return 100 * (pretrained_accuracy - fall) / pretrained_accuracy
+
+
+def thresholded_confidence_pct(
+    pretrained: Float[Tensor, "image class"],
+    adapted: Float[Tensor, "image class"],
+    pretrained_accuracy: float | None = None,
+) -> float:
+    """ATC (Garg et al. 2022), in percent: the share of images above a confidence, over the same.
+
+    The threshold is where the pretrained model's share is its accuracy: that of a labeled sample,
+    or without one its mean confidence.
+    """
+    before, after = pretrained.amax(dim=1), adapted.amax(dim=1)
+    accuracy = float(before.mean()) if pretrained_accuracy is None else pretrained_accuracy
+    threshold = torch.quantile(before, 1 - accuracy)
+    return 100 * float((after >= threshold).sum() / (before >= threshold).sum())
+
+
+def transport_pct(
+    pretrained: Float[Tensor, "image class"], adapted: Float[Tensor, "image class"]
+) -> float:
+    """COT (Lu et al. 2023), in percent: 1 − transport cost, over that of the pretrained model.
+
+    The cost is that of the optimal transport from a model's distributions to one-hot labels, half
+    the L1 distance apiece. The labels' shares are those that the pretrained model names.
+    """
+    labels = pretrained.argmax(dim=1).numpy()
+
+    def accuracy(distributions: Tensor) -> float:
+        cost = 1 - distributions.numpy()[:, labels]  # half the L1 distance to a one-hot label
+        return 1 - float(cost[linear_sum_assignment(cost)].mean())
+
+    return 100 * accuracy(adapted) / accuracy(pretrained)
+
+
+def fitted_temperature(
+    logits: Float[Tensor, "image class"], labels: Int64[Tensor, " image"]
+) -> float:
+    """The temperature that a labeled sample calls for (Guo et al. 2017): least cross-entropy."""
+
+    def loss(log_temperature: float) -> float:
+        return float(cross_entropy(logits / np.exp(log_temperature), labels))
+
+    end = math.log(_MOST_TEMPERATURE)
+    return float(np.exp(minimize_scalar(loss, bounds=(-end, end), method="bounded").x))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far an estimate may be off, in percent points of retention.
+
+    low_90, high_90, low_95, high_95: ends of its intervals.
+    """
+
+    low_90: float
+    high_90: float
+    low_95: float
+    high_95: float
+
+
+def estimate_spread(
+    logits: Float[Tensor, "image class"],
+    chosen: Int64[Tensor, " image"],
+    *,
+    temperature: float = 1.0,
+    temperature_sd: float = TEMPERATURE_SD,
+    seed: int = 0,
+) -> Spread:
+    """Intervals of `estimated_retention_pct`: images resampled, the referee's calibration unknown.
+
+    Every draw takes the images anew, with replacement, and one of ten temperatures at equal shares
+    of a log-normal distribution around `temperature`. The ends are the draws' quantiles.
+
+    Args:
+        logits: the pretrained model's, of every image.
+        chosen: the adapted model's classes.
+        temperature: the one that the referee is taken at.
+        temperature_sd: standard deviation of its logarithm; 0 where it is known.
+        seed: of the draws.
+    """
+    count, drawn = len(chosen), []
+    rng = np.random.default_rng(seed)
+    for factor in np.exp(temperature_sd * norm.ppf(_TEMPERATURE_QUANTILES)):
+        distribution = (logits / (temperature * factor)).softmax(dim=1)
+        given = distribution.gather(1, chosen[:, None])[:, 0].numpy()
+        most = distribution.amax(dim=1).numpy()
+        times = rng.multinomial(count, np.full(count, 1 / count), size=_DRAWS_A_TEMPERATURE)
+        drawn.append(100 * (times @ given) / (times @ most))
+    return Spread(*map(float, np.quantile(drawn, [0.05, 0.95, 0.025, 0.975])))

@@ -1,0 +1,135 @@
+"""A finished study as a gauge of retention: on the published follow-up and on made tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import driftscope as ds
+from driftscope.analysis import StudyTables
+from driftscope.analysis.calibration import calibrate, load_calibration
+from driftscope.cli import app
+from driftscope.errors import ConfigError, RecordError
+from driftscope.gate.judging import judge, read_evidence
+from driftscope.gate.limits import GATED, parse_limit
+from driftscope.records import REPORT_FILE, write_json
+
+FOLLOWUP = Path(__file__).parents[2] / "shared" / "records" / "followup"
+runner = CliRunner()
+
+
+def made(num_seeds: int = 5, datasets: tuple[str, ...] = ("one", "two")) -> StudyTables:
+    """Runs whose retention is 100·(1 − drift²), with noise of 3 points."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for dataset in datasets:
+        for method, most in (("full_ft", 0.9), ("lora", 0.5)):
+            for drift in np.linspace(0.0, most, 4):
+                for _ in range(num_seeds):
+                    x = min(max(drift + 0.01 * rng.normal(), 0), 1)
+                    y = 100 * (1 - x**2) + 3 * rng.normal()
+                    rows.append((f"r{len(rows)}", "mini", dataset, method, "done", x, 1 - x, y))
+    names = "run_id model dataset method status embedding_drift cka retention_pct"
+    runs = pd.DataFrame(rows, columns=names.split()).assign(transfer="concepts100")
+    history = runs[["run_id", "embedding_drift", "cka"]].assign(kind="epoch", epoch=1)
+    history["embedding_drift"] /= 2
+    return StudyTables(runs, history, pd.DataFrame())
+
+
+def test_an_isotonic_map_is_that_of_pooled_adjacent_violators() -> None:
+    found, _ = calibrate(made(), ["embedding_drift"])
+    x, y = np.array(found.maps[0].values), np.array(found.maps[0].retention_pct)
+    runs = made().runs.sort_values("embedding_drift")
+    assert np.all(np.diff(y) <= 1e-9)
+    # least squares among falling sequences: no block's mean can be moved to fit better
+    for level in np.unique(y):
+        block = runs.set_index("embedding_drift").loc[x[y == level], "retention_pct"]
+        assert level == pytest.approx(block.mean())
+
+
+def test_a_forecast_is_near_the_truth_and_its_interval_holds_what_was_left_out() -> None:
+    found, errors = calibrate(made())
+    told = found.forecast({"embedding_drift": 0.4, "cka": 0.6}, model="mini", method="lora")
+    assert told.retention_pct == pytest.approx(100 * (1 - 0.16), abs=5)
+    assert told.low_pct < told.retention_pct < told.high_pct
+    assert errors["mean_error_pct"].iloc[0] == pytest.approx(found.mean_error_pct)
+    assert errors["covered_pct"].iloc[0] >= 85
+
+
+def test_a_calibration_of_the_first_epoch_takes_the_first_epochs_signals() -> None:
+    found, _ = calibrate(made(), ["embedding_drift"], at="first epoch")
+    assert found.maps[0].values[-1] == pytest.approx(made().history["embedding_drift"].max())
+    assert "at the end of the training" in found.forecast({"embedding_drift": 0.2}).sentence
+
+
+@pytest.mark.parametrize(
+    ("numbers", "known", "words"),
+    [
+        ({"embedding_drift": 1.4, "cka": 0.5}, {}, "embedding drift is 1.400, and the calibration"),
+        ({"cka": 0.5}, {}, "embedding drift was not measured"),
+        ({"embedding_drift": 0.4, "cka": 0.6}, {"method": "dora"}, "has seen full_ft or lora"),
+        ({"embedding_drift": 0.4, "cka": 0.6}, {"model": "b32"}, "is of mini, and this model is"),
+    ],
+)
+def test_what_was_never_seen_is_not_forecast(numbers: dict, known: dict, words: str) -> None:
+    told = calibrate(made())[0].forecast(numbers, **known)
+    assert told.retention_pct is None
+    assert words in told.sentence
+
+
+def test_studies_that_cannot_calibrate_are_refused() -> None:
+    with pytest.raises(RecordError, match="needs runs of two datasets, or of two methods"):
+        calibrate(made(datasets=("one",)).only(method="lora"))
+    with pytest.raises(RecordError, match=r"has 8 finished runs .* needs 10 or more"):
+        calibrate(made(num_seeds=1, datasets=("one",)))
+    with pytest.raises(ConfigError, match="cannot calibrate on 'ckka'"):
+        calibrate(made(), ["ckka"])
+    with pytest.raises(RecordError, match="the study's runs have no weight drift"):
+        calibrate(made(), ["weight_drift"])
+
+
+@pytest.mark.skipif(not FOLLOWUP.exists(), reason="shared/ does not lie beside the checkout")
+@pytest.mark.parametrize(("at", "single"), [("end", 7.6), ("first epoch", 7.4)])
+def test_on_the_published_follow_up_two_signals_beat_one(
+    tmp_path: Path, at: str, single: float
+) -> None:
+    assert runner.invoke(app, ["import", str(FOLLOWUP), "--out", str(tmp_path)]).exit_code == 0
+    found, errors = calibrate(ds.Study(tmp_path).tables(), at=at)
+    assert found.mean_error_pct < 5.5 < single
+    assert errors["covered_pct"].iloc[0] >= 85
+    assert errors["mean_error_pct"].iloc[1:].min() > single
+    unseen = found.forecast({"cka": 0.9, "embedding_drift": 0.5}, method="prompt_tuning")
+    assert unseen.retention_pct is None
+
+
+def test_the_file_goes_from_the_study_to_a_gate_a_comparison_and_a_monitor(tmp_path: Path) -> None:
+    found, _ = calibrate(made())
+    file = tmp_path / "gauge.json"
+    write_json(file, found.model_dump())
+    assert load_calibration(file) == found
+    comparison = ds.compare("mini", "mini", "stars", max_images=8, calibration=file)
+    assert comparison.forecast.retention_pct == pytest.approx(100, abs=4)
+    write_json(tmp_path / REPORT_FILE, comparison.to_dict())
+    evidence = read_evidence(tmp_path).with_forecast(load_calibration(file))
+    gated = next(one for one in GATED if one.option == "--min-forecast-retention")
+    assert judge(evidence, [parse_limit(gated, "90")])[0].outcome == "passed"
+    (verdict,) = judge(read_evidence(tmp_path), [parse_limit(gated, "90")])
+    assert verdict.outcome == "not measured"
+    arguments = ["gate", str(tmp_path), "--min-forecast-retention", "90", "--confident", "--json"]
+    done = runner.invoke(app, [*arguments, "--calibration", str(file)])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["forecast"]["low_pct"] > 90
+    refused = runner.invoke(app, [*arguments, "--calibration", str(tmp_path / REPORT_FILE)])
+    assert refused.exit_code == 2
+    assert "is no calibration" in refused.stderr
+
+    model = ds.load("mini")
+    monitor = ds.Monitor(model, "stars", max_images=8, calibration=file, echo=None)
+    seen = monitor.observe(model.module, step=1)
+    assert seen.scalars()["forecast_retention_pct"] == comparison.forecast.retention_pct
+    assert ds.Observation.from_event(json.loads(json.dumps(seen.to_event()))) == seen

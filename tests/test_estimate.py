@@ -1,0 +1,250 @@
+"""Retention without labels: what the pool tells, and when the estimate is withheld."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import driftscope as ds
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.cli import app
+from driftscope.data import open_dataset
+from driftscope.data.prompts import PromptRules, class_prompts
+from driftscope.errors import ConfigError, DataError, DriftscopeError
+from driftscope.estimate import Referee, class_list, make_pool
+from driftscope.gate.judging import judge, read_evidence
+from driftscope.gate.limits import GATED, parse_limit
+from driftscope.metrics import ESTIMATED
+from driftscope.records import REPORT_FILE, write_json
+
+RULES = PromptRules()
+WORLD = "concepts100"
+
+
+@pytest.fixture(scope="module")
+def mini() -> VisionLanguageModel:
+    return ds.load("mini")
+
+
+@pytest.fixture(scope="module")
+def adapted(mini: VisionLanguageModel) -> VisionLanguageModel:
+    """The mini after all of its image tower has been pushed somewhere."""
+    model = deepcopy(mini.module)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, one in model.named_parameters():
+            if "vision" in name and one.ndim > 1:
+                one.add_(0.35 * one.std() * torch.randn(one.shape, generator=generator))
+    return replace(mini, module=model, source="pushed")
+
+
+@pytest.fixture(scope="module")
+def estimate(mini: VisionLanguageModel, adapted: VisionLanguageModel) -> ds.Estimate:
+    return ds.estimate_retention(mini, adapted, WORLD, max_images=100)
+
+
+def referee_of(
+    mini: VisionLanguageModel, images: torch.Tensor, classes: str | list[str]
+) -> Referee:
+    pool = make_pool(mini, images, classes, RULES)
+    return Referee.of(pool, mini.embed_images(pool.pixels).float())
+
+
+def test_the_estimate_is_the_formula_on_the_models_own_outputs(
+    mini: VisionLanguageModel, adapted: VisionLanguageModel, estimate: ds.Estimate
+) -> None:
+    images = open_dataset(WORLD, "test")
+    places = np.linspace(0, len(images) - 1, 100).astype(int).tolist()
+    pixels = images.pixels(places, mini.image_size)
+    texts = mini.embed_texts(class_prompts(images.class_names)).double()
+    texts = texts / texts.norm(dim=1, keepdim=True)
+
+    def cosines(model: VisionLanguageModel) -> torch.Tensor:
+        embedded = model.embed_images(pixels).double()
+        return embedded / embedded.norm(dim=1, keepdim=True) @ texts.T
+
+    before = torch.exp(mini.logit_scale * cosines(mini))
+    p = (before / before.sum(1, keepdim=True)).numpy()
+    chosen = cosines(adapted).argmax(1).numpy()
+    expected = 100 * p[np.arange(100), chosen].sum() / p.max(1).sum()
+    assert estimate.retention_pct == pytest.approx(expected, rel=1e-5)
+    assert 5 < estimate.retention_pct < 95
+    assert estimate.agreement_pct == pytest.approx(100 * (chosen == p.argmax(1)).mean())
+
+
+def test_the_estimate_is_near_what_labels_measure(
+    mini: VisionLanguageModel, adapted: VisionLanguageModel, estimate: ds.Estimate
+) -> None:
+    images = open_dataset(WORLD, "test")
+    places = np.linspace(0, len(images) - 1, 100).astype(int)
+    labels = images.labels[places]
+    texts = mini.embed_texts(class_prompts(images.class_names))
+    texts = texts / texts.norm(dim=1, keepdim=True)
+    pixels = images.pixels(places.tolist(), mini.image_size)
+    right = [(one.embed_images(pixels) @ texts.T).argmax(1) == labels for one in (mini, adapted)]
+    measured = 100 * float(right[1].sum() / right[0].sum())
+    assert estimate.low_90_pct <= measured <= estimate.high_90_pct
+    assert estimate.retention_pct == pytest.approx(measured, abs=4)
+
+
+def test_the_sentence_says_images_and_interval(estimate: ds.Estimate) -> None:
+    value, low, high = (
+        f"{one:.0f}" for one in (estimate.retention_pct, estimate.low_90_pct, estimate.high_90_pct)
+    )
+    assert estimate.sentence() == (
+        f"Retention {value} % (estimated from 100 unlabeled images; 90 %: {low} to {high})."
+    )
+    assert json.loads(json.dumps(estimate.to_dict()))["sentence"] == estimate.sentence()
+
+
+def test_classes_come_from_a_list_a_file_the_vocabulary_or_a_dataset(tmp_path: Path) -> None:
+    names = open_dataset(WORLD, "test").class_names
+    file = tmp_path / "names.txt"
+    file.write_text("\n".join(names))
+    assert class_list(list(names), RULES).names == names
+    assert class_list(file, RULES).names == names
+    assert class_list(WORLD, RULES).names == names
+    assert "elephant" in class_list("general", RULES).names
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ([], "names none, and a zero-shot model chooses among two or more"),
+        (["red circle"], "names 1, and"),
+        (["red_circle", "blue ring", "Red circle"], "1 class name.* twice .*'red circle'"),
+        (7, "classes is 7; give a list of class names"),
+        ("no-such-thing", "classes is 'no-such-thing': give a file"),
+    ],
+)
+def test_classes_that_cannot_be_are_refused_in_a_sentence(classes: object, words: str) -> None:
+    with pytest.raises(DriftscopeError, match=words):
+        class_list(classes, RULES)
+
+
+def test_a_pool_without_classes_or_classes_without_a_pool_is_refused(
+    mini: VisionLanguageModel,
+) -> None:
+    pixels = torch.zeros(40, 3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ConfigError, match="the pool has no class names of its own"):
+        make_pool(mini, pixels, None, RULES)
+    with pytest.raises(ConfigError, match="but no pool was given"):
+        ds.compare(mini, mini, "stars", classes="general")
+    with pytest.raises(ConfigError, match="but no pool was given"):
+        ds.Monitor(mini, "stars", classes="general", echo=None)
+    with pytest.raises(ConfigError, match="estimated on unlabeled images only"):
+        ds.Monitor(mini, "stars", alerts=ds.Thresholds(limits={"min_estimated_retention": 90}))
+
+
+def test_labels_that_contradict_the_classes_are_refused(mini: VisionLanguageModel) -> None:
+    with pytest.raises(DataError, match=r"the pool terrain holds labels that contradict .*10 of"):
+        make_pool(mini, "terrain", WORLD, RULES)
+
+
+def test_an_empty_pool_is_refused(mini: VisionLanguageModel) -> None:
+    with pytest.raises(DataError, match=r"pool holds 0 image"):
+        make_pool(mini, torch.zeros(0, 3, 8, 8, dtype=torch.uint8), WORLD, RULES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("few", "the pool has 20 images, and an estimate needs 30"),
+        ("noise", "cannot tell the pool's images by these classes"),
+        ("terrain", "cannot tell the pool's images by these classes"),
+        ("two", "one answer to every image would keep"),
+        ("unknown", "share their prompt with another"),
+    ],
+)
+def test_an_estimate_is_withheld_with_the_reason(
+    mini: VisionLanguageModel, adapted: VisionLanguageModel, kind: str, words: str
+) -> None:
+    size = mini.image_size
+    generator = torch.Generator().manual_seed(1)
+    images = open_dataset(WORLD, "test")
+    world = images.pixels(range(0, 600, 10), size)
+    names = list(images.class_names[:2])
+    of_two = images.pixels(torch.nonzero(images.labels < 2)[:40, 0], size)
+    noise = torch.randint(0, 256, (60, 3, size, size), generator=generator).to(torch.uint8)
+    pictures, classes = {
+        "few": (world[:20], WORLD),
+        "noise": (noise, WORLD),
+        "terrain": (open_dataset("terrain", "test").pixels(range(60), size), WORLD),
+        "two": (of_two, names),
+        "unknown": (world, ["xylophone", "zebra", "red circle"]),
+    }[kind]
+    found = referee_of(mini, pictures, classes).estimate(adapted.embed_images(pictures))
+    assert found.retention_pct is None
+    assert words in found.withheld
+    assert found.sentence() == f"Retention is not estimated: {found.withheld}."
+
+
+def test_a_model_whose_text_tower_moved_chooses_by_its_own_texts(
+    mini: VisionLanguageModel,
+) -> None:
+    model = deepcopy(mini.module)
+    with torch.no_grad():
+        model.get_submodule("text_projection").weight.neg_()
+    turned = replace(mini, module=model, source="turned")
+    assert ds.estimate_retention(mini, turned, WORLD, max_images=60).retention_pct < 20
+
+
+def test_a_comparison_and_a_monitor_and_a_gate_tell_the_estimate(
+    mini: VisionLanguageModel, adapted: VisionLanguageModel, tmp_path: Path
+) -> None:
+    found = ds.compare(mini, adapted, "stars", max_images=8, pool=WORLD, pool_images=60)
+    assert found.scalars()[ESTIMATED] == found.estimate.retention_pct
+    monitor = ds.Monitor(
+        mini, "stars", pool=WORLD, pool_images=60, max_images=8, echo=None,
+        alerts=ds.Thresholds(limits={"min_estimated_retention": 99}), on_alert="stop",
+    )  # fmt: skip
+    seen = monitor.observe(deepcopy(adapted.module), step=1)
+    assert seen.scalars()[ESTIMATED] == found.estimate.retention_pct
+    assert seen.estimate["sentence"] == found.estimate.sentence()
+    assert monitor.should_stop
+    assert ds.Observation.from_event(json.loads(json.dumps(seen.to_event()))) == seen
+
+    write_json(tmp_path / REPORT_FILE, found.to_dict())
+    gated = next(one for one in GATED if one.option == "--min-estimated-retention")
+    value, low = found.estimate.retention_pct, found.estimate.low_90_pct
+    between = parse_limit(gated, f"{(value + low) / 2:.3f}")
+    evidence = read_evidence(tmp_path)
+    assert [one.outcome for one in judge(evidence, [between])] == ["passed"]
+    assert [one.outcome for one in judge(evidence, [between], confident=True)] == ["failed"]
+
+
+def test_a_gate_does_not_pass_on_what_is_withheld_or_doubtful(
+    mini: VisionLanguageModel, tmp_path: Path
+) -> None:
+    found = ds.compare(mini, mini, "stars", max_images=8, pool=WORLD, pool_images=20)
+    write_json(tmp_path / REPORT_FILE, found.to_dict())
+    gated = next(one for one in GATED if one.option == "--min-estimated-retention")
+    (verdict,) = judge(read_evidence(tmp_path), [parse_limit(gated, "50")])
+    assert verdict.outcome == "not measured"
+    assert "the pool has 20 images" in verdict.sentence
+    values = found.to_dict()
+    values["scalars"][ESTIMATED] = values["estimate"]["retention_pct"] = 99.0
+    values["estimate"]["doubts"] = ["the pretrained model is unsure of the pool's images"]
+    write_json(tmp_path / REPORT_FILE, values)
+    (verdict,) = judge(read_evidence(tmp_path), [parse_limit(gated, "50")])
+    assert verdict.outcome == "not measured"
+    assert "unsure" in verdict.sentence
+
+
+def test_the_command_says_the_estimate_first(tmp_path: Path) -> None:
+    arguments = ["compare", "mini", "mini", "--images", "stars", "--max-images", "8"]
+    arguments += ["--pool", WORLD, "--pool-images", "40", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0
+    first = done.stdout.splitlines()[0]
+    assert first == "Retention 100 % (estimated from 40 unlabeled images; 90 %: 100 to 100)."
+    assert "(estimated from 40 unlabeled images" in (tmp_path / "report.html").read_text(
+        encoding="utf-8"
+    )
