@@ -17,15 +17,17 @@ from matplotlib.text import Text
 
 from driftscope.analysis import grouping
 from driftscope.analysis.chart import Chart
-from driftscope.analysis.study_charts import (
+from driftscope.analysis.map_charts import (
     class_chart,
-    followed_metrics,
     head_maps_chart,
     layer_chart,
-    outcome_metrics,
-    rate_chart,
     shown_classes,
     symmetric_limit,
+)
+from driftscope.analysis.study_charts import (
+    followed_metrics,
+    outcome_metrics,
+    rate_chart,
     trajectory_chart,
 )
 from driftscope.metrics import METRICS

@@ -9,7 +9,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from driftscope.analysis import Answer, StudyTables, grouping
-from driftscope.analysis.study_charts import place_charts, shared_limit
+from driftscope.analysis.map_charts import shared_limit
+from driftscope.analysis.study_charts import place_charts
 from driftscope.analysis.table import TABLE_FORMATS, save_tables, uniquely_named
 from driftscope.files import inner_folder
 from driftscope.records import RunRecord

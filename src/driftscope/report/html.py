@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import pandas as pd
 
 from driftscope.analysis import Answer, StudyTables, answer_all, grouping
-from driftscope.analysis.study_charts import head_chart, shared_limit
+from driftscope.analysis.map_charts import head_chart, shared_limit
 from driftscope.analysis.summaries import (
     Caveat,
     comparison_summary,
