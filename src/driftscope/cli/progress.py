@@ -1,4 +1,4 @@
-"""The progress of a study: all runs, each worker, what goes wrong."""
+"""The progress of a run, or of a study: all runs, each worker, what goes wrong."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def follow(updates: Iterable[Update], specs: Sequence[RunSpec], num_done: int) -
     begun: dict[int, int] = {}  # by worker, the steps of its run that were done before
     failures: dict[str, str] = {}
     ended = num_done
-    with _study_bars() as bars:
+    with progress_bars() as bars:
         overall = bars.add_task("all runs", total=len(specs), count="")
         workers: dict[int, TaskID] = {}
         for update in updates:
@@ -107,7 +107,8 @@ class _TimeLeft(ProgressColumn):
         return Text(str(timedelta(seconds=round(seconds))), style="progress.remaining")
 
 
-def _study_bars() -> Progress:
+def progress_bars() -> Progress:
+    """Bars with the name, the count, and the time so far and left of each task."""
     room = max(20, err.width - REST_WIDTH)
     names = Column(max_width=room, no_wrap=True, overflow="ellipsis")
     return Progress(

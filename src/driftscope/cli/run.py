@@ -68,28 +68,20 @@ def run(
 
 @contextmanager
 def _progress(spec: RunSpec) -> Iterator[Callable[[int, int], None]]:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    """Shows how far a run is; what a process before this one did takes no time."""
+    from driftscope.cli.progress import progress_bars
 
-    from driftscope.cli import terminal
+    with progress_bars() as bars:
+        name = f"{spec.method.label} at {spec.learning_rate:g}"
+        task = bars.add_task(name, total=None, count="preparing")
+        early: dict[str, int] = {}
 
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=terminal.err,
-    ) as bars:
-        task = bars.add_task(f"{spec.method.label} at {spec.learning_rate:g}", total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+        def on_step(done: int, total: int) -> None:
+            before = early.setdefault("before", done - 1)
+            count = f"{done}/{total} steps"
+            bars.update(task, completed=done, total=total, count=count, before=before)
+
+        yield on_step
 
 
 def show_shared_images(duplicates: Mapping[str, SharedImages]) -> None:

@@ -20,89 +20,53 @@ class Entry:
         name: its file's stem, what it shows.
         words: what it shows, for the list of missing ones.
         build: makes it, or says what the study lacks.
-        mini: the shipped study on the mini model that fills it.
-        paper: the shipped study on the published model.
+        study: the shipped study that fills it, without the model that it is of.
     """
 
     name: str
     words: str
     build: Callable[[StudyTables, built.Answers], built.Built]
-    mini: str
-    paper: str
+    study: str
+
+    @property
+    def mini(self) -> str:
+        """The shipped study on the mini model that fills it."""
+        return f"mini-{self.study}"
+
+    @property
+    def paper(self) -> str:
+        """The shipped study on the published model."""
+        return self.study if self.study.startswith("followup") else f"paper-{self.study}"
+
+
+def _of_study(
+    build: Callable[[StudyTables], built.Built],
+) -> Callable[[StudyTables, built.Answers], built.Built]:
+    return lambda study, _answers: build(study)
 
 
 ENTRIES = (
-    Entry(
-        "grid_means",
-        "means over the learning-rate grid (paper, table 1)",
-        lambda study, _: built.grid_means_table(study),
-        "mini-controlled-matrix",
-        "paper-controlled-matrix",
-    ),
-    Entry(
-        "auxiliary_structure",
-        "rollout, patch-to-patch, CKA and subset spread (paper, table 2)",
-        lambda study, _: built.auxiliary_structure_table(study),
-        "mini-controlled-matrix",
-        "paper-controlled-matrix",
-    ),
-    Entry(
-        "cka_entropy",
-        "CKA against Δ entropy (paper, table 3)",
-        built.cka_entropy_table,
-        "mini-controlled-matrix",
-        "paper-controlled-matrix",
-    ),
-    Entry(
-        "backbones",
-        "several backbones (paper, table 4)",
-        lambda study, _: built.backbones_table(study),
-        "mini-backbones",
-        "paper-backbones",
-    ),
-    Entry(
-        "regularizers",
-        "regularizers and weight decay (paper, table 5)",
-        lambda study, _: built.regularizers_table(study),
-        "mini-regularizers",
-        "paper-regularizers",
-    ),
-    Entry(
-        "seed_contrasts",
-        "seeds against seeds (paper, table 6)",
-        built.seed_contrasts_table,
-        "mini-multiseed",
-        "paper-multiseed",
-    ),
-    Entry(
-        "corrected_inference",
-        "corrected inference (paper, table 7)",
-        built.corrected_inference_table,
-        "mini-lr-sweep",
-        "paper-lr-sweep",
-    ),
-    Entry(
-        "predictors",
-        "which signal goes with retention (follow-up)",
-        built.predictors_table,
-        "mini-followup-leakfree",
-        "followup-leakfree",
-    ),
-    Entry(
-        "selection",
-        "what a signal picks (follow-up)",
-        built.selection_table,
-        "mini-followup-leakfree",
-        "followup-leakfree",
-    ),
-    Entry(
-        "frontier",
-        "accuracy against retention (follow-up)",
-        built.frontier_table,
-        "mini-followup-leakfree",
-        "followup-leakfree",
-    ),
-)
+    Entry("grid_means", "means over the learning-rate grid (paper, table 1)",
+          _of_study(built.grid_means_table), "controlled-matrix"),
+    Entry("auxiliary_structure", "rollout, patch-to-patch, CKA and subset spread (paper, table 2)",
+          _of_study(built.auxiliary_structure_table), "controlled-matrix"),
+    Entry("cka_entropy", "CKA against Δ entropy (paper, table 3)",
+          built.cka_entropy_table, "controlled-matrix"),
+    Entry("backbones", "several backbones (paper, table 4)",
+          _of_study(built.backbones_table), "backbones"),
+    Entry("regularizers", "regularizers and weight decay (paper, table 5)",
+          _of_study(built.regularizers_table), "regularizers"),
+    Entry("seed_contrasts", "seeds against seeds (paper, table 6)",
+          built.seed_contrasts_table, "multiseed"),
+    Entry("corrected_inference", "corrected inference (paper, table 7)",
+          built.corrected_inference_table, "lr-sweep"),
+    Entry("predictors", "which signal goes with retention (follow-up)",
+          built.predictors_table, "followup-leakfree"),
+    Entry("selection", "what a signal picks (follow-up)",
+          built.selection_table, "followup-leakfree"),
+    Entry("frontier", "accuracy against retention (follow-up)",
+          built.frontier_table, "followup-leakfree"),
+)  # fmt: skip
 """The publication's and the follow-up's; the follow-up's grid with ± sd is the table of cells."""
 
 

@@ -14,8 +14,8 @@ import pandas as pd
 
 from driftscope.analysis import Answer, StudyTables
 from driftscope.analysis.answer_tables import family_words, measure_with_unit
-from driftscope.analysis.columns import KNOWN, known
-from driftscope.analysis.grouping import SETTING, series_order
+from driftscope.analysis.columns import KNOWN, filled, known
+from driftscope.analysis.grouping import SETTING, in_reading_order
 from driftscope.analysis.table import Column, Table
 from driftscope.analysis.tables import label
 from driftscope.analysis.words import rate_text
@@ -63,7 +63,7 @@ def grid_means_table(study: StudyTables) -> Built:
             *(replace(one, interval=None) for one in _OUTCOMES),
             KNOWN["cka"],
         ),
-        _in_order(frame),
+        in_reading_order(frame, [key for key in (*SETTING, "dataset") if key in frame], []),
         "Mean ± standard deviation over the learning rates, not over seeds. A mean over rates "
         "hides where a method underfits or destroys; compare rows of the same rates only, and "
         "read them beside the single cells. In brackets: the images of each evaluation.",
@@ -365,17 +365,8 @@ def _table(
             shared.append(f"{column.heading.lower()} {values[0]}")
     words = ", ".join(shared)
     words = f"{words[0].upper()}{words[1:]}. " if shared else ""
-    wanted = [*varying, *columns]
-    shown = tuple(c for c in wanted if c.key in frame and frame[c.key].notna().any())
+    shown = filled([*varying, *columns], frame)
     return Table(name, title, words + note.strip(), shown, frame.reset_index(drop=True))
-
-
-def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows by dataset, then series as everywhere else."""
-    order = {name: at for at, name in enumerate(series_order(frame["series"]))}
-    keys = [name for name in (*SETTING, "dataset") if name in frame]
-    placed = frame.assign(_order=frame["series"].map(order))
-    return placed.sort_values([*keys, "_order"]).drop(columns="_order")
 
 
 def _rates_text(rates: str) -> str:
