@@ -512,8 +512,25 @@ def test_importing_a_room_does_not_import_what_it_should_not_know(module: str, u
 
 
 def test_tables_can_be_narrowed_and_companions_follow():
+    by_condition = study().where(["dataset=terrain,method!=full_ft", "learning_rate<=1"])
     narrowed = study().only(dataset="terrain", method=["lora_r8"])
+    assert by_condition.runs.equals(narrowed.runs)
     assert set(narrowed.runs["method"]) == {"lora_r8"}
     assert set(narrowed.layers["run_id"]) == set(narrowed.runs["run_id"])
     with pytest.raises(ConfigError, match="did you mean 'dataset'"):
         study().only(datasets="terrain")
+
+
+@pytest.mark.parametrize(
+    ("condition", "reason"),
+    [
+        ("method", "is no condition; write it as"),
+        ("metod=lora", "did you mean 'method'"),
+        ("method>3", "compares method with|compares no numbers"),
+        ("learning_rate<=fast", "compares learning_rate with what is no number"),
+        ("method=nothing", "no run of .* fits 'method=nothing'"),
+    ],
+)
+def test_a_condition_that_cannot_be_meant_is_one_sentence(condition: str, reason: str):
+    with pytest.raises(ConfigError, match=reason):
+        study().where([condition])

@@ -10,7 +10,7 @@ from driftscope.analysis import QUESTIONS, answer
 from driftscope.errors import RecordError
 from driftscope.opened_study import Study
 from driftscope.paper.author_records import import_records
-from driftscope.study.import_command import import_study
+from driftscope.study.import_command import AUTHORS_FILE, import_study
 
 SHARED = Path(__file__).parents[2] / "shared" / "records"
 needs_records = pytest.mark.skipif(
@@ -301,3 +301,43 @@ def test_the_published_numbers_file_is_no_record_and_is_named():
     assert imported.num_cells == 16
     assert [Path(skip.path).name for skip in imported.skipped] == ["published_numbers.json"]
     assert isinstance(imported.tables.runs, pd.DataFrame)
+
+
+def test_what_the_record_holds_beyond_our_columns_is_kept(tmp_path: Path):
+    further = {"accuracy": 0.6, "pretrained": 0.8, "retention": 0.75, "n_images": 2000}
+    given = record()
+    given["transfer"] = {"cifar10": further, **given["transfer"]}
+    given["corruption_acc"] = {"contrast": 0.25, "pixelate": 0.5}
+    given["interventions"] = {"erase_top_patches": {"accuracy": 0.1}}
+    (tmp_path / "records" / "deep").mkdir(parents=True)
+    written(tmp_path / "records" / "deep", "a.json", given)
+    assert import_study([tmp_path / "records"], tmp_path / "s").num_runs == 1  # in a folder below
+    study = Study(tmp_path / "s")
+    (run,) = study.records()
+    assert run.main_transfer == "cifar100"
+    assert run.result.pretrained.transfer["cifar10"].accuracy_pct == 80
+    (row,) = study.runs().to_dict(orient="records")
+    assert (row["zero_shot_pct"], row["retention_pct"]) == (30, 50)
+    assert (row["zero_shot_pct_cifar10"], row["retention_pct_cifar10"]) == (60, 75)
+    assert (row["test_accuracy_pct_contrast"], row["test_accuracy_pct_pixelate"]) == (25, 50)
+    assert study.history()["train_accuracy_pct"].tolist() == [50, 50]
+    kept = json.loads((run.folder / AUTHORS_FILE).read_text())
+    assert kept == given
+
+
+def test_corrupted_accuracies_that_are_none_are_skipped_with_the_reason(tmp_path: Path):
+    given = {**record(), "corruption_acc": {"contrast": 25}}
+    imported = import_records(
+        [written(tmp_path, "a.json", given), written(tmp_path, "b.json", record(8))]
+    )
+    assert imported.num_runs == 1
+    assert "'contrast' must lie between 0 and 1" in imported.skipped[0].reason
+
+
+@needs_records
+def test_the_published_core_runs_can_be_chosen(tmp_path: Path):
+    import_study([SHARED / "followup"], tmp_path / "s")
+    tables = Study(tmp_path / "s").tables()
+    core = tables.where(["method=full_ft|lora_r8"])
+    assert (len(tables.runs), len(core.runs)) == (66, 48)
+    assert set(core.history["run_id"]) == set(core.runs["run_id"])

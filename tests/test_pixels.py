@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import io
 import re
 import struct
@@ -168,6 +169,24 @@ def test_of_a_panorama_the_centre_is_taken(shape: tuple[int, ...]) -> None:
     assert difference[:, 6:-6, 6:-6].abs().max() == 0
 
 
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(1, 9), (9, 1), (5, 41), (41, 5), (83, 10), (100, 801), (10, 80), (2000, 100), (7, 300)],
+)
+@pytest.mark.parametrize("size", [56, 224])
+def test_a_strip_is_the_middle_of_what_resizing_all_of_it_gives(
+    width: int, height: int, size: int
+) -> None:
+    strip = Image.fromarray(noise(height, width, 3))
+    long = size * max(width, height) // min(width, height)
+    whole = (size, long) if width <= height else (long, size)
+    resized_whole = strip.resize(whole, Image.Resampling.BICUBIC)
+    left, top = ((side - size) // 2 for side in whole)
+    expected = np.asarray(resized_whole.crop((left, top, left + size, top + size))).astype(int)
+    found = to_model_size(strip, size).numpy().transpose(1, 2, 0).astype(int)
+    assert np.abs(found - expected).max() <= 2
+
+
 def test_a_strip_one_pixel_high_does_not_become_an_enormous_image_on_the_way() -> None:
     strip = Image.fromarray(noise(1, 2_000_000, 3))  # 2,000,000 × 224² × 3 bytes would not fit
     assert to_model_size(strip, 224).shape == (3, 224, 224)
@@ -189,6 +208,48 @@ def test_what_cannot_be_shown_rightly_is_refused_by_name(data: bytes, reason: st
         decode(data, "holiday/beach.png")
     assert "holiday/beach.png" in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def tiff_of_bands(bands: int, kind: type = np.uint16) -> bytes:
+    """An uncompressed TIFF of so many interleaved bands, written by hand: Pillow writes none."""
+    pixels = noise(4, 4, bands).astype(kind)
+    bits = struct.pack(f"<{bands}H", *[8 * pixels.itemsize] * bands)
+    entries = [
+        *((256, 3, 1, 4), (257, 3, 1, 4), (258, 3, bands, 134), (259, 3, 1, 1), (262, 3, 1, 1)),
+        *((273, 4, 1, 134 + len(bits)), (277, 3, 1, bands), (278, 3, 1, 4)),
+        *((279, 4, 1, pixels.nbytes), (284, 3, 1, 1)),
+    ]
+    directory = struct.pack("<H", len(entries))
+    directory += b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8) + directory + bits + pixels.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer and not the file"),
+        (b"<!DOCTYPE html><html><body>404", "a web page: its download failed"),
+        (b"  <html>", "a web page"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg">', "an SVG drawing: convert it to PNG"),
+        (b'<?xml version="1.0"?><svg/>', "XML"),
+        (b"%PDF-1.7", "a PDF: convert its pages"),
+        (b"PK\x03\x04\x14", "a zip archive: unpack it"),
+        (b"Rar!\x1a\x07", "a RAR archive: unpack it"),
+        (b"\x1f\x8b\x08", "packed by gzip: unpack it"),
+        (b"\x93NUMPY\x01", "a NumPy array"),
+        (b"\x89HDF\r\n", "an HDF5 file"),
+        (b"\xff\x0a\xfa", "JPEG XL"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC image, which this Pillow does not read"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0", "a HEIC image"),
+        (base64.b64encode(encoded(Image.fromarray(noise(4, 4, 3)))), "written out as base64 text"),
+        (tiff_of_bands(13), "a TIFF of 13 bands of 16 bits, of which none is plainly red"),
+        (tiff_of_bands(3), "a TIFF of 3 bands of 16 bits"),
+        (b"iVBORw0KGgo but then words", "not an image"),
+    ],
+)
+def test_what_is_no_image_is_called_what_it_is(data: bytes, what: str) -> None:
+    with pytest.raises(DataError, match=rf"the image x: it is .*{re.escape(what)}"):
+        decode(data, "x")
 
 
 @pytest.mark.parametrize("side", [9_300, 20_000])

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from driftscope.analysis import StudyTables, answer
 from driftscope.assess import make_reference
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import parse_run_spec
-from driftscope.errors import RecordError
+from driftscope.errors import DataError, RecordError
 from driftscope.metrics import METRICS
 from driftscope.prepared_run import prepare
 from driftscope.records.columns import HISTORY_COLUMNS
@@ -269,6 +270,26 @@ def test_a_diverged_run_is_recorded_and_not_a_crash(
     assert record.result.status == "diverged"
     assert record.events[-1]["kind"] == "diverged"
     assert records.runs_table([record]).loc[0, "status"] == "diverged"
+
+
+def test_a_run_can_leave_unreadable_images_out_of_every_set_and_says_so(
+    tiny_run: dict, coloured_images: Path, tmp_path: Path
+) -> None:
+    images = shutil.copytree(coloured_images, tmp_path / "images")
+    for split in ("train", "test"):
+        (images / split / "red" / "00.png").write_bytes(b"broken")
+    values = {**tiny_run, "dataset": str(images), "transfer": [str(images)], "epochs": 1}
+    with pytest.raises(DataError, match=r"00\.png"):
+        run_one(parse_run_spec(values), tmp_path / "refused")
+    record = run_one(parse_run_spec({**values, "skip_bad_images": True}), tmp_path / "run")
+    assert record.result.splits is not None
+    assert record.result.selected is not None
+    assert record.result.selected.test_num_images == 23
+    said = record.result.splits.notes
+    assert sum("1 images cannot be read and are left out" in note for note in said) == 2
+    (score,) = record.result.selected.transfer.values()
+    assert score.num_images == 23
+    assert "1 images cannot be read and are left out" in "".join(score.notes)
 
 
 def test_the_papers_protocol_reads_the_test_split_once_for_validation_and_test(

@@ -39,6 +39,7 @@ from driftscope.signals.weights import intruder_dimensions_per_layer, weight_dri
 from driftscope.sources import default_device, load
 from driftscope.transfer import RetrievalSet, labelled_sets, retrieval_set, transfer_names
 from driftscope.transfer.classification import LabelledSet, live_embeddings
+from driftscope.transfer.suites import found_suites, places_of
 
 MIN_IMAGES = 4
 """CKA compares images with each other; its debiased estimator needs four."""
@@ -73,6 +74,7 @@ class Comparison:
     """Of retention, from a pool of unlabeled images; None without one."""
     forecast: Forecast | None
     """Of retention, by a calibration; None without one."""
+    suites: dict[str, dict[str, Any]]
     text_vocabulary: str
     """The texts that text-space drift is read against, in words."""
     unmeasured: dict[str, str]
@@ -102,6 +104,7 @@ class Comparison:
             "retrieval": self.retrieval,
             "estimate": self.estimate.to_dict() if self.estimate else None,
             "forecast": self.forecast.model_dump() if self.forecast else None,
+            "suites": self.suites,
             "text_vocabulary": self.text_vocabulary,
             "unmeasured": self.unmeasured,
             "units": units(),
@@ -142,7 +145,8 @@ def compare(
         pretrained: the model before: anything `driftscope.load` takes, or a loaded model.
         adapted: the model after; its architecture, and its base if known, must be `pretrained`'s.
         images: a folder of images (unlabeled is fine) or a dataset's name.
-        transfer: labeled datasets on which accuracy is compared; one or several.
+        transfer: labeled datasets on which accuracy is compared, or suites of them (`vtab`,
+            `imagenet-shifts`, `clip-benchmark`, `datacomp`); one or several.
         retrieval: captioned datasets on which recall is compared; one or several.
         transfer_by: by what their classes are told: `zero_shot`, or from the features alone `knn`
             and `linear_probe`; by default zero-shot where there is a text tower, else the others.
@@ -168,7 +172,9 @@ def compare(
         ModelError: a model cannot be loaded, or the two don't belong together.
         DataError: no images, or an unreadable one.
     """
-    names = transfer_names(transfer)
+    asked = transfer_names(transfer)
+    suites = found_suites(asked)
+    names = places_of(asked, suites)
     rules = prompt_rules(class_words, templates)
     if not isinstance(max_images, int) or max_images < MIN_IMAGES:
         raise ConfigError(
@@ -241,6 +247,7 @@ def compare(
         retrieval=found.retrieval,
         estimate=found.estimate,
         forecast=gauge.forecast(found.scalars(), model=before.source) if gauge else None,
+        suites={name: one.summary(found.transfer) for name, one in suites.items()},
         text_vocabulary=reference.texts.described,
         unmeasured=unmeasured,
         overlay=None if seen.is_at_another_size else reference.overlay(found.reading.shown_rows),

@@ -716,7 +716,8 @@ def find_metric(name: str) -> Metric | None:
     stripped = re.sub(r"_(per_layer|per_block|layer_\d+)$", "", name.removeprefix("pretrained_"))
     if stripped != name:
         return find_metric(stripped)
-    transfer = re.match(rf"({'|'.join(ACCURACIES.values())}|retention_pct)_", name)
+    scores = (*ACCURACIES.values(), "retention_pct", "test_accuracy_pct")
+    transfer = re.match(rf"({'|'.join(scores)})_", name)
     return METRICS[transfer[1]] if transfer else None
 
 

@@ -18,7 +18,7 @@ from driftscope.assess import Assessment, Reference, assess, make_reference
 from driftscope.backbones.model import VisionLanguageModel, evaluating
 from driftscope.backbones.weights import text_fingerprint
 from driftscope.config import FullFineTuning, RunSpec
-from driftscope.data import PixelSource, groups_of, labelled, rows_of
+from driftscope.data import PixelSource, groups_of, labelled, notes_of, rows_of
 from driftscope.data.duplicates import Duplicates, find_duplicates
 from driftscope.data.prompts import PromptRules
 from driftscope.data.rows import resident
@@ -156,7 +156,12 @@ def prepare(spec: RunSpec, device: str | None = None) -> PreparedRun:
 def _prepare(spec: RunSpec, device: str) -> PreparedRun:
     pretrained = load(spec.model, device=device)
     framing = pretrained.framing
-    train_set, test_set = open_train_and_test(spec.dataset, spec.data_seed, protocol=spec.protocol)
+    train_set, test_set = open_train_and_test(
+        spec.dataset,
+        spec.data_seed,
+        protocol=spec.protocol,
+        skip_bad_images=spec.skip_bad_images,
+    )
     train_labels, class_names = labelled(train_set)
     test_labels, _ = labelled(test_set)
     splits = make_splits(
@@ -176,10 +181,18 @@ def _prepare(spec: RunSpec, device: str) -> PreparedRun:
     transfer = tuple(
         one
         for name in spec.transfer
-        for one in labelled_sets(name, pretrained, spec.transfer_images, rules, by=spec.transfer_by)
+        for one in labelled_sets(
+            name,
+            pretrained,
+            spec.transfer_images,
+            rules,
+            by=spec.transfer_by,
+            skip_bad_images=spec.skip_bad_images,
+        )
     )
     retrieval = tuple(
-        retrieval_set(name, pretrained, spec.transfer_images) for name in spec.retrieval
+        retrieval_set(name, pretrained, spec.transfer_images, skip_bad_images=spec.skip_bad_images)
+        for name in spec.retrieval
     )
     pool = None
     if spec.pool is not None:
@@ -203,7 +216,7 @@ def _prepare(spec: RunSpec, device: str) -> PreparedRun:
         probe_subsets=splits.probe_positions() or standard_subsets(len(probe_pixels)),
         test_pixels=test_pixels,
         test_labels=test_labels[splits.test],
-        splits=splits,
+        splits=replace(splits, notes=(*notes_of(train_set), *notes_of(test_set))),
         fingerprints={
             "train": train_set.fingerprint,
             "test": test_set.fingerprint,

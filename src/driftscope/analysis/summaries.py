@@ -15,6 +15,7 @@ from driftscope.analysis.zero_shot import (
     is_number,
     recall_sentences,
     score_sentences,
+    suite_sentence,
     written,
 )
 from driftscope.metrics import ESTIMATED, METRICS, number_text
@@ -251,11 +252,13 @@ def retrieval_sentence(name: str, score: Mapping[str, Any]) -> str:
 
 
 def _score_sentences_of(found: Mapping[str, Any]) -> list[str]:
-    """What is said of every pool, transfer set and captioned set of a comparison or a look."""
-    transfer, retrieval = (found.get(kind) or {} for kind in ("transfer", "retrieval"))
+    """What is said of every pool, transfer set, suite and captioned set of a comparison or look."""
+    kinds = ("transfer", "suites", "retrieval")
+    transfer, suites, retrieval = (found.get(kind) or {} for kind in kinds)
     return [
         *_estimate_sentences(found),
         *(transfer_sentence(*one) for one in transfer.items()),
+        *(f"{suite_sentence(*one)}." for one in suites.items()),
         *(retrieval_sentence(*one) for one in retrieval.items()),
     ]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -92,6 +94,22 @@ class StudyTables:
             keep &= self.runs[column].isin(chosen)
         return self.with_runs(self.runs[keep])
 
+    def where(self, conditions: Sequence[str]) -> StudyTables:
+        """The tables of the runs that keep every condition, as the command line writes them.
+
+        A condition is a column, `=`, `!=`, `<`, `<=`, `>` or `>=`, and a value; of `=` and `!=`
+        several values, `method=full_ft|lora_r8`. A text may hold several conditions, with commas.
+
+        Raises:
+            ConfigError: no condition, an unknown column, a value that is no number, or no run left.
+        """
+        keep = pd.Series(True, index=self.runs.index)
+        for condition in (part for text in conditions for part in text.split(",")):
+            keep &= _fitting(self.runs, condition.strip())
+        if not keep.any():
+            raise ConfigError(f"no run of {len(keep)} fits {', '.join(conditions)!r}")
+        return self.with_runs(self.runs[keep])
+
     def with_runs(self, runs: pd.DataFrame) -> StudyTables:
         """These runs, with the companion rows that belong to them."""
         ids = set(runs["run_id"])
@@ -152,3 +170,38 @@ def leave_out(
     if count:
         excluded.append(Exclusion(what, count, why))
     return frame[keep]
+
+
+_CONDITION = re.compile(r"(\w+)\s*(<=|>=|!=|=|<|>)\s*(.+)")
+_COMPARED: Mapping[str, Callable[[Any, Any], Any]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def _fitting(runs: pd.DataFrame, condition: str) -> pd.Series:
+    """Which runs keep one condition."""
+    match = _CONDITION.fullmatch(condition)
+    if match is None:
+        raise ConfigError(
+            f"{condition!r} is no condition; write it as method=full_ft|lora_r8 or cka>=0.9"
+        )
+    column, sign, text = match.groups()
+    if column not in runs.columns:
+        raise ConfigError(f"Runs have no column {column!r}: {did_you_mean(column, runs.columns)}.")
+    values: list[Any] = [value.strip() for value in text.split("|")]
+    is_number = pd.api.types.is_numeric_dtype(runs[column])
+    if is_number or sign in _COMPARED:
+        try:
+            values = [float(value) for value in values]
+        except ValueError:
+            raise ConfigError(f"{condition!r} compares {column} with what is no number") from None
+    if sign in _COMPARED:
+        if not is_number or len(values) > 1:
+            raise ConfigError(f"{condition!r} compares no numbers; {column} takes = and != alone")
+        kept: pd.Series = _COMPARED[sign](runs[column], values[0])
+        return kept
+    is_one = runs[column].isin(values)
+    return is_one if sign == "=" else ~is_one

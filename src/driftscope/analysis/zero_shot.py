@@ -47,6 +47,25 @@ def score_sentences(name: str, score: Mapping[str, Any]) -> Iterator[str]:
     yield from _calibration(score)
 
 
+def suite_sentence(name: str, summary: Mapping[str, Any]) -> str:
+    """Means over the sets of a suite, with intervals over sets, and what of it is missing."""
+
+    def told(key: str) -> str:
+        value = summary[key]
+        mean = written("retention_pct" if key == "retention_pct" else "accuracy_pct", value["mean"])
+        if not is_number(value["low"]):
+            return mean
+        return f"{mean} [{number_text(value['low'], 1)}–{number_text(value['high'], 1)}]"
+
+    missing = summary["missing"]
+    return (
+        f"{name}, mean over {len(summary['sets'])} sets: zero-shot accuracy "
+        f"{told('pretrained_accuracy_pct')} → {told('accuracy_pct')}, retention "
+        f"{told('retention_pct')} (of {summary['retention_pct']['num_sets']} sets that have one); "
+        "the intervals are over sets" + (f"; missing: {', '.join(missing)}" if missing else "")
+    )
+
+
 def recall_sentences(score: Mapping[str, Any]) -> Iterator[str]:
     """Recall both ways against the pretrained recall: what is left, what a random order gives."""
     for way in ("image_to_text", "text_to_image"):

@@ -13,7 +13,7 @@ from driftscope.cli.options import AsJson, Device, OutFolder, opt, refuse_study_
 from driftscope.cli.sentences import plain_errors
 
 READ = "What is read"
-_TRANSFER = "A labeled dataset to score on, zero-shot where there is text. May be repeated."
+_TRANSFER = "A labeled dataset to score on, or a suite (vtab, clip-benchmark). May be repeated."
 _TRANSFER_BY = "Score by zero_shot, knn or linear_probe (no text needed). May be repeated."
 _RETRIEVAL = "A captioned dataset to retrieve in. May be repeated."
 _CLASS_WORDS = "A file of the classes' names: lines 'CLASS: words', or a name a line."
@@ -122,7 +122,11 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    from driftscope.analysis.zero_shot import recall_sentences, unmeasured_sentences
+    from driftscope.analysis.zero_shot import (
+        recall_sentences,
+        suite_sentence,
+        unmeasured_sentences,
+    )
     from driftscope.cli import terminal
     from driftscope.metrics import METRICS, drifts
     from driftscope.protocols import scored_on
@@ -147,6 +151,8 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
         if words := score["unknown_words"]:
             few = ", ".join(words[:3])
             whole.add_row("", f"{len(words)} words unknown to the tokenizer, such as {few}")
+    for name, summary in (comparison.get("suites") or {}).items():
+        whole.add_row("suite", suite_sentence(name, summary))
     for name, score in (comparison.get("retrieval") or {}).items():
         first, *more = recall_sentences(score)
         whole.add_row(f"retrieval on {name}", first)

@@ -61,6 +61,8 @@ def run(
         record = run_one(parsed, out, device=device, on_step=on_step)
     terminal.show_cells([record])
     show_shared_images(record.result.duplicates)
+    for note in record.result.splits.notes if record.result.splits else ():
+        terminal.err.print(f"{parsed.dataset}: {note}")
     typer.echo(f"\nRecord: {terminal.path_text(out)}")
     place = shlex.join([parsed.model, terminal.path_text(out)])
     typer.echo(f"Next: driftscope compare {place} --images FOLDER")

@@ -35,6 +35,7 @@ Only = Annotated[
 _DEVICES = "Such as cpu or cuda:0. May be repeated. By default every GPU."
 _RAY = "Use Ray: local, auto, or a cluster's address. All nodes must see --out."
 _REPORT_OUT = "The folder to write to. By default the study's own; of several, driftscope-report."
+_WHERE = "Only runs that fit, such as 'method=full_ft|lora_r8' or 'cka>=0.9'. May be repeated."
 _EXPORT_OUT = "The folder to write to. By default export/ in the study's folder."
 
 
@@ -187,6 +188,7 @@ def status(
 def analyse(
     folder: FolderArgument,
     question: Annotated[list[str] | None, opt("The name of one question. May be repeated.")] = None,
+    where: Annotated[list[str] | None, opt(_WHERE)] = None,
     wide: Annotated[bool, opt("Print every column and row.", "--wide", panel=PRINTED)] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -202,6 +204,10 @@ def analyse(
     study = Study(folder)
     say_what_is_passed_over(study.folder, study.damaged, study.changed)
     tables = study.tables()
+    if where:
+        num_runs = len(tables.runs)
+        tables = tables.where(where)
+        typer.echo(f"{len(tables.runs)} of {num_runs} runs, {', '.join(where)}", err=True)
     answers = [answer(name, tables) for name in question or QUESTIONS]
     if as_json:
         typer.echo(json.dumps([one.to_dict() for one in answers], indent=1))

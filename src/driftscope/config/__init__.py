@@ -20,6 +20,7 @@ from driftscope.config.source import Source, Where, read_yaml
 from driftscope.config.study import StudySpec, load_study_spec
 from driftscope.config.variants import Flyp, Frozen, FullFineTuning, MethodSpec, RegularizerSpec
 from driftscope.errors import ConfigError
+from driftscope.suites import expanded
 
 __all__ = [
     "METHOD_KINDS",
@@ -85,6 +86,7 @@ class RunSpec(Frozen):
     `transfer_by` says by what the classes of the transfer sets are told: `zero_shot`, or from the
     features alone `knn` and `linear_probe` (by default zero-shot where the model has a text tower,
     else the others); `corruptions` are applied to the test images of the target task.
+    `skip_bad_images` leaves unreadable images out of every set, and says how many.
     """
 
     model: str = "mini"
@@ -126,6 +128,7 @@ class RunSpec(Frozen):
     balanced: bool = True
     corruptions: tuple[Corruption, ...] = ()
     corruption_severity: int = Field(3, ge=1, le=5)
+    skip_bad_images: bool = False
 
     @field_validator("class_words", mode="before")
     @classmethod
@@ -133,6 +136,11 @@ class RunSpec(Frozen):
         if isinstance(value, dict):  # keys of other types are refused in words, not by sorting
             return tuple(sorted(value.items(), key=lambda pair: str(pair[0])))
         return value
+
+    @field_validator("transfer")
+    @classmethod
+    def _suites_stand_for_their_sets(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return expanded(names)
 
     @field_validator("method", mode="before")
     @classmethod

@@ -134,6 +134,11 @@ def groups_of(images: ImageSet) -> tuple[str, ...] | None:
     return images.groups if isinstance(images, EncodedSet) else None
 
 
+def notes_of(images: ImageSet) -> tuple[str, ...]:
+    """What was passed over, left out or read in another's place, and what is doubtful."""
+    return (*images.notes, *images.doubts) if isinstance(images, EncodedSet) else ()
+
+
 def rows_of(
     images: ImageSet, indices: Sequence[int] | Int64[Tensor, " image"], size: int | Framing
 ) -> PixelRows:
@@ -158,6 +163,7 @@ __all__ = [
     "groups_of",
     "labelled",
     "look",
+    "notes_of",
     "open_dataset",
     "open_labelled",
     "rows_of",

@@ -44,6 +44,8 @@ class Splits:
     test: Int64[Tensor, " image"]
     held_out_from_test: bool
     probe_subsets: tuple[Indices, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What was passed over or left out of the images."""
 
     def hashes(self) -> dict[str, str]:
         """A short hash of each side's indices, for the record."""
@@ -71,6 +73,7 @@ class Splits:
             },
             "hashes": self.hashes(),
             "probe_of": "test" if self.held_out_from_test else "train",
+            "notes": list(dict.fromkeys(self.notes)),
             "probe_subsets": [
                 {"hash": _hash(subset), "indices": subset.tolist()} for subset in subsets
             ],
@@ -78,7 +81,7 @@ class Splits:
 
 
 def open_train_and_test(
-    dataset: str, data_seed: int, *, protocol: str = "leakfree"
+    dataset: str, data_seed: int, *, protocol: str = "leakfree", skip_bad_images: bool = False
 ) -> tuple[ImageSet, ImageSet]:
     """A dataset's two splits; a set that has one is divided, a fifth of each class for testing.
 
@@ -87,6 +90,8 @@ def open_train_and_test(
             undivided under the protocol `paper`, which validates on the test split that is given.
     """
     found = look(dataset)
+    if skip_bad_images:
+        found = found.skipping_bad_images()
     train, test = found.open_labelled("train"), found.open_labelled("test")
     labels, class_names = labelled(train)
     _, test_names = labelled(test)

@@ -67,9 +67,42 @@ SATELLITE = (
 PETS = ("a photo of a {}, a type of pet.",)
 """What CLIP's authors publish for Oxford-IIIT Pets."""
 
+_LOOKS = ("blurry ", "black and white ", "low contrast ", "high contrast ", "bad ", "good ")
+
+CIFAR = tuple(
+    f"a {phrase}."
+    for article in _ARTICLES
+    for phrase in (
+        *(
+            f"{look}photo of {article} {{}}"
+            for look in ("", *_LOOKS)
+        ),
+        *(f"photo of {article} {size} {{}}" for size in ("small", "big")),
+    )
+)  # fmt: skip
+"""What CLIP's authors publish for CIFAR-10 and CIFAR-100."""
+
+_PICTURES = ("photo", "painting", "sculpture", "sketch", "tattoo", "rendition", "drawing", "doodle")
+_MADE_OF = ("plastic", "toy", "embroidered", "cartoon", "plushie", "origami")
+
+CALTECH_101 = tuple(
+    f"{phrase}."
+    for article in _ARTICLES
+    for phrase in (
+        *(f"a {picture} of {article} {{}}" for picture in _PICTURES),
+        f"art of {article} {{}}",
+        f"graffiti of {article} {{}}",
+        *(f"{article} {kind} {{}}" for kind in _MADE_OF),
+        f"{article} {{}} in a video game",
+    )
+)
+"""What CLIP's authors publish for Caltech-101."""
+
 TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
     "photo": ("a photo of a {}",),
     "imagenet80": IMAGENET_80,
     "satellite": SATELLITE,
     "pets": PETS,
+    "cifar": CIFAR,
+    "caltech101": CALTECH_101,
 }

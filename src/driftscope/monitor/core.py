@@ -56,6 +56,7 @@ from driftscope.monitor.selection import Selection
 from driftscope.protocols import pretrained_accuracy_key
 from driftscope.sources.live import Target, find_target
 from driftscope.transfer import labelled_sets, retrieval_set, transfer_names
+from driftscope.transfer.suites import found_suites, places_of
 
 OnAlert = Literal["warn", "stop"] | Callable[[Alert], object]
 DEFAULT_OUT = Path("driftscope-monitor")
@@ -176,9 +177,11 @@ class Monitor:
         with isolated_from_training(before.device):
             name, pixels = some_pixels(images, before.framing, max_images, "images")
             rules = prompt_rules(class_words, templates)
+            asked = transfer_names(transfer)
+            suites = found_suites(asked)
             sets = [
                 one
-                for name in transfer_names(transfer)
+                for name in places_of(asked, suites)
                 for one in labelled_sets(name, before, transfer_images, rules, by=transfer_by)
             ]
             captioned = [
@@ -225,6 +228,9 @@ class Monitor:
         self._say_what_texts_are_read(vocabulary)
         if self._reference.referee and self._reference.referee.withheld:
             self._say(f"retention is not estimated: {self._reference.referee.withheld}")
+        for name, one in suites.items():
+            if one.missing:
+                self._say(f"of {name} there are not here: {', '.join(one.missing)}")
         for alert in found:
             self._tell(alert)
         self._stop_before_training = self._course.stop_reason  # holds for every training

@@ -89,7 +89,7 @@ class Imported:
 def import_records(
     paths: Iterable[Path | str], *, pretrained_zero_shot_pct: float | None = None
 ) -> Imported:
-    """The tables that these files (or the .json and .csv files of these folders) hold.
+    """The tables that these files (or the .json and .csv files in and below these folders) hold.
 
     A file of unknown form, a damaged one, and a run given twice are skipped, each with its reason.
 
@@ -121,7 +121,7 @@ def import_records(
             if run["run_id"] in seen:
                 reason = f"run {run['run_id']!r} was already read from {seen[run['run_id']]}"
                 raise RecordError(reason)
-            run_spec(record)
+            run_spec(record), corrupted_accuracies_pct(record)
             own_history, own_layers = history_rows(record), layer_rows(record)
         except DriftscopeError as error:
             skipped.append(Skipped(str(path), str(error)))
@@ -200,11 +200,41 @@ def run_spec(record: Mapping[str, Any]) -> RunSpec:
             "method": _METHODS.get(row["method"], row["method"]),
             **{f"{part}_images": splits[part] for part in ("train", "val", "probe", "test")
                if part in splits},
-            "transfer": [row["transfer"]],
+            "transfer": list(transfer_scores(record)),
             "transfer_images": row["zero_shot_num_images"],
         },
         str(row["run_id"]),
     )  # fmt: skip
+
+
+def transfer_scores(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By transfer set, the main one first: both accuracies and the retention in percent, images.
+
+    Raises:
+        RecordError: as `run_row`.
+    """
+    transfers = _part(record, "transfer", dict)
+    names = sorted(transfers, key=lambda name: (name != _MAIN_TRANSFER, name))
+    return {
+        name: {
+            "pretrained_accuracy_pct": _share_pct(one, "pretrained"),
+            "accuracy_pct": _share_pct(one, "accuracy"),
+            "retention_pct": 100 * _number(one, "retention", low=0.0),
+            "num_images": _part(one, "n_images", int),
+        }
+        for name in names
+        for one in (_part(transfers, name, dict),)
+    }
+
+
+def corrupted_accuracies_pct(record: Mapping[str, Any]) -> dict[str, float]:
+    """By corruption, the accuracy on the corrupted test images; {} where none was measured.
+
+    Raises:
+        RecordError: a value is none.
+    """
+    found = record.get("corruption_acc") or {}
+    return {name: _share_pct(found, name) for name in _part({"found": found}, "found", dict)}
 
 
 def history_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -226,6 +256,9 @@ def history_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "epoch": number,
                 "step": number * steps,
                 "train_loss": _number(epoch, "train_loss"),
+                "train_accuracy_pct": (
+                    _share_pct(epoch, "train_acc") if "train_acc" in epoch else nan
+                ),
                 "val_accuracy_pct": _share_pct(epoch, "val_acc"),
                 **_drift(epoch),
                 "retention_pct": 100 * _number(epoch, "transfer_track_retention", low=0.0),
@@ -325,7 +358,7 @@ def _files(paths: Iterable[Path | str]) -> list[Path]:
     for given in paths:
         path = Path(given)
         if path.is_dir():
-            files += sorted(p for p in path.iterdir() if p.suffix in {".json", ".csv"})
+            files += sorted(p for p in path.rglob("*") if p.suffix in {".json", ".csv"})
         elif path.exists():
             files.append(path)
         else:

@@ -275,6 +275,7 @@ class Splits(_Facts):
     hashes: dict[str, str] = Field(default_factory=dict)
     probe_of: str | None = None
     probe_subsets: list[ProbeSubset] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
 
 
 class PromptRules(Part):

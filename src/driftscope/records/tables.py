@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from driftscope.metrics import drifts, first_layer, levels, metric
+from driftscope.metrics import METRICS, drifts, first_layer, levels, metric
 from driftscope.protocols import ACCURACIES, pretrained_accuracy_key, protocol_of
 from driftscope.records.columns import (
     CLASS_COLUMNS,
@@ -16,6 +16,7 @@ from driftscope.records.columns import (
     LAYER_COLUMNS,
     RUN_COLUMNS,
     STRUCTURE_SCALARS,
+    transfer_scalars,
     typed,
 )
 from driftscope.records.folder import RunRecord
@@ -174,7 +175,19 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
         "trainable_parameters": result.parameters.trainable,
         "total_parameters": result.parameters.total,
         "wall_seconds": result.wall_seconds.total,
+        **_further(record),
     }
+
+
+def _further(record: RunRecord) -> dict[str, Any]:
+    """The scores on further transfer sets, and on corrupted test images, by set and corruption."""
+    selected = record.result.selected
+    if selected is None:
+        return {}
+    of_sets = {name: one.model_dump() for name, one in selected.transfer.items()}
+    scores = {key: value for key, value in transfer_scalars(of_sets).items() if key not in METRICS}
+    corrupted = selected.robustness.items()
+    return scores | {f"test_accuracy_pct_{name}": one.accuracy_pct for name, one in corrupted}
 
 
 def _layer_rows(record: RunRecord) -> Iterator[dict[str, Any]]:

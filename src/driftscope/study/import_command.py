@@ -16,10 +16,12 @@ from driftscope.errors import RecordError
 from driftscope.files import inner_folder
 from driftscope.paper.author_records import (
     Imported,
+    corrupted_accuracies_pct,
     history_rows,
     import_records,
     layer_rows,
     run_spec,
+    transfer_scores,
 )
 from driftscope.records import (
     DRIFT_SCALARS,
@@ -35,6 +37,8 @@ from driftscope.records.schema import SCHEMA_VERSION, CellMeans, parse
 from driftscope.study.folder import StudyFolder
 
 CELLS_FILE = "cells.json"
+AUTHORS_FILE = "authors_record.json"
+"""The record as its authors wrote it, beside what our schema knows of it."""
 
 
 def import_study(
@@ -83,19 +87,23 @@ def _write_run(out: Path, row: Mapping[str, Any], path: Path) -> None:
     events = [{"kind": "epoch", **_event(one)} for one in history_rows(record)]
     lines = "".join(json.dumps(event) + "\n" for event in events)
     write_whole(folder / EVENTS_FILE, lines.encode())
+    write_json(folder / AUTHORS_FILE, record)
     write_result(folder, _result(row, record, spec))
 
 
 def _event(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key in _EVENT_KEYS}
+    return {key: _known(value) for key, value in row.items() if key in _EVENT_KEYS}
 
 
-_EVENT_KEYS = ("epoch", "step", "train_loss", "val_accuracy_pct", "retention_pct", *DRIFT_SCALARS)
+_EVENT_KEYS = (
+    *("epoch", "step", "train_loss", "train_accuracy_pct", "val_accuracy_pct", "retention_pct"),
+    *DRIFT_SCALARS,
+)
 
 
 def _result(row: Mapping[str, Any], record: Mapping[str, Any], spec: RunSpec) -> dict[str, Any]:
     baseline, final = record["baseline"]["attention"], record["final"]["attention"]
-    layers = layer_rows(record)
+    layers, transfer = layer_rows(record), transfer_scores(record)
     steps = {one["epoch"]: one["step"] for one in history_rows(record)}
     return {
         "schema": SCHEMA_VERSION,
@@ -110,7 +118,14 @@ def _result(row: Mapping[str, Any], record: Mapping[str, Any], spec: RunSpec) ->
         },
         "pretrained": {
             "reading": _reading(baseline, spec),
-            "transfer": {row["transfer"]: _score(row, "pretrained_zero_shot_pct")},
+            "transfer": {
+                name: {
+                    "name": name,
+                    "accuracy_pct": one["pretrained_accuracy_pct"],
+                    "num_images": one["num_images"],
+                }
+                for name, one in transfer.items()
+            },
         },
         "selected": {
             "epoch": row["selected_epoch"],
@@ -124,11 +139,10 @@ def _result(row: Mapping[str, Any], record: Mapping[str, Any], spec: RunSpec) ->
                 **{f"{name}_per_layer": [layer[name] for layer in layers] for name in _PER_LAYER},
                 "cka_per_block": [layer["cka"] for layer in layers],
             },
-            "transfer": {
-                row["transfer"]: {
-                    **_score(row, "zero_shot_pct"),
-                    "retention_pct": row["retention_pct"],
-                }
+            "transfer": {name: {"name": name, **one} for name, one in transfer.items()},
+            "robustness": {
+                name: {"accuracy_pct": accuracy}
+                for name, accuracy in corrupted_accuracies_pct(record).items()
             },
         },
         "last": None,
@@ -148,14 +162,6 @@ def _reading(attention: Mapping[str, Sequence[float]], spec: RunSpec) -> dict[st
             name: [[value] for value in attention[f"{name}_per_layer"]]
             for name in ("entropy", "erf95", "gini")
         },
-    }
-
-
-def _score(row: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {
-        "name": row["transfer"],
-        "accuracy_pct": row[name],
-        "num_images": row["zero_shot_num_images"],
     }
 
 

@@ -19,6 +19,7 @@ from driftscope.data.encoded import EncodedSet
 from driftscope.data.names import NamesFile, benchmark_words, read_names, read_templates
 from driftscope.data.procedural import ProceduralSet
 from driftscope.errors import DataError
+from driftscope.suites import member_of
 
 Opened = EncodedSet | ProceduralSet
 
@@ -73,6 +74,10 @@ class Found:
                 return replace(other, notes=(*other.notes, said))
         return first
 
+    def skipping_bad_images(self) -> Found:
+        """The same, of which images that cannot be read are left out and counted."""
+        return replace(self, address=self.address.with_defaults({"bad": "skip"}))
+
     def _opened(self, split: str) -> Opened:
         images = self.open_split(self, split)
         if isinstance(images, ProceduralSet):
@@ -106,6 +111,8 @@ class Found:
         elif given is not None:
             raise DataError(f"{self.address.place} has no classes that ?names={given} could name")
         templates = read_templates(options.get("templates"), self.folder)
+        if not templates and (member := member_of(self.address.place)):
+            templates = member.templates
         return replace(images, templates=templates) if templates else images
 
     def checked(self) -> Found:

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from driftscope.data.address import Address
+from driftscope.data.layouts import webdataset
 from driftscope.data.layouts.arrow import found_dataset_dict, quiet
 from driftscope.data.layouts.found import Found
+from driftscope.data.layouts.tree import walk
 from driftscope.errors import DataError, one_line
 from driftscope.files import named_path
 from driftscope.hugging_face import offline_where_unreachable
+from driftscope.suites import Suite, member_of
 
 DATA_FOLDER_VARIABLE = "DRIFTSCOPE_DATA"
 
@@ -63,9 +66,10 @@ def local_copy(place: str) -> Path | None:
     root = os.environ.get(DATA_FOLDER_VARIABLE)
     if not root:
         return None
-    preset = preset_of(place)
+    preset, member = preset_of(place), member_of(place)
     hub_id = preset.hub_id if preset else place
-    for name in (hub_id, hub_id.rpartition("/")[2], place):
+    names = member.folders if member else (hub_id, hub_id.rpartition("/")[2], place)
+    for name in names:
         folder = named_path(root) / name
         if folder.exists():
             return folder
@@ -79,10 +83,44 @@ def recognise(address: Address) -> Found:
         DataError: it cannot be had; the sentence says where it would be looked for and how to
             point at a copy.
     """
+    if member_of(address.place):
+        folder = _snapshot(address.place)
+        found = webdataset.recognise(walk(folder), address)
+        if found is None:
+            raise DataError(f"{address.place} ({folder}) holds no tar files")
+        return found
     preset = preset_of(address.place)
     return found_dataset_dict(
         _load_hub(address), address.with_defaults(preset.columns) if preset else address
     )
+
+
+def missing_of(suite: Suite) -> tuple[str, ...]:
+    """The members of a suite that are neither here nor can be fetched."""
+    with offline_where_unreachable() as offline:
+        if not offline:
+            return ()
+        places = [one.place for one in suite.members]
+        return tuple(one for one in places if local_copy(one) is None and not _is_cached(one))
+
+
+def _is_cached(hub_id: str) -> bool:
+    try:
+        _snapshot(hub_id)
+    except DataError:
+        return False
+    return True
+
+
+def _snapshot(hub_id: str) -> Path:
+    """The folder of a hub dataset as it is there: its tars, with the names and prompts beside."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        with _offline_where_unreachable():
+            return Path(snapshot_download(hub_id, repo_type="dataset"))
+    except Exception as error:  # network, hub and cache errors have no common base
+        raise DataError(_not_had(hub_id, hub_id, error)) from None
 
 
 def _load_hub(address: Address) -> Mapping[str, Any]:
