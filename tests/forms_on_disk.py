@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 import transformers
 from open_clip_states import VISION_PARTS, open_clip_state_of
@@ -99,6 +100,20 @@ def pickled_weights(place: Place) -> Made:
     model.config.save_pretrained(place.folder)
     torch.save(model.state_dict(), place.folder / "pytorch_model.bin")
     return place.folder, embed_by(model)
+
+
+def variant(place: Place) -> Made:
+    """As diffusers names weights in half precision."""
+    model = place.tuned().half()
+    model.save_pretrained(place.folder)
+    (place.folder / "model.safetensors").rename(place.folder / "model.fp16.safetensors")
+    return place.folder, embed_by(model.float())
+
+
+def of_tensorflow(place: Place) -> Made:
+    place.tuned().config.save_pretrained(place.folder)
+    (place.folder / "tf_model.h5").write_bytes(b"x")
+    return place.folder, None
 
 
 def prefixed_folder(prefix: str) -> Callable[[Place], Made]:
@@ -288,12 +303,21 @@ def under(prefix: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
     return lambda state: {prefix + name: one for name, one in state.items()}
 
 
+@dataclass
+class Settings:
+    """A class of a trainer's own, in a checkpoint."""
+
+    score: Any
+    kind: Any
+
+
 def lightning(state: dict[str, Tensor]) -> Any:
     return {
         "state_dict": {**under("model.clip.")(state), "head.weight": torch.ones(3, 4)},
         "pytorch-lightning_version": "2.6.6",
         "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(2)}}}],
         "hyper_parameters": {"lr": 1e-3, "args": argparse.Namespace(epochs=3, out=Path("x"))},
+        "callbacks": {"best": Settings(numpy.float64(0.5), torch.optim.SGD)},
     }
 
 
@@ -499,6 +523,7 @@ FORMS = (
     Form("folder in half precision", half_precision),
     Form("folder in shards with an index", sharded),
     Form("folder with pytorch_model.bin", pickled_weights),
+    Form("folder with model.fp16.safetensors", variant),
     Form("folder saved by DataParallel", prefixed_folder("module.")),
     Form("folder saved by torch.compile", prefixed_folder("_orig_mod.")),
     Form("folder saved by FSDP", prefixed_folder("_fsdp_wrapped_module.")),
@@ -534,6 +559,7 @@ FORMS = (
     Form("open_clip's folder with its configuration", open_clip_folder()),
     Form("OpenAI's TorchScript archive", openai_archive),
     Form("folder, half its weights missing", half_a_folder, "not complete"),
+    Form("folder with TensorFlow's weights", of_tensorflow, r"tf_model\.h5"),
     Form("folder with code of its own", with_code, "never runs"),
     Form("folder with an odd configuration", odd_config, "cannot be read"),
     Form("whole module in pytorch_model.bin", broken_weights(_save_module), "other objects"),
@@ -559,3 +585,55 @@ FORMS = (
         "shards of torch.distributed", shards("pytorch_model_fsdp_0/__0_0.distcp"), "dcp_to_torch"
     ),
 )
+
+
+def _what_became_of(form: Form, base: Any, place: Place) -> str:
+    """In a cell of a table: read right, refused well, or not."""
+    import driftscope as ds
+    from driftscope.errors import ModelError
+
+    source, embed = form.make(place)
+    try:
+        model = ds.load(source, like=base)
+    except ModelError as refusal:
+        return "refused well" if embed is None and form.refused else f"REFUSED: {refusal}"
+    side = model.image_size
+    pixels = torch.randint(0, 256, (4, 3, side, side), dtype=torch.uint8)
+    if embed is None:
+        return "READ, though it is to be refused"
+    with torch.no_grad():
+        expected = embed((pixels.float() / 255 - 0.5) / 0.25)
+    found = model.module.get_image_features((pixels.float() / 255 - 0.5) / 0.25).pooler_output
+    difference = float((found - expected).abs().max())
+    return f"read right ({difference:.0e})" if difference < 1e-5 else f"WRONG by {difference:.0e}"
+
+
+def main() -> None:
+    """Prints the table of all forms."""
+    import os
+    import tempfile
+    import warnings
+
+    from huggingface_hub import constants
+
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    with tempfile.TemporaryDirectory() as scratch:
+        from conftest import make_tiny_clip
+
+        import driftscope as ds
+
+        root = Path(scratch)
+        constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE = str(root / "hub"), True
+        folder = make_tiny_clip(root / "tiny", seed=0)
+        print("| form | driftscope |\n|---|---|")
+        for number, form in enumerate(FORMS):
+            (root / str(number)).mkdir()
+            place = Place(root / str(number), folder, root / "hub")
+            print(f"| {form.name} | {_what_became_of(form, ds.load(folder), place)} |")
+
+
+if __name__ == "__main__":
+    main()

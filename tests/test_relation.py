@@ -11,8 +11,10 @@ import pytest
 import torch
 from test_open_clip import open_clip_state
 from torch import nn
+from transformers import CLIPConfig
 
 import driftscope as ds
+from driftscope.backbones.clip import Clip
 from driftscope.comparison import compare
 from driftscope.errors import ModelError
 from driftscope.sources import open_clip
@@ -61,6 +63,19 @@ def test_the_same_weights_as_another_function_are_refused_by_name(
     side = "image" if tower == "vision_config" else "text"
     with pytest.raises(ModelError, match=rf"the {side} tower's {named} is .* in one and"):
         compare(tiny_clip, other, coloured_images)
+
+
+def test_another_end_of_a_text_is_refused_but_an_older_spelling_of_the_same_is_not(
+    tiny_clip: Path, other: Path, coloured_images: Path
+) -> None:
+    configured(other, "text_config", eos_token_id=5)
+    with pytest.raises(ModelError, match="pools at is 3 in one and 5 in the other"):
+        compare(tiny_clip, other, coloured_images)
+    facts = (
+        CLIPConfig(text_config={"vocab_size": 100, "eos_token_id": 99}),
+        CLIPConfig(text_config={"vocab_size": 100, "eos_token_id": 2}),
+    )
+    assert Clip().text_facts(facts[0]) == Clip().text_facts(facts[1])
 
 
 def test_the_monitor_refuses_a_training_of_another_function(

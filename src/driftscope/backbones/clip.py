@@ -44,6 +44,14 @@ class Clip(Backbone):
         known = [name for name in config.architectures or () if name in self.trained_alone]
         return known[0] if known else super().class_of(config)
 
+    def text_facts(self, config: Any) -> dict[str, object]:
+        """Also the token that is pooled: of an older configuration, which says 2, the highest."""
+        text = getattr(config, "text_config", None)
+        if text is None:
+            return {}
+        pooled = text.vocab_size - 1 if text.eos_token_id == 2 else text.eos_token_id
+        return {**super().text_facts(config), "the token that the text tower pools at": pooled}
+
     def embedding_dim(self, plain: Any) -> int:
         """Of a tower without a projection its width."""
         projection = getattr(plain, str(self.projection_name), None)

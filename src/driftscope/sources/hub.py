@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from driftscope.sources.plausible import (
 )
 from driftscope.sources.preprocessor import pixel_convention
 from driftscope.sources.state_dict import (
+    FILES,
     SUFFIXES,
     check_fetched,
     read_tensors_of,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 FAMILY_OF = {name: backbone for backbone in FAMILIES for name in backbone.classes}
 
+_OTHERS = (".h5", ".msgpack", ".onnx", ".gguf")
+"""Weights of TensorFlow, Flax and others, which are not read."""
 _WANTED = ["*.json", "*.safetensors", "*.bin", "*.txt", "*.model"]
 """The files of a repository that a model is made of."""
 
@@ -125,25 +128,7 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
             f"{name} is a {config.model_type!r} model; "
             + (reason or f"driftscope loads models of the type {_types()}")
         )
-    if (weights := weights_in(Path(where))) is not None:
-        check_fetched(weights)
-    try:
-        with quiet_libraries():
-            module, loading = getattr(transformers, backbone.class_of(config)).from_pretrained(
-                where,
-                **backbone.load_options,
-                attn_implementation="sdpa",
-                dtype=torch.float32,
-                output_loading_info=True,
-                trust_remote_code=False,
-            )
-    # torch and safetensors raise several kinds for files that are not what they seem
-    except Exception as error:
-        raise ModelError(
-            f"the weights of {name} cannot be loaded: {why_unreadable(error)}"
-        ) from None
-    if loading["missing_keys"]:  # transformers would fill them with random numbers
-        _fill(module, backbone, Path(where), name)
+    module = _module(where, config, backbone, name)
     module.eval()
     pixels = pixel_convention(
         where,
@@ -160,6 +145,56 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
         else None,
         source=name,
         **pixels,
+    )
+
+
+def _module(where: str, config: Any, backbone: Backbone, name: str) -> nn.Module:
+    """The family's class with the weights of a folder, or of the hub.
+
+    Raises:
+        ModelError: there are none, or they are not complete.
+    """
+    import transformers
+
+    model_class: Any = getattr(transformers, backbone.class_of(config))
+    folder = Path(where)
+    weights = weights_in(folder)
+    if weights is not None:
+        check_fetched(weights)
+    elif folder.is_dir():
+        raise ModelError(_without_weights(folder, name))
+    if weights is not None and weights.name not in FILES:
+        with quiet_libraries(), torch.random.fork_rng(devices=[]):
+            unfilled: nn.Module = model_class(config, **backbone.load_options)
+        _fill(unfilled, backbone, folder, name)
+        return unfilled
+    try:
+        with quiet_libraries():
+            module, loading = model_class.from_pretrained(
+                where,
+                **backbone.load_options,
+                attn_implementation="sdpa",
+                dtype=torch.float32,
+                output_loading_info=True,
+                trust_remote_code=False,
+            )
+    # torch and safetensors raise several kinds for files that are not what they seem
+    except Exception as error:
+        raise ModelError(
+            f"the weights of {name} cannot be loaded: {why_unreadable(error)}"
+        ) from None
+    if loading["missing_keys"]:  # transformers would fill them with random numbers
+        _fill(module, backbone, folder, name)
+    filled: nn.Module = module
+    return filled
+
+
+def _without_weights(folder: Path, name: str) -> str:
+    found = sorted(one.name for one in folder.iterdir() if one.suffix in (*_OTHERS, *SUFFIXES))
+    has = f"it has {', '.join(found[:3])}" if found else "model.safetensors is missing"
+    return (
+        f"the model folder {name} has no weights that are read ({has}); load it where it was made, "
+        "and save it by save_pretrained"
     )
 
 

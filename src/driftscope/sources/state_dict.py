@@ -7,8 +7,6 @@ then told by the names that a model has (`prefixes_of`), so that no list of trai
 
 from __future__ import annotations
 
-import argparse
-import pathlib
 import pickle
 import re
 import warnings
@@ -60,7 +58,7 @@ def read_tensors_of(path: Path) -> dict[str, Tensor]:
         elif is_torchscript(path):
             content = _unscripted(path)
         else:
-            with _harmless_classes():
+            with _without_objects(path):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     # torch and safetensors raise several kinds for files that are not what they seem
     except Exception as error:
@@ -75,10 +73,19 @@ def read_tensors_of(path: Path) -> dict[str, Tensor]:
 
 
 def weights_in(path: Path) -> Path | None:
-    """The file of weights itself, or the one in a folder; None where there is none."""
+    """The file of weights itself, or the one in a folder; None where there is none, or several."""
     if path.is_file():
         return path if path.name.endswith((*SUFFIXES, ".index.json")) else None
-    return next((path / file for file in FILES if (path / file).is_file()), None)
+    known = next((path / file for file in FILES if (path / file).is_file()), None)
+    if known is not None or not path.is_dir():
+        return known
+    others = [one for one in path.iterdir() if one.suffix in SUFFIXES and not _is_state(one.name)]
+    return others[0] if len(others) == 1 else None
+
+
+def _is_state(name: str) -> bool:
+    """Whether a file's name says that it is a trainer's own, or an adapter's."""
+    return name.startswith(("optimizer", "scheduler", "training_args", "scaler", "rng", "adapter"))
 
 
 def check_fetched(path: Path) -> None:
@@ -179,12 +186,25 @@ def _shards(index: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _harmless_classes() -> AbstractContextManager[None]:
-    """Settings that trainers keep beside the weights, of classes that run nothing when made."""
-    import numpy as np
-    from numpy._core.multiarray import scalar
+class _Inert:
+    """What an object of a class that is no tensor becomes: its settings are read past."""
 
-    allowed: list[Any] = [argparse.Namespace, pathlib.PosixPath, np.dtype, scalar]
-    allowed += [type(np.dtype(kind)) for kind in "fdilqQ?"]
-    context: AbstractContextManager[None] = torch.serialization.safe_globals(allowed)
-    return context
+    def __init__(self, *_arguments: Any, **_named: Any) -> None:
+        pass
+
+    def __setstate__(self, _state: Any) -> None:
+        pass
+
+
+def _without_objects(path: Path) -> AbstractContextManager[None]:
+    """Lets what trainers keep beside the weights be read past: no class of it is imported or run.
+
+    torch names what it would refuse; each such name means `_Inert` to it.
+    """
+    try:
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    except (ValueError, RuntimeError, OSError):  # no zip: what torch wrote before version 1.6
+        named = []
+    return torch.serialization.safe_globals(
+        [(type("Inert", (_Inert,), {}), name) for name in named]
+    )
