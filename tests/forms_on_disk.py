@@ -246,6 +246,24 @@ def adapter_in_the_hub(place: Place) -> Made:
     return "someone/clip-lora", embed
 
 
+def adapter_in_the_hub_without_its_base(place: Place) -> Made:
+    _, embed = adapter_whose_base_is("/home/alice/models/clip")(place)
+    in_the_hub(place, "someone/lost-lora", place.folder)
+    return "someone/lost-lora", embed
+
+
+def tower_in_the_hub(place: Place) -> Made:
+    path, embed = tower_of("CLIPVisionModel")(place)
+    in_the_hub(place, "someone/clip-vision", Path(path))
+    return "someone/clip-vision", embed
+
+
+def open_clip_in_the_hub(place: Place) -> Made:
+    path, embed = open_clip_folder()(place)
+    in_the_hub(place, "someone/open-clip", Path(path))
+    return "hf-hub:someone/open-clip", embed
+
+
 def pinned_adapter(place: Place) -> Made:
     made = adapter_on("CLIPModel", TOWER)(place)
     in_the_hub(place, "someone/clip-base", place.base, revision="v1")
@@ -543,6 +561,9 @@ FORMS = (
     Form("adapter without a named base", adapter_whose_base_is(None)),
     Form("adapter with a pinned base", pinned_adapter),
     Form("hub id of an adapter", adapter_in_the_hub),
+    Form("hub id of an adapter whose base is lost", adapter_in_the_hub_without_its_base),
+    Form("hub id of an image tower", tower_in_the_hub),
+    Form("hf-hub: id of open_clip", open_clip_in_the_hub),
     Form("state dict alone, .pt", saved(lambda state: state)),
     Form("state dict alone, .safetensors", saved(lambda state: state, "x.safetensors")),
     Form("Lightning's .ckpt around a CLIP", saved(lightning, "last.ckpt")),

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -67,11 +66,11 @@ def load(
     return model.to(place)
 
 
-def _found(name: str, like: VisionLanguageModel | None) -> VisionLanguageModel:
+def _found(name: str, like: VisionLanguageModel | None = None) -> VisionLanguageModel:
     for form in SOURCES:
         if form.recognises(name):
             with _not_on_itself(name), told_as(ModelError, f"the model {name} cannot be loaded"):
-                return form.load(name, Beside(partial(_found, like=None), like))
+                return form.load(name, Beside(_found, like))
     raise ModelError(no_model(name))
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError
+
+
+class LoadOther(Protocol):
+    """Loads another source than the one that was named."""
+
+    def __call__(self, name: str, like: VisionLanguageModel | None = None) -> VisionLanguageModel:
+        """The model of that name, with `like` for what it lacks."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,7 @@ class Beside:
             a text tower, a base.
     """
 
-    load: Callable[[str], VisionLanguageModel]
+    load: LoadOther
     like: VisionLanguageModel | None
 
     def base(self, places: Sequence[str], name: str) -> tuple[VisionLanguageModel, tuple[str, ...]]:

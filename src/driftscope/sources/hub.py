@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 
 FAMILY_OF = {name: backbone for backbone in FAMILIES for name in backbone.classes}
 
+WITHOUT_TEXTS = (
+    *("VisionModel", "VisionModelWithProjection"),
+    *("ForImageClassification", "VisionTextDualEncoderModel"),
+)
+"""How transformers' classes of an image tower without a text tower of its own end."""
 _OTHERS = (".h5", ".msgpack", ".onnx", ".gguf")
 """Weights of TensorFlow, Flax and others, which are not read."""
 _WANTED = ["*.json", "*.safetensors", "*.bin", "*.txt", "*.model"]
@@ -61,28 +66,36 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
         return load_hub_layout(folder, name)
     repository, _, revision = name.partition("@")
     with offline_where_unreachable():
-        if revision or _is_of_another_form(repository):
+        if revision or _is_of_another_form(repository, beside.like):
             snapshot = _snapshot(repository, revision or None)
             if snapshot is not None:
-                return replace(beside.load(str(snapshot)), source=name)
+                return replace(beside.load(str(snapshot), beside.like), source=name)
         return load_hub_layout(name, name)
 
 
-def _is_of_another_form(repository: str) -> bool:
+def class_in(config: Path) -> str:
+    """The name of transformers' class that a folder's configuration tells."""
+    named = read_json(config).get("architectures") or [""]
+    return str(named[0])
+
+
+def _is_of_another_form(repository: str, like: VisionLanguageModel | None) -> bool:
+    """Whether a repository holds an adapter, a model of open_clip, or a tower without texts."""
+    config = _fetched(repository, "config.json")
+    if config is not None:
+        return like is not None and like.has_text and class_in(config).endswith(WITHOUT_TEXTS)
     others = ("adapter_config.json", "open_clip_config.json")
-    return not _has(repository, "config.json") and any(_has(repository, one) for one in others)
+    return any(_fetched(repository, one) is not None for one in others)
 
 
-def _has(repository: str, file: str) -> bool:
-    """Whether the hub, or its cache, has that file in a repository."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+def _fetched(repository: str, file: str) -> Path | None:
+    """A repository's file in the cache, fetched where the hub can be reached."""
+    from huggingface_hub import hf_hub_download
 
     try:
-        if not isinstance(try_to_load_from_cache(repository, file), str):
-            hf_hub_download(repository, file)
+        return Path(hf_hub_download(repository, file))
     except (OSError, ValueError):  # not there, not to be reached, or no name of a repository
-        return False
-    return True
+        return None
 
 
 def _snapshot(repository: str, revision: str | None) -> Path | None:

@@ -21,15 +21,14 @@ from driftscope.sources.plausible import refuse_implausible
 from driftscope.sources.preprocessor import pixel_convention
 from driftscope.sources.state_dict import read_tensors_of, weights_in
 
-_ALONE = ("VisionModel", "VisionModelWithProjection", "ForImageClassification")
-"""How transformers' classes of an image tower without text end."""
-_BESIDE_ANOTHER = "VisionTextDualEncoderModel"
+_BY_ITSELF = hub.WITHOUT_TEXTS[:2]
+_BESIDE_ANOTHER = hub.WITHOUT_TEXTS[-1]
 
 
 def recognises(name: str) -> bool:
     """Whether it is a folder in hub layout whose class has no text tower, or another's."""
     path = named_path(name) / "config.json"
-    if not path.exists() or not _class(path).endswith((*_ALONE, _BESIDE_ANOTHER)):
+    if not path.exists() or not hub.class_in(path).endswith(hub.WITHOUT_TEXTS):
         return False
     family = hub.FAMILY_OF.get(str(read_json(path).get("model_type")))
     return family is None or family.whole is not None  # else no model of its family has texts
@@ -44,7 +43,7 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
     folder = named_path(name)
     like = beside.like
     if like is None or not like.has_text:
-        if _class(folder / "config.json").endswith(_ALONE[:2]):
+        if hub.class_in(folder / "config.json").endswith(_BY_ITSELF):
             return hub.load(name, beside)
         raise ModelError(
             f"{name} is an image tower without a text tower of its own; compare it, as the second "
@@ -55,7 +54,7 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
     if path is None:
         raise ModelError(f"the model folder {name} has no weights: model.safetensors is missing")
     state = read_tensors_of(path)
-    if _class(folder / "config.json") == _BESIDE_ANOTHER:
+    if hub.class_in(folder / "config.json") == _BESIDE_ANOTHER:
         # its projections lead into a space that it shares with its own text tower
         state = {key: one for key, one in state.items() if key.startswith("vision_model.")}
     model = completed(state, like, name)
@@ -69,11 +68,6 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
     pixels = pixel_convention(str(folder), name, model.image_size)
     notes = model.notes + pixels.pop("notes", ())
     return replace(model, **pixels, notes=notes) if pixels.get("has_own_pixels", True) else model
-
-
-def _class(config: Path) -> str:
-    named = read_json(config).get("architectures") or [""]
-    return str(named[0])
 
 
 def _vision_config(folder: Path, name: str) -> Any:
