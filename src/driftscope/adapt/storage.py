@@ -1,4 +1,4 @@
-"""Keeping an adapted model: as what was trained, or merged into a plain CLIPModel folder."""
+"""Keeping an adapted model: as what was trained, or merged into a plain model folder."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def save_adapter(peft_model: nn.Module, folder: Path) -> None:
 
 
 def save_delta(delta: Mapping[str, Tensor], folder: Path) -> None:
-    """Writes the tensors, by their CLIPModel names, that stand in for those of the base.
+    """Writes the tensors, by their names in the model, that stand in for those of the base.
 
     Raises:
         NonFiniteError: they hold NaN or infinities.
@@ -105,7 +105,7 @@ def load_classifier(folder: Path) -> nn.Linear:
 
 
 def export_merged(model: VisionLanguageModel, folder: Path) -> None:
-    """Writes a plain CLIPModel folder in hub layout that transformers loads, adapters merged in.
+    """Writes a plain model folder in hub layout that transformers loads, adapters merged in.
 
     The folder appears when it is whole; a failure leaves none.
 

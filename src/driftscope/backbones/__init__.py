@@ -28,9 +28,13 @@ _NAFLEX = (
     "needs one grid. The SigLIP 2 models of a fixed size, such as "
     "google/siglip2-base-patch16-224, are read"
 )
-REFUSED_TYPES = {"siglip2": _NAFLEX}
+_TIMM = (
+    "timm computes attention by code of its own, which is not read. Many of its ViTs are models of "
+    "transformers, too (ViT, DINOv2, DINOv3, SigLIP): give it as one of those"
+)
+REFUSED_TYPES = {"siglip2": _NAFLEX, "timm_wrapper": _TIMM}
 """What `config.json` calls a model that is not read -> why."""
-_REFUSED = {"Siglip2VisionModel": _NAFLEX}
+_REFUSED = {"Siglip2VisionModel": _NAFLEX, "TimmWrapperModel": _TIMM}
 _BY_TOWER = {name: backbone for backbone in FAMILIES for name in backbone.towers}
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class VisionLanguageModel:
     """A model ready to be read: the module, its tokenizer and its pixel convention.
 
-    `module` is the family's whole model (a `CLIPModel`), or PEFT around one; call it as it is.
+    `module` is the family's whole model, or its image tower, or PEFT around one; call it as it is.
     `tokenizer` is None where the folder holds none (then texts cannot be embedded).
     `base_fingerprint` is that of the encoder it was adapted from, where that is known.
     """

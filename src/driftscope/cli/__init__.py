@@ -25,7 +25,7 @@ from driftscope.errors import NoteWarning
 
 app = typer.Typer(
     cls=Commands,
-    help="Measures what fine-tuning does to a CLIP: attention, representation, weights, "
+    help="Measures what fine-tuning does to an image encoder: attention, representation, weights, "
     "zero-shot ability.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -17,7 +17,7 @@ def export_model(
     adapted: Annotated[str, typer.Argument(help="A run folder, a PEFT adapter, or any model.")],
     out: OutFolder,
 ) -> None:
-    """Write an adapted model as a plain CLIPModel folder that transformers loads."""
+    """Write an adapted model as a plain model folder that transformers loads."""
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise DataError(f"{out} is not empty; give a new folder with --out")
     from driftscope.adapt import export_merged

@@ -47,7 +47,7 @@ def look(
     """Reads the model; what cannot be read becomes an alert, so that no training dies of it.
 
     Args:
-        target: the CLIP in training.
+        target: the model in training.
         reference: what it is compared with.
         place: an observation with its step, epoch and accuracy.
         earlier: the observations before it.

@@ -264,7 +264,7 @@ def load_tokenizer(
 
 
 def _types() -> str:
-    return " or ".join(map(repr, FAMILY_OF))
+    return ", ".join(repr(name) for one in FAMILIES for name in list(one.classes)[:1])
 
 
 def unreadable_config(name: str, error: Exception) -> str:
