@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import driftscope
 from driftscope.adapt import AdaptedModel, adapt, export_merged
 from driftscope.adapt.methods import METHODS
+from driftscope.analysis import StudyTables, answer_all
 from driftscope.backbones import FAMILIES as BACKBONES
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.capture import capture_cls
@@ -26,6 +27,8 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_weights
 from driftscope.config import FullFineTuning, RunSpec
 from driftscope.config.variants import Lora
+from driftscope.records.tables import all_tables
+from driftscope.report.html import write_study_report
 from driftscope.signals.text import text_space_drift
 
 SIZE = 32
@@ -344,3 +347,60 @@ def test_every_weight_that_is_trained_gets_a_gradient(name: str) -> None:
     adapted = adapt(model_of(name), FullFineTuning(), 3, seed=0)
     adapted.logits(RAW).square().sum().backward()
     assert not [one for one, weight in adapted.trainable().items() if weight.grad is None]
+
+
+def test_a_monitor_follows_siglip_and_its_page_is_written(
+    saved: Callable[[str], Path], coloured_images: Path, tmp_path: Path
+) -> None:
+    trained: Any = driftscope.load(saved("SigLIP")).module
+    monitor = driftscope.Monitor(
+        *(saved("SigLIP"), coloured_images / "test"),
+        transfer=coloured_images,
+        out=tmp_path / "out",
+        keep_best=True,
+        echo=None,
+    )
+    with torch.no_grad():
+        trained.vision_model.encoder.layers[0].mlp.fc1.weight.mul_(1.5)
+    seen = monitor.step(trained, epoch=1, val_accuracy_pct=50.0)
+    assert seen is not None
+    by_layer = seen.scalars(per_layer=True)
+    assert by_layer["delta_entropy_pct_layer_02"] == seen.drift.delta_entropy_pct
+    assert "delta_entropy_pct_layer_01" not in by_layer
+    assert by_layer["cka_layer_01"] == seen.drift.cka_per_block[0]
+    assert seen.drift.unmeasured["delta_late_entropy_pct"].endswith("none is late")
+    kept = driftscope.load(monitor.best_folder)
+    torch.testing.assert_close(
+        kept.embed_images(RAW), FAMILIES["SigLIP"].embed(trained, kept.normalise(RAW))
+    )
+    assert monitor.report().exists()
+
+
+@pytest.mark.parametrize("name", ["SigLIP", "DINOv3", "TIPSv2"])
+def test_runs_of_the_family_make_tables_and_a_study_page(
+    name: str, saved: Callable[[str], Path], coloured_images: Path, tmp_path: Path
+) -> None:
+    records = [
+        run_of(saved(name), coloured_images, tmp_path / f"{method}", method, maps=True)
+        for method in ("lora", "last_block")
+    ]
+    found = all_tables(records)
+    tables = StudyTables(found.runs, found.history, found.layers, heads=found.heads)
+    num_blocks = len(records[0].result.selected.drift.signal("cka_per_block"))
+    first = tables.layers[tables.layers.run_id == records[0].id]
+    assert first.layer.tolist() == [*range(1, num_blocks + 1)]
+    assert first.cka.notna().all()
+    rows = 1 if name == "SigLIP" else num_blocks
+    assert first.entropy_nats.notna().tolist() == [False] * (num_blocks - rows) + [True] * rows
+    of_heads = tables.heads[tables.heads.entropy_nats.notna()]
+    assert set(of_heads.layer) == {*range(num_blocks - rows + 1, num_blocks + 1)}
+    assert tables.heads.patch_to_patch_entropy_bits.notna().sum() == 2 * num_blocks * 4
+    page = write_study_report(
+        tables,
+        records,
+        tmp_path / "page",
+        title="Two methods",
+        command="",
+        answers=answer_all(tables),
+    )
+    assert "Two methods" in page.read_text(encoding="utf-8")

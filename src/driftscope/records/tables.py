@@ -233,8 +233,15 @@ def _head_columns(record: RunRecord) -> dict[str, Any]:
     if point is None:
         return {}
     after, before = point.reading, record.result.pretrained.reading
-    num_layers, num_heads = _num_layers(point), len(after.entropy[0])
-    layers = range(first_layer(len(after.entropy), num_layers), num_layers + 1)
+    read = {
+        name: np.array(values, dtype=np.float64)
+        for one in levels("head")
+        for name, reading in ((one.key, after), (f"pretrained_{one.key}", before))
+        if (values := reading.signal(one.field)) is not None
+    }
+    num_layers, num_heads = _num_layers(point), max(one.shape[1] for one in read.values())
+    longest = max(map(len, read.values()))
+    layers = range(first_layer(longest, num_layers), num_layers + 1)
     num_rows = len(layers) * num_heads
     of_heads = record.origin == "run"  # imported records hold means over heads
     columns: dict[str, Any] = {name: [value] * num_rows for name, value in _keys(record).items()}
@@ -242,10 +249,11 @@ def _head_columns(record: RunRecord) -> dict[str, Any]:
     numbers = np.tile(np.arange(1, num_heads + 1), len(layers))
     columns["head"] = numbers if of_heads else np.full(num_rows, np.nan)
     for one in levels("head"):
-        for name, reading in ((one.key, after), (f"pretrained_{one.key}", before)):
-            values = reading.signal(one.field)
-            unknown = np.full(num_rows, np.nan)
-            columns[name] = unknown if values is None else np.array(values, np.float64).ravel()
+        for name in (one.key, f"pretrained_{one.key}"):
+            values = np.full((len(layers), num_heads), np.nan)
+            if (known := read.get(name)) is not None:  # the last layers and the first heads
+                values[len(layers) - len(known) :, : known.shape[1]] = known
+            columns[name] = values.ravel()
     for one in (metric("cka"), metric("cka_debiased")):
         similar = [_at(point.drift, one.layer_field, layer, num_layers) for layer in layers]
         columns[one.key] = np.repeat(np.array(similar, dtype=np.float64), num_heads)
