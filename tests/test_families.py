@@ -146,6 +146,20 @@ def numpy_rollout(name: str, maps: list[Tensor]) -> np.ndarray:
     return (probe_row(name).mean(axis=1)[:, None].astype(np.float64) @ product)[:, 0]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_is_read_too(
+    family: Family, module: nn.Module, dtype: torch.dtype
+) -> None:
+    halved = copy.deepcopy(module).to(dtype)
+    with torch.no_grad(), capture_cls(module) as captured:
+        family.embed(module, PIXELS)
+    with torch.no_grad(), capture_cls(halved) as rounded:
+        family.embed(halved, PIXELS.to(dtype))
+    for row, expected in zip(rounded.rows, captured.rows, strict=True):
+        assert row.dtype == torch.float32
+        assert float((row - expected).abs().mean()) < 0.1 * float(expected.mean())
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_output_stays_to_the_bit_and_the_model_is_put_back(
     family: Family, module: nn.Module, fails: bool

@@ -32,7 +32,7 @@ _COLUMNS = (
     # what a row is
     Column("model", "Model", kind="text"),
     Column("protocol", "Protocol", kind="text"),
-    Column("transfer", "Zero-shot on", kind="text"),
+    Column("transfer", "Transfer set", kind="text"),
     Column("dataset", "Target", kind="text"),
     Column("method", "Method", kind="text"),
     Column("baseline", "Baseline", kind="text"),

@@ -347,6 +347,8 @@ def _keep_probe_row(
 ) -> Callable[[nn.Module, Any, Any], None]:
     def hook(_probe: nn.Module, _inputs: Any, output: tuple[Tensor, Tensor]) -> None:
         row = output[1][:, :, 0].float()
+        if output[1].dtype != torch.float32:  # half precision rounds the sum away from 1
+            row = row / row.sum(dim=-1, keepdim=True)
         captured._rows.keep(0, row if differentiable else row.detach())
 
     return hook
