@@ -278,6 +278,12 @@ def adapter_without_its_weights(place: Place) -> Made:
     return place.folder, None
 
 
+def adapter_without_its_config(place: Place) -> Made:
+    adapter_on("CLIPModel", TOWER)(place)
+    (place.folder / "adapter_config.json").unlink()
+    return place.folder, None
+
+
 def adapter_of_another_model(place: Place) -> Made:
     adapter_on("CLIPModel", TOWER)(place)
     file = place.folder / "adapter_model.safetensors"
@@ -385,6 +391,14 @@ def half_a_tower(state: dict[str, Tensor]) -> Any:
     return {name: one for name, one in state.items() if "layers.0.mlp" not in name}
 
 
+def text_tower_alone(state: dict[str, Tensor]) -> Any:
+    return {name: one for name, one in state.items() if name.startswith("text_model.")}
+
+
+def lora_alone(state: dict[str, Tensor]) -> Any:
+    return {"base_model.model.vision_model.encoder.layers.0.fc.lora_A.weight": torch.ones(2, 2)}
+
+
 def optimizer_alone(state: dict[str, Tensor]) -> Any:
     return {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}
 
@@ -394,7 +408,8 @@ def something_else(state: dict[str, Tensor]) -> Any:
 
 
 _REFUSED_CONTENTS = (
-    *(with_lora_inside, two_models, deeper, half_a_tower, optimizer_alone, something_else),
+    *(with_lora_inside, two_models, deeper, half_a_tower),
+    *(text_tower_alone, lora_alone, optimizer_alone, something_else),
 )
 
 
@@ -593,6 +608,10 @@ FORMS = (
     Form("student and teacher", saved(two_models), "2 times"),
     Form("deeper model's state dict", saved(deeper), "another architecture"),
     Form("half a tower", saved(half_a_tower), "not complete"),
+    Form("text tower alone", saved(text_tower_alone), "no image tower"),
+    Form("LoRA's weights alone", saved(lora_alone), r"adapter_config\.json"),
+    Form("adapter without its configuration", adapter_without_its_config, r"adapter_config\.json"),
+    Form("web page in the place of weights", broken_weights(b"<!DOCTYPE html>"), "web page"),
     Form("optimizer's state alone", saved(optimizer_alone), "no tensors"),
     Form("another model's state dict", saved(something_else), "another architecture"),
     Form("open_clip's folder of a timm tower", open_clip_folder(timm_model_name="x"), "timm"),

@@ -103,8 +103,9 @@ def fitted(state: Mapping[str, Tensor], module: nn.Module, backbone: Backbone, n
     if not _holds_tower(state, wanted, tower):
         # an image tower that was saved by itself has no name for itself
         places = {key.removeprefix(tower): key for key in wanted if key.startswith(tower)}
-        if not prefixes_of(state, places):
-            raise ModelError(_of_another_kind(state, wanted, name))
+        texts = [key for key in wanted if backbone.is_text_weight(key)]
+        if not prefixes_of(state, places) or prefixes_of(state, texts):
+            raise ModelError(_of_another_kind(state, wanted, texts, name))
     prefix, others = main_prefix(state, places, name)
     inside = {key.removeprefix(prefix): key for key in state if key.startswith(prefix)}
     extra = sorted(own for own in inside if own not in places and not own.endswith(_NO_WEIGHTS))
@@ -171,7 +172,16 @@ def _lacking(missing: list[str], wanted: Iterable[str], backbone: Backbone, name
     return parts
 
 
-def _of_another_kind(state: Iterable[str], wanted: Iterable[str], name: str) -> str:
+def _of_another_kind(
+    state: Iterable[str], wanted: Iterable[str], texts: Iterable[str], name: str
+) -> str:
+    if any(part in key for key in state for part in _ADAPTER_PARTS):
+        return (
+            f"{name} holds an adapter's weights alone; give the folder that save_pretrained wrote, "
+            "with its adapter_config.json"
+        )
+    if prefixes_of(state, texts):
+        return f"{name} has a text tower and no image tower; driftscope reads image towers"
     first = next(iter(wanted))
     return (
         f"{name} has none of the weights of the model that it is compared with, such as {first}; "

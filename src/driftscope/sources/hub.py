@@ -119,6 +119,8 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
     where = str(place)
     if (folder := Path(where)).is_dir():
         said = read_json(folder / "config.json")
+        if not said.get("model_type"):
+            raise ModelError(f"{folder / 'config.json'} has no model_type, so it is no model's")
         refuse_implausible(said, name)
         refuse_more_than_weights(said, folder, name)
         for file in folder.glob("*.bin"):

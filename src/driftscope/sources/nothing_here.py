@@ -42,6 +42,8 @@ def _instead(folder: Path, name: str) -> str:
             f"torch.distributed.checkpoint.format_utils dcp_to_torch {shards.parent} OUT.pt) and "
             "give that"
         )
+    if any(folder.glob("adapter_model.*")):
+        return " but an adapter's weights without its adapter_config.json; fetch that, too"
     if below := _below(folder):
         shown = [str(Path(name) / one) for one in below]
         few = ", ".join(shown[-3:])

@@ -89,13 +89,15 @@ def _is_state(name: str) -> bool:
 
 
 def check_fetched(path: Path) -> None:
-    """Raises ModelError where a file of weights is empty, or only points to where it is."""
+    """Raises ModelError where a file of weights is empty, a web page, or points elsewhere."""
     with path.open("rb") as file:
         start = file.read(len(_LFS_POINTER))
     if start == _LFS_POINTER:
         raise ModelError(
             f"{path} is a git-lfs pointer and not the weights; fetch them with git lfs pull"
         )
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise ModelError(f"{path} is a web page: its download failed, fetch it again")
     if not start:
         raise ModelError(f"{path} is empty (0 bytes); fetch or save it again")
 

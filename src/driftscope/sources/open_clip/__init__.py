@@ -221,6 +221,8 @@ def _load_folder(folder: Path, name: str) -> VisionLanguageModel:
     Raises:
         ModelError: there is no such folder, or it is of no plain ViT.
     """
+    if not (folder / CONFIG_FILE).exists():
+        raise ModelError(f"{name} is no folder of open_clip: {CONFIG_FILE} is missing")
     said = read_json(folder / CONFIG_FILE)
     model_config = said.get("model_cfg")
     if not isinstance(model_config, dict):
