@@ -142,3 +142,31 @@ def test_what_needs_another_model_says_how_to_give_it(form: str, place: Place) -
     source, _ = next(one for one in FORMS if one.name == form).make(place)
     with pytest.raises(ModelError, match=r"second model.*like=MODEL"):
         ds.load(source)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_an_encoder_without_texts_lends_its_configuration_too(prefix: str, tmp_path: Path) -> None:
+    from transformers import ViTConfig, ViTForImageClassification, ViTModel
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = ViTConfig(**sizes, intermediate_size=64, image_size=32, patch_size=8, num_labels=3)
+    ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "before")
+    tuned = ViTForImageClassification(config).eval()
+    state = {prefix + name: one for name, one in tuned.state_dict().items()}
+    torch.save({"model": state}, tmp_path / "x.pt")
+    before = ds.load(tmp_path / "before")
+    with pytest.warns(NoteWarning, match=r"classifier\.bias of .* is not used \(2 such"):
+        model = ds.load(tmp_path / "x.pt", like=before)
+    with torch.no_grad():
+        expected = tuned.vit(before.normalise(pixels())).last_hidden_state[:, 0]
+    torch.testing.assert_close(model.embed_images(pixels()), expected, rtol=1e-4, atol=1e-5)
+    torch.save(
+        {
+            name: one
+            for name, one in state.items()
+            if "layers.1" not in name and "layer.1" not in name
+        },
+        tmp_path / "half.pt",
+    )
+    with pytest.raises(ModelError, match="not complete"):
+        ds.load(tmp_path / "half.pt", like=before)

@@ -19,6 +19,8 @@ from driftscope.errors import ModelError
 from driftscope.sources.state_dict import main_prefix, prefixes_of
 
 _ADAPTER_PARTS = (".base_layer.", "lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_")
+_OF_TRAINERS = ("optim", "scheduler", "lr_", "scaler", "ema")
+"""How what trainers keep beside a model begins."""
 _POSITIONS = "embeddings.position_embedding.weight"
 _NO_WEIGHTS = ("position_ids", "attn_mask", "num_batches_tracked")
 """What older versions store of a model beside its weights."""
@@ -99,6 +101,8 @@ def fitted(state: Mapping[str, Tensor], module: nn.Module, backbone: Backbone, n
     """
     wanted = module.state_dict()
     tower = f"{backbone.tower_name}."
+    if not any(key.startswith(tower) for key in wanted):
+        tower = ""  # the module is the tower
     places = {key: key for key in wanted}
     if not _holds_tower(state, wanted, tower):
         # an image tower that was saved by itself has no name for itself
@@ -112,10 +116,14 @@ def fitted(state: Mapping[str, Tensor], module: nn.Module, backbone: Backbone, n
     _refuse_unknown(extra, {own.partition(".")[0] for own in places if "." in own}, module, name)
     tensors = {places[own]: state[key] for own, key in inside.items() if own in places}
     _refuse_other_shapes(tensors, wanted, name)
-    lacking = _lacking([key for key in wanted if key not in tensors], wanted, backbone, name)
+    missing = [key for key in wanted if key not in tensors]
+    _refuse_half([key for key in missing if key.startswith(tower)], name)
+    lacking = _lacking(missing, wanted, backbone, name)
     notes = []
-    if extra:
-        notes.append(f"{extra[0]} of {name} is not used ({len(extra)} such tensors)")
+    passed_over = (prefix, *others, *_OF_TRAINERS)
+    left = extra + sorted(key for key in state if not key.startswith(passed_over) and prefix)
+    if left:
+        notes.append(f"{left[0]} of {name} is not used ({len(left)} such tensors)")
     if others:
         notes.append(f"of {name} the weights under {prefix!r} are read, not {', '.join(others)}")
     return Fit(tensors, tuple(lacking), tuple(notes))
@@ -154,14 +162,9 @@ def _refuse_other_shapes(
 def _lacking(missing: list[str], wanted: Iterable[str], backbone: Backbone, name: str) -> list[str]:
     """The parts that are not there; each is wholly there or not at all."""
     is_text = backbone.is_text_weight
-    in_tower = [key for key in missing if key.startswith(f"{backbone.tower_name}.")]
     texts = [key for key in missing if is_text(key)]
-    half = in_tower or (texts if len(texts) < sum(map(is_text, wanted)) else [])
-    half = [key for key in half if not key.endswith(_NO_WEIGHTS)]
-    if half:
-        raise ModelError(
-            f"the weights of {name} are not complete: {half[0]} is missing ({len(half)} in all)"
-        )
+    if len(texts) < sum(map(is_text, wanted)):
+        _refuse_half(texts, name)
     parts = []
     if any(key.startswith(f"{backbone.projection_name}.") for key in missing):
         parts.append("image projection")
@@ -170,6 +173,15 @@ def _lacking(missing: list[str], wanted: Iterable[str], backbone: Backbone, name
     elif "logit_scale" in missing:
         parts.append("logit scale")
     return parts
+
+
+def _refuse_half(missing: Iterable[str], name: str) -> None:
+    """Raises ModelError where weights of a tower are missing whose others are there."""
+    half = [key for key in missing if not key.endswith(_NO_WEIGHTS)]
+    if half:
+        raise ModelError(
+            f"the weights of {name} are not complete: {half[0]} is missing ({len(half)} in all)"
+        )
 
 
 def _of_another_kind(
