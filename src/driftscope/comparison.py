@@ -388,15 +388,11 @@ def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> N
 
 def _of_one_base(before: VisionLanguageModel, after: VisionLanguageModel) -> bool:
     """Whether nothing is known of another base: an adapter's own, a twin's, or its merge's."""
-    known = (None, encoder_fingerprint(before), before.base_fingerprint)
-    if after.base_fingerprint in known:
+    if after.base_fingerprint in (None, before.base_fingerprint, encoder_fingerprint(before)):
         return True
     weights = encoder_state(before), encoder_state(after)
-    if {n: one.shape for n, one in weights[0].items()} != {
-        n: one.shape for n, one in weights[1].items()
-    }:
-        return False
-    return weight_drift(*weights).total < _MERGED
+    shapes = [{name: one.shape for name, one in own.items()} for own in weights]
+    return shapes[0] == shapes[1] and weight_drift(*weights).total < _MERGED
 
 
 def _probe_set(images: str | Path, skip_bad: bool) -> tuple[ImageSet, list[str]]:
