@@ -20,8 +20,11 @@ from safetensors.torch import save_file
 from torch.nn.functional import cosine_similarity
 
 import driftscope as ds
+from driftscope.assess import make_reference
 from driftscope.errors import ModelError, NoteWarning
-from driftscope.sources.open_clip import converted
+from driftscope.monitor.kept_models import keep_model
+from driftscope.sources.live import find_target, live_model
+from driftscope.sources.open_clip import converted, from_open_clip
 from driftscope.sources.open_clip.names import (
     QUICK_SUFFIX,
     SIZES,
@@ -78,6 +81,8 @@ def moved(model: Any) -> Any:
         ({}, {"width": 64, "heads": 1}, {}),
         ({}, {}, {"init_logit_bias": -10.0}),
         ({"act_kwargs": {"approximate": "tanh"}}, {}, {}),
+        ({"pool_type": "avg"}, {}, {}),
+        ({"pool_type": "avg", "final_ln_after_pool": True}, {}, {"quick_gelu": True}),
     ],
     ids=str,
 )
@@ -99,8 +104,7 @@ def test_a_conversion_embeds_as_open_clip_does(
 @pytest.mark.parametrize(
     ("vision", "text"),
     [
-        ({"pool_type": "avg"}, {}),
-        ({"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True}, {}),
+        ({"no_ln_pre": True}, {}),
         ({"attentional_pool": True, "attn_pooler_queries": 4}, {}),
         ({"ls_init_value": 0.5}, {}),
         ({"qk_norm": True}, {}),
@@ -135,6 +139,33 @@ def test_lora_on_open_clips_layers_is_monitored(targets: list[str]) -> None:
     expected = 1 - float(cosine_similarity(*own).mean())
     assert expected > 1e-4
     assert seen.scalars()["embedding_drift"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_mean_pooled_model_is_read_by_its_patches_and_not_kept_as_another(
+    tmp_path: Path,
+) -> None:
+    before, after = model_of({"pool_type": "avg"}), moved(model_of({"pool_type": "avg"}))
+    pixels = random_pixels(12)
+    seen = ds.Monitor(before, pixels, echo=None).observe(after, step=1)
+    mean, std = (torch.tensor(one).view(1, 3, 1, 1) for one in (OPENAI_MEAN, OPENAI_STD))
+    values = (pixels.float() / 255 - mean) / std
+    with torch.no_grad():
+        own = [one.encode_image(values) for one in (before, after)]
+        block = after.visual.transformer.resblocks[0]
+        tokens = block.ln_1(after.visual._embeds(values))
+        _, maps = block.attn(tokens, tokens, tokens, average_attn_weights=False)
+    expected = 1 - float(cosine_similarity(*own).mean())
+    assert seen.scalars()["embedding_drift"] == pytest.approx(expected, rel=1e-3)
+    rows = maps[:, :, 1:, 1:]
+    row = (rows / rows.sum(dim=-1, keepdim=True)).mean(dim=2)
+    entropy = -(row * row.log()).sum(dim=-1).mean(dim=0)
+    reading = ds.read(from_open_clip(converted(after)), pixels)
+    assert reading.entropy[0] == pytest.approx(entropy.tolist(), rel=1e-4)
+    pretrained, target = from_open_clip(converted(before)), find_target(after)
+    reference = make_reference(pretrained, pixels, vocabulary=None)
+    with pytest.raises(ModelError, match="keep its state dict"):
+        keep_model(target, live_model(target, pretrained), reference, tmp_path / "stopped")
+    assert not list(tmp_path.rglob("model.safetensors"))
 
 
 def test_lora_that_open_clips_attention_does_not_call_is_refused() -> None:

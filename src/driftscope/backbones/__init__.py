@@ -12,6 +12,7 @@ from driftscope.backbones.chinese_clip import ChineseClip
 from driftscope.backbones.clip import Clip
 from driftscope.backbones.dinov2 import Dinov2
 from driftscope.backbones.dinov3 import Dinov3
+from driftscope.backbones.mean_pooled import MeanPooledClip
 from driftscope.backbones.metaclip2 import MetaClip2
 from driftscope.backbones.siglip import Siglip
 from driftscope.backbones.tipsv2 import Tipsv2
@@ -35,7 +36,9 @@ _TIMM = (
 REFUSED_TYPES = {"siglip2": _NAFLEX, "timm_wrapper": _TIMM}
 """What `config.json` calls a model that is not read -> why."""
 _REFUSED = {"Siglip2VisionModel": _NAFLEX, "TimmWrapperModel": _TIMM}
-_BY_TOWER = {name: backbone for backbone in FAMILIES for name in backbone.towers}
+_LIVE = (MeanPooledClip(),)
+"""Families of which there are no folders, only models in memory."""
+_BY_TOWER = {name: backbone for backbone in (*FAMILIES, *_LIVE) for name in backbone.towers}
 
 
 def find_image_tower(module: nn.Module) -> ImageTower:

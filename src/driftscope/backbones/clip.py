@@ -44,6 +44,11 @@ class Clip(Backbone):
         known = [name for name in config.architectures or () if name in self.trained_alone]
         return known[0] if known else super().class_of(config)
 
+    def image_facts(self, config: Any) -> dict[str, object]:
+        """Also what is pooled, which is another thing in `mean_pooled`."""
+        pools = getattr(config, "pools", "the CLS token")
+        return {**super().image_facts(config), "what the image tower pools": pools}
+
     def text_facts(self, config: Any) -> dict[str, object]:
         """Also the token that is pooled: of an older configuration, which says 2, the highest."""
         text = getattr(config, "text_config", None)

@@ -12,8 +12,10 @@ import torch
 from driftscope.adapt import export_merged, save_adapter, save_delta
 from driftscope.adapt.storage import MODEL_FILES
 from driftscope.assess import Reference
+from driftscope.backbones.mean_pooled import MeanPooledClip
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_state, without_adapters
+from driftscope.errors import ModelError
 from driftscope.files import refuse_link, remove_files, whole_folder
 from driftscope.hugging_face import quiet_libraries
 from driftscope.sources.live import NAMELESS, Target
@@ -46,6 +48,11 @@ def keep_model(
         with whole_folder(folder) as partial:
             save_adapter(target.peft, partial)
             note_origin(partial, _base_of(target.peft), reference.fingerprint)
+    elif isinstance(live.backbone, MeanPooledClip):
+        raise ModelError(
+            "the model pools the mean of its patches, which no class of transformers does, so it "
+            "cannot be kept as a folder of transformers; keep its state dict in your own training"
+        )
     elif target.has_text_tower:
         export_merged(replace(live, module=without_adapters(live.module)), folder)
     elif reference.pretrained.source in NAMELESS:

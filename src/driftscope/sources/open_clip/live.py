@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from driftscope.backbones.mean_pooled import MeanPooledTower
 from driftscope.backbones.model import evaluating
 from driftscope.backbones.weights import without_adapters
 from driftscope.data.framing import Framing
@@ -50,12 +51,16 @@ def converted(model: nn.Module) -> nn.Module:
             "its text tower, so it cannot be read; models such as ViT-B-32 can."
         ) from None
     config, state = convert_open_clip(plain.state_dict(), *facts, source="the open_clip model")
-    clip: nn.Module = CLIPModel(config)
+    clip: Any = CLIPModel(config)
     clip.load_state_dict(state)
+    if getattr(plain.visual, "pool_type", "tok") == "avg":
+        after = bool(getattr(plain.visual, "final_ln_after_pool", False))
+        clip.vision_model = MeanPooledTower(clip.vision_model, norm_after=after)
     clip.to(next(model.parameters()).device).eval()
     if hasattr(model, "encode_image"):
         _check_faithful(model, clip)
-    return clip
+    module: nn.Module = clip
+    return module
 
 
 def live_convention(model: nn.Module) -> dict[str, Any]:
