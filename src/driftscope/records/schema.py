@@ -106,21 +106,23 @@ class StoredReading(Signals):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """How many layers and heads there are."""
+        """How many layers and heads gave attention rows."""
         return len(self.entropy), len(self.entropy[0])
 
     @model_validator(mode="after")
     def _signals_have_one_shape(self) -> Self:
         num_layers, num_heads = self.shape
-        for one in levels("head"):
-            values = self.signal(one.field)
-            if isinstance(values, list) and [_length(row) for row in values] != (
-                [num_heads] * num_layers
-            ):
-                raise ValueError(f"{one.field} is not of {num_layers} layers and {num_heads} heads")
         for one in levels("layer"):
             values = self.signal(one.field)
-            if isinstance(values, list) and len(values) != num_layers:
+            if not isinstance(values, list):
+                continue
+            heads = [_length(row) for row in values]
+            if one.reads == "maps":  # of every block, where a pooling head alone gives a row
+                if len(values) < num_layers or set(heads) - {heads[0]} or not heads[0]:
+                    raise ValueError(f"{one.field} is not of equally many heads in every layer")
+            elif "head" in one.exists and heads != [num_heads] * num_layers:
+                raise ValueError(f"{one.field} is not of {num_layers} layers and {num_heads} heads")
+            elif len(values) != num_layers:
                 raise ValueError(f"{one.field} is not of {num_layers} layers")
         return self
 
