@@ -77,13 +77,13 @@ def pools(model: VisionLanguageModel, target: str) -> Iterator[tuple[str, Pool, 
     rules = PromptRules()
     yield IN_WORLD, make_pool(model, WORLD, WORLD, rules, None), labels
     half = torch.nonzero(labels < len(names) // 2)[:, 0]
-    pixels = world.pixels(half, model.image_size)
+    pixels = world.pixels(half, model.framing)
     yield "half of its classes", make_pool(model, pixels, WORLD, rules, None), labels[half]
     for name in dict.fromkeys((target, "stars", "terrain")):
         which = "the target's images" if name == target else "another world"
         images = open_dataset(name, "test")
         places = torch.linspace(0, len(images) - 1, min(1000, len(images))).long()
-        pixels = images.pixels(places, model.image_size)
+        pixels = images.pixels(places, model.framing)
         yield which, make_pool(model, pixels, WORLD, rules, None), torch.full((len(places),), -1)
     size = (1000, 3, model.image_size, model.image_size)
     noise = torch.randint(0, 256, size, generator=torch.Generator().manual_seed(0))

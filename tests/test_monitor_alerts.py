@@ -23,7 +23,11 @@ def kinds(observation: ds.Observation) -> list[str]:
 
 
 def test_every_layer_has_a_number_of_its_own_where_that_is_asked_for() -> None:
-    one = observed(1, cka_per_block=[0.9, 0.8, float("nan")], weight_drift_per_layer=[0.1, 0.2])  # type: ignore[arg-type]
+    by_layer: dict[str, Any] = {
+        "cka_per_block": [0.9, 0.8, float("nan")],
+        "weight_drift_per_layer": [0.1, 0.2, 0.3],
+    }
+    one = observed(1, **by_layer)
     layers = one.scalars(per_layer=True)
     assert (layers["cka_layer_01"], layers["cka_layer_02"]) == (0.9, 0.8)
     assert layers["weight_drift_layer_02"] == 0.2

@@ -362,11 +362,12 @@ def test_weights_and_texts_are_carried_and_otherwise_absent() -> None:
     assert plain.text_kl_nats is None
     assert plain.delta_rollout_entropy_pct is None
     weights = weight_drift(encoder_weights(clip), encoder_weights(moved))
-    text = TextSpaceDrift(0.5, 80.0, None)
+    text = TextSpaceDrift(0.5, 80.0, None, 90.0)
     full = drift_between(reading, reference, weights=weights, text=text)
     assert full.weight_drift == weights.total
     assert full.weight_drift_per_layer == weights.per_layer
     assert (full.text_kl_nats, full.text_top1_agreement_pct) == (0.5, 80.0)
+    assert full.text_referee_pct == 90.0
     assert full.random_text_logit_change is None
 
 

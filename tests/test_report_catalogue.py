@@ -98,7 +98,7 @@ def test_no_two_tables_share_a_name(made: Catalogue) -> None:
 
 def test_a_caption_names_the_setting_that_all_rows_share(by_name: dict[str, Table]) -> None:
     note = by_name["grid_means"].note
-    assert note.startswith("Model mini, protocol leakfree, zero-shot on mosaic.")
+    assert note.startswith("Model mini, protocol leakfree, transfer set mosaic.")
 
 
 def test_settings_that_vary_are_columns(tables: StudyTables) -> None:

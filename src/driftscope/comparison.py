@@ -181,7 +181,7 @@ def compare(
             f"max_images is {max_images!r}; give a whole number of {MIN_IMAGES} or more"
         )
     gauge = None if calibration is None else load_calibration(Path(calibration))
-    before, after = _related(pretrained, adapted, device)
+    before, after = related_models(pretrained, adapted, device)
     image_set, skipped = _probe_set(images, skip_bad_images)
     chosen = evenly_spaced(len(image_set), max_images)
     try:
@@ -276,7 +276,7 @@ def estimate_retention(
     Raises:
         ModelError, DataError, ConfigError: an argument cannot be used.
     """
-    before, after = _related(pretrained, adapted, device)
+    before, after = related_models(pretrained, adapted, device)
     rules = prompt_rules(class_words, templates)
     images = make_pool(before, pool, classes, rules, max_images)
     referee = Referee.of(images, before.embed_images(images.pixels).float().cpu())
@@ -342,7 +342,7 @@ def _pool(
     )
 
 
-def _related(
+def related_models(
     pretrained: str | Path | VisionLanguageModel,
     adapted: str | Path | VisionLanguageModel,
     device: str | None,
