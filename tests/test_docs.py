@@ -19,6 +19,7 @@ NOT_RUN = {
     "README.md": 2,
     "docs/gate.md": 1,
     "docs/index.md": 1,
+    "docs/models.md": 1,
     "docs/monitor.md": 2,
     "docs/paper.md": 3,
     "docs/real-data.md": 2,
