@@ -124,6 +124,7 @@ def class_embeddings(
     Raises:
         DataError: a template without a place for the class name.
         ModelError: the model has no tokenizer.
+        NonFiniteError: its text tower has diverged.
     """
     prompts = (rules or PromptRules()).prompts(class_names)
     first: dict[tuple[bytes, ...], int] = {}
@@ -131,6 +132,11 @@ def class_embeddings(
     different = [prompts[number.index(one)] for one in range(len(first))]
     sentences = [sentence for of_class in different for sentence in of_class]
     embeddings = functional.normalize(model.embed_texts(sentences), dim=-1)
+    if not bool(torch.isfinite(embeddings).all()):
+        raise NonFiniteError(
+            f"{model.source} gives class embeddings with NaN or infinite values: its text tower has "
+            "diverged, and a score of it would mean nothing"
+        )
     by_class = embeddings.view(len(different), -1, embeddings.shape[-1])
     return functional.normalize(by_class.mean(dim=1), dim=-1)[number]
 
