@@ -167,6 +167,20 @@ def test_an_image_of_several_rows_is_one_image(tmp_path: Path) -> None:
     assert images.notes == ("1 rows name an image that another row names, and are left out",)
 
 
+def test_rows_of_captions_stay_rows_until_labels_are_asked_for(tmp_path: Path) -> None:
+    rows = ("1.png,x,one", "1.png,x,two", "2.png,y,three")
+    place = a_list(tmp_path, "path,label,caption", *rows)
+    images = open_dataset(place, "test")
+    assert isinstance(images, EncodedSet)
+    assert images.captions == (("one",), ("two",), ("three",))
+    assert images.pixels([2], 8)[0, 0, 0, 0] == 2
+    labelled_images = open_labelled(place, "test")
+    assert len(labelled_images) == 2
+    assert labelled_images.pixels([0, 1], 8)[:, 0, 0, 0].tolist() == [1, 2]
+    grouped = images.by_image()
+    assert grouped.captions == (("one", "two"), ("three",))
+
+
 def test_words_of_class_numbers_come_from_the_column_beside(tmp_path: Path) -> None:
     rows = ("1.png,0,cat,pet", "2.png,1,dog,pet", "3.png,0,cat,pet")
     images = open_dataset(a_list(tmp_path, "path,label,label_name,category", *rows), "test")

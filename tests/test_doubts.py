@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.data import open_dataset
+from driftscope.data import encoded, open_dataset
 from driftscope.data.names import benchmark_words, imagenet_names, read_names
 from driftscope.data.prompts import PromptRules, class_word, prompt_rules, words_of
 from driftscope.errors import DataError
+from driftscope.limits import Megabytes
 from driftscope.sources import load
 from driftscope.transfer import retention_pct, retrieval_set, score, transfer_set
 from driftscope.transfer.classification import above_chance_pct, outcome_of
@@ -192,8 +193,13 @@ def test_a_few_images_of_many_are_scored_without_reading_the_others(
 ) -> None:
     place = pictures(tmp_path, WORDS)
     read: set[str] = set()
-    read_bytes = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda file: (read.add(str(file)), read_bytes(file))[1])
+    read_bytes = encoded.read_bytes
+
+    def counted(file: Path, limit: Megabytes) -> bytes:
+        read.add(str(file))
+        return read_bytes(file, limit)
+
+    monkeypatch.setattr(encoded, "read_bytes", counted)
     assert transfer_set(str(place), mini, 4).labels.tolist() == [0, 1, 2, 3]
     assert len(read) == 4
 

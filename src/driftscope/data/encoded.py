@@ -205,6 +205,17 @@ class EncodedSet:
         said = f"{len(problems)} images cannot be read and are left out, such as: {problems[0]}"
         return replace(self, notes=(*self.notes, said))
 
+    def by_file(self) -> EncodedSet:
+        """The set with the first row alone of those that name the same file; others are noted."""
+        files = self.encoded.files if isinstance(self.encoded, FilesOnDisk) else ()
+        first = {file: row for row, file in reversed(list(enumerate(files)))}
+        repeated = len(files) - len(first)
+        if not repeated:
+            return self
+        said = f"{repeated} rows name an image that another row names, and are left out"
+        kept = self.select(torch.tensor(sorted(first.values()), dtype=torch.int64))
+        return replace(kept, notes=(*kept.notes, said))
+
     def by_image(self) -> EncodedSet:
         """Captioned rows as images: rows of the same image are one with all their captions.
 

@@ -62,6 +62,7 @@ class Found:
         if isinstance(first, ProceduralSet):
             return first
         if first.labels is not None:
+            first = first.by_file()
             is_meant = first.split in (asked, WHOLE) or split_kind(first.split) == asked
             if is_meant or "split" in self.address.options:
                 return first

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import torch
-
 from driftscope.data.address import COLUMN_KEYS, Address, split_kind
 from driftscope.data.encoded import EncodedImages, EncodedSet, FilesOnDisk, printable, selected
 from driftscope.data.layouts.found import Found
@@ -160,7 +158,8 @@ def open_table(found: Found, split: str) -> EncodedSet:
     label = optional_column("label", columns, address, list(typed))
     if label is not None:
         images = _labelled(images, found, label, typed.get(label))
-    return _one_row_a_file(images)
+    _refuse_two_classes(images)
+    return images if images.captions is not None else images.by_file()
 
 
 def _no_label_column(columns: Sequence[str], place: str) -> str:
@@ -226,35 +225,19 @@ def _captions(table: Table, split: str, address: Address) -> tuple[tuple[str, ..
     return tuple(as_sentences(list(row)) for row in rows)
 
 
-def _one_row_a_file(images: EncodedSet) -> EncodedSet:
-    """Rows of the same file as one image, with all their captions.
-
-    Raises:
-        DataError: they say different classes.
-    """
-    if not isinstance(images.encoded, FilesOnDisk):
-        return images
-    rows: dict[str, list[int]] = {}
-    for row, file in enumerate(images.encoded.files):
-        rows.setdefault(file, []).append(row)
-    if len(rows) == len(images):
-        return images
-    if images.labels is not None:
-        numbers = images.labels.tolist()
-        for file, of_file in rows.items():
-            if len({numbers[row] for row in of_file}) > 1:
-                raise DataError(
-                    f"{images.name} lists the image {printable(file)} under several classes (rows "
-                    f"{of_file[0] + 1} and {of_file[1] + 1}); give each image one class"
-                )
-    repeated = len(images) - len(rows)
-    captions = images.captions
-    images = images.select(torch.tensor([of_file[0] for of_file in rows.values()]))
-    if captions is not None:
-        joined = [as_sentences([list(captions[row]) for row in of]) for of in rows.values()]
-        return replace(images, captions=tuple(joined))
-    said = f"{repeated} rows name an image that another row names, and are left out"
-    return replace(images, notes=(*images.notes, said))
+def _refuse_two_classes(images: EncodedSet) -> None:
+    """Raises `DataError` where rows of the same file say different classes."""
+    if images.labels is None or not isinstance(images.encoded, FilesOnDisk):
+        return
+    seen: dict[str, tuple[int, int]] = {}
+    labels = images.labels.tolist()
+    for row, (file, label) in enumerate(zip(images.encoded.files, labels, strict=True)):
+        first, known = seen.setdefault(file, (row, label))
+        if label != known:
+            raise DataError(
+                f"{images.name} lists the image {printable(file)} under several classes (rows "
+                f"{first + 1} and {row + 1}); give each image one class"
+            )
 
 
 TABLE_OPTIONS = COLUMN_KEYS
