@@ -199,7 +199,7 @@ def _show_estimate(comparison: Mapping[str, Any]) -> None:
     """What is told of retention without labels: the estimate, its doubts, the forecast."""
     from driftscope.cli import terminal
 
-    told = [one for one in (comparison["estimate"], comparison["forecast"]) if one is not None]
+    told = [one for key in ("estimate", "forecast") if (one := comparison.get(key))]
     for one in told:
         style = "bold" if one["retention_pct"] is not None else "bold yellow"
         terminal.out.print(one["sentence"], style=style, markup=False)

@@ -134,8 +134,8 @@ def class_embeddings(
     embeddings = functional.normalize(model.embed_texts(sentences), dim=-1)
     if not bool(torch.isfinite(embeddings).all()):
         raise NonFiniteError(
-            f"{model.source} gives class embeddings with NaN or infinite values: its text tower has "
-            "diverged, and a score of it would mean nothing"
+            f"{model.source} gives class embeddings with NaN or infinite values: its text tower "
+            "has diverged, and a score of it would mean nothing"
         )
     by_class = embeddings.view(len(different), -1, embeddings.shape[-1])
     return functional.normalize(by_class.mean(dim=1), dim=-1)[number]
