@@ -58,14 +58,19 @@ def read_bytes(path: Path | str, limit: Megabytes = JSON_MB) -> bytes:
         OSError: it cannot be opened.
     """
     most = limit.num_bytes
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # noqa: PTH123
-        status = os.fstat(file.fileno())
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise UnreadableFileError(f"it is {_kind(status.st_mode)} and not a file", path)
-        content = file.read(most + 1) if status.st_size <= most else b""
-        if max(status.st_size, len(content)) > most:
-            megabytes = max(status.st_size, len(content)) / 1e6
-            raise UnreadableFileError(f"it has {megabytes:,.1f} MB; {limit.sentence}", path)
+        content = b""
+        if status.st_size <= most:
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read(most + 1)
+        if (size := max(status.st_size, len(content))) > most:
+            raise UnreadableFileError(f"it has {size / 1e6:,.1f} MB; {limit.sentence}", path)
+    finally:
+        os.close(descriptor)
     return content
 
 

@@ -52,10 +52,25 @@ class Study:
         self.spec = self.folder.study()
         self._damaged: dict[str, str] = {}
         self._changed: set[str] = set()
+        self._outlines: list[RunRecord] = []
 
     @cached_property
     def _tables(self) -> Tables:
-        return all_tables(self._readable())  # one in memory at a time
+        return all_tables(self._outlining())  # one in memory at a time
+
+    def _outlining(self) -> Iterator[RunRecord]:
+        self._outlines.clear()
+        for record in self._readable():
+            self._outlines.append(record.outline())
+            yield record
+
+    def outlines(self) -> list[RunRecord]:
+        """The finished runs as they were read for the tables, without what lies by class or layer.
+
+        Thousands of them fit into memory, where `records` would not.
+        """
+        _ = self._tables
+        return list(self._outlines)
 
     def records(self) -> list[RunRecord]:
         """The finished runs with all they hold, read anew; without those of `damaged`."""

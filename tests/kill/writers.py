@@ -44,6 +44,7 @@ def writers(material: Path) -> list[Writer]:
     from fuzz.kinds import make_records
 
     from driftscope.config import parse_run_spec
+    from driftscope.files import write_whole
     from driftscope.prepared_run import prepare
     from driftscope.sources import load
 
@@ -76,6 +77,7 @@ def writers(material: Path) -> list[Writer]:
 
         if not (folder / "model").exists():
             export_merged(model, folder / "model")
+        write_whole(folder / "written", b"yes")  # who writes there next removes what is left
 
     def tables(form: str) -> Callable[[Path], None]:
         def write(folder: Path) -> None:
@@ -96,6 +98,7 @@ def writers(material: Path) -> list[Writer]:
         os.environ["DRIFTSCOPE_CACHE"], os.environ["DRIFTSCOPE_CACHE_GB"] = str(folder), "1"
         opened = open_dataset(str(material / "images"), split="train")
         opened.pixels(range(len(opened)), 16)
+        write_whole(folder / "written", b"yes")  # who writes there next removes what is left
 
     return [
         Writer("run", run, _outcome, is_whole=False),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -26,6 +26,8 @@ MEASURES = ("metric", "outcome", "measure", "value", "signal")
 """Columns that name the metric that the numbers of their row are of."""
 
 TABLE_FORMATS = ("csv", "md", "tex")
+MOST_ROWS = 1000
+"""How many rows of a table a page shows."""
 
 LATEX_ROWS_A_PAGE = 40
 LATEX_LETTERS_A_LINE = 95
@@ -117,6 +119,17 @@ class Table:
     def rows(self) -> list[dict[str, Any]]:
         """The frame's rows as mappings."""
         return [{str(k): v for k, v in row.items()} for row in self.frame.to_dict("records")]
+
+    def short(self) -> Table:
+        """The same, or of a long one its first rows, as a page can hold it."""
+        if len(self.frame) <= MOST_ROWS:
+            return self
+        told = (
+            f"The first {MOST_ROWS} of {len(self.frame):,} rows; all are in {self.name}.csv, which "
+            "driftscope study report --format csv writes."
+        )
+        note = f"{self.note} {told}".strip()
+        return replace(self, frame=self.frame.head(MOST_ROWS), note=note)
 
     @property
     def explained(self) -> list[Column]:

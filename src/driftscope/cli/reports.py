@@ -61,7 +61,7 @@ def write_report(folder: Path, out: Path, form: str) -> None:
     refuse_file(out)
     with terminal.err.status("asking the study's questions"):
         study, tables = _finished(folder)
-        records, answers = study.records(), answer_all(tables)
+        records, answers = study.outlines(), answer_all(tables)
     out.mkdir(parents=True, exist_ok=True)
     if with_page:
         with terminal.err.status("writing the page"):

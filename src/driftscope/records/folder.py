@@ -13,9 +13,9 @@ import os
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic_core import from_json
 
@@ -28,6 +28,7 @@ from driftscope.records.schema import (
     Point,
     Pretrained,
     RunResult,
+    StoredReading,
     TransferScore,
     parse,
     refuse_impossible,
@@ -36,6 +37,8 @@ from driftscope.records.schema import (
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+P = TypeVar("P", Point, Pretrained)
 
 SPEC_FILE = "spec.json"
 EVENTS_FILE = "events.jsonl"
@@ -75,6 +78,20 @@ class RunRecord:
     events: list[Event]
     is_changed: bool = False
     """Whether somebody has changed the result since it was written."""
+    is_outline: bool = False
+    """Whether what only a run's own page shows was left out."""
+
+    def outline(self) -> RunRecord:
+        """The record without what lies by class, layer or event: a tenth of its memory."""
+        result = self.result.model_copy(
+            update={
+                "pretrained": _outlined(self.result.pretrained),
+                "selected": self.result.selected and _outlined(self.result.selected),
+                "last_values": None,
+            }
+        )
+        result.__dict__.pop("last", None)
+        return replace(self, result=result, events=[], is_outline=True)
 
     @property
     def id(self) -> str:
@@ -116,6 +133,14 @@ class RunRecord:
     def pretrained_score(self) -> TransferScore:
         """The pretrained model's score on the main transfer set; empty where there is none."""
         return _score(self.result.pretrained, self.main_transfer)
+
+
+def _outlined(point: P) -> P:
+    short: dict[str, Any] = {"per_class": [], "per_class_correct": [], "per_class_images": []}
+    scores = {name: one.model_copy(update=short) for name, one in point.transfer.items()}
+    nothing = StoredReading.model_construct(entropy=[[]], erf95=[[]], gini=[[]])
+    left_out = {"reading": nothing, "subsets": [], "transfer": scores}
+    return point.model_copy(update=left_out)
 
 
 def _score(point: Point | Pretrained | None, name: str | None) -> TransferScore:

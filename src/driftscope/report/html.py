@@ -18,6 +18,7 @@ from driftscope.analysis.summaries import (
     doubts_caveats,
     scope_caveat,
 )
+from driftscope.analysis.table import Table
 from driftscope.analysis.zero_shot import unmeasured_sentences
 from driftscope.errors import RecordError
 from driftscope.metrics import drifts
@@ -28,7 +29,7 @@ from driftscope.report.findings import findings
 from driftscope.report.overlays import NamedOverlay, other_overlays, overlay_block, study_overlays
 from driftscope.report.page import whole_picture, write_page
 from driftscope.report.provenance import shared_and_varying
-from driftscope.report.run_pages import run_pages, shared_by_run_pages
+from driftscope.report.run_pages import notable_runs, run_pages, shared_by_run_pages
 from driftscope.report.sections import (
     Section,
     comparison_profiles,
@@ -78,6 +79,7 @@ def write_study_report(
         setting_section(number, name, setting, mine, layers, study, styles, limit)
         for number, (name, (setting, mine), layers) in enumerate(parts, start=1)
     ]
+    listed = notable_runs(runs)
     published, missing = published_tables(replace(study, runs=runs), answers)
     spec_facts, environment_facts = _facts(study, records)
     return write_page(
@@ -92,14 +94,27 @@ def write_study_report(
         findings=findings(answers, styles),
         published=published,
         missing=missing,
-        overlays=overlay_block(overlays, other_overlays(records, runs, overlays)),
-        runs=tables.runs_list(runs),
-        run_pages=list(run_pages(study.history, study.layers, records, runs)),
+        overlays=overlay_block(overlays, other_overlays(records, listed, overlays)),
+        runs=_runs_table(listed, len(runs)),
+        run_pages=list(run_pages(study.history, study.layers, records, listed)),
         shared_by_run_pages=shared_by_run_pages(),
         spec_facts=spec_facts,
         environment_facts=environment_facts,
         command=command,
         version=_versions(records),
+    )
+
+
+def _runs_table(listed: pd.DataFrame, num_runs: int) -> Table:
+    whole = tables.runs_list(listed)
+    if len(listed) == num_runs:
+        return whole
+    return replace(
+        whole,
+        title=f"The {len(listed)} notable of {num_runs:,} runs",
+        note="Of each cell the run of the lowest retention, and of too many cells those of the "
+        "lowest. These have pages of their own; every run is in the table runs.csv, which "
+        "driftscope study report --format csv writes.",
     )
 
 

@@ -31,12 +31,14 @@ from driftscope.analysis.zero_shot import (
     unmeasured_sentences,
 )
 from driftscope.metrics import METRICS
-from driftscope.records import ATTENTION_FILE, RunRecord
+from driftscope.records import ATTENTION_FILE, RunRecord, load_run
 from driftscope.records.schema import PromptRules
 from driftscope.report import tables
 from driftscope.report.page import script_json
 from driftscope.report.provenance import flattened
 
+MOST_RUNS = 500
+"""How many runs a page lists; with more it would be too large to open."""
 _FLOW_COLUMNS = (
     *known("class"), Column("taken_for", "Now taken for", kind="text"), *known("num_images")
 )  # fmt: skip
@@ -66,12 +68,17 @@ def run_pages(
         runs: `tables.with_intervals` of all runs.
     """
     by_id = {record.id: record for record in records}
+    wanted = set(runs["run_id"])
+    study_history = study_history[study_history["run_id"].isin(wanted)]
+    study_layers = study_layers[study_layers["run_id"].isin(wanted)]
     histories = dict(list(study_history.groupby("run_id"))) if len(study_history) else {}
     layers = dict(list(study_layers.groupby("run_id"))) if len(study_layers) else {}
     for row in tables.runs_list(runs).rows:
         record = by_id.get(row["run_id"])
         if record is None:
             continue
+        if record.is_outline:
+            record = load_run(record.folder)
         label = (
             f"{grouping.place_text(row, runs)}{row['series']}, "
             f"rate {rate_text(row['learning_rate'])}, {seed_text(row)}"
@@ -92,6 +99,19 @@ def run_pages(
             "provenance": _provenance(record),
         }
         yield RunPage(record.id, label, script_json(content))
+
+
+def notable_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that a page lists and that have pages of their own: all, or of too many a part.
+
+    Of each cell that is the run of the lowest retention, the lowest of all first.
+    """
+    if len(runs) <= MOST_RUNS:
+        return runs
+    ordered = grouping.with_series(runs).sort_values("retention_pct", na_position="last")
+    cells = [key for key in (*grouping.PLACE, "series", "learning_rate") if key in ordered]
+    lowest = ordered.drop_duplicates(cells).head(MOST_RUNS)
+    return runs[runs["run_id"].isin(lowest["run_id"])]
 
 
 def shared_by_run_pages() -> Markup:

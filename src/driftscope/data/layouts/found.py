@@ -18,7 +18,7 @@ from driftscope.data.address import (
 from driftscope.data.encoded import EncodedSet
 from driftscope.data.names import NamesFile, benchmark_words, read_names, read_templates
 from driftscope.data.procedural import ProceduralSet
-from driftscope.errors import DataError
+from driftscope.errors import DataError, told_as
 from driftscope.suites import member_of
 
 Opened = EncodedSet | ProceduralSet
@@ -80,7 +80,8 @@ class Found:
         return replace(self, address=self.address.with_defaults({"bad": "skip"}))
 
     def _opened(self, split: str) -> Opened:
-        images = self.open_split(self, split)
+        with told_as(DataError, f"cannot read {self.address.place}"):
+            images = self.open_split(self, split)
         if isinstance(images, ProceduralSet):
             return images
         images = replace(

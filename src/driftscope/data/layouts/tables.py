@@ -282,6 +282,8 @@ def needed_column(
 ) -> str:
     """As `optional_column`, but it must be there."""
     found = optional_column(role, columns, address, fitting)
+    if not columns:
+        raise DataError(f"{address.place} holds rows without a single value")
     if found is None:
         raise DataError(
             f"{address.place} has no column that is plainly the {role} (its columns: "

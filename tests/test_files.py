@@ -1,0 +1,176 @@
+"""Every file passes one door: whole, through no link, by the umask, and of a size that is looked at."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from driftscope import limits
+from driftscope.checkpoints import Checkpoints
+from driftscope.config import parse_run_spec
+from driftscope.config.source import read_yaml
+from driftscope.data import open_dataset
+from driftscope.errors import ConfigError, DataError, DriftscopeError, RecordError, told_as
+from driftscope.files import (
+    SCRATCH_PREFIX,
+    csv_text,
+    inner_folder,
+    read_arrays,
+    read_bytes,
+    remove_files,
+    remove_leftovers,
+    whole_file,
+    whole_folder,
+    write_whole,
+)
+from driftscope.study import expand
+
+
+@pytest.fixture
+def precious(tmp_path: Path) -> Path:
+    """Somebody else's folder."""
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "chapter.tex").write_text("precious")
+    return folder
+
+
+def test_a_failed_write_leaves_the_former_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a", b"former")
+    with pytest.raises(ZeroDivisionError), whole_file(tmp_path / "a") as partial:
+        partial.write_bytes(b"half")
+        _ = 1 / 0
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"former"}
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
+def test_a_file_has_the_mode_that_the_umask_asks_for(tmp_path: Path, umask: int, mode: int) -> None:
+    former = os.umask(umask)
+    try:
+        write_whole(tmp_path / "a", b"x")
+        with whole_folder(tmp_path / "b") as partial:
+            (partial / "c").touch(mode=0o600)  # as some libraries do
+    finally:
+        os.umask(former)
+    for file in (tmp_path / "a", tmp_path / "b" / "c"):
+        assert stat.S_IMODE(file.stat().st_mode) == mode
+
+
+def test_a_link_at_a_place_of_ours_is_refused(tmp_path: Path, precious: Path) -> None:
+    (tmp_path / "file").symlink_to(precious / "chapter.tex")
+    (tmp_path / "folder").symlink_to(precious)
+    with pytest.raises(RecordError, match="is a link"):
+        write_whole(tmp_path / "file", b"x")
+    with pytest.raises(RecordError, match="is a link"):
+        inner_folder(tmp_path, "folder")
+    with pytest.raises(RecordError, match="is a link"), whole_folder(tmp_path / "folder"):
+        pass
+    assert (precious / "chapter.tex").read_text() == "precious"
+
+
+def test_what_is_removed_is_what_was_written(tmp_path: Path, precious: Path) -> None:
+    checkpoints = Checkpoints(
+        tmp_path / "checkpoint", parse_run_spec({"method": "lora", "learning_rate": 1e-3})
+    )
+    checkpoints.folder.symlink_to(precious)
+    (precious / "last.safetensors").write_text("precious too")
+    checkpoints.delete()
+    assert len(list(precious.iterdir())) == 2
+    remove_files(precious, ("last.*",))
+    assert [path.name for path in precious.iterdir()] == ["chapter.tex"]
+
+
+def test_leftovers_of_the_dead_are_removed_and_of_the_living_are_not(tmp_path: Path) -> None:
+    (tmp_path / f"{SCRATCH_PREFIX}dead").mkdir()
+    (tmp_path / f"{SCRATCH_PREFIX}dead" / "half").touch()
+    with whole_file(tmp_path / "a") as partial:
+        partial.write_bytes(b"x")
+        remove_leftovers(tmp_path)
+        assert partial.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_pipes_devices_and_folders_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name, kind in (("pipe.png", "a pipe"), ("zero.png", "a device"), (".", "a folder")):
+        with pytest.raises(OSError, match=f"it is {kind}"):
+            read_bytes(tmp_path / name)
+    opened = open_dataset(str(tmp_path))
+    with pytest.raises(DataError, match="it is a pipe"):
+        opened.pixels(range(2), 8)
+
+
+def test_a_large_file_is_refused_by_the_variable_that_raises_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "a").open("wb") as file:
+        file.truncate(65_000_001)
+    with pytest.raises(OSError, match="DRIFTSCOPE_MAX_JSON_MB raises this"):
+        read_bytes(tmp_path / "a")
+    monkeypatch.setenv("DRIFTSCOPE_MAX_JSON_MB", "66")
+    assert len(read_bytes(tmp_path / "a")) == 65_000_001
+    monkeypatch.setenv("DRIFTSCOPE_MAX_JSON_MB", "many")
+    with pytest.raises(ConfigError, match="DRIFTSCOPE_MAX_JSON_MB is 'many'"):
+        read_bytes(tmp_path / "a")
+
+
+def test_arrays_are_refused_by_their_headers() -> None:
+    buffer = io.BytesIO()
+    header = "{'descr': '|u1', 'fortran_order': False, 'shape': (2147483648,), }"
+    head = header.encode().ljust(117) + b"\n"
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.npy", b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head)
+    with pytest.raises(ValueError, match="DRIFTSCOPE_MAX_ARRAYS_MB"):
+        read_arrays(buffer.getvalue(), ("a",), limits.ARRAYS_MB)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, a=np.arange(3))
+    found = read_arrays(buffer.getvalue(), ("a",), limits.ARRAYS_MB)
+    assert found["a"].tolist() == [0, 1, 2]
+
+
+def test_aliases_are_counted_before_they_are_written_out(tmp_path: Path) -> None:
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    for before, name in zip("abcdefg", "bcdefgh", strict=True):
+        lines.append(f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]")
+    (tmp_path / "a.yaml").write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match=r"stand for 123,456,\d+ values"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_declared_runs_are_counted_before_they_are_made() -> None:
+    from driftscope.config import StudySpec
+
+    axes = {"seed": tuple(range(3000)), "learning_rate": tuple(1e-3 / n for n in range(1, 9001))}
+    with pytest.raises(ConfigError, match="declares 27000000 runs"):
+        expand(StudySpec(name="x", base={"method": "lora"}, axes=axes))
+
+
+def test_no_text_is_a_formula_and_numbers_stay_numbers() -> None:
+    table = pd.DataFrame(
+        {"class": ["=1+1", "@x", "+x", "-x", "-1", "cat"], "n": [-1, 2, 3, 4, 5, 6]}
+    )
+    rows = csv_text(table).splitlines()
+    assert rows[1:] == ["'=1+1,-1", "'@x,2", "'+x,3", "'-x,4", "-1,5", "cat,6"]
+
+
+@pytest.mark.parametrize("raised", [ValueError("odd"), RecursionError(), MemoryError(), KeyError()])
+def test_whatever_a_library_raises_is_a_sentence(raised: Exception) -> None:
+    with (
+        pytest.raises(DriftscopeError, match="the file cannot be read: "),
+        told_as(RecordError, "the file cannot be read"),
+    ):
+        raise raised
+
+
+def test_the_page_of_security_names_every_limit() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "security.md").read_text(encoding="utf-8")
+    for one in limits.LIMITS:
+        assert f"`{one.variable}` | {one.default:,} |" in page

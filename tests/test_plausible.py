@@ -1,0 +1,151 @@
+"""A model folder is looked at before a library builds from it; each refusal is one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from random_models import random_clip
+from typer.testing import CliRunner
+
+from driftscope.adapt import export_merged
+from driftscope.backbones.weights import refuse_non_finite
+from driftscope.cli import app
+from driftscope.cli.sentences import FAULT, plain_errors
+from driftscope.errors import ModelError, NonFiniteError
+from driftscope.sources import load
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "clip"
+    random_clip().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(model: Path) -> Path:
+    adapted = get_peft_model(random_clip(), LoraConfig(r=2, target_modules=["q_proj"]))
+    adapted.peft_config["default"].base_model_name_or_path = str(model)
+    adapted.save_pretrained(model.parent / "adapter")
+    return model.parent / "adapter"
+
+
+def changed(folder: Path, place: Path, **values: Any) -> Path:
+    shutil.copytree(folder, place)
+    file = place / ("adapter_config.json" if "adapter" in folder.name else "config.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+    return place
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"r": 10**9}, "says r 1000000000"),
+        ({"megatron_config": {"a": 1}, "megatron_core": "evil"}, "says megatron_config"),
+        ({"target_modules": "(a+)+("}, "is no pattern"),
+        ({"base_model_name_or_path": 3}, "base"),
+    ],
+)
+def test_an_adapter_that_would_harm_is_refused(
+    adapter: Path, tmp_path: Path, values: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ModelError, match=sentence.replace("(", r"\(")):
+        load(changed(adapter, tmp_path / "adapter", **values))
+
+
+def test_a_pattern_that_never_ends_is_stopped(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("driftscope.sources.plausible._PATTERN_SECONDS", 0.5)
+    place = changed(adapter, tmp_path / "adapter", target_modules=r"(([a-z_]|\d|\.)+)+!")
+    with pytest.raises(ModelError, match="a pattern that takes more than"):
+        load(place)
+
+
+def test_an_adapter_that_stands_on_itself_is_refused(adapter: Path, tmp_path: Path) -> None:
+    place = tmp_path / "adapter"
+    changed(adapter, place, base_model_name_or_path=str(place))
+    with pytest.raises(ModelError, match="stands on itself"):
+        load(place)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: values["vision_config"].update(num_hidden_layers=10**8),
+        lambda values: values["vision_config"].update(hidden_size=60_000, intermediate_size=10**6),
+    ],
+)
+def test_a_configuration_of_a_giant_is_refused(
+    model: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    shutil.copytree(model, tmp_path / "clip")
+    values = json.loads((tmp_path / "clip" / "config.json").read_text())
+    change(values)
+    (tmp_path / "clip" / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ModelError, match="the configuration of .* (says|describes)"):
+        load(tmp_path / "clip")
+
+
+def test_packed_weights_are_refused(model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "clip")
+    (tmp_path / "clip" / "model.safetensors").unlink()
+    with (
+        zipfile.ZipFile(tmp_path / "clip" / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as file,
+        file.open("data.pkl", "w", force_zip64=True) as member,
+    ):
+        for _ in range(70):
+            member.write(bytes(1 << 24))
+    with pytest.raises(ModelError, match="would unpack to 1.2 GB"):
+        load(tmp_path / "clip")
+
+
+def test_a_damaged_tokenizer_is_no_missing_one(model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "clip")
+    (tmp_path / "clip" / "tokenizer.json").write_text('{"version": "1.0", "trunc')
+    with pytest.raises(ModelError, match="the tokenizer of .* cannot be read"):
+        load(tmp_path / "clip")
+
+
+def test_nan_is_never_written(model: Path, tmp_path: Path) -> None:
+    loaded = load(model)
+    with torch.no_grad():
+        next(loaded.module.parameters()).fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match="nothing is written"):
+        export_merged(loaded, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    refuse_non_finite({"whole numbers": torch.tensor([1])})
+
+
+def test_what_nobody_foresaw_exits_with_70_and_a_saved_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import typer
+
+    @plain_errors
+    def broken() -> None:
+        raise TypeError("unsupported operand type(s)")
+
+    with pytest.raises(typer.Exit) as ended:
+        broken()
+    told = capsys.readouterr().err
+    assert ended.value.exit_code == FAULT
+    assert "this is a fault of driftscope (TypeError: unsupported operand" in told
+    place = Path(told.split("traceback is in ")[1].split(". Please")[0])
+    assert "broken" in place.read_text()
+    place.unlink()
+
+
+def test_a_value_is_cut_at_a_hundred_characters(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(f"name: x\nbase: {{method: {'a' * 5000}, seed: 1}}\n")
+    told = CliRunner().invoke(app, ["study", "plan", str(tmp_path / "s.yaml")]).output
+    assert "unknown method" in told
+    assert len(told) < 1000
