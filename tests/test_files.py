@@ -1,4 +1,4 @@
-"""Every file passes one door: whole, through no link, by the umask, and of a size that is looked at."""
+"""Every file passes one door: whole, through no link, by the umask, its size looked at."""
 
 from __future__ import annotations
 
@@ -44,9 +44,14 @@ def precious(tmp_path: Path) -> Path:
 
 def test_a_failed_write_leaves_the_former_file_and_nothing_beside_it(tmp_path: Path) -> None:
     write_whole(tmp_path / "a", b"former")
-    with pytest.raises(ZeroDivisionError), whole_file(tmp_path / "a") as partial:
-        partial.write_bytes(b"half")
-        _ = 1 / 0
+
+    def fail_half_way() -> None:
+        with whole_file(tmp_path / "a") as partial:
+            partial.write_bytes(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"former"}
 
 
