@@ -16,6 +16,7 @@ from driftscope.cli.files import export_model, import_records
 from driftscope.cli.gate import gate
 from driftscope.cli.metrics import metrics
 from driftscope.cli.old_names import Commands
+from driftscope.cli.rescue import rescue
 from driftscope.cli.run import demo, run
 from driftscope.cli.sentences import show_tracebacks
 from driftscope.cli.study import study_app
@@ -37,6 +38,12 @@ COMMANDS: tuple[tuple[str, Callable[..., Any] | typer.Typer, str, str], ...] = (
     ("demo", demo, JUDGE, "driftscope demo --fast"),
     ("compare", compare, JUDGE, "driftscope compare mini my-finetuned-clip --images photos"),
     ("gate", gate, JUDGE, "driftscope gate driftscope-compare --min-retention 90"),
+    (
+        "rescue",
+        rescue,
+        JUDGE,
+        "driftscope rescue mini my-finetuned-clip --images photos --pool concepts100 --out rescued",
+    ),
     ("run", run, TRAIN, "driftscope run spec.yaml --out one-run"),
     ("study", study_app, TRAIN, ""),
     ("watch", watch, TRAIN, "driftscope watch one-run"),

@@ -24,7 +24,7 @@ _CALIBRATION = "A file of `driftscope study calibrate`, which forecasts retentio
 _POOL = (
     "Unlabeled images of the world that zero-shot ability is wanted for: retention is estimated."
 )
-_CLASSES = "What they may show: a file of names, 'general' or a labeled dataset."
+CLASSES = "What they may show: a file of names, 'general' or a labeled dataset."
 _TRANSFER_IMAGES = "The most images to score of each dataset, evenly over classes; 0 for all."
 FEW_CLASSES_CHANCE_PCT = 5.0
 """Where guessing scores so much, retention is shown above chance too."""
@@ -46,7 +46,7 @@ def compare(
     class_words: Annotated[Path | None, opt(_CLASS_WORDS, panel=READ)] = None,
     templates: Annotated[list[str] | None, opt(_TEMPLATES, panel=READ)] = None,
     pool: Annotated[str | None, opt(_POOL, panel=READ)] = None,
-    classes: Annotated[str | None, opt(_CLASSES, panel=READ)] = None,
+    classes: Annotated[str | None, opt(CLASSES, panel=READ)] = None,
     calibration: Annotated[Path | None, opt(_CALIBRATION, panel=READ)] = None,
     max_images: Annotated[int, opt("The most images to read.", panel=READ, min=4)] = 200,
     transfer_images: Annotated[int, opt(_TRANSFER_IMAGES, panel=READ, min=0)] = 1000,

@@ -1,0 +1,202 @@
+"""W₀ + Σ α ΔW: models between the pretrained and the adapted one, in place on one working copy.
+
+The delta is the effective weight change, adapters merged. It is divided into groups, each with a
+strength α: 0 is pretrained, 1 adapted, to the bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from driftscope.backbones.base import Backbone
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import merged
+from driftscope.errors import ConfigError, ModelError, did_you_mean
+
+TEXT = "text tower"
+EMBEDDINGS = "embeddings"
+NORMS = "outer norms"
+PROJECTION = "projection"
+_PARTS = (("attention", ("attn", "attention")), ("norms", ("norm", "ln_", "layer_scale")))
+
+
+@dataclass(frozen=True, eq=False)
+class Delta:
+    """The weights that differ between two models of one architecture, by group.
+
+    Attributes:
+        before, after: those weights by name, of equal shapes.
+        groups: group -> names of its weights, in the order from the input to the output.
+        depth: group -> where it is, from 0 at the input to 1 at the output.
+    """
+
+    before: Mapping[str, Tensor]
+    after: Mapping[str, Tensor]
+    groups: Mapping[str, tuple[str, ...]]
+    depth: Mapping[str, float]
+
+    @cached_property
+    def norms(self) -> dict[str, float]:
+        """‖ΔW‖₂ of each group."""
+        return {
+            group: math.sqrt(
+                sum(
+                    float((self.after[n].double() - self.before[n].double()).norm()) ** 2
+                    for n in names
+                )
+            )
+            for group, names in self.groups.items()
+        }
+
+
+def delta_of(before: VisionLanguageModel, after: VisionLanguageModel) -> Delta:
+    """The effective weight change from one model to the other, adapters merged.
+
+    Raises:
+        ModelError: the models are not of one architecture, or they are equal to the bit.
+    """
+    states = [_weights(merged(one)) for one in (before, after)]
+    shapes = [{name: one.shape for name, one in state.items()} for state in states]
+    if shapes[0] != shapes[1]:
+        names = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))
+        raise ModelError(
+            f"{before.source} and {after.source} are not of one architecture: {names[0][0]} is in "
+            "one alone or of another shape; only weights of equal shapes can be blended"
+        )
+    moved = [n for n, one in states[0].items() if not torch.equal(one, states[1][n])]
+    if not moved:
+        raise ModelError(
+            f"{after.source} equals {before.source} to the bit, so there is nothing between them; "
+            "is one of them the wrong model?"
+        )
+    backbone, prefix = before.backbone, before.own_prefix
+    num_blocks = 1 + max((backbone.block_of(prefix + n) or 0 for n in states[0]), default=0)
+    placed = [(_group(backbone, prefix + name, num_blocks), name) for name in moved]
+    groups = dict.fromkeys(group for group, _ in sorted(placed, key=lambda one: one[0][1]))
+    return Delta(
+        {name: states[0][name] for name in moved},
+        {name: states[1][name] for name in moved},
+        {one[0]: tuple(name for group, name in placed if group == one) for one in groups},
+        {one[0]: one[1] for one in groups},
+    )
+
+
+def _weights(model: VisionLanguageModel) -> dict[str, Tensor]:
+    found = model.plain.state_dict()
+    return {n: one.detach().cpu() for n, one in found.items() if one.is_floating_point()}
+
+
+def _group(backbone: Backbone, name: str, num_blocks: int) -> tuple[str, float]:
+    """The group of a weight, and how deep it is."""
+    block = backbone.block_of(name)
+    if block is not None:
+        inside = name.lower().split(f".{block}.", 1)[1]
+        part = next((part for part, words in _PARTS if any(w in inside for w in words)), "MLP")
+        return f"block {block + 1} {part}", (block + 1) / (num_blocks + 1)
+    if backbone.is_text_weight(name) or not backbone.is_encoder_weight(name):
+        return TEXT, 1.0
+    if backbone.projection_name is not None and name.startswith(backbone.projection_name):
+        return PROJECTION, 1.0
+    is_embedding = "embed" in name or "pre" in name
+    return (EMBEDDINGS, 0.0) if is_embedding else (NORMS, 1.0)
+
+
+class Blend:
+    """One working copy that becomes any model between two.
+
+    Args:
+        before: the pretrained model.
+        after: the adapted one.
+
+    Raises:
+        ModelError: as `delta_of`.
+    """
+
+    def __init__(self, before: VisionLanguageModel, after: VisionLanguageModel) -> None:
+        self.delta = delta_of(before, after)
+        module = copy.deepcopy(merged(before).module).eval()
+        self.model = replace(merged(after), module=module, source=f"between {before.source} and "
+                             f"{after.source}", base_fingerprint=None)  # fmt: skip
+        self._own = dict(self.model.plain.state_dict())
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups whose weights differ, from the input to the output."""
+        return tuple(self.delta.groups)
+
+    def uniform(self, strength: float) -> dict[str, float]:
+        """The same strength for every group (WiSE-FT, Wortsman et al. 2022)."""
+        return dict.fromkeys(self.groups, strength)
+
+    def linear_in_depth(self, strength: float) -> dict[str, float]:
+        """From nothing at the embeddings to the strength at the projection (LiNeS, 2410.17146)."""
+        return {group: strength * depth for group, depth in self.delta.depth.items()}
+
+    def set(self, strengths: Mapping[str, float]) -> VisionLanguageModel:
+        """Makes the working copy W₀ + α·ΔW, and returns it; it is the same object every time.
+
+        Args:
+            strengths: α of each group; groups that are left out keep W₀.
+
+        Raises:
+            ConfigError: a group that there is not, or a strength that is no finite number.
+        """
+        for group, strength in strengths.items():
+            if group not in self.delta.groups:
+                raise ConfigError(f"no group {group!r}: {did_you_mean(group, self.groups)}")
+            if not math.isfinite(strength):
+                raise ConfigError(f"the strength of {group} is {strength}; give a number")
+        with torch.no_grad():
+            for group, names in self.delta.groups.items():
+                for name in names:
+                    self._own[name].copy_(self.between(name, strengths.get(group, 0.0)))
+        return self.model
+
+    def between(self, name: str, strength: float | Tensor) -> Tensor:
+        """One weight at a strength; its ends are exact."""
+        before, after = self.delta.before[name], self.delta.after[name]
+        if isinstance(strength, Tensor):  # with a gradient
+            return before + strength * (after - before)
+        mixed = torch.lerp(before.double(), after.double(), strength)
+        return mixed.to(before.dtype)
+
+
+def blend(
+    before: VisionLanguageModel,
+    after: VisionLanguageModel,
+    strengths: float | Mapping[str, float],
+) -> VisionLanguageModel:
+    """The model W₀ + Σ α ΔW as a plain one of its own.
+
+    Args:
+        before: the pretrained model.
+        after: the adapted one; adapters are merged.
+        strengths: one for all groups, or by group (`Blend.groups`).
+
+    Raises:
+        ModelError, ConfigError: as `Blend`.
+    """
+    working = Blend(before, after)
+    if not isinstance(strengths, Mapping):
+        strengths = working.uniform(strengths)
+    return working.set(strengths)
+
+
+class ImagePath(nn.Module):
+    """A model's image path as a module, so that its weights can be given from outside."""
+
+    def __init__(self, model: VisionLanguageModel) -> None:
+        super().__init__()
+        self.inner = model.plain
+        self._embed = model.backbone.embed_images
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Unnormalised image embeddings."""
+        return self._embed(self.inner, pixel_values)

@@ -1,0 +1,94 @@
+"""`driftscope rescue`: the strongest model between two that keeps a retention budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from driftscope.cli.compare import CLASSES, READ
+from driftscope.cli.options import AsJson, Device, OutFolder, opt
+from driftscope.cli.sentences import plain_errors
+from driftscope.errors import DataError
+
+
+@plain_errors
+def rescue(
+    pretrained: Annotated[
+        str, typer.Argument(help="The model before fine-tuning: mini, a hub id or a folder.")
+    ],
+    adapted: Annotated[
+        str,
+        typer.Argument(help="The model after: a folder, PEFT adapter, run folder or hub id."),
+    ],
+    images: Annotated[str, opt("Unlabeled images of the target.", panel=READ)],
+    pool: Annotated[
+        str, opt("Unlabeled images of the world that zero-shot ability is wanted for.", panel=READ)
+    ],
+    out: OutFolder,
+    classes: Annotated[str | None, opt(CLASSES, panel=READ)] = None,
+    keep: Annotated[
+        float, opt("The retention to keep, in percent, by the lower end of its estimate.")
+    ] = 95,
+    by: Annotated[
+        list[str] | None,
+        opt("search, lines or wise; by default all three, and the best. May be repeated."),
+    ] = None,
+    max_images: Annotated[
+        int, opt("The most images of the target to read.", panel=READ, min=4)
+    ] = 200,
+    pool_images: Annotated[int, opt("The most images of the pool to read.", panel=READ)] = 400,
+    as_json: AsJson = False,
+    device: Device = None,
+) -> None:
+    """Undo damage: blend an adapted model with its pretrained one until enough ability is left.
+
+    It writes the blended model, and rescue.json with all strengths that were tried.
+    """
+    from driftscope.cli import terminal
+
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise DataError(f"{out} is not empty; give a new folder with --out")
+    with terminal.err.status("blending both models"):
+        from driftscope.rescuing import RESCUE_FILE, WAYS
+        from driftscope.rescuing import rescue as rescue_model
+
+        found = rescue_model(
+            pretrained,
+            adapted,
+            images,
+            pool,
+            classes,
+            keep_pct=keep,
+            by=by or WAYS,  # type: ignore[arg-type]
+            max_images=max_images,
+            pool_images=pool_images,
+            device=device,
+        )
+        found.save(out)
+    if as_json:
+        typer.echo((out / RESCUE_FILE).read_text(encoding="utf-8"))
+        return
+    _show_frontier(found.frontier())
+    terminal.out.print(found.sentence(), markup=False, style="bold")
+    typer.echo(f"Model: {terminal.path_text(out)}")
+
+
+def _show_frontier(points: Sequence[Mapping[str, Any]]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from driftscope.cli import terminal
+
+    table = Table(title="Between both models", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("Way")
+    for heading in ("Scale", "Estimated retention, %", "90 %", "Likeness to adapted"):
+        table.add_column(heading, justify="right")
+    for one in sorted(points, key=lambda point: (point["way"], point["scale"])):
+        interval = f"{one['low_90_pct']:.0f}–{one['high_90_pct']:.0f}"
+        retention = f"{one['estimated_retention_pct']:.1f}"
+        table.add_row(
+            one["way"], f"{one['scale']:.2f}", retention, interval, f"{one['likeness']:.3f}"
+        )
+    terminal.out.print(table)

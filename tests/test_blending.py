@@ -1,0 +1,152 @@
+"""Blends are interpolated weights, and a rescue keeps its budget."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from monitored import clip_of, moved, with_lora
+from typer.testing import CliRunner
+
+import driftscope as ds
+from driftscope import rescuing
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.blending import Blend
+from driftscope.cli import app
+from driftscope.errors import ConfigError, ModelError
+from driftscope.rescuing import RESCUE_FILE
+from driftscope.sources.live import from_module
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_clip: Path) -> tuple[VisionLanguageModel, VisionLanguageModel]:
+    return ds.load(tiny_clip), from_module(moved(clip_of(tiny_clip)).eval())
+
+
+def state(model: VisionLanguageModel) -> dict[str, torch.Tensor]:
+    return {n: one.clone() for n, one in model.module.state_dict().items()}
+
+
+def test_the_ends_are_both_models_to_the_bit(pair: tuple) -> None:
+    before, after = pair
+    working = Blend(before, after)
+    for strength, end in ((0.0, before), (1.0, after), (0.0, before)):
+        found, wanted = state(working.set(working.uniform(strength))), state(end)
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_between_lie_interpolated_weights(pair: tuple) -> None:
+    before, after = pair
+    found = state(ds.blend(before, after, 0.3))
+    for name, one in state(after).items():
+        start = before.module.state_dict()[name].double()
+        expected = start + 0.3 * (one.double() - start)
+        torch.testing.assert_close(found[name].double(), expected, atol=1e-7, rtol=1e-6)
+
+
+def test_groups_part_the_weights_that_moved_and_go_by_themselves(pair: tuple) -> None:
+    before, after = pair
+    working = Blend(before, after)
+    names = [name for group in working.delta.groups.values() for name in group]
+    assert len(names) == len(set(names))
+    equal = {n for n, one in state(after).items() if torch.equal(one, state(before)[n])}
+    assert set(names) == set(state(after)) - equal
+    assert {"embeddings", "block 1 attention", "block 2 MLP", "projection"} <= set(working.groups)
+    found = state(working.set({"block 2 attention": 1.0}))
+    for name, one in found.items():
+        is_in = "layers.1.self_attn" in name
+        assert torch.equal(one, state(after if is_in else before)[name]), name
+    depths = list(working.delta.depth.values())
+    assert depths == sorted(depths)
+    assert (depths[0], depths[-1]) == (0, 1)
+
+
+def test_an_adapter_counts_as_its_merged_weights(tiny_clip: Path) -> None:
+    before = ds.load(tiny_clip)
+    wrapped = moved(with_lora(clip_of(tiny_clip))).eval()
+    adapted = from_module(wrapped)
+    pixels = torch.randint(0, 256, (4, 3, before.image_size, before.image_size)).to(torch.uint8)
+    whole = ds.blend(before, adapted, 1.0).embed_images(pixels)
+    torch.testing.assert_close(whole, adapted.embed_images(pixels), atol=1e-5, rtol=1e-4)
+    half = ds.blend(before, adapted, 0.5)
+    name = "vision_model.encoder.layers.0.self_attn.q_proj.weight"
+    layer = wrapped.get_submodule("base_model.model." + name.removesuffix(".weight"))
+    change = 0.5 * layer.get_delta_weight("default")
+    expected = before.module.state_dict()[name] + change
+    torch.testing.assert_close(half.module.state_dict()[name], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_what_cannot_be_blended_is_refused(pair: tuple, tmp_path: Path) -> None:
+    before, after = pair
+    with pytest.raises(ModelError, match="to the bit, so there is nothing between them"):
+        ds.blend(before, before, 0.5)
+    with pytest.raises(ConfigError, match="no group 'block 9'"):
+        ds.blend(before, after, {"block 9": 1.0})
+    with pytest.raises(ConfigError, match="the strength of embeddings is nan"):
+        ds.blend(before, after, {"embeddings": float("nan")})
+    for keep in (0, 100, 120):
+        with pytest.raises(ConfigError, match="give a budget in percent, above 0 and below 100"):
+            ds.rescue(before, after, "stars", "concepts100", keep_pct=keep)
+    with pytest.raises(ConfigError, match="there is no way 'luck'"):
+        ds.rescue(before, after, "stars", "concepts100", by="luck")
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The mini after its image tower has been pushed somewhere."""
+    from driftscope.adapt import export_merged
+
+    mini = ds.load("mini")
+    model = deepcopy(mini.module)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, one in model.named_parameters():
+            if "vision" in name and one.ndim > 1:
+                one.add_(0.8 * one.std() * torch.randn(one.shape, generator=generator))
+    folder = tmp_path_factory.mktemp("damaged") / "clip"
+    export_merged(replace(mini, module=model, source="pushed"), folder)
+    return folder
+
+
+def test_a_rescued_model_keeps_the_budget_and_loads_as_any_other(
+    damaged: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "rescued"
+    arguments = ["rescue", "mini", str(damaged), "--images", "terrain", "--pool", "concepts100"]
+    arguments += ["--out", str(out), "--keep", "80", "--max-images", "16", "--pool-images", "120"]
+    done = CliRunner().invoke(app, [*arguments, "--by", "wise"])
+    assert done.exit_code == 0, done.output
+    assert "A classifier on these embeddings must be fitted again." in " ".join(done.output.split())
+    told = json.loads((out / RESCUE_FILE).read_text())
+    chosen = told["chosen"]
+    assert chosen["estimate"]["low_90_pct"] >= 80
+    assert chosen["likeness"] > told["pretrained_likeness"]
+    kept = [one for one in told["points"] if one["estimate"]["low_90_pct"] >= 80]
+    assert chosen["likeness"] == max(one["likeness"] for one in kept)
+    before = ds.estimate_retention("mini", damaged, "concepts100", max_images=200).retention_pct
+    after = ds.estimate_retention("mini", out, "concepts100", max_images=200).retention_pct
+    assert before < 70 < 80 < after
+    again = CliRunner().invoke(app, arguments)
+    assert again.exit_code == 2
+    assert "is not empty" in again.output
+
+
+def test_the_search_gives_every_group_its_strength(
+    damaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rescuing, "_STEPS", 6)
+    monkeypatch.setattr(rescuing, "_GRID", (0.0, 0.5, 1.0))
+    monkeypatch.setattr(rescuing, "_HALVINGS", 1)
+    found = ds.rescue(
+        "mini", damaged, "terrain", "concepts100",
+        keep_pct=60, by="search", max_images=16, pool_images=120,
+    )  # fmt: skip
+    assert found.chosen.estimate.low_90_pct >= 60
+    assert found.chosen.likeness > found.pretrained_likeness
+    assert len(set(found.chosen.strengths.values())) > 5
+    assert all(0 <= one <= 1 for one in found.chosen.strengths.values())
