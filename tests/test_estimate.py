@@ -96,7 +96,7 @@ def test_the_estimate_is_near_what_labels_measure(
 
 def test_the_sentence_says_images_and_interval(estimate: ds.Estimate) -> None:
     value, low, high = (
-        f"{one:.0f}" for one in (estimate.retention_pct, estimate.low_90_pct, estimate.high_90_pct)
+        f"{one:.1f}" for one in (estimate.retention_pct, estimate.low_90_pct, estimate.high_90_pct)
     )
     assert estimate.sentence() == (
         f"Retention {value} % (estimated from 100 unlabeled images; 90 %: {low} to {high})."
@@ -244,7 +244,7 @@ def test_the_command_says_the_estimate_first(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0
     first = done.stdout.splitlines()[0]
-    assert first == "Retention 100 % (estimated from 40 unlabeled images; 90 %: 100 to 100)."
+    assert first == "Retention 100.0 % (estimated from 40 unlabeled images; 90 %: 100.0 to 100.0)."
     assert "(estimated from 40 unlabeled images" in (tmp_path / "report.html").read_text(
         encoding="utf-8"
     )

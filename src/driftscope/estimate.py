@@ -24,6 +24,7 @@ from driftscope.data.names import read_names
 from driftscope.data.prompts import PromptRules, words_of
 from driftscope.data.vocabulary import GENERAL, GENERAL_VOCABULARY
 from driftscope.errors import ConfigError, DataError, DriftscopeError
+from driftscope.metrics import ESTIMATED, METRICS
 from driftscope.signals.label_free import (
     TEMPERATURE_SD,
     agreement_pct,
@@ -119,13 +120,14 @@ class Estimate:
     def sentence(self) -> str:
         """The answer, or why there is none.
 
-        Such as "Retention 93 % (estimated from 400 unlabeled images; 90 %: 91 to 95).".
+        Such as "Retention 93.1 % (estimated from 400 unlabeled images; 90 %: 91.0 to 95.2).".
         """
         if self.retention_pct is None:
             return f"Retention is not estimated: {self.withheld}."
         value, low, high = (
-            f"{number:.0f}" for number in (self.retention_pct, self.low_90_pct, self.high_90_pct)
-        )  # fmt: skip
+            METRICS[ESTIMATED].text(number)
+            for number in (self.retention_pct, self.low_90_pct, self.high_90_pct)
+        )
         told = f"estimated from {self.num_images:,} unlabeled images; 90 %: {low} to {high}"
         if self.constant_pct >= TOLD_CONSTANT_PCT:
             told += f"; one answer to every image would keep {self.constant_pct:.0f} %"
