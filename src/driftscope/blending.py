@@ -10,7 +10,6 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -41,19 +40,6 @@ class Delta:
     after: Mapping[str, Tensor]
     groups: Mapping[str, tuple[str, ...]]
     depth: Mapping[str, float]
-
-    @cached_property
-    def norms(self) -> dict[str, float]:
-        """‖ΔW‖₂ of each group."""
-        return {
-            group: math.sqrt(
-                sum(
-                    float((self.after[n].double() - self.before[n].double()).norm()) ** 2
-                    for n in names
-                )
-            )
-            for group, names in self.groups.items()
-        }
 
 
 def delta_of(before: VisionLanguageModel, after: VisionLanguageModel) -> Delta:

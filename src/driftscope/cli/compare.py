@@ -9,7 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from driftscope.cli.options import AsJson, Device, OutFolder, opt, refuse_study_or_run
+from driftscope.cli.options import (
+    After,
+    AsJson,
+    Before,
+    Device,
+    OutFolder,
+    opt,
+    refuse_study_or_run,
+)
 from driftscope.cli.sentences import plain_errors
 
 READ = "What is read"
@@ -32,13 +40,8 @@ FEW_CLASSES_CHANCE_PCT = 5.0
 
 @plain_errors
 def compare(
-    pretrained: Annotated[
-        str, typer.Argument(help="The model before fine-tuning: mini, a hub id or a folder.")
-    ],
-    adapted: Annotated[
-        str,
-        typer.Argument(help="The model after: a folder, PEFT adapter, run folder or hub id."),
-    ],
+    pretrained: Before,
+    adapted: After,
     images: Annotated[str, opt("A folder of images, or a dataset's name.", panel=READ)],
     transfer: Annotated[list[str] | None, opt(_TRANSFER, panel=READ)] = None,
     transfer_by: Annotated[list[str] | None, opt(_TRANSFER_BY, panel=READ)] = None,

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from driftscope.cli.options import OutFolder
+from driftscope.cli.options import OutFolder, refuse_full_folder
 from driftscope.cli.sentences import plain_errors
-from driftscope.errors import DataError
 
 
 @plain_errors
@@ -18,8 +17,7 @@ def export_model(
     out: OutFolder,
 ) -> None:
     """Write an adapted model as a plain model folder that transformers loads."""
-    if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise DataError(f"{out} is not empty; give a new folder with --out")
+    refuse_full_folder(out)
     from driftscope.adapt import export_merged
     from driftscope.sources import load
 

@@ -18,6 +18,12 @@ def opt(meaning: str, *names: str, panel: str | None = None, **more: Any) -> Any
     return typer.Option(*names, help=meaning, rich_help_panel=panel, **more)
 
 
+Before = Annotated[
+    str, typer.Argument(help="The model before fine-tuning: mini, a hub id or a folder.")
+]
+After = Annotated[
+    str, typer.Argument(help="The model after: a folder, PEFT adapter, run folder or hub id.")
+]
 OutFolder = Annotated[Path, opt("The folder to write to.", "--out", panel=PRINTED)]
 AsJson = Annotated[bool, opt("Print everything as JSON.", "--json", panel=PRINTED)]
 Device = Annotated[
@@ -31,6 +37,12 @@ def refuse_file(out: Path) -> None:
     """Raises `DataError` where an output folder is a file."""
     if out.is_file():
         raise DataError(f"the output {out} is a file; give a folder with --out")
+
+
+def refuse_full_folder(out: Path) -> None:
+    """Raises `DataError` where a model would be written over something."""
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise DataError(f"{out} is not empty; give a new folder with --out")
 
 
 def refuse_study_or_run(out: Path) -> None:

@@ -8,20 +8,22 @@ from typing import Annotated, Any
 import typer
 
 from driftscope.cli.compare import CLASSES, READ
-from driftscope.cli.options import AsJson, Device, OutFolder, opt
+from driftscope.cli.options import (
+    After,
+    AsJson,
+    Before,
+    Device,
+    OutFolder,
+    opt,
+    refuse_full_folder,
+)
 from driftscope.cli.sentences import plain_errors
-from driftscope.errors import DataError
 
 
 @plain_errors
 def rescue(
-    pretrained: Annotated[
-        str, typer.Argument(help="The model before fine-tuning: mini, a hub id or a folder.")
-    ],
-    adapted: Annotated[
-        str,
-        typer.Argument(help="The model after: a folder, PEFT adapter, run folder or hub id."),
-    ],
+    pretrained: Before,
+    adapted: After,
     images: Annotated[str, opt("Unlabeled images of the target.", panel=READ)],
     pool: Annotated[
         str, opt("Unlabeled images of the world that zero-shot ability is wanted for.", panel=READ)
@@ -48,8 +50,7 @@ def rescue(
     """
     from driftscope.cli import terminal
 
-    if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise DataError(f"{out} is not empty; give a new folder with --out")
+    refuse_full_folder(out)
     with terminal.err.status("blending both models"):
         from driftscope.rescuing import RESCUE_FILE, WAYS
         from driftscope.rescuing import rescue as rescue_model
