@@ -1,24 +1,17 @@
-"""Blends are interpolated weights, and a rescue keeps its budget."""
+"""Blends are interpolated weights."""
 
 from __future__ import annotations
 
-import json
-from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from monitored import clip_of, moved, with_lora
-from typer.testing import CliRunner
 
 import driftscope as ds
-from driftscope import rescuing
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.blending import Blend
-from driftscope.cli import app
 from driftscope.errors import ConfigError, ModelError
-from driftscope.rescuing import RESCUE_FILE
 from driftscope.sources.live import from_module
 
 
@@ -89,64 +82,3 @@ def test_what_cannot_be_blended_is_refused(pair: tuple, tmp_path: Path) -> None:
         ds.blend(before, after, {"block 9": 1.0})
     with pytest.raises(ConfigError, match="the strength of embeddings is nan"):
         ds.blend(before, after, {"embeddings": float("nan")})
-    for keep in (0, 100, 120):
-        with pytest.raises(ConfigError, match="give a budget in percent, above 0 and below 100"):
-            ds.rescue(before, after, "stars", "concepts100", keep_pct=keep)
-    with pytest.raises(ConfigError, match="there is no way 'luck'"):
-        ds.rescue(before, after, "stars", "concepts100", by="luck")
-
-
-@pytest.fixture(scope="module")
-def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The mini after its image tower has been pushed somewhere."""
-    from driftscope.adapt import export_merged
-
-    mini = ds.load("mini")
-    model = deepcopy(mini.module)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, one in model.named_parameters():
-            if "vision" in name and one.ndim > 1:
-                one.add_(0.8 * one.std() * torch.randn(one.shape, generator=generator))
-    folder = tmp_path_factory.mktemp("damaged") / "clip"
-    export_merged(replace(mini, module=model, source="pushed"), folder)
-    return folder
-
-
-def test_a_rescued_model_keeps_the_budget_and_loads_as_any_other(
-    damaged: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "rescued"
-    arguments = ["rescue", "mini", str(damaged), "--images", "terrain", "--pool", "concepts100"]
-    arguments += ["--out", str(out), "--keep", "80", "--max-images", "16", "--pool-images", "120"]
-    done = CliRunner().invoke(app, [*arguments, "--by", "wise"])
-    assert done.exit_code == 0, done.output
-    assert "A classifier on these embeddings must be fitted again." in " ".join(done.output.split())
-    told = json.loads((out / RESCUE_FILE).read_text())
-    chosen = told["chosen"]
-    assert chosen["estimate"]["low_90_pct"] >= 80
-    assert chosen["likeness"] > told["pretrained_likeness"]
-    kept = [one for one in told["points"] if one["estimate"]["low_90_pct"] >= 80]
-    assert chosen["likeness"] == max(one["likeness"] for one in kept)
-    before = ds.estimate_retention("mini", damaged, "concepts100", max_images=200).retention_pct
-    after = ds.estimate_retention("mini", out, "concepts100", max_images=200).retention_pct
-    assert before < 70 < 80 < after
-    again = CliRunner().invoke(app, arguments)
-    assert again.exit_code == 2
-    assert "is not empty" in again.output
-
-
-def test_the_search_gives_every_group_its_strength(
-    damaged: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rescuing, "_STEPS", 6)
-    monkeypatch.setattr(rescuing, "_GRID", (0.0, 0.5, 1.0))
-    monkeypatch.setattr(rescuing, "_HALVINGS", 1)
-    found = ds.rescue(
-        "mini", damaged, "terrain", "concepts100",
-        keep_pct=60, by="search", max_images=16, pool_images=120,
-    )  # fmt: skip
-    assert found.chosen.estimate.low_90_pct >= 60
-    assert found.chosen.likeness > found.pretrained_likeness
-    assert len(set(found.chosen.strengths.values())) > 5
-    assert all(0 <= one <= 1 for one in found.chosen.strengths.values())

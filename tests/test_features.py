@@ -25,6 +25,7 @@ from driftscope.transfer.features import (
     INVERSE_PENALTY,
     knn_scores,
     labelled_sets,
+    linear_classifier,
     linear_probe_scores,
 )
 
@@ -78,6 +79,14 @@ def test_the_linear_probe_does_not_depend_on_the_scale_of_the_features() -> None
     one = linear_probe_scores(images, bank, labels, 3)
     other = linear_probe_scores(images * scale, bank * scale, labels, 3)
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_the_linear_classifier_is_the_probe_as_one_layer() -> None:
+    bank, images, labels = 3 * features(40, 2) + 5, features(10, 3), labels_of(40)
+    found = linear_classifier(bank, labels, 3)(images).double()
+    torch.testing.assert_close(
+        found, linear_probe_scores(images, bank, labels, 3), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_features_that_have_collapsed_are_scored_and_not_divided_by_zero() -> None:

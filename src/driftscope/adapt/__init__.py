@@ -18,6 +18,7 @@ from torch import nn
 from driftscope.adapt.methods import METHODS
 from driftscope.adapt.model import AdaptedModel, restore_trainable, trainable_state
 from driftscope.adapt.storage import (
+    CLASSIFIER_FILE,
     export_merged,
     load_classifier,
     save_adapted,
@@ -31,6 +32,7 @@ from driftscope.errors import ConfigError, ModelError
 from driftscope.transfer import class_embeddings
 
 __all__ = [
+    "CLASSIFIER_FILE",
     "METHODS",
     "AdaptedModel",
     "adapt",

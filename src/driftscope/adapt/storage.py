@@ -64,7 +64,7 @@ def save_adapted(adapted: AdaptedModel, pretrained: VisionLanguageModel, folder:
                 if name.startswith("clip.")
             }
             save_delta(delta, partial)
-        _save_tensors(adapted.linear_classifier().state_dict(), partial / CLASSIFIER_FILE)
+        save_tensors(adapted.linear_classifier().state_dict(), partial / CLASSIFIER_FILE)
         note_origin(partial, pretrained.source, encoder_fingerprint(pretrained))
 
 
@@ -86,10 +86,15 @@ def save_delta(delta: Mapping[str, Tensor], folder: Path) -> None:
     Raises:
         NonFiniteError: they hold NaN or infinities.
     """
-    _save_tensors(delta, folder / DELTA_FILE)
+    save_tensors(delta, folder / DELTA_FILE)
 
 
-def _save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Writes tensors by name.
+
+    Raises:
+        NonFiniteError: they hold NaN or infinities.
+    """
     refuse_non_finite(tensors)
     with _disk_errors():
         save_file({name: tensor.cpu() for name, tensor in tensors.items()}, file)
@@ -114,10 +119,11 @@ def export_merged(model: VisionLanguageModel, folder: Path) -> None:
         OSError: it cannot be written, such as on a full disk, or is there and not empty.
     """
     with whole_folder(folder) as partial, _disk_errors():
-        _write_hub_layout(model, partial)
+        write_hub_layout(model, partial)
 
 
-def _write_hub_layout(model: VisionLanguageModel, folder: Path) -> None:
+def write_hub_layout(model: VisionLanguageModel, folder: Path) -> None:
+    """Writes into a folder what `export_merged` does; a failure may leave some of it."""
     whole = merged(model).module
     refuse_non_finite(whole.state_dict())
     with quiet_libraries():

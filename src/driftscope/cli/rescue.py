@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -24,7 +24,9 @@ from driftscope.cli.sentences import plain_errors
 def rescue(
     pretrained: Before,
     adapted: After,
-    images: Annotated[str, opt("Unlabeled images of the target.", panel=READ)],
+    images: Annotated[
+        str, opt("Images of the target; a labeled dataset gives accuracies.", panel=READ)
+    ],
     pool: Annotated[
         str, opt("Unlabeled images of the world that zero-shot ability is wanted for.", panel=READ)
     ],
@@ -37,8 +39,13 @@ def rescue(
         list[str] | None,
         opt("search, lines or wise; by default all three, and the best. May be repeated."),
     ] = None,
+    transfer: Annotated[
+        list[str] | None,
+        opt("A labeled dataset to measure the result's retention on. May be repeated.", panel=READ),
+    ] = None,
     max_images: Annotated[
-        int, opt("The most images of the target to read.", panel=READ, min=4)
+        int,
+        opt("The most images of the target; of labeled ones twice as many.", panel=READ, min=4),
     ] = 200,
     pool_images: Annotated[int, opt("The most images of the pool to read.", panel=READ)] = 400,
     as_json: AsJson = False,
@@ -46,7 +53,8 @@ def rescue(
 ) -> None:
     """Undo damage: blend an adapted model with its pretrained one until enough ability is left.
 
-    It writes the blended model, and rescue.json with all strengths that were tried.
+    It writes the blended model as the adapted one was kept, a classifier where the images have
+    labels, the page report.html, and rescue.json with all strengths that were tried.
     """
     from driftscope.cli import terminal
 
@@ -63,17 +71,21 @@ def rescue(
             classes,
             keep_pct=keep,
             by=by or WAYS,  # type: ignore[arg-type]
+            transfer=transfer or (),
             max_images=max_images,
             pool_images=pool_images,
             device=device,
         )
-        found.save(out)
+        written = found.save(out)
     if as_json:
         typer.echo((out / RESCUE_FILE).read_text(encoding="utf-8"))
         return
     _show_frontier(found.frontier())
+    for note in found.notes:
+        terminal.out.print(f"Not measured: {note}.", markup=False)
     terminal.out.print(found.sentence(), markup=False, style="bold")
-    typer.echo(f"Model: {terminal.path_text(out)}")
+    typer.echo(f"Model: {terminal.path_text(out)} ({written})")
+    typer.echo(f"Page: {terminal.path_text(out / 'report.html')}")
 
 
 def _show_frontier(points: Sequence[Mapping[str, Any]]) -> None:
@@ -82,14 +94,28 @@ def _show_frontier(points: Sequence[Mapping[str, Any]]) -> None:
 
     from driftscope.cli import terminal
 
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "Estimated retention, %": lambda one: f"{one['estimated_retention_pct']:.1f}",
+        "90 %": lambda one: f"{one['low_90_pct']:.0f}–{one['high_90_pct']:.0f}",
+        "Likeness to adapted": lambda one: f"{one['likeness']:.3f}",
+        "Accuracy, %": lambda one: _percent(one["accuracy_pct"]),
+        "Old classifier, %": lambda one: _percent(one["kept_head_accuracy_pct"]),
+    }
+    for heading, key in (
+        ("Accuracy, %", "accuracy_pct"),
+        ("Old classifier, %", "kept_head_accuracy_pct"),
+    ):
+        if all(one[key] is None for one in points):
+            del columns[heading]
     table = Table(title="Between both models", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("Way")
-    for heading in ("Scale", "Estimated retention, %", "90 %", "Likeness to adapted"):
+    for heading in ("Scale", *columns):
         table.add_column(heading, justify="right")
     for one in sorted(points, key=lambda point: (point["way"], point["scale"])):
-        interval = f"{one['low_90_pct']:.0f}–{one['high_90_pct']:.0f}"
-        retention = f"{one['estimated_retention_pct']:.1f}"
-        table.add_row(
-            one["way"], f"{one['scale']:.2f}", retention, interval, f"{one['likeness']:.3f}"
-        )
+        shown = [write(one) for write in columns.values()]
+        table.add_row(one["way"], f"{one['scale']:.2f}", *shown)
     terminal.out.print(table)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"

@@ -20,18 +20,19 @@ DELTA_FILE = "delta.safetensors"
 
 def recognises(name: str) -> bool:
     """Whether it is a run folder that holds its model, or the folder of that model."""
-    return (_model_folder(name) / ORIGIN_FILE).exists()
+    return (model_folder(name) / ORIGIN_FILE).exists()
 
 
 def load(name: str, beside: Beside) -> VisionLanguageModel:
     """The kept model: its adapter, or its changed tensors, on the base that it came from."""
-    folder = _model_folder(name)
+    folder = model_folder(name)
     if (folder / adapter.CONFIG_FILE).exists():
         return adapter.load_adapter(folder, name, beside)
     return _load_delta(folder, name, beside)
 
 
-def _model_folder(name: str) -> Path:
+def model_folder(name: str) -> Path:
+    """Where the model of a run folder lies."""
     folder = named_path(name)
     inner = folder / ADAPTED_FOLDER
     return inner if (inner / ORIGIN_FILE).exists() else folder

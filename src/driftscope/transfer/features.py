@@ -15,7 +15,7 @@ from reprlib import repr as short
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from driftscope.backbones.model import VisionLanguageModel
@@ -213,11 +213,32 @@ def linear_probe_scores(
     beside the mean cross-entropy over the n images of the bank. The minimum is unique; it is found
     by L-BFGS in float64.
     """
-    mean, deviation = bank.double().mean(dim=0), bank.double().std(dim=0, correction=0)
-    deviation = torch.where(deviation > 0, deviation, 1.0)
+    mean, deviation = _spread_of(bank)
     seen, told = (((one.double() - mean) / deviation).cpu() for one in (bank, images))
     weights, biases = _fitted(seen.numpy(), bank_labels.numpy(), num_classes)
     return told @ torch.from_numpy(weights).T + torch.from_numpy(biases)
+
+
+def linear_classifier(
+    bank: Float[Tensor, "bank dim"], bank_labels: Int64[Tensor, " bank"], num_classes: int
+) -> nn.Linear:
+    """The classifier of `linear_probe_scores` as one linear layer on unnormalised embeddings."""
+    mean, deviation = _spread_of(bank)
+    weights, biases = _fitted(
+        ((bank.double() - mean) / deviation).cpu().numpy(), bank_labels.numpy(), num_classes
+    )
+    scaled = torch.from_numpy(weights) / deviation.cpu()
+    classifier = nn.Linear(bank.shape[1], num_classes)
+    with torch.no_grad():
+        classifier.weight.copy_(scaled)
+        classifier.bias.copy_(torch.from_numpy(biases) - scaled @ mean.cpu())
+    return classifier
+
+
+def _spread_of(bank: Float[Tensor, "bank dim"]) -> tuple[Tensor, Tensor]:
+    """Every feature's mean over the bank, and its deviation there; 1 where it is constant."""
+    mean, deviation = bank.double().mean(dim=0), bank.double().std(dim=0, correction=0)
+    return mean, torch.where(deviation > 0, deviation, 1.0)
 
 
 _SCORES: dict[str, Callable[..., Scores]] = {KNN: knn_scores, LINEAR_PROBE: linear_probe_scores}

@@ -35,6 +35,7 @@ from driftscope.sources.open_clip.weights import (
     convert_open_clip,
     holds,
     num_layers,
+    to_open_clip,
     without_prefix,
 )
 from driftscope.sources.origin import read_json
@@ -266,4 +267,5 @@ __all__ = [
     "load",
     "load_open_clip",
     "recognises",
+    "to_open_clip",
 ]

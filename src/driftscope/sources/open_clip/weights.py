@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from driftscope.errors import ModelError
@@ -137,6 +138,40 @@ def convert_open_clip(
             f"{unknown[0]}), so it cannot be a CLIPModel"
         )
     return config, converted
+
+
+def to_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A CLIPModel's weights by open_clip's names: what `convert_open_clip` undoes."""
+    found = {
+        "logit_scale": state["logit_scale"],
+        "visual.proj": state["visual_projection.weight"].T,
+        "text_projection": state["text_projection.weight"].T,
+    }
+    for prefix, source, parts in (
+        ("visual.", "vision_model.", _VISION_PARTS),
+        ("", "text_model.", _TEXT_PARTS),
+    ):
+        found |= {prefix + name: state[source + own] for name, own in parts.items()}
+        layer = 0
+        while f"{source}encoder.layers.{layer}.layer_norm1.weight" in state:
+            block = f"{source}encoder.layers.{layer}."
+            found |= {
+                f"{prefix}transformer.resblocks.{layer}.{name}": tensor
+                for name, tensor in _given_block(state, block).items()
+            }
+            layer += 1
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
+
+
+def _given_block(state: Mapping[str, Tensor], block: str) -> dict[str, Tensor]:
+    """One transformer block, its query, key and value joined."""
+    found: dict[str, Tensor] = {}
+    for kind in ("weight", "bias"):
+        parts = [state[f"{block}self_attn.{part}_proj.{kind}"] for part in "qkv"]
+        found[f"attn.in_proj_{kind}"] = torch.cat(parts)
+        for name, own in _BLOCK_PARTS.items():
+            found[f"{name}.{kind}"] = state[f"{block}{own}.{kind}"]
+    return found
 
 
 def _is_transformers(state: Mapping[str, Tensor]) -> bool:

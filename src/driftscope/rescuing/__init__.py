@@ -1,0 +1,12 @@
+"""From knowing the damage to undoing it: strengths of a fine-tuning that keep a retention budget.
+
+Between the pretrained and the adapted model lie models that keep more of the one and of the other
+(`blending.py`). A way gives a path of strengths from 0 to 1. The rescued model is the best point of
+it whose estimated retention keeps the budget with the lower end of its interval. The estimate needs
+no label; where the target has labels a classifier is fitted anew and its accuracy is measured.
+"""
+
+from driftscope.rescuing.finding import rescue
+from driftscope.rescuing.points import RESCUE_FILE, WAYS, Accuracy, Point, Rescue, Way
+
+__all__ = ["RESCUE_FILE", "WAYS", "Accuracy", "Point", "Rescue", "Way", "rescue"]

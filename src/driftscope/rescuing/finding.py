@@ -1,0 +1,213 @@
+"""The search along each way, and the choice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import text_fingerprint
+from driftscope.blending import Blend
+from driftscope.comparison import related_models
+from driftscope.data.given import Images
+from driftscope.data.prompts import prompt_rules
+from driftscope.errors import ConfigError, ModelError, did_you_mean
+from driftscope.estimate import make_pool
+from driftscope.rescuing import ways
+from driftscope.rescuing.judge import GRID, HALVINGS, Judge
+from driftscope.rescuing.kinds import Chosen
+from driftscope.rescuing.points import WAYS, Point, Rescue, Way
+from driftscope.rescuing.target import KeptClassifier, Target, kept_classifier, open_target
+from driftscope.transfer import labelled_sets, transfer_names
+
+_USEFUL = 0.05
+"""Below this likeness to the adapted model, beyond the pretrained one's, nothing was kept of it."""
+
+
+def rescue(
+    pretrained: str | Path | VisionLanguageModel,
+    adapted: str | Path | VisionLanguageModel,
+    images: Images,
+    pool: Images,
+    classes: str | Path | Sequence[str] | None = None,
+    *,
+    keep_pct: float = 95,
+    by: Sequence[Way] | Way = WAYS,
+    transfer: str | Sequence[str] = (),
+    class_words: Mapping[str, str] | str | Path | None = None,
+    templates: str | Sequence[str] | None = None,
+    max_images: int = 200,
+    pool_images: int | None = 400,
+    transfer_images: int | None = None,
+    device: str | None = None,
+    seed: int = 0,
+) -> Rescue:
+    """The best model between two that keeps a retention budget, with confidence.
+
+    Args:
+        pretrained, adapted: as `compare` takes them. A run's folder gives its classifier, too.
+        images: of the target. Where they are unlabeled, likeness to the adapted model is wanted of
+            them. Where they are a labeled dataset, a classifier is fitted to its training split;
+            one half of its test split chooses, the other half reports.
+        pool, classes, class_words, templates: as `compare` takes them; half of the pool is for the
+            search, the other half judges.
+        keep_pct: the budget: the lower end of the estimate's 90 % interval, above 0, at most 100.
+        by: `search` (a strength of its own for every group), `lines` (strengths that rise with
+            depth), `wise` (one strength); of several the best point is chosen.
+        transfer: labeled datasets on which the chosen model's retention is measured.
+        max_images: how many unlabeled images are read at most; of labeled ones twice as many of
+            either split.
+        pool_images, transfer_images: how many of each are read at most.
+        device: where models given by name run.
+        seed: of the search.
+
+    Raises:
+        ConfigError: a budget or a way that there is not.
+        ModelError: the two do not belong together or are equal, the pool gives no estimate, or no
+            point of any use keeps the budget.
+    """
+    chosen_ways = _checked(keep_pct, by)
+    rules = prompt_rules(class_words, templates)
+    before, after = related_models(pretrained, adapted, device)
+    _refuse_other_size(before, after)
+    unlabeled = make_pool(before, pool, classes, rules, pool_images)
+    target = open_target(images, before, max_images)
+    head, notes = _usable_head(kept_classifier(adapted), target)
+    blend = Blend(before, after)
+    judge = Judge(before, after, unlabeled, target, head)
+    found = _Found(blend, judge, keep_pct)
+    for way in chosen_ways:
+        found.look_along(way, seed)
+    chosen = found.best()
+    chosen, classifier = judge.completed(chosen, blend)
+    measured = {}
+    for name in transfer_names(transfer):
+        for one in labelled_sets(name, before, transfer_images, rules):
+            measured[one.name] = _measured(one, before, blend.set(chosen.strengths))
+    return Rescue(
+        keep_pct=keep_pct,
+        chosen=chosen,
+        points=tuple(found.points),
+        pretrained=found.pretrained,
+        adapted=found.adapted,
+        transfer=measured,
+        notes=notes,
+        classifier=classifier,
+        class_names=target.labels.class_names if target.labels else (),
+        origin=Chosen(before, adapted, blend, chosen.strengths),
+    )
+
+
+class _Found:
+    """The points that were looked at."""
+
+    def __init__(self, blend: Blend, judge: Judge, keep_pct: float) -> None:
+        self.blend, self.judge, self.keep_pct = blend, judge, keep_pct
+        self.points: list[Point] = []
+        self.pretrained, self.adapted = (self._whole("wise", end, blend.uniform) for end in (0, 1))
+
+    def _whole(self, way: Way, scale: float, path: ways.Path) -> Point:
+        point = self.judge.estimated(way, self.blend, scale, path(scale))
+        return self.judge.completed(point, self.blend)[0]
+
+    def look_along(self, way: Way, seed: int) -> None:
+        """Points at some scales of a way, and closer ones to find the last that keeps the budget.
+
+        The closer ones are judged by retention alone, but for the last.
+        """
+        path = ways.path_of(way, self.blend, self.judge, seed)
+        seen = [replace(self.pretrained, way=way)]
+        seen += [self._whole(way, scale, path) for scale in GRID]
+        last = replace(self.adapted, way=way) if way != "lines" else self._whole(way, 1.0, path)
+        self.points += [*seen, last]
+        self.points += self._closer(way, path, [*seen, last])
+
+    def _closer(self, way: Way, path: ways.Path, seen: Sequence[Point]) -> Iterator[Point]:
+        good = max((one.scale for one in seen if one.keeps(self.keep_pct)), default=0.0)
+        bad = min((one.scale for one in seen if one.scale > good), default=good)
+        found = None
+        for _ in range(HALVINGS if bad > good else 0):
+            middle = (good + bad) / 2
+            one = self.judge.estimated(way, self.blend, middle, path(middle))
+            if one.keeps(self.keep_pct):
+                good, found = middle, one
+            else:
+                bad = middle
+        if found is not None:
+            yield self.judge.completed(found, self.blend)[0]
+
+    def best(self) -> Point:
+        """The best point that keeps the budget.
+
+        Raises:
+            ModelError: there is none of any use.
+        """
+        kept = [one for one in self.points if one.keeps(self.keep_pct) and self._is_useful(one)]
+        if not kept:
+            raise ModelError(
+                f"no useful strength keeps {self.keep_pct:g} % of the zero-shot ability: what "
+                "keeps it is the pretrained model, or nearly so; give a smaller budget, or train "
+                "anew by a gentler method or rate"
+            )
+        return max(kept, key=lambda one: one.worth)
+
+    def _is_useful(self, point: Point) -> bool:
+        before = self.pretrained.likeness or 0.0
+        return (point.likeness or 0.0) >= before + _USEFUL * (1 - before)
+
+
+def _checked(keep_pct: float, by: Sequence[Way] | Way) -> tuple[Way, ...]:
+    if not 0 < keep_pct <= 100:
+        raise ConfigError(
+            f"keep is {keep_pct:g}; give a budget in percent, above 0 and at most 100, such as 95"
+        )
+    named: tuple[Way, ...] = (by,) if isinstance(by, str) else tuple(by)
+    for way in named:
+        if way not in WAYS:
+            raise ConfigError(f"there is no way {way!r}: {did_you_mean(way, WAYS)}")
+    return tuple(way for way in WAYS if way in named) or WAYS
+
+
+def _refuse_other_size(before: VisionLanguageModel, after: VisionLanguageModel) -> None:
+    if before.image_size != after.image_size:
+        raise ModelError(
+            f"{before.source} reads images of {before.image_size} pixels and {after.source} of "
+            f"{after.image_size}; only models of one size can be blended"
+        )
+
+
+def _usable_head(
+    kept: KeptClassifier | None, target: Target
+) -> tuple[nn.Linear | None, tuple[str, ...]]:
+    """The classifier beside the adapted model, if it tells the target's classes."""
+    if kept is None or target.labels is None:
+        return None, ()
+    if kept.is_of(target.labels.class_names):
+        return kept.classifier, ()
+    return None, (
+        f"the classifier beside the adapted model tells other classes than {target.name}, so it "
+        "was not measured there",
+    )
+
+
+def _measured(benchmark: Any, before: VisionLanguageModel, model: VisionLanguageModel) -> Any:
+    """What a model has kept on a labeled benchmark, as JSON values."""
+
+    def outcome(one: VisionLanguageModel, *, has_own_texts: bool) -> Any:
+        embedded = {
+            name: one.embed_images(pixels).float().cpu()
+            for name, pixels in benchmark.image_sets().items()
+        }
+        return benchmark.outcome_from(embedded, one, has_own_texts=has_own_texts)
+
+    own = text_fingerprint(before) != text_fingerprint(model)
+    first, then = outcome(before, has_own_texts=False), outcome(model, has_own_texts=own)
+    return {
+        "pretrained": first.score.to_dict(),
+        "rescued": then.score.to_dict(),
+        **benchmark.change(then, first),
+    }

@@ -1,0 +1,95 @@
+"""What every point between two models is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.blending import TEXT, Blend
+from driftscope.errors import ModelError
+from driftscope.estimate import Pool, Referee
+from driftscope.rescuing.points import Accuracy, Point, Way
+from driftscope.rescuing.target import Target
+from driftscope.transfer import score
+
+GRID = (0.2, 0.4, 0.6, 0.8)
+HALVINGS = 4
+
+
+class Judge:
+    """Half of the pool, and the target's images.
+
+    Args:
+        before, after: both models.
+        pool: unlabeled images; every other one is left to searches.
+        target: what the model was adapted to.
+        kept_head: the classifier that was trained with the adapted model, if it tells the target's
+            classes.
+
+    Raises:
+        ModelError: retention cannot be estimated on the pool.
+    """
+
+    def __init__(
+        self,
+        before: VisionLanguageModel,
+        after: VisionLanguageModel,
+        pool: Pool,
+        target: Target,
+        kept_head: nn.Linear | None,
+    ) -> None:
+        self.pool, self.target, self.kept_head = pool, target, kept_head
+        self.judging, self.searching = pool.pixels[1::2], pool.pixels[0::2]
+        self.before = before
+        self.referee = Referee.of(pool, before.embed_images(self.judging).float().cpu())
+        if self.referee.withheld:
+            raise ModelError(
+                f"retention cannot be estimated on {pool.name}, so no budget can be kept: "
+                f"{self.referee.withheld}"
+            )
+        self.tuned = after.embed_images(target.pixels).float().cpu()
+        self.teacher = kept_head
+        if kept_head is None and target.labels is not None:
+            self.teacher = target.fitted(self.tuned)
+
+    def estimated(
+        self, way: Way, blend: Blend, scale: float, strengths: Mapping[str, float]
+    ) -> Point:
+        """One point, read with its own text tower where that moved."""
+        model = blend.set(strengths)
+        texts = self.pool.texts_of(model) if strengths.get(TEXT) else None
+        found = model.embed_images(self.judging).float().cpu()
+        return Point(way, scale, dict(strengths), self.referee.estimate(found, texts))
+
+    def completed(self, point: Point, blend: Blend) -> tuple[Point, nn.Linear | None]:
+        """The point with what it has kept of the target, and a classifier fitted to it anew."""
+        model = blend.set(point.strengths)
+        found = model.embed_images(self.target.pixels).float().cpu()
+        likeness = float(functional.cosine_similarity(found, self.tuned).mean())
+        point = replace(point, likeness=likeness)
+        labels = self.target.labels
+        if labels is None:
+            return point, None
+        classifier = self.target.fitted(found)
+        tests = model.embed_images(labels.test_pixels).float().cpu()
+        return replace(point, accuracy=self._accuracy(classifier, tests)), classifier
+
+    def _accuracy(self, classifier: nn.Linear, tests: Float[Tensor, "test dim"]) -> Accuracy:
+        labels = self.target.labels
+        assert labels is not None
+        choosing = labels.num_correct(classifier, tests, labels.choosing)
+        reported = labels.num_correct(classifier, tests, labels.reporting)
+        name, count = self.target.name, len(labels.test[labels.reporting])
+        kept = None
+        if self.kept_head is not None:
+            kept = score(name, labels.num_correct(self.kept_head, tests, labels.reporting), count)
+        return Accuracy(
+            choosing_pct=100 * choosing / len(labels.test[labels.choosing]),
+            refitted=score(name, reported, count),
+            kept_head=kept,
+        )

@@ -1,0 +1,239 @@
+"""What a rescue finds: points between both models, and the one that is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from torch import nn
+
+from driftscope.adapt import CLASSIFIER_FILE
+from driftscope.adapt.storage import save_tensors
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.estimate import Estimate
+from driftscope.files import whole_folder
+from driftscope.metrics import METRICS
+from driftscope.records import ADAPTED_FOLDER, write_json
+from driftscope.report.rescue_page import write_rescue_page
+from driftscope.rescuing.kinds import Chosen, write_like
+from driftscope.transfer import ZeroShotScore
+
+Way = Literal["search", "lines", "wise"]
+WAYS: tuple[Way, ...] = get_args(Way)
+RESCUE_FILE = "rescue.json"
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What a classifier on a model's embeddings tells of the target's labeled test images.
+
+    Attributes:
+        choosing_pct: of one fitted anew, on the half that the choice is made by.
+        refitted: of the same, on the other half.
+        kept_head: of the one that was trained with the adapted model, there; None without one.
+    """
+
+    choosing_pct: float
+    refitted: ZeroShotScore
+    kept_head: ZeroShotScore | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The accuracies as JSON values."""
+        return {
+            "choosing_pct": self.choosing_pct,
+            "refitted": self.refitted.to_dict(),
+            "kept_head": self.kept_head.to_dict() if self.kept_head else None,
+        }
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model between two.
+
+    Attributes:
+        way: how its strengths came about.
+        scale: where it lies on the way, from 0 (pretrained) to 1.
+        strengths: α of each group.
+        estimate: of its retention, from the pool.
+        likeness: of its image embeddings of the target to the adapted model's, mean cosine; None
+            where it was not looked at.
+        accuracy: where the target has labels.
+    """
+
+    way: Way
+    scale: float
+    strengths: Mapping[str, float]
+    estimate: Estimate
+    likeness: float | None = None
+    accuracy: Accuracy | None = None
+
+    def keeps(self, keep_pct: float) -> bool:
+        """Whether the lower end of the estimate's 90 % interval keeps a budget."""
+        low = self.estimate.low_90_pct
+        return low is not None and low >= keep_pct
+
+    @property
+    def worth(self) -> tuple[float, float]:
+        """What the choice is made by: accuracy where there is one, then likeness."""
+        likeness = -1.0 if self.likeness is None else self.likeness
+        return (self.accuracy.choosing_pct if self.accuracy else 0.0, likeness)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The point as JSON values."""
+        return {
+            **asdict(self),
+            "estimate": self.estimate.to_dict(),
+            "accuracy": self.accuracy.to_dict() if self.accuracy else None,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Rescue:
+    """What came out: the chosen point, the ways that were tried, and the model itself.
+
+    Attributes:
+        keep_pct: the budget.
+        chosen: the best point that keeps it.
+        points: every point that was looked at.
+        pretrained, adapted: both ends; the pretrained one's accuracy is that of a linear probe.
+        transfer: benchmark -> what the chosen model has kept, measured on labeled images.
+        notes: what was not measured, and why.
+        classifier: fitted anew on the chosen model's embeddings; None without labels.
+        class_names: what the classifier tells.
+        origin: both models, and the strengths between them.
+    """
+
+    keep_pct: float
+    chosen: Point
+    points: tuple[Point, ...]
+    pretrained: Point
+    adapted: Point
+    transfer: Mapping[str, Mapping[str, Any]]
+    notes: tuple[str, ...]
+    classifier: nn.Linear | None = field(repr=False)
+    class_names: tuple[str, ...]
+    origin: Chosen = field(repr=False)
+
+    @property
+    def model(self) -> VisionLanguageModel:
+        """The chosen model, a plain one."""
+        return self.origin.model
+
+    @property
+    def beats_the_probe(self) -> bool | None:
+        """Whether its classifier is above a linear probe of the pretrained model; None if unknown.
+
+        By however little: the sentence says whether chance can make as much.
+        """
+        ours, probe = self.chosen.accuracy, self.pretrained.accuracy
+        if ours is None or probe is None:
+            return None
+        return ours.refitted.num_correct > probe.refitted.num_correct
+
+    def frontier(self) -> list[dict[str, Any]]:
+        """A row a point: way, scale, estimated retention with its interval, likeness, accuracy."""
+        return [
+            {
+                "way": one.way,
+                "scale": one.scale,
+                "estimated_retention_pct": one.estimate.retention_pct,
+                "low_90_pct": one.estimate.low_90_pct,
+                "high_90_pct": one.estimate.high_90_pct,
+                "likeness": one.likeness,
+                "accuracy_pct": one.accuracy.refitted.accuracy_pct if one.accuracy else None,
+                "kept_head_accuracy_pct": _pct(one.accuracy.kept_head) if one.accuracy else None,
+            }
+            for one in self.points
+        ]
+
+    def sentence(self) -> str:
+        """What was kept of both models, and whether it is worth having."""
+        one = self.chosen
+        told = [f"By {one.way} at scale {one.scale:.2f}: {one.estimate.sentence()}"]
+        told += [
+            f"Measured on {name}: retention {_shown('retention_pct', found['retention_pct'])} %."
+            for name, found in self.transfer.items()
+        ]
+        return " ".join([*told, *(self._accuracy() if one.accuracy else self._likeness())])
+
+    def _accuracy(self) -> list[str]:
+        ours, tuned, probe = (one.accuracy for one in (self.chosen, self.adapted, self.pretrained))
+        if ours is None or tuned is None or probe is None:
+            return []
+        told = [
+            f"A classifier fitted anew tells {ours.refitted.accuracy_pct:.1f} % of "
+            f"{ours.refitted.num_images} images that the choice was not made by, on the adapted "
+            f"model {tuned.refitted.accuracy_pct:.1f} %."
+        ]
+        if ours.kept_head is not None:
+            told.append(f"The old classifier tells {ours.kept_head.accuracy_pct:.1f} %.")
+        probed = f"a linear probe on the untouched model ({probe.refitted.accuracy_pct:.1f} %)"
+        if probe.refitted.accuracy_pct < ours.refitted.wilson_low_pct:
+            return [*told, f"It beats {probed}, which keeps everything."]
+        if self.beats_the_probe:
+            so_few = "by no more than chance can make on so few images"
+            return [*told, f"It is above {probed}, which keeps everything, but {so_few}."]
+        return [
+            *told,
+            f"It does not beat {probed}, which keeps everything: take that probe instead.",
+        ]
+
+    def _likeness(self) -> list[str]:
+        ours, before = self.chosen.likeness, self.pretrained.likeness
+        if ours is None or before is None:
+            return []
+        share = 100 * (ours - before) / max(1 - before, 1e-9)
+        return [
+            f"On the target {share:.0f} % of the change of the image embeddings is kept (cosine to "
+            f"the adapted model {ours:.3f}, of the pretrained one {before:.3f}).",
+            "A classifier on these embeddings must be fitted again; give labeled images to have "
+            "that done, and to learn whether it beats a linear probe on the untouched model.",
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The rescue as JSON values."""
+        return {
+            "kind": "rescue",
+            "models": {"pretrained": self.origin.before.source, "adapted": self.origin.name},
+            "keep_pct": self.keep_pct,
+            "sentence": self.sentence(),
+            "chosen": self.chosen.to_dict(),
+            "beats_the_probe": self.beats_the_probe,
+            "pretrained": self.pretrained.to_dict(),
+            "adapted": self.adapted.to_dict(),
+            "transfer": {name: dict(one) for name, one in self.transfer.items()},
+            "notes": list(self.notes),
+            "class_names": list(self.class_names),
+            "points": [one.to_dict() for one in self.points],
+        }
+
+    def save(self, folder: Path) -> str:
+        """Writes the rescued model as the adapted one was kept, and says as what.
+
+        In the folder are also `rescue.json`, the page `report.html`, and, where it was fitted, the
+        classifier. The folder appears when it is whole; a failure leaves none.
+
+        Raises:
+            NonFiniteError: the weights hold NaN or infinities.
+            OSError: it cannot be written, or is there and not empty.
+        """
+        with whole_folder(folder) as partial:
+            written = write_like(self.origin, partial)
+            if self.classifier is not None:
+                inner = partial / ADAPTED_FOLDER
+                place = inner if inner.is_dir() else partial
+                save_tensors(self.classifier.state_dict(), place / CLASSIFIER_FILE)
+            told = {**self.to_dict(), "written": written}
+            write_json(partial / RESCUE_FILE, told)
+            write_rescue_page(told, partial)
+        return written
+
+
+def _pct(score: ZeroShotScore | None) -> float | None:
+    return None if score is None else score.accuracy_pct
+
+
+def _shown(metric: str, value: float | None) -> str:
+    return "unknown" if value is None else METRICS[metric].text(value)

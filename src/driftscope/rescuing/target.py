@@ -1,0 +1,147 @@
+"""The target's images, and what a classifier on their embeddings is worth.
+
+Labeled images are parted: a classifier is fitted to images of the training split, a model is chosen
+by one half of the test split, and its accuracy is reported on the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from driftscope.adapt import CLASSIFIER_FILE, load_classifier
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.data import PixelSource, labelled, open_dataset, rows_of
+from driftscope.data.given import Images, some_pixels
+from driftscope.data.splits import balanced_subset, open_train_and_test
+from driftscope.errors import DataError
+from driftscope.files import named_path
+from driftscope.records import ADAPTED_FOLDER, is_done, load_run
+from driftscope.transfer.features import linear_classifier
+
+_PER_UNLABELED = 2
+"""How many labeled images are read of either split for every unlabeled one that would be."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Labeled images of the target, beyond those that a classifier is fitted to.
+
+    Attributes:
+        class_names: of the target.
+        fit: the labels of the images that a classifier is fitted to.
+        test_pixels, test: other images with their labels.
+        choosing, reporting: positions among these.
+    """
+
+    class_names: tuple[str, ...]
+    fit: Int64[Tensor, " fit"]
+    test_pixels: PixelSource
+    test: Int64[Tensor, " test"]
+
+    @property
+    def choosing(self) -> slice:
+        """Images by which a model is chosen."""
+        return slice(0, None, 2)
+
+    @property
+    def reporting(self) -> slice:
+        """Images on which its accuracy is reported."""
+        return slice(1, None, 2)
+
+    def num_correct(
+        self, classifier: nn.Linear, embeddings: Float[Tensor, "test dim"], part: slice
+    ) -> int:
+        """How many images of a part a classifier tells from their embeddings."""
+        with torch.no_grad():
+            chosen = classifier(embeddings[part]).argmax(dim=-1)
+        return int((chosen == self.test[part]).sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What the model was adapted to.
+
+    Attributes:
+        name: of the images.
+        pixels: that strengths are searched on, and a classifier is fitted to.
+        labels: where there are any.
+    """
+
+    name: str
+    pixels: PixelSource
+    labels: Labels | None
+
+    def fitted(self, embeddings: Float[Tensor, "fit dim"]) -> nn.Linear:
+        """A linear probe of the labeled images, from their embeddings by some model."""
+        if self.labels is None:
+            raise DataError(f"{self.name} has no labels, so no classifier can be fitted to it")
+        return linear_classifier(embeddings, self.labels.fit, len(self.labels.class_names))
+
+
+def open_target(images: Images, model: VisionLanguageModel, max_images: int) -> Target:
+    """The target's images at the model's input, with labels where they have any.
+
+    Args:
+        images: a dataset, a tensor, or PIL images.
+        model: whose input they become.
+        max_images: how many unlabeled ones are read; of labeled ones twice as many of either split.
+    """
+    if not isinstance(images, str | Path) or not _is_labelled(images):
+        name, pixels = some_pixels(images, model.framing, max_images, "images")
+        return Target(name, pixels, None)
+    train, test = open_train_and_test(str(images), 0)
+    fit_labels, class_names = labelled(train)
+    test_labels, _ = labelled(test)
+    fit = balanced_subset(fit_labels, _PER_UNLABELED * max_images)
+    chosen = balanced_subset(test_labels, _PER_UNLABELED * max_images)
+    chosen = chosen[test_labels[chosen].argsort(stable=True)]  # so that every other one is balanced
+    labels = Labels(
+        class_names=class_names,
+        fit=fit_labels[fit],
+        test_pixels=rows_of(test, chosen, model.framing),
+        test=test_labels[chosen],
+    )
+    return Target(train.name, rows_of(train, fit, model.framing), labels)
+
+
+def _is_labelled(images: str | Path) -> bool:
+    found = open_dataset(images, "test")
+    return found.labels is not None and len(found.class_names or ()) > 1
+
+
+@dataclass(frozen=True, eq=False)
+class KeptClassifier:
+    """The classifier that lies beside an adapted model.
+
+    Attributes:
+        classifier: acts on the model's unnormalised image embeddings.
+        class_names: what it was trained on, where that is known.
+    """
+
+    classifier: nn.Linear
+    class_names: tuple[str, ...] | None
+
+    def is_of(self, class_names: Sequence[str]) -> bool:
+        """Whether it tells these classes, in this order."""
+        if self.class_names is not None:
+            return self.class_names == tuple(class_names)
+        return self.classifier.out_features == len(class_names)
+
+
+def kept_classifier(adapted: str | Path | VisionLanguageModel) -> KeptClassifier | None:
+    """The classifier in a run's folder, or in the folder of its model; None without one."""
+    if isinstance(adapted, VisionLanguageModel):
+        return None
+    folder = named_path(adapted)
+    inner = folder / ADAPTED_FOLDER
+    for place, run in ((inner, folder), (folder, folder.parent)):
+        if (place / CLASSIFIER_FILE).is_file():
+            names = tuple(load_run(run).result.class_names) if is_done(run) else None
+            return KeptClassifier(load_classifier(place), names or None)
+    return None

@@ -1,0 +1,141 @@
+"""Ways from the pretrained to the adapted model: a strength of each group at every scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from driftscope.blending import TEXT, Blend, ImagePath
+from driftscope.data import PixelSource
+from driftscope.rescuing.judge import Judge
+from driftscope.rescuing.points import Way
+
+Path = Callable[[float], Mapping[str, float]]
+STEPS, BATCH = 60, 48
+_STRENGTH_RATE, _HEAD_RATE = 0.15, 0.02
+
+
+def path_of(way: Way, blend: Blend, judge: Judge, seed: int) -> Path:
+    """The strengths at every scale of a way, from 0 at scale 0."""
+    if way == "wise":
+        return blend.uniform
+    if way == "lines":
+        return blend.linear_in_depth
+    return through(searched(blend, judge, seed))
+
+
+def through(strengths: Mapping[str, float]) -> Path:
+    """From nothing by these strengths, at scale ½, to everything: α raised to (1 − s) / s."""
+
+    def at(scale: float) -> dict[str, float]:
+        if scale <= 0:
+            return dict.fromkeys(strengths, 0.0)
+        return {group: one ** ((1 - scale) / scale) for group, one in strengths.items()}
+
+    return at
+
+
+def searched(blend: Blend, judge: Judge, seed: int) -> dict[str, float]:
+    """Strengths that keep the pretrained distributions on the pool and the adapted choices.
+
+    Adam on the strengths' logits, and on a linear head that is trained along. The loss is
+    KL(p₀ ‖ p) on images of the pool, plus KL(t ‖ h) on the target's: t is what the adapted model's
+    classifier makes of its embeddings, h the head on the blend's. Where there is no classifier, the
+    second part is the squared distance of the normalised embeddings. Either part is over its value
+    at the end where everything of it is lost, if there the loss has no head. The text tower, where
+    it moved, goes by the mean of the others.
+    """
+    search = _Search(blend, judge)
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.zeros(len(search.order), requires_grad=True)
+    parameters: list[dict[str, object]] = [{"params": [logits], "lr": _STRENGTH_RATE}]
+    if search.head is not None:
+        parameters.append({"params": list(search.head.parameters()), "lr": _HEAD_RATE})
+    optimizer = torch.optim.Adam(parameters)
+
+    def some(count: int) -> Tensor:
+        return torch.randperm(count, generator=generator)[:BATCH]
+
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss = search.loss(
+            logits.sigmoid(), some(len(judge.searching)), some(len(judge.target.pixels))
+        )
+        torch.autograd.backward(loss)
+        optimizer.step()
+    strengths = dict(zip(search.order, logits.detach().sigmoid().tolist(), strict=True))
+    if TEXT in blend.groups:
+        strengths[TEXT] = sum(strengths.values()) / len(strengths)
+    return {group: strengths[group] for group in blend.groups}
+
+
+class _Search:
+    """The loss of strengths, with everything that it is reckoned from."""
+
+    def __init__(self, blend: Blend, judge: Judge) -> None:
+        self.blend, self.judge = blend, judge
+        self.model = blend.set(blend.uniform(0.0))
+        self.path = ImagePath(self.model)
+        self.names = {n: g for g, group in blend.delta.groups.items() for n in group if g != TEXT}
+        self.order = [group for group in blend.groups if group != TEXT]
+        self.texts = functional.normalize(judge.pool.text_embeddings, dim=-1)
+        before = functional.normalize(judge.before.embed_images(judge.searching).float(), dim=-1)
+        self.kept = (judge.pool.logit_scale * before @ self.texts.T).log_softmax(dim=-1)
+        self.tuned = judge.tuned
+        self.head, self.told = None, None
+        if judge.teacher is not None:
+            with torch.no_grad():
+                self.told = judge.teacher(self.tuned).log_softmax(dim=-1)
+            self.mean, self.deviation = self.tuned.mean(dim=0), self.tuned.std(dim=0) + 1e-6
+            self.head = _standardised(judge.teacher, self.mean, self.deviation)
+
+    def embedded(
+        self, strengths: Tensor, pixels: UInt8[Tensor, "image 3 size size"]
+    ) -> Float[Tensor, "image dim"]:
+        at = {group: strengths[index] for index, group in enumerate(self.order)}
+        weights = {
+            f"inner.{name}": self.blend.between(name, at[group])
+            for name, group in self.names.items()
+        }
+        found: Tensor = functional_call(self.path, weights, (self.model.normalise(pixels),))
+        return found.float()
+
+    def loss(self, strengths: Tensor, pool: Tensor, target: Tensor) -> Tensor:
+        both = torch.cat(
+            [_rows(self.judge.searching, pool), _rows(self.judge.target.pixels, target)]
+        )
+        found = self.embedded(strengths, both)
+        images, adapted = found[: len(pool)], found[len(pool) :]
+        cosines = functional.normalize(images, dim=-1) @ self.texts.T
+        after = (self.judge.pool.logit_scale * cosines).log_softmax(dim=-1)
+        return _divergence(self.kept[pool], after) + self._target_loss(adapted, target)
+
+    def _target_loss(self, found: Tensor, at: Tensor) -> Tensor:
+        if self.head is None or self.told is None:
+            tuned = functional.normalize(self.tuned[at], dim=-1)
+            return (functional.normalize(found, dim=-1) - tuned).pow(2).sum(dim=-1).mean()
+        logits = self.head((found - self.mean) / self.deviation)
+        return _divergence(self.told[at], logits.log_softmax(dim=-1))
+
+
+def _divergence(before: Tensor, after: Tensor) -> Tensor:
+    """KL of the second log-distribution from the first, mean over images, in nats."""
+    return (before.exp() * (before - after)).sum(dim=-1).mean()
+
+
+def _standardised(head: nn.Linear, mean: Tensor, deviation: Tensor) -> nn.Linear:
+    """The same function of (x − mean) / deviation."""
+    made = nn.Linear(head.in_features, head.out_features)
+    with torch.no_grad():
+        made.weight.copy_(head.weight * deviation)
+        made.bias.copy_(head.bias + head.weight @ mean)
+    return made
+
+
+def _rows(pixels: PixelSource, at: Tensor) -> UInt8[Tensor, "image 3 size size"]:
+    return pixels[at]

@@ -1,0 +1,188 @@
+"""A rescue keeps its budget, measures what it can, and says when it is not worth having."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import driftscope as ds
+import driftscope.data.splits
+from driftscope.adapt import CLASSIFIER_FILE
+from driftscope.adapt.storage import save_delta, save_tensors
+from driftscope.backbones.weights import encoder_fingerprint
+from driftscope.cli import app
+from driftscope.errors import ConfigError, ModelError
+from driftscope.rescuing import RESCUE_FILE, finding, ways
+from driftscope.rescuing.points import Accuracy
+from driftscope.rescuing.target import kept_classifier
+from driftscope.rescuing.ways import through
+from driftscope.sources.origin import note_origin
+from driftscope.transfer import score
+
+SMALL = {"max_images": 16, "pool_images": 120}
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder of the mini after its image tower has been pushed somewhere."""
+    mini = ds.load("mini")
+    model = deepcopy(mini.module)
+    generator = torch.Generator().manual_seed(0)
+    pushed = {}
+    for name, one in model.named_parameters():
+        if "vision" in name and one.ndim > 1:
+            pushed[name] = one.detach() + 0.8 * one.std() * torch.randn(
+                one.shape, generator=generator
+            )
+    folder = tmp_path_factory.mktemp("damaged") / "run" / "adapted"
+    folder.mkdir(parents=True)
+    save_delta(pushed, folder)
+    note_origin(folder, "mini", encoder_fingerprint(mini))
+    torch.manual_seed(0)
+    save_tensors(nn.Linear(mini.embedding_dim, 10).state_dict(), folder / CLASSIFIER_FILE)
+    return folder.parent
+
+
+@pytest.fixture(scope="module")
+def found(damaged: Path) -> ds.Rescue:
+    """What is rescued of it by one strength, judged by labels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finding, "GRID", (0.3, 0.6))
+        return ds.rescue(
+            "mini", damaged, "terrain", "concepts100", keep_pct=80, by="wise",
+            transfer="concepts100", transfer_images=100, **SMALL,
+        )  # fmt: skip
+
+
+def test_the_best_point_that_keeps_the_budget_is_chosen(found: ds.Rescue) -> None:
+    kept = [one for one in found.points if one.estimate.low_90_pct >= 80]
+    assert 0 < len(kept) < len(found.points)
+    assert found.chosen.accuracy.choosing_pct == max(
+        one.accuracy.choosing_pct for one in kept if one.likeness > found.pretrained.likeness + 0.05
+    )
+    assert found.adapted.estimate.low_90_pct < 80
+    assert found.pretrained.estimate.retention_pct == pytest.approx(100)
+    (measured,) = found.transfer.values()
+    counted = measured["rescued"]["num_correct"] / measured["pretrained"]["num_correct"]
+    assert measured["retention_pct"] == pytest.approx(100 * counted)
+    assert f"Measured on concepts100: retention {100 * counted:.1f} %." in found.sentence()
+
+
+def test_the_folder_holds_a_run_and_its_classifier_tells_as_many_as_was_said(
+    found: ds.Rescue, tmp_path: Path
+) -> None:
+    out = tmp_path / "rescued"
+    assert found.save(out) == "a run's model: the tensors that training changed"
+    assert sorted(path.name for path in out.iterdir()) == ["adapted", "report.html", RESCUE_FILE]
+    model, images = ds.load(out), ds.open_dataset("terrain", "test")
+    head = kept_classifier(out).classifier
+    # every other image of a class-balanced choice, by hand
+    chosen = ds.data.splits.balanced_subset(images.labels, 32)
+    chosen = chosen[images.labels[chosen].argsort(stable=True)][1::2]
+    pixels = images.pixels(chosen.tolist(), model.framing)
+    right = head(model.embed_images(pixels)).argmax(dim=1) == images.labels[chosen]
+    told = json.loads((out / RESCUE_FILE).read_text())
+    assert told["chosen"]["accuracy"]["refitted"]["num_correct"] == int(right.sum())
+    assert told["chosen"]["accuracy"]["refitted"]["num_images"] == 16
+    assert told["chosen"]["accuracy"]["kept_head"] is not None
+    assert told["class_names"] == list(images.class_names)
+    page = (out / "report.html").read_text()
+    assert "a linear probe on the untouched model" in page
+
+
+def test_a_rescue_that_does_not_beat_a_linear_probe_says_so(found: ds.Rescue) -> None:
+    def with_correct(ours: int, probe: int) -> str:
+        points = [
+            replace(one, accuracy=Accuracy(0.0, score("terrain", correct, 1000), None))
+            for one, correct in ((found.chosen, ours), (found.pretrained, probe))
+        ]
+        return replace(found, chosen=points[0], pretrained=points[1]).sentence()
+
+    assert "It does not beat a linear probe on the untouched model (91.4 %)" in with_correct(
+        914, 914
+    )
+    assert "but by no more than chance can make" in with_correct(920, 914)
+    assert "It beats a linear probe on the untouched model (91.4 %)" in with_correct(950, 914)
+
+
+def test_an_interrupted_save_leaves_nothing(
+    found: ds.Rescue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("driftscope.rescuing.points.write_rescue_page", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        found.save(tmp_path / "rescued")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_labels_likeness_is_what_counts(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ways, "STEPS", 6)
+    monkeypatch.setattr(finding, "GRID", (0.5,))
+    monkeypatch.setattr(finding, "HALVINGS", 1)
+    mini, images = ds.load("mini"), ds.open_dataset("terrain", "test")
+    found = ds.rescue(
+        mini, damaged, images.pixels(range(16), mini.framing), "concepts100",
+        keep_pct=60, by="search", **SMALL,
+    )  # fmt: skip
+    assert found.chosen.estimate.low_90_pct >= 60
+    kept = [one.likeness for one in found.points if one.estimate.low_90_pct >= 60]
+    assert found.chosen.likeness == max(kept) > found.pretrained.likeness
+    assert len(set(found.chosen.strengths.values())) > 5
+    assert all(0 <= one <= 1 for one in found.chosen.strengths.values())
+    assert "must be fitted again" in found.sentence()
+    found.save(tmp_path / "out")
+    assert not (tmp_path / "out" / "adapted" / CLASSIFIER_FILE).exists()
+
+
+def test_the_command_tells_the_frontier_and_refuses_a_full_folder(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finding, "GRID", (0.3,))
+    monkeypatch.setattr(finding, "HALVINGS", 0)
+    out = tmp_path / "rescued"
+    arguments = ["rescue", "mini", str(damaged), "--images", "terrain", "--pool", "concepts100"]
+    arguments += ["--out", str(out), "--keep", "60", "--max-images", "16", "--pool-images", "120"]
+    done = CliRunner().invoke(app, [*arguments, "--by", "wise"])
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "The old classifier tells" in said
+    assert "(a run's model: the tensors that training changed)" in said
+    again = CliRunner().invoke(app, arguments)
+    assert again.exit_code == 2
+    assert "is not empty" in again.output
+
+
+def test_a_path_goes_from_nothing_through_the_searched_strengths_to_everything() -> None:
+    at = through({"a": 0.25, "b": 0.5})
+    assert at(0) == {"a": 0, "b": 0}
+    assert at(0.5) == {"a": 0.25, "b": 0.5}
+    assert at(1) == {"a": 1, "b": 1}
+    assert at(1 / 3) == pytest.approx({"a": 0.25**2, "b": 0.5**2})
+
+
+def test_budgets_and_ways_that_there_are_not_are_refused(damaged: Path) -> None:
+    for keep in (0, 101, float("nan")):
+        with pytest.raises(ConfigError, match="give a budget in percent, above 0 and at most 100"):
+            ds.rescue("mini", damaged, "stars", "concepts100", keep_pct=keep)
+    with pytest.raises(ConfigError, match="there is no way 'luck'"):
+        ds.rescue("mini", damaged, "stars", "concepts100", by="luck")
+
+
+def test_a_budget_that_no_useful_strength_keeps_is_refused(
+    damaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finding, "GRID", ())
+    monkeypatch.setattr(finding, "HALVINGS", 0)
+    with pytest.raises(ModelError, match="no useful strength keeps 99 %"):
+        ds.rescue("mini", damaged, "terrain", "concepts100", keep_pct=99, by="wise", **SMALL)
