@@ -24,6 +24,8 @@ _HOME = {
     "blend": "driftscope.blending",
     "rescue": "driftscope.rescuing",
     "Rescue": "driftscope.rescuing",
+    "where": "driftscope.rescuing",
+    "Attribution": "driftscope.rescuing",
     "Monitor": "driftscope.monitor",
     "Observation": "driftscope.monitor",
     "Alert": "driftscope.monitor",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,6 +24,10 @@ EMBEDDINGS = "embeddings"
 NORMS = "outer norms"
 PROJECTION = "projection"
 _PARTS = (("attention", ("attn", "attention")), ("norms", ("norm", "ln_", "layer_scale")))
+
+
+Part = tuple[str, tuple[slice, ...]]
+"""The name of a weight, and where in it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +115,7 @@ class Blend:
         self.model = replace(merged(after), module=module, source=f"between {before.source} and "
                              f"{after.source}", base_fingerprint=None)  # fmt: skip
         self._own = dict(self.model.plain.state_dict())
+        self._now = dict.fromkeys(self.delta.groups, 0.0)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -141,13 +146,31 @@ class Blend:
                 raise ConfigError(f"the strength of {group} is {strength}; give a number")
         with torch.no_grad():
             for group, names in self.delta.groups.items():
+                strength = strengths.get(group, 0.0)
+                if self._now[group] == strength:
+                    continue
                 for name in names:
-                    self._own[name].copy_(self.between(name, strengths.get(group, 0.0)))
+                    self._own[name].copy_(self.between(name, strength))
+                self._now[group] = strength
         return self.model
+
+    def set_part(self, group: str, parts: Iterable[Part], *, adapted: bool) -> None:
+        """Puts parts of a group's weights to one end, such as those of one attention head.
+
+        The next `set` makes the group whole again.
+        """
+        source = self.delta.after if adapted else self.delta.before
+        self._now[group] = math.nan
+        with torch.no_grad():
+            for name, where in parts:
+                if name in source:
+                    self._own[name][where] = source[name][where].to(self._own[name].dtype)
 
     def between(self, name: str, strength: float | Tensor) -> Tensor:
         """One weight at a strength; its ends are exact."""
         before, after = self.delta.before[name], self.delta.after[name]
+        if not isinstance(strength, Tensor) and strength in (0, 1):
+            return after if strength else before
         if isinstance(strength, Tensor):  # with a gradient
             return before + strength * (after - before)
         mixed = torch.lerp(before.double(), after.double(), strength)

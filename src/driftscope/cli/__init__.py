@@ -21,6 +21,7 @@ from driftscope.cli.run import demo, run
 from driftscope.cli.sentences import show_tracebacks
 from driftscope.cli.study import study_app
 from driftscope.cli.watch import watch
+from driftscope.cli.where import where
 from driftscope.deprecation import RenamedWarning
 from driftscope.errors import NoteWarning
 
@@ -44,6 +45,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any] | typer.Typer, str, str], ...] = (
         JUDGE,
         "driftscope rescue mini my-finetuned-clip --images photos --pool concepts100 --out rescued",
     ),
+    ("where", where, JUDGE, "driftscope where mini my-finetuned-clip --pool concepts100"),
     ("run", run, TRAIN, "driftscope run spec.yaml --out one-run"),
     ("study", study_app, TRAIN, ""),
     ("watch", watch, TRAIN, "driftscope watch one-run"),

@@ -6,7 +6,20 @@ it whose estimated retention keeps the budget with the lower end of its interval
 no label; where the target has labels a classifier is fitted anew and its accuracy is measured.
 """
 
+from driftscope.rescuing.attribution import WHERE_FILE, Attribution, GroupDamage, where
 from driftscope.rescuing.finding import rescue
 from driftscope.rescuing.points import RESCUE_FILE, WAYS, Accuracy, Point, Rescue, Way
 
-__all__ = ["RESCUE_FILE", "WAYS", "Accuracy", "Point", "Rescue", "Way", "rescue"]
+__all__ = [
+    "RESCUE_FILE",
+    "WAYS",
+    "WHERE_FILE",
+    "Accuracy",
+    "Attribution",
+    "GroupDamage",
+    "Point",
+    "Rescue",
+    "Way",
+    "rescue",
+    "where",
+]
