@@ -1,11 +1,16 @@
 """The sentences of answers: each with its own n, its setting and one honest uncertainty."""
 
+import math
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from test_analysis import study, with_runs
 
 from driftscope.analysis import QUESTIONS, Answer, StudyTables, answer
+from driftscope.analysis.grouping import is_followed_on_other_images
+from driftscope.analysis.words import spread_text
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +67,57 @@ def test_a_contrast_that_is_unknown_is_said_to_be_unknown(tables: StudyTables) -
     assert "No two methods could be compared at the same accuracy" in sentence
 
 
-def test_curves_are_said_to_be_compared_up_to_their_highest_accuracy(tables: StudyTables) -> None:
-    runs = tables.runs.assign(
-        test_accuracy_pct=tables.runs["test_accuracy_pct"].where(
-            tables.runs["method"].eq("full_ft"), 10.0 + tables.runs["seed"] / 100
-        )
+def with_accuracies(tables: StudyTables, by_method: dict[str, list[float]]) -> StudyTables:
+    """Every run's accuracy by its method and the place of its rate."""
+    rates = sorted(tables.runs["learning_rate"].unique())
+    reached = [
+        by_method[str(row.method)][rates.index(row.learning_rate)]
+        for row in tables.runs.itertuples()
+    ]
+    return tables.with_runs(tables.runs.assign(test_accuracy_pct=reached))
+
+
+def test_what_cannot_be_matched_says_what_each_curve_covers(tables: StudyTables) -> None:
+    """The ranges 93.0 to 97.2 and 44.9 to 95.5 overlap; up to each one's peak they do not."""
+    study = with_accuracies(
+        tables, {"full_ft": [96.8, 97.2, 96.0, 93.0], "lora_r8": [44.9, 78.8, 91.7, 95.5]}
     )
-    excluded = answer("method_contrast", tables.with_runs(runs)).excluded
-    assert any("each up to its highest accuracy, do not overlap" in one.why for one in excluded)
+    whys = {one.why for one in answer("method_contrast", study).excluded}
+    assert (
+        "up to the highest test accuracy lora_r8 covers 44.9 to 95.5 and full_ft covers 96.8 to "
+        "97.2: no level is common"
+    ) in whys
+
+
+def test_one_rate_up_to_the_peak_is_said_to_be_no_curve(tables: StudyTables) -> None:
+    study = with_accuracies(
+        tables, {"full_ft": [97.2, 96.8, 96.0, 93.0], "lora_r8": [44.9, 78.8, 91.7, 95.5]}
+    )
+    whys = {one.why for one in answer("method_contrast", study).excluded}
+    why = "up to the highest test accuracy full_ft has runs of one rate only, which is no curve"
+    assert why in whys
+
+
+def test_a_spread_that_would_be_rounded_away_is_not_written_as_certainty() -> None:
+    assert spread_text(5.02, 0.03, 1) == "5.0\u00a0±\u00a0<0.1"
+    assert spread_text(5.02, 0.31, 1) == "5.0\u00a0±\u00a00.3"
+    assert spread_text(5.0, 0.0, 1) == "5.0\u00a0±\u00a00.0"
+    assert spread_text(5.0, math.nan, 1) == "5.0"
+
+
+def test_the_frontier_says_how_many_seeds_its_cells_have(tables: StudyTables) -> None:
+    assert re.search(r"retention [^)]*%, \d seeds\)", answer("frontier", tables).sentence)
+
+
+def test_retention_followed_on_other_images_is_noticed(tables: StudyTables) -> None:
+    runs = tables.runs
+    ends = runs[["run_id", "retention_pct"]].assign(epoch=2)
+    starts = ends.assign(epoch=1, retention_pct=99.0)
+    history = pd.concat([starts, ends])
+    assert not is_followed_on_other_images(history, runs)
+    others = history.assign(retention_pct=history["retention_pct"] - 1.3)
+    assert is_followed_on_other_images(others, runs)
+    assert not is_followed_on_other_images(history.drop(columns="retention_pct"), runs)
 
 
 def test_backbones_are_named_and_counted_apart(tables: StudyTables) -> None:

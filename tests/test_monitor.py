@@ -658,9 +658,9 @@ def test_a_comparison_tells_its_scalars_by_the_same_names(
         ({"on_alert": "shout"}, ConfigError, "on_alert is 'shout'; give 'warn', 'stop'"),
         ({"keep_best": True}, ConfigError, "give out, too"),
         (
-            {"alerts": ds.Thresholds(min_retention_pct=90)},
+            {"alerts": ds.Thresholds(min_retention_pct=80)},
             ConfigError,
-            "min_retention_pct is 90, but retention is measured on a transfer set only; give one",
+            "min_retention_pct is 80, but retention is neither measured nor estimated; give",
         ),
         (
             {"selection": ds.Selection(by="retention_pct")},

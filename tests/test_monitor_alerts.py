@@ -64,7 +64,38 @@ def test_drift_that_rises_faster_than_accuracy_is_told(
     assert [alert.kind for alert in found] == ["drift_outpaces_accuracy"] * (expected is not None)
     for alert in found:
         assert alert.sentence.startswith(f"Since step {expected} the representation drifted by")
+        assert "Retention is neither measured nor estimated here" in alert.sentence
     assert alerts_of(now, earlier, ds.Thresholds(drift_per_accuracy_point=None)) == ()
+
+
+def test_drift_is_silent_where_retention_is_known() -> None:
+    """As in examples/plain_loop.py: retention rose, and drift called it a loss."""
+    before = observed(1, 82.0, retention=91.0, embedding_drift=0.46)
+    now = observed(2, 88.0, retention=94.0, embedding_drift=0.56)
+    assert alerts_of(now, [before], ds.Thresholds()) == ()
+    unknown = observed(2, 88.0, embedding_drift=0.56)
+    earlier = [observed(1, 82.0, embedding_drift=0.46)]
+    assert [one.kind for one in alerts_of(unknown, earlier, ds.Thresholds())] == [
+        "drift_outpaces_accuracy"
+    ]
+
+
+def test_low_retention_is_told_unless_switched_off() -> None:
+    damaged = observed(10, retention=31.0)
+    [alert] = alerts_of(damaged, [], ds.Thresholds())
+    assert alert.kind == "low_retention"
+    assert alert.sentence.startswith("Retention is 31.0 %, below the limit of 90 %")
+    assert "driftscope rescue" in alert.sentence
+    assert alerts_of(observed(10, retention=90.0), [], ds.Thresholds()) == ()
+    assert alerts_of(damaged, [], ds.Thresholds(min_retention_pct=None)) == ()
+
+
+def test_an_estimate_is_judged_where_nothing_was_measured() -> None:
+    estimated = observed(10, estimated_retention_pct=70.0)
+    [alert] = alerts_of(estimated, [], ds.Thresholds())
+    assert alert.sentence.startswith("Estimated retention is 70.0 %, below the limit of 90 %")
+    both = observed(10, retention=95.0, estimated_retention_pct=70.0)
+    assert alerts_of(both, [], ds.Thresholds()) == ()
 
 
 @pytest.mark.parametrize(("change", "expected"), [(-14.9, 0), (-15.0, 1), (40.0, 0)])
@@ -414,11 +445,34 @@ def test_the_best_is_accurate_enough_and_then_has_drifted_least() -> None:
         observed(4, None, embedding_drift=0.01),
     ]
     for points, expected in ((1.0, 2), (0.5, 3), (10.0, 1)):
-        best = ds.Selection(within_points=points).best(history)
+        best = ds.Selection(within_points=points, by="embedding_drift").best(history)
         assert best is not None
         assert best.step == expected
     assert ds.Selection().best(history[3:]) is None
     assert ds.Selection(by="retention_pct").best(history) is None
+
+
+def test_a_selection_goes_by_the_surest_that_is_known() -> None:
+    """The run that drifted least is not the one that kept most: embedding drift saturates."""
+    measured = [
+        observed(1, 94.0, retention=4.0, embedding_drift=0.72, cka=0.9),
+        observed(2, 94.0, retention=84.0, embedding_drift=0.73, cka=0.8),
+    ]
+    estimated = [
+        observed(1, 94.0, estimated_retention_pct=4.0, cka=0.9),
+        observed(2, 94.0, estimated_retention_pct=84.0, cka=0.8),
+    ]
+    unknown = [observed(1, 94.0, cka=0.8), observed(2, 94.0, cka=0.9, embedding_drift=0.5)]
+    for history, by in (
+        (measured, "retention_pct"),
+        (estimated, "estimated_retention_pct"),
+        (unknown, "cka"),
+    ):
+        best = ds.Selection().best(history)
+        assert best is not None
+        assert best.step == 2
+        assert ds.Selection().goes_by(history) == by
+    assert ds.Selection().best([]) is None
 
 
 def test_the_best_by_retention_is_the_highest() -> None:
@@ -440,7 +494,7 @@ POINTS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, m
 def test_what_becomes_the_best_later_was_always_kept(
     history: list[ds.Observation], within: float
 ) -> None:
-    selection = ds.Selection(within_points=within)
+    selection = ds.Selection(within_points=within, by="embedding_drift")
     best = selection.best(history)
     assert best is not None
     for end in range(best.step, len(history) + 1):

@@ -32,7 +32,7 @@ def page_of(
         "images_fingerprint": "1" * 32,
         "transfer": sets if transfer else [],
         "vocabulary": None,
-        "selection": asdict(ds.Selection()),
+        "selection": asdict(ds.Selection(by="retention_pct")),
     }
     settings = {"best": None, "alerts": [], "stop_reason": None, **options}
     report = report_of(history, header=header, cost_share_pct=4, **settings)

@@ -675,6 +675,10 @@ ESTIMATED = "estimated_retention_pct"
 """The key of retention without labels."""
 FORECAST = "forecast_retention_pct"
 """The key of retention as a calibration tells it."""
+RETENTIONS = ("retention_pct", ESTIMATED, FORECAST)
+"""What says how much ability is left, the surest first."""
+KEPT_PCT = 90.0
+"""The retention from which ability is spoken of as kept, unless a user says otherwise."""
 
 METRICS = _Metrics(
     (
@@ -689,6 +693,15 @@ METRICS = _Metrics(
     )
 )
 """Every metric by its key, in the order in which it is shown."""
+
+
+def known_retention(scalars: Mapping[str, float | None]) -> tuple[Metric, float] | None:
+    """The surest number that says how much ability is left; None where none was found."""
+    for key in RETENTIONS:
+        value = scalars.get(key)
+        if value is not None and math.isfinite(value):
+            return METRICS[key], value
+    return None
 
 
 def metric(key: str) -> Metric:

@@ -174,54 +174,72 @@ def _matched(
     excluded: list[Exclusion],
 ) -> pd.DataFrame:
     column = accuracy_column(other) if matching == "accuracy" else "weight_drift"
-    rows = []
-    apart = 0
+    rows, apart = [], []
     keys = ["variation", "seed"]
     curves = dict(iter(base.groupby(keys)))
     for key, curve in other.groupby(keys):
         if key not in curves:
             continue
-        values = _interpolated_pair(curve, curves[key], metrics, column)
+        sides = {"method": _branch(curve, column), "baseline": _branch(curves[key], column)}
+        values = _interpolated_pair(sides, metrics, column)
         if values is None:
-            apart += 1
-            continue
-        rows.append({"seed": key[1], "learning_rate": nan, **values})
+            apart.append(sides)
+        else:
+            rows.append({"seed": key[1], "learning_rate": nan, **values})
     if apart:
         method = other["method"].iloc[0]
-        where = ", each up to its highest accuracy," if matching == "accuracy" else ""
-        why = f"the two methods' ranges of {label(column)}{where} do not overlap"
-        excluded.append(Exclusion(f"{dataset} {method} seeds at matched {matching}", apart, why))
+        why = _why_apart(apart, str(method), str(base["method"].iloc[0]), column)
+        what = f"{dataset} {method} seeds at matched {matching}"
+        excluded.append(Exclusion(what, len(apart), why))
     return pd.DataFrame(rows)
 
 
+def _branch(curve: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The curve's runs by their rates, up to the highest value of what is matched."""
+    known = curve[np.isfinite(curve[column])]
+    if column == "weight_drift":
+        known = known[known[column] > 0]
+    ordered: pd.DataFrame = known.sort_values("learning_rate")
+    end = int(np.argmax(ordered[column])) + 1 if len(ordered) else 0
+    return ordered.iloc[:end]
+
+
+def _why_apart(
+    apart: Sequence[Mapping[str, pd.DataFrame]], method: str, baseline: str, column: str
+) -> str:
+    """Why curves could not be read at a common level."""
+    names = {"method": method, "baseline": baseline}
+    single = [name for side, name in names.items() if any(len(sides[side]) < 2 for sides in apart)]
+    up_to = f"up to the highest {label(column)}"
+    if single:
+        return f"{up_to} {join_words(single)} has runs of one rate only, which is no curve"
+    spans = []
+    for side, name in names.items():
+        reached = pd.concat([sides[side][column] for sides in apart])
+        low, high = (METRICS[column].text(end) for end in (reached.min(), reached.max()))
+        spans.append(f"{name} covers {low} to {high}")
+    return f"{up_to} {' and '.join(spans)}: no level is common"
+
+
 def _interpolated_pair(
-    method: pd.DataFrame, baseline: pd.DataFrame, metrics: tuple[str, ...], column: str
+    sides: Mapping[str, pd.DataFrame], metrics: tuple[str, ...], column: str
 ) -> dict[str, float] | None:
-    sides = {}
-    for name, curve in (("method", method), ("baseline", baseline)):
-        ordered = curve.sort_values("learning_rate")
-        along = ordered[column].to_numpy(dtype=np.float64)
-        if column == "weight_drift":
-            with np.errstate(divide="ignore"):
-                along = np.log10(along)
-        usable = np.isfinite(along)
-        along, ordered = along[usable], ordered[usable]
-        if along.size:
-            top = int(np.argmax(along)) + 1
-            along, ordered = along[:top], ordered[:top]
-        if along.size < 2:
-            return None
-        sides[name] = (along, ordered)
-    low = max(side[0].min() for side in sides.values())
-    high = min(side[0].max() for side in sides.values())
+    """Every metric of both sides, read at common levels; None where there are none."""
+    if min(map(len, sides.values())) < 2:
+        return None
+    scales = {name: side[column].to_numpy(dtype=np.float64) for name, side in sides.items()}
+    if column == "weight_drift":
+        scales = {name: np.log10(scale) for name, scale in scales.items()}
+    low = max(scale.min() for scale in scales.values())
+    high = min(scale.max() for scale in scales.values())
     if not low < high:
         return None
     levels = low + np.array(LEVELS) * (high - low)
     values: dict[str, float] = {}
-    for name, (along, ordered) in sides.items():
+    for name, side in sides.items():
         for metric in metrics:
-            outcome = ordered[metric].to_numpy(dtype=np.float64)
-            read = [_first_crossing(along, outcome, level) for level in levels]
+            outcome = side[metric].to_numpy(dtype=np.float64)
+            read = [_first_crossing(scales[name], outcome, level) for level in levels]
             values[f"{metric}_{name}"] = float(np.mean(read))
     return values
 

@@ -41,6 +41,9 @@ _AXIS_WORDS = {
 }
 _KEYS = ("run_id", "dataset", "method", "learning_rate", "seed")
 
+_ROUNDING_POINTS = 1e-6
+"""Retentions of the same images differ by less."""
+
 CELL_MEASURES = (
     "test_accuracy_pct",
     "val_accuracy_pct",
@@ -276,6 +279,19 @@ def history_cells_frame(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFra
     own = run_history_frame(history, runs)
     signals = [name for name in CELL_MEASURES if name in own]
     return means_and_spreads(own, ["series", "learning_rate", "epoch", "step"], signals)
+
+
+def is_followed_on_other_images(history: pd.DataFrame, runs: pd.DataFrame) -> bool:
+    """Whether retention over training was read on other images than the runs' own.
+
+    On the same images, one of a run's epochs has the retention that the run has.
+    """
+    if "retention_pct" not in history or "retention_pct" not in runs:
+        return False
+    own = pd.to_numeric(runs.set_index("run_id")["retention_pct"])
+    followed = pd.to_numeric(history.set_index("run_id")["retention_pct"]).dropna()
+    apart = (followed - own.reindex(followed.index)).abs().groupby(level=0).min()
+    return bool((apart > _ROUNDING_POINTS).any())
 
 
 def head_cells_frame(heads: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

@@ -18,15 +18,12 @@ from driftscope.analysis.tables import (
     without_missing,
 )
 from driftscope.analysis.words import counted, join_words, rate_text, spread_text
-from driftscope.metrics import METRICS, number_text
+from driftscope.metrics import KEPT_PCT, METRICS, number_text
 from driftscope.stats.frontier import hypervolume, non_dominated
 
 SELECTION = "selection"
 FRONTIER = "frontier"
 MARGIN_POINTS = 2.0
-WELL_KEPT_PCT = 90.0
-"""Retention from which a cell is spoken of as having kept the zero-shot ability."""
-
 _ROUNDING = 1e-9
 
 
@@ -210,12 +207,12 @@ def _frontier_sentence(table: pd.DataFrame, accuracy: str) -> str:
     for dataset, group in table.groupby("dataset", sort=True):
         top = group.iloc[int(group[accuracy].to_numpy().argmax())]
         text = f"On {dataset} the most accurate cell is {_cell(top, accuracy)}"
-        kept = group[group["retention_pct"] >= WELL_KEPT_PCT]
+        kept = group[group["retention_pct"] >= KEPT_PCT]
         if kept.empty:
-            text += f"; no cell keeps {WELL_KEPT_PCT:.0f} % or more"
-        elif top["retention_pct"] < WELL_KEPT_PCT:
+            text += f"; no cell keeps {KEPT_PCT:.0f} % or more"
+        elif top["retention_pct"] < KEPT_PCT:
             best = kept.iloc[int(kept[accuracy].to_numpy().argmax())]
-            text += f"; of those that keep at least {WELL_KEPT_PCT:.0f} % it is "
+            text += f"; of those that keep at least {KEPT_PCT:.0f} % it is "
             text += _cell(best, accuracy)
         on = group[group["is_on_frontier"]]
         named = join_words(dict.fromkeys(on["method"]))
@@ -233,5 +230,5 @@ def _cell(cell: pd.Series[Any], accuracy: str) -> str:
     )
     return (
         f"{cell['method']} at {rate_text(cell['learning_rate'])} ({label(accuracy)} {reached} %, "
-        f"retention {kept} %)"
+        f"retention {kept} %, {counted(cell['num_runs'], 'seed')})"
     )

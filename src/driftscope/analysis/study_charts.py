@@ -30,8 +30,8 @@ from driftscope.analysis.map_charts import (
 )
 from driftscope.analysis.table import slug
 from driftscope.analysis.tables import StudyTables, accuracy_column
-from driftscope.analysis.words import rate_text, with_spread
-from driftscope.metrics import METRICS, Metric, main_drifts, number_text
+from driftscope.analysis.words import rate_text, spread_text
+from driftscope.metrics import METRICS, Metric, main_drifts
 
 _NAMED_RUNS = 6
 
@@ -408,7 +408,7 @@ def runs_of_cells(runs: pd.DataFrame) -> dict[tuple[str, float], str]:
 def spread_of(row: Mapping[str, Any], metric: Metric) -> str:
     """A cell's mean of a metric ± its sd."""
     sd = row.get(f"{metric.key}_sd", math.nan)
-    return with_spread(metric.text(row[metric.key]), number_text(sd, metric.decimals))
+    return spread_text(row[metric.key], sd, metric.decimals, signed=metric.signed)
 
 
 def seed_text(row: Mapping[Any, Any]) -> str:

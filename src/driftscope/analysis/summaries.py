@@ -49,8 +49,9 @@ class Summary:
 ENTROPY_CAVEAT = Caveat(
     "Entropy is a descriptor.",
     "Attention entropy says where and how much a model was adapted. Its sign differs between "
-    "datasets, methods and backbones, so it is no measure of damage. Representation drift (CKA, "
-    "embedding drift) is what tracks the loss of zero-shot ability.",
+    "datasets, methods and backbones, so it is no measure of damage. How much ability is left "
+    "retention says, measured or estimated. CKA orders models by damage, but its value depends on "
+    "the images; embedding drift saturates, and does not tell damage from ruin.",
 )
 _NOT_MEASURED = "Zero-shot ability was not measured."
 DOUBTFUL, TO_STOP = "Doubtful:", "Training was to stop:"
@@ -60,8 +61,8 @@ DOUBTFUL, TO_STOP = "Doubtful:", "Training was to stop:"
 def _unmeasured_caveat(way_out: str) -> Caveat:
     return Caveat(
         _NOT_MEASURED,
-        "CKA and embedding drift tend to track its loss, but no value of theirs means “safe” on "
-        f"every model: {way_out} to know.",
+        "CKA tends to fall with it, but no value of CKA means “safe” on every model and every set "
+        f"of images, and embedding drift saturates: {way_out} to know.",
     )
 
 
@@ -381,13 +382,13 @@ def _what_was_monitored(report: Mapping[str, Any]) -> str:
 
 def _best_sentence(report: Mapping[str, Any]) -> str:
     best, rule = report["best"], report["monitor"]["selection"]
-    named = {"embedding_drift": "the least embedding drift", "cka": "the highest CKA"}
-    reached, moved = (
-        written(key, best["scalars"].get(key)) for key in ("val_accuracy_pct", "embedding_drift")
+    chosen = METRICS[rule["by"]]
+    end = "least" if chosen.better == "lower" else "highest"
+    reached, kept = (
+        written(key, best["scalars"].get(key)) for key in ("val_accuracy_pct", chosen.key)
     )
     return (
         f"The best so far is step {best['step']}: of the observations within "
         f"{number_text(rule['within_points'], 1)} points of the highest accuracy it has "
-        f"{named.get(rule['by'], 'the highest retention')} (accuracy {reached}, embedding drift "
-        f"{moved})."
+        f"the {end} {chosen.label} ({kept}; accuracy {reached})."
     )

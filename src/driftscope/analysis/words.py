@@ -44,8 +44,22 @@ def general_text(value: float) -> str:
 
 
 def spread_text(mean: float, sd: float, decimals: int, *, signed: bool = False) -> str:
-    """'mean ± sd' (unbreakable), or the mean alone where one run gives no spread."""
-    return with_spread(number_text(mean, decimals, signed=signed), number_text(sd, decimals))
+    """'mean ± sd' (unbreakable), or the mean alone where one run gives no spread.
+
+    >>> spread_text(5.02, 0.03, 1)
+    '5.0\\xa0±\\xa0<0.1'
+    """
+    return with_spread(number_text(mean, decimals, signed=signed), sd_text(sd, decimals))
+
+
+def sd_text(sd: float, decimals: int) -> str:
+    """A standard deviation; one that would be rounded away is not written as certainty.
+
+    >>> sd_text(0.31, 1), sd_text(0.04, 1), sd_text(0.0, 1)
+    ('0.3', '<0.1', '0.0')
+    """
+    least: float = 10**-decimals
+    return f"<{least:.{decimals}f}" if 0 < sd < least / 2 else number_text(sd, decimals)
 
 
 def with_spread(mean: str, sd: str) -> str:

@@ -3,7 +3,8 @@
     trainer = Trainer(callbacks=[MonitorCallback(monitor, accuracy_metric="val_accuracy")])
 
 Every number goes to all of the trainer's loggers, and into `trainer.callback_metrics`, so that
-Lightning's own callbacks can follow it: `ModelCheckpoint(monitor="driftscope/embedding_drift")`.
+Lightning's own callbacks can follow it, as
+`ModelCheckpoint(monitor="driftscope/retention_pct", mode="max")` does.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, did_you_mean
 from driftscope.gate.limits import GATED, Gated, parse_limit
-from driftscope.metrics import METRICS
+from driftscope.metrics import KEPT_PCT, METRICS, Metric, known_retention
 from driftscope.protocols import ability_on
 from driftscope.reading import Drift
 
@@ -28,13 +28,15 @@ class Thresholds:
     """When an alert is raised; None or False switches one off.
 
     Attributes:
+        min_retention_pct: retention below which to alert: of the first transfer set, or where none
+            was measured as the pool or a calibration tells it.
         drift_per_accuracy_point: embedding drift gained per percentage point of validation accuracy
-            gained, above which drift outpaces accuracy.
+            gained, above which drift outpaces accuracy. It speaks only where retention is neither
+            measured, estimated nor forecast: drift alone says nothing of ability.
         least_drift_rise: the rise of embedding drift over which the two are compared, however many
             observations it took.
         late_contraction_pct: fall of attention entropy in the last third of the layers, in
             percent of the pretrained, from which it counts as contraction.
-        min_retention_pct: retention (of the first transfer set) below which to alert.
         max_embedding_drift: embedding drift above which to alert.
         limits: further limits by the names of `driftscope gate`, such as `{"max_text_kl": 0.5}`:
             every number of an observation can have one.
@@ -53,10 +55,10 @@ class Thresholds:
         ConfigError: a value that cannot be meant.
     """
 
+    min_retention_pct: float | None = KEPT_PCT
     drift_per_accuracy_point: float | None = 0.005
     least_drift_rise: float = 0.05
     late_contraction_pct: float | None = 15.0
-    min_retention_pct: float | None = None
     max_embedding_drift: float | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
     adapter_inactive: bool = True
@@ -197,6 +199,8 @@ def _drift_outpaces_accuracy(
 ) -> Iterator[tuple[str, str]]:
     """Against the last observation from which the drift has risen by enough to be compared."""
     limit = thresholds.drift_per_accuracy_point
+    if known_retention(now.scalars()) is not None:
+        return
     if limit is None or (here := _accuracy_and_drift(now)) is None:
         return
     accuracy, drift = here
@@ -210,8 +214,9 @@ def _drift_outpaces_accuracy(
                 "drift_outpaces_accuracy",
                 f"Since step {before.step} the representation drifted by {rise:.3f} (to "
                 f"{drift:.3f}) while validation accuracy went from {there[0]:.1f} to "
-                f"{accuracy:.1f} %: pretrained ability is being spent faster than accuracy is "
-                "gained. A lower learning rate, an adapter or stopping here would keep more of it.",
+                f"{accuracy:.1f} %. Retention is neither measured nor estimated here, so whether "
+                "ability is lost is not known: give the monitor unlabeled images (pool) or a "
+                "labeled set (transfer).",
             )
         return
 
@@ -233,20 +238,15 @@ def _late_contraction(drift: Drift | None, thresholds: Thresholds) -> Iterator[t
         "late_contraction",
         f"Attention in the last {math.ceil(num_layers / 3)} of {num_layers} layers has narrowed: "
         f"its entropy is {-change:.0f} % below the pretrained. It says where the model looks now, "
-        "not how much it forgot; for that see retention and embedding drift.",
+        "not how much it forgot; retention says that.",
     )
 
 
 def _beyond_budget(now: Observation, thresholds: Thresholds) -> Iterator[tuple[str, str]]:
     scalars = now.scalars()
-    retention, least = scalars.get("retention_pct"), thresholds.min_retention_pct
-    if retention is not None and least is not None and retention < least:
-        what = ability_on(next(iter(now.transfer)))
-        yield (
-            "low_retention",
-            f"Retention is {METRICS['retention_pct'].with_unit(retention)}, below the {least:g} % "
-            f"that was asked for: of the pretrained {what} this share is left.",
-        )
+    retention, least = known_retention(scalars), thresholds.min_retention_pct
+    if retention is not None and least is not None and retention[1] < least:
+        yield "low_retention", _lost_sentence(now, *retention, least)
     drift, most = scalars.get("embedding_drift"), thresholds.max_embedding_drift
     if drift is not None and most is not None and drift > most:
         yield (
@@ -264,3 +264,13 @@ def _beyond_budget(now: Observation, thresholds: Thresholds) -> Iterator[tuple[s
                 f"{gated.metric.name} is {gated.metric.with_unit(value)}, {where} the {limit:g} "
                 "that was asked for.",
             )
+
+
+def _lost_sentence(now: Observation, metric: Metric, retention: float, least: float) -> str:
+    is_measured = metric.key == "retention_pct"
+    what = ability_on(next(iter(now.transfer))) if is_measured else "zero-shot ability"
+    return (
+        f"{metric.name} is {metric.with_unit(retention)}, below the limit of {least:g} %: of the "
+        f"pretrained {what} this share is left. Afterwards `driftscope rescue` can win some of it "
+        "back without training; a lower learning rate or an adapter may keep more."
+    )

@@ -154,6 +154,7 @@ class Monitor:
             transfer=transfer,
             pool=pool,
             classes=classes,
+            calibration=calibration,
             keep_best=keep_best,
             echo=echo,
             selection=selection,
@@ -431,7 +432,7 @@ class Monitor:
             return folder / "report.html"
         report = report_of(
             self._course.history,
-            header=self._header,
+            header={**self._header, "selection": self._selection_of_now()},
             best=self.best,
             alerts=self._course.alerts,
             stop_reason=self.stop_reason or self._course.stopped_before,
@@ -541,6 +542,10 @@ class Monitor:
 
     def _steps_that_can_be_best(self) -> set[int]:
         return {one.step for one in self._selection.can_be_best(self._course.history)}
+
+    def _selection_of_now(self) -> dict[str, Any]:
+        by = self._selection.goes_by(self._course.history)
+        return asdict(replace(self._selection, by=by))
 
     def _keep_shown(self, steps: set[int]) -> None:
         """Lets go of the attention of all other steps: it is large."""

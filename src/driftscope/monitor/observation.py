@@ -158,8 +158,8 @@ _SUMMARY_PARTS = (
     "retention_pct",
     ESTIMATED,
     FORECAST,
-    "embedding_drift",
     "cka",
+    "embedding_drift",
     "delta_entropy_pct",
 )
 """What a line in the terminal tells."""

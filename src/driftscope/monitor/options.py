@@ -10,7 +10,7 @@ from reprlib import repr as short
 from typing import Any
 
 from driftscope.errors import ConfigError
-from driftscope.metrics import ESTIMATED, METRICS
+from driftscope.metrics import ESTIMATED, KEPT_PCT, METRICS
 from driftscope.monitor.alerts import Thresholds
 from driftscope.monitor.selection import Selection
 from driftscope.transfer import transfer_names
@@ -53,6 +53,7 @@ def check_options(**given: object) -> None:
         given["selection"],
         has_transfer=bool(transfer_names(given["transfer"])),
         has_pool=given["pool"] is not None,
+        has_calibration=given["calibration"] is not None,
     )
     if given["classes"] is not None and given["pool"] is None:
         raise ConfigError(
@@ -62,15 +63,21 @@ def check_options(**given: object) -> None:
 
 
 def _refuse_what_is_not_measured(
-    alerts: Any, selection: Any, *, has_transfer: bool, has_pool: bool
+    alerts: Any, selection: Any, *, has_transfer: bool, has_pool: bool, has_calibration: bool
 ) -> None:
+    least = None if alerts is None else alerts.min_retention_pct
+    is_known = has_transfer or has_pool or has_calibration
+    if least not in (None, KEPT_PCT) and not is_known:  # the default says so at its alert
+        raise ConfigError(
+            f"min_retention_pct is {least:g}, but retention is neither measured nor estimated; "
+            "give a transfer set, such as transfer='concepts100', or unlabeled images and what "
+            "they show, such as pool='photos' and classes='names.txt'"
+        )
     asked: list[tuple[str, str]] = []
-    if alerts is not None and alerts.min_retention_pct is not None:
-        asked.append(("retention_pct", f"min_retention_pct is {alerts.min_retention_pct:g}"))
     if alerts is not None and "min_estimated_retention" in alerts.limits:
         limit = alerts.limits["min_estimated_retention"]
         asked.append((ESTIMATED, f"min_estimated_retention is {limit:g}"))
-    if selection is not None:
+    if selection is not None and selection.by is not None:
         asked.append((selection.by, f"the selection is by {selection.by}"))
     missing = {
         "retention_pct": (has_transfer, "measured on a transfer set only; give one, such as "

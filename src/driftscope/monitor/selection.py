@@ -1,4 +1,4 @@
-"""The best checkpoint by two metrics: accurate enough, then the least drift."""
+"""The best checkpoint by two metrics: accurate enough, then the most ability kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from driftscope.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from driftscope.monitor.observation import Observation
 
-Metric = Literal["embedding_drift", "retention_pct", "estimated_retention_pct", "cka"]
+Metric = Literal["retention_pct", "estimated_retention_pct", "cka", "embedding_drift"]
+
+SUREST: tuple[Metric, ...] = ("retention_pct", "estimated_retention_pct", "cka")
+"""What a selection goes by unless told, the first that is known: drift saturates, CKA less so."""
 
 
 @keywords()
@@ -21,13 +24,13 @@ class Selection:
     """How the best checkpoint is chosen, and when training ends early.
 
     Among the observations whose validation accuracy is within `within_points` of the best so far,
-    the best is the one with the least drift (the highest retention, measured or estimated, or the
-    highest CKA); of equals the more accurate, then the earlier one.
+    the best is the one with the highest retention (measured, else estimated), the highest CKA or
+    the least embedding drift; of equals the more accurate, then the earlier one.
 
     Attributes:
-        within_points: percentage points of validation accuracy that less drift may cost.
-        by: `embedding_drift`, `retention_pct` (of the first transfer set),
-            `estimated_retention_pct` (of the pool) or `cka`.
+        within_points: percentage points of validation accuracy that more retention may cost.
+        by: `retention_pct` (of the first transfer set), `estimated_retention_pct` (of the pool),
+            `cka` or `embedding_drift`; None for the first of the first three that is known.
         patience: observations in a row without a new best after which training should stop;
             None never.
 
@@ -36,11 +39,11 @@ class Selection:
     """
 
     within_points: float = 1.0
-    by: Metric = "embedding_drift"
+    by: Metric | None = None
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        if self.by not in get_args(Metric):
+        if self.by is not None and self.by not in get_args(Metric):
             raise ConfigError(
                 f"selection by {self.by!r}: {did_you_mean(self.by, get_args(Metric))}"
             )
@@ -51,9 +54,15 @@ class Selection:
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"patience is {self.patience}, but it must be at least 1, or None")
 
+    def goes_by(self, history: Sequence[Observation]) -> Metric | None:
+        """The metric that chooses among these observations; None where none is known."""
+        known = {name for one in history for name in one.scalars()}
+        return self.by or next((one for one in SUREST if one in known), None)
+
     def best(self, history: Sequence[Observation]) -> Observation | None:
         """The best observation; None where none has an accuracy and the metric."""
-        return min(self._near_the_top(history), key=self._rank, default=None)
+        candidates = self._near_the_top(history)
+        return min(candidates, key=_Candidate.rank).seen if candidates else None
 
     def can_be_best(self, history: Sequence[Observation]) -> list[Observation]:
         """The best one, and those that become it if a more accurate one pushes it out.
@@ -62,42 +71,47 @@ class Selection:
         may then be best although it never was: it is kept unless another one is at least as good
         in both metrics.
         """
-        pool = sorted(
-            self._near_the_top(history), key=lambda one: (-_accuracy(one), *self._rank(one))
-        )
-        kept: list[Observation] = []
-        for one in pool:
-            if not kept or self._loss(one) < self._loss(kept[-1]):
+        kept: list[_Candidate] = []
+        for one in sorted(
+            self._near_the_top(history), key=lambda one: (-one.accuracy, *one.rank())
+        ):
+            if not kept or one.loss < kept[-1].loss:
                 kept.append(one)
-        return kept
+        return [one.seen for one in kept]
 
     def is_patience_lost(self, history: Sequence[Observation]) -> bool:
         """Whether the last `patience` observations have not changed which one is the best."""
-        usable = self._usable(history)
+        usable = [one.seen for one in self._usable(history)]
         if self.patience is None or len(usable) <= self.patience:
             return False
         first = len(usable) - self.patience
         bests = [self.best(usable[:end]) for end in range(first, len(usable) + 1)]
         return all(one is bests[-1] for one in bests)
 
-    def _usable(self, history: Sequence[Observation]) -> list[Observation]:
+    def _usable(self, history: Sequence[Observation]) -> list[_Candidate]:
+        by = self.goes_by(history)
         return [
-            one for one in history if one.val_accuracy_pct is not None and self.by in one.scalars()
+            _Candidate(one, one.val_accuracy_pct, value if by == "embedding_drift" else -value)
+            for one in history
+            if by is not None
+            and one.val_accuracy_pct is not None
+            and (value := one.scalars().get(by)) is not None
         ]
 
-    def _near_the_top(self, history: Sequence[Observation]) -> list[Observation]:
+    def _near_the_top(self, history: Sequence[Observation]) -> list[_Candidate]:
         usable = self._usable(history)
-        top = max((_accuracy(one) for one in usable), default=0.0)
+        top = max((one.accuracy for one in usable), default=0.0)
         # 94.1 - 93.1 is a little more than 1 in binary
-        return [one for one in usable if top - _accuracy(one) <= self.within_points + 1e-9]
-
-    def _loss(self, one: Observation) -> float:
-        value = one.scalars()[self.by]
-        return value if self.by == "embedding_drift" else -value
-
-    def _rank(self, one: Observation) -> tuple[float, float, int]:
-        return self._loss(one), -_accuracy(one), one.step
+        return [one for one in usable if top - one.accuracy <= self.within_points + 1e-9]
 
 
-def _accuracy(one: Observation) -> float:
-    return float(one.val_accuracy_pct or 0.0)
+@dataclass(frozen=True)
+class _Candidate:
+    """An observation that can be chosen; `loss` is the metric, turned so that less is better."""
+
+    seen: Observation
+    accuracy: float
+    loss: float
+
+    def rank(self) -> tuple[float, float, int]:
+        return self.loss, -self.accuracy, self.seen.step

@@ -22,6 +22,11 @@ MAX_HEAD_CELLS = 6000
 MAX_CLASS_COLUMNS = 40
 """Cells in the figure of classes on a page at most."""
 
+_OTHER_IMAGES = (
+    "Retention over training was read on other images than at the end, so the curves need not end "
+    "at the numbers of the tables."
+)
+
 
 @dataclass(frozen=True)
 class Section:
@@ -39,6 +44,7 @@ class Section:
     class_retention: list[Picture]
     rate_legend: list[LegendEntry]
     trajectories: list[list[Picture]]
+    trajectories_note: str
     table: Table
     layers: Table | None
     classes: Table | None
@@ -90,6 +96,9 @@ def setting_section(
         trajectories=panel_pictures(charts.trajectories, f"{prefix}-path")
         if charts.trajectories
         else [],
+        trajectories_note=_OTHER_IMAGES
+        if grouping.is_followed_on_other_images(study.history, runs)
+        else "",
         table=tables.study_table(cells, setting),
         layers=tables.layers_list(layer_cells, setting) if len(layer_cells) else None,
     )
