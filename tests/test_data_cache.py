@@ -44,9 +44,9 @@ def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     decoded: list[str] = []
     decode = encoded.decode
 
-    def counted(data: bytes, name: str) -> Image.Image:
+    def counted(data: bytes, name: str, white: int) -> Image.Image:
         decoded.append(name)
-        return decode(data, name)
+        return decode(data, name, white)
 
     monkeypatch.setattr(encoded, "decode", counted)
     return decoded

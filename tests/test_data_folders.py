@@ -112,7 +112,7 @@ def test_links_to_files_and_folders_are_followed_and_circles_are_not(tmp_path: P
 def test_a_link_that_points_nowhere_is_named(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png")
     (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
-    with pytest.raises(DataError, match=r"b\.png: No such file"):
+    with pytest.raises(DataError, match=r"b\.png: it is a link to .*gone\.png, where"):
         levels(opened(tmp_path))
 
 
@@ -274,7 +274,7 @@ def test_tabs_and_a_byte_order_mark_are_understood(tmp_path: Path) -> None:
         ("", "", "lists no images"),
         ("path,label\n", "", "lists no images"),
         ("path,label\nfiles/0.png\n", "", "1 values in row 2, but 2 columns"),
-        ("path,label\nfiles/0.png,\n", "", "no label in 1 of 1 rows"),
+        ("path,label\nfiles/0.png,\nfiles/1.png,cat\n", "", "no label in 1 of 2 rows"),
         ("where,what\nfiles/0.png,cat\n", "", r"\?image=where"),
         ("path,label\nfiles/0.png,cat\n", "?label=species", "no column 'species'"),
         ("path,label\nfiles/0.png,cat\n", "?lable=label", "did you mean 'label'"),

@@ -22,6 +22,11 @@ from driftscope.errors import DataError
         (["cat", "NA", "dog", "dog", "cat", "emu"], "no class but 'NA' as label in 1 of 6"),
         (["cat", None, "dog", "dog", "cat", "emu"], "no label in 1 of 6"),
         ([[0, 1]] * 6, "holds lists"),
+        (["['cat', 'dog']"] * 6, "holds lists"),
+        (["[0 1 0]"] * 6, "holds lists"),
+        ([-100, 0, 1, 2, 1, 0], "no class but '-100'"),
+        ([float("inf"), 0.0, 1.0, 2.0, 1.0, 0.0], "no class but 'inf'"),
+        (["cat", "Unlabeled", "dog", "dog", "cat", "emu"], "no class but 'Unlabeled'"),
         (["cat", "dog", "cat|dog", "dog", "cat", "cat"], "rows of several classes"),
     ],
 )
@@ -109,6 +114,29 @@ def test_files_that_do_not_belong_together_are_refused_and_missing_ones_doubted(
     images = open_dataset(tmp_path, "test")
     assert isinstance(images, EncodedSet)
     assert images.doubts == ("1 of the 3 files of its split test are missing",)
+
+
+def test_a_column_that_the_first_file_lacks_is_refused_too(tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"image": [png(1)]}), tmp_path / "test-00000-of-00002.parquet")
+    parquet.write_table(table(["x"], [png(2)]), tmp_path / "test-00001-of-00002.parquet")
+    with pytest.raises(DataError, match=r"00000-of-00002\.parquet has no column 'label'"):
+        open_dataset(tmp_path, "test")
+
+
+def test_the_same_split_in_two_folders_or_uploads_is_not_pooled_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    rows = table(["x", "y"], [png(1), png(2)])
+    for name in ("test-00000-of-00001-" + "a" * 16, "test-00000-of-00001-" + "b" * 16):
+        parquet.write_table(rows, tmp_path / "data" / f"{name}.parquet")
+    images = open_dataset(tmp_path, "test")
+    assert isinstance(images, EncodedSet)
+    assert images.doubts == (
+        "the files of its split test are numbered twice, as those of two uploads are",
+    )
+    (tmp_path / "default" / "test").mkdir(parents=True)
+    parquet.write_table(rows, tmp_path / "default" / "test" / "0000.parquet")
+    with pytest.raises(DataError, match=r"several folders \(data, default/test\)"):
+        open_dataset(tmp_path, "test")
 
 
 def test_other_counts_than_the_cards_are_doubted(tmp_path: Path) -> None:

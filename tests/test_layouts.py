@@ -160,6 +160,42 @@ def views_of_bytes(root: Path) -> str:
     return str(root / "x.parquet")
 
 
+def tiny_imagenet(root: Path) -> str:
+    """Words of ids as the set publishes them; `test` hides its labels."""
+    ids = [f"n9999999{at}" for at in range(len(NAMES))]
+    write(root, [f"train/{one}/images/{100 + at}.png" for at, one in enumerate(ids)])
+    write(root, [*(f"val/images/{level}.png" for _, level in TRUTH), "test/images/7.png"])
+    rows = [f"{level}.png\t{ids[NAMES.index(label)]}\t0\t0\t7\t7" for label, level in TRUTH]
+    (root / "val" / "val_annotations.txt").write_text("\n".join(rows))
+    words = [f"{one}\t{name}, another word" for one, name in zip(ids, NAMES, strict=True)]
+    (root / "words.txt").write_text("\n".join([*words, "n00000001\tentity"]))
+    return str(root)
+
+
+def list_of_splits_in_paths(root: Path) -> str:
+    write(root, [*classes("test/"), *classes("train/", ("cat",))])
+    rows = [f"./test/{label}/{level}.png,{label}" for label, level in sorted(TRUTH)]
+    (root / "list.csv").write_text("\n".join(["path,label", *rows, "./train/cat/0.png,cat"]))
+    return str(root / "list.csv")
+
+
+def column_of_yes_and_no(root: Path) -> str:
+    root.mkdir()
+    labels = [label for label, _ in sorted(TRUTH)]
+    rows = table([*labels, "cat"], [*(png(level) for _, level in sorted(TRUTH)), png(99)])
+    flags = pa.array([*[False] * len(TRUTH), True])
+    parquet.write_table(rows.append_column("is_train", flags), root / "x.parquet")
+    return str(root / "x.parquet")
+
+
+def lists_of_one_as_text(root: Path) -> str:
+    place = list_of_paths(root)
+    rows = [f"{one}/{level}.png,{said}" for one, level in sorted(TRUTH)
+            for said in [f"['{one}']" if level % 2 else f"b'{one}'"]]  # fmt: skip
+    Path(place).write_text("\n".join(["path,label", *rows]))
+    return place
+
+
 LAYOUTS: dict[str, Callable[[Path], str]] = {
     "class folders": class_folders,
     "csv": list_of_paths,
@@ -181,6 +217,9 @@ LAYOUTS: dict[str, Callable[[Path], str]] = {
     "a column of splits": column_of_splits,
     "bytes and lists of one as labels": bytes_and_lists_of_one,
     "views of bytes": views_of_bytes,
+    "splits in a list's paths": list_of_splits_in_paths,
+    "a column of yes and no": column_of_yes_and_no,
+    "lists of one and bytes, written out": lists_of_one_as_text,
 }
 
 
@@ -246,6 +285,13 @@ UNDERSTOOD = {
         "test/unknown/7.png",
     ],
     "unlabeled test": [*classes("train/"), *classes("val/"), "test/7.png"],
+    "masks named like the images": [*classes(), "cat/0_mask.png", "dog/10_seg_1.png"],
+    "masks within classes": [
+        f"{name}/{kind}/{10 * at + copy}.png"
+        for at, name in enumerate(NAMES)
+        for copy in (0, 1)
+        for kind in ("images", "masks")
+    ],
     "older pictures in folders": ["cat/0.png", "cat/old/1.png", *classes()[2:]],
 }
 
@@ -301,12 +347,35 @@ def test_a_level_is_said_by_a_word(tmp_path: Path) -> None:
         look(f"{place}?level=1&level=2")
 
 
+def test_the_published_layout_of_tiny_imagenet_is_read(tmp_path: Path) -> None:
+    place = tiny_imagenet(tmp_path / "set")
+    images = open_labelled(place, "test")
+    labels, ids = labelled(images)
+    assert isinstance(images, EncodedSet)
+    words = [images.words[one] for one in ids]
+    levels = images.pixels(range(len(images)), 8)[:, 0, 0, 0].tolist()
+    assert {(words[one], level) for one, level in zip(labels, levels, strict=True)} == TRUTH
+    assert "the split test has no labels, so val is scored on" in images.notes
+    train = open_dataset(place, "train")
+    assert (train.class_names, len(train)) == (ids, 3)
+    assert train.pixels(range(3), 8)[:, 0, 0, 0].tolist() == [100, 101, 102]
+    annotations = tmp_path / "set" / "val" / "val_annotations.txt"
+    annotations.write_text("\n".join(annotations.read_text().splitlines()[1:]))
+    with pytest.raises(DataError, match="names no class of the image"):
+        look(place)
+
+
 def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
     place = write(tmp_path / "set", [*SPLITS, "notes.txt", "more.txt", "devkit/", "extra/7.png"])
+    write(place, ["test/cat/0_mask.png"])
+    (place / "gone").symlink_to(place / "nowhere")
     images = open_dataset(place, "test")
     assert isinstance(images, EncodedSet)
     said = "; ".join(images.notes)
-    for part in ("2 .txt", "devkit", "beside its splits extra"):
+    for part in (
+        "2 .txt", "devkit", "beside its splits extra", "1 links that lead nowhere",
+        "1 pictures drawn over images beside them are passed over, such as 0_mask.png",
+    ):  # fmt: skip
         assert part in said
 
 

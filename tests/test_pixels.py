@@ -13,9 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from driftscope.data import open_dataset
+from driftscope.data import EncodedSet, open_dataset
+from driftscope.data.given import some_pixels
 from driftscope.data.pixels import decode, resized, to_model_size
-from driftscope.errors import DataError
+from driftscope.errors import DataError, NoteWarning
 from driftscope.limits import IMAGE_PIXELS
 
 SHARED_IMAGES = Path(__file__).parents[2] / "shared" / "images"
@@ -119,6 +120,65 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped_to_white(kind: str) -> None:
     levels = np.array([[0, 257, 128 * 257, 65535]], np.uint16)
     shown = np.asarray(decode(encoded(Image.fromarray(levels), kind), "x"))
     assert shown[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def grey_files(folder: Path, *greatest: int) -> Path:
+    folder.mkdir()
+    for at, most in enumerate(greatest):
+        levels = np.array([[0, most // 2, most]], np.uint16)
+        Image.fromarray(levels.repeat(3, 0)).save(folder / f"{at}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("greatest", "white"),
+    [(4095, 4095), (3900, 4095), (255, 255), (9000, 16383), (30000, 65535), (0, 65535)],
+)
+def test_the_depth_of_sixteen_bit_images_is_told_by_their_set(
+    tmp_path: Path, greatest: int, white: int
+) -> None:
+    images = open_dataset(grey_files(tmp_path / "set", greatest, greatest // 4), "test")
+    assert isinstance(images, EncodedSet)
+    shown = images.pixels([0, 1], 3)[:, 0, 0].tolist()
+    assert shown == [
+        [round(255 * value / white) for value in (0, most // 2, most)]
+        for most in (greatest, greatest // 4)
+    ]
+    told = [note for note in images.notes if "taken for white" in note]
+    assert len(told) == (white < 65535)
+    alone = images.select(torch.tensor([1]))
+    assert alone.pixels([0], 3)[0, 0, 0].tolist() == shown[1]
+
+
+def test_an_image_brighter_than_what_is_white_in_its_set_is_refused(tmp_path: Path) -> None:
+    levels = [5000 if at == 9 else 4000 for at in range(33)]  # 9.png is the last by name
+    place = grey_files(tmp_path / "set", *levels)
+    images = open_dataset(place, "test")
+    with pytest.raises(DataError, match=r"9\.png: it has 16-bit values up to 5,000.*above 4,095"):
+        images.pixels(range(33), 3)
+
+
+def test_pictures_given_as_objects_have_the_depth_of_all(tmp_path: Path) -> None:
+    pictures = [Image.fromarray(np.full((4, 4), level, np.uint16)) for level in (1000, 4095, 0, 2)]
+    with pytest.warns(NoteWarning, match="no value above 4,095"):
+        _, pixels = some_pixels(pictures, 4, None, "images")
+    assert pixels[:, 0, 0, 0].tolist() == [62, 255, 0, 0]
+
+
+def test_colours_of_sixteen_bits_that_use_twelve_are_refused() -> None:
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    for value, is_dark in ((4095, True), (65535, False)):
+        row = zlib.compress(b"\0" + np.full(6, value, ">u2").tobytes())
+        parts = [(b"IHDR", header), (b"IDAT", row), (b"IEND", b"")]
+        data = b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+            for kind, body in parts
+        )
+        if is_dark:
+            with pytest.raises(DataError, match="12 or fewer are used"):
+                decode(data, "x")
+        else:
+            assert np.asarray(decode(data, "x")).min() == 255
 
 
 def test_cmyk_becomes_rgb() -> None:

@@ -12,6 +12,7 @@ from driftscope.data.prompts import (
     class_word,
     expand_templates,
     load_class_words,
+    words_of,
 )
 from driftscope.data.templates import IMAGENET_80
 from driftscope.errors import DataError
@@ -41,6 +42,26 @@ SHARED_IMAGES = Path(__file__).parents[2] / "shared" / "images"
 )
 def test_class_names_become_words(name: str, words: str) -> None:
     assert class_word(name) == words
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("00_red_fox", "01_emu"), ["red fox", "emu"]),
+        (("1 - cat", "2 - dog"), ["cat", "dog"]),
+        (("1_cat", "1_dog"), ["1 cat", "1 dog"]),  # not another number each
+        (("3_wheeler", "cat"), ["3 wheeler", "cat"]),  # not before each
+        (("beer-mug", "bear", "dog-bowl"), ["beer mug", "bear", "dog bowl"]),
+        (("t-shirt", "coat", "bag"), ["t-shirt", "coat", "bag"]),  # a single one
+        (("man-made", "ice_cream", "x-ray"), ["man-made", "ice cream", "x-ray"]),
+        (("red%20fox", "emu"), ["red fox", "emu"]),
+    ],
+)
+def test_what_all_names_of_a_set_have_in_common_is_no_part_of_them(
+    names: tuple[str, ...], words: list[str]
+) -> None:
+    assert words_of(names, {}) == words
+    assert words_of(names, {names[0]: "own"}) == ["own", *words[1:]]
 
 
 def test_the_papers_prompt_is_the_default() -> None:

@@ -18,8 +18,9 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from driftscope.data import cache
+from driftscope.data.depth import LOOKED_AT, WHITE, white_of
 from driftscope.data.framing import Framing
-from driftscope.data.pixels import TRANSFORM_VERSION, decode, to_model_size
+from driftscope.data.pixels import TRANSFORM_VERSION, decode, greatest_value_of, to_model_size
 from driftscope.data.rows import PixelRows
 from driftscope.errors import DataError
 from driftscope.files import read_bytes
@@ -102,7 +103,8 @@ class EncodedSet:
     `captions` holds one or more sentences an image; `groups` says which images belong together
     (a place, a patient) and must not be split across sides. `words` and `templates` are prompts
     that came with the set. `notes` say what of it was passed over, `doubts` what may make a number
-    of it mean something else, `unlabeled_because` why it has no labels.
+    of it mean something else, `unlabeled_because` why it has no labels. `white` is the value that
+    is white in 16-bit greyscale.
     """
 
     name: str
@@ -117,6 +119,7 @@ class EncodedSet:
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     unlabeled_because: str = ""
+    white: int = WHITE
 
     def __len__(self) -> int:
         """How many images."""
@@ -136,6 +139,8 @@ class EncodedSet:
         digest.update(repr((self.class_names, self.captions)).encode())
         if self.labels is not None:
             digest.update(self.labels.numpy().tobytes())
+        if self.white != WHITE:
+            digest.update(str(self.white).encode())
         return digest.hexdigest()
 
     @cached_property
@@ -192,7 +197,7 @@ class EncodedSet:
         problems: list[str] = []
         for index, data in enumerate(self.encoded.read(range(len(self)))):
             try:
-                decode(_bytes_or_raise(data), self.encoded.name_of(index))
+                decode(_bytes_or_raise(data), self.encoded.name_of(index), self.white)
                 kept.append(index)
             except DataError as error:
                 problems.append(str(error))
@@ -204,6 +209,28 @@ class EncodedSet:
             return self
         said = f"{len(problems)} images cannot be read and are left out, such as: {problems[0]}"
         return replace(self, notes=(*self.notes, said))
+
+    def with_its_white(self) -> EncodedSet:
+        """The set with the white of its 16-bit images, told by a look at some, and a note of it."""
+        greatest = [value for value in self._greatest_values() if value is not None]
+        white = white_of(greatest)
+        if white == WHITE:
+            return self
+        said = (
+            f"its 16-bit images have no value above {max(greatest):,} ({len(greatest)} looked at), "
+            f"so {white:,} is taken for white"
+        )
+        return replace(self, white=white, notes=(*self.notes, said))
+
+    def _greatest_values(self) -> Iterator[int | None]:
+        """Of some images spread over the files, or the first rows; none after a first of 8 bits."""
+        count = min(LOOKED_AT, len(self))
+        step = len(self) // count if isinstance(self.encoded, FilesOnDisk) and count else 1
+        for data in self.encoded.read(range(0, count * step, step) if count else ()):
+            value = None if isinstance(data, DataError) else greatest_value_of(data)
+            yield value
+            if value is None:
+                return
 
     def by_file(self) -> EncodedSet:
         """The set with the first row alone of those that name the same file; others are noted."""
@@ -242,7 +269,8 @@ class EncodedSet:
         worth_it = share >= _CACHED_FROM_SHARE
         if not worth_it and "_images_digest" not in self.__dict__:
             return None  # to find the entry would take reading every image's bytes
-        key = cache.Key(self._images_digest, framing.text, TRANSFORM_VERSION)
+        seen = framing.text if self.white == WHITE else f"{framing.text}-white-{self.white}"
+        key = cache.Key(self._images_digest, seen, TRANSFORM_VERSION)
         shape = (len(self), 3, framing.size, framing.size)
         found = cache.find(key, shape)
         if found is not None or not worth_it:
@@ -289,7 +317,7 @@ class EncodedSet:
         pixels = np.empty((len(indices), 3, framing.size, framing.size), np.uint8)
 
         def put(place: int, index: int, data: bytes | DataError) -> None:
-            image = decode(_bytes_or_raise(data), self.encoded.name_of(index))
+            image = decode(_bytes_or_raise(data), self.encoded.name_of(index), self.white)
             pixels[place] = to_model_size(image, framing).numpy()
 
         decoding = threads.map(put, range(len(indices)), indices, files)
@@ -341,6 +369,8 @@ def _file_bytes(file: Path) -> bytes | DataError:
         return read_bytes(file, IMAGE_MB)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
+        if file.is_symlink() and not file.exists():
+            reason = f"it is a link to {printable(str(file.readlink()))}, where nothing is"
         return DataError(f"cannot read the image {printable(str(file))}: {reason or error}")
 
 

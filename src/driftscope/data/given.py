@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +12,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from driftscope.data import open_dataset
+from driftscope.data.depth import WHITE, greatest_value, white_of
 from driftscope.data.duplicates import found_among
 from driftscope.data.framing import Framing
 from driftscope.data.pixels import as_rgb, picture, resized, to_model_size
-from driftscope.errors import DataError
+from driftscope.errors import DataError, NoteWarning
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -80,6 +82,7 @@ class _Source:
         self._what = what
         if self._dataset is None and self._tensor is None:
             self._pictures = _as_pictures(images, what)
+        self._white = _white_of(self._pictures, what)
         if self._tensor is not None:
             _check_pixels(self._tensor, what)
         self.name = self._dataset.name if self._dataset is not None else f"{len(self)} given images"
@@ -100,14 +103,23 @@ class _Source:
         chosen = self._tensor[list(indices)].cpu()
         if chosen.shape[-1] == chosen.shape[-2]:
             return resized(chosen, size)
-        return torch.stack([_sized(picture(one), size) for one in chosen])
+        return torch.stack([to_model_size(picture(one), size) for one in chosen])
 
     def _sized_picture(self, index: int, size: int | Framing) -> UInt8[Tensor, "3 size size"]:
-        return _sized(_as_picture(self._pictures[index], self._what), size)
+        image = _as_picture(self._pictures[index], self._what)
+        return to_model_size(as_rgb(image, "that was given", self._white), size)
 
 
-def _sized(image: Image, size: int | Framing) -> UInt8[Tensor, "3 size size"]:
-    return to_model_size(as_rgb(image, "that was given"), size)
+def _white_of(pictures: Sequence[Image], what: str) -> int:
+    """What is white in pictures of 16 bits, of which the first is one; it is said."""
+    if not len(pictures) or greatest_value(pictures[0]) is None:
+        return WHITE
+    values = [greatest_value(_as_picture(one, what)) for one in pictures]
+    white = white_of(value for value in values if value is not None)
+    if white != WHITE:
+        said = f"the 16-bit images given as {what} have no value above {white:,}: that is white"
+        warnings.warn(said, NoteWarning, stacklevel=2)
+    return white
 
 
 def _as_pictures(images: object, what: str) -> Sequence[Image]:

@@ -16,7 +16,13 @@ from driftscope.errors import DataError, did_you_mean
 from driftscope.files import named_path, read_text
 from driftscope.limits import LIST_MB
 
-_USUAL_FILES = ("classnames.txt", "class_names.txt", "classes.txt", "cat_to_name.json")
+_WORDNET_FILES = (
+    "LOC_synset_mapping.txt", "synset_words.txt", "imagenet_class_index.json", "words.txt",
+)  # fmt: skip
+"""Published beside ImageNet and Tiny-ImageNet: all synonyms of WordNet ids."""
+_USUAL_FILES = (
+    "classnames.txt", "class_names.txt", "classes.txt", "cat_to_name.json", *_WORDNET_FILES
+)  # fmt: skip
 _TEMPLATE_FILE = "zeroshot_classification_templates.txt"
 _WORDNET_ID = re.compile(r"n\d{8}")
 
@@ -94,6 +100,8 @@ class NamesFile:
         }
         if not words and len(self.in_order) == len(class_names):
             words = self._in_order(class_names)
+        if self.path.name in _WORDNET_FILES:
+            words = {name: _first_synonym(name, said) for name, said in words.items()}
         plain_names = {name: re.sub(r" \(\d+\)$", "", name) for name in class_names}
         if not words and set(plain_names.values()) <= set(self.in_order):  # two of one name
             return {name: plain for name, plain in plain_names.items() if name != plain}
@@ -145,7 +153,8 @@ def read_names(path: Path) -> NamesFile:
         reason = " ".join(str(error).split())
         raise DataError(f"cannot read the class words {path}: {reason}") from None
     if isinstance(values, dict):
-        values = {str(key): _words(value) for key, value in values.items()}
+        by_id = {one[0]: one for one in values.values() if _is_id_with_words(one)}
+        values = {str(key): _words(value) for key, value in {**values, **by_id}.items()}
         if all(isinstance(words, str) for words in values.values()):
             return NamesFile(path, by_class=values)
     elif isinstance(values, list) and values and all(isinstance(one, str) for one in values):
@@ -179,6 +188,21 @@ def read_templates(given: str | None, folder: Path | None = None) -> tuple[str, 
             f"{did_you_mean(str(given), TEMPLATE_SETS)}"
         ) from None
     return tuple(line.strip().replace("{c}", "{}") for line in lines if line.strip())
+
+
+def _is_id_with_words(value: Any) -> bool:
+    """Whether it is a pair such as `["n01440764", "tench"]`."""
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(one, str) for one in value)
+        and is_wordnet_id(value[0])
+    )
+
+
+def _first_synonym(name: str, said: str) -> str:
+    """Of a WordNet id's words our own, else the first of those that are said."""
+    return imagenet_names().get(name) or said.partition(",")[0].strip()
 
 
 def _words(value: Any) -> Any:

@@ -24,6 +24,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from driftscope.data.depth import SIXTEEN_BIT_MODES, WHITE, greatest_value
 from driftscope.data.framing import Framing
 from driftscope.data.other_kinds import no_image
 from driftscope.errors import DataError, one_line
@@ -44,17 +45,19 @@ _SUPPORT_OF_BICUBIC, _SUPPORT_OF_LANCZOS = 2, 3
 
 _NO_PICTURES = frozenset({"EPS", "PDF", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC", "PALM"})
 """What Pillow lists but does not decode to a picture by itself."""
-_SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _NO_DEFINED_WHITE = frozenset({"I", "F"})
+_DARKEST_COLOURS = 16
+"""Of 8 bits: what 12 bits fill of 16."""
 _CHANGING_FILTERS = threading.Lock()
 
 
-def decode(data: bytes, name: str) -> Image:
+def decode(data: bytes, name: str, white: int = WHITE) -> Image:
     """An encoded image as RGB, upright (EXIF orientation applied), transparent parts on white.
 
     Args:
         data: the file's bytes, of any format Pillow reads; of several frames the first.
         name: how the user knows the image, for the error sentence.
+        white: the value that is white in 16-bit greyscale.
 
     Raises:
         DataError: it cannot be decoded or would not mean what it shows; the sentence names it.
@@ -68,10 +71,13 @@ def decode(data: bytes, name: str) -> Image:
             image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
         with image:
             _refuse_too_large(image.size, name)
+            is_deep = ";16" in str(getattr(image, "tile", ""))
             image.load()
+            if is_deep:
+                _refuse_dark_colours(image, name)
             with _without_pillows_warnings():
                 ImageOps.exif_transpose(image, in_place=True)
-            return as_rgb(image, name)
+            return as_rgb(image, name, white)
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -94,11 +100,27 @@ def _formats() -> tuple[str, ...]:
     return tuple(sorted(set(Image.OPEN) - _NO_PICTURES))
 
 
-def as_rgb(image: Image, name: str) -> Image:
+def greatest_value_of(data: bytes) -> int | None:
+    """The greatest value of an encoded image, if it is 16-bit greyscale that can be read."""
+    from PIL import Image
+
+    try:
+        with _without_pillows_warnings():
+            image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
+        with image:
+            is_read = (
+                image.mode in SIXTEEN_BIT_MODES and math.prod(image.size) <= IMAGE_PIXELS.value
+            )
+            return greatest_value(image) if is_read else None
+    except Exception:  # as `decode`, which says what is wrong when the image is asked for
+        return None
+
+
+def as_rgb(image: Image, name: str, white: int = WHITE) -> Image:
     """An image as RGB, transparent parts on white, 16 bits scaled to 8.
 
     Raises:
-        DataError: its pixels have no defined white; the sentence names it.
+        DataError: its pixels have no defined white, or are brighter than it; the sentence names it.
     """
     from PIL import Image as PILImage
 
@@ -107,14 +129,29 @@ def as_rgb(image: Image, name: str) -> Image:
             f"cannot read the image {name}: its pixels are 32-bit numbers (mode {image.mode}), "
             "of which none is defined as white; convert it to 8 or 16 bits"
         )
-    if image.mode in _SIXTEEN_BIT_MODES:
-        eighth_bits = np.rint(np.asarray(image).astype(np.float32) / 257).astype(np.uint8)
+    if (greatest := greatest_value(image)) is not None:
+        if greatest > white:
+            raise DataError(
+                f"cannot read the image {name}: it has 16-bit values up to {greatest:,}, but the "
+                f"images of its set that were looked at have none above {white:,}, which is taken "
+                "for white; convert the images to 8 bits"
+            )
+        eighth_bits = np.rint(np.asarray(image).astype(np.float32) / (white / 255)).astype(np.uint8)
         return PILImage.fromarray(eighth_bits).convert("RGB")
     if image.has_transparency_data:
         with_alpha = image.convert("RGBA")
         on_white = PILImage.new("RGBA", image.size, "white")
         return PILImage.alpha_composite(on_white, with_alpha).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _refuse_dark_colours(image: Image, name: str) -> None:
+    """Raises DataError where colours of 16 bits use 12: Pillow keeps the upper 8 alone."""
+    if image.mode == "RGB" and 0 < int(np.asarray(image).max(initial=0)) < _DARKEST_COLOURS:
+        raise DataError(
+            f"cannot read the image {name}: its colours have 16 bits, of which 12 or fewer are "
+            "used, so it would be read as nearly black; convert it to 8 bits"
+        )
 
 
 def to_model_size(image: Image, size: int | Framing) -> UInt8[Tensor, "3 size size"]:

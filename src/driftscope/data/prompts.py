@@ -3,13 +3,17 @@
 A class name becomes words by these rules, in this order:
 
 1. what the user says (`class_words` of a spec: class name to words) holds as it is;
-2. known misspellings of published label lists are put right (`cra` is crab), numbers before the
+2. what all names of a set have in common is no part of a name: a number before each, each
+   another one (`01_cat`, `02_dog`), and hyphens that stand for spaces (`beer-mug`, in a set whose
+   names have no spaces and often hyphens);
+3. known misspellings of published label lists are put right (`cra` is crab), numbers before the
    name go (`001.Albatross`, `n02085620-Chihuahua`), WordNet ids of ImageNet become its words;
-3. underscores and runs of spaces become one space;
-4. camel case is taken apart and written small (`AnnualCrop` is annual crop); capitals that
+4. underscores, `%20` and runs of spaces become one space;
+5. camel case is taken apart and written small (`AnnualCrop` is annual crop); capitals that
    stand together stay together (`SUVCar` is SUV car).
 
-Everything else (hyphens, capitals of single words) stays: CLIP's tokenizer reads both alike.
+Everything else stays: other hyphens, and the capitals of single words, which CLIP's tokenizer
+reads as small letters.
 """
 
 from __future__ import annotations
@@ -37,6 +41,10 @@ MISSPELT = {"cra": "crab"}
 
 _INDEX_BEFORE = re.compile(r"^(\d+\.\s*|n\d{8}[-_ ])(?=[^\W\d])")
 """What stands before the name in `001.Black_footed_Albatross` and `n02085620-Chihuahua`."""
+_NUMBER_BEFORE = re.compile(r"^(\d+)[\s._-]+(?=[^\W\d])")
+_HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W_])")
+_SHARE_OF_HYPHENS = 0.25
+"""Where so many names of a set have hyphens, and none a space, hyphens stand for spaces."""
 _CAMEL_SEAM = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -106,7 +114,29 @@ def class_prompts(class_names: Sequence[str], template: str = PHOTO_TEMPLATE) ->
 
 def words_of(class_names: Sequence[str], class_words: Mapping[str, str]) -> list[str]:
     """The words of every class; own words may be for classes of another dataset."""
-    return [class_words.get(name) or class_word(name) for name in class_names]
+    plain = _without_hyphens(_without_numbers(class_names))
+    return [
+        class_words.get(name) or class_word(bare)
+        for name, bare in zip(class_names, plain, strict=True)
+    ]
+
+
+def _without_numbers(class_names: Sequence[str]) -> Sequence[str]:
+    """Names without the numbers before them, where each has one, and each another."""
+    found = [_NUMBER_BEFORE.match(name) for name in class_names]
+    numbers = {match[1] for match in found if match}
+    if len(class_names) < 2 or len(numbers) < len(class_names):
+        return class_names
+    return [name[match.end() :] for name, match in zip(class_names, found, strict=True) if match]
+
+
+def _without_hyphens(class_names: Sequence[str]) -> Sequence[str]:
+    """Names with spaces for hyphens, where a set writes them so."""
+    with_hyphen = sum(_HYPHEN.search(name) is not None for name in class_names)
+    is_usual = with_hyphen > 1 and with_hyphen >= _SHARE_OF_HYPHENS * len(class_names)
+    if not is_usual or any(re.search(r"[\s_]", name) for name in class_names):
+        return class_names
+    return [_HYPHEN.sub(" ", name) for name in class_names]
 
 
 def class_word(class_name: str) -> str:
@@ -114,7 +144,7 @@ def class_word(class_name: str) -> str:
     name = _INDEX_BEFORE.sub("", MISSPELT.get(class_name, class_name))
     if is_wordnet_id(name):
         return imagenet_names().get(name, name)
-    spaced = " ".join(name.replace("_", " ").split())
+    spaced = " ".join(re.sub("_|%20", " ", name).split())
     parts = [part for word in spaced.split(" ") for part in _camel_parts(word)]
     return " ".join(parts) or class_name
 

@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 
 _NO_NAME = re.compile(
     r"(?i)[-+]?\d+([.,]\d+)?|(class|cls|c|label|lbl|category|cat|id|type|target|folder|y)[\W_]*\d+"
-    r"|[0-9a-f]{16,}|true|false|nan|none|unknown"
+    r"|[0-9a-f]{16,}|true|false|nan|none|null|n/?a|unknown|undefined|unspecified|unlabell?ed"
+    r"|missing|void|ignored?|others?|misc(ellaneous)?|background( google)?"
 )
+_JOINED = re.compile(r"[^\W\d_][.+~=|/\\^][^\W\d_]")
+"""Words that a mark joins in place of a space, as in `red.circle`."""
+_WORD = re.compile(r"[^\W_]+")
 _SHOWN = 3
 _SHORTEST_CONTEXT = 8
 """Tokens that every text tower reads."""
@@ -34,7 +38,7 @@ class DoubtWarning(UserWarning):
 
 
 def doubts_of_names(class_names: Sequence[str], words: Sequence[str]) -> Iterator[str]:
-    """Words that no picture can be told by: numbers, `class_3`, WordNet ids that are not known."""
+    """Words that no picture can be told by (numbers, `class_3`, `other`), or that marks join."""
     odd = [
         name
         for name, said in zip(class_names, words, strict=True)
@@ -44,6 +48,13 @@ def doubts_of_names(class_names: Sequence[str], words: Sequence[str]) -> Iterato
         yield (
             f"{len(odd)} of its {len(words)} class names are no words ({_some(odd)}), so their "
             "prompts say nothing of the pictures; name them with class words "
+            "(--class-words FILE, or ?names=FILE behind the set)"
+        )
+    joined = [name for name, said in zip(class_names, words, strict=True) if _JOINED.search(said)]
+    if 2 * len(joined) > len(words):
+        yield (
+            f"the words of {len(joined)} of its {len(words)} class names are joined by marks "
+            f"({_some(joined)}), and prompts have spaces; name them with class words "
             "(--class-words FILE, or ?names=FILE behind the set)"
         )
 
@@ -62,7 +73,7 @@ def doubts_of_several(class_names: Sequence[str]) -> Iterator[str]:
 def doubts_of_prompts(
     model: VisionLanguageModel, class_names: Sequence[str], prompts: Sequence[Sequence[str]]
 ) -> Iterator[str]:
-    """Classes whose prompts the tokenizer reads alike, or cuts off."""
+    """Classes whose prompts are read alike, differ in marks alone, or are cut off."""
     alike: dict[tuple[bytes, ...], list[str]] = {}
     for name, key in zip(class_names, prompt_keys(model, prompts), strict=True):
         alike.setdefault(key, []).append(name)
@@ -73,6 +84,16 @@ def doubts_of_prompts(
             f"{count} of its {len(class_names)} classes share their prompt with another "
             f"({'; '.join(' = '.join(map(repr, names[:_SHOWN])) for names in same[:_SHOWN])}), so "
             "only the first of those can be right"
+        )
+    first = dict(zip(class_names, (of_class[0] for of_class in prompts), strict=True))
+    by_words: dict[str, list[str]] = {}
+    for name, *_ in alike.values():
+        by_words.setdefault(" ".join(_WORD.findall(first[name].casefold())), []).append(name)
+    if marked := [names for names in by_words.values() if len(names) > 1]:
+        shown = "; ".join(" = ".join(map(repr, names)) for names in marked[:_SHOWN])
+        yield (
+            f"{sum(map(len, marked))} of its {len(class_names)} class names differ from another "
+            f"in marks alone ({shown}), so they may be one class"
         )
     cut = [
         name

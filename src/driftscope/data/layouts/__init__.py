@@ -20,6 +20,7 @@ from driftscope.data.layouts import (
     json_lists,
     lists,
     shards,
+    tiny_imagenet,
     webdataset,
 )
 from driftscope.data.layouts.found import Found
@@ -35,6 +36,7 @@ FOLDERS = (
     webdataset.recognise,
     lists.recognise,
     json_lists.recognise,
+    tiny_imagenet.recognise,
 )
 """Layouts with a mark, in the order in which they are looked for."""
 FILES = {

@@ -72,6 +72,9 @@ def recognise(tree: Folder, address: Address) -> Found:
             for name, split in found.items()
         }
     notes = [f"beside its splits {printable(name)} is passed over" for name in passed_over]
+    notes += _of_drawn_over(root)
+    if dead := [one.path + "/" + name for one in tree.below() for name in one.dead]:
+        notes.append(f"{len(dead)} links that lead nowhere are passed over: {printable(dead[0])}")
     if kinds := tree.other_kinds():
         notes.append(f"files that are no images are passed over: {kinds}")
     if empty := [one for one in root.folders if not one.num_images]:
@@ -207,7 +210,7 @@ def _classed(roots: Mapping[str, Folder], above: Folder, address: Address) -> di
             )
         classes: dict[str, list[Folder]] = {}
         for folder in _at_level(root, int(level or 1)):
-            classes.setdefault(folder.name, []).append(folder)
+            classes.setdefault(folder.name, []).append(_lone_inner(folder))
         if level and not classes and not root.images:
             raise DataError(
                 f"{address.place} has no folders of images so deep as ?level={level}: "
@@ -292,6 +295,28 @@ def _of_flat_images(tree: Folder, root: Folder, found: Mapping[str, Split]) -> s
             "would always be right; give a folder with one folder a class"
         )
     return ""
+
+
+def _of_drawn_over(root: Folder) -> list[str]:
+    """What is said of pictures that were drawn over the images: beside them, or in folders."""
+    notes = []
+    beside = [(one.path, name) for one in root.below() for name in one.drawn_over]
+    if beside:
+        notes.append(
+            f"{len(beside)} pictures drawn over images beside them are passed over, such as "
+            f"{printable(beside[0][1])}"
+        )
+    folders = Counter(
+        inner.name
+        for one in root.below()
+        for inner in one.with_images
+        if inner.path not in {kept.path for kept in _image_folders(one)}
+    )
+    notes += [
+        f"{count} folders {printable(name)} beside the images are passed over"
+        for name, count in folders.most_common(3)
+    ]
+    return notes
 
 
 def _are_splits_beside_others(names: Sequence[str] | set[str]) -> bool:

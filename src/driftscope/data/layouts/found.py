@@ -89,7 +89,7 @@ class Found:
             notes=(*images.notes, *self.passed_over),
             doubts=(*images.doubts, *self.doubts),
         )
-        images = self._with_names(images)
+        images = self._with_names(images).with_its_white()
         if "bad" not in self.address.options:
             return images
         kept, problems = images.readable()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,8 +14,12 @@ from torch import Tensor
 
 from driftscope.errors import DataError
 
-_NO_LABEL = frozenset({"-1", "-1.0", "nan", "na", "n/a", "null", "<na>", "nat", "?"})
-"""What tables hold, in small letters, where a label is not known."""
+_NO_LABEL = re.compile(
+    r"(?i)|-\d+(\.0+)?|[-+]?inf|nan|na|n/a|null|<na>|nat|\?|unlabell?ed|undefined|not labell?ed"
+)
+"""What tables hold where a label is not known; numbers of classes are not negative."""
+_BYTES_AS_TEXT = re.compile(r"b(['\"]).*\1")
+_NUMBERS_AS_TEXT = re.compile(r"\[[-+\d.,\seE]*\]")
 _CAPTION_KEYS = ("raw", "caption", "text", "sentence")
 _BETWEEN_CLASSES = "|;,+&"
 """What stands between the classes of an image that has several."""
@@ -28,7 +34,7 @@ def labels_from_values(
         DataError: a row without a class, or with several.
     """
     texts = [_label_text(value, place, column) for value in values]
-    unknown = [row for row, text in enumerate(texts) if not text or text.lower() in _NO_LABEL]
+    unknown = [row for row, text in enumerate(texts) if _NO_LABEL.fullmatch(text)]
     if unknown:
         first = texts[unknown[0]]
         what = f"no class but {first!r} as {column}" if first else f"no {column}"
@@ -72,10 +78,10 @@ def labels_from_numbers(
 
 def _class_number(value: Any, by_name: Mapping[str, int], place: str, column: str) -> int:
     text = _label_text(value, place, column)
-    if not text or text.lower() in _NO_LABEL:
-        return -1
-    if text.removeprefix("-").isdecimal():
+    if text.isdecimal():
         return int(text)
+    if _NO_LABEL.fullmatch(text):
+        return -1
     if text not in by_name:
         raise DataError(
             f"{place} holds {text[:40]!r} as {column}, which is neither the number nor the name of "
@@ -125,15 +131,22 @@ def as_sentences(value: Any) -> tuple[str, ...]:
     if isinstance(value, list | tuple):
         return tuple(dict.fromkeys(text for one in value for text in as_sentences(one)))
     text = "" if value is None else str(value).strip()
-    if text.startswith("[") and text.endswith("]"):  # a list, as CSV holds it
-        import ast
-
-        try:
-            listed = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            return (text,)
+    if (listed := _listed(text)) is not None:
         return as_sentences(listed)
     return (text,) if text.lower() not in ("", "nan", "null", "<na>") else ()
+
+
+def _listed(text: str) -> list[Any] | None:
+    """The list that a text writes out, as CSV holds one; None for any other text."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    if _NUMBERS_AS_TEXT.fullmatch(text):  # numpy writes no commas
+        return re.findall(r"[^\s,\[\]]+", text)
+    try:
+        listed = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return listed if isinstance(listed, list) else None
 
 
 def _label_text(value: Any, place: str, column: str) -> str:
@@ -141,6 +154,12 @@ def _label_text(value: Any, place: str, column: str) -> str:
         return _label_text(value[0], place, column)
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        value = value.strip()
+        if _BYTES_AS_TEXT.fullmatch(value):  # as NumPy's strings are written to CSV
+            value = value[2:-1]
+        if (listed := _listed(value)) is not None:
+            return _label_text(listed, place, column)
     if isinstance(value, list | dict | tuple):
         raise DataError(
             f"{place} holds lists as {column}, such as {str(value)[:40]}; give each image one "
@@ -152,7 +171,7 @@ def _label_text(value: Any, place: str, column: str) -> str:
 
 
 def _is_hidden(value: Any) -> bool:
-    return value is None or str(value).strip().lower() in _NO_LABEL
+    return value is None or _NO_LABEL.fullmatch(str(value).strip()) is not None
 
 
 def _is_several(name: str, names: set[str]) -> bool:

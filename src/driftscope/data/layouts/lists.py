@@ -17,6 +17,7 @@ from driftscope.data.layouts.tables import (
     TABLE_OPTIONS,
     Rows,
     divided,
+    divided_by_folder,
     open_table,
     optional_column,
 )
@@ -117,6 +118,8 @@ def found_lists(
     place = address.place
     table = Rows(rows.__getitem__, lambda split, values: files_of(values, folders[split], place))
     splits = divided(dict.fromkeys(rows, table))
+    if len(splits) == 1:
+        splits = divided_by_folder(splits, address)
     return Found(
         address,
         layout,

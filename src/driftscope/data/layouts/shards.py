@@ -110,6 +110,11 @@ class _ParquetTable:
         schema = _schema(first)
         for file in others:
             other = _schema(file)
+            if more := sorted(set(other.names) - set(schema.names)):
+                raise DataError(
+                    f"{first} has no column {more[0]!r}, but {file} has: the files of {split} do "
+                    "not belong together"
+                )
             for field in schema:
                 at = other.get_field_index(field.name)
                 if at < 0 or _is_text(other.field(at).type) != _is_text(field.type):
@@ -283,6 +288,15 @@ def _by_folder(root: Path, files: Iterable[Path]) -> dict[str, dict[str, list[Pa
             split = folders.pop()
         name = next((part for part in folders if not split_kind(part)), "default")
         found.setdefault(name, {}).setdefault(split, []).append(file)
+    for splits in found.values():
+        for split, of_split in splits.items():
+            folders = sorted({str(file.parent.relative_to(root)) for file in of_split})
+            if len(folders) > 1:
+                raise DataError(
+                    f"{root} holds files of its split {split} in several folders "
+                    f"({', '.join(folders)}), which may be the same images twice; give one of "
+                    "these folders as the dataset"
+                )
     return found
 
 
@@ -291,9 +305,12 @@ def _missing_shards(splits: Mapping[str, Sequence[Path]]) -> Iterator[str]:
     for split, files in splits.items():
         parts = [match for file in files if (match := _SHARD.match(file.stem)) and match["count"]]
         count = max((int(match["count"]) for match in parts), default=0)
-        missing = count - len({int(match["number"]) for match in parts})
-        if missing > 0:
+        numbers = {int(match["number"]) for match in parts}
+        if count > len(numbers):
+            missing = count - len(numbers)
             yield f"{missing} of the {count} files of its split {split} are missing"
+        if len(parts) > len(numbers) or len({match["count"] for match in parts}) > 1:
+            yield f"the files of its split {split} are numbered twice, as those of two uploads are"
 
 
 def _other_counts(splits: Mapping[str, Sequence[Path]], info: Mapping[str, Any]) -> Iterator[str]:

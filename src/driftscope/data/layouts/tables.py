@@ -34,6 +34,16 @@ _USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "group": (),  # never guessed: which images belong together is the user's knowledge
 }  # fmt: skip
 _SPLIT_NAMES = ("split", "subset", "partition", "set", "data_set", "usage", "phase")
+_SPLIT_FLAGS: Mapping[str, tuple[str, str]] = {
+    "is_train": ("test", "train"),
+    "is_training": ("test", "train"),
+    "is_training_image": ("test", "train"),
+    "is_test": ("train", "test"),
+    "is_valid": ("train", "validation"),
+    "is_val": ("train", "validation"),
+}
+"""Columns of yes and no that tell of splits, with what no and yes mean."""
+_YES_AND_NO = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
 _ALIKE_CAPTIONS = re.compile(r"(captions?|sentences?|text|raw)_?\d+")
 
 
@@ -129,11 +139,37 @@ def divided(splits: Mapping[str, Table]) -> Mapping[str, Table]:
         values = [str(value).strip() for value in table.values(name, by_plain_name[usual])]
         kinds = {split_kind(value) for value in set(values)}
         if usual == "split" or None not in kinds:
-            rows: dict[str, list[int]] = {}
-            for row, value in enumerate(values):
-                rows.setdefault(value, []).append(row)
-            return {one: _Divided(table, name, rows) for one in sorted(rows)}
+            return _divided_into(table, name, values)
+    for usual, (no, yes) in _SPLIT_FLAGS.items():
+        if usual in by_plain_name:
+            flags = [str(one).lower() for one in table.values(name, by_plain_name[usual])]
+            if all(flag in _YES_AND_NO for flag in flags):
+                return _divided_into(table, name, [(no, yes)[_YES_AND_NO[one]] for one in flags])
     return splits
+
+
+def divided_by_folder(splits: Mapping[str, Table], address: Address) -> Mapping[str, Table]:
+    """The splits that the folders of a list's paths tell of (`train/1.jpg`, `test/2.jpg`).
+
+    The same where not all paths begin so, or all begin alike.
+    """
+    ((name, table),) = splits.items()
+    column = optional_column("image", table.columns(name), address)
+    if column is None:
+        return splits
+    paths = [str(value).replace("\\", "/") for value in table.values(name, column)]
+    folders = [path.removeprefix("./").partition("/")[0] for path in paths]
+    kinds = {split_kind(folder) for folder in set(folders)}
+    is_told = len(kinds) > 1 and None not in kinds and all("/" in path for path in paths)
+    return _divided_into(table, name, folders) if is_told else splits
+
+
+def _divided_into(table: Table, split: str, told: Sequence[str]) -> Mapping[str, Table]:
+    """A split of a table as what each of its rows is told to be of."""
+    rows: dict[str, list[int]] = {}
+    for row, value in enumerate(told):
+        rows.setdefault(value, []).append(row)
+    return {one: _Divided(table, split, rows) for one in sorted(rows)}
 
 
 def open_table(found: Found, split: str) -> EncodedSet:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,11 @@ _NO_PICTURES = frozenset(
 """What Pillow lists but does not decode to a picture by itself."""
 _NAMED_ALIKE = frozenset({".heic", ".heif", ".avif", ".jp2"})
 """Images even where this Pillow cannot read them: reading one says so."""
+_DRAWN_OVER = re.compile(
+    r"(?i)^(?P<image>[^\n]+)[_-](mask|seg|segmentation|trimap|bbox|annotation|gt)(_?\d+)?\.\w+$",
+    re.MULTILINE,
+)
+"""Pictures that were drawn over the image of the name before: `1_mask.png` beside `1.png`."""
 _SHOWN = 4
 
 
@@ -37,7 +43,8 @@ def image_suffixes() -> frozenset[str]:
 class Folder:
     """A folder with what is below it, by name; hidden entries are left out.
 
-    `num_images` counts the images in it and in all its folders.
+    `num_images` counts the images in it and in all its folders. `drawn_over` are pictures that were
+    drawn over its images, `dead` links that lead nowhere.
     """
 
     path: str
@@ -45,6 +52,8 @@ class Folder:
     others: tuple[str, ...]
     folders: tuple[Folder, ...]
     num_images: int
+    drawn_over: tuple[str, ...] = ()
+    dead: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -109,7 +118,7 @@ def walk(root: Path | str, above: frozenset[tuple[int, int]] = frozenset()) -> F
         DataError: a folder cannot be looked into; the sentence names it.
     """
     path = os.fspath(root)
-    images, others, folders = [], [], []
+    images, others, folders, dead = [], [], [], []
     suffixes = image_suffixes()
     try:
         status = Path(path).stat()
@@ -126,13 +135,35 @@ def walk(root: Path | str, above: frozenset[tuple[int, int]] = frozenset()) -> F
                     images.append(name)
                 elif entry.is_file():  # a pipe would be waited for, a device never ends
                     others.append(name)
+                elif entry.is_symlink():
+                    dead.append(name)
     except OSError as error:
         raise DataError(
             f"cannot look into the folder {printable(path)}: {error.strerror or error}"
         ) from None
     below = tuple(walk(one, here) for one in sorted(folders))
+    drawn_over = _drawn_over(images)
+    if drawn_over:
+        images = [name for name in images if name not in drawn_over]
     count = len(images) + sum(one.num_images for one in below)
-    return Folder(path, tuple(sorted(images)), tuple(sorted(others)), below, count)
+    return Folder(
+        path,
+        tuple(sorted(images)),
+        tuple(sorted(others)),
+        below,
+        count,
+        tuple(sorted(drawn_over)),
+        tuple(sorted(dead)),
+    )
+
+
+def _drawn_over(images: Sequence[str]) -> set[str]:
+    """Those of a folder's images that were drawn over others beside them."""
+    found = list(_DRAWN_OVER.finditer("\n".join(images)))
+    if not found:
+        return set()
+    stems = {name.rpartition(".")[0] for name in images}
+    return {match[0] for match in found if match["image"] in stems}
 
 
 def _is_above(entry: os.DirEntry[str], above: frozenset[tuple[int, int]]) -> bool:
