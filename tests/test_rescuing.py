@@ -6,6 +6,7 @@ import json
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,12 +18,14 @@ import driftscope.data.splits
 from driftscope.adapt import CLASSIFIER_FILE
 from driftscope.adapt.storage import save_delta, save_tensors
 from driftscope.backbones.weights import encoder_fingerprint
+from driftscope.blending import Blend
 from driftscope.cli import app
+from driftscope.data.prompts import prompt_rules
 from driftscope.errors import ConfigError, ModelError
+from driftscope.estimate import make_pool
 from driftscope.rescuing import RESCUE_FILE, finding, ways
-from driftscope.rescuing.points import Accuracy
-from driftscope.rescuing.target import kept_classifier
-from driftscope.rescuing.ways import through
+from driftscope.rescuing.target import Accuracy, kept_classifier
+from driftscope.rescuing.ways import least_harmful_first, one_by_one, through
 from driftscope.sources.origin import note_origin
 from driftscope.transfer import score
 
@@ -169,6 +172,34 @@ def test_a_path_goes_from_nothing_through_the_searched_strengths_to_everything()
     assert at(0.5) == {"a": 0.25, "b": 0.5}
     assert at(1) == {"a": 1, "b": 1}
     assert at(1 / 3) == pytest.approx({"a": 0.25**2, "b": 0.5**2})
+
+
+def test_groups_are_tuned_one_after_the_other() -> None:
+    at = one_by_one(["b", "a", "c", "d"])
+    assert at(0) == {"b": 0, "a": 0, "c": 0, "d": 0}
+    assert at(0.375) == {"b": 1, "a": 0.5, "c": 0, "d": 0}
+    assert at(1) == {"b": 1, "a": 1, "c": 1, "d": 1}
+
+
+def test_the_least_harmful_group_comes_first(
+    damaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What each costs is asked of a model in which one group is pushed by far the most."""
+    before, after = ds.load("mini"), ds.load(damaged)
+    groups = ("embeddings", "block 2 MLP", "block 4 MLP")
+    blend = Blend(before, after)
+    own = {name: blend.delta.groups[name] for name in groups}
+    monkeypatch.setattr(blend, "delta", replace(blend.delta, groups=own))
+    # beside the patch embedding a tenth of the others' change is harmless
+    small = dict(blend.delta.after)
+    for group in groups[1:]:
+        for name in own[group]:
+            start = blend.delta.before[name]
+            small[name] = start + 0.1 * (small[name] - start)
+    monkeypatch.setattr(blend, "delta", replace(blend.delta, after=small))
+    pool = make_pool(before, "concepts100", None, prompt_rules(None, None), 80)
+    judge = SimpleNamespace(before=before, pool=pool, searching=pool.pixels[0::2])
+    assert least_harmful_first(blend, judge)[-1] == "embeddings"
 
 
 def test_budgets_and_ways_that_there_are_not_are_refused(damaged: Path) -> None:

@@ -26,6 +26,8 @@ _HOME = {
     "Rescue": "driftscope.rescuing",
     "where": "driftscope.rescuing",
     "Attribution": "driftscope.rescuing",
+    "merge": "driftscope.rescuing",
+    "Merge": "driftscope.rescuing",
     "Monitor": "driftscope.monitor",
     "Observation": "driftscope.monitor",
     "Alert": "driftscope.monitor",

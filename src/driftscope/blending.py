@@ -52,14 +52,8 @@ def delta_of(before: VisionLanguageModel, after: VisionLanguageModel) -> Delta:
     Raises:
         ModelError: the models are not of one architecture, or they are equal to the bit.
     """
-    states = [_weights(merged(one)) for one in (before, after)]
-    shapes = [{name: one.shape for name, one in state.items()} for state in states]
-    if shapes[0] != shapes[1]:
-        names = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))
-        raise ModelError(
-            f"{before.source} and {after.source} are not of one architecture: {names[0][0]} is in "
-            "one alone or of another shape; only weights of equal shapes can be blended"
-        )
+    refuse_other_architecture(before, after)
+    states = [floating_weights(one) for one in (before, after)]
     moved = [n for n, one in states[0].items() if not torch.equal(one, states[1][n])]
     if not moved:
         raise ModelError(
@@ -78,9 +72,24 @@ def delta_of(before: VisionLanguageModel, after: VisionLanguageModel) -> Delta:
     )
 
 
-def _weights(model: VisionLanguageModel) -> dict[str, Tensor]:
-    found = model.plain.state_dict()
+def floating_weights(model: VisionLanguageModel) -> dict[str, Tensor]:
+    """All weights that are numbers with fractions, by name, adapters merged, on the CPU."""
+    found = merged(model).plain.state_dict()
     return {n: one.detach().cpu() for n, one in found.items() if one.is_floating_point()}
+
+
+def refuse_other_architecture(before: VisionLanguageModel, after: VisionLanguageModel) -> None:
+    """Raises `ModelError` where two models' weights have not the same names and shapes."""
+    shapes = [
+        {name: one.shape for name, one in floating_weights(model).items()}
+        for model in (before, after)
+    ]
+    if shapes[0] != shapes[1]:
+        names = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))
+        raise ModelError(
+            f"{before.source} and {after.source} are not of one architecture: {names[0][0]} is in "
+            "one alone or of another shape; only weights of equal shapes can be blended"
+        )
 
 
 def _group(backbone: Backbone, name: str, num_blocks: int) -> tuple[str, float]:

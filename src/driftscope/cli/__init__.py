@@ -14,6 +14,7 @@ from driftscope.cli.cache import cache_app
 from driftscope.cli.compare import compare
 from driftscope.cli.files import export_model, import_records
 from driftscope.cli.gate import gate
+from driftscope.cli.merge import merge
 from driftscope.cli.metrics import metrics
 from driftscope.cli.old_names import Commands
 from driftscope.cli.rescue import rescue
@@ -46,6 +47,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any] | typer.Typer, str, str], ...] = (
         "driftscope rescue mini my-finetuned-clip --images photos --pool concepts100 --out rescued",
     ),
     ("where", where, JUDGE, "driftscope where mini my-finetuned-clip --pool concepts100"),
+    ("merge", merge, JUDGE, "driftscope merge one-run other-run --base mini --out merged"),
     ("run", run, TRAIN, "driftscope run spec.yaml --out one-run"),
     ("study", study_app, TRAIN, ""),
     ("watch", watch, TRAIN, "driftscope watch one-run"),

@@ -37,7 +37,7 @@ def rescue(
     ] = 95,
     by: Annotated[
         list[str] | None,
-        opt("search, lines or wise; by default all three, and the best. May be repeated."),
+        opt("search, lines, wise, layers; by default the first three. May be repeated."),
     ] = None,
     transfer: Annotated[
         list[str] | None,
@@ -60,7 +60,7 @@ def rescue(
 
     refuse_full_folder(out)
     with terminal.err.status("blending both models"):
-        from driftscope.rescuing import RESCUE_FILE, WAYS
+        from driftscope.rescuing import RESCUE_FILE, USUAL
         from driftscope.rescuing import rescue as rescue_model
 
         found = rescue_model(
@@ -70,7 +70,7 @@ def rescue(
             pool,
             classes,
             keep_pct=keep,
-            by=by or WAYS,  # type: ignore[arg-type]
+            by=by or USUAL,  # type: ignore[arg-type]
             transfer=transfer or (),
             max_images=max_images,
             pool_images=pool_images,

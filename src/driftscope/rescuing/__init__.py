@@ -8,18 +8,25 @@ no label; where the target has labels a classifier is fitted anew and its accura
 
 from driftscope.rescuing.attribution import WHERE_FILE, Attribution, GroupDamage, where
 from driftscope.rescuing.finding import rescue
-from driftscope.rescuing.points import RESCUE_FILE, WAYS, Accuracy, Point, Rescue, Way
+from driftscope.rescuing.merging import MERGE_FILE, RECIPES, Merge, merge
+from driftscope.rescuing.points import RESCUE_FILE, USUAL, WAYS, Point, Rescue, Way
+from driftscope.rescuing.target import Accuracy
 
 __all__ = [
+    "MERGE_FILE",
+    "RECIPES",
     "RESCUE_FILE",
+    "USUAL",
     "WAYS",
     "WHERE_FILE",
     "Accuracy",
     "Attribution",
     "GroupDamage",
+    "Merge",
     "Point",
     "Rescue",
     "Way",
+    "merge",
     "rescue",
     "where",
 ]

@@ -20,7 +20,7 @@ from driftscope.estimate import make_pool
 from driftscope.rescuing import ways
 from driftscope.rescuing.judge import GRID, HALVINGS, Judge
 from driftscope.rescuing.kinds import Chosen
-from driftscope.rescuing.points import WAYS, Point, Rescue, Way
+from driftscope.rescuing.points import USUAL, WAYS, Point, Rescue, Way
 from driftscope.rescuing.target import KeptClassifier, Target, kept_classifier, open_target
 from driftscope.transfer import labelled_sets, transfer_names
 
@@ -36,7 +36,7 @@ def rescue(
     classes: str | Path | Sequence[str] | None = None,
     *,
     keep_pct: float = 95,
-    by: Sequence[Way] | Way = WAYS,
+    by: Sequence[Way] | Way = USUAL,
     transfer: str | Sequence[str] = (),
     class_words: Mapping[str, str] | str | Path | None = None,
     templates: str | Sequence[str] | None = None,
@@ -57,7 +57,8 @@ def rescue(
             search, the other half judges.
         keep_pct: the budget: the lower end of the estimate's 90 % interval, above 0, at most 100.
         by: `search` (a strength of its own for every group), `lines` (strengths that rise with
-            depth), `wise` (one strength); of several the best point is chosen.
+            depth), `wise` (one strength), `layers` (groups are tuned whole, one after the other,
+            the least harmful first); of several the best point is chosen.
         transfer: labeled datasets on which the chosen model's retention is measured.
         max_images: how many unlabeled images are read at most; of labeled ones twice as many of
             either split.
@@ -169,7 +170,7 @@ def _checked(keep_pct: float, by: Sequence[Way] | Way) -> tuple[Way, ...]:
     for way in named:
         if way not in WAYS:
             raise ConfigError(f"there is no way {way!r}: {did_you_mean(way, WAYS)}")
-    return tuple(way for way in WAYS if way in named) or WAYS
+    return tuple(way for way in WAYS if way in named) or USUAL
 
 
 def _refuse_other_size(before: VisionLanguageModel, after: VisionLanguageModel) -> None:

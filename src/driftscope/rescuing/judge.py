@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.blending import TEXT, Blend
+from driftscope.data import PixelSource
 from driftscope.errors import ModelError
 from driftscope.estimate import Pool, Referee
-from driftscope.rescuing.points import Accuracy, Point, Way
+from driftscope.rescuing.points import Point, Way
 from driftscope.rescuing.target import Target
-from driftscope.transfer import score
 
 GRID = (0.2, 0.4, 0.6, 0.8)
 HALVINGS = 4
@@ -44,14 +43,9 @@ class Judge:
         kept_head: nn.Linear | None,
     ) -> None:
         self.pool, self.target, self.kept_head = pool, target, kept_head
-        self.judging, self.searching = pool.pixels[1::2], pool.pixels[0::2]
+        self.judging, self.searching = judging(pool), pool.pixels[0::2]
         self.before = before
-        self.referee = Referee.of(pool, before.embed_images(self.judging).float().cpu())
-        if self.referee.withheld:
-            raise ModelError(
-                f"retention cannot be estimated on {pool.name}, so no budget can be kept: "
-                f"{self.referee.withheld}"
-            )
+        self.referee = referee_of(before, pool)
         self.tuned = after.embed_images(target.pixels).float().cpu()
         self.teacher = kept_head
         if kept_head is None and target.labels is not None:
@@ -72,24 +66,27 @@ class Judge:
         found = model.embed_images(self.target.pixels).float().cpu()
         likeness = float(functional.cosine_similarity(found, self.tuned).mean())
         point = replace(point, likeness=likeness)
-        labels = self.target.labels
-        if labels is None:
+        if self.target.labels is None:
             return point, None
-        classifier = self.target.fitted(found)
-        tests = model.embed_images(labels.test_pixels).float().cpu()
-        return replace(point, accuracy=self._accuracy(classifier, tests)), classifier
+        accuracy, classifier = self.target.accuracy_of(model, self.kept_head, found)
+        return replace(point, accuracy=accuracy), classifier
 
-    def _accuracy(self, classifier: nn.Linear, tests: Float[Tensor, "test dim"]) -> Accuracy:
-        labels = self.target.labels
-        assert labels is not None
-        choosing = labels.num_correct(classifier, tests, labels.choosing)
-        reported = labels.num_correct(classifier, tests, labels.reporting)
-        name, count = self.target.name, len(labels.test[labels.reporting])
-        kept = None
-        if self.kept_head is not None:
-            kept = score(name, labels.num_correct(self.kept_head, tests, labels.reporting), count)
-        return Accuracy(
-            choosing_pct=100 * choosing / len(labels.test[labels.choosing]),
-            refitted=score(name, reported, count),
-            kept_head=kept,
+
+def judging(pool: Pool) -> PixelSource:
+    """The half of a pool that judges."""
+    return pool.pixels[1::2]
+
+
+def referee_of(before: VisionLanguageModel, pool: Pool) -> Referee:
+    """What the pretrained model makes of that half.
+
+    Raises:
+        ModelError: retention cannot be estimated on it.
+    """
+    referee = Referee.of(pool, before.embed_images(judging(pool)).float().cpu())
+    if referee.withheld:
+        raise ModelError(
+            f"retention cannot be estimated on {pool.name}, so no budget can be kept: "
+            f"{referee.withheld}"
         )
+    return referee

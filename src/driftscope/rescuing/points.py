@@ -18,34 +18,14 @@ from driftscope.metrics import METRICS
 from driftscope.records import ADAPTED_FOLDER, write_json
 from driftscope.report.rescue_page import write_rescue_page
 from driftscope.rescuing.kinds import Chosen, write_like
+from driftscope.rescuing.target import Accuracy
 from driftscope.transfer import ZeroShotScore
 
-Way = Literal["search", "lines", "wise"]
+Way = Literal["search", "lines", "wise", "layers"]
 WAYS: tuple[Way, ...] = get_args(Way)
+USUAL: tuple[Way, ...] = ("search", "lines", "wise")
+"""The search, and its rivals on the same picture."""
 RESCUE_FILE = "rescue.json"
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """What a classifier on a model's embeddings tells of the target's labeled test images.
-
-    Attributes:
-        choosing_pct: of one fitted anew, on the half that the choice is made by.
-        refitted: of the same, on the other half.
-        kept_head: of the one that was trained with the adapted model, there; None without one.
-    """
-
-    choosing_pct: float
-    refitted: ZeroShotScore
-    kept_head: ZeroShotScore | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The accuracies as JSON values."""
-        return {
-            "choosing_pct": self.choosing_pct,
-            "refitted": self.refitted.to_dict(),
-            "kept_head": self.kept_head.to_dict() if self.kept_head else None,
-        }
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -22,10 +23,34 @@ from driftscope.data.splits import balanced_subset, open_train_and_test
 from driftscope.errors import DataError
 from driftscope.files import named_path
 from driftscope.records import ADAPTED_FOLDER, is_done, load_run
+from driftscope.transfer import ZeroShotScore, score
 from driftscope.transfer.features import linear_classifier
 
 _PER_UNLABELED = 2
 """How many labeled images are read of either split for every unlabeled one that would be."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What a classifier on a model's embeddings tells of the target's labeled test images.
+
+    Attributes:
+        choosing_pct: of one fitted anew, on the half that the choice is made by.
+        refitted: of the same, on the other half.
+        kept_head: of the one that was trained with the adapted model, there; None without one.
+    """
+
+    choosing_pct: float
+    refitted: ZeroShotScore
+    kept_head: ZeroShotScore | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The accuracies as JSON values."""
+        return {
+            "choosing_pct": self.choosing_pct,
+            "refitted": self.refitted.to_dict(),
+            "kept_head": self.kept_head.to_dict() if self.kept_head else None,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +104,43 @@ class Target:
 
     def fitted(self, embeddings: Float[Tensor, "fit dim"]) -> nn.Linear:
         """A linear probe of the labeled images, from their embeddings by some model."""
+        labels = self._labels()
+        return linear_classifier(embeddings, labels.fit, len(labels.class_names))
+
+    def accuracy_of(
+        self,
+        model: VisionLanguageModel,
+        kept_head: nn.Linear | None,
+        fit_embeddings: Float[Tensor, "fit dim"] | None = None,
+    ) -> tuple[Accuracy, nn.Linear]:
+        """What a classifier fitted anew to a model tells, and that classifier.
+
+        Args:
+            model: whose embeddings are classified.
+            kept_head: one that was trained before, to be measured, too.
+            fit_embeddings: the model's of `pixels`, where they are there already.
+        """
+        labels = self._labels()
+        if fit_embeddings is None:
+            fit_embeddings = model.embed_images(self.pixels).float().cpu()
+        classifier = self.fitted(fit_embeddings)
+        tests = model.embed_images(labels.test_pixels).float().cpu()
+        counts = [
+            None if head is None else labels.num_correct(head, tests, labels.reporting)
+            for head in (classifier, kept_head)
+        ]
+        refitted, kept = (
+            None if one is None else score(self.name, one, len(labels.test[labels.reporting]))
+            for one in counts
+        )
+        choosing = labels.num_correct(classifier, tests, labels.choosing)
+        share = choosing / len(labels.test[labels.choosing])
+        return Accuracy(100 * share, refitted, kept), classifier  # type: ignore[arg-type]
+
+    def _labels(self) -> Labels:
         if self.labels is None:
             raise DataError(f"{self.name} has no labels, so no classifier can be fitted to it")
-        return linear_classifier(embeddings, self.labels.fit, len(self.labels.class_names))
+        return self.labels
 
 
 def open_target(images: Images, model: VisionLanguageModel, max_images: int) -> Target:

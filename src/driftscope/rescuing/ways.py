@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, UInt8
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from driftscope.blending import TEXT, Blend, ImagePath
 from driftscope.data import PixelSource
+from driftscope.estimate import Referee
 from driftscope.rescuing.judge import Judge
 from driftscope.rescuing.points import Way
 
@@ -26,7 +27,42 @@ def path_of(way: Way, blend: Blend, judge: Judge, seed: int) -> Path:
         return blend.uniform
     if way == "lines":
         return blend.linear_in_depth
+    if way == "layers":
+        return one_by_one(least_harmful_first(blend, judge))
     return through(searched(blend, judge, seed))
+
+
+def least_harmful_first(blend: Blend, judge: Judge) -> list[str]:
+    """The groups by the retention that they cost, on the half of the pool that does not judge.
+
+    What a group costs is the mean of what it loses alone and what is regained without it.
+    """
+    kept = judge.before.embed_images(judge.searching).float().cpu()
+    referee = Referee.of(judge.pool, kept)
+
+    def retention(tuned: set[str]) -> float:
+        model = blend.set(dict.fromkeys(tuned, 1.0))
+        texts = judge.pool.texts_of(model) if TEXT in tuned else None
+        found = referee.estimate(model.embed_images(judge.searching).float().cpu(), texts)
+        return found.retention_pct or 0.0
+
+    groups = set(blend.groups)
+    ends = retention(set()), retention(groups)
+    cost = {
+        group: (ends[0] - retention({group})) + (retention(groups - {group}) - ends[1])
+        for group in blend.groups
+    }
+    return sorted(blend.groups, key=lambda group: cost[group])
+
+
+def one_by_one(order: Sequence[str]) -> Path:
+    """The first groups tuned whole, the next one partly, the others not at all."""
+
+    def at(scale: float) -> dict[str, float]:
+        done = scale * len(order)
+        return {group: min(1.0, max(0.0, done - place)) for place, group in enumerate(order)}
+
+    return at
 
 
 def through(strengths: Mapping[str, float]) -> Path:

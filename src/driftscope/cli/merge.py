@@ -1,0 +1,80 @@
+"""`driftscope merge`: one model of several that were adapted from one base."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from driftscope.cli.compare import CLASSES, READ
+from driftscope.cli.options import AsJson, Device, OutFolder, opt, refuse_full_folder
+from driftscope.cli.sentences import plain_errors
+
+
+@plain_errors
+def merge(
+    models: Annotated[
+        list[str], typer.Argument(help="Two or more adapted models: folders, adapters, runs.")
+    ],
+    base: Annotated[str, opt("The model that all were adapted from.")],
+    out: OutFolder,
+    by: Annotated[
+        str, opt("uniform or greedy soup, stock (Model Stock), arithmetic, ties.")
+    ] = "uniform",
+    scale: Annotated[
+        float | None, opt("The factor on the joint change: arithmetic (0.3) and ties (1).")
+    ] = None,
+    kept: Annotated[float, opt("The share of each change's entries that ties keeps.")] = 0.2,
+    pool: Annotated[
+        str | None, opt("Unlabeled images; retention is estimated from them.", panel=READ)
+    ] = None,
+    classes: Annotated[str | None, opt(CLASSES, panel=READ)] = None,
+    images: Annotated[
+        str | None,
+        opt("A labeled dataset of the target; accuracy is measured on it.", panel=READ),
+    ] = None,
+    max_images: Annotated[int, opt("Half the most images of either split.", panel=READ)] = 200,
+    pool_images: Annotated[int, opt("The most images of the pool to read.", panel=READ)] = 400,
+    as_json: AsJson = False,
+    device: Device = None,
+) -> None:
+    """Merge models that were adapted from one base, and judge what comes out."""
+    import json
+
+    from driftscope.cli import terminal
+
+    refuse_full_folder(out)
+    with terminal.err.status("merging"):
+        from driftscope.rescuing import merge as merge_models
+
+        found = merge_models(
+            models,
+            base,
+            by=by,  # type: ignore[arg-type]
+            scale=scale,
+            kept=kept,
+            pool=pool,
+            classes=classes,
+            images=images,
+            max_images=max_images,
+            pool_images=pool_images,
+            device=device,
+        )
+        found.save(out)
+    told = found.to_dict()
+    if as_json:
+        typer.echo(json.dumps(told, indent=1))
+        return
+    for one in told["judged"]:
+        said = [one["name"]]
+        if one["estimate"]:
+            said.append(one["estimate"]["sentence"])
+        if one["accuracy"]:
+            refitted = one["accuracy"]["refitted"]
+            said.append(
+                f"Accuracy {refitted['accuracy_pct']:.1f} % with a classifier fitted anew "
+                f"({refitted['num_images']} images)."
+            )
+        typer.echo(": ".join([said[0], " ".join(said[1:])]) if len(said) > 1 else said[0])
+    typer.echo(f"Merged of {len(told['ingredients'])}: {', '.join(told['ingredients'])}")
+    typer.echo(f"Model: {terminal.path_text(out)}")
