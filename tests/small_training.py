@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from random_models import random_pixels
 from torch import Tensor, nn
 
 import driftscope
+from driftscope.config import BudgetSpec
 from driftscope.monitor import Monitor
 
 NUM_TRAIN, NUM_PROBE = 24, 12
@@ -74,3 +76,21 @@ def trained_in_two_processes(
     ]
     assert len(headers) == 1, "more than one process wrote"
     return [json.loads((out / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+class CountedBudget:
+    """Stands for a `Budget` and notes at which steps it is looked after; `now` tells the step."""
+
+    def __init__(self, every: int | str) -> None:
+        self.spec = BudgetSpec.model_validate({"retention_pct": 90, "every": every})
+        self.now: Callable[[], int] = lambda: 0
+        self.looked_at: list[int] = []
+
+    def step(self, step: int) -> None:
+        assert step == self.now()
+        assert isinstance(self.spec.every, int)
+        if step % self.spec.every == 0:
+            self.keep()
+
+    def keep(self) -> None:
+        self.looked_at.append(self.now())

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from small_training import (
     BATCH,
     STEPS_PER_EPOCH,
+    CountedBudget,
     classifier,
     make_monitor,
     samples,
@@ -26,7 +27,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from driftscope.errors import ConfigError, ModelError
 from driftscope.integrations.accuracy import AccuracyMetric
-from driftscope.integrations.hf_trainer import CHOICE, MonitorCallback
+from driftscope.integrations.hf_trainer import CHOICE, BudgetCallback, MonitorCallback
 from driftscope.monitor import Monitor, Selection, Thresholds
 
 
@@ -101,6 +102,18 @@ def test_a_lora_trains_to_the_same_bits_with_and_without_a_monitor(tmp_path: Pat
     assert monitor.history[-1].drift.embedding_drift > 0
     assert losses[0] == losses[1]
     assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[0])
+
+
+@pytest.mark.parametrize(("every", "looked_at"), [("epoch", [4, 8, 12]), (3, [3, 4, 6, 8, 9, 12])])
+def test_a_budget_is_looked_after_at_its_steps_and_at_every_epochs_end(
+    every: int | str, looked_at: list[int], tiny_clip: Path, tmp_path: Path
+) -> None:
+    budget = CountedBudget(every)
+    trainer = make_trainer(classifier(tiny_clip), tmp_path)
+    budget.now = lambda: trainer.state.global_step
+    trainer.add_callback(BudgetCallback(budget))  # type: ignore[arg-type]
+    trainer.train()
+    assert sorted(set(budget.looked_at)) == looked_at
 
 
 def test_the_trainers_own_logs_are_all_still_there(tiny_clip: Path, tmp_path: Path) -> None:

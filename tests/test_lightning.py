@@ -19,6 +19,7 @@ from monitored import WORDS
 from small_training import (
     BATCH,
     STEPS_PER_EPOCH,
+    CountedBudget,
     classifier,
     make_monitor,
     samples,
@@ -28,7 +29,7 @@ from small_training import (
 from torch.utils.data import DataLoader
 
 from driftscope.errors import ConfigError
-from driftscope.integrations.lightning import MonitorCallback
+from driftscope.integrations.lightning import BudgetCallback, MonitorCallback
 from driftscope.monitor import Thresholds
 
 
@@ -88,6 +89,18 @@ def fit(trainer: Trainer, module: LightningModule, **settings: Any) -> None:
 def stop_at_once(folder: Path) -> dict[str, Any]:
     thresholds = Thresholds(max_embedding_drift=0.0)
     return {"on_alert": "stop", "alerts": thresholds, "out": folder / "monitored"}
+
+
+@pytest.mark.parametrize(("every", "looked_at"), [("epoch", [6, 12]), (4, [4, 6, 8, 12])])
+def test_a_budget_is_looked_after_at_its_steps_and_at_every_epochs_end(
+    every: int | str, looked_at: list[int], tiny_clip: Path, tmp_path: Path
+) -> None:
+    budget = CountedBudget(every)
+    module = Module(tiny_clip)
+    trainer = make_trainer(tmp_path, BudgetCallback(budget))  # type: ignore[arg-type]
+    budget.now = lambda: trainer.global_step
+    fit(trainer, module)
+    assert budget.looked_at == looked_at
 
 
 # ---------------------------------------------------------------- training is not changed

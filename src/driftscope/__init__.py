@@ -21,6 +21,7 @@ _HOME = {
     "Comparison": "driftscope.comparison",
     "estimate_retention": "driftscope.comparison",
     "Estimate": "driftscope.estimate",
+    "Budget": "driftscope.budget_for_loops",
     "blend": "driftscope.blending",
     "rescue": "driftscope.rescuing",
     "Rescue": "driftscope.rescuing",

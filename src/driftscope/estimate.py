@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
@@ -307,6 +307,12 @@ class Referee:
         """The referee of a pool, from the pretrained model's image embeddings."""
         logits = zero_shot_logits(embeddings, pool.text_embeddings, pool.logit_scale)
         return cls(pool, logits, pool.problem or _why_withheld(logits), _doubts(logits))
+
+    def part(self, places: Sequence[int]) -> Referee:
+        """The referee of some of the pool's images."""
+        pool = replace(self.pool, pixels=PixelRows.of(self.pool.pixels).select(list(places)))
+        logits = self.logits[list(places)]
+        return Referee(pool, logits, pool.problem or _why_withheld(logits), _doubts(logits))
 
     def described(self) -> dict[str, Any]:
         """What judges, as JSON values."""

@@ -556,6 +556,16 @@ _OUTCOMES = (
         "penalty", "penalty", "mean of the weighted penalties over the epoch", "training",
         exists=_EPOCH,
     ),
+    Metric(
+        "budget_strength", "share of the change kept",
+        "what the retention budget left of the trained change at the epoch's end",
+        "training", decimals=3, bounds=(0, 1), exists=_EPOCH, unchanged=1,
+    ),
+    Metric(
+        "rate_factor", "factor of the learning rate",
+        "what the retention budget multiplies every later learning rate by",
+        "training", decimals=3, bounds=(0, 1), exists=_EPOCH, unchanged=1,
+    ),
 )  # fmt: skip
 
 _SIZES = (

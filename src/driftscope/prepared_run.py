@@ -141,6 +141,7 @@ _OPTIMISATION = (
     "probe_at",
     "corruptions",
     "corruption_severity",
+    "budget",
 )
 """What a prepared run does not depend on, besides method and rate."""
 

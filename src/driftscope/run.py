@@ -18,6 +18,7 @@ from torch import Tensor
 
 from driftscope import records
 from driftscope.adapt import AdaptedModel, adapt, restore_trainable, save_adapted, trainable_state
+from driftscope.budget import Keeper, Schedule
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec, run_id
 from driftscope.config.variants import LinearProbe, LpFt, MethodSpec
@@ -32,7 +33,15 @@ from driftscope.records import RunRecord
 from driftscope.records.schema import SCHEMA_VERSION
 from driftscope.reference_cache import CachedModel
 from driftscope.regularize import Pretrained, Regularization
-from driftscope.train import OnEvent, OnStep, TrainingImages, fit_head, train
+from driftscope.train import (
+    OnEvent,
+    OnStep,
+    TrainingImages,
+    fit_head,
+    learning_rate_at,
+    steps_per_epoch,
+    train,
+)
 from driftscope.transfer import corrupted_tests, score
 
 VERSIONS = ("driftscope", "torch", "transformers", "peft", "numpy", "safetensors")
@@ -124,6 +133,7 @@ def _carry_out(
             adapted,
             Pretrained(prepared.pretrained, prepared.reference.reading.per_layer("entropy")),
         ),
+        keeper=budget_keeper(adapted, prepared, spec),
         on_resume=record_resumed,
         elapsed=elapsed,
         on_event=record_event,
@@ -195,6 +205,22 @@ def adapted_model(
         head = {f"classifier.{n}": p for n, p in probe.linear_classifier().state_dict().items()}
         restore_trainable(adapted, {**trainable_state(adapted), **head})
     return adapted
+
+
+def budget_keeper(adapted: AdaptedModel, prepared: PreparedRun, spec: RunSpec) -> Keeper | None:
+    """What holds the run to its budget; None without one, or where the encoder cannot move."""
+    referee = prepared.reference.referee
+    if spec.budget is None or referee is None or adapted.encoder_is_frozen:
+        return None
+    total_steps = spec.epochs * steps_per_epoch(spec, prepared.images)
+    return Keeper(
+        lambda: adapted.model,
+        {n: one for n, one in adapted.trainable().items() if not n.startswith("classifier.")},
+        referee,
+        spec.budget,
+        Schedule(lambda step: learning_rate_at(step, total_steps, spec), total_steps),
+        text_tower_is_frozen=adapted.class_tokens is None,
+    )
 
 
 def _head_spec(spec: RunSpec, method: LpFt, probe: LinearProbe) -> RunSpec:

@@ -8,8 +8,8 @@ and an epoch repeated after a crash is the same epoch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,11 +21,15 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from driftscope.adapt import AdaptedModel, derived_seed, seeded
 from driftscope.backbones import find_image_tower
+from driftscope.budget import Keeper, Look, refit_classifier
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec
 from driftscope.data import PixelRows
 from driftscope.errors import ConfigError, NonFiniteError
 from driftscope.regularize import Regularization
+
+REFIT_IMAGES = 400
+"""So many training images fit the classifier anew after a shrink before the last epoch."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class _Task:
     evaluate: Evaluate | None
     optimizer: torch.optim.Optimizer
     regularization: Regularization | None
+    keeper: Keeper | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -90,6 +95,7 @@ def train(
     evaluate: Evaluate,
     *,
     regularization: Regularization | None = None,
+    keeper: Keeper | None = None,
     on_resume: Callable[[list[dict[str, Any]]], None] = lambda _events: None,
     on_event: OnEvent = lambda _event: None,
     on_step: OnStep = lambda _done, _total: None,
@@ -99,9 +105,10 @@ def train(
 
     At the end `adapted` holds the last epoch's weights, and `checkpoints` those of the
     selected epoch (highest validation accuracy, the earliest of equals) and of the last.
-    A loss, a gradient or an output that is not finite ends the training as diverged, with the
-    weights of the last good epoch. `elapsed` tells the wall seconds of this process so far; a
-    checkpoint keeps them, added to those of the processes before.
+    `keeper` holds the model to a retention budget. A loss, a gradient or an output that is not
+    finite ends the training as diverged, with the weights of the last good epoch. `elapsed` tells
+    the wall seconds of this process so far; a checkpoint keeps them, added to those of the
+    processes before.
 
     Raises:
         ConfigError: an option does not fit the device or the number of steps.
@@ -109,8 +116,10 @@ def train(
     """
     _check_options(adapted, images, spec)
     optimizer = make_optimizer(adapted, spec)
-    task = _Task(adapted, images, spec, evaluate, optimizer, regularization)
+    task = _Task(adapted, images, spec, evaluate, optimizer, regularization, keeper)
     training = checkpoints.resume(adapted, optimizer)
+    if keeper is not None:
+        keeper.resume(training.events)
     on_resume(training.events)
 
     def note(event: dict[str, Any]) -> None:
@@ -126,6 +135,7 @@ def train(
         try:
             with seeded(adapted.model.device, spec.seed, "epoch", epoch):
                 means = _train_epoch(task, epoch, note, on_step)
+            means |= _keep_budget(task, epoch, note)
             seen = _evaluated(task, evaluate)
         except NonFiniteError as error:
             training.diverged = True
@@ -228,9 +238,10 @@ def _train_epoch(task: _Task, epoch: int, note: OnEvent, on_step: OnStep) -> dic
         penalty_sum += penalty * len(batch)
         correct += hits
         on_step(step, task.total_steps)
-        if (
-            evaluate and step in probed and step % task.steps_per_epoch
-        ):  # an epoch's end is evaluated anyway
+        ends_epoch = step % task.steps_per_epoch == 0  # looked at and evaluated anyway
+        if task.keeper and task.keeper.is_due(step) and not ends_epoch:
+            _look(task, task.keeper, epoch, step, note)
+        if evaluate and step in probed and not ends_epoch:
             seen = _evaluated(task, evaluate)
             place = {"kind": "probe", "epoch": epoch, "step": step, "train_loss": loss}
             note({**place, "val_accuracy_pct": seen.val_accuracy_pct, **seen.scalars})
@@ -240,13 +251,34 @@ def _train_epoch(task: _Task, epoch: int, note: OnEvent, on_step: OnStep) -> dic
     return means
 
 
+def _keep_budget(task: _Task, epoch: int, note: OnEvent) -> dict[str, float]:
+    """Keeps the budget at an epoch's end; after a shrink the classifier is fitted anew."""
+    if task.keeper is None:
+        return {}
+    look = _look(task, task.keeper, epoch, epoch * task.steps_per_epoch, note)
+    if look.strength < 1:
+        at_most = None if epoch == task.spec.epochs else REFIT_IMAGES
+        with _undisturbed(task):
+            refit_classifier(task.adapted, task.images.pixels, task.images.labels, at_most)
+    return {"budget_strength": look.strength, "rate_factor": look.rate_factor}
+
+
+def _look(task: _Task, keeper: Keeper, epoch: int, step: int, note: OnEvent) -> Look:
+    with _undisturbed(task):
+        look = keeper.look(step)
+    note({**look.to_event(), "epoch": epoch})
+    task.adapted.train()
+    return look
+
+
 def _train_step(
     task: _Task, batch: Int64[Tensor, " image"], flips: Tensor, step: int
 ) -> tuple[float, float, int]:
     """One optimizer step; the batch's mean loss, its penalty, and how many it had right."""
     spec, optimizer = task.spec, task.optimizer
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate_at(step - 1, task.total_steps, spec)
+        factor = task.keeper.rate_factor if task.keeper else 1.0
+        group["lr"] = factor * learning_rate_at(step - 1, task.total_steps, spec)
     optimizer.zero_grad(set_to_none=True)
     loss_sum = penalty_sum = 0.0
     hits = 0
@@ -306,13 +338,19 @@ def _order_and_flips(spec: RunSpec, num_images: int, epoch: int) -> tuple[Tensor
 
 
 def _evaluated(task: _Task, evaluate: Evaluate) -> Evaluation:
-    """An evaluation that leaves the training as it was: modes, random state, compiled graphs."""
+    with _undisturbed(task):
+        return evaluate()
+
+
+@contextmanager
+def _undisturbed(task: _Task) -> Iterator[None]:
+    """Leaves the training as it was: random state, compiled graphs."""
     device = task.adapted.model.device
     uncompiled: AbstractContextManager[Any] = (
         torch.compiler.set_stance("force_eager") if task.spec.compile else nullcontext()
     )
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), uncompiled:
-        return evaluate()
+        yield
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

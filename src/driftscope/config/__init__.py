@@ -18,18 +18,27 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from driftscope.config.explain import METHOD_KINDS, REGULARIZER_KINDS, PlacedError, explain
 from driftscope.config.source import Source, Where, read_yaml
 from driftscope.config.study import StudySpec, load_study_spec
-from driftscope.config.variants import Flyp, Frozen, FullFineTuning, MethodSpec, RegularizerSpec
+from driftscope.config.variants import (
+    BudgetSpec,
+    Flyp,
+    Frozen,
+    FullFineTuning,
+    MethodSpec,
+    RegularizerSpec,
+)
 from driftscope.errors import ConfigError
 from driftscope.suites import expanded
 
 __all__ = [
     "METHOD_KINDS",
     "REGULARIZER_KINDS",
+    "BudgetSpec",
     "FullFineTuning",
     "MethodSpec",
     "RegularizerSpec",
     "RunSpec",
     "StudySpec",
+    "budget_spec",
     "canonical_spec",
     "load_run_spec",
     "load_study_spec",
@@ -53,6 +62,7 @@ IN_COLUMNS = (
     "batch_size",
     "weight_decay",
     "regularizers",
+    "budget",
     "transfer",
 )
 """What tells runs apart in a table by a column or label of its own."""
@@ -82,7 +92,8 @@ class RunSpec(Frozen):
     steps, or at the steps listed, or (`log`) after 1, 2, 4, 8, … steps; `maps` also reads rollout
     and patch-to-patch entropy, from full attention maps. `templates` (or names of sets of them) and
     `class_words` make the prompts; on the unlabeled images of `pool`, which show some of `classes`,
-    retention is estimated; `balanced` draws validation and probe images evenly over classes;
+    retention is estimated, and training may keep a `budget` of it; `balanced` draws validation and
+    probe images evenly over classes;
     `transfer_by` says by what the classes of the transfer sets are told: `zero_shot`, or from the
     features alone `knn` and `linear_probe` (by default zero-shot where the model has a text tower,
     else the others); `corruptions` are applied to the test images of the target task.
@@ -123,6 +134,7 @@ class RunSpec(Frozen):
     pool: str | None = None
     classes: str | tuple[str, ...] | None = None
     pool_images: int | None = Field(1000, ge=1)
+    budget: BudgetSpec | None = None
     templates: tuple[str, ...] = ("a photo of a {}",)
     class_words: tuple[tuple[str, str], ...] = ()
     balanced: bool = True
@@ -156,8 +168,9 @@ class RunSpec(Frozen):
 
     @property
     def regularizer_label(self) -> str:
-        """The regularizers' names joined, such as `apr_0.1+l2_sp_0.01`; `none` without any."""
-        return "+".join(regularizer.label for regularizer in self.regularizers) or "none"
+        """What holds the model near its pretrained self, such as `apr_0.1+budget_90`, or `none`."""
+        held = (*self.regularizers, *([self.budget] if self.budget else []))
+        return "+".join(one.label for one in held) or "none"
 
     @property
     def options_label(self) -> str:
@@ -198,6 +211,12 @@ class RunSpec(Frozen):
             raise PlacedError(
                 "classes are of a pool of unlabeled images, and no pool is given", "classes"
             )
+        if self.budget is not None and self.pool is None:
+            raise PlacedError(
+                "a budget needs a pool of unlabeled images on which retention is estimated; "
+                "give pool, and classes where the pool has none",
+                "budget",
+            )
         if isinstance(self.method, Flyp) and self.label_smoothing:
             raise PlacedError(
                 "flyp trains by a contrastive loss; label_smoothing must be 0", "label_smoothing"
@@ -231,6 +250,14 @@ def parse_run_spec(values: Mapping[str, Any], where: Where | str = "the run spec
     except ValidationError as error:
         place = where if callable(where) else Source(where).at
         raise ConfigError(explain(error, RunSpec, place)) from None
+
+
+def budget_spec(values: Mapping[str, Any]) -> BudgetSpec:
+    """Builds a budget; raises `ConfigError` naming the key and what is valid."""
+    try:
+        return BudgetSpec.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(explain(error, BudgetSpec, Source("the budget").at)) from None
 
 
 def load_run_spec(path: Path) -> RunSpec:

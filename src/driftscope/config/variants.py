@@ -251,3 +251,27 @@ RegularizerSpec: TypeAlias = Annotated[
     AttentionPreservation | EntropyFloor | L2Sp | FeatureDistance | RandomTextDistillation,
     Field(discriminator="kind"),
 ]
+
+
+class BudgetSpec(Frozen):
+    """Least retention that a training keeps, in percent, as its pool of unlabeled images tells it.
+
+    `every` says how often it looks: at each epoch's end, or also every so many steps. By `project`
+    a model that has fallen below goes back towards the pretrained one until the lower end of the
+    estimate's 90 % interval keeps the budget, and the classifier is fitted anew; by `rate` the
+    learning rate falls so far that the forecast of the end keeps it; `both` does both. `images` of
+    the pool are looked at.
+    """
+
+    retention_pct: float = Field(gt=0, lt=100)
+    every: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
+    by: Literal["project", "rate", "both"] = "project"
+    images: int = Field(150, ge=30)
+
+    @property
+    def label(self) -> str:
+        """The name tables and figures show, such as `budget_90`."""
+        parts = ["budget", f"{self.retention_pct:g}"]
+        parts += [] if self.by == "project" else [self.by]
+        parts += [] if self.every == "epoch" else [f"every{self.every}"]
+        return "_".join(parts)

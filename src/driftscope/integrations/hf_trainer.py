@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from driftscope.budget_for_loops import Budget
 from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError
 from driftscope.integrations.accuracy import AccuracyMetric, AccuracyUnit, check_monitor
@@ -204,6 +205,33 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
                 "no process the whole model; train with DDP (or ZeRO-1 or 2), or compare saved "
                 "checkpoints with `driftscope compare`."
             )
+
+
+class BudgetCallback(TrainerCallback):  # type: ignore[misc]
+    """Keeps a model within its retention budget while a `Trainer` trains it.
+
+    Looks at every epoch's end, or every so many optimizer steps if the budget says so. In
+    distributed runs every process looks, and all do the same.
+
+    Args:
+        budget: made of the model before training.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Looks, if it is the step's turn."""
+        if self._budget.spec.every != "epoch":
+            self._budget.step(state.global_step)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Looks before the epoch's evaluation."""
+        self._budget.keep()
 
 
 def _evaluates_within_an_epoch(args: TrainingArguments, state: TrainerState) -> bool:

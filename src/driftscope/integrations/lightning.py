@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from driftscope.budget_for_loops import Budget
 from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError
 from driftscope.integrations.accuracy import AccuracyMetric, AccuracyUnit, check_monitor
@@ -34,6 +35,28 @@ except ModuleNotFoundError as error:
     ) from None
 
 LOG_PREFIX = "driftscope/"
+
+
+class BudgetCallback(Callback):  # type: ignore[misc]
+    """Keeps a model within its retention budget while Lightning trains it.
+
+    Looks at every epoch's end, or every so many optimizer steps if the budget says so.
+
+    Args:
+        budget: made of the model before training.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Looks, if it is the step's turn, and before a validation at the epoch's end."""
+        if trainer.is_last_batch:
+            self._budget.keep()
+        elif self._budget.spec.every != "epoch":
+            self._budget.step(trainer.global_step)
 
 
 class MonitorCallback(Callback):  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from driftscope.files import whole_file, write_whole
+from driftscope.records.budget import budget_sentence
 from driftscope.records.columns import (
     DRIFT_SCALARS,
     STRUCTURE_SCALARS,
@@ -75,6 +76,7 @@ __all__ = [
     "Tables",
     "all_tables",
     "append_event",
+    "budget_sentence",
     "claimed",
     "heads_table",
     "history_table",

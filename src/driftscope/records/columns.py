@@ -148,6 +148,7 @@ HISTORY_COLUMNS: dict[str, ColumnMeaning] = {
     "epoch": ColumnMeaning("integer", "epoch", "epochs finished; of a probe, the one under way"),
     "step": ColumnMeaning("integer", "step", "optimizer steps done"),
     **_columns("train_loss", "train_accuracy_pct", "penalty", "val_accuracy_pct"),
+    **_columns("budget_strength", "rate_factor"),
     **_OF_RUNS,
     **{one.key: _column(one) for one in drifts("epoch")},
     "num_images": ColumnMeaning("integer", "images", "probe images of the signals"),

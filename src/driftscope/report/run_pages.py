@@ -31,7 +31,7 @@ from driftscope.analysis.zero_shot import (
     unmeasured_sentences,
 )
 from driftscope.metrics import METRICS
-from driftscope.records import ATTENTION_FILE, RunRecord, load_run
+from driftscope.records import ATTENTION_FILE, RunRecord, budget_sentence, load_run
 from driftscope.records.schema import PromptRules
 from driftscope.report import tables
 from driftscope.report.page import script_json
@@ -158,7 +158,7 @@ def _said(record: RunRecord) -> list[tuple[str, str]]:
     notes = (f"{name}: {note}." for name, one in scores.items() for note in one.get("notes", ()))
     missing = unmeasured_sentences(point.drift.unmeasured if point else {})
     return [
-        *(("", sentence) for sentence in (*told, *recalls)),
+        *(("", sentence) for sentence in (*told, *recalls, budget_sentence(record)) if sentence),
         *(("Doubtful:", doubt) for doubt in (*doubts_of(scores), *doubts_of(captioned))),
         *(("Note:", note) for note in notes),
         *(("Not measured:", one) for one in missing),

@@ -90,7 +90,7 @@ def study_status(folder: StudyFolder, runs: Mapping[str, RunSpec]) -> StudyStatu
 
 def run_words(spec: RunSpec) -> str:
     """A run in a few words."""
-    regularized = "" if not spec.regularizers else f"  {spec.regularizer_label}"
+    regularized = "" if spec.regularizer_label == "none" else f"  {spec.regularizer_label}"
     name = f"{spec.dataset}  {spec.method.label}  {value_text(spec, 'learning_rate')}{regularized}"
     return f"{name}  seed {spec.seed}"
 

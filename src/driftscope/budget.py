@@ -1,0 +1,216 @@
+"""Training under a retention budget: looks that act.
+
+Between steps the pretrained model judges the model in training on unlabeled images (`estimate.py`).
+Where the budget is not kept, the trained change is shrunk towards W₀ until it is (`project`), or
+the learning rate falls so far that the forecast of the end keeps it (`rate`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor, nn
+
+from driftscope.adapt import AdaptedModel
+from driftscope.adapt.trained_delta import TrainedDelta
+from driftscope.assess import evenly_spaced
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.config import BudgetSpec
+from driftscope.data import PixelRows
+from driftscope.errors import ConfigError, NonFiniteError
+from driftscope.estimate import Estimate, Referee
+from driftscope.transfer.features import linear_classifier
+
+BUDGET_EVENT = "budget"
+_TRIES, _MOST_TRIES = 3, 8
+_CLOSE_PCT = 0.5
+"""A share that keeps the budget by no more than this is the largest one, near enough."""
+_LEAST_FALL = 0.5
+"""Where both ways act, a look lets the rate fall to no less than this share of it."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look at the model in training found, and what was done.
+
+    Attributes:
+        step: optimizer steps done.
+        found: the estimate before anything was done.
+        kept: the estimate of the model that training goes on with.
+        strength: share of the trained change that was left, in [0, 1]; 1 where nothing was done.
+        rate_factor: what every later learning rate is multiplied by, in [0, 1].
+    """
+
+    step: int
+    found: Estimate
+    kept: Estimate
+    strength: float
+    rate_factor: float
+
+    def to_event(self) -> dict[str, Any]:
+        """The look as a line of the run's events; retention in percent."""
+        return {
+            "kind": BUDGET_EVENT,
+            "step": self.step,
+            "found_retention_pct": self.found.retention_pct,
+            "found_low_90_pct": self.found.low_90_pct,
+            "kept_retention_pct": self.kept.retention_pct,
+            "kept_low_90_pct": self.kept.low_90_pct,
+            "budget_strength": self.strength,
+            "rate_factor": self.rate_factor,
+        }
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate of every step before any fall: `rate_of` 0…total−1, and their number."""
+
+    rate_of: Callable[[int], float]
+    total_steps: int
+
+    def spent(self, first: int, last: int) -> float:
+        """Sum of the rates of the steps from `first` up to, and without, `last`."""
+        return sum(map(self.rate_of, range(first, last)))
+
+
+@dataclass(eq=False)
+class Keeper:
+    """Keeps one training within its budget.
+
+    Args:
+        current: the model in training, as it now is.
+        trained: the encoder's trainable parameters by name, before the first step.
+        referee: the pretrained model's view of the pool.
+        spec: the budget.
+        schedule: of the learning rate; only `rate` and `both` need it.
+        text_tower_is_frozen: whether the class prompts keep their pretrained embeddings.
+
+    Raises:
+        ConfigError: the pool gives no estimate.
+        ModelError: the method's change cannot be shrunk.
+    """
+
+    current: Callable[[], VisionLanguageModel]
+    trained: Mapping[str, nn.Parameter]
+    referee: Referee
+    spec: BudgetSpec
+    schedule: Schedule | None = None
+    text_tower_is_frozen: bool = True
+    rate_factor: float = field(default=1.0, init=False)
+
+    def __post_init__(self) -> None:
+        places = evenly_spaced(len(self.referee.logits), self.spec.images)
+        self.referee = self.referee.part(places)
+        if self.referee.withheld:
+            raise ConfigError(
+                f"a budget of {self.spec.retention_pct:g} % cannot be kept, for retention is not "
+                f"estimated: {self.referee.withheld}"
+            )
+        self._delta = (
+            None if self.spec.by == "rate" else TrainedDelta.of(self.trained, self.current().module)
+        )
+        self._last = (0, 100.0)
+
+    def resume(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Takes up the rate and the damage where the events of the training so far left them."""
+        looks = [event for event in events if event.get("kind") == BUDGET_EVENT]
+        if looks:
+            self.rate_factor = float(looks[-1]["rate_factor"])
+            self._last = (int(looks[-1]["step"]), float(looks[-1]["kept_low_90_pct"]))
+
+    def is_due(self, step: int) -> bool:
+        """Whether the budget is looked after within an epoch, after so many steps."""
+        return self.spec.every != "epoch" and step % self.spec.every == 0
+
+    def look(self, step: int) -> Look:
+        """Looks at the model, and acts where the budget is not kept.
+
+        Raises:
+            NonFiniteError: the model has diverged.
+        """
+        found = kept = self._estimate()
+        if self.spec.by != "project" and self.schedule is not None:
+            self._let_rate_fall(self.schedule, step, found)
+        strength = 1.0
+        if self._delta is not None and _low(found) < self.spec.retention_pct:
+            strength, kept = self._shrink(self._delta, found)
+        self._last = (step, _low(kept))
+        return Look(step, found, kept, strength, self.rate_factor)
+
+    def _estimate(self) -> Estimate:
+        pool, model = self.referee.pool, self.current()
+        embeddings = model.embed_images(pool.pixels).float().cpu()
+        if not bool(torch.isfinite(embeddings).all()):
+            raise NonFiniteError("the pool's image embeddings have NaN or infinite values")
+        texts = None if self.text_tower_is_frozen else pool.texts_of(model)
+        return self.referee.estimate(embeddings, texts)
+
+    def _shrink(self, delta: TrainedDelta, found: Estimate) -> tuple[float, Estimate]:
+        """The largest share whose estimate keeps the budget, by regula falsi; it is left so."""
+        budget = self.spec.retention_pct
+        reached = delta.reached(self.trained)
+        good, above = 0.0, 100 - budget
+        bad, below = 1.0, _low(found) - budget
+        kept = None
+        for tried in range(_MOST_TRIES):
+            if tried >= _TRIES and kept is not None:
+                break
+            share = good + (bad - good) * min(0.9, max(0.1, above / (above - below)))
+            delta.set(self.trained, reached, share)
+            now = self._estimate()
+            if _low(now) >= budget:
+                good, above, kept = share, _low(now) - budget, now
+                if above <= _CLOSE_PCT:
+                    break
+            else:
+                bad, below = share, _low(now) - budget
+        delta.set(self.trained, reached, good)
+        return good, kept or self._estimate()
+
+    def _let_rate_fall(self, schedule: Schedule, step: int, found: Estimate) -> None:
+        last_step, before = self._last
+        affordable = affordable_factor(
+            left=_low(found) - self.spec.retention_pct,
+            damage=before - _low(found),
+            spent=self.rate_factor * schedule.spent(last_step, step),
+            ahead=schedule.spent(step, schedule.total_steps),
+        )
+        least = 0.0 if self._delta is None else _LEAST_FALL * self.rate_factor
+        self.rate_factor = min(self.rate_factor, max(affordable, least))
+
+
+def affordable_factor(*, left: float, damage: float, spent: float, ahead: float) -> float:
+    """What all rates ahead may be multiplied by, so that the end keeps the budget; in [0, 1].
+
+    Damage is taken as linear in the sum of learning rates.
+
+    Args:
+        left: points of retention above the budget; none below 0.
+        damage: points lost since the last look; nothing is forecast where none were.
+        spent: the sum of learning rates since then.
+        ahead: the sum of all rates to come, before any fall.
+    """
+    if damage <= 0 or spent <= 0 or ahead <= 0:
+        return 1.0
+    return min(1.0, max(0.0, left) * spent / (damage * ahead))
+
+
+def _low(estimate: Estimate) -> float:
+    return math.nan if estimate.low_90_pct is None else estimate.low_90_pct
+
+
+def refit_classifier(
+    adapted: AdaptedModel, pixels: PixelRows, labels: Int64[Tensor, " image"], at_most: int | None
+) -> None:
+    """Fits the linear classifier anew to the encoder as it now is, on evenly spaced images."""
+    if adapted.classifier is None:
+        return
+    places = list(evenly_spaced(len(labels), at_most))
+    features = adapted.model.embed_images(pixels.select(places)).float().cpu()
+    fitted = linear_classifier(features, labels[places].cpu(), len(adapted.classifier.bias))
+    adapted.classifier.load_state_dict(fitted.state_dict())

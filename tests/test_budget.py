@@ -1,0 +1,234 @@
+"""Training under a retention budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import driftscope as ds
+from driftscope.adapt import adapt
+from driftscope.adapt.trained_delta import TrainedDelta
+from driftscope.backbones.weights import merged
+from driftscope.budget import affordable_factor
+from driftscope.config import parse_run_spec
+from driftscope.errors import ConfigError, ModelError
+from driftscope.records import RunRecord
+from driftscope.run import run_one
+
+DAMAGING = {
+    "model": "mini",
+    "dataset": "terrain",
+    "method": "full_ft",
+    "learning_rate": 3e-3,
+    "epochs": 2,
+    "batch_size": 16,
+    "train_images": 48,
+    "val_images": 30,
+    "probe_images": 16,
+    "test_images": 50,
+    "transfer": ["concepts100"],
+    "transfer_images": 200,
+    "pool": "concepts100",
+    "pool_images": 60,
+}
+BUDGET = {"retention_pct": 80, "images": 60}
+
+
+@pytest.fixture(scope="module")
+def kept_run(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    spec = parse_run_spec({**DAMAGING, "budget": BUDGET})
+    return run_one(spec, tmp_path_factory.mktemp("budget") / "kept")
+
+
+def looks(record: RunRecord) -> list[dict]:
+    return [event for event in record.events if event.kind == "budget"]
+
+
+def adapted(method: str):
+    spec = parse_run_spec({"method": method, "learning_rate": 1.0})
+    return adapt(ds.load("mini"), spec.method, 10, 7)
+
+
+def trained_of(one) -> dict:  # noqa: ANN001
+    return {n: p for n, p in one.trainable().items() if not n.startswith("classifier.")}
+
+
+def moved(trained: dict) -> None:
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for one in trained.values():
+            one.add_(0.02 * torch.randn(one.shape, generator=generator))
+
+
+def image_weights(one) -> dict:  # noqa: ANN001
+    model = merged(one.model)
+    return {
+        name: weight.double()
+        for name, weight in model.plain.state_dict().items()
+        if model.backbone.is_encoder_weight(name)
+    }
+
+
+@pytest.mark.parametrize("method", ["full_ft", "last_block", "lora", "rslora", "ia3", "vera"])
+def test_a_share_of_what_was_trained_is_w0_plus_that_share_of_the_change_of_the_merged_weights(
+    method: str,
+) -> None:
+    one = adapted(method)
+    trained = trained_of(one)
+    delta = TrainedDelta.of(trained, one.model.module)
+    with torch.no_grad():  # the second factor alone moves what the first was drawn for
+        before = image_weights(one)
+        moved(trained)
+        after = image_weights(one)
+        delta.set(trained, delta.reached(trained), 0.3)
+        found = image_weights(one)
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert changed
+    for name in before:
+        right = before[name] + 0.3 * (after[name] - before[name])
+        assert torch.allclose(found[name], right, atol=2e-6), name
+
+
+def test_the_ends_are_both_models_to_the_bit() -> None:
+    one = adapted("full_ft")
+    trained = trained_of(one)
+    delta = TrainedDelta.of(trained, one.model.module)
+    before = {name: weight.detach().clone() for name, weight in trained.items()}
+    moved(trained)
+    reached = delta.reached(trained)
+    delta.set(trained, reached, 0.5)
+    delta.set(trained, reached, 1.0)
+    assert all(torch.equal(trained[name], reached[name]) for name in trained)
+    delta.set(trained, reached, 0.0)
+    assert all(torch.equal(trained[name], before[name]) for name in trained)
+
+
+def test_a_change_that_is_not_linear_in_the_adapters_weights_is_refused() -> None:
+    one = adapted("dora")
+    with pytest.raises(ModelError, match=r"not linear.*by: rate"):
+        TrainedDelta.of(trained_of(one), one.model.module)
+
+
+@pytest.mark.parametrize(
+    ("left", "damage", "spent", "ahead", "factor"),
+    [
+        (8, 2, 1.0, 4.0, 1.0),  # 2 points a unit: the 8 left last for all 4 units ahead
+        (4, 2, 1.0, 4.0, 0.5),
+        (0, 2, 1.0, 4.0, 0.0),
+        (-3, 2, 1.0, 4.0, 0.0),
+        (4, 0, 1.0, 4.0, 1.0),  # no damage, no forecast
+        (4, 2, 1.0, 0.0, 1.0),  # nothing ahead
+    ],
+)
+def test_the_rate_falls_to_what_the_budget_can_afford(
+    left: float, damage: float, spent: float, ahead: float, factor: float
+) -> None:
+    found = affordable_factor(left=left, damage=damage, spent=spent, ahead=ahead)
+    assert found == pytest.approx(factor)
+    if 0 < factor < 1:  # the whole way costs what is left
+        assert found * ahead * damage / spent == pytest.approx(left)
+
+
+def test_a_run_that_would_lose_more_keeps_its_budget(kept_run: RunRecord) -> None:
+    found = looks(kept_run)
+    assert [look["step"] for look in found] == [3, 6]
+    assert found[0]["found_low_90_pct"] < 80
+    assert found[0]["budget_strength"] < 1
+    assert all(look["kept_low_90_pct"] >= 80 for look in found)
+    assert all(look["rate_factor"] == 1 for look in found)
+    epochs = [event for event in kept_run.events if event.kind == "epoch"]
+    assert [one["budget_strength"] for one in epochs] == [one["budget_strength"] for one in found]
+    history = ds.history_table([kept_run])
+    assert history["budget_strength"].tolist() == [one["budget_strength"] for one in found]
+
+
+def test_the_model_that_is_kept_is_the_one_that_keeps_the_budget(kept_run: RunRecord) -> None:
+    """A comparison of the folder, on the same images, estimates what the last look left."""
+    estimate = ds.estimate_retention(
+        "mini", kept_run.folder / "adapted", "concepts100", max_images=60
+    )
+    at = {look["epoch"]: look for look in looks(kept_run)}[kept_run.result.selected.epoch]
+    assert estimate.retention_pct == pytest.approx(at["kept_retention_pct"], abs=1e-6)
+    assert estimate.low_90_pct == pytest.approx(at["kept_low_90_pct"], abs=1e-6)
+
+
+def test_a_run_with_a_budget_goes_on_to_the_bit(kept_run: RunRecord, tmp_path: Path) -> None:
+    class KilledError(Exception):
+        pass
+
+    def kill(event: dict) -> None:
+        if event["kind"] == "epoch":
+            raise KilledError
+
+    spec = parse_run_spec({**DAMAGING, "budget": BUDGET})
+    with pytest.raises(KilledError):
+        run_one(spec, tmp_path / "run", on_event=kill)
+    resumed = run_one(spec, tmp_path / "run")
+    assert looks(resumed) == looks(kept_run)
+    folders = [one.folder / "adapted" for one in (resumed, kept_run)]
+    weights = [{one.name: one.read_bytes() for one in at.glob("*.safetensors")} for at in folders]
+    assert weights[0]
+    assert weights[0] == weights[1]
+
+
+def test_by_rate_the_rate_falls_and_nothing_is_shrunk(tmp_path: Path) -> None:
+    budget = {**BUDGET, "by": "rate", "every": 1}
+    record = run_one(parse_run_spec({**DAMAGING, "epochs": 1, "budget": budget}), tmp_path / "run")
+    found = looks(record)
+    assert [look["step"] for look in found] == [1, 2, 3]
+    factors = [look["rate_factor"] for look in found]
+    assert factors == sorted(factors, reverse=True)
+    assert factors[-1] < 1
+    assert all(look["budget_strength"] == 1 for look in found)
+
+
+def test_a_loop_of_ones_own_keeps_the_budget() -> None:
+    model = ds.load("mini").module
+    budget = ds.Budget("mini", model, "concepts100", retention_pct=80, images=60)
+    assert budget.step().strength == 1.0  # nothing has been trained
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, one in model.vision_model.named_parameters():
+            if name.endswith("fc1.weight"):
+                one.add_(0.4 * torch.randn(one.shape, generator=generator))
+    look = budget.step()
+    assert look.found.low_90_pct < 80 <= look.kept.low_90_pct
+    assert 0 < look.strength < 1
+
+
+def test_steps_between_looks_are_counted() -> None:
+    budget = ds.Budget("mini", ds.load("mini").module, "concepts100", every=3, images=30)
+    assert [budget.step() is not None for _ in range(6)] == [False, False, True] * 2
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"budget": {"retention_pct": 100}}, "budget.retention_pct is 100"),
+        ({"budget": {"retention_pct": 90}, "pool": None}, "a budget needs a pool"),
+        ({"budget": {"retention_pct": 90, "by": "hope"}}, "'project', 'rate' or 'both'"),
+        ({"budget": {"percent": 90}}, "unknown key 'budget.percent'"),
+    ],
+)
+def test_a_budget_that_cannot_be_meant_is_refused(values: dict, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        parse_run_spec({**DAMAGING, **values})
+
+
+def test_a_pool_that_gives_no_estimate_keeps_no_budget(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 56, 56, 3), dtype=np.uint8)
+    for index, one in enumerate(noise):
+        Image.fromarray(one).save(tmp_path / f"{index}.png")
+    values = {**DAMAGING, "pool": str(tmp_path), "classes": "concepts100", "budget": BUDGET}
+    with pytest.raises(ConfigError, match="cannot be kept, for retention is not estimated"):
+        run_one(parse_run_spec(values), tmp_path / "run")
+
+
+def test_a_spec_without_a_budget_keeps_its_id() -> None:
+    assert "budget" not in ds.RunSpec(method="full_ft", learning_rate=1e-3).model_dump(
+        exclude_defaults=True
+    )
