@@ -13,18 +13,22 @@ from typing import Any
 import pandas as pd
 import pytest
 from fake_study import fake_comparison, write_fake_report, write_fake_study
-from rich.console import Console
+from rich.text import Text
 
 from driftscope.analysis.columns import known
 from driftscope.analysis.table import Column, Table, slug
+from driftscope.cli import _show_warning as show_warning
 from driftscope.cli import terminal
 from driftscope.cli.cache import show as show_cache
 from driftscope.cli.compare import show_comparison
 from driftscope.cli.gate import show_verdicts
+from driftscope.cli.sentences import say
 from driftscope.cli.watch import training_view
+from driftscope.errors import DataError, NoteWarning
 from driftscope.gate.judging import Evidence, Verdict
 from driftscope.records.live import TrainingStatus
 from driftscope.report.html import write_compare_report
+from driftscope.transfer.doubts import DoubtWarning
 
 NAMES = [
     "[/red] a",
@@ -76,7 +80,7 @@ def hostile_verdicts(name: str) -> None:
 
 
 def hostile_training(name: str) -> None:
-    terminal.out.print(training_view(TrainingStatus(name, [], 3, [(1, name)], name, 0.0)))
+    terminal.out.print(training_view(TrainingStatus(name, [], 3, [(1, name)], [name], name, 0.0)))
 
 
 TERMINAL: dict[str, Callable[[str], object]] = {
@@ -93,14 +97,54 @@ TERMINAL: dict[str, Callable[[str], object]] = {
 def test_a_terminal_prints_names_as_they_are(
     name: str, surface: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert name in printed(surface, name, monkeypatch)
+
+
+def printed(surface: str, name: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
     text = io.StringIO()
-    options: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
-    for setting, value in options.items():  # those of the real one
-        private = getattr(terminal.out, f"_{setting}")
-        assert private is value
-    monkeypatch.setattr(terminal, "out", Console(file=text, width=400, **options))
+    monkeypatch.setattr(terminal, "out", terminal.PlainConsole(file=text, width=400, **options))
     TERMINAL[surface](name)
-    assert name in text.getvalue()
+    return text.getvalue()
+
+
+COMMANDS = "a\x1b[2J\x1b]0;mine\x07b\x9b31mc\x7f\u202egpj.exe"
+"""Clears the screen, names the window, turns red, and reads backwards."""
+SHOWN = "a␛[2J␛]0;mine␇b�31mc␡�gpj.exe"
+
+
+@pytest.mark.parametrize("surface", TERMINAL)
+def test_a_name_commands_no_terminal(surface: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = printed(surface, COMMANDS, monkeypatch, force_terminal=True, color_system="standard")
+    assert "a␛[2J␛]0;mineb�31m" in told  # rich drops the bell
+    ours = re.sub(r"\x1b\[[\d;]*m", "", told)  # styles
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", ours)
+
+
+def test_views_in_place_still_move_the_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = io.StringIO()
+    console = terminal.PlainConsole(file=text, width=80, force_terminal=True)
+    monkeypatch.setattr(terminal, "out", console)
+    terminal.show_in_place([Text(COMMANDS), Text("later")])
+    assert "\x1b[2K" in text.getvalue()  # its own command
+    assert "\x1b[2J" not in text.getvalue()
+    assert SHOWN.replace("␇", "") in text.getvalue()
+
+
+@pytest.mark.parametrize("kind", [DataError, NoteWarning, DoubtWarning])
+def test_sentences_command_no_terminal_in_python_either(kind: type[Exception]) -> None:
+    assert str(kind(f"bad {COMMANDS}\n\tgood")) == f"bad {SHOWN}\n\tgood"
+
+
+def test_lines_and_warnings_of_the_command_line_are_plain(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    say(COMMANDS)
+    say(COMMANDS, err=True)
+    show_warning(COMMANDS, NoteWarning, "x.py", 1)
+    told = capsys.readouterr()
+    assert told.out == f"{SHOWN}\n"
+    assert told.err.count(SHOWN) == 2
+    assert "\x1b" not in told.err
 
 
 def test_the_cache_lists_sets_by_their_names(

@@ -1,8 +1,10 @@
 import gc
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from filelock import FileLock
@@ -11,15 +13,18 @@ from typer.testing import CliRunner
 from driftscope.cli import app
 from driftscope.cli.watch import course
 from driftscope.config import parse_run_spec
+from driftscope.errors import RecordError
 from driftscope.records import (
     EVENTS_FILE,
     LOCK_FILE,
     append_event,
     claimed,
+    rewrite_events,
     write_failure,
     write_json,
 )
-from driftscope.records.live import training_status
+from driftscope.records import folder as records_folder
+from driftscope.records.live import TrainingFollower, training_status
 
 runner = CliRunner()
 
@@ -200,3 +205,46 @@ def test_a_course_keeps_its_last_value_however_long_it_is() -> None:
     assert course([3, 3, 3]) == "▁▁▁"
     assert len(course(list(range(1000)))) <= 32
     assert course([0.0] * 999 + [1.0])[-1] == "█"
+
+
+def test_doubts_about_the_data_stand_below_the_numbers(monitored: Path) -> None:
+    sets = {"pets": {"doubts": ["half of its names are no words"]}}
+    told = {"transfer": sets, "retrieval": {"flickr": {"doubts": ["captions are cut"]}}}
+    event = {"kind": "observation", "step": 30, "alerts": [], **told}
+    append_event(monitored, {**event, "estimate": {"doubts": ["the pool is small"]}})
+    append_event(monitored, {"kind": "end", "step": 30})
+    text = shown(monitored)
+    assert "doubtful: pets: half of its names are no words." in text
+    assert "doubtful: flickr: captions are cut." in text
+    assert "doubtful: the pool is small" in text
+
+
+def test_a_look_reads_what_is_new_alone(monitored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[int] = []
+    read_bytes = records_folder.read_bytes
+
+    def counted(path: Path, limit: object, start: int = 0) -> bytes:
+        if path.name == EVENTS_FILE:
+            starts.append(start)
+        return read_bytes(path, limit, start)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(records_folder, "read_bytes", counted)
+    follower = TrainingFollower(monitored)
+    assert follower.status() == replace(training_status(monitored), age_seconds=ANY)
+    starts.clear()
+    size = (monitored / EVENTS_FILE).stat().st_size
+    observe(monitored, 30, "drift is larger", embedding_drift=0.5)
+    with (monitored / EVENTS_FILE).open("a") as file:
+        file.write('{"kind": "observation", "step": 40')  # a line that is being written
+    assert [point["step"] for point in follower.status().points] == [10, 20, 30]
+    assert follower.status().points == training_status(monitored).points
+    assert starts[0] == size
+    with (monitored / EVENTS_FILE).open("a") as file:
+        file.write(', "alerts": []}\n')
+    assert [point["step"] for point in follower.status().points] == [10, 20, 30, 40]
+    rewrite_events(monitored, [{"kind": "observation", "step": 5, "alerts": []}])
+    assert [point["step"] for point in follower.status().points] == [5]
+    with (monitored / EVENTS_FILE).open("a") as file:
+        file.write("damaged\n")
+    with pytest.raises(RecordError, match="line 2 is damaged"):
+        follower.status()

@@ -6,13 +6,37 @@ The command line turns these into exit code 2 without a traceback (see `cli/sent
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_PICTURES = 0x2400
+"""Unicode's pictures of control characters begin here, in their order."""
+
+
+def plain(text: str) -> str:
+    r"""A text of which no character commands a terminal: control characters become pictures.
+
+    So do marks that turn the direction of what follows. Line breaks and tabs stay.
+
+    >>> plain("\x1b[2Jcat")
+    '␛[2Jcat'
+    """
+    return _CONTROLS.sub(_picture, text)
+
+
+def _picture(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return chr(_PICTURES + code) if code < 0x20 else "␡" if code == 0x7F else "�"
+
 
 class DriftscopeError(Exception):
     """Something the user can put right."""
+
+    def __str__(self) -> str:
+        return plain(super().__str__())
 
 
 class ConfigError(DriftscopeError):
@@ -43,7 +67,14 @@ class BusyError(RecordError):
     """A run folder that another process is writing; it may be free a moment later."""
 
 
-class NoteWarning(UserWarning):
+class PlainWarning(UserWarning):
+    """A warning that names what others wrote; it reaches the terminal as `plain` text."""
+
+    def __str__(self) -> str:
+        return plain(super().__str__())
+
+
+class NoteWarning(PlainWarning):
     """What whoever reads a model's numbers should know of how it was loaded."""
 
 

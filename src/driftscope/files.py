@@ -50,8 +50,8 @@ class UnreadableFileError(OSError):
 # ---------------------------------------------------------------- reading
 
 
-def read_bytes(path: Path | str, limit: Megabytes = JSON_MB) -> bytes:
-    """What a regular file of no more than the limit holds.
+def read_bytes(path: Path | str, limit: Megabytes = JSON_MB, start: int = 0) -> bytes:
+    """What a regular file of no more than the limit holds, from a byte on.
 
     Raises:
         UnreadableFileError: it is no regular file, or larger.
@@ -66,6 +66,7 @@ def read_bytes(path: Path | str, limit: Megabytes = JSON_MB) -> bytes:
         content = b""
         if status.st_size <= most:
             with open(descriptor, "rb", closefd=False) as file:
+                file.seek(start)
                 content = file.read(most + 1)
         if (size := max(status.st_size, len(content))) > most:
             raise UnreadableFileError(f"it has {size / 1e6:,.1f} MB; {limit.sentence}", path)

@@ -32,6 +32,7 @@ from driftscope.reference_cache import CachedModel
 from driftscope.sources import default_device, load
 from driftscope.train import Evaluation, TrainingImages
 from driftscope.transfer import labelled_sets, retrieval_set
+from driftscope.transfer.doubts import doubts_of_score
 
 VALIDATION = "validation"
 """The name of the validation images among those that are embedded."""
@@ -95,6 +96,15 @@ class PreparedRun:
             "retrieval": found.retrieval,
             **({"estimate": found.estimate.to_dict()} if found.estimate else {}),
         }
+
+    def doubts(self) -> list[str]:
+        """What makes the numbers of its transfer and retrieval sets doubtful, by their names."""
+        reference = self.reference
+        found = {
+            one.name: [*one.doubts, *doubts_of_score(reference.outcomes[one.name].score)]
+            for one in reference.transfer
+        }
+        return [f"{name}: {doubt}." for name, doubts in found.items() for doubt in doubts]
 
     def pretrained_record(self) -> dict[str, Any]:
         """The pretrained model's reading and what it scores on every set."""

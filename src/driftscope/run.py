@@ -107,12 +107,15 @@ def _carry_out(
 ) -> None:
     checkpoints = Checkpoints(folder / records.CHECKPOINT_FOLDER, spec, prepared.origin)
 
+    doubts = {"doubts": found} if (found := prepared.doubts()) else {}
+
     def record_event(event: dict[str, Any]) -> None:
-        records.append_event(folder, event)
+        records.append_event(folder, {**event, **doubts})
         on_event(event)
 
     def record_resumed(events: list[dict[str, Any]]) -> None:
-        records.rewrite_events(folder, events)  # a kill may have come between checkpoint and event
+        # a kill may have come between checkpoint and event
+        records.rewrite_events(folder, [{**event, **doubts} for event in events])
 
     training_started = time.monotonic()
 

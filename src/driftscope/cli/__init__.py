@@ -24,7 +24,7 @@ from driftscope.cli.study import study_app
 from driftscope.cli.watch import watch
 from driftscope.cli.where import where
 from driftscope.deprecation import RenamedWarning
-from driftscope.errors import NoteWarning
+from driftscope.errors import NoteWarning, plain
 
 app = typer.Typer(
     cls=Commands,
@@ -105,6 +105,6 @@ def _show_warning(
 ) -> None:
     """Tells of an old name or of a model in one sentence, without Python's line of code."""
     if issubclass(category, RenamedWarning | NoteWarning):
-        print(f"driftscope: {message}", file=sys.stderr)
+        print(plain(f"driftscope: {message}"), file=sys.stderr)
     else:
-        _show_as_python_does(message, category, *place, **named)
+        _show_as_python_does(plain(str(message)), category, *place, **named)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import typer
 
-from driftscope.cli.sentences import plain_errors
+from driftscope.cli.sentences import plain_errors, say
 
 cache_app = typer.Typer(
     help="List or clear what runs share on disk: decoded images, readings of pretrained models.",
@@ -55,7 +55,7 @@ def clear() -> None:
     from driftscope.reference_cache import clear_references
 
     (num_sets, set_bytes), (num_references, reference_bytes) = clear_images(), clear_references()
-    typer.echo(
+    say(
         f"Removed {num_sets} image sets ({_megabytes(set_bytes)} MB) and {num_references} readings "
         f"of pretrained models ({_megabytes(reference_bytes)} MB) from {cache_folder()}"
     )

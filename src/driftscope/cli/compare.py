@@ -18,7 +18,7 @@ from driftscope.cli.options import (
     opt,
     refuse_study_or_run,
 )
-from driftscope.cli.sentences import plain_errors
+from driftscope.cli.sentences import plain_errors, say
 
 READ = "What is read"
 _TRANSFER = "A labeled dataset to score on, or a suite (vtab, clip-benchmark). May be repeated."
@@ -108,7 +108,7 @@ def compare(
         typer.echo(report.with_suffix(".json").read_text(encoding="utf-8"))
         return
     show_comparison(values)
-    typer.echo(f"\nReport: {terminal.path_text(report)}")
+    say(f"\nReport: {terminal.path_text(report)}")
 
 
 def _write_report(values: dict[str, Any], overlay: Any, out: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from driftscope.cli.options import OutFolder, refuse_full_folder
-from driftscope.cli.sentences import plain_errors
+from driftscope.cli.sentences import plain_errors, say
 
 
 @plain_errors
@@ -22,7 +22,7 @@ def export_model(
     from driftscope.sources import load
 
     export_merged(load(adapted), out)
-    typer.echo(f"Written: {out}")
+    say(f"Written: {out}")
 
 
 @plain_errors
@@ -39,8 +39,8 @@ def import_records(
 
     imported = import_study(files, out, pretrained_zero_shot_pct=pretrained_zero_shot_pct)
     for skipped in imported.skipped:
-        typer.secho(f"skipped {skipped.path}: {skipped.reason}", err=True)
-    typer.echo(
+        say(f"skipped {skipped.path}: {skipped.reason}", err=True)
+    say(
         f"{imported.num_runs} runs and {imported.num_cells} cell means imported, "
         f"{len(imported.skipped)} skipped: {out}"
     )

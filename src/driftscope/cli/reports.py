@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from driftscope.cli.options import PRINTED, opt, refuse_file, refuse_study_or_run
-from driftscope.cli.sentences import say_what_is_passed_over
+from driftscope.cli.sentences import say, say_what_is_passed_over
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 
 if TYPE_CHECKING:
@@ -73,7 +71,7 @@ def write_report(folder: Path, out: Path, form: str) -> None:
                 command=f"driftscope study report {shlex.quote(str(folder))}",
                 answers=answers,
             )
-        typer.echo(f"Report: {terminal.path_text(path)}")
+        say(f"Report: {terminal.path_text(path)}")
     with terminal.err.status("writing tables and figures"):
         paths = save_study_files(
             tables,
@@ -115,14 +113,14 @@ def write_side_by_side_report(folders: Sequence[Path], out: Path, form: str) -> 
         command = f"driftscope study report {named} --out {shlex.quote(str(out))}"
         with terminal.err.status("writing the page"):
             path = write_side_by_side(studies, difference, out / "report.html", command=command)
-        typer.echo(f"Report: {terminal.path_text(path)}")
+        say(f"Report: {terminal.path_text(path)}")
     with terminal.err.status("writing tables and figures"):
         paths = save_side_by_side(
             studies, difference, out, table_formats=table_formats, figure_formats=figure_formats
         )
     _say_where(paths)
     if difference is not None:
-        typer.echo(difference.sentence)
+        say(difference.sentence)
 
 
 def _finished(folder: Path) -> tuple[Study, StudyTables]:
@@ -142,4 +140,4 @@ def _say_where(paths: Sequence[Path]) -> None:
 
     for place in dict.fromkeys(path.parent for path in paths):
         count = sum(path.parent == place for path in paths)
-        typer.echo(f"{place.name.capitalize()}: {count} files in {terminal.path_text(place)}")
+        say(f"{place.name.capitalize()}: {count} files in {terminal.path_text(place)}")

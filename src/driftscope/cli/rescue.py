@@ -17,7 +17,7 @@ from driftscope.cli.options import (
     opt,
     refuse_full_folder,
 )
-from driftscope.cli.sentences import plain_errors
+from driftscope.cli.sentences import plain_errors, say
 
 
 @plain_errors
@@ -84,8 +84,8 @@ def rescue(
     for note in found.notes:
         terminal.out.print(f"Not measured: {note}.", markup=False)
     terminal.out.print(found.sentence(), markup=False, style="bold")
-    typer.echo(f"Model: {terminal.path_text(out)} ({written})")
-    typer.echo(f"Page: {terminal.path_text(out / 'report.html')}")
+    say(f"Model: {terminal.path_text(out)} ({written})")
+    say(f"Page: {terminal.path_text(out / 'report.html')}")
 
 
 def _show_frontier(points: Sequence[Mapping[str, Any]]) -> None:

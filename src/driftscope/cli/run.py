@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from driftscope.cli.options import Device, OutFolder, Workers
-from driftscope.cli.sentences import resumable
+from driftscope.cli.sentences import resumable, say
 from driftscope.cli.study import RunPlace, carry_out_study
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def demo(
     study = FAST_DEMO if fast else DEMO
     command = "driftscope demo --fast" if fast else "driftscope demo"
     report = carry_out_study(study, out, command, RunPlace(workers), retry_failed=True)
-    typer.echo(f"\nReport: {report}")
-    typer.echo(
+    say(f"\nReport: {report}")
+    say(
         "Next: open it in a browser, then compare your own model: "
         "driftscope compare PRETRAINED ADAPTED --images FOLDER"
     )
@@ -65,9 +65,9 @@ def run(
     show_shared_images(record.result.duplicates)
     for note in record.result.splits.notes if record.result.splits else ():
         terminal.err.print(f"{parsed.dataset}: {note}")
-    typer.echo(f"\nRecord: {terminal.path_text(out)}")
+    say(f"\nRecord: {terminal.path_text(out)}")
     place = shlex.join([parsed.model, terminal.path_text(out)])
-    typer.echo(f"Next: driftscope compare {place} --images FOLDER")
+    say(f"Next: driftscope compare {place} --images FOLDER")
 
 
 @contextmanager

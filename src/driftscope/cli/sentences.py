@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import typer
 
-from driftscope.errors import DriftscopeError, one_line
+from driftscope.errors import DriftscopeError, one_line, plain
 
 if TYPE_CHECKING:
     from driftscope.study import StudyFolder
@@ -99,9 +99,14 @@ def _failed(sentence: str, error: BaseException, code: int) -> Exception:
     return typer.Exit(code)
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Prints lines that may hold names from files, as plain text."""
+    typer.echo(plain(text), err=err)
+
+
 def readable(sentence: str) -> str:
     """A sentence as a terminal can show it, its quoted values cut at a hundred characters."""
-    text = sentence.encode("utf-8", "backslashreplace").decode()
+    text = plain(sentence).encode("utf-8", "backslashreplace").decode()
     text = re.sub(r"'([^']{98})[^']*'", r"'\1…'", text)
     return text if len(text) <= _LONGEST_SENTENCE else f"{text[: _LONGEST_SENTENCE - 1]}…"
 

@@ -14,7 +14,7 @@ import typer
 
 from driftscope.cli.options import MACHINE, PRINTED, AsJson, OutFolder, Workers, opt
 from driftscope.cli.reports import HTML, Formats, write_report, write_side_by_side_report
-from driftscope.cli.sentences import plain_errors, resumable, say_what_is_passed_over
+from driftscope.cli.sentences import plain_errors, resumable, say, say_what_is_passed_over
 from driftscope.errors import ConfigError, RecordError
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def run(
         only=only or (),
         retry_failed=retry_failed,
     )
-    typer.echo(f"\nReport: {report}")
+    say(f"\nReport: {report}")
 
 
 @study_app.command("status", epilog="Example: driftscope study status rates")
@@ -207,7 +207,7 @@ def analyse(
     if where:
         num_runs = len(tables.runs)
         tables = tables.where(where)
-        typer.echo(f"{len(tables.runs)} of {num_runs} runs, {', '.join(where)}", err=True)
+        say(f"{len(tables.runs)} of {num_runs} runs, {', '.join(where)}", err=True)
     answers = [answer(name, tables) for name in question or QUESTIONS]
     if as_json:
         typer.echo(json.dumps([one.to_dict() for one in answers], indent=1))
@@ -249,7 +249,7 @@ def calibrate(
         typer.echo(out.read_text(encoding="utf-8"))
         return
     show_calibration_errors(errors)
-    typer.echo(
+    say(
         f"Each {found.left_out} left out in turn, the forecast of the others is off by "
         f"{found.mean_error_pct:.1f} points on average; its 90 % interval is "
         f"±{found.half_width_pct:.0f} points.\nCalibration: {terminal.path_text(out)}"
@@ -290,7 +290,7 @@ def export(
     study = Study(folder)
     say_what_is_passed_over(study.folder, study.damaged, study.changed)
     for path, shape in study.export(out, form).items():
-        typer.echo(f"{path}: {shape[0]} rows × {shape[1]} columns")
+        say(f"{path}: {shape[0]} rows × {shape[1]} columns")
 
 
 # ---------------------------------------------------------------- shared with the demo

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, JustifyMethod, RenderableType
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType
 from rich.live import Live
+from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
+
+from driftscope.errors import plain
 
 if TYPE_CHECKING:
     from driftscope.analysis.table import Column, Table
@@ -33,9 +36,26 @@ ESSENTIAL_COLUMNS = (
 """Shown on a narrow terminal too; a wide one shows every column."""
 WIDE = 130
 
-out = Console(highlight=False, markup=False, emoji=False)
-"""Strings are printed as they are: what comes from data is no markup. `Text` has styles."""
-err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+class PlainConsole(Console):
+    """A console that strings only write to: none is markup, or commands the terminal.
+
+    `Text` has styles; the console's own commands go past what is rendered.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """What a renderable shows, with pictures of control characters."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else plain(text), style, control)
+
+
+out = PlainConsole()
+err = PlainConsole(stderr=True)
 
 
 def show_cells(records: list[RunRecord]) -> None:

@@ -83,9 +83,10 @@ def _is_empty(folder: Path) -> bool:
 
 def _watch_training(folder: Path) -> None:
     from driftscope.cli.terminal import show_in_place
-    from driftscope.records.live import training_status
+    from driftscope.records.live import TrainingFollower
 
-    first = training_status(folder)  # before the view begins: an unusable folder is a sentence
+    follower = TrainingFollower(folder)
+    first = follower.status()  # before the view begins: an unusable folder is a sentence
 
     def views() -> Iterator[RenderableType]:
         status = first
@@ -94,7 +95,7 @@ def _watch_training(folder: Path) -> None:
             if status.ended is not None:
                 return
             time.sleep(SECONDS)
-            status = training_status(folder)
+            status = follower.status()
 
     show_in_place(views())
 
@@ -108,6 +109,7 @@ def training_view(status: TrainingStatus) -> RenderableType:
     if status.points:
         parts.append(_courses(status.points))
     parts += [Text(f"step {step}: {sentence}", style="yellow") for step, sentence in status.alerts]
+    parts += [Text(f"doubtful: {sentence}", style="yellow") for sentence in status.doubts]
     if status.ended:
         parts.append(Text(status.ended, style="red" if "failed" in status.ended else "bold"))
     else:

@@ -9,7 +9,7 @@ import typer
 
 from driftscope.cli.compare import CLASSES, READ
 from driftscope.cli.options import PRINTED, After, AsJson, Before, Device, opt, refuse_full_folder
-from driftscope.cli.sentences import plain_errors
+from driftscope.cli.sentences import plain_errors, say
 
 
 @plain_errors
@@ -65,7 +65,7 @@ def where(
     _show(found.to_dict()["groups"])
     terminal.out.print(found.sentence(), markup=False, style="bold")
     if out is not None:
-        typer.echo(f"Page: {terminal.path_text(out / 'report.html')}")
+        say(f"Page: {terminal.path_text(out / 'report.html')}")
 
 
 def _show(groups: list[dict[str, float | str | None]]) -> None:

@@ -17,7 +17,7 @@ from driftscope.data.given import Images, num_among, some_pixels
 from driftscope.data.prompts import prompt_rules
 from driftscope.data.vocabulary import GENERAL
 from driftscope.deprecation import keywords
-from driftscope.errors import DriftscopeError
+from driftscope.errors import DriftscopeError, plain
 from driftscope.estimate import make_pool
 from driftscope.files import named_path
 from driftscope.monitor.alerts import (
@@ -591,7 +591,7 @@ class Monitor:
 
     def _say(self, line: str) -> None:
         if self._echo is not None:
-            self._echo(f"driftscope: {line}")
+            self._echo(plain(f"driftscope: {line}"))
 
 
 def _described(reference: Reference) -> dict[str, Any]:

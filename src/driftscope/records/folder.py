@@ -353,15 +353,61 @@ def read_events(folder: Path) -> list[Event]:
             if number == len(lines):
                 break
             raise RecordError(f"{path}, line {number} is damaged") from None
-        if not isinstance(event, dict):
-            raise RecordError(f"{path}, line {number} is damaged: it holds no JSON object")
-        try:
-            for name, value in event.items():
-                refuse_impossible(name, value)
-        except ValueError as error:
-            raise RecordError(f"{path}, line {number} is damaged: {error}") from None
-        events.append(Event(event))
+        events.append(_checked_event(event, f"{path}, line {number}"))
     return events
+
+
+class EventsReader:
+    """The events of a folder, looked at again and again: each look reads what is new alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / EVENTS_FILE
+        self._file: tuple[int, int] | None = None
+        self._end = self._lines = 0
+
+    def new(self) -> tuple[list[Event], bool]:
+        """The events since the last look, and whether the file has been written anew before them.
+
+        A line is read when it is whole.
+
+        Raises:
+            RecordError: a line is damaged, or the file cannot be read.
+        """
+        try:
+            status = self._path.stat()
+            is_anew = (status.st_dev, status.st_ino) != self._file or status.st_size < self._end
+            if is_anew:
+                self._file, self._end, self._lines = (status.st_dev, status.st_ino), 0, 0
+            content = b""
+            if status.st_size > self._end:
+                content = read_bytes(self._path, EVENTS_MB, self._end)
+        except FileNotFoundError:
+            self._file = None
+            return [], True
+        except OSError as error:
+            raise RecordError(f"{self._path} cannot be read: {error}") from None
+        whole, mark, _ = content.rpartition(b"\n")
+        self._end += len(whole) + len(mark)
+        events = []
+        for line in whole.splitlines():
+            self._lines += 1
+            where = f"{self._path}, line {self._lines}"
+            try:
+                events.append(_checked_event(from_json(line), where))
+            except ValueError:
+                raise RecordError(f"{where} is damaged") from None
+        return events, is_anew
+
+
+def _checked_event(event: Any, where: str) -> Event:
+    if not isinstance(event, dict):
+        raise RecordError(f"{where} is damaged: it holds no JSON object")
+    try:
+        for name, value in event.items():
+            refuse_impossible(name, value)
+    except ValueError as error:
+        raise RecordError(f"{where} is damaged: {error}") from None
+    return Event(event)
 
 
 def read_result(folder: Path) -> RunResult:

@@ -12,9 +12,9 @@ from driftscope.records.folder import (
     EVENTS_FILE,
     FAILURE_FILE,
     SPEC_FILE,
+    EventsReader,
     is_claimed,
     is_done,
-    read_events,
     read_failure,
     read_spec,
 )
@@ -33,6 +33,7 @@ class TrainingStatus:
         points: the numbers of each epoch or observation, the earliest first.
         epochs: epochs asked for; None where only the caller's loop knows.
         alerts: a monitor's, as (step, sentence), each once.
+        doubts: what makes the latest numbers doubtful.
         ended: how it ended, in words; None while it goes on, as far as the folder tells.
         age_seconds: since the folder was last written to.
     """
@@ -41,6 +42,7 @@ class TrainingStatus:
     points: list[dict[str, float]]
     epochs: int | None
     alerts: list[tuple[int, str]]
+    doubts: list[str]
     ended: str | None
     age_seconds: float
 
@@ -51,21 +53,48 @@ def training_status(folder: Path) -> TrainingStatus:
     Raises:
         RecordError: the folder holds no training.
     """
-    if not (folder / SPEC_FILE).exists() and not (folder / EVENTS_FILE).exists():
-        raise RecordError(
-            f"{folder} holds no run, no study and no monitor's events; give the folder that a "
-            "training writes to"
+    return TrainingFollower(folder).status()
+
+
+class TrainingFollower:
+    """The training in a folder, looked at again and again: of its events only new ones are read.
+
+    Raises:
+        RecordError: the folder holds no training.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._reader = EventsReader(folder)
+        self._events: list[Event] = []
+        self._points: list[dict[str, float]] = []
+        if not (folder / SPEC_FILE).exists() and not (folder / EVENTS_FILE).exists():
+            raise RecordError(
+                f"{folder} holds no run, no study and no monitor's events; give the folder that a "
+                "training writes to"
+            )
+
+    def status(self) -> TrainingStatus:
+        """How far it is now."""
+        folder = self._folder
+        self._read_on()
+        is_run = (folder / SPEC_FILE).exists()
+        return TrainingStatus(
+            title=_run_title(folder) if is_run else _monitor_title(folder, self._events),
+            points=list(self._points),
+            epochs=read_spec(folder).epochs if is_run else None,
+            alerts=_alerts(self._events),
+            doubts=_doubts(self._events),
+            ended=_run_end(folder) if is_run else _monitor_end(folder, self._events),
+            age_seconds=max(0.0, time.time() - _last_written(folder)),
         )
-    events = read_events(folder)
-    is_run = (folder / SPEC_FILE).exists()
-    return TrainingStatus(
-        title=_run_title(folder) if is_run else _monitor_title(folder, events),
-        points=[event.numbers() for event in events if event.kind in _SEEN_KINDS],
-        epochs=read_spec(folder).epochs if is_run else None,
-        alerts=_alerts(events),
-        ended=_run_end(folder) if is_run else _monitor_end(folder, events),
-        age_seconds=max(0.0, time.time() - _last_written(folder)),
-    )
+
+    def _read_on(self) -> None:
+        new, is_anew = self._reader.new()
+        if is_anew:
+            self._events, self._points = [], []
+        self._events += new
+        self._points += [event.numbers() for event in new if event.kind in _SEEN_KINDS]
 
 
 def _run_title(folder: Path) -> str:
@@ -119,6 +148,12 @@ def _may_go_on(folder: Path) -> bool:
 def _last_written(folder: Path) -> float:
     files = [folder / name for name in (EVENTS_FILE, SPEC_FILE)]
     return max(file.stat().st_mtime for file in files if file.exists())
+
+
+def _doubts(events: list[Event]) -> list[str]:
+    """Those of the latest event with numbers: the same sets are scored at each."""
+    latest = next((event for event in reversed(events) if event.kind in _SEEN_KINDS), None)
+    return [] if latest is None else list(dict.fromkeys(latest.doubts()))
 
 
 def _alerts(events: list[Event]) -> list[tuple[int, str]]:

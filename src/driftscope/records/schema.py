@@ -357,6 +357,17 @@ class Event(dict[str, Any]):
         """The single numbers that were finite, by their names."""
         return {name: value for name, value in self.items() if is_number(value)}
 
+    def doubts(self) -> list[str]:
+        """What makes its numbers doubtful: a run's own list, or that of each set of a monitor."""
+        found = _listed(self.get("doubts"))
+        for key in ("transfer", "retrieval"):
+            sets = self.get(key)
+            for name, score in sets.items() if isinstance(sets, dict) else ():
+                told = _listed(score.get("doubts")) if isinstance(score, dict) else []
+                found += [f"{name}: {one}." for one in told]
+        estimate = self.get("estimate")
+        return found + (_listed(estimate.get("doubts")) if isinstance(estimate, dict) else [])
+
     def alerts(self) -> list[Alert] | None:
         """The alerts that held; None where nothing was looked for.
 
@@ -369,6 +380,10 @@ class Event(dict[str, Any]):
         if not isinstance(found, list):
             raise RecordError(f"the alerts of a {self.kind} are {shown(found)}, not a list")
         return [parse(Alert, one, f"an alert of a {self.kind}") for one in found]
+
+
+def _listed(value: Any) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list) else []
 
 
 class Scalars(Part):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data.names import is_wordnet_id
+from driftscope.errors import PlainWarning
 
 if TYPE_CHECKING:
     from driftscope.transfer.classification import ZeroShotScore
@@ -33,7 +34,7 @@ _SHORTEST_CONTEXT = 8
 """Tokens that every text tower reads."""
 
 
-class DoubtWarning(UserWarning):
+class DoubtWarning(PlainWarning):
     """A labeled set whose numbers may not mean what they seem to."""
 
 
