@@ -217,3 +217,42 @@ def test_a_budget_that_no_useful_strength_keeps_is_refused(
     monkeypatch.setattr(finding, "HALVINGS", 0)
     with pytest.raises(ModelError, match="no useful strength keeps 99 %"):
         ds.rescue("mini", damaged, "terrain", "concepts100", keep_pct=99, by="wise", **SMALL)
+
+
+def test_a_monitor_leaves_the_rescued_model_beside_the_last_one(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ways, "STEPS", 1)
+    monkeypatch.setattr(finding, "GRID", ())
+    monkeypatch.setattr(finding, "HALVINGS", 1)
+    mini, said = ds.load("mini"), []
+    pixels = ds.open_dataset("terrain", "test").pixels(range(8), mini.framing)
+    monitor = ds.Monitor(
+        "mini", pixels, pool="concepts100", pool_images=80, rescue=50, out=tmp_path / "out",
+        vocabulary=None, echo=said.append,
+    )  # fmt: skip
+    model = ds.load(damaged).module
+    monitor.observe(model, step=1)
+    assert (tmp_path / "out" / "last").is_dir()
+    assert not (tmp_path / "out" / "rescued").exists()
+    monitor.close()
+    assert any("the rescued model is in" in line for line in said), said
+    told = json.loads((tmp_path / "out" / "rescued" / RESCUE_FILE).read_text())
+    assert told["keep_pct"] == 50
+    kept = [ds.estimate_retention("mini", tmp_path / "out" / one, "concepts100", max_images=100)
+            for one in ("last", "rescued")]  # fmt: skip
+    assert kept[0].retention_pct < 50 < kept[1].retention_pct
+
+
+def test_a_monitor_s_rescue_needs_a_pool_a_folder_and_a_name(tmp_path: Path) -> None:
+    pixels = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+    for more, words in (
+        ({"rescue": 0, "pool": "x", "out": tmp_path}, "rescue is 0; give the retention"),
+        ({"rescue": 101, "pool": "x", "out": tmp_path}, "rescue is 101; give the retention"),
+        ({"rescue": 95, "out": tmp_path}, "rescue needs unlabeled images"),
+        ({"rescue": 95, "pool": "x"}, "rescue needs unlabeled images"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            ds.Monitor("mini", pixels, **more)
+    with pytest.raises(ConfigError, match="give it by name or folder"):
+        ds.Monitor(nn.Linear(1, 1), pixels, rescue=95, pool="x", out=tmp_path)

@@ -32,6 +32,7 @@ from driftscope.monitor.cost import Cost
 from driftscope.monitor.history import Course
 from driftscope.monitor.isolation import isolated_from_training
 from driftscope.monitor.kept_models import (
+    LAST_FOLDER,
     STOPPED_FOLDER,
     candidate_folder,
     drop_candidates_but,
@@ -51,6 +52,7 @@ from driftscope.monitor.options import (
 from driftscope.monitor.pretrained import pretrained_model
 from driftscope.monitor.processes import is_main_process
 from driftscope.monitor.reporting import report_of, write_report
+from driftscope.monitor.rescuer import Rescuer
 from driftscope.monitor.schedule import Every, Schedule
 from driftscope.monitor.selection import Selection
 from driftscope.protocols import pretrained_accuracy_key
@@ -97,6 +99,9 @@ class Monitor:
             new.
         selection: how the best checkpoint is chosen, and when to stop early.
         keep_best: whether models that are, or can still become, the best are kept in `out`.
+        rescue: a retention in percent. At `close` the model that was observed last, or that of the
+            stop, is rescued (`driftscope.rescue`) into the folder `rescued` in `out`, by the
+            images, the pool and its classes. The pretrained model must be given by name.
         model_path: where the model is in the model given to `step`, as in
             `model.get_submodule(model_path)`, if its type alone does not tell.
         max_images: how many of the images are read at most, evenly spaced. 64 follow a
@@ -140,6 +145,7 @@ class Monitor:
         on_alert: OnAlert = "warn",
         selection: Selection | None = None,
         keep_best: bool = False,
+        rescue: float | None = None,
         model_path: str | None = None,
         max_images: int | None = 64,
         transfer_images: int | None = 1000,
@@ -156,6 +162,7 @@ class Monitor:
             classes=classes,
             calibration=calibration,
             keep_best=keep_best,
+            rescue=rescue,
             echo=echo,
             selection=selection,
             model_path=model_path,
@@ -164,6 +171,10 @@ class Monitor:
             pool_images=pool_images,
             maps=maps,
         )
+        self._rescue: Rescuer | None = None
+        if rescue is not None:
+            asked_of = {"classes": classes, "class_words": class_words, "templates": templates}
+            self._rescue = Rescuer(pretrained, images, pool, rescue, pool_images, asked_of)
         self._is_main = is_main_process()
         if not self._is_main:
             keep_best, echo = False, None  # one process writes and speaks
@@ -453,6 +464,8 @@ class Monitor:
         callbacks call it.
         """
         self._cost.note_time()
+        if self._rescue is not None and self._is_main and self._course.history:
+            self._say(self._rescue.leave_in(self._folder))
         if self._course.history:
             self._write({"kind": END, "step": self._course.history[-1].step})
         self._log.release()
@@ -510,6 +523,8 @@ class Monitor:
             if now in wanted:
                 self._keep_model(target, live, candidate_folder(self._folder, now))
             drop_candidates_but(self._folder, wanted)
+        if self._rescue is not None:
+            self._keep_model(target, live, self._folder / LAST_FOLDER)
         if self.should_stop and not self._course.stop_is_kept:
             folder = self._folder / STOPPED_FOLDER
             if self._keep_model(target, live, folder):

@@ -18,10 +18,11 @@ from driftscope.backbones.weights import encoder_state, without_adapters
 from driftscope.errors import ModelError
 from driftscope.files import refuse_link, remove_files, whole_folder
 from driftscope.hugging_face import quiet_libraries
+from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE
 from driftscope.sources.live import NAMELESS, Target
 from driftscope.sources.origin import note_origin
 
-STOPPED_FOLDER = "stopped"
+STOPPED_FOLDER, LAST_FOLDER, RESCUED_FOLDER = "stopped", "last", "rescued"
 _CANDIDATES = "candidates"
 
 
@@ -87,7 +88,15 @@ def drop_models_but(out: Path, steps: Collection[int]) -> None:
     """Deletes what was kept of a training of which the observations of these steps remain."""
     drop_candidates_but(out, steps)
     if not steps:
-        remove_files(out / STOPPED_FOLDER, MODEL_FILES)
+        for name in (STOPPED_FOLDER, LAST_FOLDER):
+            remove_files(out / name, MODEL_FILES)
+        drop_rescued(out)
+
+
+def drop_rescued(out: Path) -> None:
+    """Deletes what was rescued of an earlier training, or of an earlier part of this one."""
+    for folder in (out / RESCUED_FOLDER / ADAPTED_FOLDER, out / RESCUED_FOLDER):
+        remove_files(folder, (*MODEL_FILES, RESCUE_FILE, "report.html"))
 
 
 def _can_stand_alone(peft_model: Any, live: VisionLanguageModel, reference: Reference) -> bool:

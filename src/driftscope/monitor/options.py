@@ -48,6 +48,7 @@ def check_options(**given: object) -> None:
         raise ConfigError(f"on_alert is {short(on_alert)}; give 'warn', 'stop' or a function")
     if given["keep_best"] and given["out"] is None:
         raise ConfigError("keep_best=True needs a folder to keep models in; give out, too")
+    _check_rescue(given["rescue"], has_pool=given["pool"] is not None, out=given["out"])
     _refuse_what_is_not_measured(
         given["alerts"],
         given["selection"],
@@ -59,6 +60,21 @@ def check_options(**given: object) -> None:
         raise ConfigError(
             f"classes is {short(given['classes'])}, but no pool was given; give the unlabeled "
             "images that the classes are of"
+        )
+
+
+def _check_rescue(keep_pct: object, *, has_pool: bool, out: object) -> None:
+    if keep_pct is None:
+        return
+    if not _is_number(keep_pct, at_most=100) or keep_pct == 0:
+        raise ConfigError(
+            f"rescue is {short(keep_pct)}; give the retention to keep in percent, above 0 and at "
+            "most 100, such as 95"
+        )
+    if out is None or not has_pool:
+        raise ConfigError(
+            "rescue needs unlabeled images to estimate retention on, and a folder to keep the "
+            "model in; give pool and out, too"
         )
 
 

@@ -53,6 +53,8 @@ RUNS_FOLDER = "runs"
 PROGRESS_FOLDER = "progress"
 REPORT_FILE = "report.json"
 """What `driftscope compare` and a monitor write beside their page."""
+RESCUE_FILE = "rescue.json"
+"""What a rescue writes beside its page."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.estimate import Estimate
 from driftscope.files import whole_folder
 from driftscope.metrics import METRICS
-from driftscope.records import ADAPTED_FOLDER, write_json
+from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE, write_json
 from driftscope.report.rescue_page import write_rescue_page
 from driftscope.rescuing.kinds import Chosen, write_like
 from driftscope.rescuing.target import Accuracy
@@ -25,7 +25,6 @@ Way = Literal["search", "lines", "wise", "layers"]
 WAYS: tuple[Way, ...] = get_args(Way)
 USUAL: tuple[Way, ...] = ("search", "lines", "wise")
 """The search, and its rivals on the same picture."""
-RESCUE_FILE = "rescue.json"
 
 
 @dataclass(frozen=True)
