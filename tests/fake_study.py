@@ -170,6 +170,14 @@ def fake_comparison(*, transfer: bool = True) -> dict[str, Any]:
         "reading_pretrained": fake_reading(np.random.default_rng(5)),
         "reading_adapted": fake_reading(np.random.default_rng(6), 1.1),
         "transfer": {"concepts100": scores} if transfer else {},
+        "stability": {
+            "entropy_subset_cv": 0.01,
+            "num_subsets": 5,
+            "probe_sizes": [
+                {"num_images": count, "cka": 0.9, "cka_debiased": 0.8, "delta_entropy_pct": 1.0}
+                for count in (32, 64)
+            ],
+        },
     }
 
 

@@ -183,6 +183,27 @@ def test_a_comparison_with_transfer_leads_with_retention(tmp_path: Path) -> None
     assert "5,000 images, 95 % interval" in words
 
 
+def test_a_comparison_says_what_to_do_and_what_was_forgotten(tmp_path: Path) -> None:
+    comparison = fake_comparison()
+    rows = [
+        {"class": "owl", "num_images": 10, "pretrained_pct": 90.0, "adapted_pct": 20.0,
+         "retention_pct": 22.2},
+        {"class": "jay", "num_images": 10, "pretrained_pct": 50.0, "adapted_pct": 60.0,
+         "retention_pct": 120.0},
+    ]  # fmt: skip
+    flows = [{"class": "owl", "taken_for": "jay", "num_images": 5}]
+    comparison["transfer"]["concepts100"] |= {"per_class": rows, "flows": {"lost_to": flows}}
+    words = " ".join(
+        _Page(write_compare_report(comparison, None, tmp_path).read_text()).words.split()
+    )
+    assert "Lost: retention is 61.7 % on concepts100, below 90 %." in words
+    assert "driftscope rescue mini runs/abc --images photos --pool IMAGES" in words
+    assert "(classes that lost: 1): owl (90.0 % → 20.0 %, now taken for jay)." in words
+    assert "The same from fewer images" in words
+    assert words.index("What to do") < words.index("What was forgotten")
+    assert words.index("What was forgotten") < words.index("Layer by layer")
+
+
 def test_a_comparison_shows_overlays_where_it_is_given_them(
     records: list[RunRecord], tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
+from driftscope.analysis.advice import advice_on_comparison
 from driftscope.analysis.calibration import Forecast, load_calibration
 from driftscope.assess import (
     Assessment,
@@ -86,6 +87,10 @@ class Comparison:
 
         `scalars` are the main ones, flat, as a monitor's `report.json` has them.
         """
+        values = self._values()
+        return {**values, "advice": advice_on_comparison(values).to_dict()}
+
+    def _values(self) -> dict[str, Any]:
         return {
             "kind": COMPARISON_KIND,
             "scalars": self.scalars(),

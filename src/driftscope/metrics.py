@@ -694,10 +694,10 @@ METRICS = _Metrics(
     (
         *_LEVELS,
         _HEAD_DIVERSITY_OF_MEAN,
+        *_DRIFTS,
         *(change_of(one) for one in _LEVELS if one.reads == "rows"),
         _LATE_ENTROPY,
         *(change_of(one) for one in _LEVELS if one.reads != "rows"),
-        *_DRIFTS,
         *_OUTCOMES,
         *_SIZES,
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from driftscope.analysis.advice import Advice
 from driftscope.analysis.chart import Chart
 from driftscope.analysis.grouping import settings_apart
 from driftscope.analysis.tables import Exclusion, StudyTables
@@ -36,6 +37,7 @@ class Answer:
         details: further tables by name.
         remarks: what limits the answer, and what else the tables show; a sentence each.
         charts: the figures' data.
+        advice: what to do.
         is_answered: False where the data can't answer; the sentence then says why.
     """
 
@@ -49,6 +51,7 @@ class Answer:
     details: dict[str, pd.DataFrame] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     charts: tuple[Chart, ...] = ()
+    advice: tuple[Advice, ...] = ()
     is_answered: bool = True
 
     @property
@@ -76,6 +79,7 @@ class Answer:
             "table": _records(self.table),
             "details": {name: _records(table) for name, table in self.details.items()},
             "charts": [chart.to_dict() for chart in self.charts],
+            "advice": [one.to_dict() for one in self.advice],
         }
 
 
@@ -180,6 +184,11 @@ def _joined(question: str, keys: list[str], answers: dict[tuple[str, ...], Answe
             )
             for detail in detail_names
         },
+        advice=tuple(
+            replace(one, verdict=f"{short[name]}: {one.verdict}")
+            for name, answer in answers.items()
+            for one in answer.advice
+        ),
         is_answered=any(answer.is_answered for answer in answers.values()),
     )
 

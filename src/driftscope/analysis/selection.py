@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from driftscope.analysis.advice import advice_on_study, chosen_cell
 from driftscope.analysis.answer import Answer, cannot_answer, lead_with, per_setting
 from driftscope.analysis.grouping import cell_means, usable_runs
 from driftscope.analysis.tables import (
@@ -198,6 +200,7 @@ def _frontier(tables: StudyTables) -> Answer:
         len(table),
         tuple(excluded),
         remarks=tuple(remarks),
+        advice=tuple(advice_on_study(table, accuracy)),
     )  # fmt: skip
 
 
@@ -205,13 +208,12 @@ def _frontier_sentence(table: pd.DataFrame, accuracy: str) -> str:
     """The most accurate cell, the most accurate that keeps its ability, how many are worth it."""
     parts = []
     for dataset, group in table.groupby("dataset", sort=True):
-        top = group.iloc[int(group[accuracy].to_numpy().argmax())]
+        top = max(group.to_dict("records"), key=lambda one: float(one[accuracy]))
         text = f"On {dataset} the most accurate cell is {_cell(top, accuracy)}"
-        kept = group[group["retention_pct"] >= KEPT_PCT]
-        if kept.empty:
+        best = chosen_cell(group.to_dict("records"), accuracy)
+        if best is None:
             text += f"; no cell keeps {KEPT_PCT:.0f} % or more"
         elif top["retention_pct"] < KEPT_PCT:
-            best = kept.iloc[int(kept[accuracy].to_numpy().argmax())]
             text += f"; of those that keep at least {KEPT_PCT:.0f} % it is "
             text += _cell(best, accuracy)
         on = group[group["is_on_frontier"]]
@@ -222,7 +224,7 @@ def _frontier_sentence(table: pd.DataFrame, accuracy: str) -> str:
     return " ".join(parts)
 
 
-def _cell(cell: pd.Series[Any], accuracy: str) -> str:
+def _cell(cell: Mapping[Any, Any], accuracy: str) -> str:
     """A cell's name, its accuracy and its retention, each ± sd over seeds."""
     reached, kept = (
         spread_text(cell[name], cell[f"{name}_sd"], METRICS[name].decimals)

@@ -119,14 +119,14 @@ def _of(series: Iterable[str], frame: pd.DataFrame) -> list[str]:
 
 
 def outcome_metrics(has_transfer: bool, accuracy: str = "test_accuracy_pct") -> list[Metric]:
-    """Shown against the learning rate first: accuracy, entropy drift, and what was kept.
+    """Shown against the learning rate first: accuracy, what was kept, and entropy drift.
 
     Args:
         has_transfer: whether zero-shot ability was measured.
         accuracy: which accuracy is known of the cells (`analysis.tables.accuracy_column`).
     """
     kept = "retention_pct" if has_transfer else "cka"
-    return [METRICS[key] for key in (accuracy, "delta_entropy_pct", kept)]
+    return [METRICS[key] for key in (accuracy, kept, "delta_entropy_pct")]
 
 
 def drift_metrics(has_transfer: bool) -> list[Metric]:
@@ -136,8 +136,8 @@ def drift_metrics(has_transfer: bool) -> list[Metric]:
 
 
 def followed_metrics(has_transfer: bool) -> list[Metric]:
-    """What is followed over training: entropy drift, CKA, retention, what plug-ins measure."""
-    keys = ("delta_entropy_pct", "cka", *(["retention_pct"] if has_transfer else []))
+    """What is followed over training: retention, CKA, entropy drift, what plug-ins measure."""
+    keys = (*(["retention_pct"] if has_transfer else []), "cka", "delta_entropy_pct")
     added = [one for one in main_drifts("run", "epoch") if one.plug_in]
     return [*map(METRICS.__getitem__, keys), *added]
 

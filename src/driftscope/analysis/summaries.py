@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from driftscope.analysis.advice import Advice, advice_on_comparison, advice_on_look
 from driftscope.analysis.words import counted, join_words, rate_text
 from driftscope.analysis.zero_shot import (
     doubts_of,
@@ -36,7 +37,7 @@ class Caveat:
 class Summary:
     """What was studied, a headline, the sentences under it, and what the numbers cannot tell.
 
-    `emphasised` are the parts of the headline that stand out.
+    `emphasised` are the parts of the headline that stand out; `advice` is what to do.
     """
 
     studied: str
@@ -44,6 +45,7 @@ class Summary:
     sentences: list[str]
     caveats: list[Caveat]
     emphasised: tuple[str, ...] = ()
+    advice: tuple[Advice, ...] = ()
 
 
 ENTROPY_CAVEAT = Caveat(
@@ -202,6 +204,7 @@ def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
         sentences,
         _comparison_caveats(comparison, drift, transfer),
         emphasised,
+        (advice_on_comparison(comparison),),
     )
 
 
@@ -347,7 +350,8 @@ def monitor_summary(report: Mapping[str, Any]) -> Summary:
         caveats.append(_unmeasured_caveat("give the monitor a pool or a transfer set"))
     another = "What another seed or learning rate would do is not in here; a study of several runs"
     caveats.append(Caveat("One training.", f"{another} tells."))
-    return Summary(_what_was_monitored(report), headline, sentences, caveats, emphasised)
+    advice = (advice_on_look(seen, watched),)
+    return Summary(_what_was_monitored(report), headline, sentences, caveats, emphasised, advice)
 
 
 def _monitor_headline(

@@ -17,6 +17,8 @@ from driftscope.records import retention_interval_pct
 
 _BEFORE = ("pretrained_accuracy_pct", "pretrained_low_pct", "pretrained_high_pct")
 _AFTER = ("accuracy_pct", "wilson_low_pct", "wilson_high_pct")
+NAMED_CLASSES = 3
+"""How many forgotten classes a sentence names; tables have all."""
 NO_RETENTION = "no retention, for the pretrained score is no better than chance"
 
 
@@ -45,6 +47,26 @@ def score_sentences(name: str, score: Mapping[str, Any]) -> Iterator[str]:
     yield f"{what}: {before} before, {after} after; {kept}."
     yield from _chance(score)
     yield from _calibration(score)
+
+
+def forgotten_sentence(name: str, score: Mapping[str, Any]) -> str:
+    """The classes that lost most, and what their images are now taken for; "" where none lost."""
+    lost = [
+        row
+        for row in score.get("per_class") or ()
+        if is_number(row.get("retention_pct")) and row["adapted_pct"] < row["pretrained_pct"]
+    ]
+    if not lost:
+        return ""
+    lost.sort(key=lambda row: row["num_images"] * (row["adapted_pct"] - row["pretrained_pct"]))
+    flows = (score.get("flows") or {}).get("lost_to") or ()
+    told = []
+    for row in lost[:NAMED_CLASSES]:
+        taken = [one["taken_for"] for one in flows if one["class"] == row["class"]]
+        now = f", now taken for {taken[0]}" if taken else ""
+        before, after = (written(key, row[key]) for key in ("pretrained_pct", "adapted_pct"))
+        told.append(f"{row['class']} ({before} → {after}{now})")
+    return f"Most forgotten on {name} (classes that lost: {len(lost)}): {'; '.join(told)}."
 
 
 def suite_sentence(name: str, summary: Mapping[str, Any]) -> str:

@@ -121,10 +121,11 @@ def _write_report(values: dict[str, Any], overlay: Any, out: Path) -> Path:
 
 
 def show_comparison(comparison: Mapping[str, Any]) -> None:
-    """The numbers by layer, the numbers of the whole, and the same from fewer images."""
+    """What is left and forgotten, the numbers by layer and of the whole, and what to do."""
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    from driftscope.analysis.advice import advice_on_comparison
     from driftscope.analysis.zero_shot import (
         recall_sentences,
         suite_sentence,
@@ -135,7 +136,10 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     from driftscope.protocols import scored_on
     from driftscope.report.tables import comparison_layers, comparison_table
 
+    advice = advice_on_comparison(comparison)
+    terminal.out.print(Text(advice.verdict, style="bold"))
     _show_estimate(comparison)
+    _show_forgotten(comparison["transfer"])
     terminal.show_table(comparison_table(comparison_layers(comparison)))
     whole = RichTable(box=None, show_header=False, pad_edge=False)
     whole.add_row("images read", str(comparison["num_images"]))
@@ -186,6 +190,17 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     for row in stability["probe_sizes"]:
         fewer.add_row(*(metric.text(row[metric.key]) for metric in shown))
     terminal.out.print(fewer)
+    terminal.out.print(Text("\nWhat to do", style="bold"))
+    terminal.show_steps(advice)
+
+
+def _show_forgotten(transfer: Mapping[str, Mapping[str, Any]]) -> None:
+    from driftscope.analysis.zero_shot import forgotten_sentence
+    from driftscope.cli import terminal
+
+    for name, score in transfer.items():
+        if said := forgotten_sentence(name, score):
+            terminal.out.print(said)
 
 
 def _calibration_text(score: Mapping[str, Any]) -> str:

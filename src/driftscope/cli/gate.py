@@ -89,7 +89,8 @@ def gate(
     A number that was not measured does not pass. A limit on retention or zero-shot accuracy holds
     for every transfer set, or for one of them: --min-retention pets=90.
     """
-    from driftscope.gate.judging import judge, read_evidence
+    from driftscope.cli.terminal import show_advice
+    from driftscope.gate.judging import asked_budget, judge, read_evidence
 
     limits = [
         parse_limit(gated, text) for gated in GATED for text in asked.get(gated.parameter) or ()
@@ -101,6 +102,7 @@ def gate(
         evidence = evidence.with_forecast(load_calibration(calibration))
     verdicts = judge(evidence, limits, confident=confident)
     passed = all(verdict.outcome == "passed" for verdict in verdicts)
+    advice = evidence.advice(asked_budget(limits))
     if as_json:
         values = {
             "report": str(evidence.source),
@@ -109,10 +111,12 @@ def gate(
             "confident": confident,
             "forecast": evidence.forecast.model_dump() if evidence.forecast else None,
             "verdicts": [verdict.to_dict() for verdict in verdicts],
+            "advice": advice.to_dict(),
         }
         typer.echo(json.dumps(values, indent=1))
     else:
         show_verdicts(evidence, verdicts, confident=confident)
+        show_advice([advice])
     if not passed:
         raise typer.Exit(1)
 

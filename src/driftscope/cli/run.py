@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,8 +65,9 @@ def run(
     for note in record.result.splits.notes if record.result.splits else ():
         terminal.err.print(f"{parsed.dataset}: {note}")
     say(f"\nRecord: {terminal.path_text(out)}")
-    place = shlex.join([parsed.model, terminal.path_text(out)])
-    say(f"Next: driftscope compare {place} --images FOLDER")
+    from driftscope.analysis.advice import advice_on_run
+
+    terminal.show_advice([advice_on_run(record, terminal.path_text(out))])
 
 
 @contextmanager

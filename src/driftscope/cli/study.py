@@ -194,6 +194,7 @@ def analyse(
 ) -> None:
     """Answer the study's questions, or say why these data can't."""
     from driftscope.analysis import QUESTIONS, answer
+    from driftscope.cli import terminal
     from driftscope.cli.study_views import show_answer
     from driftscope.errors import did_you_mean
     from driftscope.opened_study import Study
@@ -214,6 +215,7 @@ def analyse(
         return
     for one in answers:
         show_answer(one, wide=wide)
+    terminal.show_advice(advice for one in answers for advice in one.advice)
 
 
 @study_app.command("calibrate", epilog="Example: driftscope study calibrate rates --out rates.json")
@@ -349,11 +351,14 @@ def carry_out_study(
     if not records:
         show_failures(failures, asked)
         raise typer.Exit(1)
+    from driftscope.analysis import answer
     from driftscope.report.html import write_study_report
 
     terminal.show_cells(records)
+    tables = study_read.tables()
+    terminal.show_advice(answer("frontier", tables).advice)
     report = write_study_report(
-        study_read.tables(),
+        tables,
         records,
         out / "report.html",
         title=study.title or study.name,

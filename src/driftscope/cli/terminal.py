@@ -16,6 +16,7 @@ from rich.text import Text
 from driftscope.errors import plain
 
 if TYPE_CHECKING:
+    from driftscope.analysis.advice import Advice
     from driftscope.analysis.table import Column, Table
     from driftscope.records import RunRecord
 
@@ -99,6 +100,19 @@ def cell_text(column: Column, row: dict[str, Any], *, is_wide: bool) -> Text:
         text = text.replace("\u00a0±\u00a0", "±")
     cell = Text(text)
     return cell.append(f"\n{detail}", style="dim") if detail else cell
+
+
+def show_advice(advice: Iterable[Advice]) -> None:
+    """What to do: each verdict, and its steps below it."""
+    for one in advice:
+        out.print(Text(f"\n{one.verdict}", style="bold"))
+        show_steps(one)
+
+
+def show_steps(advice: Advice) -> None:
+    """The next steps, a line each; commands stay whole, to be copied."""
+    for step in advice.steps:
+        out.print(Text(f"- {step}"), soft_wrap=True)
 
 
 def show_in_place(views: Iterable[RenderableType]) -> None:

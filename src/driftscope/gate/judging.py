@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from driftscope.analysis.advice import Advice, Place, Surface, advise, kept_of
 from driftscope.analysis.calibration import Calibration, Forecast
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 from driftscope.gate.limits import GATED, Limit
-from driftscope.metrics import ESTIMATED, FORECAST, drifts
+from driftscope.metrics import ESTIMATED, FORECAST, KEPT_PCT, RETENTIONS, drifts
 from driftscope.protocols import ACCURACIES, protocol_of
 from driftscope.records import (
     REPORT_FILE,
@@ -49,6 +50,8 @@ class Evidence:
         model: the pretrained model's name, where it is told.
         method: how the model was adapted, where it is told.
         forecast: of retention, by a calibration.
+        surface: what made the report.
+        adapted: the adapted model's name or folder, where it is told.
     """
 
     source: Path
@@ -61,6 +64,18 @@ class Evidence:
     model: str | None = None
     method: str | None = None
     forecast: Forecast | None = None
+    surface: Surface = "comparison"
+    adapted: str | None = None
+
+    def advice(self, budget_pct: float | None = None) -> Advice:
+        """What to do: a verdict against the budget, and next steps."""
+        found = {
+            "transfer": {n: one.model_dump(by_alias=True) for n, one in self.transfer.items()},
+            "estimate": self.estimate.model_dump() if self.estimate else None,
+            "forecast": self.forecast.model_dump() if self.forecast else None,
+        }
+        place = Place(self.surface, self.model or "BEFORE", self.adapted or "AFTER")
+        return advise(kept_of(found), place, budget_pct=budget_pct or KEPT_PCT)
 
     def with_forecast(self, calibration: Calibration) -> Evidence:
         """With the retention that a calibration tells from the numbers, or why it does not."""
@@ -149,6 +164,7 @@ def _of_report(file: Path, best: bool) -> Evidence:
         unmeasured=report.unmeasured,
         estimate=report.estimate,
         model=report.pretrained,
+        adapted=report.adapted,
     )
 
 
@@ -194,6 +210,8 @@ def _of_run(file: Path) -> Evidence:
         structure.estimate if structure else None,
         spec.model,
         spec.method.label,
+        surface="run",
+        adapted=str(file.parent),
     )
 
 
@@ -209,7 +227,7 @@ def _of_monitor(file: Path, report: Report, best: bool) -> Evidence:
     if not best and history and history[-1].step != point.step:
         # the report speaks of the last one that could be read, which the model has since left
         what = f"latest observation of a training, step {history[-1].step}: it could not be read"
-        return Evidence(file, what, {}, {})
+        return Evidence(file, what, {}, {}, surface="monitor")
     seen = [one for one in history if one.step == point.step]
     return Evidence(
         file,
@@ -218,6 +236,7 @@ def _of_monitor(file: Path, report: Report, best: bool) -> Evidence:
         (seen[-1].transfer or {}) if seen else {},
         unmeasured=report.unmeasured,
         estimate=seen[-1].estimate if seen else None,
+        surface="monitor",
     )
 
 
@@ -227,6 +246,12 @@ def _finite(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 # ---------------------------------------------------------------- the verdicts
+
+
+def asked_budget(limits: Sequence[Limit]) -> float | None:
+    """The strictest retention that limits ask for; None where none asks for one."""
+    asked = [one.value for one in limits if one.gated.metric.key in RETENTIONS]
+    return max(asked, default=None)
 
 
 def judge(evidence: Evidence, limits: Sequence[Limit], *, confident: bool = False) -> list[Verdict]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from driftscope.analysis.advice import advice_on_look
 from driftscope.analysis.calibration import load_calibration
 from driftscope.assess import Reference, make_reference
 from driftscope.backbones.model import VisionLanguageModel
@@ -475,6 +476,11 @@ class Monitor:
             f"{self._cost.seconds:.1f} s, {self.cost_share_pct:.1f} % of the time (and "
             f"{self.setup_seconds:.1f} s to set up)"
         )
+        seen = [one for one in self._course.history if one.drift is not None]
+        if seen:
+            advice = advice_on_look(seen[-1].to_event(), self._header)
+            for line in (advice.verdict, *advice.steps):
+                self._say(line)
 
     # ------------------------------------------------------------ alerts and stops
 

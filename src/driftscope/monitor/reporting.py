@@ -11,6 +11,7 @@ Fields of the object:
 - `unmeasured`: why one of them is missing, by its name.
 - `latest` and `best`: `{step, epoch, scalars}`; `best` is null without validation accuracies.
 - `history`: the `observation` lines of `events.jsonl`.
+- `advice`: what to do: `{outcome, verdict, steps}`.
 - `alerts`: `[{kind, sentence, step}]`; `stopped`: null, or why training was to end.
 - `monitor`: what was watched and against what: `pretrained`, `pretrained_fingerprint`,
   `probe_images`, `num_images`, `images_fingerprint`, `transfer`, `vocabulary`, `thresholds`,
@@ -30,6 +31,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from driftscope.analysis.advice import advice_on_look
 from driftscope.errors import RecordError
 from driftscope.metrics import units
 from driftscope.monitor.alerts import Alert
@@ -67,6 +69,7 @@ def report_of(
             "there is nothing to report: the monitor has not read the model yet; call step() or "
             "observe() first"
         )
+    latest = readable[-1].to_event()
     return {
         "schema": REPORT_SCHEMA,
         "kind": MONITOR_KIND,
@@ -76,6 +79,7 @@ def report_of(
         "latest": _point(readable[-1]),
         "best": _point(best) if best else None,
         "alerts": [asdict(alert) for alert in alerts],
+        "advice": advice_on_look(latest, header).to_dict(),
         "stopped": stop_reason,
         "cost_seconds": sum(one.seconds for one in history),
         "cost_share_pct": cost_share_pct,

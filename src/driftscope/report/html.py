@@ -19,7 +19,7 @@ from driftscope.analysis.summaries import (
     scope_caveat,
 )
 from driftscope.analysis.table import Table
-from driftscope.analysis.zero_shot import unmeasured_sentences
+from driftscope.analysis.zero_shot import forgotten_sentence, unmeasured_sentences
 from driftscope.errors import RecordError
 from driftscope.metrics import drifts
 from driftscope.paper.catalogue import published_tables
@@ -92,6 +92,7 @@ def write_study_report(
             *_caveats(sections, [setting for setting, _ in settings]),
         ],
         findings=findings(answers, styles),
+        advice=[one for answer in answers for one in answer.advice],
         published=published,
         missing=missing,
         overlays=overlay_block(overlays, other_overlays(records, listed, overlays)),
@@ -188,6 +189,13 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
         out,
         title="What fine-tuning changed",
         summary=comparison_summary(comparison),
+        forgotten=[
+            one
+            for item in (comparison.get("transfer") or {}).items()
+            if (one := forgotten_sentence(*item))
+        ],
+        classes=tables.compared_classes(comparison.get("transfer") or {}),
+        fewer=tables.fewer_images(comparison),
         profiles=comparison_profiles(layers),
         heads=None
         if heads is None

@@ -200,6 +200,7 @@ def _environment() -> Environment:
     environment.globals["plotly_source"] = _plotly_source
     environment.filters["script_json"] = script_json
     environment.filters["unbroken"] = unbroken
+    environment.filters["commands"] = commands
     return environment
 
 
@@ -215,6 +216,11 @@ def unbroken(text: str, emphasised: Sequence[str] = ()) -> Markup:
         safe = safe.replace(part, f"<strong>{part}</strong>", 1)
     kept = safe.replace(" %", "\u00a0%")
     return Markup(re.sub(r"\b([\d.]+e-\d+)\b", r'<span class="unbroken">\1</span>', kept))
+
+
+def commands(text: Markup) -> Markup:
+    """Escaped text in which one command stands between the first and the last backtick."""
+    return Markup(re.sub("`(.+)`", r"<code>\1</code>", str(text)))
 
 
 def _asset(name: str) -> Markup:

@@ -15,7 +15,6 @@ import pandas as pd
 from markupsafe import Markup
 
 from driftscope.analysis import grouping
-from driftscope.analysis.columns import known
 from driftscope.analysis.study_charts import (
     drift_metrics,
     followed_metrics,
@@ -39,9 +38,6 @@ from driftscope.report.provenance import flattened
 
 MOST_RUNS = 500
 """How many runs a page lists; with more it would be too large to open."""
-_FLOW_COLUMNS = (
-    *known("class"), Column("taken_for", "Now taken for", kind="text"), *known("num_images")
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,7 +115,7 @@ def shared_by_run_pages() -> Markup:
     columns = {
         "layers": tables.LAYER_COLUMNS,
         "classes": tables.CLASS_COLUMNS,
-        "flows": _FLOW_COLUMNS,
+        "flows": tables.FLOW_COLUMNS,
     }
     shown = ("key", "heading", "explanation", "kind", "decimals", "signed")
     return script_json(
@@ -211,7 +207,7 @@ def _classes(record: RunRecord) -> dict[str, Any]:
     return {
         "transfer": score.name,
         "classes": _class_columns(tables.CLASS_COLUMNS, score.per_class),
-        "flows": _class_columns(_FLOW_COLUMNS, flows),
+        "flows": _class_columns(tables.FLOW_COLUMNS, flows),
         "num_lost": score.flows and score.flows.num_lost,
         "num_gained": score.flows and score.flows.num_gained,
     }

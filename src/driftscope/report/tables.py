@@ -143,6 +143,14 @@ def layers_list(layer_cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
     return Table(name, title, _SPREAD_NOTE, filled(columns, layer_cells), layer_cells)
 
 
+_CLASS_NOTE = (
+    "A class has few images: read single classes as hints. No retention where the pretrained model "
+    "got none right."
+)
+FLOW_COLUMNS = (
+    *known("class"), Column("taken_for", "Now taken for", kind="text"), *known("num_images")
+)  # fmt: skip
+"""Where images went that the pretrained model had right."""
 CLASS_COLUMNS = known("class", "num_images", "pretrained_pct", "adapted_pct", "retention_pct")
 """What is read of each class of a transfer set."""
 
@@ -152,8 +160,7 @@ def classes_list(class_cells: pd.DataFrame, setting: Mapping[str, str]) -> Table
     return Table(
         f"classes_{setting_slug(setting)}",
         f"Class by class: {setting['transfer']} after {setting['dataset']}, {setting['model']}",
-        "Mean ± standard deviation over seeds, at the selected epoch. A class has few images: "
-        "read single classes as hints. No retention where the pretrained model got none right.",
+        f"Mean ± standard deviation over seeds, at the selected epoch. {_CLASS_NOTE}",
         (*known("series", "learning_rate", "num_runs"), *CLASS_COLUMNS),
         class_cells,
     )
@@ -174,9 +181,9 @@ def comparison_table(layers: pd.DataFrame) -> Table:
     """Two models layer by layer: entropies, their changes, CKA."""
     columns = (
         Column("layer", "Layer", "transformer block, from the input up", kind="count"),
+        *(metric_column(one.key) for one in compared_metrics()),
         Column("entropy_pretrained_nats", "Entropy before, nats", decimals=3),
         Column("entropy_adapted_nats", "Entropy after, nats", decimals=3),
-        *(metric_column(one.key) for one in compared_metrics()),
     )
     return Table("layers", "Layer by layer", "", filled(columns, layers), layers)
 
@@ -201,6 +208,28 @@ def comparison_layers(comparison: Mapping[str, Any]) -> pd.DataFrame:
 
 def _layer_means(entropy: Sequence[Sequence[float]]) -> list[float]:
     return [sum(heads) / len(heads) for heads in entropy]
+
+
+def compared_classes(transfer: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """Of every transfer set of a comparison: what is left of each class, and where images went."""
+    found = []
+    for name, score in transfer.items():
+        rows = pd.DataFrame(score.get("per_class") or [])
+        flows = pd.DataFrame((score.get("flows") or {}).get("lost_to") or [])
+        if len(rows):
+            title = f"Class by class on {name}, the least kept first"
+            found.append(Table(f"classes_{slug(name)}", title, _CLASS_NOTE, CLASS_COLUMNS, rows))
+        if len(flows):
+            title = f"What was right before and is wrong now on {name}, the most images first"
+            found.append(Table(f"flows_{slug(name)}", title, "", FLOW_COLUMNS, flows))
+    return found
+
+
+def fewer_images(comparison: Mapping[str, Any]) -> Table:
+    """The main numbers of a comparison from fewer images: which of them depend on how many."""
+    rows = pd.DataFrame(comparison["stability"]["probe_sizes"])
+    columns = tuple(metric_column(str(key), "") for key in rows)
+    return Table("fewer_images", "The same from fewer images", "", columns, rows)
 
 
 def setting_slug(setting: Mapping[str, str]) -> str:

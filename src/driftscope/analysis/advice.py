@@ -1,0 +1,379 @@
+"""What to do: one verdict on how much ability is left, and the next steps; facts in, words out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from driftscope.analysis.words import counted, rate_text
+from driftscope.analysis.zero_shot import is_number, written
+from driftscope.metrics import ESTIMATED, FORECAST, KEPT_PCT, METRICS
+from driftscope.records import RunRecord, retention_interval_pct
+
+Outcome = Literal["kept", "unsure", "lost", "unknown", "unchanged"]
+Surface = Literal["comparison", "monitor", "run"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A retention that was found: how, on what, and how sure it is.
+
+    Attributes:
+        key: the metric: measured, estimated or forecast.
+        pct: the retention.
+        ends: its interval, in percent; None where there is none.
+        level: of that interval, in percent.
+        on: the transfer set, or the pool.
+        doubts: what makes it doubtful.
+    """
+
+    key: str
+    pct: float
+    ends: tuple[float, float] | None = None
+    level: int = 95
+    on: str = ""
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model is read: what a user would write there to find out more."""
+
+    surface: Surface
+    pretrained: str = "BEFORE"
+    adapted: str = "AFTER"
+    images: str = "IMAGES"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A method at a rate, as a user's own study shows it."""
+
+    method: str
+    learning_rate: float
+    accuracy_key: str
+    accuracy_pct: float
+    retention_pct: float
+
+    @property
+    def words(self) -> str:
+        """Its name and both numbers."""
+        reached = written(self.accuracy_key, self.accuracy_pct)
+        kept = written("retention_pct", self.retention_pct)
+        accuracy = METRICS[self.accuracy_key].label
+        return (
+            f"{self.method} at {rate_text(self.learning_rate)} ({accuracy} {reached}, retention "
+            f"{kept})"
+        )
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A verdict in one line, and at most three next steps.
+
+    Attributes:
+        outcome: what the verdict is, in a word.
+        verdict: in a sentence.
+        steps: what to do, each with its condition.
+    """
+
+    outcome: Outcome
+    verdict: str
+    steps: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {**asdict(self), "steps": list(self.steps)}
+
+
+# ---------------------------------------------------------------- one model
+
+
+def kept_of(found: Mapping[str, Any]) -> Kept | None:
+    """The surest retention among what a comparison or one look found.
+
+    Of several transfer sets it is the lowest: a model is as safe as its worst ability.
+
+    Args:
+        found: with `transfer`, `estimate` and `forecast`, as JSON values hold them.
+    """
+    scores = {
+        name: score
+        for name, score in (found.get("transfer") or {}).items()
+        if is_number(score.get("retention_pct"))
+    }
+    if scores:
+        name = min(scores, key=lambda one: float(scores[one]["retention_pct"]))
+        score = scores[name]
+        interval = retention_interval_pct(score)
+        doubts = tuple(score.get("doubts") or ())
+        return Kept("retention_pct", score["retention_pct"], interval, 95, name, doubts)
+    for key, part, ends, on in (
+        (ESTIMATED, "estimate", ("low_90_pct", "high_90_pct"), "pool"),
+        (FORECAST, "forecast", ("low_pct", "high_pct"), "calibration"),
+    ):
+        one = found.get(part) or {}
+        if is_number(one.get("retention_pct")):
+            low, high = (one.get(end) for end in ends)
+            known = None if low is None or high is None else (float(low), float(high))
+            doubts = tuple(one.get("doubts") or ())
+            return Kept(key, one["retention_pct"], known, 90, str(one.get(on) or ""), doubts)
+    return None
+
+
+def advise(
+    kept: Kept | None,
+    place: Place,
+    *,
+    budget_pct: float = KEPT_PCT,
+    better: Setting | None = None,
+    is_unchanged: bool = False,
+) -> Advice:
+    """The verdict on one model and what to do next.
+
+    Args:
+        kept: its retention; None where none is known.
+        place: where it was read.
+        budget_pct: the retention from which ability counts as kept.
+        better: what the user's own study shows to keep more, if there is one.
+        is_unchanged: whether both models' weights are equal.
+    """
+    if is_unchanged:
+        return Advice(
+            "unchanged",
+            "Nothing has changed: the image encoders are equal to the bit.",
+            ("Check that the second model is the fine-tuned one, and that training reached it.",),
+        )
+    if kept is None:
+        return Advice(
+            "unknown",
+            "Unknown: how much zero-shot ability is left was neither measured nor estimated.",
+            (
+                f"Without labels: {_HOW[place.surface]['estimate']} estimates it from unlabeled "
+                "images.",
+                f"With labels: {_HOW[place.surface]['measure']} measures it.",
+            ),
+        )
+    outcome = _outcome(kept, budget_pct)
+    steps = {
+        "lost": (_rescue(place), _train_again(better), _more_sets(kept, place)),
+        "unsure": (_surer(kept, place), _rescue(place), _train_again(better)),
+        "kept": (_gate(place, budget_pct), _more_sets(kept, place)),
+    }[outcome]
+    return Advice(outcome, _verdict(kept, outcome, budget_pct), steps)
+
+
+def advice_on_comparison(comparison: Mapping[str, Any]) -> Advice:
+    """What to do after a comparison, from its JSON values."""
+    place = Place(
+        "comparison",
+        *(str(comparison[name]) for name in ("pretrained", "adapted", "images")),
+    )
+    drift = comparison["drift"].get("weight_drift")
+    return advise(kept_of(comparison), place, is_unchanged=drift == 0)
+
+
+def advice_on_look(found: Mapping[str, Any], watched: Mapping[str, Any]) -> Advice:
+    """What to do after a monitor's look at a training.
+
+    Args:
+        found: the observation as JSON values.
+        watched: what was watched, as a monitor's `report.json` says it.
+    """
+    place = Place("monitor", str(watched["pretrained"]), "AFTER", str(watched["probe_images"]))
+    budget = (watched.get("thresholds") or {}).get("min_retention_pct")
+    is_unchanged = found.get("weight_drift") == 0
+    return advise(kept_of(found), place, budget_pct=budget or KEPT_PCT, is_unchanged=is_unchanged)
+
+
+def advice_on_run(record: RunRecord, folder: str) -> Advice:
+    """What to do after a run, from its record in a folder."""
+    spec, selected = record.spec, record.result.selected
+    found = {
+        "transfer": {
+            name: one.model_dump(by_alias=True)
+            for name, one in (selected.transfer if selected else {}).items()
+        },
+        "estimate": selected.estimate.model_dump() if selected and selected.estimate else None,
+    }
+    return advise(kept_of(found), Place("run", spec.model, folder, spec.dataset))
+
+
+def _outcome(kept: Kept, budget: float) -> Literal["kept", "unsure", "lost"]:
+    low, high = kept.ends or (kept.pct, kept.pct)
+    if kept.doubts or low < budget <= high:
+        return "unsure"
+    return "kept" if low >= budget else "lost"
+
+
+def _verdict(kept: Kept, outcome: Outcome, budget: float) -> str:
+    metric = METRICS[kept.key]
+    found = f"{metric.label} is {metric.with_unit(kept.pct)}"
+    if kept.ends:
+        low, high = (metric.text(end) for end in kept.ends)
+        found += f" ({kept.level} %: {low} to {high})"
+    found += f" on {kept.on}" if kept.on else ""
+    if kept.doubts:
+        return f"Doubtful: {found}, but {kept.doubts[0]}."
+    side = {
+        "kept": f"Kept: {found}, at least {budget:g} %.",
+        "lost": f"Lost: {found}, below {budget:g} %.",
+        "unsure": f"Unsure: {found}; {budget:g} % lies within.",
+    }
+    return side[outcome]
+
+
+_HOW: dict[Surface, dict[str, str]] = {
+    "comparison": {
+        "estimate": "--pool IMAGES --classes NAMES",
+        "measure": "--transfer DATASET",
+        "more": "--transfer-images 0 or --pool-images 0",
+    },
+    "monitor": {
+        "estimate": "Monitor(pool=IMAGES, classes=NAMES)",
+        "measure": "Monitor(transfer=DATASET)",
+        "more": "transfer_images=None or pool_images=None",
+    },
+    "run": {
+        "estimate": "`pool:` with `classes:` in the spec",
+        "measure": "`transfer:` in the spec",
+        "more": "`transfer_images:` or `pool_images:` in the spec",
+    },
+}
+"""How each surface is asked for more."""
+
+
+def _rescue(place: Place) -> str:
+    models = shlex.join([place.pretrained, place.adapted])
+    return (
+        f"To keep this model: `driftscope rescue {models} --images {shlex.quote(place.images)} "
+        "--pool IMAGES --out rescued` blends it with the pretrained one, without training; --pool "
+        "takes unlabeled images of the world that you need zero-shot ability for."
+    )
+
+
+def _train_again(better: Setting | None) -> str:
+    if better is not None:
+        return f"If you can train again: in your study {better.words} keeps more."
+    return (
+        "If you can train again: take a lower learning rate or LoRA. `driftscope study run` with "
+        "two methods and two rates shows what that costs in accuracy on your data."
+    )
+
+
+def _more_sets(kept: Kept, place: Place) -> str:
+    if kept.key != "retention_pct":
+        return (
+            f"To be surer than an estimate is: {_HOW[place.surface]['measure']} measures retention "
+            "on labeled images."
+        )
+    return (
+        f"If other abilities matter: one benchmark is one view; {_HOW[place.surface]['measure']} "
+        "takes several."
+    )
+
+
+def _surer(kept: Kept, place: Place) -> str:
+    if kept.doubts:
+        return "First clear up the doubt: until then the number may mean something else."
+    return f"To know: {_HOW[place.surface]['more']} reads more images and narrows the interval."
+
+
+def _gate(place: Place, budget: float) -> str:
+    return (
+        f"To keep it so: `driftscope gate REPORT --min-retention {budget:g}` fails a build that "
+        "loses it."
+        if place.surface != "monitor"
+        else f"Go on: the monitor alerts when retention falls below {budget:g} %."
+    )
+
+
+# ---------------------------------------------------------------- a study
+
+
+def chosen_cell(
+    cells: Iterable[Mapping[Any, Any]], accuracy: str, budget_pct: float = KEPT_PCT
+) -> Mapping[Any, Any] | None:
+    """The most accurate cell that keeps the budget; None where none does.
+
+    Args:
+        cells: rows of one dataset of `analysis.frontier`.
+        accuracy: the key of their accuracy.
+        budget_pct: the retention to keep.
+    """
+    kept = [one for one in cells if one["retention_pct"] >= budget_pct]
+    return max(kept, key=lambda one: float(one[accuracy]), default=None)
+
+
+def setting_of(row: Mapping[Any, Any], accuracy: str) -> Setting:
+    """A cell of `analysis.frontier` as advice names it."""
+    return Setting(
+        str(row["method"]),
+        float(row["learning_rate"]),
+        accuracy,
+        float(row[accuracy]),
+        float(row["retention_pct"]),
+    )
+
+
+def advice_on_study(
+    cells: pd.DataFrame, accuracy: str, budget_pct: float = KEPT_PCT
+) -> list[Advice]:
+    """What each dataset of a study says to do: the setting to take, what it costs, what is next.
+
+    Args:
+        cells: the table of `analysis.frontier`, one row a cell; empty gives no advice.
+        accuracy: the key of its accuracy.
+        budget_pct: the retention to keep.
+    """
+    if cells.empty:
+        return []
+    return [
+        _on_dataset(str(dataset), rows.to_dict("records"), accuracy, budget_pct)
+        for dataset, rows in cells.groupby("dataset", sort=True)
+    ]
+
+
+def _on_dataset(
+    dataset: str, cells: Sequence[Mapping[Any, Any]], accuracy: str, budget: float
+) -> Advice:
+    most = setting_of(max(cells, key=lambda one: float(one[accuracy])), accuracy)
+    best = chosen_cell(cells, accuracy, budget)
+    if best is None:
+        nearest = max(cells, key=lambda one: float(one["retention_pct"]))
+        return Advice(
+            "lost",
+            f"{dataset}: no setting keeps {budget:g} %; {setting_of(nearest, accuracy).words} "
+            "keeps most.",
+            (
+                "To keep a trained model: `driftscope rescue BEFORE RUN --images IMAGES --pool "
+                "IMAGES --out rescued` blends it with the pretrained one, without training.",
+                "If you can train again: add lower rates, LoRA or `last_block` to the study.",
+            ),
+        )
+    take = setting_of(best, accuracy)
+    verdict = f"{dataset}: take {take.words}, the most accurate that keeps {budget:g} %"
+    if take == most:
+        return Advice("kept", f"{verdict}, and of all.", tuple(_seeds_step(best)))
+    gap = most.accuracy_pct - take.accuracy_pct
+    steps = (
+        f"If {gap:.1f} points of accuracy matter: {most.words} is the most accurate. `driftscope "
+        "rescue` on one of its runs may keep more of both; it needs no training.",
+        *_seeds_step(best),
+    )
+    return Advice("kept", f"{verdict}.", steps)
+
+
+def _seeds_step(cell: Mapping[Any, Any]) -> Iterable[str]:
+    if cell["num_runs"] < _FEW_SEEDS:
+        yield (
+            f"Before you rely on it: it was run with {counted(cell['num_runs'], 'seed')}; run at "
+            f"least {_FEW_SEEDS}."
+        )
+
+
+_FEW_SEEDS = 3

@@ -1,0 +1,131 @@
+"""What to do: the verdict follows the interval, and the steps come in the order of their cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from driftscope.analysis.advice import (
+    Kept,
+    Place,
+    Setting,
+    advice_on_study,
+    advise,
+    chosen_cell,
+    kept_of,
+)
+
+HERE = Place("comparison", "mini", "my clip", "photos")
+
+
+def measured(pct: float, low: float, high: float, **more: Any) -> Kept:
+    return Kept("retention_pct", pct, (low, high), on="birds", **more)
+
+
+@pytest.mark.parametrize(
+    ("kept", "outcome", "verdict"),
+    [
+        (
+            measured(95.0, 91.0, 98.0),
+            "kept",
+            "Kept: retention is 95.0 % (95 %: 91.0 to 98.0) on birds, at least 90 %.",
+        ),
+        (
+            measured(92.0, 88.0, 95.5),
+            "unsure",
+            "Unsure: retention is 92.0 % (95 %: 88.0 to 95.5) on birds; 90 % lies within.",
+        ),
+        (
+            measured(60.0, 55.0, 65.0),
+            "lost",
+            "Lost: retention is 60.0 % (95 %: 55.0 to 65.0) on birds, below 90 %.",
+        ),
+        (
+            Kept("estimated_retention_pct", 70.0, (66.0, 74.0), 90, "photos"),
+            "lost",
+            "Lost: estimated retention is 70.0 % (90 %: 66.0 to 74.0) on photos, below 90 %.",
+        ),
+        (
+            measured(99.0, 98.0, 100.0, doubts=("2 classes have one prompt",)),
+            "unsure",
+            "Doubtful: retention is 99.0 % (95 %: 98.0 to 100.0) on birds, but 2 classes have one "
+            "prompt.",
+        ),
+    ],
+)
+def test_the_verdict_follows_the_interval(kept: Kept, outcome: str, verdict: str) -> None:
+    advice = advise(kept, HERE)
+    assert (advice.outcome, advice.verdict) == (outcome, verdict)
+    assert 1 <= len(advice.steps) <= 3
+
+
+def test_what_is_lost_is_rescued_first_then_trained_again_by_the_users_own_study() -> None:
+    better = Setting("lora_r8", 3e-5, "test_accuracy_pct", 91.7, 94.5)
+    rescue, again, _ = advise(measured(60.0, 55.0, 65.0), HERE, better=better).steps
+    command = "driftscope rescue mini 'my clip' --images photos --pool IMAGES --out rescued"
+    assert command in rescue
+    assert "lora_r8 at 3e-5 (test accuracy 91.7 %, retention 94.5 %)" in again
+
+
+def test_what_is_unknown_is_measured_before_anything_is_advised() -> None:
+    for surface, way in (("comparison", "--pool"), ("monitor", "pool="), ("run", "`pool:`")):
+        advice = advise(None, Place(surface))  # type: ignore[arg-type]
+        assert advice.outcome == "unknown"
+        assert way in advice.steps[0]
+        assert "rescue" not in " ".join(advice.steps)
+
+
+def test_equal_models_are_called_equal() -> None:
+    assert advise(measured(100.0, 100.0, 100.0), HERE, is_unchanged=True).outcome == "unchanged"
+
+
+def test_the_surest_retention_speaks_and_of_several_sets_the_worst() -> None:
+    estimate = {"retention_pct": 70.0, "low_90_pct": 66.0, "high_90_pct": 74.0, "pool": "photos"}
+    found = {
+        "transfer": {"birds": {"retention_pct": 95.0}, "cars": {"retention_pct": 80.0}},
+        "estimate": estimate,
+    }
+    assert kept_of(found) == Kept("retention_pct", 80.0, None, 95, "cars")
+    blind = {"transfer": {"birds": {"retention_pct": None}}, "estimate": estimate}
+    estimated = Kept("estimated_retention_pct", 70.0, (66.0, 74.0), 90, "photos")
+    assert kept_of(blind) == estimated
+    assert kept_of({"transfer": {}, "estimate": {"retention_pct": None}}) is None
+    forecast = {"retention_pct": 81.0, "low_pct": 70.0, "high_pct": 92.0}
+    assert kept_of({"forecast": forecast}) == Kept("forecast_retention_pct", 81.0, (70.0, 92.0), 90)
+
+
+ACCURACY = "test_accuracy_pct"
+CELLS = pd.DataFrame(
+    {  # EuroSAT in the follow-up's 66 runs
+        "dataset": "eurosat",
+        "method": ["full_ft", "lora_r8", "lora_r8", "last_block"],
+        "learning_rate": [1e-5, 3e-5, 1e-4, 1e-5],
+        "test_accuracy_pct": [97.2, 91.7, 95.2, 88.6],
+        "retention_pct": [41.2, 94.5, 86.4, 97.1],
+        "num_runs": [3, 3, 3, 3],
+    }
+)
+
+
+def test_a_study_names_the_most_accurate_setting_that_keeps_the_budget() -> None:
+    rows = CELLS.to_dict("records")
+    assert chosen_cell(rows, ACCURACY) == rows[1]
+    assert chosen_cell(rows, ACCURACY, 80) == rows[2]
+    assert chosen_cell(rows, ACCURACY, 99) is None
+    [advice] = advice_on_study(CELLS, ACCURACY)
+    assert advice.verdict == (
+        "eurosat: take lora_r8 at 3e-5 (test accuracy 91.7 %, retention 94.5 %), the most accurate "
+        "that keeps 90 %."
+    )
+    assert advice.steps[0].startswith("If 5.5 points of accuracy matter: full_ft at 1e-5")
+    [none] = advice_on_study(CELLS, ACCURACY, 99)
+    assert none.outcome == "lost"
+    assert none.verdict.startswith("eurosat: no setting keeps 99 %; last_block at 1e-5")
+    assert advice_on_study(CELLS.iloc[:0], ACCURACY) == []
+
+
+def test_two_seeds_are_said_to_be_few() -> None:
+    [advice] = advice_on_study(CELLS.assign(num_runs=2), ACCURACY)
+    assert advice.steps[-1] == "Before you rely on it: it was run with 2 seeds; run at least 3."
