@@ -36,10 +36,10 @@ from transformers import (
 
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.capture import (
-    ATTENTION_NAME,
     capture_cls,
     check_rows,
 )
+from driftscope.backbones.transformers_attention import ATTENTION_NAME
 from driftscope.errors import CaptureError
 from driftscope.signals import attention
 

@@ -1,4 +1,4 @@
-"""open_clip for real, where it is installed: in the environment, or in a folder by itself.
+"""open_clip and timm for real, where they are installed: in the environment, or in a folder.
 
 `make open-clip` makes that folder. open_clip needs torchvision, which does not load beside the CPU
 build of torch; `stand_in_torchvision.py` answers for it, in a process of its own.
@@ -23,9 +23,9 @@ sys.path += sys.argv[2:3]
 import stand_in_torchvision
 stand_in_torchvision.install()
 import pytest
-name = sys.argv[1] + "/open_clip_real.py"
+names = [sys.argv[1] + name for name in ("/open_clip_real.py", "/library_real.py")]
 options = ["-o", "addopts=--strict-markers", "-q", "-p", "no:cacheprovider", "--tb=short"]
-sys.exit(pytest.main([name, *options]))
+sys.exit(pytest.main([*names, *options]))
 """
 
 

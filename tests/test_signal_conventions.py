@@ -146,6 +146,7 @@ def reading_with_activations(activations: torch.Tensor) -> Reading:
     }
     return Reading.from_images(
         {name: values.double() for name, values in per_image.items()},
+        num_images=num_images,
         num_patches=NUM_PATCHES,
         images_fingerprint="made by hand",
         cls_activations=activations[None],

@@ -173,15 +173,16 @@ class Reference:
         }
         return replace(self, pretrained=replace(self.pretrained, module=holder), weights=copied)
 
-    def overlay(self, rows: Float[Tensor, "shown layer head patch"] | None) -> Overlay:
-        """The attention of the shown images before and after, for looking at."""
-        maps = [
+    def overlay(self, rows: Float[Tensor, "shown layer head patch"] | None) -> Overlay | None:
+        """The attention of the shown images before and after; None where none was read."""
+        if self.reading.shown_rows is None or rows is None:
+            return None
+        before, after = (
             one.reshape(*one.shape[:-1], math.isqrt(one.shape[-1]), -1).cpu().numpy()
             for one in (self.reading.shown_rows, rows)
-            if one is not None
-        ]
+        )
         pictures = self.probe_pixels[list(self.shown)]
-        return Overlay(pictures.permute(0, 2, 3, 1).cpu().numpy(), *maps)
+        return Overlay(pictures.permute(0, 2, 3, 1).cpu().numpy(), before, after)
 
     def unchanged(self) -> Assessment:
         """What is found of a model whose encoder is the pretrained one."""

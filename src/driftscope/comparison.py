@@ -312,9 +312,11 @@ def _stability(reading_after: Reading, reading_before: Reading) -> dict[str, Any
     subsets = [range(start, count, NUM_SUBSETS) for start in range(min(NUM_SUBSETS, count))]
     sizes = sorted({max(MIN_IMAGES, count // part) for part in (8, 4, 2, 1)})
     drifts = probe_size_sensitivity(reading_after, reading_before, sizes)
+    has_rows = reading_after.num_layers > 0
+    spread = reading_after.subset_coefficient_of_variation(subsets) if has_rows else None
     return {
         "num_subsets": len(subsets),
-        "entropy_subset_cv": reading_after.subset_coefficient_of_variation(subsets),
+        "entropy_subset_cv": spread,
         "probe_sizes": [
             {
                 "num_images": one.num_images,

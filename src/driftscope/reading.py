@@ -85,8 +85,8 @@ class Reading:
 
     @property
     def num_layers(self) -> int:
-        """Layers whose attention was read: every block, or a pooling head alone."""
-        return len(self.entropy)
+        """Layers whose attention was read: every block, a pooling head alone, or none."""
+        return len(self.entropy or ())
 
     def mean(self, signal: str) -> float:
         """A signal's mean over layers, heads and images, in the signal's unit.
@@ -146,6 +146,7 @@ class Reading:
         digest = hashlib.blake2b(f"{self.images_fingerprint}{chosen}".encode(), digest_size=16)
         return Reading.from_images(
             {name: values[chosen] for name, values in self.per_image.items()},
+            num_images=len(chosen),
             num_patches=self.num_patches,
             images_fingerprint=digest.hexdigest(),
             cls_activations=None
@@ -160,6 +161,7 @@ class Reading:
         cls,
         per_image: dict[str, Tensor],
         *,
+        num_images: int,
         num_patches: int,
         images_fingerprint: str,
         cls_activations: Tensor | None,
@@ -170,7 +172,7 @@ class Reading:
     ) -> Reading:
         """The reading that averages per-image signals, every image with the same weight."""
         return cls(
-            num_images=len(per_image["entropy"]),
+            num_images=num_images,
             num_patches=num_patches,
             images_fingerprint=images_fingerprint,
             levels={name: values.mean(dim=0).tolist() for name, values in per_image.items()},
@@ -217,7 +219,7 @@ class Reading:
             reading = cls(**values)
         except TypeError as error:
             raise CaptureError(f"This is not a stored Reading: {error}.") from None
-        if reading.entropy is None:
+        if reading.entropy is None and not reading.unread:
             raise CaptureError("This is not a stored Reading: it has no entropy.")
         return reading
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.nn import functional
 
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.base import ImageTower
@@ -22,7 +23,7 @@ from driftscope.backbones.capture import Captured, capture_cls
 from driftscope.backbones.model import VisionLanguageModel, evaluating
 from driftscope.deprecation import keywords
 from driftscope.errors import CaptureError, NonFiniteError
-from driftscope.metrics import Metric, levels
+from driftscope.metrics import Metric, drifts, levels
 from driftscope.reading import Reading, check_same_images
 from driftscope.signals import attention
 from driftscope.signals.text import TextSpaceDrift, text_space_drift
@@ -142,6 +143,22 @@ class _BatchSignals:
     def __init__(
         self, captured: Captured, embeddings: Tensor, *, maps: bool, shown: Sequence[int]
     ) -> None:
+        self.num_images, self.num_patches = len(embeddings), 0
+        self.per_image: dict[str, Tensor] = {}
+        self.row_sums: Tensor | None = None
+        self.shown_rows: Tensor | None = None
+        if not captured.no_rows_because:
+            self._take_rows(captured, maps=maps, shown=shown)
+        self.cls_states = _of_one_width(captured.cls_states).float().cpu()
+        self.embeddings = embeddings.float().cpu()
+        for what, features in (("CLS states", self.cls_states), ("embeddings", self.embeddings)):
+            if not bool(torch.isfinite(features).all()):
+                raise NonFiniteError(
+                    f"The model gives image {what} with NaN or infinite values: it has diverged, "
+                    "and its signals would mean nothing."
+                )
+
+    def _take_rows(self, captured: Captured, *, maps: bool, shown: Sequence[int]) -> None:
         rows = [_where_float64_exists(layer) for layer in captured.rows]
         self.num_patches = rows[0].shape[-1]
         self.per_image = _row_signals(rows)
@@ -150,14 +167,12 @@ class _BatchSignals:
         # [layer, head, patch] sums over images, for the diversity of the mean rows.
         self.row_sums = torch.stack([layer.double().sum(dim=0) for layer in rows]).cpu()
         self.shown_rows = torch.stack([layer[shown] for layer in captured.rows], dim=1).cpu()
-        self.cls_states = torch.stack(captured.cls_states).float().cpu()
-        self.embeddings = embeddings.float().cpu()
-        for what, features in (("CLS states", self.cls_states), ("embeddings", self.embeddings)):
-            if not bool(torch.isfinite(features).all()):
-                raise NonFiniteError(
-                    f"The model gives image {what} with NaN or infinite values: it has diverged, "
-                    "and its signals would mean nothing."
-                )
+
+
+def _of_one_width(states: list[Tensor]) -> Float[Tensor, "block image dim"]:
+    """States side by side, the narrower ones filled up by zeros, which no CKA sees."""
+    width = max(one.shape[-1] for one in states)
+    return torch.stack([functional.pad(one, (0, width - one.shape[-1])) for one in states])
 
 
 def _row_signals(rows: list[Tensor]) -> dict[str, Tensor]:
@@ -194,24 +209,31 @@ def _join(parts: list[_BatchSignals], fingerprint: str, unread: dict[str, str]) 
     per_image = {
         name: torch.cat([part.per_image[name] for part in parts]) for name in parts[0].per_image
     }
-    mean_rows = torch.stack([part.row_sums for part in parts]).sum(dim=0) / len(
-        per_image["entropy"]
-    )
-    shown_rows = torch.cat([part.shown_rows for part in parts])
+    num_images = sum(part.num_images for part in parts)
+    sums = [part.row_sums for part in parts if part.row_sums is not None]
+    shown = [part.shown_rows for part in parts if part.shown_rows is not None]
+    diversity = None
+    if sums:
+        mean_rows = torch.stack(sums).sum(dim=0) / num_images
+        diversity = attention.head_diversity(mean_rows).tolist()
+    shown_rows = torch.cat(shown) if shown else torch.empty(0)
     return Reading.from_images(
         per_image,
+        num_images=num_images,
         num_patches=parts[0].num_patches,
         images_fingerprint=fingerprint,
         cls_activations=torch.cat([part.cls_states for part in parts], dim=1),
         embeddings=torch.cat([part.embeddings for part in parts]),
         shown_rows=shown_rows if len(shown_rows) else None,
-        head_diversity_of_mean=attention.head_diversity(mean_rows).tolist(),
+        head_diversity_of_mean=diversity,
         unread=unread,
     )
 
 
 def _unread(tower: ImageTower) -> dict[str, str]:
     """Why the tower's family does not give a number of a drift, by its key."""
+    if reason := tower.backbone.no_attention_because:
+        return {one.key: reason for one in drifts() if one.group == "attention"}
     if tower.backbone.probe_attention(tower.module) is None:
         return {}
     reason = "attention is read where the patches are pooled, in one layer, so none is late"

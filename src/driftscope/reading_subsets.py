@@ -39,7 +39,8 @@ def on_subsets(
     """What some of the images alone would have shown, subset by subset, from readings taken once.
 
     Returns:
-        One row a subset: `num_images`, `entropy` (mean, nats) and the `SUBSET_SIGNALS`.
+        One row a subset: `num_images`, `entropy` (mean, nats) where attention was read, and the
+        `SUBSET_SIGNALS`.
 
     Raises:
         CaptureError: a subset has fewer than 4 images, or the readings lack their tensors.
@@ -49,7 +50,8 @@ def on_subsets(
         part = reading.subset(subset)
         change = drift(part, reference.subset(subset))
         signals = {name: getattr(change, name) for name in SUBSET_SIGNALS}
-        rows.append({"num_images": len(subset), "entropy": part.mean("entropy"), **signals})
+        entropy = {"entropy": part.mean("entropy")} if part.num_layers else {}
+        rows.append({"num_images": len(subset), **entropy, **signals})
     return rows
 
 

@@ -28,6 +28,7 @@ from driftscope.deprecation import keywords
 from driftscope.errors import RecordError
 from driftscope.files import inner_folder, remove_leftovers
 from driftscope.prepared_run import PreparedRun, num_correct, prepare, training_images
+from driftscope.reading import Reading
 from driftscope.reading_pass import read
 from driftscope.records import RunRecord
 from driftscope.records.schema import SCHEMA_VERSION
@@ -134,7 +135,7 @@ def _carry_out(
         regularization=Regularization(
             spec,
             adapted,
-            Pretrained(prepared.pretrained, prepared.reference.reading.per_layer("entropy")),
+            Pretrained(prepared.pretrained, _entropies(prepared.reference.reading)),
         ),
         keeper=budget_keeper(adapted, prepared, spec),
         on_resume=record_resumed,
@@ -313,7 +314,13 @@ def _keep_adapted(
     save_adapted(adapted, prepared.pretrained, kept)
     few = prepared.reference.probe_pixels[list(prepared.reference.shown)]
     rows = read(adapted.model, few, shown=range(len(few))).shown_rows
-    records.write_overlay(folder, prepared.reference.overlay(rows))
+    if (overlay := prepared.reference.overlay(rows)) is not None:
+        records.write_overlay(folder, overlay)
+
+
+def _entropies(reading: Reading) -> list[float]:
+    """By layer; empty where attention is not read."""
+    return reading.per_layer("entropy") if reading.num_layers else []
 
 
 def _environment(prepared: PreparedRun) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import errno
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from PIL.Image import Resampling
@@ -14,10 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from driftscope.adapt.model import AdaptedModel, trainable_state
+from driftscope.backbones.mean_pooled import MeanPooledClip
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_fingerprint, merged, refuse_non_finite
 from driftscope.files import remove_files, whole_folder
 from driftscope.hugging_face import quiet_libraries
+from driftscope.sources import open_clip
 from driftscope.sources.origin import ORIGIN_FILE, note_origin
 from driftscope.sources.run_folder import DELTA_FILE
 
@@ -34,7 +37,8 @@ def _disk_errors() -> Iterator[None]:
 
 
 MODEL_FILES = (
-    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
+    "config.json", "generation_config.json", "open_clip_config.json", "open_clip_model.safetensors",
+    "preprocessor_config.json", "processor_config.json",
     "model*.safetensors", "model.safetensors.index.json", "adapter_config.json",
     "adapter_model.safetensors", DELTA_FILE, CLASSIFIER_FILE, ORIGIN_FILE, "README.md",
     "tokenizer*.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
@@ -126,6 +130,9 @@ def write_hub_layout(model: VisionLanguageModel, folder: Path) -> None:
     """Writes into a folder what `export_merged` does; a failure may leave some of it."""
     whole = merged(model).module
     refuse_non_finite(whole.state_dict())
+    if isinstance(model.backbone, MeanPooledClip):  # no class of transformers pools so
+        open_clip.write_folder(replace(model, module=whole), folder)
+        return
     with quiet_libraries():
         whole.save_pretrained(str(folder))  # type: ignore[operator]
     if model.tokenizer is not None:

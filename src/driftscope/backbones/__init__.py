@@ -12,16 +12,18 @@ from driftscope.backbones.chinese_clip import ChineseClip
 from driftscope.backbones.clip import Clip
 from driftscope.backbones.dinov2 import Dinov2
 from driftscope.backbones.dinov3 import Dinov3
+from driftscope.backbones.library import LibraryModel
 from driftscope.backbones.mean_pooled import MeanPooledClip
 from driftscope.backbones.metaclip2 import MetaClip2
 from driftscope.backbones.siglip import Siglip
+from driftscope.backbones.timm import Timm
 from driftscope.backbones.tipsv2 import Tipsv2
 from driftscope.backbones.vit import Vit
 from driftscope.errors import CaptureError
 
 FAMILIES: tuple[Backbone, ...] = (
     *(Clip(), Siglip(), MetaClip2(), ChineseClip(), AltClip(), Tipsv2()),
-    *(Vit(), Dinov2(), Dinov3()),
+    *(Vit(), Dinov2(), Dinov3(), Timm()),
 )
 
 _NAFLEX = (
@@ -29,13 +31,9 @@ _NAFLEX = (
     "needs one grid. The SigLIP 2 models of a fixed size, such as "
     "google/siglip2-base-patch16-224, are read"
 )
-_TIMM = (
-    "timm computes attention by code of its own, which is not read. Many of its ViTs are models of "
-    "transformers, too (ViT, DINOv2, DINOv3, SigLIP): give it as one of those"
-)
-REFUSED_TYPES = {"siglip2": _NAFLEX, "timm_wrapper": _TIMM}
+REFUSED_TYPES = {"siglip2": _NAFLEX}
 """What `config.json` calls a model that is not read -> why."""
-_REFUSED = {"Siglip2VisionModel": _NAFLEX, "TimmWrapperModel": _TIMM}
+_REFUSED = {"Siglip2VisionModel": _NAFLEX}
 _LIVE = (MeanPooledClip(),)
 """Families of which there are no folders, only models in memory."""
 _BY_TOWER = {name: backbone for backbone in (*FAMILIES, *_LIVE) for name in backbone.towers}
@@ -49,6 +47,9 @@ def find_image_tower(module: nn.Module) -> ImageTower:
     Raises:
         CaptureError: there is no tower, more than one, or one of a family that is not read.
     """
+    of_libraries = [one for one in module.modules() if isinstance(one, LibraryModel)]
+    if len(of_libraries) == 1:
+        return of_libraries[0].image_tower()
     found: list[tuple[nn.Module, str]] = []
     for child in module.modules():
         class_names = {base.__name__ for base in type(child).__mro__}

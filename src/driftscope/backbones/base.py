@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from driftscope.signals.attention import rollout_row
+
 _MOST_IMAGES = 64
 SELF_ATTN_TARGETS: Mapping[str, str] = {
     **{name: f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")},
@@ -52,6 +54,8 @@ class Backbone:
     trained_alone: ClassVar[tuple[str, ...]] = ()
     """Classes of an image tower that people train without its text tower, the outer ones first."""
     has_fixed_input_size: ClassVar[bool] = True
+    needs: ClassVar[str] = ""
+    """The package besides transformers that its models are made by."""
 
     tower_name: ClassVar[str] = "vision_model"
     blocks_name: ClassVar[str] = "vision_model.layers"
@@ -67,6 +71,12 @@ class Backbone:
     adapter_targets: ClassVar[Mapping[str, str]] = {}
     """Name of a target in a method's spec -> the module in a block."""
     pads_texts_to_the_full_length: ClassVar[bool] = False
+    has_attention_of_its_own: bool = False
+    """Whether attention is computed by torch itself, and not by transformers' interface."""
+    no_attention_because: str = ""
+    """Why no attention row is read, in words that go on from "…: "; empty where rows are read."""
+    probe_prefix: int = 0
+    """How many tokens before the patches the probe of a pooling head sees, too."""
 
     # ------------------------------------------------------------ what is read
 
@@ -96,7 +106,13 @@ class Backbone:
         """What stands for the image at the output of a block."""
         return tokens[:, 0]
 
-    def probe_attention(self, tower: nn.Module) -> nn.MultiheadAttention | None:
+    def rollout_row(
+        self, product: Float[Tensor, "image token token"], num_prefix: int
+    ) -> Float[Tensor, "image patch"]:
+        """What pools the image, of a rollout product over the patches, summing to 1."""
+        return rollout_row(product, num_prefix)
+
+    def probe_attention(self, tower: nn.Module) -> nn.Module | None:
         """The attention whose query is a learnt probe and pools the patches; None without one."""
         del tower
         return None
@@ -142,6 +158,10 @@ class Backbone:
         of its own."""
         del projection
         return tower
+
+    def readable(self, module: nn.Module) -> nn.Module:
+        """What is read of what transformers has loaded: it itself, or it behind other calls."""
+        return module
 
     # ------------------------------------------------------------ the configuration
 

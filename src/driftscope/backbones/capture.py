@@ -1,11 +1,11 @@
 """What is read during a forward pass: pooling attention rows and states, next to fast attention.
 
-The model keeps its own attention kernel (SDPA). A function registered with transformers'
-`AttentionInterface` stands in front of it, calls it unchanged and, beside it, computes the one
-query row that is wanted: the CLS token's. Where a head of its own pools the patches by a learnt
-probe, there is one row, the probe's, and that attention is asked for it. Full maps are computed
-only on request, one head of one layer at a time, and are reduced before the layer returns.
-Everything set is put back when the context ends, also if the forward raises.
+The model keeps its own attention kernel (SDPA). Its queries and keys are shown to an observer
+(`transformers_attention`, `torch_attention`), which, beside it, computes the one query row that is
+wanted: the CLS token's. Where a head of its own pools the patches by a learnt probe, there is one
+row, the probe's. Full maps are computed only on request, one head of one layer at a time, and are
+reduced before the layer returns. Everything set is put back when the context ends, also if the
+forward raises.
 """
 
 from __future__ import annotations
@@ -15,22 +15,20 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.base import ImageTower
+from driftscope.backbones.torch_attention import Attended, attention_seen
+from driftscope.backbones.transformers_attention import attention_replaced
 from driftscope.errors import CaptureError, NonFiniteError
 from driftscope.signals import attention
-
-ATTENTION_NAME = "driftscope_cls_row"
-
-# What transformers ships, all of it the same function of query and key as eager attention. A row is
-# computed from these, so it would be wrong beside anything else that a user has registered.
-_SOFTMAX_ATTENTIONS = ("eager", "sdpa", "flash_attention", "flex_attention")
 
 # How far a float32 softmax row may be from summing to 1.
 _ROW_SUM_TOLERANCE = 1e-3
@@ -81,12 +79,16 @@ class Captured:
     """What the latest forward of a captured model left behind; layers and blocks from the first.
 
     `num_prefix` tokens (CLS, registers) stand before the patches. Where a probe pools them,
-    `is_pooled_by_probe`, its row is the only one.
+    `is_pooled_by_probe`, its row is the only one. `no_rows_because` says why there are none at all.
     """
 
-    def __init__(self, num_blocks: int, num_prefix: int, *, is_pooled_by_probe: bool) -> None:
-        self.num_prefix = num_prefix
+    def __init__(self, tower: ImageTower, *, is_pooled_by_probe: bool) -> None:
+        num_blocks = len(tower.blocks)
+        self.num_prefix = tower.num_prefix
         self.is_pooled_by_probe = is_pooled_by_probe
+        self.no_rows_because = tower.backbone.no_attention_because
+        self._rollout_row = tower.backbone.rollout_row
+        self._whole_probe_row: Tensor | None = None
         self._rows = _PerBlock(1 if is_pooled_by_probe else num_blocks)
         self._cls_states = _PerBlock(num_blocks)
         self._patch_entropies = _PerBlock(num_blocks)
@@ -99,6 +101,8 @@ class Captured:
         Raises:
             CaptureError: a layer gave no row, or rows with NaN or not summing to 1.
         """
+        if self.no_rows_because:
+            raise CaptureError(f"There are no attention rows: {self.no_rows_because}.")
         rows = self._rows.all("attention row")
         check_rows(rows)
         return rows
@@ -131,13 +135,14 @@ class Captured:
         self._patch_entropies.all("full attention map")
         if self._rollout_product is None:
             raise CaptureError("No attention rollout was captured; capture with maps=True.")
-        if self.is_pooled_by_probe:
-            of_probe = self.rows[0].mean(dim=1, keepdim=True)
-            return (of_probe @ self._rollout_product)[:, 0]
-        row = attention.rollout_row(self._rollout_product, self.num_prefix)
+        if self._whole_probe_row is not None:
+            of_probe = self._whole_probe_row.mean(dim=1, keepdim=True)
+            row = attention.rollout_row(of_probe @ self._rollout_product, self.num_prefix)
+        else:
+            row = self._rollout_row(self._rollout_product, self.num_prefix)
         if bool((row.sum(dim=-1) == 0).any()):
             raise CaptureError(
-                "There is no attention rollout: for some image the CLS token looks at no patch in "
+                "There is no attention rollout: for some image what pools it looks at no patch in "
                 "any layer."
             )
         return row
@@ -145,6 +150,7 @@ class Captured:
     def clear(self) -> None:
         """Forgets the latest forward, so that nothing of it can pass for the next one's."""
         self._rows.clear()
+        self._whole_probe_row = None
         self._cls_states.clear()
         self._patch_entropies.clear()
         self._rollout_product = None
@@ -163,7 +169,7 @@ def capture_cls(
 
     Args:
         module: one with an image tower of `FAMILIES` inside, such as a CLIPModel, a ViTModel, or
-            one of them inside PEFT or a module of your own.
+            one of them inside PEFT or a module of your own, or a `LibraryModel`.
         maps: also reduce every layer's full attention map to its patch-to-patch entropy and to the
             attention rollout. Costs one image × token² buffer and a product of that size a layer.
         differentiable: keep rows and CLS states in the autograd graph, for a loss on them.
@@ -173,8 +179,9 @@ def capture_cls(
 
     Raises:
         CaptureError: no readable image tower; an adapter that is present but not in effect; maps
-            asked for with differentiable; gradient checkpointing with differentiable; the model is
-            being captured already.
+            asked for with differentiable; gradient checkpointing with differentiable; attention
+            asked for with differentiable of a model that shows none; the model is being captured
+            already.
     """
     tower = find_image_tower(module)
     check_adapters_in_effect(module)
@@ -185,22 +192,25 @@ def capture_cls(
             "Attention rows cannot be captured differentiably under gradient checkpointing, which "
             "recomputes them outside the capture; switch checkpointing off."
         )
+    if differentiable and tower.backbone.no_attention_because:
+        raise CaptureError(
+            "What is asked of the model's attention cannot be: "
+            f"{tower.backbone.no_attention_because}."
+        )
     probe = tower.backbone.probe_attention(tower.module)
-    captured = Captured(len(tower.blocks), tower.num_prefix, is_pooled_by_probe=probe is not None)
+    captured = Captured(tower, is_pooled_by_probe=probe is not None)
+    observer = _Observer(tower, captured, maps, differentiable)
     hooks = [
         block.register_forward_hook(_keep_cls_state(tower, captured, index, differentiable))
         for index, block in enumerate(tower.blocks)
     ]
-    if probe is not None:
+    if isinstance(probe, nn.MultiheadAttention):
         hooks += [
             probe.register_forward_pre_hook(_with_head_weights, with_kwargs=True),
             probe.register_forward_hook(_keep_probe_row(captured, differentiable)),
         ]
     try:
-        with (
-            _attention_replaced(tower, _Observer(tower, captured, maps, differentiable)),
-            uncompiled(),
-        ):
+        with _attention_observed(observer, probe), uncompiled():
             yield captured
     finally:
         for hook in hooks:
@@ -263,53 +273,21 @@ def _acts(layer: Any) -> bool:
     return bool(layer.merged or active & set(layer._get_available_adapters()))
 
 
-# ------------------------------------------------------------------ the attention function
+# ------------------------------------------------------------------ what is kept of a forward
 
 
 @dataclass
 class _Observer:
-    """Stands in front of one tower's attention function and keeps what is asked for."""
+    """Is shown the queries and keys of one tower's attention, and keeps what is asked for."""
 
     tower: ImageTower
     captured: Captured
     maps: bool
     differentiable: bool
 
-    def __post_init__(self) -> None:
-        # Whichever part of a block calls the attention function does so for that block.
-        self._layer_of = {
-            id(module): layer
-            for layer, block in enumerate(self.tower.blocks)
-            for module in block.modules()
-        }
-        self._base = _attention_function(self.tower)
-
-    def __call__(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None,
-        scaling: float | None = None,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        layer = self._layer_of.get(id(module))
-        # A model that shares this tower's config object but is not captured passes through.
-        if layer is not None:
-            if attention_mask is not None:
-                raise CaptureError(
-                    "The image tower attends under a mask, which the captured rows would not "
-                    "show; run it on whole images."
-                )
-            self._observe(
-                layer, query, key, query.shape[-1] ** -0.5 if scaling is None else scaling
-            )
-        return self._base(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-
-    def _observe(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
-        keep_graph = torch.is_grad_enabled() and self.differentiable
-        with torch.set_grad_enabled(keep_graph), _autocast_off(query.device):
+    def see(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
+        """Those of a block."""
+        with self._graph(query):
             if not self.captured.is_pooled_by_probe:
                 row = self.tower.backbone.pooled_row(query, key, scaling, self.tower.num_prefix)
                 self.captured._rows.keep(layer, row)
@@ -321,6 +299,38 @@ class _Observer:
                 # A product left over from an earlier forward must not enter this one's.
                 before = None if layer == 0 else self.captured._rollout_product
                 self.captured._rollout_product = attention.rollout_step(before, head_mean)
+
+    def see_probe(self, query: Tensor, key: Tensor, scaling: float) -> None:
+        """Those of the attention whose query, a learnt probe, pools the tokens."""
+        num_prefix = self.tower.backbone.probe_prefix
+        with self._graph(query):
+            logits = (key.float() * (query[:, :, :1].float() * scaling)).sum(dim=-1)
+            self.captured._rows.keep(0, logits[..., num_prefix:].softmax(dim=-1))
+            if self.maps:
+                unseen = self.tower.num_prefix - num_prefix
+                self.captured._whole_probe_row = functional.pad(logits.softmax(dim=-1), (unseen, 0))
+
+    @contextmanager
+    def _graph(self, query: Tensor) -> Iterator[None]:
+        keep_graph = torch.is_grad_enabled() and self.differentiable
+        with torch.set_grad_enabled(keep_graph), _autocast_off(query.device):
+            yield
+
+
+@contextmanager
+def _attention_observed(observer: _Observer, probe: nn.Module | None) -> Iterator[None]:
+    """Shows the observer every query and key, by whatever the tower computes attention."""
+    tower = observer.tower
+    if not tower.backbone.has_attention_of_its_own:
+        with attention_replaced(tower, observer.see):
+            yield
+        return
+    watched = {} if tower.backbone.no_attention_because else dict(enumerate(tower.blocks))
+    seen = {block: Attended(partial(observer.see, layer)) for layer, block in watched.items()}
+    if probe is not None:
+        seen[probe] = Attended(observer.see_probe)
+    with attention_seen(seen):
+        yield
 
 
 def _keep_cls_state(
@@ -350,64 +360,9 @@ def _keep_probe_row(
         if output[1].dtype != torch.float32:  # half precision rounds the sum away from 1
             row = row / row.sum(dim=-1, keepdim=True)
         captured._rows.keep(0, row if differentiable else row.detach())
+        captured._whole_probe_row = row.detach()
 
     return hook
-
-
-# Attention functions are registered by name for the whole process; which capture a call belongs to
-# is decided by the config object the attention module was built with.
-_OBSERVERS: dict[int, _Observer] = {}
-
-
-def _dispatch(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-    return _OBSERVERS[id(module.config)](module, *args, **kwargs)
-
-
-@contextmanager
-def _attention_replaced(tower: ImageTower, observer: _Observer) -> Iterator[None]:
-    """Puts the observer in front of the tower's attention function, and takes it away again."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    if id(tower.config) in _OBSERVERS:
-        raise CaptureError(
-            "This model, or one sharing its config object, is being captured already; leave that "
-            "capture first."
-        )
-    AttentionInterface.register(ATTENTION_NAME, _dispatch)
-    AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
-    previous = tower.config._attn_implementation
-    _OBSERVERS[id(tower.config)] = observer
-    try:
-        # The config's own setter: set_attn_implementation on the model would touch other towers.
-        tower.config._attn_implementation = ATTENTION_NAME
-        yield
-    finally:
-        tower.config._attn_implementation = previous
-        del _OBSERVERS[id(tower.config)]
-
-
-def _attention_function(tower: ImageTower) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """The function that the tower's attention runs on now."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    module = sys.modules[type(tower.module).__module__]
-    eager: Any = getattr(module, "eager_attention_forward", None)
-    if eager is None:
-        raise CaptureError(
-            f"{type(tower.module).__name__} does not use transformers' attention interface, so no "
-            "attention row can be captured; use transformers 5 or newer."
-        )
-    name = tower.config._attn_implementation or "eager"
-    if not name.startswith((*_SOFTMAX_ATTENTIONS, ATTENTION_NAME)):
-        raise CaptureError(
-            f"The attention function {name!r} is not known to be a softmax over scaled products of "
-            "query and key, so its rows cannot be told; set attn_implementation to 'sdpa'."
-        )
-    function: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
-        name, eager
-    )
-    return function
 
 
 def _autocast_off(device: torch.device) -> AbstractContextManager[Any]:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from driftscope.backbones.clip import Clip
+from driftscope.signals.attention import mean_rollout_row
 
 
 def __getattr__(name: str) -> Any:
@@ -54,6 +55,14 @@ class MeanPooledTower(nn.Module):
         return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=pooled)
 
 
+def pooled(clip: Any) -> dict[str, Any]:
+    """What open_clip's configuration says of a model's pooling; nothing of one of the CLS token."""
+    tower = clip.vision_model
+    if not isinstance(tower, MeanPooledTower):
+        return {}
+    return {"pool_type": "avg", "final_ln_after_pool": tower.norm_after}
+
+
 class MeanPooledClip(Clip):
     """A CLIPModel with a `MeanPooledTower`."""
 
@@ -78,6 +87,12 @@ class MeanPooledClip(Clip):
         patches = query[:, :, num_prefix:].float() * scaling
         logits = patches @ key[:, :, num_prefix:].float().transpose(-1, -2)
         return logits.softmax(dim=-1).mean(dim=2)
+
+    def rollout_row(
+        self, product: Float[Tensor, "image token token"], num_prefix: int
+    ) -> Float[Tensor, "image patch"]:
+        """The mean of the patches' rows."""
+        return mean_rollout_row(product, num_prefix)
 
     def block_state(self, tokens: Float[Tensor, "image token dim"]) -> Float[Tensor, "image dim"]:
         """The mean patch token."""

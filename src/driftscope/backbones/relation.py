@@ -5,7 +5,9 @@ Weights of the same shapes do not tell. What else decides the function is compar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+from torch import nn
 
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.model import VisionLanguageModel
@@ -19,12 +21,44 @@ _ONE_PREPROCESSOR = (
 def function_facts(model: VisionLanguageModel) -> dict[str, object]:
     """What decides a model's function beside its weights and pixels, by a name to be shown.
 
-    Of an image tower that is trained alone the image's side only.
+    What its configuration says, and then what its parts themselves say: a model in memory may have
+    been changed since it was made. Of an image tower that is trained alone the image's side only.
     """
     tower = find_image_tower(model.module)
     facts = tower.backbone.image_facts(tower.config)
     config = getattr(model.plain, "config", None)
-    return facts if config is None else facts | tower.backbone.text_facts(config)
+    if config is not None:
+        facts |= tower.backbone.text_facts(config)
+    facts |= _facts_of_parts(tower.module.named_modules(prefix=tower.backbone.tower_name))
+    texts = (
+        (name, part)
+        for name, part in model.plain.named_modules()
+        if tower.backbone.is_text_weight(f"{name}.")
+    )
+    return facts | _facts_of_parts(texts)
+
+
+_DECIDING = ("eps", "num_heads", "num_attention_heads", "head_dim", "scale", "scaling", "stride")
+"""What a part says of itself by these names decides what it computes."""
+_NOTHING_IN_USE = ("Dropout", "DropPath", "Identity", "PatchDropout", "QuickDropout")
+"""What computes nothing once a model is trained, and may differ."""
+
+
+def _facts_of_parts(parts: Iterable[tuple[str, nn.Module]]) -> dict[str, object]:
+    """What parts without weights are, and what all say of themselves."""
+    facts: dict[str, object] = {}
+    for name, part in parts:
+        kind = type(part).__name__
+        if kind in _NOTHING_IN_USE or type(part).__module__.startswith("peft.") or "lora_" in name:
+            continue
+        plain = name.replace(".base_layer", "")
+        if not any(True for _ in part.children()) and not any(True for _ in part.parameters()):
+            facts[plain] = kind
+        for attribute in _DECIDING:
+            value = getattr(part, attribute, None)
+            if isinstance(value, int | float | tuple):
+                facts[f"{plain}.{attribute}"] = value
+    return facts
 
 
 def check_same_function(
@@ -35,7 +69,7 @@ def check_same_function(
     Raises:
         ModelError: one differs; the sentence names it, and the way out.
     """
-    for what in before.keys() & after.keys():
+    for what in (one for one in before if one in after):
         if before[what] != after[what]:
             raise ModelError(
                 f"{before_name} and {after_name} compute different functions of the same weights: "

@@ -178,7 +178,8 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     stability = comparison["stability"]
     spread = METRICS["entropy_subset_cv"]
     subsets = f"spread over {stability['num_subsets']} subsets of the images"
-    whole.add_row(spread.label, spread.text(stability[spread.key]), Text(subsets, style="dim"))
+    if stability[spread.key] is not None:
+        whole.add_row(spread.label, spread.text(stability[spread.key]), Text(subsets, style="dim"))
     terminal.out.print(whole)
     for sentence in unmeasured_sentences(comparison["unmeasured"]):
         terminal.out.print(Text(f"not measured: {sentence}", style="dim"))

@@ -452,9 +452,10 @@ class Monitor:
         )
         shown = {"best": self.best, "latest": self._course.history[-1]}
         overlays = {
-            f"{name} (step {one.step})": self._reference.overlay(self._shown[one.step])
+            f"{name} (step {one.step})": overlay
             for name, one in shown.items()
-            if one is not None and one.step in self._shown
+            if one is not None
+            and (overlay := self._reference.overlay(self._shown.get(one.step))) is not None
         }
         return write_report(report, overlays, folder)
 

@@ -12,10 +12,9 @@ import torch
 from driftscope.adapt import export_merged, save_adapter, save_delta
 from driftscope.adapt.storage import MODEL_FILES
 from driftscope.assess import Reference
-from driftscope.backbones.mean_pooled import MeanPooledClip
+from driftscope.backbones.library import LibraryModel
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_state, without_adapters
-from driftscope.errors import ModelError
 from driftscope.files import refuse_link, remove_files, whole_folder
 from driftscope.hugging_face import quiet_libraries
 from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE
@@ -35,7 +34,7 @@ def keep_model(
     is trained alone becomes what changed against the pretrained model; where that has no name to
     load it by, a folder of transformers' own. All else, such as an adapter beside weights that were
     trained in place, becomes a folder of the family's whole model, adapters merged in, that
-    transformers loads too.
+    transformers loads too, or open_clip or timm where the model is theirs.
 
     Raises:
         NonFiniteError: the weights hold NaN or infinities.
@@ -45,18 +44,14 @@ def keep_model(
     if folder.parent.name == _CANDIDATES:
         refuse_link(folder.parent)
     remove_files(folder, MODEL_FILES)
+    is_nameless = reference.pretrained.source in NAMELESS
     if target.peft is not None and _can_stand_alone(target.peft, live, reference):
         with whole_folder(folder) as partial:
             save_adapter(target.peft, partial)
             note_origin(partial, _base_of(target.peft), reference.fingerprint)
-    elif isinstance(live.backbone, MeanPooledClip):
-        raise ModelError(
-            "the model pools the mean of its patches, which no class of transformers does, so it "
-            "cannot be kept as a folder of transformers; keep its state dict in your own training"
-        )
-    elif target.has_text_tower:
+    elif target.has_text_tower or (is_nameless and isinstance(live.module, LibraryModel)):
         export_merged(replace(live, module=without_adapters(live.module)), folder)
-    elif reference.pretrained.source in NAMELESS:
+    elif is_nameless:
         with whole_folder(folder) as partial, quiet_libraries():
             without_adapters(target.found).save_pretrained(str(partial))  # type: ignore[operator]
     else:

@@ -132,7 +132,12 @@ class Observation:
 
 
 def levels_of(reading: Reading) -> dict[str, float]:
-    """The attention signals of a reading, each the mean over images, heads and layers."""
+    """The attention signals of a reading, each the mean over images, heads and layers.
+
+    Empty where attention was not read.
+    """
+    if not reading.num_layers:
+        return {}
     return {one.key: reading.mean(one.field) for one in levels() if one.reads == "rows"}
 
 

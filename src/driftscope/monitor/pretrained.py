@@ -7,12 +7,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from driftscope.backbones import find_image_tower
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError
 from driftscope.monitor.isolation import isolated_from_training
-from driftscope.sources import default_device, load, open_clip
-from driftscope.sources.live import find_target, from_module
+from driftscope.sources import default_device, load
+from driftscope.sources.live import find_target, from_target
 
 
 def pretrained_model(
@@ -33,7 +32,7 @@ def pretrained_model(
 
 def _given_model(module: nn.Module, model_path: str | None) -> VisionLanguageModel:
     target = find_target(module, model_path)
-    if not target.has_text_tower and (whole := find_image_tower(target.found).backbone.whole):
+    if (whole := target.whole) is not None:
         raise ModelError(
             f"The pretrained model is a {target.kind}, which has no text tower; give the {whole} "
             "it comes from, or its name."
@@ -43,7 +42,4 @@ def _given_model(module: nn.Module, model_path: str | None) -> VisionLanguageMod
             "The pretrained model carries a PEFT adapter already; give the model before "
             "get_peft_model, or its name, so that there is an untouched one to compare with."
         )
-    if target.kind == open_clip.KIND:
-        convention = open_clip.live_convention(target.found)
-        return open_clip.from_open_clip(open_clip.converted(target.found), pixels=convention)
-    return from_module(target.found)
+    return from_target(target)

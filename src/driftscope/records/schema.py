@@ -11,9 +11,16 @@ from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
 from math import inf
 from pathlib import Path
-from typing import Any, Final, Literal, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from typing_extensions import TypedDict
 
 from driftscope.deprecation import renamed
@@ -97,17 +104,29 @@ class Signals(_Facts):
         return _mean(self.signal(name))
 
 
+OfHeads: TypeAlias = Annotated[list[list[float]], BeforeValidator(lambda one: one or [])]
+"""A signal by layer and head; empty where attention was not read."""
+
+
 class StoredReading(Signals):
     """A model's reading without its tensors; `driftscope.Reading.from_dict` takes its `facts`."""
 
-    entropy: list[list[float]] = Field(min_length=1)
-    erf95: list[list[float]]
-    gini: list[list[float]]
+    entropy: OfHeads
+    erf95: OfHeads
+    gini: OfHeads
+    unread: dict[str, str] = Field(default_factory=dict)
+    """Why the model does not give a number, by its metric's key."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """How many layers and heads gave attention rows."""
-        return len(self.entropy), len(self.entropy[0])
+        """How many layers and heads gave attention rows; 0 of both where none did."""
+        return len(self.entropy), len(self.entropy[0]) if self.entropy else 0
+
+    @model_validator(mode="after")
+    def _attention_is_there_or_a_reason(self) -> Self:
+        if not self.entropy and not self.unread:
+            raise ValueError("entropy is empty, and nothing says why")
+        return self
 
     @model_validator(mode="after")
     def _signals_have_one_shape(self) -> Self:

@@ -237,8 +237,10 @@ def _head_columns(record: RunRecord) -> dict[str, Any]:
         name: np.array(values, dtype=np.float64)
         for one in levels("head")
         for name, reading in ((one.key, after), (f"pretrained_{one.key}", before))
-        if (values := reading.signal(one.field)) is not None
+        if (values := reading.signal(one.field))
     }
+    if not read:
+        return {}
     num_layers, num_heads = _num_layers(point), max(one.shape[1] for one in read.values())
     longest = max(map(len, read.values()))
     layers = range(first_layer(longest, num_layers), num_layers + 1)

@@ -166,7 +166,7 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
     reading = comparison["reading_pretrained"]
     other = comparison["reading_adapted"]
     heads = None
-    if other["num_patches"] == reading["num_patches"]:  # else attention is not compared
+    if reading["entropy"] and other["num_patches"] == reading["num_patches"]:  # else not compared
         heads = pd.DataFrame(tables.head_entropy_changes(reading["entropy"], other["entropy"]))
     overlays = [NamedOverlay("adapted", "adapted", "", overlay)] if overlay is not None else []
     facts = {
@@ -177,7 +177,7 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
         "images skipped": len(comparison["skipped_images"]),
         **({"notes": "; ".join(comparison["notes"])} if comparison.get("notes") else {}),
         "fingerprint of the images": reading["images_fingerprint"],
-        "patches": reading["num_patches"],
+        **({"patches": reading["num_patches"]} if reading["num_patches"] else {}),
         **{
             one.name: one.with_unit(comparison["drift"][one.key])
             for one in drifts()

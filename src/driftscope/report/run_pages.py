@@ -194,6 +194,8 @@ def _heads(record: RunRecord) -> list[list[float | int | None]]:
     if point is None or record.origin != "run":  # imported records hold means over heads
         return []
     before = record.result.pretrained.reading.entropy
+    if not before:
+        return []
     rows = tables.head_entropy_changes(before, point.reading.entropy)
     num_heads = len(before[0])
     values = [_number(round(row["delta_entropy_pct"], 1)) for row in rows]

@@ -192,8 +192,9 @@ def comparison_layers(comparison: Mapping[str, Any]) -> pd.DataFrame:
     """One row a layer of a `compare` result: entropies of both models and every layer drift."""
     drift = comparison["drift"]
     entropies = {
-        "entropy_pretrained_nats": _layer_means(comparison["reading_pretrained"]["entropy"]),
-        "entropy_adapted_nats": _layer_means(comparison["reading_adapted"]["entropy"]),
+        f"entropy_{side}_nats": _layer_means(entropy)
+        for side in ("pretrained", "adapted")
+        if (entropy := comparison[f"reading_{side}"]["entropy"])
     }
     per_layer = {one.key: drift.get(one.layer_field) for one in compared_metrics()}
     per_layer["intruder_dimensions"] = comparison.get("intruder_dimensions_per_layer")

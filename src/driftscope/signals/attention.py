@@ -169,6 +169,13 @@ def rollout_row(
     return _renormalised(product[:, 0, num_prefix:])
 
 
+def mean_rollout_row(
+    product: Float[Tensor, "image token token"], num_prefix: int
+) -> Float[Tensor, "image patch"]:
+    """The same of the patches' mean row, for an embedding that is their mean."""
+    return _renormalised(product[:, num_prefix:, num_prefix:].mean(dim=1))
+
+
 def _renormalised(rows: Float[Tensor, "*row patch"]) -> Float[Tensor, "*row patch"]:
     """Rows divided by their sums; a row without mass stays all zero."""
     mass = rows.sum(dim=-1, keepdim=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,11 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
         return load_hub_layout(name, name)
 
 
+def is_of_timms_hub(said: Mapping[str, Any]) -> bool:
+    """Whether a configuration is one that timm writes, which has no model_type."""
+    return isinstance(said.get("architecture"), str) and "pretrained_cfg" in said
+
+
 def class_in(config: Path) -> str:
     """The name of transformers' class that a folder's configuration tells."""
     named = read_json(config).get("architectures") or [""]
@@ -119,7 +125,7 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
     where = str(place)
     if (folder := Path(where)).is_dir():
         said = read_json(folder / "config.json")
-        if not said.get("model_type"):
+        if not said.get("model_type") and not is_of_timms_hub(said):
             raise ModelError(f"{folder / 'config.json'} has no model_type, so it is no model's")
         refuse_implausible(said, name)
         refuse_more_than_weights(said, folder, name)
@@ -143,13 +149,16 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
             f"{name} is a {config.model_type!r} model; "
             + (reason or f"driftscope loads models of the type {_types()}")
         )
-    module = _module(where, config, backbone, name)
+    _refuse_without(backbone.needs, name)
+    module: Any = backbone.readable(_module(where, config, backbone, name))
     module.eval()
+    image_size = int(backbone.vision_config(module.config).image_size)
     pixels = pixel_convention(
         where,
         name,
-        int(backbone.vision_config(config).image_size),
+        image_size,
         is_fixed_size=backbone.has_fixed_input_size,
+        timm=getattr(config, "pretrained_cfg", None),
     )
     if not pixels.get("has_own_pixels", True):
         pixels = {**pixels, **backbone.usual_pixels}
@@ -161,6 +170,20 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
         source=name,
         **pixels,
     )
+
+
+def _refuse_without(package: str, name: str) -> None:
+    """Raises ModelError where the package that makes a model is not installed, with what it needs.
+
+    transformers is asked, which looks once in a process.
+    """
+    import transformers
+
+    if package and not getattr(transformers.utils, f"is_{package}_available")():
+        raise ModelError(
+            f"{name} is a model of {package}, which is not installed here, or not torchvision, "
+            f"which it needs; install both with: pip install {package}"
+        )
 
 
 def _module(where: str, config: Any, backbone: Backbone, name: str) -> nn.Module:

@@ -12,15 +12,20 @@ from torch import nn
 from driftscope.backbones import FAMILIES, find_image_tower
 from driftscope.backbones.base import Backbone
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.timm import Timm, is_of_timm
 from driftscope.errors import ModelError
 from driftscope.hugging_face import offline_where_unreachable
 from driftscope.sources import open_clip
 from driftscope.sources.embedded import EMBEDDED
 from driftscope.sources.hub import load_tokenizer
-from driftscope.sources.preprocessor import OPENAI_PIXELS, pixel_convention
+from driftscope.sources.preprocessor import OPENAI_PIXELS, pixel_convention, timm_pixels
 
 _WHOLE = {one.whole: one for one in FAMILIES if one.whole is not None}
-_ALONE = {name: one for one in FAMILIES for name in (*one.trained_alone, *one.towers)}
+_TIMM = "timm"
+_ALONE = {
+    **{name: one for one in FAMILIES for name in (*one.trained_alone, *one.towers)},
+    _TIMM: Timm(),
+}
 _KINDS = (*_WHOLE, open_clip.KIND, *_ALONE)
 """What is looked for; of one inside another the outer one is meant."""
 NAMELESS = ("the given model", open_clip.KIND)
@@ -43,6 +48,11 @@ class Target:
     kind: str
     peft: nn.Module | None
     projection: nn.Module | None = None
+
+    @property
+    def whole(self) -> str | None:
+        """Of an image tower whose family has texts, too, the class with both; else None."""
+        return None if self.has_text_tower else _ALONE[self.kind].whole
 
     @property
     def has_text_tower(self) -> bool:
@@ -96,8 +106,26 @@ def find_target(model: nn.Module, model_path: str | None = None) -> Target:
     )
 
 
+def from_target(target: Target) -> VisionLanguageModel:
+    """The model that was found, as it is, with what belongs to it where it was loaded from.
+
+    Raises:
+        ModelError: an open_clip model that cannot be read.
+    """
+    if target.kind == open_clip.KIND:
+        convention = open_clip.live_convention(target.found)
+        return open_clip.from_open_clip(open_clip.readable(target.found), pixels=convention)
+    if isinstance(alone := _ALONE.get(target.kind), Timm):
+        tower: Any = alone.readable(target.found)
+        held: Any = getattr(tower.holder[0], "config", tower.timm_model)
+        said = getattr(held, "pretrained_cfg", None) or {}
+        pixels = timm_pixels(said, NAMELESS[0], tower.config.image_size)
+        return VisionLanguageModel(module=tower, tokenizer=None, source=NAMELESS[0], **pixels)
+    return from_module(target.found)
+
+
 def from_module(module: Any) -> VisionLanguageModel:
-    """A family's model as it is, with what belongs to it where it was loaded from.
+    """A transformers model as it is, with what belongs to it where it was loaded from.
 
     Without a known place it gets its family's pixel convention and no tokenizer.
     """
@@ -126,7 +154,7 @@ def from_module(module: Any) -> VisionLanguageModel:
 def live_model(target: Target, pretrained: VisionLanguageModel) -> VisionLanguageModel:
     """The target as a model that can be read, with the pretrained one's pixels and tokens.
 
-    An open_clip model is read as a converted copy; everything else is the live module itself.
+    A plain open_clip model is read as a converted copy; everything else is the live module itself.
     `pretrained` needs no weights for it but the image projection, where there is no other.
 
     Raises:
@@ -134,7 +162,7 @@ def live_model(target: Target, pretrained: VisionLanguageModel) -> VisionLanguag
     """
     module = target.found
     if target.kind == open_clip.KIND:
-        module = open_clip.converted(module)
+        module = open_clip.readable(module)
     elif not target.has_text_tower:
         backbone = _ALONE[target.kind]
         projection = target.projection
@@ -195,6 +223,8 @@ def _is_of_kind(module: nn.Module, kind: str) -> bool:
     """By class name, so that nothing need be imported and subclasses count."""
     if kind == open_clip.KIND:
         return open_clip.is_live(module)
+    if kind == _TIMM:
+        return is_of_timm(module)
     return any(
         base.__name__ == kind and base.__module__.startswith("transformers")
         for base in type(module).__mro__

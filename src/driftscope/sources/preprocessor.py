@@ -6,6 +6,8 @@ trained on gives wrong numbers that look right.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +49,18 @@ _MEANT_FOR_OTHERS = ("do_pad", "do_thumbnail", "do_align_long_axis", "do_flip_ch
 
 
 def pixel_convention(
-    where: str, name: str, image_size: int, *, is_fixed_size: bool = True
+    where: str,
+    name: str,
+    image_size: int,
+    *,
+    is_fixed_size: bool = True,
+    timm: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Size, mean, std and framing of a folder's preprocessor: fields of a `VisionLanguageModel`.
 
     OpenAI's, and said so, where it ships none. `image_size` is what the model's configuration
-    says, which holds for a model of a fixed size.
+    says, which holds for a model of a fixed size. `timm` is what a model of timm says of its
+    pixels, where it ships no preprocessor.
 
     Raises:
         ModelError: the configuration is damaged, or says what cannot be followed.
@@ -66,7 +74,11 @@ def pixel_convention(
         with quiet_libraries():
             found, _ = CLIPImageProcessorPil.get_image_processor_dict(where)
     except (OSError, ValueError):
+        if timm is not None:
+            return timm_pixels(timm, name, image_size)
         return {**OPENAI_PIXELS, "image_size": image_size}
+    if "pretrained_cfg" in found:  # what TimmWrapperImageProcessor writes
+        return timm_pixels(found["pretrained_cfg"], name, image_size)
     settings = _with_defaults(found, name)
     if not is_fixed_size and {"size", "crop_size"} & found.keys():
         image_size = _side(settings, name)
@@ -82,6 +94,29 @@ def pixel_convention(
         "image_size": image_size,
         "own_framing": None if framing.is_usual else framing,
         "notes": tuple(notes),
+    }
+
+
+def timm_pixels(said: Mapping[str, Any], name: str, image_size: int) -> dict[str, Any]:
+    """The same of what timm calls a pretrained configuration, as timm evaluates by it.
+
+    Raises:
+        ModelError: it says what is not followed.
+    """
+    share, way = said.get("crop_pct") or 0.875, said.get("crop_mode") or "center"
+    resample = said.get("interpolation") or "bilinear"
+    if not isinstance(share, int | float) or not 0 < share <= 1 or way not in ("center", "squash"):
+        raise ModelError(_refused(name, f"crop_pct {share} and crop_mode {way!r}"))
+    if resample not in ("bicubic", "bilinear", "lanczos", "nearest", "box", "hamming"):
+        raise ModelError(_refused(name, f"interpolation {resample!r}"))
+    margin = math.floor(image_size / share) - image_size
+    framing = Framing(image_size, margin, way == "squash", resample)
+    usual = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    return {
+        **{key: _three(said.get(key) or usual[key], f"image_{key}", name) for key in usual},
+        "image_size": image_size,
+        "own_framing": None if framing.is_usual else framing,
+        "notes": tuple(framing_notes(framing, name)),
     }
 
 

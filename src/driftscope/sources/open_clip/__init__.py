@@ -6,20 +6,32 @@ itself what it is.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors.torch import save_file
 from torch import Tensor
 
+from driftscope.backbones import find_image_tower
+from driftscope.backbones.library import OpenClipModel
+from driftscope.backbones.mean_pooled import MeanPooledTower, pooled
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError
-from driftscope.files import named_path
+from driftscope.files import named_path, write_whole
 from driftscope.hugging_face import offline_where_unreachable
 from driftscope.sources.form import Beside
 from driftscope.sources.hub import load_tokenizer
-from driftscope.sources.open_clip.live import converted, is_live, live_convention, pixels_of
+from driftscope.sources.open_clip import library
+from driftscope.sources.open_clip.live import (
+    converted,
+    is_live,
+    live_convention,
+    pixels_of,
+    readable,
+)
 from driftscope.sources.open_clip.names import (
     OPEN_CLIP_NAMES,
     SIZES,
@@ -55,10 +67,11 @@ WEIGHT_FILES = (
 """What open_clip calls a model's weights in a folder."""
 OPENAI_CLIP = "openai/clip-vit-base-patch32"
 """Whose tokenizer every open_clip model of OpenAI's text tower shares."""
+OPENAI_VOCABULARY = 49_408
 _OF_A_FOLDER = ("hf-hub:", "local-dir:")
 """What open_clip puts before the name of a folder."""
 _VISION_KEYS = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}
-_TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers"}
+_TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
 _HARMLESS_KEYS = {"hf_tokenizer_name", "tokenizer_kwargs", "patch_dropout", "output_tokens"}
 
 
@@ -82,6 +95,8 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
             f"{name!r} names no open_clip checkpoint; write open_clip:NAME:FILE, such as "
             "open_clip:ViT-B-32:/models/open_clip_model.safetensors"
         )
+    if parts[0] not in OPEN_CLIP_NAMES and (said := library.configuration(parts[0])) is not None:
+        return _by_open_clip(path, name, said, f"{parts[0]} is no plain ViT")
     clip = load_open_clip(path, parts[0])
     named, own = SIZES[parts[0].removesuffix(_QUICK_SUFFIX)], clip.config.vision_config.image_size
     notes: tuple[str, ...] = ()
@@ -98,19 +113,32 @@ def weights_in(path: Path) -> Path | None:
 
 
 def from_open_clip(
-    clip: CLIPModel,
+    clip: Any,
     source: str = KIND,
     pixels: Mapping[str, Any] | None = None,
     notes: tuple[str, ...] = (),
+    tokenizer_name: str | None = None,
 ) -> VisionLanguageModel:
-    """A converted open_clip model, with OpenAI's tokenizer where that is at hand."""
-    with offline_where_unreachable():
-        tokenizer = load_tokenizer(OPENAI_CLIP, clip.config.text_config.vocab_size)
+    """An open_clip model that can be read, with its tokenizer where that is at hand.
+
+    Args:
+        clip: converted, or behind the calls that driftscope makes.
+        source: how the user knows it.
+        pixels: what is known of its pixels.
+        notes: what is to be said of it.
+        tokenizer_name: the hub id that its configuration names; OpenAI's where there is none.
+    """
+    backbone = find_image_tower(clip).backbone
+    vocabulary = backbone.vocabulary_size(clip.config)
+    tokenizer = None
+    if tokenizer_name or vocabulary == OPENAI_VOCABULARY:
+        with offline_where_unreachable():
+            tokenizer = load_tokenizer(tokenizer_name or OPENAI_CLIP, vocabulary)
     known = {name: OPENAI_PIXELS[name] for name in ("mean", "std")}
     return VisionLanguageModel(
         module=clip,
         tokenizer=tokenizer,
-        image_size=int(clip.config.vision_config.image_size),
+        image_size=int(backbone.vision_config(clip.config).image_size),
         source=source,
         notes=notes,
         **{**known, **(pixels or {})},
@@ -228,29 +256,126 @@ def _load_folder(folder: Path, name: str) -> VisionLanguageModel:
     model_config = said.get("model_cfg")
     if not isinstance(model_config, dict):
         raise ModelError(f"{folder / CONFIG_FILE} has no 'model_cfg'")
-    vision, text = (dict(model_config.get(key) or {}) for key in ("vision_cfg", "text_cfg"))
-    for settings, plain in ((vision, _VISION_KEYS), (text, _TEXT_KEYS)):
-        if unknown := sorted(settings.keys() - plain - _HARMLESS_KEYS):
-            raise ModelError(
-                f"{name} is no plain ViT CLIP, so it cannot be converted: its configuration says "
-                f"{unknown[0]} {settings[unknown[0]]!r}"
-            )
     path = weights_in(folder)
     if path is None:
         raise ModelError(
             f"the open_clip folder {name} has no weights: {WEIGHT_FILES[0]} is missing"
         )
+    vision, text = (dict(model_config.get(key) or {}) for key in ("vision_cfg", "text_cfg"))
+    for settings, plain in ((vision, _VISION_KEYS), (text, _TEXT_KEYS)):
+        if unknown := _unknown_setting(settings, plain):
+            why = f"its configuration says {unknown} {settings[unknown]!r}"
+            return _by_open_clip(path, name, said, why)
     activation = "quick_gelu" if model_config.get("quick_gelu") else "gelu"
     clip = _built(
         without_prefix(read_tensors_of(path), str(path)),
-        TowerFacts(activation, int(vision.get("head_width", 64))),
-        TowerFacts(activation, int(text.get("width", 512)) // int(text.get("heads", 8))),
+        TowerFacts(
+            _activation(vision, activation), int(vision.get("head_width", 64)), _eps(vision)
+        ),
+        TowerFacts(
+            _activation(text, activation),
+            int(text.get("width", 512)) // int(text.get("heads", 8)),
+            _eps(text),
+        ),
         name,
     )
+    if vision.get("pool_type") == "avg":
+        norm_after = bool(vision.get("final_ln_after_pool"))
+        clip.vision_model = MeanPooledTower(clip.vision_model, norm_after=norm_after)
     pixels = pixels_of(dict(said.get("preprocess_cfg") or {}), clip.config.vision_config.image_size)
     framing = pixels["own_framing"]
     notes = () if framing is None else tuple(framing_notes(framing, name))
     return from_open_clip(clip, name, pixels, notes)
+
+
+def write_folder(model: VisionLanguageModel, folder: Path) -> None:
+    """Writes a converted model as open_clip keeps it, where transformers has no class for it."""
+    config = model.plain.config
+    vision, text = config.vision_config, config.text_config
+    activation = _ACTIVATIONS.get(vision.hidden_act, {})
+    epsilons = ({"norm_kwargs": {"eps": one.layer_norm_eps}} for one in (vision, text))
+    towers = {
+        "vision_cfg": {
+            "image_size": vision.image_size,
+            "layers": vision.num_hidden_layers,
+            "width": vision.hidden_size,
+            "head_width": vision.hidden_size // vision.num_attention_heads,
+            "mlp_ratio": vision.intermediate_size / vision.hidden_size,
+            "patch_size": vision.patch_size,
+            **pooled(model.plain),
+            **activation,
+            **next(epsilons),
+        },
+        "text_cfg": {
+            "context_length": text.max_position_embeddings,
+            "vocab_size": text.vocab_size,
+            "width": text.hidden_size,
+            "heads": text.num_attention_heads,
+            "layers": text.num_hidden_layers,
+            "mlp_ratio": text.intermediate_size / text.hidden_size,
+            **activation,
+            **next(epsilons),
+        },
+    }
+    framing = model.framing
+    said = {
+        "model_cfg": {
+            "embed_dim": config.projection_dim,
+            "quick_gelu": vision.hidden_act == "quick_gelu",
+            **towers,
+        },
+        "preprocess_cfg": {
+            "mean": list(model.mean),
+            "std": list(model.std),
+            "interpolation": framing.resample,
+            "resize_mode": "squash" if framing.squashes else "shortest",
+        },
+    }
+    save_file(to_open_clip(model.plain.state_dict()), folder / WEIGHT_FILES[0])
+    write_whole(folder / CONFIG_FILE, json.dumps(said, indent=1).encode())
+
+
+_ACTIVATIONS: Mapping[str, Mapping[str, Any]] = {
+    "quick_gelu": {},
+    "gelu": {},
+    "gelu_pytorch_tanh": {"act_kwargs": {"approximate": "tanh"}},
+}
+
+
+def _activation(tower: Mapping[str, Any], named: str) -> str:
+    tanh = (tower.get("act_kwargs") or {}).get("approximate") == "tanh"
+    return "gelu_pytorch_tanh" if tanh and named == "gelu" else named
+
+
+def _eps(tower: Mapping[str, Any]) -> float:
+    return float((tower.get("norm_kwargs") or {}).get("eps", 1e-5))
+
+
+def _unknown_setting(tower: Mapping[str, Any], plain: set[str]) -> str:
+    """The first setting of a tower that no conversion knows; empty where all are known."""
+    pools = tower.get("pool_type", "tok") in (
+        ("tok", "avg") if plain is _VISION_KEYS else ("argmax",)
+    )
+    known = {
+        *plain,
+        *_HARMLESS_KEYS,
+        *(("pool_type",) if pools else ()),
+        *(("act_kwargs",) if tower.get("act_kwargs") in (None, {"approximate": "tanh"}) else ()),
+        *(("norm_kwargs",) if set(tower.get("norm_kwargs") or {}) <= {"eps"} else ()),
+        *(("final_ln_after_pool",) if tower.get("pool_type") == "avg" and pools else ()),
+    }
+    return next(iter(sorted(tower.keys() - known)), "")
+
+
+def _by_open_clip(path: Path, name: str, said: Mapping[str, Any], why: str) -> VisionLanguageModel:
+    """A model that is no plain ViT, built by open_clip itself, where that is installed."""
+    model = library.built(said["model_cfg"], path, name, why)
+    clip = OpenClipModel(model, said)
+    pixels = pixels_of(dict(said.get("preprocess_cfg") or {}), clip.config.image_size)
+    framing = pixels.get("own_framing")
+    notes = () if framing is None else tuple(framing_notes(framing, name))
+    text = said["model_cfg"].get("text_cfg") or {}
+    return from_open_clip(clip, name, pixels, notes, text.get("hf_tokenizer_name"))
 
 
 __all__ = [
@@ -266,6 +391,8 @@ __all__ = [
     "live_convention",
     "load",
     "load_open_clip",
+    "readable",
     "recognises",
     "to_open_clip",
+    "write_folder",
 ]

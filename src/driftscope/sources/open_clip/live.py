@@ -12,11 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from driftscope.backbones.library import OpenClipModel
 from driftscope.backbones.mean_pooled import MeanPooledTower
 from driftscope.backbones.model import evaluating
 from driftscope.backbones.weights import without_adapters
 from driftscope.data.framing import Framing
-from driftscope.errors import ModelError, told_as
+from driftscope.errors import CaptureError, ModelError, told_as
 from driftscope.sources.open_clip.weights import TowerFacts, convert_open_clip
 
 _LEAST_COSINE = 0.9999
@@ -33,11 +34,31 @@ def is_live(module: nn.Module) -> bool:
     )
 
 
+class NotPlainError(ModelError):
+    """An open_clip model that is no plain ViT CLIP, so that no CLIPModel computes what it does."""
+
+
+def readable(model: nn.Module) -> nn.Module:
+    """An open_clip model as it can be read: converted if it is a plain ViT, else as it is.
+
+    Raises:
+        ModelError: neither can be done; the sentence says why.
+    """
+    try:
+        return converted(model)
+    except NotPlainError as error:
+        try:
+            return OpenClipModel(model)
+        except CaptureError as other:
+            raise ModelError(f"{error} Nor can it be read as it is: {other}") from None
+
+
 def converted(model: nn.Module) -> nn.Module:
     """An open_clip model's copy as a transformers CLIPModel, on the same device.
 
     Raises:
-        ModelError: it is no plain ViT CLIP, or embeds otherwise than its copy does.
+        NotPlainError: it is no plain ViT CLIP.
+        ModelError: it has adapters, and embeds otherwise than its copy does.
     """
     from transformers import CLIPModel
 
@@ -46,11 +67,14 @@ def converted(model: nn.Module) -> nn.Module:
     try:
         facts = _facts(plain.visual.transformer), _facts(text.transformer)
     except (AttributeError, IndexError, TypeError, KeyError):
-        raise ModelError(
+        raise NotPlainError(
             "The open_clip model has no plain ViT as its image tower and no plain transformer as "
-            "its text tower, so it cannot be read; models such as ViT-B-32 can."
+            "its text tower."
         ) from None
-    config, state = convert_open_clip(plain.state_dict(), *facts, source="the open_clip model")
+    try:
+        config, state = convert_open_clip(plain.state_dict(), *facts, source="the open_clip model")
+    except ModelError as error:
+        raise NotPlainError(str(error)) from None
     clip: Any = CLIPModel(config)
     clip.load_state_dict(state)
     if getattr(plain.visual, "pool_type", "tok") == "avg":
@@ -136,7 +160,8 @@ def _check_faithful(model: Any, clip: Any) -> None:
     for what, (own, converted_one) in pairs.items():
         cosine = float(functional.cosine_similarity(own.float(), converted_one.float()))
         if not cosine > least:
-            raise ModelError(
+            has_adapter = any(type(one).__module__.startswith("peft.") for one in model.modules())
+            raise (ModelError if has_adapter else NotPlainError)(
                 f"The open_clip model cannot be read: it embeds {what} as its conversion to a "
                 f"CLIPModel does not (cosine {cosine:.4f}), so it pools, masks or normalises "
                 "otherwise than a plain ViT CLIP, or has an adapter that it does not call (as on "

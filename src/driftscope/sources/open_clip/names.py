@@ -98,7 +98,8 @@ def checked_name(name: str) -> str:
         raise ModelError(f"open_clip has no model {name!r}; did you mean {same[0]!r}?")
     raise ModelError(
         f"the open_clip model {name!r} is no plain ViT of open_clip's list, so its file cannot be "
-        f"converted; those are {', '.join(SIZES)}, each also with {QUICK_SUFFIX}"
+        f"converted; those are {', '.join(SIZES)}, each also with {QUICK_SUFFIX}. Others of its "
+        "list are read where open_clip is installed (pip install 'driftscope[open_clip]')"
     )
 
 

@@ -1,0 +1,84 @@
+"""Models that open_clip itself builds, where it is installed: those that are no plain ViTs."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from driftscope.errors import ModelError, one_line, told_as
+from driftscope.hugging_face import quiet_libraries
+from driftscope.sources.state_dict import main_prefix, read_tensors_of
+
+_INSTALL = "pip install 'driftscope[open_clip]'"
+
+
+def configuration(name: str) -> dict[str, Any] | None:
+    """What open_clip's list says of a name, as a folder says it; None where neither knows it."""
+    if importlib.util.find_spec("open_clip") is None:
+        return None
+    with told_as(ModelError, "open_clip cannot be imported"), quiet_libraries():
+        found = importlib.import_module("open_clip").get_model_config(name)
+    return None if found is None else {"model_cfg": found, "preprocess_cfg": _pixels_of(name)}
+
+
+def _pixels_of(name: str) -> dict[str, Any]:
+    """How the pixels are made that open_clip's own weights of that name were trained on."""
+    config: Any = importlib.import_module("open_clip.pretrained")
+    known = config._PRETRAINED.get(name) or config._PRETRAINED.get(name.replace("/", "-")) or {}
+    said: dict[str, Any] = next(iter(known.values()), {})
+    return {
+        key: said[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in said
+    }
+
+
+def built(config: Mapping[str, Any], path: Path, name: str, why: str) -> nn.Module:
+    """The model of a configuration with the weights of a file.
+
+    Args:
+        config: the `model_cfg` of a folder.
+        path: the file.
+        name: how the user knows it.
+        why: that it is no plain ViT, in words.
+
+    Raises:
+        ModelError: open_clip is not installed, or the weights are not the configuration's.
+    """
+    if importlib.util.find_spec("open_clip") is None:
+        raise ModelError(
+            f"{name} is no plain ViT CLIP, so it cannot be converted: {why}; such models are read "
+            f"where open_clip is installed ({_INSTALL})"
+        )
+    doing = f"open_clip cannot build {name}"
+    with told_as(ModelError, doing), quiet_libraries():
+        open_clip: Any = importlib.import_module("open_clip")
+        settings = dict(config)
+        kind = open_clip.CustomTextCLIP if settings.pop("custom_text", False) else open_clip.CLIP
+        settings["vision_cfg"] = {**settings["vision_cfg"], "timm_model_pretrained": False}
+        if "hf_model_name" in settings["text_cfg"]:
+            settings["text_cfg"] = {**settings["text_cfg"], "hf_model_pretrained": False}
+        model: nn.Module = kind(**settings)
+    state = read_tensors_of(path)
+    prefix, _ = main_prefix(state, model.state_dict(), name)
+    own = {key.removeprefix(prefix): one for key, one in state.items() if key.startswith(prefix)}
+    if own.keys().isdisjoint(key for key in model.state_dict() if key.startswith("text.")):
+        own = {_custom(key, model): one for key, one in own.items()}
+    try:
+        found = model.load_state_dict(own, strict=False)
+    except RuntimeError as error:
+        raise ModelError(f"the weights of {name} do not fit: {one_line(error)}") from None
+    if found.missing_keys:
+        raise ModelError(
+            f"the weights of {name} are not complete: {found.missing_keys[0]} is missing "
+            f"({len(found.missing_keys)} in all)"
+        )
+    return model.float().eval()
+
+
+def _custom(name: str, model: nn.Module) -> str:
+    """The name that a text tower's weight has in a CustomTextCLIP."""
+    return f"text.{name}" if f"text.{name}" in model.state_dict() else name
