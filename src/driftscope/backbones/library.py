@@ -309,7 +309,7 @@ class TimmTower(LibraryModel):
             self.holder[0].save_pretrained(folder)  # type: ignore[operator]
             return
         timm: Any = importlib.import_module("timm.models._hub")
-        timm.save_for_hf(self.timm_model, folder, model_config={"num_classes": 0})
+        timm.save_for_hf(self.timm_model, folder)
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
         """What goes into the classifier."""
