@@ -159,6 +159,11 @@ class Backbone:
         del projection
         return tower
 
+    def options_for(self, config: Any) -> dict[str, Any]:
+        """What `from_pretrained` is told of a model of this configuration."""
+        del config
+        return dict(self.load_options)
+
     def readable(self, module: nn.Module) -> nn.Module:
         """What is read of what transformers has loaded: it itself, or it behind other calls."""
         return module

@@ -23,6 +23,13 @@ class Timm(Backbone):
     )
     needs: ClassVar[str] = "timm"
 
+    def options_for(self, config: Any) -> dict[str, Any]:
+        """timm also writes the number of classes where transformers sets it by itself."""
+        arguments = dict(config.model_args or {})
+        arguments.pop("num_classes", None)
+        config.model_args = arguments
+        return {"config": config}
+
     def readable(self, module: nn.Module) -> nn.Module:
         """Behind the calls that driftscope makes."""
         held: Any = getattr(module, "timm_model", None)

@@ -210,7 +210,7 @@ def _module(where: str, config: Any, backbone: Backbone, name: str) -> nn.Module
         with quiet_libraries():
             module, loading = model_class.from_pretrained(
                 where,
-                **backbone.load_options,
+                **backbone.options_for(config),
                 attn_implementation="sdpa",
                 dtype=torch.float32,
                 output_loading_info=True,
