@@ -11,7 +11,7 @@ JOBS ?= 2
 export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
-.PHONY: demo test unit lint docs install open-clip clean
+.PHONY: demo test unit lint docs install open-clip audit clean
 
 demo: $(DEMO_STAMP)
 	@echo "Running the demo: 12 runs, under 4 minutes on 2 cores. Ctrl-C stops it; make demo continues."
@@ -54,6 +54,11 @@ $(DEV_STAMP): $(DEMO_STAMP)
 open-clip: $(DEV_STAMP)
 	$(PIP) install --quiet --no-deps --target $(VENV)/open-clip open_clip_torch==3.3.0 timm==1.0.31 ftfy wcwidth
 	$(BIN)/python -m pytest tests/test_open_clip_real.py
+
+# Known vulnerabilities of what is installed. It asks pypi.org, which not every machine may.
+audit: $(DEV_STAMP)
+	$(PIP) install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable --progress-spinner off
 
 clean:
 	rm -rf $(VENV) demo-out site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

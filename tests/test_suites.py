@@ -11,6 +11,8 @@ from scipy import stats
 from test_doubts import WORDS, pictures
 from typer.testing import CliRunner
 
+from driftscope import Monitor, compare
+from driftscope.analysis.zero_shot import suite_sentence
 from driftscope.cli import app
 from driftscope.config import parse_run_spec
 from driftscope.data import open_labelled
@@ -129,6 +131,35 @@ def test_means_over_sets_have_students_intervals() -> None:
         assert (found["low"], found["high"]) == pytest.approx(
             (values.mean() - half, values.mean() + half)
         )
+
+
+def test_a_suite_has_means_by_every_protocol_that_its_sets_are_scored_by(offline: Path) -> None:
+    pictures(offline / "pets", WORDS)
+    pictures(offline / "eurosat", WORDS)
+    found = compare("mini", "mini", offline / "pets", transfer="vtab", transfer_by=["knn"])
+    (name,) = found.suites
+    assert name == "vtab (k-NN)"
+    scores = [score["accuracy_pct"] for score in found.transfer.values()]
+    assert len(scores) == 2
+    assert found.suites[name]["accuracy_pct"]["mean"] == pytest.approx(np.mean(scores))
+    assert found.suites[name]["retention_pct"]["mean"] == 100
+    said = suite_sentence(name, found.suites[name])
+    assert said.startswith("vtab, mean over 2 sets: k-NN accuracy ")
+
+
+def test_a_monitor_tells_the_means_of_a_suite(offline: Path, tmp_path: Path) -> None:
+    pictures(offline / "pets", WORDS)
+    pictures(offline / "eurosat", WORDS)
+    watched = Monitor(
+        "mini", offline / "pets", transfer="vtab", vocabulary=None, out=tmp_path / "out", echo=None
+    )
+    watched.observe(load("mini").module, step=1)
+    page = watched.report()
+    summary = json.loads((tmp_path / "out" / "report.json").read_text())["suites"]["vtab"]
+    assert summary["retention_pct"]["mean"] == 100
+    assert len(summary["sets"]) == 2
+    assert "vtab, mean over 2 sets: zero-shot accuracy" in page.read_text()
+    watched.close()
 
 
 def test_compare_takes_a_suite_by_its_name(offline: Path, tmp_path: Path) -> None:

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from PIL import Image
 from random_models import random_pixels
 from scipy.stats import hypergeom
 from statsmodels.stats.proportion import proportion_confint
 from torch.nn import functional
+from transformers import AutoTokenizer, CLIPModel
 
+from driftscope import sources
 from driftscope.assess import assess, make_reference
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.data import open_dataset
 from driftscope.data.prompts import PromptRules
 from driftscope.data.rows import GPU_SHARE, PixelRows, resident
 from driftscope.errors import CaptureError, DataError
@@ -470,3 +474,49 @@ def test_pixels_stay_where_they_are_if_another_process_took_the_gpus_memory(
 def test_on_the_cpu_pixels_stay_where_they_are() -> None:
     pixels = PixelRows.of(random_pixels(2, size=32))
     assert resident(pixels, torch.device("cpu")) is pixels
+
+
+def test_a_folders_values_are_those_of_transformers_pil_and_numpy(tmp_path: Path) -> None:
+    """An uneven folder of JPEGs, by the mini model with noise on its weights."""
+    mini = load("mini")
+    folder = Path(sources.__file__).parent / "mini"
+    torch.manual_seed(0)
+    state = mini.module.state_dict()
+    for name, value in state.items():
+        if name.startswith("vision_model") and value.ndim >= 2:
+            state[name] = value + 0.6 * value.std() * torch.randn(value.shape)
+    damaged = CLIPModel.from_pretrained(folder).float().eval()
+    damaged.load_state_dict(state)
+    world = open_dataset("concepts100", "test")
+    assert world.labels is not None
+    assert world.class_names is not None
+    for label, name in enumerate(world.class_names[:8]):
+        rows = (world.labels == label).nonzero().flatten()[: 1 + label]
+        (tmp_path / name.replace(" ", "_")).mkdir()
+        for row, image in zip(rows, world.pixels(rows, 64), strict=True):
+            shown = Image.fromarray(image.permute(1, 2, 0).numpy())
+            shown.save(tmp_path / name.replace(" ", "_") / f"{row}.jpg")
+    files = sorted(tmp_path.glob("*/*.jpg"), key=lambda file: (file.parent.name, file.name))
+    names = sorted({file.parent.name for file in files})
+    labels = np.array([names.index(file.parent.name) for file in files])
+    shown = [Image.open(file).resize((56, 56), Image.Resampling.BICUBIC) for file in files]
+    pixels = (np.stack([np.asarray(one, np.float32) for one in shown]) / 255 - 0.5) / 0.25
+    prompts = [f"a photo of a {name.replace('_', ' ')}" for name in names]
+    ids = AutoTokenizer.from_pretrained(folder)(prompts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        texts = damaged.get_text_features(**ids).pooler_output
+        images = damaged.get_image_features(torch.tensor(pixels.transpose(0, 3, 1, 2)))
+    directions = [functional.normalize(one, dim=-1) for one in (images.pooler_output, texts)]
+    scores = (directions[0] @ directions[1].T).numpy()
+    hit = scores.argmax(1) == labels
+    top5 = (np.argsort(-scores, 1)[:, :5] == labels[:, None]).any(1)
+    mini.module.load_state_dict(state)
+    found = transfer_set(str(tmp_path), load("mini")).outcome(mini).score
+    assert 20 < found.accuracy_pct < 80
+    assert found.accuracy_pct == pytest.approx(100 * hit.mean())
+    assert found.top5_pct == pytest.approx(100 * top5.mean())
+    by_class = [hit[labels == one] for one in range(8)]
+    assert found.mean_per_class_pct == pytest.approx(
+        100 * np.mean([one.mean() for one in by_class])
+    )
+    assert list(found.per_class_correct) == [int(one.sum()) for one in by_class]

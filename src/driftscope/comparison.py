@@ -40,7 +40,7 @@ from driftscope.signals.weights import intruder_dimensions_per_layer, weight_dri
 from driftscope.sources import default_device, load
 from driftscope.transfer import RetrievalSet, labelled_sets, retrieval_set, transfer_names
 from driftscope.transfer.classification import LabelledSet, live_embeddings
-from driftscope.transfer.suites import found_suites, places_of
+from driftscope.transfer.suites import found_suites, places_of, summaries
 
 MIN_IMAGES = 4
 """CKA compares images with each other; its debiased estimator needs four."""
@@ -252,7 +252,7 @@ def compare(
         retrieval=found.retrieval,
         estimate=found.estimate,
         forecast=gauge.forecast(found.scalars(), model=before.source) if gauge else None,
-        suites={name: one.summary(found.transfer) for name, one in suites.items()},
+        suites=summaries(suites, found.transfer),
         text_vocabulary=reference.texts.described,
         unmeasured=unmeasured,
         overlay=None if seen.is_at_another_size else reference.overlay(found.reading.shown_rows),

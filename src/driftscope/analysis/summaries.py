@@ -337,7 +337,7 @@ def monitor_summary(report: Mapping[str, Any]) -> Summary:
     headline, emphasised = _monitor_headline(
         watched["transfer"], scalars, step, seen.get("estimate")
     )
-    sentences = _score_sentences_of(seen)
+    sentences = _score_sentences_of({**seen, "suites": report.get("suites")})
     if "val_accuracy_pct" in scalars:
         accuracy = written("val_accuracy_pct", scalars["val_accuracy_pct"])
         sentences.append(f"Validation accuracy is {accuracy}.")

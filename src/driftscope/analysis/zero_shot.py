@@ -12,7 +12,7 @@ from typing import Any
 
 from driftscope.analysis.words import capitalised, join_words
 from driftscope.metrics import METRICS, number_text
-from driftscope.protocols import scored_on
+from driftscope.protocols import protocol_of, scored_on
 from driftscope.records import retention_interval_pct
 
 _BEFORE = ("pretrained_accuracy_pct", "pretrained_low_pct", "pretrained_high_pct")
@@ -79,9 +79,10 @@ def suite_sentence(name: str, summary: Mapping[str, Any]) -> str:
             return mean
         return f"{mean} [{number_text(value['low'], 1)}–{number_text(value['high'], 1)}]"
 
-    missing = summary["missing"]
+    missing, protocol = summary["missing"], protocol_of(name)
     return (
-        f"{name}, mean over {len(summary['sets'])} sets: zero-shot accuracy "
+        f"{name.removesuffix(f' ({protocol})')}, mean over {len(summary['sets'])} sets: "
+        f"{protocol} accuracy "
         f"{told('pretrained_accuracy_pct')} → {told('accuracy_pct')}, retention "
         f"{told('retention_pct')} (of {summary['retention_pct']['num_sets']} sets that have one); "
         "the intervals are over sets" + (f"; missing: {', '.join(missing)}" if missing else "")

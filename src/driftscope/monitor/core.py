@@ -191,10 +191,10 @@ class Monitor:
             name, pixels = some_pixels(images, before.framing, max_images, "images")
             rules = prompt_rules(class_words, templates)
             asked = transfer_names(transfer)
-            suites = found_suites(asked)
+            self._suites = found_suites(asked)
             sets = [
                 one
-                for name in places_of(asked, suites)
+                for name in places_of(asked, self._suites)
                 for one in labelled_sets(name, before, transfer_images, rules, by=transfer_by)
             ]
             captioned = [
@@ -241,7 +241,7 @@ class Monitor:
         self._say_what_texts_are_read(vocabulary)
         if self._reference.referee and self._reference.referee.withheld:
             self._say(f"retention is not estimated: {self._reference.referee.withheld}")
-        for name, one in suites.items():
+        for name, one in self._suites.items():
             if one.missing:
                 self._say(f"of {name} there are not here: {', '.join(one.missing)}")
         for alert in found:
@@ -447,6 +447,7 @@ class Monitor:
             header={**self._header, "selection": self._selection_of_now()},
             best=self.best,
             alerts=self._course.alerts,
+            suites=self._suites,
             stop_reason=self.stop_reason or self._course.stopped_before,
             cost_share_pct=self.cost_share_pct if self._cost.num_observations else None,
         )

@@ -10,6 +10,7 @@ Fields of the object:
   What was not measured is absent.
 - `unmeasured`: why one of them is missing, by its name.
 - `latest` and `best`: `{step, epoch, scalars}`; `best` is null without validation accuracies.
+- `suites`: means over the sets of each suite at the latest observation, as in a comparison's.
 - `history`: the `observation` lines of `events.jsonl`.
 - `advice`: what to do: `{outcome, verdict, steps}`.
 - `alerts`: `[{kind, sentence, step}]`; `stopped`: null, or why training was to end.
@@ -38,6 +39,7 @@ from driftscope.monitor.alerts import Alert
 from driftscope.monitor.observation import Observation
 from driftscope.records import REPORT_FILE, Overlay, write_sealed
 from driftscope.report.monitoring import write_monitor_page
+from driftscope.transfer.suites import FoundSuite, summaries
 
 REPORT_SCHEMA = 1
 MONITOR_KIND = "monitor"
@@ -51,6 +53,7 @@ def report_of(
     alerts: Sequence[Alert],
     stop_reason: str | None,
     cost_share_pct: float | None,
+    suites: Mapping[str, FoundSuite] | None = None,
 ) -> dict[str, Any]:
     """The object of `report.json`.
 
@@ -78,6 +81,7 @@ def report_of(
         "unmeasured": readable[-1].drift.unmeasured if readable[-1].drift else {},
         "latest": _point(readable[-1]),
         "best": _point(best) if best else None,
+        "suites": summaries(suites or {}, readable[-1].transfer),
         "alerts": [asdict(alert) for alert in alerts],
         "advice": advice_on_look(latest, header).to_dict(),
         "stopped": stop_reason,

@@ -10,6 +10,7 @@ import numpy as np
 
 from driftscope.data.layouts.hub import DATA_FOLDER_VARIABLE, missing_of
 from driftscope.errors import DataError
+from driftscope.protocols import ACCURACIES, ZERO_SHOT, name_of
 from driftscope.stats.groups import paired_t
 from driftscope.suites import Suite, suite_of
 
@@ -26,13 +27,15 @@ class FoundSuite:
         """The members that can be scored on."""
         return tuple(one.place for one in self.suite.members if one.place not in self.missing)
 
-    def summary(self, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Means over the sets: accuracy before and after, its change, retention.
+    def summary(
+        self, scores: Mapping[str, Mapping[str, Any]], protocol: str = ZERO_SHOT
+    ) -> dict[str, Any]:
+        """Means over the sets by a protocol: accuracy before and after, its change, retention.
 
         Each mean has a 95 % interval of Student's t over the sets, None for fewer than two.
         Retention is that of the sets that have one.
         """
-        found = [scores[place] for place in self.places]
+        found = [scores[name_of(place, protocol)] for place in self.places]
         before = [score["pretrained_accuracy_pct"] for score in found]
         after = [score["accuracy_pct"] for score in found]
         kept = [one["retention_pct"] for one in found if one["retention_pct"] is not None]
@@ -45,6 +48,18 @@ class FoundSuite:
             "change_points": _mean(np.subtract(after, before).tolist()),
             "retention_pct": _mean(kept),
         }
+
+
+def summaries(
+    suites: Mapping[str, FoundSuite], scores: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The summary of every suite by each protocol that its sets are scored by."""
+    return {
+        name_of(name, protocol): one.summary(scores, protocol)
+        for name, one in suites.items()
+        for protocol in ACCURACIES
+        if name_of(one.places[0], protocol) in scores
+    }
 
 
 def found_suites(names: Sequence[str]) -> dict[str, FoundSuite]:
