@@ -306,12 +306,10 @@ def _of_drawn_over(root: Folder) -> list[str]:
             f"{len(beside)} pictures drawn over images beside them are passed over, such as "
             f"{printable(beside[0][1])}"
         )
-    folders = Counter(
-        inner.name
-        for one in root.below()
-        for inner in one.with_images
-        if inner.path not in {kept.path for kept in _image_folders(one)}
-    )
+    folders: Counter[str] = Counter()
+    for one in root.below():
+        kept = {inner.path for inner in _image_folders(one)}
+        folders.update(inner.name for inner in one.with_images if inner.path not in kept)
     notes += [
         f"{count} folders {printable(name)} beside the images are passed over"
         for name, count in folders.most_common(3)

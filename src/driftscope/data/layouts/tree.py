@@ -58,7 +58,7 @@ class Folder:
     @property
     def name(self) -> str:
         """Its own name."""
-        return Path(self.path).name
+        return self.path.rstrip(os.sep).rpartition(os.sep)[2]
 
     @property
     def with_images(self) -> tuple[Folder, ...]:
