@@ -52,7 +52,8 @@ def test_a_wheel_is_small_and_holds_no_program_but_python(wheel: zipfile.ZipFile
     assert sum(one.compress_size for one in wheel.infolist()) < LARGEST_MB * 1e6
     kinds = {Path(name).suffix for name in wheel.namelist() if ".dist-info/" not in name}
     assert kinds <= {
-        ".py", ".typed", ".yaml", ".tsv", ".json", ".safetensors", ".html", ".css", ".js", ".txt", ".md",
+        ".py", ".typed", ".yaml", ".tsv", ".json", ".safetensors", ".html", ".css", ".js", ".txt",
+        ".md",
     }  # fmt: skip
     entry = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert wheel.read(entry).decode().split() == [
