@@ -3,6 +3,9 @@
 import json
 import math
 
+import pandas as pd
+
+from driftscope.analysis.answer_charts import frontier_chart
 from driftscope.analysis.chart import Axis, Chart, Marks, Panel, ends, points
 from driftscope.metrics import METRICS
 
@@ -44,3 +47,26 @@ def test_a_chart_is_short_json_without_defaults_and_with_twelve_digits() -> None
         ],
         "legend": ["lora"],
     }
+
+
+def test_the_frontier_labels_the_setting_that_keeps_the_budget_and_no_two_labels_collide() -> None:
+    """EuroSAT of the follow-up: three points of the frontier lie within a label's room."""
+    cells = pd.DataFrame(
+        {
+            "method": ["linear_probe", "last_block", "lora_r8", "lora_r8", "full_ft", "lora_r8"],
+            "learning_rate": [1e-3, 1e-5, 3e-5, 1e-4, 1e-5, 3e-6],
+            "test_accuracy_pct": [85.1, 88.6, 91.7, 95.2, 97.2, 45.5],
+            "retention_pct": [100.0, 97.1, 94.5, 86.4, 41.2, 99.6],
+            "is_on_frontier": [True, True, True, True, True, False],
+            "num_runs": 3,
+        }
+    )
+    none = pd.DataFrame(columns=["series", "learning_rate", "seed", "run_id"])
+    [panel] = frontier_chart("frontier", cells, none).flat
+    told = [label for marks in panel.marks for label in marks.labels if label]
+    assert sorted(told) == [
+        "full_ft 1e-5",
+        "lora_r8 1e-4",
+        "lora_r8 3e-5: most accurate that keeps 90 %",
+    ]
+    assert "The most accurate that keeps 90 % is lora_r8 at 3e-5" in panel.words

@@ -155,7 +155,10 @@ def test_run_then_compare_then_export(
     tiny_run: dict[str, object], tiny_clip: Path, coloured_images: Path, tmp_path: Path
 ) -> None:
     spec, out = write_spec(tmp_path / "spec.yaml", tiny_run), tmp_path / "run"
-    assert "full_ft" in says(["run", str(spec), "--out", str(out)], code=0)
+    told = says(["run", str(spec), "--out", str(out)], code=0)
+    assert "full_ft" in told
+    epochs = tiny_run["epochs"]
+    assert [f"epoch {epoch}/{epochs}" in told for epoch in (1, epochs)] == [True, True]
     assert (out / "result.json").exists()
     arguments = ["compare", str(tiny_clip), str(out), "--images", str(coloured_images / "test")]
     shown = says([*arguments, "--out", str(tmp_path / "c")], code=0)
@@ -178,6 +181,8 @@ def test_run_then_compare_then_export(
         ({"method": "lorra"}, "did you mean 'lora'"),
         ({"dataset": "terain"}, "did you mean 'terrain'"),
         ({"learning_rte": 1}, "did you mean 'learning_rate'"),
+        ({"lr": 1}, "unknown key 'lr': did you mean 'learning_rate'?"),
+        ({"base": {}}, "declares a study, not a run; carry it out with driftscope study run"),
         ({"model": "no-such-model"}, "no model 'no-such-model'"),
         ({"val_images": 100}, "leave none to train on"),
     ],

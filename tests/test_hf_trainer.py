@@ -27,7 +27,12 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from driftscope.errors import ConfigError, ModelError
 from driftscope.integrations.accuracy import AccuracyMetric
-from driftscope.integrations.hf_trainer import CHOICE, BudgetCallback, MonitorCallback
+from driftscope.integrations.hf_trainer import (
+    CHOICE,
+    BudgetCallback,
+    DriftscopeCallback,
+    MonitorCallback,
+)
 from driftscope.monitor import Monitor, Selection, Thresholds
 
 
@@ -59,6 +64,21 @@ def make_trainer(model: Any, out: Path, size: int = 32, **settings: Any) -> Trai
 def watch(trainer: Trainer, monitor: Monitor, **settings: Any) -> Trainer:
     trainer.add_callback(MonitorCallback(monitor, trainer, **settings))
     return trainer
+
+
+def test_the_callback_is_given_as_the_trainers_users_write_it(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    """`Trainer(callbacks=[…])`: the callback finds the Trainer that calls it."""
+    monitor = make_monitor(tiny_clip)
+    Trainer(
+        classifier(tiny_clip),
+        make_trainer(classifier(tiny_clip), tmp_path, num_train_epochs=1).args,
+        train_dataset=samples(32),
+        callbacks=[DriftscopeCallback(monitor)],
+    ).train()
+    [seen] = monitor.history
+    assert 0 < seen.scalars()["cka"] <= 1
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:

@@ -55,6 +55,11 @@ def test_a_study_is_planned_run_watched_exported_analysed_and_reported(
     }
     study.write_text(yaml.safe_dump(values))
     assert "3 runs in 3 cells: 0 done, 0 failed, 3 to run." in says(["study", "plan", str(study)])
+    misspelt = tmp_path / "misspelt.yaml"
+    misspelt.write_text("name: x\nbase: {dataset: terain, method: full_ft, learning_rate: 1e-3}\n")
+    refused = runner.invoke(app, ["study", "plan", str(misspelt)])
+    assert refused.exit_code == 2
+    assert "did you mean 'terrain'" in " ".join(refused.output.split())
 
     measured = says(["study", "plan", str(study), "--calibrate", "--only", "method=lora"])
     assert "(from 1 measured runs)" in measured

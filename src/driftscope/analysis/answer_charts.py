@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from driftscope.analysis.advice import Setting, chosen_cell, setting_of
 from driftscope.analysis.answer import Answer
 from driftscope.analysis.chart import Axis, Chart, Marks, Panel, ends, points
 from driftscope.analysis.grouping import PLACE, SETTING, is_done, with_series
@@ -14,7 +15,7 @@ from driftscope.analysis.study_charts import runs_of_cells, spread_of
 from driftscope.analysis.table import slug
 from driftscope.analysis.tables import accuracy_column, signal_name
 from driftscope.analysis.words import interval_text, join_words, rate_text, rho_text
-from driftscope.metrics import METRICS
+from driftscope.metrics import KEPT_PCT, METRICS
 
 PROBE_WORDS = {"final": "at the end", "first": "after the first epoch"}
 
@@ -131,6 +132,9 @@ def predictor_chart(name: str, table: pd.DataFrame, title: str = "", pooled: str
 def frontier_chart(name: str, table: pd.DataFrame, runs: pd.DataFrame, title: str = "") -> Chart:
     """Target accuracy against retention, a mark a cell; the cells on the frontier stand out.
 
+    They are labelled by method and rate where there is room. The label of the most accurate cell
+    that keeps the budget says so.
+
     Args:
         name: the chart's name.
         table: rows of one dataset of `analysis.frontier`.
@@ -141,6 +145,8 @@ def frontier_chart(name: str, table: pd.DataFrame, runs: pd.DataFrame, title: st
     named = runs_of_cells(runs)
     best = table[table["is_on_frontier"]].sort_values(accuracy.key)
     marks = [Marks(points(best[accuracy.key]), points(best[retention.key]))]
+    chosen = chosen_cell(table.to_dict("records"), accuracy.key)
+    labels = _labels(table.to_dict("records"), accuracy.key, chosen)
 
     def told(row: Mapping[Any, Any]) -> str:
         where = ", on the frontier" if row["is_on_frontier"] else ""
@@ -166,6 +172,9 @@ def frontier_chart(name: str, table: pd.DataFrame, runs: pd.DataFrame, title: st
                 y_ends=ends(mine[retention.key], spreads[1]),
                 hover=tuple(told(row) for row in mine.to_dict("records")),
                 ringed=tuple(bool(on) for on in mine["is_on_frontier"]),
+                labels=tuple(
+                    labels.get(setting_of(row, accuracy.key), "") for row in mine.to_dict("records")
+                ),
             )
         )
     panel = Panel(
@@ -175,6 +184,39 @@ def frontier_chart(name: str, table: pd.DataFrame, runs: pd.DataFrame, title: st
         Axis(metric=retention.key),
         tuple(marks),
         words=f"{accuracy.name} against retention of every cell{f' on {title}' if title else ''}; "
-        "the cells that no other beats in both are ringed. The numbers are in the table below.",
+        "the cells that no other beats in both are ringed. "
+        + (
+            f"The most accurate that keeps {KEPT_PCT:.0f} % is "
+            f"{setting_of(chosen, accuracy.key).words}. "
+            if chosen is not None
+            else f"None keeps {KEPT_PCT:.0f} %. "
+        )
+        + "The numbers are in the table below.",
     )
     return Chart(name, ((panel,),), series)
+
+
+_LABEL_HEIGHT, _LABEL_WIDTH = 0.06, 0.4
+"""How much room a label takes, as shares of the ranges of retention and accuracy."""
+
+
+def _labels(
+    cells: Sequence[Mapping[Any, Any]], accuracy: str, chosen: Mapping[Any, Any] | None
+) -> dict[Setting, str]:
+    """What stands beside cells of the frontier: the chosen one's label, then those with room."""
+    reached = [float(one[accuracy]) for one in cells]
+    wide = _LABEL_WIDTH * (max(reached) - min(reached))
+    high = _LABEL_HEIGHT * max(100.0, *(float(one["retention_pct"]) for one in cells))
+    first = None if chosen is None else setting_of(chosen, accuracy)
+    on = [setting_of(one, accuracy) for one in cells if one["is_on_frontier"]]
+    told: dict[Setting, str] = {}
+    for one in sorted(on, key=lambda one: (one != first, -one.accuracy_pct)):
+        if all(
+            abs(one.accuracy_pct - other.accuracy_pct) > wide
+            or abs(one.retention_pct - other.retention_pct) > high
+            for other in told
+        ):
+            name = f"{one.method} {rate_text(one.learning_rate)}"
+            why = f": most accurate that keeps {KEPT_PCT:.0f} %" if one == first else ""
+            told[one] = name + why
+    return told

@@ -65,6 +65,7 @@ class Marks:
         run_ids: the run that each point shows; none for means.
         is_single: whether they are single runs, which stand back behind the means.
         ringed: which points are emphasised.
+        labels: what stands beside each point; "" is nothing.
     """
 
     x: tuple[Place, ...]
@@ -77,6 +78,7 @@ class Marks:
     run_ids: tuple[str, ...] = ()
     is_single: bool = False
     ringed: tuple[bool, ...] = ()
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

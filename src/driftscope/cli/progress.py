@@ -42,6 +42,7 @@ def follow(updates: Iterable[Update], specs: Sequence[RunSpec], num_done: int) -
     begun: dict[int, int] = {}  # by worker, the steps of its run that were done before
     failures: dict[str, str] = {}
     ended = num_done
+    log = LogLines({run_id(spec): spec.epochs for spec in specs})
     with progress_bars() as bars:
         overall = bars.add_task("all runs", total=len(specs), count="")
         workers: dict[int, TaskID] = {}
@@ -54,6 +55,7 @@ def follow(updates: Iterable[Update], specs: Sequence[RunSpec], num_done: int) -
                 early = begun.setdefault(update.worker, update.steps_done - 1)
                 given.setdefault(update.run_id, early / update.steps_total)
                 shares[update.run_id] = update.steps_done / update.steps_total
+                log.step(update.run_id, name, update.steps_done, update.steps_total)
                 bars.update(
                     worker,
                     completed=update.steps_done,
@@ -73,16 +75,46 @@ def follow(updates: Iterable[Update], specs: Sequence[RunSpec], num_done: int) -
                     given[update.run_id] = given.get(update.run_id, 0.0) + left_out
                     why = f"{name}: {update.failure}"
                     bars.console.print(Text.assemble(("failed ", "red"), why))
+                else:
+                    log.say(f"done {name} ({ended}/{len(specs)} runs)")
                 shares[update.run_id] = 1.0
             else:
                 begun.pop(update.worker, None)
                 bars.reset(worker, total=None, description=name, count="preparing")
+                log.say(f"started {name}")
             count = f"{ended}/{len(specs)} runs" + _failed_words(len(failures))
             done, before = (num_done + sum(parts.values()) for parts in (shares, given))
             bars.update(overall, completed=done, count=count, before=before)
         for worker in workers.values():
             bars.remove_task(worker)
     return failures
+
+
+class LogLines:
+    """A line a run and an epoch where there is no terminal, whose bars a log does not show.
+
+    Args:
+        epochs: how many each run has, by its id.
+    """
+
+    def __init__(self, epochs: Mapping[str, int]) -> None:
+        self._epochs = epochs
+        self._told: dict[str, int] = {}
+
+    def step(self, run: str, name: str, done: int, total: int) -> None:
+        """Says once that an epoch is over."""
+        epochs = self._epochs[run]
+        epoch = done * epochs // total
+        if run not in self._told:  # what a process before this one did was told there
+            self._told[run] = (done - 1) * epochs // total
+        if epoch > self._told[run]:
+            self._told[run] = epoch
+            self.say(f"{name}: epoch {epoch}/{epochs}")
+
+    def say(self, line: str) -> None:
+        """Prints a line, unless bars show it."""
+        if not err.is_terminal:
+            err.print(line, soft_wrap=True)
 
 
 def _failed_words(num_failed: int) -> str:

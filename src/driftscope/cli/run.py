@@ -73,15 +73,18 @@ def run(
 @contextmanager
 def _progress(spec: RunSpec) -> Iterator[Callable[[int, int], None]]:
     """Shows how far a run is; what a process before this one did takes no time."""
-    from driftscope.cli.progress import progress_bars
+    from driftscope.cli.progress import LogLines, progress_bars
 
     with progress_bars() as bars:
         name = f"{spec.method.label} at {spec.learning_rate:g}"
         task = bars.add_task(name, total=None, count="preparing")
         early: dict[str, int] = {}
+        log = LogLines({name: spec.epochs})
+        log.say(f"started {name}")
 
         def on_step(done: int, total: int) -> None:
             before = early.setdefault("before", done - 1)
+            log.step(name, name, done, total)
             count = f"{done}/{total} steps"
             bars.update(task, completed=done, total=total, count=count, before=before)
 

@@ -100,6 +100,7 @@ def plan(
 
     spec = load_study_spec(study)
     specs = expand(spec)
+    _refuse_unknown_datasets(specs)
     if only:
         specs = select(specs, only)
     folder = StudyFolder(out) if out is not None else None

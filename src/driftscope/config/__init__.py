@@ -263,4 +263,9 @@ def budget_spec(values: Mapping[str, Any]) -> BudgetSpec:
 def load_run_spec(path: Path) -> RunSpec:
     """Reads a run's YAML file."""
     values, source = read_yaml(path)
+    if "axes" in values or "base" in values:
+        raise ConfigError(
+            f"{path} declares a study, not a run; carry it out with driftscope study run {path} "
+            "--out DIR"
+        )
     return parse_run_spec(values, source.at)

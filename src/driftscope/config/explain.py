@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -63,13 +64,29 @@ def _location(problem: Any) -> Location:
     return (*location, *error.location) if isinstance(error, PlacedError) else location
 
 
+_OTHER_NAMES = {
+    "lr": "learning_rate",
+    "bs": "batch_size",
+    "wd": "weight_decay",
+    "num_epochs": "epochs",
+    "num_train_epochs": "epochs",
+    "data": "dataset",
+    "base_model": "model",
+    "r": "rank",
+}
+"""What other trainers and papers call our keys."""
+
+
+def _meant(key: str, valid: Collection[str]) -> str:
+    other = _OTHER_NAMES.get(key)
+    return f"did you mean {other!r}?" if other in valid else did_you_mean(key, valid)
+
+
 def _problem(problem: Any, model: type[BaseModel]) -> str:
     kind, location, value = problem["type"], problem["loc"], problem["input"]
     name = ".".join(str(part) for part in location if part not in _VARIANTS)
     if kind == "extra_forbidden":
-        return (
-            f"unknown key {name!r}: {did_you_mean(str(location[-1]), _valid_keys(location, model))}"
-        )
+        return f"unknown key {name!r}: {_meant(str(location[-1]), _valid_keys(location, model))}"
     if kind == "missing":
         return f"the key {name!r} is missing"
     if kind in ("union_tag_invalid", "union_tag_not_found"):

@@ -1,8 +1,10 @@
 """The monitor in a transformers `Trainer`.
 
-    trainer = Trainer(model, args, train_dataset=…, eval_dataset=…, compute_metrics=…)
-    trainer.add_callback(MonitorCallback(monitor, trainer))
+    trainer = Trainer(model, args, train_dataset=…, callbacks=[DriftscopeCallback(monitor)])
     trainer.train()
+
+`DriftscopeCallback` is `MonitorCallback`. The callback finds its Trainer; it can also be given, as
+`trainer.add_callback(MonitorCallback(monitor, trainer))`.
 
 Every number goes through `trainer.log`, so wherever the Trainer's own numbers go (`report_to`):
 TensorBoard, W&B, MLflow, Trackio, its progress bar, `trainer.state.log_history`.
@@ -10,6 +12,7 @@ TensorBoard, W&B, MLflow, Trackio, its progress bar, `trainer.state.log_history`
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -44,7 +47,8 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
 
     Args:
         monitor: what observes.
-        trainer: the Trainer that the callback is added to; its `log` is used.
+        trainer: the Trainer that the callback is added to; its `log` is used. By default the one
+            that calls it first.
         accuracy_metric: the evaluation metric that is the accuracy on the target task; None where
             there is none.
         accuracy_unit: whether that metric is a `fraction` or in `percent`.
@@ -58,20 +62,20 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
     def __init__(
         self,
         monitor: Monitor,
-        trainer: Trainer,
+        trainer: Trainer | None = None,
         *,
         accuracy_metric: str | None = "eval_accuracy",
         accuracy_unit: AccuracyUnit = "fraction",
         per_layer: bool = False,
     ) -> None:
-        check_monitor(monitor, "MonitorCallback(monitor, trainer)")
-        if not isinstance(trainer, Trainer):
+        check_monitor(monitor, "MonitorCallback(monitor)")
+        if trainer is not None and not isinstance(trainer, Trainer):
             raise ConfigError(
                 f"trainer is a {type(trainer).__name__}; give the transformers Trainer that the "
                 "callback is added to, as in MonitorCallback(monitor, trainer)"
             )
         self._monitor, self._per_layer = monitor, per_layer
-        self._trainer = trainer
+        self._given_trainer = trainer
         self._accuracy = AccuracyMetric(accuracy_metric, accuracy_unit)
         self._is_training = False
         self._observed_step: int | None = None
@@ -86,6 +90,7 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
             ConfigError: no process holds the whole model, so none could observe it.
             ModelError: the model holds none that can be read, or several.
         """
+        self._given_trainer = self._given_trainer or _calling_trainer()
         self._refuse_sharded_models()
         self._is_training = True
         self._observed_step, self._has_stopped = None, False
@@ -172,6 +177,15 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
         control.should_log = should_log
 
     @property
+    def _trainer(self) -> Trainer:
+        if self._given_trainer is None:
+            raise ConfigError(
+                "the callback does not know its Trainer; give it, as in "
+                "trainer.add_callback(MonitorCallback(monitor, trainer))"
+            )
+        return self._given_trainer
+
+    @property
     def _state_key(self) -> str:
         return f"driftscope.Monitor {self._monitor.fingerprint}"
 
@@ -205,6 +219,20 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
                 "no process the whole model; train with DDP (or ZeRO-1 or 2), or compare saved "
                 "checkpoints with `driftscope compare`."
             )
+
+
+DriftscopeCallback = MonitorCallback
+
+
+def _calling_trainer() -> Trainer | None:
+    """The Trainer whose training calls, which passes itself to no callback."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, Trainer):
+            return caller
+        frame = frame.f_back
+    return None
 
 
 class BudgetCallback(TrainerCallback):  # type: ignore[misc]

@@ -246,6 +246,12 @@ def _dots(axes: Axes, marks: Marks, style: SeriesStyle, shift: float) -> None:
             markersize=8.5 if is_ringed else 6, mec=INK if is_ringed else PAPER,
             mew=1.4 if is_ringed else 0.8,
         )  # fmt: skip
+        if marks.labels and marks.labels[at]:
+            is_right = float(x) > float(np.mean(axes.get_xlim()))
+            axes.annotate(
+                marks.labels[at], (float(x), float(y)), xytext=(-7 if is_right else 7, -11),
+                textcoords="offset points", ha="right" if is_right else "left", fontsize=7.5,
+            )  # fmt: skip
 
 
 def _half(ends: Sequence[tuple[float, float] | None], at: int) -> float:

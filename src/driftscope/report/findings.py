@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from driftscope.analysis import Answer
 from driftscope.analysis.answer_tables import TITLES, answer_tables, basis
+from driftscope.analysis.selection import FRONTIER
 from driftscope.analysis.table import Table
 from driftscope.report.page import Picture, panel_pictures
 from driftscope.report.style import SeriesStyle
@@ -14,9 +15,10 @@ from driftscope.report.style import SeriesStyle
 
 @dataclass(frozen=True)
 class Finding:
-    """One question on a page."""
+    """One question on a page; `comes_first` where its pictures stand before all others."""
 
     title: str
+    comes_first: bool
     is_answered: bool
     sentence: str
     rests_on: str
@@ -37,6 +39,7 @@ def findings(answers: Sequence[Answer], styles: Mapping[str, SeriesStyle]) -> li
     return [
         Finding(
             title=TITLES.get(answer.question, answer.question),
+            comes_first=answer.question == FRONTIER,
             is_answered=answer.is_answered,
             sentence=answer.sentence,
             rests_on=answer.rests_on,

@@ -59,12 +59,19 @@ function trace(panel, marks, styles) {
       return { ...out, mode: "markers", x: marks.x.map((x) => beside * x), marker: { color: colour, size: 6, opacity: 0.5 } };
     }
     const ringed = marks.ringed || marks.x.map(() => false);
-    return { ...out, mode: "markers", marker: { color: colour, symbol, opacity: 1, size: ringed.map((on) => on ? 12 : 9),
+    const labels = marks.labels ? { mode: "markers+text", text: marks.labels.map(markup), textfont: { size: 11 }, cliponaxis: false,
+      textposition: marks.x.map((x) => x > middle(panel) ? "bottom left" : "bottom right") } : {};
+    return { ...out, mode: "markers", ...labels, marker: { color: colour, symbol, opacity: 1, size: ringed.map((on) => on ? 12 : 9),
       line: { color: ringed.map((on) => on ? "var(--ink)" : symbol.endsWith("-open") ? colour : "var(--paper)"), width: ringed.map((on) => on || symbol.endsWith("-open") ? 2 : 1) } } };
   }
   if (single) return { ...out, mode: "lines", line: { color: colour, width: 1 }, opacity: 0.45 };
   return { ...out, mode: "lines+markers", line: { color: colour, dash, width: 2 },
     marker: { color: colour, symbol, size: panel.x.scale === "log" ? 9 : 7, line: { color: "var(--paper)", width: 1 } } };
+}
+
+function middle(panel) {
+  const xs = panel.marks.flatMap((one) => one.x).filter((x) => x !== null);
+  return (Math.min(...xs) + Math.max(...xs)) / 2;
 }
 
 function errors(values, ends, color, width) {
