@@ -102,6 +102,8 @@ def test_another_framing_than_clips_is_told(
     ("settings", "named"),
     [
         ({"do_resize": False}, "do_resize false"),
+        ({"size": {"shortest_edge": 32}, "do_center_crop": False}, "do_center_crop false"),
+        ({"image_mean": [float("nan")] * 3}, "image_mean nan"),
         ({"size": {"longest_edge": 32}}, "longest_edge"),
         ({"size": {"height": 32, "width": 64}}, "64"),
         ({"size": 16, "crop_size": 32}, "a crop of 32 pixels from 16"),

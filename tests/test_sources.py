@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from forms_on_disk import FORMS, TOWER, Form, Place, at_another_size, embed_by, moved
 from huggingface_hub import constants
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 
 import driftscope as ds
 from driftscope.comparison import compare
@@ -170,3 +172,59 @@ def test_an_encoder_without_texts_lends_its_configuration_too(prefix: str, tmp_p
     )
     with pytest.raises(ModelError, match="not complete"):
         ds.load(tmp_path / "half.pt", like=before)
+
+
+@pytest.mark.parametrize("kind", ["whole numbers", "sparse", "no data"])
+def test_weights_that_are_no_plain_numbers_are_refused(
+    kind: str, place: Place, base: ds.VisionLanguageModel
+) -> None:
+    state = place.tuned().state_dict()
+    name = "visual_projection.weight"
+    odd = {"whole numbers": state[name].to(torch.int8), "sparse": state[name].to_sparse()}
+    state[name] = odd.get(kind, state[name].to("meta"))
+    torch.save(state, place.folder / "x.pt")
+    with pytest.raises(ModelError, match=rf"holds {name} .*floating-point") as refusal:
+        ds.load(place.folder / "x.pt", like=base)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("gone", "shard .*00002.* is missing"),
+        ("pointer", "git-lfs pointer"),
+        ("index", "no weight_map"),
+        ("shapes", "other shapes than its files hold"),
+        ("activation", "'bogus', which is not known"),
+    ],
+)
+def test_damaged_folders_are_refused_in_words_of_ones_own(
+    damage: str, told: str, place: Place, base: ds.VisionLanguageModel
+) -> None:
+    place.tuned().save_pretrained(place.folder, max_shard_size="40KB")
+    shard = next(place.folder.glob("model-00002*"))
+    config = json.loads((place.folder / "config.json").read_text())
+    if damage == "gone":
+        shard.unlink()
+    elif damage == "pointer":
+        shard.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    elif damage == "index":
+        (place.folder / "model.safetensors.index.json").write_text("{}")
+    else:
+        change = {"shapes": {"image_size": 64}, "activation": {"hidden_act": "bogus"}}[damage]
+        config["vision_config"] |= change
+        (place.folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=told):
+        ds.load(place.folder, like=base)
+
+
+def test_an_adapter_of_layers_that_its_base_has_not_is_refused(
+    place: Place, base: ds.VisionLanguageModel
+) -> None:
+    lora = LoraConfig(r=2, target_modules=TOWER)
+    get_peft_model(place.pretrained(), lora).save_pretrained(place.folder)
+    file = place.folder / "adapter_model.safetensors"
+    deeper = "base_model.model.vision_model.encoder.layers.7.self_attn.q_proj"
+    save_file({**load_file(file), f"{deeper}.lora_A.weight": torch.ones(2, 32)}, file)
+    with pytest.raises(ModelError, match=r"layers\.7\.self_attn\.q_proj, which is not there"):
+        ds.load(place.folder, like=base)

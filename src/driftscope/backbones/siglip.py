@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from driftscope.backbones.base import HALF_PIXELS, SELF_ATTN_TARGETS, Backbone
+from driftscope.errors import CaptureError
 
 
 class Siglip(Backbone):
@@ -52,7 +53,12 @@ class Siglip(Backbone):
     def embed_images(self, module: nn.Module, pixel_values: Tensor) -> Tensor:
         """The pooled token."""
         run: Any = getattr(module, "get_image_features", module)
-        pooled: Tensor = run(pixel_values=pixel_values).pooler_output
+        pooled: Tensor | None = run(pixel_values=pixel_values).pooler_output
+        if pooled is None:
+            raise CaptureError(
+                "The SigLIP image tower was made without its pooling head (vision_use_head is "
+                "false), so it gives no image embedding; give one with the head."
+            )
         return pooled
 
     def prepared_text(self, text: str) -> str:

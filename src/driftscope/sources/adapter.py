@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.errors import ModelError, one_line
+from driftscope.errors import ModelError, one_line, told_as
 from driftscope.files import named_path
 from driftscope.hugging_face import quiet_libraries
 from driftscope.sources.form import Beside
@@ -51,6 +51,7 @@ def load_adapter(folder: Path, name: str, beside: Beside) -> VisionLanguageModel
     refuse_slow_patterns(config, [one for one, _ in base.module.named_modules()], name)
     fingerprint = checked_base(folder, name, base)
     root = _trained_root(state, base, folder)
+    _refuse_weights_of_other_layers(state, root, name, base.source)
     module = _with_adapter(root, folder, name, base.source)
     if root is not base.module:
         merged = module.merge_and_unload()
@@ -89,7 +90,8 @@ def _trained_root(
     if not any(key.startswith(f"{tower}.") or is_text(key) for key in state):
         alone: nn.Module = base.plain.get_submodule(tower)
         return alone
-    config = PeftConfig.from_pretrained(str(folder))
+    with told_as(ModelError, f"the adapter in {folder} is of a kind that peft does not know"):
+        config = PeftConfig.from_pretrained(str(folder))
     names = [name for name, _ in base.plain.named_modules() if is_text(f"{name}.")]
     means_texts = any(check_target_module_exists(config, name) for name in names)
     if any(map(is_text, state)) or (not means_texts and not _classifiers(state, base)):
@@ -102,6 +104,20 @@ def _trained_root(
         has_bias = f"{name}.bias" in state
         holder.add_module(name, nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias))
     return holder
+
+
+def _refuse_weights_of_other_layers(
+    state: Mapping[str, Tensor], root: nn.Module, name: str, base_name: str
+) -> None:
+    """Raises ModelError where an adapter changes layers that its base has not; peft skips them."""
+    layers = {one for one, _ in root.named_modules()}
+    for key in state:
+        layer, part, _ = key.partition(".lora_")
+        if part and layer not in layers:
+            raise ModelError(
+                f"the adapter {name} does not fit its base {base_name}: it has weights for "
+                f"{layer}, which is not there"
+            )
 
 
 def _tower_or_its_holder(state: Mapping[str, Tensor], base: VisionLanguageModel) -> nn.Module:

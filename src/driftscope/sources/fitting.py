@@ -116,6 +116,7 @@ def fitted(state: Mapping[str, Tensor], module: nn.Module, backbone: Backbone, n
     _refuse_unknown(extra, {own.partition(".")[0] for own in places if "." in own}, module, name)
     tensors = {places[own]: state[key] for own, key in inside.items() if own in places}
     _refuse_other_shapes(tensors, wanted, name)
+    _refuse_no_plain_numbers(tensors, wanted, name)
     missing = [key for key in wanted if key not in tensors]
     _refuse_half([key for key in missing if key.startswith(tower)], name)
     lacking = _lacking(missing, wanted, backbone, name)
@@ -156,6 +157,23 @@ def _refuse_other_shapes(
             raise ModelError(
                 f"{name} is of another architecture: {key} is {tuple(tensor.shape)} in it and "
                 f"{tuple(wanted[key].shape)} in the model that it is compared with"
+            )
+
+
+def _refuse_no_plain_numbers(
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str
+) -> None:
+    """Raises ModelError where a weight is quantised, sparse or without data.
+
+    torch would take whole numbers for the weights that they were rounded from.
+    """
+    for key, tensor in tensors.items():
+        is_rounded = wanted[key].is_floating_point() and not tensor.is_floating_point()
+        if is_rounded or tensor.is_quantized or tensor.is_meta or tensor.layout != torch.strided:
+            kind = "without its data" if tensor.is_meta else f"as {tensor.dtype}, {tensor.layout}"
+            raise ModelError(
+                f"{name} holds {key} {kind}, and no weights can be made of that; save the model in "
+                "floating-point numbers (quantised ones by dequantize())"
             )
 
 

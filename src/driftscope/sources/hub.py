@@ -29,6 +29,7 @@ from driftscope.sources.state_dict import (
     FILES,
     SUFFIXES,
     check_fetched,
+    check_shards,
     read_tensors_of,
     weights_in,
     why_unreadable,
@@ -199,6 +200,8 @@ def _module(where: str, config: Any, backbone: Backbone, name: str) -> nn.Module
     weights = weights_in(folder)
     if weights is not None:
         check_fetched(weights)
+        if weights.name.endswith(".index.json"):
+            check_shards(weights)
     elif folder.is_dir():
         raise ModelError(_without_weights(folder, name))
     if weights is not None and weights.name not in FILES:

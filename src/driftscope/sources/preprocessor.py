@@ -166,6 +166,9 @@ def _framing(settings: dict[str, Any], name: str, image_size: int) -> Framing:
     if settings["do_resize"] is False:
         raise ModelError(_refused(name, "do_resize false, so images keep their size"))
     side, squashes = _resized_side(settings, name)
+    if settings["do_center_crop"] is False and not squashes:
+        said = f"do_center_crop false and size {settings['size']}, so images keep their shape"
+        raise ModelError(_refused(name, said))
     cut = _side(settings, name)
     if cut > side:
         raise ModelError(_refused(name, f"a crop of {cut} pixels from {side}"))
@@ -236,7 +239,8 @@ def _three(value: Any, key: str, name: str) -> tuple[float, ...]:
 
 
 def _number(value: Any, key: str, name: str) -> float:
-    if isinstance(value, int | float) and (key == "image_mean" or value > 0):
+    is_number = isinstance(value, int | float) and math.isfinite(value)
+    if is_number and (key == "image_mean" or value > 0):
         return float(value)
     raise ModelError(
         f"the preprocessor configuration of {name} has {key} {value!r}; a number or one for each "

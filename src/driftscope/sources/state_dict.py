@@ -114,6 +114,10 @@ def why_unreadable(error: Exception) -> str:
     """What is wrong with a file of weights; torch's own advice would be to run its code."""
     if isinstance(error, pickle.UnpicklingError):
         return "it holds other objects than tensors, or is no file of weights but a git-lfs pointer"
+    if "ignore_mismatched_sizes" in str(error):
+        return "its configuration describes weights of other shapes than its files hold"
+    if isinstance(error, KeyError):
+        return f"its configuration names {error}, which is not known"
     return one_line(error) or type(error).__name__
 
 
@@ -176,15 +180,29 @@ def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
                 yield from _leaves(value, f"{prefix}{name}.")
 
 
-def _shards(index: Path) -> dict[str, Tensor]:
+def check_shards(index: Path) -> list[Path]:
+    """The files that an index of shards names.
+
+    Raises:
+        ModelError: the index is damaged, or one of them is missing, empty or points elsewhere.
+    """
     held = read_json(index).get("weight_map")
     if not isinstance(held, dict):
         raise ModelError(f"{index} cannot be read: it has no weight_map")
-    tensors: dict[str, Tensor] = {}
-    for file in sorted({str(one) for one in held.values()}):
+    files = sorted({str(one) for one in held.values()})
+    for file in files:
         if Path(file).name != file:
             raise ModelError(f"{index} names a shard outside its folder: {file}")
-        tensors |= read_tensors_of(index.parent / file)
+        if not (index.parent / file).is_file():
+            raise ModelError(f"the shard {index.parent / file} is missing; fetch or save it again")
+        check_fetched(index.parent / file)
+    return [index.parent / file for file in files]
+
+
+def _shards(index: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for file in check_shards(index):
+        tensors |= read_tensors_of(file)
     return tensors
 
 
