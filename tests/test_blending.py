@@ -78,6 +78,8 @@ def test_what_cannot_be_blended_is_refused(pair: tuple, tmp_path: Path) -> None:
     before, after = pair
     with pytest.raises(ModelError, match="to the bit, so there is nothing between them"):
         ds.blend(before, before, 0.5)
+    with pytest.raises(ModelError, match="are not of one architecture"):
+        ds.blend(before, ds.load("mini"), 0.5)
     with pytest.raises(ConfigError, match="no group 'block 9'"):
         ds.blend(before, after, {"block 9": 1.0})
     with pytest.raises(ConfigError, match="the strength of embeddings is nan"):

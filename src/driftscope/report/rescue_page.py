@@ -31,7 +31,7 @@ def write_rescue_page(told: Mapping[str, Any], out: Path) -> Path:
         "rescue.html",
         out,
         title=f"What can be rescued at {told['keep_pct']:g} % retention",
-        sentence=told["sentence"],
+        sentences=told["sentences"],
         notes=told["notes"],
         frontier=_frontier(told),
         legend=legend(styles, "ways"),

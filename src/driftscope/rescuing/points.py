@@ -129,13 +129,17 @@ class Rescue:
 
     def sentence(self) -> str:
         """What was kept of both models, and whether it is worth having."""
+        return " ".join(self.sentences())
+
+    def sentences(self) -> list[str]:
+        """The same, a sentence each; the first says what the retention is."""
         one = self.chosen
         told = [f"By {one.way} at scale {one.scale:.2f}: {one.estimate.sentence()}"]
         told += [
             f"Measured on {name}: retention {_shown('retention_pct', found['retention_pct'])} %."
             for name, found in self.transfer.items()
         ]
-        return " ".join([*told, *(self._accuracy() if one.accuracy else self._likeness())])
+        return [*told, *(self._accuracy() if one.accuracy else self._likeness())]
 
     def _accuracy(self) -> list[str]:
         ours, tuned, probe = (one.accuracy for one in (self.chosen, self.adapted, self.pretrained))
@@ -178,6 +182,7 @@ class Rescue:
             "models": {"pretrained": self.origin.before.source, "adapted": self.origin.name},
             "keep_pct": self.keep_pct,
             "sentence": self.sentence(),
+            "sentences": self.sentences(),
             "chosen": self.chosen.to_dict(),
             "beats_the_probe": self.beats_the_probe,
             "pretrained": self.pretrained.to_dict(),
