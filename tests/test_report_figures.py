@@ -129,7 +129,7 @@ def test_no_texts_overlap_in_layer_heatmaps(num_layers: int, num_rates: int) -> 
 def test_learning_rates_are_on_a_log_axis_and_the_pretrained_level_is_drawn(
     runs: pd.DataFrame,
 ) -> None:
-    accuracy, entropy, retention = _rate_figure(runs).axes
+    accuracy, retention, entropy = _rate_figure(runs).axes
     assert {axes.get_xscale() for axes in (accuracy, entropy, retention)} == {"log"}
     assert any(list(line.get_ydata()) == [100, 100] for line in retention.lines)
     assert any(list(line.get_ydata()) == [0, 0] for line in entropy.lines)
@@ -270,10 +270,19 @@ def _trajectories(probes: pd.DataFrame, series: list[str]) -> Chart:
 def test_trajectories_start_at_the_pretrained_level_and_follow_the_step() -> None:
     figure = draw(_trajectories(_probes(), ["full_ft", "lora_r8"]))
     assert len(figure.axes) == 6
-    lines = [line for line in figure.axes[2].lines if len(line.get_xdata()) > 2]
+    lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 2]
     assert [list(line.get_xdata()) for line in lines] == [[0, 25, 50, 75]] * 2
     assert all(line.get_ydata()[0] == 100 for line in lines)
     assert figure.axes[-1].get_xlabel() == "step"
+
+
+def test_trajectories_of_a_metric_share_their_axis() -> None:
+    """LoRA's fall from 100 to 95 does not look as steep as full fine-tuning's to 0."""
+    probes = _probes()
+    lora = probes["series"] == "lora_r8"
+    probes.loc[lora, "retention_pct"] = 100 - (100 - probes.loc[lora, "retention_pct"]) / 20
+    full, little = _trajectories(probes, ["full_ft", "lora_r8"]).panels
+    assert full[0].y.limits == little[0].y.limits == (68.5, 101.5)
 
 
 def test_where_steps_are_unknown_trajectories_follow_the_epoch() -> None:

@@ -287,6 +287,7 @@ def trajectory_chart(
     """
     rates = sorted({float(rate) for rate in probes["learning_rate"]})
     time = "step" if probes["step"].notna().all() else "epoch"
+    spans = {one.key: _span(points_of_runs[one.key], one) for one in metrics}
     return Chart(
         name,
         tuple(
@@ -297,6 +298,7 @@ def trajectory_chart(
                     one,
                     metric,
                     time,
+                    spans[metric.key],
                 )
                 for metric in metrics
             )
@@ -312,7 +314,12 @@ def trajectory_chart(
 
 
 def _trajectory_panel(
-    means: pd.DataFrame, runs: pd.DataFrame, series: str, metric: Metric, time: str
+    means: pd.DataFrame,
+    runs: pd.DataFrame,
+    series: str,
+    metric: Metric,
+    time: str,
+    span: tuple[float, float] | None,
 ) -> Panel:
     marks = []
     by_rate = dict(list(runs.dropna(subset=[metric.key]).groupby("learning_rate")))
@@ -336,11 +343,20 @@ def _trajectory_panel(
         f"{series} {metric.key}",
         f"{series}: {metric.heading}",
         Axis(time),
-        Axis(metric=metric.key),
+        Axis(metric=metric.key, limits=span),
         tuple(marks),
         level=metric.unchanged,
         words=f"{metric.heading} of {series} over training, one line a learning rate.",
     )
+
+
+def _span(values: pd.Series[Any], metric: Metric) -> tuple[float, float] | None:
+    """What one metric's panels all show, so that equal slopes are equal changes."""
+    known = [one for one in (*points(values), metric.unchanged) if one is not None]
+    if min(known) == max(known):
+        return None
+    room = 0.05 * (max(known) - min(known))
+    return min(known) - room, max(known) + room
 
 
 def _path(

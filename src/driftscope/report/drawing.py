@@ -352,7 +352,7 @@ def _value_limits(axes: Axes, panel: Panel) -> None:
         return
     axes.relim()
     axes.autoscale(axis="y")
-    axes.set_ylim(_within(metric, *axes.get_ylim()))
+    axes.set_ylim(panel.y.limits or _within(metric, *axes.get_ylim()))
     number_axis(axes.yaxis)
     if panel.x.metric:
         number_axis(axes.xaxis)

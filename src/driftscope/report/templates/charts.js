@@ -22,6 +22,7 @@ function plotOf({ panel, styles }) {
   if (isFrontier) Object.assign(yaxis, axis(panel.y));
   const metric = metricOf(panel.y.metric);
   if (metric.unit === "%" && metric.floor === 0) yaxis.rangemode = "tozero";
+  if (panel.y.limits) Object.assign(yaxis, { range: panel.y.limits, rangemode: "normal" });
   if (isNames) Object.assign(yaxis, { type: "category", categoryarray: panel.y.names.map(markup), showgrid: false });
   const layout = { height: isNames ? 90 + (panel.x.metric ? 24 : 34) * panel.y.names.length : isFrontier ? 400 : 280, xaxis, yaxis };
   if (isNames || isFrontier) Object.assign(layout, { showlegend: true, barmode: "group", bargap: 0.25 });
