@@ -79,6 +79,16 @@ PROMISED: list[tuple[object, str, int]] = [
         attention("q_proj", "v_proj", what=r"vera_lambda_[bd]\.default"),
         9,
     ),
+    (
+        {"kind": "peft", "type": "oft", "options": {"r": 0, "oft_block_size": 4}},
+        attention("q_proj", "v_proj", what=r"oft_R\.default\.weight"),
+        5,
+    ),
+    (
+        {"kind": "peft", "type": "LOKR", "targets": ["fc1"], "train_projection": False},
+        rf"{WRAPPED}{BLOCKS}mlp\.fc1\.lokr_w.*\.default",
+        4,
+    ),
 ]
 IDS = [
     method if isinstance(method, str) else "-".join(map(str, method.values()))
@@ -273,7 +283,7 @@ def test_parameter_counts_are_those_of_the_tensors(
     extra = sum(
         tensor.numel()
         for name, tensor in adapted.trainable().items()
-        if re.search(r"lora_|ia3_|vera_", name)
+        if re.search(r"lora_|ia3_|vera_|oft_|lokr_", name)
     )
     assert counts["total"] == plain + head + extra
 
@@ -298,6 +308,50 @@ def test_an_adapter_is_refused_as_the_model_to_adapt(
     wrapped = adapted_by(pretrained, "lora").model
     with pytest.raises(ModelError, match=r"merge it \(driftscope export .* --out FOLDER\)"):
         adapted_by(wrapped, method)
+
+
+@pytest.mark.parametrize(
+    ("type_", "options", "sentence"),
+    [
+        ("OTF", {}, r"peft's OTF is not known here; did you mean .*OFT"),
+        ("PROMPT_TUNING", {}, "peft's PROMPT_TUNING does not adapt linear layers"),
+        ("HRA", {"rank": 4}, r"peft's HRA has no option 'rank' to set: valid: .* r, "),
+        ("HRA", {"target_modules": "q_proj"}, "no option 'target_modules' to set"),
+        ("FOURIERFT", {"n_frequency": 20}, "changes the model before its first step"),
+        ("MISS", {}, r"peft cannot make miss of .*`r` \(64\)"),
+        ("LILY", {}, r"peft cannot make lily of .*not supported for Lily"),
+        ("LN_TUNING", {}, "cannot be merged into a plain model"),
+        ("POLY", {}, r"peft cannot make poly of .*task_ids"),
+    ],
+)
+def test_a_tuner_of_peft_that_does_not_fit_is_refused_in_a_sentence(
+    pretrained: VisionLanguageModel, type_: str, options: dict, sentence: str
+) -> None:
+    with pytest.raises(ModelError, match=sentence):
+        adapted_by(pretrained, {"kind": "peft", "type": type_, "options": options})
+
+
+@pytest.mark.parametrize("type_", ["BOFT", "LOHA", "HRA", "OSF", "FOURIERFT"])
+def test_a_tuner_of_peft_starts_without_effect_and_is_kept_and_merged(
+    pretrained: VisionLanguageModel, type_: str, tmp_path: Path
+) -> None:
+    options = {"FOURIERFT": {"n_frequency": 20, "init_weights": True}}.get(type_, {})
+    adapted = adapted_by(pretrained, {"kind": "peft", "type": type_, "options": options})
+    found = adapted.model.embed_images(pixels())
+    torch.testing.assert_close(found, pretrained.embed_images(pixels()), rtol=1e-4, atol=1e-5)
+    trained = moved(adapted).model.embed_images(pixels())
+    assert not torch.allclose(trained, found, atol=1e-3)
+    save_adapted(adapted, pretrained, tmp_path / "kept")
+    assert torch.equal(ds.load(tmp_path / "kept").embed_images(pixels()), trained)
+    export_merged(adapted.model, tmp_path / "merged")
+    plain = ds.load(tmp_path / "merged").embed_images(pixels())
+    torch.testing.assert_close(plain, trained, rtol=1e-4, atol=1e-5)
+
+
+def test_the_label_of_a_tuner_names_its_options() -> None:
+    method = method_spec({"kind": "peft", "type": "hra", "options": {"r": 4, "apply_GS": True}})
+    assert method.label == "hra_apply_GSTrue_r4"
+    assert method_spec({"kind": "peft", "type": "OFT", "targets": ["fc1"]}).label == "oft_fc1"
 
 
 def test_a_zero_shot_head_classifies_as_the_class_prompts_do(

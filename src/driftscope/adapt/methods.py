@@ -6,18 +6,23 @@ what it trains, or wraps it with an adapter, and leaves what the encoder compute
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
 
 from driftscope.adapt.dropout import use_quick_dropout
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.config.variants import Dora, FreezeFirst, Ia3, Lora, RsLora, Vera
-from driftscope.errors import ModelError
+from driftscope.backbones.weights import merged
+from driftscope.config.variants import Dora, FreezeFirst, Ia3, Lora, Peft, RsLora, Vera
+from driftscope.errors import ModelError, did_you_mean, told_as
 from driftscope.hugging_face import quiet_libraries
 
 
@@ -120,6 +125,58 @@ def _vera(model: VisionLanguageModel, method: Vera) -> VisionLanguageModel:
     )
 
 
+def _peft(model: VisionLanguageModel, method: Peft) -> VisionLanguageModel:
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    known = {one.value: config for one, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    fitting = [name for name, one in known.items() if _takes(one) >= _OURS]
+    if method.type not in fitting:
+        reason = "does not adapt linear layers" if method.type in known else "is not known here"
+        raise ModelError(f"peft's {method.type} {reason}; {did_you_mean(method.type, fitting)}")
+    plain = set(model.module.state_dict())
+    taken, options = _takes(known[method.type]) - _OURS, dict(method.options)
+    if unknown := [name for name in options if name not in taken]:
+        raise ModelError(
+            f"peft's {method.type} has no option {unknown[0]!r} to set: "
+            f"{did_you_mean(unknown[0], sorted(taken))}"
+        )
+    with told_as(ModelError, f"peft cannot make {method.label} of {model.source}"):
+        config = known[method.type](
+            **options,
+            target_modules=_target_pattern(model, method.targets),
+            modules_to_save=_saved_whole(model, method.train_projection),
+        )
+        before = model.embed_images(_some_pixels(model))
+        wrapped = _wrapped(model, config)
+        after = wrapped.embed_images(_some_pixels(model))
+        names = merged(wrapped).module.state_dict().keys()
+    if not torch.allclose(after, before, rtol=1e-4, atol=1e-5):
+        raise ModelError(
+            f"peft's {method.type} changes the model before its first step, and drift would count "
+            "that as training; give options by which it starts without effect, such as init_weights"
+        )
+    if unlike := sorted(names ^ plain):
+        raise ModelError(
+            f"peft's {method.type} cannot be merged into a plain model ({unlike[0]} is left over), "
+            "and driftscope reads merged weights; take another type"
+        )
+    return wrapped
+
+
+def _some_pixels(model: VisionLanguageModel) -> UInt8[Tensor, "image 3 size size"]:
+    """Two images without content, on which a tuner's effect shows."""
+    shape = (2, 3, model.image_size, model.image_size)
+    return torch.arange(math.prod(shape)).remainder(251).to(torch.uint8).reshape(shape)
+
+
+_OURS = frozenset({"target_modules", "modules_to_save"})
+"""What driftscope says of every tuner."""
+
+
+def _takes(config: type) -> frozenset[str]:
+    return frozenset(one.name for one in dataclasses.fields(config))
+
+
 METHODS: dict[str, Callable[[VisionLanguageModel, Any], VisionLanguageModel]] = {
     "full_ft": _full_ft,
     "freeze_first": _freeze_first,
@@ -134,6 +191,7 @@ METHODS: dict[str, Callable[[VisionLanguageModel, Any], VisionLanguageModel]] = 
     "rslora": _low_rank,
     "ia3": _ia3,
     "vera": _vera,
+    "peft": _peft,
 }
 
 

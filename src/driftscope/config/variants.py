@@ -19,10 +19,15 @@ class _Labelled(Frozen):
     def _other_options(self, *shown: str) -> list[str]:
         """What differs from its default and is not `shown` by the name in a form of its own."""
         changed = self.model_dump(exclude_defaults=True, exclude={"kind", *shown})
-        return [
-            f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}"
-            for name, value in changed.items()
-        ]
+        return [f"{name}{_short(value)}" for name, value in changed.items()]
+
+
+Option: TypeAlias = bool | int | float | str | None
+"""What an option of a tuner's configuration may be."""
+
+
+def _short(value: Option) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 class _Method(_Labelled):
@@ -181,6 +186,37 @@ class Vera(_Adapter):
         return f"vera_r{self.rank}"
 
 
+class Peft(_Adapter):
+    """Any tuner of the installed peft that fits linear layers, by its type and options.
+
+    `type` is peft's name, such as `OFT`, `BOFT`, `LOKR`, `HRA` or `OSF`; `options` are those of its
+    configuration. What is adapted (`targets`, `train_projection`) driftscope says.
+    """
+
+    kind: Literal["peft"] = "peft"
+    type: str = Field(min_length=1)
+    options: tuple[tuple[str, Option], ...] = ()
+
+    @field_validator("type")
+    @classmethod
+    def _types_are_written_large(cls, name: str) -> str:
+        return name.upper()
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _options_may_be_a_mapping(cls, value: object) -> object:
+        if isinstance(value, dict):
+            return tuple(sorted(value.items(), key=lambda pair: str(pair[0])))
+        return value
+
+    def _size_label(self) -> str:
+        options = (f"{name}{_short(value)}" for name, value in self.options)
+        return "_".join([self.type.lower(), *options])
+
+    def _other_options(self, *shown: str) -> list[str]:
+        return super()._other_options(*shown, "type", "options")
+
+
 MethodSpec: TypeAlias = Annotated[
     FullFineTuning
     | FreezeFirst
@@ -194,7 +230,8 @@ MethodSpec: TypeAlias = Annotated[
     | Dora
     | RsLora
     | Ia3
-    | Vera,
+    | Vera
+    | Peft,
     Field(discriminator="kind"),
 ]
 
