@@ -1,6 +1,6 @@
 """How far label-free estimates of retention are off, on the finished runs of studies.
 
-    python benchmarks/estimators.py STUDY [STUDY …] [--images 400] [--keep FILE.csv]
+    python benchmarks/estimators.py STUDY [STUDY …] [--images 400] [--other-pools] [--keep FILE.csv]
 
 Every run's model (`runs/ID/adapted`) is judged on pools of `concepts100`'s test images without
 their labels; the truth is its measured retention on all of them. Prints, by pool and estimator, the
@@ -70,12 +70,19 @@ def measured_pct(judged: Judged) -> float:
     return 100 * float(right[1] / right[0])
 
 
-def pools(model: VisionLanguageModel, target: str) -> Iterator[tuple[str, Pool, Tensor]]:
-    """Every pool by its name, with labels of the world's classes where it has any."""
+def in_world(model: VisionLanguageModel, num_images: int) -> tuple[str, Pool, Tensor]:
+    """Images of the world, evenly spaced, with their labels: they tell the truth."""
+    labels, _ = labelled(open_dataset(WORLD, "test"))
+    pool = make_pool(model, WORLD, WORLD, PromptRules(), num_images)
+    places = torch.linspace(0, len(labels) - 1, min(num_images, len(labels))).long()
+    return IN_WORLD, pool, labels[places]
+
+
+def other_pools(model: VisionLanguageModel, target: str) -> Iterator[tuple[str, Pool, Tensor]]:
+    """Pools that an estimate should not be taken from, or not without a doubt."""
     world = open_dataset(WORLD, "test")
     labels, names = labelled(world)
     rules = PromptRules()
-    yield IN_WORLD, make_pool(model, WORLD, WORLD, rules, None), labels
     half = torch.nonzero(labels < len(names) // 2)[:, 0]
     pixels = world.pixels(half, model.framing)
     yield "half of its classes", make_pool(model, pixels, WORLD, rules, None), labels[half]
@@ -91,7 +98,7 @@ def pools(model: VisionLanguageModel, target: str) -> Iterator[tuple[str, Pool, 
     yield "noise", make_pool(model, pixels, WORLD, rules, None), torch.full((1000,), -1)
 
 
-def judged_runs(studies: list[Path], num_images: int) -> pd.DataFrame:
+def judged_runs(studies: list[Path], num_images: int, world: int, *, others: bool) -> pd.DataFrame:
     """A row a run, pool, size and estimator: the estimate beside what was measured."""
     base, rows = load("mini"), []
     ready: dict[str, list[tuple[str, Pool, Tensor, Tensor]]] = {}
@@ -100,7 +107,10 @@ def judged_runs(studies: list[Path], num_images: int) -> pd.DataFrame:
         if spec.dataset not in ready:
             ready[spec.dataset] = [
                 (name, pool, labels, base.embed_images(pool.pixels).float())
-                for name, pool, labels in pools(base, spec.dataset)
+                for name, pool, labels in (
+                    in_world(base, world),
+                    *(other_pools(base, spec.dataset) if others else ()),
+                )
             ]
         run = {
             "study": record.folder.parent.parent.name,
@@ -117,7 +127,10 @@ def judged_runs(studies: list[Path], num_images: int) -> pd.DataFrame:
             if name == IN_WORLD:
                 run["measured"] = measured_pct(everything)
             for size in SIZES if name == IN_WORLD else (num_images,):
-                places = torch.linspace(0, len(labels) - 1, min(size, len(labels))).long()
+                order = torch.randperm(
+                    len(labels), generator=torch.Generator().manual_seed(len(rows))
+                )
+                places = order[:size].sort().values
                 judged = everything.at(places)
                 estimate = Referee.of(pool, embedded[places]).judge(judged.after.argmax(1))
                 found = {
@@ -169,10 +182,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("studies", nargs="+", type=Path)
     parser.add_argument("--images", type=int, default=400)
+    parser.add_argument(
+        "--world", type=int, default=5000, help="images of the world that tell the truth"
+    )
+    parser.add_argument("--other-pools", action="store_true", help="judge on other pools, too")
     parser.add_argument("--keep", type=Path, help="a CSV file for every estimate")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = judged_runs(options.studies, options.images)
+    rows = judged_runs(options.studies, options.images, options.world, others=options.other_pools)
     if options.keep:
         rows.to_csv(options.keep, index=False)
     ours = rows[rows["estimator"] == OURS]

@@ -63,7 +63,7 @@ def test_with_a_known_temperature_the_interval_covers_as_often_as_it_says() -> N
     for draw in range(200):
         at = torch.tensor(rng.integers(0, len(world), 150))
         found = label_free.estimate_spread(
-            world[at].log(), everywhere[at], temperature_sd=0, seed=draw
+            world[at].log(), everywhere[at], temperature_sd=0, label_share=0, seed=draw
         )
         held[90] += found.low_90 <= truth <= found.high_90
         held[95] += found.low_95 <= truth <= found.high_95
@@ -78,6 +78,27 @@ def test_an_unknown_temperature_widens_the_interval() -> None:
     unsure = label_free.estimate_spread(logits, chosen, temperature_sd=0.5)
     assert unsure.low_90 < sure.low_90 < sure.high_90 < unsure.high_90
     assert sure == label_free.estimate_spread(logits, chosen, temperature_sd=0)
+
+
+def test_drawn_labels_widen_the_interval_by_the_variance_that_drawing_them_shows() -> None:
+    p = distributions(400, 10)
+    chosen = torch.where(torch.arange(400) % 3 == 0, distributions(400, 10, seed=4).argmax(1),
+                         p.argmax(1))  # fmt: skip
+    rng = np.random.default_rng(1)
+    own = p.argmax(1)
+    drawn = [
+        float((chosen == labels).sum() / (own == labels).sum())
+        for labels in (drawn_from(p, rng) for _ in range(4000))
+    ]
+    given, most = p.gather(1, chosen[:, None])[:, 0].numpy(), p.amax(1).numpy()
+    found = label_free._label_variance(given, most)
+    assert found == pytest.approx(np.var(drawn), rel=0.08)
+
+
+def test_a_model_that_chooses_as_before_keeps_everything_for_certain() -> None:
+    p = distributions(100, 10)
+    spread = label_free.estimate_spread(p.log(), p.argmax(1))
+    assert (spread.low_95, spread.high_95) == (100, 100)
 
 
 def test_average_confidence_and_its_difference_are_those_of_numpy() -> None:

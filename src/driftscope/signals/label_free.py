@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from scipy.optimize import linear_sum_assignment, minimize_scalar
 from scipy.stats import norm
 from torch import Tensor
@@ -23,6 +23,9 @@ from driftscope.errors import CaptureError
 TEMPERATURE_SD = 0.25
 """Standard deviation of the logarithm of the temperature at which a pretrained model would be
 calibrated: what is not known of the referee (benchmarks/estimators.py shows what it covers)."""
+LABEL_SHARE = 0.5
+"""Share of the variance of drawn labels that an interval adds: the referee's probabilities are
+trusted as if checked on twice as many labeled images (benchmarks/estimators.py shows the cover)."""
 _TEMPERATURE_QUANTILES = np.linspace(0.05, 0.95, 10)
 _DRAWS_A_TEMPERATURE = 200
 _MOST_TEMPERATURE = 20.0
@@ -173,18 +176,23 @@ def estimate_spread(
     *,
     temperature: float = 1.0,
     temperature_sd: float = TEMPERATURE_SD,
+    label_share: float = LABEL_SHARE,
     seed: int = 0,
 ) -> Spread:
     """Intervals of `estimated_retention_pct`: images resampled, the referee's calibration unknown.
 
     Every draw takes the images anew, with replacement, and one of ten temperatures at equal shares
-    of a log-normal distribution around `temperature`. The ends are the draws' quantiles.
+    of a log-normal distribution around `temperature`. To it comes normal noise with a share of the
+    variance that retention has when each image's label is drawn from p₀. It is what keeps the
+    interval of a model that has changed few choices from being too sure. The ends are the draws'
+    quantiles, in [0, 100].
 
     Args:
         logits: the pretrained model's, of every image.
         chosen: the adapted model's classes.
         temperature: the one that the referee is taken at.
         temperature_sd: standard deviation of its logarithm; 0 where it is known.
+        label_share: share of the variance of drawn labels; 0 where p₀ is right on every image.
         seed: of the draws.
     """
     count, drawn = len(chosen), []
@@ -194,5 +202,27 @@ def estimate_spread(
         given = distribution.gather(1, chosen[:, None])[:, 0].numpy()
         most = distribution.amax(dim=1).numpy()
         times = rng.multinomial(count, np.full(count, 1 / count), size=_DRAWS_A_TEMPERATURE)
-        drawn.append(100 * (times @ given) / (times @ most))
+        noise = rng.normal(size=_DRAWS_A_TEMPERATURE)
+        noise *= math.sqrt(label_share * _label_variance(given, most))
+        drawn.append(np.clip(100 * ((times @ given) / (times @ most) + noise), 0, 100))
     return Spread(*map(float, np.quantile(drawn, [0.05, 0.95, 0.025, 0.975])))
+
+
+def _label_variance(
+    given: Float64[np.ndarray, " image"], most: Float64[np.ndarray, " image"]
+) -> float:
+    """Variance of retention, as a fraction, when each image's label is drawn from p₀.
+
+    To first order in the ratio r = Σ right after / Σ right before: an image counts 1 where the
+    adapted model alone is right, −r where the pretrained model alone is, and 1 − r where both are,
+    which are of one choice then.
+
+    Args:
+        given: p₀ of the adapted model's choice.
+        most: p₀ of the pretrained model's own; equal to `given` where both choose the same.
+    """
+    ratio = given.sum() / most.sum()
+    same = given == most
+    both = (1 - ratio) ** 2 * most * (1 - most)
+    alone = given + ratio**2 * most - (given - ratio * most) ** 2
+    return float(np.where(same, both, alone).sum() / most.sum() ** 2)
