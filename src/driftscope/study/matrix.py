@@ -121,7 +121,9 @@ def value_text(spec: RunSpec, key: str) -> str:
     if key == "method":
         return spec.method.label
     if key == "regularizers":
-        return spec.regularizer_label
+        return "+".join(one.label for one in spec.regularizers) or "none"
+    if key == "budget":
+        return spec.budget.label if spec.budget else "none"
     value = _value(spec, key)
     if isinstance(value, float):
         return _number_text(value)
@@ -290,6 +292,8 @@ def _fits_all(spec: RunSpec, condition: Mapping[str, Any]) -> bool:
 
 def _fits(spec: RunSpec, key: str, wanted: Any) -> bool:
     """Whether a run's value is the wanted one, or one of those wanted."""
+    if key == "budget":
+        return spec.budget.label if spec.budget else "none"
     value = _value(spec, key)
     if isinstance(wanted, list | tuple):
         return _is(value, wanted) or any(_fits(spec, key, one) for one in wanted)
