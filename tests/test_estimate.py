@@ -238,13 +238,14 @@ def test_a_gate_does_not_pass_on_what_is_withheld_or_doubtful(
     assert "unsure" in verdict.sentence
 
 
-def test_the_command_says_the_estimate_first(tmp_path: Path) -> None:
+def test_the_command_says_the_estimate_before_any_table(tmp_path: Path) -> None:
     arguments = ["compare", "mini", "mini", "--images", "stars", "--max-images", "8"]
     arguments += ["--pool", WORLD, "--pool-images", "40", "--out", str(tmp_path)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0
-    first = done.stdout.splitlines()[0]
-    assert first == "Retention 100.0 % (estimated from 40 unlabeled images; 90 %: 100.0 to 100.0)."
+    verdict, answer = done.stdout.splitlines()[:2]
+    assert verdict == "Nothing has changed: the image encoders are equal to the bit."
+    assert answer == "Retention 100.0 % (estimated from 40 unlabeled images; 90 %: 100.0 to 100.0)."
     assert "(estimated from 40 unlabeled images" in (tmp_path / "report.html").read_text(
         encoding="utf-8"
     )
