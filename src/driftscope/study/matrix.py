@@ -292,8 +292,6 @@ def _fits_all(spec: RunSpec, condition: Mapping[str, Any]) -> bool:
 
 def _fits(spec: RunSpec, key: str, wanted: Any) -> bool:
     """Whether a run's value is the wanted one, or one of those wanted."""
-    if key == "budget":
-        return spec.budget.label if spec.budget else "none"
     value = _value(spec, key)
     if isinstance(wanted, list | tuple):
         return _is(value, wanted) or any(_fits(spec, key, one) for one in wanted)
