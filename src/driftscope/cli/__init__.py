@@ -19,6 +19,7 @@ from driftscope.cli.metrics import metrics
 from driftscope.cli.old_names import Commands
 from driftscope.cli.rescue import rescue
 from driftscope.cli.run import demo, run
+from driftscope.cli.schema import schema
 from driftscope.cli.sentences import show_tracebacks
 from driftscope.cli.study import study_app
 from driftscope.cli.watch import watch
@@ -54,6 +55,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any] | typer.Typer, str, str], ...] = (
     ("export-model", export_model, KEEP, "driftscope export-model one-run --out plain-clip"),
     ("import", import_records, KEEP, "driftscope import records/*.json --out their-study"),
     ("metrics", metrics, KEEP, "driftscope metrics retention_pct cka"),
+    ("schema", schema, KEEP, "driftscope schema study --out study.schema.json"),
     ("cache", cache_app, KEEP, ""),
 )
 """Name, command, part of the help, example; in the order of use."""

@@ -39,6 +39,27 @@ def refuse_file(out: Path) -> None:
         raise DataError(f"the output {out} is a file; give a folder with --out")
 
 
+def write_text(path: Path, text: str, option: str) -> None:
+    """Writes a file that an option names, whole, and the folders above it.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    from driftscope.files import named_path, write_whole
+
+    file = named_path(path)
+    if file.is_dir():
+        raise DataError(f"{option} {path} is a folder; give a file, such as {path / 'FILE'}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise DataError(
+            f"{option} {path} cannot be written ({error.strerror or error}); give a file in a "
+            "folder that you may write to"
+        ) from None
+
+
 def refuse_full_folder(out: Path) -> None:
     """Raises `DataError` where a model would be written over something."""
     if out.exists() and (out.is_file() or any(out.iterdir())):

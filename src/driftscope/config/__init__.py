@@ -13,9 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, WithJsonSchema, field_validator, model_validator
 
-from driftscope.config.explain import METHOD_KINDS, REGULARIZER_KINDS, PlacedError, explain
+from driftscope.config.explain import (
+    BARE_METHODS,
+    METHOD_KINDS,
+    REGULARIZER_KINDS,
+    PlacedError,
+    explain,
+)
 from driftscope.config.source import Source, Where, read_yaml
 from driftscope.config.study import StudySpec, load_study_spec
 from driftscope.config.variants import (
@@ -68,6 +74,7 @@ IN_COLUMNS = (
 """What tells runs apart in a table by a column or label of its own."""
 
 Protocol: TypeAlias = Literal["leakfree", "paper"]
+_BareMethod: TypeAlias = Annotated[str, WithJsonSchema({"enum": list(BARE_METHODS)})]
 Step: TypeAlias = Annotated[int, Field(ge=1)]
 Corruption: TypeAlias = Literal[
     "contrast",
@@ -142,7 +149,11 @@ class RunSpec(Frozen):
     corruption_severity: int = Field(3, ge=1, le=5)
     skip_bad_images: bool = False
 
-    @field_validator("class_words", mode="before")
+    @field_validator(
+        "class_words",
+        mode="before",
+        json_schema_input_type=dict[str, str] | tuple[tuple[str, str], ...],
+    )
     @classmethod
     def _class_words_may_be_a_mapping(cls, value: object) -> object:
         if isinstance(value, dict):  # keys of other types are refused in words, not by sorting
@@ -154,7 +165,7 @@ class RunSpec(Frozen):
     def _suites_stand_for_their_sets(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return expanded(names)
 
-    @field_validator("method", mode="before")
+    @field_validator("method", mode="before", json_schema_input_type=MethodSpec | _BareMethod)
     @classmethod
     def _method_may_be_a_bare_name(cls, value: object) -> object:
         return {"kind": value} if isinstance(value, str) else value

@@ -20,6 +20,12 @@ def _kinds(union: Any) -> dict[str, type[BaseModel]]:
 
 
 METHOD_KINDS = tuple(_kinds(MethodSpec))
+BARE_METHODS = tuple(
+    kind
+    for kind, variant in _kinds(MethodSpec).items()
+    if not any(field.is_required() for field in variant.model_fields.values())
+)
+"""The methods that a kind alone declares."""
 REGULARIZER_KINDS = tuple(_kinds(RegularizerSpec))
 _VARIANTS = _kinds(MethodSpec) | _kinds(RegularizerSpec)
 

@@ -202,7 +202,11 @@ class Peft(_Adapter):
     def _types_are_written_large(cls, name: str) -> str:
         return name.upper()
 
-    @field_validator("options", mode="before")
+    @field_validator(
+        "options",
+        mode="before",
+        json_schema_input_type=dict[str, Option] | tuple[tuple[str, Option], ...],
+    )
     @classmethod
     def _options_may_be_a_mapping(cls, value: object) -> object:
         if isinstance(value, dict):

@@ -104,7 +104,10 @@ class Signals(_Facts):
         return _mean(self.signal(name))
 
 
-OfHeads: TypeAlias = Annotated[list[list[float]], BeforeValidator(lambda one: one or [])]
+OfHeads: TypeAlias = Annotated[
+    list[list[float]],
+    BeforeValidator(lambda one: one or [], json_schema_input_type=list[list[float]] | None),
+]
 """A signal by layer and head; empty where attention was not read."""
 
 
