@@ -3,6 +3,7 @@ import math
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -218,6 +219,33 @@ def test_a_folder_without_a_report_exits_with_2(tmp_path: Path) -> None:
     code, shown = gated(tmp_path, "--min-cka", "0.5")
     assert code == 2
     assert "holds neither report.json nor result.json" in shown
+
+
+def test_junit_has_a_case_for_every_limit_and_fails_what_was_not_measured(
+    tmp_path: Path,
+) -> None:
+    name = 'cars "<&>\x1b\x00\ufffe'
+    values = {**comparison(), "adapted": name, "transfer": {name: score(40, 100, 12, 2)}}
+    report, junit = write(tmp_path / "report.json", values), tmp_path / "new" / "drift.xml"
+    limits = ("--min-retention", "90", "--min-cka", "0.5", "--max-weight-drift", "1")
+    assert gated(report, *limits, "--junit", str(junit))[0] == 1
+    root = ElementTree.parse(junit).getroot()
+    (suite,) = root
+    for one in (root, suite):
+        assert [one.get(key) for key in ("tests", "failures", "errors")] == ["3", "2", "0"]
+    cases = {case.attrib["name"]: case for case in suite}
+    assert list(cases) == [
+        'retention on cars "<&>␛␀\ufffd at least 90 %', "CKA at least 0.5", "weight drift at most 1"
+    ]  # fmt: skip
+    outcomes = [[part.get("type") for part in case] for case in suite]
+    assert outcomes == [["failed"], [], ["not measured"]]
+    assert "the report has no weight drift" in str(suite[-1][0].text)
+
+
+def test_a_junit_file_that_cannot_be_written_exits_with_2(report: Path, tmp_path: Path) -> None:
+    code, shown = gated(report, "--min-cka", "0.5", "--junit", str(tmp_path))
+    assert code == 2
+    assert "is a folder; give a file" in shown
 
 
 def test_json_says_the_same(report: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from driftscope.cli.options import AsJson
+from driftscope.cli.options import PRINTED, AsJson, opt, write_text
 from driftscope.cli.sentences import plain_errors
 from driftscope.gate.limits import GATED, parse_limit
 
@@ -81,6 +81,15 @@ def gate(
             help="A file of `driftscope study calibrate`, which forecasts retention from drift.",
         ),
     ] = None,
+    junit: Annotated[
+        Path | None,
+        opt(
+            "A file to write the verdicts to as JUnit XML, one test case a limit.",
+            "--junit",
+            panel=PRINTED,
+            metavar="FILE",
+        ),
+    ] = None,
     as_json: AsJson = False,
     **asked: list[str] | None,
 ) -> None:
@@ -91,6 +100,7 @@ def gate(
     """
     from driftscope.cli.terminal import show_advice
     from driftscope.gate.judging import asked_budget, judge, read_evidence
+    from driftscope.gate.junit import junit_xml
 
     limits = [
         parse_limit(gated, text) for gated in GATED for text in asked.get(gated.parameter) or ()
@@ -103,6 +113,8 @@ def gate(
     verdicts = judge(evidence, limits, confident=confident)
     passed = all(verdict.outcome == "passed" for verdict in verdicts)
     advice = evidence.advice(asked_budget(limits))
+    if junit is not None:
+        write_text(junit, junit_xml(evidence, verdicts), "--junit")
     if as_json:
         values = {
             "report": str(evidence.source),
