@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,15 +25,12 @@ from driftscope.comparison import related_models
 from driftscope.config import RunSpec
 from driftscope.data.prompts import prompt_rules
 from driftscope.estimate import make_pool
-from driftscope.rescuing.judge import Judge
-from driftscope.rescuing.points import USUAL, Point, Way
+from driftscope.rescuing.budgets import BUDGETS_PCT, kept_at_budgets
+from driftscope.rescuing.judge import Judge, outcome_on
+from driftscope.rescuing.points import USUAL
 from driftscope.rescuing.target import kept_classifier, open_target
-from driftscope.rescuing.ways import Path as Along
-from driftscope.rescuing.ways import path_of
-from driftscope.transfer import labelled_sets
+from driftscope.transfer import labelled_sets, retention_pct
 
-BUDGETS = (90, 95, 99)
-GRID, HALVINGS = (0.0, 0.25, 0.5, 0.75, 1.0), 3
 TARGET_IMAGES, POOL_IMAGES, TRANSFER_IMAGES = 150, 300, 400
 POOL = "concepts100"
 
@@ -48,58 +45,20 @@ def measured(run: Path) -> Iterator[dict[str, Any]]:
     target = open_target(spec.dataset, before, TARGET_IMAGES)
     kept = kept_classifier(run)
     (benchmark,) = labelled_sets(POOL, before, TRANSFER_IMAGES)
-    blend = Blend(before, after)
     judge = Judge(before, after, pool, target, kept.classifier if kept else None)
+    first = outcome_on(benchmark, before, before)
 
-    def correct(model: ds.VisionLanguageModel) -> int:
-        found = {name: model.embed_images(one) for name, one in benchmark.image_sets().items()}
-        return int(benchmark.outcome_from(found, model).score.num_correct)
+    def retention(model: ds.VisionLanguageModel) -> float | None:
+        return retention_pct(outcome_on(benchmark, before, model).score, first.score)
 
-    first = correct(before)
-
-    def row(way: str, budget: float | None, point: Point, seconds: float) -> dict[str, Any]:
-        whole = judge.completed(point, blend)[0]
-        assert whole.accuracy is not None
-        return {
+    for one in kept_at_budgets(Blend(before, after), judge, retention, USUAL):
+        yield {
             "run": run.name,
             "dataset": spec.dataset,
             "method": spec.method.kind,
             "rate": spec.learning_rate,
-            "way": way,
-            "budget": budget,
-            "scale": point.scale,
-            "estimated": point.estimate.retention_pct,
-            "low": point.estimate.low_90_pct,
-            "measured": 100 * correct(blend.set(point.strengths)) / first,
-            "refitted": whole.accuracy.refitted.accuracy_pct,
-            "kept_head": whole.accuracy.kept_head and whole.accuracy.kept_head.accuracy_pct,
-            "seconds": seconds,
+            **asdict(one),
         }
-
-    for way, end in (("pretrained", 0.0), ("adapted", 1.0)):
-        yield row(way, None, judge.estimated("wise", blend, end, blend.uniform(end)), 0.0)
-    for way in USUAL:
-        started = time.process_time()
-        path = path_of(way, blend, judge, 0)
-
-        def ask(at: float, way: Way = way, path: Along = path) -> Point:
-            return judge.estimated(way, blend, at, path(at))
-
-        seen = {at: ask(at) for at in GRID}
-        for budget in BUDGETS:
-            point = last_that_keeps(budget, seen, ask)
-            yield row(way, budget, point, time.process_time() - started)
-
-
-def last_that_keeps(budget: float, seen: dict[float, Point], ask: Any) -> Point:
-    """The furthest point on a way that keeps a budget, to a 32nd of it."""
-    good = max(at for at, one in seen.items() if one.keeps(budget) or at == 0)
-    bad = min((at for at in seen if at > good), default=good)
-    for _ in range(HALVINGS if bad > good else 0):
-        middle = (good + bad) / 2
-        seen[middle] = ask(middle)
-        good, bad = (middle, bad) if seen[middle].keeps(budget) else (good, middle)
-    return seen[good]
 
 
 def measure(runs: Sequence[Path], out: Path) -> None:
@@ -126,28 +85,31 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "| budget | way | fitted anew | old classifier | retention | budget kept | CPU s |",
         "|---|---|---|---|---|---|---|",
     ]
-    for budget in (None, *BUDGETS):
+    for budget in (None, *BUDGETS_PCT):
         for way in ("pretrained", "adapted", *USUAL):
-            mine = [one for one in rows if (one["budget"], one["way"]) == (budget, way)]
+            mine = [one for one in rows if (one["budget_pct"], one["way"]) == (budget, way)]
             if not mine:
                 continue
-            old = [one["kept_head"] for one in mine if one["kept_head"] is not None]
-            kept = sum(one["measured"] >= (budget or 0) for one in mine)
+            heads = [one["kept_head_accuracy_pct"] for one in mine]
+            old = [one for one in heads if one is not None]
+            kept = sum(one["retention_pct"] >= (budget or 0) for one in mine)
             lines.append(
-                f"| {budget or '–'} | {way} | {fmean(one['refitted'] for one in mine):.1f} | "
+                f"| {f'{budget:g}' if budget else '–'} | {way} | "
+                f"{fmean(one['refitted_accuracy_pct'] for one in mine):.1f} | "
                 f"{fmean(old) if old else float('nan'):.1f} | "
-                f"{fmean(one['measured'] for one in mine):.1f} | "
+                f"{fmean(one['retention_pct'] for one in mine):.1f} | "
                 f"{f'{kept} of {len(mine)}' if budget else '–'} | "
-                f"{fmean(one['seconds'] for one in mine):.0f} |"
+                f"{fmean(one['cpu_seconds'] for one in mine):.0f} |"
             )
-    for budget in BUDGETS:
-        at = {(o["run"], o["way"]): o["refitted"] for o in rows if o["budget"] == budget}
-        ends = {o["run"]: o["refitted"] for o in rows if o["way"] == "pretrained"}
+    for budget in BUDGETS_PCT:
+        asked = [one for one in rows if one["budget_pct"] == budget]
+        at = {(one["run"], one["way"]): one["refitted_accuracy_pct"] for one in asked}
+        ends = {o["run"]: o["refitted_accuracy_pct"] for o in rows if o["way"] == "pretrained"}
         margins = [at[run, "search"] - max(at[run, "lines"], at[run, "wise"]) for run in runs]
         above = sum(margin >= 0 for margin in margins)
         beats = sum(at[run, "search"] > ends[run] for run in runs)
         lines.append(
-            f"{budget}: search on or above the better rival in {above} of {len(runs)} runs, by "
+            f"{budget:g}: search on or above the better rival in {above} of {len(runs)} runs, by "
             f"{fmean(margins):+.1f} points on average; above the linear probe in {beats}"
         )
     return "\n".join(lines)

@@ -596,6 +596,18 @@ _SIZES = (
         for end, word in (("low", "from"), ("high", "to"))
     ),
     Metric(
+        "refitted_accuracy_pct", "accuracy, fitted anew",
+        "accuracy on the target's test images of a classifier fitted anew to a rescued model",
+        "target", **_PERCENT, exists=frozenset(),
+    ),
+    Metric(
+        "kept_head_accuracy_pct", "accuracy, old classifier",
+        "accuracy on the target's test images of the classifier that was trained along",
+        "target", **_PERCENT, exists=frozenset(),
+    ),
+    Metric("cpu_seconds", "CPU time", "CPU time of a way of a rescue up to this budget", "training",
+           "s", decimals=0, bounds=(0, None), exists=frozenset()),
+    Metric(
         "agreement_pct", "agreement", "images of the pool that both models give the same class",
         "estimate", **_PERCENT, exists=frozenset(),
     ),

@@ -120,6 +120,10 @@ class Study:
         """One row a run and class of the main transfer set; imported runs have none."""
         return self._tables.classes.copy()
 
+    def rescues(self) -> pd.DataFrame:
+        """One row a run, way and budget, and of both ends; runs without `post` have none."""
+        return self._tables.rescues.copy()
+
     def tables(self) -> StudyTables:
         """What `driftscope.analysis` asks its questions of."""
         return StudyTables(

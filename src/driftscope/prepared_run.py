@@ -152,6 +152,7 @@ _OPTIMISATION = (
     "corruptions",
     "corruption_severity",
     "budget",
+    "post",
 )
 """What a prepared run does not depend on, besides method and rate."""
 

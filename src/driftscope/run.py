@@ -7,10 +7,10 @@ import platform
 import subprocess
 import time
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Int64
@@ -44,6 +44,9 @@ from driftscope.train import (
     train,
 )
 from driftscope.transfer import corrupted_tests, score
+
+if TYPE_CHECKING:
+    from driftscope.rescuing.of_run import RunRescues
 
 VERSIONS = ("driftscope", "torch", "transformers", "peft", "numpy", "safetensors")
 
@@ -124,6 +127,7 @@ def _carry_out(
         now = time.monotonic()
         return {"total": now - started, "training": now - training_started}
 
+    rescues = _rescues(prepared, spec)
     images = training_images(prepared, spec)
     adapted = adapted_model(prepared, spec, images, is_resumed=checkpoints.exist())
     training = train(
@@ -145,7 +149,9 @@ def _carry_out(
     )
     trained = elapsed()["training"]
     points = _points(adapted, prepared, training, spec, checkpoints)
-    _keep_adapted(adapted, prepared, folder, has_weights=points["selected"] is not None)
+    has_weights = points["selected"] is not None
+    _keep_adapted(adapted, prepared, folder, has_weights=has_weights)
+    kept = [asdict(one) for one in rescues.kept_by(adapted)] if rescues and has_weights else []
     records.write_result(
         folder,
         {
@@ -162,11 +168,21 @@ def _carry_out(
             "splits": prepared.splits.to_dict(),
             "duplicates": prepared.duplicates.to_dict(),
             **points,
+            **({"rescues": kept} if rescues else {}),
             "environment": _environment(prepared),
             "wall_seconds": training.with_earlier({**elapsed(), "training": trained}),
         },
     )
     checkpoints.delete()
+
+
+def _rescues(prepared: PreparedRun, spec: RunSpec) -> RunRescues | None:
+    """What tells how much the spec's ways of a rescue keep; None without any."""
+    if not spec.post:
+        return None
+    from driftscope.rescuing.of_run import RunRescues  # brings the pages along
+
+    return RunRescues.of(spec, prepared)
 
 
 def _tidy(folder: Path, spec: RunSpec) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import Field, ValidationError, WithJsonSchema, field_validator, model_validator
 
@@ -31,6 +31,7 @@ from driftscope.config.variants import (
     FullFineTuning,
     MethodSpec,
     RegularizerSpec,
+    Way,
 )
 from driftscope.errors import ConfigError
 from driftscope.suites import expanded
@@ -44,6 +45,7 @@ __all__ = [
     "RegularizerSpec",
     "RunSpec",
     "StudySpec",
+    "Way",
     "budget_spec",
     "canonical_spec",
     "load_run_spec",
@@ -99,7 +101,9 @@ class RunSpec(Frozen):
     steps, or at the steps listed, or (`log`) after 1, 2, 4, 8, … steps; `maps` also reads rollout
     and patch-to-patch entropy, from full attention maps. `templates` (or names of sets of them) and
     `class_words` make the prompts; on the unlabeled images of `pool`, which show some of `classes`,
-    retention is estimated, and training may keep a `budget` of it; `balanced` draws validation and
+    retention is estimated, and training may keep a `budget` of it; after
+    training `post` tells for these ways of a rescue what they keep at budgets of 90, 95 and 99 %;
+    `balanced` draws validation and
     probe images evenly over classes;
     `transfer_by` says by what the classes of the transfer sets are told: `zero_shot`, or from the
     features alone `knn` and `linear_probe` (by default zero-shot where the model has a text tower,
@@ -142,6 +146,7 @@ class RunSpec(Frozen):
     classes: str | tuple[str, ...] | None = None
     pool_images: int | None = Field(1000, ge=1)
     budget: BudgetSpec | None = None
+    post: tuple[Way, ...] = ()
     templates: tuple[str, ...] = ("a photo of a {}",)
     class_words: tuple[tuple[str, str], ...] = ()
     balanced: bool = True
@@ -176,6 +181,11 @@ class RunSpec(Frozen):
         cls, regularizers: tuple[RegularizerSpec, ...]
     ) -> tuple[RegularizerSpec, ...]:
         return tuple(sorted(regularizers, key=lambda regularizer: regularizer.kind))
+
+    @field_validator("post")
+    @classmethod
+    def _ways_have_one_order(cls, ways: tuple[Way, ...]) -> tuple[Way, ...]:
+        return tuple(way for way in get_args(Way) if way in ways)
 
     @property
     def regularizer_label(self) -> str:
@@ -227,6 +237,12 @@ class RunSpec(Frozen):
                 "a budget needs a pool of unlabeled images on which retention is estimated; "
                 "give pool, and classes where the pool has none",
                 "budget",
+            )
+        if self.post and self.pool is None:
+            raise PlacedError(
+                "post needs a pool of unlabeled images on which retention is estimated; "
+                "give pool, and classes where the pool has none",
+                "post",
             )
         if isinstance(self.method, Flyp) and self.label_smoothing:
             raise PlacedError(

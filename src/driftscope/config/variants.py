@@ -294,6 +294,10 @@ RegularizerSpec: TypeAlias = Annotated[
 ]
 
 
+Way: TypeAlias = Literal["search", "lines", "wise", "layers"]
+"""How the strengths of a rescue come about (`driftscope.rescuing`)."""
+
+
 class BudgetSpec(Frozen):
     """Least retention that a training keeps, in percent, as its pool of unlabeled images tells it.
 

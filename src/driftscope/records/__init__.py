@@ -48,6 +48,7 @@ from driftscope.records.folder import (
     write_result,
     write_sealed,
 )
+from driftscope.records.rescues import rescue_sentences
 from driftscope.records.tables import (
     Tables,
     all_tables,
@@ -96,6 +97,7 @@ __all__ = [
     "read_spec",
     "readable_runs",
     "refuse_foreign_folder",
+    "rescue_sentences",
     "retention_interval_pct",
     "rewrite_events",
     "runs_table",

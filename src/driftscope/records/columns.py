@@ -190,11 +190,26 @@ CLASS_COLUMNS: dict[str, ColumnMeaning] = {
     **_columns("retention_pct"),
 }
 
+RESCUE_COLUMNS: dict[str, ColumnMeaning] = {
+    **_KEYS,
+    "way": ColumnMeaning("text", "", "search, lines, wise or layers; or pretrained, adapted"),
+    "budget_pct": ColumnMeaning(
+        "number", "%", "asked of the lower end of the estimate's 90 % interval; NaN of both ends"
+    ),
+    "scale": ColumnMeaning("number", "0 to 1", "where on the way, from the pretrained model"),
+    **_columns("estimated_retention_pct", "low_90_pct"),
+    **_columns("retention_pct", addition="main transfer set"),
+    **_columns("refitted_accuracy_pct", "kept_head_accuracy_pct"),
+    "test_num_images": ColumnMeaning("integer", "images", "images of these accuracies"),
+    **_columns("cpu_seconds"),
+}
+
 TABLES = {
     "runs": RUN_COLUMNS,
     "history": HISTORY_COLUMNS,
     "layers": HEAD_COLUMNS,
     "classes": CLASS_COLUMNS,
+    "rescues": RESCUE_COLUMNS,
 }
 """What a study reads as and exports."""
 

@@ -444,6 +444,21 @@ class Report(Part):
     history: list[ObservedScores] | None = None
 
 
+class StoredRescue(Part):
+    """What a way of a rescue kept at a budget, or an end (`driftscope.rescuing.budgets.Kept`)."""
+
+    way: str
+    budget_pct: Number = None
+    scale: float
+    estimated_retention_pct: Number = None
+    low_90_pct: Number = None
+    retention_pct: Number = None
+    refitted_accuracy_pct: float
+    kept_head_accuracy_pct: Number = None
+    test_num_images: int
+    cpu_seconds: float
+
+
 class RunResult(Part):
     """`result.json`: all that a run found. Its existence means that the run is done."""
 
@@ -463,6 +478,8 @@ class RunResult(Part):
     selected: Point | None
     """None where the first epoch diverged; so is `last`."""
     last_values: dict[str, Any] | None = Field(alias="last")
+    rescues: list[StoredRescue] = Field(default_factory=list)
+    """Of each way that `post` names; none where the encoder does not move."""
     environment: Environment = Field(default_factory=Environment)
     wall_seconds: WallSeconds
     files: dict[str, str] = Field(default_factory=dict)

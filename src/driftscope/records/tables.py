@@ -14,6 +14,7 @@ from driftscope.records.columns import (
     HEAD_COLUMNS,
     HISTORY_COLUMNS,
     LAYER_COLUMNS,
+    RESCUE_COLUMNS,
     RUN_COLUMNS,
     STRUCTURE_SCALARS,
     transfer_scalars,
@@ -39,6 +40,7 @@ class Tables:
     heads: pd.DataFrame
     subsets: pd.DataFrame
     classes: pd.DataFrame
+    rescues: pd.DataFrame
 
 
 def all_tables(records: Iterable[RunRecord]) -> Tables:
@@ -51,6 +53,7 @@ def all_tables(records: Iterable[RunRecord]) -> Tables:
     heads: list[dict[str, Any]] = []
     subsets: list[dict[str, Any]] = []
     classes: list[dict[str, Any]] = []
+    rescues: list[dict[str, Any]] = []
     for record in records:
         runs.append(_run_row(record))
         history += _history_rows(record)
@@ -58,6 +61,7 @@ def all_tables(records: Iterable[RunRecord]) -> Tables:
         heads.append(_head_columns(record))
         subsets += _subset_rows(record)
         classes += _class_rows(record)
+        rescues += [{**_keys(record), **one.model_dump()} for one in record.result.rescues]
     return Tables(
         typed(pd.DataFrame(runs), RUN_COLUMNS),
         typed(pd.DataFrame(history), HISTORY_COLUMNS),
@@ -65,6 +69,7 @@ def all_tables(records: Iterable[RunRecord]) -> Tables:
         _heads_frame(heads),
         pd.DataFrame(subsets, columns=SUBSET_COLUMNS),
         typed(pd.DataFrame(classes), CLASS_COLUMNS),
+        typed(pd.DataFrame(rescues), RESCUE_COLUMNS),
     )
 
 

@@ -30,7 +30,13 @@ from driftscope.analysis.zero_shot import (
     unmeasured_sentences,
 )
 from driftscope.metrics import METRICS
-from driftscope.records import ATTENTION_FILE, RunRecord, budget_sentence, load_run
+from driftscope.records import (
+    ATTENTION_FILE,
+    RunRecord,
+    budget_sentence,
+    load_run,
+    rescue_sentences,
+)
 from driftscope.records.schema import PromptRules
 from driftscope.report import tables
 from driftscope.report.page import script_json
@@ -155,6 +161,7 @@ def _said(record: RunRecord) -> list[tuple[str, str]]:
     missing = unmeasured_sentences(point.drift.unmeasured if point else {})
     return [
         *(("", sentence) for sentence in (*told, *recalls, budget_sentence(record)) if sentence),
+        *(("", sentence) for sentence in rescue_sentences(record)),
         *(("Doubtful:", doubt) for doubt in (*doubts_of(scores), *doubts_of(captioned))),
         *(("Note:", note) for note in notes),
         *(("Not measured:", one) for one in missing),

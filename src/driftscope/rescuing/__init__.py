@@ -6,11 +6,12 @@ it whose estimated retention keeps the budget with the lower end of its interval
 no label; where the target has labels a classifier is fitted anew and its accuracy is measured.
 """
 
+from driftscope.config import Way
 from driftscope.records import RESCUE_FILE
 from driftscope.rescuing.attribution import WHERE_FILE, Attribution, GroupDamage, where
 from driftscope.rescuing.finding import rescue
 from driftscope.rescuing.merging import MERGE_FILE, RECIPES, Merge, merge
-from driftscope.rescuing.points import USUAL, WAYS, Point, Rescue, Way
+from driftscope.rescuing.points import USUAL, WAYS, Point, Rescue
 from driftscope.rescuing.target import Accuracy
 
 __all__ = [

@@ -10,19 +10,21 @@ from typing import Any
 from torch import nn
 
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.backbones.weights import text_fingerprint
 from driftscope.blending import Blend
 from driftscope.comparison import related_models
+from driftscope.config import Way
 from driftscope.data.given import Images
 from driftscope.data.prompts import prompt_rules
 from driftscope.errors import ConfigError, ModelError, did_you_mean
 from driftscope.estimate import make_pool
 from driftscope.rescuing import ways
-from driftscope.rescuing.judge import GRID, HALVINGS, Judge
+from driftscope.rescuing.budgets import last_that_keeps
+from driftscope.rescuing.judge import GRID, HALVINGS, Judge, outcome_on
 from driftscope.rescuing.kinds import Chosen
-from driftscope.rescuing.points import USUAL, WAYS, Point, Rescue, Way
+from driftscope.rescuing.points import USUAL, WAYS, Point, Rescue
 from driftscope.rescuing.target import KeptClassifier, Target, kept_classifier, open_target
 from driftscope.transfer import labelled_sets, transfer_names
+from driftscope.transfer.classification import LabelledSet
 
 _USEFUL = 0.05
 """Below this likeness to the adapted model, beyond the pretrained one's, nothing was kept of it."""
@@ -128,17 +130,13 @@ class _Found:
         self.points += self._closer(way, path, [*seen, last])
 
     def _closer(self, way: Way, path: ways.Path, seen: Sequence[Point]) -> Iterator[Point]:
-        good = max((one.scale for one in seen if one.keeps(self.keep_pct)), default=0.0)
-        bad = min((one.scale for one in seen if one.scale > good), default=good)
-        found = None
-        for _ in range(HALVINGS if bad > good else 0):
-            middle = (good + bad) / 2
-            one = self.judge.estimated(way, self.blend, middle, path(middle))
-            if one.keeps(self.keep_pct):
-                good, found = middle, one
-            else:
-                bad = middle
-        if found is not None:
+        known = {one.scale: one for one in seen}
+
+        def ask(scale: float) -> Point:
+            return self.judge.estimated(way, self.blend, scale, path(scale))
+
+        found = last_that_keeps(self.keep_pct, known, ask, HALVINGS)
+        if all(found.scale != one.scale for one in seen):
             yield self.judge.completed(found, self.blend)[0]
 
     def best(self) -> Point:
@@ -195,18 +193,11 @@ def _usable_head(
     )
 
 
-def _measured(benchmark: Any, before: VisionLanguageModel, model: VisionLanguageModel) -> Any:
+def _measured(
+    benchmark: LabelledSet, before: VisionLanguageModel, model: VisionLanguageModel
+) -> dict[str, Any]:
     """What a model has kept on a labeled benchmark, as JSON values."""
-
-    def outcome(one: VisionLanguageModel, *, has_own_texts: bool) -> Any:
-        embedded = {
-            name: one.embed_images(pixels).float().cpu()
-            for name, pixels in benchmark.image_sets().items()
-        }
-        return benchmark.outcome_from(embedded, one, has_own_texts=has_own_texts)
-
-    own = text_fingerprint(before) != text_fingerprint(model)
-    first, then = outcome(before, has_own_texts=False), outcome(model, has_own_texts=own)
+    first, then = (outcome_on(benchmark, before, one) for one in (before, model))
     return {
         "pretrained": first.score.to_dict(),
         "rescued": then.score.to_dict(),

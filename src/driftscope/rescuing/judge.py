@@ -9,12 +9,15 @@ from torch import nn
 from torch.nn import functional
 
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import text_fingerprint
 from driftscope.blending import TEXT, Blend
+from driftscope.config import Way
 from driftscope.data import PixelSource
 from driftscope.errors import ModelError
 from driftscope.estimate import Pool, Referee
-from driftscope.rescuing.points import Point, Way
+from driftscope.rescuing.points import Point
 from driftscope.rescuing.target import Target
+from driftscope.transfer.classification import LabelledSet, Outcome
 
 GRID = (0.2, 0.4, 0.6, 0.8)
 HALVINGS = 4
@@ -70,6 +73,18 @@ class Judge:
             return point, None
         accuracy, classifier = self.target.accuracy_of(model, self.kept_head, found)
         return replace(point, accuracy=accuracy), classifier
+
+
+def outcome_on(
+    benchmark: LabelledSet, before: VisionLanguageModel, model: VisionLanguageModel
+) -> Outcome:
+    """A model's score on a labeled benchmark, read with its own text tower where that moved."""
+    embedded = {
+        name: model.embed_images(pixels).float().cpu()
+        for name, pixels in benchmark.image_sets().items()
+    }
+    own = text_fingerprint(before) != text_fingerprint(model)
+    return benchmark.outcome_from(embedded, model, has_own_texts=own)
 
 
 def judging(pool: Pool) -> PixelSource:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from torch import nn
 
 from driftscope.adapt import CLASSIFIER_FILE
 from driftscope.adapt.storage import save_tensors
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.config import Way
 from driftscope.estimate import Estimate
 from driftscope.files import whole_folder
 from driftscope.metrics import METRICS
@@ -21,7 +22,6 @@ from driftscope.rescuing.kinds import Chosen, write_like
 from driftscope.rescuing.target import Accuracy
 from driftscope.transfer import ZeroShotScore
 
-Way = Literal["search", "lines", "wise", "layers"]
 WAYS: tuple[Way, ...] = get_args(Way)
 USUAL: tuple[Way, ...] = ("search", "lines", "wise")
 """The search, and its rivals on the same picture."""

@@ -11,10 +11,10 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from driftscope.blending import TEXT, Blend, ImagePath
+from driftscope.config import Way
 from driftscope.data import PixelSource
 from driftscope.estimate import Referee
 from driftscope.rescuing.judge import Judge
-from driftscope.rescuing.points import Way
 
 Path = Callable[[float], Mapping[str, float]]
 STEPS, BATCH = 60, 48

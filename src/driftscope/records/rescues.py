@@ -1,0 +1,44 @@
+"""What the ways of a rescue kept of a run, in words."""
+
+from __future__ import annotations
+
+from driftscope.metrics import METRICS
+from driftscope.records.folder import RunRecord
+from driftscope.records.schema import StoredRescue
+
+
+def rescue_sentences(record: RunRecord) -> list[str]:
+    """A sentence a budget, and one of what they are held against; none without `post`.
+
+    Such as "Rescue at 90 %: 94.7 % by search (retention measured 94.0 %), 92.0 % by wise (…).".
+    """
+    rows = record.result.rescues
+    if not rows:
+        frozen = bool(record.spec.post) and record.result.selected is not None
+        return ["Rescue: the encoder does not move, so nothing is lost."] if frozen else []
+    budgets = dict.fromkeys(one.budget_pct for one in rows if one.budget_pct is not None)
+    told = [
+        f"Rescue at {budget:g} %: "
+        + ", ".join(_kept(one) for one in rows if one.budget_pct == budget)
+        + "."
+        for budget in budgets
+    ]
+    ends = {one.way: one for one in rows if one.budget_pct is None}
+    accuracy = METRICS["refitted_accuracy_pct"]
+    probe, adapted = (ends[end].refitted_accuracy_pct for end in ("pretrained", "adapted"))
+    return [
+        *told,
+        f"These are accuracies of a classifier fitted anew ({rows[0].test_num_images} images): a "
+        f"linear probe on the untouched model, which keeps everything, has "
+        f"{accuracy.text(probe)} %, the adapted model {accuracy.text(adapted)} %.",
+    ]
+
+
+def _kept(one: StoredRescue) -> str:
+    accuracy = METRICS["refitted_accuracy_pct"].text(one.refitted_accuracy_pct)
+    if one.scale == 0:
+        return f"by {one.way} nothing of the change"
+    if one.retention_pct is None:
+        return f"{accuracy} % by {one.way}"
+    kept = METRICS["retention_pct"].text(one.retention_pct)
+    return f"{accuracy} % by {one.way} (retention measured {kept} %)"

@@ -1,0 +1,114 @@
+"""What each way keeps at fixed budgets, measured: a row a way and budget, and one for each end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.blending import Blend
+from driftscope.config import Way
+from driftscope.rescuing.judge import Judge
+from driftscope.rescuing.points import Point
+from driftscope.rescuing.ways import Path, path_of
+
+BUDGETS_PCT = (90.0, 95.0, 99.0)
+_GRID, _HALVINGS = (0.0, 0.25, 0.5, 0.75, 1.0), 3
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the last point of a way that keeps a budget is worth, useful or not.
+
+    Attributes:
+        way: or an end: `pretrained`, `adapted`.
+        budget_pct: asked of the lower end of the estimate's 90 % interval; None of an end.
+        scale: where the point lies on the way; 0 is the pretrained model.
+        estimated_retention_pct, low_90_pct: by the pool.
+        retention_pct: measured; None where there is nothing to measure it on.
+        refitted_accuracy_pct: of a classifier fitted anew; of the pretrained end a linear probe.
+        kept_head_accuracy_pct: of the classifier that was trained along.
+        test_num_images: of these accuracies.
+        cpu_seconds: of the way so far, the search included.
+    """
+
+    way: str
+    budget_pct: float | None
+    scale: float
+    estimated_retention_pct: float | None
+    low_90_pct: float | None
+    retention_pct: float | None
+    refitted_accuracy_pct: float
+    kept_head_accuracy_pct: float | None
+    test_num_images: int
+    cpu_seconds: float
+
+
+def kept_at_budgets(
+    blend: Blend,
+    judge: Judge,
+    retention: Callable[[VisionLanguageModel], float | None],
+    ways: Sequence[Way],
+    seed: int = 0,
+) -> Iterator[Kept]:
+    """Both ends, then every way at every budget of `BUDGETS_PCT`.
+
+    Args:
+        blend: of both models.
+        judge: with a labeled target.
+        retention: measures a model.
+        ways: in the order of the rows.
+        seed: of the search.
+    """
+
+    def row(way: str, budget: float | None, point: Point, seconds: float) -> Kept:
+        accuracy = judge.completed(point, blend)[0].accuracy
+        if accuracy is None:
+            raise ValueError(f"the target {judge.target.name} has no labels")
+        return Kept(
+            way=way,
+            budget_pct=budget,
+            scale=point.scale,
+            estimated_retention_pct=point.estimate.retention_pct,
+            low_90_pct=point.estimate.low_90_pct,
+            retention_pct=retention(blend.set(point.strengths)),
+            refitted_accuracy_pct=accuracy.refitted.accuracy_pct,
+            kept_head_accuracy_pct=accuracy.kept_head.accuracy_pct if accuracy.kept_head else None,
+            test_num_images=accuracy.refitted.num_images,
+            cpu_seconds=seconds,
+        )
+
+    for name, end in (("pretrained", 0.0), ("adapted", 1.0)):
+        yield row(name, None, judge.estimated("wise", blend, end, blend.uniform(end)), 0.0)
+    for way in ways:
+        started = time.process_time()
+        path = path_of(way, blend, judge, seed)
+
+        def ask(at: float, way: Way = way, path: Path = path) -> Point:
+            return judge.estimated(way, blend, at, path(at))
+
+        seen = {at: ask(at) for at in _GRID}
+        for budget in BUDGETS_PCT:
+            point = last_that_keeps(budget, seen, ask, _HALVINGS)
+            yield row(way, budget, point, time.process_time() - started)
+
+
+def last_that_keeps(
+    keep_pct: float, seen: dict[float, Point], ask: Callable[[float], Point], halvings: int
+) -> Point:
+    """The furthest known point of a way that keeps a budget, after some halvings.
+
+    Args:
+        keep_pct: the budget; scale 0 keeps every one.
+        seen: the points by scale, 0 among them; what is asked for is added.
+        ask: gives the point at a scale.
+        halvings: of the stretch between the last that keeps it and the next that does not.
+    """
+    good = max(at for at, one in seen.items() if one.keeps(keep_pct) or at == 0)
+    bad = min((at for at in seen if at > good), default=good)
+    for _ in range(halvings if bad > good else 0):
+        middle = (good + bad) / 2
+        seen[middle] = ask(middle)
+        good, bad = (middle, bad) if seen[middle].keeps(keep_pct) else (good, middle)
+    return seen[good]
