@@ -11,6 +11,7 @@ from driftscope.analysis.advice import (
     Kept,
     Place,
     Setting,
+    advice_on_comparison,
     advice_on_study,
     advise,
     chosen_cell,
@@ -129,3 +130,25 @@ def test_a_study_names_the_most_accurate_setting_that_keeps_the_budget() -> None
 def test_two_seeds_are_said_to_be_few() -> None:
     [advice] = advice_on_study(CELLS.assign(num_runs=2), ACCURACY)
     assert advice.steps[-1] == "Before you rely on it: it was run with 2 seeds; run at least 3."
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "--images photos --pool IMAGES --out rescued` blends it with the pretrained one, "
+             "without training; --pool takes"),
+        ({"pool": "concepts100", "classes": None},
+         "--images photos --pool concepts100 --out rescued` blends it with the pretrained one, "
+         "without training."),
+        ({"pool": "my pool", "classes": "names.txt"},
+         "--images photos --pool 'my pool' --classes names.txt --out rescued`"),
+    ],
+)  # fmt: skip
+def test_the_rescue_command_names_the_pool_and_classes_that_were_given(
+    given: dict[str, Any], words: str
+) -> None:
+    comparison = {"pretrained": "mini", "adapted": "my clip", "images": "photos", "drift": {}}
+    lost = {"retention_pct": 50.0, "low_90_pct": 45.0, "high_90_pct": 55.0}
+    advice = advice_on_comparison({**comparison, **given, "transfer": {}, "estimate": lost})
+    assert advice.outcome == "lost"
+    assert f"`driftscope rescue mini 'my clip' {words}" in advice.steps[0]

@@ -121,6 +121,7 @@ def test_a_comparisons_report_is_valid_and_described_whole(
     assert shown.exit_code == 0, shown.output
     report = json.loads((tmp_path / "report.json").read_text())
     validators["report"].validate(report)
+    assert (report["pool"], report["classes"]) == (images, None)
     described = validators["report"].schema["$defs"]["ComparisonReport"]["properties"]
     assert set(report) - {"digest"} <= set(described)
     (name,) = set(report["scalars"]) & {"cka"}

@@ -73,6 +73,10 @@ class Comparison:
     retrieval: dict[str, dict[str, Any]]
     estimate: Estimate | None
     """Of retention, from a pool of unlabeled images; None without one."""
+    pool: str | None
+    """The pool as a command names it; IMAGES where it was given as pixels, None without one."""
+    classes: str | None
+    """What the pool may show, likewise; NAMES where the names themselves were given."""
     forecast: Forecast | None
     """Of retention, by a calibration; None without one."""
     suites: dict[str, dict[str, Any]]
@@ -108,6 +112,8 @@ class Comparison:
             "transfer": self.transfer,
             "retrieval": self.retrieval,
             "estimate": self.estimate.to_dict() if self.estimate else None,
+            "pool": self.pool,
+            "classes": self.classes,
             "forecast": self.forecast.model_dump() if self.forecast else None,
             "suites": self.suites,
             "text_vocabulary": self.text_vocabulary,
@@ -251,6 +257,8 @@ def compare(
         transfer=_transfer(reference, found),
         retrieval=found.retrieval,
         estimate=found.estimate,
+        pool=_as_typed(pool, "IMAGES"),
+        classes=_as_typed(classes, "NAMES"),
         forecast=gauge.forecast(found.scalars(), model=before.source) if gauge else None,
         suites=summaries(suites, found.transfer),
         text_vocabulary=reference.texts.described,
@@ -347,6 +355,13 @@ def _pool(
         f"classes is {short(classes)}, but no pool was given; give the unlabeled images that the "
         "classes are of, such as pool='concepts100' (--pool)"
     )
+
+
+def _as_typed(given: object, otherwise: str) -> str | None:
+    """What names it in a command; of what has no name, what stands for one."""
+    if given is None:
+        return None
+    return str(given) if isinstance(given, str | Path) else otherwise
 
 
 def related_models(

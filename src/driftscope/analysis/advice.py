@@ -47,6 +47,8 @@ class Place:
     pretrained: str = "BEFORE"
     adapted: str = "AFTER"
     images: str = "IMAGES"
+    pool: str | None = None
+    classes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,11 @@ def advice_on_comparison(comparison: Mapping[str, Any]) -> Advice:
     """What to do after a comparison, from its JSON values."""
     place = Place(
         "comparison",
-        *(str(comparison[name]) for name in ("pretrained", "adapted", "images")),
+        str(comparison["pretrained"]),
+        str(comparison["adapted"]),
+        str(comparison["images"]),
+        comparison.get("pool"),
+        comparison.get("classes"),
     )
     drift = comparison["drift"].get("weight_drift")
     return advise(kept_of(comparison), place, is_unchanged=drift == 0)
@@ -200,7 +206,9 @@ def advice_on_run(record: RunRecord, folder: str) -> Advice:
         },
         "estimate": selected.estimate.model_dump() if selected and selected.estimate else None,
     }
-    return advise(kept_of(found), Place("run", spec.model, folder, spec.dataset))
+    classes = spec.classes if isinstance(spec.classes, str | None) else "NAMES"
+    place = Place("run", spec.model, folder, spec.dataset, spec.pool, classes)
+    return advise(kept_of(found), place)
 
 
 def _outcome(kept: Kept, budget: float) -> Literal["kept", "unsure", "lost"]:
@@ -248,11 +256,13 @@ _HOW: dict[Surface, dict[str, str]] = {
 
 
 def _rescue(place: Place) -> str:
-    models = shlex.join([place.pretrained, place.adapted])
+    words = [place.pretrained, place.adapted, "--images", place.images]
+    words += ["--pool", place.pool or "IMAGES"]
+    words += ["--classes", place.classes] if place.pool and place.classes else []
+    meant = "; --pool takes unlabeled images of the world that you need zero-shot ability for"
     return (
-        f"To keep this model: `driftscope rescue {models} --images {shlex.quote(place.images)} "
-        "--pool IMAGES --out rescued` blends it with the pretrained one, without training; --pool "
-        "takes unlabeled images of the world that you need zero-shot ability for."
+        f"To keep this model: `driftscope rescue {shlex.join(words)} --out rescued` blends it with "
+        f"the pretrained one, without training{'' if place.pool else meant}."
     )
 
 
