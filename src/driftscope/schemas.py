@@ -6,6 +6,7 @@ An editor completes and checks a spec by them; other programs know by them what 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -14,8 +15,19 @@ from driftscope.analysis.advice import Outcome
 from driftscope.analysis.calibration import Forecast
 from driftscope.config import RunSpec, StudySpec
 from driftscope.config.explain import METHOD_KINDS, part_names
+from driftscope.errors import RecordError, shown
+from driftscope.files import named_path
 from driftscope.metrics import numbers_schema
-from driftscope.records.schema import Alert, Part, Report, Scalars, StoredDrift, StoredReading
+from driftscope.records import REPORT_FILE, read_sealed
+from driftscope.records.schema import (
+    Alert,
+    Part,
+    Report,
+    Scalars,
+    StoredDrift,
+    StoredReading,
+    parse,
+)
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -68,6 +80,29 @@ class MonitorReport(Report):
     monitor: dict[str, Any]
     advice: _StoredAdvice
     units: dict[str, str]
+
+
+def read_comparison(report: Path) -> dict[str, Any]:
+    """What a comparison's `report.json` holds, looked through.
+
+    Args:
+        report: the file, or the folder that holds it.
+
+    Raises:
+        RecordError: there is none, it is damaged, was changed, or is of something else.
+    """
+    path = named_path(report)
+    file = path / REPORT_FILE if path.is_dir() else path
+    values, was_changed = read_sealed(file)
+    if values.get("kind") != "comparison":
+        raise RecordError(
+            f"{file} is no comparison (its kind is {shown(values.get('kind'))}); give the folder "
+            "that driftscope compare wrote"
+        )
+    if was_changed:
+        raise RecordError(f"{file} was changed after it was written; compare again")
+    parse(ComparisonReport, values, file)
+    return values
 
 
 def run_schema() -> dict[str, Any]:

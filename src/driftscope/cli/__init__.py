@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from driftscope.cli.cache import cache_app
+from driftscope.cli.card import card
 from driftscope.cli.compare import compare
 from driftscope.cli.files import export_model, import_records
 from driftscope.cli.gate import gate
@@ -54,6 +55,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any] | typer.Typer, str, str], ...] = (
     ("watch", watch, TRAIN, "driftscope watch one-run"),
     ("export-model", export_model, KEEP, "driftscope export-model one-run --out plain-clip"),
     ("import", import_records, KEEP, "driftscope import records/*.json --out their-study"),
+    ("card", card, KEEP, "driftscope card driftscope-compare --out retention.md"),
     ("metrics", metrics, KEEP, "driftscope metrics retention_pct cka"),
     ("schema", schema, KEEP, "driftscope schema study --out study.schema.json"),
     ("cache", cache_app, KEEP, ""),
