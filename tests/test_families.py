@@ -226,7 +226,8 @@ def test_every_method_begins_at_the_pretrained_embeddings(name: str) -> None:
     model = model_of(name)
     before = model.embed_images(RAW)
     for kind in METHODS.keys() - {"flyp"}:  # which needs a tokenizer
-        method = {"kind": kind, **({"blocks": 1} if kind == "freeze_first" else {})}
+        needed = {"freeze_first": {"blocks": 1}, "peft": {"type": "LOKR", "options": {"r": 4}}}
+        method = {"kind": kind, **needed.get(kind, {})}
         spec = RunSpec.model_validate({"method": method, "learning_rate": 1.0})
         adapted = adapt(model, spec.method, 3, seed=0)
         torch.testing.assert_close(adapted.model.embed_images(RAW), before, atol=1e-6, rtol=1e-5)

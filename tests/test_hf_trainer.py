@@ -351,7 +351,7 @@ def test_arguments_in_the_wrong_order_are_refused_in_one_sentence(
     tiny_clip: Path, tmp_path: Path
 ) -> None:
     monitor, trainer = make_monitor(tiny_clip), make_trainer(classifier(tiny_clip), tmp_path)
-    with pytest.raises(ConfigError, match=r"monitor is a Trainer; .*MonitorCallback\(monitor, tr"):
+    with pytest.raises(ConfigError, match=r"monitor is a Trainer; .*MonitorCallback\(monitor\)"):
         MonitorCallback(trainer, monitor)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="trainer is a Monitor; give the transformers Trainer"):
         MonitorCallback(monitor, monitor)  # type: ignore[arg-type]
@@ -608,7 +608,7 @@ def test_the_cost_is_told_at_the_end(tiny_clip: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     monitor = make_monitor(tiny_clip, echo=lines.append)
     watch(make_trainer(classifier(tiny_clip), tmp_path), monitor).train()
-    assert "% of the time" in lines[-1]
+    assert any("observations took" in line and "% of the time" in line for line in lines)
 
 
 def test_of_two_processes_one_observes_and_both_stop_and_load_the_same_best(

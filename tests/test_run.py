@@ -356,8 +356,8 @@ def test_every_column_of_a_runs_history_is_documented_and_filled(
     assert list(history["kind"]) == ["probe", "epoch"]
     missing = history.columns[history.iloc[-1].isna()]
     text_space = {one.key for one in METRICS.values() if one.group == "text space"}
-    # the tiny tokenizer lacks the words, and no pool is given
-    assert set(missing) == {*text_space, ESTIMATED}
+    # the tiny tokenizer lacks the words, and neither a pool nor a budget is given
+    assert set(missing) == {*text_space, ESTIMATED, "budget_strength", "rate_factor"}
 
 
 def test_a_record_tells_how_much_the_probe_images_matter(

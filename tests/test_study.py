@@ -391,6 +391,7 @@ SHIPPED = {
     "paper-multiseed": 18,
     "followup-leakfree": 84,
     "mini-controlled-matrix": 80,
+    "mini-budget": 170,
     "mini-backbones": 12,
     "mini-lr-sweep": 15,
     "mini-rank-ablation": 15,
