@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import driftscope as ds
 from driftscope.cli import app
 from driftscope.errors import ConfigError, ModelError
+from driftscope.report.merge_page import write_merge_page
 from driftscope.rescuing import merging
 from driftscope.rescuing.merging import Judged, model_stock, task_arithmetic, ties
 from driftscope.rescuing.target import Accuracy
@@ -140,3 +141,28 @@ def test_the_command_merges_folders(tiny_clip: Path, other_tiny_clip: Path, tmp_
     assert done.exit_code == 0, done.output
     assert "Merged of 2" in done.output
     assert ds.load(tmp_path / "out").source == str(tmp_path / "out")
+
+
+def test_the_page_of_a_merge_has_a_point_for_every_model(tmp_path: Path) -> None:
+    def judged(name: str, retention: float, correct: int) -> dict:
+        estimate = {"retention_pct": retention, "low_90_pct": retention - 3,
+                    "high_90_pct": retention + 3, "sentence": f"Keeps {retention} %."}  # fmt: skip
+        refitted = score("terrain", correct, 200).to_dict()
+        accuracy = {"choosing_pct": 0.0, "refitted": refitted, "kept_head": None}
+        return {"name": name, "estimate": estimate, "accuracy": accuracy}
+
+    models = [judged("mini", 100.0, 182), judged("one", 41.5, 195), judged("other", 52.5, 193),
+              judged("a soup", 84.5, 189)]  # fmt: skip
+    told = {"recipe": "greedy", "base": "mini", "ingredients": ["one"], "judged": models}
+    page = write_merge_page(told, tmp_path).read_text()
+    pictured = page[page.index('id="frontier"') : page.index('id="table"')]
+    table = page[page.index('id="table"') : page.index('id="provenance"')]
+    assert pictured.count("<svg") >= 1
+    for one, part in zip(models, ("base", "merged of", "left out", "chosen"), strict=True):
+        accuracy = f"{one['accuracy']['refitted']['accuracy_pct']:.1f}"
+        assert one["name"] in table
+        assert accuracy in table
+        assert part in pictured
+    assert "a linear probe on the untouched model" in pictured
+    without = [{**one, "estimate": None} for one in models]
+    assert write_merge_page({**told, "judged": without}, tmp_path) is None

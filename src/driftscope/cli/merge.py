@@ -78,3 +78,5 @@ def merge(
         typer.echo(": ".join([said[0], " ".join(said[1:])]) if len(said) > 1 else said[0])
     typer.echo(f"Merged of {len(told['ingredients'])}: {', '.join(told['ingredients'])}")
     typer.echo(f"Model: {terminal.path_text(out)}")
+    if (page := out / "report.html").exists():
+        typer.echo(f"Page: {terminal.path_text(page)}")

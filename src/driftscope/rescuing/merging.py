@@ -28,6 +28,7 @@ from driftscope.errors import ConfigError, did_you_mean
 from driftscope.estimate import Estimate, Pool, make_pool
 from driftscope.files import whole_folder
 from driftscope.records import write_json
+from driftscope.report.merge_page import write_merge_page
 from driftscope.rescuing.judge import judging, referee_of
 from driftscope.rescuing.target import Accuracy, Target, open_target
 
@@ -156,10 +157,15 @@ class Merge:
         }
 
     def save(self, folder: Path) -> None:
-        """Writes the model in hub layout, with `merge.json`, whole or not at all."""
+        """Writes the model in hub layout, with `merge.json`, whole or not at all.
+
+        Where retention and accuracy were judged the page `report.html` is beside them.
+        """
+        told = self.to_dict()
         with whole_folder(folder) as partial:
             write_hub_layout(self.model, partial)
-            write_json(partial / MERGE_FILE, self.to_dict())
+            write_json(partial / MERGE_FILE, told)
+            write_merge_page(told, partial)
 
 
 def merge(

@@ -1,0 +1,119 @@
+"""What models between two keep of both: accuracy, or likeness, against estimated retention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from driftscope.analysis.chart import Axis, Chart, Kind, Marks, Panel, points
+from driftscope.metrics import ESTIMATED, METRICS
+from driftscope.report.page import Picture, panel_pictures
+
+CHOSEN = "chosen"
+
+Model = Mapping[str, Any]
+"""A judged model, as JSON: its `way`, `estimate`, `accuracy`; of a rescue `scale`, `likeness`; of a
+merge its `name`."""
+
+
+def frontier(
+    models: Sequence[Model],
+    chosen: Model,
+    pretrained: Model,
+    keep_pct: float | None = None,
+    kind: Kind = "line",
+) -> list[Picture]:
+    """A panel a measure of what was kept of the adapted model.
+
+    Args:
+        models: all that were judged; those of a way belong together.
+        chosen: the one that came out, which is ringed.
+        pretrained: whose height is the dashed line.
+        keep_pct: the budget; None for none.
+        kind: whether a line joins the models of a way.
+    """
+    measures = {"likeness": "likeness to the adapted model, cosine"}
+    if chosen["accuracy"] is not None:
+        measures = {"refitted": "accuracy, classifier fitted anew, %"}
+        if chosen["accuracy"]["kept_head"] is not None:
+            measures["kept_head"] = "accuracy, classifier as it was, %"
+    panels = []
+    for measure, title in measures.items():
+        marks = [_marks(way, along, measure, title, kind) for way, along in by_way(models).items()]
+        heights = [value for one in marks for value in one.y if isinstance(value, float)]
+        ends = points((min(heights), max(heights)))
+        budget = [] if keep_pct is None else [Marks((keep_pct,) * 2, ends)]
+        ring = _marks(CHOSEN, [chosen], measure, title, "dots", ringed=(True,))
+        panels.append(
+            Panel(
+                measure,
+                title,
+                Axis(METRICS[ESTIMATED].heading, metric=ESTIMATED),
+                Axis(title),
+                (*budget, *marks, ring),
+                level=kept_of(pretrained, "refitted" if measure == "kept_head" else measure),
+                words=f"{title} against estimated retention, {_looks(kind)}. The dashed "
+                f"line is {reference(chosen)}. The numbers are in the table below.",
+            )
+        )
+    chart = Chart("frontier", (tuple(panels),), legend=(*by_way(models), CHOSEN))
+    return panel_pictures(chart, "frontier", is_interactive=False)[0]
+
+
+def _looks(kind: Kind) -> str:
+    return "a line a way between both models" if kind == "line" else "a point a model"
+
+
+def _marks(
+    name: str,
+    models: Sequence[Model],
+    measure: str,
+    title: str,
+    kind: Kind,
+    ringed: tuple[bool, ...] = (),
+) -> Marks:
+    return Marks(
+        points(retention_of(one) for one in models),
+        points(kept_of(one, measure) for one in models),
+        kind=kind,
+        name=name,
+        ringed=ringed,
+        hover=tuple(_hover(one, measure, title) for one in models),
+    )
+
+
+def by_way(models: Sequence[Model]) -> dict[str, list[Model]]:
+    """The models of each way, from the pretrained one on."""
+    found: dict[str, list[Model]] = {}
+    for one in sorted(models, key=lambda one: float(one.get("scale", 0))):
+        found.setdefault(one["way"], []).append(one)
+    return found
+
+
+def reference(chosen: Model) -> str:
+    """What the dashed line is, in words."""
+    has_labels = chosen["accuracy"] is not None
+    return "a linear probe on the untouched model" if has_labels else "the untouched model"
+
+
+def retention_of(model: Model) -> float | None:
+    """Its estimated retention, in percent."""
+    value: float | None = model["estimate"]["retention_pct"]
+    return value
+
+
+def kept_of(model: Model, measure: str) -> float | None:
+    """Its likeness, or its accuracy by a classifier fitted anew or by the old one, in percent."""
+    if measure == "likeness":
+        likeness: float | None = model["likeness"]
+        return likeness
+    found = (model["accuracy"] or {}).get(measure)
+    return None if found is None else float(found["accuracy_pct"])
+
+
+def _hover(model: Model, measure: str, title: str) -> str:
+    kept, shown = kept_of(model, measure), METRICS[ESTIMATED]
+    value = "–" if kept is None else f"{kept:.3g}"
+    retention = shown.text(model["estimate"]["retention_pct"])
+    called = model.get("name") or f"{model['way']}, scale {model['scale']:.2f}"
+    return f"{called}\n{title}: {value}\nretention {retention} %"

@@ -1,0 +1,68 @@
+"""The page of a merge: its frontier, with the base, every model that was given, and the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from driftscope.analysis.table import Column, Table
+from driftscope.metrics import ESTIMATED, METRICS
+from driftscope.report.frontier import CHOSEN, frontier, kept_of, reference, retention_of
+from driftscope.report.page import legend, write_page
+from driftscope.report.style import method_styles
+
+
+def write_merge_page(told: Mapping[str, Any], out: Path) -> Path | None:
+    """Writes the page and returns its path; None where retention or accuracy was not judged.
+
+    Args:
+        told: what `merge.json` holds (`driftscope.rescuing`).
+        out: the file, or a folder in which `report.html` is written.
+    """
+    base, *given, merged = told["judged"]
+    if merged["estimate"] is None or merged["accuracy"] is None:
+        return None
+    used = told["ingredients"]
+    models = [{**base, "way": "base"}]
+    models += [{**one, "way": "merged of" if one["name"] in used else "left out"} for one in given]
+    chosen = {**merged, "way": CHOSEN}
+    ways = dict.fromkeys(one["way"] for one in models)
+    return write_page(
+        "merge.html",
+        out,
+        title=f"A merge of {len(used)} models by {told['recipe']}",
+        sentences=[f"{merged['name']}: {merged['estimate']['sentence']}"],
+        frontier=frontier(models, chosen, base, kind="dots"),
+        legend=legend(method_styles([*ways, CHOSEN]), "ways"),
+        reference=reference(chosen),
+        table=_table([*models, chosen]),
+        facts={"base": told["base"], "merged of": ", ".join(used)},
+        version=version("driftscope"),
+    )
+
+
+def _table(models: list[dict[str, Any]]) -> Table:
+    rows = [
+        {
+            "name": one["name"],
+            "way": one["way"],
+            "retention": retention_of(one),
+            "low": one["estimate"]["low_90_pct"],
+            "high": one["estimate"]["high_90_pct"],
+            "refitted": kept_of(one, "refitted"),
+        }
+        for one in models
+    ]
+    columns = (
+        Column("name", "Model", kind="text"),
+        Column("way", "Part", kind="text"),
+        Column("retention", METRICS[ESTIMATED].heading),
+        Column("low", "90 %, low"),
+        Column("high", "90 %, high"),
+        Column("refitted", "Accuracy, fitted anew, %"),
+    )
+    return Table("frontier", "Every model that was judged", "", columns, pd.DataFrame(rows))
