@@ -22,6 +22,7 @@ def frontier(
     pretrained: Model,
     keep_pct: float | None = None,
     kind: Kind = "line",
+    called: str = CHOSEN,
 ) -> list[Picture]:
     """A panel a measure of what was kept of the adapted model.
 
@@ -31,6 +32,7 @@ def frontier(
         pretrained: whose height is the dashed line.
         keep_pct: the budget; None for none.
         kind: whether a line joins the models of a way.
+        called: what the legend calls the chosen one.
     """
     measures = {"likeness": "likeness to the adapted model, cosine"}
     if chosen["accuracy"] is not None:
@@ -43,7 +45,7 @@ def frontier(
         heights = [value for one in marks for value in one.y if isinstance(value, float)]
         ends = points((min(heights), max(heights)))
         budget = [] if keep_pct is None else [Marks((keep_pct,) * 2, ends)]
-        ring = _marks(CHOSEN, [chosen], measure, title, "dots", ringed=(True,))
+        ring = _marks(called, [chosen], measure, title, "dots", ringed=(True,))
         panels.append(
             Panel(
                 measure,
@@ -56,7 +58,7 @@ def frontier(
                 f"line is {reference(chosen)}. The numbers are in the table below.",
             )
         )
-    chart = Chart("frontier", (tuple(panels),), legend=(*by_way(models), CHOSEN))
+    chart = Chart("frontier", (tuple(panels),), legend=(*by_way(models), called))
     return panel_pictures(chart, "frontier", is_interactive=False)[0]
 
 

@@ -11,9 +11,11 @@ import pandas as pd
 
 from driftscope.analysis.table import Column, Table
 from driftscope.metrics import ESTIMATED, METRICS
-from driftscope.report.frontier import CHOSEN, frontier, kept_of, reference, retention_of
+from driftscope.report.frontier import frontier, kept_of, reference, retention_of
 from driftscope.report.page import legend, write_page
 from driftscope.report.style import method_styles
+
+_MERGED = "merged"
 
 
 def write_merge_page(told: Mapping[str, Any], out: Path) -> Path | None:
@@ -28,16 +30,16 @@ def write_merge_page(told: Mapping[str, Any], out: Path) -> Path | None:
         return None
     used = told["ingredients"]
     models = [{**base, "way": "base"}]
-    models += [{**one, "way": "merged of" if one["name"] in used else "left out"} for one in given]
-    chosen = {**merged, "way": CHOSEN}
+    models += [{**one, "way": "ingredient" if one["name"] in used else "left out"} for one in given]
+    chosen = {**merged, "way": _MERGED}
     ways = dict.fromkeys(one["way"] for one in models)
     return write_page(
         "merge.html",
         out,
-        title=f"A merge of {len(used)} models by {told['recipe']}",
+        title=f"{len(used)} of {len(given)} models merged: {told['recipe']}",
         sentences=[f"{merged['name']}: {merged['estimate']['sentence']}"],
-        frontier=frontier(models, chosen, base, kind="dots"),
-        legend=legend(method_styles([*ways, CHOSEN]), "ways"),
+        frontier=frontier(models, chosen, base, kind="dots", called=_MERGED),
+        legend=legend(method_styles([*ways, _MERGED]), "ways"),
         reference=reference(chosen),
         table=_table([*models, chosen]),
         facts={"base": told["base"], "merged of": ", ".join(used)},
