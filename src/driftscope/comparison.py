@@ -191,7 +191,7 @@ def compare(
         raise ConfigError(
             f"max_images is {max_images!r}; give a whole number of {MIN_IMAGES} or more"
         )
-    gauge = None if calibration is None else load_calibration(Path(calibration))
+    gauge = None if calibration is None else load_calibration(calibration)
     before, after = related_models(pretrained, adapted, device)
     image_set, skipped = _probe_set(images, skip_bad_images)
     chosen = evenly_spaced(len(image_set), max_images)

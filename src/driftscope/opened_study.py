@@ -12,7 +12,7 @@ import pandas as pd
 from driftscope.analysis import StudyTables
 from driftscope.deprecation import renamed
 from driftscope.errors import RecordError, did_you_mean
-from driftscope.files import csv_text, inner_folder, write_whole
+from driftscope.files import csv_text, inner_folder, named_path, write_whole
 from driftscope.records import (
     ADAPTED_FOLDER,
     RUNS_FOLDER,
@@ -48,7 +48,7 @@ class Study:
     """
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = StudyFolder(Path(folder))
+        self.folder = StudyFolder(named_path(folder))
         self.spec = self.folder.study()
         self._damaged: dict[str, str] = {}
         self._changed: set[str] = set()
@@ -170,15 +170,14 @@ class Study:
             raise RecordError(f"run {run} ({record.origin}) has no adapted model in its folder")
         return load(str(record.folder), device=device)
 
-    def export(self, out: Path | None, form: Format) -> dict[Path, tuple[int, int]]:
+    def export(self, out: Path | str | None, form: Format) -> dict[Path, tuple[int, int]]:
         """Writes every table of `TABLES` to a file; returns each file's rows and columns.
 
         Args:
             out: the folder; None for `export/` in the study's own.
             form: the files' format.
         """
-        if out is None:
-            out = inner_folder(self.folder.root, "export")
+        out = inner_folder(self.folder.root, "export") if out is None else named_path(out)
         out.mkdir(parents=True, exist_ok=True)
         readers = {**{name: getattr(self, name) for name in TABLES}, "layers": self.heads}
         tables = {name: read() for name, read in readers.items()}

@@ -26,7 +26,7 @@ from driftscope.data import PixelSource
 from driftscope.data.prompts import PromptRules
 from driftscope.deprecation import keywords
 from driftscope.errors import RecordError
-from driftscope.files import inner_folder, remove_leftovers
+from driftscope.files import inner_folder, named_path, remove_leftovers
 from driftscope.prepared_run import PreparedRun, num_correct, prepare, training_images
 from driftscope.reading import Reading
 from driftscope.reading_pass import read
@@ -54,7 +54,7 @@ VERSIONS = ("driftscope", "torch", "transformers", "peft", "numpy", "safetensors
 @keywords()
 def run_one(
     spec: RunSpec,
-    folder: Path,
+    folder: Path | str,
     *,
     device: str | None = None,
     on_event: OnEvent = lambda _event: None,
@@ -73,6 +73,7 @@ def run_one(
         DriftscopeError: the spec cannot be carried out, or the folder is not this run's.
             Nothing is written then, but for `failure.json` once the run had begun.
     """
+    folder = named_path(folder)
     records.refuse_foreign_folder(folder, spec)
     if records.is_done(folder):
         _tidy(folder, spec)

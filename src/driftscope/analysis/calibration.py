@@ -21,6 +21,7 @@ from scipy.optimize import isotonic_regression
 
 from driftscope.analysis.tables import StudyTables
 from driftscope.errors import ConfigError, RecordError, did_you_mean
+from driftscope.files import named_path
 from driftscope.metrics import METRICS, drifts
 from driftscope.records import read_json
 from driftscope.records.schema import Part, parse
@@ -133,12 +134,13 @@ class Calibration(Part):
         return ""
 
 
-def load_calibration(path: Path) -> Calibration:
+def load_calibration(path: Path | str) -> Calibration:
     """The calibration that `driftscope study calibrate` wrote.
 
     Raises:
         RecordError: the file is none.
     """
+    path = named_path(path)
     values = read_json(path)
     if values.get("kind") != "calibration":
         raise RecordError(

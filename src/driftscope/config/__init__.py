@@ -34,6 +34,7 @@ from driftscope.config.variants import (
     Way,
 )
 from driftscope.errors import ConfigError
+from driftscope.files import named_path
 from driftscope.suites import expanded
 
 __all__ = [
@@ -287,9 +288,9 @@ def budget_spec(values: Mapping[str, Any]) -> BudgetSpec:
         raise ConfigError(explain(error, BudgetSpec, Source("the budget").at)) from None
 
 
-def load_run_spec(path: Path) -> RunSpec:
+def load_run_spec(path: Path | str) -> RunSpec:
     """Reads a run's YAML file."""
-    values, source = read_yaml(path)
+    values, source = read_yaml(named_path(path))
     if "axes" in values or "base" in values:
         raise ConfigError(
             f"{path} declares a study, not a run; carry it out with driftscope study run {path} "

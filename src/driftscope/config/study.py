@@ -13,6 +13,7 @@ from driftscope.config.explain import PlacedError, explain
 from driftscope.config.source import Location, Source, read_yaml
 from driftscope.config.variants import Frozen
 from driftscope.errors import ConfigError, did_you_mean
+from driftscope.files import named_path
 
 APPENDED = ("overrides", "extra", "exclude")
 """What a study adds to those of the study it extends; everything else replaces."""
@@ -105,7 +106,7 @@ def find_study(study: Path | str, beside: Path | None = None) -> Path:
         ConfigError: there is neither.
     """
     shipped = shipped_studies()
-    places = [Path(study), Path(f"{study}.yaml")]
+    places = [named_path(study), named_path(f"{study}.yaml")]
     if beside is not None:
         places = [beside / place for place in places]
     for place in places:

@@ -179,7 +179,7 @@ class Monitor:
         self._is_main = is_main_process()
         if not self._is_main:
             keep_best, echo = False, None  # one process writes and speaks
-        self._calibration = None if calibration is None else load_calibration(Path(calibration))
+        self._calibration = None if calibration is None else load_calibration(calibration)
         self._schedule = Schedule(every)
         self._thresholds, self._selection = alerts or Thresholds(), selection or Selection()
         self._on_alert, self._keep_best = on_alert, keep_best

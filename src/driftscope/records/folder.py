@@ -21,7 +21,7 @@ from pydantic_core import from_json
 
 from driftscope.config import RunSpec, parse_run_spec, run_id
 from driftscope.errors import BusyError, ConfigError, RecordError, shown, told_as
-from driftscope.files import read_arrays, read_bytes, refuse_link, write_whole
+from driftscope.files import named_path, read_arrays, read_bytes, refuse_link, write_whole
 from driftscope.limits import ARRAYS_MB, EVENTS_MB
 from driftscope.records.schema import (
     Event,
@@ -419,7 +419,11 @@ def read_result(folder: Path) -> RunResult:
 
 def _read_result(folder: Path) -> tuple[RunResult, bool]:
     if not is_done(folder):
-        raise RecordError(f"{folder} holds no finished run (it has no {RESULT_FILE})")
+        is_study = (folder / STUDY_FILE).exists()
+        hint = (
+            f"; it is a study: give one of its runs, {folder / RUNS_FOLDER}/ID" if is_study else ""
+        )
+        raise RecordError(f"{folder} holds no finished run (it has no {RESULT_FILE}){hint}")
     path = folder / RESULT_FILE
     values, was_changed = read_sealed(path)
     return parse(RunResult, values, path), was_changed
@@ -434,12 +438,13 @@ def read_failure(folder: Path) -> str:
     return f"{values.get('type')}: {values.get('message')}"
 
 
-def load_run(folder: Path) -> RunRecord:
+def load_run(folder: Path | str) -> RunRecord:
     """A finished run.
 
     Raises:
         RecordError: the folder holds none, a damaged one, or parts of several.
     """
+    folder = named_path(folder)
     result, was_changed = _read_result(folder)
     record = RunRecord(folder, read_spec(folder), result, read_events(folder), was_changed)
     _refuse_parts_of_several(record)
@@ -482,10 +487,30 @@ def _is_same_run(result: RunResult, spec: RunSpec) -> bool:
         return False
 
 
-def load_runs(study_folder: Path) -> list[RunRecord]:
-    """All finished runs one level below a study folder's `runs/`, by folder name."""
+def load_runs(study_folder: Path | str) -> list[RunRecord]:
+    """All finished runs one level below a study folder's `runs/`, by folder name.
+
+    Raises:
+        RecordError: the folder is no study's, or one of its runs is damaged.
+    """
+    study_folder = named_path(study_folder)
+    _refuse_no_study(study_folder)
     results = sorted(study_folder.glob(f"{RUNS_FOLDER}/*/{RESULT_FILE}"))
     return [load_run(path.parent) for path in results]
+
+
+def _refuse_no_study(folder: Path) -> None:
+    if (folder / STUDY_FILE).exists() or (folder / RUNS_FOLDER).is_dir():
+        return
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise RecordError(f"{folder} {what}; give the folder of a study")
+    if (folder / SPEC_FILE).exists():
+        raise RecordError(f"{folder} is one run and no study; read it with load_run")
+    raise RecordError(
+        f"{folder} is no study folder (it has neither {STUDY_FILE} nor {RUNS_FOLDER}/); driftscope "
+        "study run STUDY.yaml --out DIR makes one"
+    )
 
 
 def readable_runs(folders: Iterable[Path], damaged: dict[str, str]) -> Iterator[RunRecord]:

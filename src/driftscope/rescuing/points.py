@@ -14,7 +14,7 @@ from driftscope.adapt.storage import save_tensors
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import Way
 from driftscope.estimate import Estimate
-from driftscope.files import whole_folder
+from driftscope.files import named_path, whole_folder
 from driftscope.metrics import METRICS
 from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE, write_json
 from driftscope.report.rescue_page import write_rescue_page
@@ -193,7 +193,7 @@ class Rescue:
             "points": [one.to_dict() for one in self.points],
         }
 
-    def save(self, folder: Path) -> str:
+    def save(self, folder: Path | str) -> str:
         """Writes the rescued model as the adapted one was kept, and says as what.
 
         In the folder are also `rescue.json`, the page `report.html`, and, where it was fitted, the
@@ -203,7 +203,7 @@ class Rescue:
             NonFiniteError: the weights hold NaN or infinities.
             OSError: it cannot be written, or is there and not empty.
         """
-        with whole_folder(folder) as partial:
+        with whole_folder(named_path(folder)) as partial:
             written = write_like(self.origin, partial)
             if self.classifier is not None:
                 inner = partial / ADAPTED_FOLDER
