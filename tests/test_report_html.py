@@ -5,6 +5,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,13 @@ import pytest
 from fake_study import HOSTILE, fake_comparison, write_fake_report, write_fake_study
 
 from driftscope.analysis import StudyTables
+from driftscope.analysis.chart import Axis, Chart, Panel
 from driftscope.errors import RecordError
 from driftscope.records import Overlay, RunRecord, load_overlay, load_runs
 from driftscope.report.html import write_compare_report, write_study_report
 from driftscope.report.overlays import NamedOverlay, overlay_payload, packed_maps
 from driftscope.report.page import script_json
+from driftscope.report.sections import MAX_SERIES, _cut_note, _first_series
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +159,47 @@ def test_a_study_in_which_every_run_diverged_still_has_a_page(tmp_path: Path) ->
     path.write_text(json.dumps(result))
     page = write_fake_report(folder, tmp_path, title="None", command="").read_text()
     assert "Every run diverged." in page
+
+
+def test_a_study_of_too_many_runs_is_drawn_by_its_cells_and_says_so(
+    records: list[RunRecord],
+    study_page: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = records[0].folder.parents[1]
+    monkeypatch.setenv("DRIFTSCOPE_MAX_PAGE_RUNS", "5")
+    page = write_fake_report(folder, tmp_path).read_text()
+    assert f"The study&#39;s {len(records)} runs are too many to draw each" in page
+    assert f"The 5 notable of {len(records)} runs" in page
+    assert page.count("DRIFTSCOPE_MAX_PAGE_RUNS") >= 2
+    assert _singles(page) == 0 < _singles(study_page)
+    assert _means(page) == _means(study_page) > 0
+
+
+def _panels(page: str) -> list[dict[str, Any]]:
+    found = re.findall(r'class="plot-data">(.*?)</script>', page, re.S)
+    return [json.loads(one)["panel"] for one in found]
+
+
+def _singles(page: str) -> int:
+    """How many marks of single runs the interactive figures hold."""
+    return sum(mark["is_single"] for panel in _panels(page) for mark in panel["marks"])
+
+
+def _means(page: str) -> int:
+    return sum(not mark["is_single"] for panel in _panels(page) for mark in panel["marks"])
+
+
+def test_of_many_series_a_page_draws_the_first_and_says_so() -> None:
+    panel = Panel("p", "p", Axis("x"), Axis("y"), ())
+    names = tuple(f"series {number}" for number in range(MAX_SERIES + 1))
+    chart = Chart("c", ((panel,),) * len(names), row_names=names)
+    cut = _first_series(chart)
+    assert cut is not None
+    assert (len(cut.panels), cut.row_names) == (MAX_SERIES, names[:-1])
+    assert _cut_note(chart).startswith(f"The first {MAX_SERIES} of {len(names)} series;")
+    assert _cut_note(cut) == ""
 
 
 def test_no_records_are_refused_in_one_sentence(tmp_path: Path) -> None:

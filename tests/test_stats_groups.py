@@ -60,6 +60,17 @@ def test_wilcoxon_with_ties_and_a_zero_equals_enumeration_of_signs():
     assert result.num_excluded == 1
 
 
+def test_shared_splits_give_what_shuffling_the_values_gives():
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(0.5, 1, 20), rng.normal(0, 1, 17)
+    pooled = np.concatenate([a, b])
+    shuffled = np.random.default_rng(0).permuted(np.tile(pooled, (9_999, 1)), axis=1)
+    null = shuffled[:, :20].mean(axis=1) - shuffled[:, 20:].mean(axis=1)
+    expected = (1 + np.sum(np.abs(null) >= abs(a.mean() - b.mean()) - 1e-12)) / 10_000
+    assert permutation_of_means(a, b).p_value == expected
+    assert permutation_of_means(b, a, seed=1).p_value != expected  # drawn by another seed
+
+
 def test_permutation_of_means_equals_enumeration_of_splits():
     a, b = A[:3], B[:4]
     pooled = np.concatenate([a, b])

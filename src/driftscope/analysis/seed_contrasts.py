@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -82,22 +83,39 @@ def _in_setting(
     )
 
 
+@dataclass(frozen=True)
+class _Cell:
+    """The runs of one cell, and what of it decides which cell it is set against."""
+
+    runs: pd.DataFrame
+    is_plain: bool
+    options: tuple[str, ...]
+    rate: float
+
+
 def _pairs(
     runs: pd.DataFrame, baseline: str, excluded: list[Exclusion]
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """Baseline cell and other cell, of two seeds at least on either side."""
     for dataset, group in runs.groupby("dataset", sort=True):
-        cells = [cell for _, cell in group.groupby(["series", "learning_rate"], sort=True)]
-        plain = [cell for cell in cells if _is_plain(cell, baseline) and len(cell) > 1]
+        cells = [
+            _cell(one, baseline)
+            for _, one in group.groupby(["series", "learning_rate"], sort=True)
+            if len(one) > 1
+        ]
+        plain: dict[tuple[str, ...], list[_Cell]] = {}
+        for cell in cells:
+            if cell.is_plain:
+                plain.setdefault(cell.options, []).append(cell)
         unmatched = 0
         for cell in cells:
-            if len(cell) < 2 or _is_plain(cell, baseline):
+            if cell.is_plain:
                 continue
-            like = [one for one in plain if _options(one) == _options(cell)]
-            at_rate = [one for one in like if _rate(one) == _rate(cell)]
+            like = plain.get(cell.options, [])
+            at_rate = [one for one in like if one.rate == cell.rate]
             chosen = at_rate or (like if len(like) == 1 else [])
             if chosen:
-                yield chosen[0], cell
+                yield chosen[0].runs, cell.runs
             else:
                 unmatched += 1
         if unmatched:
@@ -105,15 +123,16 @@ def _pairs(
             excluded.append(Exclusion(f"{dataset} cells", unmatched, why))
 
 
-def _is_plain(cell: pd.DataFrame, baseline: str) -> bool:
-    first = cell.iloc[0]
+def _cell(runs: pd.DataFrame, baseline: str) -> _Cell:
+    first = runs.iloc[0]
     regularizer = first["regularizer"]
     is_unregularized = regularizer != regularizer or regularizer in (None, "none")
-    return bool(first["method"] == baseline and is_unregularized)
-
-
-def _options(cell: pd.DataFrame) -> tuple[str, ...]:
-    return tuple(str(cell[name].iloc[0]) for name in _PLAIN)
+    return _Cell(
+        runs,
+        is_plain=bool(first["method"] == baseline and is_unregularized),
+        options=tuple(str(runs[name].iloc[0]) for name in _PLAIN),
+        rate=_rate(runs),
+    )
 
 
 def _rate(cell: pd.DataFrame) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from driftscope import limits
 from driftscope.analysis.chart import Axis, Chart, Marks, Panel, ends, points
 from driftscope.analysis.grouping import (
     PLACE,
@@ -65,7 +66,7 @@ def place_charts(
     layer_cells: pd.DataFrame,
     layer_limit: float,
 ) -> PlaceCharts:
-    """Everything that is drawn of one place.
+    """Everything that is drawn of one place; single runs only where `are_runs_drawn`.
 
     Args:
         study: whose history, heads and classes are shown (rows of other places are left out).
@@ -84,12 +85,17 @@ def place_charts(
     keys = ["run_id", "series", "learning_rate", "seed", "num_runs"]
     keys += [one.key for one in (*outcomes, *drifts)]
     done = with_series(runs)[is_done(runs)].reindex(columns=keys)
+    has_dots = are_runs_drawn(study.runs)
     heads = head_cells_frame(study.heads, runs)
     classes = class_cells_frame(study.classes, runs)
     return PlaceCharts(
-        rate_chart(f"learning_rate_{name}", cells, done, outcomes) if outcomes else None,
-        rate_chart(f"dose_response_{name}", cells, done, drifts) if drifts else None,
-        _place_trajectories(f"trajectories_{name}", study.history, runs, series, has_transfer),
+        rate_chart(f"learning_rate_{name}", cells, done, outcomes, has_dots=has_dots)
+        if outcomes
+        else None,
+        rate_chart(f"dose_response_{name}", cells, done, drifts, has_dots=has_dots)
+        if drifts
+        else None,
+        _place_trajectories(f"trajectories_{name}", study, runs, series, has_transfer),
         layer_chart(f"layer_entropy_{name}", layer_cells, _of(series, layer_cells), layer_limit)
         if len(layer_cells)
         else None,
@@ -101,15 +107,24 @@ def place_charts(
 
 
 def _place_trajectories(
-    name: str, history: pd.DataFrame, runs: pd.DataFrame, series: list[str], has_transfer: bool
+    name: str, study: StudyTables, runs: pd.DataFrame, series: list[str], has_transfer: bool
 ) -> Chart | None:
     """Nothing where no run has two epochs."""
+    history = study.history
     probes = history_cells_frame(history, runs) if len(history) else history
     if probes.empty or probes["epoch"].nunique() < 2:
         return None
     metrics = known_metrics(followed_metrics(has_transfer), probes)
     paths = run_history_frame(history, runs)
-    return trajectory_chart(name, probes, paths, _of(series, probes), metrics)
+    has_thin = are_runs_drawn(study.runs)
+    return trajectory_chart(
+        name, probes, paths, _of(series, probes), metrics, has_thin_lines=has_thin
+    )
+
+
+def are_runs_drawn(runs: pd.DataFrame) -> bool:
+    """Whether a study's figures show each run beside the means; of thousands none could be seen."""
+    return len(runs) <= limits.PAGE_RUNS.value
 
 
 def _of(series: Iterable[str], frame: pd.DataFrame) -> list[str]:
@@ -157,6 +172,7 @@ def rate_chart(
     metrics: Sequence[Metric],
     *,
     rates: Sequence[float] = (),
+    has_dots: bool = True,
 ) -> Chart:
     """A panel a metric: mean ± sd against the learning rate (log), a line a series, a dot a run.
 
@@ -166,10 +182,12 @@ def rate_chart(
         runs: `grouping.with_series` of the same finished runs.
         metrics: the panels, from the left; each known in `cells`.
         rates: the ticks of the horizontal axis; by default the cells' own rates.
+        has_dots: whether each run is a dot.
     """
     ticks = tuple(rates) or tuple(sorted({float(rate) for rate in cells["learning_rate"]}))
     named = runs_of_cells(runs)
-    panels = tuple(_rate_panel(cells, runs, metric, ticks, named) for metric in metrics)
+    dots = runs if has_dots else runs.iloc[:0]
+    panels = tuple(_rate_panel(cells, dots, metric, ticks, named) for metric in metrics)
     series = tuple(dict.fromkeys(cells["series"]))
     return Chart(name, (panels,), series, column_names=tuple(one.heading for one in metrics))
 
@@ -206,18 +224,8 @@ def _rate_panel(
     marks, told = [], []
     for series, mine in cells.dropna(subset=[metric.key]).groupby("series", sort=False):
         dots = runs[runs["series"] == series].dropna(subset=[metric.key])
-        dots = dots.sort_values(["learning_rate", "seed"])
-        marks.append(
-            Marks(
-                points(dots["learning_rate"]),
-                points(dots[metric.key]),
-                "dots",
-                str(series),
-                hover=tuple(_run_text(row, metric) for row in rows_of(dots)),
-                run_ids=tuple(str(name) for name in dots["run_id"]) if "run_id" in dots else (),
-                is_single=True,
-            )
-        )
+        if len(dots):
+            marks.append(_dots(dots.sort_values(["learning_rate", "seed"]), str(series), metric))
         rows = rows_of(mine.sort_values("learning_rate"))
         marks.append(
             Marks(
@@ -241,6 +249,19 @@ def _rate_panel(
         tuple(marks),
         level=metric.unchanged,
         words=f"{metric.heading} against the learning rate. {'; '.join(told)}.",
+    )
+
+
+def _dots(runs: pd.DataFrame, series: str, metric: Metric) -> Marks:
+    """A dot a run."""
+    return Marks(
+        points(runs["learning_rate"]),
+        points(runs[metric.key]),
+        "dots",
+        series,
+        hover=tuple(_run_text(row, metric) for row in rows_of(runs)),
+        run_ids=tuple(str(name) for name in runs["run_id"]) if "run_id" in runs else (),
+        is_single=True,
     )
 
 
@@ -273,6 +294,8 @@ def trajectory_chart(
     points_of_runs: pd.DataFrame,
     series: Sequence[str],
     metrics: Sequence[Metric],
+    *,
+    has_thin_lines: bool = True,
 ) -> Chart:
     """A row a series, a column a metric: every run a thin line, the mean of each rate a thick one.
 
@@ -284,6 +307,7 @@ def trajectory_chart(
         points_of_runs: `grouping.run_history_frame`.
         series: the rows, from above; each known in `probes`.
         metrics: the columns, from the left; each known in `probes`.
+        has_thin_lines: whether each run is a line.
     """
     rates = sorted({float(rate) for rate in probes["learning_rate"]})
     time = "step" if probes["step"].notna().all() else "epoch"
@@ -299,6 +323,7 @@ def trajectory_chart(
                     metric,
                     time,
                     spans[metric.key],
+                    has_thin_lines,
                 )
                 for metric in metrics
             )
@@ -320,13 +345,14 @@ def _trajectory_panel(
     metric: Metric,
     time: str,
     span: tuple[float, float] | None,
+    has_thin_lines: bool,
 ) -> Panel:
     marks = []
     by_rate = dict(list(runs.dropna(subset=[metric.key]).groupby("learning_rate")))
     for rate, mean in means.dropna(subset=[metric.key]).groupby("learning_rate"):
         name = rate_text(float(rate))  # type: ignore[arg-type]  # the key of a float column
         own = by_rate[rate]
-        for run_id, run in own.groupby("run_id", sort=False):
+        for run_id, run in own.groupby("run_id", sort=False) if has_thin_lines else ():
             told = [_run_text(row, metric, _when(row)) for row in rows_of(run)]
             marks.append(_path(run, metric, time, name, told, run_id=str(run_id)))
         seeds = _seeds_text(own["seed"])
@@ -414,9 +440,10 @@ def runs_of_cells(runs: pd.DataFrame) -> dict[tuple[str, float], str]:
     """The seeds and run ids of each series and rate, as a text tells them."""
     named = {}
     for (series, rate), mine in runs.groupby(["series", "learning_rate"], sort=False):
-        texts = [f"{seed_text(row)} ({_run_name(row)})".replace(" ()", "") for row in rows_of(mine)]
-        if len(texts) > _NAMED_RUNS:
-            texts = [*texts[:_NAMED_RUNS], f"and {len(texts) - _NAMED_RUNS} more"]
+        first = rows_of(mine.head(_NAMED_RUNS))
+        texts = [f"{seed_text(row)} ({_run_name(row)})".replace(" ()", "") for row in first]
+        if len(mine) > _NAMED_RUNS:
+            texts.append(f"and {len(mine) - _NAMED_RUNS} more")
         named[str(series), float(rate)] = "\n".join(texts)  # type: ignore[arg-type]
     return named
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
+from driftscope import limits
 from driftscope.analysis import Answer, StudyTables, answer_all, grouping
 from driftscope.analysis.map_charts import head_chart, shared_limit
 from driftscope.analysis.summaries import (
@@ -114,8 +115,8 @@ def _runs_table(listed: pd.DataFrame, num_runs: int) -> Table:
         whole,
         title=f"The {len(listed)} notable of {num_runs:,} runs",
         note="Of each cell the run of the lowest retention, and of too many cells those of the "
-        "lowest. These have pages of their own; every run is in the table runs.csv, which "
-        "driftscope study report --format csv writes.",
+        f"lowest: {limits.PAGE_RUNS.sentence}. These have pages of their own; every run is in the "
+        "table runs.csv, which driftscope study report --format csv writes.",
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from driftscope import limits
 from driftscope.analysis import grouping
 from driftscope.analysis.study_charts import (
     drift_metrics,
@@ -41,9 +42,6 @@ from driftscope.records.schema import PromptRules
 from driftscope.report import tables
 from driftscope.report.page import script_json
 from driftscope.report.provenance import flattened
-
-MOST_RUNS = 500
-"""How many runs a page lists; with more it would be too large to open."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +106,12 @@ def notable_runs(runs: pd.DataFrame) -> pd.DataFrame:
 
     Of each cell that is the run of the lowest retention, the lowest of all first.
     """
-    if len(runs) <= MOST_RUNS:
+    most = limits.PAGE_RUNS.value
+    if len(runs) <= most:
         return runs
     ordered = grouping.with_series(runs).sort_values("retention_pct", na_position="last")
     cells = [key for key in (*grouping.PLACE, "series", "learning_rate") if key in ordered]
-    lowest = ordered.drop_duplicates(cells).head(MOST_RUNS)
+    lowest = ordered.drop_duplicates(cells).head(most)
     return runs[runs["run_id"].isin(lowest["run_id"])]
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from driftscope import limits
 from driftscope.analysis import StudyTables, grouping
 from driftscope.analysis.chart import Chart
-from driftscope.analysis.study_charts import known_metrics, place_charts, profile_chart
+from driftscope.analysis.study_charts import (
+    are_runs_drawn,
+    known_metrics,
+    place_charts,
+    profile_chart,
+)
 from driftscope.analysis.summaries import Summary, study_summary
 from driftscope.analysis.table import Table
 from driftscope.metrics import main_drifts
@@ -19,12 +25,25 @@ from driftscope.report.style import SeriesStyle, chart_styles, method_styles
 
 MAX_HEAD_CELLS = 6000
 """Heads drawn on a page at most, over all cells of a setting; files have them all."""
+MAX_HEAD_MAPS = 100
+"""Cells whose heads are drawn on a page at most."""
+MAX_SERIES = 12
+"""Series of a setting that a page draws over training and layer by layer at most."""
 MAX_CLASS_COLUMNS = 40
 """Cells in the figure of classes on a page at most."""
 
 _OTHER_IMAGES = (
     "Retention over training was read on other images than at the end, so the curves need not end "
     "at the numbers of the tables."
+)
+
+_NO_HEADS = (
+    "Head by head there are too many cells for a page; driftscope study report --format svg draws "
+    "them."
+)
+_NO_SINGLE_RUNS = (
+    "The study's {:,} runs are too many to draw each; "
+    f"{limits.PAGE_RUNS.variable} says up to how many are drawn."
 )
 
 
@@ -34,6 +53,7 @@ class Section:
 
     anchor: str
     has_runs: bool
+    single_runs: str
     heading: str
     summary: Summary
     legend: list[LegendEntry]
@@ -41,6 +61,7 @@ class Section:
     drift_panels: list[Picture]
     heatmaps: list[Picture]
     heads: list[Picture]
+    layers_note: str
     class_retention: list[Picture]
     rate_legend: list[LegendEntry]
     trajectories: list[list[Picture]]
@@ -78,27 +99,30 @@ def setting_section(
     own_styles = {name: styles.get(name, style) for name, style in method_styles(series).items()}
     class_cells = grouping.class_cells_frame(study.classes, runs)
     charts = place_charts(study, setting, runs, layer_cells, layer_limit)
+    trajectories = _first_series(charts.trajectories)
+    heads = _heads(charts.heads, f"{prefix}-heads")
     return Section(
         anchor=f"setting-{number}",
         has_runs="seed" not in runs or bool(runs["seed"].notna().any()),
+        single_runs="" if are_runs_drawn(study.runs) else _NO_SINGLE_RUNS.format(len(study.runs)),
         heading=name,
         summary=study_summary(cells, runs, setting),
         legend=legend(own_styles, prefix),
         panels=_flat(charts.outcomes, f"{prefix}-rate", own_styles),
         drift_panels=_flat(charts.drifts, f"{prefix}-drift", own_styles),
-        heatmaps=_flat(charts.layers, f"{prefix}-layers"),
-        heads=_heads(charts.heads, f"{prefix}-heads"),
+        heatmaps=_flat(_first_series(charts.layers), f"{prefix}-layers"),
+        heads=heads,
+        layers_note=" ".join(
+            [_cut_note(charts.layers)] + [_NO_HEADS] * bool(charts.heads and not heads)
+        ).strip(),
         class_retention=_class_retention(charts.classes, setting, f"{prefix}-classes"),
         classes=tables.classes_list(class_cells, setting) if len(class_cells) else None,
-        rate_legend=legend(chart_styles(charts.trajectories), f"{prefix}-rates")
-        if charts.trajectories
-        else [],
-        trajectories=panel_pictures(charts.trajectories, f"{prefix}-path")
-        if charts.trajectories
-        else [],
-        trajectories_note=_OTHER_IMAGES
-        if grouping.is_followed_on_other_images(study.history, runs)
-        else "",
+        rate_legend=legend(chart_styles(trajectories), f"{prefix}-rates") if trajectories else [],
+        trajectories=panel_pictures(trajectories, f"{prefix}-path") if trajectories else [],
+        trajectories_note=" ".join(
+            [_OTHER_IMAGES] * grouping.is_followed_on_other_images(study.history, runs)
+            + [_cut_note(charts.trajectories)]
+        ).strip(),
         table=tables.study_table(cells, setting),
         layers=tables.layers_list(layer_cells, setting) if len(layer_cells) else None,
     )
@@ -123,10 +147,30 @@ def _flat(
     return [picture for row in rows for picture in row]
 
 
+def _first_series(chart: Chart | None) -> Chart | None:
+    """The chart with as many rows, one a series, as a page draws."""
+    if chart is None:
+        return None
+    return replace(
+        chart, panels=chart.panels[:MAX_SERIES], row_names=tuple(chart.row_names[:MAX_SERIES])
+    )
+
+
+def _cut_note(chart: Chart | None) -> str:
+    """Which series `_first_series` leaves out, and where they are; nothing if none."""
+    if chart is None or len(chart.panels) <= MAX_SERIES:
+        return ""
+    return (
+        f"The first {MAX_SERIES} of {len(chart.panels)} series; driftscope study report --format "
+        "svg draws all."
+    )
+
+
 def _heads(chart: Chart | None, name: str) -> list[Picture]:
     """The layer × head maps of every cell, unless they are too many for a page."""
     maps = [panel.heat for panel in chart.flat if panel.heat] if chart else []
-    if not chart or sum(len(one.rows) * len(one.columns) for one in maps) > MAX_HEAD_CELLS:
+    num_heads = sum(len(one.rows) * len(one.columns) for one in maps)
+    if not chart or num_heads > MAX_HEAD_CELLS or len(maps) > MAX_HEAD_MAPS:
         return []
     words = (
         "Maps of each cell, head by layer: percent change of each head's attention entropy. "

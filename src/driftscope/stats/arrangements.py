@@ -82,6 +82,19 @@ def exact_splits(num_first: int, num_units: int) -> NDArray[np.bool_]:
     return table
 
 
+@lru_cache(maxsize=8)
+def sampled_splits(num_first: int, num_units: int, num_resamples: int, seed: int) -> IndexArray:
+    """Seeded random choices of ``num_first`` of the units: [arrangement, chosen unit].
+
+    Drawn once for all tests of groups of these sizes: drawing costs more than the test itself.
+    """
+    rng = np.random.default_rng(seed)
+    identity = np.broadcast_to(np.arange(num_units), (num_resamples, num_units))
+    table = rng.permuted(identity, axis=1)[:, :num_first].astype(np.intp)
+    table.setflags(write=False)
+    return table
+
+
 @lru_cache(maxsize=16)
 def exact_signs(num_units: int) -> NDArray[np.int8]:
     """Every assignment of signs to the units: [2 ** num_units, unit] of −1 and 1."""

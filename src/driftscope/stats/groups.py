@@ -17,6 +17,7 @@ from driftscope.stats.arrangements import (
     exact_signs,
     exact_splits,
     sampled_p,
+    sampled_splits,
 )
 from driftscope.stats.finite import (
     FloatArray,
@@ -144,9 +145,8 @@ def permutation_of_means(
         p_value, p_floor = exact_p(null, observed)
         error = 0.0
     else:
-        rng = np.random.default_rng(seed)
-        shuffled = rng.permuted(np.broadcast_to(centred, (num_resamples, pooled.size)), axis=1)
-        null = shuffled[:, : first.size].sum(axis=1) * per_unit / scale
+        drawn = sampled_splits(first.size, pooled.size, num_resamples, seed)
+        null = centred[drawn].sum(axis=1) * per_unit / scale
         p_value, p_floor, error = sampled_p(null, observed)
     name = "permutation of means"
     return MeanTest(name, difference, p_value, difference, *counts, p_floor, error)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from scipy.stats import binomtest, norm
 
 
+@lru_cache(maxsize=4096)  # thousands of runs count hits on the same few images
 def wilson_interval_pct(num_hits: int, num_trials: int) -> tuple[float, float]:
     """The 95 % Wilson interval of a proportion (Wilson 1927), in percent; by scipy.
 
