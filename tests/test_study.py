@@ -392,6 +392,7 @@ SHIPPED = {
     "followup-leakfree": 84,
     "mini-controlled-matrix": 80,
     "mini-budget": 170,
+    "mini-rescue": 80,
     "mini-backbones": 12,
     "mini-lr-sweep": 15,
     "mini-rank-ablation": 15,
