@@ -221,6 +221,15 @@ def test_a_folder_without_a_report_exits_with_2(tmp_path: Path) -> None:
     assert "holds neither report.json nor result.json" in shown
 
 
+def test_the_advised_rescue_reads_what_the_comparison_read(tmp_path: Path) -> None:
+    read = {"images": "photos", "pool": "my pool", "classes": "names.txt"}
+    _, shown = gated(write(tmp_path / "r.json", {**comparison(), **read}), "--min-retention", "90")
+    assert (
+        "`driftscope rescue mini tuned --images photos --pool 'my pool' --classes names.txt "
+        "--out rescued`"
+    ) in shown
+
+
 def test_junit_has_a_case_for_every_limit_and_fails_what_was_not_measured(
     tmp_path: Path,
 ) -> None:

@@ -56,8 +56,6 @@ class ComparisonReport(Report):
     stability: dict[str, Any]
     intruder_dimensions_per_layer: list[int] | None
     retrieval: dict[str, dict[str, Any]]
-    pool: str | None = None
-    classes: str | None = None
     forecast: Forecast | None
     suites: dict[str, dict[str, Any]]
     text_vocabulary: str

@@ -52,6 +52,7 @@ class Evidence:
         forecast: of retention, by a calibration.
         surface: what made the report.
         adapted: the adapted model's name or folder, where it is told.
+        images, pool, classes: what a comparison was told to read, where it is told.
     """
 
     source: Path
@@ -66,6 +67,9 @@ class Evidence:
     forecast: Forecast | None = None
     surface: Surface = "comparison"
     adapted: str | None = None
+    images: str | None = None
+    pool: str | None = None
+    classes: str | None = None
 
     def advice(self, budget_pct: float | None = None) -> Advice:
         """What to do: a verdict against the budget, and next steps."""
@@ -74,7 +78,14 @@ class Evidence:
             "estimate": self.estimate.model_dump() if self.estimate else None,
             "forecast": self.forecast.model_dump() if self.forecast else None,
         }
-        place = Place(self.surface, self.model or "BEFORE", self.adapted or "AFTER")
+        place = Place(
+            self.surface,
+            self.model or "BEFORE",
+            self.adapted or "AFTER",
+            self.images or "IMAGES",
+            self.pool,
+            self.classes,
+        )
         return advise(kept_of(found), place, budget_pct=budget_pct or KEPT_PCT)
 
     def with_forecast(self, calibration: Calibration) -> Evidence:
@@ -165,6 +176,9 @@ def _of_report(file: Path, best: bool) -> Evidence:
         estimate=report.estimate,
         model=report.pretrained,
         adapted=report.adapted,
+        images=report.images,
+        pool=report.pool,
+        classes=report.classes,
     )
 
 

@@ -436,6 +436,9 @@ class Report(Part):
     scalars: dict[str, Any]
     pretrained: str | None = None
     adapted: str | None = None
+    images: str | None = None
+    pool: str | None = None
+    classes: str | None = None
     unmeasured: dict[str, str] = Field(default_factory=dict)
     transfer: dict[str, ComparedScore] | None = None
     estimate: StoredEstimate | None = None
