@@ -255,6 +255,12 @@ _HOW: dict[Surface, dict[str, str]] = {
 """How each surface is asked for more."""
 
 
+_BUDGET = (
+    "`budget: {retention_pct: 90}` and a `pool` in a spec, or `driftscope.Budget` in a loop of "
+    "your own, keep that much while the model learns."
+)
+
+
 def _rescue(place: Place) -> str:
     words = [place.pretrained, place.adapted, "--images", place.images]
     words += ["--pool", place.pool or "IMAGES"]
@@ -268,10 +274,10 @@ def _rescue(place: Place) -> str:
 
 def _train_again(better: Setting | None) -> str:
     if better is not None:
-        return f"If you can train again: in your study {better.words} keeps more."
+        return f"If you can train again: in your study {better.words} keeps more. {_BUDGET}"
     return (
-        "If you can train again: take a lower learning rate or LoRA. `driftscope study run` with "
-        "two methods and two rates shows what that costs in accuracy on your data."
+        f"If you can train again: {_BUDGET} A lower learning rate or LoRA keeps more, too; "
+        "`driftscope study run` with two methods and two rates shows what that costs in accuracy."
     )
 
 
@@ -362,7 +368,7 @@ def _on_dataset(
             (
                 "To keep a trained model: `driftscope rescue BEFORE RUN --images IMAGES --pool "
                 "IMAGES --out rescued` blends it with the pretrained one, without training.",
-                "If you can train again: add lower rates, LoRA or `last_block` to the study.",
+                f"If you can train again: {_BUDGET} Or add lower rates, LoRA or `last_block`.",
             ),
         )
     take = setting_of(best, accuracy)
@@ -373,6 +379,7 @@ def _on_dataset(
     steps = (
         f"If {gap:.1f} points of accuracy matter: {most.words} is the most accurate. `driftscope "
         "rescue` on one of its runs may keep more of both; it needs no training.",
+        f"If you can train again: {_BUDGET}",
         *_seeds_step(best),
     )
     return Advice("kept", f"{verdict}.", steps)
