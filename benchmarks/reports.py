@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import random
+import resource
 import tempfile
 import time
 from pathlib import Path
 
+import studies
 from studies import write_run
 
 from driftscope.cli.reports import write_report
@@ -44,13 +46,15 @@ def main() -> None:
     parser.add_argument("--format", default="html")
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--heads", type=int, default=12)
+    parser.add_argument("--decays", action="store_true", help="the 500 cells of studies.py")
     options = parser.parse_args()
+    matrix = studies.study_of if options.decays else study_of
     for num_runs in options.runs:
         rng = random.Random(0)
         with tempfile.TemporaryDirectory() as place:
             folder = StudyFolder(Path(place) / "study")
-            folder.declare(study_of(num_runs))
-            specs = expand(study_of(num_runs))
+            folder.declare(matrix(num_runs))
+            specs = expand(matrix(num_runs))
             for spec in specs:
                 write_run(folder.run(spec), spec, rng, options.layers, options.heads)
             started = time.process_time()
@@ -58,8 +62,11 @@ def main() -> None:
             seconds = time.process_time() - started
             page = Path(place) / "out" / "report.html"
             size = f", page {page.stat().st_size / 1e6:.1f} MB" if page.exists() else ""
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
             print(
-                f"{len(specs)} runs, {options.format}: {seconds:.1f} CPU seconds{size}", flush=True
+                f"{len(specs)} runs, {options.format}: {seconds:.1f} CPU seconds{size}, "
+                f"peak {peak:.2f} GB",
+                flush=True,
             )
 
 
