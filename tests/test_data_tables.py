@@ -162,7 +162,12 @@ def a_list(root: Path, header: str, *rows: str) -> Path:
     ("rows", "reason"),
     [
         (("path,label,label", "1.png,x,y"), "two columns 'label'"),
-        (("1.png 0", "2.png 1"), "has no header"),
+        (("1.png 0", "2.png 1"), "has no header.*such as path,label"),
+        (
+            ("1.png#0\tA cat.", "1.png#1\tA dog."),
+            "such as path,caption.*cut what stands from the #",
+        ),
+        (("#Image CLASS SPECIES", "cat_1 1 1", "dog_2 2 2"), "has spaces between its values"),
         (("path,label", "1.png,x", "2.png,y", "1.png,y"), r"1\.png under several classes"),
         (("path,label", "1.png,x", "2.png,y", "3.png,x;y"), "rows of several classes"),
         (("path,label", "4.png,x", "2.png,y"), "there are 2 of that name"),

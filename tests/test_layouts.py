@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -391,6 +393,18 @@ def test_what_is_packed_is_to_be_unpacked(tmp_path: Path, name: str) -> None:
     for place in (tmp_path, tmp_path / name):
         with pytest.raises(DataError, match=r"packed.*unpack it, and give the folder"):
             look(place)
+
+
+@pytest.mark.parametrize("keys", [("im.0", "im.1"), ("im0", "im.1")])
+def test_a_tar_whose_names_have_dots_says_so(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for label, key in enumerate(keys):
+            for ending, data in (("cls", str(label).encode()), ("png", png(9))):
+                entry = tarfile.TarInfo(f"{key}.{ending}")
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+    with pytest.raises(DataError, match=r"holds im\.\d\.png.* without dots .*such as im_\d\.png"):
+        labelled(open_dataset(tmp_path, "test"))
 
 
 def test_a_class_named_in_no_text_is_refused_by_name(tmp_path: Path) -> None:

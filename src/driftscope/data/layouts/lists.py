@@ -229,7 +229,7 @@ def read_list(file: Path) -> dict[str, list[Any]]:
     if len(rows) < 2:
         raise DataError(f"{file} lists no images: give a header such as path,label and a row each")
     header = [name.strip() for name in rows[0]]
-    _check_header(file, header)
+    _check_header(file, header, rows[1])
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
             raise DataError(
@@ -244,15 +244,26 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {key: [one.get(key) for one in rows] for key in keys}
 
 
-def _check_header(file: Path, header: Sequence[str]) -> None:
+def _check_header(file: Path, header: Sequence[str], first: Sequence[str]) -> None:
     words = [word for name in header for word in name.split()]
-    if any(Path(word.partition("#")[0]).suffix.lower() in image_suffixes() for word in words):
+    if any(_is_image_name(word.partition("#")[0]) for word in words):
+        numbered = any("#" in word for word in words)
         raise DataError(
-            f"{file} has no header; give one above its rows, such as path,label, and a comma or "
-            "tab between the values"
+            f"{file} has no header; give one above its rows, such as "
+            f"{'path,caption' if numbered else 'path,label'}, and a comma or tab between the values"
+            + (", and cut what stands from the # on behind each image's name" if numbered else "")
+        )
+    if len(header) == 1 and len(words) > 1 and not _is_image_name(first[0]):
+        raise DataError(
+            f"{file} has spaces between its values (its first line is {header[0][:60]!r}); write a "
+            "list with a header such as path,label and commas between, in the folder of the images"
         )
     if twice := [name for name in header if name and header.count(name) > 1]:
         raise DataError(f"{file} has two columns {twice[0]!r}; name each once")
+
+
+def _is_image_name(text: str) -> bool:
+    return Path(text).suffix.lower() in image_suffixes()
 
 
 def _delimiter(file: Path, header: str) -> str:

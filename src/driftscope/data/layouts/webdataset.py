@@ -130,6 +130,7 @@ def _found(address: Address, root: Path, splits: Mapping[str, list[Path]]) -> Fo
 def _samples_of(tar: Path) -> list[dict[str, Any]]:
     """The samples that have an image, in their order."""
     samples: dict[str, dict[str, Any]] = {}
+    dotted: dict[str, str] = {}
     try:
         with tarfile.open(tar, "r:") as members:
             for one in members:
@@ -142,6 +143,8 @@ def _samples_of(tar: Path) -> list[dict[str, Any]]:
                 kind = kind.lower()
                 if f".{kind}" in image_suffixes():
                     sample.setdefault(_IMAGE, member)
+                elif f".{kind.rpartition('.')[2]}" in image_suffixes():
+                    dotted.setdefault(f"{folder}/{key}", name)
                 elif (first := kind.partition(".")[0]) in _TEXT_KINDS and (
                     one.size < _MOST_TEXT_BYTES
                 ):
@@ -152,6 +155,15 @@ def _samples_of(tar: Path) -> list[dict[str, Any]]:
         raise DataError(
             f"cannot read the tar file {tar}: {f'it is {kind}' if kind else error}"
         ) from None
+    for place, name in dotted.items():
+        if _IMAGE not in samples[place]:
+            stem, _, ending = name.rpartition(".")
+            raise DataError(
+                f"the tar file {tar} holds {name}, whose sample would be "
+                f"{name.partition('.')[0]}: what stands behind the first dot is the kind of file; "
+                "name images, labels and texts without dots before the ending, such as "
+                f"{stem.replace('.', '_')}.{ending}"
+            )
     return [sample for sample in samples.values() if _IMAGE in sample]
 
 
