@@ -790,6 +790,14 @@ def test_a_model_of_another_architecture_is_refused(
         monitor_of(tiny_clip, coloured_images).observe(clip_of(deeper), step=1)
 
 
+def test_a_model_of_another_image_size_is_refused_with_the_way_out(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    larger = make_tiny_clip(tmp_path / "larger", seed=0, image_size=64)
+    with pytest.raises(ModelError, match=r"17×32 against 65×32, .*32 pixels; .*driftscope compare"):
+        monitor_of(tiny_clip, coloured_images).observe(clip_of(larger), step=1)
+
+
 def test_a_report_of_nothing_is_refused(tiny_clip: Path, coloured_images: Path) -> None:
     with pytest.raises(RecordError, match="has not read the model yet"):
         monitor_of(tiny_clip, coloured_images).report()

@@ -303,6 +303,8 @@ def assess(
     weights = encoder_state(model)
     if reference.is_at_another_size:
         weights = without_positions(weights)
+    else:
+        _refuse_another_size(reference, model.source, weights)
     check_same_towers(reference.weights, weights, reference.pretrained.source, model.source)
     check_same_function(
         reference.function, function_facts(model), reference.pretrained.source, model.source
@@ -346,6 +348,22 @@ def check_same_towers(
         raise ModelError(
             f"{before_name} and {after_name} have different image towers: {differing[0]} is "
             f"{first} against {second}"
+        )
+
+
+def _refuse_another_size(reference: Reference, name: str, weights: Mapping[str, Tensor]) -> None:
+    """Raises ModelError where no more than the number of patches' positions differs."""
+    both = reference.weights, weights
+    whole = [{name: one.shape for name, one in own.items()} for own in both]
+    fixed = [{name: one.shape for name, one in without_positions(own).items()} for own in both]
+    if fixed[0] == fixed[1] and whole[0] != whole[1]:
+        positions = next(one for one in sorted(weights) if whole[0].get(one) != whole[1][one])
+        first, second = (_shape(one.get(positions)) for one in whole)
+        before = reference.pretrained
+        raise ModelError(
+            f"{before.source} and {name} read images of different sizes: {positions} is {first} "
+            f"against {second}, and {before.source} reads {before.image_size} pixels; measure a "
+            "saved checkpoint by driftscope compare, which reads each at its own size"
         )
 
 
