@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,19 @@ def test_a_method_that_keeps_more_at_some_rates_only_is_told_so(tables: StudyTab
     is_best = runs["method"].eq("full_ft") & runs["learning_rate"].eq(1e-6)
     mixed = tables.with_runs(runs.assign(retention_pct=runs["retention_pct"].mask(is_best, 120.0)))
     assert "At 3 of 4 rates lora_r8 keeps more" in answer("method_contrast", mixed).sentence
+
+
+def test_methods_that_keep_the_same_are_told_to_keep_as_much(tables: StudyTables) -> None:
+    level = tables.with_runs(tables.only(dataset="terrain").runs.assign(retention_pct=100.0))
+    sentence = answer("method_contrast", level).sentence
+    assert "At every rate lora_r8 keeps as much as full_ft on terrain" in sentence
+    assert "less than" not in sentence
+
+
+def test_what_an_answer_rests_on_is_counted_in_english(tables: StudyTables) -> None:
+    found = answer("method_contrast", tables)
+    assert replace(found, num_units=1, unit="pairs of runs").units == "1 pair of runs"
+    assert replace(found, num_units=16, unit="cells").units == "16 cells"
 
 
 def test_a_contrast_at_equal_accuracy_counts_its_seeds(tables: StudyTables) -> None:

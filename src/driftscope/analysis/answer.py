@@ -63,7 +63,15 @@ class Answer:
     def rests_on(self) -> str:
         """How many units the answer rests on, and whether something was left out."""
         more = "; what was left out is listed under Statistics" if self.excluded else ""
-        return f"Rests on {self.num_units} {self.unit}{more}."
+        return f"Rests on {self.units}{more}."
+
+    @property
+    def units(self) -> str:
+        """What the answer rests on, counted, such as `1 pair of runs` or `16 cells`."""
+        noun, of, what = self.unit.partition(" ")
+        return (
+            f"{self.num_units} {noun.removesuffix('s') if self.num_units == 1 else noun}{of}{what}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it: NaN becomes null."""

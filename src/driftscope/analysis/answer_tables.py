@@ -63,7 +63,7 @@ def basis(answer: Answer) -> str:
     """How many units the answer rests on, what was left out, how p-values were adjusted."""
     if not answer.is_answered:
         return ""
-    parts = [f"Rests on {answer.num_units} {answer.unit}."]
+    parts = [f"Rests on {answer.units}."]
     parts += [f"Left out: {exclusion}." for exclusion in answer.excluded]
     parts += [family_words(family) for family in answer.family if family["num_tests"]]
     return " ".join(parts)

@@ -362,8 +362,9 @@ def _sentence(table: pd.DataFrame, by_rate: pd.DataFrame) -> str:
 def _at_rates(group: pd.DataFrame) -> str:
     """One method on one dataset: at how many rates it keeps more, and by how much at each."""
     gaps, rows, rates = group["difference"], group.to_dict("records"), len(group)
-    is_more = 2 * int((gaps > 0).sum()) >= rates
-    count = int((gaps > 0).sum() if is_more else (gaps <= 0).sum())
+    above, below = int((gaps > 0).sum()), int((gaps < 0).sum())
+    count = max(above, below) or rates
+    keeps = "as much as" if above == below == 0 else f"{'more' if above >= below else 'less'} than"
     written = [rate_text(row["learning_rate"]) for row in rows]
     if rates == 1:
         where = f"at the rate {written[0]}"
@@ -380,7 +381,7 @@ def _at_rates(group: pd.DataFrame) -> str:
     seeds = counted(most, "seed") if least == most else f"{least} to {most} seeds"
     each = " each" if rates > 1 else ""
     return (
-        f"{where} {rows[0]['method']} keeps {'more' if is_more else 'less'} than "
+        f"{where} {rows[0]['method']} keeps {keeps} "
         f"{rows[0]['baseline']} on {rows[0]['dataset']}: {listed} points of retention{at} "
         f"({seeds}{each}{spread})"
     )
