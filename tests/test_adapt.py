@@ -21,7 +21,8 @@ from driftscope.adapt import (
     save_adapted,
     trainable_state,
 )
-from driftscope.backbones.model import VisionLanguageModel, evaluating
+from driftscope.backbones.evaluating import evaluating
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import METHOD_KINDS, parse_run_spec
 from driftscope.config.variants import MethodSpec
 from driftscope.data.prompts import PromptRules

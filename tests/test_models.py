@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, CLIPModel
 
 import driftscope as ds
 from driftscope.adapt import adapt, export_merged, save_adapted
-from driftscope.backbones.model import evaluating
+from driftscope.backbones.evaluating import evaluating
 from driftscope.backbones.weights import encoder_fingerprint, encoder_state
 from driftscope.config import parse_run_spec
 from driftscope.errors import ModelError

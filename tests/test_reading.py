@@ -20,7 +20,8 @@ from driftscope import reading_pass as probe
 from driftscope import reading_subsets
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.capture import capture_cls
-from driftscope.backbones.model import VisionLanguageModel, evaluating
+from driftscope.backbones.evaluating import evaluating
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_weights
 from driftscope.errors import CaptureError
 from driftscope.metrics import METRICS, Metric, change_key, change_of, units

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from driftscope.adapt import AdaptedModel
 from driftscope.assess import Assessment, Reference, assess, make_reference
-from driftscope.backbones.model import VisionLanguageModel, evaluating
+from driftscope.backbones.evaluating import evaluating
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import text_fingerprint
 from driftscope.config import FullFineTuning, RunSpec
 from driftscope.data import PixelSource, groups_of, labelled, notes_of, rows_of

@@ -20,7 +20,8 @@ from torch.nn import functional
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.base import ImageTower
 from driftscope.backbones.capture import Captured, capture_cls
-from driftscope.backbones.model import VisionLanguageModel, evaluating
+from driftscope.backbones.evaluating import evaluating
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.deprecation import keywords
 from driftscope.errors import CaptureError, NonFiniteError
 from driftscope.metrics import Metric, drifts, levels

@@ -20,7 +20,8 @@ from torch.nn import functional
 
 from driftscope.adapt import AdaptedModel, derived_seed
 from driftscope.backbones.capture import Captured, capture_cls
-from driftscope.backbones.model import VisionLanguageModel, evaluating
+from driftscope.backbones.evaluating import evaluating
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import RunSpec
 from driftscope.config.variants import (
     EntropyFloor,

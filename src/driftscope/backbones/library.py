@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from driftscope.backbones.base import Backbone, ImageTower
+from driftscope.backbones.evaluating import evaluating
 from driftscope.backbones.torch_attention import Attended, attention_seen
 from driftscope.errors import CaptureError, told_as
 from driftscope.files import write_whole
@@ -259,7 +260,7 @@ class LibraryModel(nn.Module):
         attended = {module: Attended(shown) for module, shown in seen.items()}
         doing = f"the {self.library} model cannot be read: its own forward fails"
         with (
-            _evaluating(self),
+            evaluating(self),
             told_as(CaptureError, doing),
             _kept(blocks[-1], outputs),
             attention_seen(attended),
@@ -504,15 +505,3 @@ def _kept(module: nn.Module, outputs: list[Any]) -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    modes = [(child, child.training) for child in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for child, mode in modes:
-            child.training = mode

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.base import Backbone
+from driftscope.backbones.evaluating import evaluating
 from driftscope.data.framing import Framing
 from driftscope.deprecation import keywords, renamed
 from driftscope.errors import ModelError
@@ -184,16 +184,3 @@ class VisionLanguageModel:
         """The same model after moving its weights to a device."""
         self.module.to(device)
         return self
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; each submodule's mode is put back as it was."""
-    modes = [(child, child.training) for child in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for child, mode in modes:
-            child.training = mode

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from driftscope.backbones.evaluating import evaluating
 from driftscope.backbones.library import OpenClipModel
 from driftscope.backbones.mean_pooled import MeanPooledTower
-from driftscope.backbones.model import evaluating
 from driftscope.backbones.weights import without_adapters
 from driftscope.data.framing import Framing
 from driftscope.errors import CaptureError, ModelError, told_as
