@@ -341,25 +341,18 @@ def check_same_towers(
     before: Mapping[str, Tensor], after: Mapping[str, Tensor], before_name: str, after_name: str
 ) -> None:
     """Raises ModelError where two encoders' weights differ in name or shape."""
-    shapes = [{name: one.shape for name, one in weights.items()} for weights in (before, after)]
-    differing = [n for n in sorted({**before, **after}) if shapes[0].get(n) != shapes[1].get(n)]
-    if differing:
-        first, second = (_shape(one.get(differing[0])) for one in shapes)
+    for name, first, second in _differing(before, after):
         raise ModelError(
-            f"{before_name} and {after_name} have different image towers: {differing[0]} is "
+            f"{before_name} and {after_name} have different image towers: {name} is "
             f"{first} against {second}"
         )
 
 
 def _refuse_another_size(reference: Reference, name: str, weights: Mapping[str, Tensor]) -> None:
     """Raises ModelError where no more than the number of patches' positions differs."""
-    both = reference.weights, weights
-    whole = [{name: one.shape for name, one in own.items()} for own in both]
-    fixed = [{name: one.shape for name, one in without_positions(own).items()} for own in both]
-    if fixed[0] == fixed[1] and whole[0] != whole[1]:
-        positions = next(one for one in sorted(weights) if whole[0].get(one) != whole[1][one])
-        first, second = (_shape(one.get(positions)) for one in whole)
-        before = reference.pretrained
+    differing, before = _differing(reference.weights, weights), reference.pretrained
+    if differing and all(_is_position(one) for one, _, _ in differing):
+        positions, first, second = differing[0]
         raise ModelError(
             f"{before.source} and {name} read images of different sizes: {positions} is {first} "
             f"against {second}, and {before.source} reads {before.image_size} pixels; measure a "
@@ -367,9 +360,25 @@ def _refuse_another_size(reference: Reference, name: str, weights: Mapping[str, 
         )
 
 
+def _differing(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor]
+) -> list[tuple[str, str, str]]:
+    """Names of weights that differ in shape or are in one alone, with both shapes in words."""
+    shapes = [{name: one.shape for name, one in weights.items()} for weights in (before, after)]
+    return [
+        (name, _shape(shapes[0].get(name)), _shape(shapes[1].get(name)))
+        for name in sorted({**before, **after})
+        if shapes[0].get(name) != shapes[1].get(name)
+    ]
+
+
+def _is_position(name: str) -> bool:
+    return "position_embedding" in name
+
+
 def without_positions(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An encoder's weights but for the embeddings of its patches' positions."""
-    return {name: one for name, one in weights.items() if "position_embedding" not in name}
+    return {name: one for name, one in weights.items() if not _is_position(name)}
 
 
 def evenly_spaced(num_images: int, at_most: int | None) -> tuple[int, ...]:
