@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -73,9 +75,14 @@ class Schedule:
     rate_of: Callable[[int], float]
     total_steps: int
 
+    @cached_property
+    def _sums(self) -> list[float]:
+        """Of the rates before each step: a look may come at every one."""
+        return list(accumulate(map(self.rate_of, range(self.total_steps)), initial=0.0))
+
     def spent(self, first: int, last: int) -> float:
         """Sum of the rates of the steps from `first` up to, and without, `last`."""
-        return sum(map(self.rate_of, range(first, last)))
+        return self._sums[last] - self._sums[first]
 
 
 @dataclass(eq=False)
