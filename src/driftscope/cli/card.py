@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from driftscope.cli.options import PRINTED, opt, write_text
+from driftscope.cli.options import PRINTED, opt, print_or_write
 from driftscope.cli.sentences import plain_errors
 
 
@@ -25,8 +25,4 @@ def card(
     from driftscope.analysis.model_card import model_card
     from driftscope.schemas import read_comparison
 
-    text = model_card(read_comparison(report), __version__)
-    if out is None:
-        typer.echo(text, nl=False)
-    else:
-        write_text(out, text, "--out")
+    print_or_write(model_card(read_comparison(report), __version__), out)

@@ -39,6 +39,14 @@ def refuse_file(out: Path) -> None:
         raise DataError(f"the output {out} is a file; give a folder with --out")
 
 
+def print_or_write(text: str, out: Path | None) -> None:
+    """Prints a text, or writes it to the file that --out names; errors as for `write_text`."""
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(out, text, "--out")
+
+
 def write_text(path: Path, text: str, option: str) -> None:
     """Writes a file that an option names, whole, and the folders above it.
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from driftscope.cli.options import PRINTED, opt, write_text
+from driftscope.cli.options import PRINTED, opt, print_or_write
 from driftscope.cli.sentences import plain_errors
 
 
@@ -33,8 +33,4 @@ def schema(
     """Print the JSON schema of a spec or a report, by which editors complete and check it."""
     from driftscope.schemas import SCHEMAS
 
-    text = json.dumps(SCHEMAS[of](), indent=1, ensure_ascii=False)
-    if out is None:
-        typer.echo(text)
-    else:
-        write_text(out, f"{text}\n", "--out")
+    print_or_write(json.dumps(SCHEMAS[of](), indent=1, ensure_ascii=False) + "\n", out)

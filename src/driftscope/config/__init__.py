@@ -32,6 +32,7 @@ from driftscope.config.variants import (
     MethodSpec,
     RegularizerSpec,
     Way,
+    as_pairs,
 )
 from driftscope.errors import ConfigError
 from driftscope.files import named_path
@@ -162,9 +163,7 @@ class RunSpec(Frozen):
     )
     @classmethod
     def _class_words_may_be_a_mapping(cls, value: object) -> object:
-        if isinstance(value, dict):  # keys of other types are refused in words, not by sorting
-            return tuple(sorted(value.items(), key=lambda pair: str(pair[0])))
-        return value
+        return as_pairs(value)
 
     @field_validator("transfer")
     @classmethod

@@ -26,6 +26,13 @@ Option: TypeAlias = bool | int | float | str | None
 """What an option of a tuner's configuration may be."""
 
 
+def as_pairs(value: object) -> object:
+    """A mapping as pairs by its keys; anything else as it is, to be refused in words."""
+    if isinstance(value, dict):  # keys of other types, too, are refused in words, not by sorting
+        return tuple(sorted(value.items(), key=lambda pair: str(pair[0])))
+    return value
+
+
 def _short(value: Option) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -209,9 +216,7 @@ class Peft(_Adapter):
     )
     @classmethod
     def _options_may_be_a_mapping(cls, value: object) -> object:
-        if isinstance(value, dict):
-            return tuple(sorted(value.items(), key=lambda pair: str(pair[0])))
-        return value
+        return as_pairs(value)
 
     def _size_label(self) -> str:
         options = (f"{name}{_short(value)}" for name, value in self.options)
