@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import pytest
 import torch
 import transformers
+from huggingface_hub import constants
 from open_clip_states import VISION_PARTS, open_clip_state_of
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -41,6 +43,15 @@ class Place:
     folder: Path
     base: Path
     cache: Path
+
+    @classmethod
+    def within(cls, folder: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+        """A place for a test, with a hub cache of its own and no hub behind it."""
+        cache = folder / "hub"
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        (folder / "form").mkdir()
+        return cls(folder / "form", base, cache)
 
     def pretrained(self) -> Any:
         return CLIPModel.from_pretrained(self.base, dtype=torch.float32).eval()
@@ -653,8 +664,6 @@ def main() -> None:
     import os
     import tempfile
     import warnings
-
-    from huggingface_hub import constants
 
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from forms_on_disk import FORMS, TOWER, Form, Place, adapter_on
-from huggingface_hub import constants
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import CLIPModel
@@ -35,11 +34,7 @@ def base(tiny_clip: Path) -> VisionLanguageModel:
 
 @pytest.fixture
 def place(tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    cache = tmp_path / "hub"
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    (tmp_path / "form").mkdir()
-    return Place(tmp_path / "form", tiny_clip, cache)
+    return Place.within(tmp_path, tiny_clip, monkeypatch)
 
 
 def loaded(source: Path | str, base: VisionLanguageModel) -> VisionLanguageModel:

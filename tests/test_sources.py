@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from forms_on_disk import FORMS, TOWER, Form, Place, at_another_size, embed_by, moved
-from huggingface_hub import constants
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
@@ -34,11 +33,7 @@ def base(tiny_clip: Path) -> ds.VisionLanguageModel:
 
 @pytest.fixture
 def place(tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    cache = tmp_path / "hub"
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    (tmp_path / "form").mkdir()
-    return Place(tmp_path / "form", tiny_clip, cache)
+    return Place.within(tmp_path, tiny_clip, monkeypatch)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
