@@ -16,6 +16,9 @@ from driftscope.reading import Drift
 
 QV = r".*vision_model\.encoder\.layers\.\d+\.self_attn\.(q|v)_proj"
 WORDS = ["a photo of a red", "a photo of a green", "a photo of a blue"]
+# Scalars of one model, its adapter merged and not: one rounding of a float32 mean is 1.2e-5 of a
+# percent change, and merging rounds a few times.
+MERGING_ROUNDS = 1e-4
 
 
 def clip_of(folder: Path, **config: Any) -> nn.Module:
