@@ -258,7 +258,6 @@ def test_equal_images_are_found_within_a_side_and_across_sides() -> None:
     found = find_duplicates({"train": pixels, "test": test})
     assert found.within == {"train": [(1, 3)], "test": []}
     assert found.across == {("train", "test"): [(1, 2), (5, 0)]}
-    assert found.num_across == 2
     assert found.to_dict() == {
         "train": {"num_pairs": 1, "pairs": [[1, 3]]},
         "train/test": {"num_pairs": 2, "pairs": [[1, 2], [5, 0]]},

@@ -9,34 +9,33 @@ what else is read.
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from reprlib import repr as short
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.relation import check_same_function, function_facts
 from driftscope.backbones.weights import encoder_state
-from driftscope.data import PixelRows, PixelSource
-from driftscope.data.prompts import class_prompts
-from driftscope.data.vocabulary import GENERAL, GENERAL_VOCABULARY
-from driftscope.errors import ConfigError, ModelError, NonFiniteError
+from driftscope.data import PixelSource
+from driftscope.data.vocabulary import GENERAL
+from driftscope.errors import ModelError, NonFiniteError
 from driftscope.estimate import Estimate, Pool, Referee
+from driftscope.further_images import Further, beyond
 from driftscope.metrics import ESTIMATED, drifts
 from driftscope.protocols import ACCURACIES, ZERO_SHOT, protocol_of
 from driftscope.reading import Drift, Reading, drift
-from driftscope.reading_pass import TextProbe, images_fingerprint, random_texts, read, text_drift
+from driftscope.reading_pass import images_fingerprint, read, text_drift
 from driftscope.records import Overlay, transfer_scalars
 from driftscope.reference_cache import CachedModel
 from driftscope.signals.text import TextSpaceDrift
 from driftscope.signals.weights import weight_drift
+from driftscope.text_space import Texts, text_tower_digest, text_weights, texts_of_drift
 from driftscope.transfer import (
     Outcome,
     RetrievalScore,
@@ -44,47 +43,14 @@ from driftscope.transfer import (
     ZeroShotScore,
     retrieval_score,
 )
-from driftscope.transfer.classification import LabelledSet, unknown_words
+from driftscope.transfer.classification import LabelledSet
 from driftscope.transfer.retrieval import caption_embeddings
 
 NUM_SHOWN = 6
 """Images whose attention is kept for looking at."""
 OWN_TEXTS, PRETRAINED_TEXTS = "its own", "the pretrained one"
-MIN_GENERAL_TEXTS = 10
-"""With fewer known words of the general vocabulary a zero-shot distribution says nothing."""
-MIN_OWN_TEXTS = 2
-_ALIKE = 1e-6
-"""Texts whose embeddings differ by less than this cosine distance are read as one."""
 _POOL = "pool"
 _RETRIEVAL = "retrieval: "
-
-
-@dataclass(frozen=True)
-class Texts:
-    """The texts that text-space drift is read against.
-
-    Attributes:
-        probe: their embeddings; None where text-space drift cannot be measured.
-        described: what they are, in words.
-        unmeasured: why a number of text-space drift is missing, by its key.
-    """
-
-    probe: TextProbe | None
-    described: str
-    unmeasured: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Further:
-    """Images that are embedded beside the probe set, which may hold some of them.
-
-    Attributes:
-        rest: those that are not in the probe set, each once.
-        places: of every image, its place in the probe set followed by `rest`.
-    """
-
-    rest: PixelRows
-    places: Int64[Tensor, " image"]
 
 
 @dataclass(frozen=True)
@@ -253,7 +219,7 @@ def make_reference(
     """
     cached = CachedModel(pretrained)
     shown = evenly_spaced(len(probe_pixels), NUM_SHOWN)
-    rest = {name: _beyond(probe_pixels, pixels) for name, pixels in (further or {}).items()}
+    rest = {name: beyond(probe_pixels, pixels) for name, pixels in (further or {}).items()}
     reading = cached.reading(probe_pixels, maps=maps, shown=shown)
     sets = _image_sets(transfer, retrieval, pool, rest)
     probe_sets = frozenset(
@@ -276,8 +242,8 @@ def make_reference(
         embeddings=embeddings,
         weights=encoder_state(pretrained),
         function=function_facts(pretrained),
-        text_digest=_text_tower_digest(pretrained),
-        texts=_texts(cached, vocabulary),
+        text_digest=text_tower_digest(pretrained),
+        texts=texts_of_drift(cached, vocabulary),
         outcomes={one.name: one.outcome_from(embeddings) for one in transfer},
         retrieved={one.name: _retrieved(one, embeddings) for one in retrieval},
         referee=Referee.of(pool, embeddings[_POOL]) if pool else None,
@@ -325,7 +291,7 @@ def assess(
     has_moved = (
         not text_tower_is_frozen
         and bool(text_weights(model))
-        and _text_tower_digest(model) != reference.text_digest
+        and text_tower_digest(model) != reference.text_digest
     )
     return _assessment(
         reference,
@@ -433,7 +399,7 @@ def _assessment(
         },
         estimate=estimate,
         further={
-            name: _embedded(images, reading, embeddings.get(name))
+            name: images.embeddings(reading.embeddings, embeddings.get(name))
             for name, images in reference.further.items()
         },
         text_tower=OWN_TEXTS if text_tower_moved else PRETRAINED_TEXTS,
@@ -506,12 +472,6 @@ def _retrieved(
     return retrieval_score(directions, texts.float().cpu(), one.matches, one.name)
 
 
-def _embedded(images: Further, reading: Reading, rest: Tensor | None) -> Tensor:
-    """Embeddings of further images, from those of the probe set and of the rest."""
-    known = [part for part in (reading.embeddings, rest) if part is not None]
-    return torch.cat(known)[images.places]
-
-
 # ---------------------------------------------------------------- images
 
 
@@ -541,114 +501,6 @@ def _embedded_sets(
         name: known if name in probe_sets and known is not None else embed(pixels)
         for name, pixels in sets.items()
     }
-
-
-def _beyond(probe_pixels: Tensor, pixels: PixelSource) -> Further:
-    """Which images are not in the probe set; under the published protocol it is part of them."""
-    place_of: dict[bytes, int] = {}
-    for index, digest in enumerate(_digests(probe_pixels)):
-        place_of.setdefault(digest, index)
-    rest, places, num_places = [], [], len(probe_pixels)
-    for index, digest in enumerate(_digests(pixels)):
-        if digest not in place_of:
-            place_of[digest] = num_places
-            num_places += 1
-            rest.append(index)
-        places.append(place_of[digest])
-    return Further(PixelRows.of(pixels).select(rest), torch.tensor(places))
-
-
-def _digests(pixels: PixelSource) -> list[bytes]:
-    return [
-        hashlib.blake2b(image.contiguous().numpy().data, digest_size=16).digest()
-        for image in pixels
-    ]
-
-
-# ---------------------------------------------------------------- texts
-
-
-def _texts(cached: CachedModel, vocabulary: str | Sequence[str] | None) -> Texts:
-    """The embedded texts, or why text-space drift cannot be measured."""
-    model = cached.model
-    if vocabulary is None:
-        return _no_texts("none", "no vocabulary was wanted (vocabulary=None)")
-    if vocabulary == GENERAL:
-        if model.tokenizer is None:
-            lacking = "tokenizer" if model.has_text else "text tower"
-            return _no_texts(GENERAL, f"{model.source} has no {lacking}")
-        known = [word for word in GENERAL_VOCABULARY if not unknown_words(model, [word])]
-        texts, least = class_prompts(known), MIN_GENERAL_TEXTS
-        described = f"{GENERAL}, {len(known)} of its {len(GENERAL_VOCABULARY)} words"
-        if len(known) < least:
-            return _no_texts(
-                described,
-                f"the tokenizer knows {len(known)} of the {len(GENERAL_VOCABULARY)} words of the "
-                f"general vocabulary, and {least} are needed",
-            )
-    else:
-        texts, least = _checked_texts(model, vocabulary), MIN_OWN_TEXTS
-        described = f"{len(texts)} texts of your own, not the general vocabulary"
-    embedded = cached.texts(texts)
-    different = _without_copies(embedded)
-    if len(different) < least:
-        return _no_texts(
-            described,
-            f"the {len(texts)} texts embed as only {len(different)} different one"
-            f"{'' if len(different) == 1 else 's'}, and {least} are needed: does the tokenizer "
-            "know their words?",
-        )
-    if len(different) < len(texts):
-        described += f" ({len(different)} of them differ once embedded)"
-    at_random = cached.texts(random_texts(model.tokenizer))
-    is_readable = len(_without_copies(at_random)) >= MIN_OWN_TEXTS
-    unmeasured = {} if is_readable else {"random_text_logit_change": "random texts embed alike"}
-    random = at_random if is_readable else None
-    probe = TextProbe(different, random, model.logit_scale, model.logit_bias)
-    return Texts(probe, described, unmeasured)
-
-
-def _no_texts(described: str, reason: str) -> Texts:
-    keys = [one.key for one in drifts() if one.group == "text space"]
-    return Texts(None, described, dict.fromkeys(keys, reason))
-
-
-def _without_copies(embedded: Float[Tensor, "text dim"]) -> Float[Tensor, "different dim"]:
-    """The first of all texts that embed alike, in order."""
-    directions = functional.normalize(embedded.double(), dim=-1)
-    alike = directions @ directions.T > 1 - _ALIKE
-    is_first = ~torch.tril(alike, diagonal=-1).any(dim=1)
-    return embedded[is_first]
-
-
-def _checked_texts(model: VisionLanguageModel, vocabulary: str | Sequence[str]) -> list[str]:
-    is_list = isinstance(vocabulary, Sequence) and not isinstance(vocabulary, str)
-    if not is_list or not vocabulary or not all(isinstance(text, str) for text in vocabulary):
-        raise ConfigError(
-            f"vocabulary is 'general', a list of texts or None, got {short(vocabulary)}; for one "
-            "text give a list of it"
-        )
-    if model.tokenizer is None:
-        raise ModelError(
-            f"{model.source} has no tokenizer, so the vocabulary cannot be embedded; put the "
-            "tokenizer files into its folder, or give vocabulary=None"
-        )
-    return list(vocabulary)
-
-
-def text_weights(model: VisionLanguageModel) -> dict[str, nn.Parameter]:
-    """The parameters of the text tower and its projection; empty where there is none."""
-    is_text = model.backbone.is_text_weight
-    return {name: one for name, one in model.plain.named_parameters() if is_text(name)}
-
-
-def _text_tower_digest(model: VisionLanguageModel) -> str:
-    """Sixteen hexadecimal digits of the weights of the text tower and its projection."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in text_weights(model).items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _shape(shape: torch.Size | None) -> str:

@@ -26,11 +26,6 @@ class Duplicates:
     within: dict[str, list[tuple[int, int]]]
     across: dict[tuple[str, str], list[tuple[int, int]]]
 
-    @property
-    def num_across(self) -> int:
-        """How many pairs leak from one side to another."""
-        return sum(len(pairs) for pairs in self.across.values())
-
     def to_dict(self) -> dict[str, Any]:
         """For the record: counts, and the first pairs by position; empty entries left out."""
         named = {**self.within, **{"/".join(sides): pairs for sides, pairs in self.across.items()}}

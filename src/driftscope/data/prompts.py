@@ -171,18 +171,6 @@ def expand_templates(names: Sequence[str]) -> list[str]:
     return templates
 
 
-def load_class_words(path: Path) -> dict[str, str]:
-    """Own words from a file of lines `ClassName: words` (YAML, JSON or text).
-
-    Raises:
-        DataError: unreadable, or not such lines.
-    """
-    names = read_names(path)
-    if not names.by_class:
-        raise DataError(f"{path} must hold lines 'ClassName: words', such as 'cra: crab'")
-    return dict(names.by_class)
-
-
 def _camel_parts(word: str) -> list[str]:
     parts = _CAMEL_SEAM.split(word)
     if len(parts) == 1:

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from driftscope.assess import OWN_TEXTS, Assessment, Reference, assess, text_weights
+from driftscope.assess import OWN_TEXTS, Assessment, Reference, assess
 from driftscope.backbones.capture import check_adapters_in_effect
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import CaptureError, ModelError, NonFiniteError
 from driftscope.monitor.alerts import UNREADABLE, Alert, Thresholds, unchanged_alert
 from driftscope.monitor.observation import Observation, levels_of
 from driftscope.sources.live import Target, live_model
+from driftscope.text_space import text_weights
 from driftscope.transfer import BESIDE_RETENTION
 
 

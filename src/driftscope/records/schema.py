@@ -37,7 +37,6 @@ Number: TypeAlias = float | None
 """None is a number that was not finite, or not measured."""
 Layers: TypeAlias = list[Number]
 Heads: TypeAlias = list[Layers]
-Signal: TypeAlias = float | Layers | Heads
 _TOO_LARGE = 10**300
 """What no float holds."""
 

@@ -77,16 +77,6 @@ def _groups(groups: Sequence[Mapping[str, Any]]) -> Picture:
     )
 
 
-def _limits(groups: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    """The ends of the axis: it holds 0, every bar, and every error."""
-    reached = [0.0, *(float(one[key]) for one in groups for key in ("regained", "lost"))]
-    for one in groups:
-        error = one["shapley_error"] or 0.0
-        reached += [one["shapley"] - error, one["shapley"] + error]
-    margin = 0.03 * (max(reached) - min(reached))
-    return min(reached) - margin * (min(reached) < 0), max(reached) + margin
-
-
 def _profiles(told: Mapping[str, Any]) -> list[Picture]:
     """The damage of each block, and its drift."""
     profiles = {"damage, points": told["damage_per_block"]}
