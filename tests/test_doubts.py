@@ -18,8 +18,8 @@ from driftscope.errors import DataError
 from driftscope.limits import Megabytes
 from driftscope.sources import load
 from driftscope.transfer import retention_pct, retrieval_set, score, transfer_set
-from driftscope.transfer.classification import above_chance_pct, outcome_of
 from driftscope.transfer.doubts import DoubtWarning, doubts_of_names, doubts_of_score
+from driftscope.transfer.scores import above_chance_pct, outcome_of
 
 WORDS = ("red circle", "red square", "red triangle", "red star")
 PER_CLASS = 5

@@ -19,15 +19,8 @@ from driftscope.errors import RecordError, shown
 from driftscope.files import named_path
 from driftscope.metrics import numbers_schema
 from driftscope.records import REPORT_FILE, read_sealed
-from driftscope.records.schema import (
-    Alert,
-    Part,
-    Report,
-    Scalars,
-    StoredDrift,
-    StoredReading,
-    parse,
-)
+from driftscope.records.schema import Part, StoredDrift, StoredReading, parse
+from driftscope.records.watched_schema import Alert, Report, Scalars
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

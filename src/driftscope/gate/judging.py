@@ -22,14 +22,8 @@ from driftscope.records import (
     load_run,
     read_sealed,
 )
-from driftscope.records.schema import (
-    OLD_TEXTS,
-    Report,
-    StoredEstimate,
-    TransferScore,
-    is_number,
-    parse,
-)
+from driftscope.records.schema import OLD_TEXTS, StoredEstimate, TransferScore, is_number, parse
+from driftscope.records.watched_schema import Report
 from driftscope.stats.proportions import wilson_interval_pct
 
 Outcome = Literal["passed", "failed", "not measured"]

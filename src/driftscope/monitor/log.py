@@ -17,7 +17,7 @@ from driftscope.records import (
     read_events,
     rewrite_events,
 )
-from driftscope.records.schema import Event
+from driftscope.records.watched_schema import Event
 
 HEADER = "monitor"
 """The `kind` of the line that each process begins with."""

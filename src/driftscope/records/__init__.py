@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from driftscope.files import whole_file, write_whole
 from driftscope.records.budget import budget_sentence
+from driftscope.records.claims import claimed, is_claimed, refuse_foreign_folder
 from driftscope.records.columns import (
     DRIFT_SCALARS,
     STRUCTURE_SCALARS,
     retention_interval_pct,
     transfer_scalars,
 )
-from driftscope.records.folder import (
+from driftscope.records.events import append_event, read_events, rewrite_events
+from driftscope.records.file_names import (
     ADAPTED_FOLDER,
     ATTENTION_FILE,
     CHECKPOINT_FOLDER,
@@ -24,30 +26,23 @@ from driftscope.records.folder import (
     RUNS_FOLDER,
     SPEC_FILE,
     STUDY_FILE,
+)
+from driftscope.records.folder import (
     Overlay,
     RunRecord,
-    append_event,
-    claimed,
-    is_claimed,
     is_done,
     load_overlay,
     load_run,
     load_runs,
-    read_events,
     read_failure,
-    read_json,
     read_result,
-    read_sealed,
     read_spec,
     readable_runs,
-    refuse_foreign_folder,
-    rewrite_events,
     write_failure,
-    write_json,
     write_overlay,
     write_result,
-    write_sealed,
 )
+from driftscope.records.json_files import read_json, read_sealed, write_json, write_sealed
 from driftscope.records.rescues import rescue_sentences
 from driftscope.records.tables import (
     Tables,

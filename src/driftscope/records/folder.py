@@ -1,4 +1,4 @@
-"""The run folder, read and written.
+"""The run folder: its record, its result, its pictures.
 
 A folder belongs to one spec and, at a time, to one writer. `result.json` is written last,
 whole, by rename: where it exists the run is done. Everything else can be half-written after
@@ -7,54 +7,48 @@ a crash and is either atomic itself or tolerated (a torn last line of `events.js
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic_core import from_json
-
-from driftscope.config import RunSpec, parse_run_spec, run_id
-from driftscope.errors import BusyError, ConfigError, RecordError, shown, told_as
-from driftscope.files import named_path, read_arrays, read_bytes, refuse_link, write_whole
+from driftscope.config import RunSpec, parse_run_spec
+from driftscope.errors import ConfigError, RecordError, shown, told_as
+from driftscope.files import named_path, read_arrays, read_bytes, write_whole
 from driftscope.limits import ARRAYS_MB, EVENTS_MB
+from driftscope.records.events import read_events
+from driftscope.records.file_names import (
+    ATTENTION_FILE,
+    EVENTS_FILE,
+    FAILURE_FILE,
+    RESULT_FILE,
+    RUNS_FOLDER,
+    SPEC_FILE,
+    STUDY_FILE,
+)
+from driftscope.records.json_files import (
+    digest_of,
+    read_json,
+    read_sealed,
+    write_json,
+    write_sealed,
+)
 from driftscope.records.schema import (
-    Event,
     Point,
     Pretrained,
     RunResult,
     StoredReading,
     TransferScore,
     parse,
-    refuse_impossible,
 )
+from driftscope.records.watched_schema import Event
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
 P = TypeVar("P", Point, Pretrained)
-
-SPEC_FILE = "spec.json"
-EVENTS_FILE = "events.jsonl"
-RESULT_FILE = "result.json"
-FAILURE_FILE = "failure.json"
-LOCK_FILE = ".lock"
-ATTENTION_FILE = "attention.npz"
-CHECKPOINT_FOLDER = "checkpoint"
-ADAPTED_FOLDER = "adapted"
-STUDY_FILE = "study.json"
-RUNS_FOLDER = "runs"
-PROGRESS_FOLDER = "progress"
-REPORT_FILE = "report.json"
-"""What `driftscope compare` and a monitor write beside their page."""
-RESCUE_FILE = "rescue.json"
-"""What a rescue writes beside its page."""
 
 
 @dataclass(frozen=True)
@@ -153,59 +147,11 @@ def _score(point: Point | Pretrained | None, name: str | None) -> TransferScore:
 # ---------------------------------------------------------------- writing
 
 
-def write_json(path: Path, value: object) -> None:
-    """Writes JSON whole or not at all.
-
-    NaN and infinities become null: the file is valid JSON for every reader.
-    """
-    text = json.dumps(_finite(value), indent=1, allow_nan=False)
-    write_whole(path, text.encode())
-
-
-def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a JSON object that ends with a digest of all the rest, by which a change is seen."""
-    text = json.dumps(_finite(value), indent=1, allow_nan=False)
-    write_whole(path, f'{text[:-2]}{_SEAL}{digest_of(text.encode())}"\n}}'.encode())
-
-
-def digest_of(content: bytes) -> str:
-    """The digest by which a file's content is known again."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def is_changed(content: bytes) -> bool:
-    """Whether what `write_sealed` wrote has been changed since; not known of a file of before."""
-    text, seal, digest = content.rpartition(_SEAL.encode())
-    if seal:
-        return digest.decode("ascii", "replace") != f'{digest_of(text + _END)}"\n}}'
-    return b'"digest":' in content
-
-
-_SEAL = ',\n "digest": "'
-_END = b"\n}"
-
-
 def write_result(folder: Path, values: Mapping[str, Any]) -> None:
     """Writes a run's result, which ends the run, with the digests of the files beside it."""
     beside = (folder / name for name in (SPEC_FILE, EVENTS_FILE, ATTENTION_FILE))
     files = {file.name: digest_of(file.read_bytes()) for file in beside if file.exists()}
     write_sealed(folder / RESULT_FILE, {**values, "files": files})
-
-
-def append_event(folder: Path, event: Mapping[str, Any]) -> None:
-    """Appends one line to the run's events."""
-    line = json.dumps(_finite(dict(event)), allow_nan=False) + "\n"
-    refuse_link(folder / EVENTS_FILE)
-    with (folder / EVENTS_FILE).open("a", encoding="utf-8") as file:
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def rewrite_events(folder: Path, events: Iterable[Mapping[str, Any]]) -> None:
-    """Replaces the run's events, as a resumed run does with those past its checkpoint."""
-    lines = "".join(json.dumps(_finite(event), allow_nan=False) + "\n" for event in events)
-    write_whole(folder / EVENTS_FILE, lines.encode())
 
 
 def write_failure(folder: Path, error: BaseException) -> None:
@@ -236,83 +182,6 @@ def write_overlay(folder: Path, overlay: Overlay) -> None:
     write_whole(folder / ATTENTION_FILE, buffer.getvalue())
 
 
-@contextmanager
-def claimed(folder: Path, spec: RunSpec) -> Iterator[Path]:
-    """Makes the folder this process's and this spec's; released at the end, or at its death.
-
-    The folder is made where there is none, but not those above it: a study may have been moved.
-
-    Raises:
-        OSError: there is no folder to make it in.
-        BusyError: another process is writing there.
-        RecordError: the folder holds another run or something that is no run at all.
-            Nothing in it is touched then.
-    """
-    from filelock import FileLock, Timeout
-
-    refuse_foreign_folder(folder, spec)
-    folder.mkdir(exist_ok=True)
-    refuse_link(folder / LOCK_FILE)
-    lock = FileLock(folder / LOCK_FILE)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BusyError(
-            f"another process is writing the run in {folder}; wait for it, or choose another --out"
-        ) from None
-    try:
-        refuse_foreign_folder(folder, spec)
-        if not (folder / SPEC_FILE).exists():
-            write_json(folder / SPEC_FILE, spec.model_dump(mode="json"))
-        (folder / FAILURE_FILE).unlink(missing_ok=True)
-        yield folder
-    finally:
-        lock.release()
-
-
-def is_claimed(folder: Path) -> bool:
-    """Whether a process, this one or another, is writing the run at this moment.
-
-    The question is asked by taking the lock for an instant: a process that claims the folder
-    in that instant sees `BusyError`, so it is for those who come again on a `BusyError`.
-    """
-    from filelock import FileLock, Timeout
-
-    if not (folder / LOCK_FILE).exists() or (folder / LOCK_FILE).is_symlink():
-        return False
-    lock = FileLock(folder / LOCK_FILE)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
-
-
-def refuse_foreign_folder(folder: Path, spec: RunSpec) -> None:
-    """Raises `RecordError` where the folder holds anything but this spec's run, or nothing."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise RecordError(f"the output {folder} is a file; give a folder that is new or empty")
-    if (folder / SPEC_FILE).exists():
-        there = read_spec(folder)
-        if run_id(there) != run_id(spec):
-            raise RecordError(
-                f"{folder} holds another run ({run_id(there)}: {there.method.label} on "
-                f"{there.dataset} at {there.learning_rate:g}, seed {there.seed}); "
-                "give an empty or new folder with --out"
-            )
-        return
-    # a leading dot: our lock, a temporary file of a first write that was killed, .DS_Store
-    strangers = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    if strangers:
-        raise RecordError(
-            f"{folder} is not a run folder and not empty (it holds {strangers[0]!r}); "
-            "give an empty or new folder with --out"
-        )
-
-
 # ---------------------------------------------------------------- reading
 
 
@@ -332,84 +201,6 @@ def read_spec(folder: Path) -> RunSpec:
         return parse_run_spec(read_json(path), str(path))
     except ConfigError as error:
         raise RecordError(str(error)) from None
-
-
-def read_events(folder: Path) -> list[Event]:
-    """The run's events; a torn last line (a crash while writing) is left out.
-
-    Raises:
-        RecordError: another line is damaged, or any is no object.
-    """
-    path = folder / EVENTS_FILE
-    if not path.exists():
-        return []
-    try:
-        lines = read_bytes(path, EVENTS_MB).splitlines()
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error}") from None
-    events = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            event = from_json(line)
-        except ValueError:
-            if number == len(lines):
-                break
-            raise RecordError(f"{path}, line {number} is damaged") from None
-        events.append(_checked_event(event, f"{path}, line {number}"))
-    return events
-
-
-class EventsReader:
-    """The events of a folder, looked at again and again: each look reads what is new alone."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / EVENTS_FILE
-        self._file: tuple[int, int] | None = None
-        self._end = self._lines = 0
-
-    def new(self) -> tuple[list[Event], bool]:
-        """The events since the last look, and whether the file has been written anew before them.
-
-        A line is read when it is whole.
-
-        Raises:
-            RecordError: a line is damaged, or the file cannot be read.
-        """
-        try:
-            status = self._path.stat()
-            is_anew = (status.st_dev, status.st_ino) != self._file or status.st_size < self._end
-            if is_anew:
-                self._file, self._end, self._lines = (status.st_dev, status.st_ino), 0, 0
-            content = b""
-            if status.st_size > self._end:
-                content = read_bytes(self._path, EVENTS_MB, self._end)
-        except FileNotFoundError:
-            self._file = None
-            return [], True
-        except OSError as error:
-            raise RecordError(f"{self._path} cannot be read: {error}") from None
-        whole, mark, _ = content.rpartition(b"\n")
-        self._end += len(whole) + len(mark)
-        events = []
-        for line in whole.splitlines():
-            self._lines += 1
-            where = f"{self._path}, line {self._lines}"
-            try:
-                events.append(_checked_event(from_json(line), where))
-            except ValueError:
-                raise RecordError(f"{where} is damaged") from None
-        return events, is_anew
-
-
-def _checked_event(event: Any, where: str) -> Event:
-    if not isinstance(event, dict):
-        raise RecordError(f"{where} is damaged: it holds no JSON object")
-    try:
-        for name, value in event.items():
-            refuse_impossible(name, value)
-    except ValueError as error:
-        raise RecordError(f"{where} is damaged: {error}") from None
-    return Event(event)
 
 
 def read_result(folder: Path) -> RunResult:
@@ -557,41 +348,3 @@ def load_overlay(folder: Path, digest: str | None = None) -> Overlay | None:
         if maps["pretrained"].shape != maps["adapted"].shape:
             raise ValueError("its maps before and after have different shapes")
     return Overlay(images, maps["pretrained"], maps["adapted"])
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object a JSON file holds; `RecordError` where it cannot be read as one."""
-    return read_sealed(path)[0]
-
-
-def read_sealed(path: Path) -> tuple[dict[str, Any], bool]:
-    """The object a JSON file holds, and whether it was changed since it was written.
-
-    Raises:
-        RecordError: it cannot be read as one.
-    """
-    try:
-        content = read_bytes(path)
-        value = from_json(content)  # twice as fast as json, and the same to the bit
-    except FileNotFoundError:
-        raise RecordError(f"{path} does not exist") from None
-    except ValueError:
-        is_page = path.suffix == ".html"
-        way_out = f"give the {path.stem}.json beside it" if is_page else "it is damaged"
-        raise RecordError(f"{path} cannot be read: it holds no JSON; {way_out}") from None
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise RecordError(f"{path} is damaged: it holds no JSON object")
-    return value, is_changed(content)
-
-
-def _finite(value: Any) -> Any:
-    """The same JSON value with NaN and infinities as null."""
-    if isinstance(value, float):
-        return value if value - value == 0 else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

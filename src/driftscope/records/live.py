@@ -8,17 +8,12 @@ from pathlib import Path
 
 from driftscope.errors import RecordError
 from driftscope.protocols import scored_on
-from driftscope.records.folder import (
-    EVENTS_FILE,
-    FAILURE_FILE,
-    SPEC_FILE,
-    EventsReader,
-    is_claimed,
-    is_done,
-    read_failure,
-    read_spec,
-)
-from driftscope.records.schema import Alert, Event, MonitorHeader, parse
+from driftscope.records.claims import is_claimed
+from driftscope.records.events import EventsReader
+from driftscope.records.file_names import EVENTS_FILE, FAILURE_FILE, SPEC_FILE
+from driftscope.records.folder import is_done, read_failure, read_spec
+from driftscope.records.schema import parse
+from driftscope.records.watched_schema import Alert, Event, MonitorHeader
 
 _SEEN_KINDS = ("epoch", "probe", "observation")
 """Events with numbers: a run's and a monitor's."""

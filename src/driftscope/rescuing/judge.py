@@ -17,7 +17,8 @@ from driftscope.errors import ModelError
 from driftscope.estimate import Pool, Referee
 from driftscope.rescuing.points import Point
 from driftscope.rescuing.target import Target
-from driftscope.transfer.classification import LabelledSet, Outcome
+from driftscope.transfer.classification import LabelledSet
+from driftscope.transfer.scores import Outcome
 
 GRID = (0.2, 0.4, 0.6, 0.8)
 HALVINGS = 4

@@ -6,13 +6,8 @@ encoder of whichever model is scored.
 """
 
 from driftscope.transfer.classification import (
-    BESIDE_RETENTION,
-    Outcome,
     TransferSet,
-    ZeroShotScore,
     class_embeddings,
-    retention_pct,
-    score,
     transfer_names,
     transfer_set,
     zero_shot,
@@ -25,6 +20,13 @@ from driftscope.transfer.retrieval import (
     retrieval_set,
 )
 from driftscope.transfer.robustness import CorruptedTest, corrupted_tests
+from driftscope.transfer.scores import (
+    BESIDE_RETENTION,
+    Outcome,
+    ZeroShotScore,
+    retention_pct,
+    score,
+)
 
 __all__ = [
     "BESIDE_RETENTION",

@@ -18,8 +18,8 @@ from driftscope.data.names import is_wordnet_id
 from driftscope.errors import PlainWarning
 
 if TYPE_CHECKING:
-    from driftscope.transfer.classification import ZeroShotScore
     from driftscope.transfer.retrieval import RetrievalScore
+    from driftscope.transfer.scores import ZeroShotScore
 
 _NO_NAME = re.compile(
     r"(?i)[-+]?\d+([.,]\d+)?|(class|cls|c|label|lbl|category|cat|id|type|target|folder|y)[\W_]*\d+"

@@ -24,12 +24,8 @@ from driftscope.data.prompts import PromptRules
 from driftscope.data.splits import balanced_subset, open_train_and_test
 from driftscope.errors import ConfigError, ModelError, did_you_mean
 from driftscope.protocols import BY_OPTION, KNN, LINEAR_PROBE, ZERO_SHOT, name_of
-from driftscope.transfer.classification import (
-    LabelledSet,
-    Outcome,
-    outcome_of_scores,
-    transfer_set,
-)
+from driftscope.transfer.classification import LabelledSet, transfer_set
+from driftscope.transfer.scores import Outcome, outcome_of_scores
 
 NUM_NEIGHBOURS = 20
 TEMPERATURE = 0.07
