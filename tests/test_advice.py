@@ -152,3 +152,13 @@ def test_the_rescue_command_names_the_pool_and_classes_that_were_given(
     advice = advice_on_comparison({**comparison, **given, "transfer": {}, "estimate": lost})
     assert advice.outcome == "lost"
     assert f"`driftscope rescue mini 'my clip' {words}" in advice.steps[0]
+
+
+def test_a_model_without_texts_gets_no_advice_that_needs_them() -> None:
+    dino = Place("comparison", "dino", "tuned", "photos", has_texts=False)
+    unknown, lost = advise(None, dino), advise(measured(60.0, 55.0, 65.0), dino)
+    words = " ".join((unknown.verdict, *unknown.steps, lost.verdict, *lost.steps))
+    for refused in ("zero-shot", "--pool", "--classes", "pool", "driftscope rescue"):
+        assert refused not in words
+    assert "--transfer DATASET measures it, by k-NN" in unknown.steps[0]
+    assert "LoRA" in lost.steps[0]

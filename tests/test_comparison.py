@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,12 @@ def test_a_text_tower_that_was_adapted_too_is_the_one_that_scores(
     changed = ds.compare(tiny_clip, both, name, transfer=[name]).transfer[name]
     assert changed["adapted_text_tower"] == "its own"
     assert changed["adapted"]["num_correct"] != same["adapted"]["num_correct"]
+
+
+def test_what_holds_of_both_models_is_said_once(tiny_clip: Path, coloured_images: Path) -> None:
+    model = ds.load(tiny_clip)
+    own = {"before": ("images for before are squashed",), "after": ("after has no head",)}
+    own["after"] = ("images for after are squashed", *own["after"])
+    before, after = (replace(model, source=name, notes=notes) for name, notes in own.items())
+    found = ds.compare(before, after, coloured_images / "test")
+    assert found.notes == ("images for before and after are squashed", "after has no head")

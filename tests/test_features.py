@@ -16,6 +16,7 @@ from torch import nn
 
 import driftscope
 from driftscope.adapt import export_merged
+from driftscope.analysis.summaries import scope_caveat
 from driftscope.config import RunSpec
 from driftscope.errors import ConfigError, ModelError
 from driftscope.gate.judging import judge, read_evidence
@@ -175,6 +176,9 @@ def test_retention_by_knn_is_that_of_an_independent_computation(
     assert "zero_shot_pct" not in scalars
     assert found.unmeasured["zero_shot_pct"]
     assert found.unmeasured["text_kl_nats"].endswith("no text tower")
+    assert "no text tower" in found.unmeasured["estimated_retention_pct"]
+    steps = driftscope.compare(dino, moved, dim_images / "test").to_dict()["advice"]["steps"]
+    assert [step.partition(":")[0] for step in steps] == ["With labels"]
 
 
 def test_zero_shot_of_a_model_without_text_is_refused(dino: Path, dim_images: Path) -> None:
@@ -213,6 +217,9 @@ def test_a_run_without_text_has_its_tables_its_gate_and_its_model(
     assert row["knn_pct"] == record.main_score.accuracy_pct
     assert row["retention_pct"] == record.main_score.retention_pct
     assert np.isnan(row["zero_shot_pct"])
+    scope = scope_caveat([{"model": "m", "dataset": "d", "transfer": str(row["transfer"])}])
+    assert f"k-NN on {dim_images} alone" in scope.text
+    assert "zero-shot" not in scope.text
     retention = next(one for one in GATED if one.metric.key == "retention_pct")
     zero_shot = next(one for one in GATED if one.metric.key == "zero_shot_pct")
     limits = [parse_limit(retention, "1"), parse_limit(zero_shot, "1")]

@@ -70,7 +70,7 @@ def test_it_says_what_is_left_what_is_best_and_why_it_stopped(tmp_path: Path) ->
 
 def test_without_a_transfer_set_it_says_that_ability_was_not_measured(tmp_path: Path) -> None:
     text = page_of(tmp_path, [observed(10)], transfer=False).read_text()
-    assert "how much zero-shot ability is left was not measured" in text
+    assert "how much of the pretrained ability is left was not measured" in text
     assert "Embedding drift over the steps: 0.000 at step 0, 0.100 at step 10." in text
     assert "Validation accuracy" not in text.partition("Layer by layer")[0]  # not known before
 

@@ -28,7 +28,7 @@ from driftscope.errors import ModelError, NonFiniteError
 from driftscope.estimate import Estimate, Pool, Referee
 from driftscope.further_images import Further, beyond
 from driftscope.metrics import ESTIMATED, drifts
-from driftscope.protocols import ACCURACIES, ZERO_SHOT, protocol_of
+from driftscope.protocols import ACCURACIES, WITHOUT_TEXTS, ZERO_SHOT, protocol_of
 from driftscope.reading import Drift, Reading, drift
 from driftscope.reading_pass import images_fingerprint, read, text_drift
 from driftscope.records import Overlay, transfer_scalars
@@ -77,6 +77,7 @@ class Reference:
         retrieved: its score on each retrieval set.
         referee: what it makes of the pool, by which retention is estimated; None without a pool.
         is_at_another_size: whether the images are at another size than the pretrained model read.
+        has_texts: whether the pretrained model has a text tower.
     """
 
     pretrained: VisionLanguageModel
@@ -98,6 +99,7 @@ class Reference:
     retrieved: Mapping[str, RetrievalScore]
     referee: Referee | None = None
     is_at_another_size: bool = False
+    has_texts: bool = True
 
     def at_another_size(
         self,
@@ -247,6 +249,7 @@ def make_reference(
         outcomes={one.name: one.outcome_from(embeddings) for one in transfer},
         retrieved={one.name: _retrieved(one, embeddings) for one in retrieval},
         referee=Referee.of(pool, embeddings[_POOL]) if pool else None,
+        has_texts=pretrained.has_text,
     )
 
 
@@ -338,8 +341,12 @@ def _differing(
     ]
 
 
+_POSITIONS = ("position_embedding", "positional_embedding", "pos_embed")
+"""What transformers, open_clip and timm call them."""
+
+
 def _is_position(name: str) -> bool:
-    return "position_embedding" in name
+    return any(part in name for part in _POSITIONS)
 
 
 def without_positions(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -382,7 +389,7 @@ def _assessment(
     reasons = {
         **_unmeasured_drift(reference, change),
         **_unmeasured_transfer(transfer),
-        **_unmeasured_estimate(estimate),
+        **_unmeasured_estimate(reference, estimate),
     }
     change.unmeasured = {**reasons, **change.unmeasured}
     return Assessment(
@@ -457,7 +464,9 @@ def _unmeasured_transfer(transfer: Mapping[str, Mapping[str, Any]]) -> dict[str,
     return {**missing, "retention_pct": next(iter(first["doubts"]), none_right)}
 
 
-def _unmeasured_estimate(estimate: Estimate | None) -> dict[str, str]:
+def _unmeasured_estimate(reference: Reference, estimate: Estimate | None) -> dict[str, str]:
+    if estimate is None and not reference.has_texts:
+        return {ESTIMATED: f"{reference.pretrained.source} {WITHOUT_TEXTS} to judge a pool by"}
     if estimate is None:
         return {ESTIMATED: "no pool of unlabeled images was given (pool and classes)"}
     return {ESTIMATED: estimate.withheld} if estimate.withheld else {}

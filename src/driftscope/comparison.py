@@ -226,7 +226,7 @@ def compare(
     reference = make_reference(
         before, pixels, transfer=labelled, retrieval=captioned, pool=unlabeled, maps=maps
     )
-    seen, notes = reference, [*before.notes, *after.notes]
+    seen, notes = reference, _notes_of(before, after)
     if after.image_size != before.image_size:
         notes.append(
             f"{before.source} reads images of {before.image_size} pixels and {after.source} those "
@@ -298,6 +298,18 @@ def estimate_retention(
     has_own_texts = text_fingerprint(before) != text_fingerprint(after)
     texts = images.texts_of(after) if has_own_texts else None
     return referee.estimate(live_embeddings(after, images.pixels).float().cpu(), texts)
+
+
+def _notes_of(before: VisionLanguageModel, after: VisionLanguageModel) -> list[str]:
+    """What is to be said of both models; what holds of both alike is said once."""
+    told, both = list(before.notes), f"{before.source} and {after.source}"
+    for note in after.notes:
+        same = note.replace(after.source, before.source, 1)
+        if same in told:
+            told[told.index(same)] = same.replace(before.source, both, 1)
+        else:
+            told.append(note)
+    return told
 
 
 def _transfer(reference: Reference, found: Assessment) -> dict[str, dict[str, Any]]:

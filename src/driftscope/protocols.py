@@ -50,5 +50,7 @@ def ability_on(name: str) -> str:
     return scored_on(name, "ability" if protocol_of(name) == ZERO_SHOT else "accuracy")
 
 
+WITHOUT_TEXTS = "has no text tower"
+"""Of a model: why what is told by class names cannot be told. Goes on from its name."""
 BY_OPTION = {"zero_shot": ZERO_SHOT, "knn": KNN, "linear_probe": LINEAR_PROBE}
 """What `transfer_by` takes -> the protocol."""

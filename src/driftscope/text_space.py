@@ -17,6 +17,7 @@ from driftscope.data.prompts import class_prompts
 from driftscope.data.vocabulary import GENERAL, GENERAL_VOCABULARY
 from driftscope.errors import ConfigError, ModelError
 from driftscope.metrics import drifts
+from driftscope.protocols import WITHOUT_TEXTS
 from driftscope.reading_pass import TextProbe, random_texts
 from driftscope.reference_cache import CachedModel
 from driftscope.transfer.classification import unknown_words
@@ -50,8 +51,8 @@ def texts_of_drift(cached: CachedModel, vocabulary: str | Sequence[str] | None) 
         return _no_texts("none", "no vocabulary was wanted (vocabulary=None)")
     if vocabulary == GENERAL:
         if model.tokenizer is None:
-            lacking = "tokenizer" if model.has_text else "text tower"
-            return _no_texts(GENERAL, f"{model.source} has no {lacking}")
+            lacking = "has no tokenizer" if model.has_text else WITHOUT_TEXTS
+            return _no_texts(GENERAL, f"{model.source} {lacking}")
         known = [word for word in GENERAL_VOCABULARY if not unknown_words(model, [word])]
         texts, least = class_prompts(known), MIN_GENERAL_TEXTS
         described = f"{GENERAL}, {len(known)} of its {len(GENERAL_VOCABULARY)} words"

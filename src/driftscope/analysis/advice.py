@@ -12,6 +12,7 @@ import pandas as pd
 from driftscope.analysis.words import counted, rate_text
 from driftscope.analysis.zero_shot import is_number, written
 from driftscope.metrics import ESTIMATED, FORECAST, KEPT_PCT, METRICS
+from driftscope.protocols import WITHOUT_TEXTS
 from driftscope.records import RunRecord, retention_interval_pct
 
 Outcome = Literal["kept", "unsure", "lost", "unknown", "unchanged"]
@@ -49,6 +50,7 @@ class Place:
     images: str = "IMAGES"
     pool: str | None = None
     classes: str | None = None
+    has_texts: bool = True
 
 
 @dataclass(frozen=True)
@@ -153,17 +155,14 @@ def advise(
     if kept is None:
         return Advice(
             "unknown",
-            "Unknown: how much zero-shot ability is left was neither measured nor estimated.",
-            (
-                f"Without labels: {_HOW[place.surface]['estimate']} estimates it from unlabeled "
-                "images.",
-                f"With labels: {_HOW[place.surface]['measure']} measures it.",
-            ),
+            "Unknown: how much of the pretrained ability is left was neither measured nor "
+            "estimated.",
+            _ways_to_know(place),
         )
     outcome = _outcome(kept, budget_pct)
     steps = {
-        "lost": (_rescue(place), _train_again(better), _more_sets(kept, place)),
-        "unsure": (_surer(kept, place), _rescue(place), _train_again(better)),
+        "lost": (*_rescue(place), _train_again(better, place), _more_sets(kept, place)),
+        "unsure": (_surer(kept, place), *_rescue(place), _train_again(better, place)),
         "kept": (_gate(place, budget_pct), _more_sets(kept, place)),
     }[outcome]
     return Advice(outcome, _verdict(kept, outcome, budget_pct), steps)
@@ -178,6 +177,7 @@ def advice_on_comparison(comparison: Mapping[str, Any]) -> Advice:
         str(comparison["images"]),
         comparison.get("pool"),
         comparison.get("classes"),
+        _has_texts(comparison.get("unmeasured") or {}),
     )
     drift = comparison["drift"].get("weight_drift")
     return advise(kept_of(comparison), place, is_unchanged=drift == 0)
@@ -190,7 +190,13 @@ def advice_on_look(found: Mapping[str, Any], watched: Mapping[str, Any]) -> Advi
         found: the observation as JSON values.
         watched: what was watched, as a monitor's `report.json` says it.
     """
-    place = Place("monitor", str(watched["pretrained"]), "AFTER", str(watched["probe_images"]))
+    place = Place(
+        "monitor",
+        str(watched["pretrained"]),
+        "AFTER",
+        str(watched["probe_images"]),
+        has_texts=_has_texts(found.get("unmeasured") or {}),
+    )
     budget = (watched.get("thresholds") or {}).get("min_retention_pct")
     is_unchanged = found.get("weight_drift") == 0
     return advise(kept_of(found), place, budget_pct=budget or KEPT_PCT, is_unchanged=is_unchanged)
@@ -207,8 +213,17 @@ def advice_on_run(record: RunRecord, folder: str) -> Advice:
         "estimate": selected.estimate.model_dump() if selected and selected.estimate else None,
     }
     classes = spec.classes if isinstance(spec.classes, str | None) else "NAMES"
-    place = Place("run", spec.model, folder, spec.dataset, spec.pool, classes)
+    unmeasured = selected.drift.unmeasured if selected else {}
+    place = Place(
+        *("run", spec.model, folder, spec.dataset, spec.pool, classes),
+        has_texts=_has_texts(unmeasured),
+    )
     return advise(kept_of(found), place)
+
+
+def _has_texts(unmeasured: Mapping[str, str]) -> bool:
+    """Whether the model has a text tower, from the reasons of numbers that are missing."""
+    return WITHOUT_TEXTS not in unmeasured.get(ESTIMATED, "")
 
 
 def _outcome(kept: Kept, budget: float) -> Literal["kept", "unsure", "lost"]:
@@ -261,22 +276,40 @@ _BUDGET = (
 )
 
 
-def _rescue(place: Place) -> str:
+def _ways_to_know(place: Place) -> tuple[str, ...]:
+    how = _HOW[place.surface]
+    if not place.has_texts:
+        return (
+            f"With labels: {how['measure']} measures it, by k-NN and by a linear probe, as the "
+            "model has no text tower.",
+        )
+    return (
+        f"Without labels: {how['estimate']} estimates it from unlabeled images.",
+        f"With labels: {how['measure']} measures it.",
+    )
+
+
+def _rescue(place: Place) -> tuple[str, ...]:
+    """Nothing of a model without texts: a rescue is judged by class names."""
+    if not place.has_texts:
+        return ()
     words = [place.pretrained, place.adapted, "--images", place.images]
     words += ["--pool", place.pool or "IMAGES"]
     words += ["--classes", place.classes] if place.pool and place.classes else []
     meant = "; --pool takes unlabeled images of the world that you need zero-shot ability for"
     return (
         f"To keep this model: `driftscope rescue {shlex.join(words)} --out rescued` blends it with "
-        f"the pretrained one, without training{'' if place.pool else meant}."
+        f"the pretrained one, without training{'' if place.pool else meant}.",
     )
 
 
-def _train_again(better: Setting | None) -> str:
+def _train_again(better: Setting | None, place: Place) -> str:
+    budget = f"{_BUDGET} " if place.has_texts else ""
     if better is not None:
-        return f"If you can train again: in your study {better.words} keeps more. {_BUDGET}"
+        known = f"If you can train again: in your study {better.words} keeps more. {budget}"
+        return known.rstrip()
     return (
-        f"If you can train again: {_BUDGET} A lower learning rate or LoRA keeps more, too; "
+        f"If you can train again: {budget}A lower learning rate or LoRA keeps more, too; "
         "`driftscope study run` with two methods and two rates shows what that costs in accuracy."
     )
 

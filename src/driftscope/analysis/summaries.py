@@ -20,7 +20,7 @@ from driftscope.analysis.zero_shot import (
     written,
 )
 from driftscope.metrics import ESTIMATED, METRICS, number_text
-from driftscope.protocols import ability_on
+from driftscope.protocols import ability_on, scored_on
 from driftscope.records import RunRecord
 from driftscope.stats.groups import permutation_of_means
 
@@ -55,7 +55,7 @@ ENTROPY_CAVEAT = Caveat(
     "retention says, measured or estimated. CKA orders models by damage, but its value depends on "
     "the images; embedding drift saturates, and does not tell damage from ruin.",
 )
-_NOT_MEASURED = "Zero-shot ability was not measured."
+_NOT_MEASURED = "What is left of the pretrained ability was not measured."
 DOUBTFUL, TO_STOP = "Doubtful:", "Training was to stop:"
 """What a sentence begins with that stands out."""
 
@@ -89,7 +89,7 @@ def _study_headline(cells: pd.DataFrame) -> str:
             f"The representation moves most under {lowest['series']} at "
             f"{rate_text(lowest['learning_rate'])} (CKA {written('cka', lowest['cka'])})."
         )
-    return "How much of the zero-shot ability is left is not known of these runs."
+    return "How much of the pretrained ability is left is not known of these runs."
 
 
 def _what_was_studied(cells: pd.DataFrame, runs: pd.DataFrame, setting: Mapping[str, str]) -> str:
@@ -173,7 +173,7 @@ def scope_caveat(settings: Sequence[Mapping[str, str]]) -> Caveat:
         list(dict.fromkeys(one[key] for one in settings if one.get(key)))
         for key in ("model", "dataset", "transfer")
     )
-    on = f", zero-shot on {join_words(transfers)} alone" if transfers else ""
+    on = f", {join_words(map(scored_on, transfers))} alone" if transfers else ""
     return Caveat(
         f"{counted(len(models), 'model')}, {counted(len(targets), 'target')}.",
         f"Measured with {join_words(models)} on {join_words(targets)}{on}; another backbone or "
@@ -224,8 +224,8 @@ def _comparison_headline(
         return f"CKA with the pretrained model is {cka}.", (cka,)
     moved = written("embedding_drift", drift["embedding_drift"])
     return (
-        f"The image embeddings moved by {moved} (1 − cosine), CKA is {cka}; how much zero-shot "
-        "ability is left was not measured."
+        f"The image embeddings moved by {moved} (1 − cosine), CKA is {cka}; how much of the "
+        "pretrained ability is left was not measured."
     ), (moved, cka)
 
 
@@ -369,7 +369,7 @@ def _monitor_headline(
     moved, cka = (written(key, scalars.get(key)) for key in ("embedding_drift", "cka"))
     return (
         f"At step {step} the image embeddings have moved by {moved} (1 − cosine) and CKA is {cka}; "
-        "how much zero-shot ability is left was not measured."
+        "how much of the pretrained ability is left was not measured."
     ), (moved, cka)
 
 

@@ -11,7 +11,7 @@ from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, did_you_mean
 from driftscope.gate.limits import GATED, Gated, parse_limit
 from driftscope.metrics import KEPT_PCT, METRICS, Metric, known_retention
-from driftscope.protocols import ability_on
+from driftscope.protocols import ZERO_SHOT, ability_on, protocol_of
 from driftscope.reading import Drift
 
 if TYPE_CHECKING:
@@ -268,9 +268,13 @@ def _beyond_budget(now: Observation, thresholds: Thresholds) -> Iterator[tuple[s
 
 def _lost_sentence(now: Observation, metric: Metric, retention: float, least: float) -> str:
     is_measured = metric.key == "retention_pct"
-    what = ability_on(next(iter(now.transfer))) if is_measured else "zero-shot ability"
+    name = next(iter(now.transfer)) if is_measured else ""
+    what = ability_on(name) if is_measured else "zero-shot ability"
+    rescue = ""
+    if protocol_of(name) == ZERO_SHOT:  # what k-NN or a probe scores may have no texts to rescue by
+        rescue = "Afterwards `driftscope rescue` can win some of it back without training. "
     return (
         f"{metric.name} is {metric.with_unit(retention)}, below the limit of {least:g} %: of the "
-        f"pretrained {what} this share is left. Afterwards `driftscope rescue` can win some of it "
-        "back without training; a lower learning rate or an adapter may keep more."
+        f"pretrained {what} this share is left. {rescue}A lower learning rate or an adapter may "
+        "keep more."
     )

@@ -125,7 +125,7 @@ def framing_notes(framing: Framing, name: str) -> list[str]:
     if framing.is_usual:
         return []
     return [
-        f"images for {name} are {framing.described}, as its preprocessor configuration says "
+        f"images for {name} are {framing.described}, as the preprocessor configuration says "
         "(by hand: images.pixels(indices, model.framing))"
     ]
 
