@@ -8,6 +8,7 @@ are then unlabeled, and the sentence that says so draws the tree.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,16 +20,13 @@ import torch
 from driftscope.data.address import WHOLE, Address, split_kind
 from driftscope.data.encoded import EncodedSet, FilesOnDisk, printable
 from driftscope.data.layouts.found import Found
-from driftscope.data.layouts.tree import Folder, is_text
+from driftscope.data.layouts.tree import NO_CLASSES, Folder, is_text
 from driftscope.data.other_kinds import ARCHIVES
 from driftscope.errors import DataError
 
 _PICTURES = re.compile(r"(?i)(jpe?g|png)?_?(images?|imgs?|jpe?gs?|pngs?|photos|pictures)\d*")
-_NO_CLASSES = re.compile(
-    r"(?i).*(annotation|mask|segmentation|segment|trimap|label|devkit|depth|bbox|ground_?truth)s?"
-    r"(class|object)?|gt|docs?"
-)
-"""Folders that lie beside images and hold what was drawn over them."""
+DEEPEST = "deepest"
+"""The level of every folder that holds images, however deep."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def recognise(tree: Folder, address: Address) -> Found:
             for name, split in found.items()
         }
     notes = [f"beside its splits {printable(name)} is passed over" for name in passed_over]
-    notes += _of_drawn_over(root)
+    notes += [*_of_drawn_over(root), *_of_inner_folders(found)]
     if dead := [one.path + "/" + name for one in tree.below() for name in one.dead]:
         notes.append(f"{len(dead)} links that lead nowhere are passed over: {printable(dead[0])}")
     if kinds := tree.other_kinds():
@@ -131,13 +129,22 @@ def _below_wrappers(folder: Folder) -> Folder:
 def _image_folders(folder: Folder) -> tuple[Folder, ...]:
     """Its folders with images, without those that hold what was drawn over the others'."""
     inner = folder.with_images
-    pictures = [
-        one for one in inner if _PICTURES.fullmatch(one.name) or split_kind(one.name) is not None
+    drawn_over = [
+        one for one in inner if NO_CLASSES.fullmatch(one.name) and not _holds_pictures(one)
     ]
-    drawn_over = [one for one in inner if _NO_CLASSES.fullmatch(one.name)]
+    pictures = [
+        one
+        for one in inner
+        if split_kind(one.name) or _PICTURES.fullmatch(one.name) or _holds_pictures(one)
+    ]
     if pictures and drawn_over:
         inner = tuple(one for one in inner if one not in drawn_over)
     return inner
+
+
+def _holds_pictures(folder: Folder) -> bool:
+    """Whether one of its folders of images is called `images`, or alike."""
+    return any(_PICTURES.fullmatch(one.name) for one in folder.with_images)
 
 
 def _split_folders(root: Folder) -> tuple[dict[str, Folder], list[str]]:
@@ -158,11 +165,11 @@ def _split_folders(root: Folder) -> tuple[dict[str, Folder], list[str]]:
         passed_over.append(f"{len(root.images)} loose images")
     if others:
         classes = [
-            {one.name for one in _lone_inner(part).with_images}
+            {one.name for one in inside}
             for part in inner
-            if part.name in kinds
-        ]
-        shared = set.intersection(*classes)
+            if part.name in kinds and (inside := _lone_inner(part).with_images)
+        ]  # a flat one hides its labels
+        shared = set.intersection(*classes) if classes else None
         if not shared or 2 * len(shared) < max(map(len, classes)):
             return {}, []
         passed_over += [one.name for one in others]
@@ -198,8 +205,8 @@ def _below_wrappers_of(part: Folder, parts: Mapping[str, Folder], name: str) -> 
 def _classed(roots: Mapping[str, Folder], above: Folder, address: Address) -> dict[str, Split]:
     """Each split with its classes, all at the same level."""
     level = address.options.get("level", "")
-    if level and not (level.isdecimal() and int(level) > 0):
-        raise DataError(f"?level={level} of {address.place} is no level; give 1, 2, …")
+    if level not in ("", DEEPEST) and not (level.isdecimal() and int(level) > 0):
+        raise DataError(f"?level={level} of {address.place} is no level; give 1, 2, … or {DEEPEST}")
     found = {}
     for name, root in roots.items():
         if root.images and root.with_images:
@@ -209,8 +216,10 @@ def _classed(roots: Mapping[str, Folder], above: Folder, address: Address) -> di
                 "or one folder a class"
             )
         classes: dict[str, list[Folder]] = {}
-        for folder in _at_level(root, int(level or 1)):
-            classes.setdefault(folder.name, []).append(_lone_inner(folder))
+        for class_name, folder in _at(root, level or "1"):
+            classes.setdefault(class_name, []).append(folder)
+        if level not in ("", DEEPEST):
+            _refuse_uneven(root, int(level), address)
         if level and not classes and not root.images:
             raise DataError(
                 f"{address.place} has no folders of images so deep as ?level={level}: "
@@ -236,12 +245,40 @@ def _without_lone_class(name: str, found: Mapping[str, Split]) -> Split:
     return split
 
 
+def _at(root: Folder, level: str) -> Iterator[tuple[str, Folder]]:
+    """The class names and folders of a level."""
+    if level != DEEPEST:
+        yield from ((one.name, _lone_inner(one)) for one in _at_level(root, int(level)))
+        return
+    by_letter = all(len(one.name) == 1 for one in root.with_images)  # a/abbey, b/bakery
+    for folder in root.below():
+        if folder.images and folder is not root:
+            parts = Path(folder.path).relative_to(root.path).parts
+            yield " ".join(parts[by_letter and len(parts) > 1 :]), replace(folder, folders=())
+
+
 def _at_level(folder: Folder, level: int) -> Iterator[Folder]:
     for inner in folder.with_images:
         if level == 1:
             yield inner
         else:
             yield from _at_level(inner, level - 1)
+
+
+def _refuse_uneven(root: Folder, level: int, address: Address) -> None:
+    """Raises DataError where classes lie at other depths than the level that is given."""
+    above = [one for depth in range(1, level) for one in _at_level(root, depth) if one.images]
+    at = list(_at_level(root, level))
+    deeper = [one for one in at if not one.images] if level > 1 else []
+    if at and (above or 0 < len(deeper) < len(at)):
+        shallow = (above or [one for one in at if one.images])[0]
+        deep = (at if above else deeper)[:1]
+        raise DataError(
+            f"the classes of {address.place} lie at several depths: "
+            f"{printable(shallow.name)} holds images"
+            + (f", {printable(deep[0].name)} lies deeper or holds folders of them" if deep else "")
+            + f"; ?level={DEEPEST} takes every folder that holds images for a class"
+        )
 
 
 def _splits_inside(found: Mapping[str, Split]) -> dict[str, Split]:
@@ -266,14 +303,15 @@ def _no_classes(found: Mapping[str, Split], above: Folder, is_level_given: bool)
     names = {name for split in found.values() for name in split.classes}
     if not_text := next((name for name in sorted(names) if not is_text(name)), None):
         return f"the name of its folder {printable(not_text)} is not UTF-8; rename it"
+    if one_place := _of_one_place(found):
+        return one_place
     if is_level_given:
         return ""
     odd = [one for one in folders.values() if not one.images and len(one.with_images) > 1]
     if odd or any(map(_PICTURES.fullmatch, names)) or _are_splits_beside_others(names):
         return (
             f"it is not plain which of its folders are classes: {above.drawn()}; give the folder "
-            "that holds one folder a class, or say how deep the classes are: ?level=1 for "
-            f"{_some(sorted(names))}, ?level=2 for those below"
+            f"that holds one folder a class, or say how deep the classes are: {_ways(found)}"
         )
     return ""
 
@@ -315,6 +353,65 @@ def _of_drawn_over(root: Folder) -> list[str]:
         for name, count in folders.most_common(3)
     ]
     return notes
+
+
+def _ways(found: Mapping[str, Split]) -> str:
+    """The levels that classes may lie at, the likeliest first."""
+    roots = [split.root for split in found.values()]
+    ways: list[str] = []
+    for level in range(1, 1 + max(map(_depth, roots))):
+        at = [one for root in roots for one in _at_level(root, level)]
+        above = [one for root in roots for up in range(1, level) for one in _at_level(root, up)]
+        if any(one.images for one in above) or len({bool(one.images) for one in at}) > 1:
+            continue
+        way = f"?level={level} for {_some(sorted({one.name for one in at}))}"
+        parts_of_classes = level > 1 and _are_parts(above)
+        ways.insert(len(ways) if parts_of_classes else 0, way)
+    if not any(f"?level={depth} " in way for way in ways for depth in map(_depth, roots)):
+        names = sorted({name for root in roots for name, _ in _at(root, DEEPEST)})
+        ways.insert(0, f"?level={DEEPEST} for {_some(names)}")
+    return ", ".join(ways)
+
+
+def _depth(folder: Folder) -> int:
+    return max((1 + _depth(one) for one in folder.with_images), default=0)
+
+
+def _are_parts(above: Sequence[Folder]) -> bool:
+    """Whether most folders repeat the name of the one that they lie in (a video of a class)."""
+    pairs = [(one.name, inner.name) for one in above for inner in one.with_images]
+    return 2 * sum(outer.lower() in inner.lower() for outer, inner in pairs) > len(pairs)
+
+
+def _of_inner_folders(found: Mapping[str, Split]) -> list[str]:
+    """What is said of folders of images within classes that hold images themselves."""
+    inner = [
+        f"{name}/{one.name}"
+        for split in found.values()
+        for name, folders in split.classes.items()
+        for folder in folders
+        if folder.images
+        for one in folder.with_images
+    ]
+    return [
+        f"{len(inner)} folders within classes are read as images of those classes, such as "
+        f"{printable(inner[0])}"
+    ] if inner else []  # fmt: skip
+
+
+def _of_one_place(found: Mapping[str, Split]) -> str:
+    """Two classes of a split that are one folder, by links; "" for none."""
+    for split in found.values():
+        places: dict[str, str] = {}
+        for name, folders in split.classes.items():
+            for folder in folders:
+                other = places.setdefault(os.path.realpath(folder.path), name)
+                if other != name:
+                    return (
+                        f"its folders {printable(other)} and {printable(name)} are one by a link, "
+                        "and each image has one class; remove one of them"
+                    )
+    return ""
 
 
 def _are_splits_beside_others(names: Sequence[str] | set[str]) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from driftscope.data.layouts.tables import (
     open_table,
     optional_column,
 )
-from driftscope.data.layouts.tree import Folder, image_suffixes, walk
+from driftscope.data.layouts.tree import NO_CLASSES, Folder, image_suffixes, walk
 from driftscope.data.other_kinds import kind_of_file
 from driftscope.errors import DataError
 from driftscope.files import named_path, read_bytes, read_text
@@ -32,6 +34,12 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": ","}
 _METADATA = ("metadata.csv", "metadata.jsonl")
 _LONGEST_PATH = 1000
 _IMAGE_FOLDERS = ("", "images", "Images", "imgs", "img", "jpg", "train", "test")
+_OF_LISTS = re.compile(
+    r"(?i)(annotation|anno|label|meta|metadata|split|list|image_?set|partition|csv|txt)s?"
+)
+"""Folders that hold lists of images that lie beside them."""
+_LOOKED_AT = 8
+_ENDINGS = ("", ".jpg", ".jpeg", ".png", ".JPEG", ".JPG")
 
 
 def recognise_file(file: Path, address: Address) -> Found:
@@ -134,9 +142,10 @@ def found_lists(
 def files_of(values: Sequence[Any], folders: Sequence[Path], place: str) -> FilesOnDisk:
     """The files that a column of paths names.
 
-    They are looked for below the first of the folders that holds one of them as it is written.
-    Where none does, they are known by their names alone, with or without an ending, anywhere below
-    the first folder.
+    They are looked for below the first folder as they are written, then below the one other that
+    holds some of them, then by their names alone, with or without an ending, anywhere below the
+    first folder; then in the same ways from the folder above, whose other folders count for the
+    last way only where the first is one of lists (`annotations/`).
 
     Raises:
         DataError: they are addresses of the web, or images written out as text; two files have
@@ -155,26 +164,62 @@ def files_of(values: Sequence[Any], folders: Sequence[Path], place: str) -> File
             f"the image column of {place} holds images written out as text ({first[:20]}…); write "
             "their bytes, or list paths of files"
         )
-    known = [text for text in texts if text][:5]
-    for written in (str, _with_slashes):
-        for start in folders:
-            if any(_at(start, written(text)).is_file() for text in known):
-                return FilesOnDisk(tuple(str(_at(start, written(text))) for text in texts))
-    below = _by_name(folders[0])
-    if any(_file_name(text) in below for text in known):
-        return FilesOnDisk(tuple(_known_by_name(text, below, folders[0], place) for text in texts))
-    return FilesOnDisk(tuple(str(folders[0] / text) for text in texts))
+    named = [text for text in texts if text]
+    some = named[:: max(1, len(named) // _LOOKED_AT)]
+    root, above = folders[0], folders[0].parent
+    is_of_lists = _OF_LISTS.fullmatch(root.name) is not None
+    ways: tuple[Callable[[], tuple[str, ...] | None], ...] = (
+        lambda: _as_written(texts, some, folders),
+        lambda: _by_name(texts, some, root, place),
+        lambda: _as_written(texts, some, image_starts(above)),
+        lambda: _by_name(texts, some, above, place) if is_of_lists else None,
+        lambda: _by_name(texts, some, root, place, are_drawn_over=True),
+    )
+    found = next(filter(None, (way() for way in ways)), None)
+    return FilesOnDisk(found or tuple(str(root / text) for text in texts))
 
 
-def _by_name(folder: Path) -> dict[str, list[str]]:
-    """The images below a folder by their names, and by their names without the ending."""
+def _as_written(
+    texts: Sequence[str], some: Sequence[str], starts: Sequence[Path]
+) -> tuple[str, ...] | None:
+    """The paths from the first of the starts, or from the one other that holds some of them."""
+    for are_slashes, ending in product((False, True), _ENDINGS):
+        paths = [_with_slashes(text) for text in texts] if are_slashes else texts
+        looked_at = [_with_slashes(text) for text in some] if are_slashes else some
+        holding = [start for start in starts if _holds(start, looked_at, ending)]
+        if holding and (holding[0] == starts[0] or len(holding) == 1):
+            return tuple(str(_at(holding[0], path + ending)) for path in paths)
+    return None
+
+
+def _holds(start: Path, paths: Sequence[str], ending: str) -> bool:
+    """Whether one of the paths is a file below a folder; with an ending added, whether all are."""
+    are_files = (_at(start, path + ending).is_file() for path in paths)
+    return bool(paths) and (all(are_files) if ending else any(are_files))
+
+
+def _by_name(
+    texts: Sequence[str],
+    some: Sequence[str],
+    folder: Path,
+    place: str,
+    *,
+    are_drawn_over: bool = False,
+) -> tuple[str, ...] | None:
+    """The images below a folder that have the names, with or without an ending.
+
+    Masks and other pictures that were drawn over images are meant where it is said, alone.
+    """
     below: dict[str, list[str]] = {}
     for path in walk(folder).image_files():
-        name = _file_name(path)
-        below.setdefault(name, []).append(path)
-        if (stem := name.rpartition(".")[0]) != name:
-            below.setdefault(stem, []).append(path)
-    return below
+        folders = Path(path[len(str(folder)) :]).parts[:-1]
+        if any(map(NO_CLASSES.fullmatch, folders)) == are_drawn_over:
+            name = _file_name(path)
+            for key in {name, name.rpartition(".")[0] or name}:
+                below.setdefault(key, []).append(path)
+    if not any(_file_name(text) in below for text in some):
+        return None
+    return tuple(_known_by_name(text, below, folder, place) for text in texts)
 
 
 def _known_by_name(text: str, below: Mapping[str, list[str]], folder: Path, place: str) -> str:

@@ -13,7 +13,10 @@ from pathlib import Path
 from driftscope.data.encoded import printable
 from driftscope.errors import DataError
 
-_LEFT_BY_ARCHIVERS = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"})
+_LEFT_BY_SYSTEMS = frozenset(
+    {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "lost+found",
+     "System Volume Information", "__pycache__"}
+)  # fmt: skip
 _NO_PICTURES = frozenset(
     {".pdf", ".bufr", ".grib", ".h5", ".hdf", ".mpg", ".mpeg", ".wmf", ".emf", ".eps", ".ps",
      ".palm", ".iim"}
@@ -26,7 +29,13 @@ _DRAWN_OVER = re.compile(
     re.MULTILINE,
 )
 """Pictures that were drawn over the image of the name before: `1_mask.png` beside `1.png`."""
+NO_CLASSES = re.compile(
+    r"(?i).*(annotation|mask|segmentation|segment|trimap|label|devkit|depth|bbox|ground_?truth)s?"
+    r"(class|object)?|gt|docs?"
+)
+"""Folders that lie beside images and hold what was drawn over them."""
 _SHOWN = 4
+NO_ENDING = "without an ending"
 
 
 @cache
@@ -92,7 +101,9 @@ class Folder:
     def other_kinds(self) -> str:
         """The other files below it, counted by kind: `2 .txt, 1 .json`; "" where there are none."""
         kinds = Counter(
-            Path(name).suffix.lower() or name for folder in self.below() for name in folder.others
+            Path(name).suffix.lower() or NO_ENDING
+            for folder in self.below()
+            for name in folder.others
         )
         return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(_SHOWN))
 
@@ -126,7 +137,7 @@ def walk(root: Path | str, above: frozenset[tuple[int, int]] = frozenset()) -> F
         with os.scandir(path) as entries:
             for entry in entries:
                 name = entry.name
-                if name[0] == "." or name in _LEFT_BY_ARCHIVERS:
+                if name[0] == "." or name in _LEFT_BY_SYSTEMS:
                     continue
                 if entry.is_dir():
                     if not _is_above(entry, here):
