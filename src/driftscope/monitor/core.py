@@ -12,14 +12,12 @@ from torch import Tensor, nn
 
 from driftscope.analysis.advice import advice_on_look
 from driftscope.analysis.calibration import load_calibration
-from driftscope.assess import Reference, make_reference
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.data.given import Images, num_among, some_pixels
+from driftscope.data.given import Images
 from driftscope.data.prompts import prompt_rules
 from driftscope.data.vocabulary import GENERAL
 from driftscope.deprecation import keywords
 from driftscope.errors import DriftscopeError, plain
-from driftscope.estimate import make_pool
 from driftscope.files import named_path
 from driftscope.monitor.alerts import (
     UNREADABLE,
@@ -56,10 +54,9 @@ from driftscope.monitor.reporting import report_of, write_report
 from driftscope.monitor.rescuer import Rescuer
 from driftscope.monitor.schedule import Every, Schedule
 from driftscope.monitor.selection import Selection
-from driftscope.protocols import pretrained_accuracy_key
+from driftscope.monitor.watched import watched_by
 from driftscope.sources.live import Target, find_target
-from driftscope.transfer import labelled_sets, retrieval_set, transfer_names
-from driftscope.transfer.suites import found_suites, places_of
+from driftscope.transfer import transfer_names
 
 OnAlert = Literal["warn", "stop"] | Callable[[Alert], object]
 DEFAULT_OUT = Path("driftscope-monitor")
@@ -188,38 +185,27 @@ class Monitor:
         began = time.perf_counter()
         before = pretrained_model(pretrained, model_path)
         with isolated_from_training(before.device):
-            name, pixels = some_pixels(images, before.framing, max_images, "images")
-            rules = prompt_rules(class_words, templates)
-            asked = transfer_names(transfer)
-            self._suites = found_suites(asked)
-            sets = [
-                one
-                for name in places_of(asked, self._suites)
-                for one in labelled_sets(name, before, transfer_images, rules, by=transfer_by)
-            ]
-            captioned = [
-                retrieval_set(name, before, transfer_images)
-                for name in transfer_names(retrieval, "retrieval")
-            ]
-            unlabeled = None
-            if pool is not None:
-                unlabeled = make_pool(before, pool, classes, rules, pool_images)
-            self._reference = make_reference(
+            watched = watched_by(
                 before,
-                pixels,
-                transfer=sets,
-                retrieval=captioned,
-                pool=unlabeled,
-                maps=maps,
+                images,
+                transfer=transfer_names(transfer),
+                transfer_by=transfer_by,
+                retrieval=transfer_names(retrieval, "retrieval"),
+                pool=pool,
+                classes=classes,
+                rules=prompt_rules(class_words, templates),
                 vocabulary=vocabulary,
-            ).detached()
-            leaked = num_among(train_images, pixels, before.framing, "train_images")
-        found = probe_in_training_alert(leaked, len(pixels), self._thresholds)
+                train_images=train_images,
+                max_images=max_images,
+                transfer_images=transfer_images,
+                pool_images=pool_images,
+                maps=maps,
+            )
+        self._reference, self._suites = watched.reference, watched.suites
+        found = probe_in_training_alert(watched.num_leaked, watched.num_images, self._thresholds)
         self._header = {
-            **_described(self._reference),
-            "probe_images": name,
+            **watched.described(),
             "vocabulary": None if vocabulary is None else self._reference.texts.described,
-            "unmeasured": dict(self._reference.texts.unmeasured),
             "thresholds": asdict(self._thresholds),
             "selection": asdict(self._selection),
             "alerts": None if train_images is None else [asdict(alert) for alert in found],
@@ -615,28 +601,3 @@ class Monitor:
     def _say(self, line: str) -> None:
         if self._echo is not None:
             self._echo(plain(f"driftscope: {line}"))
-
-
-def _described(reference: Reference) -> dict[str, Any]:
-    """What is read and against what, as JSON values."""
-    return {
-        "pool": reference.referee.described() if reference.referee else None,
-        "pretrained": reference.pretrained.source,
-        "pretrained_fingerprint": reference.fingerprint,
-        "num_images": len(reference.probe_pixels),
-        "images_fingerprint": reference.reading.images_fingerprint,
-        "transfer": [
-            {
-                "name": one.name,
-                "fingerprint": one.fingerprint,
-                "num_images": len(one.labels),
-                pretrained_accuracy_key(one.name): reference.outcomes[one.name].score.accuracy_pct,
-                "unknown_words": list(one.unknown_words),
-            }
-            for one in reference.transfer
-        ],
-        "retrieval": [
-            {"name": one.name, "fingerprint": one.fingerprint, "num_images": len(one.pixels)}
-            for one in reference.retrieval
-        ],
-    }

@@ -1,0 +1,107 @@
+"""What a monitor watches a model on: the sets that it was given, read by the pretrained model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from driftscope.assess import Reference, make_reference
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.data.given import Images, num_among, some_pixels
+from driftscope.data.prompts import PromptRules
+from driftscope.estimate import make_pool
+from driftscope.protocols import pretrained_accuracy_key
+from driftscope.transfer import labelled_sets, retrieval_set
+from driftscope.transfer.suites import FoundSuite, found_suites, places_of
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The pretrained model's reference, and where its images come from.
+
+    Attributes:
+        reference: what is known of the pretrained model; it holds none of its weights alive.
+        images: what the probe images are called.
+        suites: what was found of each suite that was asked for.
+        num_leaked: how many of the probe images are among the training images.
+    """
+
+    reference: Reference
+    images: str
+    suites: Mapping[str, FoundSuite]
+    num_leaked: int
+
+    @property
+    def num_images(self) -> int:
+        """How many probe images there are."""
+        return len(self.reference.probe_pixels)
+
+    def described(self) -> dict[str, Any]:
+        """What is read and against what, as JSON values."""
+        referee, outcomes = self.reference.referee, self.reference.outcomes
+        return {
+            "probe_images": self.images,
+            "unmeasured": dict(self.reference.texts.unmeasured),
+            "pool": referee.described() if referee else None,
+            "pretrained": self.reference.pretrained.source,
+            "pretrained_fingerprint": self.reference.fingerprint,
+            "num_images": len(self.reference.probe_pixels),
+            "images_fingerprint": self.reference.reading.images_fingerprint,
+            "transfer": [
+                {
+                    "name": one.name,
+                    "fingerprint": one.fingerprint,
+                    "num_images": len(one.labels),
+                    pretrained_accuracy_key(one.name): outcomes[one.name].score.accuracy_pct,
+                    "unknown_words": list(one.unknown_words),
+                }
+                for one in self.reference.transfer
+            ],
+            "retrieval": [
+                {"name": one.name, "fingerprint": one.fingerprint, "num_images": len(one.pixels)}
+                for one in self.reference.retrieval
+            ],
+        }
+
+
+def watched_by(
+    before: VisionLanguageModel,
+    images: Images,
+    *,
+    transfer: Sequence[str],
+    transfer_by: str | Sequence[str],
+    retrieval: Sequence[str],
+    pool: Images | None,
+    classes: str | Path | Sequence[str] | None,
+    rules: PromptRules,
+    vocabulary: str | Sequence[str] | None,
+    train_images: Images | None,
+    max_images: int | None,
+    transfer_images: int | None,
+    pool_images: int | None,
+    maps: bool,
+) -> Watched:
+    """Opens the sets and has the pretrained model read them; arguments as for `Monitor`.
+
+    Raises:
+        ModelError, DataError, ConfigError: a set cannot be used; the sentence says which.
+    """
+    name, pixels = some_pixels(images, before.framing, max_images, "images")
+    suites = found_suites(transfer)
+    reference = make_reference(
+        before,
+        pixels,
+        transfer=[
+            one
+            for place in places_of(transfer, suites)
+            for one in labelled_sets(place, before, transfer_images, rules, by=transfer_by)
+        ],
+        retrieval=[retrieval_set(place, before, transfer_images) for place in retrieval],
+        pool=None if pool is None else make_pool(before, pool, classes, rules, pool_images),
+        maps=maps,
+        vocabulary=vocabulary,
+    ).detached()
+    leaked = num_among(train_images, pixels, before.framing, "train_images")
+    return Watched(reference, name, suites, leaked)
