@@ -18,7 +18,7 @@ from driftscope.cli import app
 from driftscope.data import open_dataset
 from driftscope.data.prompts import PromptRules, class_prompts
 from driftscope.errors import ConfigError, DataError, DriftscopeError
-from driftscope.estimate import Referee, class_list, make_pool
+from driftscope.estimate import SURE_WIDTH, Referee, class_list, make_pool
 from driftscope.gate.judging import judge, read_evidence
 from driftscope.gate.limits import GATED, parse_limit
 from driftscope.metrics import ESTIMATED
@@ -153,6 +153,21 @@ def test_an_empty_pool_is_refused(mini: VisionLanguageModel) -> None:
         make_pool(mini, torch.zeros(0, 3, 8, 8, dtype=torch.uint8), WORLD, RULES)
 
 
+def test_too_few_images_for_a_model_make_a_doubt_that_says_how_many_would_do(
+    mini: VisionLanguageModel, adapted: VisionLanguageModel
+) -> None:
+    pixels = open_dataset(WORLD, "test").pixels(range(0, 5000, 80), mini.image_size)
+    referee = referee_of(mini, pixels, WORLD)
+    assert referee.estimate(mini.embed_images(pixels)).doubts == ()
+    wide = referee.estimate(adapted.embed_images(pixels))
+    width = wide.high_90_pct - wide.low_90_pct
+    assert width > SURE_WIDTH
+    enough = 10 * round(len(pixels) * (width / 12) ** 2 / 10 + 0.5)
+    assert f"with about {enough} images it would be 12 points wide" in wide.doubts[0]
+    few = referee.part(range(40)).estimate(mini.embed_images(pixels[:40]))
+    assert "the pool has 40 images, and so few can miss" in few.doubts[0]
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -211,10 +226,16 @@ def test_a_comparison_and_a_monitor_and_a_gate_tell_the_estimate(
     assert monitor.should_stop
     assert ds.Observation.from_event(json.loads(json.dumps(seen.to_event()))) == seen
 
-    write_json(tmp_path / REPORT_FILE, found.to_dict())
+    values = found.to_dict()
+    write_json(tmp_path / REPORT_FILE, values)
     gated = next(one for one in GATED if one.option == "--min-estimated-retention")
     value, low = found.estimate.retention_pct, found.estimate.low_90_pct
     between = parse_limit(gated, f"{(value + low) / 2:.3f}")
+    (verdict,) = judge(read_evidence(tmp_path), [between])
+    assert verdict.outcome == "not measured"
+    assert "points wide, so it may be more than 10 points off" in verdict.sentence
+    values["estimate"]["doubts"] = []
+    write_json(tmp_path / REPORT_FILE, values)
     evidence = read_evidence(tmp_path)
     assert [one.outcome for one in judge(evidence, [between])] == ["passed"]
     assert [one.outcome for one in judge(evidence, [between], confident=True)] == ["failed"]

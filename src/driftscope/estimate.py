@@ -7,6 +7,7 @@ the estimate is withheld, and the reason stands in its place.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +28,7 @@ from driftscope.errors import ConfigError, DataError, DriftscopeError
 from driftscope.metrics import ESTIMATED, METRICS
 from driftscope.signals.label_free import (
     TEMPERATURE_SD,
+    Spread,
     agreement_pct,
     constant_retention_pct,
     estimate_spread,
@@ -39,6 +41,9 @@ from driftscope.transfer.doubts import doubts_of_names, doubts_of_prompts
 
 MIN_POOL_IMAGES = 30
 """Fewer images leave an interval so wide that it says nothing."""
+SURE_POOL_IMAGES, SURE_WIDTH = 50, 12.0
+"""With fewer images, or a 90 % interval of more points, an estimate is doubtful: it may be more than
+10 points off (benchmarks/estimators.py shows the error rates)."""
 MIN_INFORMATION, SURE_INFORMATION = 0.6, 0.75
 """Share of the classes' information that the referee must find in a pool for an estimate, and for
 one without a doubt (benchmarks/estimators.py shows the error rates)."""
@@ -294,7 +299,7 @@ class Referee:
         pool: the images and classes.
         logits: the pretrained model's.
         withheld: why it gives no estimate; "" where it does.
-        doubts: what makes its estimates doubtful.
+        doubts: what makes all of its estimates doubtful.
     """
 
     pool: Pool
@@ -358,7 +363,23 @@ class Referee:
             pool=self.pool.name,
             classes=self.pool.classes.described,
             withheld=self.withheld,
-            doubts=self.doubts if given else (),
+            doubts=(*self.doubts, *_doubts_of_size(len(chosen), spread)) if given else (),
+        )
+
+
+def _doubts_of_size(num_images: int, spread: Spread) -> Iterator[str]:
+    """Why these images may be too few for this model."""
+    width = spread.high_90 - spread.low_90
+    if num_images < SURE_POOL_IMAGES:
+        yield (
+            f"the pool has {num_images} images, and so few can miss a loss of 10 points; give "
+            f"{SURE_POOL_IMAGES} or more"
+        )
+    elif width > SURE_WIDTH:
+        enough = 10 * math.ceil(num_images * (width / SURE_WIDTH) ** 2 / 10)
+        yield (
+            f"its 90 % interval is {width:.0f} points wide, so it may be more than 10 points off; "
+            f"with about {enough:,} images it would be {SURE_WIDTH:.0f} points wide"
         )
 
 

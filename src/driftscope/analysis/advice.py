@@ -328,7 +328,7 @@ def _more_sets(kept: Kept, place: Place) -> str:
 
 def _surer(kept: Kept, place: Place) -> str:
     if kept.doubts:
-        return "First clear up the doubt: until then the number may mean something else."
+        return "First clear up the doubt: until then the number decides nothing."
     return f"To know: {_HOW[place.surface]['more']} reads more images and narrows the interval."
 
 
