@@ -42,8 +42,8 @@ from driftscope.transfer.doubts import doubts_of_names, doubts_of_prompts
 MIN_POOL_IMAGES = 30
 """Fewer images leave an interval so wide that it says nothing."""
 SURE_POOL_IMAGES, SURE_WIDTH = 50, 12.0
-"""With fewer images, or a 90 % interval of more points, an estimate is doubtful: it may be more than
-10 points off (benchmarks/estimators.py shows the error rates)."""
+"""With fewer images, or a 90 % interval of more points, an estimate is doubtful: it may be more
+than 10 points off (benchmarks/estimators.py shows the error rates)."""
 MIN_INFORMATION, SURE_INFORMATION = 0.6, 0.75
 """Share of the classes' information that the referee must find in a pool for an estimate, and for
 one without a doubt (benchmarks/estimators.py shows the error rates)."""
