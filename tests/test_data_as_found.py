@@ -99,3 +99,97 @@ def test_a_name_that_two_guessed_folders_hold_is_not_guessed(tmp_path: Path) -> 
     place = write(tmp_path, [f"{part}/{at}.png" for part in ("train", "test") for at in range(3)])
     rows = [f"{at}.png,{NAMES[at]}" for at in range(3)]
     assert "2 of that name" in refused(of_list(place / "list.csv", rows))
+
+
+# ---------------------------------------------------------------- tables
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    return write(tmp_path, [f"{level}.png" for _, level in TRUTH])
+
+
+def test_columns_of_one_1_a_row_are_classes(flat: Path) -> None:
+    rows = [
+        f"{level},0,{','.join('1.0' if one == label else '0.0' for one in NAMES)}"
+        for label, level in TRUTH
+    ]
+    header = f"image,is_train,{','.join(NAMES)}"
+    assert as_read(of_list(flat / "list.csv", rows, header)) == TRUTH
+    assert "1 of its 7 rows say yes to several" in refused(
+        of_list(flat / "list.csv", [*rows, "0,0,1,1,0"], header)
+    )
+
+
+@pytest.mark.parametrize("header", ["Filename;ClassId", "id;species", "ImageId;PredictionString"])
+def test_usual_columns_are_found_whatever_joins_their_words(flat: Path, header: str) -> None:
+    rows = [f"{level}.png;{label}" for label, level in TRUTH]
+    assert as_read(of_list(flat / "list.csv", rows, header)) == TRUTH
+
+
+def test_labels_of_imagenets_boxes_are_its_ids(flat: Path) -> None:
+    rows = ["0,n01440764 1 2 3 4 n01440764 5 6 7 8 ", "10,n01443537 85 1 499 272 "]
+    place = of_list(flat / "LOC_val_solution.csv", rows, "ImageId,PredictionString")
+    assert as_read(place) == {("tench", 0), ("goldfish", 10)}
+
+
+def test_a_number_is_one_class_in_whatever_form_and_raw_bytes_are_none(flat: Path) -> None:
+    assert as_read(of_list(flat / "a.csv", ["0.png,1.0", "1.png,1", "10.png,2.00"])) == {
+        ("1", 0), ("1", 1), ("2", 10)
+    }  # fmt: skip
+    assert "1 in two spellings as label, 01 and 1" in refused(
+        of_list(flat / "b.csv", ["0.png,1", "1.png,01", "10.png,2"])
+    )
+    assert "bytes that are no text" in refused(
+        of_list(flat / "c.csv", ["0.png,\x00", "1.png,\x01"])
+    )
+
+
+def test_labels_that_another_column_tells_otherwise_are_noted(flat: Path) -> None:
+    rows = [f"{level}.png,{'pet' if label != 'emu' else 'wild'},{label}" for label, level in TRUTH]
+    place = of_list(flat / "list.csv", rows, "path,class,target")
+    assert any("?label=target" in note for note in open_labelled(place, "test").notes)
+    assert as_read(f"{place}?label=target") == TRUTH
+    same = [f"{level}.png,{NAMES.index(label)},{label}" for label, level in TRUTH]
+    noted = open_labelled(of_list(flat / "list.csv", same, "path,label,label_name"), "test").notes
+    assert not any("?label" in note for note in noted)
+
+
+# ---------------------------------------------------------------- names beside the images
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("classes.txt", "0 cat\n1 dog\n2 emu"),
+        ("classes.txt", "cat,0\ndog,1\nemu,2"),
+        ("classes.txt", "1. dog\n2. emu\n0. cat"),
+        ("labels.txt", "cat\ndog\nemu"),
+        ("class_to_idx.json", '{"emu": 2, "cat": 0, "dog": 1}'),
+        ("id2label.json", '{"0": "cat", "1": "dog", "2": "emu"}'),
+    ],
+)
+def test_a_file_of_numbers_and_names_names_classes_by_their_number(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    place = write(tmp_path / "set", classes(names=("0", "1", "2")))
+    (place / name).write_text(text)
+    assert as_read(place) == TRUTH
+
+
+@pytest.mark.parametrize(
+    ("folders", "text"),
+    [
+        (("0", "1", "2"), "1 cat\n2 dog\n3 emu"),
+        (("n01440764", "n01443537", "n01484850"), "goldfish\nshark\ntench"),
+    ],
+)
+def test_names_of_other_numbers_or_in_another_order_are_passed_over(
+    tmp_path: Path, folders: tuple[str, ...], text: str
+) -> None:
+    place = write(tmp_path / "set", classes(names=folders))
+    own = {words for words, _ in as_read(place)}
+    (place / "classes.txt").write_text(text)
+    assert {words for words, _ in as_read(place)} == own
+    notes = open_labelled(place, "test").notes
+    assert any("classes.txt names none of its classes" in note for note in notes)

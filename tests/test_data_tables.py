@@ -171,7 +171,7 @@ def a_list(root: Path, header: str, *rows: str) -> Path:
         (("path,label", "1.png,x", "2.png,y", "1.png,y"), r"1\.png under several classes"),
         (("path,label", "1.png,x", "2.png,y", "3.png,x;y"), "rows of several classes"),
         (("path,label", "4.png,x", "2.png,y"), "there are 2 of that name"),
-        (("path,species", "1.png,x"), r"none of its columns \(path, species\).*\?label=COLUMN"),
+        (("path,finding", "1.png,x"), r"none of its columns \(path, finding\).*\?label=COLUMN"),
     ],
 )
 def test_a_list_that_would_mean_something_else_is_refused(

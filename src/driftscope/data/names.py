@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,14 @@ _WORDNET_FILES = (
 _USUAL_FILES = (
     "classnames.txt", "class_names.txt", "classes.txt", "cat_to_name.json", *_WORDNET_FILES
 )  # fmt: skip
+_NUMBERED_FILES = (
+    "labels.txt", "names.txt", "class_to_idx.json", "idx_to_class.json", "id2label.json",
+    "label_map.json",
+)  # fmt: skip
+"""Read where they name the classes by their numbers, else passed over."""
+_NUMBER_FIRST = re.compile(r"(\d+)(?:\s+|\s*[.,:;)]\s*)(\D.*)")
+_NUMBER_LAST = re.compile(r"(.*\D)(?:\s+|\s*[,:;]\s*)(\d+)")
+_SHARE_OF_AGREEING = 0.5
 _TEMPLATE_FILE = "zeroshot_classification_templates.txt"
 _WORDNET_ID = re.compile(r"n\d{8}")
 
@@ -72,17 +80,34 @@ def _numbered_benchmarks() -> tuple[tuple[Sequence[str], str, int], ...]:
 
 @dataclass(frozen=True)
 class NamesFile:
-    """A file of class names: words by class (`by_class`), or a line a class in label order."""
+    """A file of class names: words by class (`by_class`), or a line a class in label order.
+
+    Attributes:
+        path: the file.
+        by_class: words by class.
+        in_order: the lines.
+        is_whole: it names all classes of a set by their numbers, or is not of this set.
+    """
 
     path: Path
     by_class: Mapping[str, str] = field(default_factory=dict)
     in_order: tuple[str, ...] = ()
+    is_whole: bool = False
 
     @classmethod
     def beside(cls, folder: Path) -> NamesFile | None:
         """The file of a usual name in a folder; None where there is none."""
         found = next((folder / name for name in _USUAL_FILES if (folder / name).is_file()), None)
-        return read_names(found) if found else None
+        if found:
+            names = read_names(found)
+            return replace(names, is_whole=names.is_whole or _are_numbers(names.by_class))
+        for name in _NUMBERED_FILES:
+            try:
+                if (folder / name).is_file():
+                    return replace(read_names(folder / name), is_whole=True)
+            except DataError:
+                continue
+        return None
 
     def words_of(self, class_names: Sequence[str], *, must_fit: bool) -> dict[str, str]:
         """Class name to words, of the classes that the file names.
@@ -98,6 +123,8 @@ class NamesFile:
         words = {
             name: plain[_plain_number(name)] for name in class_names if _plain_number(name) in plain
         }
+        if self.is_whole and len(words) < len(class_names):
+            words = {}
         if not words and len(self.in_order) == len(class_names):
             words = self._in_order(class_names)
         if self.path.name in _WORDNET_FILES:
@@ -117,7 +144,8 @@ class NamesFile:
         """Lines such as `n01440764 tench`, where each begins with a class's name."""
         parts = [line.split(maxsplit=1) for line in self.in_order]
         known = {part[0]: part[1] for part in parts if len(part) == 2}
-        return known if set(class_names) <= set(known) else {}
+        numbers = set(map(_plain_number, known))
+        return known if set(map(_plain_number, class_names)) <= numbers else {}
 
     def _in_order(self, class_names: Sequence[str]) -> dict[str, str]:
         numbers = {name: _number(name) for name in class_names}
@@ -129,6 +157,8 @@ class NamesFile:
                 return {}
         elif all(map(is_wordnet_id, class_names)):
             ordered = sorted(class_names)
+            if not _agree(ordered, self.in_order):
+                return {}
         else:
             return {}
         return dict(zip(ordered, self.in_order, strict=True))
@@ -153,11 +183,15 @@ def read_names(path: Path) -> NamesFile:
         reason = " ".join(str(error).split())
         raise DataError(f"cannot read the class words {path}: {reason}") from None
     if isinstance(values, dict):
+        if numbers := _by_number({key: str(value) for key, value in values.items()}.items()):
+            return NamesFile(path, by_class=numbers, is_whole=True)
         by_id = {one[0]: one for one in values.values() if _is_id_with_words(one)}
         values = {str(key): _words(value) for key, value in {**values, **by_id}.items()}
         if all(isinstance(words, str) for words in values.values()):
             return NamesFile(path, by_class=values)
     elif isinstance(values, list) and values and all(isinstance(one, str) for one in values):
+        if numbers := _numbered(values):
+            return NamesFile(path, by_class=numbers, is_whole=True)
         pairs = [re.split(r":\s+|\t", line, maxsplit=1) for line in values]
         if all(len(pair) == 2 for pair in pairs):
             return NamesFile(path, by_class={key.strip(): words for key, words in pairs})
@@ -188,6 +222,43 @@ def read_templates(given: str | None, folder: Path | None = None) -> tuple[str, 
             f"{did_you_mean(str(given), TEMPLATE_SETS)}"
         ) from None
     return tuple(line.strip().replace("{c}", "{}") for line in lines if line.strip())
+
+
+def _numbered(lines: Sequence[str]) -> dict[str, str]:
+    """Words by number of lines such as `1 tench`, `1. tench` or `tench 1`; {} for others."""
+    first = [match for line in lines if (match := _NUMBER_FIRST.fullmatch(line))]
+    last = [match for line in lines if (match := _NUMBER_LAST.fullmatch(line))]
+    if len(first) == len(lines):
+        return _by_number((match[2], match[1]) for match in first)
+    if len(last) == len(lines):
+        return _by_number((match[1], match[2]) for match in last)
+    return {}
+
+
+def _by_number(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Words by number, of pairs of words and number; {} unless those are 0, 1, … or 1, 2, …."""
+    listed = list(pairs)
+    words = {number: said.strip() for said, text in listed if (number := _number(text)) is not None}
+    first = min(words, default=0)
+    if first > 1 or set(words) != set(range(first, first + len(listed))):
+        return {}
+    return {str(number): said for number, said in words.items()}
+
+
+def _agree(ids: Sequence[str], lines: Sequence[str]) -> bool:
+    """Whether lines name the classes of ImageNet's WordNet ids, as far as those are known."""
+    known = [(words, line) for one, line in zip(ids, lines, strict=True)
+             if (words := imagenet_names().get(one))]  # fmt: skip
+    shared = sum(bool(_words_in(words) & _words_in(line)) for words, line in known)
+    return shared >= _SHARE_OF_AGREEING * len(known)
+
+
+def _words_in(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]{3,}", text.lower()))
+
+
+def _are_numbers(keys: Iterable[str]) -> bool:
+    return all(map(str.isdecimal, keys))
 
 
 def _is_id_with_words(value: Any) -> bool:

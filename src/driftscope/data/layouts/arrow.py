@@ -12,7 +12,7 @@ from driftscope.data.address import WHOLE, Address
 from driftscope.data.encoded import EncodedImages, image_bytes
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.lists import files_of
-from driftscope.data.layouts.tables import TABLE_OPTIONS, divided, open_table
+from driftscope.data.layouts.tables import FIRST_ROWS, TABLE_OPTIONS, divided, open_table
 from driftscope.data.layouts.tree import Folder
 from driftscope.errors import DataError
 
@@ -60,6 +60,9 @@ class _DatasetTable:
 
     def values(self, split: str, column: str) -> list[Any]:
         return list(self.splits[split][column])
+
+    def begins(self, split: str, column: str) -> list[Any]:
+        return list(self.splits[split].select_columns([column])[:FIRST_ROWS][column])
 
     def images(self, split: str, column: str) -> EncodedImages:
         import datasets

@@ -107,9 +107,12 @@ class Found:
             place = "/".join(Path(self.address.place).parts[-2:])
             known = benchmark_words(place, images.class_names)
             images = replace(images, words={**known, **images.words})
-        if names is not None and images.class_names is not None:
-            words = names.words_of(images.class_names, must_fit=given is not None)
+        if names is not None and (classes := images.class_names) is not None:
+            words = names.words_of(classes, must_fit=given is not None)
             images = replace(images, words={**images.words, **words})
+            if not words and not {*classes} <= {*names.in_order, *names.by_class.values()}:
+                said = f"{names.path.name} names none of its classes, and is passed over"
+                images = replace(images, notes=(*images.notes, said))
         elif given is not None:
             raise DataError(f"{self.address.place} has no classes that ?names={given} could name")
         templates = read_templates(options.get("templates"), self.folder)

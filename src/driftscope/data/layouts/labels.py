@@ -20,6 +20,10 @@ _NO_LABEL = re.compile(
 """What tables hold where a label is not known; numbers of classes are not negative."""
 _BYTES_AS_TEXT = re.compile(r"b(['\"]).*\1")
 _NUMBERS_AS_TEXT = re.compile(r"\[[-+\d.,\seE]*\]")
+YES_AND_NO = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
+_WHOLE_NUMBER = re.compile(r"(\d+)\.0+")
+_BOXES_OF_ONE = re.compile(r"(n\d{8})( \d+){4}( \1( \d+){4})*")
+"""What Kaggle's ImageNet says of an image: its WordNet id before each of its boxes."""
 _CAPTION_KEYS = ("raw", "caption", "text", "sentence")
 _BETWEEN_CLASSES = "|;,+&"
 """What stands between the classes of an image that has several."""
@@ -43,6 +47,7 @@ def labels_from_values(
             f"{unknown[0] + 1}); label them or leave them out"
         )
     names = sorted(set(texts), key=_numbers_by_size)
+    _refuse_no_names(names, place, column)
     if several := next((name for name in names if _is_several(name, set(names))), None):
         raise DataError(
             f"{place} has rows of several classes, such as {several!r} as {column}; give each "
@@ -50,6 +55,22 @@ def labels_from_values(
         )
     numbers = {name: number for number, name in enumerate(names)}
     return torch.tensor([numbers[text] for text in texts], dtype=torch.int64), tuple(names)
+
+
+def _refuse_no_names(names: Sequence[str], place: str, column: str) -> None:
+    """Raises DataError where names are bytes that are no text, or one number in two spellings."""
+    if odd := next((name for name in names if not name.isprintable()), None):
+        raise DataError(
+            f"{place} holds bytes that are no text as {column}, such as {odd[:20]!r}; write each "
+            "class as text, such as its number in digits"
+        )
+    by_number: dict[int, str] = {}
+    for name in filter(str.isdecimal, names):
+        if (other := by_number.setdefault(int(name), name)) != name:
+            raise DataError(
+                f"{place} holds the class number {int(name)} in two spellings as {column}, {other} "
+                f"and {name}; write it in one"
+            )
 
 
 def labels_from_numbers(
@@ -124,6 +145,16 @@ def labels_of_split(
     return labels[start : start + len(known[chosen])], names
 
 
+def yes_or_no(values: Sequence[Any]) -> list[int] | None:
+    """A column of yes and no (also 1 and −1) as 1 and 0; None for any other."""
+    texts = [str(value).strip().lower() for value in values]
+    if set(texts) <= {"1", "-1"}:
+        return [int(text == "1") for text in texts]
+    if all(text in YES_AND_NO for text in texts):
+        return [YES_AND_NO[text] for text in texts]
+    return None
+
+
 def as_sentences(value: Any) -> tuple[str, ...]:
     """An image's captions: a sentence, a list of them, or objects that hold one; () for none."""
     if isinstance(value, dict):
@@ -160,9 +191,12 @@ def _label_text(value: Any, place: str, column: str) -> str:
             value = value[2:-1]
         if (listed := _listed(value)) is not None:
             return _label_text(listed, place, column)
+        if of_one := _WHOLE_NUMBER.fullmatch(value) or _BOXES_OF_ONE.fullmatch(value):
+            return of_one[1]
     if isinstance(value, list | dict | tuple):
+        kind = "objects" if isinstance(value, dict) else "lists"
         raise DataError(
-            f"{place} holds lists as {column}, such as {str(value)[:40]}; give each image one "
+            f"{place} holds {kind} as {column}, such as {str(value)[:40]}; give each image one "
             "class (of a one-hot row the place of its 1)"
         )
     if isinstance(value, float) and math.isfinite(value) and value == int(value):

@@ -23,7 +23,7 @@ from driftscope.data.address import WHOLE, Address, split_kind
 from driftscope.data.encoded import EncodedImages, image_bytes
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.lists import files_of
-from driftscope.data.layouts.tables import TABLE_OPTIONS, divided, open_table
+from driftscope.data.layouts.tables import FIRST_ROWS, TABLE_OPTIONS, divided, open_table
 from driftscope.data.layouts.tree import Folder
 from driftscope.data.other_kinds import kind_of_file
 from driftscope.errors import DataError, did_you_mean, one_line
@@ -161,6 +161,14 @@ class _ParquetTable:
                 raise _unreadable(file, error) from None
             values.extend(table.column(column).to_pylist())
         return values
+
+    def begins(self, split: str, column: str) -> list[Any]:
+        try:
+            with parquet.ParquetFile(self.files[split][0]) as file:
+                first = next(file.iter_batches(FIRST_ROWS, columns=[column]), None)
+                return [] if first is None else list(first.column(0).to_pylist())
+        except (OSError, pa.ArrowException) as error:
+            raise _unreadable(self.files[split][0], error) from None
 
     def images(self, split: str, column: str) -> EncodedImages:
         files = self.files[split]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
+
+import torch
 
 from driftscope.data.address import COLUMN_KEYS, Address, split_kind
 from driftscope.data.encoded import EncodedImages, EncodedSet, FilesOnDisk, printable, selected
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.labels import (
+    YES_AND_NO,
     as_sentences,
     labels_from_numbers,
     labels_of_split,
     words_by_number,
+    yes_or_no,
 )
 from driftscope.errors import DataError
 
@@ -22,11 +26,13 @@ _USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "image": (
         "image", "img", "path", "file_name", "filename", "file", "image_path", "img_path",
         "file_path", "filepath", "filepaths", "image_name", "image_file", "image_id", "jpg", "png",
-        "webp",
+        "webp", "img_name", "img_file", "img_id", "image_file_path", "image_filename", "fname",
+        "uri", "pic", "picture", "photo", "id",
     ),
     "label": (
         "label", "fine_label", "labels", "class", "target", "category", "cls", "class_name",
-        "label_name", "category_name", "class_label", "class_id", "label_id",
+        "label_name", "category_name", "class_label", "class_id", "category_id", "label_id",
+        "species", "breed", "diagnosis", "ground_truth", "prediction_string",
     ),
     "caption": (
         "caption", "captions", "text", "sentence", "sentences", "comment", "txt", "raw",
@@ -43,7 +49,8 @@ _SPLIT_FLAGS: Mapping[str, tuple[str, str]] = {
     "is_val": ("train", "validation"),
 }
 """Columns of yes and no that tell of splits, with what no and yes mean."""
-_YES_AND_NO = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
+_FEWEST_FLAGS = 2
+FIRST_ROWS = 8
 _ALIKE_CAPTIONS = re.compile(r"(captions?|sentences?|text|raw)_?\d+")
 
 
@@ -61,6 +68,9 @@ class Table(Protocol):
 
     def values(self, split: str, column: str) -> list[Any]:
         """What a column holds, row by row."""
+
+    def begins(self, split: str, column: str) -> list[Any]:
+        """What some first rows of a column hold, quickly."""
 
     def images(self, split: str, column: str) -> EncodedImages:
         """The files of an image column.
@@ -94,6 +104,10 @@ class Rows:
         """A column."""
         return self.held(split)[column]
 
+    def begins(self, split: str, column: str) -> list[Any]:
+        """Its first rows."""
+        return self.held(split)[column][:FIRST_ROWS]
+
     def images(self, split: str, column: str) -> EncodedImages:
         """The files that a column names."""
         return self.files(split, self.held(split)[column])
@@ -120,6 +134,9 @@ class _Divided:
         values = self.whole.values(self.split, column)
         return [values[row] for row in self.rows[split]]
 
+    def begins(self, split: str, column: str) -> list[Any]:  # noqa: ARG002
+        return self.whole.begins(self.split, column)
+
     def images(self, split: str, column: str) -> EncodedImages:
         return selected(self.whole.images(self.split, column), self.rows[split])
 
@@ -137,14 +154,16 @@ def divided(splits: Mapping[str, Table]) -> Mapping[str, Table]:
         if usual not in by_plain_name:
             continue
         values = [str(value).strip() for value in table.values(name, by_plain_name[usual])]
+        if not any(values):
+            continue
         kinds = {split_kind(value) for value in set(values)}
         if usual == "split" or None not in kinds:
             return _divided_into(table, name, values)
     for usual, (no, yes) in _SPLIT_FLAGS.items():
         if usual in by_plain_name:
             flags = [str(one).lower() for one in table.values(name, by_plain_name[usual])]
-            if all(flag in _YES_AND_NO for flag in flags):
-                return _divided_into(table, name, [(no, yes)[_YES_AND_NO[one]] for one in flags])
+            if all(flag in YES_AND_NO for flag in flags):
+                return _divided_into(table, name, [(no, yes)[YES_AND_NO[one]] for one in flags])
     return splits
 
 
@@ -194,8 +213,40 @@ def open_table(found: Found, split: str) -> EncodedSet:
     label = optional_column("label", columns, address, list(typed))
     if label is not None:
         images = _labelled(images, found, label, typed.get(label))
+        images = replace(images, notes=(*images.notes, *_other_labels(table, split, label)))
+    elif images.captions is None:
+        images = _with_one_hot(images, table, {image, group, *table.image_columns(split)})
     _refuse_two_classes(images)
     return images if images.captions is not None else images.by_file()
+
+
+def _with_one_hot(images: EncodedSet, table: Table, others: Collection[str | None]) -> EncodedSet:
+    """With the classes of columns of yes and no, one a class, of which each row says yes once.
+
+    Where some rows say it several times or never, they say why there are no labels.
+    """
+    split = images.split
+    flags = {
+        column: of
+        for column in table.columns(split)
+        if column not in others and _plain(column) not in _SPLIT_FLAGS
+        if yes_or_no(table.begins(split, column)) is not None
+        if (of := yes_or_no(table.values(split, column))) is not None
+    }
+    if len(flags) < _FEWEST_FLAGS:
+        return images
+    rows = list(zip(*flags.values(), strict=True))
+    shown = ", ".join(list(flags)[:3]) + (", …" if len(flags) > 3 else "")
+    if odd := sum(sum(row) != 1 for row in rows):
+        reason = (
+            f"its columns {shown} say yes or no to one class each, and {odd:,} of its "
+            f"{len(rows):,} rows say yes to several or to none; leave those rows out, or write one "
+            "class an image in a column label"
+        )
+        return replace(images, unlabeled_because=reason)
+    labels = torch.tensor([row.index(1) for row in rows], dtype=torch.int64)
+    note = f"its classes are its {len(flags)} columns of one 1 a row: {shown}"
+    return replace(images, labels=labels, class_names=tuple(flags), notes=(*images.notes, note))
 
 
 def _no_label_column(columns: Sequence[str], place: str) -> str:
@@ -247,6 +298,19 @@ def _words_beside(
         if words := words_by_number(joined, values, place, label):
             return words
     return {}
+
+
+def _other_labels(table: Table, split: str, label: str) -> Iterator[str]:
+    """What is said of other columns of labels that divide the images in another way."""
+    values = [str(value) for value in table.values(split, label)]
+    for column in table.columns(split):
+        if column != label and _plain(column) in _USUAL_NAMES["label"]:
+            pairs = set(zip(values, map(str, table.values(split, column)), strict=True))
+            if not len(pairs) == len(set(values)) == len({other for _, other in pairs}):
+                yield (
+                    f"its labels are those of the column {label}, and {column} says others: add "
+                    f"?label={column} to read those"
+                )
 
 
 def _captions(table: Table, split: str, address: Address) -> tuple[tuple[str, ...], ...] | None:
@@ -329,5 +393,6 @@ def needed_column(
 
 
 def _plain(column: str) -> str:
-    """A column's name without regard to capitals, spaces and hyphens."""
-    return re.sub(r"[\s-]+", "_", column.strip().lower())
+    """A column's name whatever its capitals and what joins its words (`ClassId`, `class id`)."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column.strip())
+    return re.sub(r"[\s.-]+", "_", apart).lower()
