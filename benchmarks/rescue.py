@@ -4,7 +4,8 @@
     python benchmarks/rescue.py table kept.jsonl
 
 The pool is of the training split of concepts100, retention is measured on its test split, and the
-target's images are parted as `driftscope rescue` does. At every budget a way's last point that
+target's images are parted as `driftscope rescue` does, but more test images are read, so that
+accuracies are known better. At every budget a way's last point that
 keeps it with the lower end of the 90 % interval is measured, useful or not. Seconds are those of
 the way so far, the search included.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -28,10 +29,10 @@ from driftscope.estimate import make_pool
 from driftscope.rescuing.budgets import BUDGETS_PCT, kept_at_budgets
 from driftscope.rescuing.judge import Judge, outcome_on
 from driftscope.rescuing.points import USUAL
-from driftscope.rescuing.target import kept_classifier, open_target
+from driftscope.rescuing.target import Target, kept_classifier, open_target
 from driftscope.transfer import labelled_sets, retention_pct
 
-TARGET_IMAGES, POOL_IMAGES, TRANSFER_IMAGES = 150, 300, 400
+TARGET_IMAGES, TEST_IMAGES, POOL_IMAGES, TRANSFER_IMAGES = 150, 250, 300, 400
 POOL = "concepts100"
 
 
@@ -42,7 +43,7 @@ def measured(run: Path) -> Iterator[dict[str, Any]]:
     held = ds.open_dataset(POOL, "train")
     pixels = held.pixels(range(0, len(held), len(held) // POOL_IMAGES), before.framing)
     pool = make_pool(before, pixels, POOL, prompt_rules(None, None), None)
-    target = open_target(spec.dataset, before, TARGET_IMAGES)
+    target = _with_more_tests(open_target(spec.dataset, before, TARGET_IMAGES), before)
     kept = kept_classifier(run)
     (benchmark,) = labelled_sets(POOL, before, TRANSFER_IMAGES)
     judge = Judge(before, after, pool, target, kept.classifier if kept else None)
@@ -59,6 +60,14 @@ def measured(run: Path) -> Iterator[dict[str, Any]]:
             "rate": spec.learning_rate,
             **asdict(one),
         }
+
+
+def _with_more_tests(target: Target, model: ds.VisionLanguageModel) -> Target:
+    more = open_target(target.name, model, TEST_IMAGES).labels
+    if target.labels is None or more is None:
+        raise ValueError(f"{target.name} has no labels")
+    labels = replace(target.labels, test_pixels=more.test_pixels, test=more.test)
+    return replace(target, labels=labels)
 
 
 def measure(runs: Sequence[Path], out: Path) -> None:

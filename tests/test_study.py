@@ -393,6 +393,7 @@ SHIPPED = {
     "mini-controlled-matrix": 80,
     "mini-budget": 170,
     "mini-rescue": 80,
+    "mini-onset": 32,
     "mini-backbones": 12,
     "mini-lr-sweep": 15,
     "mini-rank-ablation": 15,

@@ -15,11 +15,13 @@ from driftscope.analysis.answer_charts import answer_charts
 from driftscope.analysis.contrast import method_contrast
 from driftscope.analysis.dose import dose_response
 from driftscope.analysis.layers import layer_profile
+from driftscope.analysis.onset import onset
 from driftscope.analysis.predictors import predictors
 from driftscope.analysis.regularizers import regularizers
 from driftscope.analysis.seed_contrasts import seed_contrasts
 from driftscope.analysis.selection import frontier, selection_utility
 from driftscope.analysis.stability import stability
+from driftscope.analysis.stopping import stopping
 from driftscope.analysis.tables import Exclusion, StudyTables
 from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, did_you_mean
@@ -30,6 +32,8 @@ QUESTIONS: dict[str, Callable[..., Answer]] = {
     "dose_response": dose_response,
     "predictors": predictors,
     "selection": selection_utility,
+    "onset": onset,
+    "stopping": stopping,
     "seed_contrasts": seed_contrasts,
     "layer_profile": layer_profile,
     "stability": stability,

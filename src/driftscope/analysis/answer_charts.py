@@ -11,9 +11,12 @@ from driftscope.analysis.advice import Setting, chosen_cell, setting_of
 from driftscope.analysis.answer import Answer
 from driftscope.analysis.chart import Axis, Chart, Marks, Panel, ends, points
 from driftscope.analysis.grouping import PLACE, SETTING, is_done, with_series
+from driftscope.analysis.onset import QUESTION as ONSET
+from driftscope.analysis.stopping import QUESTION as STOPPING
 from driftscope.analysis.study_charts import runs_of_cells, spread_of
 from driftscope.analysis.table import slug
 from driftscope.analysis.tables import accuracy_column, signal_name
+from driftscope.analysis.watching_charts import onset_chart, stopping_chart
 from driftscope.analysis.words import interval_text, join_words, rate_text, rho_text
 from driftscope.metrics import KEPT_PCT, METRICS
 
@@ -21,7 +24,7 @@ PROBE_WORDS = {"final": "at the end", "first": "after the first epoch"}
 
 
 def answer_charts(answer: Answer, runs: pd.DataFrame) -> list[Chart]:
-    """The answer's figures: of predictors one a setting, of the frontier one a dataset.
+    """The answer's figures: of predictors and onset one a setting, of others one a dataset.
 
     Args:
         answer: what a question gave.
@@ -42,6 +45,17 @@ def answer_charts(answer: Answer, runs: pd.DataFrame) -> list[Chart]:
         return [
             frontier_chart(_named("frontier", name), mine, _runs_of(mine, finished), name)
             for finished in [with_series(runs[is_done(runs)])]
+            for name, mine in apart(answer.table, ["dataset"])
+        ]
+    if answer.question == ONSET:
+        return [
+            onset_chart(_named(ONSET, name), widest, name)
+            for name, mine in apart(answer.table, [])
+            for widest in [mine[mine["scope"] == mine["scope"].iloc[0]]]
+        ]
+    if answer.question == STOPPING:
+        return [
+            stopping_chart(_named(STOPPING, name), mine, name)
             for name, mine in apart(answer.table, ["dataset"])
         ]
     return []

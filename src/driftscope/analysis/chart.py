@@ -15,7 +15,7 @@ from driftscope.metrics import METRICS, Metric
 
 Scale: TypeAlias = Literal["linear", "log", "names"]
 Kind: TypeAlias = Literal["line", "dots", "bars"]
-Colours: TypeAlias = Literal["series", "rates", "probes"]
+Colours: TypeAlias = Literal["series", "rates", "probes", "pair"]
 Place: TypeAlias = float | str | None
 """A number, a name on a `names` axis, or None where there is no value."""
 
@@ -135,7 +135,8 @@ class Chart:
         name: its file name without an ending.
         panels: rows of panels.
         legend: the names that marks have, in order.
-        colours: what the names are: methods, learning rates, or probes of a training.
+        colours: what the names are: methods, learning rates, probes of a training, or two things
+            of the chart's own.
         row_names, column_names: what stands beside the rows and above the columns, where there
             are several panels.
         shares_y: which panels share their vertical axis.

@@ -167,6 +167,10 @@ def chart_styles(chart: Chart) -> dict[str, SeriesStyle]:
     if chart.colours == "probes":
         colours = dict(zip(PROBE_WORDS.values(), (BLUE, ORANGE), strict=True))
         return {name: SeriesStyle(colours[name], "o", "-") for name in chart.legend}
+    if chart.colours == "pair":
+        looks = ((BLUE, "o"), (ORANGE, "D"))
+        pairs = zip(chart.legend, looks, strict=False)
+        return {name: SeriesStyle(*own, "-") for name, own in pairs}
     return method_styles(chart.legend)
 
 

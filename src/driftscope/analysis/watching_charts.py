@@ -1,0 +1,105 @@
+"""The figures of what to watch and when to stop: points still to come, what each rule keeps."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from driftscope.analysis.chart import Axis, Chart, Marks, Panel, points
+from driftscope.analysis.onset import IMAGES, QUIET
+from driftscope.analysis.stopping import BEST, LAST, ORACLE, RULES
+from driftscope.analysis.tables import label
+from driftscope.metrics import METRICS
+
+_BANDS = {QUIET: "held to quiet runs", IMAGES: "held to other images"}
+_SHORT = {ORACLE: "oracle", BEST: "best epoch", LAST: "last"}
+_APART = 2.0
+"""Points of accuracy, below which two labels would lie on each other."""
+
+_KINDS = {True: "no signal", False: "a signal's threshold"}
+
+
+def onset_chart(name: str, table: pd.DataFrame, title: str = "") -> Chart:
+    """Bars of the points of retention still to come when a signal warns, by band.
+
+    Args:
+        name: the chart's name.
+        table: rows of one scope of `analysis.onset`.
+        title: what stands above.
+    """
+    ordered = table.sort_values("points_to_come")
+    names = tuple(dict.fromkeys(label(one) for one in ordered["signal"]))
+    text = METRICS["retention_pct"].text
+    marks = [
+        Marks(
+            points(mine["points_to_come"]),
+            tuple(label(one) for one in mine["signal"]),
+            "bars",
+            words,
+            hover=tuple(
+                f"{label(row['signal'])}, {words}\n{text(row['points_to_come'])} of "
+                f"{text(row['damage_points'])} points to come\nfirst in {row['num_before']} of "
+                f"{row['num_lost']} runs, {row['num_false_alarms']} false alarms"
+                for row in mine.to_dict("records")
+            ),
+        )
+        for band, words in _BANDS.items()
+        for mine in [table[(table["band"] == band) & table["points_to_come"].notna()]]
+        if len(mine)
+    ]
+    panel = Panel(
+        "onset",
+        title or "How early a signal warns",
+        Axis("Retention still to be lost at the warning, points"),
+        Axis(scale="names", names=names),
+        tuple(marks),
+        words="Bars of the points of retention that were still to come when each signal left its "
+        "band. The numbers are in the table below.",
+    )
+    return Chart(name, ((panel,),), tuple(one.name for one in marks), "pair")
+
+
+def stopping_chart(name: str, table: pd.DataFrame, title: str = "") -> Chart:
+    """Accuracy against retention of every rule to stop by, of one dataset.
+
+    Args:
+        name: the chart's name.
+        table: rows of one dataset of `analysis.stopping`.
+        title: what stands above.
+    """
+    accuracy, retention = METRICS["val_accuracy_pct"], METRICS["retention_pct"]
+    marks = []
+    for is_plain, words in _KINDS.items():
+        mine = table[table["rule"].isin(RULES) == is_plain]
+        named = [label(one) for one in mine["rule"]]
+        marks.append(
+            Marks(
+                points(mine[accuracy.key]),
+                points(mine[retention.key]),
+                "dots",
+                words,
+                hover=tuple(
+                    f"{rule}\n{accuracy.label} {accuracy.with_unit(row[accuracy.key])}, "
+                    f"{retention.label} {retention.with_unit(row[retention.key])}\nbudget kept in "
+                    f"{row['num_kept']} of {row['num_runs']} runs"
+                    for rule, row in zip(named, mine.to_dict("records"), strict=True)
+                ),
+                labels=_labels(mine) if is_plain else (),
+            )
+        )
+    panel = Panel(
+        "stopping",
+        title or "Where each rule stops",
+        Axis(metric=accuracy.key),
+        Axis(metric=retention.key),
+        tuple(marks),
+        words=f"Accuracy against retention where each rule stops{f' on {title}' if title else ''}, "
+        "means over runs. The numbers are in the table below.",
+    )
+    return Chart(name, ((panel,),), tuple(_KINDS.values()), "pair")
+
+
+def _labels(plain: pd.DataFrame) -> tuple[str, ...]:
+    """The rules' short names; the last epoch has none where it is as good as the best."""
+    reached = plain.set_index("rule")["val_accuracy_pct"]
+    hidden = {LAST} if abs(reached[LAST] - reached[BEST]) < _APART else set()
+    return tuple("" if rule in hidden else _SHORT[rule] for rule in plain["rule"])
