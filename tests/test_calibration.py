@@ -64,7 +64,29 @@ def test_a_forecast_is_near_the_truth_and_its_interval_holds_what_was_left_out()
 def test_a_calibration_of_the_first_epoch_takes_the_first_epochs_signals() -> None:
     found, _ = calibrate(made(), ["embedding_drift"], at="first epoch")
     assert found.maps[0].values[-1] == pytest.approx(made().history["embedding_drift"].max())
-    assert "at the end of the training" in found.forecast({"embedding_drift": 0.2}).sentence
+    told = found.forecast({"embedding_drift": 0.2})
+    assert "at the end of the training" in told.sentence
+    assert "if it was adapted by full_ft or lora and trained for one epoch so far" in told.sentence
+
+
+def test_a_gate_on_a_training_takes_the_first_epochs_numbers_for_a_forecast_from_them(
+    tmp_path: Path,
+) -> None:
+    found, _ = calibrate(made(), ["embedding_drift"], at="first epoch")
+    history = [
+        {"step": step, "epoch": epoch, "embedding_drift": drift}
+        for step, epoch, drift in ((5, 1, 0.02), (10, 1, 0.2), (20, 2, 0.4))
+    ]
+    latest = {"step": 20, "scalars": {"embedding_drift": 0.4}}
+    report = {"kind": "monitor", "latest": latest, "history": history}
+    write_json(tmp_path / REPORT_FILE, {**report, "scalars": latest["scalars"]})
+    told = read_evidence(tmp_path).with_forecast(found).forecast
+    assert told.retention_pct == found.forecast({"embedding_drift": 0.2}).retention_pct
+    assert "so far" not in told.sentence
+    later = {**report, "scalars": {}, "history": history[2:]}
+    write_json(tmp_path / REPORT_FILE, later)
+    refused = read_evidence(tmp_path).with_forecast(found).forecast
+    assert refused.refused == "embedding drift was not measured in the first epoch"
 
 
 @pytest.mark.parametrize(
@@ -103,6 +125,9 @@ def test_on_the_published_follow_up_two_signals_beat_one(
     assert found.mean_error_pct < 5.5 < single
     assert errors["covered_pct"].iloc[0] >= 85
     assert errors["mean_error_pct"].iloc[1:].min() > single
+    first = ds.Study(tmp_path).history().query("epoch == 1").dropna(subset=["cka"]).iloc[0]
+    of_run = read_evidence(tmp_path / "runs" / first["run_id"]).first_epoch
+    assert of_run["embedding_drift"] == first["embedding_drift"]
     unseen = found.forecast({"cka": 0.9, "embedding_drift": 0.5}, method="prompt_tuning")
     assert unseen.retention_pct is None
 

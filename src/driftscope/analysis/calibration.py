@@ -90,6 +90,7 @@ class Calibration(Part):
         *,
         model: str | None = None,
         method: str | None = None,
+        is_after_first_epoch: bool = False,
     ) -> Forecast:
         """The retention of a model with these numbers; a refusal where none like it was seen.
 
@@ -97,6 +98,8 @@ class Calibration(Part):
             numbers: the drift's, by the metric's key.
             model: the pretrained model's name, where it is known.
             method: how it was adapted, where it is known.
+            is_after_first_epoch: whether they are known to be of the end of the first epoch; else
+                a calibration of that time says "if".
         """
         reason = self._refusal(numbers, model, method)
         if reason:
@@ -105,8 +108,11 @@ class Calibration(Part):
         each = [float(one.at(np.array([numbers[one.signal]]))[0]) for one in self.maps]
         value = sum(each) / len(each)
         low, high = max(0.0, value - self.half_width_pct), value + self.half_width_pct
-        whose = "" if method else f", if it was adapted by {_either(self.methods)}"
-        when = "at the end of the training, " if self.at == "first epoch" else ""
+        is_early = self.at == "first epoch"
+        unknown = [] if method else [f"adapted by {_either(self.methods)}"]
+        unknown += ["trained for one epoch so far"] * (is_early and not is_after_first_epoch)
+        whose = f", if it was {' and '.join(unknown)}" if unknown else ""
+        when = "at the end of the training, " if is_early else ""
         return Forecast(
             retention_pct=value,
             low_pct=low,
@@ -126,7 +132,8 @@ class Calibration(Part):
         for one in self.maps:
             label, value = METRICS[one.signal].label, numbers.get(one.signal)
             if value is None or not math.isfinite(value):
-                return f"{label} was not measured"
+                when = " in the first epoch" if self.at == "first epoch" else ""
+                return f"{label} was not measured{when}"
             low, high = one.reach
             if not low <= value <= high:
                 shown = [METRICS[one.signal].text(each) for each in (value, *one.reach)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from driftscope.records import (
     read_sealed,
 )
 from driftscope.records.schema import OLD_TEXTS, StoredEstimate, TransferScore, is_number, parse
-from driftscope.records.watched_schema import Report
+from driftscope.records.watched_schema import Event, Report
 from driftscope.stats.proportions import wilson_interval_pct
 
 Outcome = Literal["passed", "failed", "not measured"]
@@ -47,6 +47,7 @@ class Evidence:
         surface: what made the report.
         adapted: the adapted model's name or folder, where it is told.
         images, pool, classes: what a comparison was told to read, where it is told.
+        first_epoch: the drift's numbers at the end of the first epoch; empty where there are none.
     """
 
     source: Path
@@ -64,6 +65,7 @@ class Evidence:
     images: str | None = None
     pool: str | None = None
     classes: str | None = None
+    first_epoch: Mapping[str, float] = field(default_factory=dict)
 
     def advice(self, budget_pct: float | None = None) -> Advice:
         """What to do: a verdict against the budget, and next steps."""
@@ -83,8 +85,17 @@ class Evidence:
         return advise(kept_of(found), place, budget_pct=budget_pct or KEPT_PCT)
 
     def with_forecast(self, calibration: Calibration) -> Evidence:
-        """With the retention that a calibration tells from the numbers, or why it does not."""
-        found = calibration.forecast(self.scalars, model=self.model, method=self.method)
+        """With the retention that a calibration tells from the numbers, or why it does not.
+
+        Of a training, a calibration of the first epoch takes the numbers of that epoch.
+        """
+        is_early = calibration.at == "first epoch" and self.surface != "comparison"
+        found = calibration.forecast(
+            self.first_epoch if is_early else self.scalars,
+            model=self.model,
+            method=self.method,
+            is_after_first_epoch=is_early,
+        )
         if found.retention_pct is None:
             unmeasured = {**self.unmeasured, FORECAST: found.refused}
             return replace(self, forecast=found, unmeasured=unmeasured)
@@ -220,6 +231,7 @@ def _of_run(file: Path) -> Evidence:
         spec.method.label,
         surface="run",
         adapted=str(file.parent),
+        first_epoch=_of_first_epoch(one for one in record.events if one.kind == "epoch"),
     )
 
 
@@ -245,7 +257,14 @@ def _of_monitor(file: Path, report: Report, best: bool) -> Evidence:
         unmeasured=report.unmeasured,
         estimate=seen[-1].estimate if seen else None,
         surface="monitor",
+        first_epoch=_of_first_epoch(Event(one.model_extra or {}) for one in history),
     )
+
+
+def _of_first_epoch(events: Iterable[Event]) -> dict[str, float]:
+    """The numbers of the last event of epoch 1."""
+    seen = [one.numbers() for one in events if one.get("epoch") == 1]
+    return _finite(seen[-1]) if seen else {}
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, float]:

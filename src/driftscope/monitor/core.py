@@ -577,7 +577,11 @@ class Monitor:
         is_for_another_time = gauge and gauge.at == "first epoch" and seen.epoch != 1
         if gauge is None or seen.drift is None or is_for_another_time:
             return seen
-        found = gauge.forecast(seen.drift.scalars(), model=self._reference.pretrained.source)
+        found = gauge.forecast(
+            seen.drift.scalars(),
+            model=self._reference.pretrained.source,
+            is_after_first_epoch=seen.epoch == 1,
+        )
         return replace(seen, forecast=found.model_dump())
 
     def _doubt_a_fraction(self, val_accuracy_pct: float | None) -> None:

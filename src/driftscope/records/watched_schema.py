@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import (
-    Field,
-)
+from pydantic import ConfigDict, Field
 
 from driftscope.errors import RecordError, shown
 from driftscope.records.schema import Part, StoredEstimate, TransferScore, is_number, parse
@@ -85,7 +83,9 @@ class Scalars(Part):
 
 
 class ObservedScores(Part):
-    """One observation's scores by transfer set."""
+    """One observation's scores by transfer set; its other numbers are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
 
     step: int | None = None
     transfer: dict[str, TransferScore] | None = None
