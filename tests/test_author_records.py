@@ -1,12 +1,15 @@
 import json
 from copy import deepcopy
+from math import nan
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from driftscope.analysis import QUESTIONS, answer
+from driftscope.cli import app
 from driftscope.errors import RecordError
 from driftscope.opened_study import Study
 from driftscope.paper.author_records import import_records
@@ -335,9 +338,18 @@ def test_corrupted_accuracies_that_are_none_are_skipped_with_the_reason(tmp_path
 
 
 @needs_records
-def test_the_published_core_runs_can_be_chosen(tmp_path: Path):
+def test_the_published_core_runs_can_be_chosen_by_the_command(tmp_path: Path):
+    """And each keeps what it says beyond our columns."""
     import_study([SHARED / "followup"], tmp_path / "s")
-    tables = Study(tmp_path / "s").tables()
-    core = tables.where(["method=full_ft|lora_r8"])
-    assert (len(tables.runs), len(core.runs)) == (66, 48)
-    assert set(core.history["run_id"]) == set(core.runs["run_id"])
+    runs = Study(tmp_path / "s").runs().set_index("run_id")
+    for file in sorted((SHARED / "followup").glob("*.json")):
+        said, row = json.loads(file.read_text()), runs.loc[json.loads(file.read_text())["run_id"]]
+        further = said["transfer"].get("cifar10", {})
+        kept = {f"test_accuracy_pct_{name}": of for name, of in said["corruption_acc"].items()}
+        kept["retention_pct_cifar10"] = further.get("retention", nan)
+        for name, share in kept.items():
+            assert row[name] == pytest.approx(100 * share, nan_ok=True)
+    asked = ["study", "analyse", str(tmp_path / "s"), "--question", "stability"]
+    done = CliRunner().invoke(app, [*asked, "--where", "method=full_ft|lora_r8"])
+    assert done.exit_code == 0
+    assert "48 of 66 runs, method=full_ft|lora_r8" in done.output.replace("\n", " ")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import re
+import tarfile
 from pathlib import Path
 
 import pytest
-from small_sets import NAMES, TRUTH, classes, write
+from small_sets import NAMES, TRUTH, classes, png, write, write_tar
 
-from driftscope.data import EncodedSet, labelled, open_labelled
+from driftscope.data import EncodedSet, labelled, open_dataset, open_labelled
 from driftscope.data.prompts import words_of
 from driftscope.errors import DataError
 
@@ -193,3 +196,101 @@ def test_names_of_other_numbers_or_in_another_order_are_passed_over(
     assert {words for words, _ in as_read(place)} == own
     notes = open_labelled(place, "test").notes
     assert any("classes.txt names none of its classes" in note for note in notes)
+
+
+# ---------------------------------------------------------------- flat images
+
+
+PLAIN_LISTS = {
+    "annotations/test.txt": ("images/{name}_{level}.jpg", "#Image CLASS\n{name}_{level} 1 1 1"),
+    "val.txt": ("val/{level}.png", "val/{level}.png {number}"),
+    "images_variant_test.txt": ("images/00{level}.jpg", "00{level} {name}"),
+    "meta/test.txt": ("images/{name}/{level}.jpg", "{name}/{level}"),
+    "images.txt": ("images/{name}/{level}.jpg", "{level} {name}/{level}.jpg"),
+}
+"""As Oxford's pets, ImageNet, FGVC-Aircraft, Food-101 and CUB publish them: files and lines."""
+
+
+@pytest.mark.parametrize("name", PLAIN_LISTS)
+def test_a_published_list_without_a_header_is_read_and_named_beside_flat_images(
+    tmp_path: Path, name: str
+) -> None:
+    file, line = PLAIN_LISTS[name]
+    place, rows = tmp_path / "set", []
+    for label, level in sorted(TRUTH):
+        known = {"name": label, "level": level, "number": NAMES.index(label)}
+        path = place / file.format(**known)
+        write(place, [file.format(**known)])
+        path.write_bytes(png(level))
+        rows.append(line.format(**known))
+    (place / name).parent.mkdir(exist_ok=True)
+    (place / name).write_text("\n".join(rows))
+    (place / "classes.txt").write_text("\n".join(NAMES))
+    assert as_read(place / name) == TRUTH
+    if "{name}/" in file:
+        said = open_labelled(place, "test").notes
+        assert any(f"{place / name} lists its test images" in note for note in said) == (
+            name == "meta/test.txt"
+        )
+    else:
+        for pointed_at in (place, (place / file).parent):
+            assert f"{place / name} tells their classes: give that file" in refused(pointed_at)
+
+
+@pytest.mark.parametrize(
+    ("beside", "text", "said"),
+    [
+        ("imagelabels.mat", "", r"scipy\.io\.loadmat\(FILE\)\['labels'\]"),
+        ("ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt", "1\n2", "meta.mat"),
+        ("captions.txt", "image,caption\n0.png,a cat\n", "give that file as the set of --retr"),
+        ("GT-final_test.csv", "Filename;ClassId\n0.png;0", "if .*test.csv tells their classes"),
+    ],
+)
+def test_the_file_that_tells_of_flat_images_is_named_with_its_use(
+    tmp_path: Path, beside: str, text: str, said: str
+) -> None:
+    place = write(tmp_path / "set", [f"jpg/{level}.png" for _, level in TRUTH])
+    (place / beside).parent.mkdir(parents=True, exist_ok=True)
+    (place / beside).write_text(text)
+    for pointed_at in (place, place / "jpg"):
+        sentence = refused(pointed_at)
+        assert str(place / beside) in sentence
+        assert re.search(said, sentence)
+
+
+def test_names_that_tell_classes_are_told_and_lists_of_answers_to_give_are_not(
+    tmp_path: Path,
+) -> None:
+    place = write(tmp_path / "train", [f"{name}.{at}.png" for name in NAMES for at in (1, 2)])
+    (tmp_path / "sampleSubmission.csv").write_text("id,label\n1,0\n")
+    assert "cat.1.png), move those into folders named so (cat/, dog/" in refused(place)
+
+
+def test_a_list_of_captions_beside_the_images_is_read(tmp_path: Path) -> None:
+    place = write(tmp_path, ["Images/1.jpg", "Images/2.jpg"])
+    (place / "captions.txt").write_text('image,caption\n1.jpg,a cat\n2.jpg,"a dog, x"\n1.jpg,one\n')
+    images = open_dataset(place / "captions.txt", "test")
+    assert isinstance(images, EncodedSet)
+    assert images.by_image().captions == (("a cat", "one"), ("a dog, x",))
+
+
+# ---------------------------------------------------------------- tars
+
+
+def test_further_images_of_a_samples_tar_are_counted_or_refused(tmp_path: Path) -> None:
+    """`s00.seg.png` beside `s00.png` is another image of it; with a label of its own it is not."""
+    tar = write_tar(tmp_path / "0.tar", "cls", str)
+    for name in ("s00.seg.png", "s01.png"):
+        add_to(tar, name, png(99))
+    assert as_read(tar) == TRUTH
+    (note,) = open_labelled(tar, "test").notes
+    assert note == "2 further images of samples that have one are passed over: s01.png"
+    add_to(tar, "s00.seg.cls", b"cat")
+    assert "such as s00_seg.png" in refused(tar)
+
+
+def add_to(tar: Path, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(data)
+    with tarfile.open(tar, "a") as opened:
+        opened.addfile(entry, io.BytesIO(data))

@@ -28,10 +28,11 @@ _NUMBERED_FILES = (
     "label_map.json",
 )  # fmt: skip
 """Read where they name the classes by their numbers, else passed over."""
-_NUMBER_FIRST = re.compile(r"(\d+)(?:\s+|\s*[.,:;)]\s*)(\D.*)")
+_NUMBER_FIRST = re.compile(r"(\d+)(?:\s+|\s*[.,:;)]\s*)(.*[^\W\d].*)")
 _NUMBER_LAST = re.compile(r"(.*\D)(?:\s+|\s*[,:;]\s*)(\d+)")
 _SHARE_OF_AGREEING = 0.5
 _TEMPLATE_FILE = "zeroshot_classification_templates.txt"
+_INDEX_BEFORE = re.compile(r"^n\d{8}\s+")
 _WORDNET_ID = re.compile(r"n\d{8}")
 
 
@@ -161,7 +162,8 @@ class NamesFile:
                 return {}
         else:
             return {}
-        return dict(zip(ordered, self.in_order, strict=True))
+        lines = [_INDEX_BEFORE.sub("", line) for line in self.in_order]
+        return dict(zip(ordered, lines, strict=True))
 
 
 def read_names(path: Path) -> NamesFile:

@@ -19,6 +19,7 @@ import torch
 
 from driftscope.data.address import WHOLE, Address, split_kind
 from driftscope.data.encoded import EncodedSet, FilesOnDisk, printable
+from driftscope.data.layouts.files_beside import list_of_test_images, what_to_do
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.tree import NO_CLASSES, Folder, is_text
 from driftscope.data.other_kinds import ARCHIVES
@@ -64,13 +65,20 @@ def recognise(tree: Folder, address: Address) -> Found:
     else:
         splits = {WHOLE: root}
     found = _classed(splits, root, address)
-    if hint := _of_flat_images(tree, root, found):
+    labelled = [name for name, split in found.items() if split.classes and not split.why_not]
+    is_flat = any(not split.classes for split in found.values())
+    if is_flat and (hint := what_to_do(tree, root, labelled)):
         found = {
             name: split if split.classes else replace(split, why_not=hint)
             for name, split in found.items()
         }
     notes = [f"beside its splits {printable(name)} is passed over" for name in passed_over]
     notes += [*_of_drawn_over(root), *_of_inner_folders(found)]
+    if not parts and (listed := list_of_test_images(tree)):
+        notes.append(
+            f"{printable(str(listed))} lists its test images: give that file as the dataset to "
+            "read those alone"
+        )
     if dead := [one.path + "/" + name for one in tree.below() for name in one.dead]:
         notes.append(f"{len(dead)} links that lead nowhere are passed over: {printable(dead[0])}")
     if kinds := tree.other_kinds():
@@ -312,25 +320,6 @@ def _no_classes(found: Mapping[str, Split], above: Folder, is_level_given: bool)
         return (
             f"it is not plain which of its folders are classes: {above.drawn()}; give the folder "
             f"that holds one folder a class, or say how deep the classes are: {_ways(found)}"
-        )
-    return ""
-
-
-def _of_flat_images(tree: Folder, root: Folder, found: Mapping[str, Split]) -> str:
-    """What to do about images that lie in no class folders; "" for the usual sentence."""
-    labelled = [name for name, split in found.items() if split.classes and not split.why_not]
-    if labelled:
-        return (
-            f"its split {printable(labelled[0])} has: add ?split={printable(labelled[0])} to score "
-            "on that"
-        )
-    lists = [file for file in tree.files(".csv", ".tsv", ".jsonl") if file.stem != "metadata"]
-    if lists:
-        return f"if {printable(str(lists[0]))} tells their classes, give that file as the dataset"
-    if root is not tree and root.images:
-        return (
-            f"its images are all in one folder, {printable(root.name)}: as a class of its own it "
-            "would always be right; give a folder with one folder a class"
         )
     return ""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -14,7 +13,9 @@ from pydantic_core import from_json
 
 from driftscope.data.address import WHOLE, Address
 from driftscope.data.encoded import FilesOnDisk, printable
+from driftscope.data.layouts.files_beside import OF_LISTS, no_images
 from driftscope.data.layouts.found import Found
+from driftscope.data.layouts.plain_lists import read_plain
 from driftscope.data.layouts.tables import (
     TABLE_OPTIONS,
     Rows,
@@ -34,10 +35,6 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": ","}
 _METADATA = ("metadata.csv", "metadata.jsonl")
 _LONGEST_PATH = 1000
 _IMAGE_FOLDERS = ("", "images", "Images", "imgs", "img", "jpg", "train", "test")
-_OF_LISTS = re.compile(
-    r"(?i)(annotation|anno|label|meta|metadata|split|list|image_?set|partition|csv|txt)s?"
-)
-"""Folders that hold lists of images that lie beside them."""
 _LOOKED_AT = 8
 _ENDINGS = ("", ".jpg", ".jpeg", ".png", ".JPEG", ".JPG")
 
@@ -51,6 +48,8 @@ def recognise_file(file: Path, address: Address) -> Found:
     Raises:
         DataError: unreadable, or no rows.
     """
+    if told := no_images(file):
+        raise DataError(f"{file} lists no images: {told}")
     rows = {WHOLE: read_list(file)}
     return found_lists(address, "list", rows, {WHOLE: image_starts(file.parent)}, file.parent)
 
@@ -167,7 +166,7 @@ def files_of(values: Sequence[Any], folders: Sequence[Path], place: str) -> File
     named = [text for text in texts if text]
     some = named[:: max(1, len(named) // _LOOKED_AT)]
     root, above = folders[0], folders[0].parent
-    is_of_lists = _OF_LISTS.fullmatch(root.name) is not None
+    is_of_lists = OF_LISTS.fullmatch(root.name) is not None
     ways: tuple[Callable[[], tuple[str, ...] | None], ...] = (
         lambda: _as_written(texts, some, folders),
         lambda: _by_name(texts, some, root, place),
@@ -257,7 +256,10 @@ def read_list(file: Path) -> dict[str, list[Any]]:
         DataError: unreadable, rows of other lengths than the header, or none.
     """
     try:
-        with io.StringIO(read_text(file, LIST_MB, "utf-8-sig"), newline="") as lines:
+        text = read_text(file, LIST_MB, "utf-8-sig")
+        if file.suffix.lower() == ".txt" and (plain := read_plain(file.name, text)):
+            return plain
+        with io.StringIO(text, newline="") as lines:
             if file.suffix.lower() == ".jsonl":
                 return columns_of([from_json(line) for line in lines if line.strip()])
             header_line = lines.readline()
@@ -291,7 +293,9 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 def _check_header(file: Path, header: Sequence[str], first: Sequence[str]) -> None:
     words = [word for name in header for word in name.split()]
-    if any(_is_image_name(word.partition("#")[0]) for word in words):
+    if any(_is_image_name(word.partition("#")[0]) for word in words) or all(
+        map(str.isdecimal, header)
+    ):
         numbered = any("#" in word for word in words)
         raise DataError(
             f"{file} has no header; give one above its rows, such as "

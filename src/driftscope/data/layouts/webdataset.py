@@ -10,7 +10,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from driftscope.data.address import WHOLE, Address
+from driftscope.data.encoded import EncodedSet
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.tables import TABLE_OPTIONS, Rows, open_table
 from driftscope.data.layouts.tree import Folder, image_suffixes
@@ -95,10 +96,15 @@ def _found(address: Address, root: Path, splits: Mapping[str, list[Path]]) -> Fo
     beside = root if NamesFile.beside(root) else root.parent
     names = NamesFile.beside(beside)
     in_order = _told_apart(names.in_order) if names else ()
+    passed_over: dict[str, list[str]] = {}
 
     @cache
     def held(split: str) -> Mapping[str, list[Any]]:
-        samples = [sample for tar in splits[split] for sample in _samples_of(tar)]
+        samples: list[dict[str, Any]] = []
+        for tar in splits[split]:
+            of_tar, beside_others = _samples_of(tar)
+            samples += of_tar
+            passed_over.setdefault(split, []).extend(beside_others)
         if not samples:
             raise DataError(f"the tar files of {address.place} ({split}) hold no images")
         kinds = dict.fromkeys(kind for sample in samples for kind in sample)
@@ -109,6 +115,14 @@ def _found(address: Address, root: Path, splits: Mapping[str, list[Path]]) -> Fo
         lambda _, members: _TarImages(tuple(members)),
         dict.fromkeys(_LABEL_KINDS, in_order) if in_order else {},
     )
+
+    def opened(found: Found, split: str) -> EncodedSet:
+        images = open_table(found, split)
+        if not (more := passed_over[split]):
+            return images
+        said = f"{len(more)} further images of samples that have one are passed over: {more[0]}"
+        return replace(images, notes=(*images.notes, said))
+
     doubts = []
     for split, tars in splits.items():
         noted = tars[0].parent / "nshards.txt"
@@ -120,51 +134,82 @@ def _found(address: Address, root: Path, splits: Mapping[str, list[Path]]) -> Fo
         address,
         "webdataset",
         dict.fromkeys(splits, table),
-        open_table,
+        opened,
         TABLE_OPTIONS,
         doubts=tuple(doubts),
         folder=beside if names else root,
     )
 
 
-def _samples_of(tar: Path) -> list[dict[str, Any]]:
-    """The samples that have an image, in their order."""
-    samples: dict[str, dict[str, Any]] = {}
-    dotted: dict[str, str] = {}
+@dataclass
+class _Samples:
+    """The samples of a tar, by name, as far as it has been read.
+
+    Attributes:
+        held: the image and texts of each.
+        dotted: images with a dot within their names (`s1.left.png`), by the sample's.
+        told: names with such a dot of which a text tells (`s1.left` of `s1.left.cls`).
+        more: further images of samples that have one.
+    """
+
+    held: dict[str, dict[str, Any]] = field(default_factory=dict)
+    dotted: dict[str, list[str]] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)
+    more: list[str] = field(default_factory=list)
+
+    def add(self, member: _Member) -> None:
+        folder, name = os.path.split(member.name)
+        key, _, kind = name.lower().partition(".")
+        key = name[: len(key)]
+        place, inner, ending = f"{folder}/{key}", name.rpartition(".")[0], kind.rpartition(".")[2]
+        sample = self.held.setdefault(place, {})
+        if f".{ending}" in image_suffixes():
+            if kind != ending:
+                self.dotted.setdefault(place, []).append(member.name)
+            elif sample.setdefault(_IMAGE, member) is not member:
+                self.more.append(member.name)
+            return
+        if ending in _TEXT_KINDS and inner != key:
+            self.told.add(f"{folder}/{inner}")
+        if (first := kind.partition(".")[0]) in _TEXT_KINDS and member.size < _MOST_TEXT_BYTES:
+            sample.update(_texts(first, kind, member.read().decode("utf-8", "replace")))
+
+    def with_images(self, tar: Path) -> list[dict[str, Any]]:
+        """Those that have an image, in their order.
+
+        Raises:
+            DataError: a dotted image is none of its sample's.
+        """
+        for place, names in self.dotted.items():
+            for name in names:
+                folder, own = os.path.split(name)
+                stem, _, ending = own.rpartition(".")
+                if _IMAGE not in self.held[place] or f"{folder}/{stem}" in self.told:
+                    raise DataError(
+                        f"the tar file {tar} holds {own}, whose sample would be "
+                        f"{own.partition('.')[0]}: what stands behind the first dot is the kind of "
+                        "file; name images, labels and texts without dots before the ending, such "
+                        f"as {stem.replace('.', '_')}.{ending}"
+                    )
+                self.more.append(name)
+        return [sample for sample in self.held.values() if _IMAGE in sample]
+
+
+def _samples_of(tar: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The samples that have an image, in their order; and further images of the same samples."""
+    samples = _Samples()
     try:
         with tarfile.open(tar, "r:") as members:
             for one in members:
-                folder, name = os.path.split(one.name)
-                key, _, kind = name.partition(".")
-                if not one.isfile() or not key:
-                    continue
-                member = _Member(tar, one.name, one.offset_data, one.size)
-                sample = samples.setdefault(f"{folder}/{key}", {})
-                kind = kind.lower()
-                if f".{kind}" in image_suffixes():
-                    sample.setdefault(_IMAGE, member)
-                elif f".{kind.rpartition('.')[2]}" in image_suffixes():
-                    dotted.setdefault(f"{folder}/{key}", name)
-                elif (first := kind.partition(".")[0]) in _TEXT_KINDS and (
-                    one.size < _MOST_TEXT_BYTES
-                ):
-                    sample.update(_texts(first, kind, member.read().decode("utf-8", "replace")))
+                if one.isfile() and not Path(one.name).name.startswith("."):
+                    samples.add(_Member(tar, one.name, one.offset_data, one.size))
             _check_whole(tar, members.offset)
     except (OSError, tarfile.TarError) as error:
         kind = kind_of_file(tar)
         raise DataError(
             f"cannot read the tar file {tar}: {f'it is {kind}' if kind else error}"
         ) from None
-    for place, name in dotted.items():
-        if _IMAGE not in samples[place]:
-            stem, _, ending = name.rpartition(".")
-            raise DataError(
-                f"the tar file {tar} holds {name}, whose sample would be "
-                f"{name.partition('.')[0]}: what stands behind the first dot is the kind of file; "
-                "name images, labels and texts without dots before the ending, such as "
-                f"{stem.replace('.', '_')}.{ending}"
-            )
-    return [sample for sample in samples.values() if _IMAGE in sample]
+    return samples.with_images(tar), samples.more
 
 
 def _check_whole(tar: Path, end: int) -> None:

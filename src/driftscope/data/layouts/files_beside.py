@@ -1,0 +1,165 @@
+"""What files and names beside images tell of their classes and splits, where folders do not."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from driftscope.data.address import split_kind
+from driftscope.data.encoded import printable
+from driftscope.data.layouts.plain_lists import read_plain
+from driftscope.data.layouts.tree import Folder
+
+OF_LISTS = re.compile(
+    r"(?i)(annotation|anno|label|meta|metadata|split|list|image_?set|partition|csv|txt|\w*devkit\w*)s?"
+)
+"""Folders that hold lists of images that lie beside them."""
+_SUBMISSION = re.compile(r"(?i)(sample)?_?submission")
+_CAPTIONS = re.compile(r"(?i)\b(captions?|comment|sentences?)\b|#\d\t")
+_NAMED_BY_CLASS = re.compile(r"(\D*\w*[^\W\d])[\W_]*\d+\.\w+")
+_HEAD_BYTES = 4_000
+_LOOKED_INTO = 40
+_LISTED_ABOVE = 1_000
+_ENDINGS = (".csv", ".tsv", ".jsonl", ".txt", ".mat")
+_ORDER = ("test", "validation", None, "train")
+_OF_ARRAYS = (
+    (
+        re.compile(r"ILSVRC2012_validation_ground_truth\.txt"),
+        "{} tells the classes by a number an image, in the order of the names, and meta.mat beside "
+        "it the WordNet id of each number: write a list path,label of those ids, and give it as the "
+        "dataset",
+    ),
+    (
+        re.compile(r"imagelabels\.mat"),
+        "{} tells the classes by a number an image, in the order of the names "
+        "(scipy.io.loadmat(FILE)['labels'][0]): write a list path,label of them, and give it as "
+        "the dataset",
+    ),
+    (
+        re.compile(r"(?i).*(anno|label|meta|list|ground_?truth).*\.mat"),
+        "{} may tell the classes (scipy.io.loadmat reads it): write a list path,label, and give it "
+        "as the dataset",
+    ),
+)
+
+
+def what_to_do(tree: Folder, root: Folder, labelled: Sequence[str]) -> str:
+    """The ways to a number of images that lie in no class folders; "" for the usual sentence.
+
+    Args:
+        tree: what the user named.
+        root: the folder in it that the images lie in.
+        labelled: the names of splits that have classes.
+    """
+    ways = list(_of_files(tree, root))[:1]
+    if labelled:
+        split = printable(labelled[0])
+        ways.append(f"its split {split} has: add ?split={split} to score on that")
+    if not ways and (named := _of_names(tree)):
+        ways.append(named)
+    if not ways and root is not tree and root.images:
+        return (
+            f"its images are all in one folder, {printable(root.name)}: as a class of its own it "
+            "would always be right; give a folder with one folder a class"
+        )
+    return "; or ".join(ways)
+
+
+def _of_files(tree: Folder, root: Folder) -> Iterator[str]:
+    """What files tell that lie below the folder, or above where it is one of images alone."""
+    files = tree.files(*_ENDINGS)
+    if root is tree and not tree.folders:
+        files += _above(Path(tree.path))
+    files = _in_order(files)
+    tables = [file for file in files if file.suffix in (".csv", ".tsv", ".jsonl")]
+    tables = [
+        file for file in tables if file.stem != "metadata" and not _SUBMISSION.match(file.stem)
+    ]
+    texts = [file for file in files if file.suffix == ".txt"]
+    for file in (*texts, *tables):
+        if _CAPTIONS.search(_head(file).partition("\n")[0]):
+            yield f"{_shown(file)} tells their captions: give that file as the set of --retrieval"
+    for file in texts:
+        if "label" in (read_plain(file.name, _whole_lines(_head(file))) or ()):
+            yield f"{_shown(file)} tells their classes: give that file as the dataset"
+    for known, said in _OF_ARRAYS:
+        for file in files:
+            if known.fullmatch(file.name):
+                yield said.format(_shown(file))
+    for file in tables:
+        if re.search(r"[,;\t|{]", _head(file).partition("\n")[0]):
+            yield f"if {_shown(file)} tells their classes, give that file as the dataset"
+
+
+def list_of_test_images(tree: Folder) -> Path | None:
+    """A list of the test images beside class folders that are not divided; None without one."""
+    for file in _in_order(tree.files(".txt")):
+        of_test = split_kind(file.stem) == "test"
+        if of_test and "label" in (read_plain(file.name, _whole_lines(_head(file))) or ()):
+            return file
+    return None
+
+
+def no_images(file: Path) -> str:
+    """What a file is that tells labels without images, with what to do; "" for any other."""
+    return next((said for known, said in _OF_ARRAYS if known.fullmatch(file.name)), "").format("it")
+
+
+def _in_order(files: Sequence[Path]) -> list[Path]:
+    """The likeliest first: those of test images, and the least deep; not more than may be read."""
+    return sorted(
+        files, key=lambda file: (_ORDER.index(split_kind(file.stem)), len(file.parts), file)
+    )[:_LOOKED_INTO]
+
+
+def _above(folder: Path) -> list[Path]:
+    """The files beside a folder, and in the folders of lists beside it."""
+    found: list[Path] = []
+    folders = [folder.parent]
+    try:
+        for beside in folders:
+            for entry in islice(os.scandir(beside), _LISTED_ABOVE):
+                if entry.is_file() and entry.name.endswith(_ENDINGS):
+                    found.append(Path(entry.path))
+                elif OF_LISTS.fullmatch(entry.name) or (
+                    entry.name == "data" and beside != folder.parent
+                ):
+                    folders.append(Path(entry.path))
+    except OSError:
+        pass
+    return found
+
+
+def _of_names(tree: Folder) -> str:
+    """What the images' own names tell: `cat.0.jpg`, `beagle_12.jpg`."""
+    names = [Path(path).name for path in tree.image_files()]
+    found = [match[1] for name in names if (match := _NAMED_BY_CLASS.fullmatch(name))]
+    classes = Counter(found)
+    if len(found) < len(names) or len(classes) < 2 or min(classes.values()) < 2:
+        return ""
+    first, second = sorted(classes)[:2]
+    return (
+        f"if the names of its images tell their classes ({printable(names[0])}), move those into "
+        f"folders named so ({printable(first)}/, {printable(second)}/, …)"
+    )
+
+
+def _head(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(_HEAD_BYTES).decode("utf-8-sig", "replace")
+    except OSError:
+        return ""
+
+
+def _whole_lines(head: str) -> str:
+    """Without the last line, where that may be cut off."""
+    return head.rpartition("\n")[0] if len(head) >= _HEAD_BYTES else head
+
+
+def _shown(file: Path) -> str:
+    return printable(str(file))
