@@ -30,8 +30,8 @@ _OF_ARRAYS = (
     (
         re.compile(r"ILSVRC2012_validation_ground_truth\.txt"),
         "{} tells the classes by a number an image, in the order of the names, and meta.mat beside "
-        "it the WordNet id of each number: write a list path,label of those ids, and give it as the "
-        "dataset",
+        "it the WordNet id of each number: write a list path,label of those ids, and give it as "
+        "the dataset",
     ),
     (
         re.compile(r"imagelabels\.mat"),
