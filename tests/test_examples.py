@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,3 +34,42 @@ def test_an_example_is_short_and_ends_with_a_report_of_what_was_forgotten(
     assert [seen["epoch"] for seen in report["history"]] == [1, 2, 3]
     assert {"retention_pct", "embedding_drift", "val_accuracy_pct"} <= set(report["scalars"])
     assert report["scalars"]["val_accuracy_pct"] > report["history"][0]["val_accuracy_pct"]
+
+
+SMALLER = {
+    "epochs=3": "epochs=1, val_images=24, probe_images=24, test_images=24, transfer_images=24",
+    "train_images=480": "train_images=64",
+    'transfer="concepts100")': 'transfer="concepts100", transfer_images=24, max_images=24)',
+    "max_images=400": "max_images=48",
+    "max_images=100": "max_images=32, pool_images=64",
+}
+"""What the test changes in the notebook, for time."""
+
+
+def test_the_notebook_runs_in_order_shows_results_and_is_kept_without_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = json.loads((EXAMPLES / "first_look.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    text = "\n".join("".join(cell["source"]) for cell in code)
+    assert all(large in text for large in SMALLER)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    shown = []
+    for cell in code:
+        source = "".join(cell["source"])
+        for large, small in SMALLER.items():
+            source = source.replace(large, small)
+        *before, last = ast.parse(source).body
+        exec(compile(ast.Module(before, []), "notebook", "exec"), names)
+        if isinstance(last, ast.Expr):
+            shown.append(eval(compile(ast.Expression(last.value), "notebook", "eval"), names))
+    compared, rescued = (one._repr_html_() for one in shown if hasattr(one, "_repr_html_"))
+    retention = names["comparison"].transfer["concepts100"]["retention_pct"]
+    assert f"retention {retention:.1f}\xa0%" in compared
+    assert names["comparison"].advice.verdict.replace(" %", "\xa0%") in compared
+    assert "<code>driftscope " in compared
+    assert "By wise at scale" in rescued
+    assert (tmp_path / "first-look" / "report.html").exists()
+    assert names["again"].advice.verdict in capsys.readouterr().out

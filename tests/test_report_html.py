@@ -18,7 +18,7 @@ from driftscope.errors import RecordError
 from driftscope.records import Overlay, RunRecord, load_overlay, load_runs
 from driftscope.report.html import write_compare_report, write_study_report
 from driftscope.report.overlays import NamedOverlay, overlay_payload, packed_maps
-from driftscope.report.page import script_json
+from driftscope.report.page import commands, script_json, unbroken
 from driftscope.report.sections import MAX_SERIES, _cut_note, _first_series
 
 
@@ -292,3 +292,11 @@ def test_overlays_past_the_budget_are_left_out_and_counted() -> None:
     payload = overlay_payload(overlays, budget_bytes=10)
     assert len(payload["runs"]) == 1
     assert payload["num_left_out"] == 2
+
+
+def test_each_command_of_a_step_is_code_even_where_a_name_holds_a_backtick() -> None:
+    step = "Write `budget: 90` or run `driftscope where 'a`b' x`, then <look>."
+    assert str(commands(unbroken(step))) == (
+        "Write <code>budget: 90</code> or run <code>driftscope where &#39;a`b&#39; x</code>, then "
+        "&lt;look&gt;."
+    )

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 LARGEST_MB = 10.0
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONTAINER = (ROOT / "Containerfile").read_text(encoding="utf-8")
+
+
+def copied_into_the_container() -> list[list[str]]:
+    """What each stage of the Containerfile copies out of the repository."""
+    return [
+        [source for line in re.findall(r"^COPY (.+)$", stage, re.M) for source in line.split()[:-1]]
+        for stage in re.split(r"^FROM ", CONTAINER, flags=re.M)[1:]
+    ]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel as the container's first stage builds it: of the files that it copies alone."""
     pytest.importorskip("hatchling")
-    place = tmp_path_factory.mktemp("wheel")
+    source, place = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in copied_into_the_container()[0]:
+        one = ROOT / name
+        unwanted = shutil.ignore_patterns("__pycache__")
+        (shutil.copytree if one.is_dir() else shutil.copy)(
+            one, source / name, **({"ignore": unwanted} if one.is_dir() else {})
+        )
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(place)],
-        cwd=ROOT,
+        cwd=source,
         check=True,
         capture_output=True,
     )
@@ -59,3 +81,33 @@ def test_a_wheel_is_small_and_holds_no_program_but_python(wheel: zipfile.ZipFile
     assert wheel.read(entry).decode().split() == [
         "[console_scripts]", "driftscope", "=", "driftscope.cli:main"
     ]  # fmt: skip
+
+
+def test_the_container_copies_what_its_context_keeps_and_pins_torch_once() -> None:
+    kept = re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.M)
+    assert sorted(kept) == sorted(one for stage in copied_into_the_container() for one in stage)
+    assert re.search(r"^torch==", (ROOT / "constraints.txt").read_text(), re.M)
+    installs = re.findall(r"pip install [^\n]+", CONTAINER)
+    assert len(installs) == 2
+    assert all("--constraint /constraints.txt" in line for line in installs)
+    lowest = re.findall(r"python:(\d+)\.(\d+)-slim", CONTAINER)
+    assert all((int(major), int(minor)) >= (3, 11) for major, minor in lowest)
+
+
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+"""Where conda-forge names a project otherwise than PyPI does."""
+
+
+def test_the_conda_recipe_asks_for_what_the_project_asks_for() -> None:
+    recipe = yaml.safe_load((ROOT / "conda" / "recipe.yaml").read_text(encoding="utf-8"))
+    assert recipe["package"] == {"name": PROJECT["name"], "version": PROJECT["version"]}
+    wanted = [re.fullmatch(r"([\w-]+)(.+)", one) for one in PROJECT["dependencies"]]
+    python = f"python {PROJECT['requires-python']}"
+    assert recipe["requirements"]["run"] == [
+        python,
+        *(f"{CONDA_NAMES.get(one[1], one[1])} {one[2]}" for one in wanted if one),
+    ]
+    assert python in recipe["requirements"]["host"]
+    scripts = [f"{name} = {place}" for name, place in PROJECT["scripts"].items()]
+    assert recipe["build"]["python"]["entry_points"] == scripts
+    assert recipe["about"]["license"] == PROJECT["license"]

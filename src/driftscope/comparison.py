@@ -8,7 +8,7 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
-from driftscope.analysis.advice import advice_on_comparison
+from driftscope.analysis.advice import Advice, advice_on_comparison
 from driftscope.analysis.calibration import Forecast, load_calibration
 from driftscope.assess import (
     Assessment,
@@ -32,10 +32,11 @@ from driftscope.data.prompts import PromptRules, prompt_rules
 from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, DataError, ModelError
 from driftscope.estimate import Estimate, Pool, Referee, make_pool
+from driftscope.files import named_path
 from driftscope.metrics import units
 from driftscope.reading import Drift, Reading
 from driftscope.reading_subsets import SUBSET_SIGNALS, probe_size_sensitivity
-from driftscope.records import Overlay, transfer_scalars
+from driftscope.records import REPORT_FILE, Overlay, transfer_scalars, write_sealed
 from driftscope.signals.weights import intruder_dimensions_per_layer, weight_drift
 from driftscope.sources import default_device, load
 from driftscope.transfer import RetrievalSet, labelled_sets, retrieval_set, transfer_names
@@ -120,6 +121,26 @@ class Comparison:
             "unmeasured": self.unmeasured,
             "units": units(),
         }
+
+    @property
+    def advice(self) -> Advice:
+        """The verdict and what to do next, as the command prints them."""
+        return advice_on_comparison(self._values())
+
+    def report(self, folder: Path | str = "driftscope-compare") -> Path:
+        """Writes `report.html` and `report.json` to a folder, and returns the page's path."""
+        from driftscope.report.html import write_compare_report
+
+        folder = named_path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        values = self.to_dict()
+        write_sealed(folder / REPORT_FILE, values)
+        return write_compare_report(values, self.overlay, folder / "report.html")
+
+    def _repr_html_(self) -> str:
+        from driftscope.report.notebook import comparison_html
+
+        return comparison_html(self._values())
 
     def scalars(self) -> dict[str, float]:
         """The single numbers that were measured and are finite, by the names that records use."""

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies
+
+from driftscope.errors import ModelError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 _CONNECT_TIMEOUT_SECONDS = 3.0
 
@@ -50,6 +57,67 @@ def quiet_libraries() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
+
+
+def commit_card(repo_id: str, section: str, files: Mapping[str, str]) -> str:
+    """Puts a section into a model's README on the hub, beside files, in one commit.
+
+    A section that an earlier call has put there is replaced, all else stays.
+
+    Args:
+        repo_id: of the model, such as `me/my-clip`.
+        section: Markdown.
+        files: path in the repository -> text.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        ModelError: the hub cannot be reached, or refuses.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi()
+    try:
+        with offline_where_unreachable():
+            sha = api.repo_info(repo_id).sha
+            texts = {"README.md": with_section(_readme(api, repo_id, sha), section), **files}
+            commit = api.create_commit(
+                repo_id,
+                [CommitOperationAdd(path, text.encode()) for path, text in texts.items()],
+                commit_message="What fine-tuning has kept, by driftscope",
+                parent_commit=sha,
+            )
+    except (OSError, ValueError) as error:  # the hub's own errors are either
+        said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise ModelError(
+            f"{repo_id} was not changed: {said}. Check its name, `hf auth login` and the network"
+        ) from None
+    return str(commit.commit_url)
+
+
+def _readme(api: HfApi, repo_id: str, revision: str | None) -> str:
+    """A model's README on the hub; empty where it has none, and not where none could be had."""
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    try:
+        file = api.hf_hub_download(repo_id, "README.md", revision=revision)
+    except RemoteEntryNotFoundError:
+        return ""
+    return Path(file).read_text(encoding="utf-8")
+
+
+_BEGIN, _END = "<!-- driftscope begin -->", "<!-- driftscope end -->"
+
+
+def with_section(text: str, section: str) -> str:
+    """The text with the section in place of an earlier one, or at its end."""
+    ours = f"{_BEGIN}\n{section.strip()}\n{_END}"
+    head, begin, rest = text.partition(_BEGIN)
+    _, end, tail = rest.partition(_END)
+    if begin and end:
+        return f"{head}{ours}{tail}"
+    return f"{text.rstrip()}\n\n{ours}\n".lstrip()
 
 
 def _hub_reachable(endpoint: str) -> bool:

@@ -1,15 +1,17 @@
-"""The section of a model card that says what fine-tuning has kept: a comparison as Markdown."""
+"""A comparison for publication: the section of a model card, and results as the hub keeps them."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from driftscope.analysis.advice import advice_on_comparison
+from driftscope.analysis.table import slug
 from driftscope.analysis.zero_shot import is_number, recall_sentences, score_sentences, written
-from driftscope.errors import plain
+from driftscope.errors import ConfigError, plain
 from driftscope.protocols import BY_OPTION, protocol_of
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~&!$])")
@@ -33,6 +35,75 @@ def model_card(comparison: Mapping[str, Any], version: str) -> str:
         "of images and default prompts:",
     ]
     return "\n".join([*lines, "", f"    {_command(comparison)}", ""])
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Which benchmark of the hub a transfer set is.
+
+    Attributes:
+        transfer_set: its name in the comparison.
+        dataset_id: of the hub, such as `cais/hle`; it must be registered as a benchmark there.
+        task_id: as the dataset's `eval.yaml` names it.
+    """
+
+    transfer_set: str
+    dataset_id: str
+    task_id: str
+
+    @classmethod
+    def parse(cls, text: str) -> Benchmark:
+        """From `SET=OWNER/DATASET:TASK`.
+
+        Raises:
+            ConfigError: it is not of that form.
+        """
+        found = re.fullmatch(r"(.+)=([\w.-]+/[\w.-]+):([\w.-]+)", text)
+        if found is None:
+            raise ConfigError(
+                f"the benchmark {text!r} is not SET=OWNER/DATASET:TASK, such as "
+                "pets=my-team/pets:default; TASK stands in the dataset's eval.yaml"
+            )
+        return cls(*found.groups())
+
+
+def eval_results(
+    comparison: Mapping[str, Any], benchmarks: Iterable[Benchmark], version: str
+) -> dict[str, list[dict[str, Any]]]:
+    """File -> what the hub keeps in it as YAML, in the folder `.eval_results` of a model.
+
+    A leaderboard ranks by the benchmark's own metric. So the value is the accuracy after
+    fine-tuning, in percent. Retention stands in the notes.
+
+    Args:
+        comparison: its JSON values.
+        benchmarks: the transfer sets that are benchmarks of the hub.
+        version: of driftscope.
+
+    Raises:
+        ConfigError: a set was not scored in this comparison, or not with success.
+    """
+    files = {}
+    for one in benchmarks:
+        score = comparison["transfer"].get(one.transfer_set)
+        if score is None or not is_number(score.get("accuracy_pct")):
+            known = ", ".join(comparison["transfer"]) or "none"
+            raise ConfigError(
+                f"the comparison has no accuracy on {one.transfer_set!r}; it was scored on: {known}"
+            )
+        told = [next(score_sentences(one.transfer_set, score))]
+        told += [f"Doubtful: {doubt}." for doubt in score.get("doubts") or ()]
+        entry = {
+            "dataset": {"id": one.dataset_id, "task_id": one.task_id},
+            "value": round(float(score["accuracy_pct"]), 2),
+            "notes": plain(f"{' '.join(told)} Measured by driftscope {version}."),
+        }
+        files[f"{EVAL_RESULTS}/{slug(f'driftscope {one.dataset_id} {one.task_id}')}.yaml"] = [entry]
+    return files
+
+
+EVAL_RESULTS = ".eval_results"
+"""The folder of a model on the hub that holds its results, by the hub's documentation."""
 
 
 def _findings(comparison: Mapping[str, Any]) -> Iterator[str]:

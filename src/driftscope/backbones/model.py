@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +34,8 @@ class VisionLanguageModel:
     `base_fingerprint` is that of the encoder it was adapted from, where that is known.
     """
 
-    module: nn.Module
-    tokenizer: PreTrainedTokenizerBase | None
+    module: nn.Module = field(repr=False)
+    tokenizer: PreTrainedTokenizerBase | None = field(repr=False)
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]

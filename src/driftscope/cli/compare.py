@@ -103,21 +103,12 @@ def compare(
     for problem in comparison.skipped_images:
         terminal.err.print(f"skipped: {problem}")
     values = comparison.to_dict()
-    report = _write_report(values, comparison.overlay, out)
+    report = comparison.report(out)
     if as_json:
         typer.echo(report.with_suffix(".json").read_text(encoding="utf-8"))
         return
     show_comparison(values)
     say(f"\nReport: {terminal.path_text(report)}")
-
-
-def _write_report(values: dict[str, Any], overlay: Any, out: Path) -> Path:
-    from driftscope.records import REPORT_FILE, write_sealed
-    from driftscope.report.html import write_compare_report
-
-    out.mkdir(parents=True, exist_ok=True)
-    write_sealed(out / REPORT_FILE, values)
-    return write_compare_report(values, overlay, out / "report.html")
 
 
 def show_comparison(comparison: Mapping[str, Any]) -> None:

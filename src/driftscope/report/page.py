@@ -170,11 +170,16 @@ def png_uri(figure: Figure) -> str:
 
 def write_page(template: str, out: Path, **values: Any) -> Path:
     """Renders a template into `out` (a file, or a folder that gets `report.html`), whole."""
-    page = _environment().get_template(template).render(written=_today(), **values)
+    page = rendered(template, written=_today(), **values)
     path = out if out.suffix == ".html" else out / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, page.encode())
     return path
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A template with values in it, as HTML."""
+    return _environment().get_template(template).render(**values)
 
 
 def script_json(value: object) -> Markup:
@@ -219,8 +224,12 @@ def unbroken(text: str, emphasised: Sequence[str] = ()) -> Markup:
 
 
 def commands(text: Markup) -> Markup:
-    """Escaped text in which one command stands between the first and the last backtick."""
-    return Markup(re.sub("`(.+)`", r"<code>\1</code>", str(text)))
+    """Escaped text whose parts between backticks become code; a quoted name may hold backticks."""
+    return Markup(re.sub(f"`((?:{_QUOTED}|[^`])++)`", r"<code>\1</code>", str(text)))
+
+
+_QUOTED = "&#39;.*?&#39;|&#34;.*?&#34;"
+"""What a shell takes for one word, as escaping writes it."""
 
 
 def _asset(name: str) -> Markup:

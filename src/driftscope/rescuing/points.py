@@ -175,6 +175,11 @@ class Rescue:
             "that done, and to learn whether it beats a linear probe on the untouched model.",
         ]
 
+    def _repr_html_(self) -> str:
+        from driftscope.report.notebook import rescue_html
+
+        return rescue_html(self.to_dict())
+
     def to_dict(self) -> dict[str, Any]:
         """The rescue as JSON values."""
         return {
