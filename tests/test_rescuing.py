@@ -21,7 +21,7 @@ from driftscope.backbones.weights import encoder_fingerprint
 from driftscope.blending import Blend
 from driftscope.cli import app
 from driftscope.data.prompts import prompt_rules
-from driftscope.errors import ConfigError, ModelError
+from driftscope.errors import ConfigError, DataError, ModelError
 from driftscope.estimate import make_pool
 from driftscope.rescuing import RESCUE_FILE, finding, ways
 from driftscope.rescuing.target import Accuracy, kept_classifier
@@ -108,6 +108,9 @@ def test_a_rescue_that_does_not_beat_a_linear_probe_says_so(found: ds.Rescue) ->
         ]
         return replace(found, chosen=points[0], pretrained=points[1]).sentence()
 
+    estimate = replace(found.chosen.estimate, doubts=("the pool is small",))
+    doubtful = replace(found, chosen=replace(found.chosen, estimate=estimate))
+    assert doubtful.sentences()[1] == "Doubtful: the pool is small."
     assert "It does not beat a linear probe on the untouched model (91.4 %)" in with_correct(
         914, 914
     )
@@ -208,6 +211,13 @@ def test_budgets_and_ways_that_there_are_not_are_refused(damaged: Path) -> None:
             ds.rescue("mini", damaged, "stars", "concepts100", keep_pct=keep)
     with pytest.raises(ConfigError, match="there is no way 'luck'"):
         ds.rescue("mini", damaged, "stars", "concepts100", by="luck")
+
+
+def test_a_pool_whose_half_is_too_small_to_judge_is_refused(damaged: Path) -> None:
+    with pytest.raises(DataError, match=r"gives 40 images; one half of them judges.*give 60"):
+        ds.rescue(
+            "mini", damaged, "terrain", "concepts100", by="wise", **{**SMALL, "pool_images": 40}
+        )
 
 
 def test_a_budget_that_no_useful_strength_keeps_is_refused(

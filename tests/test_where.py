@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import permutations
 from math import prod
 from pathlib import Path
@@ -80,6 +81,9 @@ def test_a_group_is_restored_and_tuned_alone(
         def __init__(self, *_: object) -> None:
             self.delta = Blend(before, after).delta
 
+        def judge(self, model: ds.VisionLanguageModel) -> attribution._Judgement:
+            return attribution._Judgement(self.retention_pct(model), (10.0, 90.0), ())
+
         def retention_pct(self, model: ds.VisionLanguageModel) -> float:
             state = model.plain.state_dict()
             tuned = {
@@ -105,6 +109,12 @@ def test_a_group_is_restored_and_tuned_alone(
     assert sum(found.by_block()) == pytest.approx(
         sum(blocks) + 3 * sum(group.startswith("block") for group in groups[:2])
     )
+    assert "Doubtful" not in found.sentence()
+    unsure = replace(found, interval_pct=(10.0, 100.0), doubts=("so few",)).sentences()
+    assert "the interval reaches 100 %" in unsure[1]
+    assert unsure[2] == "Doubtful: so few."
+    unhurt = replace(found, retention_pct=100.4, interval_pct=(98.0, 102.0)).sentence()
+    assert unhurt.endswith("nothing was lost, so no group did damage.")
     found.save(tmp_path / "out")
     told = json.loads((tmp_path / "out" / "where.json").read_text())
     assert told["groups"][0]["name"] == groups[0]

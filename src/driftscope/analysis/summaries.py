@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,11 @@ ENTROPY_CAVEAT = Caveat(
 _NOT_MEASURED = "What is left of the pretrained ability was not measured."
 DOUBTFUL, TO_STOP = "Doubtful:", "Training was to stop:"
 """What a sentence begins with that stands out."""
+
+
+def doubt_sentences(doubts: Iterable[str] | None) -> list[str]:
+    """What makes a number doubtful, a sentence each."""
+    return [f"{DOUBTFUL} {doubt}." for doubt in doubts or ()]
 
 
 def _unmeasured_caveat(way_out: str) -> Caveat:
@@ -268,7 +273,7 @@ def _score_sentences_of(found: Mapping[str, Any]) -> list[str]:
 
 
 def _remarks(score: Mapping[str, Any]) -> list[str]:
-    doubts = [f"{DOUBTFUL} {doubt}." for doubt in score.get("doubts") or ()]
+    doubts = doubt_sentences(score.get("doubts"))
     return [*doubts, *(f"Note: {note}." for note in score.get("notes") or ())]
 
 

@@ -41,6 +41,7 @@ def merge(
     """Merge models that were adapted from one base, and judge what comes out."""
     import json
 
+    from driftscope.analysis.summaries import doubt_sentences
     from driftscope.cli import terminal
 
     refuse_full_folder(out)
@@ -68,7 +69,7 @@ def merge(
     for one in told["judged"]:
         said = [one["name"]]
         if one["estimate"]:
-            said.append(one["estimate"]["sentence"])
+            said += [one["estimate"]["sentence"], *doubt_sentences(one["estimate"]["doubts"])]
         if one["accuracy"]:
             refitted = one["accuracy"]["refitted"]
             said.append(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from driftscope.analysis.summaries import doubt_sentences
 from driftscope.analysis.table import Column, Table
 from driftscope.metrics import ESTIMATED, METRICS
 from driftscope.report.frontier import frontier, kept_of, reference, retention_of
@@ -37,7 +38,10 @@ def write_merge_page(told: Mapping[str, Any], out: Path) -> Path | None:
         "merge.html",
         out,
         title=f"{len(used)} of {len(given)} models merged: {told['recipe']}",
-        sentences=[f"{merged['name']}: {merged['estimate']['sentence']}"],
+        sentences=[
+            f"{merged['name']}: {merged['estimate']['sentence']}",
+            *doubt_sentences(merged["estimate"].get("doubts")),
+        ],
         frontier=frontier(models, chosen, base, kind="dots", called=_MERGED),
         legend=legend(method_styles([*ways, _MERGED]), "ways"),
         reference=reference(chosen),

@@ -29,7 +29,7 @@ def write_where_page(told: Mapping[str, Any], out: Path) -> Path:
         "where.html",
         out,
         title="Where the damage sits",
-        sentence=told["sentence"],
+        sentences=told["sentences"],
         notes=told["notes"],
         legend=legend(method_styles(list(_LOOKS.values())), "looks"),
         groups=_groups(told["groups"]),

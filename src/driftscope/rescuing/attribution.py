@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from driftscope.analysis.summaries import doubt_sentences
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import text_fingerprint
 from driftscope.blending import TEXT, Blend, Part
@@ -23,10 +24,11 @@ from driftscope.estimate import Pool, Referee, make_pool
 from driftscope.files import named_path, whole_folder
 from driftscope.reading import drift
 from driftscope.reading_pass import read
-from driftscope.records import write_json
+from driftscope.records import retention_interval_pct, write_json
 from driftscope.report.where_page import write_where_page
 from driftscope.rescuing.shapley import shapley_values
-from driftscope.transfer import labelled_sets
+from driftscope.transfer import Outcome, labelled_sets
+from driftscope.transfer.scores import retention_pct
 
 WHERE_FILE = "where.json"
 _QUERY_KEY_VALUE = re.compile(r"\.(q_proj|k_proj|v_proj|query|key|value)\.(weight|bias)$")
@@ -62,22 +64,26 @@ class Attribution:
         pretrained, adapted: the models, as they are called.
         measured_on: what the retention is told by, and whether it is estimated or measured.
         retention_pct: of the adapted model.
+        interval_pct: its interval, of 90 % if it is estimated and of 95 % if it is measured.
         groups: from the input to the output; their Shapley values add up to the loss.
         heads: attention heads of the image tower; empty where the family joins their weights.
         num_pairs: orders drawn for the Shapley values, each with its reverse.
         profile: drift of each block on the same images: entropy, CKA.
         notes: what was not measured, and why.
+        doubts: what makes the retention doubtful.
     """
 
     pretrained: str
     adapted: str
     measured_on: str
     retention_pct: float
+    interval_pct: tuple[float, float]
     groups: tuple[GroupDamage, ...]
     heads: tuple[GroupDamage, ...]
     num_pairs: int
     profile: Mapping[str, Sequence[float]]
     notes: tuple[str, ...]
+    doubts: tuple[str, ...]
 
     @property
     def loss(self) -> float:
@@ -93,19 +99,36 @@ class Attribution:
         ]
 
     def sentence(self) -> str:
-        """The groups that do most of the damage."""
-        worst = sorted(self.groups, key=lambda one: -(one.shapley or 0.0))[:3]
-        told = ", ".join(f"{one.name} {one.shapley:.1f} points" for one in worst)
-        return (
-            f"Retention is {self.retention_pct:.1f} % ({self.measured_on}); of the {self.loss:.1f} "
-            f"points lost most is by {told} (Shapley values)."
+        """What was lost, by which groups, and what makes that doubtful."""
+        return " ".join(self.sentences())
+
+    def sentences(self) -> list[str]:
+        """The same, a sentence each."""
+        low, high = self.interval_pct
+        told = (
+            f"Retention is {self.retention_pct:.1f} % ({self.measured_on}, "
+            f"{low:.1f} to {high:.1f} %)"
         )
+        if self.loss <= 0:
+            doubts = doubt_sentences(self.doubts)
+            return [f"{told}: nothing was lost, so no group did damage.", *doubts]
+        worst = sorted(self.groups, key=lambda one: -(one.shapley or 0.0))[:3]
+        most = ", ".join(f"{one.name} {one.shapley:.1f} points" for one in worst)
+        unsure = (
+            "the interval reaches 100 %, so it is not known that anything was lost, and the points "
+            "of the groups may be noise"
+        )
+        return [
+            f"{told}; of the {self.loss:.1f} points lost most is by {most} (Shapley values).",
+            *doubt_sentences([*([unsure] if high >= 100 else []), *self.doubts]),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """The attribution as JSON values."""
         return {
             "kind": "where",
             "sentence": self.sentence(),
+            "sentences": self.sentences(),
             **asdict(self),
             "loss": self.loss,
             "damage_per_block": self.by_block(),
@@ -168,7 +191,8 @@ def where(
         return scale.retention_pct(blend.set(dict.fromkeys(tuned, 1.0)))
 
     groups = blend.groups
-    whole = retention(groups)
+    found_of_adapted = scale.judge(blend.set(dict.fromkeys(groups, 1.0)))
+    whole = found_of_adapted.retention_pct
     shares = shapley_values(groups, lambda tuned: 100.0 - retention(tuned), num_pairs, seed)
     found = tuple(
         GroupDamage(
@@ -188,12 +212,23 @@ def where(
         adapted=after.source,
         measured_on=scale.described,
         retention_pct=whole,
+        interval_pct=found_of_adapted.interval_pct,
         groups=found,
         heads=tuple(_heads(blend, parts, scale.retention_pct, whole)),
         num_pairs=num_pairs,
         profile=_profile(before, after, scale.pixels),
         notes=no_heads,
+        doubts=found_of_adapted.doubts,
     )
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    """The retention of a model, its interval, and what makes it doubtful."""
+
+    retention_pct: float
+    interval_pct: tuple[float, float]
+    doubts: tuple[str, ...]
 
 
 class _Estimated:
@@ -210,10 +245,14 @@ class _Estimated:
             )
         self.described = f"estimated from {len(self.pixels)} unlabeled images of {pool.name}"
 
-    def retention_pct(self, model: VisionLanguageModel) -> float:
+    def judge(self, model: VisionLanguageModel) -> _Judgement:
         texts = None if text_fingerprint(model) == self.own else self.pool.texts_of(model)
         found = self.referee.estimate(model.embed_images(self.pixels).float().cpu(), texts)
-        return float(found.retention_pct or 0.0)
+        low, high = (float(end or 0.0) for end in (found.low_90_pct, found.high_90_pct))
+        return _Judgement(float(found.retention_pct or 0.0), (low, high), found.doubts)
+
+    def retention_pct(self, model: VisionLanguageModel) -> float:
+        return self.judge(model).retention_pct
 
 
 class _Measured:
@@ -225,22 +264,28 @@ class _Measured:
         (self.benchmark,) = labelled_sets(name, before, max_images, rules, by="zero_shot")
         self.own = text_fingerprint(before)
         self.pixels = self.benchmark.pixels[:]
-        self.before = self._num_correct(before)
-        if not self.before:
+        self.before = self._outcome(before)
+        if retention_pct(self.before.score, self.before.score) is None:
             raise ModelError(
-                f"{before.source} tells none of {len(self.pixels)} images of {name}, so there is "
+                f"{before.source} tells {self.before.score.accuracy_pct:.1f} % of "
+                f"{len(self.pixels)} images of {name}, which is no more than chance, so there is "
                 "no retention of that"
             )
         self.described = f"measured on {len(self.pixels)} labeled images of {name}"
 
-    def _num_correct(self, model: VisionLanguageModel) -> int:
+    def _outcome(self, model: VisionLanguageModel) -> Outcome:
         embeddings = model.embed_images(self.pixels).float().cpu()
         given = dict.fromkeys(self.benchmark.image_sets(), embeddings)
         own = text_fingerprint(model) != self.own
-        return self.benchmark.outcome_from(given, model, has_own_texts=own).score.num_correct
+        return self.benchmark.outcome_from(given, model, has_own_texts=own)
+
+    def judge(self, model: VisionLanguageModel) -> _Judgement:
+        found = self.benchmark.change(self._outcome(model), self.before)
+        ends = retention_interval_pct(found) or (0.0, 100.0)
+        return _Judgement(float(found["retention_pct"]), ends, tuple(found["doubts"]))
 
     def retention_pct(self, model: VisionLanguageModel) -> float:
-        return 100 * self._num_correct(model) / self.before
+        return float(retention_pct(self._outcome(model).score, self.before.score) or 0.0)
 
 
 # ---------------------------------------------------------------- heads

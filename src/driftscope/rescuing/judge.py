@@ -13,8 +13,8 @@ from driftscope.backbones.weights import text_fingerprint
 from driftscope.blending import TEXT, Blend
 from driftscope.config import Way
 from driftscope.data import PixelSource
-from driftscope.errors import ModelError
-from driftscope.estimate import Pool, Referee
+from driftscope.errors import DataError, ModelError
+from driftscope.estimate import MIN_POOL_IMAGES, Pool, Referee
 from driftscope.rescuing.points import Point
 from driftscope.rescuing.target import Target
 from driftscope.transfer.classification import LabelledSet
@@ -97,8 +97,14 @@ def referee_of(before: VisionLanguageModel, pool: Pool) -> Referee:
     """What the pretrained model makes of that half.
 
     Raises:
+        DataError: the half is too small.
         ModelError: retention cannot be estimated on it.
     """
+    if len(judging(pool)) < MIN_POOL_IMAGES:
+        raise DataError(
+            f"the pool {pool.name} gives {len(pool.pixels)} images; one half of them judges, and "
+            f"an estimate needs {MIN_POOL_IMAGES}: give {2 * MIN_POOL_IMAGES} or more"
+        )
     referee = Referee.of(pool, before.embed_images(judging(pool)).float().cpu())
     if referee.withheld:
         raise ModelError(

@@ -11,6 +11,7 @@ from torch import nn
 
 from driftscope.adapt import CLASSIFIER_FILE
 from driftscope.adapt.storage import save_tensors
+from driftscope.analysis.summaries import doubt_sentences
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import Way
 from driftscope.estimate import Estimate
@@ -135,6 +136,7 @@ class Rescue:
         """The same, a sentence each; the first says what the retention is."""
         one = self.chosen
         told = [f"By {one.way} at scale {one.scale:.2f}: {one.estimate.sentence()}"]
+        told += doubt_sentences(one.estimate.doubts)
         told += [
             f"Measured on {name}: retention {_shown('retention_pct', found['retention_pct'])} %."
             for name, found in self.transfer.items()
