@@ -245,7 +245,7 @@ def adapter_whose_base_is(named: str | None, **more: Any) -> Callable[[Place], M
         made = adapter_on("CLIPModel", TOWER)(place)
         if named == "../base":
             shutil.copytree(place.base, place.folder.parent / "base", dirs_exist_ok=True)
-        _rewritten(place.folder / "adapter_config.json", base_model_name_or_path=named, **more)
+        rewritten(place.folder / "adapter_config.json", base_model_name_or_path=named, **more)
         return made
 
     return make
@@ -279,7 +279,7 @@ def pinned_adapter(place: Place) -> Made:
     made = adapter_on("CLIPModel", TOWER)(place)
     in_the_hub(place, "someone/clip-base", place.base, revision="v1")
     named = {"base_model_name_or_path": "someone/clip-base", "revision": "v1"}
-    _rewritten(place.folder / "adapter_config.json", **named)
+    rewritten(place.folder / "adapter_config.json", **named)
     return made
 
 
@@ -311,7 +311,7 @@ def in_the_hub(place: Place, name: str, folder: Path, revision: str = "main") ->
     (repository / "refs" / revision).write_text(commit)
 
 
-def _rewritten(path: Path, **changes: Any) -> None:
+def rewritten(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
@@ -624,7 +624,7 @@ FORMS = (
     Form("adapter without its configuration", adapter_without_its_config, r"adapter_config\.json"),
     Form("web page in the place of weights", broken_weights(b"<!DOCTYPE html>"), "web page"),
     Form("optimizer's state alone", saved(optimizer_alone), "no tensors"),
-    Form("another model's state dict", saved(something_else), "another architecture"),
+    Form("another model's state dict", saved(something_else), "of another model"),
     Form("open_clip's folder of a timm tower", open_clip_folder(timm_model_name="x"), "timm"),
     Form("open_clip's ResNet", open_clip_resnet, "no plain ViT"),
     Form("Trainer's output folder", training_output, "checkpoint-1000"),
@@ -671,6 +671,7 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as scratch:
         from conftest import make_tiny_clip
+        from rarer_forms import RARER_FORMS
 
         import driftscope as ds
 
@@ -678,7 +679,7 @@ def main() -> None:
         constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE = str(root / "hub"), True
         folder = make_tiny_clip(root / "tiny", seed=0)
         print("| form | driftscope |\n|---|---|")
-        for number, form in enumerate(FORMS):
+        for number, form in enumerate((*FORMS, *RARER_FORMS)):
             (root / str(number)).mkdir()
             place = Place(root / str(number), folder, root / "hub")
             print(f"| {form.name} | {_what_became_of(form, ds.load(folder), place)} |")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from forms_on_disk import FORMS, TOWER, Form, Place, at_another_size, embed_by, moved
 from peft import LoraConfig, get_peft_model
+from rarer_forms import RARER_FORMS
 from safetensors.torch import load_file, save_file
 
 import driftscope as ds
@@ -36,7 +37,7 @@ def place(tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return Place.within(tmp_path, tiny_clip, monkeypatch)
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+@pytest.mark.parametrize("form", [*FORMS, *RARER_FORMS], ids=lambda form: form.name)
 def test_a_form_is_read_as_its_library_does_or_refused_in_one_sentence(
     form: Form, place: Place, base: ds.VisionLanguageModel, capfd: pytest.CaptureFixture[str]
 ) -> None:

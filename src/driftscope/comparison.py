@@ -423,8 +423,22 @@ def _completed(model: VisionLanguageModel, other: VisionLanguageModel) -> Vision
     """With the other one's pixel convention and tokenizer where it was saved without."""
     if not model.has_own_pixels:
         framing = other.framing.at(model.image_size)
-        model = replace(model, mean=other.mean, std=other.std, own_framing=framing)
+        notes = (*model.notes, _whose_pixels(model, other))
+        model = replace(model, mean=other.mean, std=other.std, own_framing=framing, notes=notes)
     return replace(model, tokenizer=model.tokenizer or other.tokenizer)
+
+
+def _whose_pixels(model: VisionLanguageModel, other: VisionLanguageModel) -> str:
+    """How images are prepared for a model that was saved without its preprocessor."""
+    if other.has_own_pixels:
+        return (
+            f"{model.source} has no preprocessor configuration: images are prepared for it as for "
+            f"{other.source}"
+        )
+    return (
+        "neither model has a preprocessor configuration: images are prepared as their family's "
+        "usually are"
+    )
 
 
 def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> None:

@@ -28,6 +28,7 @@ from driftscope.sources import (
 )
 from driftscope.sources.form import Beside, Form
 from driftscope.sources.nothing_here import no_model
+from driftscope.sources.plausible import refuse_scale_without_logarithm
 
 SOURCES: tuple[Form, ...] = (
     *(embedded, open_clip, run_folder, adapter, tower_alone, hub, weights_file),
@@ -70,7 +71,9 @@ def _found(name: str, like: VisionLanguageModel | None = None) -> VisionLanguage
     for form in SOURCES:
         if form.recognises(name):
             with _not_on_itself(name), told_as(ModelError, f"the model {name} cannot be loaded"):
-                return form.load(name, Beside(_found, like))
+                found = form.load(name, Beside(_found, like))
+                refuse_scale_without_logarithm(found, name)
+                return found
     raise ModelError(no_model(name))
 
 

@@ -4,7 +4,8 @@ compared with."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from driftscope.hugging_face import quiet_libraries
 from driftscope.sources.form import Beside
 from driftscope.sources.origin import checked_base, read_json
 from driftscope.sources.plausible import refuse_implausible, refuse_slow_patterns
-from driftscope.sources.state_dict import read_tensors_of
+from driftscope.sources.state_dict import FILES, read_tensors_of
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -48,15 +49,21 @@ def load_adapter(folder: Path, name: str, beside: Beside) -> VisionLanguageModel
         raise ModelError(f"the adapter {name} has no weights: {WEIGHT_FILES[0]} is missing")
     state = {key.removeprefix(_PEFT_PREFIX): one for key, one in read_tensors_of(weights).items()}
     base, notes = beside.base(_places(folder, config), f"the adapter {name}")
+    if whole := [file for file in FILES if (folder / file).exists()]:
+        notes += (f"{name} holds an adapter and {whole[0]}: the adapter is read, on its base",)
     refuse_slow_patterns(config, [one for one, _ in base.module.named_modules()], name)
     fingerprint = checked_base(folder, name, base)
-    root = _trained_root(state, base, folder)
+    path = _holders_prefix(state, base)
+    own = {key.removeprefix(path): one for key, one in state.items() if key.startswith(path)}
+    inner = root = _trained_root(own, base, folder)
+    if path:
+        root = _held(base.plain if inner is base.module else inner, path, state)
     _refuse_weights_of_other_layers(state, root, name, base.source)
     module = _with_adapter(root, folder, name, base.source)
     if root is not base.module:
         merged = module.merge_and_unload()
-        if not base.own_prefix:  # else the tower itself was merged, inside the holder
-            _take_back(merged, base)
+        if inner is not base.module:  # else the model itself was merged, inside its holder
+            _take_back(merged.get_submodule(path.removesuffix(".")), base)
         module = base.module
     return replace(
         base, module=module, source=name, base_fingerprint=fingerprint, notes=base.notes + notes
@@ -85,7 +92,7 @@ def _trained_root(
     from peft.tuners.tuners_utils import check_target_module_exists
 
     if base.own_prefix:
-        return _tower_or_its_holder(state, base)
+        return base.module
     is_text, tower = base.backbone.is_text_weight, base.backbone.tower_name
     if not any(key.startswith(f"{tower}.") or is_text(key) for key in state):
         alone: nn.Module = base.plain.get_submodule(tower)
@@ -94,16 +101,79 @@ def _trained_root(
         config = PeftConfig.from_pretrained(str(folder))
     names = [name for name, _ in base.plain.named_modules() if is_text(f"{name}.")]
     means_texts = any(check_target_module_exists(config, name) for name in names)
-    if any(map(is_text, state)) or (not means_texts and not _classifiers(state, base)):
+    if any(map(is_text, state)) or (not means_texts and not _layers_beside(state, base)):
         return base.module
     holder = nn.Module()
     for name, child in base.plain.named_children():
         if not is_text(f"{name}."):
             holder.add_module(name, child)
-    for name, weight in _classifiers(state, base).items():
-        has_bias = f"{name}.bias" in state
-        holder.add_module(name, nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias))
+    _add_layers(holder, _layers_beside(state, base), state)
     return holder
+
+
+def _holders_prefix(state: Mapping[str, Tensor], base: VisionLanguageModel) -> str:
+    """The path to the model in what was trained, a module of the user's own; empty without one."""
+    layers = {name for name, _ in base.plain.named_modules() if "." in name}
+    tower = f"{base.backbone.tower_name}."
+    within = {name.removeprefix(tower) for name in layers if name.startswith(tower)}
+    for known in (layers, {name for name in within if "." in name}):
+        found: Counter[str] = Counter()
+        for key in state:
+            found.update(_prefixes_before(key, known))
+        if found:
+            return min(found, key=lambda one: (-found[one], len(one)))
+    return ""
+
+
+def _prefixes_before(key: str, layers: Container[str]) -> set[str]:
+    """What stands before the name of a layer in the name of one of its weights."""
+    parts = key.split(".")
+    return {
+        "".join(f"{part}." for part in parts[:first])
+        for first in range(len(parts))
+        for last in range(first + 2, len(parts))
+        if ".".join(parts[first:last]) in layers
+    }
+
+
+def _held(inner: nn.Module, path: str, state: Mapping[str, Tensor]) -> nn.Module:
+    """A module that has another at a path, as the user's own had, with the layers beside it."""
+    outer = holder = nn.Module()
+    *above, last = path.removesuffix(".").split(".")
+    for name in above:
+        holder.add_module(name, nn.Module())
+        holder = holder.get_submodule(name)
+    holder.add_module(last, inner)
+    beside = {key for key in state if not key.startswith(path) and ".lora_" not in key}
+    _add_layers(outer, {key.rpartition(".")[0] for key in beside}, state)
+    return outer
+
+
+def _layers_beside(state: Mapping[str, Tensor], base: VisionLanguageModel) -> set[str]:
+    """Linear layers that were trained beside the adapter on top of the tower, by name."""
+    known = dict(base.plain.named_children())
+    return {
+        name
+        for key, weight in state.items()
+        if (name := key.removesuffix(".weight")) != key and "." not in name
+        if name not in known and weight.ndim == 2
+    }
+
+
+def _add_layers(holder: nn.Module, names: Iterable[str], state: Mapping[str, Tensor]) -> None:
+    """Puts in the layers that an adapter's file has whole, so that peft finds their places."""
+    for name in sorted(names):
+        weight = state.get(f"{name}.weight")
+        if weight is None or weight.ndim != 2:
+            continue
+        *above, last = name.split(".")
+        place = holder
+        for one in above:
+            if one not in dict(place.named_children()):
+                place.add_module(one, nn.Module())
+            place = place.get_submodule(one)
+        has_bias = f"{name}.bias" in state
+        place.add_module(last, nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias))
 
 
 def _refuse_weights_of_other_layers(
@@ -118,33 +188,6 @@ def _refuse_weights_of_other_layers(
                 f"the adapter {name} does not fit its base {base_name}: it has weights for "
                 f"{layer}, which is not there"
             )
-
-
-def _tower_or_its_holder(state: Mapping[str, Tensor], base: VisionLanguageModel) -> nn.Module:
-    """An image tower by itself, or in what held it under a name, as a classifier does."""
-    children = {f"{name}." for name, _ in base.plain.named_children()}
-    first_and_rest = {key.partition(".")[::2] for key in state}
-    named = {name for name, rest in first_and_rest if rest.startswith(tuple(children))}
-    names = sorted(name for name in named if f"{name}." not in children)
-    if not names:
-        return base.module
-    holder = nn.Module()
-    holder.add_module(names[0], base.plain)
-    for name, weight in _classifiers(state, base).items():
-        has_bias = f"{name}.bias" in state
-        holder.add_module(name, nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias))
-    return holder
-
-
-def _classifiers(state: Mapping[str, Tensor], base: VisionLanguageModel) -> dict[str, Tensor]:
-    """Linear layers that were trained beside the adapter on top of the tower, by name."""
-    known = dict(base.plain.named_children())
-    return {
-        name: weight
-        for key, weight in state.items()
-        if (name := key.removesuffix(".weight")) != key and "." not in name
-        if name not in known and weight.ndim == 2
-    }
 
 
 def _take_back(root: nn.Module, base: VisionLanguageModel) -> None:

@@ -6,7 +6,7 @@ What they lack (a text tower, a projection) is that model's, and the notes say s
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,13 +16,13 @@ from driftscope.backbones.base import Backbone
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import merged
 from driftscope.errors import ModelError
-from driftscope.sources.state_dict import main_prefix, prefixes_of
+from driftscope.sources.state_dict import main_prefix, prefixes_of, refuse_no_plain_numbers
 
 _ADAPTER_PARTS = (".base_layer.", "lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_")
 _OF_TRAINERS = ("optim", "scheduler", "lr_", "scaler", "ema")
 """How what trainers keep beside a model begins."""
 _POSITIONS = "embeddings.position_embedding.weight"
-_NO_WEIGHTS = ("position_ids", "attn_mask", "num_batches_tracked")
+NO_WEIGHTS = ("position_ids", "attn_mask", "num_batches_tracked")
 """What older versions store of a model beside its weights."""
 
 
@@ -104,30 +104,103 @@ def fitted(state: Mapping[str, Tensor], module: nn.Module, backbone: Backbone, n
     if not any(key.startswith(tower) for key in wanted):
         tower = ""  # the module is the tower
     places = {key: key for key in wanted}
+    texts = [key for key in wanted if backbone.is_text_weight(key)]
     if not _holds_tower(state, wanted, tower):
         # an image tower that was saved by itself has no name for itself
         places = {key.removeprefix(tower): key for key in wanted if key.startswith(tower)}
-        texts = [key for key in wanted if backbone.is_text_weight(key)]
         if not prefixes_of(state, places) or prefixes_of(state, texts):
             raise ModelError(_of_another_kind(state, wanted, texts, name))
     prefix, others = main_prefix(state, places, name)
+    _refuse_another_tower(state, places, prefix, others, tower, name)
     inside = {key.removeprefix(prefix): key for key in state if key.startswith(prefix)}
-    extra = sorted(own for own in inside if own not in places and not own.endswith(_NO_WEIGHTS))
+    extra = sorted(own for own in inside if own not in places and not own.endswith(NO_WEIGHTS))
     _refuse_unknown(extra, {own.partition(".")[0] for own in places if "." in own}, module, name)
-    tensors = {places[own]: state[key] for own, key in inside.items() if own in places}
+    used = {places[own]: key for own, key in inside.items() if own in places}
+    used |= _elsewhere(state, wanted, used.keys(), backbone, (prefix, *others))
+    tensors = {own: _of_shape(state[key], wanted[own]) for own, key in used.items()}
     _refuse_other_shapes(tensors, wanted, name)
-    _refuse_no_plain_numbers(tensors, wanted, name)
+    refuse_no_plain_numbers(
+        {key: one for key, one in tensors.items() if wanted[key].is_floating_point()}, name
+    )
     missing = [key for key in wanted if key not in tensors]
     _refuse_half([key for key in missing if key.startswith(tower)], name)
     lacking = _lacking(missing, wanted, backbone, name)
     notes = []
     passed_over = (prefix, *others, *_OF_TRAINERS)
-    left = extra + sorted(key for key in state if not key.startswith(passed_over) and prefix)
+    left = extra + sorted(
+        key for key in state.keys() - used.values() if not key.startswith(passed_over) and prefix
+    )
     if left:
-        notes.append(f"{left[0]} of {name} is not used ({len(left)} such tensors)")
+        more = f" ({len(left)} such tensors)" if len(left) > 1 else ""
+        notes.append(f"{left[0]} of {name} is not used{more}")
     if others:
         notes.append(f"of {name} the weights under {prefix!r} are read, not {', '.join(others)}")
     return Fit(tensors, tuple(lacking), tuple(notes))
+
+
+def _refuse_another_tower(
+    state: Iterable[str],
+    places: Mapping[str, str],
+    prefix: str,
+    averages: Iterable[str],
+    tower: str,
+    name: str,
+) -> None:
+    """Raises ModelError where a second image tower stands in a file, such as a frozen copy.
+
+    The one with the most weights around it need not be the one that was trained.
+    """
+    own = [own for own, key in places.items() if key.startswith(tower)]
+    found = prefixes_of(state, own)
+    other = [
+        one
+        for one, count in found.items()
+        if count == found[prefix] and one not in (prefix, *averages) and "ema" not in one.lower()
+    ]
+    if other:
+        raise ModelError(
+            f"{name} holds {1 + len(other)} image towers, under {prefix!r} and {other[0]!r}; save "
+            "the model that is meant by itself"
+        )
+
+
+def _elsewhere(
+    state: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    used: Set[str],
+    backbone: Backbone,
+    taken: tuple[str, ...],
+) -> dict[str, str]:
+    """The parts around the image tower, of a holder that has them in other places than the tower.
+
+    A part is found where one place alone has it, whole and in its shapes.
+    """
+    projection = f"{backbone.projection_name}."
+    parts = (
+        [key for key in wanted if backbone.is_text_weight(key)],
+        [key for key in wanted if key.startswith(projection)],
+        *([key] for key in ("logit_scale", "logit_bias") if key in wanted),
+    )
+    found: dict[str, str] = {}
+    for part in parts:
+        if not used.isdisjoint(part):
+            continue
+        places = [
+            place
+            for place, count in prefixes_of(state, part).items()
+            if count == len(part) and place not in taken and "ema" not in place.lower()
+        ]
+        if len(places) == 1 and all(
+            _of_shape(state[places[0] + key], wanted[key]).shape == wanted[key].shape
+            for key in part
+        ):
+            found |= {key: places[0] + key for key in part}
+    return found
+
+
+def _of_shape(tensor: Tensor, wanted: Tensor) -> Tensor:
+    """A single number as the module keeps it: with dimensions or without."""
+    return tensor.reshape(wanted.shape) if tensor.numel() == wanted.numel() == 1 else tensor
 
 
 def _holds_tower(state: Iterable[str], wanted: Iterable[str], tower: str) -> bool:
@@ -136,6 +209,11 @@ def _holds_tower(state: Iterable[str], wanted: Iterable[str], tower: str) -> boo
 
 def _refuse_unknown(extra: list[str], known: set[str], module: nn.Module, name: str) -> None:
     adapters = [own for own in extra if any(part in own for part in _ADAPTER_PARTS)]
+    if parametrized := [own for own in extra if ".parametrizations." in own]:
+        raise ModelError(
+            f"{name} holds weights under a parametrization ({parametrized[0]}); take it off by "
+            "torch.nn.utils.parametrize.remove_parametrizations before saving"
+        )
     if adapters:
         raise ModelError(
             f"{name} holds an adapter's weights inside a model's ({adapters[0]}); save the adapter "
@@ -160,23 +238,6 @@ def _refuse_other_shapes(
             )
 
 
-def _refuse_no_plain_numbers(
-    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str
-) -> None:
-    """Raises ModelError where a weight is quantised, sparse or without data.
-
-    torch would take whole numbers for the weights that they were rounded from.
-    """
-    for key, tensor in tensors.items():
-        is_rounded = wanted[key].is_floating_point() and not tensor.is_floating_point()
-        if is_rounded or tensor.is_quantized or tensor.is_meta or tensor.layout != torch.strided:
-            kind = "without its data" if tensor.is_meta else f"as {tensor.dtype}, {tensor.layout}"
-            raise ModelError(
-                f"{name} holds {key} {kind}, and no weights can be made of that; save the model in "
-                "floating-point numbers (quantised ones by dequantize())"
-            )
-
-
 def _lacking(missing: list[str], wanted: Iterable[str], backbone: Backbone, name: str) -> list[str]:
     """The parts that are not there; each is wholly there or not at all."""
     is_text = backbone.is_text_weight
@@ -195,7 +256,7 @@ def _lacking(missing: list[str], wanted: Iterable[str], backbone: Backbone, name
 
 def _refuse_half(missing: Iterable[str], name: str) -> None:
     """Raises ModelError where weights of a tower are missing whose others are there."""
-    half = [key for key in missing if not key.endswith(_NO_WEIGHTS)]
+    half = [key for key in missing if not key.endswith(NO_WEIGHTS)]
     if half:
         raise ModelError(
             f"the weights of {name} are not complete: {half[0]} is missing ({len(half)} in all)"
@@ -215,5 +276,6 @@ def _of_another_kind(
     first = next(iter(wanted))
     return (
         f"{name} has none of the weights of the model that it is compared with, such as {first}; "
-        f"it has {', '.join(sorted(state)[:2])} …, so it is of another architecture"
+        f"it has {', '.join(sorted(state)[:2])} …, so it is of another model, or holds only what "
+        "was trained beside one, such as prompts, a head or an adapter"
     )

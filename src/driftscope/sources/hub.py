@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,9 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, one_line, told_as
 from driftscope.files import named_path
 from driftscope.hugging_face import offline_where_unreachable, quiet_libraries
-from driftscope.sources.fitting import fitted
+from driftscope.sources.fitting import NO_WEIGHTS, fitted
 from driftscope.sources.form import Beside
+from driftscope.sources.nothing_here import OF_OTHERS
 from driftscope.sources.origin import read_json
 from driftscope.sources.plausible import (
     refuse_implausible,
@@ -31,6 +33,7 @@ from driftscope.sources.state_dict import (
     check_fetched,
     check_shards,
     read_tensors_of,
+    types_in,
     weights_in,
     why_unreadable,
 )
@@ -45,8 +48,6 @@ WITHOUT_TEXTS = (
     *("ForImageClassification", "VisionTextDualEncoderModel"),
 )
 """How transformers' classes of an image tower without a text tower of its own end."""
-_OTHERS = (".h5", ".msgpack", ".onnx", ".gguf")
-"""Weights of TensorFlow, Flax and others, which are not read."""
 _WANTED = ["*.json", "*.safetensors", "*.bin", "*.txt", "*.model"]
 """The files of a repository that a model is made of."""
 
@@ -224,14 +225,45 @@ def _module(where: str, config: Any, backbone: Backbone, name: str) -> nn.Module
         raise ModelError(
             f"the weights of {name} cannot be loaded: {why_unreadable(error)}"
         ) from None
+    _refuse_what_is_left_out(loading["unexpected_keys"], module, name)
+    if weights is not None:
+        _refuse_whole_numbers(weights, module, name)
     if loading["missing_keys"]:  # transformers would fill them with random numbers
         _fill(module, backbone, folder, name)
     filled: nn.Module = module
     return filled
 
 
+def _refuse_what_is_left_out(left_out: Iterable[str], module: nn.Module, name: str) -> None:
+    """Raises ModelError where transformers has passed over weights that change the function.
+
+    Those are in a layer that the module has, such as the scale of a quantised matrix, or in more
+    blocks than the configuration tells. What stands beside, such as a head, does not matter.
+    """
+    own = {re.sub(r"\.\d+\.", ".0.", f"{key}.") for key in module.state_dict()}
+    layers = {key.rpartition(".")[0].rpartition(".")[0] for key in own}
+    for key in sorted(left_out):
+        layer = re.sub(r"\.\d+\.", ".0.", key).rpartition(".")[0]
+        if ".0." in layer and layer in layers and not key.endswith(NO_WEIGHTS):
+            raise ModelError(
+                f"the weights of {name} are of another architecture than its configuration tells: "
+                f"they have {key}, which the model would leave out"
+            )
+
+
+def _refuse_whole_numbers(weights: Path, module: nn.Module, name: str) -> None:
+    """Raises ModelError where weights are stored as the whole numbers that they were rounded to."""
+    own = {key for key, one in module.state_dict().items() if one.is_floating_point()}
+    for key, kind in types_in(weights).items():
+        if key in own and kind.startswith(("I", "U", "int", "uint", "q")):
+            raise ModelError(
+                f"the weights of {name} are quantised: {key} is stored as {kind}; save the model "
+                "in floating-point numbers (where it was made: dequantize(), then save_pretrained)"
+            )
+
+
 def _without_weights(folder: Path, name: str) -> str:
-    found = sorted(one.name for one in folder.iterdir() if one.suffix in (*_OTHERS, *SUFFIXES))
+    found = sorted(one.name for one in folder.iterdir() if one.suffix in (*OF_OTHERS, *SUFFIXES))
     has = f"it has {', '.join(found[:3])}" if found else "model.safetensors is missing"
     return (
         f"the model folder {name} has no weights that are read ({has}); load it where it was made, "

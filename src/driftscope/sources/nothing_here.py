@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from driftscope.sources.state_dict import SUFFIXES
 _MARKS = ("config.json", "adapter_config.json", "open_clip_config.json", "adapted.json")
 """Files that say that their folder holds a model."""
 _DEPTH = 3
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+OF_OTHERS = (".h5", ".keras", ".msgpack", ".onnx", ".gguf", ".tflite", ".pb", ".npz", ".pkl")
+"""Weights of TensorFlow, Flax and others, which are not read."""
 _SHARDS_OF_FSDP = ".distcp"
 _OF_DEEPSPEED = "zero_to_fp32.py"
 
@@ -20,10 +24,13 @@ def no_model(name: str) -> str:
     path = named_path(name)
     if path.is_dir():
         return f"{name} holds no model{_instead(path, name)}"
+    if path.exists() and path.name.lower().endswith(_ARCHIVES):
+        return f"{name} is an archive; unpack it, and give the file or folder inside"
     if path.exists():
         return (
             f"{name} is a file, but none of weights (those end in {', '.join(SUFFIXES)}); a model "
-            "is a file of weights, or a folder with config.json or adapter_config.json"
+            "is a file of weights, or a folder with config.json or adapter_config.json, as "
+            "transformers' save_pretrained writes one where the model was made"
         )
     return (
         f"no model at {name}: that {'file' if path.suffix in SUFFIXES else 'folder'} does not exist"
@@ -48,13 +55,29 @@ def _instead(folder: Path, name: str) -> str:
         shown = [str(Path(name) / one) for one in below]
         few = ", ".join(shown[-3:])
         more = f" (and {len(shown) - 3} more)" if len(shown) > 3 else ""
+        best = _best_of(folder / below[-1])
         return (
             f" itself, but {few}{more} {'do' if len(shown) > 1 else 'does'}; give the one you mean"
+            + (f" (Trainer has marked {best} as the best)" if best else "")
+        )
+    if others := sorted(one.name for one in folder.iterdir() if one.suffix in OF_OTHERS):
+        return (
+            f" that is read, but {others[0]}; load it where it was made, and save it by "
+            "transformers' save_pretrained"
         )
     return (
         ": there is no config.json (a model in hub layout), adapter_config.json (a PEFT adapter), "
         "open_clip_config.json, adapted/ (a finished run) or file of weights in it"
     )
+
+
+def _best_of(checkpoint: Path) -> str:
+    """The checkpoint that Trainer has marked as the best; empty where it has not."""
+    try:
+        said = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        return Path(said["best_model_checkpoint"]).name
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
 
 
 def _below(folder: Path) -> list[Path]:

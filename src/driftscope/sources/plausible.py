@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, shown
 
 _MOST = {
@@ -34,6 +35,7 @@ _MOST = {
 }
 """What no model that we know comes near, by the names that transformers and peft have for it."""
 _PATTERNS = ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern")
+_MOST_LOGIT_SCALE = 100_000
 _PATTERN_SECONDS = 10
 _UNPACKED_RATIO = 20
 _ALWAYS_TAKEN_BYTES = 1_000_000_000
@@ -56,12 +58,36 @@ def refuse_implausible(config: Mapping[str, Any], name: str) -> None:
     for place, value in ((key, rank) for key in ("rank_pattern",) for rank in _values(config, key)):
         if isinstance(value, int | float) and value > _MOST["r"]:
             raise ModelError(f"the configuration of {name} says {place} {shown(value)}")
+    refuse_quantised(config, name)
     for key in ("megatron_config", "layer_replication"):
         if config.get(key):
             raise ModelError(
                 f"the adapter {name} says {key}, which driftscope does not follow: it imports "
                 "other code, or builds another model than the base"
             )
+
+
+def refuse_quantised(config: Mapping[str, Any], name: str) -> None:
+    """Raises `ModelError` where a configuration says that its weights are packed into few bits."""
+    said = config.get("quantization_config")
+    if isinstance(said, Mapping):
+        raise ModelError(
+            f"the weights of {name} are quantised ({said.get('quant_method', 'of its own kind')}), "
+            "and a drift would be measured of the rounding, too; save the model in floating-point "
+            "numbers (where it was made: model.dequantize(), then save_pretrained)"
+        )
+
+
+def refuse_scale_without_logarithm(model: VisionLanguageModel, name: str) -> None:
+    """Raises `ModelError` where the factor on a model's logits is what no training gives.
+
+    A CLIP keeps the factor's logarithm and never lets the factor above 100.
+    """
+    if model.has_text and not 0 < model.logit_scale < _MOST_LOGIT_SCALE:
+        raise ModelError(
+            f"the logit scale of {name} is {model.logit_scale:.3g}, and no more than 100 is usual; "
+            "its logit_scale may be stored as the factor itself: save the factor's logarithm"
+        )
 
 
 def refuse_more_than_weights(config: Mapping[str, Any], folder: Path, name: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import tarfile
 import warnings
 import zipfile
 from collections import Counter
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic_core import from_json
 from torch import Tensor
 
 from driftscope.errors import ModelError, one_line
@@ -33,6 +35,8 @@ FILES = (
 """What transformers and accelerate call a model's weights in a folder."""
 _WITHIN = re.compile(r"(?:_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.")
 """What FSDP, torch.compile and activation checkpointing put into names, at any depth."""
+_OF_TORCH = ("data.pkl", "constants.pkl")
+"""What torch has in every zip that it writes."""
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -51,7 +55,7 @@ def read_tensors_of(path: Path) -> dict[str, Tensor]:
     check_fetched(path)
     refuse_packed_weights(path)
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             from safetensors.torch import load_file
 
             content: Any = load_file(path)
@@ -72,6 +76,19 @@ def read_tensors_of(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def types_in(path: Path) -> dict[str, str]:
+    """The number types in a file of weights that can be read, or in an index's shards, by name."""
+    if path.name.endswith(".index.json"):
+        return {key: kind for one in check_shards(path) for key, kind in types_in(one).items()}
+    if _is_safetensors(path):
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as held:
+            return {key: str(held.get_slice(key).get_dtype()) for key in held.keys()}  # noqa: SIM118
+    content = torch.load(path, map_location="meta", weights_only=True)
+    return {key: str(one.dtype).removeprefix("torch.") for key, one in _leaves(content)}
+
+
 def weights_in(path: Path) -> Path | None:
     """The file of weights itself, or the one in a folder; None where there is none, or several."""
     if path.is_file():
@@ -89,7 +106,7 @@ def _is_state(name: str) -> bool:
 
 
 def check_fetched(path: Path) -> None:
-    """Raises ModelError where a file of weights is empty, a web page, or points elsewhere."""
+    """Raises ModelError where a file of weights is empty, cut off, packed, or no such file."""
     with path.open("rb") as file:
         start = file.read(len(_LFS_POINTER))
     if start == _LFS_POINTER:
@@ -100,6 +117,45 @@ def check_fetched(path: Path) -> None:
         raise ModelError(f"{path} is a web page: its download failed, fetch it again")
     if not start:
         raise ModelError(f"{path} is empty (0 bytes); fetch or save it again")
+    _refuse_archives(path)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By the file's first bytes, for its name can be another's: a length, then a JSON object."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _safetensors_size(path: Path) -> int:
+    """How many bytes a file of safetensors must have, by what it says itself; 0 of another."""
+    if not _is_safetensors(path):
+        return 0
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            return 8 + length
+        try:
+            held = from_json(file.read(length))
+            ends = [one["data_offsets"][1] for key, one in held.items() if key != "__metadata__"]
+            return 8 + length + int(max(ends, default=0))
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            return 0
+
+
+def _refuse_archives(path: Path) -> None:
+    """Raises ModelError where a file is an archive of files, or a torch file that is cut off."""
+    with path.open("rb") as file:
+        is_of_zip = file.read(4) == b"PK\x03\x04"
+    is_cut = is_of_zip and not zipfile.is_zipfile(path)
+    if is_cut or _safetensors_size(path) > path.stat().st_size:
+        raise ModelError(f"{path} is cut off: its end is missing; fetch or save it again")
+    if is_of_zip:
+        with zipfile.ZipFile(path) as archive:
+            is_archive = not any(one.endswith(_OF_TORCH) for one in archive.namelist())
+    else:
+        is_archive = tarfile.is_tarfile(path)
+    if is_archive:
+        raise ModelError(f"{path} is an archive of files; unpack it, and give what is inside")
 
 
 def is_torchscript(path: Path) -> bool:
@@ -112,8 +168,8 @@ def is_torchscript(path: Path) -> bool:
 
 def why_unreadable(error: Exception) -> str:
     """What is wrong with a file of weights; torch's own advice would be to run its code."""
-    if isinstance(error, pickle.UnpicklingError):
-        return "it holds other objects than tensors, or is no file of weights but a git-lfs pointer"
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
+        return "it holds other objects than tensors, or is no file of weights"
     if "ignore_mismatched_sizes" in str(error):
         return "its configuration describes weights of other shapes than its files hold"
     if isinstance(error, KeyError):
@@ -156,6 +212,21 @@ def main_prefix(names: Iterable[str], wanted: Iterable[str], source: str) -> tup
         )
     chosen = main[0] if main else full[0]
     return chosen, [prefix for prefix in full if prefix != chosen]
+
+
+def refuse_no_plain_numbers(weights: Mapping[str, Tensor], name: str) -> None:
+    """Raises ModelError where a weight is quantised, sparse or without data.
+
+    torch would take whole numbers for the weights that they were rounded from.
+    """
+    for key, tensor in weights.items():
+        is_plain = tensor.is_floating_point() and tensor.layout == torch.strided
+        if tensor.is_meta or not is_plain:
+            kind = "without its data" if tensor.is_meta else f"as {tensor.dtype}, {tensor.layout}"
+            raise ModelError(
+                f"{name} holds {key} {kind}, and no weights can be made of that; save the model in "
+                "floating-point numbers (quantised ones by dequantize())"
+            )
 
 
 def _few(names: Iterable[str]) -> str:

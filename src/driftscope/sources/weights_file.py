@@ -26,6 +26,8 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
     if path is None:
         raise ModelError(f"{name} is no file of weights")
     state = read_tensors_of(path)
+    if open_clip.is_tower_alone(state) and beside.like is not None:
+        return open_clip.completed_tower(state, beside.like, name)
     if open_clip.holds(state):
         return open_clip.from_state(state, name, beside.like, path)
     if beside.like is None:

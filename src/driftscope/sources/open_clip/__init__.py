@@ -22,6 +22,7 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError
 from driftscope.files import named_path, write_whole
 from driftscope.hugging_face import offline_where_unreachable
+from driftscope.sources.fitting import completed
 from driftscope.sources.form import Beside
 from driftscope.sources.hub import load_tokenizer
 from driftscope.sources.open_clip import library
@@ -44,8 +45,11 @@ from driftscope.sources.open_clip.names import (
 from driftscope.sources.open_clip.names import QUICK_SUFFIX as _QUICK_SUFFIX
 from driftscope.sources.open_clip.weights import (
     TowerFacts,
+    averages_note,
     convert_open_clip,
+    convert_tower,
     holds,
+    is_tower_alone,
     num_layers,
     to_open_clip,
     without_prefix,
@@ -184,7 +188,7 @@ def from_state(
     Raises:
         ModelError: nothing tells the activation, or it is no plain ViT.
     """
-    plain = without_prefix(state, name)
+    plain, averages = without_prefix(state, name), averages_note(state, name)
     facts = None if like is None else _facts_of(like)
     if is_torchscript(path):
         note = f"{name} is a TorchScript archive as OpenAI's are, so its activation is QuickGELU"
@@ -193,7 +197,7 @@ def from_state(
         else:
             vision, text = (replace(one, activation="quick_gelu") for one in facts)
             clip = _built(plain, vision, text, name)
-        return from_open_clip(clip, name, OPENAI_PIXELS, (note,))
+        return from_open_clip(clip, name, OPENAI_PIXELS, (*averages, note))
     if like is None or facts is None:
         names = names_of(size_of(plain, num_layers(plain, "visual."))) or ["NAME"]
         raise ModelError(
@@ -203,7 +207,26 @@ def from_state(
         )
     activation = facts[0].activation
     note = f"{name} does not tell its activation: it is taken to be {like.source}'s, {activation}"
-    return from_open_clip(_built(plain, *facts, name), name, OPENAI_PIXELS, (note,))
+    return from_open_clip(_built(plain, *facts, name), name, OPENAI_PIXELS, (*averages, note))
+
+
+def completed_tower(
+    state: Mapping[str, Tensor], like: VisionLanguageModel, name: str
+) -> VisionLanguageModel:
+    """An image tower by itself in a copy of the CLIP that it belongs to, which tells its function.
+
+    Raises:
+        ModelError: that is no CLIP, or the tower does not fit it.
+    """
+    if like.backbone.whole != "CLIPModel":
+        raise ModelError(
+            f"{name} is the image tower of an open_clip CLIP without its text tower, and "
+            f"{like.source} is no CLIP; compare it with the CLIP that it was made from"
+        )
+    model = completed(convert_tower(state, name), like, name)
+    activation = like.plain.config.vision_config.hidden_act
+    note = f"{name} does not tell its activation: it is taken to be {like.source}'s, {activation}"
+    return replace(model, notes=(*model.notes, note))
 
 
 def _facts_of(like: VisionLanguageModel) -> tuple[TowerFacts, TowerFacts] | None:
@@ -382,12 +405,14 @@ __all__ = [
     "KIND",
     "OPEN_CLIP_NAMES",
     "PREFIX",
+    "completed_tower",
     "convert_open_clip",
     "converted",
     "from_open_clip",
     "from_state",
     "holds",
     "is_live",
+    "is_tower_alone",
     "live_convention",
     "load",
     "load_open_clip",

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from driftscope.errors import ModelError
 from driftscope.sources.open_clip.names import USUAL_HEAD_WIDTH
-from driftscope.sources.state_dict import main_prefix, prefixes_of
+from driftscope.sources.state_dict import main_prefix, prefixes_of, refuse_no_plain_numbers
 
 if TYPE_CHECKING:
     from transformers import CLIPConfig
@@ -48,6 +48,8 @@ _BLOCK_PARTS = {
 _NO_WEIGHTS = {"input_resolution", "context_length", "vocab_size", "attn_mask", "logit_bias"}
 """Facts that the shapes tell as well, a mask, and what shifts all logits of an image alike."""
 _ANCHORS = ("visual.conv1.weight", "visual.class_embedding", "visual.positional_embedding")
+_TOWER_ANCHORS = ("conv1.weight", "class_embedding", "ln_pre.weight", "ln_post.weight")
+_OF_TEXTS = {"text", "token_embedding", "ln_final"}
 _ROOTS = ("visual.", "transformer.", "text.", "token_embedding.", "ln_final.", "text_decoder.")
 
 
@@ -65,12 +67,57 @@ def holds(state: Mapping[str, Tensor]) -> bool:
     return bool(prefixes_of(state, _ANCHORS[:1]))
 
 
+def is_tower_alone(state: Mapping[str, Tensor]) -> bool:
+    """Whether tensors are an open_clip ViT's image tower without texts, under whatever prefix.
+
+    As `model.visual.state_dict()` gives them.
+    """
+    has_texts = any(_OF_TEXTS & set(key.split(".")) for key in state)
+    most = max(prefixes_of(state, _TOWER_ANCHORS).values(), default=0)
+    return most == len(_TOWER_ANCHORS) and not has_texts
+
+
+def convert_tower(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """An image tower alone by transformers' names; what stands beside it keeps its name.
+
+    Raises:
+        ModelError: it has weights that a plain ViT has not, or lacks some.
+    """
+    prefix, _ = main_prefix(state, _TOWER_ANCHORS, source)
+    own = ("proj", "transformer.", *_VISION_PARTS)
+    rest = {
+        name: one
+        for key, one in state.items()
+        if key.startswith(prefix) and (name := key.removeprefix(prefix)).startswith(own)
+    }
+    refuse_no_plain_numbers(rest, source)
+    beside = {key: one for key, one in state.items() if key.removeprefix(prefix) not in rest}
+    tower = {f"vision_model.{to}": _take(rest, name) for name, to in _VISION_PARTS.items()}
+    for layer in range(num_layers(rest, "")):
+        block = _take_block(rest, f"transformer.resblocks.{layer}.")
+        tower |= {f"vision_model.encoder.layers.{layer}.{name}": one for name, one in block.items()}
+    if "proj" in rest:
+        tower["visual_projection.weight"] = rest.pop("proj").T.contiguous()
+    if rest or (prefix and any(key.startswith(prefix) for key in beside)):
+        first = min([*rest, *(key for key in beside if key.startswith(prefix))])
+        raise ModelError(
+            f"{source} has {first}, which a plain open_clip ViT has not, so it cannot be read as "
+            "a CLIP's image tower"
+        )
+    return {**tower, **beside}
+
+
 def without_prefix(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """The model's weights by open_clip's own names, float32; what is beside them is left.
 
     Raises:
         ModelError: they are not an open_clip ViT's, or several models'.
     """
+    if is_tower_alone(state):
+        raise ModelError(
+            f"{source} holds an image tower without a text tower; give the file by itself, as the "
+            "second model of a comparison, whose first one has the texts"
+        )
     if not holds(state):
         if _is_transformers(state):
             raise ModelError(
@@ -88,8 +135,18 @@ def without_prefix(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor
         )
     prefix, _ = main_prefix(state, _ANCHORS, source)
     own = {key.removeprefix(prefix): one for key, one in state.items() if key.startswith(prefix)}
-    plain = {_plain_name(key): one.float() for key, one in own.items()}
-    return {key: one for key, one in plain.items() if key not in _NO_WEIGHTS}
+    named = {_plain_name(key): one for key, one in own.items()}
+    plain = {key: one for key, one in named.items() if key not in _NO_WEIGHTS}
+    refuse_no_plain_numbers(plain, source)
+    return {key: one.float() for key, one in plain.items()}
+
+
+def averages_note(state: Mapping[str, Tensor], source: str) -> tuple[str, ...]:
+    """What is to be said of a file that holds weights and their moving average, too."""
+    prefix, averages = main_prefix(state, _ANCHORS, source)
+    if not averages:
+        return ()
+    return (f"of {source} the weights under {prefix!r} are read, not {', '.join(averages)}",)
 
 
 def num_layers(state: Mapping[str, Tensor], prefix: str) -> int:

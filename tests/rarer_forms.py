@@ -1,0 +1,301 @@
+"""Rarer forms of a fine-tuned CLIP than those of `forms_on_disk`: rows like those, asked alike.
+
+What a form is read as was decided by the library that writes it, before driftscope was asked.
+"""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from forms_on_disk import (
+    BOTH,
+    TOWER,
+    Embed,
+    Form,
+    Made,
+    Place,
+    adapter_on,
+    embed_by,
+    moved,
+    rewritten,
+    saved,
+    under,
+)
+from open_clip_states import open_clip_state_of
+from peft import IA3Config, LoraConfig, VeraConfig, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+
+
+def _of(part: str, state: State) -> State:
+    return {name: one for name, one in state.items() if name.startswith(part)}
+
+
+def _other(state: State) -> State:
+    return {name: one * 1.5 for name, one in state.items()}
+
+
+# ---------------------------------------------------------------- folders
+
+
+def _folder(change: Callable[[State], State] = dict, **config: Any) -> Callable[[Place], Made]:
+    """A folder whose weights and configuration were changed after it was saved."""
+
+    def make(place: Place) -> Made:
+        model = place.tuned()
+        model.save_pretrained(place.folder)
+        file = place.folder / "model.safetensors"
+        save_file(change(load_file(file)), file, metadata={"format": "pt"})
+        rewritten(place.folder / "config.json", **config)
+        return place.folder, embed_by(model)
+
+    return make
+
+
+def _refused(make: Callable[[Place], Made]) -> Callable[[Place], Made]:
+    return lambda place: (make(place)[0], None)
+
+
+def _matrices(state: State, change: Callable[[str, Tensor], State]) -> State:
+    """With every matrix of a block stored otherwise."""
+    kept: State = {}
+    for name, one in state.items():
+        kept |= change(name, one) if one.ndim == 2 and ".layers." in name else {name: one}
+    return kept
+
+
+def _as_bytes(state: State) -> State:
+    return _matrices(state, lambda name, one: {name: (100 * one).round().to(torch.int8)})
+
+
+def _as_scaled_fp8(state: State) -> State:
+    def scaled(name: str, one: Tensor) -> State:
+        return {name: (8 * one).to(torch.float8_e4m3fn), f"{name}_scale": torch.tensor([0.125])}
+
+    return _matrices(state, scaled)
+
+
+def _one_text_block_more(state: State) -> State:
+    block = "text_model.encoder.layers.0."
+    more = {name.replace(".0.", ".1.", 1): one.clone() for name, one in _of(block, state).items()}
+    return {**state, **more}
+
+
+def _both_weight_files(place: Place) -> Made:
+    made = _folder()(place)
+    torch.save(moved(place.pretrained(), seed=9).state_dict(), place.folder / "pytorch_model.bin")
+    return made
+
+
+def _best_is_marked(place: Place) -> Made:
+    for step in (500, 1000):
+        folder = place.folder / f"checkpoint-{step}"
+        place.tuned().save_pretrained(folder)
+        (folder / "trainer_state.json").write_text('{"best_model_checkpoint": "x/checkpoint-500"}')
+    return place.folder, None
+
+
+def _cache_folder(place: Place) -> Made:
+    place.tuned().save_pretrained(place.folder / "models--me--clip" / "snapshots" / "0123abc")
+    return place.folder / "models--me--clip", None
+
+
+def _link(place: Place) -> Made:
+    model = place.tuned()
+    model.save_pretrained(place.folder / "snapshot")
+    (place.folder / "link").symlink_to(place.folder / "snapshot")
+    return place.folder / "link", embed_by(model)
+
+
+def _adapter_and_weights(place: Place) -> Made:
+    moved(place.pretrained(), seed=4).save_pretrained(place.folder)
+    return adapter_on("CLIPModel", TOWER)(place)
+
+
+def _onnx_alone(place: Place) -> Made:
+    (place.folder / "model.onnx").write_bytes(b"x")
+    return place.folder, None
+
+
+# ---------------------------------------------------------------- adapters
+
+
+def _adapter(config: Any) -> Callable[[Place], Made]:
+    def make(place: Place) -> Made:
+        trained = moved(get_peft_model(place.pretrained(), config()), seed=1)
+        trained.save_pretrained(place.folder)
+        return place.folder, embed_by(trained)
+
+    return make
+
+
+def _lora(**options: Any) -> Callable[[Place], Made]:
+    return _adapter(
+        lambda: LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": BOTH, **options})
+    )
+
+
+class Holder(nn.Module):
+    """A classifier as people write one around a CLIP."""
+
+    def __init__(self, clip: Any) -> None:
+        super().__init__()
+        self.clip = clip
+        self.head = nn.Linear(16, 3)
+
+
+def _adapter_on_a_holder(targets: Any) -> Callable[[Place], Made]:
+    def make(place: Place) -> Made:
+        lora = LoraConfig(r=4, target_modules=targets, modules_to_save=["head"])
+        trained: Any = moved(get_peft_model(Holder(place.pretrained()), lora), seed=1)
+        trained.save_pretrained(place.folder)
+        return place.folder, embed_by(trained.base_model.model.clip)
+
+    return make
+
+
+def _adapters_tensors(place: Place) -> Made:
+    trained = get_peft_model(place.pretrained(), LoraConfig(r=2, target_modules=TOWER))
+    torch.save(get_peft_model_state_dict(trained), place.folder / "lora.pt")
+    return place.folder / "lora.pt", None
+
+
+# ---------------------------------------------------------------- files of weights
+
+
+def _towers_apart(state: State) -> State:
+    towers = {**under("images.")(_of("vision_model.", state))}
+    towers |= under("texts.")(_of("text", state))
+    return {**towers, **_of("visual_projection", state), "logit_scale": state["logit_scale"]}
+
+
+def _frozen_beside_tuned(state: State) -> State:
+    return {**under("frozen.")(_other(state)), **under("student.")(_of("vision", state))}
+
+
+def _packed(name: str, *, is_tar: bool) -> Callable[[Place], Made]:
+    def make(place: Place) -> Made:
+        torch.save(place.tuned().state_dict(), place.folder / "a.pth")
+        packed: Any = tarfile.open if is_tar else zipfile.ZipFile
+        with packed(place.folder / name, "w") as archive:
+            (archive.add if is_tar else archive.write)(place.folder / "a.pth", "a.pth")
+        return place.folder / name, None
+
+    return make
+
+
+def _cut(file: str) -> Callable[[Place], Made]:
+    def make(place: Place) -> Made:
+        path = Path(saved(lambda state: state, file)(place)[0])
+        path.write_bytes(path.read_bytes()[:-200])
+        return path, None
+
+    return make
+
+
+def _renamed(place: Place) -> Made:
+    path, embed = saved(lambda state: state, "x.safetensors")(place)
+    return Path(path).rename(place.folder / "x.pt"), embed
+
+
+def _of_other_libraries(place: Place) -> Made:
+    (place.folder / "clip.gguf").write_bytes(b"GGUF")
+    return place.folder / "clip.gguf", None
+
+
+# ---------------------------------------------------------------- open_clip
+
+
+def _open_clip(content: Callable[[State], Any]) -> Callable[[Place], Made]:
+    def make(place: Place) -> Made:
+        model = place.tuned()
+        torch.save(content(open_clip_state_of(model)), place.folder / "x.pt")
+        embed: Embed = embed_by(model)
+        return place.folder / "x.pt", embed
+
+    return make
+
+
+def _visual(state: State) -> State:
+    return {
+        name.removeprefix("visual."): one for name, one in state.items() if name[:7] == "visual."
+    }
+
+
+def _flyp(state: State) -> Any:
+    held = under("module.image_encoder.model.")(state)
+    return {"state_dict": {**held, "module.classification_head.weight": torch.ones(3, 16)}}
+
+
+def _with_average(state: State) -> Any:
+    return {"state_dict": under("module._orig_mod.")(state), "state_dict_ema": _other(state)}
+
+
+RARER_FORMS = (
+    Form("pytorch_model.bin and model.safetensors, which differ", _both_weight_files),
+    Form("folder without `architectures`", _folder(architectures=None)),
+    Form("link to a snapshot of the hub's cache", _link),
+    Form("adapter and whole weights in one folder", _adapter_and_weights),
+    Form("LoRA with its projection saved", _lora(modules_to_save=["visual_projection"])),
+    Form("LoRA with rank_pattern", _lora(rank_pattern={"layers.0.self_attn.q_proj": 2})),
+    Form("LoRA with alpha_pattern", _lora(alpha_pattern={"layers.1.self_attn.v_proj": 3})),
+    Form("LoRA, rank-stabilised", _lora(use_rslora=True)),
+    Form("LoRA with biases", _lora(bias="lora_only", target_modules=TOWER)),
+    Form("LoRA on one layer", _lora(layers_to_transform=[1], layers_pattern="layers")),
+    Form("LoRA on all linear layers", _lora(target_modules="all-linear")),
+    Form("DoRA", _lora(use_dora=True)),
+    Form("PiSSA", _lora(init_lora_weights="pissa", target_modules=TOWER)),
+    Form("IA³", _adapter(lambda: IA3Config(target_modules=["k_proj"], feedforward_modules=[]))),
+    Form("VeRA", _adapter(lambda: VeraConfig(r=2, target_modules=BOTH))),
+    Form("LoRA on a module around a CLIP", _adapter_on_a_holder(rf"clip\.{TOWER}")),
+    Form("LoRA on a module around a CLIP, by names", _adapter_on_a_holder(BOTH)),
+    Form("weights and `state_dict_ema`", saved(lambda s: {"m": s, "m_ema": _other(s)})),
+    Form("AveragedModel", saved(lambda s: {**under("module.")(s), "n_averaged": torch.tensor(3)})),
+    Form("`module._orig_mod.`", saved(under("module._orig_mod."))),
+    Form("DeepSpeed's mp_rank file", saved(lambda s: {"module": s, "optimizer": None})),
+    Form("logit scale of one dimension", saved(lambda s: {**s, "logit_scale": torch.ones(1)})),
+    Form("towers and projection in different places", saved(_towers_apart)),
+    Form("tower of LLaVA's names", saved(lambda s: under("vision_tower.")(_of("vision", s)))),
+    Form("safetensors under another name", _renamed),
+    Form("open_clip's image tower alone", _open_clip(lambda s: under("visual.")(_visual(s)))),
+    Form("`model.visual.state_dict()`", _open_clip(_visual)),
+    Form("classifier on open_clip's tower",
+         _open_clip(lambda s: {**under("net.")(_visual(s)), "head.weight": torch.ones(3, 16)})),
+    Form("FLYP's and WiSE-FT's ImageClassifier", _open_clip(_flyp)),
+    Form("open_clip's weights and their average", _open_clip(_with_average)),
+    Form("CustomTextCLIP", _open_clip(
+        lambda s: {n if n[:6] in ("visual", "logit_") else f"text.{n}": one for n, one in s.items()}
+    )),
+    Form("Trainer's output with a best checkpoint", _best_is_marked, "checkpoint-500 as the best"),
+    Form("folder of the hub's cache", _cache_folder, "snapshots/0123abc"),
+    Form("folder with ONNX alone", _onnx_alone, r"model\.onnx"),
+    Form("bitsandbytes", _refused(_folder(quantization_config={"quant_method": "bitsandbytes"})),
+         r"quantised \(bitsandbytes\)"),
+    Form("whole numbers, not said", _refused(_folder(_as_bytes)), "stored as I8"),
+    Form("fp8 with scales", _refused(_folder(_as_scaled_fp8)), "weight_scale"),
+    Form("more text blocks than told", _refused(_folder(_one_text_block_more)), r"layers\.1\."),
+    Form("factor where its logarithm belongs",
+         _refused(saved(lambda s: {**s, "logit_scale": torch.tensor(100.0)})), "logarithm"),
+    Form("tensors of an adapter in a file", _adapters_tensors, r"adapter_config\.json"),
+    Form("frozen copy beside the tower", _refused(saved(_frozen_beside_tuned)), "2 image towers"),
+    Form("parametrized weights",
+         _refused(saved(lambda s: {n.replace("fc1.w", "fc1.parametrizations.w"): one
+                                   for n, one in s.items()})), "remove_parametrizations"),
+    Form("CoOp's prompts", _refused(saved(lambda s: {"ctx": torch.ones(4, 32)})), "prompts"),
+    Form("tar named .pt", _packed("x.pt", is_tar=True), "archive of files; unpack"),
+    Form("zip named .pt", _packed("x.pt", is_tar=False), "archive of files; unpack"),
+    Form("tar", _packed("x.tar", is_tar=True), "archive; unpack"),
+    Form("torch file, cut off", _cut("x.pt"), "cut off"),
+    Form("safetensors, cut off", _cut("x.safetensors"), "cut off"),
+    Form("GGUF", _of_other_libraries, "none of weights"),
+    Form("open_clip in whole numbers", _refused(_open_clip(
+        lambda s: {n: one.to(torch.int8) if "resblocks" in n else one for n, one in s.items()}
+    )), "int8"),
+)  # fmt: skip
