@@ -17,6 +17,7 @@ from matplotlib.text import Text
 
 from driftscope.analysis import grouping
 from driftscope.analysis.chart import Chart
+from driftscope.analysis.estimate_charts import estimate_chart
 from driftscope.analysis.map_charts import (
     class_chart,
     head_maps_chart,
@@ -353,3 +354,29 @@ def test_the_scale_of_nothing_is_one() -> None:
     assert symmetric_limit(pd.Series([math.nan])) == 1.0
     assert symmetric_limit(pd.Series([0.0])) == 1.0
     assert symmetric_limit(pd.Series([-3.0, 2.0])) == 3.0
+
+
+def test_estimates_stand_against_measured_retention_with_intervals_that_are_not_symmetric(
+    runs: pd.DataFrame,
+) -> None:
+    finished = runs[runs["status"] == "done"]
+    assert estimate_chart("e", finished.drop(columns="estimated_retention_pct")) is None
+    low = finished["retention_pct"] - 1
+    known = finished.assign(
+        estimated_retention_pct=finished["retention_pct"] + 2, low_90_pct=low, high_90_pct=low + 9
+    )
+    known.loc[known.index[0], "low_90_pct"] += 2  # one that does not hold the measured
+    chart = estimate_chart("e", known)
+    (panel,) = chart.flat
+    count = len(known)
+    assert f"of {count} runs are 2.0 points off on average, 2.0 at most" in panel.words
+    assert f"{count - 1} of {count} 90 % intervals hold the measured retention" in panel.words
+    line, *dots = panel.marks
+    assert line.x == line.y
+    assert sorted(id for one in dots for id in one.run_ids) == sorted(known["run_id"])
+    axes = draw(chart).axes[0]
+    # of each run one bar, from the low to the high end
+    bars = [one.get_segments()[0] for one in axes.collections if len(one.get_segments()[0])]
+    spans = {(round(bar[0][1], 3), round(bar[1][1], 3)) for bar in bars if bar[0][0] == bar[1][0]}
+    expected = {(round(row.low_90_pct, 3), round(row.high_90_pct, 3)) for row in known.itertuples()}
+    assert expected <= spans

@@ -11,6 +11,7 @@ import pandas as pd
 
 from driftscope import limits
 from driftscope.analysis.chart import Axis, Chart, Marks, Panel, ends, points
+from driftscope.analysis.estimate_charts import estimate_chart
 from driftscope.analysis.grouping import (
     PLACE,
     cells_frame,
@@ -31,7 +32,7 @@ from driftscope.analysis.map_charts import (
 )
 from driftscope.analysis.table import slug
 from driftscope.analysis.tables import StudyTables, accuracy_column
-from driftscope.analysis.words import rate_text, spread_text
+from driftscope.analysis.words import rate_text, seed_text, spread_text
 from driftscope.metrics import METRICS, Metric, main_drifts
 
 _NAMED_RUNS = 6
@@ -50,12 +51,13 @@ class PlaceCharts:
     layers: Chart | None
     heads: Chart | None
     classes: Chart | None
+    estimates: Chart | None
 
     @property
     def known(self) -> list[Chart]:
         """Those that there are, in the order of the files' names."""
         charts = (self.outcomes, self.drifts, self.layers, self.heads, self.classes,
-                  self.trajectories)  # fmt: skip
+                  self.trajectories, self.estimates)  # fmt: skip
         return [chart for chart in charts if chart is not None]
 
 
@@ -103,6 +105,7 @@ def place_charts(
         class_chart(f"retention_by_class_{name}", classes, _of(series, classes))
         if len(classes)
         else None,
+        estimate_chart(f"estimates_{name}", runs) if has_dots else None,
     )
 
 
@@ -452,14 +455,6 @@ def spread_of(row: Mapping[str, Any], metric: Metric) -> str:
     """A cell's mean of a metric ± its sd."""
     sd = row.get(f"{metric.key}_sd", math.nan)
     return spread_text(row[metric.key], sd, metric.decimals, signed=metric.signed)
-
-
-def seed_text(row: Mapping[Any, Any]) -> str:
-    """'seed 7'; of an imported cell mean 'mean of 5 runs'."""
-    seed = row.get("seed")
-    if seed is None or seed != seed:
-        return f"mean of {row['num_runs']:.0f} runs"
-    return f"seed {int(seed)}"
 
 
 def _run_name(row: Mapping[str, Any]) -> str:

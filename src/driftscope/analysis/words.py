@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from driftscope.metrics import number_text
 
@@ -100,3 +101,11 @@ def counted(number: float, noun: str) -> str:
 def capitalised(words: str) -> str:
     """Words at the start of a sentence; the rest stays, unlike with `str.capitalize`."""
     return words[:1].upper() + words[1:]
+
+
+def seed_text(row: Mapping[Any, Any]) -> str:
+    """'seed 7'; of an imported cell mean 'mean of 5 runs'."""
+    seed = row.get("seed")
+    if seed is None or seed != seed:
+        return f"mean of {row['num_runs']:.0f} runs"
+    return f"seed {int(seed)}"

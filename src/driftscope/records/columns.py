@@ -135,6 +135,7 @@ RUN_COLUMNS: dict[str, ColumnMeaning] = {
     **_columns("retention_pct"),
     **_columns("above_chance_pct", "chance_pct", "ece_pct", "pretrained_ece_pct"),
     "doubts": ColumnMeaning("text", "", "what makes the zero-shot numbers doubtful"),
+    **{end: _column(METRICS[end], is_optional=True) for end in ("low_90_pct", "high_90_pct")},
     "text_vocabulary": ColumnMeaning("text", "", "the texts of the history's text-space drift"),
     **_OF_RUNS,
     **_columns(*STRUCTURE_SCALARS),

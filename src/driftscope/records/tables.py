@@ -173,6 +173,8 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
         "ece_pct": after.ece_pct,
         "pretrained_ece_pct": before.ece_pct,
         "doubts": "; ".join(after.doubts) or None,
+        "low_90_pct": point and point.estimate and point.estimate.low_90_pct,
+        "high_90_pct": point and point.estimate and point.estimate.high_90_pct,
         "text_vocabulary": result.texts,
         **{name: point and point.drift.number(name) for name in DRIFT_SCALARS},
         **{name: point and point.reading.mean(name) for name in STRUCTURE_SCALARS},

@@ -25,7 +25,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from driftscope.analysis.chart import Chart, Heat, Marks, Panel
+from driftscope.analysis.chart import Chart, Heat, Marks, Panel, Place
 from driftscope.analysis.words import rate_text
 from driftscope.metrics import METRICS, Metric, number_text
 from driftscope.report.style import (
@@ -237,7 +237,7 @@ def _dots(axes: Axes, marks: Marks, style: SeriesStyle, shift: float) -> None:
             )  # fmt: skip
             continue
         axes.errorbar(
-            x, y, _half(marks.y_ends, at), _half(marks.x_ends, at), fmt="none",
+            x, y, _reach(marks.y_ends, at, y), _reach(marks.x_ends, at, x), fmt="none",
             ecolor=style.colour, elinewidth=0.9, alpha=0.6,
         )  # fmt: skip
         is_ringed = bool(marks.ringed) and marks.ringed[at]
@@ -254,10 +254,12 @@ def _dots(axes: Axes, marks: Marks, style: SeriesStyle, shift: float) -> None:
             )  # fmt: skip
 
 
-def _half(ends: Sequence[tuple[float, float] | None], at: int) -> float:
-    """Half of a point's interval, 0 where there is none."""
+def _reach(ends: Sequence[tuple[float, float] | None], at: int, value: Place) -> list[list[float]]:
+    """How far a point's interval reaches below and above it, 0 where there is none."""
     interval = ends[at] if ends else None
-    return 0.0 if interval is None else (interval[1] - interval[0]) / 2
+    if interval is None or not isinstance(value, int | float):
+        return [[0.0], [0.0]]
+    return [[max(value - interval[0], 0.0)], [max(interval[1] - value, 0.0)]]
 
 
 def _bars(

@@ -22,8 +22,7 @@ import pandas as pd
 from PIL import Image
 
 from driftscope.analysis import grouping
-from driftscope.analysis.study_charts import seed_text
-from driftscope.analysis.words import rate_text
+from driftscope.analysis.words import rate_text, seed_text
 from driftscope.errors import NoteWarning, RecordError
 from driftscope.metrics import METRICS
 from driftscope.records import ATTENTION_FILE, Overlay, RunRecord, load_overlay

@@ -16,14 +16,9 @@ from markupsafe import Markup
 
 from driftscope import limits
 from driftscope.analysis import grouping
-from driftscope.analysis.study_charts import (
-    drift_metrics,
-    followed_metrics,
-    outcome_metrics,
-    seed_text,
-)
+from driftscope.analysis.study_charts import drift_metrics, followed_metrics, outcome_metrics
 from driftscope.analysis.table import Column
-from driftscope.analysis.words import rate_text
+from driftscope.analysis.words import rate_text, seed_text
 from driftscope.analysis.zero_shot import (
     doubts_of,
     recall_sentences,

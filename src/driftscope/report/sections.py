@@ -69,6 +69,7 @@ class Section:
     table: Table
     layers: Table | None
     classes: Table | None
+    estimates: list[Picture]
 
 
 def setting_section(
@@ -125,6 +126,7 @@ def setting_section(
         ).strip(),
         table=tables.study_table(cells, setting),
         layers=tables.layers_list(layer_cells, setting) if len(layer_cells) else None,
+        estimates=_flat(charts.estimates, f"{prefix}-estimates", own_styles),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from driftscope.analysis.columns import filled, known, metric_column
+from driftscope.analysis.estimate_charts import ENDS
 from driftscope.analysis.grouping import PLACE, with_series
 from driftscope.analysis.table import Column, Table, slug
 from driftscope.analysis.tables import accuracy_column
@@ -121,7 +122,7 @@ def runs_list(runs: pd.DataFrame) -> Table:
     columns = (
         *known("run_id", "dataset", *several, "series", "learning_rate", "seed", "status"),
         Column("selected_epoch", "Epoch", "the selected epoch", kind="count"),
-        *(metric_column(key, "") for key in (*measured, "wall_seconds")),
+        *(metric_column(key, "") for key in (*measured, *ENDS, "wall_seconds")),
     )
     frame = with_series(runs)
     frame = frame.sort_values(["dataset", "series", "learning_rate", "seed"])
