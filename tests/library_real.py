@@ -28,12 +28,14 @@ from torch.nn.functional import cosine_similarity
 
 import driftscope as ds
 from driftscope.adapt import adapt, export_merged
+from driftscope.adapt.parts import trained_parts
 from driftscope.assess import make_reference
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.capture import capture_cls
 from driftscope.backbones.library import OpenClipModel, TimmTower
 from driftscope.comparison import compare
 from driftscope.config import FullFineTuning
+from driftscope.config.interventions import Restore
 from driftscope.config.variants import Lora
 from driftscope.data.given import some_pixels
 from driftscope.errors import CaptureError, ModelError, NoteWarning
@@ -286,6 +288,9 @@ def test_methods_train_a_timm_tower_and_it_is_exported(
     if isinstance(method, Lora):
         assert len(names) == 2 * len(find_image_tower(model.module).blocks)
         assert all("attn.qkv" in one for one in names)
+    assert all("attn." in one for one in trained_parts(adapted, Restore(what="attention")))
+    with pytest.raises(ModelError, match="keeps queries, keys and values in one weight"):
+        trained_parts(adapted, Restore(what="queries_keys"))
     adapted.logits(raw).square().sum().backward()
     assert not [one for one, weight in adapted.trainable().items() if weight.grad is None]
     shaken(adapted.model.module)

@@ -1,5 +1,6 @@
 """Penalties against written-out references, gradients against eager and finite differences."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,13 @@ METHODS = [
     "ia3",
     {"kind": "vera", "rank": 16},
 ]
+
+
+PUSHING: dict[str, dict[str, float]] = {
+    "entropy_floor": {"rho": 1.5},
+    "entropy_shift": {"target_pct": 5},
+}
+"""Options under which a moved model pays."""
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +88,14 @@ def test_an_unmoved_model_pays_nothing_and_a_moved_one_pays(
 ) -> None:
     adapted = adapted_by(pretrained, method)
     adapted.model.module.eval()
-    assert penalty(pretrained, adapted, kind=kind, weight=1.0).item() == pytest.approx(0, abs=1e-6)
-    rho = {"rho": 1.5} if kind == "entropy_floor" else {}
+    still = {"target_pct": 0} if kind == "entropy_shift" else {}
+    unmoved = penalty(pretrained, adapted, kind=kind, weight=1.0, **still)
+    assert unmoved.item() == pytest.approx(0, abs=1e-6)
     moved(adapted)
     adapted.model.module.eval()
-    assert penalty(pretrained, adapted, kind=kind, weight=1.0, **rho).item() > 1e-6
+    assert (
+        penalty(pretrained, adapted, kind=kind, weight=1.0, **PUSHING.get(kind, {})).item() > 1e-6
+    )
 
 
 @pytest.mark.parametrize("method", ["full_ft", "lora"])
@@ -110,15 +121,26 @@ def test_apr_is_the_divergence_of_eager_attention_and_has_its_gradient(
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5 * float(largest))
 
 
-def test_the_entropy_floor_is_that_of_eager_attention_and_has_its_gradient(
+@pytest.mark.parametrize(
+    ("options", "layer_penalty"),
+    [
+        ({"kind": "entropy_floor", "rho": 1.1}, lambda h, h0: torch.clamp(1.1 * h0 - h, min=0)),
+        ({"kind": "entropy_shift", "target_pct": 8}, lambda h, h0: (h / h0 - 1.08) ** 2),
+        ({"kind": "entropy_shift", "target_pct": -8}, lambda h, h0: (h / h0 - 0.92) ** 2),
+    ],
+    ids=["floor", "pushed up", "pushed down"],
+)
+def test_penalties_of_entropy_are_those_of_eager_attention_and_have_its_gradient(
     pretrained: VisionLanguageModel,
+    options: dict,
+    layer_penalty: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> None:
     adapted = moved(adapted_by(pretrained, "full_ft"))
-    ours = penalty(pretrained, adapted, kind="entropy_floor", weight=1.0, rho=1.1)
+    ours = penalty(pretrained, adapted, weight=1.0, **options)
     with torch.no_grad():
         before = [torch.special.entr(rows).sum(-1).mean() for rows in eager_rows(pretrained)]
     now = [torch.special.entr(rows).sum(-1).mean() for rows in eager_rows(adapted.model)]
-    parts = [torch.clamp(1.1 * h0 - h, min=0) for h0, h in zip(before, now, strict=True)]
+    parts = [layer_penalty(h, h0) for h0, h in zip(before, now, strict=True)]
     eager = sum(parts) / len(parts)
     assert eager > 0
     assert ours.item() == pytest.approx(eager.item(), rel=1e-4)
@@ -216,7 +238,7 @@ def test_gradients_are_the_finite_differences(
 ) -> None:
     adapted = moved(adapted_by(pretrained, method))
     adapted.model.module.eval()
-    options = {"kind": kind, "weight": 1.0, **({"rho": 1.5} if kind == "entropy_floor" else {})}
+    options = {"kind": kind, "weight": 1.0, **PUSHING.get(kind, {})}
     gradient = gradients(adapted, penalty(pretrained, adapted, **options))
     length = torch.stack([g.norm() for g in gradient.values()]).norm()
     step = 3e-4

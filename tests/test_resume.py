@@ -93,8 +93,20 @@ def outcome(folder: Path) -> tuple:
         ),
         (5, {"method": "full_ft"}),
         (5, {"method": {"kind": "lp_ft", "probe_epochs": 2}}),
+        (
+            3,
+            {
+                "method": "lora",
+                "probe_at": [1],
+                "interventions": [
+                    {"kind": "reset", "what": "attention", "blocks": [1], "step": 4},
+                    {"kind": "restore", "what": "values_out", "blocks": [2]},
+                    {"kind": "max_norm", "share": 0.001},
+                ],
+            },
+        ),
     ],
-    ids=["lora with dropout, regularized, probed between", "full_ft", "lp_ft"],
+    ids=["lora with dropout, regularized, probed between", "full_ft", "lp_ft", "intervened"],
 )
 def test_a_run_killed_at_random_points_and_resumed_ends_bit_identically(
     tiny_run: dict, tmp_path: Path, num_kills: int, change: dict

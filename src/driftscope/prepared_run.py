@@ -153,6 +153,7 @@ _OPTIMISATION = (
     "corruptions",
     "corruption_severity",
     "budget",
+    "interventions",
     "post",
 )
 """What a prepared run does not depend on, besides method and rate."""

@@ -25,11 +25,12 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import RunSpec
 from driftscope.config.variants import (
     EntropyFloor,
+    EntropyShift,
     RandomTextDistillation,
     RegularizerSpec,
 )
 
-_READS_ROWS = frozenset({"apr", "entropy_floor"})
+_READS_ROWS = frozenset({"apr", "entropy_floor", "entropy_shift"})
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,19 @@ def _entropy_shortfall(view: StepView, spec: EntropyFloor) -> Float[Tensor, ""]:
     return torch.stack(shortfalls).mean()
 
 
+def _entropy_gap(view: StepView, spec: EntropyShift) -> Float[Tensor, ""]:
+    """Mean over layers of (H/H₀ − 1 − target)²; H is the batch's mean over heads and images.
+
+    H₀ is the layer's pretrained entropy on the probe set. Relative to it, all layers count alike.
+    """
+    target = 1 + spec.target_pct / 100
+    gaps = [
+        (_entropy(rows).mean() / before - target).square()
+        for rows, before in zip(view.live_rows, view.pretrained.entropy_per_layer, strict=True)
+    ]
+    return torch.stack(gaps).mean()
+
+
 def _weight_distance(view: StepView, _spec: RegularizerSpec) -> Float[Tensor, ""]:
     """Half the squared L2 distance of the encoder's effective weights from the pretrained."""
     moves = displacements(view.adapted.model, view.pretrained.model)
@@ -169,6 +183,7 @@ def _random_text_change(view: StepView, spec: RandomTextDistillation) -> Float[T
 PENALTIES: dict[str, Callable[[StepView, Any], Float[Tensor, ""]]] = {
     "apr": _attention_divergence,
     "entropy_floor": _entropy_shortfall,
+    "entropy_shift": _entropy_gap,
     "l2_sp": _weight_distance,
     "feature_distance": _feature_distance,
     "random_text": _random_text_change,

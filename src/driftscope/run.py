@@ -18,7 +18,7 @@ from torch import Tensor
 
 from driftscope import records
 from driftscope.adapt import AdaptedModel, adapt, restore_trainable, save_adapted, trainable_state
-from driftscope.budget import Keeper, Schedule
+from driftscope.budget import Keeper, Schedule, refit_classifier
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec, run_id
 from driftscope.config.variants import LinearProbe, LpFt, MethodSpec
@@ -27,6 +27,7 @@ from driftscope.data.prompts import PromptRules
 from driftscope.deprecation import keywords
 from driftscope.errors import RecordError
 from driftscope.files import inner_folder, named_path, remove_leftovers
+from driftscope.interventions import Interventions, freeze
 from driftscope.prepared_run import PreparedRun, num_correct, prepare, training_images
 from driftscope.reading import Reading
 from driftscope.reading_pass import read
@@ -131,6 +132,12 @@ def _carry_out(
     rescues = _rescues(prepared, spec)
     images = training_images(prepared, spec)
     adapted = adapted_model(prepared, spec, images, is_resumed=checkpoints.exist())
+    interventions = Interventions(
+        adapted,
+        spec,
+        steps_per_epoch(spec, images),
+        lambda: refit_classifier(adapted, images.pixels, images.labels, None),
+    )
     training = train(
         adapted,
         replace(images, features=images.features if adapted.encoder_is_frozen else None),
@@ -143,13 +150,17 @@ def _carry_out(
             Pretrained(prepared.pretrained, _entropies(prepared.reference.reading)),
         ),
         keeper=budget_keeper(adapted, prepared, spec),
+        interventions=interventions,
         on_resume=record_resumed,
         elapsed=elapsed,
         on_event=record_event,
         on_step=on_step,
     )
     trained = elapsed()["training"]
-    points = _points(adapted, prepared, training, spec, checkpoints)
+    if training.selected is not None:
+        _leave_selected(adapted, training, checkpoints)
+        interventions.restore()
+    points = _points(adapted, prepared, training, spec)
     has_weights = points["selected"] is not None
     _keep_adapted(adapted, prepared, folder, has_weights=has_weights)
     kept = [asdict(one) for one in rescues.kept_by(adapted)] if rescues and has_weights else []
@@ -225,6 +236,7 @@ def adapted_model(
         fit_head(probe, images, _head_spec(spec, spec.method, method))
         head = {f"classifier.{n}": p for n, p in probe.linear_classifier().state_dict().items()}
         restore_trainable(adapted, {**trainable_state(adapted), **head})
+    freeze(adapted, spec)
     return adapted
 
 
@@ -254,18 +266,21 @@ def _head_spec(spec: RunSpec, method: LpFt, probe: LinearProbe) -> RunSpec:
     )
 
 
+def _leave_selected(adapted: AdaptedModel, training: Training, checkpoints: Checkpoints) -> None:
+    """Makes the model what it was at the end of the selected epoch."""
+    if training.selected_epoch != training.epoch:
+        checkpoints.load_selected(adapted, training.selected_epoch)
+
+
 def _points(
     adapted: AdaptedModel,
     prepared: PreparedRun,
     training: Training,
     spec: RunSpec,
-    checkpoints: Checkpoints,
 ) -> dict[str, Any]:
-    """The record at the last and at the selected epoch; the model is left at the selected one."""
+    """The record at the last and at the selected epoch, whose model is `adapted`."""
     if training.selected is None or training.last is None:
         return {"selected": None, "last": None}
-    if training.selected_epoch != training.epoch:
-        checkpoints.load_selected(adapted, training.selected_epoch)
     if prepared.splits.held_out_from_test:  # validation was the test split: nothing new to see
         correct = round(training.selected["val_accuracy_pct"] / 100 * len(prepared.test_labels))
     else:

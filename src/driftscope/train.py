@@ -26,6 +26,7 @@ from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec
 from driftscope.data import PixelRows
 from driftscope.errors import ConfigError, NonFiniteError
+from driftscope.interventions import Interventions
 from driftscope.regularize import Regularization
 
 REFIT_IMAGES = 400
@@ -72,6 +73,7 @@ class _Task:
     optimizer: torch.optim.Optimizer
     regularization: Regularization | None
     keeper: Keeper | None = None
+    interventions: Interventions | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -96,6 +98,7 @@ def train(
     *,
     regularization: Regularization | None = None,
     keeper: Keeper | None = None,
+    interventions: Interventions | None = None,
     on_resume: Callable[[list[dict[str, Any]]], None] = lambda _events: None,
     on_event: OnEvent = lambda _event: None,
     on_step: OnStep = lambda _done, _total: None,
@@ -105,10 +108,11 @@ def train(
 
     At the end `adapted` holds the last epoch's weights, and `checkpoints` those of the
     selected epoch (highest validation accuracy, the earliest of equals) and of the last.
-    `keeper` holds the model to a retention budget. A loss, a gradient or an output that is not
-    finite ends the training as diverged, with the weights of the last good epoch. `elapsed` tells
-    the wall seconds of this process so far; a checkpoint keeps them, added to those of the
-    processes before.
+    `keeper` holds the model to a retention budget, `interventions` undo or bound parts of what is
+    trained; what they restore is so in the evaluations, not in the checkpoints. A loss, a gradient
+    or an output that is not finite ends the training as diverged, with the weights of the last
+    good epoch. `elapsed` tells the wall seconds of this process so far; a checkpoint keeps them,
+    added to those of the processes before.
 
     Raises:
         ConfigError: an option does not fit the device or the number of steps.
@@ -116,7 +120,7 @@ def train(
     """
     _check_options(adapted, images, spec)
     optimizer = make_optimizer(adapted, spec)
-    task = _Task(adapted, images, spec, evaluate, optimizer, regularization, keeper)
+    task = _Task(adapted, images, spec, evaluate, optimizer, regularization, keeper, interventions)
     training = checkpoints.resume(adapted, optimizer)
     if keeper is not None:
         keeper.resume(training.events)
@@ -136,7 +140,7 @@ def train(
             with seeded(adapted.model.device, spec.seed, "epoch", epoch):
                 means = _train_epoch(task, epoch, note, on_step)
             means |= _keep_budget(task, epoch, note)
-            seen = _evaluated(task, evaluate)
+            seen = _evaluated(task, evaluate, epoch, epoch * task.steps_per_epoch, note)
         except NonFiniteError as error:
             training.diverged = True
             note({"kind": "diverged", "epoch": epoch, "reason": str(error)})
@@ -237,12 +241,13 @@ def _train_epoch(task: _Task, epoch: int, note: OnEvent, on_step: OnStep) -> dic
         loss_sum += loss * len(batch)
         penalty_sum += penalty * len(batch)
         correct += hits
+        _intervene(task, epoch, step, note)
         on_step(step, task.total_steps)
         ends_epoch = step % task.steps_per_epoch == 0  # looked at and evaluated anyway
         if task.keeper and task.keeper.is_due(step) and not ends_epoch:
             _look(task, task.keeper, epoch, step, note)
         if evaluate and step in probed and not ends_epoch:
-            seen = _evaluated(task, evaluate)
+            seen = _evaluated(task, evaluate, epoch, step, note)
             place = {"kind": "probe", "epoch": epoch, "step": step, "train_loss": loss}
             note({**place, "val_accuracy_pct": seen.val_accuracy_pct, **seen.scalars})
     means = {"train_loss": loss_sum / len(order), "train_accuracy_pct": 100 * correct / len(order)}
@@ -337,9 +342,20 @@ def _order_and_flips(spec: RunSpec, num_images: int, epoch: int) -> tuple[Tensor
     return order, flips if spec.horizontal_flip else torch.zeros_like(flips)
 
 
-def _evaluated(task: _Task, evaluate: Evaluate) -> Evaluation:
+def _intervene(task: _Task, epoch: int, step: int, note: OnEvent) -> None:
+    if task.interventions is not None:
+        for event in task.interventions.after_step(step, task.optimizer):
+            note({**event, "epoch": epoch, "step": step})
+
+
+def _evaluated(task: _Task, evaluate: Evaluate, epoch: int, step: int, note: OnEvent) -> Evaluation:
     with _undisturbed(task):
-        return evaluate()
+        if task.interventions is None:
+            return evaluate()
+        with task.interventions.in_force() as events:
+            for event in events:
+                note({**event, "epoch": epoch, "step": step})
+            return evaluate()
 
 
 @contextmanager

@@ -48,7 +48,13 @@ def run(
     """Train one run: adapt, probe, evaluate, record."""
     from driftscope.cli import terminal
     from driftscope.config import load_run_spec
-    from driftscope.records import budget_sentence, is_done, refuse_foreign_folder, rescue_sentences
+    from driftscope.records import (
+        budget_sentence,
+        intervention_sentences,
+        is_done,
+        refuse_foreign_folder,
+        rescue_sentences,
+    )
 
     parsed = load_run_spec(spec)
     refuse_foreign_folder(out, parsed)
@@ -61,8 +67,9 @@ def run(
     terminal.show_cells([record])
     if kept := budget_sentence(record):
         typer.echo(f"\n{kept}")
-    if rescued := rescue_sentences(record):
-        typer.echo("\n" + "\n".join(rescued))
+    for told in (intervention_sentences(record), rescue_sentences(record)):
+        if told:
+            typer.echo("\n" + "\n".join(told))
     show_shared_images(record.result.duplicates)
     for note in record.result.splits.notes if record.result.splits else ():
         terminal.err.print(f"{parsed.dataset}: {note}")

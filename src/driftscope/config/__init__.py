@@ -17,11 +17,13 @@ from pydantic import Field, ValidationError, WithJsonSchema, field_validator, mo
 
 from driftscope.config.explain import (
     BARE_METHODS,
+    INTERVENTION_KINDS,
     METHOD_KINDS,
     REGULARIZER_KINDS,
     PlacedError,
     explain,
 )
+from driftscope.config.interventions import InterventionSpec, MaxNorm, in_one_order
 from driftscope.config.source import Source, Where, read_yaml
 from driftscope.config.study import StudySpec, load_study_spec
 from driftscope.config.variants import (
@@ -29,8 +31,10 @@ from driftscope.config.variants import (
     Flyp,
     Frozen,
     FullFineTuning,
+    Lora,
     MethodSpec,
     RegularizerSpec,
+    RsLora,
     Way,
     as_pairs,
 )
@@ -39,6 +43,7 @@ from driftscope.files import named_path
 from driftscope.suites import expanded
 
 __all__ = [
+    "INTERVENTION_KINDS",
     "METHOD_KINDS",
     "REGULARIZER_KINDS",
     "BudgetSpec",
@@ -73,6 +78,7 @@ IN_COLUMNS = (
     "weight_decay",
     "regularizers",
     "budget",
+    "interventions",
     "transfer",
 )
 """What tells runs apart in a table by a column or label of its own."""
@@ -98,15 +104,15 @@ class RunSpec(Frozen):
     Counts of images are upper limits; `None` takes all there are. `seed` decides the
     training (head, adapter, order, flips, dropout), `data_seed` the splits. `batch_size` images
     make an optimizer step, in `micro_batches` forward passes; `compile` compiles the image tower
-    for them (where `apr` or `entropy_floor` reads its attention, it runs uncompiled all the same).
+    for them (where a penalty reads its attention, such as `apr`, it runs uncompiled all the same).
     `probe_at` says when the model is evaluated: at every epoch's end, and besides every so many
     steps, or at the steps listed, or (`log`) after 1, 2, 4, 8, … steps; `maps` also reads rollout
     and patch-to-patch entropy, from full attention maps. `templates` (or names of sets of them) and
     `class_words` make the prompts; on the unlabeled images of `pool`, which show some of `classes`,
-    retention is estimated, and training may keep a `budget` of it; after
-    training `post` tells for these ways of a rescue what they keep at budgets of 90, 95 and 99 %;
-    `balanced` draws validation and
-    probe images evenly over classes;
+    retention is estimated, and training may keep a `budget` of it; after training `post` tells for
+    these ways of a rescue what they keep at budgets of 90, 95 and 99 %; `interventions` undo a part
+    of the training, keep it still or hold it small; `balanced` draws validation and probe images
+    evenly over classes;
     `transfer_by` says by what the classes of the transfer sets are told: `zero_shot`, or from the
     features alone `knn` and `linear_probe` (by default zero-shot where the model has a text tower,
     else the others); `corruptions` are applied to the test images of the target task.
@@ -148,6 +154,7 @@ class RunSpec(Frozen):
     classes: str | tuple[str, ...] | None = None
     pool_images: int | None = Field(1000, ge=1)
     budget: BudgetSpec | None = None
+    interventions: tuple[InterventionSpec, ...] = ()
     post: tuple[Way, ...] = ()
     templates: tuple[str, ...] = ("a photo of a {}",)
     class_words: tuple[tuple[str, str], ...] = ()
@@ -182,6 +189,16 @@ class RunSpec(Frozen):
     ) -> tuple[RegularizerSpec, ...]:
         return tuple(sorted(regularizers, key=lambda regularizer: regularizer.kind))
 
+    @field_validator("interventions")
+    @classmethod
+    def _interventions_have_one_order(
+        cls, interventions: tuple[InterventionSpec, ...]
+    ) -> tuple[InterventionSpec, ...]:
+        labels = [one.label for one in interventions]
+        if len(set(labels)) < len(labels):
+            raise ValueError("each intervention may be named once")
+        return in_one_order(interventions)
+
     @field_validator("post")
     @classmethod
     def _ways_have_one_order(cls, ways: tuple[Way, ...]) -> tuple[Way, ...]:
@@ -189,8 +206,11 @@ class RunSpec(Frozen):
 
     @property
     def regularizer_label(self) -> str:
-        """What holds the model near its pretrained self, such as `apr_0.1+budget_90`, or `none`."""
-        held = (*self.regularizers, *([self.budget] if self.budget else []))
+        """What is done to the training beside its method, such as `apr_0.1+budget_90`, or `none`.
+
+        Its penalties, its budget, its interventions.
+        """
+        held = (*self.regularizers, *([self.budget] if self.budget else []), *self.interventions)
         return "+".join(one.label for one in held) or "none"
 
     @property
@@ -224,9 +244,18 @@ class RunSpec(Frozen):
                 "flyp contrasts the images of a batch with each other, so micro_batches must be 1",
                 "micro_batches",
             )
-        if "entropy_floor" in kinds and self.micro_batches > 1:
+        of_batches = [kind for kind in kinds if kind in ("entropy_floor", "entropy_shift")]
+        if of_batches and self.micro_batches > 1:
             raise ValueError(
-                "entropy_floor holds for the mean of a whole batch, so micro_batches must be 1"
+                f"{of_batches[0]} holds for the mean of a whole batch, so micro_batches must be 1"
+            )
+        if any(isinstance(one, MaxNorm) for one in self.interventions) and not isinstance(
+            self.method, Lora | RsLora
+        ):
+            raise PlacedError(
+                "max_norm bounds the change (α/r)·BA of a low-rank adapter, and the method is "
+                f"{self.method.kind}; use lora or rslora",
+                "interventions",
             )
         if self.classes is not None and self.pool is None:
             raise PlacedError(
@@ -257,10 +286,12 @@ def canonical_spec(spec: RunSpec) -> dict[str, Any]:
     canonical["method"] = _with_kind(spec.method)
     if spec.regularizers:
         canonical["regularizers"] = [_with_kind(one) for one in spec.regularizers]
+    if spec.interventions:
+        canonical["interventions"] = [_with_kind(one) for one in spec.interventions]
     return canonical
 
 
-def _with_kind(variant: MethodSpec | RegularizerSpec) -> dict[str, Any]:
+def _with_kind(variant: MethodSpec | RegularizerSpec | InterventionSpec) -> dict[str, Any]:
     return {**variant.model_dump(mode="json", exclude_defaults=True), "kind": variant.kind}
 
 

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from driftscope.config.interventions import InterventionSpec
 from driftscope.config.source import Location, Where
 from driftscope.config.variants import MethodSpec, RegularizerSpec
 from driftscope.errors import did_you_mean, shown
@@ -27,7 +28,14 @@ BARE_METHODS = tuple(
 )
 """The methods that a kind alone declares."""
 REGULARIZER_KINDS = tuple(_kinds(RegularizerSpec))
-_VARIANTS = _kinds(MethodSpec) | _kinds(RegularizerSpec)
+INTERVENTION_KINDS = tuple(_kinds(InterventionSpec))
+_VARIANTS = _kinds(MethodSpec) | _kinds(RegularizerSpec) | _kinds(InterventionSpec)
+_UNIONS = {
+    "method": ("method", METHOD_KINDS),
+    "regularizers": ("regularizer", REGULARIZER_KINDS),
+    "interventions": ("intervention", INTERVENTION_KINDS),
+}
+"""What a kind is of, by the key that it stands under, and the kinds that there are."""
 
 
 class PlacedError(ValueError):
@@ -97,11 +105,7 @@ def _problem(problem: Any, model: type[BaseModel]) -> str:
         return f"the key {name!r} is missing"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         given = str(value.get("kind") if isinstance(value, dict) else value)
-        what, kinds = (
-            ("method", METHOD_KINDS)
-            if location[0] == "method"
-            else ("regularizer", REGULARIZER_KINDS)
-        )
+        what, kinds = _UNIONS[str(location[0])]
         return f"unknown {what} {given!r}: {did_you_mean(given, kinds)}"
     sentence = str(problem["msg"]).removeprefix("Value error, ")
     message = sentence[0].lower() + sentence[1:]

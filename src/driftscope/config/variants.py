@@ -270,6 +270,16 @@ class EntropyFloor(_Regularizer):
     rho: float = Field(0.7, gt=0)
 
 
+class EntropyShift(_Regularizer):
+    """Mean over layers of (H/H₀ − 1 − target)², H₀ the layer's pretrained CLS attention entropy.
+
+    It pushes attention to `target_pct` percent more entropy than it had, or less where negative.
+    """
+
+    kind: Literal["entropy_shift"] = "entropy_shift"
+    target_pct: float = Field(gt=-100)
+
+
 class L2Sp(_Regularizer):
     """Squared L2 distance of the encoder's weights from the pretrained (Li et al. 2018)."""
 
@@ -294,7 +304,12 @@ class RandomTextDistillation(_Regularizer):
 
 
 RegularizerSpec: TypeAlias = Annotated[
-    AttentionPreservation | EntropyFloor | L2Sp | FeatureDistance | RandomTextDistillation,
+    AttentionPreservation
+    | EntropyFloor
+    | EntropyShift
+    | L2Sp
+    | FeatureDistance
+    | RandomTextDistillation,
     Field(discriminator="kind"),
 ]
 

@@ -42,6 +42,7 @@ from driftscope.records.folder import (
     write_overlay,
     write_result,
 )
+from driftscope.records.interventions import intervention_sentences
 from driftscope.records.json_files import read_json, read_sealed, write_json, write_sealed
 from driftscope.records.rescues import rescue_sentences
 from driftscope.records.tables import (
@@ -78,6 +79,7 @@ __all__ = [
     "claimed",
     "heads_table",
     "history_table",
+    "intervention_sentences",
     "is_claimed",
     "is_done",
     "layers_table",

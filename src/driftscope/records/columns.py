@@ -114,7 +114,7 @@ RUN_COLUMNS: dict[str, ColumnMeaning] = {
     **_KEYS,
     "model": ColumnMeaning("text", "", "pretrained model as the spec names it"),
     "method_kind": ColumnMeaning("text", "", "the method's kind alone"),
-    "regularizer": ColumnMeaning("text", "", "regularizers with their weights, or none"),
+    "regularizer": ColumnMeaning("text", "", "penalties, budget and interventions, or none"),
     "data_seed": ColumnMeaning("integer", "", "seed of the splits"),
     "protocol": ColumnMeaning("text", "", "leakfree or paper"),
     "epochs": ColumnMeaning("integer", "epochs", "epochs asked for"),

@@ -30,6 +30,7 @@ from driftscope.records import (
     ATTENTION_FILE,
     RunRecord,
     budget_sentence,
+    intervention_sentences,
     load_run,
     rescue_sentences,
 )
@@ -155,6 +156,7 @@ def _said(record: RunRecord) -> list[tuple[str, str]]:
     missing = unmeasured_sentences(point.drift.unmeasured if point else {})
     return [
         *(("", sentence) for sentence in (*told, *recalls, budget_sentence(record)) if sentence),
+        *(("", sentence) for sentence in intervention_sentences(record)),
         *(("", sentence) for sentence in rescue_sentences(record)),
         *(("Doubtful:", doubt) for doubt in (*doubts_of(scores), *doubts_of(captioned))),
         *(("Note:", note) for note in notes),

@@ -117,11 +117,11 @@ def _tells_more(name: str, shown: Sequence[str], specs: Sequence[RunSpec]) -> bo
 
 
 def value_text(spec: RunSpec, key: str) -> str:
-    """A run's value as tables show it: labels for methods and regularizers."""
+    """A run's value as tables show it: labels for methods, regularizers and interventions."""
     if key == "method":
         return spec.method.label
-    if key == "regularizers":
-        return "+".join(one.label for one in spec.regularizers) or "none"
+    if key in ("regularizers", "interventions"):
+        return "+".join(one.label for one in getattr(spec, key)) or "none"
     if key == "budget":
         return spec.budget.label if spec.budget else "none"
     value = _value(spec, key)
