@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from monitored import clip_of, moved
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import driftscope as ds
@@ -133,10 +135,18 @@ def test_what_cannot_be_merged_is_refused(models: list, other_tiny_clip: Path) -
         ds.merge(adapted, base, by="ties", kept=0)
     with pytest.raises(ModelError):
         ds.merge([adapted[0], ds.load("mini")], base)
+    with pytest.raises(ModelError, match="equals the base"):
+        ds.merge([adapted[0], base], base)
+    with pytest.raises(ModelError, match="equals another of the models"):
+        ds.merge([adapted[0], adapted[0]], base)
 
 
 def test_the_command_merges_folders(tiny_clip: Path, other_tiny_clip: Path, tmp_path: Path) -> None:
-    arguments = ["merge", str(tiny_clip), str(other_tiny_clip), "--base", str(tiny_clip)]
+    third = tmp_path / "third"
+    shutil.copytree(other_tiny_clip, third)
+    weights = {n: 1.1 * one for n, one in load_file(third / "model.safetensors").items()}
+    save_file(weights, third / "model.safetensors", {"format": "pt"})
+    arguments = ["merge", str(third), str(other_tiny_clip), "--base", str(tiny_clip)]
     done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out"), "--by", "ties"])
     assert done.exit_code == 0, done.output
     assert "Merged of 2" in done.output

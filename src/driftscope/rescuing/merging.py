@@ -24,7 +24,7 @@ from driftscope.blending import floating_weights, refuse_other_architecture
 from driftscope.comparison import related_models
 from driftscope.data.given import Images
 from driftscope.data.prompts import prompt_rules
-from driftscope.errors import ConfigError, did_you_mean
+from driftscope.errors import ConfigError, ModelError, did_you_mean
 from driftscope.estimate import Estimate, Pool, make_pool
 from driftscope.files import named_path, whole_folder
 from driftscope.records import write_json
@@ -198,7 +198,8 @@ def merge(
 
     Raises:
         ConfigError: fewer than two models, an unknown recipe, or one that lacks what it needs.
-        ModelError: a model was adapted from another base, or is of another architecture.
+        ModelError: a model was adapted from another base, is of another architecture, or equals
+            the base or another.
     """
     _check(models, by, scale, kept, images)
     pairs = [related_models(base, one, device) for one in models]
@@ -208,6 +209,7 @@ def merge(
     for one in adapted:
         refuse_other_architecture(before, one)
         states.append(_doubled(floating_weights(one)))
+    _refuse_equals([before, *adapted], [_doubled(first), *states])
     start, kinds = _doubled(first), {name: one.dtype for name, one in first.items()}
     target = None if images is None else open_target(images, before, max_images)
     if by == "greedy" and (target is None or target.labels is None):
@@ -252,6 +254,17 @@ def _check(
         raise ConfigError(f"kept is {kept:g}; give a share above 0 and at most 1, such as 0.2")
     if by == "greedy" and images is None:
         raise ConfigError("a greedy soup needs a labeled dataset of the target; give images")
+
+
+def _refuse_equals(models: Sequence[VisionLanguageModel], states: Sequence[State]) -> None:
+    """Raises ModelError where a model is the base (the first), or is given twice."""
+    for (one, first), (other, second) in combinations(zip(models, states, strict=True), 2):
+        if all(torch.equal(first[name], second[name]) for name in first):
+            of_base = "the base" if one is models[0] else "another of the models"
+            raise ModelError(
+                f"{other.source} equals {of_base} ({one.source}) to the bit, so it adds nothing; "
+                "give each adapted model once"
+            )
 
 
 def _recipe(
