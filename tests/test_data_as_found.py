@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
-from small_sets import NAMES, TRUTH, classes, png, write, write_tar
+from pyarrow import parquet
+from small_sets import NAMES, TRUTH, classes, png, table, write, write_tar
 
 from driftscope.data import EncodedSet, labelled, open_dataset, open_labelled
 from driftscope.data.prompts import words_of
@@ -294,3 +298,69 @@ def add_to(tar: Path, name: str, data: bytes) -> None:
     entry.size = len(data)
     with tarfile.open(tar, "a") as opened:
         opened.addfile(entry, io.BytesIO(data))
+
+
+# ---------------------------------------------------------------- JSON, Parquet, Arrow, arrays
+
+
+JSON_FORMS: dict[str, Callable[[str, str], tuple[str, object]]] = {
+    "nested.jsonl": lambda path, label: ("", {"image": {"path": path}, "label": {"name": label}}),
+    "by_path.json": lambda path, label: (path, label),
+    "data.json": lambda path, label: ("data", {"path": path, "label": label}),
+}
+
+
+@pytest.mark.parametrize("name", JSON_FORMS)
+def test_json_is_read_however_its_objects_are_nested(tmp_path: Path, name: str) -> None:
+    place = write(tmp_path, classes())
+    told = [JSON_FORMS[name](f"{label}/{level}.png", label) for label, level in sorted(TRUTH)]
+    if name == "nested.jsonl":
+        (place / name).write_text("\n".join(json.dumps(one) for _, one in told))
+    else:
+        rows = dict(told) if name == "by_path.json" else {"data": [one for _, one in told]}
+        (place / name).write_text(json.dumps(rows))
+    assert as_read(place / name) == TRUTH
+
+
+def test_metadata_of_captions_leaves_the_class_folders_and_of_other_classes_is_doubted(
+    tmp_path: Path,
+) -> None:
+    place = write(tmp_path / "set", classes())
+    paths = [f"{label}/{level}.png" for label, level in sorted(TRUTH)]
+    of_list(place / "metadata.csv", [f"{one},a pet" for one in paths], "file_name,text")
+    assert as_read(place) == TRUTH
+    of_list(place / "metadata.csv", [f"{a},{b}" for a, b in zip(paths, "xyzxyz", strict=True)])
+    assert not open_labelled(place, "test").doubts
+    rows = [f"{one},{NAMES[(NAMES.index(one[:3]) + 1) % 3]}" for one in paths]
+    of_list(place / "metadata.csv", rows)
+    (doubt,) = open_labelled(place, "test").doubts
+    assert "another class than the folder for 6 of its 6 images" in doubt
+
+
+@pytest.mark.parametrize("form", ["part-{:05}.snappy.parquet", "{:04}.parquet", "{:05}-x.arrow"])
+def test_numbered_parts_are_one_split(tmp_path: Path, form: str) -> None:
+    place = tmp_path / "set"
+    place.mkdir()
+    for number, (label, level) in enumerate(sorted(TRUTH)):
+        rows = table([label], [png(level)])
+        if form.endswith("arrow"):
+            file = place / f"beans-test-{number:05}-of-00006.arrow"
+            with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, rows.schema) as stream:
+                stream.write_table(rows)
+        else:
+            parquet.write_table(rows, place / form.format(number))
+    assert as_read(place) == TRUTH
+
+
+def test_what_holds_no_image_files_is_told_with_the_way_out(tmp_path: Path) -> None:
+    of_column = tmp_path / "hive" / "label=cat"
+    of_column.mkdir(parents=True)
+    parquet.write_table(table(["x"], [png(1)]), of_column / "0.parquet")
+    assert "divided into folders by a column (label=cat/)" in refused(tmp_path / "hive")
+    arrays = ("t10k-images-idx3-ubyte.gz", "test_batch", "test_32x32.mat", "a.tfrecord-0-of-1")
+    for name in arrays:
+        place = tmp_path / name.partition(".")[0]
+        place.mkdir()
+        (place / name).write_bytes(b"x")
+        assert f"{name} holds arrays; write each image to a file" in refused(place)
+        assert f"{name} holds arrays" in refused(place / name)

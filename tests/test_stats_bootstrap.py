@@ -88,6 +88,19 @@ def test_intervals_cover_whatever_the_population_value(rho: float, num_cells: in
     assert covered / DRAWS >= 0.95 - SLACK
 
 
+def test_intervals_cover_where_seeds_are_equal_and_the_sample_is_in_perfect_order():
+    """Of resamples in perfect order none tells how far from it the population is."""
+    rng = np.random.default_rng(16)
+    pearson = 2 * np.sin(np.pi * 0.978 / 6)
+    cells = np.repeat(np.arange(8), 3)
+    covered = 0
+    for draw in range(DRAWS):
+        x, y = rng.multivariate_normal([0, 0], [[1, pearson], [pearson, 1]], size=8).T
+        (result,), _ = spearman_over_cells(x[cells], y[cells], cells, num_resamples=200, seed=draw)
+        covered += result.low <= 0.978 <= result.high
+    assert covered / DRAWS >= 0.95 - SLACK
+
+
 def test_an_interval_of_many_unclustered_runs_is_the_textbook_one():
     rng = np.random.default_rng(14)
     x, y = rng.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], size=400).T

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import re
 from pathlib import Path
 
 _KINDS = (
@@ -31,6 +32,20 @@ ARCHIVES = (
     ".zip", ".rar", ".7z", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst",
 )  # fmt: skip
 """Endings of what must be unpacked."""
+_ARRAYS = re.compile(
+    r"(?i).*\.(mat|h5|hdf5|npy|npz|pkl|pickle|mdb|lmdb|beton|tfrecords?.*)|.*-ubyte(\.gz)?|.*_[xy]\.bin"
+    r"|(data|test)_batch(_\d)?(\.bin)?|.*_batch\.bin"
+)
+"""Files of many images at once: MATLAB's, HDF5, NumPy's, pickles, MNIST's, STL-10's, TFDS's."""
+FROM_ARRAYS = (
+    "write each image to a file (PIL.Image.fromarray(ARRAY).save) in a folder of its class, or "
+    "take the set as parquet from the hub (owner/name)"
+)
+
+
+def is_array(name: str) -> bool:
+    """Whether a file of this name holds many images as arrays."""
+    return _ARRAYS.fullmatch(name) is not None
 
 
 def kind_of(data: bytes) -> str:

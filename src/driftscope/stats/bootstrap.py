@@ -60,9 +60,8 @@ def spearman_over_cells(
     standard deviation of z), with cells − 2 degrees of freedom. Resamples repeat runs, so that
     their ρ is lower on average; where seeds scatter, so is the sample's own. The interval reaches
     from the lower to the higher of the estimate and the estimate less that bias. Over population
-    values from 0 to 0.98 it covers 92 % or more (`benchmarks/predictor_intervals.py`), but for
-    8 cells of equal seeds at 0.96 and 0.98 (90 and 83 %); a percentile interval covers less than
-    half at 0.98 where seeds scatter.
+    values from 0 to 0.98 it covers 92 % or more (`benchmarks/predictor_intervals.py`); a percentile
+    interval covers less than half at 0.98 where seeds scatter.
 
     A gap's interval joins those of its two sides (Zou 2007) with the correlation of their
     resamples.
@@ -116,8 +115,8 @@ def _ends(
 ) -> tuple[float, float]:
     """The ends of ρ from the Fisher z of the estimate and of the resamples.
 
-    Resamples in perfect order cannot tell how far from it the population is: their share adds as
-    much of the variance that theory gives so many cells.
+    Resamples in perfect order cannot tell how far from it the population is: the variance is at
+    least their share of what theory gives so many cells.
     """
     defined = drawn[np.isfinite(drawn)]
     if defined.size < 2 or not np.isfinite(z):
@@ -125,7 +124,7 @@ def _ends(
     unbiased = 2 * z - float(defined.mean())
     in_order = float((np.abs(defined) > farthest - 1e-9).mean())
     of_theory = (1 + np.tanh(z) ** 2 / 2) / max(num_cells - 3, 1)  # Bonett & Wright 2000
-    half = quantile * float(np.sqrt(defined.var(ddof=1) + in_order * of_theory))
+    half = quantile * float(np.sqrt(max(defined.var(ddof=1), in_order * of_theory)))
     low, high = np.tanh([min(z, unbiased) - half, max(z, unbiased) + half])
     return float(low), float(high)
 

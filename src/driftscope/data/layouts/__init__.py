@@ -25,7 +25,7 @@ from driftscope.data.layouts import (
 )
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.tree import walk
-from driftscope.data.other_kinds import ARCHIVES
+from driftscope.data.other_kinds import ARCHIVES, FROM_ARRAYS, is_array
 from driftscope.data.procedural import PROCEDURAL_SETS
 from driftscope.errors import DataError, did_you_mean, told_as
 from driftscope.files import named_path
@@ -41,6 +41,7 @@ FOLDERS = (
 """Layouts with a mark, in the order in which they are looked for."""
 FILES = {
     ".parquet": shards.recognise_file,
+    ".arrow": arrow.recognise_file,
     ".tar": webdataset.recognise_file,
     ".json": json_lists.recognise_file,
     **dict.fromkeys(lists.LIST_SUFFIXES, lists.recognise_file),
@@ -73,6 +74,8 @@ def _on_disk(place: Path, address: Address) -> Found:
     if not place.is_file():
         raise DataError(f"{place} is a pipe or a device; give a folder of images, or a file")
     recognise = FILES.get(place.suffix.lower())
+    if recognise is None and is_array(place.name):
+        raise DataError(f"{place} holds arrays; {FROM_ARRAYS}")
     if recognise is None and place.suffix.lower() in ARCHIVES:
         raise DataError(f"{place} is packed; unpack it, and give the folder that comes out")
     if recognise is None:

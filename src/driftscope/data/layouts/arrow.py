@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from driftscope.data.address import WHOLE, Address
-from driftscope.data.encoded import EncodedImages, image_bytes
+from driftscope.data.encoded import EncodedImages, image_bytes, printable
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.lists import files_of
 from driftscope.data.layouts.tables import FIRST_ROWS, TABLE_OPTIONS, divided, open_table
 from driftscope.data.layouts.tree import Folder
-from driftscope.errors import DataError
+from driftscope.errors import DataError, one_line
+
+_MARKS = frozenset({"dataset_dict.json", "state.json"})
+_CACHED = re.compile(r"(?P<name>.+)-(?P<split>[a-z]+)(-\d{5}-of-\d{5})?")
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,8 @@ def recognise(tree: Folder, address: Address) -> Found | None:
     Raises:
         DataError: it cannot be read.
     """
-    if not {"dataset_dict.json", "state.json"} & set(tree.others):
-        return None
+    if not _MARKS & set(tree.others):
+        return _of_cache(tree, address)
     import datasets
 
     try:
@@ -101,6 +105,60 @@ def recognise(tree: Folder, address: Address) -> Found | None:
     if isinstance(loaded, datasets.Dataset):
         loaded = {str(loaded.split or WHOLE): loaded}
     return found_dataset_dict(dict(loaded), address, Path(tree.path))
+
+
+def recognise_file(file: Path, address: Address) -> Found:
+    """One Arrow file: one split."""
+    return found_dataset_dict({WHOLE: _of_files([file])}, address, file.parent)
+
+
+def _of_cache(tree: Folder, address: Address) -> Found | None:
+    """Arrow files by split, as the cache of `datasets` holds them: `beans-test.arrow`.
+
+    Raises:
+        DataError: there are several sets.
+    """
+    saved = [one for one in tree.below() if _MARKS & set(one.others)]
+    files = tree.files(".arrow")
+    if tree.num_images or not files:
+        return None
+    if saved:
+        names = ", ".join(
+            printable(str(Path(one.path).relative_to(tree.path))) for one in saved[:4]
+        )
+        raise DataError(
+            f"{printable(tree.path)} holds sets that `save_to_disk` wrote ({names}); give one of "
+            "them"
+        )
+    splits: dict[tuple[Path, str, str], list[Path]] = {}
+    for file in files:
+        match = _CACHED.fullmatch(file.stem)
+        name, split = (match["name"], match["split"]) if match else (file.stem, WHOLE)
+        splits.setdefault((file.parent, name, split), []).append(file)
+    if len({(folder, name) for folder, name, _ in splits}) > 1:
+        raise DataError(
+            f"{printable(tree.path)} holds Arrow files of several sets; give one of its "
+            f"folders, or one file, such as {printable(str(files[0]))}"
+        )
+    return found_dataset_dict(
+        {split: _of_files(of) for (_, _, split), of in splits.items()}, address, Path(tree.path)
+    )
+
+
+def _of_files(files: Sequence[Path]) -> Any:
+    """A `datasets.Dataset` of Arrow files.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    import datasets
+
+    try:
+        return datasets.concatenate_datasets(
+            [datasets.Dataset.from_file(str(one)) for one in files]
+        )
+    except Exception as error:  # what datasets and arrow raise has no common base
+        raise DataError(f"cannot read the Arrow file {files[0]}: {one_line(error)}") from None
 
 
 def found_dataset_dict(

@@ -22,7 +22,7 @@ from driftscope.data.encoded import EncodedSet, FilesOnDisk, printable
 from driftscope.data.layouts.files_beside import list_of_test_images, what_to_do
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.tree import NO_CLASSES, Folder, is_text
-from driftscope.data.other_kinds import ARCHIVES
+from driftscope.data.other_kinds import ARCHIVES, FROM_ARRAYS, is_array
 from driftscope.errors import DataError
 
 _PICTURES = re.compile(r"(?i)(jpe?g|png)?_?(images?|imgs?|jpe?gs?|pngs?|photos|pictures)\d*")
@@ -47,6 +47,12 @@ def recognise(tree: Folder, address: Address) -> Found:
         DataError: there is no image in it, or images lie loose beside folders of images.
     """
     if not tree.num_images:
+        files = (name for one in tree.below() for name in one.others)
+        if array := next(filter(is_array, files), None):
+            raise DataError(
+                f"no images in {printable(tree.path)}: {printable(array)} holds arrays; "
+                + FROM_ARRAYS
+            )
         if packed := tree.files(*ARCHIVES, ".tar"):
             raise DataError(
                 f"no images in {printable(tree.path)}: {printable(packed[0].name)} is packed; "

@@ -9,9 +9,10 @@ from typing import Any
 from pydantic_core import from_json
 
 from driftscope.data.address import WHOLE, Address
+from driftscope.data.layouts.files_beside import OF_LISTS
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.lists import columns_of, found_lists, image_starts
-from driftscope.data.layouts.tree import Folder
+from driftscope.data.layouts.tree import Folder, image_suffixes
 from driftscope.errors import DataError
 from driftscope.files import read_bytes
 from driftscope.limits import LIST_MB
@@ -52,7 +53,7 @@ def _found(address: Address, files: Mapping[str, Path], root: Path) -> Found:
 
 def _root_of(file: Path) -> Path:
     """Where the images of a file lie below."""
-    return file.parent.parent if file.parent.name == "annotations" else file.parent
+    return file.parent.parent if OF_LISTS.fullmatch(file.parent.name) else file.parent
 
 
 def _read(file: Path) -> Columns:
@@ -62,7 +63,9 @@ def _read(file: Path) -> Columns:
             return _of_objects(held)
         if "annotations" in held:
             return _of_coco(file, held)
-        return _of_karpathy(held["images"])
+        if "images" in held:
+            return _of_karpathy(held["images"])
+        return _of_mapping(held)
     except DataError:
         raise
     except (OSError, ValueError) as error:
@@ -79,6 +82,21 @@ def _of_objects(rows: Sequence[Any]) -> Columns:
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise TypeError
     return columns_of(rows)
+
+
+def _of_mapping(held: Mapping[str, Any]) -> Columns:
+    """Labels by path; paths by class (Food-101's `meta/test.json`); or objects under one key."""
+    values = list(held.values())
+    if len(values) == 1 and isinstance(values[0], list) and isinstance(values[0][0], dict):
+        return _of_objects(values[0])
+    if all(Path(path).suffix.lower() in image_suffixes() for path in held):
+        return {"path": list(held), "label": values}
+    if not all(isinstance(one, str) for of_class in values for one in of_class) or any(
+        isinstance(of_class, str) for of_class in values
+    ):
+        raise TypeError
+    pairs = [(path, name) for name, of_class in held.items() for path in of_class]
+    return {"path": [path for path, _ in pairs], "label": [name for _, name in pairs]}
 
 
 def _of_karpathy(images: Sequence[Mapping[str, Any]]) -> Columns:

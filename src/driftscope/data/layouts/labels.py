@@ -167,6 +167,11 @@ def as_sentences(value: Any) -> tuple[str, ...]:
     return (text,) if text.lower() not in ("", "nan", "null", "<na>") else ()
 
 
+def holds_caption(value: Mapping[str, Any]) -> bool:
+    """Whether an object is a caption, as COCO's and Karpathy's are."""
+    return any(key in value for key in _CAPTION_KEYS)
+
+
 def _listed(text: str) -> list[Any] | None:
     """The list that a text writes out, as CSV holds one; None for any other text."""
     if not (text.startswith("[") and text.endswith("]")):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json
 
-from driftscope.data.address import WHOLE, Address
+from driftscope.data.address import WHOLE, Address, split_kind
 from driftscope.data.encoded import FilesOnDisk, printable
 from driftscope.data.layouts.files_beside import OF_LISTS, no_images
 from driftscope.data.layouts.found import Found
+from driftscope.data.layouts.labels import holds_caption
 from driftscope.data.layouts.plain_lists import read_plain
 from driftscope.data.layouts.tables import (
     TABLE_OPTIONS,
@@ -76,11 +78,13 @@ def _of_metadata(tree: Folder, address: Address) -> Found | None:
             f"{address.place} holds several metadata files ({files[0]}, {files[1]}); give the list "
             "of one as the dataset"
         )
+    for file, table in tables.items():
+        tables[file] = _with_class_folders(table, address)
     num_rows = sum(len(next(iter(table.values()))) for table in tables.values())
     notes = []
     if num_rows < tree.num_images:
         notes.append(f"{tree.num_images - num_rows:,} images that no row names are passed over")
-    return found_lists(
+    found = found_lists(
         address,
         "image folder with metadata",
         {named[file]: table for file, table in tables.items()},
@@ -88,6 +92,37 @@ def _of_metadata(tree: Folder, address: Address) -> Found | None:
         root,
         notes,
     )
+    return replace(found, doubts=tuple(_of_other_folders(tables, address)))
+
+
+def _of_other_folders(
+    tables: Mapping[Path, Mapping[str, list[Any]]], address: Address
+) -> Iterator[str]:
+    """What is doubtful where rows say other classes than the class folders that they name."""
+    for file, table in tables.items():
+        path, label = (optional_column(role, list(table), address) for role in ("image", "label"))
+        if path is None or label is None:
+            continue
+        folders = [Path(_with_slashes(str(one))).parent.name for one in table[path]]
+        labels = list(map(str, table[label]))
+        others = sum(map(str.__ne__, folders, labels))
+        if others and set(folders) == set(labels):
+            yield (
+                f"{file.name} says another class than the folder for {others:,} of its "
+                f"{len(labels):,} images"
+            )
+
+
+def _with_class_folders(table: dict[str, list[Any]], address: Address) -> dict[str, list[Any]]:
+    """A table that says nothing of labels, with those of the class folders of its paths."""
+    path = optional_column("image", list(table), address)
+    if path is None or optional_column("label", list(table), address):
+        return table
+    folders = [_with_slashes(str(name)).split("/")[:-1] for name in table[path]]
+    names = {of[0] for of in folders if of}
+    if {len(of) for of in folders} != {1} or len(names) < 2 or any(map(split_kind, names)):
+        return table
+    return {**table, "label": [of[0] for of in folders]}
 
 
 def _of_coop(tree: Folder, address: Address) -> Found | None:
@@ -286,9 +321,20 @@ def read_list(file: Path) -> dict[str, list[Any]]:
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Objects by their keys; None where one lacks a key."""
-    keys = list(dict.fromkeys(key for one in rows for key in one))
-    return {key: [one.get(key) for one in rows] for key in keys}
+    """Objects by their keys, those within them as `label.name`; None where one lacks a key."""
+    flat = [_unfolded(one) for one in rows]
+    keys = list(dict.fromkeys(key for one in flat for key in one))
+    return {key: [one.get(key) for one in flat] for key in keys}
+
+
+def _unfolded(row: Mapping[str, Any]) -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, dict) and not holds_caption(value):
+            parts |= {f"{key}.{inner}": held for inner, held in value.items()}
+        else:
+            parts[key] = value
+    return parts
 
 
 def _check_header(file: Path, header: Sequence[str], first: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from pydantic_core import from_json
 
 from driftscope.config.source import plain_yaml
 from driftscope.data.address import WHOLE, Address, split_kind
-from driftscope.data.encoded import EncodedImages, image_bytes
+from driftscope.data.encoded import EncodedImages, image_bytes, printable
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.lists import files_of
 from driftscope.data.layouts.tables import FIRST_ROWS, TABLE_OPTIONS, divided, open_table
@@ -32,6 +32,9 @@ from driftscope.limits import IMAGE_MB, LIST_MB
 
 _SHARD = re.compile(r"^(?P<split>\w[\w.]*?)(-(?P<number>\d+)-of-(?P<count>\d+))?(-[0-9a-f]{16})?$")
 """`train`, `train-00000-of-00002`, `train-00000-of-00001-8a1b…`: a split and its part."""
+_PACKED = re.compile(r"\.(snappy|gz|gzip|zstd|lz4|brotli)$")
+_PART = re.compile(r"[-_.](\d{5,}|0\d{2,})$")
+"""Numbers of parts where no name says of how many, as in `part-00000` and `test_000`."""
 _BATCH_ROWS = 32
 _MOST_SHRUNK = 100
 
@@ -290,10 +293,17 @@ def _by_folder(root: Path, files: Iterable[Path]) -> dict[str, dict[str, list[Pa
     found: dict[str, dict[str, list[Path]]] = {}
     for file in files:
         folders = [part for part in file.relative_to(root).parts[:-1] if part != "data"]
-        match = _SHARD.match(file.stem)
-        split = match["split"] if match else file.stem
-        if split.isdecimal() and folders:
-            split = folders.pop()
+        if divided := next((part for part in folders if "=" in part), None):
+            raise DataError(
+                f"{printable(str(root))} is divided into folders by a column "
+                f"({printable(divided)}/); write it to one file with that column first: "
+                "pyarrow.parquet.read_table(FOLDER) and write_table"
+            )
+        stem = _PACKED.sub("", file.stem)
+        match = _SHARD.match(stem)
+        split = _PART.sub("", match["split"] if match else stem)
+        if split.isdecimal() or not split:
+            split = folders.pop() if folders else WHOLE
         name = next((part for part in folders if not split_kind(part)), "default")
         found.setdefault(name, {}).setdefault(split, []).append(file)
     for splits in found.values():
