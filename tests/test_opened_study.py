@@ -102,6 +102,7 @@ def test_exported_tables_are_those_read_to_the_last_digit(folder: Path, tmp_path
             f"layers.{form}": study.heads().shape,
             f"classes.{form}": study.classes().shape,
             f"rescues.{form}": study.rescues().shape,
+            f"damage.{form}": study.damage().shape,
         }
         runs = read(tmp_path / form / f"runs.{form}")
         assert list(runs.columns) == [k for k, one in RUN_COLUMNS.items() if not one.is_optional]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,9 +20,10 @@ from driftscope.data.duplicates import found_among
 from driftscope.errors import ConfigError, ModelError
 from driftscope.prepared_run import prepare
 from driftscope.records import RunRecord, all_tables, load_run, rescue_sentences
-from driftscope.records.columns import RESCUE_COLUMNS
+from driftscope.records.columns import DAMAGE_COLUMNS, RESCUE_COLUMNS
 from driftscope.records.schema import StoredRescue
-from driftscope.rescuing import budgets, of_run
+from driftscope.rescuing import budgets, of_run, where_of_run
+from driftscope.rescuing.attribution import Estimated
 from driftscope.rescuing.of_run import RunRescues
 from driftscope.rescuing.target import kept_classifier
 from driftscope.run import run_one
@@ -41,8 +43,21 @@ SMALL = {
     "transfer_images": 100,
     "pool": "concepts100",
     "pool_images": 80,
-    "post": ["wise"],
+    "post": ["wise", "where"],
 }
+
+
+@cache
+def mini_weights() -> dict[str, torch.Tensor]:
+    return ds.load("mini").module.state_dict()
+
+
+def retention_by_distance(_: Estimated, model: ds.VisionLanguageModel) -> float:
+    """A retention of which every group of weights has its part, whatever the others do."""
+    moved = [
+        (one - mini_weights()[name]).abs().sum() for name, one in model.module.state_dict().items()
+    ]
+    return 100 - 1e-3 * float(sum(moved))
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +66,9 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
         patch.setattr(budgets, "BUDGETS_PCT", (50.0, 95.0))
         patch.setattr(budgets, "_GRID", (0.0, 0.5, 1.0))
         patch.setattr(budgets, "_HALVINGS", 1)
+        patch.setattr(where_of_run, "IMAGES", 30)
+        patch.setattr(where_of_run, "PAIRS", 1)
+        patch.setattr(Estimated, "retention_pct", retention_by_distance)
         return run_one(parse_run_spec(SMALL), tmp_path_factory.mktemp("post") / "run")
 
 
@@ -108,6 +126,19 @@ def test_a_frozen_encoder_has_nothing_to_rescue(record: RunRecord) -> None:
     assert RunRescues.of(spec, prepared).kept_by(probe) == []
     without = replace(record, spec=spec, result=record.result.model_copy(update={"rescues": []}))
     assert rescue_sentences(without) == ["Rescue: the encoder does not move, so nothing is lost."]
+
+
+def test_where_the_damage_sits_is_in_the_record_and_the_table(record: RunRecord) -> None:
+    found = record.result.attribution
+    assert found.measured_on.startswith("estimated from 30 unlabeled images")
+    assert 1 < 100 - found.retention_pct
+    assert sum(one.shapley for one in found.groups) == pytest.approx(100 - found.retention_pct)
+    for one in found.groups:  # single precision over 1.8 million weights
+        assert (one.lost, one.regained) == pytest.approx((one.shapley, one.shapley), abs=1e-2)
+    table = all_tables([load_run(record.folder)]).damage
+    assert list(table.columns) == list(DAMAGE_COLUMNS)
+    assert list(table["group"]) == [one.name for one in found.groups]
+    assert table["block"].max() == 6
 
 
 def test_sentences_say_what_each_way_kept_and_what_a_probe_has() -> None:

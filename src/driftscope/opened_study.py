@@ -124,6 +124,10 @@ class Study:
         """One row a run, way and budget, and of both ends; runs without `post` have none."""
         return self._tables.rescues.copy()
 
+    def damage(self) -> pd.DataFrame:
+        """One row a run and group of weights; runs without `post: [where]` have none."""
+        return self._tables.damage.copy()
+
     def tables(self) -> StudyTables:
         """What `driftscope.analysis` asks its questions of."""
         return StudyTables(
@@ -133,6 +137,7 @@ class Study:
             subsets=self._tables.subsets.copy(),
             heads=self._tables.heads.copy(),
             classes=self._tables.classes.copy(),
+            damage=self._tables.damage.copy(),
         )
 
     def reading(

@@ -48,6 +48,7 @@ from driftscope.transfer import corrupted_tests, score
 
 if TYPE_CHECKING:
     from driftscope.rescuing.of_run import RunRescues
+    from driftscope.rescuing.where_of_run import RunAttribution
 
 VERSIONS = ("driftscope", "torch", "transformers", "peft", "numpy", "safetensors")
 
@@ -129,7 +130,7 @@ def _carry_out(
         now = time.monotonic()
         return {"total": now - started, "training": now - training_started}
 
-    rescues = _rescues(prepared, spec)
+    rescues, attribution = _rescues(prepared, spec), _attribution(prepared, spec)
     images = training_images(prepared, spec)
     adapted = adapted_model(prepared, spec, images, is_resumed=checkpoints.exist())
     interventions = Interventions(
@@ -164,6 +165,7 @@ def _carry_out(
     has_weights = points["selected"] is not None
     _keep_adapted(adapted, prepared, folder, has_weights=has_weights)
     kept = [asdict(one) for one in rescues.kept_by(adapted)] if rescues and has_weights else []
+    damage = attribution.told(adapted) if attribution and has_weights else None
     records.write_result(
         folder,
         {
@@ -181,6 +183,7 @@ def _carry_out(
             "duplicates": prepared.duplicates.to_dict(),
             **points,
             **({"rescues": kept} if rescues else {}),
+            **({"attribution": damage} if damage else {}),
             "environment": _environment(prepared),
             "wall_seconds": training.with_earlier({**elapsed(), "training": trained}),
         },
@@ -190,11 +193,20 @@ def _carry_out(
 
 def _rescues(prepared: PreparedRun, spec: RunSpec) -> RunRescues | None:
     """What tells how much the spec's ways of a rescue keep; None without any."""
-    if not spec.post:
+    if not spec.ways:
         return None
     from driftscope.rescuing.of_run import RunRescues  # brings the pages along
 
     return RunRescues.of(spec, prepared)
+
+
+def _attribution(prepared: PreparedRun, spec: RunSpec) -> RunAttribution | None:
+    """What tells where the run's damage sits; None where the spec does not ask."""
+    if "where" not in spec.post:
+        return None
+    from driftscope.rescuing.where_of_run import RunAttribution  # brings the pages along
+
+    return RunAttribution.of(spec, prepared)
 
 
 def _tidy(folder: Path, spec: RunSpec) -> None:

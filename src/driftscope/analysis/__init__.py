@@ -12,6 +12,7 @@ from typing import Any
 
 from driftscope.analysis.answer import Answer
 from driftscope.analysis.answer_charts import answer_charts
+from driftscope.analysis.causes import causes
 from driftscope.analysis.contrast import method_contrast
 from driftscope.analysis.dose import dose_response
 from driftscope.analysis.layers import layer_profile
@@ -36,6 +37,7 @@ QUESTIONS: dict[str, Callable[..., Answer]] = {
     "stopping": stopping,
     "seed_contrasts": seed_contrasts,
     "layer_profile": layer_profile,
+    "causes": causes,
     "stability": stability,
     "regularizers": regularizers,
 }

@@ -23,6 +23,7 @@ TITLES = {
     "stopping": "Had training stopped at a warning",
     "frontier": "Accuracy against retention: which cells are worth having?",
     "layer_profile": "Where in the network, and when?",
+    "causes": "Do the layers that change do the damage?",
     "stability": "How steady are the signals?",
     "regularizers": "Do regularizers change attention?",
 }
@@ -30,6 +31,7 @@ TITLES = {
 _TEST = {
     "dose_response": "p (ρ)",
     "layer_profile": "p (ρ)",
+    "causes": "p (ρ)",
     "method_contrast": "p (paired t)",
     "seed_contrasts": "p (Welch)",
     "regularizers": "p (paired t)",

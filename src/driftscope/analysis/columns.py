@@ -95,6 +95,11 @@ _COLUMNS = (
     Column("num_damaged", "Damaged", "runs under the budget", kind="count"),
     Column("num_retained", "Retained", "the other runs", kind="count"),
     Column("num_arrangements", "Arrangements", "of the permutation test", kind="count"),
+    Column("damage", "Damage", "of a block: Shapley values, or what its groups regain, each alone",
+           kind="text"),
+    Column("change", "What changed there", kind="text"),
+    Column("num_same_block", "Same block", "runs whose most changed block is the most damaging",
+           kind="count"),
     # warnings and stops
     Column("band", "Held to", "what other images change, or the other datasets' quiet runs",
            kind="text"),

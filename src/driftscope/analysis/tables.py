@@ -73,6 +73,8 @@ class StudyTables:
             pretrained_entropy_nats among others.
         classes: one row a run and class of the transfer set: class, num_images, pretrained_pct,
             adapted_pct, retention_pct.
+        damage: one row a run and group of weights, where it was asked for: group, block,
+            regained_points, lost_points, shapley_points.
     """
 
     runs: pd.DataFrame
@@ -81,6 +83,7 @@ class StudyTables:
     subsets: pd.DataFrame = field(default_factory=_no_subsets)
     heads: pd.DataFrame = field(default_factory=pd.DataFrame)
     classes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    damage: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def only(self, **wanted: Wanted) -> StudyTables:
         """The tables of the runs whose columns have the wanted value, or one of them."""
@@ -120,7 +123,7 @@ class StudyTables:
         return replace(self, runs=runs, **others)
 
     def _companions(self) -> Mapping[str, pd.DataFrame]:
-        names = ("history", "layers", "subsets", "heads", "classes")
+        names = ("history", "layers", "subsets", "heads", "classes", "damage")
         return {name: getattr(self, name) for name in names}
 
 

@@ -33,6 +33,7 @@ from driftscope.config.variants import (
     FullFineTuning,
     Lora,
     MethodSpec,
+    PostStep,
     RegularizerSpec,
     RsLora,
     Way,
@@ -110,9 +111,9 @@ class RunSpec(Frozen):
     and patch-to-patch entropy, from full attention maps. `templates` (or names of sets of them) and
     `class_words` make the prompts; on the unlabeled images of `pool`, which show some of `classes`,
     retention is estimated, and training may keep a `budget` of it; after training `post` tells for
-    these ways of a rescue what they keep at budgets of 90, 95 and 99 %; `interventions` undo a part
-    of the training, keep it still or hold it small; `balanced` draws validation and probe images
-    evenly over classes;
+    these ways of a rescue what they keep at budgets of 90, 95 and 99 %, and by `where` which group
+    of weights does the damage; `interventions` undo a part of the training, keep it still or hold
+    it small; `balanced` draws validation and probe images evenly over classes;
     `transfer_by` says by what the classes of the transfer sets are told: `zero_shot`, or from the
     features alone `knn` and `linear_probe` (by default zero-shot where the model has a text tower,
     else the others); `corruptions` are applied to the test images of the target task.
@@ -155,7 +156,7 @@ class RunSpec(Frozen):
     pool_images: int | None = Field(1000, ge=1)
     budget: BudgetSpec | None = None
     interventions: tuple[InterventionSpec, ...] = ()
-    post: tuple[Way, ...] = ()
+    post: tuple[PostStep, ...] = ()
     templates: tuple[str, ...] = ("a photo of a {}",)
     class_words: tuple[tuple[str, str], ...] = ()
     balanced: bool = True
@@ -201,8 +202,13 @@ class RunSpec(Frozen):
 
     @field_validator("post")
     @classmethod
-    def _ways_have_one_order(cls, ways: tuple[Way, ...]) -> tuple[Way, ...]:
-        return tuple(way for way in get_args(Way) if way in ways)
+    def _steps_have_one_order(cls, steps: tuple[PostStep, ...]) -> tuple[PostStep, ...]:
+        return tuple(step for step in get_args(PostStep) if step in steps)
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """The ways of a rescue that `post` names."""
+        return tuple(way for way in get_args(Way) if way in self.post)
 
     @property
     def regularizer_label(self) -> str:

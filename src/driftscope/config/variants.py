@@ -317,6 +317,9 @@ RegularizerSpec: TypeAlias = Annotated[
 Way: TypeAlias = Literal["search", "lines", "wise", "layers"]
 """How the strengths of a rescue come about (`driftscope.rescuing`)."""
 
+PostStep: TypeAlias = Literal[Way, "where"]
+"""What is measured after a training: what a way of a rescue keeps, or where the damage sits."""
+
 
 class BudgetSpec(Frozen):
     """Least retention that a training keeps, in percent, as its pool of unlabeled images tells it.

@@ -205,12 +205,32 @@ RESCUE_COLUMNS: dict[str, ColumnMeaning] = {
     **_columns("cpu_seconds"),
 }
 
+_POINTS = "points"
+"""Of retention."""
+
+DAMAGE_COLUMNS: dict[str, ColumnMeaning] = {
+    **_KEYS,
+    "group": ColumnMeaning("text", "", "group of weights, such as a block's attention"),
+    "block": ColumnMeaning("integer", "", "block, 1…L; NaN of a group outside of blocks"),
+    "regained_points": ColumnMeaning(
+        "number", _POINTS, "retention regained when the group alone goes back to W₀"
+    ),
+    "lost_points": ColumnMeaning("number", _POINTS, "retention lost when the group alone is tuned"),
+    "shapley_points": ColumnMeaning(
+        "number", _POINTS, "Shapley value: its part of the whole loss of retention"
+    ),
+    "shapley_error_points": ColumnMeaning(
+        "number", _POINTS, "standard error of that, over pairs of orders"
+    ),
+}
+
 TABLES = {
     "runs": RUN_COLUMNS,
     "history": HISTORY_COLUMNS,
     "layers": HEAD_COLUMNS,
     "classes": CLASS_COLUMNS,
     "rescues": RESCUE_COLUMNS,
+    "damage": DAMAGE_COLUMNS,
 }
 """What a study reads as and exports."""
 

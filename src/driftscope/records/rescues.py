@@ -8,13 +8,13 @@ from driftscope.records.schema import StoredRescue
 
 
 def rescue_sentences(record: RunRecord) -> list[str]:
-    """A sentence a budget, and one of what they are held against; none without `post`.
+    """A sentence a budget, and one of what they are held against; none without a way in `post`.
 
     Such as "Rescue at 90 %: 94.7 % by search (retention measured 94.0 %), 92.0 % by wise (…).".
     """
     rows = record.result.rescues
     if not rows:
-        frozen = bool(record.spec.post) and record.result.selected is not None
+        frozen = bool(record.spec.ways) and record.result.selected is not None
         return ["Rescue: the encoder does not move, so nothing is lost."] if frozen else []
     budgets = dict.fromkeys(one.budget_pct for one in rows if one.budget_pct is not None)
     told = [

@@ -357,6 +357,26 @@ class StoredRescue(Part):
     cpu_seconds: float
 
 
+class StoredDamage(Part):
+    """What one group of weights does, in points of retention (`rescuing.attribution`)."""
+
+    name: str
+    block: int | None = None
+    regained: float
+    lost: float
+    shapley: Number = None
+    shapley_error: Number = None
+
+
+class StoredAttribution(Part):
+    """Where a run's damage sits, by group of weights."""
+
+    measured_on: str
+    retention_pct: float
+    num_pairs: int
+    groups: list[StoredDamage]
+
+
 class RunResult(Part):
     """`result.json`: all that a run found. Its existence means that the run is done."""
 
@@ -378,6 +398,8 @@ class RunResult(Part):
     last_values: dict[str, Any] | None = Field(alias="last")
     rescues: list[StoredRescue] = Field(default_factory=list)
     """Of each way that `post` names; none where the encoder does not move."""
+    attribution: StoredAttribution | None = None
+    """Where `post` names `where`, and the encoder moved."""
     environment: Environment = Field(default_factory=Environment)
     wall_seconds: WallSeconds
     files: dict[str, str] = Field(default_factory=dict)

@@ -10,6 +10,7 @@ from driftscope.metrics import METRICS, drifts, first_layer, levels, metric
 from driftscope.protocols import ACCURACIES, pretrained_accuracy_key, protocol_of
 from driftscope.records.columns import (
     CLASS_COLUMNS,
+    DAMAGE_COLUMNS,
     DRIFT_SCALARS,
     HEAD_COLUMNS,
     HISTORY_COLUMNS,
@@ -41,6 +42,7 @@ class Tables:
     subsets: pd.DataFrame
     classes: pd.DataFrame
     rescues: pd.DataFrame
+    damage: pd.DataFrame
 
 
 def all_tables(records: Iterable[RunRecord]) -> Tables:
@@ -54,6 +56,7 @@ def all_tables(records: Iterable[RunRecord]) -> Tables:
     subsets: list[dict[str, Any]] = []
     classes: list[dict[str, Any]] = []
     rescues: list[dict[str, Any]] = []
+    damage: list[dict[str, Any]] = []
     for record in records:
         runs.append(_run_row(record))
         history += _history_rows(record)
@@ -62,6 +65,7 @@ def all_tables(records: Iterable[RunRecord]) -> Tables:
         subsets += _subset_rows(record)
         classes += _class_rows(record)
         rescues += [{**_keys(record), **one.model_dump()} for one in record.result.rescues]
+        damage += _damage_rows(record)
     return Tables(
         typed(pd.DataFrame(runs), RUN_COLUMNS),
         typed(pd.DataFrame(history), HISTORY_COLUMNS),
@@ -70,6 +74,7 @@ def all_tables(records: Iterable[RunRecord]) -> Tables:
         pd.DataFrame(subsets, columns=SUBSET_COLUMNS),
         typed(pd.DataFrame(classes), CLASS_COLUMNS),
         typed(pd.DataFrame(rescues), RESCUE_COLUMNS),
+        typed(pd.DataFrame(damage), DAMAGE_COLUMNS),
     )
 
 
@@ -78,6 +83,21 @@ def _class_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
     keys = _keys(record)
     for row in record.main_score.per_class:
         yield {**keys, **row}
+
+
+def _damage_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
+    """One row a group of weights, of a run that was asked where its damage sits."""
+    found = record.result.attribution
+    for one in found.groups if found else ():
+        yield {
+            **_keys(record),
+            "group": one.name,
+            "block": one.block,
+            "regained_points": one.regained,
+            "lost_points": one.lost,
+            "shapley_points": one.shapley,
+            "shapley_error_points": one.shapley_error,
+        }
 
 
 def _subset_rows(record: RunRecord) -> Iterator[dict[str, Any]]:

@@ -181,30 +181,15 @@ def where(
     before, after = related_models(pretrained, adapted, device)
     rules = prompt_rules(class_words, templates)
     blend = Blend(before, after)
-    scale: _Estimated | _Measured
+    scale: Estimated | _Measured
     if transfer is not None:
         scale = _Measured(before, transfer, rules, max_images)
     else:
-        scale = _Estimated(before, make_pool(before, pool or "", classes, rules, max_images))
+        scale = Estimated(before, make_pool(before, pool or "", classes, rules, max_images))
 
-    def retention(tuned: Iterable[str]) -> float:
-        return scale.retention_pct(blend.set(dict.fromkeys(tuned, 1.0)))
-
-    groups = blend.groups
-    found_of_adapted = scale.judge(blend.set(dict.fromkeys(groups, 1.0)))
-    whole = found_of_adapted.retention_pct
-    shares = shapley_values(groups, lambda tuned: 100.0 - retention(tuned), num_pairs, seed)
-    found = tuple(
-        GroupDamage(
-            group,
-            _block_in(group),
-            regained=retention(set(groups) - {group}) - whole,
-            lost=100.0 - retention({group}),
-            shapley=shares[group].value,
-            shapley_error=shares[group].error,
-        )
-        for group in groups
-    )
+    judged = scale.judge(blend.set(blend.uniform(1.0)))
+    whole = judged.retention_pct
+    found = attributed(blend, scale.retention_pct, num_pairs, seed)
     parts = _heads_of(before, blend) if heads else {}
     no_heads = () if parts or not heads else ("attention heads: this family joins their weights",)
     return Attribution(
@@ -212,13 +197,13 @@ def where(
         adapted=after.source,
         measured_on=scale.described,
         retention_pct=whole,
-        interval_pct=found_of_adapted.interval_pct,
+        interval_pct=judged.interval_pct,
         groups=found,
         heads=tuple(_heads(blend, parts, scale.retention_pct, whole)),
         num_pairs=num_pairs,
         profile=_profile(before, after, scale.pixels),
         notes=no_heads,
-        doubts=found_of_adapted.doubts,
+        doubts=judged.doubts,
     )
 
 
@@ -231,7 +216,41 @@ class _Judgement:
     doubts: tuple[str, ...]
 
 
-class _Estimated:
+def attributed(
+    blend: Blend,
+    told: Callable[[VisionLanguageModel], float],
+    num_pairs: int,
+    seed: int = 0,
+) -> tuple[GroupDamage, ...]:
+    """What each group of weights does to the retention.
+
+    Args:
+        blend: of both models.
+        told: a model's retention in percent; the pretrained one's is 100.
+        num_pairs: orders that are drawn for the Shapley values, each with its reverse.
+        seed: of the orders.
+    """
+
+    def retention(tuned: Iterable[str]) -> float:
+        return told(blend.set(dict.fromkeys(tuned, 1.0)))
+
+    groups = blend.groups
+    whole = retention(groups)
+    shares = shapley_values(groups, lambda tuned: 100.0 - retention(tuned), num_pairs, seed)
+    return tuple(
+        GroupDamage(
+            group,
+            _block_in(group),
+            regained=retention(set(groups) - {group}) - whole,
+            lost=100.0 - retention({group}),
+            shapley=shares[group].value,
+            shapley_error=shares[group].error,
+        )
+        for group in groups
+    )
+
+
+class Estimated:
     """Retention by a pool of unlabeled images."""
 
     def __init__(self, before: VisionLanguageModel, pool: Pool) -> None:
@@ -246,12 +265,14 @@ class _Estimated:
         self.described = f"estimated from {len(self.pixels)} unlabeled images of {pool.name}"
 
     def judge(self, model: VisionLanguageModel) -> _Judgement:
+        """The estimate with its interval and its doubts."""
         texts = None if text_fingerprint(model) == self.own else self.pool.texts_of(model)
         found = self.referee.estimate(model.embed_images(self.pixels).float().cpu(), texts)
         low, high = (float(end or 0.0) for end in (found.low_90_pct, found.high_90_pct))
         return _Judgement(float(found.retention_pct or 0.0), (low, high), found.doubts)
 
     def retention_pct(self, model: VisionLanguageModel) -> float:
+        """The estimate, in percent."""
         return self.judge(model).retention_pct
 
 

@@ -44,7 +44,7 @@ class RunRescues:
             ModelError: retention cannot be estimated on the pool, or nothing of it is left.
         """
         referee = prepared.reference.referee
-        if not spec.post or referee is None:
+        if not spec.ways or referee is None:
             return None
         pool = _apart(referee.pool, prepared)
         referee_of(prepared.pretrained, pool)  # refuses before the training
@@ -57,7 +57,7 @@ class RunRescues:
         before, after = self.prepared.pretrained, adapted.model
         head = adapted.linear_classifier()
         judge = Judge(before, after, self.pool, _target(self.spec, self.prepared), head)
-        return list(kept_at_budgets(Blend(before, after), judge, self._retention, self.spec.post))
+        return list(kept_at_budgets(Blend(before, after), judge, self._retention, self.spec.ways))
 
     def _retention(self, model: VisionLanguageModel) -> float | None:
         """On the main transfer set, in percent; None without one."""
