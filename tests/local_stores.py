@@ -1,7 +1,8 @@
-"""TensorBoard event files and an MLflow store on this disk, written by trainers and read back."""
+"""What trainers write on this disk, read back: TensorBoard, MLflow, offline runs of W&B."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,28 @@ def tensorboard_scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
         tag: [(event.step, event.value) for event in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]
     }
+
+
+def wandb_history(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every number of the one offline run below a folder: (the Trainer's step, value) by name."""
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    (file,) = (file for file in folder.rglob("run-*.wandb") if "latest-run" not in file.parts)
+    store = DataStore()
+    store.open_for_scan(str(file))
+    found: dict[str, list[tuple[int, float]]] = {}
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        row = {
+            ".".join(item.nested_key) or item.key: json.loads(item.value_json)
+            for item in record.history.item
+        }
+        for name, value in row.items():
+            if "train/global_step" in row and isinstance(value, int | float):
+                found.setdefault(name, []).append((row["train/global_step"], value))
+    return found
 
 
 @contextmanager

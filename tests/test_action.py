@@ -10,6 +10,17 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from fake_study import (
+    METHODS,
+    NUM_EPOCHS,
+    NUM_TRANSFER_IMAGES,
+    RATES,
+    SEEDS,
+    write_fake_study,
+)
+
+from driftscope.config import StudySpec
+from driftscope.study import StudyFolder
 
 ACTION = yaml.safe_load((Path(__file__).parents[1] / "action.yml").read_text(encoding="utf-8"))
 STEPS: dict[str, dict[str, Any]] = {
@@ -35,7 +46,7 @@ def run_step(name: str, folder: Path, inputs: dict[str, str]) -> subprocess.Comp
 
 
 def test_inputs_reach_the_shell_as_variables_alone() -> None:
-    assert list(STEPS) == ["Install", "Compare", "Judge"]
+    assert list(STEPS) == ["Install", "Compare", "Frontier", "Judge"]
     for step in STEPS.values():
         assert step["shell"] == "bash"
         assert "${{" not in step["run"]
@@ -75,3 +86,17 @@ def test_its_steps_compare_judge_and_write_the_summary(
 def test_a_step_is_valid_bash(name: str) -> None:
     done = subprocess.run(["bash", "-n", "-c", STEPS[name]["run"]], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_summary_shows_a_studys_frontier(tmp_path: Path) -> None:
+    axes = {"method": METHODS, "learning_rate": RATES, "seed": SEEDS}
+    base = {"epochs": NUM_EPOCHS, "transfer_images": NUM_TRANSFER_IMAGES}
+    StudyFolder(tmp_path / "study").declare(StudySpec(name="made-up", base=base, axes=axes))
+    study = write_fake_study(tmp_path / "study", maps=False)
+    done = run_step("Frontier", tmp_path, {"study": str(study)})
+    assert done.returncode == 0, done.stderr
+    title, _, *lines = (tmp_path / "summary.md").read_text().splitlines()
+    assert title == "### Accuracy against retention"
+    assert all(line.startswith("    ") for line in lines if line.strip())
+    assert "lora" in "".join(lines)
+    assert "etention" in "".join(lines)

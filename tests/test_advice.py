@@ -12,6 +12,7 @@ from driftscope.analysis.advice import (
     Place,
     Setting,
     advice_on_comparison,
+    advice_on_look,
     advice_on_study,
     advise,
     chosen_cell,
@@ -152,6 +153,13 @@ def test_the_rescue_command_names_the_pool_and_classes_that_were_given(
     advice = advice_on_comparison({**comparison, **given, "transfer": {}, "estimate": lost})
     assert advice.outcome == "lost"
     assert f"`driftscope rescue mini 'my clip' {words}" in advice.steps[0]
+
+
+def test_a_monitor_names_the_pool_that_it_was_given() -> None:
+    watched = {"pretrained": "mini", "probe_images": "photos", "pool_as_given": "my pool"}
+    lost = {"retention_pct": 50.0, "low_90_pct": 45.0, "high_90_pct": 55.0}
+    advice = advice_on_look({"estimate": lost}, {**watched, "classes_as_given": None})
+    assert "--images photos --pool 'my pool' --out rescued` blends" in advice.steps[0]
 
 
 def test_a_model_without_texts_gets_no_advice_that_needs_them() -> None:

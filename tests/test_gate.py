@@ -230,6 +230,17 @@ def test_the_advised_rescue_reads_what_the_comparison_read(tmp_path: Path) -> No
     ) in shown
 
 
+def test_the_advised_rescue_names_what_a_monitor_was_given(tmp_path: Path) -> None:
+    watched = {"pretrained": "mini", "probe_images": "photos", "pool_as_given": "world"}
+    values = {**monitored(None), "monitor": {**watched, "classes_as_given": "names.txt"}}
+    values["history"][-1]["transfer"] = {"pets": score(40, 100, 12, 2)}
+    _, shown = gated(write(tmp_path / "report.json", values), "--min-retention", "90")
+    assert (
+        "`driftscope rescue mini AFTER --images photos --pool world --classes names.txt --out "
+        "rescued`"
+    ) in shown
+
+
 def test_junit_has_a_case_for_every_limit_and_fails_what_was_not_measured(
     tmp_path: Path,
 ) -> None:

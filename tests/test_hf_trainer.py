@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from local_stores import local_mlflow, mlflow_metric, tensorboard_scalars
+from local_stores import local_mlflow, mlflow_metric, tensorboard_scalars, wandb_history
 from monitored import with_lora
 from safetensors.torch import load_file
 from small_training import (
@@ -396,6 +396,26 @@ def test_every_number_reaches_tensorboard_and_mlflow_through_report_to(
             assert [step for step, _ in found] == [step for step, _ in values]
             assert [value for _, value in found] == pytest.approx([v for _, v in values], rel=1e-6)
             assert mlflow_metric(uri, f"driftscope/{name}") == values
+
+
+def test_every_number_reaches_wandb_offline(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monitor = make_monitor(tiny_clip, transfer=str(coloured_images))
+    trainer = make_trainer(
+        classifier(tiny_clip), tmp_path / "out", eval_strategy="epoch", report_to=["wandb"]
+    )
+    watch(trainer, monitor).train()
+    wandb.finish()
+    shown = wandb_history(tmp_path)
+    for name in ("embedding_drift", "cka", "retention_pct", "val_accuracy_pct"):
+        found = shown[f"train/driftscope/{name}"]  # where the Trainer puts what is no evaluation
+        assert [step for step, _ in found] == [seen.step for seen in monitor.history]
+        assert [value for _, value in found] == [seen.scalars()[name] for seen in monitor.history]
 
 
 def test_every_layers_numbers_are_logged_if_asked_for(tiny_clip: Path, tmp_path: Path) -> None:

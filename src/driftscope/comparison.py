@@ -27,7 +27,7 @@ from driftscope.backbones.relation import (
 )
 from driftscope.backbones.weights import encoder_fingerprint, encoder_state, text_fingerprint
 from driftscope.data import EncodedSet, ImageSet, open_dataset
-from driftscope.data.given import Images
+from driftscope.data.given import Images, as_typed
 from driftscope.data.prompts import PromptRules, prompt_rules
 from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, DataError, ModelError
@@ -278,8 +278,8 @@ def compare(
         transfer=_transfer(reference, found),
         retrieval=found.retrieval,
         estimate=found.estimate,
-        pool=_as_typed(pool, "IMAGES"),
-        classes=_as_typed(classes, "NAMES"),
+        pool=as_typed(pool, "IMAGES"),
+        classes=as_typed(classes, "NAMES"),
         forecast=gauge.forecast(found.scalars(), model=before.source) if gauge else None,
         suites=summaries(suites, found.transfer),
         text_vocabulary=reference.texts.described,
@@ -388,13 +388,6 @@ def _pool(
         f"classes is {short(classes)}, but no pool was given; give the unlabeled images that the "
         "classes are of, such as pool='concepts100' (--pool)"
     )
-
-
-def _as_typed(given: object, otherwise: str) -> str | None:
-    """What names it in a command; of what has no name, what stands for one."""
-    if given is None:
-        return None
-    return str(given) if isinstance(given, str | Path) else otherwise
 
 
 def related_models(

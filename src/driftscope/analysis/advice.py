@@ -11,6 +11,7 @@ import pandas as pd
 
 from driftscope.analysis.words import counted, rate_text
 from driftscope.analysis.zero_shot import is_number, written
+from driftscope.config import RunSpec
 from driftscope.metrics import ESTIMATED, FORECAST, KEPT_PCT, METRICS
 from driftscope.protocols import WITHOUT_TEXTS
 from driftscope.records import RunRecord, retention_interval_pct
@@ -195,6 +196,8 @@ def advice_on_look(found: Mapping[str, Any], watched: Mapping[str, Any]) -> Advi
         str(watched["pretrained"]),
         "AFTER",
         str(watched["probe_images"]),
+        watched.get("pool_as_given"),
+        watched.get("classes_as_given"),
         has_texts=_has_texts(found.get("unmeasured") or {}),
     )
     budget = (watched.get("thresholds") or {}).get("min_retention_pct")
@@ -212,13 +215,17 @@ def advice_on_run(record: RunRecord, folder: str) -> Advice:
         },
         "estimate": selected.estimate.model_dump() if selected and selected.estimate else None,
     }
-    classes = spec.classes if isinstance(spec.classes, str | None) else "NAMES"
     unmeasured = selected.drift.unmeasured if selected else {}
     place = Place(
-        *("run", spec.model, folder, spec.dataset, spec.pool, classes),
+        *("run", spec.model, folder, spec.dataset, spec.pool, classes_of(spec)),
         has_texts=_has_texts(unmeasured),
     )
     return advise(kept_of(found), place)
+
+
+def classes_of(spec: RunSpec) -> str | None:
+    """What a run's pool may show, as a command names it."""
+    return spec.classes if isinstance(spec.classes, str | None) else "NAMES"
 
 
 def _has_texts(unmeasured: Mapping[str, str]) -> bool:

@@ -306,7 +306,10 @@ def _refuse_unknown_datasets(specs: Sequence[RunSpec]) -> None:
     """
     from driftscope.data import check_can_exist
 
-    named = ((spec.dataset, *spec.transfer, *spec.retrieval) for spec in specs)
+    named = (
+        (spec.dataset, *spec.transfer, *spec.retrieval, *([spec.pool] if spec.pool else []))
+        for spec in specs
+    )
     for name in dict.fromkeys(name for names in named for name in names):
         if "/" not in name:
             check_can_exist(name)

@@ -154,3 +154,10 @@ def _check_pixels(pixels: Tensor, what: str) -> None:
             f"width] and not normalised; got {str(pixels.dtype).removeprefix('torch.')} "
             f"{list(pixels.shape)}"
         )
+
+
+def as_typed(given: object, otherwise: str) -> str | None:
+    """What names it in a command; of what has no name, what stands for one."""
+    if given is None:
+        return None
+    return str(given) if isinstance(given, str | Path) else otherwise

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from driftscope.analysis.advice import Advice, Place, Surface, advise, kept_of
+from driftscope.analysis.advice import Advice, Place, Surface, advise, classes_of, kept_of
 from driftscope.analysis.calibration import Calibration, Forecast
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 from driftscope.gate.limits import GATED, Limit
@@ -23,7 +23,7 @@ from driftscope.records import (
     read_sealed,
 )
 from driftscope.records.schema import OLD_TEXTS, StoredEstimate, TransferScore, is_number, parse
-from driftscope.records.watched_schema import Event, Report
+from driftscope.records.watched_schema import Event, Report, WatchedOn
 from driftscope.stats.proportions import wilson_interval_pct
 
 Outcome = Literal["passed", "failed", "not measured"]
@@ -46,7 +46,7 @@ class Evidence:
         forecast: of retention, by a calibration.
         surface: what made the report.
         adapted: the adapted model's name or folder, where it is told.
-        images, pool, classes: what a comparison was told to read, where it is told.
+        images, pool, classes: what the model was read on, where it is told.
         first_epoch: the drift's numbers at the end of the first epoch; empty where there are none.
     """
 
@@ -231,11 +231,15 @@ def _of_run(file: Path) -> Evidence:
         spec.method.label,
         surface="run",
         adapted=str(file.parent),
+        images=spec.dataset,
+        pool=spec.pool,
+        classes=classes_of(spec),
         first_epoch=_of_first_epoch(one for one in record.events if one.kind == "epoch"),
     )
 
 
 def _of_monitor(file: Path, report: Report, best: bool) -> Evidence:
+    watched = parse(WatchedOn, report.monitor or {}, file)
     which = "best" if best else "latest"
     point, history = report.best if best else report.latest, report.history or []
     if point is None:
@@ -256,7 +260,11 @@ def _of_monitor(file: Path, report: Report, best: bool) -> Evidence:
         (seen[-1].transfer or {}) if seen else {},
         unmeasured=report.unmeasured,
         estimate=seen[-1].estimate if seen else None,
+        model=watched.pretrained,
         surface="monitor",
+        images=watched.probe_images,
+        pool=watched.pool_as_given,
+        classes=watched.classes_as_given,
         first_epoch=_of_first_epoch(Event(one.model_extra or {}) for one in history),
     )
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from driftscope.analysis.advice import advice_on_look
 from driftscope.analysis.calibration import load_calibration
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.data.given import Images
+from driftscope.data.given import Images, as_typed
 from driftscope.data.prompts import prompt_rules
 from driftscope.data.vocabulary import GENERAL
 from driftscope.deprecation import keywords
@@ -205,6 +205,8 @@ class Monitor:
         found = probe_in_training_alert(watched.num_leaked, watched.num_images, self._thresholds)
         self._header = {
             **watched.described(),
+            "pool_as_given": as_typed(pool, "IMAGES"),
+            "classes_as_given": as_typed(classes, "NAMES"),
             "vocabulary": None if vocabulary is None else self._reference.texts.described,
             "thresholds": asdict(self._thresholds),
             "selection": asdict(self._selection),

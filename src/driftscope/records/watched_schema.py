@@ -98,6 +98,15 @@ class ComparedScore(TransferScore):
     adapted: TransferScore | None = None
 
 
+class WatchedOn(Part):
+    """What a monitor was given to read, as far as a command names it."""
+
+    pretrained: str | None = None
+    probe_images: str | None = None
+    pool_as_given: str | None = None
+    classes_as_given: str | None = None
+
+
 class Report(Part):
     """`report.json` of a comparison or a monitor, as far as it is judged."""
 
@@ -108,6 +117,7 @@ class Report(Part):
     images: str | None = None
     pool: str | None = None
     classes: str | None = None
+    monitor: dict[str, Any] | None = None
     unmeasured: dict[str, str] = Field(default_factory=dict)
     transfer: dict[str, ComparedScore] | None = None
     estimate: StoredEstimate | None = None
