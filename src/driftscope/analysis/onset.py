@@ -237,7 +237,7 @@ def _answer(
     return Answer(
         question=QUESTION,
         sentence=_sentence(found, table),
-        remarks=tuple(_remarks(seen, details, alpha)),
+        remarks=tuple(_remarks(seen, found, details, alpha)),
         table=lead_with(
             table, "signal", "band", "scope", "num_before", "num_lost", "points_to_come"
         ),
@@ -351,12 +351,22 @@ def _ranked(rows: pd.DataFrame) -> str:
         f"{join_words(alike)} {'leaves' if len(alike) == 1 else 'leave'}{most}{where} "
         f"({told.iloc[0]} of {text(best['damage_points'])} points on average): before retention "
         f"in {best['num_before']}, at the same probe in {best['num_same_probe']}, later in "
-        f"{best['num_later']} and never in {best['num_never']} of these runs, and in "
+        f"{best['num_later']} and never in {best['num_never']} of "
+        f"{counted(best['num_lost'], 'run')}, and in "
         f"{best['num_false_alarms']} of {counted(best['num_quiet'], 'run')} that lost nothing"
     )
 
 
-def _remarks(seen: Trajectories, details: dict[str, pd.DataFrame], alpha: float) -> Iterator[str]:
+def _remarks(
+    seen: Trajectories, found: pd.DataFrame, details: dict[str, pd.DataFrame], alpha: float
+) -> Iterator[str]:
+    held = set(found.loc[found["band"] == QUIET, "dataset"])
+    free = [str(one) for one in sorted(set(seen.runs["dataset"]) - held)]
+    if free:
+        yield (
+            f"On {join_words(free)} signals are not held to quiet runs: fewer than "
+            f"{MIN_QUIET_RUNS} runs of other datasets lost nothing."
+        )
     if "tests" in details:
         shown = details["tests"][details["tests"]["p_holm"] <= alpha]
         for is_first, words in ((True, "before"), (False, "after")):

@@ -263,8 +263,8 @@ def _remarks(
     for row in can_keep[can_keep["num_kept"] < can_keep["num_runs"]].to_dict("records"):
         never = row["num_runs"] - row["num_kept"]
         yield (
-            f"On {row['dataset']} {never} of {counted(row['num_runs'], 'run')} keep the budget at "
-            "no probe."
+            f"On {row['dataset']} the budget is kept at no probe of {never} of "
+            f"{counted(row['num_runs'], 'run')}."
         )
     signals = table[~table["rule"].isin(RULES)]
     for dataset, rows in signals.groupby("dataset", sort=True):
