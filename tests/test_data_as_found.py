@@ -364,3 +364,26 @@ def test_what_holds_no_image_files_is_told_with_the_way_out(tmp_path: Path) -> N
         (place / name).write_bytes(b"x")
         assert f"{name} holds arrays; write each image to a file" in refused(place)
         assert f"{name} holds arrays" in refused(place / name)
+
+
+def test_sets_with_splits_and_shares_of_the_images_are_no_classes(tmp_path: Path) -> None:
+    """`v1/train/cat`, and HAM10000's `images_part_1` beside its list."""
+    sets = [f"{above}/{part}/" for above in ("v1", "v2") for part in ("train", "test")]
+    versions = write(tmp_path / "sets", [file for above in sets for file in classes(above)])
+    assert "not plain which of its folders are classes" in refused(versions)
+    assert as_read(versions / "v1") == TRUTH
+    files = [f"images_part_{1 + level % 2}/{level}.png" for _, level in TRUTH]
+    shares = write(tmp_path / "shares", files)
+    rows = [f"{level},{label}" for label, level in TRUTH]
+    listed = of_list(shares / "meta.csv", rows, "image_id,label")
+    assert f"if {listed} tells their classes, give that file" in refused(shares)
+    assert as_read(listed) == TRUTH
+
+
+def test_json_of_splits_names_no_classes(tmp_path: Path) -> None:
+    place = write(tmp_path, [*classes("a/"), *classes("b/", ("cat", "dog"))])
+    held = {"test": classes("a/"), "train": classes("b/", ("cat", "dog"))}
+    (place / "split.json").write_text(json.dumps(held))
+    assert as_read(place / "split.json") == TRUTH
+    (place / "captions.json").write_text(json.dumps({one: f"no {one}" for one in classes("a/")}))
+    assert "(path, caption) is plainly the label" in refused(place / "captions.json")

@@ -21,6 +21,7 @@ from driftscope.data.address import WHOLE, Address, split_kind
 from driftscope.data.encoded import EncodedSet, FilesOnDisk, printable
 from driftscope.data.layouts.files_beside import list_of_test_images, what_to_do
 from driftscope.data.layouts.found import Found
+from driftscope.data.layouts.plain_lists import PARTS
 from driftscope.data.layouts.tree import NO_CLASSES, Folder, is_text
 from driftscope.data.other_kinds import ARCHIVES, FROM_ARRAYS, is_array
 from driftscope.errors import DataError
@@ -268,6 +269,8 @@ def _at(root: Folder, level: str) -> Iterator[tuple[str, Folder]]:
     for folder in root.below():
         if folder.images and folder is not root:
             parts = Path(folder.path).relative_to(root.path).parts
+            while len(parts) > 1 and _PICTURES.fullmatch(parts[-1]):
+                parts = parts[:-1]
             yield " ".join(parts[by_letter and len(parts) > 1 :]), replace(folder, folders=())
 
 
@@ -305,6 +308,8 @@ def _splits_inside(found: Mapping[str, Split]) -> dict[str, Split]:
             parts, _ = _split_folders(folder)
             if len(parts) < 2 or len(parts) < len(folder.with_images):
                 return {}
+            if any(_lone_inner(part).with_images for part in parts.values()):
+                return {}  # not classes with splits, but sets with splits and classes
             for name, part in parts.items():
                 inside.setdefault(name, {})[one] = (part,)
     return {name: Split(found[WHOLE].root, classes) for name, classes in inside.items()}
@@ -321,6 +326,11 @@ def _no_classes(found: Mapping[str, Split], above: Folder, is_level_given: bool)
         return one_place
     if is_level_given:
         return ""
+    if names and all(map(PARTS.fullmatch, names)):
+        return (
+            f"its folders ({_some(sorted(names))}) are shares of the images by their names, and no "
+            "classes; " + (what_to_do(above, above, ()) or "give a folder with one folder a class")
+        )
     odd = [one for one in folders.values() if not one.images and len(one.with_images) > 1]
     if odd or any(map(_PICTURES.fullmatch, names)) or _are_splits_beside_others(names):
         return (

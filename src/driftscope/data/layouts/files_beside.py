@@ -57,7 +57,7 @@ def what_to_do(tree: Folder, root: Folder, labelled: Sequence[str]) -> str:
     """
     ways = list(_of_files(tree, root))[:1]
     if labelled:
-        split = printable(labelled[0])
+        split = printable(min(labelled, key=lambda name: _ORDER.index(split_kind(name))))
         ways.append(f"its split {split} has: add ?split={split} to score on that")
     if not ways and (named := _of_names(tree)):
         ways.append(named)

@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from driftscope.data.address import WHOLE, Address
+from driftscope.data.address import WHOLE, Address, split_kind
 from driftscope.data.layouts.files_beside import OF_LISTS
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.lists import columns_of, found_lists, image_starts
+from driftscope.data.layouts.plain_lists import of_folders
 from driftscope.data.layouts.tree import Folder, image_suffixes
 from driftscope.errors import DataError
 from driftscope.files import read_bytes
@@ -85,18 +86,28 @@ def _of_objects(rows: Sequence[Any]) -> Columns:
 
 
 def _of_mapping(held: Mapping[str, Any]) -> Columns:
-    """Labels by path; paths by class (Food-101's `meta/test.json`); or objects under one key."""
+    """Labels or captions by path, or lists of paths or objects by class, by split or by one key."""
     values = list(held.values())
-    if len(values) == 1 and isinstance(values[0], list) and isinstance(values[0][0], dict):
-        return _of_objects(values[0])
     if all(Path(path).suffix.lower() in image_suffixes() for path in held):
-        return {"path": list(held), "label": values}
-    if not all(isinstance(one, str) for of_class in values for one in of_class) or any(
-        isinstance(of_class, str) for of_class in values
-    ):
+        return {"path": list(held), "caption" if _are_sentences(values) else "label": values}
+    if not values or not all(isinstance(one, list) for one in values):
         raise TypeError
-    pairs = [(path, name) for name, of_class in held.items() for path in of_class]
-    return {"path": [path for path, _ in pairs], "label": [name for _, name in pairs]}
+    keys = [key for key, of_key in held.items() for _ in of_key]
+    listed = [one for of_key in values for one in of_key]
+    are_splits = all(map(split_kind, held))
+    if all(isinstance(one, dict) for one in listed) and (are_splits or len(held) == 1):
+        return _of_objects(listed) | ({"split": keys} if are_splits else {})
+    if not all(isinstance(one, str) for one in listed):
+        raise TypeError
+    if are_splits:
+        return {**(of_folders(listed) or {"path": listed}), "split": keys}
+    return {"path": listed, "label": keys}
+
+
+def _are_sentences(values: Sequence[Any]) -> bool:
+    """Whether they are captions: texts of several words, hardly one of them twice."""
+    texts = [one for one in values if isinstance(one, str) and " " in one.strip()]
+    return 2 * len(set(texts)) > len(values)
 
 
 def _of_karpathy(images: Sequence[Mapping[str, Any]]) -> Columns:

@@ -15,6 +15,8 @@ Columns = dict[str, list[Any]]
 _PETS = re.compile(r"((\S+)_\d+) \d+ [12] \d+")
 """Name, class, species and breed, of which the name alone tells the breed in words."""
 _AIRCRAFT = re.compile(r"images_(variant|family|manufacturer)_\w+\.txt")
+PARTS = re.compile(r"(?i)(.*[_-])?(part|chunk|shard|batch|image|img|photo|folder|dir)s?[_-]?\d+")
+"""Folders that hold a share of the images, whatever their classes."""
 _NUMBERED = re.compile(r"(?:\d+|[0-9a-f-]{32,36}) (\S.*)")
 _PATH = re.compile(r"[^,;\t|]+/(?P<name>[^,;\t|/]+)")
 
@@ -33,7 +35,7 @@ def read_plain(name: str, text: str) -> Columns | None:
     forms: tuple[Callable[[Sequence[str]], Columns | None], ...] = (
         _of_pets,
         _of_numbers,
-        _of_folders,
+        of_folders,
     )
     if _AIRCRAFT.fullmatch(name):
         forms = (_of_aircraft,)
@@ -67,7 +69,7 @@ def _of_aircraft(lines: Sequence[str]) -> Columns | None:
     return {"path": [path for path, _ in pairs], "label": [words for _, words in pairs]}
 
 
-def _of_folders(lines: Sequence[str]) -> Columns | None:
+def of_folders(lines: Sequence[str]) -> Columns | None:
     """`apple_pie/1011328`, as Food-101's `meta/test.txt`: the last folder is the class.
 
     A number before each (`1 001.Albatross/1.jpg`, as CUB's `images.txt`) is none of the path.
@@ -83,6 +85,6 @@ def _of_folders(lines: Sequence[str]) -> Columns | None:
     folders = [line.split("/")[:-1] for line in lines]
     classes = [of_path[-1] for of_path in folders]
     are_classes = len(set(map(len, folders))) == 1 and len(set(classes)) > 1
-    if not are_classes or all(map(split_kind, set(classes))):
+    if not are_classes or any(split_kind(one) or PARTS.fullmatch(one) for one in set(classes)):
         return {"path": list(lines)}
     return {"path": list(lines), "label": classes}
