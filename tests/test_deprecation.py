@@ -7,7 +7,7 @@ import pytest
 
 import driftscope as ds
 from driftscope import deprecation
-from driftscope.deprecation import keywords, renamed
+from driftscope.deprecation import RenamedWarning, keywords, renamed
 
 
 @pytest.fixture(autouse=True)
@@ -86,3 +86,15 @@ def test_the_old_names_of_a_monitors_images_are_told_once_each(
         "Monitor(probe_images=…) is now Monitor(images=…)",
     ]
     assert monitor.state_dict()["monitor"]["num_images"] == 4
+
+
+def test_old_places_of_models_go_on_working() -> None:
+    import driftscope.models as old
+    from driftscope.models import open_clip_convert
+    from driftscope.sources import load, open_clip
+
+    assert (Path(old.__file__).parent / "mini" / "config.json").exists()
+    with pytest.warns(RenamedWarning, match=r"driftscope\.models\.load is now driftscope\.sources"):
+        assert old.load is load
+    with pytest.warns(RenamedWarning, match="OPEN_CLIP_NAMES is now"):
+        assert open_clip_convert.OPEN_CLIP_NAMES is open_clip.OPEN_CLIP_NAMES

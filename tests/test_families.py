@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -419,3 +420,27 @@ def test_runs_of_the_family_make_tables_and_a_study_page(
         answers=answer_all(tables),
     )
     assert "Two methods" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["ViT", "DINOv2", "DINOv3", "AltCLIP"])
+def test_a_lone_file_has_the_names_that_transformers_writes(name: str, tmp_path: Path) -> None:
+    folder = save_family(name, tmp_path / "after")
+    file = (folder / "model.safetensors").rename(tmp_path / "lone.safetensors")
+    before = model_of(name)
+    with torch.no_grad():
+        for parameter in before.module.parameters():
+            parameter.mul_(0.9)
+    after = driftscope.load(file, like=before)
+    with torch.no_grad():
+        expected = FAMILIES[name].embed(module_of(name), PIXELS)
+    torch.testing.assert_close(after.embed_images(RAW), expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(before.embed_images(RAW), expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("model_type", ["blip_vision_model", "siglip2_vision_model", "beit"])
+def test_a_tower_of_no_family_is_refused_by_its_type(model_type: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": model_type, "architectures": ["AnyVisionModel"]})
+    )
+    with pytest.raises(driftscope.errors.ModelError, match=f"is a '{model_type}' model; "):
+        driftscope.load(tmp_path, like=model_of("CLIP"))

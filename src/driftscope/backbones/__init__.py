@@ -31,7 +31,7 @@ _NAFLEX = (
     "needs one grid. The SigLIP 2 models of a fixed size, such as "
     "google/siglip2-base-patch16-224, are read"
 )
-REFUSED_TYPES = {"siglip2": _NAFLEX}
+REFUSED_TYPES = {"siglip2": _NAFLEX, "siglip2_vision_model": _NAFLEX}
 """What `config.json` calls a model that is not read -> why."""
 _REFUSED = {"Siglip2VisionModel": _NAFLEX}
 _LIVE = (MeanPooledClip(),)

@@ -100,6 +100,7 @@ def fitted(state: Mapping[str, Tensor], module: nn.Module, backbone: Backbone, n
             there are weights in its towers that the module has not.
     """
     wanted = module.state_dict()
+    state = _by_own_names(state, wanted, module, name)
     tower = f"{backbone.tower_name}."
     if not any(key.startswith(tower) for key in wanted):
         tower = ""  # the module is the tower
@@ -136,6 +137,55 @@ def fitted(state: Mapping[str, Tensor], module: nn.Module, backbone: Backbone, n
     if others:
         notes.append(f"of {name} the weights under {prefix!r} are read, not {', '.join(others)}")
     return Fit(tensors, tuple(lacking), tuple(notes))
+
+
+def _by_own_names(
+    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], module: nn.Module, name: str
+) -> Mapping[str, Tensor]:
+    """Tensors that have the names which transformers writes, by the module's own names.
+
+    Since version 5 the two differ for many families. What version 4 had as names of its own are
+    those which are written.
+    """
+    written_names, own_name = _own_names_of_written(wanted, module)
+    found, better = (
+        max(prefixes_of(state, names).values(), default=0) for names in (wanted, written_names)
+    )
+    if better <= found:
+        return state
+    if not own_name:
+        raise ModelError(
+            f"{name} has the weights as transformers writes them for a {type(module).__name__}, "
+            "which keeps them otherwise itself; give a folder with the config.json of the whole "
+            "model beside them"
+        )
+    renamed: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        parts = key.split(".")
+        cuts = (".".join(parts[first:]) for first in range(len(parts)))
+        written = next((one for one in cuts if one in own_name), "")
+        renamed[key.removesuffix(written) + own_name.get(written, "")] = tensor
+    return renamed
+
+
+def _own_names_of_written(
+    wanted: Mapping[str, Tensor], module: nn.Module
+) -> tuple[frozenset[str], dict[str, str]]:
+    """The names that transformers gives a module's weights in a file, and its own names by them.
+
+    The latter is empty where the weights themselves are converted, too.
+    """
+    from transformers import PreTrainedModel
+    from transformers.core_model_loading import revert_weight_conversion
+
+    if not isinstance(module, PreTrainedModel):
+        return frozenset(), {}
+    own = {id(tensor): name for name, tensor in wanted.items()}
+    written = revert_weight_conversion(module, dict(wanted))
+    names = frozenset(written)
+    if not all(id(tensor) in own for tensor in written.values()):
+        return names, {}
+    return names, {name: own[id(tensor)] for name, tensor in written.items()}
 
 
 def _refuse_another_tower(

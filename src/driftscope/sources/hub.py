@@ -146,11 +146,7 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
         raise ModelError(unreadable_config(name, error)) from None
     backbone = FAMILY_OF.get(config.model_type)
     if backbone is None:
-        reason = REFUSED_TYPES.get(config.model_type)
-        raise ModelError(
-            f"{name} is a {config.model_type!r} model; "
-            + (reason or f"driftscope loads models of the type {_types()}")
-        )
+        raise ModelError(unread_type(config.model_type, name))
     _refuse_without(backbone.needs, name)
     module: Any = backbone.readable(_module(where, config, backbone, name))
     module.eval()
@@ -321,6 +317,12 @@ def load_tokenizer(
             f"{there[0]} is another model's, or cut off"
         )
     return None
+
+
+def unread_type(model_type: str, name: str) -> str:
+    """Why a model of a type that is no family's is not read."""
+    reason = REFUSED_TYPES.get(model_type) or f"driftscope loads models of the type {_types()}"
+    return f"{name} is a {model_type!r} model; {reason}"
 
 
 def _types() -> str:

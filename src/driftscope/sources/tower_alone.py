@@ -23,6 +23,7 @@ from driftscope.sources.state_dict import read_tensors_of, weights_in
 
 _BY_ITSELF = hub.WITHOUT_TEXTS[:2]
 _BESIDE_ANOTHER = hub.WITHOUT_TEXTS[-1]
+_OF_TWO = "vision-text-dual-encoder"
 
 
 def recognises(name: str) -> bool:
@@ -49,7 +50,9 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
             f"{name} is an image tower without a text tower of its own; compare it, as the second "
             "model, with the one that it was made from (ds.load(…, like=MODEL))"
         )
-    refuse_implausible(read_json(folder / "config.json"), name)
+    said = read_json(folder / "config.json")
+    refuse_implausible(said, name)
+    _refuse_another_family(str(said.get("model_type")), like, name)
     path = weights_in(folder)
     if path is None:
         raise ModelError(f"the model folder {name} has no weights: model.safetensors is missing")
@@ -68,6 +71,13 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
     pixels = pixel_convention(str(folder), name, model.image_size)
     notes = model.notes + pixels.pop("notes", ())
     return replace(model, **pixels, notes=notes) if pixels.get("has_own_pixels", True) else model
+
+
+def _refuse_another_family(model_type: str, like: VisionLanguageModel, name: str) -> None:
+    """Raises ModelError where the class is of no family that is read, whatever its name ends in."""
+    tower = getattr(getattr(like.plain.config, "vision_config", None), "model_type", None)
+    if model_type not in (*hub.FAMILY_OF, _OF_TWO, tower):
+        raise ModelError(hub.unread_type(model_type, name))
 
 
 def _vision_config(folder: Path, name: str) -> Any:
