@@ -55,6 +55,16 @@ def measured(pct: float, low: float, high: float, **more: Any) -> Kept:
             "Doubtful: retention is 99.0 % (95 %: 98.0 to 100.0) on birds, but 2 classes have one "
             "prompt.",
         ),
+        (
+            measured(29.0, 21.0, 38.0, imprecise="it is wide"),
+            "lost",
+            "Lost: retention is 29.0 % (95 %: 21.0 to 38.0) on birds, below 90 %.",
+        ),
+        (
+            measured(98.0, 91.0, 105.0, imprecise="it is wide"),
+            "unsure",
+            "Unsure: retention is 98.0 % (95 %: 91.0 to 105.0) on birds; it is wide.",
+        ),
     ],
 )
 def test_the_verdict_follows_the_interval(kept: Kept, outcome: str, verdict: str) -> None:

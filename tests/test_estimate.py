@@ -164,6 +164,7 @@ def test_too_few_images_for_a_model_make_a_doubt_that_says_how_many_would_do(
     assert width > SURE_WIDTH
     enough = 10 * round(len(pixels) * (width / 12) ** 2 / 10 + 0.5)
     assert f"with about {enough} images it would be 12 points wide" in wide.doubts[0]
+    assert wide.imprecise == wide.doubts[0]
     few = referee.part(range(40)).estimate(mini.embed_images(pixels[:40]))
     assert "the pool has 40 images, and so few can miss" in few.doubts[0]
 

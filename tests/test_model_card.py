@@ -119,6 +119,11 @@ def test_what_is_no_comparison_is_refused(tmp_path: Path, content: str, words: s
     assert_refused(str(tmp_path), words)
 
 
+def test_a_folder_without_a_comparison_says_how_to_make_one(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text("{}")
+    assert_refused(str(tmp_path), "is a run (it has no report.json); compare first")
+
+
 def assert_refused(folder: str, words: str, *options: str) -> None:
     done = runner.invoke(app, ["card", folder, *options])
     assert done.exit_code == 2

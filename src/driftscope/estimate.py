@@ -104,6 +104,7 @@ class Estimate:
         pool, classes: what they are, in words.
         withheld: why there is no estimate; "" where there is one.
         doubts: what makes it doubtful; a gate does not pass on a doubtful one.
+        imprecise: the one of the doubts that says that the images are too few; "" for none.
     """
 
     retention_pct: float | None
@@ -121,6 +122,7 @@ class Estimate:
     classes: str
     withheld: str = ""
     doubts: tuple[str, ...] = ()
+    imprecise: str = ""
 
     def sentence(self) -> str:
         """The answer, or why there is none.
@@ -348,6 +350,7 @@ class Referee:
         distribution = self.logits.softmax(dim=1)
         given = not self.withheld
         spread = estimate_spread(self.logits, chosen, temperature_sd=TEMPERATURE_SD)
+        imprecise = _why_imprecise(len(chosen), spread) if given else ""
         return Estimate(
             retention_pct=estimated_retention_pct(distribution, chosen) if given else None,
             low_90_pct=spread.low_90 if given else None,
@@ -363,24 +366,26 @@ class Referee:
             pool=self.pool.name,
             classes=self.pool.classes.described,
             withheld=self.withheld,
-            doubts=(*self.doubts, *_doubts_of_size(len(chosen), spread)) if given else (),
+            doubts=tuple(filter(None, (*self.doubts, imprecise))) if given else (),
+            imprecise=imprecise,
         )
 
 
-def _doubts_of_size(num_images: int, spread: Spread) -> Iterator[str]:
-    """Why these images may be too few for this model."""
+def _why_imprecise(num_images: int, spread: Spread) -> str:
+    """Why these images may be too few for this model; "" where they are not."""
     width = spread.high_90 - spread.low_90
     if num_images < SURE_POOL_IMAGES:
-        yield (
+        return (
             f"the pool has {num_images} images, and so few can miss a loss of 10 points; give "
             f"{SURE_POOL_IMAGES} or more"
         )
-    elif width > SURE_WIDTH:
+    if width > SURE_WIDTH:
         enough = 10 * math.ceil(num_images * (width / SURE_WIDTH) ** 2 / 10)
-        yield (
+        return (
             f"its 90 % interval is {width:.0f} points wide, so it may be more than 10 points off; "
             f"with about {enough:,} images it would be {SURE_WIDTH:.0f} points wide"
         )
+    return ""
 
 
 def _why_withheld(logits: Float[Tensor, "image class"]) -> str:

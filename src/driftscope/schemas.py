@@ -18,7 +18,7 @@ from driftscope.config.explain import METHOD_KINDS, part_names
 from driftscope.errors import RecordError, shown
 from driftscope.files import named_path
 from driftscope.metrics import numbers_schema
-from driftscope.records import REPORT_FILE, read_sealed
+from driftscope.records import REPORT_FILE, RESULT_FILE, read_sealed
 from driftscope.records.schema import Part, StoredDrift, StoredReading, parse
 from driftscope.records.watched_schema import Alert, Report, Scalars
 
@@ -84,6 +84,12 @@ def read_comparison(report: Path) -> dict[str, Any]:
     """
     path = named_path(report)
     file = path / REPORT_FILE if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        what = "a run" if (path / RESULT_FILE).exists() else "no comparison"
+        raise RecordError(
+            f"{path} is {what} (it has no {REPORT_FILE}); compare first: driftscope compare BEFORE "
+            "AFTER --images IMAGES, where AFTER may be a run's folder"
+        )
     values, was_changed = read_sealed(file)
     if values.get("kind") != "comparison":
         raise RecordError(

@@ -30,7 +30,8 @@ class Kept:
         ends: its interval, in percent; None where there is none.
         level: of that interval, in percent.
         on: the transfer set, or the pool.
-        doubts: what makes it doubtful.
+        doubts: why it may mean something else.
+        imprecise: why it may be far off; "" where it is not.
     """
 
     key: str
@@ -39,6 +40,7 @@ class Kept:
     level: int = 95
     on: str = ""
     doubts: tuple[str, ...] = ()
+    imprecise: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,10 @@ def kept_of(found: Mapping[str, Any]) -> Kept | None:
         if is_number(one.get("retention_pct")):
             low, high = (one.get(end) for end in ends)
             known = None if low is None or high is None else (float(low), float(high))
-            doubts = tuple(one.get("doubts") or ())
-            return Kept(key, one["retention_pct"], known, 90, str(one.get(on) or ""), doubts)
+            imprecise = str(one.get("imprecise") or "")
+            doubts = tuple(doubt for doubt in one.get("doubts") or () if doubt != imprecise)
+            place = str(one.get(on) or "")
+            return Kept(key, one["retention_pct"], known, 90, place, doubts, imprecise)
     return None
 
 
@@ -235,9 +239,11 @@ def _has_texts(unmeasured: Mapping[str, str]) -> bool:
 
 def _outcome(kept: Kept, budget: float) -> Literal["kept", "unsure", "lost"]:
     low, high = kept.ends or (kept.pct, kept.pct)
-    if kept.doubts or low < budget <= high:
+    if kept.doubts:
         return "unsure"
-    return "kept" if low >= budget else "lost"
+    if high < budget:
+        return "lost"
+    return "kept" if low >= budget and not kept.imprecise else "unsure"
 
 
 def _verdict(kept: Kept, outcome: Outcome, budget: float) -> str:
@@ -252,7 +258,7 @@ def _verdict(kept: Kept, outcome: Outcome, budget: float) -> str:
     side = {
         "kept": f"Kept: {found}, at least {budget:g} %.",
         "lost": f"Lost: {found}, below {budget:g} %.",
-        "unsure": f"Unsure: {found}; {budget:g} % lies within.",
+        "unsure": f"Unsure: {found}; {kept.imprecise or f'{budget:g} % lies within'}.",
     }
     return side[outcome]
 

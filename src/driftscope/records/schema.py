@@ -251,6 +251,7 @@ class StoredEstimate(_Facts):
     high_90_pct: Number = None
     withheld: str = ""
     doubts: list[str] = Field(default_factory=list)
+    imprecise: str = ""
 
 
 class Point(Part):
