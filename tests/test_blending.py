@@ -74,6 +74,27 @@ def test_an_adapter_counts_as_its_merged_weights(tiny_clip: Path) -> None:
     torch.testing.assert_close(half.module.state_dict()[name], expected, atol=1e-6, rtol=1e-5)
 
 
+def test_a_soup_is_the_sum_of_the_changes_each_by_its_strengths(
+    pair: tuple, tiny_clip: Path
+) -> None:
+    before, one = pair
+    other = from_module(moved(clip_of(tiny_clip), 0.5, seed=2).eval())
+    states = [state(model) for model in (before, one, other)]
+    found = state(ds.blend(before, [one, other], [0.3, {"block 1 MLP": 2.0}]))
+    assert any("layers.0.mlp" in name for name in found)
+    for name, start in states[0].items():
+        own = 2.0 if "layers.0.mlp" in name else 0.0
+        first, second = (end[name].double() - start.double() for end in states[1:])
+        expected = start.double() + 0.3 * first + own * second
+        torch.testing.assert_close(found[name].double(), expected, atol=1e-7, rtol=1e-6)
+    for name, end in state(ds.blend(before, [one, other], [1, 0])).items():
+        torch.testing.assert_close(end, states[1][name], atol=0, rtol=1e-7)
+    with pytest.raises(ConfigError, match="2 models are given, and 1 strengths"):
+        ds.blend(before, [one, other], [0.5])
+    with pytest.raises(ConfigError, match="one model has one strength"):
+        ds.blend(before, one, [0.5])
+
+
 def test_what_cannot_be_blended_is_refused(pair: tuple, tmp_path: Path) -> None:
     before, after = pair
     with pytest.raises(ModelError, match="to the bit, so there is nothing between them"):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -148,11 +149,7 @@ class Blend:
         Raises:
             ConfigError: a group that there is not, or a strength that is no finite number.
         """
-        for group, strength in strengths.items():
-            if group not in self.delta.groups:
-                raise ConfigError(f"no group {group!r}: {did_you_mean(group, self.groups)}")
-            if not math.isfinite(strength):
-                raise ConfigError(f"the strength of {group} is {strength}; give a number")
+        _refuse_unknown(strengths, self.groups)
         with torch.no_grad():
             for group, names in self.delta.groups.items():
                 strength = strengths.get(group, 0.0)
@@ -186,25 +183,78 @@ class Blend:
         return mixed.to(before.dtype)
 
 
+def _refuse_unknown(strengths: Mapping[str, float], groups: Sequence[str]) -> None:
+    for group, strength in strengths.items():
+        if group not in groups:
+            raise ConfigError(f"no group {group!r}: {did_you_mean(group, groups)}")
+        if not math.isfinite(strength):
+            raise ConfigError(f"the strength of {group} is {strength}; give a number")
+
+
+Strengths: TypeAlias = float | Mapping[str, float]
+"""One for all groups, or by group; groups that are left out keep W₀."""
+
+
 def blend(
     before: VisionLanguageModel,
-    after: VisionLanguageModel,
-    strengths: float | Mapping[str, float],
+    after: VisionLanguageModel | Sequence[VisionLanguageModel],
+    strengths: Strengths | Sequence[Strengths],
 ) -> VisionLanguageModel:
-    """The model W₀ + Σ α ΔW as a plain one of its own.
+    """The model W₀ + Σ α ΔW as a plain one of its own, of one or of several changes.
 
     Args:
         before: the pretrained model.
-        after: the adapted one; adapters are merged.
-        strengths: one for all groups, or by group (`Blend.groups`).
+        after: the adapted one, or several (a soup); adapters are merged.
+        strengths: one for all groups, or by group (`Blend.groups`); of several models one of these
+            for each.
 
     Raises:
-        ModelError, ConfigError: as `Blend`.
+        ModelError, ConfigError: as `Blend`; several models have not as many strengths.
     """
+    if not isinstance(after, VisionLanguageModel):
+        return _soup(before, after, strengths)
+    if isinstance(strengths, Sequence):
+        raise ConfigError(
+            f"one model has one strength, or one by group; {len(strengths)} are given"
+        )
     working = Blend(before, after)
     if not isinstance(strengths, Mapping):
         strengths = working.uniform(strengths)
     return working.set(strengths)
+
+
+def _soup(
+    before: VisionLanguageModel,
+    several: Sequence[VisionLanguageModel],
+    strengths: Strengths | Sequence[Strengths],
+) -> VisionLanguageModel:
+    """Several changes added up in float64, each by its strengths."""
+    given = list(strengths) if isinstance(strengths, Sequence) else []
+    if not several or len(given) != len(several):
+        raise ConfigError(
+            f"{len(several)} models are given, and {len(given) or 'no list of'} strengths; give a "
+            "list of one for each model"
+        )
+    sums: dict[str, Tensor] = {}
+    for one, of_one in zip(several, given, strict=True):
+        delta = delta_of(before, one)
+        groups = tuple(delta.groups)
+        by_group = of_one if isinstance(of_one, Mapping) else dict.fromkeys(groups, of_one)
+        _refuse_unknown(by_group, groups)
+        for group, strength in by_group.items():
+            for name in delta.groups[group]:
+                start = delta.before[name].double()
+                change = strength * (delta.after[name].double() - start)
+                sums[name] = sums.get(name, start) + change
+    module = copy.deepcopy(merged(before).module).eval()
+    names = ", ".join(one.source for one in several)
+    soup = replace(merged(several[0]), module=module, source=f"a soup of {names} on "
+                   f"{before.source}", base_fingerprint=None)  # fmt: skip
+    own = soup.plain.state_dict()
+    with torch.no_grad():
+        for name, weight in sums.items():
+            own[name].copy_(weight)
+    return soup
 
 
 class ImagePath(nn.Module):
