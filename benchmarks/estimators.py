@@ -154,7 +154,8 @@ def judged_runs(
                 run["measured"] = measured_pct(everything)
                 evenly = torch.linspace(0, len(labels) - 1, min(num_images, len(labels))).long()
                 seeds.append(({**run, "pool": name}, everything.at(evenly)))
-            for size in SIZES if name == IN_WORLD else (num_images,):
+            sizes = [size for size in SIZES if size <= len(labels)]
+            for size in sizes if name == IN_WORLD else (num_images,):
                 for _ in range(draws):
                     order = torch.randperm(
                         len(labels), generator=torch.Generator().manual_seed(len(rows))

@@ -120,6 +120,7 @@ def test_classes_come_from_a_list_a_file_the_vocabulary_or_a_dataset(tmp_path: P
         ([], "names none, and a zero-shot model chooses among two or more"),
         (["red circle"], "names 1, and"),
         (["red_circle", "blue ring", "Red circle"], "1 class name.* twice .*'red circle'"),
+        (["red circle", " "], r"1 class name\(s\) of 2 classes of your own are blank"),
         (7, "classes is 7; give a list of class names"),
         ("no-such-thing", "classes is 'no-such-thing': give a file"),
     ],

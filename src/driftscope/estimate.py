@@ -248,6 +248,11 @@ def _checked(classes: Classes) -> Classes:
             "two or more; give the names of everything that the images may show"
         )
     words = words_of(classes.names, dict(classes.rules.class_words))
+    blank = sum(not word.strip() for word in words)
+    if blank:
+        raise DataError(
+            f"{blank} class name(s) of {classes.described} are blank; give every class a word"
+        )
     same = [word for word, count in Counter(word.lower() for word in words).items() if count > 1]
     if same:
         raise DataError(

@@ -41,10 +41,11 @@ def some_pixels(
         DataError: they are none of these, too few, or one cannot be read.
     """
     if max_images is not None and max_images < 4:
-        raise DataError(f"max_{what} is {max_images}, but drift is read on at least 4 images")
+        option = "max_images" if what == "images" else f"{what}_images"
+        raise DataError(f"{option} is {max_images}, but at least 4 images are read")
     source = _Source(images, "test", what)
     if len(source) < 4:
-        raise DataError(f"{what} holds {len(source)} image(s); drift is read on at least 4")
+        raise DataError(f"{what} holds {len(source)} image(s), but at least 4 are read")
     count = min(max_images or len(source), len(source))
     chosen = torch.linspace(0, len(source) - 1, count).long()
     return source.name, source.pixels(chosen.tolist(), size)
