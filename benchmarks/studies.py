@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 from driftscope.config import RunSpec, StudySpec, run_id
 from driftscope.reading_subsets import SUBSET_SIGNALS
-from driftscope.records import DRIFT_SCALARS
+from driftscope.records import DRIFT_SCALARS, EVENTS_FILE, RESULT_FILE, SPEC_FILE
+from driftscope.records.json_files import digest_of, sealed
 from driftscope.study import StudyFolder, cells, expand
 from driftscope.study.plan import earlier_samples, estimate
 
@@ -85,8 +86,8 @@ def subset(rng: random.Random) -> dict[str, float]:
     return {"num_images": 40, "entropy": rng.random(), **signals}
 
 
-def write_run(folder: Path, spec: RunSpec, rng: random.Random, layers: int, count: int) -> None:
-    folder.mkdir(parents=True)
+def drawn_record(rng: random.Random, layers: int, count: int) -> tuple[str, str]:
+    """A made-up result, without whose it is, and the lines of its events."""
 
     def point(epoch: int) -> dict[str, Any]:
         return {
@@ -103,10 +104,7 @@ def write_run(folder: Path, spec: RunSpec, rng: random.Random, layers: int, coun
 
     result = {
         "schema": 1,
-        "run_id": run_id(spec),
         "status": "done",
-        "spec": spec.model_dump(mode="json"),
-        "protocol": spec.protocol,
         "parameters": {"trainable": 1000, "total": 2000},
         "pretrained": {
             "reading": reading(rng, layers, count),
@@ -122,9 +120,30 @@ def write_run(folder: Path, spec: RunSpec, rng: random.Random, layers: int, coun
          "train_accuracy_pct": 80.0, "val_accuracy_pct": 80.0, **drift(rng, layers)}
         for epoch in range(1, EPOCHS + 1)
     ]  # fmt: skip
-    (folder / "spec.json").write_text(json.dumps(spec.model_dump(mode="json")))
-    (folder / "result.json").write_text(json.dumps(result, indent=1))
-    (folder / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+    return json.dumps(result, indent=1), "".join(json.dumps(e) + "\n" for e in events)
+
+
+def write_runs(folder: StudyFolder, specs: list[RunSpec], layers: int, count: int) -> None:
+    """Deals 300 drawn records to the runs; each is written as a run of this version writes it."""
+    rng = random.Random(0)
+    drawn = [drawn_record(rng, layers, count) for _ in range(min(300, len(specs)))]
+    for spec in specs:
+        result, events = rng.choice(drawn)
+        place = folder.run(spec)
+        place.mkdir(parents=True)
+        values = spec.model_dump(mode="json")
+        text_of_spec = json.dumps(values, indent=1)
+        (place / SPEC_FILE).write_text(text_of_spec)
+        (place / EVENTS_FILE).write_text(events)
+        beside = {SPEC_FILE: text_of_spec, EVENTS_FILE: events}
+        whose = {
+            "run_id": run_id(spec),
+            "spec": values,
+            "protocol": spec.protocol,
+            "files": {name: digest_of(text.encode()) for name, text in beside.items()},
+        }
+        text = f"{result[:-2]},{json.dumps(whose, indent=1)[1:]}"
+        (place / RESULT_FILE).write_bytes(sealed(text))
 
 
 def main() -> None:
@@ -133,15 +152,13 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--heads", type=int, default=4)
     options = parser.parse_args()
-    rng = random.Random(0)
     study = study_of(options.runs)
     with tempfile.TemporaryDirectory() as place:
         folder = StudyFolder(Path(place))
         specs = timed("expand", lambda: expand(study))
         timed("group into cells", lambda: cells(specs))
         folder.declare(study)
-        for spec in specs:
-            write_run(folder.run(spec), spec, rng, options.layers, options.heads)
+        write_runs(folder, specs, options.layers, options.heads)
         size = sum(path.stat().st_size for path in folder.root.rglob("*.json*"))
         print(f"{len(specs)} made-up runs, {size / len(specs) / 1000:.0f} kB each")
         runs = [run_id(spec) for spec in specs]

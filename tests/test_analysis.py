@@ -11,6 +11,7 @@ from scipy import stats as scipy_stats
 
 from driftscope.analysis import QUESTIONS, StudyTables, answer
 from driftscope.analysis.grouping import cell_means, usable_runs
+from driftscope.analysis.predictors import _resamples
 from driftscope.analysis.stability import probe_size_sensitivity, subset_variation
 from driftscope.errors import ConfigError
 
@@ -534,3 +535,10 @@ def test_tables_can_be_narrowed_and_companions_follow():
 def test_a_condition_that_cannot_be_meant_is_one_sentence(condition: str, reason: str):
     with pytest.raises(ConfigError, match=reason):
         study().where([condition])
+
+
+def test_intervals_over_more_than_two_thousand_runs_rest_on_fewer_resamples():
+    assert [_resamples(runs, 1000) for runs in (4, 2000, 4000, 10_000, 100_000)] == [
+        1000, 1000, 500, 200, 200
+    ]  # fmt: skip
+    assert _resamples(100_000, 50) == 50

@@ -122,6 +122,20 @@ def test_a_full_disk_or_quota_is_answered_by_what_to_do(
     assert "free some space" in capsys.readouterr().err
 
 
+def test_what_the_system_refuses_is_told_with_the_file_and_without_its_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @plain_errors
+    def command() -> None:
+        (tmp_path / ("x" * 300)).write_text("")
+
+    with pytest.raises(typer.Exit):
+        command()
+    told = capsys.readouterr().err
+    assert told.endswith("xxx cannot be read or written: file name too long\n")
+    assert "Errno" not in told
+
+
 def test_importing_driftscope_is_light() -> None:
     assert heavy_modules_after("import driftscope; assert driftscope.__version__") == set()
 

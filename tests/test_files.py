@@ -30,6 +30,7 @@ from driftscope.files import (
     whole_folder,
     write_whole,
 )
+from driftscope.records import append_event
 from driftscope.study import expand
 
 
@@ -66,6 +67,17 @@ def test_a_file_has_the_mode_that_the_umask_asks_for(tmp_path: Path, umask: int,
         os.umask(former)
     for file in (tmp_path / "a", tmp_path / "b" / "c"):
         assert stat.S_IMODE(file.stat().st_mode) == mode
+
+
+def test_a_pipe_at_a_place_of_ours_is_neither_replaced_nor_waited_for(tmp_path: Path) -> None:
+    """`--out /dev/null` put a file in the place of the device, for every process of the machine."""
+    os.mkfifo(tmp_path / "out")
+    os.mkfifo(tmp_path / "events.jsonl")
+    with pytest.raises(RecordError, match="is a pipe, which cannot be written as a file"):
+        write_whole(tmp_path / "out", b"text")
+    with pytest.raises(RecordError, match="is a pipe"):
+        append_event(tmp_path, {"kind": "epoch"})
+    assert all(path.is_fifo() for path in tmp_path.iterdir())
 
 
 def test_a_link_at_a_place_of_ours_is_refused(tmp_path: Path, precious: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_run_that_0_1_wrote_is_read_to_the_last_digit() -> None:
         assert point.reading.facts() == there["reading"]
         assert point.drift.facts() == there["drift"]
         assert point.drift.number("cka") == there["drift"]["cka"]
-        assert point.drift.at_layer("cka_per_block", 2) == there["drift"]["cka_per_block"][2]
+        assert point.drift.by_layer("cka_per_block") == there["drift"]["cka_per_block"]
         assert point.subsets == there["subsets"]
         assert (
             point.transfer["concepts100"].per_class == there["transfer"]["concepts100"]["per_class"]

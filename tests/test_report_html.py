@@ -175,6 +175,10 @@ def test_a_study_of_too_many_runs_is_drawn_by_its_cells_and_says_so(
     assert page.count("DRIFTSCOPE_MAX_PAGE_RUNS") >= 2
     assert _singles(page) == 0 < _singles(study_page)
     assert _means(page) == _means(study_page) > 0
+    # nothing is drawn twice: the browser draws what others find as pictures in the page
+    assert page.count('class="still none"') == len(_panels(page)) > len(_panels(study_page))
+    assert 'class="still none"' not in study_page
+    assert any(panel.get("heat") for panel in _panels(page))
 
 
 def _panels(page: str) -> list[dict[str, Any]]:
@@ -184,11 +188,15 @@ def _panels(page: str) -> list[dict[str, Any]]:
 
 def _singles(page: str) -> int:
     """How many marks of single runs the interactive figures hold."""
-    return sum(bool(mark.get("is_single")) for panel in _panels(page) for mark in panel["marks"])
+    return sum(
+        bool(mark.get("is_single")) for panel in _panels(page) for mark in panel.get("marks", ())
+    )
 
 
 def _means(page: str) -> int:
-    return sum(not mark.get("is_single") for panel in _panels(page) for mark in panel["marks"])
+    return sum(
+        not mark.get("is_single") for panel in _panels(page) for mark in panel.get("marks", ())
+    )
 
 
 def test_of_many_series_a_page_draws_the_first_and_says_so() -> None:

@@ -67,7 +67,10 @@ def read_bytes(path: Path | str, limit: Megabytes = JSON_MB, start: int = 0) -> 
         if status.st_size <= most:
             with open(descriptor, "rb", closefd=False) as file:
                 file.seek(start)
-                content = file.read(most + 1)
+                # the most would be set aside for every small file
+                content = file.read(max(0, status.st_size - start) + 1)
+                if len(content) > status.st_size - start:  # it grows, or does not tell its size
+                    content += file.read(most + 1 - len(content))
         if (size := max(status.st_size, len(content))) > most:
             raise UnreadableFileError(f"it has {size / 1e6:,.1f} MB; {limit.sentence}", path)
     finally:
@@ -153,9 +156,9 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     Raises:
         OSError: it cannot be written, as on a full disk.
-        RecordError: its place is a link.
+        RecordError: its place is a link, a device or a pipe.
     """
-    refuse_link(path)
+    refuse_link_or_device(path)
     with _scratch(path.parent) as (scratch, mode):
         partial = scratch / path.name
         yield partial
@@ -171,9 +174,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
     Raises:
         OSError: it cannot be written, or is there and not empty.
-        RecordError: its place is a link.
+        RecordError: its place is a link, a device or a pipe.
     """
-    refuse_link(folder)
+    refuse_link_or_device(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _scratch(folder.parent) as (scratch, mode):
         partial = scratch / folder.name
@@ -193,7 +196,7 @@ def inner_folder(parent: Path, name: str) -> Path:
         RecordError: it is a link, or a file.
     """
     folder = parent / name
-    refuse_link(folder)
+    refuse_link_or_device(folder)
     with suppress(FileExistsError):
         folder.mkdir()
     if not folder.is_dir():
@@ -201,12 +204,24 @@ def inner_folder(parent: Path, name: str) -> Path:
     return folder
 
 
-def refuse_link(path: Path) -> None:
-    """Raises `RecordError` where a place of ours is a link, which leads elsewhere."""
-    if path.is_symlink():
+def refuse_link_or_device(path: Path) -> None:
+    """Raises `RecordError` where a place of ours is neither free nor a file or a folder.
+
+    A link leads elsewhere. A device, a pipe or a socket would be replaced by a file: `/dev/null`
+    for the whole machine, where root writes.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except OSError:  # nothing is there
+        return
+    if stat.S_ISLNK(mode):
         raise RecordError(
             f"{path} is a link (to {path.readlink()}), and driftscope writes through none but "
             "those that you name yourself: remove the link, or name its target"
+        )
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise RecordError(
+            f"{path} is {_kind(mode)}, which cannot be written as a file; name a file"
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -56,7 +58,8 @@ class Study:
 
     @cached_property
     def _tables(self) -> Tables:
-        return all_tables(self._outlining())  # one in memory at a time
+        with _without_collections():
+            return all_tables(self._outlining())  # one in memory at a time
 
     def _outlining(self) -> Iterator[RunRecord]:
         self._outlines.clear()
@@ -129,15 +132,16 @@ class Study:
         return self._tables.damage.copy()
 
     def tables(self) -> StudyTables:
-        """What `driftscope.analysis` asks its questions of."""
+        """What `driftscope.analysis` asks its questions of; pandas copies what is written into."""
+        found = self._tables
         return StudyTables(
             self.runs(),
-            self.history(),
-            self._tables.layers.copy(),
-            subsets=self._tables.subsets.copy(),
-            heads=self._tables.heads.copy(),
-            classes=self._tables.classes.copy(),
-            damage=self._tables.damage.copy(),
+            found.history.copy(deep=False),
+            found.layers.copy(deep=False),
+            subsets=found.subsets.copy(deep=False),
+            heads=found.heads.copy(deep=False),
+            classes=found.classes.copy(deep=False),
+            damage=found.damage.copy(deep=False),
         )
 
     def reading(
@@ -201,6 +205,19 @@ class Study:
 
     def _names(self) -> list[str]:
         return sorted(path.name for path in (self.folder.root / RUNS_FOLDER).iterdir())
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """No garbage is collected in the block: in thousands of records, none of it circular, each
+    collection would look at every value that was read so far."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 _WRITERS: dict[Format, Callable[[pd.DataFrame, Path], Any]] = {

@@ -43,6 +43,10 @@ BUDGET_PCT = 80.0
 """The retention below which a run counts as damaged, for the AUC."""
 
 NUM_RESAMPLES = 1_000
+DRAWN_RUNS = 2_000_000
+"""The runs that all resamples of a scope draw together: of more than 2,000 runs fewer are drawn."""
+
+FEWEST_RESAMPLES = 200
 
 REFERENCE = "cka"
 """The signal that others are compared with head to head, fixed before any data are seen."""
@@ -59,7 +63,8 @@ def predictors(
 
     Scopes: "overall" (all datasets and methods pooled, and said to be), "dataset", "group" (one
     dataset × method) and "mean of groups" (the mean of the groups' ρ, and of their |ρ|). Signed
-    signals are also taken by size. Intervals bootstrap cells, then seeds, from 8 cells up.
+    signals are also taken by size. Intervals bootstrap cells, then seeds, from 8 cells up; of more
+    than 2,000 runs by fewer resamples, and a remark says by how many.
     ``partial_rho`` holds log learning rate fixed.
 
     Returns:
@@ -100,7 +105,7 @@ def _in_setting(tables: StudyTables, budget: float, num_resamples: int, seed: in
     return Answer(
         question=QUESTION,
         sentence=_sentence(table, pd.DataFrame(gaps, columns=_GAP_COLUMNS), runs),
-        remarks=_remarks(table, runs),
+        remarks=_remarks(table, runs, num_resamples),
         table=lead_with(
             table.reset_index(drop=True), "signal", "form", "rho", "low", "high", "probe", "scope"
         ),
@@ -217,10 +222,15 @@ def _intervals(
         kept["retention_pct"],
         kept["cell"].to_numpy(dtype=str),
         reference=reference,
-        num_resamples=num_resamples,
+        num_resamples=_resamples(len(kept), num_resamples),
         seed=seed,
     )
     return intervals, gaps, reference
+
+
+def _resamples(num_runs: int, most: int) -> int:
+    """How many resamples an interval of so many runs rests on."""
+    return min(most, max(DRAWN_RUNS // num_runs, FEWEST_RESAMPLES))
 
 
 def _aucs(
@@ -312,7 +322,7 @@ def _not_apart(best: pd.Series[Any], gaps: pd.DataFrame) -> list[str]:
     return [signal_name(row["reference"], "signed") for _, row in own.iterrows()]
 
 
-def _remarks(table: pd.DataFrame, runs: pd.DataFrame) -> tuple[str, ...]:
+def _remarks(table: pd.DataFrame, runs: pd.DataFrame, num_resamples: int) -> tuple[str, ...]:
     remarks = []
     entropy = table[(table["scope"] == "overall") & (table["probe"] == "final")]
     entropy = entropy[(entropy["signal"] == "delta_entropy_pct") & (entropy["form"] == "signed")]
@@ -326,6 +336,11 @@ def _remarks(table: pd.DataFrame, runs: pd.DataFrame) -> tuple[str, ...]:
     num_cells = runs["cell"].nunique()
     if num_cells < MIN_CELLS_FOR_INTERVAL:
         remarks.append(f"{num_cells} cells are too few for intervals.")
+    elif (drawn := _resamples(len(runs), num_resamples)) < num_resamples:
+        remarks.append(
+            f"The intervals over all {len(runs):,} runs rest on {drawn} resamples, not on "
+            f"{num_resamples:,}, for time."
+        )
     common = (
         ", the learning rate among their common causes"
         if runs["learning_rate"].nunique() > 1

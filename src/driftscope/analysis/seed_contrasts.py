@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -65,7 +65,11 @@ def _in_setting(
             f"it needs two seeds of {baseline!r} and of another cell of its dataset",
             excluded,
         )
-    rows = [_row(first, second, metric) for first, second in pairs for metric in metrics]
+    rows = [
+        {**_told(first, second), **_compared(first.values(metric), second.values(metric), metric)}
+        for first, second in pairs
+        for metric in metrics
+    ]
     family = Family(
         "multi-seed contrasts: dataset × comparison × rate × metric",
         tuple(f"{r['dataset']} · {r['comparison']} · {r['rates']} · {r['metric']}" for r in rows),
@@ -76,7 +80,7 @@ def _in_setting(
         sentence=_sentence(table, alpha),
         table=table,
         unit="runs",
-        num_units=len({run for pair in pairs for side in pair for run in side["run_id"]}),
+        num_units=len({run for pair in pairs for side in pair for run in side.runs["run_id"]}),
         excluded=tuple(excluded),
         family=(declared,),
         is_answered=bool(table["p_value"].notna().any()),
@@ -88,14 +92,23 @@ class _Cell:
     """The runs of one cell, and what of it decides which cell it is set against."""
 
     runs: pd.DataFrame
+    dataset: str
+    series: str
     is_plain: bool
     options: tuple[str, ...]
     rate: float
+    _values: dict[str, pd.Series[float]] = field(default_factory=dict)
+
+    def values(self, metric: str) -> pd.Series[float]:
+        """The seeds' numbers; a baseline cell is asked again and again."""
+        if metric not in self._values:
+            self._values[metric] = self.runs[metric]
+        return self._values[metric]
 
 
 def _pairs(
     runs: pd.DataFrame, baseline: str, excluded: list[Exclusion]
-) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+) -> Iterator[tuple[_Cell, _Cell]]:
     """Baseline cell and other cell, of two seeds at least on either side."""
     for dataset, group in runs.groupby("dataset", sort=True):
         cells = [
@@ -115,7 +128,7 @@ def _pairs(
             at_rate = [one for one in like if one.rate == cell.rate]
             chosen = at_rate or (like if len(like) == 1 else [])
             if chosen:
-                yield chosen[0].runs, cell.runs
+                yield chosen[0], cell
             else:
                 unmatched += 1
         if unmatched:
@@ -129,26 +142,29 @@ def _cell(runs: pd.DataFrame, baseline: str) -> _Cell:
     is_unregularized = regularizer != regularizer or regularizer in (None, "none")
     return _Cell(
         runs,
+        first["dataset"],
+        first["series"],
         is_plain=bool(first["method"] == baseline and is_unregularized),
         options=tuple(str(runs[name].iloc[0]) for name in _PLAIN),
-        rate=_rate(runs),
+        rate=float(first["learning_rate"]),
     )
 
 
-def _rate(cell: pd.DataFrame) -> float:
-    return float(cell["learning_rate"].iloc[0])
-
-
-def _row(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> dict[str, Any]:
-    a, b = first[metric], second[metric]
-    test, effect, exact = welch_t(a, b), cohens_d(a, b), permutation_of_means(a, b)
-    rates = (_rate(first), _rate(second))
+def _told(first: _Cell, second: _Cell) -> dict[str, Any]:
+    """What is compared, in a row's words."""
+    rates = (first.rate, second.rate)
     return {
-        "dataset": first["dataset"].iloc[0],
-        "comparison": f"{first['series'].iloc[0]} vs {second['series'].iloc[0]}",
-        "learning_rate": rates[1],
+        "dataset": first.dataset,
+        "comparison": f"{first.series} vs {second.series}",
+        "learning_rate": second.rate,
         "rates": " vs ".join(dict.fromkeys(f"{rate:g}" for rate in rates)),
-        "rates_differ": rates[0] != rates[1],
+        "rates_differ": first.rate != second.rate,
+    }
+
+
+def _compared(a: pd.Series[float], b: pd.Series[float], metric: str) -> dict[str, Any]:
+    test, effect, exact = welch_t(a, b), cohens_d(a, b), permutation_of_means(a, b)
+    return {
         "metric": metric,
         "num_first": test.num_a,
         "num_second": test.num_b,

@@ -13,6 +13,7 @@ from driftscope.analysis.grouping import cell_means, usable_runs
 from driftscope.analysis.tables import StudyTables, label, present_signals
 from driftscope.analysis.words import general_text
 from driftscope.metrics import number_text
+from driftscope.stats.finite import FloatArray
 from driftscope.stats.groups import coefficient_of_variation
 
 QUESTION = "stability"
@@ -40,24 +41,41 @@ def subset_variation(subsets: pd.DataFrame) -> pd.DataFrame:
     Args:
         subsets: columns run_id, subset, num_images, signal, value.
     """
-    rows: list[dict[str, Any]] = []
     keys = ["run_id", "signal", "num_images"]
-    for (run_id, signal, size), group in subsets.groupby(keys, sort=True, dropna=False):
-        values = group["value"].to_numpy(dtype=np.float64)
-        if not np.isfinite(values).any():  # of a plug-in that could not measure it
-            continue
-        rows.append(
-            {
-                "run_id": run_id,
-                "signal": signal,
-                "num_images": size,
-                "num_subsets": int(np.isfinite(values).sum()),
-                "mean": float(np.nanmean(values)),
-                "cv": coefficient_of_variation(values, ddof=0),
-                "cv_sample": coefficient_of_variation(values, ddof=1),
-            }
+    ordered = subsets.sort_values(keys, kind="stable")
+    values = ordered["value"].to_numpy(dtype=np.float64)
+    firsts = np.flatnonzero(~ordered.duplicated(keys).to_numpy())
+    ends = np.append(firsts[1:], len(ordered))
+    variation = ordered.iloc[firsts][keys].reset_index(drop=True)
+    for name in ("num_subsets", "mean", "cv", "cv_sample"):
+        variation[name] = np.nan
+    # all groups of one size are one array: a run has a dozen, and a study thousands of runs
+    for size in np.unique(ends - firsts):
+        mine = np.flatnonzero(ends - firsts == size)
+        variation.loc[mine, ["num_subsets", "mean", "cv", "cv_sample"]] = _spreads(
+            values[firsts[mine][:, None] + np.arange(size)]
         )
-    return pd.DataFrame(rows)
+    known = variation[variation["num_subsets"] > 0]  # else of a plug-in that could not measure it
+    return known.astype({"num_subsets": int}).reset_index(drop=True)
+
+
+def _spreads(values: FloatArray) -> FloatArray:
+    """Of each row: how many values are finite, their mean, and both coefficients of variation."""
+    found = np.full((len(values), 4), np.nan)
+    is_whole = np.isfinite(values).all(axis=1)
+    whole = values[is_whole]
+    size, means = values.shape[1], whole.mean(axis=1)
+    scale = np.where(means == 0, np.nan, np.abs(means))
+    found[is_whole, :3] = np.column_stack(
+        [np.full(len(whole), size), means, whole.std(axis=1) / scale]
+    )
+    if size > 1:
+        found[is_whole, 3] = whole.std(axis=1, ddof=1) / scale
+    for at in np.flatnonzero(~is_whole):
+        kept = values[at][np.isfinite(values[at])]
+        cvs = (coefficient_of_variation(kept, ddof=ddof) for ddof in (0, 1))
+        found[at] = (kept.size, kept.mean() if kept.size else np.nan, *cvs)
+    return found
 
 
 def probe_size_sensitivity(variation: pd.DataFrame) -> pd.DataFrame:

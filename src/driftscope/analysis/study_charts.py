@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -43,97 +44,140 @@ _NAMED_RUNS = 6
 
 @dataclass(frozen=True)
 class PlaceCharts:
-    """The charts of the runs of one place; None where its runs do not have what is shown."""
-
-    outcomes: Chart | None
-    drifts: Chart | None
-    trajectories: Chart | None
-    layers: Chart | None
-    heads: Chart | None
-    classes: Chart | None
-    estimates: Chart | None
-
-    @property
-    def known(self) -> list[Chart]:
-        """Those that there are, in the order of the files' names."""
-        charts = (self.outcomes, self.drifts, self.layers, self.heads, self.classes,
-                  self.trajectories, self.estimates)  # fmt: skip
-        return [chart for chart in charts if chart is not None]
-
-
-def place_charts(
-    study: StudyTables,
-    place: Mapping[str, str],
-    runs: pd.DataFrame,
-    layer_cells: pd.DataFrame,
-    layer_limit: float,
-) -> PlaceCharts:
     """Everything that is drawn of one place; single runs only where `are_runs_drawn`.
 
-    Args:
+    A chart is made when it is first asked for; None where the runs do not have what is shown.
+
+    Attributes:
         study: whose history, heads and classes are shown (rows of other places are left out).
         place: what `grouping.split_settings` says it is.
         runs: its runs.
         layer_cells: `grouping.layer_cells_frame` of them, may be empty.
         layer_limit: the end of the layer heatmaps' scale, one for all places.
     """
-    name = slug(" ".join(place.get(key, "") for key in PLACE))
-    cells = cells_frame(runs)
-    series = list(dict.fromkeys(cells["series"]))
-    has_transfer = bool(place.get("transfer"))
-    outcomes = known_metrics(outcome_metrics(has_transfer, accuracy_column(cells)), cells)
-    drifts = known_metrics(drift_metrics(has_transfer), cells)
-    # rows are walked one by one: only with what is drawn, since a run has fifty columns
-    keys = ["run_id", "series", "learning_rate", "seed", "num_runs"]
-    keys += [one.key for one in (*outcomes, *drifts)]
-    done = with_series(runs)[is_done(runs)].reindex(columns=keys)
-    has_dots = are_runs_drawn(study.runs)
-    heads = head_cells_frame(study.heads, runs)
-    classes = class_cells_frame(study.classes, runs)
-    return PlaceCharts(
-        rate_chart(f"learning_rate_{name}", cells, done, outcomes, has_dots=has_dots)
-        if outcomes
-        else None,
-        rate_chart(f"dose_response_{name}", cells, done, drifts, has_dots=has_dots)
-        if drifts
-        else None,
-        _place_trajectories(f"trajectories_{name}", study, runs, series, has_transfer),
-        layer_chart(f"layer_entropy_{name}", layer_cells, _of(series, layer_cells), layer_limit)
-        if len(layer_cells)
-        else None,
-        head_maps_chart(f"head_entropy_{name}", heads, _of(series, heads)) if len(heads) else None,
-        class_chart(f"retention_by_class_{name}", classes, _of(series, classes))
-        if len(classes)
-        else None,
-        estimate_chart(f"estimates_{name}", runs) if has_dots else None,
-    )
 
+    study: StudyTables
+    place: Mapping[str, str]
+    runs: pd.DataFrame
+    layer_cells: pd.DataFrame
+    layer_limit: float
 
-def _place_trajectories(
-    name: str, study: StudyTables, runs: pd.DataFrame, series: list[str], has_transfer: bool
-) -> Chart | None:
-    """Nothing where no run has two epochs."""
-    history = study.history
-    probes = history_cells_frame(history, runs) if len(history) else history
-    if probes.empty or probes["epoch"].nunique() < 2:
-        return None
-    metrics = known_metrics(followed_metrics(has_transfer), probes)
-    paths = run_history_frame(history, runs)
-    has_thin = are_runs_drawn(study.runs)
-    return trajectory_chart(
-        name, probes, paths, _of(series, probes), metrics, has_thin_lines=has_thin
-    )
+    @property
+    def known(self) -> Iterator[Chart]:
+        """Those that there are, in the order of the files' names."""
+        for kind in (
+            "outcomes",
+            "drifts",
+            "layers",
+            "heads",
+            "classes",
+            "trajectories",
+            "estimates",
+        ):
+            chart: Chart | None = getattr(self, kind)
+            if chart is not None:
+                yield chart
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """One row a cell."""
+        return cells_frame(self.runs)
+
+    @cached_property
+    def class_cells(self) -> pd.DataFrame:
+        """One row a cell and class of the transfer set."""
+        return class_cells_frame(self.study.classes, self.runs)
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether the heads of any run are known."""
+        heads = self.study.heads
+        if "head" not in heads:
+            return False
+        return bool((heads["run_id"].isin(self.runs["run_id"]) & heads["head"].notna()).any())
+
+    @cached_property
+    def outcomes(self) -> Chart | None:
+        """What came out, against the learning rate."""
+        found = outcome_metrics(self._has_transfer, accuracy_column(self.cells))
+        return self._rate_chart("learning_rate", found)
+
+    @cached_property
+    def drifts(self) -> Chart | None:
+        """The dose response of the representation and the weights."""
+        return self._rate_chart("dose_response", drift_metrics(self._has_transfer))
+
+    @cached_property
+    def trajectories(self) -> Chart | None:
+        """What is followed over training; nothing where no run has two epochs."""
+        history = self.study.history
+        probes = history_cells_frame(history, self.runs) if len(history) else history
+        if probes.empty or probes["epoch"].nunique() < 2:
+            return None
+        return trajectory_chart(
+            self._name("trajectories"),
+            probes,
+            run_history_frame(history, self.runs),
+            self._series(probes),
+            known_metrics(followed_metrics(self._has_transfer), probes),
+            has_thin_lines=are_runs_drawn(self.study.runs),
+        )
+
+    @cached_property
+    def layers(self) -> Chart | None:
+        """The change of each layer's entropy, a map a series."""
+        cells, name = self.layer_cells, self._name("layer_entropy")
+        return (
+            layer_chart(name, cells, self._series(cells), self.layer_limit) if len(cells) else None
+        )
+
+    @cached_property
+    def heads(self) -> Chart | None:
+        """The change of each head's entropy, a map a cell."""
+        cells = head_cells_frame(self.study.heads, self.runs)
+        name = self._name("head_entropy")
+        return head_maps_chart(name, cells, self._series(cells)) if len(cells) else None
+
+    @cached_property
+    def classes(self) -> Chart | None:
+        """What is left of each class, a column a cell."""
+        cells, name = self.class_cells, self._name("retention_by_class")
+        return class_chart(name, cells, self._series(cells)) if len(cells) else None
+
+    @cached_property
+    def estimates(self) -> Chart | None:
+        """Each run's retention, estimated against measured."""
+        if not are_runs_drawn(self.study.runs):
+            return None
+        return estimate_chart(self._name("estimates"), self.runs)
+
+    def _rate_chart(self, kind: str, wanted: Iterable[Metric]) -> Chart | None:
+        metrics = known_metrics(wanted, self.cells)
+        if not metrics:
+            return None
+        # rows are walked one by one: only with what is drawn, since a run has fifty columns
+        keys = ["run_id", "series", "learning_rate", "seed", "num_runs"]
+        keys += [one.key for one in metrics]
+        done = with_series(self.runs)[is_done(self.runs)].reindex(columns=keys)
+        has_dots = are_runs_drawn(self.study.runs)
+        return rate_chart(self._name(kind), self.cells, done, metrics, has_dots=has_dots)
+
+    @property
+    def _has_transfer(self) -> bool:
+        return bool(self.place.get("transfer"))
+
+    def _name(self, kind: str) -> str:
+        return f"{kind}_{slug(' '.join(self.place.get(key, '') for key in PLACE))}"
+
+    def _series(self, frame: pd.DataFrame) -> list[str]:
+        """The series that have a row in the frame."""
+        there = set(frame["series"])
+        return [name for name in dict.fromkeys(self.cells["series"]) if name in there]
 
 
 def are_runs_drawn(runs: pd.DataFrame) -> bool:
     """Whether a study's figures show each run beside the means; of thousands none could be seen."""
     return len(runs) <= limits.PAGE_RUNS.value
-
-
-def _of(series: Iterable[str], frame: pd.DataFrame) -> list[str]:
-    """The series that have a row in the frame."""
-    there = set(frame["series"])
-    return [name for name in series if name in there]
 
 
 def outcome_metrics(has_transfer: bool, accuracy: str = "test_accuracy_pct") -> list[Metric]:

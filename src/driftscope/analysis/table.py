@@ -26,7 +26,7 @@ MEASURES = ("metric", "outcome", "measure", "value", "signal")
 """Columns that name the metric that the numbers of their row are of."""
 
 TABLE_FORMATS = ("csv", "md", "tex")
-MOST_ROWS = 1000
+MOST_ROWS = 500
 """How many rows of a table a page shows."""
 
 LATEX_ROWS_A_PAGE = 40

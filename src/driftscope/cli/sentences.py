@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import re
 import tempfile
 import traceback
@@ -70,7 +71,12 @@ def _answering(command: Callable[P, R], stopped: str) -> Callable[P, R]:
 def _of_system(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk or your quota is full; free some space, then repeat the command"
-    return str(error)
+    if not error.strerror:
+        return str(error)
+    why = error.strerror[0].lower() + error.strerror[1:]
+    if error.filename is None:
+        return f"the system refused to read or write a file: {why}"
+    return f"{os.fsdecode(error.filename)} cannot be read or written: {why}"
 
 
 def _is_out_of_memory(error: Exception) -> bool:

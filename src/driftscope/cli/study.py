@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from driftscope.cli.options import MACHINE, PRINTED, AsJson, OutFolder, Workers, opt
+from driftscope.cli.options import (
+    MACHINE,
+    PRINTED,
+    AsJson,
+    OutFolder,
+    Workers,
+    opt,
+    refuse_file,
+)
 from driftscope.cli.reports import HTML, Formats, write_report, write_side_by_side_report
 from driftscope.cli.sentences import plain_errors, resumable, say, say_what_is_passed_over
 from driftscope.errors import ConfigError, RecordError
@@ -290,6 +298,8 @@ def export(
     """Write the tables of runs, history, layers and classes as files."""
     from driftscope.opened_study import Study
 
+    if out is not None:
+        refuse_file(out)
     study = Study(folder)
     say_what_is_passed_over(study.folder, study.damaged, study.changed)
     for path, shape in study.export(out, form).items():

@@ -15,7 +15,7 @@ from driftscope.assess import Reference
 from driftscope.backbones.library import LibraryModel
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_state, without_adapters
-from driftscope.files import refuse_link, remove_files, whole_folder
+from driftscope.files import refuse_link_or_device, remove_files, whole_folder
 from driftscope.hugging_face import quiet_libraries
 from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE
 from driftscope.sources.live import NAMELESS, Target
@@ -42,7 +42,7 @@ def keep_model(
         RecordError: its place is a link.
     """
     if folder.parent.name == _CANDIDATES:
-        refuse_link(folder.parent)
+        refuse_link_or_device(folder.parent)
     remove_files(folder, MODEL_FILES)
     is_nameless = reference.pretrained.source in NAMELESS
     if target.peft is not None and _can_stand_alone(target.peft, live, reference):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from driftscope.config import RunSpec, run_id
 from driftscope.errors import BusyError, RecordError
-from driftscope.files import refuse_link
+from driftscope.files import refuse_link_or_device
 from driftscope.records.file_names import FAILURE_FILE, LOCK_FILE, SPEC_FILE
 from driftscope.records.folder import read_spec
 from driftscope.records.json_files import write_json
@@ -30,7 +30,7 @@ def claimed(folder: Path, spec: RunSpec) -> Iterator[Path]:
 
     refuse_foreign_folder(folder, spec)
     folder.mkdir(exist_ok=True)
-    refuse_link(folder / LOCK_FILE)
+    refuse_link_or_device(folder / LOCK_FILE)
     lock = FileLock(folder / LOCK_FILE)
     try:
         lock.acquire(timeout=0)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from driftscope.errors import RecordError
-from driftscope.files import read_bytes, refuse_link, write_whole
+from driftscope.files import read_bytes, refuse_link_or_device, write_whole
 from driftscope.limits import EVENTS_MB
 from driftscope.records.file_names import EVENTS_FILE
 from driftscope.records.json_files import finite
@@ -24,7 +24,7 @@ from driftscope.records.watched_schema import Event
 def append_event(folder: Path, event: Mapping[str, Any]) -> None:
     """Appends one line to the run's events."""
     line = json.dumps(finite(dict(event)), allow_nan=False) + "\n"
-    refuse_link(folder / EVENTS_FILE)
+    refuse_link_or_device(folder / EVENTS_FILE)
     with (folder / EVENTS_FILE).open("a", encoding="utf-8") as file:
         file.write(line)
         file.flush()
@@ -43,13 +43,28 @@ def read_events(folder: Path) -> list[Event]:
     Raises:
         RecordError: another line is damaged, or any is no object.
     """
+    return parsed_events(folder, events_bytes(folder))
+
+
+def events_bytes(folder: Path) -> bytes | None:
+    """What the file of events holds; None where there is none.
+
+    Raises:
+        RecordError: it cannot be read.
+    """
     path = folder / EVENTS_FILE
-    if not path.exists():
-        return []
     try:
-        lines = read_bytes(path, EVENTS_MB).splitlines()
+        return read_bytes(path, EVENTS_MB)
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error}") from None
+
+
+def parsed_events(folder: Path, content: bytes | None) -> list[Event]:
+    """The events that a folder's file holds, as `read_events` gives them."""
+    path = folder / EVENTS_FILE
+    lines = (content or b"").splitlines()
     events = []
     for number, line in enumerate(lines, start=1):
         try:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from driftscope.config import RunSpec, parse_run_spec
 from driftscope.errors import ConfigError, RecordError, shown, told_as
 from driftscope.files import named_path, read_arrays, read_bytes, write_whole
-from driftscope.limits import ARRAYS_MB, EVENTS_MB
-from driftscope.records.events import read_events
+from driftscope.limits import ARRAYS_MB
+from driftscope.records.events import events_bytes, parsed_events
 from driftscope.records.file_names import (
     ATTENTION_FILE,
     EVENTS_FILE,
@@ -196,9 +196,12 @@ def read_spec(folder: Path) -> RunSpec:
     Raises:
         RecordError: there is none, or a damaged one.
     """
-    path = folder / SPEC_FILE
+    return _parsed_spec(folder, read_json(folder / SPEC_FILE))
+
+
+def _parsed_spec(folder: Path, values: Mapping[str, Any]) -> RunSpec:
     try:
-        return parse_run_spec(read_json(path), str(path))
+        return parse_run_spec(values, str(folder / SPEC_FILE))
     except ConfigError as error:
         raise RecordError(str(error)) from None
 
@@ -237,16 +240,26 @@ def load_run(folder: Path | str) -> RunRecord:
     """
     folder = named_path(folder)
     result, was_changed = _read_result(folder)
-    record = RunRecord(folder, read_spec(folder), result, read_events(folder), was_changed)
-    _refuse_parts_of_several(record)
+    spec_values = read_json(folder / SPEC_FILE)
+    events = events_bytes(folder)
+    record = RunRecord(
+        folder,
+        _parsed_spec(folder, spec_values),
+        result,
+        parsed_events(folder, events),
+        was_changed,
+    )
+    _refuse_parts_of_several(record, spec_values, digest_of(events) if events is not None else "")
     _ = record.structure_point  # a damaged one is found here, where it costs this run alone
     return record
 
 
-def _refuse_parts_of_several(record: RunRecord) -> None:
+def _refuse_parts_of_several(
+    record: RunRecord, spec_values: Mapping[str, Any], events_digest: str
+) -> None:
     """Raises `RecordError` where a folder's files do not belong together."""
     folder, result = record.folder, record.result
-    if result.spec != read_json(folder / SPEC_FILE) and not _is_same_run(result, record.spec):
+    if result.spec != spec_values and not _is_same_run(result, record.spec):
         raise RecordError(
             f"{folder / RESULT_FILE} is not the result of the run that {SPEC_FILE} beside it "
             "describes: one of the two was copied or edited; delete the folder to run it again"
@@ -258,16 +271,11 @@ def _refuse_parts_of_several(record: RunRecord) -> None:
         )
     noted = result.files.get(EVENTS_FILE)
     epochs = [event.get("epoch") for event in record.events if event.kind == "epoch"]
-    if (noted and noted != _events_digest(folder)) or len(set(map(str, epochs))) < len(epochs):
+    if (noted and noted != events_digest) or len(set(map(str, epochs))) < len(epochs):
         raise RecordError(
             f"{folder / EVENTS_FILE} is not what the run wrote: it was changed, cut off, or has "
             "lines twice"
         )
-
-
-def _events_digest(folder: Path) -> str:
-    path = folder / EVENTS_FILE
-    return digest_of(read_bytes(path, EVENTS_MB)) if path.exists() else ""
 
 
 def _is_same_run(result: RunResult, spec: RunSpec) -> bool:

@@ -28,8 +28,12 @@ def write_json(path: Path, value: object) -> None:
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     """Writes a JSON object that ends with a digest of all the rest, by which a change is seen."""
-    text = json.dumps(finite(value), indent=1, allow_nan=False)
-    write_whole(path, f'{text[:-2]}{_SEAL}{digest_of(text.encode())}"\n}}'.encode())
+    write_whole(path, sealed(json.dumps(finite(value), indent=1, allow_nan=False)))
+
+
+def sealed(text: str) -> bytes:
+    """A JSON object's indented text, with a digest of it as its last field."""
+    return f'{text[:-2]}{_SEAL}{digest_of(text.encode())}"\n}}'.encode()
 
 
 def digest_of(content: bytes) -> str:

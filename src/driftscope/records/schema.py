@@ -50,7 +50,7 @@ class Part(BaseModel):
 
     @model_validator(mode="after")
     def _numbers_are_possible(self) -> Self:
-        for name in type(self).model_fields.keys() & _ranges().keys():
+        for name in _ranged_fields(type(self)):
             refuse_impossible(name, getattr(self, name))
         for name, value in (self.model_extra or {}).items():
             refuse_impossible(name, value)
@@ -93,10 +93,10 @@ class Signals(_Facts):
         extra = (self.model_extra or {}).items()
         return {name: value for name, value in extra if is_number(value)}
 
-    def at_layer(self, name: str, index: int) -> Number:
-        """A layer's number (the mean over its heads), layers from 0; None where not measured."""
+    def by_layer(self, name: str) -> list[Number] | None:
+        """Each layer's number (the mean over its heads); None where none is by layer."""
         values = self.signal(name)
-        return _mean(values[index]) if isinstance(values, list) and index < len(values) else None
+        return [_mean(value) for value in values] if isinstance(values, list) else None
 
     def mean(self, name: str) -> Number:
         """A signal's mean over layers and heads; None where it was not read."""
@@ -133,7 +133,7 @@ class StoredReading(Signals):
     @model_validator(mode="after")
     def _signals_have_one_shape(self) -> Self:
         num_layers, num_heads = self.shape
-        for one in levels("layer"):
+        for one in _read_by_layer():
             values = self.signal(one.field)
             if not isinstance(values, list):
                 continue
@@ -502,7 +502,7 @@ def refuse_impossible(name: str, value: Any) -> None:
     if found is None:
         return
     low, high, one = found
-    for number in _flat(value):
+    for number in (value,) if isinstance(value, float) else _flat(value):
         if not low <= number <= high:
             unit = f" {one.unit}" if one.unit else ""
             raise ValueError(
@@ -552,6 +552,17 @@ def _ranges() -> Mapping[str, tuple[float, float, Metric]]:
             for name in (one.key, one.field, one.layer_field):
                 found.setdefault(name, (*widened, one))
     return found
+
+
+@cache
+def _ranged_fields(part: type[Part]) -> tuple[str, ...]:
+    """The fields of a part that are a metric with a range."""
+    return tuple(name for name in part.model_fields if name in _ranges())
+
+
+@cache
+def _read_by_layer() -> tuple[Metric, ...]:
+    return tuple(levels("layer"))
 
 
 @cache

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from driftscope.metrics import METRICS, drifts, first_layer, levels, metric
+from driftscope.metrics import METRICS, Metric, drifts, first_layer, levels, metric
 from driftscope.protocols import ACCURACIES, pretrained_accuracy_key, protocol_of
 from driftscope.records.columns import (
     CLASS_COLUMNS,
@@ -45,44 +46,91 @@ class Tables:
     damage: pd.DataFrame
 
 
+_TOGETHER = 20_000
+"""Rows that are lists of Python's numbers at a time."""
+
+
+class _Rows:
+    """Rows under way, column by column: there are a million, and a mapping takes ten times more."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[Any]] = {}
+        self._count = 0
+        self._done: list[pd.DataFrame] = []
+
+    def add(
+        self, count: int, shared: Mapping[str, Any], columns: Mapping[str, Sequence[Any]]
+    ) -> None:
+        """So many rows, with what is the same in all and what is each row's own."""
+        for name, value in shared.items():
+            self._column(name).extend([value] * count)
+        for name, values in columns.items():
+            self._column(name).extend(values)
+        self._count += count
+        for values in self._columns.values():
+            values.extend([None] * (self._count - len(values)))
+        if self._count >= _TOGETHER:
+            self._settle()
+
+    def _column(self, name: str) -> list[Any]:
+        if name not in self._columns:
+            self._columns[name] = [None] * self._count
+        return self._columns[name]
+
+    def _settle(self) -> None:
+        """Makes arrays of the lists, which take a quarter of the memory."""
+        import pandas as pd
+
+        self._done.append(pd.DataFrame(self._columns))
+        self._columns, self._count = {}, 0
+
+    def frame(self, columns: Sequence[str] = ()) -> pd.DataFrame:
+        """All rows; with these columns, where there are none."""
+        import pandas as pd
+
+        if self._count:
+            self._settle()
+        if not self._done:
+            return pd.DataFrame(columns=pd.Index(columns))
+        return pd.concat(self._done, ignore_index=True)
+
+
 def all_tables(records: Iterable[RunRecord]) -> Tables:
     """All tables in one pass, so that thousands of records need not be in memory at once."""
     import pandas as pd
 
     runs: list[dict[str, Any]] = []
     history: list[dict[str, Any]] = []
-    layers: list[dict[str, Any]] = []
     heads: list[dict[str, Any]] = []
-    subsets: list[dict[str, Any]] = []
-    classes: list[dict[str, Any]] = []
+    layers, subsets, classes = _Rows(), _Rows(), _Rows()
     rescues: list[dict[str, Any]] = []
     damage: list[dict[str, Any]] = []
     for record in records:
         runs.append(_run_row(record))
         history += _history_rows(record)
-        layers += _layer_rows(record)
+        _add_layers(layers, record)
         heads.append(_head_columns(record))
-        subsets += _subset_rows(record)
-        classes += _class_rows(record)
+        _add_subsets(subsets, record)
+        _add_classes(classes, record)
         rescues += [{**_keys(record), **one.model_dump()} for one in record.result.rescues]
         damage += _damage_rows(record)
     return Tables(
         typed(pd.DataFrame(runs), RUN_COLUMNS),
         typed(pd.DataFrame(history), HISTORY_COLUMNS),
-        typed(pd.DataFrame(layers), LAYER_COLUMNS),
+        typed(layers.frame(), LAYER_COLUMNS),
         _heads_frame(heads),
-        pd.DataFrame(subsets, columns=SUBSET_COLUMNS),
-        typed(pd.DataFrame(classes), CLASS_COLUMNS),
+        subsets.frame(SUBSET_COLUMNS),
+        typed(classes.frame(), CLASS_COLUMNS),
         typed(pd.DataFrame(rescues), RESCUE_COLUMNS),
         typed(pd.DataFrame(damage), DAMAGE_COLUMNS),
     )
 
 
-def _class_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
+def _add_classes(rows: _Rows, record: RunRecord) -> None:
     """One row a class of the main transfer set, at the selected epoch."""
-    keys = _keys(record)
-    for row in record.main_score.per_class:
-        yield {**keys, **row}
+    found = record.main_score.per_class
+    names = dict.fromkeys(name for row in found for name in row)
+    rows.add(len(found), _keys(record), {name: [row.get(name) for row in found] for name in names})
 
 
 def _damage_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
@@ -100,19 +148,15 @@ def _damage_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
         }
 
 
-def _subset_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
+def _add_subsets(rows: _Rows, record: RunRecord) -> None:
     """One row a probe subset and signal, at the protocol's reporting point."""
     point = record.structure_point
     for number, subset in enumerate(point.subsets if point else (), start=1):
-        for signal, value in subset.items():
-            if signal != "num_images":
-                yield {
-                    "run_id": record.id,
-                    "subset": number,
-                    "num_images": subset.get("num_images"),
-                    "signal": signal,
-                    "value": value,
-                }
+        signals = {name: value for name, value in subset.items() if name != "num_images"}
+        shared = {
+            "run_id": record.id, "subset": number, "num_images": subset.get("num_images")
+        }  # fmt: skip
+        rows.add(len(signals), shared, {"signal": [*signals], "value": [*signals.values()]})
 
 
 def runs_table(records: Iterable[RunRecord]) -> pd.DataFrame:
@@ -132,11 +176,10 @@ def history_table(records: Iterable[RunRecord]) -> pd.DataFrame:
 
 def layers_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     """One row a run and layer (1…L): entropy in nats and the per-layer drifts, as reported."""
-    import pandas as pd
-
-    return typed(
-        pd.DataFrame([row for record in records for row in _layer_rows(record)]), LAYER_COLUMNS
-    )
+    rows = _Rows()
+    for record in records:
+        _add_layers(rows, record)
+    return typed(rows.frame(), LAYER_COLUMNS)
 
 
 def heads_table(records: Iterable[RunRecord]) -> pd.DataFrame:
@@ -211,32 +254,46 @@ def _further(record: RunRecord) -> dict[str, Any]:
     selected = record.result.selected
     if selected is None:
         return {}
-    of_sets = {name: one.model_dump() for name, one in selected.transfer.items()}
+    of_sets = {
+        name: {"accuracy_pct": one.accuracy_pct, "retention_pct": one.retention_pct}
+        for name, one in selected.transfer.items()
+    }
     scores = {key: value for key, value in transfer_scalars(of_sets).items() if key not in METRICS}
     corrupted = selected.robustness.items()
     return scores | {f"test_accuracy_pct_{name}": one.accuracy_pct for name, one in corrupted}
 
 
-def _layer_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
+def _add_layers(rows: _Rows, record: RunRecord) -> None:
     point = record.structure_point
     if point is None:
         return
-    keys, read, changed = _keys(record), levels("layer"), drifts("layer")
     num_layers = _num_layers(point)
-    for layer in range(1, num_layers + 1):
-        yield {
-            **keys,
-            "layer": layer,
-            **{one.key: _at(point.reading, one.field, layer, num_layers) for one in read},
-            **{one.key: _at(point.drift, one.layer_field, layer, num_layers) for one in changed},
-        }
+    read, changed = _of_layers()
+    columns = {
+        "layer": range(1, num_layers + 1),
+        **{one.key: _by_layer(point.reading, one.field, num_layers) for one in read},
+        **{one.key: _by_layer(point.drift, one.layer_field, num_layers) for one in changed},
+    }
+    rows.add(num_layers, _keys(record), columns)
 
 
-def _at(part: Signals, name: str, layer: int, num_layers: int) -> float | None:
-    """A layer's number, layers from 1; lists end at the last layer."""
-    values = part.signal(name)
-    begins = first_layer(len(values), num_layers) if isinstance(values, list) else 1
-    return part.at_layer(name, layer - begins) if layer >= begins else None
+@cache
+def _of_layers() -> tuple[Sequence[Metric], Sequence[Metric]]:
+    """What is read of a layer, and what of it changes."""
+    return levels("layer"), drifts("layer")
+
+
+@cache
+def _of_heads() -> Sequence[Metric]:
+    return levels("head")
+
+
+def _by_layer(part: Signals, name: str, num_layers: int) -> list[float | None]:
+    """Every layer's number; a list ends at the last layer, so the first may have none."""
+    known = part.by_layer(name)
+    if known is None:
+        return [None] * num_layers
+    return [None] * (first_layer(len(known), num_layers) - 1) + known[:num_layers]
 
 
 def _num_layers(point: Point) -> int:
@@ -262,7 +319,7 @@ def _head_columns(record: RunRecord) -> dict[str, Any]:
     after, before = point.reading, record.result.pretrained.reading
     read = {
         name: np.array(values, dtype=np.float64)
-        for one in levels("head")
+        for one in _of_heads()
         for name, reading in ((one.key, after), (f"pretrained_{one.key}", before))
         if (values := reading.signal(one.field))
     }
@@ -277,14 +334,14 @@ def _head_columns(record: RunRecord) -> dict[str, Any]:
     columns["layer"] = np.repeat(layers, num_heads)
     numbers = np.tile(np.arange(1, num_heads + 1), len(layers))
     columns["head"] = numbers if of_heads else np.full(num_rows, np.nan)
-    for one in levels("head"):
+    for one in _of_heads():
         for name in (one.key, f"pretrained_{one.key}"):
             values = np.full((len(layers), num_heads), np.nan)
             if (known := read.get(name)) is not None:  # the last layers and the first heads
                 values[len(layers) - len(known) :, : known.shape[1]] = known
             columns[name] = values.ravel()
     for one in (metric("cka"), metric("cka_debiased")):
-        similar = [_at(point.drift, one.layer_field, layer, num_layers) for layer in layers]
+        similar = _by_layer(point.drift, one.layer_field, num_layers)[-len(layers) :]
         columns[one.key] = np.repeat(np.array(similar, dtype=np.float64), num_heads)
     return columns
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from driftscope.analysis import Answer, StudyTables, grouping
 from driftscope.analysis.map_charts import shared_limit
-from driftscope.analysis.study_charts import place_charts
+from driftscope.analysis.study_charts import PlaceCharts
 from driftscope.analysis.table import TABLE_FORMATS, save_tables, uniquely_named
 from driftscope.files import inner_folder
 from driftscope.records import RunRecord
@@ -61,7 +61,7 @@ def study_figures(
     layer_cells = [grouping.layer_cells_frame(study.layers, runs) for _, runs in settings]
     limit = shared_limit(layer_cells)
     for (setting, runs), layers in zip(settings, layer_cells, strict=True):
-        for chart in place_charts(study, setting, runs, layers, limit).known:
+        for chart in PlaceCharts(study, setting, runs, layers, limit).known:
             yield chart.name, draw(chart, styles if chart.colours == "series" else None)
         if overlays := side_by_side(study_overlays(records, runs)):
             yield f"attention_{tables.setting_slug(setting)}", attention_figure(overlays)

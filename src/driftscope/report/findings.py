@@ -28,12 +28,15 @@ class Finding:
     tables: list[Table]
 
 
-def findings(answers: Sequence[Answer], styles: Mapping[str, SeriesStyle]) -> list[Finding]:
+def findings(
+    answers: Sequence[Answer], styles: Mapping[str, SeriesStyle], *, has_stills: bool = True
+) -> list[Finding]:
     """The answered questions, in the order given; what the data can't answer comes last, short.
 
     Args:
         answers: what `analysis` answered.
         styles: how each series is drawn.
+        has_stills: whether the page has still pictures beside the interactive ones.
     """
     ordered = sorted(answers, key=lambda answer: not answer.is_answered)
     return [
@@ -48,7 +51,13 @@ def findings(answers: Sequence[Answer], styles: Mapping[str, SeriesStyle]) -> li
             pictures=[
                 one
                 for number, chart in enumerate(answer.charts)
-                for row in panel_pictures(chart, f"{answer.question}-{number}", styles, legend=True)
+                for row in panel_pictures(
+                    chart,
+                    f"{answer.question}-{number}",
+                    styles,
+                    legend=True,
+                    has_stills=has_stills,
+                )
                 for one in row
             ],
             tables=answer_tables(answer),

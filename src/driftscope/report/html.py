@@ -13,6 +13,7 @@ import pandas as pd
 from driftscope import limits
 from driftscope.analysis import Answer, StudyTables, answer_all, grouping
 from driftscope.analysis.map_charts import head_chart, shared_limit
+from driftscope.analysis.study_charts import are_runs_drawn
 from driftscope.analysis.summaries import (
     Caveat,
     comparison_summary,
@@ -92,7 +93,7 @@ def write_study_report(
             *doubts_caveats(records),
             *_caveats(sections, [setting for setting, _ in settings]),
         ],
-        findings=findings(answers, styles),
+        findings=findings(answers, styles, has_stills=are_runs_drawn(runs)),
         advice=[one for answer in answers for one in answer.advice],
         published=published,
         missing=missing,

@@ -43,6 +43,7 @@ class Picture:
     """A figure on a page: its SVG, what it shows in words, and its interactive form, if any.
 
     The SVG serves paper and readers without script; where there is a plot, it takes its place.
+    A page of too many figures has plots alone, and no SVG ("").
     """
 
     svg: Markup
@@ -65,6 +66,7 @@ def panel_pictures(
     *,
     legend: bool = False,
     is_interactive: bool = True,
+    has_stills: bool = True,
 ) -> list[list[Picture]]:
     """Rows of pictures, one a panel: each fills the room that the page has for it.
 
@@ -75,12 +77,16 @@ def panel_pictures(
         legend: whether each still picture has the legend; a page has one of its own for several.
         is_interactive: whether the page draws the panel again, for pointer and keys. Maps stay
             as they are: their places tell their values by themselves.
+        has_stills: whether the page has still pictures; one without has maps that can be asked.
     """
     own = {**chart_styles(chart), **(styles or {})}
     rows = []
     for row_number, row in enumerate(chart.panels):
         pictures = []
         for number, panel in enumerate(row):
+            if not has_stills:
+                pictures.append(Picture(Markup(""), panel.words, _plot(panel, own)))
+                continue
             alone = replace(chart, panels=((panel,),), row_names=(), column_names=(), shares_y="")
             svg = themed_svg(draw(alone, own, legend=legend), f"{name}-{row_number}-{number}")
             plot = _plot(panel, own) if is_interactive and panel.heat is None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pandas as pd
 
@@ -11,9 +12,9 @@ from driftscope import limits
 from driftscope.analysis import StudyTables, grouping
 from driftscope.analysis.chart import Chart
 from driftscope.analysis.study_charts import (
+    PlaceCharts,
     are_runs_drawn,
     known_metrics,
-    place_charts,
     profile_chart,
 )
 from driftscope.analysis.summaries import Summary, study_summary
@@ -98,10 +99,10 @@ def setting_section(
     cells = grouping.cells_frame(runs)
     series = list(dict.fromkeys(cells["series"]))
     own_styles = {name: styles.get(name, style) for name, style in method_styles(series).items()}
-    class_cells = grouping.class_cells_frame(study.classes, runs)
-    charts = place_charts(study, setting, runs, layer_cells, layer_limit)
+    charts = PlaceCharts(study, setting, runs, layer_cells, layer_limit)
     trajectories = _first_series(charts.trajectories)
-    heads = _heads(charts.heads, f"{prefix}-heads")
+    drawn = partial(_flat, has_stills=are_runs_drawn(study.runs))
+    heads = _heads(charts, f"{prefix}-heads")
     return Section(
         anchor=f"setting-{number}",
         has_runs="seed" not in runs or bool(runs["seed"].notna().any()),
@@ -109,24 +110,26 @@ def setting_section(
         heading=name,
         summary=study_summary(cells, runs, setting),
         legend=legend(own_styles, prefix),
-        panels=_flat(charts.outcomes, f"{prefix}-rate", own_styles),
-        drift_panels=_flat(charts.drifts, f"{prefix}-drift", own_styles),
-        heatmaps=_flat(_first_series(charts.layers), f"{prefix}-layers"),
+        panels=drawn(charts.outcomes, f"{prefix}-rate", own_styles),
+        drift_panels=drawn(charts.drifts, f"{prefix}-drift", own_styles),
+        heatmaps=drawn(_first_series(charts.layers), f"{prefix}-layers"),
         heads=heads,
         layers_note=" ".join(
-            [_cut_note(charts.layers)] + [_NO_HEADS] * bool(charts.heads and not heads)
+            [_cut_note(charts.layers)] + [_NO_HEADS] * (charts.has_heads and not heads)
         ).strip(),
-        class_retention=_class_retention(charts.classes, setting, f"{prefix}-classes"),
-        classes=tables.classes_list(class_cells, setting) if len(class_cells) else None,
+        class_retention=_class_retention(charts, setting, f"{prefix}-classes"),
+        classes=tables.classes_list(charts.class_cells, setting)
+        if len(charts.class_cells)
+        else None,
         rate_legend=legend(chart_styles(trajectories), f"{prefix}-rates") if trajectories else [],
-        trajectories=panel_pictures(trajectories, f"{prefix}-path") if trajectories else [],
+        trajectories=_rows(trajectories, f"{prefix}-path", has_stills=are_runs_drawn(study.runs)),
         trajectories_note=" ".join(
             [_OTHER_IMAGES] * grouping.is_followed_on_other_images(study.history, runs)
             + [_cut_note(charts.trajectories)]
         ).strip(),
         table=tables.study_table(cells, setting),
         layers=tables.layers_list(layer_cells, setting) if len(layer_cells) else None,
-        estimates=_flat(charts.estimates, f"{prefix}-estimates", own_styles),
+        estimates=drawn(charts.estimates, f"{prefix}-estimates", own_styles),
     )
 
 
@@ -141,11 +144,25 @@ def setting_names(settings: Sequence[Mapping[str, str]]) -> list[str]:
     ]
 
 
+def _rows(
+    chart: Chart | None,
+    name: str,
+    styles: Mapping[str, SeriesStyle] | None = None,
+    *,
+    has_stills: bool,
+) -> list[list[Picture]]:
+    return panel_pictures(chart, name, styles, has_stills=has_stills) if chart else []
+
+
 def _flat(
-    chart: Chart | None, name: str, styles: Mapping[str, SeriesStyle] | None = None
+    chart: Chart | None,
+    name: str,
+    styles: Mapping[str, SeriesStyle] | None = None,
+    *,
+    has_stills: bool,
 ) -> list[Picture]:
     """A picture a panel."""
-    rows = panel_pictures(chart, name, styles) if chart else []
+    rows = _rows(chart, name, styles, has_stills=has_stills)
     return [picture for row in rows for picture in row]
 
 
@@ -168,8 +185,11 @@ def _cut_note(chart: Chart | None) -> str:
     )
 
 
-def _heads(chart: Chart | None, name: str) -> list[Picture]:
+def _heads(charts: PlaceCharts, name: str) -> list[Picture]:
     """The layer × head maps of every cell, unless they are too many for a page."""
+    if len(charts.cells) > MAX_HEAD_MAPS:
+        return []
+    chart = charts.heads
     maps = [panel.heat for panel in chart.flat if panel.heat] if chart else []
     num_heads = sum(len(one.rows) * len(one.columns) for one in maps)
     if not chart or num_heads > MAX_HEAD_CELLS or len(maps) > MAX_HEAD_MAPS:
@@ -181,10 +201,12 @@ def _heads(chart: Chart | None, name: str) -> list[Picture]:
     return [whole_picture(chart, name, words)]
 
 
-def _class_retention(chart: Chart | None, setting: Mapping[str, str], name: str) -> list[Picture]:
+def _class_retention(charts: PlaceCharts, setting: Mapping[str, str], name: str) -> list[Picture]:
     """What is left of each class, unless the cells are too many for a page."""
-    heat = chart.flat[0].heat if chart else None
-    if not chart or not heat or len(heat.columns) > MAX_CLASS_COLUMNS:
+    if len(charts.class_cells.drop_duplicates(["series", "learning_rate"])) > MAX_CLASS_COLUMNS:
+        return []
+    chart = charts.classes
+    if not chart:
         return []
     words = (
         f"Retention of the classes of {setting['transfer']}, the least kept first, a column a "

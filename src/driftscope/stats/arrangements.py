@@ -104,6 +104,18 @@ def exact_signs(num_units: int) -> NDArray[np.int8]:
     return table
 
 
+@lru_cache(maxsize=2)
+def sampled_signs(num_units: int, num_resamples: int, seed: int) -> NDArray[np.int8]:
+    """Seeded choices of the units whose signs change: [arrangement, unit] of 0 and 1.
+
+    Drawn once for all tests of so many pairs.
+    """
+    rng = np.random.default_rng(seed)
+    table = rng.integers(0, 2, size=(num_resamples, num_units), dtype=np.int8)
+    table.setflags(write=False)
+    return table
+
+
 def tail(values: FloatArray, observed: float) -> NDArray[np.bool_]:
     """Which values are at least as far from 0 as the observed one, ties (to rounding) included."""
     tolerance = TIE_TOLERANCE * max(1.0, float(np.abs(values).max(initial=0.0)))

@@ -17,6 +17,7 @@ from driftscope.stats.arrangements import (
     exact_signs,
     exact_splits,
     sampled_p,
+    sampled_signs,
     sampled_splits,
 )
 from driftscope.stats.finite import (
@@ -169,8 +170,7 @@ def sign_flip(a: ArrayLike, b: ArrayLike, *, num_resamples: int = 9_999, seed: i
         p_value, p_floor = exact_p(null, float(shares.sum()))
         error = 0.0
     else:
-        rng = np.random.default_rng(seed)
-        flips = rng.integers(0, 2, size=(num_resamples, differences.size), dtype=np.int8)
+        flips = sampled_signs(differences.size, num_resamples, seed)
         null = shares.sum() - 2 * (flips @ shares)
         p_value, p_floor, error = sampled_p(null, float(shares.sum()))
     return MeanTest("sign flip", mean, p_value, mean, *counts, p_floor, error)
