@@ -394,6 +394,8 @@ SHIPPED = {
     "mini-budget": 170,
     "mini-rescue": 80,
     "mini-onset": 32,
+    "mini-interventions": 80,
+    "mini-methods": 345,
     "mini-backbones": 12,
     "mini-lr-sweep": 15,
     "mini-rank-ablation": 15,

@@ -15,6 +15,7 @@ from driftscope.analysis.answer_charts import answer_charts
 from driftscope.analysis.causes import causes
 from driftscope.analysis.contrast import method_contrast
 from driftscope.analysis.dose import dose_response
+from driftscope.analysis.interventions import interventions
 from driftscope.analysis.layers import layer_profile
 from driftscope.analysis.onset import onset
 from driftscope.analysis.predictors import predictors
@@ -40,6 +41,7 @@ QUESTIONS: dict[str, Callable[..., Answer]] = {
     "causes": causes,
     "stability": stability,
     "regularizers": regularizers,
+    "interventions": interventions,
 }
 """Every question by the name that the command line knows, in the order of showing."""
 

@@ -9,8 +9,10 @@ import pandas as pd
 
 from driftscope.analysis.advice import Setting, chosen_cell, setting_of
 from driftscope.analysis.answer import Answer
-from driftscope.analysis.chart import Axis, Chart, Marks, Panel, ends, points
+from driftscope.analysis.chart import Axis, Chart, Marks, Panel, ends, points, spans
 from driftscope.analysis.grouping import PLACE, SETTING, is_done, with_series
+from driftscope.analysis.interventions import QUESTION as INTERVENTIONS
+from driftscope.analysis.interventions_chart import interventions_chart
 from driftscope.analysis.onset import QUESTION as ONSET
 from driftscope.analysis.stopping import QUESTION as STOPPING
 from driftscope.analysis.study_charts import runs_of_cells, spread_of
@@ -56,6 +58,11 @@ def answer_charts(answer: Answer, runs: pd.DataFrame) -> list[Chart]:
     if answer.question == STOPPING:
         return [
             stopping_chart(_named(STOPPING, name), mine, name)
+            for name, mine in apart(answer.table, ["dataset"])
+        ]
+    if answer.question == INTERVENTIONS:
+        return [
+            interventions_chart(_named(INTERVENTIONS, name), mine, name)
             for name, mine in apart(answer.table, ["dataset"])
         ]
     return []
@@ -114,16 +121,13 @@ def predictor_chart(name: str, table: pd.DataFrame, title: str = "", pooled: str
         mine = frame[(frame["probe"] == probe) & frame["rho"].notna()]
         if mine.empty:
             continue
-        limits = zip(points(mine["low"]), points(mine["high"]), strict=True)
         marks.append(
             Marks(
                 points(mine["rho"]),
                 tuple(mine["name"]),
                 "bars",
                 words,
-                x_ends=tuple(
-                    None if low is None or high is None else (low, high) for low, high in limits
-                ),
+                x_ends=spans(mine["low"], mine["high"]),
                 hover=tuple(
                     f"{row['name']}, {words}\nρ = {rho_text(row['rho'])} "
                     f"{interval_text(row['low'], row['high'])}\n{row['num_cells']:.0f} cells"

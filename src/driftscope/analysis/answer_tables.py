@@ -26,6 +26,7 @@ TITLES = {
     "causes": "Do the layers that change do the damage?",
     "stability": "How steady are the signals?",
     "regularizers": "Do regularizers change attention?",
+    "interventions": "Does moving attention move retention?",
 }
 
 _TEST = {
@@ -35,6 +36,7 @@ _TEST = {
     "method_contrast": "p (paired t)",
     "seed_contrasts": "p (Welch)",
     "regularizers": "p (paired t)",
+    "interventions": "p (paired t)",
 }
 """Of which test a question's `p_value` is."""
 _NAMING = ("outcome", "metric", "signal", "reference", "value", "rule", "matching")

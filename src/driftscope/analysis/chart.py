@@ -170,6 +170,12 @@ def points(values: Iterable[Any]) -> tuple[float | None, ...]:
     )
 
 
+def spans(low: Iterable[Any], high: Iterable[Any]) -> tuple[tuple[float, float] | None, ...]:
+    """The ends of each point's interval; None where it has none."""
+    both = zip(points(low), points(high), strict=True)
+    return tuple(None if a is None or b is None else (a, b) for a, b in both)
+
+
 def ends(values: Iterable[Any], spreads: Iterable[Any]) -> tuple[tuple[float, float] | None, ...]:
     """Each value ± its spread; None where either is missing."""
     pairs = zip(points(values), points(spreads), strict=True)

@@ -14,14 +14,14 @@ from driftscope.analysis.answer import (
     per_setting,
     with_holm,
 )
-from driftscope.analysis.grouping import SERIES_AXES, usable_runs
+from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables
+from driftscope.analysis.twins import is_treated, twins
 from driftscope.analysis.words import general_text, join_words, rate_text
 from driftscope.stats.groups import paired_t
 from driftscope.stats.multiplicity import Family
 
 QUESTION = "regularizers"
-NONE = "none"
 
 
 def regularizers(tables: StudyTables, *, alpha: float = ALPHA) -> Answer:
@@ -41,9 +41,7 @@ def regularizers(tables: StudyTables, *, alpha: float = ALPHA) -> Answer:
 
 def _in_setting(tables: StudyTables, alpha: float) -> Answer:
     runs, excluded = usable_runs(tables.runs)
-    named = runs["regularizer"].astype(object).where(runs["regularizer"].notna(), NONE)
-    runs = runs.assign(regularizer=named.astype(str))
-    if not (runs["regularizer"] != NONE).any():
+    if not is_treated(runs).any():
         return cannot_answer(QUESTION, "no run names a regularizer", excluded)
     column = "entropy_nats" if "entropy_nats" in tables.layers else "delta_entropy_pct"
     if tables.layers.empty or column not in tables.layers:
@@ -72,17 +70,7 @@ def _in_setting(tables: StudyTables, alpha: float) -> Answer:
 
 
 def _comparisons(runs: pd.DataFrame, excluded: list[Exclusion]) -> dict[str, pd.DataFrame]:
-    others = [axis for axis in SERIES_AXES if axis != "regularizer"]
-    keys = ["dataset", "method", "learning_rate", *others, "seed"]
-    plain = runs[runs["regularizer"] == NONE]
-    treated = runs[runs["regularizer"] != NONE]
-    wanted = [*keys, "run_id", "delta_entropy_pct"]
-    pairs = treated[[*wanted, "regularizer"]].merge(
-        plain[wanted], on=keys, suffixes=("", "_baseline")
-    )
-    lonely = len(treated) - len(pairs)
-    if lonely:
-        excluded.append(Exclusion("regularised runs", lonely, "no unregularised twin"))
+    pairs = twins(runs, ["run_id", "delta_entropy_pct"], excluded, "regularised runs")
     groups = pairs.groupby(["dataset", "method", "learning_rate", "regularizer"], sort=True)
     return {
         f"{dataset} · {method} · {rate:g} · {name}": group

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb, nan
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 from scipy import stats as scipy_stats
 
 from driftscope.stats.arrangements import (
@@ -95,6 +96,20 @@ def paired_t(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> MeanTes
     scale = largest(differences)
     result = scipy_stats.ttest_1samp(differences / scale, 0.0)
     return _from_t_test("paired t", result, _mean(differences), scale, confidence, counts)
+
+
+def equivalence(a: ArrayLike, b: ArrayLike, *, margin: float, confidence: float = 0.9) -> MeanTest:
+    """Two one-sided paired t tests (TOST, Schuirmann 1987): is the mean of a − b within ± margin?
+
+    A small p-value says yes; it is the larger of the two. At level α that is so where the interval
+    of confidence 1 − 2α lies within the margin. NaN below two pairs or without variance.
+    """
+    two_sided = paired_t(a, b, confidence=confidence)
+    df = two_sided.degrees_of_freedom
+    error = (two_sided.high - two_sided.low) / 2 / special.stdtrit(df, (1 + confidence) / 2)
+    nearer = (margin - abs(two_sided.difference)) / error
+    p_value = float(special.stdtr(df, -nearer))
+    return replace(two_sided, test="equivalence", statistic=nearer, p_value=p_value)
 
 
 def wilcoxon_signed_rank(a: ArrayLike, b: ArrayLike) -> MeanTest:
