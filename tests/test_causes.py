@@ -16,7 +16,7 @@ DAMAGE = (1.0, 2.0, 3.0, 4.0, 5.0, 15.0)
 ENTROPY = (3.0, -1.0, 2.0, 0.0, -5.0, 1.0)
 
 
-def study(scale: float = 1.0) -> StudyTables:
+def study(scale: float = 1.0, entropies: tuple[float, ...] = ENTROPY) -> StudyTables:
     """Two seeds of one cell on each of two datasets, damaged just as CKA falls."""
     runs, layers, damage = [], [], []
     for dataset, seed in itertools.product(("stars", "terrain"), (1, 2)):
@@ -25,7 +25,7 @@ def study(scale: float = 1.0) -> StudyTables:
         runs.append({**keys, "model": "mini", "protocol": "leakfree", "transfer": "mosaic"})
         for block in range(6):
             layers.append({**keys, "layer": block + 1, "cka": 1 - AWAY[block],
-                           "delta_entropy_pct": ENTROPY[block]})  # fmt: skip
+                           "delta_entropy_pct": entropies[block]})  # fmt: skip
             for name, part in (("attention", 0.25), ("MLP", 0.75)):
                 done = part * scale * DAMAGE[block]
                 damage.append({**keys, "group": f"block {block + 1} {name}", "block": block + 1,
@@ -51,7 +51,9 @@ def test_blocks_that_are_damaged_just_as_cka_falls_are_found() -> None:
     own = np.diff(AWAY, prepend=0)
     assert at_block["rho"] == pytest.approx(scipy_stats.spearmanr(own, DAMAGE).statistic)
     assert at_block["num_same_block"] == 0  # of itself block 5 moves most, block 6 is damaged most
-    assert "the damage of a block goes with 1 − CKA there" in found.sentence
+    assert "a block does more damage the larger 1 − CKA is there:" in found.sentence
+    against = answer("causes", study(entropies=(6, -5, 4, -3, 2, 1))).sentence
+    assert "is there and a block does less damage the larger |Δ entropy| is there:" in against
 
 
 def test_one_unit_has_the_p_of_spearman_and_twice_the_same_unit_is_no_more_evidence() -> None:

@@ -198,10 +198,16 @@ def _sentence(profiles: pd.DataFrame, tested: pd.DataFrame, alpha: float) -> str
         for row in main.to_dict("records")
     ]
     shown = main[main["p_holm"] <= alpha]
-    verdict = (
-        f"the damage of a block goes with {join_words(shown['change'])} there"
-        if len(shown)
-        else "nothing shows that the blocks that change most do the damage"
+    verdicts = [
+        f"a block does {words} damage the larger {join_words(some['change'])} is there"
+        for words, some in (
+            ("more", shown[shown["rho"] > 0]),
+            ("less", shown[shown["rho"] < 0]),
+        )
+        if len(some)
+    ]
+    verdict = " and ".join(verdicts) or (
+        "nothing shows that the blocks that change most do the damage"
     )
     return (
         f"Over the {num_blocks} blocks of {counted(len(profiles), 'run')} that lost something, "
@@ -217,6 +223,10 @@ def _remarks(tested: pd.DataFrame) -> Iterator[str]:
     yield (
         f"The block that changed most is the one of the most damage in {join_words(told)} of "
         f"{counted(runs, 'run')}; by chance it would be in {runs / num_blocks:.1f}."
+    )
+    yield (
+        "Blocks differ in their depth before all else: what goes with depth goes together, "
+        "whatever the cause."
     )
     yield (
         f"p is of the orders of the blocks, in all runs alike, and can't be below "
