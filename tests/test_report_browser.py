@@ -417,3 +417,35 @@ def _contrast(one: str, other: str) -> float:
 
     high, low = sorted((luminance(one), luminance(other)), reverse=True)
     return (high + 0.05) / (low + 0.05)
+
+
+SMALL_TEXTS = """() => {
+  const found = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const text = texts.currentNode, box = text.parentElement;
+    if (!text.textContent.trim() || !box.getClientRects().length) continue;
+    if (box.closest('script, style, template')) continue;
+    const matrix = box.closest('svg') ? box.getScreenCTM() : null;
+    const scale = matrix ? Math.hypot(matrix.a, matrix.b) : 1;
+    const pixels = scale * parseFloat(getComputedStyle(box).fontSize);
+    if (pixels < 9) found.push(`${text.textContent.trim()}: ${pixels.toFixed(1)}`);
+  }
+  return found;
+}"""
+UNCUED = """() => [...document.querySelectorAll('table, .still > svg')].filter((one) => {
+  if (!one.getClientRects().length || one.getBoundingClientRect().right <= innerWidth) return false;
+  const holder = one.closest('.scroll');
+  return !holder || !getComputedStyle(holder).backgroundImage.includes('gradient');
+}).map((one) => one.outerHTML.slice(0, 80))"""
+
+
+def test_no_text_is_too_small_and_what_is_wider_than_the_page_shows_that_it_scrolls(
+    page: Any,
+) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    _draw_all(page)
+    assert page.evaluate(SMALL_TEXTS) == []
+    page.set_viewport_size({"width": 400, "height": 900})
+    assert page.evaluate("document.querySelector('.scroll table').scrollWidth > 400")
+    assert page.evaluate(UNCUED) == []

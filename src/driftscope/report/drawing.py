@@ -55,6 +55,8 @@ _SHARED: dict[str, Literal["none", "row", "col"]] = {"": "none", "row": "row", "
 _MANY_COLUMNS = 16
 """A map of more columns has every second one named and no values printed."""
 _LONGEST_NAME = 28
+_SMALLEST = 7.0
+"""Points of the smallest text: a page shows no text below 9 pixels."""
 
 
 def draw(
@@ -419,7 +421,7 @@ def _map_sizes(
     num_rows, num_columns = len(first.rows), len(first.columns)
     equal = [1.0] * len(chart.panels)
     if first.groups:
-        width = 0.34 if num_columns <= 8 else 0.29
+        width = 0.36 if num_columns <= 8 else 0.32
         return (width * num_columns + 2.7, 0.175 * num_rows + 1.35), equal
     if is_grid:
         width = max(num_columns * 0.13, 1.1) * len(chart.panels[0]) + 1.5
@@ -463,7 +465,7 @@ def _map(
             if value is not None and colour is not None and prints_values:
                 axes.text(
                     column + 0.5, row + 0.5, metric.text(value),
-                    ha="center", va="center", fontsize=5.5 if heat.groups else 6.5,
+                    ha="center", va="center", fontsize=_SMALLEST,
                     color=ink_on(colour),
                 )  # fmt: skip
     axes.set(xlim=(0, len(heat.columns)), ylim=(len(heat.rows), 0))
@@ -481,7 +483,7 @@ def _map(
 
 def _map_ticks(axes: Axes, heat: Heat, *, is_small: bool) -> None:
     """Names of rows and columns; of many every second, of a small map's every third."""
-    size: dict[str, Any] = {"fontsize": 7} if heat.groups else {}
+    size: dict[str, Any] = {"fontsize": _SMALLEST} if heat.groups else {}
     for axis, names in ((axes.xaxis, heat.columns), (axes.yaxis, heat.rows)):
         every = 1
         if is_small and len(names) > 6:
