@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftscope.config import load_run_spec, parse_run_spec, run_id
+from driftscope.config import load_run_spec, load_study_spec, parse_run_spec, run_id
 from driftscope.errors import ConfigError
 
 # Ids as they were when the spec had its first form: folders of that time must stay findable.
@@ -205,3 +205,10 @@ def test_options_that_do_not_exist_or_fit_together_are_refused(change: dict, sen
 def test_probe_cadence_is_a_word_a_number_of_steps_or_a_list(probe_at: object) -> None:
     spec = parse_run_spec({"method": "full_ft", "learning_rate": 1e-3, "probe_at": probe_at})
     assert spec.probe_at == (tuple(probe_at) if isinstance(probe_at, list) else probe_at)
+
+
+def test_a_run_that_is_taken_for_a_study_is_told_where_to_go(tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text("dataset: terrain\nmethod: full_ft\n")
+    with pytest.raises(ConfigError, match="declares a run, not a study; carry it out with drift"):
+        load_study_spec(str(file))

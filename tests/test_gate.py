@@ -216,6 +216,9 @@ def test_an_imported_run_is_judged_and_a_damaged_one_is_a_sentence(
 
 
 def test_a_folder_without_a_report_exits_with_2(tmp_path: Path) -> None:
+    code, shown = gated(tmp_path / "none", "--min-cka", "0.5")
+    assert code == 2
+    assert "does not exist; give a report, such as the folder that `driftscope compare" in shown
     code, shown = gated(tmp_path, "--min-cka", "0.5")
     assert code == 2
     assert "holds neither report.json nor result.json" in shown

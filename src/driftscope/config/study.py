@@ -132,12 +132,20 @@ def shipped_studies() -> dict[str, Path]:
     return {}
 
 
+_OF_A_RUN = {"model", "dataset", "method", "learning_rate"}
+
+
 def _with_extended(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], Source]:
     """A file's values over those of the study it extends, and the places of all."""
     if path.resolve() in above:
         raise ConfigError(f"{path} extends itself, by way of {above[-1].name}")
     values, source = read_yaml(path)
     keys = [*StudySpec.model_fields, "extends"]
+    if _OF_A_RUN & {*values} and not {"base", "axes", "extends"} & {*values}:
+        raise ConfigError(
+            f"{path} declares a run, not a study; carry it out with driftscope run {path} --out "
+            "DIR, or put its keys under base"
+        )
     for key in map(str, values):
         if key not in keys:
             place = source.at((key,))

@@ -188,6 +188,11 @@ def _of_report(file: Path, best: bool) -> Evidence:
 
 
 def _file_of(path: Path) -> Path:
+    if not path.exists():
+        raise RecordError(
+            f"{path} does not exist; give a report, such as the folder that `driftscope compare "
+            "BEFORE AFTER --images FOLDER` writes"
+        )
     if not path.is_dir():
         return path
     for name in (RESULT_FILE, REPORT_FILE):
