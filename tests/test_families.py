@@ -16,6 +16,7 @@ from families import FAMILIES, Family, save_family
 from full_map_signals import patch_to_patch_entropy_bits
 from random_models import normalised, random_pixels
 from torch import Tensor, nn
+from transformers import Siglip2VisionConfig, Siglip2VisionModel
 
 import driftscope
 from driftscope.adapt import AdaptedModel, adapt, export_merged
@@ -31,6 +32,7 @@ from driftscope.config.variants import Lora
 from driftscope.records.tables import all_tables
 from driftscope.report.html import write_study_report
 from driftscope.signals.text import text_space_drift
+from driftscope.sources.live import find_target
 
 SIZE = 32
 RAW = random_pixels(6, size=SIZE)
@@ -435,6 +437,13 @@ def test_a_lone_file_has_the_names_that_transformers_writes(name: str, tmp_path:
         expected = FAMILIES[name].embed(module_of(name), PIXELS)
     torch.testing.assert_close(after.embed_images(RAW), expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(before.embed_images(RAW), expected, atol=1e-2)
+
+
+def test_naflex_in_training_is_refused_by_name() -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    config = Siglip2VisionConfig(num_attention_heads=2, num_patches=16, **sizes)
+    with pytest.raises(driftscope.errors.ModelError, match="NaFlex"):
+        find_target(nn.Sequential(Siglip2VisionModel(config)))
 
 
 @pytest.mark.parametrize("model_type", ["blip_vision_model", "siglip2_vision_model", "beit"])

@@ -39,6 +39,15 @@ _LIVE = (MeanPooledClip(),)
 _BY_TOWER = {name: backbone for backbone in (*FAMILIES, *_LIVE) for name in backbone.towers}
 
 
+def why_refused(module: nn.Module) -> str:
+    """Why what is inside a module is not read, of towers that are refused by name; else empty."""
+    for child in module.modules():
+        for name in (base.__name__ for base in type(child).__mro__):
+            if name in _REFUSED:
+                return f"{name} cannot be read: {_REFUSED[name]}."
+    return ""
+
+
 def find_image_tower(module: nn.Module) -> ImageTower:
     """The one image tower inside a module, whatever wraps it.
 
@@ -50,11 +59,11 @@ def find_image_tower(module: nn.Module) -> ImageTower:
     of_libraries = [one for one in module.modules() if isinstance(one, LibraryModel)]
     if len(of_libraries) == 1:
         return of_libraries[0].image_tower()
+    if refused := why_refused(module):
+        raise CaptureError(refused)
     found: list[tuple[nn.Module, str]] = []
     for child in module.modules():
         class_names = {base.__name__ for base in type(child).__mro__}
-        for name in class_names & _REFUSED.keys():
-            raise CaptureError(f"{name} cannot be read: {_REFUSED[name]}.")
         found += [(child, name) for name in sorted(class_names & _BY_TOWER.keys())]
     if len(found) != 1:
         count = "no image tower" if not found else f"{len(found)} image towers"

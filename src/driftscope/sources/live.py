@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from driftscope.backbones import FAMILIES, find_image_tower
+from driftscope.backbones import FAMILIES, find_image_tower, why_refused
 from driftscope.backbones.base import Backbone
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.timm import Timm, is_of_timm
@@ -85,6 +85,8 @@ def find_target(model: nn.Module, model_path: str | None = None) -> Target:
         part for path in kinds for part in modules[path].modules() if part is not modules[path]
     }
     found = [path for path in kinds if modules[path] not in inner]
+    if not found and (refused := why_refused(root)):
+        raise ModelError(refused)
     if not found:
         raise ModelError(
             f"{type(root).__name__} holds no model that can be read (looked for "
