@@ -326,8 +326,8 @@ def _refuse_another_size(reference: Reference, name: str, weights: Mapping[str, 
             f"{before.source} and {name} read images of different sizes: {positions} is {first} "
             f"against {second}, and {before.source} reads {before.image_size} pixels; give the "
             "pretrained model at that size, as a module with its positions interpolated as for the "
-            "training, or measure a saved checkpoint by driftscope compare, which reads each at its "
-            "own size"
+            "training, or measure a saved checkpoint by driftscope compare, which reads each at "
+            "its own size"
         )
 
 
