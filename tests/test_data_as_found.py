@@ -386,4 +386,6 @@ def test_json_of_splits_names_no_classes(tmp_path: Path) -> None:
     (place / "split.json").write_text(json.dumps(held))
     assert as_read(place / "split.json") == TRUTH
     (place / "captions.json").write_text(json.dumps({one: f"no {one}" for one in classes("a/")}))
-    assert "(path, caption) is plainly the label" in refused(place / "captions.json")
+    assert "it tells of captions: give it as the set of --retrieval" in refused(
+        place / "captions.json"
+    )

@@ -80,9 +80,6 @@ def _of_files(tree: Folder, root: Folder) -> Iterator[str]:
         file for file in tables if file.stem != "metadata" and not _SUBMISSION.match(file.stem)
     ]
     texts = [file for file in files if file.suffix == ".txt"]
-    for file in (*texts, *tables):
-        if _CAPTIONS.search(_head(file).partition("\n")[0]):
-            yield f"{_shown(file)} tells their captions: give that file as the set of --retrieval"
     for file in texts:
         if "label" in (read_plain(file.name, _whole_lines(_head(file))) or ()):
             yield f"{_shown(file)} tells their classes: give that file as the dataset"
@@ -90,8 +87,13 @@ def _of_files(tree: Folder, root: Folder) -> Iterator[str]:
         for file in files:
             if known.fullmatch(file.name):
                 yield said.format(_shown(file))
+    captioned = [
+        file for file in (*texts, *tables) if _CAPTIONS.search(_head(file).partition("\n")[0])
+    ]
+    for file in captioned:
+        yield f"{_shown(file)} tells their captions: give that file as the set of --retrieval"
     for file in tables:
-        if re.search(r"[,;\t|{]", _head(file).partition("\n")[0]):
+        if file not in captioned and re.search(r"[,;\t|{]", _head(file).partition("\n")[0]):
             yield f"if {_shown(file)} tells their classes, give that file as the dataset"
 
 

@@ -202,13 +202,19 @@ def open_table(found: Found, split: str) -> EncodedSet:
     columns, typed = table.columns(split), table.label_names(split)
     image = needed_column("image", columns, address, table.image_columns(split))
     group = optional_column("group", columns, address)
+    captions = _captions(table, split, address)
     images = EncodedSet(
         name=address.place,
         split=split,
         encoded=table.images(split, image),
-        captions=_captions(table, split, address),
+        captions=captions,
         groups=tuple(map(str, table.values(split, group))) if group else None,
-        unlabeled_because=_no_label_column(columns, address.place),
+        unlabeled_because=(
+            "it tells of captions: give it as the set of --retrieval, or say which column is the "
+            f"label: {address.place}?label=COLUMN"
+            if captions is not None
+            else _no_label_column(columns, address.place)
+        ),
     )
     label = optional_column("label", columns, address, list(typed))
     if label is not None:
