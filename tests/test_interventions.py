@@ -290,3 +290,25 @@ def test_a_restored_model_scores_on_the_test_images_by_the_classifier_it_keeps(
     assert equal(*(dict(one.state_dict()) for one in (classifier, fitted)))
     hits = (classifier(embeddings).argmax(-1) == prepared.test_labels).double().mean()
     assert record.result.selected.test_accuracy_pct == pytest.approx(100 * float(hits))
+
+
+def test_a_step_of_high_loss_goes_at_a_lower_rate(
+    tiny_run: dict, tmp_path: Path, pretrained: VisionLanguageModel
+) -> None:
+    def adaptive(loss: float) -> dict:
+        return {"interventions": [{"kind": "loss_adaptive_rate", "loss_nats": loss}]}
+
+    rule = of(adapted_by(pretrained, "full_ft"), spec_of("full_ft", **adaptive(0.1)))
+    assert [rule.rate_factor(loss) for loss in (0.4, 0.1, 0.01)] == pytest.approx([0.5, 1.0, 1.0])
+    (event,) = rule.after_step(4, make_optimizer(rule.adapted, rule.spec))
+    assert event["mean_factor"] == pytest.approx(2.5 / 3)
+    plain = run({**tiny_run, "epochs": 1}, tmp_path / "plain")
+    same = run({**tiny_run, "epochs": 1}, tmp_path / "same", **adaptive(1e6))
+    slow = run({**tiny_run, "epochs": 1}, tmp_path / "slow", **adaptive(1e-8))
+    drifts = [one.result.selected.drift.weight_drift for one in (plain, same, slow)]
+    assert drifts[0] == drifts[1]
+    assert 0 < drifts[2] < 0.01 * drifts[0]
+    assert intervention_sentences(same) == [
+        "Step 2: loss_adaptive_rate_1e+06 let the steps of the epoch run at 100 % of their "
+        "learning rates on average."
+    ]

@@ -102,6 +102,7 @@ def outcome(folder: Path) -> tuple:
                     {"kind": "reset", "what": "attention", "blocks": [1], "step": 4},
                     {"kind": "restore", "what": "values_out", "blocks": [2]},
                     {"kind": "max_norm", "share": 0.001},
+                    {"kind": "loss_adaptive_rate", "loss_nats": 0.5},
                 ],
             },
         ),

@@ -1,4 +1,4 @@
-"""What interventions do to a training: parts that go back to W₀, stay there, or are held small.
+"""What interventions do to a training: parts go back to W₀, stay there, or are held small.
 
 Each does one thing at a stated time and leaves everything else as it was, to the bit: a reset
 right after an optimizer step, a bound after every step, a restoration around every look at the
@@ -7,9 +7,11 @@ model. What is frozen has never moved.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from driftscope.adapt import AdaptedModel, restore_trainable
 from driftscope.adapt.parts import trained_parts
 from driftscope.config import RunSpec
-from driftscope.config.interventions import Freeze, MaxNorm, Reset, Restore
+from driftscope.config.interventions import Freeze, LossAdaptiveRate, MaxNorm, Reset, Restore
 from driftscope.errors import ConfigError, ModelError
 
 INTERVENTION_EVENT = "intervention"
@@ -92,6 +94,7 @@ class Interventions:
     steps_per_epoch: int
     refit_classifier: Callable[[], None]
     _bounded: int = field(default=0, init=False)
+    _factors: list[float] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         kinds = self.spec.interventions
@@ -102,6 +105,7 @@ class Interventions:
         ]
         self._restored = [_Back.of(self.adapted, one) for one in kinds if isinstance(one, Restore)]
         self._bounds = [one for one in kinds if isinstance(one, MaxNorm)]
+        self._rates = [one for one in kinds if isinstance(one, LossAdaptiveRate)]
         total = self.spec.epochs * self.steps_per_epoch
         for back in self._resets:
             if back.after_step >= total:
@@ -109,6 +113,13 @@ class Interventions:
                     f"{back.label} comes after step {back.after_step}, but the run has {total} "
                     "steps and training must go on after it; give an earlier time"
                 )
+
+    def rate_factor(self, loss: float) -> float:
+        """What the learning rate of a step is multiplied by, from its batch's loss; in (0, 1]."""
+        shares = (one.loss_nats / loss for one in self._rates if loss > one.loss_nats)
+        factor = math.sqrt(min(shares, default=1.0))
+        self._factors.append(factor)
+        return factor
 
     def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
         """What is done after an optimizer step, and what tells it, without its place."""
@@ -120,9 +131,10 @@ class Interventions:
                 events.append(_event(back.label, undone_norm=moved))
         for bound in self._bounds:
             self._bounded += _shrink_to(self.adapted, bound.share)
-            if step % self.steps_per_epoch == 0:
-                events.append(_event(bound.label, num_shrunk=self._bounded))
-                self._bounded = 0
+        if step % self.steps_per_epoch == 0:
+            events += [_event(one.label, num_shrunk=self._bounded) for one in self._bounds]
+            events += [_event(one.label, mean_factor=fmean(self._factors)) for one in self._rates]
+            self._bounded, self._factors = 0, []
         return events
 
     def _forget_momentum(self, back: _Back, optimizer: torch.optim.Optimizer) -> None:

@@ -281,9 +281,6 @@ def _train_step(
 ) -> tuple[float, float, int]:
     """One optimizer step; the batch's mean loss, its penalty, and how many it had right."""
     spec, optimizer = task.spec, task.optimizer
-    for group in optimizer.param_groups:
-        factor = task.keeper.rate_factor if task.keeper else 1.0
-        group["lr"] = factor * learning_rate_at(step - 1, task.total_steps, spec)
     optimizer.zero_grad(set_to_none=True)
     loss_sum = penalty_sum = 0.0
     hits = 0
@@ -303,8 +300,17 @@ def _train_step(
         norm = clip_grad_norm_(task.parameters, spec.clip_norm)
     if not torch.isfinite(norm):
         raise NonFiniteError(f"the gradient is not finite at step {step}")
+    rate = learning_rate_at(step - 1, task.total_steps, spec) * _rate_factor(task, loss_sum)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
     optimizer.step()
     return loss_sum, penalty_sum, hits
+
+
+def _rate_factor(task: _Task, loss: float) -> float:
+    """What the scheduled learning rate of a step is multiplied by."""
+    by_budget = task.keeper.rate_factor if task.keeper else 1.0
+    return by_budget * (task.interventions.rate_factor(loss) if task.interventions else 1.0)
 
 
 def _forward(

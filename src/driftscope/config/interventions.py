@@ -109,8 +109,25 @@ class MaxNorm(Frozen):
         return f"max_norm_{self.share:g}"
 
 
+class LossAdaptiveRate(Frozen):
+    """Each step's learning rate is multiplied by min(1, √(`loss_nats` / the batch's loss)).
+
+    What a step forgets is bounded by the rate times the root of the loss (FINCH, Prashant et al.
+    2026, arXiv 2605.20005). So no step forgets more than one of this loss at the full rate. This
+    rule is ours, made from that bound: the schedule of that paper is not known to us.
+    """
+
+    kind: Literal["loss_adaptive_rate"] = "loss_adaptive_rate"
+    loss_nats: float = Field(gt=0)
+
+    @property
+    def label(self) -> str:
+        """The name tables and figures show, such as `loss_adaptive_rate_0.1`."""
+        return f"loss_adaptive_rate_{self.loss_nats:g}"
+
+
 InterventionSpec: TypeAlias = Annotated[
-    Reset | Restore | Freeze | MaxNorm, Field(discriminator="kind")
+    Reset | Restore | Freeze | MaxNorm | LossAdaptiveRate, Field(discriminator="kind")
 ]
 
 

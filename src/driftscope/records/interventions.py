@@ -23,4 +23,7 @@ def intervention_sentences(record: RunRecord) -> list[str]:
 def _did(act: dict[str, float]) -> str:
     if "num_shrunk" in act:
         return f"shrank a layer's change {act['num_shrunk']} times in the epoch"
+    if "mean_factor" in act:
+        factor = f"{100 * act['mean_factor']:.0f} %"
+        return f"let the steps of the epoch run at {factor} of their learning rates on average"
     return f"undid a change of norm {act['undone_norm']:.3g}"
