@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -123,6 +124,16 @@ def test_nan_is_never_written(model: Path, tmp_path: Path) -> None:
         export_merged(loaded, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
     refuse_non_finite({"whole numbers": torch.tensor([1])})
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "adapted/adapter_config.json"])
+def test_a_pipe_in_a_models_folder_is_named_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ModelError, match=f"{name} is a pipe and not a file"):
+        load(tmp_path)
+    with pytest.raises(ModelError, match="is a pipe"):
+        load(tmp_path / name)
 
 
 def test_what_nobody_foresaw_exits_with_70_and_a_saved_traceback(

@@ -126,6 +126,15 @@ def named_path(name: Path | str) -> Path:
         return path
 
 
+def special_kind(path: Path) -> str | None:
+    """What a path is that is neither a file nor a folder, such as a pipe; None of all others."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return None
+    return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else _kind(mode)
+
+
 def _kind(mode: int) -> str:
     kinds = {
         stat.S_IFDIR: "a folder",

@@ -17,6 +17,7 @@ from typing import Any
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, shown
+from driftscope.files import special_kind
 
 _MOST = {
     "num_hidden_layers": 1_000,
@@ -109,6 +110,17 @@ def refuse_more_than_weights(config: Mapping[str, Any], folder: Path, name: str)
             f"the configuration of {name} describes more than {least:,} parameters, but its files "
             f"have {held:,} bytes: they do not belong together"
         )
+
+
+def refuse_pipes(place: Path) -> None:
+    """Raises `ModelError` where a model's place, or what is in it, is a pipe, a device or a socket.
+
+    Libraries open what has a file's name, and wait for whoever writes into a pipe.
+    """
+    inner = (path for pattern in ("*", "*/*") for path in place.glob(pattern))
+    for path in (place, *(inner if place.is_dir() else ())):
+        if kind := special_kind(path):
+            raise ModelError(f"{path} is {kind} and not a file")
 
 
 def refuse_packed_weights(file: Path) -> None:
