@@ -418,6 +418,28 @@ def test_every_number_reaches_wandb_offline(
         assert [value for _, value in found] == [seen.scalars()[name] for seen in monitor.history]
 
 
+def test_every_number_reaches_trackio_on_this_disk(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    trackio = pytest.importorskip("trackio", reason="trackio is not installed")
+    monitor = make_monitor(tiny_clip, transfer=str(coloured_images))
+    trainer = make_trainer(
+        classifier(tiny_clip),
+        tmp_path / "out",
+        eval_strategy="epoch",
+        report_to=["trackio"],
+        project="small",
+        run_name="one",
+    )
+    watch(trainer, monitor).train()
+    rows = trackio.SQLiteStorage.get_logs("small", "one")
+    for name in ("embedding_drift", "cka", "retention_pct", "val_accuracy_pct"):
+        key = f"train/driftscope/{name}"
+        found = [(row["train/global_step"], row[key]) for row in rows if key in row]
+        assert found == [(seen.step, seen.scalars()[name]) for seen in monitor.history]
+
+
 def test_every_layers_numbers_are_logged_if_asked_for(tiny_clip: Path, tmp_path: Path) -> None:
     monitor = make_monitor(tiny_clip)
     trainer = make_trainer(classifier(tiny_clip), tmp_path, num_train_epochs=1)
