@@ -180,3 +180,12 @@ def test_a_model_without_texts_gets_no_advice_that_needs_them() -> None:
         assert refused not in words
     assert "--transfer DATASET measures it, by k-NN" in unknown.steps[0]
     assert "LoRA" in lost.steps[0]
+
+
+@pytest.mark.parametrize(("pct", "outcome"), [(100.0, "unchanged"), (40.0, "lost")])
+def test_equal_image_encoders_are_not_nothing_where_texts_have_moved(
+    pct: float, outcome: str
+) -> None:
+    found = {"pretrained": "a", "adapted": "b", "images": "c", "drift": {"weight_drift": 0}}
+    score = {"retention_pct": pct, "flows": None}
+    assert advice_on_comparison({**found, "transfer": {"d": score}}).outcome == outcome

@@ -154,7 +154,7 @@ def advise(
     if is_unchanged:
         return Advice(
             "unchanged",
-            "Nothing has changed: the image encoders are equal to the bit.",
+            "Nothing has changed in the image encoder: both are equal to the bit.",
             ("Check that the second model is the fine-tuned one, and that training reached it.",),
         )
     if kept is None:
@@ -185,7 +185,8 @@ def advice_on_comparison(comparison: Mapping[str, Any]) -> Advice:
         _has_texts(comparison.get("unmeasured") or {}),
     )
     drift = comparison["drift"].get("weight_drift")
-    return advise(kept_of(comparison), place, is_unchanged=drift == 0)
+    kept = kept_of(comparison)
+    return advise(kept, place, is_unchanged=drift == 0 and not _has_lost(kept))
 
 
 def advice_on_look(found: Mapping[str, Any], watched: Mapping[str, Any]) -> Advice:
@@ -205,8 +206,9 @@ def advice_on_look(found: Mapping[str, Any], watched: Mapping[str, Any]) -> Advi
         has_texts=_has_texts(found.get("unmeasured") or {}),
     )
     budget = (watched.get("thresholds") or {}).get("min_retention_pct")
-    is_unchanged = found.get("weight_drift") == 0
-    return advise(kept_of(found), place, budget_pct=budget or KEPT_PCT, is_unchanged=is_unchanged)
+    kept = kept_of(found)
+    is_unchanged = found.get("weight_drift") == 0 and not _has_lost(kept)
+    return advise(kept, place, budget_pct=budget or KEPT_PCT, is_unchanged=is_unchanged)
 
 
 def advice_on_run(record: RunRecord, folder: str) -> Advice:
@@ -230,6 +232,11 @@ def advice_on_run(record: RunRecord, folder: str) -> Advice:
 def classes_of(spec: RunSpec) -> str | None:
     """What a run's pool may show, as a command names it."""
     return spec.classes if isinstance(spec.classes, str | None) else "NAMES"
+
+
+def _has_lost(kept: Kept | None) -> bool:
+    """Whether something has changed after all, as where the text tower alone was trained."""
+    return kept is not None and kept.pct != METRICS[kept.key].unchanged
 
 
 def _has_texts(unmeasured: Mapping[str, str]) -> bool:

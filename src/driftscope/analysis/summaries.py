@@ -216,7 +216,8 @@ def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
 def _comparison_headline(
     drift: Mapping[str, Any], transfer: Mapping[str, Any], estimate: Mapping[str, Any] | None
 ) -> tuple[str, tuple[str, ...]]:
-    if drift.get("weight_drift") == 0:
+    kept_all = all(one["retention_pct"] in (None, 100) for one in transfer.values())
+    if drift.get("weight_drift") == 0 and kept_all:
         return "The image encoders are equal to the bit: is one of them the wrong model?", ()
     for name, scores in transfer.items():
         if is_number(scores["retention_pct"]):
