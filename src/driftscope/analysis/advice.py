@@ -236,7 +236,7 @@ def classes_of(spec: RunSpec) -> str | None:
 
 def _has_lost(kept: Kept | None) -> bool:
     """Whether something has changed after all, as where the text tower alone was trained."""
-    return kept is not None and kept.pct != METRICS[kept.key].unchanged
+    return kept is not None and kept.key != FORECAST and kept.pct != 100
 
 
 def _has_texts(unmeasured: Mapping[str, str]) -> bool:
