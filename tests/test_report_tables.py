@@ -80,6 +80,16 @@ def test_runs_of_other_options_are_no_seeds_of_one_cell(tmp_path: Path) -> None:
     assert cells["num_runs"].tolist() == [1, 1, 1]
 
 
+def test_a_series_names_only_the_options_that_differ(tmp_path: Path) -> None:
+    shared = 'train_images 100, templates ["a {}", "b {}"]'
+    options = [shared, shared, f"{shared}, pool concepts100"]
+    assert set(cells_frame(_runs(options=options))["series"]) == {
+        "full_ft",
+        "lora_r8",
+        "lora_r8, pool concepts100",
+    }
+
+
 def test_settings_are_never_mixed() -> None:
     parts = split_settings(_runs(protocol=["paper", "leakfree", "leakfree"]))
     assert [setting["protocol"] for setting, _ in parts] == ["leakfree", "paper"]

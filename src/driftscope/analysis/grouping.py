@@ -12,6 +12,7 @@ Means, standard deviations and counts of cells are computed here; pages and file
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ _AXIS_WORDS = {
     "data_seed": "data seed ",
     "options": "",
 }
+_NEXT_OPTION = re.compile(r", (?=[a-z_]+ )")
 _KEYS = ("run_id", "dataset", "method", "learning_rate", "seed")
 
 _ROUNDING_POINTS = 1e-6
@@ -136,10 +138,19 @@ def _variation(frame: pd.DataFrame) -> pd.Series[str]:
     for axis in (name for name in SERIES_AXES if name in frame):
         values = frame[axis].map(_axis_text)
         groups = values.groupby(keys, dropna=False)
-        label = label.where(
-            groups.transform("nunique") <= 1, label + f", {_AXIS_WORDS[axis]}" + values
-        )
+        if axis == "options":
+            values = groups.transform(_without_common)
+        said = (f", {_AXIS_WORDS[axis]}" + values).where(values != "", "")
+        label = label.where(groups.transform("nunique") <= 1, label + said)
     return label.astype(str)
+
+
+def _without_common(options: pd.Series[str]) -> pd.Series[str]:
+    """Options such as "train_images 400, maps true" but for those that all of them have."""
+    parts = [_NEXT_OPTION.split(one) for one in options]
+    common = set(parts[0]).intersection(*parts)
+    rest = [", ".join(one for one in mine if one not in common) for mine in parts]
+    return pd.Series(rest, index=options.index, dtype=object)
 
 
 def _axis_text(value: object) -> str:
