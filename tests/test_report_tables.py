@@ -82,7 +82,7 @@ def test_runs_of_other_options_are_no_seeds_of_one_cell(tmp_path: Path) -> None:
 
 def test_a_series_names_only_the_options_that_differ(tmp_path: Path) -> None:
     shared = 'train_images 100, templates ["a {}", "b {}"]'
-    options = [shared, shared, f"{shared}, pool concepts100"]
+    options = [shared, f"{shared}, pool concepts100", shared]
     assert set(cells_frame(_runs(options=options))["series"]) == {
         "full_ft",
         "lora_r8",

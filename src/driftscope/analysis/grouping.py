@@ -136,20 +136,26 @@ def _variation(frame: pd.DataFrame) -> pd.Series[str]:
     label = pd.Series("", index=frame.index, dtype=object)
     keys = [frame[name] for name in (*PLACE, "method") if name in frame]
     for axis in (name for name in SERIES_AXES if name in frame):
-        values = frame[axis].map(_axis_text)
+        values = frame[axis].map(_axis_text).astype(object)
         groups = values.groupby(keys, dropna=False)
+        varies = groups.transform("nunique") > 1
         if axis == "options":
-            values = groups.transform(_without_common)
+            values = _without_common(values, groups.ngroup())
         said = (f", {_AXIS_WORDS[axis]}" + values).where(values != "", "")
-        label = label.where(groups.transform("nunique") <= 1, label + said)
+        label = label.where(~varies, label + said)
     return label.astype(str)
 
 
-def _without_common(options: pd.Series[str]) -> pd.Series[str]:
-    """Options such as "train_images 400, maps true" but for those that all of them have."""
+def _without_common(options: pd.Series[str], group: pd.Series[int]) -> pd.Series[str]:
+    """Options such as "train_images 400, maps true" but for those that all of a group have."""
     parts = [_NEXT_OPTION.split(one) for one in options]
-    common = set(parts[0]).intersection(*parts)
-    rest = [", ".join(one for one in mine if one not in common) for mine in parts]
+    common: dict[int, set[str]] = {}
+    for number, mine in zip(group, parts, strict=True):
+        common[number] = common.get(number, set(mine)) & set(mine)
+    rest = [
+        ", ".join(one for one in mine if one not in common[number])
+        for number, mine in zip(group, parts, strict=True)
+    ]
     return pd.Series(rest, index=options.index, dtype=object)
 
 
