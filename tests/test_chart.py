@@ -70,3 +70,7 @@ def test_the_frontier_labels_the_setting_that_keeps_the_budget_and_no_two_labels
         "lora_r8 3e-5: most accurate that keeps 90 %",
     ]
     assert "The most accurate that keeps 90 % is lora_r8 at 3e-5" in panel.words
+    long = cells.replace({"method": {"lora_r8": "lora_r8, budget_90, pool concepts100, maps true"}})
+    [panel] = frontier_chart("frontier", long, none).flat
+    told = [label for marks in panel.marks for label in marks.labels if label]
+    assert "lora_r8, budget_90, … 1e-4" in told

@@ -234,7 +234,14 @@ def _labels(
             or abs(one.retention_pct - other.retention_pct) > high
             for other in told
         ):
-            name = f"{one.method} {rate_text(one.learning_rate)}"
+            name = f"{_short(one.method)} {rate_text(one.learning_rate)}"
             why = f": most accurate that keeps {KEPT_PCT:.0f} %" if one == first else ""
             told[one] = name + why
     return told
+
+
+def _short(series: str) -> str:
+    """A series' name with as many of its parts as a label has room for."""
+    parts = series.split(", ")
+    kept = next(n for n in range(len(parts), 0, -1) if n == 1 or len(", ".join(parts[:n])) <= 24)
+    return ", ".join(parts[:kept]) + (", …" if kept < len(parts) else "")

@@ -108,10 +108,13 @@ def _panels(chart: Chart, styles: Mapping[str, SeriesStyle], *, legend: bool) ->
     for axes, panel in zip(grid.flat, chart.flat, strict=True):
         _value_limits(axes, panel)  # once everything that shares the axis is drawn
     if legend and (handles := _legend_handles(chart, styles)):
+        ncols = _legend_columns(chart, [str(one.get_label()) for one in handles], figure)
         figure.legend(
             handles=handles, loc="outside upper left", alignment="left",
-            title=chart.legend_title or None, ncols=_legend_columns(chart, len(handles)),
+            title=chart.legend_title or None, ncols=ncols,
         )  # fmt: skip
+        further_rows = math.ceil(len(handles) / ncols) - _USUAL_LEGEND_ROWS
+        figure.set_figheight(figure.get_figheight() + _LEGEND_ROW * max(0, further_rows))
     return figure
 
 
@@ -127,10 +130,20 @@ def _panel_size(chart: Chart) -> tuple[float, float]:
     return (3.35 if len(chart.flat) == 1 else 3.0 if chart.shares_y else 2.35), 2.15
 
 
-def _legend_columns(chart: Chart, num_handles: int) -> int:
+_MOST_APART = 0.2
+"""Decades over which many series at one rate are spread, so that they stay at that rate."""
+_LEGEND_MARK, _LETTER, _LEGEND_ROW = 0.5, 0.065, 0.18
+"""Inches of a legend's mark and of a letter beside it, and of a row."""
+_USUAL_LEGEND_ROWS = 3
+
+
+def _legend_columns(chart: Chart, names: Sequence[str], figure: Figure) -> int:
+    """As many as suit the panels and as the longest name leaves room for."""
     columns = len(chart.panels[0])
-    fitting = 2 * columns + 1 if chart.colours == "rates" or chart.shares_y else columns + 1
-    return max(1, min(num_handles, 3 if chart.flat[0].x.metric else fitting))
+    usual = 2 * columns + 1 if chart.colours == "rates" or chart.shares_y else columns + 1
+    usual = 3 if chart.flat[0].x.metric else usual
+    fitting = int(figure.get_figwidth() / (_LEGEND_MARK + _LETTER * max(map(len, names))))
+    return max(1, min(len(names), usual, fitting))
 
 
 def _legend_handles(chart: Chart, styles: Mapping[str, SeriesStyle]) -> list[Line2D]:
@@ -200,7 +213,8 @@ def _panel(
 
 def _shift(panel: Panel, place: int, count: int) -> float:
     """On a log axis the marks of one rate stand side by side, not on top of each other."""
-    return float(10 ** (0.03 * (place - (count - 1) / 2))) if panel.x.scale == "log" else 1.0
+    apart = min(0.03, _MOST_APART / count) if count else 0.0  # decades
+    return float(10 ** (apart * (place - (count - 1) / 2))) if panel.x.scale == "log" else 1.0
 
 
 def _line(axes: Axes, marks: Marks, style: SeriesStyle, panel: Panel, shift: float) -> None:
@@ -313,7 +327,7 @@ def _horizontal_axis(axes: Axes, panel: Panel, width: float) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(num_ticks, integer=True))
         axes.grid(axis="x", visible=False)
         if not is_layers:
-            axes.set_xlim(left=0)
+            axes.set_xlim(0, None if last > 0 else 1)
 
 
 def _rate_axis(axes: Axes, rates: Sequence[float], width: float) -> None:
