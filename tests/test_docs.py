@@ -24,6 +24,7 @@ NOT_RUN = {
     "docs/models.md": 1,
     "docs/monitor.md": 3,
     "docs/causes.md": 1,
+    "docs/methods.md": 1,
     "docs/paper.md": 3,
     "docs/real-data.md": 2,
     "docs/rescue.md": 3,
