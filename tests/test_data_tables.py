@@ -231,6 +231,14 @@ def test_a_column_of_splits_divides_a_list_whatever_its_name(tmp_path: Path, nam
     assert test.class_names == train.class_names == ("x", "y")
 
 
+def test_rows_that_say_no_split_are_counted(tmp_path: Path) -> None:
+    rows = ("1.png,x,train", "2.png,y,", "3.png,x,test", "1.png,y,test", "3.png,x, ")
+    images = open_labelled(a_list(tmp_path, "path,label,split", *rows), "test")
+    assert isinstance(images, EncodedSet)
+    assert (len(images), images.split) == (2, "test")
+    assert images.notes == ("2 rows that say no split are passed over",)
+
+
 def test_images_that_no_row_names_are_counted(tmp_path: Path) -> None:
     write(tmp_path, ["1.png", "2.png", "3.png"])
     (tmp_path / "metadata.csv").write_text("file_name,label\n1.png,x\n2.png,y\n")

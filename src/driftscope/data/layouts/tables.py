@@ -120,6 +120,8 @@ class _Divided:
     whole: Table
     split: str
     rows: Mapping[str, Sequence[int]]
+    num_blank: int = 0
+    """Rows that say none."""
 
     def columns(self, split: str) -> Sequence[str]:  # noqa: ARG002
         return self.whole.columns(self.split)
@@ -153,11 +155,9 @@ def divided(splits: Mapping[str, Table]) -> Mapping[str, Table]:
     for usual in _SPLIT_NAMES:
         if usual not in by_plain_name:
             continue
-        values = [str(value).strip() for value in table.values(name, by_plain_name[usual])]
-        if not any(values):
-            continue
-        kinds = {split_kind(value) for value in set(values)}
-        if usual == "split" or None not in kinds:
+        values = [_text(value) for value in table.values(name, by_plain_name[usual])]
+        told = {value for value in values if value}
+        if told and (usual == "split" or None not in map(split_kind, told)):
             return _divided_into(table, name, values)
     for usual, (no, yes) in _SPLIT_FLAGS.items():
         if usual in by_plain_name:
@@ -165,6 +165,11 @@ def divided(splits: Mapping[str, Table]) -> Mapping[str, Table]:
             if all(flag in YES_AND_NO for flag in flags):
                 return _divided_into(table, name, [(no, yes)[YES_AND_NO[one]] for one in flags])
     return splits
+
+
+def _text(value: Any) -> str:
+    """What a cell says; "" where it is empty."""
+    return "" if value is None or value != value else str(value).strip()
 
 
 def divided_by_folder(splits: Mapping[str, Table], address: Address) -> Mapping[str, Table]:
@@ -188,7 +193,8 @@ def _divided_into(table: Table, split: str, told: Sequence[str]) -> Mapping[str,
     rows: dict[str, list[int]] = {}
     for row, value in enumerate(told):
         rows.setdefault(value, []).append(row)
-    return {one: _Divided(table, split, rows) for one in sorted(rows)}
+    num_blank = len(rows.pop("", []))
+    return {one: _Divided(table, split, rows, num_blank) for one in sorted(rows)}
 
 
 def open_table(found: Found, split: str) -> EncodedSet:
@@ -216,6 +222,9 @@ def open_table(found: Found, split: str) -> EncodedSet:
             else _no_label_column(columns, address.place)
         ),
     )
+    if isinstance(table, _Divided) and table.num_blank:
+        note = f"{table.num_blank:,} rows that say no split are passed over"
+        images = replace(images, notes=(*images.notes, note))
     label = optional_column("label", columns, address, list(typed))
     if label is not None:
         images = _labelled(images, found, label, typed.get(label))
