@@ -116,6 +116,8 @@ class Interventions:
 
     def rate_factor(self, loss: float) -> float:
         """What the learning rate of a step is multiplied by, from its batch's loss; in (0, 1]."""
+        if not self._rates:
+            return 1.0
         shares = (one.loss_nats / loss for one in self._rates if loss > one.loss_nats)
         factor = math.sqrt(min(shares, default=1.0))
         self._factors.append(factor)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from driftscope.analysis.words import counted, rate_text
+from driftscope.analysis.words import DOUBTFUL, counted, rate_text
 from driftscope.analysis.zero_shot import is_number, written
 from driftscope.config import RunSpec
 from driftscope.metrics import ESTIMATED, FORECAST, KEPT_PCT, METRICS
@@ -223,7 +223,12 @@ def advice_on_run(record: RunRecord, folder: str) -> Advice:
     }
     unmeasured = selected.drift.unmeasured if selected else {}
     place = Place(
-        *("run", spec.model, folder, spec.dataset, spec.pool, classes_of(spec)),
+        "run",
+        spec.model,
+        folder,
+        spec.dataset,
+        spec.pool,
+        classes_of(spec),
         has_texts=_has_texts(unmeasured),
     )
     return advise(kept_of(found), place)
@@ -261,7 +266,7 @@ def _verdict(kept: Kept, outcome: Outcome, budget: float) -> str:
         found += f" ({kept.level} %: {low} to {high})"
     found += f" on {kept.on}" if kept.on else ""
     if kept.doubts:
-        return f"Doubtful: {found}, but {kept.doubts[0]}."
+        return f"{DOUBTFUL} {found}, but {kept.doubts[0]}."
     side = {
         "kept": f"Kept: {found}, at least {budget:g} %.",
         "lost": f"Lost: {found}, below {budget:g} %.",

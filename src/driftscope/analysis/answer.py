@@ -15,6 +15,7 @@ from driftscope.analysis.chart import Chart
 from driftscope.analysis.grouping import settings_apart
 from driftscope.analysis.tables import Exclusion, StudyTables
 from driftscope.analysis.words import join_words
+from driftscope.stats.groups import MeanTest
 from driftscope.stats.multiplicity import Adjusted, Family, adjust
 
 ALPHA = 0.05
@@ -133,6 +134,11 @@ def with_holm(
     place = list(table.columns).index("p_value") + 1
     whole.insert(place, "p_holm", list(adjusted.p_adjusted.values()))
     return whole, describe_family(adjusted)
+
+
+def over_cells(test: MeanTest) -> dict[str, Any]:
+    """A test whose pairs are cells, as columns of a table."""
+    return {"num_cells": test.num_a, "p_value": test.p_value, "p_floor": test.p_floor}
 
 
 def lead_with(table: pd.DataFrame, *columns: str) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from driftscope.analysis.answer import (
     per_setting,
     with_holm,
 )
-from driftscope.analysis.grouping import usable_runs
+from driftscope.analysis.grouping import scopes, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables, leave_out
 from driftscope.analysis.words import counted, general_text, join_words, rho_text
 from driftscope.stats.groups import sign_flip
@@ -29,7 +29,6 @@ MIN_LOSS_POINTS = 5.0
 """A run that lost less tells nothing of where: its values are noise of a few images."""
 
 MIN_BLOCKS = 3
-OVERALL = "overall"
 DAMAGES = {"Shapley value": "shapley_points", "regained": "regained_points"}
 """What a block does: its part of the loss, and what its groups regain when each goes back alone."""
 
@@ -66,7 +65,7 @@ def _in_setting(tables: StudyTables, alpha: float) -> Answer:
         )
     rows = [
         {"scope": scope, "damage": damage, "change": change, **_row(part, damage, change)}
-        for scope, part in _scopes(profiles)
+        for scope, part in scopes(profiles)
         for damage in DAMAGES
         for change in _CHANGES
     ]
@@ -136,14 +135,6 @@ def _profile(own: pd.DataFrame) -> dict[str, Any]:
         **{name: own[column].to_numpy() for name, column in DAMAGES.items()},
         **dict(zip(_CHANGES, changes, strict=True)),
     }
-
-
-def _scopes(profiles: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """All datasets pooled, which the scope says, and each alone."""
-    if profiles["dataset"].nunique() > 1:
-        yield OVERALL, profiles
-    for dataset, part in profiles.groupby("dataset", sort=True):
-        yield str(dataset), part
 
 
 def _row(part: pd.DataFrame, damage: str, change: str) -> dict[str, Any]:

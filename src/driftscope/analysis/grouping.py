@@ -13,7 +13,7 @@ Means, standard deviations and counts of cells are computed here; pages and file
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -163,6 +163,18 @@ def _axis_text(value: object) -> str:
     if value is None or value != value:
         return "none"
     return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+OVERALL = "overall"
+"""The scope that pools the datasets."""
+
+
+def scopes(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of all datasets, where there are several, and of each, with what they are called."""
+    if frame["dataset"].nunique() > 1:
+        yield OVERALL, frame
+    for dataset, part in frame.groupby("dataset", sort=True):
+        yield str(dataset), part
 
 
 # ---------------------------------------------------------------- cells

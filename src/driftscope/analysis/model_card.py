@@ -10,6 +10,7 @@ from typing import Any
 
 from driftscope.analysis.advice import advice_on_comparison
 from driftscope.analysis.table import slug
+from driftscope.analysis.words import doubt_sentences
 from driftscope.analysis.zero_shot import is_number, recall_sentences, score_sentences, written
 from driftscope.errors import ConfigError, plain
 from driftscope.protocols import BY_OPTION, protocol_of
@@ -92,7 +93,7 @@ def eval_results(
                 f"the comparison has no accuracy on {one.transfer_set!r}; it was scored on: {known}"
             )
         told = [next(score_sentences(one.transfer_set, score))]
-        told += [f"Doubtful: {doubt}." for doubt in score.get("doubts") or ()]
+        told += doubt_sentences(score.get("doubts"))
         entry = {
             "dataset": {"id": one.dataset_id, "task_id": one.task_id},
             "value": round(float(score["accuracy_pct"]), 2),
@@ -109,12 +110,12 @@ EVAL_RESULTS = ".eval_results"
 def _findings(comparison: Mapping[str, Any]) -> Iterator[str]:
     for name, score in comparison["transfer"].items():
         yield f"Measured: {next(score_sentences(name, score))}"
-        yield from (f"Doubtful: {doubt}." for doubt in score.get("doubts") or ())
+        yield from doubt_sentences(score.get("doubts"))
     for name, score in (comparison.get("retrieval") or {}).items():
         yield f"Measured on {name}: {next(iter(recall_sentences(score)))}"
     if estimate := comparison.get("estimate"):
         yield f"Estimated on {estimate.get('pool')}: {estimate['sentence']}"
-        yield from (f"Doubtful: {doubt}." for doubt in estimate.get("doubts") or ())
+        yield from doubt_sentences(estimate.get("doubts"))
     if forecast := comparison.get("forecast"):
         yield f"Forecast by a calibration: {forecast['sentence']}"
     if is_number(cka := comparison["scalars"].get("cka")):

@@ -15,13 +15,13 @@ from driftscope.analysis.answer import (
     Answer,
     cannot_answer,
     lead_with,
+    over_cells,
     per_setting,
     with_holm,
 )
-from driftscope.analysis.grouping import usable_runs
+from driftscope.analysis.grouping import OVERALL, scopes, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables, label, leave_out
 from driftscope.analysis.trajectories import (
-    FloatArray,
     Places,
     Trajectories,
     first_place,
@@ -30,16 +30,14 @@ from driftscope.analysis.trajectories import (
 from driftscope.analysis.words import counted, join_words
 from driftscope.metrics import METRICS, number_text
 from driftscope.protocols import pretrained_accuracy_key
-from driftscope.stats.groups import MeanTest, sign_flip
+from driftscope.stats.finite import FloatArray
+from driftscope.stats.groups import sign_flip
 from driftscope.stats.multiplicity import Family
 from driftscope.stats.proportions import wilson_interval_pct
 
 QUESTION = "onset"
 IMAGES, QUIET = "images", "quiet runs"
 """The two bands: what other images alone would change, and what runs reached that lost nothing."""
-
-OVERALL = "overall"
-"""The scope that pools the datasets."""
 
 MIN_QUIET_RUNS = 2
 """With fewer runs of other datasets that lost nothing, they make no band."""
@@ -218,7 +216,7 @@ def _answer(
 ) -> Answer:
     rows = [
         {"scope": scope, "band": band, "signal": signal, **_row(mine)}
-        for scope, part in _scopes(found)
+        for scope, part in scopes(found)
         for (band, signal), mine in part.groupby(["band", "signal"], sort=False)
     ]
     families, details = [], {"cells": _by_cell(found)}
@@ -249,14 +247,6 @@ def _answer(
     )
 
 
-def _scopes(found: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """All datasets pooled, which the scope says, and each alone."""
-    if found["dataset"].nunique() > 1:
-        yield OVERALL, found
-    for dataset, part in found.groupby("dataset", sort=True):
-        yield str(dataset), part
-
-
 def _row(mine: pd.DataFrame) -> dict[str, Any]:
     damaged, quiet = mine[mine["is_damaged"]], mine[~mine["is_damaged"]]
     is_one = mine["dataset"].nunique() == 1
@@ -281,7 +271,7 @@ def _tests(found: pd.DataFrame) -> list[dict[str, Any]]:
     for (band, signal), mine in damaged.groupby(["band", "signal"], sort=False):
         scores = mine.groupby("cell")["score"].mean()
         test = sign_flip(scores, np.zeros(len(scores)))
-        tests.append({"band": band, "signal": signal, "score": test.difference, **_tested(test)})
+        tests.append({"band": band, "signal": signal, "score": test.difference, **over_cells(test)})
     return tests
 
 
@@ -295,12 +285,8 @@ def _against_reference(found: pd.DataFrame) -> list[dict[str, Any]]:
     for signal in means.columns.drop(REFERENCE):
         test = sign_flip(means[signal], means[REFERENCE])
         ours = {"signal": signal, "reference": REFERENCE, "difference": test.difference}
-        tests.append({**ours, **_tested(test)})
+        tests.append({**ours, **over_cells(test)})
     return tests
-
-
-def _tested(test: MeanTest) -> dict[str, Any]:
-    return {"num_cells": test.num_a, "p_value": test.p_value, "p_floor": test.p_floor}
 
 
 def _by_cell(found: pd.DataFrame) -> pd.DataFrame:

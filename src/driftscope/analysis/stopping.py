@@ -15,6 +15,7 @@ from driftscope.analysis.answer import (
     Answer,
     cannot_answer,
     lead_with,
+    over_cells,
     per_setting,
     with_holm,
 )
@@ -216,9 +217,7 @@ def _tests(
             "rule": signal,
             "metric": metric,
             "difference": test.difference,
-            "num_cells": test.num_a,
-            "p_value": test.p_value,
-            "p_floor": test.p_floor,
+            **over_cells(test),
         }
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from driftscope.analysis.advice import Advice, advice_on_comparison, advice_on_look
-from driftscope.analysis.words import counted, join_words, rate_text
+from driftscope.analysis.words import counted, doubt_sentences, join_words, rate_text
 from driftscope.analysis.zero_shot import (
     doubts_of,
     interval_phrase,
@@ -56,13 +56,8 @@ ENTROPY_CAVEAT = Caveat(
     "the images; embedding drift saturates, and does not tell damage from ruin.",
 )
 _NOT_MEASURED = "What is left of the pretrained ability was not measured."
-DOUBTFUL, TO_STOP = "Doubtful:", "Training was to stop:"
-"""What a sentence begins with that stands out."""
-
-
-def doubt_sentences(doubts: Iterable[str] | None) -> list[str]:
-    """What makes a number doubtful, a sentence each."""
-    return [f"{DOUBTFUL} {doubt}." for doubt in doubts or ()]
+TO_STOP = "Training was to stop:"
+"""What a sentence begins with that stands out, as `DOUBTFUL` does."""
 
 
 def _unmeasured_caveat(way_out: str) -> Caveat:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from driftscope.analysis.tables import SIGNALS, Exclusion, leave_out
 from driftscope.metrics import METRICS
+from driftscope.stats.finite import FloatArray
 
-FloatArray: TypeAlias = NDArray[np.float64]
 Mask: TypeAlias = NDArray[np.bool_]
 Places: TypeAlias = NDArray[np.intp]
 """A probe a run, counted from 0; -1 is none."""

@@ -109,3 +109,12 @@ def seed_text(row: Mapping[Any, Any]) -> str:
     if seed is None or seed != seed:
         return f"mean of {row['num_runs']:.0f} runs"
     return f"seed {int(seed)}"
+
+
+DOUBTFUL = "Doubtful:"
+"""What a sentence begins with that says what makes a number doubtful."""
+
+
+def doubt_sentences(doubts: Iterable[str] | None) -> list[str]:
+    """What makes a number doubtful, a sentence each."""
+    return [f"{DOUBTFUL} {doubt}." for doubt in doubts or ()]

@@ -41,7 +41,7 @@ def merge(
     """Merge models that were adapted from one base, and judge what comes out."""
     import json
 
-    from driftscope.analysis.summaries import doubt_sentences
+    from driftscope.analysis.words import doubt_sentences
     from driftscope.cli import terminal
 
     refuse_full_folder(out)

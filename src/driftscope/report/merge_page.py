@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from driftscope.analysis.summaries import doubt_sentences
 from driftscope.analysis.table import Column, Table
+from driftscope.analysis.words import doubt_sentences
 from driftscope.metrics import ESTIMATED, METRICS
 from driftscope.report.frontier import frontier, kept_of, reference, retention_of
 from driftscope.report.page import legend, write_page

@@ -21,7 +21,8 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from driftscope.analysis.chart import Chart, Panel, plain_json
-from driftscope.analysis.summaries import DOUBTFUL, TO_STOP
+from driftscope.analysis.summaries import TO_STOP
+from driftscope.analysis.words import DOUBTFUL
 from driftscope.metrics import METRICS
 from driftscope.records import write_whole
 from driftscope.report.drawing import draw, series_swatch

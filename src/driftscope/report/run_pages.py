@@ -18,7 +18,7 @@ from driftscope import limits
 from driftscope.analysis import grouping
 from driftscope.analysis.study_charts import drift_metrics, followed_metrics, outcome_metrics
 from driftscope.analysis.table import Column
-from driftscope.analysis.words import rate_text, seed_text
+from driftscope.analysis.words import DOUBTFUL, rate_text, seed_text
 from driftscope.analysis.zero_shot import (
     doubts_of,
     recall_sentences,
@@ -158,7 +158,7 @@ def _said(record: RunRecord) -> list[tuple[str, str]]:
         *(("", sentence) for sentence in (*told, *recalls, budget_sentence(record)) if sentence),
         *(("", sentence) for sentence in intervention_sentences(record)),
         *(("", sentence) for sentence in rescue_sentences(record)),
-        *(("Doubtful:", doubt) for doubt in (*doubts_of(scores), *doubts_of(captioned))),
+        *((DOUBTFUL, doubt) for doubt in (*doubts_of(scores), *doubts_of(captioned))),
         *(("Note:", note) for note in notes),
         *(("Not measured:", one) for one in missing),
     ]

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from driftscope.analysis.summaries import doubt_sentences
+from driftscope.analysis.words import doubt_sentences
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import text_fingerprint
 from driftscope.blending import TEXT, Blend, Part
@@ -189,7 +189,7 @@ def where(
 
     judged = scale.judge(blend.set(blend.uniform(1.0)))
     whole = judged.retention_pct
-    found = attributed(blend, scale.retention_pct, num_pairs, seed)
+    found = attributed(blend, scale.retention_pct, whole, num_pairs, seed)
     parts = _heads_of(before, blend) if heads else {}
     no_heads = () if parts or not heads else ("attention heads: this family joins their weights",)
     return Attribution(
@@ -219,6 +219,7 @@ class _Judgement:
 def attributed(
     blend: Blend,
     told: Callable[[VisionLanguageModel], float],
+    whole: float,
     num_pairs: int,
     seed: int = 0,
 ) -> tuple[GroupDamage, ...]:
@@ -227,6 +228,7 @@ def attributed(
     Args:
         blend: of both models.
         told: a model's retention in percent; the pretrained one's is 100.
+        whole: that of the adapted one.
         num_pairs: orders that are drawn for the Shapley values, each with its reverse.
         seed: of the orders.
     """
@@ -235,7 +237,6 @@ def attributed(
         return told(blend.set(dict.fromkeys(tuned, 1.0)))
 
     groups = blend.groups
-    whole = retention(groups)
     shares = shapley_values(groups, lambda tuned: 100.0 - retention(tuned), num_pairs, seed)
     return tuple(
         GroupDamage(

@@ -11,7 +11,7 @@ from torch import nn
 
 from driftscope.adapt import CLASSIFIER_FILE
 from driftscope.adapt.storage import save_tensors
-from driftscope.analysis.summaries import doubt_sentences
+from driftscope.analysis.words import doubt_sentences
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import Way
 from driftscope.estimate import Estimate

@@ -45,10 +45,11 @@ class RunAttribution:
         if adapted.encoder_is_frozen:
             return None
         blend = Blend(self.pretrained, adapted.model)
-        groups = attributed(blend, self.scale.retention_pct, PAIRS)
+        whole = self.scale.retention_pct(blend.set(blend.uniform(1.0)))
+        groups = attributed(blend, self.scale.retention_pct, whole, PAIRS)
         return {
             "measured_on": self.scale.described,
-            "retention_pct": self.scale.retention_pct(blend.set(blend.uniform(1.0))),
+            "retention_pct": whole,
             "num_pairs": PAIRS,
             "groups": [asdict(one) for one in groups],
         }
