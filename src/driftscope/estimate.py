@@ -19,7 +19,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.data import PixelRows, PixelSource, check_can_exist, labelled, open_dataset
+from driftscope.data import PixelRows, PixelSource, labelled, open_dataset
 from driftscope.data.given import Images, some_pixels
 from driftscope.data.names import read_names
 from driftscope.data.prompts import PromptRules, words_of
@@ -171,7 +171,6 @@ def make_pool(
     """
     own_names = None
     if isinstance(images, str | Path):
-        check_can_exist(images)
         own_names = open_dataset(images, "test").class_names
         classes = images if own_names and classes is None else classes
     if classes is None:

@@ -19,20 +19,21 @@ from driftscope.backbones.evaluating import evaluating
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import text_fingerprint
 from driftscope.config import FullFineTuning, RunSpec
-from driftscope.data import PixelSource, groups_of, labelled, notes_of, rows_of
+from driftscope.data import ImageSet, PixelSource, groups_of, labelled, notes_of, rows_of
 from driftscope.data.duplicates import Duplicates, find_duplicates
 from driftscope.data.prompts import PromptRules
 from driftscope.data.rows import resident
 from driftscope.data.splits import Splits, make_splits, open_train_and_test
 from driftscope.errors import NonFiniteError
-from driftscope.estimate import make_pool
+from driftscope.estimate import Pool, make_pool
 from driftscope.reading_pass import images_fingerprint
 from driftscope.reading_subsets import on_subsets, standard_subsets
 from driftscope.records import transfer_scalars
 from driftscope.reference_cache import CachedModel
 from driftscope.sources import default_device, load
 from driftscope.train import Evaluation, TrainingImages
-from driftscope.transfer import labelled_sets, retrieval_set
+from driftscope.transfer import RetrievalSet, labelled_sets, retrieval_set
+from driftscope.transfer.classification import LabelledSet
 from driftscope.transfer.doubts import doubts_of_score
 
 VALIDATION = "validation"
@@ -161,15 +162,38 @@ _OPTIMISATION = (
 
 def prepare(spec: RunSpec, device: str | None = None) -> PreparedRun:
     """Everything of a run that does not depend on method, optimisation or training seed."""
+    return _prepare(shared_part(spec), device or default_device())
+
+
+def shared_part(spec: RunSpec) -> RunSpec:
+    """The spec with usual values where runs that share what is prepared may differ."""
     defaults = {name: RunSpec.model_fields[name].default for name in _OPTIMISATION}
-    shared = spec.model_copy(update={"method": FullFineTuning(), "learning_rate": 1.0, **defaults})
-    return _prepare(shared, device or default_device())
+    return spec.model_copy(update={"method": FullFineTuning(), "learning_rate": 1.0, **defaults})
 
 
-@lru_cache(maxsize=1)
-def _prepare(spec: RunSpec, device: str) -> PreparedRun:
+@dataclass(frozen=True)
+class Inputs:
+    """A run's pretrained model and image sets, opened and checked; the encoder has seen none."""
+
+    pretrained: VisionLanguageModel
+    train_set: ImageSet
+    test_set: ImageSet
+    train_labels: Int64[Tensor, " image"]
+    test_labels: Int64[Tensor, " image"]
+    class_names: tuple[str, ...]
+    splits: Splits
+    transfer: tuple[LabelledSet, ...]
+    retrieval: tuple[RetrievalSet, ...]
+    pool: Pool | None
+
+
+def open_inputs(spec: RunSpec, device: str) -> Inputs:
+    """The model and the sets that a spec names.
+
+    Raises:
+        DriftscopeError: one of them cannot be had or used; the run would say the same.
+    """
     pretrained = load(spec.model, device=device)
-    framing = pretrained.framing
     train_set, test_set = open_train_and_test(
         spec.dataset,
         spec.data_seed,
@@ -178,11 +202,50 @@ def _prepare(spec: RunSpec, device: str) -> PreparedRun:
     )
     train_labels, class_names = labelled(train_set)
     test_labels, _ = labelled(test_set)
-    splits = make_splits(
-        spec, train_labels, test_labels, class_names=class_names, groups=groups_of(train_set)
+    rules = PromptRules(spec.templates, spec.class_words)
+    return Inputs(
+        pretrained,
+        train_set,
+        test_set,
+        train_labels,
+        test_labels,
+        class_names,
+        make_splits(
+            spec, train_labels, test_labels, class_names=class_names, groups=groups_of(train_set)
+        ),
+        transfer=tuple(
+            one
+            for name in spec.transfer
+            for one in labelled_sets(
+                name,
+                pretrained,
+                spec.transfer_images,
+                rules,
+                by=spec.transfer_by,
+                skip_bad_images=spec.skip_bad_images,
+            )
+        ),
+        retrieval=tuple(
+            retrieval_set(
+                name, pretrained, spec.transfer_images, skip_bad_images=spec.skip_bad_images
+            )
+            for name in spec.retrieval
+        ),
+        pool=make_pool(pretrained, spec.pool, spec.classes, rules, spec.pool_images)
+        if spec.pool is not None
+        else None,
     )
+
+
+@lru_cache(maxsize=1)
+def _prepare(spec: RunSpec, device: str) -> PreparedRun:
+    inputs = open_inputs(spec, device)
+    pretrained, splits, pool = inputs.pretrained, inputs.splits, inputs.pool
+    train_set, test_set, framing = inputs.train_set, inputs.test_set, pretrained.framing
     held_out, held_labels = (
-        (test_set, test_labels) if splits.held_out_from_test else (train_set, train_labels)
+        (test_set, inputs.test_labels)
+        if splits.held_out_from_test
+        else (train_set, inputs.train_labels)
     )
     train_pixels = rows_of(train_set, splits.train, framing)
     test_pixels = rows_of(test_set, splits.test, framing)
@@ -191,37 +254,17 @@ def _prepare(spec: RunSpec, device: str) -> PreparedRun:
     sides: dict[str, PixelSource] = {"train": train_pixels, "test": test_pixels}
     if not splits.held_out_from_test:  # else they are the test images, on purpose
         sides |= {"val": val_pixels, "probe": probe_pixels}
-    rules = PromptRules(spec.templates, spec.class_words)
-    transfer = tuple(
-        one
-        for name in spec.transfer
-        for one in labelled_sets(
-            name,
-            pretrained,
-            spec.transfer_images,
-            rules,
-            by=spec.transfer_by,
-            skip_bad_images=spec.skip_bad_images,
-        )
-    )
-    retrieval = tuple(
-        retrieval_set(name, pretrained, spec.transfer_images, skip_bad_images=spec.skip_bad_images)
-        for name in spec.retrieval
-    )
-    pool = None
-    if spec.pool is not None:
-        pool = make_pool(pretrained, spec.pool, spec.classes, rules, spec.pool_images)
     return PreparedRun(
         pretrained=pretrained,
-        class_names=class_names,
+        class_names=inputs.class_names,
         images=TrainingImages(
-            resident(train_pixels, pretrained.device), train_labels[splits.train]
+            resident(train_pixels, pretrained.device), inputs.train_labels[splits.train]
         ),
         reference=make_reference(
             pretrained,
             probe_pixels,
-            transfer=transfer,
-            retrieval=retrieval,
+            transfer=inputs.transfer,
+            retrieval=inputs.retrieval,
             pool=pool,
             further={VALIDATION: val_pixels},
             maps=spec.maps,
@@ -229,13 +272,13 @@ def _prepare(spec: RunSpec, device: str) -> PreparedRun:
         val_labels=held_labels[splits.val],
         probe_subsets=splits.probe_positions() or standard_subsets(len(probe_pixels)),
         test_pixels=test_pixels,
-        test_labels=test_labels[splits.test],
+        test_labels=inputs.test_labels[splits.test],
         splits=replace(splits, notes=(*notes_of(train_set), *notes_of(test_set))),
         fingerprints={
             "train": train_set.fingerprint,
             "test": test_set.fingerprint,
-            **{one.name: one.fingerprint for one in transfer},
-            **{one.name: one.fingerprint for one in retrieval},
+            **{one.name: one.fingerprint for one in inputs.transfer},
+            **{one.name: one.fingerprint for one in inputs.retrieval},
             **({"pool": images_fingerprint(pool.pixels)} if pool else {}),
         },
         duplicates=find_duplicates(sides),

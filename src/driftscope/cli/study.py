@@ -99,10 +99,15 @@ def plan(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the matrix: how many runs it has, which exist, how long the others take."""
+    """Show the matrix: how many runs it has, which exist, what would stop one, how long they take.
+
+    The models and datasets that lie on this machine are opened, and every method is set up once.
+    A run that would be refused ends the command with exit code 1, after the plan.
+    """
     from driftscope.cli.study_views import plan_values, show_plan
     from driftscope.config import load_study_spec, run_id
     from driftscope.executors.local import LocalPool
+    from driftscope.refusals import outlook
     from driftscope.study import StudyFolder, cells, expand, select
     from driftscope.study.plan import earlier_samples, estimate
 
@@ -117,7 +122,8 @@ def plan(
     todo = folder.todo(specs, retry_failed=False) if folder is not None else specs
     samples = earlier_samples(folder, specs) if folder is not None else []
     pool = LocalPool(workers)
-    if calibrate:
+    found = outlook(todo)
+    if calibrate and not found.refusals:
         samples = [*samples, *_calibrated(todo, pool)]
     values = plan_values(
         spec,
@@ -125,11 +131,14 @@ def plan(
         folder.states(map(run_id, specs)) if folder is not None else {},
         estimate(todo, samples),
         pool.num_workers,
+        found,
     )
     if as_json:
         typer.echo(json.dumps(values, indent=1))
     else:
         show_plan(values)
+    if found.refusals:
+        raise typer.Exit(1)
 
 
 @study_app.command("run", epilog="Example: driftscope study run mini-lr-sweep --out lr-sweep")
@@ -314,7 +323,7 @@ def _refuse_unknown_datasets(specs: Sequence[RunSpec]) -> None:
 
     A missing folder is not refused: its runs fail, and the others go on.
     """
-    from driftscope.data import check_can_exist
+    from driftscope.data import is_here
 
     named = (
         (spec.dataset, *spec.transfer, *spec.retrieval, *([spec.pool] if spec.pool else []))
@@ -322,7 +331,7 @@ def _refuse_unknown_datasets(specs: Sequence[RunSpec]) -> None:
     )
     for name in dict.fromkeys(name for names in named for name in names):
         if "/" not in name:
-            check_can_exist(name)
+            is_here(name)
 
 
 def carry_out_study(

@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from driftscope.cli.sentences import readable, say
 from driftscope.cli.terminal import duration, out
 from driftscope.config import run_id
 from driftscope.study.plan import wall_seconds
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from driftscope.analysis import Answer
     from driftscope.analysis.table import Column, Table
     from driftscope.config import StudySpec
+    from driftscope.refusals import Outlook
     from driftscope.study import Cell
     from driftscope.study.plan import Estimate
 
@@ -47,6 +49,7 @@ def plan_values(
     states: Mapping[str, str],
     cost: Estimate | None,
     workers: int,
+    outlook: Outlook,
 ) -> dict[str, Any]:
     """A plan as JSON holds it, and as `show_plan` shows it."""
     rows: list[dict[str, Any]] = []
@@ -68,6 +71,11 @@ def plan_values(
         "seconds": None if cost is None else wall_seconds(cost.run_seconds, workers),
         "bytes": None if cost is None else cost.num_bytes,
         "num_samples": 0 if cost is None else cost.num_samples,
+        "refusals": [
+            {"runs": [run_id(spec) for spec in one.specs], "sentence": one.sentence}
+            for one in outlook.refusals
+        ],
+        "unseen": list(outlook.unseen),
         "cells": rows,
     }
 
@@ -85,6 +93,13 @@ def show_plan(plan: Mapping[str, Any]) -> None:
         f"{plan['num_runs']} runs in {plan['num_cells']} cells: {plan['num_done']} done, "
         f"{plan['num_failed']} failed, {plan['num_to_run']} to run."
     )
+    for refusal in plan["refusals"]:
+        say(f"Would fail, {len(refusal['runs'])} runs: {readable(refusal['sentence'])}", err=True)
+    if plan["unseen"]:
+        out.print(
+            f"Not on this disk, so nothing is known of it before the first run: "
+            f"{', '.join(plan['unseen'])}."
+        )
     if plan["seconds"] is None:
         out.print(
             "No estimate of time and disk yet: --calibrate measures one short run of each kind; "

@@ -85,15 +85,16 @@ def open_labelled(source: str | Path, split: str) -> ImageSet:
     return images
 
 
-def check_can_exist(source: str | Path) -> None:
-    """Looks whether a dataset is here or can be on the hub, without opening it.
+def is_here(source: str | Path) -> bool:
+    """Whether a dataset is on this disk or drawn; False where only the hub may have it.
+
+    Nothing is opened.
 
     Raises:
         DataError: neither a known name nor a place with images.
     """
     address = parse_address(source)
-    if address.place not in PROCEDURAL_SETS:
-        place_of(address)
+    return address.place in PROCEDURAL_SETS or place_of(address) is not None
 
 
 def available_splits(source: str | Path) -> tuple[str, ...]:
@@ -159,8 +160,8 @@ __all__ = [
     "PixelRows",
     "PixelSource",
     "available_splits",
-    "check_can_exist",
     "groups_of",
+    "is_here",
     "labelled",
     "look",
     "notes_of",

@@ -78,6 +78,12 @@ def _found(name: str, like: VisionLanguageModel | None = None) -> VisionLanguage
     raise ModelError(no_model(name))
 
 
+def is_on_hub_alone(name: str) -> bool:
+    """Whether a model may be on the hub and is not in a place of this disk that has its name."""
+    first = next((form for form in SOURCES if form.recognises(name)), None)
+    return first is hub and not named_path(name).exists()
+
+
 @contextmanager
 def _not_on_itself(name: str) -> Iterator[None]:
     """Refuses an adapter whose base is, at whatever remove, the adapter."""
