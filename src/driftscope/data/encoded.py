@@ -144,15 +144,16 @@ class EncodedSet:
         return digest.hexdigest()
 
     @cached_property
-    def _images_digest(self) -> str:
-        digest = hashlib.blake2b(digest_size=16)
-        for image in self._image_digests():
-            digest.update(image)
-        return digest.hexdigest()
+    def image_digests(self) -> tuple[bytes, ...]:
+        """A hash of every image's bytes."""
+        return tuple(
+            hashlib.blake2b(_bytes_or_raise(data), digest_size=16).digest()
+            for data in self.encoded.read(range(len(self)))
+        )
 
-    def _image_digests(self) -> Iterator[bytes]:
-        for data in self.encoded.read(range(len(self))):
-            yield hashlib.blake2b(_bytes_or_raise(data), digest_size=16).digest()
+    @cached_property
+    def _images_digest(self) -> str:
+        return hashlib.blake2b(b"".join(self.image_digests), digest_size=16).hexdigest()
 
     def pixels(
         self, indices: Sequence[int] | Int64[Tensor, " image"], size: int | Framing
@@ -249,7 +250,7 @@ class EncodedSet:
         Rows without a caption are left out.
         """
         files = self.encoded.files if isinstance(self.encoded, FilesOnDisk) else None
-        keys: Iterable[object] = files or self._image_digests()
+        keys: Iterable[object] = files or self.image_digests
         rows: dict[object, int] = {}
         captions: dict[int, tuple[str, ...]] = {}
         for row, (key, own) in enumerate(zip(keys, self.captions or (), strict=True)):

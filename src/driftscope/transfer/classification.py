@@ -20,6 +20,7 @@ from driftscope.data import EncodedSet, PixelSource, labelled, open_labelled, ro
 from driftscope.data.prompts import PromptRules, expand_templates, words_of
 from driftscope.data.splits import balanced_subset
 from driftscope.errors import ConfigError, NonFiniteError
+from driftscope.transfer.copies import told_of_copies
 from driftscope.transfer.doubts import (
     DoubtWarning,
     doubts_of_names,
@@ -297,8 +298,9 @@ def transfer_set(
         labels, _ = labelled(images)
         indices = torch.arange(len(images))
         rules = rules.filled(class_names, images.words, images.templates)
-        notes += images.notes
-        doubts += images.doubts
+        of_copies = told_of_copies(images)
+        notes += [*images.notes, *of_copies[0]]
+        doubts += [*images.doubts, *of_copies[1]]
     words = words_of(class_names, dict(rules.class_words))
     given = {word for _, word in rules.class_words}
     doubts += doubts_of_names(class_names, ["given" if word in given else word for word in words])

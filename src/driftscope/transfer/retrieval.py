@@ -17,6 +17,7 @@ from driftscope.data import EncodedSet, PixelSource, open_dataset
 from driftscope.errors import DataError
 from driftscope.stats.proportions import wilson_interval_pct
 from driftscope.transfer.classification import live_embeddings
+from driftscope.transfer.copies import told_of_copies
 from driftscope.transfer.doubts import DoubtWarning, doubts_of_captions, doubts_of_recall
 
 _QUERIES_AT_ONCE = 512
@@ -150,7 +151,8 @@ def retrieval_set(
         images = kept.without(problems)
     captions = images.captions or ()
     texts = list(dict.fromkeys(caption for of_image in captions for caption in of_image))
-    doubts = tuple(doubts_of_captions(pretrained, captions, texts))
+    notes, doubts = told_of_copies(images)
+    doubts = [*images.doubts, *doubts, *doubts_of_captions(pretrained, captions, texts)]
     for doubt in doubts:
         warnings.warn(f"{name}: {doubt}", DoubtWarning, stacklevel=2)
     drawn = [f"{len(indices):,} of its {total:,} images, evenly spaced"]
@@ -161,8 +163,8 @@ def retrieval_set(
         texts=tuple(texts),
         text_embeddings=caption_embeddings(pretrained, texts),
         matches=_matches(captions, texts),
-        doubts=(*images.doubts, *doubts),
-        notes=(*(drawn if len(indices) < total else ()), *images.notes),
+        doubts=tuple(doubts),
+        notes=(*(drawn if len(indices) < total else ()), *images.notes, *notes),
     )
 
 

@@ -1,0 +1,95 @@
+"""Images that stand in a set several times are told beside its numbers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet
+from small_sets import classes, png, table, write
+
+from driftscope.data import EncodedSet, open_dataset
+from driftscope.sources import load
+from driftscope.transfer import retrieval_set, transfer_set
+from driftscope.transfer.copies import told_of_copies
+from driftscope.transfer.doubts import DoubtWarning
+
+
+def told(place: Path) -> tuple[list[str], list[str]]:
+    images = open_dataset(place, "test")
+    assert isinstance(images, EncodedSet)
+    notes, doubts = told_of_copies(images)
+    return [one.replace(f"{place}/", "") for one in notes], [
+        one.replace(f"{place}/", "") for one in doubts
+    ]
+
+
+def test_images_that_differ_are_no_copies(tmp_path: Path) -> None:
+    names = ["cat/10_(1).png", "cat/copy_11.png", "dog/rot_20.png", "dog/21_aug1.png"]
+    assert told(write(tmp_path, names)) == ([], [])
+
+
+def test_the_same_bytes_are_counted_and_under_two_classes_named(tmp_path: Path) -> None:
+    write(tmp_path, classes())
+    for copy in ("cat/90.png", "cat/91.png", "dog/92.png"):
+        shutil.copy(tmp_path / "cat" / "0.png", tmp_path / copy)
+    assert told(tmp_path) == (
+        [],
+        [
+            "4 of its 9 images are the same bytes under several classes (cat/0.png and "
+            "dog/92.png), and one of those classes at most is right",
+            "3 of its 9 images are copies of others, byte by byte (cat/0.png and dog/92.png), so "
+            "these count several times",
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    "copies",
+    [
+        "cat/0_copy.png", "cat/0 - Copy (2).png", "cat/0 (1).png", "cat/Copy of 0.png",
+        "cat/0_aug5.png", "cat/0_rot_90.png", "cat/0-hflip.png", "cat/flipped_0.png",
+        "cat/0_augmented_3.png", "cat/0.jpg", "cat/0_noise.png",
+    ],
+)  # fmt: skip
+def test_changed_copies_are_told_by_their_names(tmp_path: Path, copies: str) -> None:
+    write(tmp_path, classes())
+    (tmp_path / copies).write_bytes(png(77))
+    ((doubt,),) = [told(tmp_path)[1]]
+    assert "1 of its 7 images are changed copies of others by their names (" in doubt
+    assert copies in doubt or copies == "cat/0.jpg"
+
+
+def test_versions_of_one_image_as_tools_export_them_are_its_copies(tmp_path: Path) -> None:
+    write(tmp_path, ["cat/1.png", "dog/2.png"])
+    for number in (1, 2):
+        (tmp_path / "cat" / f"a_jpg.rf.{number:032x}.jpg").write_bytes(png(50 + number))
+        uuid = f"{number:08x}-0000-4000-8000-000000000000"
+        (tmp_path / "cat" / f"cat_original_b.jpg_{uuid}.jpg").write_bytes(png(60 + number))
+    assert ["2 of its 6 images are changed copies" in one for one in told(tmp_path)[1]] == [True]
+
+
+def test_few_copies_in_many_images_are_a_note(tmp_path: Path) -> None:
+    images = [png(level) for level in range(199)]
+    rows = table(["cat", "dog"] * 100, [*images, images[-1]])
+    parquet.write_table(rows, tmp_path / "x.parquet")
+    notes, doubts = told(tmp_path / "x.parquet")
+    assert doubts == []
+    assert [one.partition(" (")[0] for one in notes] == [
+        "2 of its 200 images are the same bytes under several classes",
+        "1 of its 200 images are copies of others, byte by byte",
+    ]
+
+
+def test_benchmarks_of_classes_and_of_captions_say_it(tmp_path: Path) -> None:
+    mini = load("mini")
+    write(tmp_path, classes())
+    shutil.copy(tmp_path / "cat" / "0.png", tmp_path / "dog" / "0.png")
+    rows = [f"{file.relative_to(tmp_path)},a {file.parent.name} of {file.stem}"
+            for file in sorted(tmp_path.glob("*/*.png"))]  # fmt: skip
+    (tmp_path / "list.csv").write_text("\n".join(["path,caption", *rows]))
+    with pytest.warns(DoubtWarning, match="the same bytes under several classes"):
+        assert any("copies of others" in one for one in transfer_set(str(tmp_path), mini).doubts)
+    with pytest.warns(DoubtWarning, match="copies of others, byte by byte"):
+        retrieval_set(str(tmp_path / "list.csv"), mini)
