@@ -139,11 +139,13 @@ def test_the_trainable_parameters_are_exactly_those_promised(
     pretrained: VisionLanguageModel, method: object, pattern: str, count: int
 ) -> None:
     adapted = adapted_by(pretrained, method)
-    names = {name.removeprefix("clip.") for name in adapted.trainable() if name.startswith("clip.")}
+    names = {
+        name.removeprefix("encoder.") for name in adapted.trainable() if name.startswith("encoder.")
+    }
     everything = {name for name, _ in adapted.model.module.named_parameters()}
     assert names == {name for name in everything if re.fullmatch(pattern, name)}
     assert len(names) == count
-    head = adapted.trainable().keys() - {f"clip.{name}" for name in names}
+    head = adapted.trainable().keys() - {f"encoder.{name}" for name in names}
     assert head == (set() if method == "flyp" else {"classifier.weight", "classifier.bias"})
 
 
@@ -162,7 +164,7 @@ def test_every_trainable_parameter_is_reached_by_the_loss_and_nothing_else_moves
     untouched = [name for name, p in adapted.trainable().items() if p.grad is None]
     assert untouched == []
     optimizer.step()
-    trained = {name.removeprefix("clip.") for name in adapted.trainable()}
+    trained = {name.removeprefix("encoder.") for name in adapted.trainable()}
     changed = {n for n, t in state(adapted.model).items() if not torch.equal(t, before[n])}
     assert changed <= trained
     assert {name for name in trained - changed if "classifier" not in name} <= {
@@ -267,8 +269,8 @@ def test_trainable_weights_make_the_round_trip(
     other = adapted_by(pretrained, method, seed=9)
     restore_trainable(other, trainable_state(adapted))
     assert torch.equal(other.model.embed_images(pixels()), adapted.model.embed_images(pixels()))
-    mistaken = {**trainable_state(adapted), "clip.more": torch.zeros(1)}
-    with pytest.raises(ModelError, match=r"another method or model: clip\.more differs"):
+    mistaken = {**trainable_state(adapted), "encoder.more": torch.zeros(1)}
+    with pytest.raises(ModelError, match=r"another method or model: encoder\.more differs"):
         restore_trainable(other, mistaken)
 
 
@@ -434,7 +436,7 @@ def test_low_rank_adapters_change_the_weight_by_their_scaled_product(
     adapted = moved(adapted_by(pretrained, method))
     name = "vision_model.encoder.layers.1.self_attn.v_proj"
     tensors = {
-        side: adapted.trainable()[f"clip.base_model.model.{name}.lora_{side}.default.weight"]
+        side: adapted.trainable()[f"encoder.base_model.model.{name}.lora_{side}.default.weight"]
         for side in "AB"
     }
     change = scaled(6.0, 4) * tensors["B"].double() @ tensors["A"].double()

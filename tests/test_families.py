@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, Family, save_family
+from families import FAMILIES, SMALL, Family, save_family
 from full_map_signals import patch_to_patch_entropy_bits
 from random_models import normalised, random_pixels
 from torch import Tensor, nn
-from transformers import Siglip2VisionConfig, Siglip2VisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, Siglip2VisionConfig, Siglip2VisionModel
 
 import driftscope
 from driftscope.adapt import AdaptedModel, adapt, export_merged
@@ -218,9 +218,9 @@ def test_adapters_hit_the_image_towers_blocks_and_nothing_else(
 def test_full_fine_tuning_trains_all_of_the_image_tower_and_nothing_else(name: str) -> None:
     adapted = adapt(model_of(name), FullFineTuning(), 3, seed=0)
     trained = {
-        adapted.model.own_prefix + one.removeprefix("clip.")
+        adapted.model.own_prefix + one.removeprefix("encoder.")
         for one in adapted.trainable()
-        if one.startswith("clip.")
+        if one.startswith("encoder.")
     }
     assert trained == encoder_weights(adapted.model.module).keys()
 
@@ -424,7 +424,7 @@ def test_runs_of_the_family_make_tables_and_a_study_page(
     assert "Two methods" in page.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["ViT", "DINOv2", "DINOv3", "AltCLIP"])
+@pytest.mark.parametrize("name", ["ViT", "DINOv2", "DINOv3", "AltCLIP", "TIPSv2"])
 def test_a_lone_file_has_the_names_that_transformers_writes(name: str, tmp_path: Path) -> None:
     folder = save_family(name, tmp_path / "after")
     file = (folder / "model.safetensors").rename(tmp_path / "lone.safetensors")
@@ -437,6 +437,41 @@ def test_a_lone_file_has_the_names_that_transformers_writes(name: str, tmp_path:
         expected = FAMILIES[name].embed(module_of(name), PIXELS)
     torch.testing.assert_close(after.embed_images(RAW), expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(before.embed_images(RAW), expected, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "name", ["SigLIP", "SigLIP tower", "Chinese-CLIP", "CLIP tower", "ViT", "DINOv2", "TIPSv2"]
+)
+def test_a_lone_file_of_another_image_size_is_read_at_its_own(
+    name: str, tmp_path: Path, coloured_images: Path
+) -> None:
+    before = model_of(name)
+    larger: Any = before.backbone.at_grid(before.plain, 8).eval()
+    file = tmp_path / "larger.pt"
+    torch.save({"model": {f"module.{key}": one for key, one in larger.state_dict().items()}}, file)
+    after = driftscope.load(file, like=before)
+    is_fixed = before.backbone.has_fixed_input_size
+    assert after.image_size == (2 * SIZE if is_fixed else SIZE)
+    raw = random_pixels(2, size=after.image_size)
+    with torch.no_grad():
+        expected = FAMILIES[name].embed(larger, before.normalise(raw))
+    torch.testing.assert_close(after.embed_images(raw), expected, atol=1e-5, rtol=1e-5)
+    found = driftscope.compare(before, after, coloured_images / "test")
+    assert found.drift.weight_drift > 0.1  # of other random weights, positions left out
+    assert (found.drift.delta_entropy_pct is None) == is_fixed
+
+
+def test_a_class_derived_from_a_librarys_own_is_read_with_its_attention() -> None:
+    """Its module is not where transformers keeps the attention function."""
+    towers = [CLIPVisionModel(CLIPVisionConfig(**SMALL)) for _ in range(2)]
+    derived = type("Derived", (CLIPVisionModel,), {"__module__": __name__})(towers[0].config)
+    derived.load_state_dict(towers[0].state_dict())
+    rows = []
+    for tower in (towers[0].eval(), derived.eval()):
+        with torch.no_grad(), capture_cls(tower) as captured:
+            tower(pixel_values=PIXELS)
+        rows.append(torch.stack(captured.rows))
+    assert torch.equal(*rows)
 
 
 def test_naflex_in_training_is_refused_by_name() -> None:

@@ -167,9 +167,9 @@ def test_a_run_whose_loss_is_not_finite_ends_as_diverged_with_its_last_good_weig
 @pytest.mark.parametrize(
     ("method", "spoiled"),
     [
-        ("full_ft", "clip.visual_projection.weight"),
+        ("full_ft", "encoder.visual_projection.weight"),
         ("full_ft", "classifier.weight"),
-        ("flyp", "clip.text_projection.weight"),
+        ("flyp", "encoder.text_projection.weight"),
     ],
 )
 def test_a_part_whose_output_is_not_finite_ends_the_run_as_diverged(

@@ -125,7 +125,7 @@ class Reference:
             transfer=tuple(transfer),
             retrieval=tuple(retrieval),
             referee=replace(self.referee, pool=pool) if self.referee and pool else None,
-            weights=without_positions(self.weights),
+            weights=without_positions(self.pretrained, self.weights),
             is_at_another_size=True,
         )
 
@@ -269,10 +269,11 @@ def assess(
         NonFiniteError: the model gives NaN or infinite values.
         CaptureError: its attention cannot be read, or its adapter is not in effect.
     """
-    weights = encoder_state(model)
+    weights: Mapping[str, Tensor] = encoder_state(model)
     if reference.is_at_another_size:
-        weights = without_positions(weights)
+        weights = without_positions(model, weights)
     else:
+        reference, weights = _of_one_grid(reference, model, weights)
         _refuse_another_size(reference, model.source, weights)
     check_same_towers(reference.weights, weights, reference.pretrained.source, model.source)
     check_same_function(
@@ -317,10 +318,27 @@ def check_same_towers(
         )
 
 
+def _of_one_grid(
+    reference: Reference, model: VisionLanguageModel, weights: Mapping[str, Tensor]
+) -> tuple[Reference, Mapping[str, Tensor]]:
+    """Without the positions where they are of two grids, of a family that fits them to any image.
+
+    What is read of it is of as many patches, whatever grid its positions are kept at.
+    """
+    differing = _differing(reference.weights, weights)
+    is_position = model.backbone.is_position
+    if model.backbone.has_fixed_input_size or not all(is_position(one) for one, _, _ in differing):
+        return reference, weights
+    if not differing:
+        return reference, weights
+    known = without_positions(model, reference.weights)
+    return replace(reference, weights=known), without_positions(model, weights)
+
+
 def _refuse_another_size(reference: Reference, name: str, weights: Mapping[str, Tensor]) -> None:
     """Raises ModelError where no more than the number of patches' positions differs."""
     differing, before = _differing(reference.weights, weights), reference.pretrained
-    if differing and all(_is_position(one) for one, _, _ in differing):
+    if differing and all(before.backbone.is_position(one) for one, _, _ in differing):
         positions, first, second = differing[0]
         raise ModelError(
             f"{before.source} and {name} read images of different sizes: {positions} is {first} "
@@ -343,17 +361,12 @@ def _differing(
     ]
 
 
-_POSITIONS = ("position_embedding", "positional_embedding", "pos_embed")
-"""What transformers, open_clip and timm call them."""
-
-
-def _is_position(name: str) -> bool:
-    return any(part in name for part in _POSITIONS)
-
-
-def without_positions(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_positions(
+    model: VisionLanguageModel, weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """An encoder's weights but for the embeddings of its patches' positions."""
-    return {name: one for name, one in weights.items() if not _is_position(name)}
+    is_position = model.backbone.is_position
+    return {name: one for name, one in weights.items() if not is_position(name)}
 
 
 def evenly_spaced(num_images: int, at_most: int | None) -> tuple[int, ...]:

@@ -248,6 +248,11 @@ def compare(
         before, pixels, transfer=labelled, retrieval=captioned, pool=unlabeled, maps=maps
     )
     seen, notes = reference, _notes_of(before, after)
+    if (grids := _grids(before)) != _grids(after):
+        notes.append(
+            f"{before.source} keeps positions for {grids} patches and {after.source} for "
+            f"{_grids(after)}: they are left out of the weight drift"
+        )
     if after.image_size != before.image_size:
         notes.append(
             f"{before.source} reads images of {before.image_size} pixels and {after.source} those "
@@ -368,6 +373,17 @@ def _stability(reading_after: Reading, reading_before: Reading) -> dict[str, Any
     }
 
 
+def _grids(model: VisionLanguageModel) -> str:
+    """For how many patches a model keeps positions that it fits to any image; empty of others."""
+    if model.backbone.has_fixed_input_size or model.backbone.positions_name is None:
+        return ""
+    positions = model.plain.get_parameter(
+        model.backbone.positions_name.removeprefix(model.own_prefix)
+    )
+    side = model.backbone.grid_side(positions)
+    return f"{side} × {side}"
+
+
 def _at_the_size_of(after: VisionLanguageModel, before: VisionLanguageModel) -> VisionLanguageModel:
     """The model before, for which images are opened as the model after reads them."""
     return replace(before, image_size=after.image_size, own_framing=after.framing)
@@ -441,8 +457,8 @@ def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> N
             "(its base's weights differ); compare it with the base it was trained on"
         )
     weights = encoder_state(before), encoder_state(after)
-    if before.image_size != after.image_size:
-        weights = without_positions(weights[0]), without_positions(weights[1])
+    if before.image_size != after.image_size or not after.backbone.has_fixed_input_size:
+        weights = without_positions(before, weights[0]), without_positions(after, weights[1])
     check_same_towers(*weights, before.source, after.source)
     check_same_function(function_facts(before), function_facts(after), before.source, after.source)
     check_same_pixels(before, after)

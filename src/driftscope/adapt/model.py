@@ -13,6 +13,11 @@ from torch.nn import functional
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError
 
+ENCODER = "encoder."
+"""What the names of the model's own weights begin with, among all that is optimised."""
+_FORMERLY = "clip."
+"""The same in checkpoints that older versions wrote."""
+
 
 @dataclass(frozen=True)
 class AdaptedModel:
@@ -74,7 +79,7 @@ class AdaptedModel:
     def trainable(self) -> dict[str, nn.Parameter]:
         """Everything that is optimised, by a name that survives a save and a reload."""
         encoder = {
-            f"clip.{name}": parameter
+            f"{ENCODER}{name}": parameter
             for name, parameter in self.model.module.named_parameters()
             if parameter.requires_grad
         }
@@ -146,6 +151,10 @@ def restore_trainable(adapted: AdaptedModel, state: dict[str, Tensor]) -> None:
         ModelError: the state belongs to another method or model.
     """
     targets = adapted.trainable()
+    state = {
+        ENCODER + name.removeprefix(_FORMERLY) if name.startswith(_FORMERLY) else name: tensor
+        for name, tensor in state.items()
+    }
     if targets.keys() != state.keys():
         odd = sorted(targets.keys() ^ state.keys())[0]
         raise ModelError(f"the saved weights belong to another method or model: {odd} differs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from driftscope.adapt.model import AdaptedModel
+from driftscope.adapt.model import ENCODER, AdaptedModel
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config.interventions import PROJECTIONS, OnParts
@@ -40,9 +40,9 @@ def trained_parts(adapted: AdaptedModel, asked: OnParts) -> dict[str, nn.Paramet
 
 def _in_block(model: VisionLanguageModel, name: str) -> tuple[int, str] | None:
     """The block of a trained weight, from 1, and its name within it; None outside the blocks."""
-    if not name.startswith("clip."):
+    if not name.startswith(ENCODER):
         return None
-    whole = model.own_prefix + name.removeprefix("clip.").removeprefix(_OF_PEFT)
+    whole = model.own_prefix + name.removeprefix(ENCODER).removeprefix(_OF_PEFT)
     block = model.backbone.block_of(whole)
     if block is None:
         return None

@@ -14,8 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from driftscope.adapt.model import AdaptedModel, trainable_state
-from driftscope.backbones.mean_pooled import MeanPooledClip
+from driftscope.adapt.model import ENCODER, AdaptedModel, trainable_state
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_fingerprint, merged, refuse_non_finite
 from driftscope.files import remove_files, whole_folder
@@ -63,9 +62,9 @@ def save_adapted(adapted: AdaptedModel, pretrained: VisionLanguageModel, folder:
             save_adapter(adapted.model.module, partial)
         else:
             delta = {
-                name.removeprefix("clip."): tensor
+                name.removeprefix(ENCODER): tensor
                 for name, tensor in trainable_state(adapted).items()
-                if name.startswith("clip.")
+                if name.startswith(ENCODER)
             }
             save_delta(delta, partial)
         save_tensors(adapted.linear_classifier().state_dict(), partial / CLASSIFIER_FILE)
@@ -130,7 +129,7 @@ def write_hub_layout(model: VisionLanguageModel, folder: Path) -> None:
     """Writes into a folder what `export_merged` does; a failure may leave some of it."""
     whole = merged(model).module
     refuse_non_finite(whole.state_dict())
-    if isinstance(model.backbone, MeanPooledClip):  # no class of transformers pools so
+    if model.backbone.kept_by == open_clip.KIND:
         open_clip.write_folder(replace(model, module=whole), folder)
         return
     with quiet_libraries():

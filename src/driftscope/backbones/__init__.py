@@ -1,7 +1,14 @@
-"""Model families: a file and a row each. What a family offers stands in `base.Backbone`."""
+"""Model families: a file and a row each. What a family offers stands in `base.Backbone`.
+
+An installed package can bring further ones, each under a name of the entry point group
+`driftscope.families`.
+"""
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 from torch import nn
@@ -19,32 +26,54 @@ from driftscope.backbones.siglip import Siglip
 from driftscope.backbones.timm import Timm
 from driftscope.backbones.tipsv2 import Tipsv2
 from driftscope.backbones.vit import Vit
-from driftscope.errors import CaptureError
+from driftscope.errors import CaptureError, NoteWarning, one_line
 
 FAMILIES: tuple[Backbone, ...] = (
     *(Clip(), Siglip(), MetaClip2(), ChineseClip(), AltClip(), Tipsv2()),
     *(Vit(), Dinov2(), Dinov3(), Timm()),
 )
-
-_NAFLEX = (
-    "SigLIP 2 NaFlex cuts every image into patches of its own number, under a mask; what is read "
-    "needs one grid. The SigLIP 2 models of a fixed size, such as "
-    "google/siglip2-base-patch16-224, are read"
-)
-REFUSED_TYPES = {"siglip2": _NAFLEX, "siglip2_vision_model": _NAFLEX}
-"""What `config.json` calls a model that is not read -> why."""
-_REFUSED = {"Siglip2VisionModel": _NAFLEX}
+GROUP = "driftscope.families"
+"""The entry point group of other packages' families: each entry is a class derived from `Backbone`.
+"""
 _LIVE = (MeanPooledClip(),)
 """Families of which there are no folders, only models in memory."""
-_BY_TOWER = {name: backbone for backbone in (*FAMILIES, *_LIVE) for name in backbone.towers}
+
+
+@cache
+def families() -> tuple[Backbone, ...]:
+    """driftscope's own, then those of installed packages; one that cannot be had is told of."""
+    found = list(FAMILIES)
+    for entry in sorted(entry_points(group=GROUP), key=lambda one: one.name):
+        try:
+            family = entry.load()()
+            if not isinstance(family, Backbone):
+                raise TypeError(f"it is a {type(family).__name__}, not a driftscope Backbone")
+        # another package's code can raise anything
+        except Exception as error:
+            told = f"The model family {entry.name!r} ({entry.value}) is left out: {one_line(error)}"
+            warnings.warn(told, NoteWarning, stacklevel=2)
+        else:
+            found.append(family)
+    return tuple(found)
+
+
+def family_of_type(model_type: str | None) -> Backbone | None:
+    """The family of what `config.json` calls a model; None where none has it."""
+    return next((one for one in families() if model_type in one.classes), None)
+
+
+def why_type_is_refused(model_type: str) -> str:
+    """Why a relative of a family, by what `config.json` calls it, is not read; else empty."""
+    return next((one.refused[model_type] for one in families() if model_type in one.refused), "")
 
 
 def why_refused(module: nn.Module) -> str:
     """Why what is inside a module is not read, of towers that are refused by name; else empty."""
+    refusing = [one for one in families() if one.refused]
     for child in module.modules():
-        for name in (base.__name__ for base in type(child).__mro__):
-            if name in _REFUSED:
-                return f"{name} cannot be read: {_REFUSED[name]}."
+        for family in refusing:
+            if name := family.class_among(child, family.refused):
+                return f"{name} cannot be read: {family.refused[name]}."
     return ""
 
 
@@ -61,22 +90,24 @@ def find_image_tower(module: nn.Module) -> ImageTower:
         return of_libraries[0].image_tower()
     if refused := why_refused(module):
         raise CaptureError(refused)
-    found: list[tuple[nn.Module, str]] = []
-    for child in module.modules():
-        class_names = {base.__name__ for base in type(child).__mro__}
-        found += [(child, name) for name in sorted(class_names & _BY_TOWER.keys())]
+    known = (*families(), *_LIVE)
+    found = [
+        (child, backbone, name)
+        for child in module.modules()
+        for backbone in known
+        if (name := backbone.class_among(child, backbone.towers))
+    ]
     if len(found) != 1:
         count = "no image tower" if not found else f"{len(found)} image towers"
         raise CaptureError(
             f"{type(module).__name__} holds {count} that can be read; give a module with one of "
-            f"{', '.join(sorted(_BY_TOWER))} inside."
+            f"{', '.join(sorted(name for one in known for name in one.towers))} inside."
         )
-    tower, class_name = found[0]
-    backbone = _BY_TOWER[class_name]
+    tower, backbone, name = found[0]
     config: Any = tower.config
     return ImageTower(
         module=tower,
-        blocks=list(tower.get_submodule(backbone.towers[class_name]).children()),
+        blocks=list(tower.get_submodule(backbone.towers[name]).children()),
         num_prefix=backbone.num_prefix(config),
         config=config,
         backbone=backbone,

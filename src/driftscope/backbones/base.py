@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -32,7 +36,8 @@ IMAGENET_PIXELS: Mapping[str, tuple[float, ...]] = {
 
 
 class Backbone:
-    """One model family. A family is a subclass in a file of its own and a row of `FAMILIES`.
+    """One model family. A family is a subclass in a file of its own and a row of `FAMILIES`, or
+    an entry point of an installed package.
 
     What is here holds for an image tower with a CLS token and no text tower, as transformers
     builds them. The names are those of the weights of the family's whole model; of a tower that
@@ -40,14 +45,22 @@ class Backbone:
     """
 
     family: ClassVar[str]
+    package: ClassVar[str] = "transformers"
+    """Where its classes are defined."""
     whole: ClassVar[str | None] = None
     """The transformers class with both towers; None where a model of the family has no text."""
     classes: ClassVar[Mapping[str, str]]
-    """What `config.json` calls a model of the family -> the transformers class that loads it."""
+    """What `config.json` calls a model of the family -> the class of `package` that loads it."""
     load_options: ClassVar[Mapping[str, Any]] = {}
     """What its `from_pretrained` is told besides."""
     usual_pixels: ClassVar[Mapping[str, tuple[float, ...]]] = {}
     """Mean and std where a folder tells none; OpenAI's where nothing is here."""
+    processors: ClassVar[Mapping[str, Mapping[str, Any]]] = {"CLIP": {}}
+    """The image processors that its models come with, by the beginning of transformers' names for
+    them, the one that is meant where none is named first -> its defaults, where transformers has
+    the class with torchvision alone."""
+    refused: ClassVar[Mapping[str, str]] = {}
+    """Relatives that are not read, by class or by what `config.json` calls them -> why."""
     towers: ClassVar[Mapping[str, str]]
     """Class of the image tower -> where its blocks are. Found by class name, so that transformers
     (7 seconds to import) is not imported and subclasses are recognised through their bases."""
@@ -56,6 +69,8 @@ class Backbone:
     has_fixed_input_size: ClassVar[bool] = True
     needs: ClassVar[str] = ""
     """The package besides transformers that its models are made by."""
+    kept_by: ClassVar[str] = "transformers"
+    """Whose folder keeps such a model: transformers', or open_clip's."""
 
     tower_name: ClassVar[str] = "vision_model"
     blocks_name: ClassVar[str] = "vision_model.layers"
@@ -64,6 +79,10 @@ class Backbone:
     pooling_name: ClassVar[str | None] = None
     """The attention head that pools the patches, in families that have one in the place of a CLS
     token."""
+    positions_name: ClassVar[str | None] = "vision_model.embeddings.position_embeddings"
+    """The learnt positions, one for each patch behind one for the CLS token; None where the size
+    of the images decides the shape of no weight."""
+    has_position_of_cls: ClassVar[bool] = True
     idle_names: ClassVar[tuple[str, ...]] = ()
     """How the names of weights begin that no image goes through: what only pretraining used."""
     text_prefix: ClassVar[str | None] = None
@@ -171,8 +190,22 @@ class Backbone:
     # ------------------------------------------------------------ the configuration
 
     def class_of(self, config: Any) -> str:
-        """The transformers class that loads a model of this configuration."""
+        """The class of `package` that loads a model of this configuration."""
         return self.classes[config.model_type]
+
+    def model_class(self, config: Any) -> Any:
+        """The same class itself."""
+        return getattr(importlib.import_module(self.package), self.class_of(config))
+
+    def class_among(self, module: nn.Module, names: Container[str]) -> str | None:
+        """Which of the family's classes a module is of, or is derived from.
+
+        By name, so that nothing need be imported: transformers takes 7 seconds.
+        """
+        for base in type(module).__mro__:
+            if base.__name__ in names and base.__module__.partition(".")[0] == self.package:
+                return base.__name__
+        return None
 
     def vision_config(self, config: Any) -> Any:
         """The image tower's part of a configuration."""
@@ -203,6 +236,18 @@ class Backbone:
         text = getattr(config, "text_config", None)
         return {} if text is None else _tower_facts("text", text)
 
+    def grid_side(self, positions: Tensor) -> int:
+        """How many patches a side of the image has, by the weight of their positions."""
+        return math.isqrt(positions.shape[-2] - self.has_position_of_cls)
+
+    def at_grid(self, plain: Any, side: int) -> Any:
+        """An unfilled model like another one, with positions for so many patches a side."""
+        config = copy.deepcopy(plain.config)
+        vision = self.vision_config(config)
+        vision.image_size = side * vision.patch_size
+        with torch.random.fork_rng(devices=[]):
+            return type(plain)(config, **self.load_options)
+
     # ------------------------------------------------------------ names of weights
 
     def is_encoder_weight(self, name: str) -> bool:
@@ -210,6 +255,10 @@ class Backbone:
         parts = (self.tower_name, self.projection_name or self.tower_name)
         is_idle = name.startswith(self.idle_names)
         return name.startswith(tuple(f"{part}." for part in parts)) and not is_idle
+
+    def is_position(self, name: str) -> bool:
+        """Whether a weight holds the positions of the patches."""
+        return name == self.positions_name
 
     def is_text_weight(self, name: str) -> bool:
         """Whether a weight belongs to the text tower or its projection."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from driftscope.backbones.clip import Clip
 
@@ -17,5 +17,6 @@ class ChineseClip(Clip):
         "chinese_clip": "ChineseCLIPModel",
         "chinese_clip_vision_model": "ChineseCLIPVisionModel",
     }
+    processors: ClassVar[Mapping[str, Mapping[str, Any]]] = {"ChineseCLIP": {}}
     towers: ClassVar[Mapping[str, str]] = {"ChineseCLIPVisionModel": "encoder.layers"}
     trained_alone: ClassVar[tuple[str, ...]] = ("ChineseCLIPVisionModel",)

@@ -25,6 +25,7 @@ class Clip(Backbone):
     towers: ClassVar[Mapping[str, str]] = {"CLIPVisionModel": "encoder.layers"}
     trained_alone: ClassVar[tuple[str, ...]] = ("CLIPVisionModelWithProjection", "CLIPVisionModel")
 
+    positions_name = "vision_model.embeddings.position_embedding.weight"
     blocks_name = "vision_model.encoder.layers"
     final_norm_name = "vision_model.post_layernorm"
     projection_name = "visual_projection"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from driftscope.backbones.base import ATTENTION_TARGETS, IMAGENET_PIXELS, Backbone
 
@@ -17,6 +17,7 @@ class Dinov2(Backbone):
         "dinov2_with_registers": "Dinov2WithRegistersModel",
     }
     usual_pixels = IMAGENET_PIXELS
+    processors: ClassVar[Mapping[str, Mapping[str, Any]]] = {"Bit": {}}
     towers: ClassVar[Mapping[str, str]] = {
         "Dinov2Model": "encoder.layer",
         "Dinov2WithRegistersModel": "encoder.layer",

@@ -14,8 +14,18 @@ class Dinov3(Backbone):
     family = "DINOv3"
     classes: ClassVar[Mapping[str, str]] = {"dinov3_vit": "DINOv3ViTModel"}
     usual_pixels = IMAGENET_PIXELS
+    processors: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "DINOv3ViT": {
+            "size": {"height": 224, "width": 224},
+            "default_to_square": True,
+            "resample": 2,
+            "image_mean": IMAGENET_PIXELS["mean"],
+            "image_std": IMAGENET_PIXELS["std"],
+        }
+    }
     towers: ClassVar[Mapping[str, str]] = {"DINOv3ViTModel": "model.layer"}
     has_fixed_input_size = False
+    positions_name = None  # they are turned, not learnt
     blocks_name = "vision_model.model.layer"
     idle_names = ("vision_model.embeddings.mask_token",)
     final_norm_name = "vision_model.norm"

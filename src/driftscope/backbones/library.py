@@ -58,6 +58,7 @@ class LibraryBackbone(Backbone):
     has_attention_of_its_own = True
     pads_texts_to_the_full_length = True
     tower_name = ""
+    positions_name = None
     adapter_targets: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "attn.qkv"),
         **{"out_proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"},
@@ -158,6 +159,10 @@ class LibraryBackbone(Backbone):
     def vocabulary_size(self, config: Any) -> int:
         """As the text tower says."""
         return int(config.vocab_size)
+
+    def is_position(self, name: str) -> bool:
+        """As timm and open_clip call them, in whatever class of theirs."""
+        return any(part in name for part in ("pos_embed", "positional_embedding"))
 
     def is_text_weight(self, name: str) -> bool:
         """All of a model of two towers that is not its image tower, and no scale of logits."""

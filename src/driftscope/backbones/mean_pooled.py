@@ -67,6 +67,9 @@ class MeanPooledClip(Clip):
     """A CLIPModel with a `MeanPooledTower`."""
 
     family = "mean-pooled CLIP"
+    package: ClassVar[str] = "driftscope"
+    kept_by: ClassVar[str] = "open_clip"
+    """No class of transformers pools so."""
     whole: ClassVar[str | None] = None  # type: ignore[assignment]
     classes: ClassVar[Mapping[str, str]] = {}
     towers: ClassVar[Mapping[str, str]] = {"MeanPooledTower": "encoder.layers"}

@@ -11,6 +11,12 @@ from torch import Tensor, nn
 from driftscope.backbones.base import HALF_PIXELS, SELF_ATTN_TARGETS, Backbone
 from driftscope.errors import CaptureError
 
+_NAFLEX = (
+    "SigLIP 2 NaFlex cuts every image into patches of its own number, under a mask; what is read "
+    "needs one grid. The SigLIP 2 models of a fixed size, such as "
+    "google/siglip2-base-patch16-224, are read"
+)
+
 
 class Siglip(Backbone):
     """transformers' SiglipModel, or its image tower by itself.
@@ -25,9 +31,15 @@ class Siglip(Backbone):
         "siglip_vision_model": "SiglipVisionModel",
     }
     usual_pixels = HALF_PIXELS
+    processors: ClassVar[Mapping[str, Mapping[str, Any]]] = {"Siglip": {}}
+    refused: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("siglip2", "siglip2_vision_model", "Siglip2VisionModel"), _NAFLEX
+    )
     towers: ClassVar[Mapping[str, str]] = {"SiglipVisionModel": "encoder.layers"}
     trained_alone: ClassVar[tuple[str, ...]] = ("SiglipVisionModel",)
 
+    positions_name = "vision_model.embeddings.position_embedding.weight"
+    has_position_of_cls = False
     blocks_name = "vision_model.encoder.layers"
     final_norm_name = "vision_model.post_layernorm"
     pooling_name = "vision_model.head"

@@ -30,6 +30,14 @@ class Tipsv2(Backbone):
         "mean": (0.0,) * 3,
         "std": (1.0,) * 3,
     }
+    processors: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "Tipsv2": {
+            "size": {"height": 448, "width": 448},
+            "default_to_square": True,
+            "resample": 2,
+            "do_normalize": False,
+        }
+    }
     towers: ClassVar[Mapping[str, str]] = {"Tipsv2VisionModel": "encoder.layer"}
     trained_alone: ClassVar[tuple[str, ...]] = ("Tipsv2VisionModel",)
     has_fixed_input_size = False

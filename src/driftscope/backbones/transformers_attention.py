@@ -106,8 +106,9 @@ def _attention_function(tower: ImageTower) -> Callable[..., tuple[Tensor, Tensor
     """The function that the tower's attention runs on now."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    module = sys.modules[type(tower.module).__module__]
-    eager: Any = getattr(module, "eager_attention_forward", None)
+    defined_in = (sys.modules.get(base.__module__) for base in type(tower.module).__mro__)
+    own = (getattr(module, "eager_attention_forward", None) for module in defined_in)
+    eager: Any = next((one for one in own if one is not None), None)
     if eager is None:
         raise CaptureError(
             f"{type(tower.module).__name__} does not use transformers' attention interface, so no "

@@ -15,6 +15,7 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import CaptureError, ModelError, NonFiniteError
 from driftscope.monitor.alerts import UNREADABLE, Alert, Thresholds, unchanged_alert
 from driftscope.monitor.observation import Observation, levels_of
+from driftscope.sources import open_clip
 from driftscope.sources.live import Target, live_model
 from driftscope.text_space import text_weights
 from driftscope.transfer import BESIDE_RETENTION
@@ -103,7 +104,7 @@ def _read(
         return Look(_unreadable(place, "no_attention", str(error), wanted=wanted), live)
     alerts: tuple[Alert, ...] = ()
     has_had_time = _is_well_under_way(place) or _was_unchanged(earlier)
-    if found.drift.weight_drift == 0 and has_had_time and _is_trained(target):
+    if found.drift.weight_drift == 0 and has_had_time and _is_trained(target, live):
         has_adapter = any(hasattr(module, "lora_A") for module in target.found.modules())
         alerts = unchanged_alert(place.step, has_adapter=has_adapter, thresholds=thresholds)
     seen = replace(
@@ -171,10 +172,13 @@ def _refuse_shards(target: Target) -> None:
         )
 
 
-def _is_trained(target: Target) -> bool:
+def _is_trained(target: Target, live: VisionLanguageModel) -> bool:
     """Whether training is meant to move the encoder, in all or in part."""
-    return any(
-        parameter.requires_grad
-        for name, parameter in target.found.named_parameters()
-        if not target.has_text_tower or "vision" in name or "visual" in name
-    )
+    if target.alone is not None:
+        parts = dict(target.found.named_parameters())
+    elif target.kind == open_clip.KIND:  # what is read of it may be a copy
+        parts = dict(target.found.get_submodule("visual").named_parameters())
+    else:
+        is_encoder = live.backbone.is_encoder_weight
+        parts = {name: one for name, one in live.plain.named_parameters() if is_encoder(name)}
+    return any(parameter.requires_grad for parameter in parts.values())

@@ -24,7 +24,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     ),
     "selection": ((Selection, _NONE), "a driftscope.Selection, such as Selection(patience=3)"),
     "keep_best": ((bool,), "True or False"),
-    "model_path": ((str, _NONE), "a path of names, such as 'encoder.clip', or None"),
+    "model_path": ((str, _NONE), "a path of names, such as 'encoder.model', or None"),
     "max_images": ((int, _NONE), "a whole number of 4 or more, or None for all"),
     "pool_images": ((int, _NONE), "a whole number of 4 or more, or None for all"),
     "transfer_images": ((int, _NONE), "a whole number of 1 or more, or None for all"),

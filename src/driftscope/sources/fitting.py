@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,13 @@ from torch import Tensor, nn
 from driftscope.backbones.base import Backbone
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import merged
-from driftscope.errors import ModelError
+from driftscope.errors import ModelError, told_as
+from driftscope.hugging_face import quiet_libraries
 from driftscope.sources.state_dict import main_prefix, prefixes_of, refuse_no_plain_numbers
 
 _ADAPTER_PARTS = (".base_layer.", "lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_")
 _OF_TRAINERS = ("optim", "scheduler", "lr_", "scaler", "ema")
 """How what trainers keep beside a model begins."""
-_POSITIONS = "embeddings.position_embedding.weight"
 NO_WEIGHTS = ("position_ids", "attn_mask", "num_batches_tracked")
 """What older versions store of a model beside its weights."""
 
@@ -69,27 +70,28 @@ def completed(
 def _at_the_size_of(state: Mapping[str, Tensor], known: VisionLanguageModel) -> VisionLanguageModel:
     """The model made for the image size whose positions are among the tensors.
 
-    Of a model with a square grid of patches behind one CLS token; any other as it is.
+    A family that fits its positions to any image goes on reading images of its own size.
     """
-    if known.backbone.whole != "CLIPModel" or not hasattr(known.plain.config, "vision_config"):
+    backbone = known.backbone
+    if backbone.positions_name is None:
         return known
-    found = [one for key, one in state.items() if key.endswith(_POSITIONS)]
-    vision = known.plain.config.vision_config
-    side = round((max(map(len, found), default=1) - 1) ** 0.5)
-    size = side * vision.patch_size
-    own = known.plain.get_parameter(f"vision_model.{_POSITIONS}")
-    if size == vision.image_size or not found or any(len(own) == len(one) for one in found):
+    name = backbone.positions_name.removeprefix(known.own_prefix)
+    own = known.plain.get_parameter(name)
+    called = name.removeprefix(f"{backbone.tower_name}.")
+    found = [one for key, one in state.items() if f".{key}".endswith(f".{called}")]
+    alike = [one for one in found if one.ndim == own.ndim and one.shape[-1] == own.shape[-1]]
+    if not alike or any(one.shape == own.shape for one in alike):
         return known
-    config = copy.deepcopy(known.plain.config)
-    config.vision_config.image_size = size
-    with torch.random.fork_rng(devices=[]):
-        module = type(known.plain)(config)
-    weights = {key: one for key, one in known.plain.state_dict().items() if _POSITIONS not in key}
-    weights |= known.plain.text_model.state_dict(prefix="text_model.")
+    side = max(map(backbone.grid_side, alike))
+    module = backbone.at_grid(known.plain, side)
+    weights = {key: one for key, one in known.plain.state_dict().items() if key != name}
     module.load_state_dict(weights, strict=False)
+    resized = replace(known, module=module.eval().to(known.device))
+    if not backbone.has_fixed_input_size:
+        return resized
+    size = int(backbone.vision_config(module.config).image_size)
     framing = None if known.framing.is_usual else known.framing.at(size)
-    module = module.to(known.device)
-    return replace(known, module=module, image_size=size, own_framing=framing)
+    return replace(resized, image_size=size, own_framing=framing)
 
 
 def fitted(state: Mapping[str, Tensor], module: nn.Module, backbone: Backbone, name: str) -> Fit:
@@ -154,11 +156,7 @@ def _by_own_names(
     if better <= found:
         return state
     if not own_name:
-        raise ModelError(
-            f"{name} has the weights as transformers writes them for a {type(module).__name__}, "
-            "which keeps them otherwise itself; give a folder with the config.json of the whole "
-            "model beside them"
-        )
+        return _converted(state, written_names, module, name)
     renamed: dict[str, Tensor] = {}
     for key, tensor in state.items():
         parts = key.split(".")
@@ -166,6 +164,30 @@ def _by_own_names(
         written = next((one for one in cuts if one in own_name), "")
         renamed[key.removesuffix(written) + own_name.get(written, "")] = tensor
     return renamed
+
+
+def _converted(
+    state: Mapping[str, Tensor], written: Set[str], module: nn.Module, name: str
+) -> Mapping[str, Tensor]:
+    """Tensors as a module keeps them itself, made by transformers of those that it writes.
+
+    What is no weight of the module stays as it is.
+    """
+    prefix, _ = main_prefix(state, written, name)
+    own = {key.removeprefix(prefix): key for key in state if key.startswith(prefix)}
+    used = {key: at for key, at in own.items() if key in written}
+    kind: Any = type(module)
+    with quiet_libraries(), told_as(ModelError, f"transformers cannot convert the weights {name}"):
+        made, loading = kind.from_pretrained(
+            None,
+            config=module.config,
+            state_dict={key: state[at] for key, at in used.items()},
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    lacking = set(loading["missing_keys"])
+    found = {prefix + key: one for key, one in made.state_dict().items() if key not in lacking}
+    return found | {key: one for key, one in state.items() if key not in used.values()}
 
 
 def _own_names_of_written(

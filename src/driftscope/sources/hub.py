@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from driftscope.backbones import FAMILIES, REFUSED_TYPES
+from driftscope.backbones import families, family_of_type, why_type_is_refused
 from driftscope.backbones.base import Backbone
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, one_line, told_as
@@ -40,8 +40,6 @@ from driftscope.sources.state_dict import (
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-FAMILY_OF = {name: backbone for backbone in FAMILIES for name in backbone.classes}
 
 WITHOUT_TEXTS = (
     *("VisionModel", "VisionModelWithProjection"),
@@ -133,6 +131,7 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
         refuse_more_than_weights(said, folder, name)
         for file in folder.glob("*.bin"):
             refuse_packed_weights(file)
+    families()  # a package that brings one registers its configuration with transformers
     try:
         with quiet_libraries():
             config = transformers.AutoConfig.from_pretrained(where, trust_remote_code=False)
@@ -144,20 +143,15 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
                 f"models of the type {_types()} that transformers knows"
             ) from None
         raise ModelError(unreadable_config(name, error)) from None
-    backbone = FAMILY_OF.get(config.model_type)
+    backbone = family_of_type(config.model_type)
     if backbone is None:
         raise ModelError(unread_type(config.model_type, name))
     _refuse_without(backbone.needs, name)
     module: Any = backbone.readable(_module(where, config, backbone, name))
     module.eval()
     image_size = int(backbone.vision_config(module.config).image_size)
-    pixels = pixel_convention(
-        where,
-        name,
-        image_size,
-        is_fixed_size=backbone.has_fixed_input_size,
-        timm=getattr(config, "pretrained_cfg", None),
-    )
+    of_timm = getattr(config, "pretrained_cfg", None)
+    pixels = pixel_convention(where, name, image_size, backbone, of_timm)
     if not pixels.get("has_own_pixels", True):
         pixels = {**pixels, **backbone.usual_pixels}
     return VisionLanguageModel(
@@ -190,9 +184,7 @@ def _module(where: str, config: Any, backbone: Backbone, name: str) -> nn.Module
     Raises:
         ModelError: there are none, or they are not complete.
     """
-    import transformers
-
-    model_class: Any = getattr(transformers, backbone.class_of(config))
+    model_class = backbone.model_class(config)
     folder = Path(where)
     weights = weights_in(folder)
     if weights is not None:
@@ -211,7 +203,7 @@ def _module(where: str, config: Any, backbone: Backbone, name: str) -> nn.Module
             module, loading = model_class.from_pretrained(
                 where,
                 **backbone.options_for(config),
-                attn_implementation="sdpa",
+                **({} if backbone.has_attention_of_its_own else {"attn_implementation": "sdpa"}),
                 dtype=torch.float32,
                 output_loading_info=True,
                 trust_remote_code=False,
@@ -321,12 +313,12 @@ def load_tokenizer(
 
 def unread_type(model_type: str, name: str) -> str:
     """Why a model of a type that is no family's is not read."""
-    reason = REFUSED_TYPES.get(model_type) or f"driftscope loads models of the type {_types()}"
+    reason = why_type_is_refused(model_type) or f"driftscope loads models of the type {_types()}"
     return f"{name} is a {model_type!r} model; {reason}"
 
 
 def _types() -> str:
-    return ", ".join(repr(name) for one in FAMILIES for name in list(one.classes)[:1])
+    return ", ".join(repr(name) for one in families() for name in list(one.classes)[:1])
 
 
 def unreadable_config(name: str, error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from driftscope.backbones import FAMILIES, find_image_tower, why_refused
+from driftscope.backbones import families, find_image_tower, why_refused
 from driftscope.backbones.base import Backbone
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.timm import Timm, is_of_timm
@@ -20,14 +20,7 @@ from driftscope.sources.embedded import EMBEDDED
 from driftscope.sources.hub import load_tokenizer
 from driftscope.sources.preprocessor import OPENAI_PIXELS, pixel_convention, timm_pixels
 
-_WHOLE = {one.whole: one for one in FAMILIES if one.whole is not None}
 _TIMM = "timm"
-_ALONE = {
-    **{name: one for one in FAMILIES for name in (*one.trained_alone, *one.towers)},
-    _TIMM: Timm(),
-}
-_KINDS = (*_WHOLE, open_clip.KIND, *_ALONE)
-"""What is looked for; of one inside another the outer one is meant."""
 NAMELESS = ("the given model", open_clip.KIND)
 """The sources of models that came as a module, and from nowhere that is known."""
 LIVE_NAME = "the model in training"
@@ -39,7 +32,7 @@ class Target:
 
     Attributes:
         found: the module that was found.
-        kind: one of `_KINDS`.
+        kind: one of `_kinds`.
         peft: the PeftModel directly around it, if there is one.
         projection: of an image tower without one, the only one of that name beside it.
     """
@@ -52,12 +45,17 @@ class Target:
     @property
     def whole(self) -> str | None:
         """Of an image tower whose family has texts, too, the class with both; else None."""
-        return None if self.has_text_tower else _ALONE[self.kind].whole
+        return self.alone.whole if self.alone is not None else None
 
     @property
     def has_text_tower(self) -> bool:
         """Whether the texts' side is in it, too."""
-        return self.kind not in _ALONE
+        return self.alone is None
+
+    @property
+    def alone(self) -> Backbone | None:
+        """Of an image tower that is trained by itself, its family."""
+        return _alone().get(self.kind)
 
 
 def find_target(model: nn.Module, model_path: str | None = None) -> Target:
@@ -80,7 +78,8 @@ def find_target(model: nn.Module, model_path: str | None = None) -> Target:
         )
     root = model if model_path is None else _submodule(model, model_path)
     modules = dict(root.named_modules())
-    kinds = {path: kind for path, module in modules.items() if (kind := _kind_of(module))}
+    known = _whole() | _alone()
+    kinds = {path: kind for path, module in modules.items() if (kind := _kind_of(module, known))}
     inner = {
         part for path in kinds for part in modules[path].modules() if part is not modules[path]
     }
@@ -90,7 +89,7 @@ def find_target(model: nn.Module, model_path: str | None = None) -> Target:
     if not found:
         raise ModelError(
             f"{type(root).__name__} holds no model that can be read (looked for "
-            f"{', '.join(_KINDS)} by type); give the module that holds "
+            f"{', '.join(_kinds())} by type); give the module that holds "
             "it, or say where it is with model_path."
         )
     if len(found) > 1:
@@ -104,7 +103,7 @@ def find_target(model: nn.Module, model_path: str | None = None) -> Target:
         module,
         kind,
         _peft_around(module, list(modules.values())),
-        _projection_beside(module, modules, _ALONE[kind]) if kind in _ALONE else None,
+        _projection_beside(module, modules, alone) if (alone := _alone().get(kind)) else None,
     )
 
 
@@ -117,7 +116,7 @@ def from_target(target: Target) -> VisionLanguageModel:
     if target.kind == open_clip.KIND:
         convention = open_clip.live_convention(target.found)
         return open_clip.from_open_clip(open_clip.readable(target.found), pixels=convention)
-    if isinstance(alone := _ALONE.get(target.kind), Timm):
+    if isinstance(alone := target.alone, Timm):
         tower: Any = alone.readable(target.found)
         held: Any = getattr(tower.holder[0], "config", tower.timm_model)
         said = getattr(held, "pretrained_cfg", None) or {}
@@ -139,8 +138,7 @@ def from_module(module: Any) -> VisionLanguageModel:
     tokenizer = None
     if where:
         with offline_where_unreachable():
-            is_fixed = backbone.has_fixed_input_size
-            pixels = pixel_convention(where, where, image_size, is_fixed_size=is_fixed)
+            pixels = pixel_convention(where, where, image_size, backbone)
             if backbone.has_text(module.config):
                 tokenizer = load_tokenizer(where, backbone.vocabulary_size(module.config))
     if not pixels.get("has_own_pixels", True):
@@ -165,8 +163,7 @@ def live_model(target: Target, pretrained: VisionLanguageModel) -> VisionLanguag
     module = target.found
     if target.kind == open_clip.KIND:
         module = open_clip.readable(module)
-    elif not target.has_text_tower:
-        backbone = _ALONE[target.kind]
+    elif (backbone := target.alone) is not None:
         projection = target.projection
         if projection is None and backbone.projection_name is not None:
             projection = getattr(pretrained.plain, backbone.projection_name, None)
@@ -217,20 +214,28 @@ def _submodule(model: nn.Module, path: str) -> nn.Module:
         ) from None
 
 
-def _kind_of(module: nn.Module) -> str | None:
-    return next((kind for kind in _KINDS if _is_of_kind(module, kind)), None)
+def _whole() -> dict[str, Backbone]:
+    """Classes with both towers."""
+    return {one.whole: one for one in families() if one.whole is not None}
 
 
-def _is_of_kind(module: nn.Module, kind: str) -> bool:
-    """By class name, so that nothing need be imported and subclasses count."""
-    if kind == open_clip.KIND:
-        return open_clip.is_live(module)
-    if kind == _TIMM:
-        return is_of_timm(module)
-    return any(
-        base.__name__ == kind and base.__module__.startswith("transformers")
-        for base in type(module).__mro__
-    )
+def _alone() -> dict[str, Backbone]:
+    """Classes of an image tower, and timm's models."""
+    towers = {name: one for one in families() for name in (*one.trained_alone, *one.towers)}
+    return {**towers, _TIMM: Timm()}
+
+
+def _kinds() -> tuple[str, ...]:
+    """What is looked for; of one inside another the outer one is meant."""
+    return (*_whole(), open_clip.KIND, *_alone())
+
+
+def _kind_of(module: nn.Module, known: Mapping[str, Backbone]) -> str | None:
+    if open_clip.is_live(module):
+        return open_clip.KIND
+    if is_of_timm(module):
+        return _TIMM
+    return next((kind for kind, one in known.items() if one.class_among(module, (kind,))), None)
 
 
 def _peft_around(plain: nn.Module, modules: list[nn.Module]) -> nn.Module | None:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from driftscope.backbones import families
+from driftscope.backbones.base import Backbone
 from driftscope.data.framing import Framing
 from driftscope.errors import ModelError
 from driftscope.hugging_face import quiet_libraries
@@ -23,24 +25,6 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 OPENAI_PIXELS: dict[str, Any] = {"mean": OPENAI_MEAN, "std": OPENAI_STD, "has_own_pixels": False}
 """Where nothing is known of a model's own."""
 
-_FOLLOWED = ("CLIP", "ChineseCLIP", "Siglip", "ViT", "DeiT", "Beit", "Bit", "DINOv3ViT", "Tipsv2")
-"""Preprocessors that resize, cut the centre, rescale and normalise, and do nothing else."""
-_DEFAULTS = {
-    "DINOv3ViT": {
-        "size": {"height": 224, "width": 224},
-        "default_to_square": True,
-        "resample": 2,
-        "image_mean": (0.485, 0.456, 0.406),
-        "image_std": (0.229, 0.224, 0.225),
-    },
-    "Tipsv2": {
-        "size": {"height": 448, "width": 448},
-        "default_to_square": True,
-        "resample": 2,
-        "do_normalize": False,
-    },
-}
-"""Of those that transformers has only with torchvision."""
 _KEYS = (
     *("do_resize", "size", "default_to_square", "resample", "do_center_crop", "crop_size"),
     *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
@@ -52,35 +36,34 @@ def pixel_convention(
     where: str,
     name: str,
     image_size: int,
-    *,
-    is_fixed_size: bool = True,
+    family: Backbone,
     timm: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Size, mean, std and framing of a folder's preprocessor: fields of a `VisionLanguageModel`.
 
     OpenAI's, and said so, where it ships none. `image_size` is what the model's configuration
-    says, which holds for a model of a fixed size. `timm` is what a model of timm says of its
+    says, which holds for a family of a fixed size. `timm` is what a model of timm says of its
     pixels, where it ships no preprocessor.
 
     Raises:
         ModelError: the configuration is damaged, or says what cannot be followed.
     """
-    from transformers import CLIPImageProcessorPil
+    from transformers import ImageProcessingMixin
 
     for file in PROCESSOR_FILES:
         if (Path(where) / file).exists():
             read_json(Path(where) / file)
     try:
         with quiet_libraries():
-            found, _ = CLIPImageProcessorPil.get_image_processor_dict(where)
+            found, _ = ImageProcessingMixin.get_image_processor_dict(where)
     except (OSError, ValueError):
         if timm is not None:
             return timm_pixels(timm, name, image_size)
         return {**OPENAI_PIXELS, "image_size": image_size}
     if "pretrained_cfg" in found:  # what TimmWrapperImageProcessor writes
         return timm_pixels(found["pretrained_cfg"], name, image_size)
-    settings = _with_defaults(found, name)
-    if not is_fixed_size and {"size", "crop_size"} & found.keys():
+    settings = _with_defaults(found, name, family)
+    if not family.has_fixed_input_size and {"size", "crop_size"} & found.keys():
         image_size = _side(settings, name)
     framing = _framing(settings, name, image_size)
     notes = framing_notes(framing, name)
@@ -130,7 +113,7 @@ def framing_notes(framing: Framing, name: str) -> list[str]:
     ]
 
 
-def _with_defaults(found: dict[str, Any], name: str) -> dict[str, Any]:
+def _with_defaults(found: dict[str, Any], name: str, family: Backbone) -> dict[str, Any]:
     """What is said, and what transformers' class for it does where nothing is said.
 
     Raises:
@@ -138,24 +121,34 @@ def _with_defaults(found: dict[str, Any], name: str) -> dict[str, Any]:
     """
     import transformers
 
-    given = found.get("image_processor_type") or found.get("feature_extractor_type") or "CLIP"
+    named = found.get("image_processor_type") or found.get("feature_extractor_type")
+    given = named or next(iter(family.processors))
     kind = str(given)
     for ending in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
         kind = kind.removesuffix(ending)
-    if kind not in _FOLLOWED:
+    followed = _followed()
+    if kind not in followed:
         raise ModelError(
             f"the preprocessor of {name} is a {given}, which driftscope does not follow; it "
-            f"follows {', '.join(_FOLLOWED)}: put the configuration of one that makes the same "
+            f"follows {', '.join(followed)}: put the configuration of one that makes the same "
             "pixels into the folder"
         )
-    if found.get("use_square_size"):  # what CLIP's class is called with for Kosmos-2
+    if found.get("use_square_size"):  # what Kosmos-2 says
         found = {**found, "default_to_square": True, "size": _longest(found.get("size", 224))}
     for key in _MEANT_FOR_OTHERS:
         if found.get(key):
             raise ModelError(_refused(name, f"{key} {found[key]}"))
     known = getattr(transformers, f"{kind}ImageProcessorPil", None)
     defaults = {key: getattr(known, key, None) for key in _KEYS}
-    return {**defaults, **_DEFAULTS.get(kind, {}), **found}
+    return {**defaults, **followed[kind], **found}
+
+
+def _followed() -> dict[str, Mapping[str, Any]]:
+    """Preprocessors that resize, cut the centre, rescale and normalise, and do nothing else.
+
+    With their defaults, where transformers tells them with torchvision alone.
+    """
+    return {kind: defaults for one in families() for kind, defaults in one.processors.items()}
 
 
 def _longest(size: Any) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from driftscope.backbones import family_of_type
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.relation import check_same_function
 from driftscope.errors import ModelError
@@ -31,7 +32,7 @@ def recognises(name: str) -> bool:
     path = named_path(name) / "config.json"
     if not path.exists() or not hub.class_in(path).endswith(hub.WITHOUT_TEXTS):
         return False
-    family = hub.FAMILY_OF.get(str(read_json(path).get("model_type")))
+    family = family_of_type(read_json(path).get("model_type"))
     return family is None or family.whole is not None  # else no model of its family has texts
 
 
@@ -68,7 +69,7 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
         like.source,
         name,
     )
-    pixels = pixel_convention(str(folder), name, model.image_size)
+    pixels = pixel_convention(str(folder), name, model.image_size, like.backbone)
     notes = model.notes + pixels.pop("notes", ())
     return replace(model, **pixels, notes=notes) if pixels.get("has_own_pixels", True) else model
 
@@ -76,7 +77,7 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
 def _refuse_another_family(model_type: str, like: VisionLanguageModel, name: str) -> None:
     """Raises ModelError where the class is of no family that is read, whatever its name ends in."""
     tower = getattr(getattr(like.plain.config, "vision_config", None), "model_type", None)
-    if model_type not in (*hub.FAMILY_OF, _OF_TWO, tower):
+    if family_of_type(model_type) is None and model_type not in (_OF_TWO, tower):
         raise ModelError(hub.unread_type(model_type, name))
 
 
