@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from small_sets import classes, write
 
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.data import encoded, open_dataset
+from driftscope.data import EncodedSet, encoded, open_dataset
 from driftscope.data.names import benchmark_words, imagenet_names, read_names
 from driftscope.data.prompts import PromptRules, class_word, prompt_rules, words_of
 from driftscope.errors import DataError
@@ -301,9 +302,9 @@ def test_lines_without_classes_are_for_numbers_in_their_order(tmp_path: Path) ->
     names = read_names(tmp_path / "a.txt")
     assert names.words_of(["0", "1", "2"], must_fit=True)["2"] == "two"
     assert names.words_of(["2", "3", "1"], must_fit=True)["1"] == "zero"
-    for classes in (["cat", "dog", "emu"], ["0", "1"], ["0", "5", "10"]):
+    for others in (["cat", "dog", "emu"], ["0", "1"], ["0", "5", "10"]):
         with pytest.raises(DataError, match="none of the"):
-            names.words_of(classes, must_fit=True)
+            names.words_of(others, must_fit=True)
         assert names.words_of(classes, must_fit=False) == {}
 
 
@@ -327,3 +328,45 @@ def test_rows_of_one_image_are_one_image_with_several_captions(
     found = benchmark.score(mini)
     assert found.text_to_image.recall_at_1_pct == 100
     assert found.image_to_text.num_queries == 4
+
+
+@pytest.mark.parametrize("form", ["class_{}", "c{}", "Label-0{}", "s{}"])
+def test_numbers_behind_one_word_are_named_by_lines_beside(tmp_path: Path, form: str) -> None:
+    write(tmp_path, classes("", [form.format(number) for number in (1, 2, 3)]))
+    (tmp_path / "classes.txt").write_text("tiger_shark\ncar\nbird\n")
+    images = open_dataset(tmp_path, "test")
+    assert isinstance(images, EncodedSet)
+    assert [images.words[form.format(number)] for number in (1, 2, 3)] == [
+        "tiger shark",
+        "car",
+        "bird",
+    ]
+
+
+@pytest.mark.parametrize("lines", ["c1\nc2\nc3", "c2\nc3\nc1", "x\ny"])
+def test_lines_that_are_the_names_themselves_name_no_class(tmp_path: Path, lines: str) -> None:
+    write(tmp_path, classes("", ["c1", "c2", "c3"]))
+    (tmp_path / "classes.txt").write_text(lines)
+    images = open_dataset(tmp_path, "test")
+    assert isinstance(images, EncodedSet)
+    assert images.words == {}
+
+
+def test_names_that_differ_in_numbers_alone_are_doubted() -> None:
+    names = ["patient_000_node_1", "patient_000_node_2", "patient_017_node_1"]
+    (doubt,) = doubts_of_names(names, words_of(names, {}))
+    assert "its 3 class names differ in numbers alone (patient_000_node_1, " in doubt
+    assert not list(doubts_of_names(["A320", "737 300"], ["A320", "737 300"]))
+    assert not list(doubts_of_names(names, ["given", "given", "given"]))
+
+
+def test_the_ranks_of_inaturalist_are_cut_to_the_species(tmp_path: Path) -> None:
+    ranks = (
+        "00000_Animalia_Annelida_Clitellata_Haplotaxida_Lumbricidae_Lumbricus_terrestris",
+        "09999_Plantae_Tracheophyta_Polypodiopsida_Polypodiales_Pteridaceae_Vittaria_lineata_nova",
+    )
+    write(tmp_path, classes("", ranks))
+    images = open_dataset(tmp_path, "test")
+    assert isinstance(images, EncodedSet)
+    assert list(images.words.values()) == ["Lumbricus terrestris", "Vittaria lineata nova"]
+    assert any("told in words: 00000_Animalia" in note for note in images.notes)

@@ -29,7 +29,7 @@ _SPLIT_WORDS: Mapping[SplitKind, str] = {
 }
 _KIND_OF_TOKEN = re.compile(
     rf"(?:{'|'.join(f'(?P<{kind}>{words})' for kind, words in _SPLIT_WORDS.items())})"
-    "(?:set|data|images?|imgs?|split|val)?"
+    "(?:set|data|images?|imgs?|split|list|val)?"
 )
 _TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _STANDS_IN: Mapping[str, tuple[SplitKind, ...]] = {
@@ -128,6 +128,8 @@ def fitting_splits(asked: str, names: Iterable[str], address: Address) -> list[s
     for kind in _STANDS_IN.get(asked, ()):
         of_kind = [name for name in names if split_kind(name) == kind]
         plain = [name for name in of_kind if name.lower() == kind] or of_kind
+        if asked == "test" and kind == "validation":  # where it is beside a validation split
+            plain = [name for name in of_kind if "eval" in name.lower()] or plain
         if len(plain) > 1 and not found:
             raise DataError(
                 f"{address.place} has several splits that {asked!r} may mean "

@@ -33,6 +33,14 @@ _NUMBER_LAST = re.compile(r"(.*\D)(?:\s+|\s*[,:;]\s*)(\d+)")
 _SHARE_OF_AGREEING = 0.5
 _TEMPLATE_FILE = "zeroshot_classification_templates.txt"
 _INDEX_BEFORE = re.compile(r"^n\d{8}\s+")
+_WORD_AND_NUMBER = re.compile(r"(\D*?)[\W_]*(\d+)")
+"""`class_0`, `c12`: one word and a number."""
+_PLACE = re.compile(r"/[a-z]/(\S+)")
+_TAXONOMY = re.compile(
+    r"\d+_(Animalia|Plantae|Fungi|Chromista|Protozoa|Bacteria)(_[^_]+){4}_(?P<genus>[^_]+)_"
+    r"(?P<species>[^_].*)"
+)
+"""iNaturalist's folders: a number, then the ranks from the kingdom to the species."""
 _WORDNET_ID = re.compile(r"n\d{8}")
 
 
@@ -55,8 +63,13 @@ def imagenet_names() -> Mapping[str, str]:
 def benchmark_words(place: str, class_names: Sequence[str]) -> dict[str, str]:
     """Words of class names that are the numbers of a usual benchmark; {} where none is known.
 
-    The benchmark is told by its name in the place's, and by the count of its numbers.
+    The benchmark is told by its name in the place's, and by the count of its numbers. Of names that
+    say all ranks of a species, as iNaturalist's do, the words are its own two.
     """
+    ranks = [_TAXONOMY.fullmatch(name) for name in class_names]
+    if all(ranks):
+        return {match[0]: f"{match['genus']} {match['species'].replace('_', ' ')}"
+                for match in ranks if match}  # fmt: skip
     numbers = [_number(name) for name in class_names]
     if None in numbers or len(set(numbers)) != len(numbers):
         return {}
@@ -121,15 +134,17 @@ class NamesFile:
         """
         by_class = self.by_class or self._by_first_word(class_names)
         plain = {_plain_number(key): words for key, words in by_class.items()}
-        words = {
-            name: plain[_plain_number(name)] for name in class_names if _plain_number(name) in plain
-        }
+        keys = {name: _plain_number(name) for name in class_names}
+        if _are_numbers(plain) and (numbers := _numbers_of(class_names)):
+            keys = {name: str(number) for name, number in numbers.items()}
+        words = {name: plain[key] for name, key in keys.items() if key in plain}
         if self.is_whole and len(words) < len(class_names):
             words = {}
         if not words and len(self.in_order) == len(class_names):
             words = self._in_order(class_names)
         if self.path.name in _WORDNET_FILES:
             words = {name: _first_synonym(name, said) for name, said in words.items()}
+        words = {name: _with_spaces(said) for name, said in words.items()}
         plain_names = {name: re.sub(r" \(\d+\)$", "", name) for name in class_names}
         if not words and set(plain_names.values()) <= set(self.in_order):  # two of one name
             return {name: plain for name, plain in plain_names.items() if name != plain}
@@ -149,11 +164,13 @@ class NamesFile:
         return known if set(map(_plain_number, class_names)) <= numbers else {}
 
     def _in_order(self, class_names: Sequence[str]) -> dict[str, str]:
-        numbers = {name: _number(name) for name in class_names}
-        if None not in numbers.values():
-            ordered = sorted(class_names, key=lambda name: numbers[name] or 0)
+        if not {*class_names}.isdisjoint(self.in_order):
+            return {}  # the lines are the names themselves
+        numbers = _numbers_of(class_names)
+        if numbers is not None:
+            ordered = sorted(class_names, key=lambda name: numbers[name])
             whole = [numbers[name] for name in ordered]
-            start = whole[0] or 0
+            start = whole[0]
             if whole != list(range(start, start + len(ordered))) or start > 1:
                 return {}
         elif all(map(is_wordnet_id, class_names)):
@@ -278,9 +295,25 @@ def _first_synonym(name: str, said: str) -> str:
     return imagenet_names().get(name) or said.partition(",")[0].strip()
 
 
+def _with_spaces(said: str) -> str:
+    """Words of a file as a sentence has them: `tiger_shark`, and `/b/bakery/shop` of Places365."""
+    place = _PLACE.fullmatch(said)
+    return (place[1].replace("/", " ") if place else said).replace("_", " ").strip()
+
+
 def _words(value: Any) -> Any:
     """The words of a class: as they are, or the last of a list (`["n01440764", "tench"]`)."""
     return value[-1] if isinstance(value, list) and value else value
+
+
+def _numbers_of(class_names: Sequence[str]) -> dict[str, int] | None:
+    """The numbers that names are, or that all have behind one word (`class_0`); None without."""
+    parts = [_WORD_AND_NUMBER.fullmatch(name) for name in class_names]
+    words = {None if match is None else match[1].lower() for match in parts}
+    numbers = [_number(match[2]) for match in parts if match]
+    if len(words) > 1 or None in {*words, *numbers} or any(map(is_wordnet_id, class_names)):
+        return None
+    return {name: number or 0 for name, number in zip(class_names, numbers, strict=True)}
 
 
 def _number(name: str) -> int | None:

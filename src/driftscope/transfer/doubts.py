@@ -29,6 +29,7 @@ _NO_NAME = re.compile(
 _JOINED = re.compile(r"[^\W\d_][.+~=|/\\^][^\W\d_]")
 """Words that a mark joins in place of a space, as in `red.circle`."""
 _WORD = re.compile(r"[^\W_]+")
+_NUMBER = re.compile(r"\d+")
 _SHOWN = 3
 _SHORTEST_CONTEXT = 8
 """Tokens that every text tower reads."""
@@ -39,7 +40,10 @@ class DoubtWarning(PlainWarning):
 
 
 def doubts_of_names(class_names: Sequence[str], words: Sequence[str]) -> Iterator[str]:
-    """Words that no picture can be told by (numbers, `class_3`, `other`), or that marks join."""
+    """Words that no picture can be told by (numbers, `class_3`, `other`), or that marks join.
+
+    So are words that differ from class to class in numbers alone (`patient 1`, `patient 2`).
+    """
     odd = [
         name
         for name, said in zip(class_names, words, strict=True)
@@ -49,6 +53,13 @@ def doubts_of_names(class_names: Sequence[str], words: Sequence[str]) -> Iterato
         yield (
             f"{len(odd)} of its {len(words)} class names are no words ({_some(odd)}), so their "
             "prompts say nothing of the pictures; name them with class words "
+            "(--class-words FILE, or ?names=FILE behind the set)"
+        )
+    without_numbers = {_NUMBER.sub("#", said.casefold()) for said in words}
+    if not odd and len(words) > 1 and len(without_numbers) == 1 and "#" in min(without_numbers):
+        yield (
+            f"its {len(words)} class names differ in numbers alone ({_some(class_names)}), so "
+            "their prompts say next to nothing of the pictures; name them with class words "
             "(--class-words FILE, or ?names=FILE behind the set)"
         )
     joined = [name for name, said in zip(class_names, words, strict=True) if _JOINED.search(said)]

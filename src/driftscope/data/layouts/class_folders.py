@@ -19,9 +19,10 @@ import torch
 
 from driftscope.data.address import WHOLE, Address, split_kind
 from driftscope.data.encoded import EncodedSet, FilesOnDisk, printable
-from driftscope.data.layouts.files_beside import list_of_test_images, what_to_do
+from driftscope.data.layouts.files_beside import files_above, what_to_do
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.plain_lists import PARTS
+from driftscope.data.layouts.split_lists import listed_splits, unused_list
 from driftscope.data.layouts.tree import NO_CLASSES, Folder, is_text
 from driftscope.data.other_kinds import ARCHIVES, FROM_ARRAYS, is_array
 from driftscope.errors import DataError
@@ -39,6 +40,8 @@ class Split:
     classes: Mapping[str, tuple[Folder, ...]]
     why_not: str = ""
     """Why the folders are no classes; "" where they are, or where there are none."""
+    listed: frozenset[str] | None = None
+    """The only files that are of this split; None for all."""
 
 
 def recognise(tree: Folder, address: Address) -> Found:
@@ -72,6 +75,10 @@ def recognise(tree: Folder, address: Address) -> Found:
     else:
         splits = {WHOLE: root}
     found = _classed(splits, root, address)
+    whole = found.get(WHOLE)
+    listed = None
+    if whole and whole.classes and not whole.why_not and (listed := listed_splits(tree)):
+        found = {name: replace(whole, listed=files) for name, files in listed.splits.items()}
     labelled = [name for name, split in found.items() if split.classes and not split.why_not]
     is_flat = any(not split.classes for split in found.values())
     if is_flat and (hint := what_to_do(tree, root, labelled)):
@@ -81,11 +88,10 @@ def recognise(tree: Folder, address: Address) -> Found:
         }
     notes = [f"beside its splits {printable(name)} is passed over" for name in passed_over]
     notes += [*_of_drawn_over(root), *_of_inner_folders(found)]
-    if not parts and (listed := list_of_test_images(tree)):
-        notes.append(
-            f"{printable(str(listed))} lists its test images: give that file as the dataset to "
-            "read those alone"
-        )
+    if listed:
+        notes += listed.notes
+    elif whole and labelled and (said := unused_list(tree, files_above(Path(tree.path)))):
+        notes.append(said)
     if dead := [one.path + "/" + name for one in tree.below() for name in one.dead]:
         notes.append(f"{len(dead)} links that lead nowhere are passed over: {printable(dead[0])}")
     if kinds := tree.other_kinds():
@@ -117,7 +123,12 @@ def open_split(found: Found, name: str) -> EncodedSet:
     class_names = tuple(sorted(every))
     numbers = {one: number for number, one in enumerate(class_names)}
     files_of = {
-        one: tuple(file for folder in folders for file in folder.image_files())
+        one: tuple(
+            file
+            for folder in folders
+            for file in folder.image_files()
+            if split.listed is None or file in split.listed
+        )
         for one, folders in sorted(split.classes.items())
     }
     counts = torch.tensor([len(files) for files in files_of.values()])

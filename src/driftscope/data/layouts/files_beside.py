@@ -28,6 +28,11 @@ _ENDINGS = (".csv", ".tsv", ".jsonl", ".txt", ".mat")
 _ORDER = ("test", "validation", None, "train")
 _OF_ARRAYS = (
     (
+        re.compile(r"list_attr_celeba\.(txt|csv)"),
+        "{} tells attributes that an image has or has not, and no one class: write a list "
+        "path,label of one of them, and give it as the dataset",
+    ),
+    (
         re.compile(r"ILSVRC2012_validation_ground_truth\.txt"),
         "{} tells the classes by a number an image, in the order of the names, and meta.mat beside "
         "it the WordNet id of each number: write a list path,label of those ids, and give it as "
@@ -73,7 +78,7 @@ def _of_files(tree: Folder, root: Folder) -> Iterator[str]:
     """What files tell that lie below the folder, or above where it is one of images alone."""
     files = tree.files(*_ENDINGS)
     if root is tree and not tree.folders:
-        files += _above(Path(tree.path))
+        files += files_above(Path(tree.path))
     files = _in_order(files)
     tables = [file for file in files if file.suffix in (".csv", ".tsv", ".jsonl")]
     tables = [
@@ -97,15 +102,6 @@ def _of_files(tree: Folder, root: Folder) -> Iterator[str]:
             yield f"if {_shown(file)} tells their classes, give that file as the dataset"
 
 
-def list_of_test_images(tree: Folder) -> Path | None:
-    """A list of the test images beside class folders that are not divided; None without one."""
-    for file in _in_order(tree.files(".txt")):
-        of_test = split_kind(file.stem) == "test"
-        if of_test and "label" in (read_plain(file.name, _whole_lines(_head(file))) or ()):
-            return file
-    return None
-
-
 def no_images(file: Path) -> str:
     """What a file is that tells labels without images, with what to do; "" for any other."""
     return next((said for known, said in _OF_ARRAYS if known.fullmatch(file.name)), "").format("it")
@@ -113,12 +109,15 @@ def no_images(file: Path) -> str:
 
 def _in_order(files: Sequence[Path]) -> list[Path]:
     """The likeliest first: those of test images, and the least deep; not more than may be read."""
-    return sorted(
-        files, key=lambda file: (_ORDER.index(split_kind(file.stem)), len(file.parts), file)
-    )[:_LOOKED_INTO]
+
+    def place(file: Path) -> tuple[object, ...]:
+        of_other_ranks = "_variant_" not in file.name  # FGVC-Aircraft's usual classes
+        return (_ORDER.index(split_kind(file.stem)), len(file.parts), of_other_ranks, file)
+
+    return sorted(files, key=place)[:_LOOKED_INTO]
 
 
-def _above(folder: Path) -> list[Path]:
+def files_above(folder: Path) -> list[Path]:
     """The files beside a folder, and in the folders of lists beside it."""
     found: list[Path] = []
     folders = [folder.parent]

@@ -107,6 +107,10 @@ class Found:
             place = "/".join(Path(self.address.place).parts[-2:])
             known = benchmark_words(place, images.class_names)
             images = replace(images, words={**known, **images.words})
+            if known:
+                first, word = next(iter(known.items()))
+                said = f"its class names are known, and told in words: {first} as {word}"
+                images = replace(images, notes=(*images.notes, said))
         if names is not None and (classes := images.class_names) is not None:
             words = names.words_of(classes, must_fit=given is not None)
             images = replace(images, words={**images.words, **words})

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import product, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from driftscope.data.layouts.files_beside import OF_LISTS, no_images
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.labels import holds_caption
 from driftscope.data.layouts.plain_lists import read_plain
+from driftscope.data.layouts.split_lists import numbered_splits
 from driftscope.data.layouts.tables import (
     TABLE_OPTIONS,
     Rows,
@@ -52,7 +53,10 @@ def recognise_file(file: Path, address: Address) -> Found:
     """
     if told := no_images(file):
         raise DataError(f"{file} lists no images: {told}")
-    rows = {WHOLE: read_list(file)}
+    table = read_list(file)
+    if (splits := numbered_splits(file.parent)) and {*table.get("path", ())} == {*splits}:
+        table["split"] = [splits[path] for path in table["path"]]
+    rows = {WHOLE: table}
     return found_lists(address, "list", rows, {WHOLE: image_starts(file.parent)}, file.parent)
 
 
@@ -258,12 +262,23 @@ def _by_name(
 
 def _known_by_name(text: str, below: Mapping[str, list[str]], folder: Path, place: str) -> str:
     found = below.get(_file_name(text), [str(folder / text)])
+    if len(found) > 1:  # those of the most folders that the path names
+        shared = {path: _num_shared_parts(path, text) for path in found}
+        if max(shared.values()) > 1:
+            found = [path for path in found if shared[path] == max(shared.values())]
     if len(found) > 1:
         raise DataError(
             f"{place} names the image {text}, and there are {len(found)} of that name: "
             f"{printable(found[0])} and {printable(found[1])}; write paths from the list's folder"
         )
     return found[0]
+
+
+def _num_shared_parts(path: str, text: str) -> int:
+    """How many parts two paths have in common, from the end, whatever the endings of files."""
+    folders = [Path(_with_slashes(one)).parent.parts[::-1] for one in (path, text)]
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(*folders, strict=False))
+    return 1 + sum(1 for _ in alike)
 
 
 def _file_name(path: str) -> str:

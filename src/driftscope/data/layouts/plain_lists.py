@@ -15,6 +15,8 @@ Columns = dict[str, list[Any]]
 _PETS = re.compile(r"((\S+)_\d+) \d+ [12] \d+")
 """Name, class, species and breed, of which the name alone tells the breed in words."""
 _AIRCRAFT = re.compile(r"images_(variant|family|manufacturer)_\w+\.txt")
+_OF_SPLITS = re.compile(r"(?i)partition|train_test_split")
+"""Files whose numbers tell splits, as CelebA's `list_eval_partition.txt`."""
 PARTS = re.compile(r"(?i)(.*[_-])?(part|chunk|shard|batch|image|img|photo|folder|dir)s?[_-]?\d+")
 """Folders that hold a share of the images, whatever their classes."""
 _NUMBERED = re.compile(r"(?:\d+|[0-9a-f-]{32,36}) (\S.*)")
@@ -31,6 +33,8 @@ def read_plain(name: str, text: str) -> Columns | None:
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:
+        return None
+    if _OF_SPLITS.search(name):
         return None
     forms: tuple[Callable[[Sequence[str]], Columns | None], ...] = (
         _of_pets,

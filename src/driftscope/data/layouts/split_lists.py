@@ -1,0 +1,182 @@
+"""Lists of the splits of class folders that are not divided, as benchmarks publish them.
+
+`meta/train.txt` and `meta/test.txt` of Food-101, `labels/train1.txt`, `val1.txt` and `test1.txt` of
+DTD, `resisc45-test.txt`, `Partitions/Testing_01.txt` of SUN397: a line an image. Or CUB's
+`train_test_split.txt`, which says of each number in `images.txt` whether it is one to train on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from driftscope.data.address import SplitKind, split_kind
+from driftscope.data.encoded import printable
+from driftscope.data.layouts.plain_lists import read_plain
+from driftscope.data.layouts.tree import Folder
+from driftscope.files import read_text
+from driftscope.limits import LIST_MB
+
+_MOST_LISTS = 200
+_MOST_PARTS = 4
+_FEWEST_FOUND = 0.5
+"""Lists that name fewer of the images here than this are those of something else."""
+_LABEL_BEHIND = re.compile(r"[\s,]+\d+\s*$")
+_SPLIT_WORD = re.compile(r"(?i)(train|test)(ing)?(list|val)?|val(id(ation)?)?")
+_OF_NUMBERS = ("images.txt", "train_test_split.txt")
+_OF_FLAG: Mapping[str, SplitKind] = {"0": "test", "1": "train"}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The images of every split by path, and what is said of the lists."""
+
+    splits: Mapping[str, frozenset[str]]
+    notes: tuple[str, ...]
+
+
+def listed_splits(tree: Folder) -> Listed | None:
+    """What lists below a folder say of its images' splits; None where none says it plainly.
+
+    There must be images to train on and others to score on, none of them both.
+    """
+    lists = [file for file in tree.files(".txt") if split_kind(file.stem)][:_MOST_LISTS]
+    flags = next((one for one in tree.below() if {*_OF_NUMBERS} <= {*one.others}), None)
+    if not lists and not flags:
+        return None
+    images = _Images(tuple(tree.image_files()))
+    for family in _families(lists):
+        lines = {kind: _lines(file) for kind, file in family.items()}
+        if found := _splits_of(lines, images):
+            return Listed(found, tuple(_said(tree, family.values(), lists, lines, found, images)))
+    if flags:
+        named: dict[SplitKind, list[str]] = {"train": [], "test": []}
+        for path, split in numbered_splits(Path(flags.path)).items():
+            named[split].append(path)
+        if found := _splits_of(named, images):
+            file = Path(flags.path, _OF_NUMBERS[1])
+            return Listed(found, tuple(_said(tree, [file], lists, named, found, images)))
+    return None
+
+
+def numbered_splits(folder: Path) -> dict[str, SplitKind]:
+    """The split of each path, as CUB writes it: `1 a.jpg` in one file, `1 0` in another."""
+    paths, flags = (
+        dict(pair for line in _lines(folder / name) if len(pair := line.split(None, 1)) == 2)
+        for name in _OF_NUMBERS
+    )
+    return {
+        path: _OF_FLAG[flag]
+        for number, path in paths.items()
+        if (flag := flags.get(number, "")) in _OF_FLAG
+    }
+
+
+def unused_list(tree: Folder, beside: Sequence[Path]) -> str:
+    """What is said of a list of test images that does not divide class folders; "" without one.
+
+    Args:
+        tree: what the user named.
+        beside: files that lie above it.
+    """
+    lists = [file for file in (*tree.files(".txt"), *beside) if file.suffix == ".txt"]
+    of_test = [file for file in lists if split_kind(file.stem) == "test"][:_MOST_LISTS]
+    images = _Images(tuple(tree.image_files())) if of_test else None
+    for file in sorted(of_test, key=lambda file: (len(file.stem), file)):
+        lines = _lines(file)
+        if images and lines and len(images.named(lines)) >= _FEWEST_FOUND * len(lines):
+            what_to_do = (
+                "give that file as the dataset to read those alone"
+                if "label" in (read_plain(file.name, "\n".join(lines)) or ())
+                else "all images are read, and not those alone"
+            )
+            return f"{printable(str(file))} lists its test images: {what_to_do}"
+    return ""
+
+
+def _splits_of(
+    lines: Mapping[SplitKind, Sequence[str]], images: _Images
+) -> dict[str, frozenset[str]]:
+    """The images that lists name, by split; {} where these are no splits of the images."""
+    named = {kind: images.named(of_kind) for kind, of_kind in lines.items()}
+    if any(len(named[kind]) < _FEWEST_FOUND * len(lines[kind]) for kind in lines):
+        return {}
+    splits: dict[str, frozenset[str]] = {kind: frozenset(of) for kind, of in named.items() if of}
+    are_apart = sum(map(len, splits.values())) == len(frozenset().union(*splits.values()))
+    return splits if are_apart and "train" in splits and len(splits) > 1 else {}
+
+
+def _families(lists: Iterable[Path]) -> Iterator[Mapping[SplitKind, Path]]:
+    """Lists whose names differ in the split alone; those of lower numbers first."""
+    families: dict[tuple[str, str], dict[SplitKind, Path]] = {}
+    for file in sorted(lists, key=lambda file: (len(file.stem), file)):  # train before trainval
+        if kind := split_kind(file.stem):
+            rest = (str(file.parent), _SPLIT_WORD.sub("", file.stem))
+            families.setdefault(rest, {}).setdefault(kind, file)
+    for rest in sorted(families, key=lambda one: (list(map(int, re.findall(r"\d+", one[1]))), one)):
+        yield families[rest]
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        text = read_text(file, LIST_MB, "utf-8-sig")
+    except (OSError, ValueError):
+        return []
+    return [line for line in map(str.strip, text.splitlines()) if line and line[0] != "#"]
+
+
+class _Images:
+    """Images by the ends of their paths."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self.files = files
+        self._by_end: dict[int, dict[str, str | None]] = {}
+
+    def named(self, lines: Sequence[str]) -> list[str]:
+        """Those that the lines name, with or without an ending and a class number behind."""
+        return [file for line in lines if (file := self._of(line)) is not None]
+
+    def _of(self, line: str) -> str | None:
+        path = _LABEL_BEHIND.sub("", line).replace("\\", "/").lstrip("./")
+        count = min(_MOST_PARTS, path.count("/") + 1)
+        ends = self._with_ends_of(count)
+        end = "/".join(path.split("/")[-count:])
+        return ends.get(end) or ends.get(_without_ending(end))
+
+    def _with_ends_of(self, count: int) -> dict[str, str | None]:
+        """Images by the last parts of their paths; None where two have the same."""
+        if count not in self._by_end:
+            ends: dict[str, str | None] = {}
+            for file in self.files:
+                end = "/".join(Path(file).parts[-count:])
+                for name in {end, _without_ending(end)}:
+                    ends[name] = None if name in ends else file
+            self._by_end[count] = ends
+        return self._by_end[count]
+
+
+def _without_ending(path: str) -> str:
+    stem, dot, ending = path.rpartition(".")
+    return stem if dot and "/" not in ending else path
+
+
+def _said(
+    tree: Folder,
+    used: Iterable[Path],
+    lists: Sequence[Path],
+    lines: Mapping[SplitKind, Sequence[str]],
+    splits: Mapping[str, frozenset[str]],
+    images: _Images,
+) -> Iterator[str]:
+    read = sorted(used)
+    names = ", ".join(printable(str(file.relative_to(tree.path))) for file in read)
+    yield f"its splits are those of {names}"
+    if more := [file.name for file in lists if file not in read]:
+        yield f"{len(more)} further lists of splits are passed over, such as {printable(more[0])}"
+    count = sum(map(len, splits.values()))
+    if absent := sum(map(len, lines.values())) - count:
+        yield f"{absent:,} images that these lists name are not here, or several have the name"
+    if rest := len(images.files) - count:
+        yield f"{rest:,} images that are on no list are passed over"
