@@ -305,7 +305,7 @@ def test_lines_without_classes_are_for_numbers_in_their_order(tmp_path: Path) ->
     for others in (["cat", "dog", "emu"], ["0", "1"], ["0", "5", "10"]):
         with pytest.raises(DataError, match="none of the"):
             names.words_of(others, must_fit=True)
-        assert names.words_of(classes, must_fit=False) == {}
+        assert names.words_of(others, must_fit=False) == {}
 
 
 # ---------------------------------------------------------------- captions
