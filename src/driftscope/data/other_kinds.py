@@ -32,6 +32,11 @@ ARCHIVES = (
     ".zip", ".rar", ".7z", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst",
 )  # fmt: skip
 """Endings of what must be unpacked."""
+VIDEOS = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".mpg", ".mpeg")
+FROM_VIDEOS = (
+    "write frames of each into a folder of its class (ffmpeg -i FILE CLASS/NAME_%04d.png), and "
+    "give the folder of those"
+)
 _ARRAYS = re.compile(
     r"(?i).*\.(mat|h5|hdf5|npy|npz|pkl|pickle|mdb|lmdb|beton|tfrecords?.*)|.*-ubyte(\.gz)?|.*_[xy]\.bin"
     r"|(data|test)_batch(_\d)?(\.bin)?|.*_batch\.bin"

@@ -4,7 +4,8 @@ A class name becomes words by these rules, in this order:
 
 1. what the user says (`class_words` of a spec: class name to words) holds as it is;
 2. what all names of a set have in common is no part of a name: a number before each, each
-   another one (`01_cat`, `02_dog`), and hyphens that stand for spaces (`beer-mug`, in a set whose
+   another one (`01_cat`, `02_dog`), numbers behind each that count the classes (`cat_0`, `dog_1`),
+   a word such as *class* before each, and hyphens that stand for spaces (`beer-mug`, in a set whose
    names have no spaces and often hyphens);
 3. known misspellings of published label lists are put right (`cra` is crab), numbers before the
    name go (`001.Albatross`, `n02085620-Chihuahua`), WordNet ids of ImageNet become its words;
@@ -41,7 +42,9 @@ MISSPELT = {"cra": "crab"}
 
 _INDEX_BEFORE = re.compile(r"^(\d+\.\s*|n\d{8}[-_ ])(?=[^\W\d])")
 """What stands before the name in `001.Black_footed_Albatross` and `n02085620-Chihuahua`."""
-_NUMBER_BEFORE = re.compile(r"^(\d+)[\s._-]+(?=[^\W\d])")
+_NUMBER_BEFORE = re.compile(r"^(\d+)(?:[\s._-]+|\s*[:)]\s*)(?=[^\W\d])")
+_NUMBER_BEHIND = re.compile(r"(.*[^\W\d])[\s_-]+\(?(\d+)\)?")
+_SAME_WORD = re.compile(r"(?i)(class|label|category|images?|imgs?|photos?|pictures?)[\s_-]+(?=\w)")
 _HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W_])")
 _SHARE_OF_HYPHENS = 0.25
 """Where so many names of a set have hyphens, and none a space, hyphens stand for spaces."""
@@ -114,7 +117,7 @@ def class_prompts(class_names: Sequence[str], template: str = PHOTO_TEMPLATE) ->
 
 def words_of(class_names: Sequence[str], class_words: Mapping[str, str]) -> list[str]:
     """The words of every class; own words may be for classes of another dataset."""
-    plain = _without_hyphens(_without_numbers(class_names))
+    plain = _without_hyphens(_without_one_word(_without_numbers(class_names)))
     return [
         class_words.get(name) or class_word(bare)
         for name, bare in zip(class_names, plain, strict=True)
@@ -126,8 +129,29 @@ def _without_numbers(class_names: Sequence[str]) -> Sequence[str]:
     found = [_NUMBER_BEFORE.match(name) for name in class_names]
     numbers = {match[1] for match in found if match}
     if len(class_names) < 2 or len(numbers) < len(class_names):
-        return class_names
+        return _without_count(class_names)
     return [name[match.end() :] for name, match in zip(class_names, found, strict=True) if match]
+
+
+def _without_count(class_names: Sequence[str]) -> Sequence[str]:
+    """Names without the numbers behind them, where those count the classes."""
+    found = [match for name in class_names if (match := _NUMBER_BEHIND.fullmatch(name))]
+    numbers = sorted(int(match[2]) for match in found)
+    are_names = len({match[1] for match in found}) == len(class_names) > 1
+    first = numbers[0] if numbers else 0
+    if not are_names or first > 1 or numbers != list(range(first, first + len(class_names))):
+        return class_names
+    return [match[1] for match in found]
+
+
+def _without_one_word(class_names: Sequence[str]) -> Sequence[str]:
+    """Names without a word that says of each that it is a class, or images of one."""
+    found = [_SAME_WORD.match(name) for name in class_names]
+    if len(class_names) < 2 or len({match and match[1].lower() for match in found}) > 1:
+        return class_names
+    cut = [name[match.end() if match else 0 :]
+           for name, match in zip(class_names, found, strict=True)]  # fmt: skip
+    return class_names if all(map(str.isdecimal, cut)) else cut
 
 
 def _without_hyphens(class_names: Sequence[str]) -> Sequence[str]:

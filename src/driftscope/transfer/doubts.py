@@ -25,7 +25,11 @@ _NO_NAME = re.compile(
     r"(?i)[-+]?\d+([.,]\d+)?|(class|cls|c|label|lbl|category|cat|id|type|target|folder|y)[\W_]*\d+"
     r"|[0-9a-f]{16,}|true|false|nan|none|null|n/?a|unknown|undefined|unspecified|unlabell?ed"
     r"|missing|void|ignored?|others?|misc(ellaneous)?|background( google)?"
+    r"|((class|type|group|grade|category)[\W_]+)?([a-z]|i{2,3}|i?v|vi{1,3})|[\W_]+"
+    r"|yes|no|pos|neg|positive|negative|n?ok|unsure|uncertain|untitled( folder)?"
+    r"|new folder( \(\d+\))?|/?[mg][ /_]0\w{2,7}"
 )
+"""Numbers, letters, answers, what stands where there is no name, and ids of Freebase."""
 _JOINED = re.compile(r"[^\W\d_][.+~=|/\\^][^\W\d_]")
 """Words that a mark joins in place of a space, as in `red.circle`."""
 _WORD = re.compile(r"[^\W_]+")

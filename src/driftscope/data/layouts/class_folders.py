@@ -19,12 +19,11 @@ import torch
 
 from driftscope.data.address import WHOLE, Address, split_kind
 from driftscope.data.encoded import EncodedSet, FilesOnDisk, printable
-from driftscope.data.layouts.files_beside import files_above, what_to_do
+from driftscope.data.layouts.files_beside import files_above, what_to_do, without_images
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.plain_lists import PARTS
 from driftscope.data.layouts.split_lists import listed_splits, unused_list
 from driftscope.data.layouts.tree import NO_CLASSES, Folder, is_text
-from driftscope.data.other_kinds import ARCHIVES, FROM_ARRAYS, is_array
 from driftscope.errors import DataError
 
 _PICTURES = re.compile(r"(?i)(jpe?g|png)?_?(images?|imgs?|jpe?gs?|pngs?|photos|pictures)\d*")
@@ -51,23 +50,7 @@ def recognise(tree: Folder, address: Address) -> Found:
         DataError: there is no image in it, or images lie loose beside folders of images.
     """
     if not tree.num_images:
-        files = (name for one in tree.below() for name in one.others)
-        if array := next(filter(is_array, files), None):
-            raise DataError(
-                f"no images in {printable(tree.path)}: {printable(array)} holds arrays; "
-                + FROM_ARRAYS
-            )
-        if packed := tree.files(*ARCHIVES, ".tar"):
-            raise DataError(
-                f"no images in {printable(tree.path)}: {printable(packed[0].name)} is packed; "
-                "unpack it, and give the folder that comes out"
-            )
-        other = tree.other_kinds()
-        raise DataError(
-            f"no images in {printable(tree.path)}: looked for .jpg, .png and whatever else Pillow "
-            "reads in it and in its folders, one folder a class"
-            + (f"; it holds {other}" if other else "")
-        )
+        raise DataError(f"no images in {printable(tree.path)}{without_images(tree)}")
     root = _below_wrappers(tree)
     parts, passed_over = _split_folders(root)
     if parts:
@@ -241,17 +224,20 @@ def _classed(roots: Mapping[str, Folder], above: Folder, address: Address) -> di
                 f"folders of images ({printable(root.with_images[0].name)}); give a flat folder, "
                 "or one folder a class"
             )
-        classes: dict[str, list[Folder]] = {}
-        for class_name, folder in _at(root, level or "1"):
-            classes.setdefault(class_name, []).append(folder)
+        at_level = list(_at(root, level or "1"))
         if level not in ("", DEEPEST):
             _refuse_uneven(root, int(level), address)
-        if level and not classes and not root.images:
+        if level and not at_level and not root.images:
             raise DataError(
                 f"{address.place} has no folders of images so deep as ?level={level}: "
                 f"{above.drawn()}"
             )
-        found[name] = Split(root, {one: tuple(of) for one, of in classes.items()})
+        divided = _by_splits_above(root, at_level) if name == WHOLE else {}
+        for split, folders in (divided or {name: at_level}).items():
+            classes: dict[str, tuple[Folder, ...]] = {}
+            for class_name, folder in folders:
+                classes[class_name] = (*classes.get(class_name, ()), folder)
+            found[split] = Split(root, classes)
     if inside := _splits_inside(found):
         return inside
     found = {name: _without_lone_class(name, found) for name in found}
@@ -260,6 +246,21 @@ def _classed(roots: Mapping[str, Folder], above: Folder, address: Address) -> di
         name: replace(split, why_not=why_not) if why_not and split.classes else split
         for name, split in found.items()
     }
+
+
+def _by_splits_above(
+    root: Folder, at_level: Sequence[tuple[str, Folder]]
+) -> dict[str, list[tuple[str, Folder]]]:
+    """Classes by the splits that they lie in, where a level above says some; {} where none does."""
+    parts = [Path(folder.path).relative_to(root.path).parts[:-1] for _, folder in at_level]
+    for depth in range(min(map(len, parts), default=0)):
+        kinds = {split_kind(above[depth]) for above in parts}
+        if len(kinds) > 1 and None not in kinds:
+            found: dict[str, list[tuple[str, Folder]]] = {}
+            for above, one in zip(parts, at_level, strict=True):
+                found.setdefault(above[depth], []).append(one)
+            return found
+    return {}
 
 
 def _without_lone_class(name: str, found: Mapping[str, Split]) -> Split:
@@ -335,6 +336,8 @@ def _no_classes(found: Mapping[str, Split], above: Folder, is_level_given: bool)
         return f"the name of its folder {printable(not_text)} is not UTF-8; rename it"
     if one_place := _of_one_place(found):
         return one_place
+    if len(set(map(split_kind, names))) > 1 and all(map(split_kind, names)):
+        return f"its folders ({_some(sorted(names))}) are splits, and no classes: {above.drawn()}"
     if is_level_given:
         return ""
     if names and all(map(PARTS.fullmatch, names)):
@@ -379,6 +382,8 @@ def _ways(found: Mapping[str, Split]) -> str:
         at = [one for root in roots for one in _at_level(root, level)]
         above = [one for root in roots for up in range(1, level) for one in _at_level(root, up)]
         if any(one.images for one in above) or len({bool(one.images) for one in at}) > 1:
+            continue
+        if at and all(split_kind(one.name) for one in at):
             continue
         way = f"?level={level} for {_some(sorted({one.name for one in at}))}"
         parts_of_classes = level > 1 and _are_parts(above)

@@ -13,6 +13,7 @@ from driftscope.data.address import split_kind
 from driftscope.data.encoded import printable
 from driftscope.data.layouts.plain_lists import read_plain
 from driftscope.data.layouts.tree import Folder
+from driftscope.data.other_kinds import ARCHIVES, FROM_ARRAYS, FROM_VIDEOS, VIDEOS, is_array
 
 OF_LISTS = re.compile(
     r"(?i)(annotation|anno|label|meta|metadata|split|list|image_?set|partition|csv|txt|\w*devkit\w*)s?"
@@ -100,6 +101,27 @@ def _of_files(tree: Folder, root: Folder) -> Iterator[str]:
     for file in tables:
         if file not in captioned and re.search(r"[,;\t|{]", _head(file).partition("\n")[0]):
             yield f"if {_shown(file)} tells their classes, give that file as the dataset"
+
+
+def without_images(tree: Folder) -> str:
+    """What a folder without images holds, with what to do; it follows "no images in it"."""
+    held = tree.files("")
+    if array := next((file for file in held if is_array(file.name)), None):
+        return f": {printable(array.name)} holds arrays; {FROM_ARRAYS}"
+    if packed := tree.files(*ARCHIVES, ".tar"):
+        what_to_do = "unpack it, and give the folder that comes out"
+        return f": {printable(packed[0].name)} is packed; {what_to_do}"
+    if videos := tree.files(*VIDEOS):
+        return f": {printable(videos[0].name)} is a video; {FROM_VIDEOS}"
+    if dead := [name for one in tree.below() for name in one.dead]:
+        return f": {len(dead)} links in it lead nowhere, such as {printable(dead[0])}"
+    if tables := tree.files(*_ENDINGS[:3]):
+        return f"; if {_shown(tables[0])} lists images, give that file as the dataset"
+    other = tree.other_kinds()
+    return (
+        ": looked for .jpg, .png and whatever else Pillow reads in it and in its folders, one "
+        "folder a class" + (f"; it holds {other}" if other else "")
+    )
 
 
 def no_images(file: Path) -> str:

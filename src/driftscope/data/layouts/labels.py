@@ -15,7 +15,7 @@ from torch import Tensor
 from driftscope.errors import DataError
 
 _NO_LABEL = re.compile(
-    r"(?i)|-\d+(\.0+)?|[-+]?inf|nan|na|n/a|null|<na>|nat|\?|unlabell?ed|undefined|not labell?ed"
+    r"(?i)|-+|-\d+(\.0+)?|[-+]?inf|nan|na|n/a|null|<na>|nat|\?|unlabell?ed|undefined|not labell?ed"
 )
 """What tables hold where a label is not known; numbers of classes are not negative."""
 _BYTES_AS_TEXT = re.compile(r"b(['\"]).*\1")

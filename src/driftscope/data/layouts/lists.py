@@ -354,9 +354,8 @@ def _unfolded(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_header(file: Path, header: Sequence[str], first: Sequence[str]) -> None:
     words = [word for name in header for word in name.split()]
-    if any(_is_image_name(word.partition("#")[0]) for word in words) or all(
-        map(str.isdecimal, header)
-    ):
+    are_values = any(_is_image_name(word.partition("#")[0]) or "/" in word for word in words)
+    if are_values or all(map(str.isdecimal, header)):
         numbered = any("#" in word for word in words)
         raise DataError(
             f"{file} has no header; give one above its rows, such as "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -224,7 +224,11 @@ def recognise(tree: Folder, address: Address) -> Found | None:
         raise DataError(f"{address.place} has {said}; add ?config=NAME, {choices}")
     told = [] if asked else _told_of(card)
     info = _info(card, name) or (told[0] if len(told) == 1 and only else {})
-    return _found(address, root, configurations[name], info, options=("config",))
+    found = _found(address, root, configurations[name], info, options=("config",))
+    if tree.num_images and any(table.image_columns(split) for split, table in found.splits.items()):
+        said = f"{tree.num_images:,} images beside the parquet files are passed over"
+        return replace(found, passed_over=(said,))
+    return found
 
 
 def _found(

@@ -39,6 +39,7 @@ _USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     ),
     "group": (),  # never guessed: which images belong together is the user's knowledge
 }  # fmt: skip
+_OF_ROLES = frozenset(name for names in _USUAL_NAMES.values() for name in names)
 _SPLIT_NAMES = ("split", "subset", "partition", "set", "data_set", "usage", "phase")
 _SPLIT_FLAGS: Mapping[str, tuple[str, str]] = {
     "is_train": ("test", "train"),
@@ -50,6 +51,11 @@ _SPLIT_FLAGS: Mapping[str, tuple[str, str]] = {
 }
 """Columns of yes and no that tell of splits, with what no and yes mean."""
 _FEWEST_FLAGS = 2
+_LONGEST_SPLIT = 20
+_MOST_SPLITS = 10
+_SHOWN = 12
+_PIXEL = re.compile(r"pixels?_?\d*|\d+x\d+")
+"""Columns of one pixel each, or of all of them as text."""
 FIRST_ROWS = 8
 _ALIKE_CAPTIONS = re.compile(r"(captions?|sentences?|text|raw)_?\d+")
 
@@ -164,7 +170,20 @@ def divided(splits: Mapping[str, Table]) -> Mapping[str, Table]:
             flags = [str(one).lower() for one in table.values(name, by_plain_name[usual])]
             if all(flag in YES_AND_NO for flag in flags):
                 return _divided_into(table, name, [(no, yes)[YES_AND_NO[one]] for one in flags])
+    for column in table.columns(name):
+        has_other_role = column in table.image_columns(name) or _plain(column) in _OF_ROLES
+        if not has_other_role and _tells_splits(table.begins(name, column)):
+            values = [_text(value) for value in table.values(name, column)]
+            if _tells_splits(values) and len(set(map(split_kind, values))) > 1:
+                return _divided_into(table, name, values)
     return splits
+
+
+def _tells_splits(values: Sequence[Any]) -> bool:
+    """Whether all are names of splits, of which there are few and short ones."""
+    told = {_text(value) for value in values}
+    are_names = all(len(one) < _LONGEST_SPLIT and split_kind(one) for one in told)
+    return are_names and 0 < len(told) < _MOST_SPLITS
 
 
 def _text(value: Any) -> str:
@@ -399,10 +418,22 @@ def needed_column(
     found = optional_column(role, columns, address, fitting)
     if not columns:
         raise DataError(f"{address.place} holds rows without a single value")
-    if found is None:
+    if found is None and any(_PIXEL.fullmatch(_plain(name)) for name in columns):
         raise DataError(
-            f"{address.place} has no column that is plainly the {role} (its columns: "
-            f"{', '.join(columns)}); say which: {address.place}?{role}={columns[0]}"
+            f"{address.place} holds pixels as numbers; write the image of each row to a file "
+            "(PIL.Image.fromarray(ARRAY).save), and list their paths"
+        )
+    if found is None:
+        others = [name for name in columns if _plain(name) not in _USUAL_NAMES["label"]]
+        shown = ", ".join(columns[:_SHOWN]) + (", …" if len(columns) > _SHOWN else "")
+        what_to_do = (
+            f"say which: {address.place}?{role}={others[0]}"
+            if others
+            else "add one called path, of the images' paths"
+        )
+        raise DataError(
+            f"{address.place} has no column that is plainly the {role} (its columns: {shown}); "
+            + what_to_do
         )
     return found
 

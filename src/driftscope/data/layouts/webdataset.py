@@ -17,12 +17,12 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from driftscope.data.address import WHOLE, Address
-from driftscope.data.encoded import EncodedSet
+from driftscope.data.address import WHOLE, Address, split_kind
+from driftscope.data.encoded import EncodedSet, printable
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.tables import TABLE_OPTIONS, Rows, open_table
 from driftscope.data.layouts.tree import Folder, image_suffixes
-from driftscope.data.names import NamesFile
+from driftscope.data.names import NamesFile, is_wordnet_id
 from driftscope.data.other_kinds import kind_of_file
 from driftscope.errors import DataError
 from driftscope.files import read_text
@@ -87,8 +87,17 @@ def recognise(tree: Folder, address: Address) -> Found | None:
     splits: dict[str, list[Path]] = {}
     for tar in sorted(tars, key=_by_number):
         folders = tar.relative_to(tree.path).parts[:-1]
-        named = re.sub(r"[-_.]?[\d{}.]+$", "", tar.stem)
+        named = tar.stem
+        if not is_wordnet_id(named):
+            named = re.sub(r"[-_.]?[\d{}.]+$", "", named)
         splits.setdefault(folders[-1] if folders else named or WHOLE, []).append(tar)
+    if len(splits) > 1 and "split" not in address.options and not any(map(split_kind, splits)):
+        names = ", ".join(printable(tar.name) for tar in sorted(tars)[:2])
+        raise DataError(
+            f"{address.place} holds tars whose names tell no splits ({names}); if each holds one "
+            "class, unpack each into a folder of its name and give the folder of those, or say "
+            f"which to read: ?split={printable(next(iter(splits)))}"
+        )
     return _found(address, Path(tree.path), splits)
 
 
