@@ -9,10 +9,12 @@ import pytest
 from pyarrow import parquet
 from small_sets import classes, png, table, write
 
+from driftscope.comparison import compare
 from driftscope.data import EncodedSet, open_dataset
+from driftscope.data.copies import told_of_copies
+from driftscope.errors import NoteWarning
 from driftscope.sources import load
 from driftscope.transfer import retrieval_set, transfer_set
-from driftscope.transfer.copies import told_of_copies
 from driftscope.transfer.doubts import DoubtWarning
 
 
@@ -93,3 +95,26 @@ def test_benchmarks_of_classes_and_of_captions_say_it(tmp_path: Path) -> None:
         assert any("copies of others" in one for one in transfer_set(str(tmp_path), mini).doubts)
     with pytest.warns(DoubtWarning, match="copies of others, byte by byte"):
         retrieval_set(str(tmp_path / "list.csv"), mini)
+
+
+def test_what_is_said_of_probe_images_and_pools_stands_in_the_notes(tmp_path: Path) -> None:
+    write(tmp_path / "probe", ["1.png", "2.png", "3.png", "4.png", "5.png"])
+    (tmp_path / "probe" / "readme.txt").write_text("x")
+    write(tmp_path / "pool", classes())
+    shutil.copy(tmp_path / "pool" / "cat" / "0.png", tmp_path / "pool" / "cat" / "0_copy.png")
+    (tmp_path / "pool" / "dog" / "bad.png").write_bytes(b"")
+    with pytest.warns(NoteWarning, match="copies of others, byte by byte"):
+        found = compare(
+            "mini",
+            load("mini"),
+            images=tmp_path / "probe",
+            pool=tmp_path / "pool",
+            skip_bad_images=True,
+        )
+    probe, *of_pool = [one.replace(f"{tmp_path}/", "") for one in found.notes]
+    assert probe == "probe: files that are no images are passed over: 1 .txt"
+    assert [one.partition(",")[0].partition(" (")[0] for one in of_pool] == [
+        "pool: 1 images cannot be read and are left out",
+        "pool: 1 of its 7 images are copies of others",
+        "pool: 1 of its 7 images are changed copies of others by their names",
+    ]

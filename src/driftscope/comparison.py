@@ -27,7 +27,7 @@ from driftscope.backbones.relation import (
 )
 from driftscope.backbones.weights import encoder_fingerprint, encoder_state, text_fingerprint
 from driftscope.data import EncodedSet, ImageSet, open_dataset
-from driftscope.data.given import Images, as_typed
+from driftscope.data.given import Images, as_typed, read_notes
 from driftscope.data.prompts import PromptRules, prompt_rules
 from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, DataError, ModelError
@@ -241,13 +241,16 @@ def compare(
             retrieval_set(name, model, transfer_images, skip_bad_images=skip_bad_images)
             for name in transfer_names(retrieval, "retrieval")
         ]
-        return labelled, captioned, _pool(model, pool, classes, rules, pool_images)
+        unlabeled = _pool(model, pool, classes, rules, pool_images, skip_bad_images)
+        return labelled, captioned, unlabeled
 
     labelled, captioned, unlabeled = opened(before)
     reference = make_reference(
         before, pixels, transfer=labelled, retrieval=captioned, pool=unlabeled, maps=maps
     )
     seen, notes = reference, _notes_of(before, after)
+    notes += read_notes(image_set, chosen)
+    notes += unlabeled.notes if unlabeled else ()
     if (grids := _grids(before)) != _grids(after):
         notes.append(
             f"{before.source} keeps positions for {grids} patches and {after.source} for "
@@ -395,9 +398,12 @@ def _pool(
     classes: str | Path | Sequence[str] | None,
     rules: PromptRules,
     max_images: int | None,
+    skip_bad_images: bool,
 ) -> Pool | None:
     if images is not None:
-        return make_pool(before, images, classes, rules, max_images)
+        return make_pool(
+            before, images, classes, rules, max_images, skip_bad_images=skip_bad_images
+        )
     if classes is None:
         return None
     raise ConfigError(

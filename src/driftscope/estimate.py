@@ -74,6 +74,7 @@ class Pool:
         text_embeddings: the classes', from the pretrained text tower.
         logit_scale: the pretrained model's factor on cosines.
         problem: why no estimate can be given, found before any image is read; "" for none.
+        notes: what was passed over or left out of the images, and what is doubtful.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Pool:
     text_embeddings: Float[Tensor, "class dim"]
     logit_scale: float
     problem: str = ""
+    notes: tuple[str, ...] = ()
 
     def texts_of(self, model: VisionLanguageModel) -> Float[Tensor, "class dim"]:
         """The classes' embeddings from another text tower."""
@@ -154,6 +156,8 @@ def make_pool(
     classes: str | Path | Sequence[str] | None,
     rules: PromptRules,
     max_images: int | None = 1000,
+    *,
+    skip_bad_images: bool = False,
 ) -> Pool:
     """A pool of unlabeled images at the model's input size, with the classes' embeddings.
 
@@ -164,6 +168,7 @@ def make_pool(
         classes: what `class_list` takes; None for the class names of a labeled pool.
         rules: how class names become prompts.
         max_images: how many are read at most, evenly spaced; None for all.
+        skip_bad_images: whether unreadable images are left out (and counted) or an error.
 
     Raises:
         ConfigError, DataError: one of them cannot be used, or is missing.
@@ -180,7 +185,9 @@ def make_pool(
         )
     listed = class_list(classes, rules)
     _refuse_other_labels(images, own_names or (), listed)
-    name, pixels = some_pixels(images, pretrained.framing, max_images, "pool")
+    name, pixels, notes = some_pixels(
+        images, pretrained.framing, max_images, "pool", skip_bad_images=skip_bad_images
+    )
     if listed.names == GENERAL_VOCABULARY:
         known = tuple(word for word in listed.names if not unknown_words(pretrained, [word]))
         listed = Classes(known, rules, f"{len(known)} words of {listed.described}")
@@ -191,6 +198,7 @@ def make_pool(
         text_embeddings=class_embeddings(pretrained, listed.names, listed.rules).float().cpu(),
         logit_scale=pretrained.logit_scale,
         problem=next(_problems(pretrained, listed), ""),
+        notes=notes,
     )
 
 

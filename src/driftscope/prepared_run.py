@@ -231,7 +231,10 @@ def open_inputs(spec: RunSpec, device: str) -> Inputs:
             )
             for name in spec.retrieval
         ),
-        pool=make_pool(pretrained, spec.pool, spec.classes, rules, spec.pool_images)
+        pool=make_pool(
+            *(pretrained, spec.pool, spec.classes, rules, spec.pool_images),
+            skip_bad_images=spec.skip_bad_images,
+        )
         if spec.pool is not None
         else None,
     )
@@ -273,7 +276,9 @@ def _prepare(spec: RunSpec, device: str) -> PreparedRun:
         probe_subsets=splits.probe_positions() or standard_subsets(len(probe_pixels)),
         test_pixels=test_pixels,
         test_labels=inputs.test_labels[splits.test],
-        splits=replace(splits, notes=(*notes_of(train_set), *notes_of(test_set))),
+        splits=replace(
+            splits, notes=(*notes_of(train_set), *notes_of(test_set), *(pool.notes if pool else ()))
+        ),
         fingerprints={
             "train": train_set.fingerprint,
             "test": test_set.fingerprint,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from driftscope.data import open_dataset
+from driftscope.data import EncodedSet, ImageSet, notes_of, open_dataset
+from driftscope.data.copies import told_of_copies
 from driftscope.data.depth import WHITE, greatest_value, white_of
 from driftscope.data.duplicates import found_among
 from driftscope.data.framing import Framing
@@ -26,16 +28,30 @@ Images = str | Path | Tensor | Sequence["Image"]
 _PORTION = 256
 
 
+class SomePixels(NamedTuple):
+    """Images at a model's input size, with their name and what is to be said of them."""
+
+    name: str
+    pixels: UInt8[Tensor, "image 3 size size"]
+    notes: tuple[str, ...]
+
+
 def some_pixels(
-    images: Images, size: int | Framing, max_images: int | None, what: str
-) -> tuple[str, UInt8[Tensor, "image 3 size size"]]:
-    """The images' name and pixels; of more than `max_images` evenly spaced ones.
+    images: Images,
+    size: int | Framing,
+    max_images: int | None,
+    what: str,
+    *,
+    skip_bad_images: bool = False,
+) -> SomePixels:
+    """The images' pixels; of more than `max_images` evenly spaced ones. Their notes are warned of.
 
     Args:
         images: a dataset (its test split), a tensor, or PIL images.
         size: the model's input size.
         max_images: how many at most; None for all.
         what: the argument's name, for the error sentence.
+        skip_bad_images: whether unreadable images of a dataset are left out or an error.
 
     Raises:
         DataError: they are none of these, too few, or one cannot be read.
@@ -43,12 +59,32 @@ def some_pixels(
     if max_images is not None and max_images < 4:
         option = "max_images" if what == "images" else f"{what}_images"
         raise DataError(f"{option} is {max_images}, but at least 4 images are read")
-    source = _Source(images, "test", what)
+    source = _Source(images, "test", what, skip_bad_images=skip_bad_images)
     if len(source) < 4:
         raise DataError(f"{what} holds {len(source)} image(s), but at least 4 are read")
     count = min(max_images or len(source), len(source))
     chosen = torch.linspace(0, len(source) - 1, count).long()
-    return source.name, source.pixels(chosen.tolist(), size)
+    pixels = source.pixels(chosen.tolist(), size)
+    notes = source.notes_of(chosen)
+    warn_of(notes)
+    return SomePixels(source.name, pixels, notes)
+
+
+def read_notes(
+    images: ImageSet, chosen: Sequence[int] | Int64[Tensor, " image"]
+) -> tuple[str, ...]:
+    """What is to be said of some of a set's images, read without their labels."""
+    if not isinstance(images, EncodedSet):
+        return ()
+    of_chosen = replace(images.select(torch.as_tensor(chosen)), labels=None)
+    said = [*notes_of(images), *(one for told in told_of_copies(of_chosen) for one in told)]
+    return tuple(f"{images.name}: {one}" for one in said)
+
+
+def warn_of(notes: Iterable[str]) -> None:
+    """Says what is to be said of images, where no page has a place for it."""
+    for note in notes:
+        warnings.warn(note, NoteWarning, stacklevel=3)
 
 
 def num_among(
@@ -76,8 +112,13 @@ def _portions(source: _Source, size: int | Framing) -> Iterator[UInt8[Tensor, "i
 class _Source:
     """One face for the three kinds."""
 
-    def __init__(self, images: Images, split: str, what: str) -> None:
+    def __init__(
+        self, images: Images, split: str, what: str, *, skip_bad_images: bool = False
+    ) -> None:
         self._dataset = open_dataset(images, split) if isinstance(images, str | Path) else None
+        if skip_bad_images and isinstance(self._dataset, EncodedSet):
+            kept, problems = self._dataset.readable()
+            self._dataset = kept.without(problems)
         self._tensor = images if isinstance(images, Tensor) else None
         self._pictures: Sequence[Image] = []
         self._what = what
@@ -87,6 +128,9 @@ class _Source:
         if self._tensor is not None:
             _check_pixels(self._tensor, what)
         self.name = self._dataset.name if self._dataset is not None else f"{len(self)} given images"
+
+    def notes_of(self, chosen: Int64[Tensor, " image"]) -> tuple[str, ...]:
+        return () if self._dataset is None else read_notes(self._dataset, chosen)
 
     def __len__(self) -> int:
         for held in (self._dataset, self._tensor):

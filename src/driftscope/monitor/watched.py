@@ -88,7 +88,7 @@ def watched_by(
     Raises:
         ModelError, DataError, ConfigError: a set cannot be used; the sentence says which.
     """
-    name, pixels = some_pixels(images, before.framing, max_images, "images")
+    name, pixels, _ = some_pixels(images, before.framing, max_images, "images")
     suites = found_suites(transfer)
     reference = make_reference(
         before,

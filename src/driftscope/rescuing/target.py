@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from driftscope.adapt import CLASSIFIER_FILE, load_classifier
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.data import PixelSource, labelled, open_dataset, rows_of
-from driftscope.data.given import Images, some_pixels
+from driftscope.data import PixelSource, labelled, notes_of, open_dataset, rows_of
+from driftscope.data.given import Images, some_pixels, warn_of
 from driftscope.data.splits import balanced_subset, open_train_and_test
 from driftscope.errors import DataError
 from driftscope.files import named_path
@@ -152,9 +152,10 @@ def open_target(images: Images, model: VisionLanguageModel, max_images: int) -> 
         max_images: how many unlabeled ones are read; of labeled ones twice as many of either split.
     """
     if not isinstance(images, str | Path) or not _is_labelled(images):
-        name, pixels = some_pixels(images, model.framing, max_images, "images")
+        name, pixels, _ = some_pixels(images, model.framing, max_images, "images")
         return Target(name, pixels, None)
     train, test = open_train_and_test(str(images), 0)
+    warn_of(dict.fromkeys((*notes_of(train), *notes_of(test))))
     fit_labels, class_names = labelled(train)
     test_labels, _ = labelled(test)
     fit = balanced_subset(fit_labels, _PER_UNLABELED * max_images)

@@ -17,10 +17,10 @@ from torch.nn import functional
 from driftscope.backbones.capture import check_adapters_in_effect
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data import EncodedSet, PixelSource, labelled, open_labelled, rows_of
+from driftscope.data.copies import told_of_copies
 from driftscope.data.prompts import PromptRules, expand_templates, words_of
 from driftscope.data.splits import balanced_subset
 from driftscope.errors import ConfigError, NonFiniteError
-from driftscope.transfer.copies import told_of_copies
 from driftscope.transfer.doubts import (
     DoubtWarning,
     doubts_of_names,

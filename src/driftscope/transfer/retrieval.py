@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data import EncodedSet, PixelSource, open_dataset
+from driftscope.data.copies import told_of_copies
 from driftscope.errors import DataError
 from driftscope.stats.proportions import wilson_interval_pct
 from driftscope.transfer.classification import live_embeddings
-from driftscope.transfer.copies import told_of_copies
 from driftscope.transfer.doubts import DoubtWarning, doubts_of_captions, doubts_of_recall
 
 _QUERIES_AT_ONCE = 512

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from driftscope.data import EncodedSet
-from driftscope.data.encoded import FilesOnDisk, printable
+from driftscope.data.encoded import EncodedSet, FilesOnDisk, printable
 
 _FEW = 0.01
 """Up to this share of the images, what is said is a note: it moves a number by no more."""
