@@ -30,6 +30,7 @@ from open_clip_states import open_clip_state_of
 from peft import IA3Config, LoraConfig, VeraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 State = dict[str, Tensor]
 
@@ -205,6 +206,37 @@ def _renamed(place: Place) -> Made:
     return Path(path).rename(place.folder / "x.pt"), embed
 
 
+LAYER = "vision_model.encoder.layers.0.self_attn.q_proj"
+
+
+def _with(name: str, rows: int) -> Callable[[State], State]:
+    return lambda state: {**state, name: torch.ones(rows, 32)}
+
+
+def _reparametrized(way: Callable[..., nn.Module], **options: Any) -> Callable[[Place], Made]:
+    """One layer's weight kept in parts, which a training has moved."""
+
+    def make(place: Place) -> Made:
+        model = place.tuned()
+        layer = way(model.get_submodule(LAYER), "weight", **options)
+        with torch.no_grad():
+            next(layer.parameters()).mul_(1.3)
+        torch.save(model.eval().state_dict(), place.folder / "x.pt")
+        return place.folder / "x.pt", embed_by(model)
+
+    return make
+
+
+def _in_a_folder(make: Callable[[Place], Made]) -> Callable[[Place], Made]:
+    def make_folder(place: Place) -> Made:
+        path, embed = make(place)
+        place.pretrained().config.save_pretrained(place.folder)
+        Path(path).rename(place.folder / "pytorch_model.bin")
+        return place.folder, embed
+
+    return make_folder
+
+
 def _of_other_libraries(place: Place) -> Made:
     (place.folder / "clip.gguf").write_bytes(b"GGUF")
     return place.folder / "clip.gguf", None
@@ -288,6 +320,19 @@ RARER_FORMS = (
     Form("parametrized weights",
          _refused(saved(lambda s: {n.replace("fc1.w", "fc1.parametrizations.w"): one
                                    for n, one in s.items()})), "remove_parametrizations"),
+    Form("weight norm", _reparametrized(nn.utils.weight_norm)),
+    Form("weight norm, parametrized", _reparametrized(nn.utils.parametrizations.weight_norm)),
+    Form("weight norm of the whole matrix", _reparametrized(nn.utils.weight_norm, dim=None)),
+    Form("weight norm, a folder", _in_a_folder(_reparametrized(nn.utils.weight_norm))),
+    Form("spectral norm", _reparametrized(nn.utils.spectral_norm)),
+    Form("spectral norm, parametrized", _reparametrized(nn.utils.parametrizations.spectral_norm)),
+    Form("pruned", _reparametrized(prune.l1_unstructured, amount=0.5)),
+    Form("loralib's matrices inside", _refused(saved(_with(f"{LAYER}.lora_A", 4))), r"model\.eval"),
+    Form("VPT's prompts inside", _refused(saved(_with("vision_model.prompts", 4))), "put in between"),
+    Form("whole numbers beside their scale", _refused(saved(_with(f"{LAYER}.SCB", 1))), "quantised"),
+    Form("gradients", _refused(saved(lambda s: {"grads": s})), "and no weights"),
+    Form("changes of weights",
+         _refused(saved(lambda s: {n: one * 0.01 for n, one in s.items()})), "changes of weights"),
     Form("CoOp's prompts", _refused(saved(lambda s: {"ctx": torch.ones(4, 32)})), "prompts"),
     Form("tar named .pt", _packed("x.pt", is_tar=True), "archive of files; unpack"),
     Form("zip named .pt", _packed("x.pt", is_tar=False), "archive of files; unpack"),

@@ -21,8 +21,15 @@ from driftscope.hugging_face import quiet_libraries
 from driftscope.sources.state_dict import main_prefix, prefixes_of, refuse_no_plain_numbers
 
 _ADAPTER_PARTS = (".base_layer.", "lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_")
+_OF_ROUNDED = (
+    *(".SCB", ".absmax", ".quant_map", ".weight_scale", ".weight_scale_inv", ".qweight"),
+    *(".qzeros", ".scales", ".zero_point", "._packed_params", "._packed_params.dtype"),
+)
+"""How what stands beside the whole numbers of a quantised weight is called."""
 _OF_TRAINERS = ("optim", "scheduler", "lr_", "scaler", "ema")
 """How what trainers keep beside a model begins."""
+_LEAST_SCALE = 0.1
+"""Of the pretrained model's layer norms' scales."""
 NO_WEIGHTS = ("position_ids", "attn_mask", "num_batches_tracked")
 """What older versions store of a model beside its weights."""
 
@@ -52,6 +59,7 @@ def completed(
     """
     known = _at_the_size_of(state, merged(like))
     fit = fitted(state, known.module, known.backbone, name)
+    _refuse_differences(fit.tensors, known, name)
     module = copy.deepcopy(known.module)
     module.load_state_dict(fit.tensors, strict=False)
     notes = fit.notes
@@ -65,6 +73,32 @@ def completed(
         has_own_pixels=False,
         notes=notes,
     )
+
+
+def _refuse_differences(
+    tensors: Mapping[str, Tensor], known: VisionLanguageModel, name: str
+) -> None:
+    """Raises ModelError where the file holds changes of weights, or gradients, by their names.
+
+    The scales of layer norms tell: no training takes all of them to nothing.
+    """
+    norms = [
+        key
+        for layer, module in known.plain.named_modules()
+        if isinstance(module, nn.LayerNorm) and (key := f"{layer}.weight") in tensors
+    ]
+    if not norms:
+        return
+    before, after = (
+        sum(float(weights[key].float().abs().mean()) for key in norms)
+        for weights in (known.plain.state_dict(), tensors)
+    )
+    if after < _LEAST_SCALE * before:
+        raise ModelError(
+            f"{name} holds changes of weights or gradients, and no weights: the scales of its "
+            f"layer norms are {after / before:.1g} of {known.source}'s; add them to the model's "
+            "weights, and save those"
+        )
 
 
 def _at_the_size_of(state: Mapping[str, Tensor], known: VisionLanguageModel) -> VisionLanguageModel:
@@ -281,10 +315,21 @@ def _holds_tower(state: Iterable[str], wanted: Iterable[str], tower: str) -> boo
 
 def _refuse_unknown(extra: list[str], known: set[str], module: nn.Module, name: str) -> None:
     adapters = [own for own in extra if any(part in own for part in _ADAPTER_PARTS)]
+    if rounded := [own for own in extra if own.endswith(_OF_ROUNDED)]:
+        raise ModelError(
+            f"the weights of {name} are quantised: {rounded[0]} stands beside one; save the model "
+            "in floating-point numbers (where it was made: dequantize(), then save_pretrained)"
+        )
     if parametrized := [own for own in extra if ".parametrizations." in own]:
         raise ModelError(
             f"{name} holds weights under a parametrization ({parametrized[0]}); take it off by "
             "torch.nn.utils.parametrize.remove_parametrizations before saving"
+        )
+    if adapters and not any(".base_layer." in own for own in extra):
+        raise ModelError(
+            f"{name} holds {adapters[0]} beside the weights that it changes, and does not say "
+            "whether it is added to them; add it in where it was trained (loralib does so in "
+            "model.eval()), and save the state_dict without such names"
         )
     if adapters:
         raise ModelError(
@@ -295,7 +340,9 @@ def _refuse_unknown(extra: list[str], known: set[str], module: nn.Module, name: 
     if unknown:
         raise ModelError(
             f"{name} is of another architecture: it holds {unknown[0]}, which a "
-            f"{type(module).__name__} of that size has not ({len(unknown)} such weights)"
+            f"{type(module).__name__} of that size has not ({len(unknown)} such weights); if no "
+            "image embedding goes through it, save the file without it; if one does, as through "
+            "prompts or layers put in between, no plain model computes the same, and it is not read"
         )
 
 
@@ -340,8 +387,9 @@ def _of_another_kind(
 ) -> str:
     if any(part in key for key in state for part in _ADAPTER_PARTS):
         return (
-            f"{name} holds an adapter's weights alone; give the folder that save_pretrained wrote, "
-            "with its adapter_config.json"
+            f"{name} holds an adapter's weights alone; give the folder that PEFT's save_pretrained "
+            "wrote, with its adapter_config.json, or, of another library, add them to the model "
+            "where they were trained and save its state_dict()"
         )
     if prefixes_of(state, texts):
         return f"{name} has a text tower and no image tower; driftscope reads image towers"

@@ -213,11 +213,12 @@ def _module(where: str, config: Any, backbone: Backbone, name: str) -> nn.Module
         raise ModelError(
             f"the weights of {name} cannot be loaded: {why_unreadable(error)}"
         ) from None
-    _refuse_what_is_left_out(loading["unexpected_keys"], module, name)
     if weights is not None:
         _refuse_whole_numbers(weights, module, name)
     if loading["missing_keys"]:  # transformers would fill them with random numbers
         _fill(module, backbone, folder, name)
+    else:
+        _refuse_what_is_left_out(loading["unexpected_keys"], module, name)
     filled: nn.Module = module
     return filled
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from driftscope.errors import ModelError, one_line
 from driftscope.sources.origin import read_json
 from driftscope.sources.plausible import refuse_packed_weights
+from driftscope.sources.reparametrized import put_together
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 """How the names of weight files end."""
@@ -37,6 +38,10 @@ _WITHIN = re.compile(r"(?:_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_mod
 """What FSDP, torch.compile and activation checkpointing put into names, at any depth."""
 _OF_TORCH = ("data.pkl", "constants.pkl")
 """What torch has in every zip that it writes."""
+_OF_NO_MODEL = re.compile(
+    r"(grad(ient)?|delta|diff(erence)?|task_vector|fisher|exp_avg\w*|momentum(_buffer)?)s?"
+)
+"""What stands before the names of weights where something else is kept of each."""
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -73,7 +78,7 @@ def read_tensors_of(path: Path) -> dict[str, Tensor]:
     tensors = {_WITHIN.sub("", name): tensor for name, tensor in _leaves(content)}
     if not tensors:
         raise ModelError(f"{path} holds no tensors by name; save a model's state_dict()")
-    return tensors
+    return put_together(tensors)
 
 
 def types_in(path: Path) -> dict[str, str]:
@@ -211,6 +216,11 @@ def main_prefix(names: Iterable[str], wanted: Iterable[str], source: str) -> tup
             "is meant by itself"
         )
     chosen = main[0] if main else full[0]
+    if any(_OF_NO_MODEL.fullmatch(part) for part in chosen.lower().split(".")):
+        raise ModelError(
+            f"{source} holds a number for each of the weights under {chosen!r}, and no weights; "
+            "save the model's own state_dict()"
+        )
     return chosen, [prefix for prefix in full if prefix != chosen]
 
 
