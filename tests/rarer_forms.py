@@ -5,6 +5,7 @@ What a form is read as was decided by the library that writes it, before driftsc
 
 from __future__ import annotations
 
+import json
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -27,7 +28,14 @@ from forms_on_disk import (
     under,
 )
 from open_clip_states import open_clip_state_of
-from peft import IA3Config, LoraConfig, VeraConfig, get_peft_model, get_peft_model_state_dict
+from peft import (
+    IA3Config,
+    LoraConfig,
+    PeftModel,
+    VeraConfig,
+    get_peft_model,
+    get_peft_model_state_dict,
+)
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import prune
@@ -143,6 +151,17 @@ def _lora(**options: Any) -> Callable[[Place], Made]:
     )
 
 
+def _with_rank(rank: int) -> Callable[[Place], Made]:
+    """LoRA whose configuration tells another rank than its weights have."""
+
+    def make(place: Place) -> Made:
+        made = _lora()(place)
+        rewritten(place.folder / "adapter_config.json", r=rank)
+        return made
+
+    return make
+
+
 class Holder(nn.Module):
     """A classifier as people write one around a CLIP."""
 
@@ -160,6 +179,35 @@ def _adapter_on_a_holder(targets: Any) -> Callable[[Place], Made]:
         return place.folder, embed_by(trained.base_model.model.clip)
 
     return make
+
+
+def _on_another_adapter(place: Place) -> Made:
+    below, _ = _lora()(Place(place.folder / "below", place.base, place.cache))
+    merged = PeftModel.from_pretrained(place.pretrained(), str(below)).merge_and_unload()
+    lora = LoraConfig(r=2, target_modules=["fc1"])
+    trained = moved(get_peft_model(merged, lora), seed=2)
+    trained.save_pretrained(place.folder / "above")
+    named = {"base_model_name_or_path": str(below)}
+    rewritten(place.folder / "above" / "adapter_config.json", **named)
+    return place.folder / "above", embed_by(trained)
+
+
+def _of_torch_compile(place: Place) -> Made:
+    """Of `get_peft_model(torch.compile(model))`; its task is a word of older versions."""
+    path, embed = _lora()(place)
+    file = place.folder / "adapter_model.safetensors"
+    before = "base_model.model."
+    state = {n.replace(before, f"{before}_orig_mod."): one for n, one in load_file(file).items()}
+    save_file(state, file)
+    rewritten(place.folder / "adapter_config.json", task_type="IMAGE_CLASSIFICATION", r_later=0)
+    return path, embed
+
+
+def _prompts_of_peft(place: Place) -> Made:
+    said = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4, "task_type": "CAUSAL_LM"}
+    (place.folder / "adapter_config.json").write_text(json.dumps(said))
+    save_file({"prompt_embeddings": torch.ones(4, 32)}, place.folder / "adapter_model.safetensors")
+    return place.folder, None
 
 
 def _adapters_tensors(place: Place) -> Made:
@@ -209,8 +257,8 @@ def _renamed(place: Place) -> Made:
 LAYER = "vision_model.encoder.layers.0.self_attn.q_proj"
 
 
-def _with(name: str, rows: int) -> Callable[[State], State]:
-    return lambda state: {**state, name: torch.ones(rows, 32)}
+def _with(name: str) -> Callable[[Place], Made]:
+    return _refused(saved(lambda state: {**state, name: torch.ones(4, 32)}))
 
 
 def _reparametrized(way: Callable[..., nn.Module], **options: Any) -> Callable[[Place], Made]:
@@ -288,6 +336,10 @@ RARER_FORMS = (
     Form("VeRA", _adapter(lambda: VeraConfig(r=2, target_modules=BOTH))),
     Form("LoRA on a module around a CLIP", _adapter_on_a_holder(rf"clip\.{TOWER}")),
     Form("LoRA on a module around a CLIP, by names", _adapter_on_a_holder(BOTH)),
+    Form("LoRA on another LoRA", _on_another_adapter),
+    Form("LoRA of torch.compile", _of_torch_compile),
+    Form("prompts of PEFT", _prompts_of_peft, "tokens before"),
+    Form("rank of another LoRA", _refused(_with_rank(8)), "another shape in its file"),
     Form("weights and `state_dict_ema`", saved(lambda s: {"m": s, "m_ema": _other(s)})),
     Form("AveragedModel", saved(lambda s: {**under("module.")(s), "n_averaged": torch.tensor(3)})),
     Form("`module._orig_mod.`", saved(under("module._orig_mod."))),
@@ -327,9 +379,9 @@ RARER_FORMS = (
     Form("spectral norm", _reparametrized(nn.utils.spectral_norm)),
     Form("spectral norm, parametrized", _reparametrized(nn.utils.parametrizations.spectral_norm)),
     Form("pruned", _reparametrized(prune.l1_unstructured, amount=0.5)),
-    Form("loralib's matrices inside", _refused(saved(_with(f"{LAYER}.lora_A", 4))), r"model\.eval"),
-    Form("VPT's prompts inside", _refused(saved(_with("vision_model.prompts", 4))), "put in between"),
-    Form("whole numbers beside their scale", _refused(saved(_with(f"{LAYER}.SCB", 1))), "quantised"),
+    Form("loralib's matrices inside", _with(f"{LAYER}.lora_A"), r"model\.eval"),
+    Form("VPT's prompts inside", _with("vision_model.prompts"), "put in between"),
+    Form("whole numbers beside their scale", _with(f"{LAYER}.SCB"), "quantised"),
     Form("gradients", _refused(saved(lambda s: {"grads": s})), "and no weights"),
     Form("changes of weights",
          _refused(saved(lambda s: {n: one * 0.01 for n, one in s.items()})), "changes of weights"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -11,12 +12,14 @@ import pytest
 import torch
 from test_open_clip import open_clip_state
 from torch import nn
-from transformers import CLIPConfig
+from torch.nn.utils import prune
+from transformers import CLIPConfig, CLIPModel
 
 import driftscope as ds
 from driftscope.backbones.clip import Clip
+from driftscope.backbones.relation import check_same_function
 from driftscope.comparison import compare
-from driftscope.errors import ModelError
+from driftscope.errors import CaptureError, ModelError
 from driftscope.sources import open_clip
 
 
@@ -81,11 +84,77 @@ def test_another_end_of_a_text_is_refused_but_an_older_spelling_of_the_same_is_n
 def test_the_monitor_refuses_a_training_of_another_function(
     tiny_clip: Path, other: Path, coloured_images: Path
 ) -> None:
-    from transformers import CLIPModel
-
     model = CLIPModel.from_pretrained(configured(other, "vision_config", hidden_act="relu"))
     with pytest.raises(ModelError, match="the image tower's activation"):
         ds.Monitor(str(tiny_clip), str(coloured_images), every=1).step(model, step=1)
+
+
+def test_a_live_model_is_asked_and_not_its_configuration(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    """What somebody has set in the configuration since it was made changes no function."""
+    monitor = ds.Monitor(str(tiny_clip), str(coloured_images), echo=None)
+    model: Any = CLIPModel.from_pretrained(tiny_clip)
+    told = {"hidden_act": "relu", "num_attention_heads": 8, "layer_norm_eps": 0.1}
+    model.config.vision_config.update(told)
+    seen = monitor.observe(model, step=1)
+    assert seen.drift is not None
+    assert seen.drift.embedding_drift == pytest.approx(0, abs=1e-7)
+    model.vision_model.encoder.layers[0].mlp.activation_fn = nn.GELU(approximate="tanh")
+    with pytest.raises(ModelError, match="activation"):
+        monitor.observe(model, step=2)
+    gelus = [{"mlp.act.approximate": one, "mlp.act": "GELU"} for one in ("none", "tanh")]
+    with pytest.raises(ModelError, match=r"approximate is none in one and tanh"):
+        check_same_function(*gelus, "a", "b")
+
+
+def test_weights_that_are_computed_before_every_forward_are_read(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    monitor = ds.Monitor(str(tiny_clip), str(coloured_images), echo=None)
+    model: Any = CLIPModel.from_pretrained(tiny_clip)
+    layers = model.vision_model.encoder.layers
+    nn.utils.parametrizations.spectral_norm(layers[0].mlp.fc1)
+    nn.utils.weight_norm(layers[0].mlp.fc2)
+    prune.l1_unstructured(layers[1].mlp.fc1, "weight", 0.3)
+    kept = {name: one.clone() for name, one in model.state_dict().items()}
+    plain = CLIPModel.from_pretrained(tiny_clip)
+    layers[0].mlp.fc1.eval()
+    with torch.no_grad():
+        plain.vision_model.encoder.layers[0].mlp.fc1.weight.copy_(layers[0].mlp.fc1.weight)
+        plain.vision_model.encoder.layers[1].mlp.fc1.weight.copy_(layers[1].mlp.fc1.weight)
+    model.train()
+    expected, seen = (monitor.observe(one, step=1).drift for one in (plain, model))
+    assert expected is not None
+    assert seen is not None
+    assert seen.weight_drift == pytest.approx(expected.weight_drift, rel=1e-5)
+    assert seen.embedding_drift == pytest.approx(expected.embedding_drift, rel=1e-4)
+    assert all(torch.equal(kept[name], one) for name, one in model.state_dict().items())
+
+
+def test_tokens_that_are_no_patches_are_not_read_as_such(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    model: Any = CLIPModel.from_pretrained(tiny_clip)
+    model.vision_model.embeddings = _Prompted(model.vision_model.embeddings)
+    monitor = ds.Monitor(str(tiny_clip), str(coloured_images), echo=None)
+    with pytest.raises(ModelError, match="a copy of the module from before its training"):
+        monitor.observe(model, step=1)
+    with pytest.raises(CaptureError, match=r"20 tokens where the image has 16 patches"):
+        ds.Monitor(copy.deepcopy(model), str(coloured_images), echo=None)
+
+
+class _Prompted(nn.Module):
+    """Embeddings with prompts behind the CLS token."""
+
+    def __init__(self, embeddings: nn.Module) -> None:
+        super().__init__()
+        self.embeddings, self.prompts = embeddings, nn.Parameter(torch.ones(1, 4, 32))
+
+    def forward(self, pixels: torch.Tensor, **named: Any) -> torch.Tensor:
+        tokens = self.embeddings(pixels, **named)
+        prompts = self.prompts.expand(len(tokens), -1, -1)
+        return torch.cat([tokens[:, :1], prompts, tokens[:, 1:]], dim=1)
 
 
 def test_another_normalisation_of_its_own_is_refused_by_name(

@@ -274,7 +274,7 @@ def assess(
         weights = without_positions(model, weights)
     else:
         reference, weights = _of_one_grid(reference, model, weights)
-        _refuse_another_size(reference, model.source, weights)
+        _refuse_another_size(reference, model, weights)
     check_same_towers(reference.weights, weights, reference.pretrained.source, model.source)
     check_same_function(
         reference.function, function_facts(model), reference.pretrained.source, model.source
@@ -314,7 +314,8 @@ def check_same_towers(
     for name, first, second in _differing(before, after):
         raise ModelError(
             f"{before_name} and {after_name} have different image towers: {name} is "
-            f"{first} against {second}"
+            f"{first} against {second}; as the pretrained model give one of the same parts, such "
+            "as a copy of the module from before its training"
         )
 
 
@@ -335,16 +336,18 @@ def _of_one_grid(
     return replace(reference, weights=known), without_positions(model, weights)
 
 
-def _refuse_another_size(reference: Reference, name: str, weights: Mapping[str, Tensor]) -> None:
+def _refuse_another_size(
+    reference: Reference, model: VisionLanguageModel, weights: Mapping[str, Tensor]
+) -> None:
     """Raises ModelError where no more than the number of patches' positions differs."""
     differing, before = _differing(reference.weights, weights), reference.pretrained
-    if differing and all(before.backbone.is_position(one) for one, _, _ in differing):
+    if differing and all(model.backbone.is_position(one) for one, _, _ in differing):
         positions, first, second = differing[0]
         raise ModelError(
-            f"{before.source} and {name} read images of different sizes: {positions} is {first} "
-            f"against {second}, and {before.source} reads {before.image_size} pixels; give the "
-            "pretrained model at that size, as a module with its positions interpolated as for the "
-            "training, or measure a saved checkpoint by driftscope compare, which reads each at "
+            f"{before.source} and {model.source} read images of different sizes: {positions} is "
+            f"{first} against {second}, and {before.source} reads {before.image_size} pixels; give "
+            "the pretrained model at that size, as a module with its positions interpolated as for "
+            "the training, or measure a saved checkpoint by driftscope compare, which reads each at "
             "its own size"
         )
 

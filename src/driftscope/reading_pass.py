@@ -80,6 +80,7 @@ def read(
             embeddings = _forward(module, normalise(batch))
             here = [place - start for place in shown if 0 <= place - start < len(batch)]
             parts.append(_BatchSignals(captured, embeddings, maps=maps, shown=here))
+            _check_patches(find_image_tower(module), batch, parts[-1].num_patches)
     return _join(parts, images_fingerprint(pixels), _unread(find_image_tower(module)))
 
 
@@ -293,6 +294,17 @@ def _check_pixels(module: nn.Module, pixels: Tensor) -> None:
         raise CaptureError(
             f"The model reads images of {size}×{size} pixels, got "
             f"{pixels.shape[-2]}×{pixels.shape[-1]}; resize them first."
+        )
+
+
+def _check_patches(tower: ImageTower, pixels: Tensor, found: int) -> None:
+    """Raises CaptureError where attention goes to other tokens than the image's patches, too."""
+    expected = tower.num_patches(*pixels.shape[-2:])
+    if found not in (0, expected) and not tower.backbone.has_attention_of_its_own:
+        raise CaptureError(
+            f"The image tower attends to {found} tokens where the image has {expected} patches: "
+            "tokens such as prompts were put in, or left out, so its attention over patches cannot "
+            "be told. A family of its own can read it (docs/extend.md)."
         )
 
 

@@ -270,6 +270,14 @@ class Backbone:
         return int(match.group(1)) if match else None
 
 
+TOLD_BY_PARTS: Mapping[str, tuple[str, ...]] = {
+    "activation": ("activation_fn", "intermediate_act_fn", "activation", "act_fn", "act"),
+    "number of attention heads": ("num_heads", "num_attention_heads"),
+    "layer norm epsilon": ("eps",),
+}
+"""How a tower's facts end that its modules tell of themselves, too -> by what names they do."""
+
+
 def _tower_facts(tower: str, config: Any) -> dict[str, object]:
     return {
         f"the {tower} tower's activation": config.hidden_act,
@@ -290,6 +298,19 @@ class ImageTower:
     num_prefix: int
     config: Any
     backbone: Backbone
+
+    def num_patches(self, height: int, width: int) -> int:
+        """How many patches an image of so many pixels has, by the positions that the tower holds.
+
+        By the configuration where the tower fits its positions to the image, or has none.
+        """
+        backbone = self.backbone
+        name = (backbone.positions_name or "").removeprefix(f"{backbone.tower_name}.")
+        positions = dict(self.module.named_parameters()).get(name)
+        if positions is not None and backbone.has_fixed_input_size:
+            return backbone.grid_side(positions) ** 2
+        patch = int(self.config.patch_size)
+        return (height // patch) * (width // patch)
 
     @property
     def images_per_forward(self) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import nn
 
 from driftscope.backbones import find_image_tower
+from driftscope.backbones.base import TOLD_BY_PARTS
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError
 
@@ -38,7 +39,10 @@ def function_facts(model: VisionLanguageModel) -> dict[str, object]:
     return facts | _facts_of_parts(texts)
 
 
-_DECIDING = ("eps", "num_heads", "num_attention_heads", "head_dim", "scale", "scaling", "stride")
+_DECIDING = (
+    *("eps", "num_heads", "num_attention_heads", "head_dim", "scale", "scaling", "is_causal"),
+    *("stride", "padding", "dilation", "approximate", "negative_slope"),
+)
 """What a part says of itself by these names decides what it computes."""
 _NOTHING_IN_USE = ("Dropout", "DropPath", "Identity", "PatchDropout", "QuickDropout")
 """What computes nothing once a model is trained, and may differ."""
@@ -56,7 +60,7 @@ def _facts_of_parts(parts: Iterable[tuple[str, nn.Module]]) -> dict[str, object]
             facts[plain] = kind
         for attribute in _DECIDING:
             value = getattr(part, attribute, None)
-            if isinstance(value, int | float | tuple):
+            if isinstance(value, int | float | tuple | str):
                 facts[f"{plain}.{attribute}"] = value
     return facts
 
@@ -69,8 +73,14 @@ def check_same_function(
     Raises:
         ModelError: one differs; the sentence names it, and the way out.
     """
-    for what in (one for one in before if one in after):
-        if before[what] != after[what]:
+    both = [what for what in before if what in after]
+    differing = [what for what in both if before[what] != after[what]]
+    parts = {what.rpartition(".")[2] for what in both if "." in what}
+    have_other_parts = any("." in what for what in differing)
+    for what in differing:
+        # of a model in memory the parts compute, whatever its configuration says by now
+        by = next((names for end, names in TOLD_BY_PARTS.items() if what.endswith(end)), ())
+        if have_other_parts or parts.isdisjoint(by):
             raise ModelError(
                 f"{before_name} and {after_name} compute different functions of the same weights: "
                 f"{what} is {before[what]} in one and {after[what]} in the other; "

@@ -15,9 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.capture import check_adapters_in_effect
+from driftscope.backbones.evaluating import evaluating
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import NonFiniteError
 
@@ -111,10 +115,39 @@ def refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
 
 def _collect(module: nn.Module, prefix: str, weights: dict[str, Tensor]) -> None:
     effective = _effective(module)
+    made, parts = _made_of_parts(effective)
     for name, parameter in effective.named_parameters(recurse=False):
-        weights[prefix + name] = parameter.detach()
+        if name not in parts:
+            weights[prefix + name] = parameter.detach()
+    weights |= {prefix + name: tensor.detach() for name, tensor in made.items()}
     for name, child in effective.named_children():
-        _collect(child, f"{prefix}{name}.", weights)
+        if name != "parametrizations":
+            _collect(child, f"{prefix}{name}.", weights)
+
+
+def _made_of_parts(module: nn.Module) -> tuple[dict[str, Tensor], set[str]]:
+    """The weights that torch computes before every forward, and the parameters they are made of."""
+    if parametrize.is_parametrized(module):
+        held: Any = module.parametrizations
+        with evaluating(held):  # in training spectral norm takes a step whenever it is asked
+            return {name: getattr(module, name) for name in held}, set()
+    made: dict[str, Tensor] = {}
+    parts: set[str] = set()
+    for hook in module._forward_pre_hooks.values():
+        made |= _made_by(hook, module)
+        parts |= {f"{name}_{part}" for name in made for part in ("g", "v", "orig")}
+    return made, parts
+
+
+def _made_by(hook: Any, module: nn.Module) -> dict[str, Tensor]:
+    if isinstance(hook, WeightNorm):
+        return {hook.name: hook.compute_weight(module)}
+    if isinstance(hook, SpectralNorm):
+        return {hook.name: hook.compute_weight(module, do_power_iteration=False)}
+    if isinstance(hook, prune.BasePruningMethod):
+        name = hook._tensor_name
+        return {name: hook.apply_mask(module)}  # type: ignore[no-untyped-call]
+    return {}
 
 
 def _effective(module: nn.Module) -> nn.Module:

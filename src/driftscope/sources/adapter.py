@@ -3,23 +3,30 @@ compared with."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import re
 import warnings
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import merged
 from driftscope.errors import ModelError, one_line, told_as
 from driftscope.files import named_path
 from driftscope.hugging_face import quiet_libraries
 from driftscope.sources.form import Beside
 from driftscope.sources.origin import checked_base, read_json
 from driftscope.sources.plausible import refuse_implausible, refuse_slow_patterns
-from driftscope.sources.state_dict import FILES, read_tensors_of
+from driftscope.sources.state_dict import FILES, read_tensors_of, types_in
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -48,11 +55,24 @@ def load_adapter(folder: Path, name: str, beside: Beside) -> VisionLanguageModel
     if weights is None:
         raise ModelError(f"the adapter {name} has no weights: {WEIGHT_FILES[0]} is missing")
     state = {key.removeprefix(_PEFT_PREFIX): one for key, one in read_tensors_of(weights).items()}
+    _refuse_prompts(config, name)
     base, notes = beside.base(_places(folder, config), f"the adapter {name}")
+    notes += _unknown_settings(config, name)
     if whole := [file for file in FILES if (folder / file).exists()]:
         notes += (f"{name} holds an adapter and {whole[0]}: the adapter is read, on its base",)
     refuse_slow_patterns(config, [one for one, _ in base.module.named_modules()], name)
     fingerprint = checked_base(folder, name, base)
+    with _tidied(folder, weights, config, state) as tidy:
+        module = _adapted(state, merged(base), tidy, name)
+    return replace(
+        base, module=module, source=name, base_fingerprint=fingerprint, notes=base.notes + notes
+    )
+
+
+def _adapted(
+    state: Mapping[str, Tensor], base: VisionLanguageModel, folder: Path, name: str
+) -> nn.Module:
+    """The adapter on its base, or, where it was trained on another module, merged into it."""
     path = _holders_prefix(state, base)
     own = {key.removeprefix(path): one for key, one in state.items() if key.startswith(path)}
     inner = root = _trained_root(own, base, folder)
@@ -60,14 +80,64 @@ def load_adapter(folder: Path, name: str, beside: Beside) -> VisionLanguageModel
         root = _held(base.plain if inner is base.module else inner, path, state)
     _refuse_weights_of_other_layers(state, root, name, base.source)
     module = _with_adapter(root, folder, name, base.source)
-    if root is not base.module:
-        merged = module.merge_and_unload()
-        if inner is not base.module:  # else the model itself was merged, inside its holder
-            _take_back(merged.get_submodule(path.removesuffix(".")), base)
-        module = base.module
-    return replace(
-        base, module=module, source=name, base_fingerprint=fingerprint, notes=base.notes + notes
+    if root is base.module:
+        adapted: nn.Module = module
+        return adapted
+    plain = module.merge_and_unload()
+    if inner is not base.module:  # else the model itself was merged, inside its holder
+        _take_back(plain.get_submodule(path.removesuffix(".")), base)
+    return base.module
+
+
+def _refuse_prompts(config: Mapping[str, Any], name: str) -> None:
+    """Raises ModelError where an adapter puts tokens before a text, and changes no layer."""
+    if config.get("num_virtual_tokens") is not None or config.get("adapter_len") is not None:
+        raise ModelError(
+            f"the adapter {name} is of PEFT's kind {config.get('peft_type')}, which puts tokens "
+            "before those of a language model and changes no weight of an image tower, so there "
+            "is no change to measure"
+        )
+
+
+def _unknown_settings(config: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """What is to be said of settings that the installed PEFT passes over."""
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    kinds = {one.value: kind for one, kind in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    kind = kinds.get(str(config.get("peft_type")))
+    if kind is None:
+        return ()
+    known = {one.name for one in dataclasses.fields(kind)}
+    unknown = sorted(key for key, value in config.items() if value and key not in known)
+    if not unknown:
+        return ()
+    return (
+        f"{name} sets {', '.join(unknown)}, which the installed PEFT does not know: if that "
+        "changes what the adapter computes, install the version that wrote it",
     )
+
+
+@contextmanager
+def _tidied(
+    folder: Path, weights: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> Iterator[Path]:
+    """The adapter's folder, or a copy as PEFT reads it.
+
+    Names may hold what torch.compile has put in, and the task, which changes nothing of what an
+    adapter computes, may be none that PEFT knows.
+    """
+    from peft import TaskType
+
+    task = config.get("task_type")
+    tidy = {_PEFT_PREFIX + key.replace(".default.", "."): one for key, one in state.items()}
+    if tidy.keys() == types_in(weights).keys() and (task is None or task in set(TaskType)):
+        yield folder
+        return
+    with TemporaryDirectory() as scratch:
+        copied = Path(scratch)
+        (copied / CONFIG_FILE).write_text(json.dumps({**config, "task_type": None}))
+        save_file({key: one.contiguous() for key, one in tidy.items()}, copied / WEIGHT_FILES[0])
+        yield copied
 
 
 def _places(folder: Path, config: Mapping[str, Any]) -> list[str]:
@@ -97,7 +167,10 @@ def _trained_root(
     if not any(key.startswith(f"{tower}.") or is_text(key) for key in state):
         alone: nn.Module = base.plain.get_submodule(tower)
         return alone
-    with told_as(ModelError, f"the adapter in {folder} is of a kind that peft does not know"):
+    with (
+        told_as(ModelError, f"the adapter in {folder} is of a kind that peft does not know"),
+        _quiet(),
+    ):
         config = PeftConfig.from_pretrained(str(folder))
     names = [name for name, _ in base.plain.named_modules() if is_text(f"{name}.")]
     means_texts = any(check_target_module_exists(config, name) for name in names)
@@ -209,9 +282,7 @@ def _with_adapter(root: nn.Module, folder: Path, name: str, base_name: str) -> A
     from peft import PeftModel
 
     try:
-        with quiet_libraries(), warnings.catch_warnings():
-            # peft only warns where the file lacks what the configuration promises
-            warnings.filterwarnings("error", ".*missing adapter keys", UserWarning)
+        with quiet_libraries(), _quiet():
             return PeftModel.from_pretrained(root, str(folder))
     # peft raises several kinds, KeyError for an unknown type among them
     except Exception as error:
@@ -220,8 +291,20 @@ def _with_adapter(root: nn.Module, folder: Path, name: str, base_name: str) -> A
         ) from None
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without PEFT's warnings, but for the one of weights that the configuration promises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", ".*missing adapter keys", UserWarning)
+        yield
+
+
 def _reason(error: Exception) -> str:
     """What of peft's message says something of the two."""
+    if other := re.search(r"size mismatch for (\S+?):", str(error)):
+        layer = other[1].removeprefix(_PEFT_PREFIX)
+        return f"{layer} has another shape in its file than its configuration and the base make it"
     if "missing adapter keys" in str(error):
         return "it has no weights for layers that its configuration names"
     return one_line(error) or type(error).__name__

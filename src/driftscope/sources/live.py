@@ -98,6 +98,11 @@ def find_target(model: nn.Module, model_path: str | None = None) -> Target:
             f"{', '.join(map(repr, found))}; say which with model_path."
         )
     module = modules[found[0]]
+    if any(one.is_meta for one in module.parameters()):
+        raise ModelError(
+            f"The {kinds[found[0]]} holds no weights yet (they are on torch's meta device); load "
+            "them before it is read."
+        )
     kind = kinds[found[0]]
     return Target(
         module,
