@@ -347,8 +347,8 @@ def _refuse_another_size(
             f"{before.source} and {model.source} read images of different sizes: {positions} is "
             f"{first} against {second}, and {before.source} reads {before.image_size} pixels; give "
             "the pretrained model at that size, as a module with its positions interpolated as for "
-            "the training, or measure a saved checkpoint by driftscope compare, which reads each at "
-            "its own size"
+            "the training, or measure a saved checkpoint by driftscope compare, which reads each "
+            "at its own size"
         )
 
 
