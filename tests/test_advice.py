@@ -18,6 +18,7 @@ from driftscope.analysis.advice import (
     chosen_cell,
     kept_of,
 )
+from driftscope.gate.limits import GATED
 
 HERE = Place("comparison", "mini", "my clip", "photos")
 
@@ -32,38 +33,40 @@ def measured(pct: float, low: float, high: float, **more: Any) -> Kept:
         (
             measured(95.0, 91.0, 98.0),
             "kept",
-            "Kept: retention is 95.0 % (95 %: 91.0 to 98.0) on birds, at least 90 %.",
+            "Kept: retention is 95.0 % (95 % interval 91.0 to 98.0) on birds; the limit is 90 %.",
         ),
         (
             measured(92.0, 88.0, 95.5),
             "unsure",
-            "Unsure: retention is 92.0 % (95 %: 88.0 to 95.5) on birds; 90 % lies within.",
+            "Unsure: retention is 92.0 % (95 % interval 88.0 to 95.5) on birds; the limit of 90 % "
+            "lies within.",
         ),
         (
             measured(60.0, 55.0, 65.0),
             "lost",
-            "Lost: retention is 60.0 % (95 %: 55.0 to 65.0) on birds, below 90 %.",
+            "Lost: retention is 60.0 % (95 % interval 55.0 to 65.0) on birds; the limit is 90 %.",
         ),
         (
             Kept("estimated_retention_pct", 70.0, (66.0, 74.0), 90, "photos"),
             "lost",
-            "Lost: estimated retention is 70.0 % (90 %: 66.0 to 74.0) on photos, below 90 %.",
+            "Lost: estimated retention is 70.0 % (90 % interval 66.0 to 74.0) on photos; the limit "
+            "is 90 %.",
         ),
         (
             measured(99.0, 98.0, 100.0, doubts=("2 classes have one prompt",)),
             "unsure",
-            "Doubtful: retention is 99.0 % (95 %: 98.0 to 100.0) on birds, but 2 classes have one "
-            "prompt.",
+            "Doubtful: retention is 99.0 % (95 % interval 98.0 to 100.0) on birds, but 2 classes "
+            "have one prompt.",
         ),
         (
             measured(29.0, 21.0, 38.0, imprecise="it is wide"),
             "lost",
-            "Lost: retention is 29.0 % (95 %: 21.0 to 38.0) on birds, below 90 %.",
+            "Lost: retention is 29.0 % (95 % interval 21.0 to 38.0) on birds; the limit is 90 %.",
         ),
         (
             measured(98.0, 91.0, 105.0, imprecise="it is wide"),
             "unsure",
-            "Unsure: retention is 98.0 % (95 %: 91.0 to 105.0) on birds; it is wide.",
+            "Unsure: retention is 98.0 % (95 % interval 91.0 to 105.0) on birds; it is wide.",
         ),
     ],
 )
@@ -76,8 +79,11 @@ def test_the_verdict_follows_the_interval(kept: Kept, outcome: str, verdict: str
 def test_what_is_lost_is_rescued_first_then_trained_again_by_the_users_own_study() -> None:
     better = Setting("lora_r8", 3e-5, "test_accuracy_pct", 91.7, 94.5)
     rescue, again, _ = advise(measured(60.0, 55.0, 65.0), HERE, better=better).steps
-    command = "driftscope rescue mini 'my clip' --images photos --pool IMAGES --out rescued"
+    command = (
+        "driftscope rescue mini 'my clip' --images photos --pool IMAGES --keep 90 --out rescued"
+    )
     assert command in rescue
+    assert "For --images give a labeled dataset of your task" in rescue
     assert "lora_r8 at 3e-5 (test accuracy 91.7 %, retention 94.5 %)" in again
 
 
@@ -87,6 +93,34 @@ def test_what_is_unknown_is_measured_before_anything_is_advised() -> None:
         assert advice.outcome == "unknown"
         assert way in advice.steps[0]
         assert "rescue" not in " ".join(advice.steps)
+
+
+def test_a_withheld_estimate_is_answered_by_its_reason_and_not_by_what_was_given() -> None:
+    comparison = {
+        **{"pretrained": "mini", "adapted": "mine", "images": "photos", "pool": "birds"},
+        "drift": {"weight_drift": 0.2},
+        "estimate": {"retention_pct": None, "withheld": "the images show other things"},
+    }
+    advice = advice_on_comparison(comparison)
+    assert advice.verdict == "Unknown: no estimate is given, because the images show other things."
+    assert "--pool IMAGES" not in " ".join(advice.steps)
+
+
+def test_a_doubtful_number_sends_nobody_to_a_rescue() -> None:
+    advice = advise(measured(40.0, 30.0, 50.0, doubts=("two classes have one prompt",)), HERE)
+    assert len(advice.steps) == 1
+    assert advice.steps[0].startswith("First clear up the doubt")
+
+
+def test_the_gate_is_asked_for_what_the_report_holds() -> None:
+    for key, option in (
+        ("retention_pct", "--min-retention 90"),
+        ("estimated_retention_pct", "--min-estimated-retention 90"),
+        ("forecast_retention_pct", "--min-forecast-retention 90"),
+    ):
+        step = advise(Kept(key, 97.0, (95.0, 99.0)), HERE).steps[0]
+        assert option in step
+        assert option.split()[0] in [one.option for one in GATED]
 
 
 def test_equal_models_are_called_equal() -> None:
@@ -116,6 +150,7 @@ CELLS = pd.DataFrame(
         "learning_rate": [1e-5, 3e-5, 1e-4, 1e-5],
         "test_accuracy_pct": [97.2, 91.7, 95.2, 88.6],
         "retention_pct": [41.2, 94.5, 86.4, 97.1],
+        "lowest_retention_pct": [21.7, 93.8, 84.0, 96.9],
         "num_runs": [3, 3, 3, 3],
     }
 )
@@ -129,30 +164,53 @@ def test_a_study_names_the_most_accurate_setting_that_keeps_the_budget() -> None
     [advice] = advice_on_study(CELLS, ACCURACY)
     assert advice.verdict == (
         "eurosat: take lora_r8 at 3e-5 (test accuracy 91.7 %, retention 94.5 %), the most accurate "
-        "that keeps 90 %."
+        "of which every one of its runs keeps 90 %."
     )
-    assert advice.steps[0].startswith("If 5.5 points of accuracy matter: full_ft at 1e-5")
+    price, probe, again = advice.steps
+    assert price.startswith("To gain 5.5 points of accuracy: full_ft at 1e-5")
+    assert "for 53.3 points of retention" in price
+    assert "add `linear_probe`" in probe
+    assert "budget: {retention_pct: 90}" in again
     [none] = advice_on_study(CELLS, ACCURACY, 99)
     assert none.outcome == "lost"
-    assert none.verdict.startswith("eurosat: no setting keeps 99 %; last_block at 1e-5")
+    assert none.verdict.startswith(
+        "eurosat: no setting keeps 99 % in every run; last_block at 1e-5"
+    )
     assert advice_on_study(CELLS.iloc[:0], ACCURACY) == []
 
 
 def test_two_seeds_are_said_to_be_few() -> None:
     [advice] = advice_on_study(CELLS.assign(num_runs=2), ACCURACY)
-    assert advice.steps[-1] == "Before you rely on it: it was run with 2 seeds; run at least 3."
+    assert "Before you rely on it: it was run with 2 seeds; run at least 3." in advice.steps
+
+
+def test_a_mean_above_the_budget_is_not_enough_where_a_run_lies_below() -> None:
+    cells = CELLS.assign(lowest_retention_pct=[21.7, 89.2, 84.0, 96.9])
+    assert chosen_cell(cells.to_dict("records"), ACCURACY) == cells.to_dict("records")[3]
+    [advice] = advice_on_study(cells, ACCURACY)
+    assert advice.verdict.startswith("eurosat: take last_block at 1e-5")
+    assert advice.steps[0] == (
+        "Not surely: lora_r8 at 3e-5 (test accuracy 91.7 %, retention 94.5 %) keeps 90 % on "
+        "average, but its lowest run keeps 89.2 %."
+    )
+
+
+def test_a_study_with_a_linear_probe_is_not_told_to_add_one() -> None:
+    probe = CELLS.iloc[[3]].assign(method="linear_probe", test_accuracy_pct=80.0)
+    [advice] = advice_on_study(pd.concat([CELLS, probe]), ACCURACY)
+    assert not any("linear_probe" in step for step in advice.steps)
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({}, "--images photos --pool IMAGES --out rescued` blends it with the pretrained one, "
-             "without training; --pool takes"),
+        ({}, "--images photos --pool IMAGES --keep 90 --out rescued` blends it with the "
+             "pretrained one, without training."),
         ({"pool": "concepts100", "classes": None},
-         "--images photos --pool concepts100 --out rescued` blends it with the pretrained one, "
-         "without training."),
+         "--images photos --pool concepts100 --keep 90 --out rescued` blends it with the "
+         "pretrained one, without training."),
         ({"pool": "my pool", "classes": "names.txt"},
-         "--images photos --pool 'my pool' --classes names.txt --out rescued`"),
+         "--images photos --pool 'my pool' --classes names.txt --keep 90 --out rescued`"),
     ],
 )  # fmt: skip
 def test_the_rescue_command_names_the_pool_and_classes_that_were_given(
@@ -169,7 +227,7 @@ def test_a_monitor_names_the_pool_that_it_was_given() -> None:
     watched = {"pretrained": "mini", "probe_images": "photos", "pool_as_given": "my pool"}
     lost = {"retention_pct": 50.0, "low_90_pct": 45.0, "high_90_pct": 55.0}
     advice = advice_on_look({"estimate": lost}, {**watched, "classes_as_given": None})
-    assert "--images photos --pool 'my pool' --out rescued` blends" in advice.steps[0]
+    assert "--images photos --pool 'my pool' --keep 90 --out rescued` blends" in advice.steps[0]
 
 
 def test_a_model_without_texts_gets_no_advice_that_needs_them() -> None:

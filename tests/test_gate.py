@@ -229,7 +229,7 @@ def test_the_advised_rescue_reads_what_the_comparison_read(tmp_path: Path) -> No
     _, shown = gated(write(tmp_path / "r.json", {**comparison(), **read}), "--min-retention", "90")
     assert (
         "`driftscope rescue mini tuned --images photos --pool 'my pool' --classes names.txt "
-        "--out rescued`"
+        "--keep 90 --out rescued`"
     ) in shown
 
 
@@ -239,8 +239,8 @@ def test_the_advised_rescue_names_what_a_monitor_was_given(tmp_path: Path) -> No
     values["history"][-1]["transfer"] = {"pets": score(40, 100, 12, 2)}
     _, shown = gated(write(tmp_path / "report.json", values), "--min-retention", "90")
     assert (
-        "`driftscope rescue mini AFTER --images photos --pool world --classes names.txt --out "
-        "rescued`"
+        "`driftscope rescue mini AFTER --images photos --pool world --classes names.txt --keep 90 "
+        "--out rescued`"
     ) in shown
 
 

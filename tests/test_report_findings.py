@@ -39,6 +39,7 @@ def _frontier_table() -> pd.DataFrame:
             "test_accuracy_pct_sd": [0.5, 0.5, np.nan],
             "retention_pct": [40.0, 90.0, 80.0],
             "retention_pct_sd": [2.0, 1.0, np.nan],
+            "lowest_retention_pct": [38.0, 90.0, 79.0],
             "is_on_frontier": [True, True, False],
         }
     )

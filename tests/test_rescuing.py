@@ -111,11 +111,11 @@ def test_a_rescue_that_does_not_beat_a_linear_probe_says_so(found: ds.Rescue) ->
     estimate = replace(found.chosen.estimate, doubts=("the pool is small",))
     doubtful = replace(found, chosen=replace(found.chosen, estimate=estimate))
     assert doubtful.sentences()[1] == "Doubtful: the pool is small."
-    assert "It does not beat a linear probe on the untouched model (91.4 %)" in with_correct(
-        914, 914
-    )
-    assert "but by no more than chance can make" in with_correct(920, 914)
-    assert "It beats a linear probe on the untouched model (91.4 %)" in with_correct(950, 914)
+    probe = "a linear probe on the untouched model, which loses nothing and has 91.4 %"
+    assert f"It does not beat {probe}: take that probe instead." in with_correct(914, 914)
+    by_chance = "but on 1000 images chance can make as much: consider that probe."
+    assert f"It is above {probe}, {by_chance}" in with_correct(920, 914)
+    assert f"It beats {probe}." in with_correct(950, 914)
 
 
 def test_an_interrupted_save_leaves_nothing(
@@ -146,7 +146,7 @@ def test_without_labels_likeness_is_what_counts(
     assert found.chosen.likeness == max(kept) > found.pretrained.likeness
     assert len(set(found.chosen.strengths.values())) > 5
     assert all(0 <= one <= 1 for one in found.chosen.strengths.values())
-    assert "must be fitted again" in found.sentence()
+    assert "the classifier that was trained no longer fits this model" in found.sentence()
     found.save(tmp_path / "out")
     assert not (tmp_path / "out" / "adapted" / CLASSIFIER_FILE).exists()
 
@@ -162,7 +162,9 @@ def test_the_command_tells_the_frontier_and_refuses_a_full_folder(
     done = CliRunner().invoke(app, [*arguments, "--by", "wise"])
     assert done.exit_code == 0, done.output
     said = " ".join(done.output.split())
-    assert "The old classifier tells" in said
+    assert "→ wise" in said
+    assert "With the classifier as it was, the rescued model has" in said
+    assert f"Check it: driftscope compare mini {out} --images IMAGES" in said
     assert "(a run's model: the tensors that training changed)" in said
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 2
@@ -207,7 +209,7 @@ def test_the_least_harmful_group_comes_first(
 
 def test_budgets_and_ways_that_there_are_not_are_refused(damaged: Path) -> None:
     for keep in (0, 101, float("nan")):
-        with pytest.raises(ConfigError, match="give a budget in percent, above 0 and at most 100"):
+        with pytest.raises(ConfigError, match="give a budget in percent, from 1 to 100"):
             ds.rescue("mini", damaged, "stars", "concepts100", keep_pct=keep)
     with pytest.raises(ConfigError, match="there is no way 'luck'"):
         ds.rescue("mini", damaged, "stars", "concepts100", by="luck")

@@ -457,6 +457,11 @@ def _whose_pixels(model: VisionLanguageModel, other: VisionLanguageModel) -> str
 
 
 def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> None:
+    if _is_base_of(after, before):
+        raise ModelError(
+            f"{before.source} was adapted from {after.source}: give the pretrained model first and "
+            "the adapted one second"
+        )
     if not _of_one_base(before, after):
         raise ModelError(
             f"{after.source} was adapted from another model than {before.source} "
@@ -468,6 +473,14 @@ def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> N
     check_same_towers(*weights, before.source, after.source)
     check_same_function(function_facts(before), function_facts(after), before.source, after.source)
     check_same_pixels(before, after)
+
+
+def _is_base_of(after: VisionLanguageModel, before: VisionLanguageModel) -> bool:
+    """Whether the second model is the base of the first, and not an equal of it."""
+    if before.base_fingerprint is None or after.base_fingerprint is not None:
+        return False
+    fingerprint = encoder_fingerprint(after)
+    return before.base_fingerprint == fingerprint != encoder_fingerprint(before)
 
 
 def _of_one_base(before: VisionLanguageModel, after: VisionLanguageModel) -> bool:

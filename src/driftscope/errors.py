@@ -78,15 +78,22 @@ class NoteWarning(PlainWarning):
     """What whoever reads a model's numbers should know of how it was loaded."""
 
 
+_MOST_NAMED = 20
+
+
 def did_you_mean(value: str, valid: Iterable[str]) -> str:
-    """The tail of an error sentence: the nearest valid name if there is one, and all of them.
+    """The tail of an error sentence: the nearest valid name if there is one, and the others.
+
+    Where one is near, a long list of others is cut.
 
     >>> did_you_mean("lorra", ["lora", "full_ft"])
     "did you mean 'lora'? (valid: full_ft, lora)"
     """
     choices = sorted(valid)
-    listed = f"valid: {', '.join(choices)}"
     nearest = get_close_matches(value, choices, n=1, cutoff=0.5)
+    rest = len(choices) - _MOST_NAMED if nearest and len(choices) > _MOST_NAMED + 5 else 0
+    more = f" and {rest} more" if rest else ""
+    listed = f"valid: {', '.join(choices[:_MOST_NAMED] if rest else choices)}{more}"
     return f"did you mean {nearest[0]!r}? ({listed})" if nearest else listed
 
 

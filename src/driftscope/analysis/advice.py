@@ -54,6 +54,8 @@ class Place:
     pool: str | None = None
     classes: str | None = None
     has_texts: bool = True
+    withheld: str = ""
+    """Why the estimate that was asked for is not given; "" where it is, or was not asked for."""
 
 
 @dataclass(frozen=True)
@@ -158,17 +160,13 @@ def advise(
             ("Check that the second model is the fine-tuned one, and that training reached it.",),
         )
     if kept is None:
-        return Advice(
-            "unknown",
-            "Unknown: how much of the pretrained ability is left was neither measured nor "
-            "estimated.",
-            _ways_to_know(place),
-        )
+        return _unknown(place)
     outcome = _outcome(kept, budget_pct)
+    again = (*_rescue(place, budget_pct), _train_again(better, place, budget_pct))
     steps = {
-        "lost": (*_rescue(place), _train_again(better, place), _more_sets(kept, place)),
-        "unsure": (_surer(kept, place), *_rescue(place), _train_again(better, place)),
-        "kept": (_gate(place, budget_pct), _more_sets(kept, place)),
+        "lost": (*again, _more_sets(kept, place)),
+        "unsure": (_surer(kept, place), *(() if kept.doubts else again)),
+        "kept": (_gate(kept, place, budget_pct), _more_sets(kept, place)),
     }[outcome]
     return Advice(outcome, _verdict(kept, outcome, budget_pct), steps)
 
@@ -183,6 +181,7 @@ def advice_on_comparison(comparison: Mapping[str, Any]) -> Advice:
         comparison.get("pool"),
         comparison.get("classes"),
         _has_texts(comparison.get("unmeasured") or {}),
+        _withheld(comparison),
     )
     drift = comparison["drift"].get("weight_drift")
     kept = kept_of(comparison)
@@ -204,6 +203,7 @@ def advice_on_look(found: Mapping[str, Any], watched: Mapping[str, Any]) -> Advi
         watched.get("pool_as_given"),
         watched.get("classes_as_given"),
         has_texts=_has_texts(found.get("unmeasured") or {}),
+        withheld=_withheld(found),
     )
     budget = (watched.get("thresholds") or {}).get("min_retention_pct")
     kept = kept_of(found)
@@ -244,6 +244,11 @@ def _has_lost(kept: Kept | None) -> bool:
     return kept is not None and kept.key != FORECAST and kept.pct != 100
 
 
+def _withheld(found: Mapping[str, Any]) -> str:
+    estimate = found.get("estimate") or {}
+    return "" if is_number(estimate.get("retention_pct")) else str(estimate.get("withheld") or "")
+
+
 def _has_texts(unmeasured: Mapping[str, str]) -> bool:
     """Whether the model has a text tower, from the reasons of numbers that are missing."""
     return WITHOUT_TEXTS not in unmeasured.get(ESTIMATED, "")
@@ -263,14 +268,14 @@ def _verdict(kept: Kept, outcome: Outcome, budget: float) -> str:
     found = f"{metric.label} is {metric.with_unit(kept.pct)}"
     if kept.ends:
         low, high = (metric.text(end) for end in kept.ends)
-        found += f" ({kept.level} %: {low} to {high})"
+        found += f" ({kept.level} % interval {low} to {high})"
     found += f" on {kept.on}" if kept.on else ""
     if kept.doubts:
         return f"{DOUBTFUL} {found}, but {kept.doubts[0]}."
     side = {
-        "kept": f"Kept: {found}, at least {budget:g} %.",
-        "lost": f"Lost: {found}, below {budget:g} %.",
-        "unsure": f"Unsure: {found}; {kept.imprecise or f'{budget:g} % lies within'}.",
+        "kept": f"Kept: {found}; the limit is {budget:g} %.",
+        "lost": f"Lost: {found}; the limit is {budget:g} %.",
+        "unsure": f"Unsure: {found}; {kept.imprecise or f'the limit of {budget:g} % lies within'}.",
     }
     return side[outcome]
 
@@ -295,10 +300,23 @@ _HOW: dict[Surface, dict[str, str]] = {
 """How each surface is asked for more."""
 
 
-_BUDGET = (
-    "`budget: {retention_pct: 90}` and a `pool` in a spec, or `driftscope.Budget` in a loop of "
-    "your own, keep that much while the model learns."
-)
+def _budget(pct: float) -> str:
+    return (
+        f"`budget: {{retention_pct: {pct:g}}}` and a `pool` in a run's YAML, or "
+        "`driftscope.Budget` in a loop of your own, keep that much while the model learns."
+    )
+
+
+def _unknown(place: Place) -> Advice:
+    if place.withheld:
+        why = f"no estimate is given, because {place.withheld.rstrip('.')}"
+        other = "Without labels: give other images of the world you need, or the classes they show."
+        return Advice("unknown", f"Unknown: {why}.", (other, _ways_to_know(place)[-1]))
+    return Advice(
+        "unknown",
+        "Unknown: how much of the pretrained ability is left was neither measured nor estimated.",
+        _ways_to_know(place),
+    )
 
 
 def _ways_to_know(place: Place) -> tuple[str, ...]:
@@ -314,28 +332,31 @@ def _ways_to_know(place: Place) -> tuple[str, ...]:
     )
 
 
-def _rescue(place: Place) -> tuple[str, ...]:
+def _rescue(place: Place, budget: float) -> tuple[str, ...]:
     """Nothing of a model without texts: a rescue is judged by class names."""
     if not place.has_texts:
         return ()
     words = [place.pretrained, place.adapted, "--images", place.images]
     words += ["--pool", place.pool or "IMAGES"]
     words += ["--classes", place.classes] if place.pool and place.classes else []
-    meant = "; --pool takes unlabeled images of the world that you need zero-shot ability for"
+    words += ["--keep", f"{budget:g}"]
+    meant = " --pool takes unlabeled images of the world that you need zero-shot ability for."
     return (
         f"To keep this model: `driftscope rescue {shlex.join(words)} --out rescued` blends it with "
-        f"the pretrained one, without training{'' if place.pool else meant}.",
+        "the pretrained one, without training. For --images give a labeled dataset of your task, "
+        "if you have one: a blended model needs its classifier fitted again, and only labels tell "
+        f"what the task keeps.{'' if place.pool else meant}",
     )
 
 
-def _train_again(better: Setting | None, place: Place) -> str:
-    budget = f"{_BUDGET} " if place.has_texts else ""
+def _train_again(better: Setting | None, place: Place, budget_pct: float) -> str:
+    budget = f"{_budget(budget_pct)} " if place.has_texts else ""
     if better is not None:
         known = f"If you can train again: in your study {better.words} keeps more. {budget}"
         return known.rstrip()
     return (
-        f"If you can train again: {budget}A lower learning rate or LoRA keeps more, too; "
-        "`driftscope study run` with two methods and two rates shows what that costs in accuracy."
+        f"If you can train again: {budget}A lower learning rate or LoRA keeps more, too; a study "
+        "of two methods at two rates (`driftscope study run`) shows what that costs in accuracy."
     )
 
 
@@ -353,16 +374,20 @@ def _more_sets(kept: Kept, place: Place) -> str:
 
 def _surer(kept: Kept, place: Place) -> str:
     if kept.doubts:
-        return "First clear up the doubt: until then the number decides nothing."
+        return (
+            "First clear up the doubt: until then the number decides nothing, and no rescue or new "
+            "training should rest on it."
+        )
     return f"To know: {_HOW[place.surface]['more']} reads more images and narrows the interval."
 
 
-def _gate(place: Place, budget: float) -> str:
+def _gate(kept: Kept, place: Place, budget: float) -> str:
+    if place.surface == "monitor":
+        return f"Go on: the monitor alerts when retention falls below {budget:g} %."
+    option = f"--min-{METRICS[kept.key].label.replace(' ', '-')}"
     return (
-        f"To keep it so: `driftscope gate REPORT --min-retention {budget:g}` fails a build that "
-        "loses it."
-        if place.surface != "monitor"
-        else f"Go on: the monitor alerts when retention falls below {budget:g} %."
+        f"To keep it so: `driftscope gate REPORT {option} {budget:g}`, with the folder of this "
+        "report for REPORT, fails a build that loses it."
     )
 
 
@@ -372,14 +397,16 @@ def _gate(place: Place, budget: float) -> str:
 def chosen_cell(
     cells: Iterable[Mapping[Any, Any]], accuracy: str, budget_pct: float = KEPT_PCT
 ) -> Mapping[Any, Any] | None:
-    """The most accurate cell that keeps the budget; None where none does.
+    """The most accurate cell whose every run keeps the budget; None where there is none.
+
+    A mean above the budget is not enough: half of its runs may lie below.
 
     Args:
         cells: rows of one dataset of `analysis.frontier`.
         accuracy: the key of their accuracy.
         budget_pct: the retention to keep.
     """
-    kept = [one for one in cells if one["retention_pct"] >= budget_pct]
+    kept = [one for one in cells if one["lowest_retention_pct"] >= budget_pct]
     return max(kept, key=lambda one: float(one[accuracy]), default=None)
 
 
@@ -415,32 +442,69 @@ def advice_on_study(
 def _on_dataset(
     dataset: str, cells: Sequence[Mapping[Any, Any]], accuracy: str, budget: float
 ) -> Advice:
-    most = setting_of(max(cells, key=lambda one: float(one[accuracy])), accuracy)
+    top = max(cells, key=lambda one: float(one[accuracy]))
     best = chosen_cell(cells, accuracy, budget)
     if best is None:
         nearest = max(cells, key=lambda one: float(one["retention_pct"]))
         return Advice(
             "lost",
-            f"{dataset}: no setting keeps {budget:g} %; {setting_of(nearest, accuracy).words} "
-            "keeps most.",
+            f"{dataset}: no setting keeps {budget:g} % in every run; "
+            f"{setting_of(nearest, accuracy).words} keeps most.",
             (
                 "To keep a trained model: `driftscope rescue BEFORE RUN --images IMAGES --pool "
                 "IMAGES --out rescued` blends it with the pretrained one, without training.",
-                f"If you can train again: {_BUDGET} Or add lower rates, LoRA or `last_block`.",
+                f"If you can train again: {_budget(budget)} Or add lower rates, LoRA or "
+                "`last_block`.",
             ),
         )
-    take = setting_of(best, accuracy)
-    verdict = f"{dataset}: take {take.words}, the most accurate that keeps {budget:g} %"
-    if take == most:
-        return Advice("kept", f"{verdict}, and of all.", tuple(_seeds_step(best)))
-    gap = most.accuracy_pct - take.accuracy_pct
-    steps = (
-        f"If {gap:.1f} points of accuracy matter: {most.words} is the most accurate. `driftscope "
-        "rescue` on one of its runs may keep more of both; it needs no training.",
-        f"If you can train again: {_BUDGET}",
-        *_seeds_step(best),
+    seeds = "its run keeps" if best["num_runs"] == 1 else "every one of its runs keeps"
+    verdict = (
+        f"{dataset}: take {setting_of(best, accuracy).words}, the most accurate of which {seeds} "
+        f"{budget:g} %"
     )
-    return Advice("kept", f"{verdict}.", steps)
+    if best is top:
+        steps = (*_seeds_step(best), *_probe_step(cells))
+        return Advice("kept", f"{verdict}, and the most accurate of all.", steps)
+    steps = (
+        *_on_average_alone(cells, best, accuracy, budget),
+        _price(setting_of(best, accuracy), setting_of(top, accuracy)),
+        *_seeds_step(best),
+        *_probe_step(cells),
+        f"If you can train again: {_budget(budget)}",
+    )
+    return Advice("kept", f"{verdict}.", steps[:3])
+
+
+def _on_average_alone(
+    cells: Iterable[Mapping[Any, Any]], best: Mapping[Any, Any], accuracy: str, budget: float
+) -> Iterable[str]:
+    """The cell that a mean alone would choose."""
+    kept = [one for one in cells if one["retention_pct"] >= budget]
+    first = max(kept, key=lambda one: float(one[accuracy]))
+    if first is not best:
+        lowest = written("retention_pct", first["lowest_retention_pct"])
+        yield (
+            f"Not surely: {setting_of(first, accuracy).words} keeps {budget:g} % on average, but "
+            f"its lowest run keeps {lowest}."
+        )
+
+
+def _price(take: Setting, most: Setting) -> str:
+    gained = most.accuracy_pct - take.accuracy_pct
+    lost = take.retention_pct - most.retention_pct
+    return (
+        f"To gain {gained:.1f} points of accuracy: {most.words} is the most accurate, for "
+        f"{lost:.1f} points of retention. `driftscope rescue` on one of its runs may bring part of "
+        "them back, without training."
+    )
+
+
+def _probe_step(cells: Iterable[Mapping[Any, Any]]) -> Iterable[str]:
+    if not any(str(one["method"]).startswith("linear_probe") for one in cells):
+        yield (
+            "Before you choose: add `linear_probe` to the study. It leaves the encoder as it is, "
+            "so a setting of no more accuracy is not worth having."
+        )
 
 
 def _seeds_step(cell: Mapping[Any, Any]) -> Iterable[str]:

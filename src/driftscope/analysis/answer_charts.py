@@ -162,7 +162,11 @@ def frontier_chart(name: str, table: pd.DataFrame, runs: pd.DataFrame, title: st
     accuracy, retention = METRICS[accuracy_column(table)], METRICS["retention_pct"]
     named = runs_of_cells(runs)
     best = table[table["is_on_frontier"]].sort_values(accuracy.key)
-    marks = [Marks(points(best[accuracy.key]), points(best[retention.key]))]
+    reached = points((table[accuracy.key].min(), table[accuracy.key].max()))
+    marks = [
+        Marks(reached, (KEPT_PCT, KEPT_PCT)),
+        Marks(points(best[accuracy.key]), points(best[retention.key])),
+    ]
     chosen = chosen_cell(table.to_dict("records"), accuracy.key)
     labels = _labels(table.to_dict("records"), accuracy.key, chosen)
 
@@ -204,10 +208,10 @@ def frontier_chart(name: str, table: pd.DataFrame, runs: pd.DataFrame, title: st
         words=f"{accuracy.name} against retention of every cell{f' on {title}' if title else ''}; "
         "the cells that no other beats in both are ringed. "
         + (
-            f"The most accurate that keeps {KEPT_PCT:.0f} % is "
+            f"The most accurate whose every run keeps {KEPT_PCT:.0f} % is "
             f"{setting_of(chosen, accuracy.key).words}. "
             if chosen is not None
-            else f"None keeps {KEPT_PCT:.0f} %. "
+            else f"None keeps {KEPT_PCT:.0f} % in every run. "
         )
         + "The numbers are in the table below.",
     )

@@ -163,7 +163,9 @@ def _frontier(tables: StudyTables) -> Answer:
     runs = without_missing(runs, ["retention_pct", accuracy], "runs", excluded)
     if runs.empty:
         return cannot_answer(FRONTIER, "no run has both retention and accuracy", excluded)
-    cells = cell_means(runs, [accuracy, "retention_pct"]).drop(columns="cell")
+    cells = cell_means(runs, [accuracy, "retention_pct"])
+    lowest = runs.groupby("cell")["retention_pct"].min()
+    cells["lowest_retention_pct"] = cells.pop("cell").map(lowest)
     cells = cells.rename(columns={"series": "method", "method": "method_label"})
     cells = cells.drop(columns="method_label")
     cells["is_on_frontier"] = False
@@ -212,14 +214,14 @@ def _frontier_sentence(table: pd.DataFrame, accuracy: str) -> str:
         text = f"On {dataset} the most accurate cell is {_cell(top, accuracy)}"
         best = chosen_cell(group.to_dict("records"), accuracy)
         if best is None:
-            text += f"; no cell keeps {KEPT_PCT:.0f} % or more"
-        elif top["retention_pct"] < KEPT_PCT:
-            text += f"; of those that keep at least {KEPT_PCT:.0f} % it is "
+            text += f"; no cell keeps {KEPT_PCT:.0f} % in every run"
+        elif best != top:
+            text += f"; of those whose every run keeps at least {KEPT_PCT:.0f} % it is "
             text += _cell(best, accuracy)
         on = group[group["is_on_frontier"]]
         named = join_words(dict.fromkeys(on["method"]))
         if len(group) > 1:
-            text += f". No other cell beats {len(on)} of {len(group)} ({named}) in both"
+            text += f". {len(on)} of {len(group)} cells ({named}) are beaten by no other in both"
         parts.append(f"{text}.")
     return " ".join(parts)
 

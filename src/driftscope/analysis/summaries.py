@@ -21,7 +21,7 @@ from driftscope.analysis.zero_shot import (
 )
 from driftscope.metrics import ESTIMATED, METRICS, number_text
 from driftscope.protocols import ability_on, scored_on
-from driftscope.records import RunRecord
+from driftscope.records import RunRecord, retention_interval_pct
 from driftscope.stats.groups import permutation_of_means
 
 
@@ -217,7 +217,8 @@ def _comparison_headline(
     for name, scores in transfer.items():
         if is_number(scores["retention_pct"]):
             kept = written("retention_pct", scores["retention_pct"])
-            return f"{kept} of the {ability_on(name)} is left.", (kept,)
+            sure = _interval_words("retention_pct", 95, retention_interval_pct(scores))
+            return f"{kept} of the {ability_on(name)} is left{sure}.", (kept,)
     if estimate and is_number(estimate["retention_pct"]):
         return _estimate_headline(estimate)
     cka = written("cka", drift["cka"])
@@ -232,11 +233,18 @@ def _comparison_headline(
 
 def _estimate_headline(estimate: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     kept = written(ESTIMATED, estimate["retention_pct"])
-    low, high = (METRICS[key].text(estimate[key]) for key in ("low_90_pct", "high_90_pct"))
+    sure = _interval_words(ESTIMATED, 90, (estimate["low_90_pct"], estimate["high_90_pct"]))
     return (
         f"About {kept} of the zero-shot ability is left: estimated without labels on "
-        f"{estimate['pool']} (90 %: {low} to {high})."
+        f"{estimate['pool']}{sure}."
     ), (kept,)
+
+
+def _interval_words(key: str, level: int, ends: tuple[float, float] | None) -> str:
+    if ends is None:
+        return ""
+    low, high = (METRICS[key].text(end) for end in ends)
+    return f" ({level} % interval {low} to {high})"
 
 
 def _estimate_sentences(found: Mapping[str, Any]) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +20,10 @@ from driftscope.cli.options import (
     refuse_full_folder,
 )
 from driftscope.cli.sentences import plain_errors, say
+from driftscope.records import ADAPTED_FOLDER
+
+if TYPE_CHECKING:
+    from driftscope.rescuing import Rescue
 
 
 @plain_errors
@@ -33,7 +39,7 @@ def rescue(
     out: OutFolder,
     classes: Annotated[str | None, opt(CLASSES, panel=READ)] = None,
     keep: Annotated[
-        float, opt("The retention to keep, in percent, by the lower end of its estimate.")
+        float, opt("The retention to keep, in percent, by the lower end of its 90 % interval.")
     ] = 95,
     by: Annotated[
         list[str] | None,
@@ -80,40 +86,63 @@ def rescue(
     if as_json:
         typer.echo((out / RESCUE_FILE).read_text(encoding="utf-8"))
         return
-    _show_frontier(found.frontier())
+    _show_frontier(found)
     for note in found.notes:
         terminal.out.print(f"Not measured: {note}.", markup=False)
     terminal.out.print(found.sentence(), markup=False, style="bold")
     say(f"Model: {terminal.path_text(out)} ({written})")
     say(f"Page: {terminal.path_text(out / 'report.html')}")
+    _show_next(found, pretrained, out, is_run=(out / ADAPTED_FOLDER).is_dir())
 
 
-def _show_frontier(points: Sequence[Mapping[str, Any]]) -> None:
+def _show_next(found: Rescue, pretrained: str, out: Path, *, is_run: bool) -> None:
+    """The commands that check the rescued model, and that make it a plain one."""
+    place = shlex.quote(str(out))
+    if not found.transfer:
+        both = f"{shlex.quote(pretrained)} {place}"
+        say(f"Check it: driftscope compare {both} --images IMAGES --transfer DATASET")
+    if is_run:
+        say(f"For transformers: driftscope export-model {place} --out FOLDER")
+
+
+def _show_frontier(found: Rescue) -> None:
+    """A row a point, the chosen one marked."""
     from rich import box
     from rich.table import Table
 
     from driftscope.cli import terminal
 
+    points = found.frontier()
     columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
-        "Estimated retention, %": lambda one: f"{one['estimated_retention_pct']:.1f}",
+        "Retention, %": lambda one: f"{one['estimated_retention_pct']:.1f}",
         "90 %": lambda one: f"{one['low_90_pct']:.0f}–{one['high_90_pct']:.0f}",
-        "Likeness to adapted": lambda one: f"{one['likeness']:.3f}",
+        "Likeness": lambda one: f"{one['likeness']:.3f}",
         "Accuracy, %": lambda one: _percent(one["accuracy_pct"]),
-        "Old classifier, %": lambda one: _percent(one["kept_head_accuracy_pct"]),
+        "Old head, %": lambda one: _percent(one["kept_head_accuracy_pct"]),
     }
     for heading, key in (
         ("Accuracy, %", "accuracy_pct"),
-        ("Old classifier, %", "kept_head_accuracy_pct"),
+        ("Old head, %", "kept_head_accuracy_pct"),
     ):
         if all(one[key] is None for one in points):
             del columns[heading]
-    table = Table(title="Between both models", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(
+        title="Between both models",
+        title_justify="left",
+        caption="Retention is estimated; likeness is the mean cosine to the adapted model's "
+        "embeddings. Scale 0 is the pretrained model, 1 the adapted one (by lines: a blend still). "
+        f"A blend keeps {found.keep_pct:g} % where the lower end of its 90 % interval does.",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
     table.add_column("Way")
     for heading in ("Scale", *columns):
         table.add_column(heading, justify="right")
     for one in sorted(points, key=lambda point: (point["way"], point["scale"])):
         shown = [write(one) for write in columns.values()]
-        table.add_row(one["way"], f"{one['scale']:.2f}", *shown)
+        is_chosen = (one["way"], one["scale"]) == (found.chosen.way, found.chosen.scale)
+        name = f"{'→' if is_chosen else ' '} {one['way']}"
+        table.add_row(name, f"{one['scale']:.2f}", *shown, style="bold" if is_chosen else "")
     terminal.out.print(table)
 
 

@@ -331,7 +331,7 @@ class BudgetSpec(Frozen):
     the pool are looked at.
     """
 
-    retention_pct: float = Field(gt=0, lt=100)
+    retention_pct: float = Field(ge=1, lt=100)
     every: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
     by: Literal["project", "rate", "both"] = "project"
     images: int = Field(150, ge=30)

@@ -200,7 +200,10 @@ def _file_of(path: Path) -> Path:
             return path / name
     if (path / STUDY_FILE).exists():
         raise RecordError(f"{path} is a study; give one of its runs: {path / RUNS_FOLDER}/ID")
-    raise RecordError(f"{path} holds neither {REPORT_FILE} nor {RESULT_FILE}; give a report's file")
+    raise RecordError(
+        f"{path} holds neither {REPORT_FILE} nor {RESULT_FILE}; give the folder of a report, which "
+        "`driftscope compare BEFORE AFTER` writes"
+    )
 
 
 def _of_run(file: Path) -> Evidence:

@@ -99,7 +99,9 @@ def parse_limit(gated: Gated, text: str) -> Limit:
     if not least <= value <= most:
         unit = f" {gated.metric.unit}" if gated.metric.unit else ""
         end = f" to {most:g}" if math.isfinite(most) else " on"
+        percent = f"; for {100 * value:g} % write {100 * value:g}" if 0 < value < least else ""
         raise ConfigError(
             f"{gated.option} {value:g} makes no sense: a limit lies from {least:g}{end}{unit}"
+            f"{percent if gated.metric.unit == '%' else ''}"
         )
     return Limit(gated, value, transfer or None)

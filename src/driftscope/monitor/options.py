@@ -66,10 +66,10 @@ def check_options(**given: object) -> None:
 def _check_rescue(keep_pct: object, *, has_pool: bool, out: object) -> None:
     if keep_pct is None:
         return
-    if not _is_number(keep_pct, at_most=100) or keep_pct == 0:
+    if not _is_number(keep_pct, at_least=1, at_most=100):
         raise ConfigError(
-            f"rescue is {short(keep_pct)}; give the retention to keep in percent, above 0 and at "
-            "most 100, such as 95"
+            f"rescue is {short(keep_pct)}; give the retention to keep in percent, from 1 to 100, "
+            "such as 95"
         )
     if out is None or not has_pool:
         raise ConfigError(
@@ -162,6 +162,6 @@ def _as_number(value: Any) -> Any:
         return value
 
 
-def _is_number(value: Any, at_most: float) -> bool:
+def _is_number(value: Any, at_most: float, at_least: float = 0) -> bool:
     is_one = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_one and math.isfinite(value) and 0 <= value <= at_most
+    return is_one and math.isfinite(value) and at_least <= value <= at_most

@@ -36,7 +36,7 @@ def write_rescue_page(told: Mapping[str, Any], out: Path) -> Path:
     return write_page(
         "rescue.html",
         out,
-        title=f"What can be rescued at {told['keep_pct']:g} % retention",
+        title=f"The best blend that keeps {told['keep_pct']:g} % of the zero-shot ability",
         sentences=told["sentences"],
         notes=told["notes"],
         frontier=frontier(told["points"], told["chosen"], told["pretrained"], told["keep_pct"]),

@@ -57,7 +57,7 @@ def rescue(
             one half of its test split chooses, the other half reports.
         pool, classes, class_words, templates: as `compare` takes them; half of the pool is for the
             search, the other half judges.
-        keep_pct: the budget: the lower end of the estimate's 90 % interval, above 0, at most 100.
+        keep_pct: the budget: the lower end of the estimate's 90 % interval, from 1 to 100.
         by: `search` (a strength of its own for every group), `lines` (strengths that rise with
             depth), `wise` (one strength), `layers` (groups are tuned whole, one after the other,
             the least harmful first); of several the best point is chosen.
@@ -160,9 +160,9 @@ class _Found:
 
 
 def _checked(keep_pct: float, by: Sequence[Way] | Way) -> tuple[Way, ...]:
-    if not 0 < keep_pct <= 100:
+    if not 1 <= keep_pct <= 100:
         raise ConfigError(
-            f"keep is {keep_pct:g}; give a budget in percent, above 0 and at most 100, such as 95"
+            f"keep is {keep_pct:g}; give a budget in percent, from 1 to 100, such as 95"
         )
     named: tuple[Way, ...] = (by,) if isinstance(by, str) else tuple(by)
     for way in named:

@@ -16,7 +16,7 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import Way
 from driftscope.estimate import Estimate
 from driftscope.files import named_path, whole_folder
-from driftscope.metrics import METRICS
+from driftscope.metrics import ESTIMATED, METRICS
 from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE, write_json
 from driftscope.report.rescue_page import write_rescue_page
 from driftscope.rescuing.kinds import Chosen, write_like
@@ -24,6 +24,12 @@ from driftscope.rescuing.target import Accuracy
 from driftscope.transfer import ZeroShotScore
 
 WAYS: tuple[Way, ...] = get_args(Way)
+WAY_WORDS: dict[Way, str] = {
+    "search": "searched strengths (search)",
+    "lines": "strengths that rise with depth (lines)",
+    "wise": "one strength for all weights (wise)",
+    "layers": "groups tuned whole or not at all (layers)",
+}
 USUAL: tuple[Way, ...] = ("search", "lines", "wise")
 """The search, and its rivals on the same picture."""
 
@@ -135,7 +141,11 @@ class Rescue:
     def sentences(self) -> list[str]:
         """The same, a sentence each; the first says what the retention is."""
         one = self.chosen
-        told = [f"By {one.way} at scale {one.scale:.2f}: {one.estimate.sentence()}"]
+        told = [
+            f"{one.estimate.sentence()} The adapted model keeps "
+            f"{_shown(ESTIMATED, self.adapted.estimate.retention_pct)} %. The blend is the one by "
+            f"{WAY_WORDS[one.way]}, at scale {one.scale:.2f}."
+        ]
         told += doubt_sentences(one.estimate.doubts)
         told += [
             f"Measured on {name}: retention {_shown('retention_pct', found['retention_pct'])} %."
@@ -147,23 +157,27 @@ class Rescue:
         ours, tuned, probe = (one.accuracy for one in (self.chosen, self.adapted, self.pretrained))
         if ours is None or tuned is None or probe is None:
             return []
+        num_images = ours.refitted.num_images
         told = [
-            f"A classifier fitted anew tells {ours.refitted.accuracy_pct:.1f} % of "
-            f"{ours.refitted.num_images} images that the choice was not made by, on the adapted "
-            f"model {tuned.refitted.accuracy_pct:.1f} %."
+            f"Accuracy on the target, on {num_images} images that the choice was not made by: "
+            f"{tuned.refitted.accuracy_pct:.1f} % before the rescue, "
+            f"{ours.refitted.accuracy_pct:.1f} % after it, each with a classifier fitted anew."
         ]
         if ours.kept_head is not None:
-            told.append(f"The old classifier tells {ours.kept_head.accuracy_pct:.1f} %.")
-        probed = f"a linear probe on the untouched model ({probe.refitted.accuracy_pct:.1f} %)"
+            told.append(
+                f"With the classifier as it was, the rescued model has "
+                f"{ours.kept_head.accuracy_pct:.1f} %: use the new one."
+            )
+        probed = (
+            f"a linear probe on the untouched model, which loses nothing and has "
+            f"{probe.refitted.accuracy_pct:.1f} %"
+        )
         if probe.refitted.accuracy_pct < ours.refitted.wilson_low_pct:
-            return [*told, f"It beats {probed}, which keeps everything."]
+            return [*told, f"It beats {probed}."]
         if self.beats_the_probe:
-            so_few = "by no more than chance can make on so few images"
-            return [*told, f"It is above {probed}, which keeps everything, but {so_few}."]
-        return [
-            *told,
-            f"It does not beat {probed}, which keeps everything: take that probe instead.",
-        ]
+            too_few = f"on {num_images} images chance can make as much"
+            return [*told, f"It is above {probed}, but {too_few}: consider that probe."]
+        return [*told, f"It does not beat {probed}: take that probe instead."]
 
     def _likeness(self) -> list[str]:
         ours, before = self.chosen.likeness, self.pretrained.likeness
@@ -171,10 +185,11 @@ class Rescue:
             return []
         share = 100 * (ours - before) / max(1 - before, 1e-9)
         return [
-            f"On the target {share:.0f} % of the change of the image embeddings is kept (cosine to "
-            f"the adapted model {ours:.3f}, of the pretrained one {before:.3f}).",
-            "A classifier on these embeddings must be fitted again; give labeled images to have "
-            "that done, and to learn whether it beats a linear probe on the untouched model.",
+            "What your task keeps is not known: the classifier that was trained no longer fits "
+            "this model. Give a labeled dataset as images: then a new one is fitted, and compared "
+            "with a linear probe on the untouched model.",
+            f"On the target's images {share:.0f} % of the change of the embeddings is kept (cosine "
+            f"to the adapted model {ours:.3f}, of the pretrained one {before:.3f}).",
         ]
 
     def _repr_html_(self) -> str:
