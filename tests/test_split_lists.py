@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,11 +47,16 @@ def truth(split: str) -> dict[str, list[int]]:
     return {name: [10 * at + copy for copy in PARTS[split]] for at, name in enumerate(NAMES)}
 
 
+def rows(split: str) -> str:
+    return "id,path,label\n" + lines(split, "1,images/{name}/{at}{copy}.png,{name}")
+
+
 FORMS: dict[str, tuple[str, Mapping[str, str]]] = {
     "Food-101": ("food-101/images/", {"food-101/meta/{}.txt": "{name}/{at}{copy}"}),
     "DTD": ("images/", {"labels/{}1.txt": "{name}/{at}{copy}.png", "labels/{}2.txt": "no/{copy}"}),
     "RESISC45": ("NWPU-RESISC45/", {"resisc45-{}.txt": "{at}{copy}.png"}),
     "SUN397": ("SUN397/", {"Partitions/{}ing_01.txt": "/{name}/{at}{copy}.png"}),
+    "paths of another machine": ("x/", {"{}.txt": "/home/me/x/{name}/{at}{copy}.png"}),
     "UCF-101": ("UCF-101/", {"lists/{}list01.txt": "{name}/{at}{copy}.avi 1"}),
 }
 
@@ -69,6 +75,34 @@ def test_published_lists_divide_class_folders(tmp_path: Path, form: str) -> None
     assert test == truth("test")
     assert found.split == "test"
     assert any(note.startswith("its splits are those of ") for note in found.notes)
+
+
+def test_tables_and_json_of_splits_divide_class_folders(tmp_path: Path) -> None:
+    for form in ("csv", "json", "one"):
+        images(tmp_path / form, "images/")
+    for split in PARTS:
+        (tmp_path / "csv" / f"{split}.csv").write_text(rows(split))
+        by_class = {
+            name: [f"{name}/{one:02}.png" for one in of] for name, of in truth(split).items()
+        }
+        (tmp_path / "json" / f"{split}.json").write_text(json.dumps(by_class))
+    by_split = {
+        split: [{"image": one, "label": 0} for one in lines(split, "{at}{copy}.png").split()]
+        for split in PARTS
+    }
+    (tmp_path / "one" / "my_splits.json").write_text(json.dumps(by_split))
+    for form in ("csv", "json", "one"):
+        assert opened(tmp_path / form, "test")[0] == truth("test")
+        assert opened(tmp_path / form, "train")[0] == truth("train")
+
+
+def test_other_files_of_these_names_divide_nothing(tmp_path: Path) -> None:
+    images(tmp_path, "images/")
+    for name in ("test.csv", "train.csv", "train_log.txt", "test.json", "split.json", "test.txt"):
+        (tmp_path / name).write_text(
+            '{"train": 1, "test": ["x"]}' if "json" in name else "a,b\n1,2"
+        )
+    assert available_splits(tmp_path) == ("all",)
 
 
 def test_the_flags_of_cub_divide_its_folders_and_its_list(tmp_path: Path) -> None:

@@ -414,10 +414,23 @@ def _of_inner_folders(found: Mapping[str, Split]) -> list[str]:
         if folder.images
         for one in folder.with_images
     ]
+    wrapped = [
+        f"{name}/{folder.name}"
+        for split in found.values()
+        for name, folders in split.classes.items()
+        for folder in folders
+        if folder.name != name and name.lower() not in folder.name.lower()
+        if not (_PICTURES.fullmatch(folder.name) or split_kind(folder.name))
+        if folder.path.rpartition(os.sep)[0].endswith(os.sep + name)
+    ]
     return [
-        f"{len(inner)} folders within classes are read as images of those classes, such as "
-        f"{printable(inner[0])}"
-    ] if inner else []  # fmt: skip
+        f"{len(of_kind)} folders within classes are read as {what}, such as {printable(of_kind[0])}"
+        for of_kind, what in (
+            (inner, "images of those classes"),
+            (wrapped, "those classes, whose only folder they are"),
+        )
+        if of_kind
+    ]
 
 
 def _of_one_place(found: Mapping[str, Split]) -> str:

@@ -27,7 +27,7 @@ from driftscope.data.layouts.tables import (
     open_table,
     optional_column,
 )
-from driftscope.data.layouts.tree import NO_CLASSES, Folder, image_suffixes, walk
+from driftscope.data.layouts.tree import NO_CLASSES, Folder, is_image, walk
 from driftscope.data.other_kinds import kind_of_file
 from driftscope.errors import DataError
 from driftscope.files import named_path, read_bytes, read_text
@@ -331,6 +331,7 @@ def read_list(file: Path) -> dict[str, list[Any]]:
         if len(row) != len(header):
             raise DataError(
                 f"{file} has {len(row)} values in row {number}, but {len(header)} columns"
+                + ("; put quotes around values with a comma" if len(row) > len(header) else "")
             )
     return {name: [row[place] for row in rows[1:]] for place, name in enumerate(header)}
 
@@ -354,25 +355,23 @@ def _unfolded(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_header(file: Path, header: Sequence[str], first: Sequence[str]) -> None:
     words = [word for name in header for word in name.split()]
-    are_values = any(_is_image_name(word.partition("#")[0]) or "/" in word for word in words)
+    are_values = any(is_image(word.partition("#")[0]) or "/" in word for word in words)
     if are_values or all(map(str.isdecimal, header)):
         numbered = any("#" in word for word in words)
         raise DataError(
             f"{file} has no header; give one above its rows, such as "
             f"{'path,caption' if numbered else 'path,label'}, and a comma or tab between the values"
             + (", and cut what stands from the # on behind each image's name" if numbered else "")
-        )
-    if len(header) == 1 and len(words) > 1 and not _is_image_name(first[0]):
+            + ("; or give the folder of the images, which lists of splits in it divide"
+               if split_kind(file.stem) and len(header) == 1 else "")
+        )  # fmt: skip
+    if len(header) == 1 and len(words) > 1 and not is_image(first[0]):
         raise DataError(
             f"{file} has spaces between its values (its first line is {header[0][:60]!r}); write a "
             "list with a header such as path,label and commas between, in the folder of the images"
         )
     if twice := [name for name in header if name and header.count(name) > 1]:
         raise DataError(f"{file} has two columns {twice[0]!r}; name each once")
-
-
-def _is_image_name(text: str) -> bool:
-    return Path(text).suffix.lower() in image_suffixes()
 
 
 def _delimiter(file: Path, header: str) -> str:

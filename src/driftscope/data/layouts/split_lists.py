@@ -1,21 +1,26 @@
 """Lists of the splits of class folders that are not divided, as benchmarks publish them.
 
 `meta/train.txt` and `meta/test.txt` of Food-101, `labels/train1.txt`, `val1.txt` and `test1.txt` of
-DTD, `resisc45-test.txt`, `Partitions/Testing_01.txt` of SUN397: a line an image. Or CUB's
-`train_test_split.txt`, which says of each number in `images.txt` whether it is one to train on.
+DTD, `resisc45-test.txt`, `Partitions/Testing_01.txt` of SUN397: a line an image; the same as
+tables with a column of paths (`test.csv`), or as JSON that holds the paths. Or one JSON file with
+the paths of every split. Or CUB's `train_test_split.txt`, which says of each number in `images.txt`
+whether it is one to train on.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic_core import from_json
+
 from driftscope.data.address import SplitKind, split_kind
 from driftscope.data.encoded import printable
 from driftscope.data.layouts.plain_lists import read_plain
-from driftscope.data.layouts.tree import Folder
+from driftscope.data.layouts.tree import Folder, is_image
 from driftscope.files import read_text
 from driftscope.limits import LIST_MB
 
@@ -23,8 +28,10 @@ _MOST_LISTS = 200
 _MOST_PARTS = 4
 _FEWEST_FOUND = 0.5
 """Lists that name fewer of the images here than this are those of something else."""
+_SUFFIXES = (".txt", ".csv", ".tsv", ".json")
 _LABEL_BEHIND = re.compile(r"[\s,]+\d+\s*$")
 _SPLIT_WORD = re.compile(r"(?i)(train|test)(ing)?(list|val)?|val(id(ation)?)?")
+_OF_ALL_SPLITS = re.compile(r"(?i).*(split|partition)\w*\.json")
 _OF_NUMBERS = ("images.txt", "train_test_split.txt")
 _OF_FLAG: Mapping[str, SplitKind] = {"0": "test", "1": "train"}
 
@@ -42,15 +49,21 @@ def listed_splits(tree: Folder) -> Listed | None:
 
     There must be images to train on and others to score on, none of them both.
     """
-    lists = [file for file in tree.files(".txt") if split_kind(file.stem)][:_MOST_LISTS]
+    files = tree.files(*_SUFFIXES)
+    lists = [file for file in files if split_kind(file.stem)][:_MOST_LISTS]
+    of_all = [file for file in files if _OF_ALL_SPLITS.fullmatch(file.name)]
     flags = next((one for one in tree.below() if {*_OF_NUMBERS} <= {*one.others}), None)
-    if not lists and not flags:
+    if not lists and not of_all and not flags:
         return None
     images = _Images(tuple(tree.image_files()))
     for family in _families(lists):
         lines = {kind: _lines(file) for kind, file in family.items()}
         if found := _splits_of(lines, images):
             return Listed(found, tuple(_said(tree, family.values(), lists, lines, found, images)))
+    for file in of_all:
+        by_split = _of_every_split(file)
+        if by_split and (found := _splits_of(by_split, images)):
+            return Listed(found, tuple(_said(tree, [file], lists, by_split, found, images)))
     if flags:
         named: dict[SplitKind, list[str]] = {"train": [], "test": []}
         for path, split in numbered_splits(Path(flags.path)).items():
@@ -81,15 +94,16 @@ def unused_list(tree: Folder, beside: Sequence[Path]) -> str:
         tree: what the user named.
         beside: files that lie above it.
     """
-    lists = [file for file in (*tree.files(".txt"), *beside) if file.suffix == ".txt"]
+    lists = [file for file in (*tree.files(*_SUFFIXES), *beside) if file.suffix in _SUFFIXES]
     of_test = [file for file in lists if split_kind(file.stem) == "test"][:_MOST_LISTS]
     images = _Images(tuple(tree.image_files())) if of_test else None
-    for file in sorted(of_test, key=lambda file: (len(file.stem), file)):
+    for file in sorted(of_test, key=lambda file: (file in beside, len(file.stem), file)):
         lines = _lines(file)
         if images and lines and len(images.named(lines)) >= _FEWEST_FOUND * len(lines):
             what_to_do = (
                 "give that file as the dataset to read those alone"
-                if "label" in (read_plain(file.name, "\n".join(lines)) or ())
+                if file.suffix != ".txt"
+                or "label" in (read_plain(file.name, "\n".join(lines)) or ())
                 else "all images are read, and not those alone"
             )
             return f"{printable(str(file))} lists its test images: {what_to_do}"
@@ -110,21 +124,57 @@ def _splits_of(
 
 def _families(lists: Iterable[Path]) -> Iterator[Mapping[SplitKind, Path]]:
     """Lists whose names differ in the split alone; those of lower numbers first."""
-    families: dict[tuple[str, str], dict[SplitKind, Path]] = {}
+    families: dict[tuple[str, str, int], dict[SplitKind, Path]] = {}
     for file in sorted(lists, key=lambda file: (len(file.stem), file)):  # train before trainval
         if kind := split_kind(file.stem):
-            rest = (str(file.parent), _SPLIT_WORD.sub("", file.stem))
+            form = _SUFFIXES.index(file.suffix.lower())
+            rest = (str(file.parent), _SPLIT_WORD.sub("", file.stem), form)
             families.setdefault(rest, {}).setdefault(kind, file)
     for rest in sorted(families, key=lambda one: (list(map(int, re.findall(r"\d+", one[1]))), one)):
         yield families[rest]
 
 
 def _lines(file: Path) -> list[str]:
+    """What a list names: its lines, its column of images, or all texts of its JSON."""
     try:
         text = read_text(file, LIST_MB, "utf-8-sig")
+        if file.suffix.lower() == ".json":
+            return list(_texts_in(from_json(text)))
     except (OSError, ValueError):
         return []
-    return [line for line in map(str.strip, text.splitlines()) if line and line[0] != "#"]
+    lines = [line for line in map(str.strip, text.splitlines()) if line and line[0] != "#"]
+    if file.suffix.lower() == ".txt":
+        return lines
+    rows = list(csv.reader(lines[1:], delimiter="\t" if file.suffix.lower() == ".tsv" else ","))
+    are_images = (place for place, text in enumerate(rows[0] if rows else ()) if is_image(text))
+    place = next(are_images, None)
+    return [] if place is None else [row[place] for row in rows if len(row) > place]
+
+
+def _of_every_split(file: Path) -> dict[SplitKind, list[str]]:
+    """The paths of the splits that are the keys of a JSON file; {} for another form."""
+    try:
+        held = from_json(read_text(file, LIST_MB))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(held, dict) or not all(map(split_kind, held)):
+        return {}
+    kinds = {kind: key for key in held if (kind := split_kind(key))}
+    named = {kind: list(_texts_in(held[key])) for kind, key in kinds.items()}
+    return named if len(kinds) == len(held) and all(named.values()) else {}
+
+
+def _texts_in(held: object) -> Iterator[str]:
+    """The texts of lists, of lists by key, and the paths of objects."""
+    if isinstance(held, str):
+        yield held
+    elif isinstance(held, list):
+        for one in held:
+            yield from _texts_in(one)
+    elif isinstance(held, dict):
+        for one in held.values():
+            yield from (_texts_in(one) if isinstance(one, list) else ())
+        yield from (one for one in held.values() if isinstance(one, str) and is_image(one))
 
 
 class _Images:
@@ -140,10 +190,12 @@ class _Images:
 
     def _of(self, line: str) -> str | None:
         path = _LABEL_BEHIND.sub("", line).replace("\\", "/").lstrip("./")
-        count = min(_MOST_PARTS, path.count("/") + 1)
-        ends = self._with_ends_of(count)
-        end = "/".join(path.split("/")[-count:])
-        return ends.get(end) or ends.get(_without_ending(end))
+        parts = path.split("/")
+        for count in range(min(_MOST_PARTS, len(parts)), min(2, len(parts)) - 1, -1):
+            ends, end = self._with_ends_of(count), "/".join(parts[-count:])
+            if found := ends.get(end) or ends.get(_without_ending(end)):
+                return found
+        return None
 
     def _with_ends_of(self, count: int) -> dict[str, str | None]:
         """Images by the last parts of their paths; None where two have the same."""

@@ -36,6 +36,7 @@ _USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     ),
     "caption": (
         "caption", "captions", "text", "sentence", "sentences", "comment", "txt", "raw",
+        "title", "alt_text", "description",
     ),
     "group": (),  # never guessed: which images belong together is the user's knowledge
 }  # fmt: skip
@@ -284,6 +285,11 @@ def _with_one_hot(images: EncodedSet, table: Table, others: Collection[str | Non
 
 
 def _no_label_column(columns: Sequence[str], place: str) -> str:
+    if list(columns) == ["path"]:
+        return (
+            "it lists paths, of which the classes are not plain; give the folder of the images, "
+            "which lists of splits in it divide"
+        )
     if len(columns) == 1:
         return "it holds images alone; if folders in it are the classes, unpack it and give those"
     return (

@@ -48,6 +48,11 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(readable - _NO_PICTURES | _NAMED_ALIKE)
 
 
+def is_image(name: str) -> bool:
+    """Whether a file of this name is one that Pillow decodes."""
+    return name[name.rfind(".") :].lower() in image_suffixes()
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder with what is below it, by name; hidden entries are left out.
