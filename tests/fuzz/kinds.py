@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import random
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,15 @@ from typing import Any
 import numpy as np
 import yaml
 
-from .mutations import damaged_bytes, damaged_json, damaged_lines, damaged_values
+from . import crafted
+from .mutations import (
+    HOSTILE,
+    damaged_bytes,
+    damaged_json,
+    damaged_lines,
+    damaged_values,
+    damaged_yaml,
+)
 
 
 class Wrong(AssertionError):  # noqa: N818
@@ -109,11 +120,9 @@ def _damage_spec(folder: Path, rng: random.Random) -> None:
     name = rng.choice(("study.yaml", "study.yaml", "run.yaml"))
     (folder / ("run.yaml" if name == "study.yaml" else "study.yaml")).unlink()
     content = (folder / name).read_bytes()
-    way = rng.randrange(3)
-    if way == 0:
-        content = damaged_bytes(content, rng)
-    elif way == 1:
-        content = damaged_lines(content, rng)
+    way = rng.randrange(4)
+    if way < 3:
+        content = (damaged_bytes, damaged_lines, damaged_yaml)[way](content, rng)
     else:
         values = damaged_values(yaml.safe_load(content), rng)
         content = yaml.safe_dump(values, allow_unicode=True).encode("utf-8", "surrogatepass")
@@ -173,25 +182,32 @@ def _damage_record(folder: Path, rng: random.Random) -> None:
     else:
         places = {"study.json": folder / "study" / name, "report.json": folder / name}
         file = places.get(name, run / name)
+        if name == "attention.npz" and rng.random() < 0.5:
+            file.write_bytes(crafted.arrays(rng, str(folder / MARK)))
+            return
         ways = {"events.jsonl": (damaged_bytes, damaged_lines), "attention.npz": (damaged_bytes,)}
         way = rng.choice(ways.get(name, (damaged_json,)))
         file.write_bytes(way(file.read_bytes(), rng))
 
 
 def _read_record(folder: Path, whole: Path) -> None:
+    from driftscope.errors import RecordError
     from driftscope.opened_study import Study
     from driftscope.records import load_overlay, load_run
 
-    refusals = []
+    refusals: list[Exception] = []
     for run in sorted((folder / "study" / "runs").iterdir()):
+        with suppress(RecordError):  # as it is read where no result tells its digest
+            load_overlay(run)
         try:
             record = load_run(run)
             overlay = load_overlay(run, record.result.files.get("attention.npz"))
             before = load_overlay(whole / "study" / "runs" / run.name)
             if overlay and before and not np.array_equal(overlay.adapted, before.adapted):
                 raise Wrong("other attention than the run wrote is shown")
-        except Exception as error:
+        except RecordError as error:
             refusals.append(error)
+    _refuse_run_code(folder)
     limits = ("--min-cka", "0.5", "--max-embedding-drift", "0.5")
     same = (folder / "report.json").read_bytes() == (whole / "report.json").read_bytes()
     try:
@@ -212,6 +228,14 @@ def _read_record(folder: Path, whole: Path) -> None:
                     raise Wrong(f"{name} is {row[str(name)]}, and was written as {value}")
     for error in refusals:
         raise error
+
+
+MARK = "code-was-run"
+
+
+def _refuse_run_code(folder: Path) -> None:
+    if (folder / MARK).exists():
+        raise Wrong("code of the input was run")
 
 
 def _values(path: Path) -> Any:
@@ -239,6 +263,8 @@ def _damage_image(folder: Path, rng: random.Random) -> None:
     for file in folder.iterdir():
         if file.suffix != f".{chosen}":
             file.unlink()
+        elif chosen == "png" and rng.random() < 0.7:
+            file.write_bytes(crafted.picture(rng))
         else:
             file.write_bytes(damaged_bytes(file.read_bytes(), rng))
 
@@ -296,11 +322,23 @@ def _damage_list(folder: Path, rng: random.Random) -> None:
     (folder / "chosen").write_text(name)
     content = (folder / name).read_bytes()
     ways: tuple[Any, ...] = (damaged_bytes,)
-    if name in ("list.csv", "list.jsonl", "classes.yaml"):
+    if name == "classes.yaml":
+        ways = (damaged_bytes, damaged_lines, damaged_yaml)
+    elif name in ("list.csv", "list.jsonl"):
         ways = (damaged_bytes, damaged_lines)
     elif name == "list.json":
         ways = (damaged_json,)
-    (folder / name).write_bytes(rng.choice(ways)(content, rng))
+    if name in _CRAFTED and rng.random() < 0.4:
+        (folder / name).write_bytes(_CRAFTED[name](rng))
+    else:
+        (folder / name).write_bytes(rng.choice(ways)(content, rng))
+
+
+_CRAFTED: dict[str, Callable[[random.Random], bytes]] = {
+    "list.csv": crafted.rows,
+    "a.parquet": crafted.table,
+    "a.tar": lambda rng: crafted.archive(rng, _png(0)),
+}
 
 
 def _read_list(folder: Path, _whole: Path) -> None:
@@ -340,7 +378,9 @@ def _damage_model(folder: Path, rng: random.Random) -> None:
     file = rng.choice(files)
     way = damaged_bytes if file.suffix == ".safetensors" else damaged_json
     content = file.read_bytes()
-    if file.suffix == ".safetensors" and rng.random() < 0.5:  # where the header is
+    if file.suffix == ".safetensors" and rng.random() < 0.5:
+        content = _crafted_weights(file, folder, rng)
+    elif file.suffix == ".safetensors" and rng.random() < 0.5:  # where the header is
         content = damaged_bytes(content[:4000], rng) + content[4000:]
     else:
         content = way(content, rng)
@@ -355,13 +395,31 @@ def _damage_model(folder: Path, rng: random.Random) -> None:
     (folder / "chosen").write_text(place.name)
 
 
+def _crafted_weights(file: Path, folder: Path, rng: random.Random) -> bytes:
+    """Weights whose header lies; or in their place a pickle, under a name that libraries know."""
+    if rng.random() < 0.7:
+        return crafted.tensors(rng)
+    names = {"adapter_model.safetensors": "adapter_model.bin"}
+    whole = file.read_bytes()
+    for name in (
+        names.get(file.name, "pytorch_model.bin"),
+        "training_args.bin",
+        "open_clip_model.pt",
+    ):
+        (file.parent / name).write_bytes(crafted.pickled(str(folder / MARK)))
+    return rng.choice((whole, b"", crafted.pickled(str(folder / MARK))))
+
+
 def _read_model(folder: Path, _whole: Path) -> None:
     import torch
 
     from driftscope.errors import DriftscopeError
     from driftscope.sources import load
 
-    model = load(folder / (folder / "chosen").read_text())
+    try:
+        model = load(folder / (folder / "chosen").read_text())
+    finally:
+        _refuse_run_code(folder)
     pixels = torch.zeros((1, 3, model.image_size, model.image_size), dtype=torch.uint8)
     try:
         embedded = model.embed_images(pixels)
@@ -371,10 +429,77 @@ def _read_model(folder: Path, _whole: Path) -> None:
         raise Wrong(f"one image became embeddings of shape {tuple(embedded.shape)}")
 
 
+# ---------------------------------------------------------------- names
+
+_FORMULA = re.compile(r"(?m)(?:^|,)\"?[=+@-](?![0-9.]|inf)")
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def _damage_names(folder: Path, rng: random.Random) -> None:
+    """Puts hostile texts in the place of a record's texts, and seals it as if it were whole."""
+    from driftscope.records import write_result, write_sealed
+
+    texts = [one for one in HOSTILE if isinstance(one, str) and one not in ("\ud83d", "\x00")]
+    for run in sorted((folder / "study" / "runs").iterdir()):
+        result = json.loads((run / "result.json").read_text())
+        _rename(result, texts, rng)
+        (run / "spec.json").write_text(json.dumps(result["spec"]))
+        write_result(run, {key: value for key, value in result.items() if key != "digest"})
+    study = json.loads((folder / "study" / "study.json").read_text())
+    study["study"]["title"], study["study"]["name"] = rng.choice(texts), rng.choice(texts)
+    (folder / "study" / "study.json").write_text(json.dumps(study))
+    comparison = json.loads((folder / "report.json").read_text())
+    _rename(comparison, texts, rng)
+    comparison.pop("digest", None)
+    write_sealed(folder / "report.json", comparison)
+
+
+_NAMING = ("model", "dataset", "class", "taken_for", "name", "pretrained", "adapted", "images",
+           "device", "platform", "doubts", "notes", "sentence", "protocol_note")  # fmt: skip
+
+
+def _rename(value: Any, texts: list[str], rng: random.Random) -> None:
+    """Renames what is free text, at half of its places."""
+    for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(one, dict | list):
+            _rename(one, texts, rng)
+        elif isinstance(one, str) and key in _NAMING and rng.random() < 0.5:
+            value[key] = rng.choice(texts)
+
+
+def _read_names(folder: Path, _whole: Path) -> None:
+    os.environ["DRIFTSCOPE_MAX_PAGE_RUNS"] = "1"  # still figures would take most of the time
+    out = folder / "out"
+    said = []
+    for words in (
+        ("study", "export", folder / "study", "--format", "csv", "--out", out),
+        ("study", "report", folder / "study", "--format", "html,csv,md,tex", "--out", out),
+        ("card", folder, "--out", out / "card.md"),
+        ("gate", folder, "--min-cka", "0.5"),
+    ):
+        try:
+            said.append(command(*words))
+        except Refused as error:
+            said.append(str(error))
+    for text in said:
+        if found := _COMMANDS.search(text):
+            raise Wrong(f"the terminal is told {found[0]!r} in {text!r}")
+    for file in out.rglob("*.csv"):
+        if found := _FORMULA.search(file.read_text()):
+            raise Wrong(f"{file.name} holds a formula: {file.read_text()[found.start() :][:60]!r}")
+    for file in folder.parent.rglob("*"):
+        if not file.is_relative_to(folder):
+            raise Wrong(f"{file} was written beside what was asked for")
+    for page in out.rglob("*.html"):
+        if "</script><script>" in page.read_text():
+            raise Wrong(f"{page.name} holds a name as markup")
+
+
 KINDS = (
     Kind("spec", 40, _make_specs, _damage_spec, _read_spec),
     Kind("image", 25, _make_images, _damage_image, _read_image),
     Kind("list", 20, _make_lists, _damage_list, _read_list),
     Kind("record", 10, make_records, _damage_record, _read_record),
     Kind("model", 5, _make_models, _damage_model, _read_model),
+    Kind("name", 1, make_records, _damage_names, _read_names),
 )

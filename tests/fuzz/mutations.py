@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Callable
+import re
 from typing import Any
 
 HOSTILE: tuple[Any, ...] = (
     None, True, [], {}, "", "x", -1, 0, 1e308, -1e308, 10**400, float("nan"), float("inf"), 2**63,
     "9" * 5000, "a" * 3000, "../../etc/passwd", "~nobody/x", "/dev/zero", "\ud83d", "\x00", "\r\n",
     "=HYPERLINK(1)", "</script><script>", "{}", "%s%n", "(a+)+$", [1], [[1, 2], [3]],
-    {"kind": "lora"}, {"a": {"b": {}}}, [None], "mini", "1e-3", "é" * 50, "‮",
+    {"kind": "lora"}, {"a": {"b": {}}}, [None], "mini", "1e-3", "é" * 50, "\u202e", -0.0, 5e-324,
+    "\x1b[31mred\x1b[0m", "[bold]x[/bold] [link=file:///x]y", "..", "/",
+    "e\u0301\u200b" * 99, "=1+1", "@x", "~", "*", "$(x)", "{{7*7}}", "\u2028", "\x9b31m", "🟥" * 70,
+    [[[[[[[[]]]]]]]] * 9,
 )  # fmt: skip
+_DEEP = (30, 900, 100_000)
 _TOKENS = (
     b"&a", b"*a", b"!!python/object:os.system ", b"!!binary ", b"<<: *a\n", b"[" * 40, b"{" * 40,
     b"- " * 200, b"\t", b"\x00", b"\xff\xfe", b"\xed\xa0\xbd", b"NaN", b"Infinity", b"1e999",
@@ -96,12 +100,58 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
 
 
 def damaged_json(content: bytes, rng: random.Random) -> bytes:
-    """A JSON file of other values, or of other bytes."""
-    if rng.random() < 0.4:
+    """A JSON file of other values, of other bytes, or of what only its text can say."""
+    way = rng.random()
+    if way < 0.3:
         return damaged_bytes(content, rng)
+    if way < 0.5:
+        return _damaged_members(content, rng)
     return json.dumps(damaged_values(json.loads(content), rng)).encode("utf-8", "surrogatepass")
 
 
-def one_of(rng: random.Random, *ways: Callable[[bytes, random.Random], bytes]) -> Any:
-    """One of several ways to damage a file."""
-    return rng.choice(ways)
+def _damaged_members(content: bytes, rng: random.Random) -> bytes:
+    """A member twice, nested without end, or of a value that is no JSON, in the text itself."""
+    members = list(_MEMBER.finditer(content))
+    if not members:
+        return damaged_bytes(content, rng)
+    one, deep = rng.choice(members), rng.choice(_DEEP)
+    values = (
+        one["value"], b"NaN", b"-Infinity", b"1e999", b"-" + b"9" * 5000, b"[" * deep + b"]" * deep,
+        b'{"a":' * deep + b"1" + b"}" * deep, b'"\\ud83d"', b"1.7976931348623157e308", b"0.1e-400",
+    )  # fmt: skip
+    other = one["name"] + b": " + rng.choice(values)
+    is_second = rng.random() < 0.5
+    put = (one[0], b", ", other) if is_second else (other,)
+    return content[: one.start()] + b"".join(put) + content[one.end() :]
+
+
+_MEMBER = re.compile(
+    rb'(?P<name>"[^"\\\n]{1,60}"): (?P<value>-?[0-9][0-9.eE+-]*|"[^"\\\n]*"|true|null)'
+)
+
+
+def damaged_yaml(content: bytes, rng: random.Random) -> bytes:
+    """YAML with anchors and aliases: values shared, merged, standing on themselves, multiplied."""
+    lines = content.splitlines(keepends=True)
+    places = [at for at, line in enumerate(lines) if re.match(rb"^\s*[a-z_]+: \S", line)]
+    way = rng.randrange(4)
+    if way == 0:  # a value that another line repeats
+        first, second = sorted(rng.sample(places, 2))
+        lines[first] = lines[first].replace(b": ", b": &one ", 1)
+        lines[second] = lines[second].split(b":")[0] + b": *one\n"
+    elif way == 1:  # a bomb: each level names the one below several times
+        levels, wide = rng.choice((2, 9, 30)), rng.choice((2, 9))
+        bomb = b"x0: &x0 [1, 2]\n" + b"".join(
+            b"x%d: &x%d [%s]\n" % (at, at, b", ".join([b"*x%d" % (at - 1)] * wide))
+            for at in range(1, levels)
+        )
+        lines.insert(0, bomb)
+        at = rng.choice(places) + 1
+        lines[at] = lines[at].split(b":")[0] + b": *x%d\n" % (levels - 1)
+    elif way == 2:  # what stands on itself
+        at = rng.choice(places)
+        lines[at] = lines[at].split(b":")[0] + rng.choice((b": &i [*i]\n", b": &i {a: *i}\n"))
+    else:  # merged, or given twice
+        at = rng.choice(places)
+        lines.insert(at, rng.choice((lines[at], b"<<: &m {<<: *m}\n", b"<<: {seed: 1, x: 2}\n")))
+    return b"".join(lines)

@@ -20,8 +20,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.kill")
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--writer")
-    parser.add_argument("--from", type=int, default=0, dest="start", help="the first number")
+    parser.add_argument("--seed", type=int, default=0, help="which million of numbers")
+    parser.add_argument("--from", type=int, default=0, dest="start", help="the first number of it")
     options = parser.parse_args()
+    first = options.seed * 1_000_000 + options.start
     started, endings = time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="driftscope-kill-") as scratch:
         os.environ["DRIFTSCOPE_CACHE"] = f"{scratch}/cache"
@@ -29,7 +31,7 @@ def main() -> int:
         for writer in chosen:
             undisturbed = expected(writer)
             for number in range(-(-options.count // len(chosen))):
-                ending = attempt(writer, options.start + number, undisturbed)
+                ending = attempt(writer, first + number, undisturbed)
                 endings.append(ending)
                 if ending.outcome != "the same":
                     print(f"{writer.name} {ending.number}: {ending.outcome}: {ending.told}")

@@ -176,8 +176,9 @@ def _matched(
     column = accuracy_column(other) if matching == "accuracy" else "weight_drift"
     rows, apart = [], []
     keys = ["variation", "seed"]
-    curves = dict(iter(base.groupby(keys)))
-    for key, curve in other.groupby(keys):
+    read = [*dict.fromkeys([*keys, "learning_rate", column, *metrics])]  # of fifty columns
+    curves = dict(iter(base[read].groupby(keys)))
+    for key, curve in other[read].groupby(keys):
         if key not in curves:
             continue
         sides = {"method": _branch(curve, column), "baseline": _branch(curves[key], column)}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -86,10 +87,13 @@ def settings_apart(tables: StudyTables) -> list[tuple[dict[str, str], StudyTable
     """The tables of each backbone, protocol and transfer set, with its name ("unknown" if none)."""
     if tables.runs.empty:
         return [({}, tables)]
-    return [
-        ({key: value or "unknown" for key, value in name.items()}, tables.with_runs(runs))
+    settings = [
+        ({key: value or "unknown" for key, value in name.items()}, runs)
         for name, runs in split_settings(tables.runs, SETTING)
     ]
+    if len(settings) == 1:
+        return [(settings[0][0], tables)]
+    return [(name, tables.with_runs(runs)) for name, runs in settings]
 
 
 def place_text(row: Mapping[str, Any], runs: pd.DataFrame) -> str:
@@ -136,7 +140,9 @@ def _variation(frame: pd.DataFrame) -> pd.Series[str]:
     label = pd.Series("", index=frame.index, dtype=object)
     keys = [frame[name] for name in (*PLACE, "method") if name in frame]
     for axis in (name for name in SERIES_AXES if name in frame):
-        values = frame[axis].map(_axis_text).astype(object)
+        if frame[axis].nunique(dropna=False) < 2:
+            continue
+        values = frame[axis].map(cache(_axis_text)).astype(object)
         groups = values.groupby(keys, dropna=False)
         varies = groups.transform("nunique") > 1
         if axis == "options":
@@ -214,7 +220,7 @@ def usable_runs(
     stands_for = frame["num_runs"] if "num_runs" in frame else pd.Series(1, index=frame.index)
     frame["num_runs"] = pd.to_numeric(stands_for, errors="coerce").fillna(1)
     frame["variation"] = _variation(frame)
-    frame["series"] = series_labels(frame)
+    frame["series"] = frame["method"].astype(str) + frame["variation"]
     with np.errstate(divide="ignore"):
         frame["log10_learning_rate"] = np.log10(frame["learning_rate"])
     rate = frame["learning_rate"].map("{:g}".format).astype(str)

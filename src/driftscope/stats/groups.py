@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
-from math import comb, nan
-from typing import Any
+from math import comb, nan, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -77,12 +75,12 @@ def welch_t(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> MeanTest
     has_spread = not (is_constant(first, beside=scale) and is_constant(second, beside=scale))
     if min(first.size, second.size) < 2 or not has_spread:
         return _undefined("welch t", difference, counts)
-    with warnings.catch_warnings():
-        # one group may be constant but for rounding, which is nothing beside the other's variance
-        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
-        # scaled, since squares of tiny values would vanish
-        result = scipy_stats.ttest_ind(first / scale, second / scale, equal_var=False)
-    return _from_t_test("welch t", result, difference, scale, confidence, counts)
+    first, second = first / scale, second / scale  # squares of tiny values would vanish
+    of_first, of_second = _variance(first) / first.size, _variance(second) / second.size
+    squares = of_first**2 / (first.size - 1) + of_second**2 / (second.size - 1)
+    moments = (float(first.mean() - second.mean()), of_first + of_second)
+    df = (of_first + of_second) ** 2 / squares
+    return _t_test("welch t", moments, df, difference, scale, confidence, counts)
 
 
 def paired_t(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> MeanTest:
@@ -94,8 +92,10 @@ def paired_t(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> MeanTes
     if differences.size < 2 or is_constant(differences, beside=largest(first, second)):
         return _undefined("paired t", _mean(differences), counts)
     scale = largest(differences)
-    result = scipy_stats.ttest_1samp(differences / scale, 0.0)
-    return _from_t_test("paired t", result, _mean(differences), scale, confidence, counts)
+    scaled = differences / scale
+    moments = (float(scaled.mean()), _variance(scaled) / scaled.size)
+    df = float(scaled.size - 1)
+    return _t_test("paired t", moments, df, _mean(differences), scale, confidence, counts)
 
 
 def equivalence(a: ArrayLike, b: ArrayLike, *, margin: float, confidence: float = 0.9) -> MeanTest:
@@ -216,22 +216,36 @@ def _undefined(test: str, difference: float, counts: tuple[int, int, int]) -> Me
     return MeanTest(test, nan, nan, difference, *counts, p_floor=nan, p_standard_error=nan)
 
 
-def _from_t_test(
+def _variance(values: FloatArray) -> float:
+    """The sample variance, about the mean of the values."""
+    size = values.size
+    return float(((values - values.mean()) ** 2).mean() * (size / (size - 1)))
+
+
+def _t_test(
     test: str,
-    result: Any,
+    moments: tuple[float, float],
+    df: float,
     difference: float,
     scale: float,
     confidence: float,
     counts: tuple[int, int, int],
 ) -> MeanTest:
-    interval = result.confidence_interval(confidence_level=confidence)
+    """A t test by the estimate and its variance, in units of `scale`, and its degrees of freedom.
+
+    scipy's own tests give the same to the last digit, and take ten times as long.
+    """
+    estimate, error = moments[0], sqrt(moments[1])
+    statistic = estimate / error
+    tail = (1 - confidence) / 2
+    low, high = (float(special.stdtrit(df, end)) * error + estimate for end in (tail, 1 - tail))
     return MeanTest(
         test,
-        float(result.statistic),
-        float(result.pvalue),
+        statistic,
+        float(2 * special.stdtr(df, -abs(statistic))),
         difference,
         *counts,
-        low=float(interval.low) * scale,
-        high=float(interval.high) * scale,
-        degrees_of_freedom=float(result.df),
+        low=low * scale,
+        high=high * scale,
+        degrees_of_freedom=df,
     )
