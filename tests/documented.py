@@ -28,7 +28,7 @@ TINY = {
 """What every documented run is cut down to in the test; the rest of its file stays."""
 NUM_VALUES = {"seed": 1}
 """Values of an axis that are kept of a study; two of those not named."""
-AT_HAND = {"openai/clip-vit-base-patch32": "mini"}
+AT_HAND = {"openai/clip-vit-base-patch32": "mini", "cifar100": "concepts100"}
 """What needs a network, and what stands in for it."""
 
 

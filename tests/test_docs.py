@@ -19,6 +19,7 @@ NOT_RUN = {
     "README.md": 2,
     "docs/budget.md": 1,
     "docs/compare.md": 1,
+    "docs/estimate.md": 1,
     "docs/gate.md": 1,
     "docs/install.md": 4,
     "docs/models.md": 1,
