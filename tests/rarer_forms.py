@@ -23,6 +23,7 @@ from forms_on_disk import (
     adapter_on,
     embed_by,
     moved,
+    open_clip_folder,
     rewritten,
     saved,
     under,
@@ -254,6 +255,18 @@ def _renamed(place: Place) -> Made:
     return Path(path).rename(place.folder / "x.pt"), embed
 
 
+def _only(*names: str) -> Callable[[Place], Made]:
+    """A folder with files that hold nothing that can be read."""
+
+    def make(place: Place) -> Made:
+        for name in names:
+            (place.folder / name).parent.mkdir(exist_ok=True)
+            (place.folder / name).write_bytes(b"x")
+        return place.folder, None
+
+    return make
+
+
 LAYER = "vision_model.encoder.layers.0.self_attn.q_proj"
 
 
@@ -385,6 +398,17 @@ RARER_FORMS = (
     Form("gradients", _refused(saved(lambda s: {"grads": s})), "and no weights"),
     Form("changes of weights",
          _refused(saved(lambda s: {n: one * 0.01 for n, one in s.items()})), "changes of weights"),
+    Form("torch's file named .pth.tar", saved(dict, "model-best.pth.tar")),
+    Form("torch's file without an ending", saved(dict, "checkpoint")),
+    Form("ZeRO-3's part", _refused(saved(
+        lambda s: {"module": {n: torch.empty(0) for n in s}})), "without its numbers"),
+    Form("a trainer's state alone", _only("optimizer.pt", "scheduler.pt"), "a trainer's state"),
+    Form("shards without their index",
+         _only("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"), "index"),
+    Form("FSDP's shards beside the optimizer's",
+         _only("optimizer_0/__0_0.distcp", "pytorch_model_fsdp_0/__0_0.distcp"), "fsdp_0 OUT"),
+    Form("open_clip's folder, another's configuration",
+         _refused(open_clip_folder(image_size=64)), "says vision_cfg image_size 64"),
     Form("CoOp's prompts", _refused(saved(lambda s: {"ctx": torch.ones(4, 32)})), "prompts"),
     Form("tar named .pt", _packed("x.pt", is_tar=True), "archive of files; unpack"),
     Form("zip named .pt", _packed("x.pt", is_tar=False), "archive of files; unpack"),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from families import save_family
 from PIL import Image
 
 import driftscope as ds
@@ -55,6 +56,9 @@ def photograph(width: int, height: int) -> Image.Image:
         ("CLIP", {**USUAL, "rescale_factor": 1 / 128}),
         ("CLIP", {**USUAL, "image_mean": 0.5, "image_std": 0.25}),
         ("CLIP", {**USUAL, "do_normalize": False, "image_mean": None, "image_std": None}),
+        ("CLIP", {**USUAL, "do_normalize": None}),
+        ("CLIP", {**USUAL, "do_rescale": 0}),
+        ("CLIP", {**SQUASHED, "do_center_crop": None}),
         ("CLIP", SQUASHED),
         ("CLIP", {**USUAL, "resample": 2}),
         ("CLIP", {**USUAL, "resample": 1}),
@@ -82,6 +86,25 @@ def test_pixels_are_those_of_the_folders_own_preprocessor(
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("settings", [{"size": SQUARE}, None], ids=["not named", "no file"])
+@pytest.mark.parametrize(("family", "kind"), [("SigLIP", "Siglip"), ("ViT", "ViT")])
+def test_where_no_processor_is_named_it_is_the_familys(
+    family: str, kind: str, settings: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    """As AutoImageProcessor takes it; without a file as the class makes them by itself."""
+    folder = save_family(family, tmp_path / "model")
+    (folder / "preprocessor_config.json").unlink()
+    if settings is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoteWarning)
+        model = ds.load(folder)
+    processor = getattr(transformers, f"{kind}ImageProcessorPil")(size=SQUARE)
+    expected = processor(images=[photograph(80, 64)], return_tensors="pt")["pixel_values"]
+    found = model.normalise(to_model_size(photograph(80, 64), model.framing)[None])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -101,8 +124,11 @@ def test_another_framing_than_clips_is_told(
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"do_resize": False}, "do_resize false"),
-        ({"size": {"shortest_edge": 32}, "do_center_crop": False}, "do_center_crop false"),
+        ({"do_resize": False}, "do_resize False"),
+        ({"do_resize": None}, "do_resize None"),
+        ({"size": {"shortest_edge": 32}, "do_center_crop": False}, "do_center_crop False"),
+        ({"size": {"shortest_edge": 32}, "do_center_crop": None}, "do_center_crop None"),
+        ({"rescale_factor": None}, "rescale_factor None"),
         ({"image_mean": [float("nan")] * 3}, "image_mean nan"),
         ({"size": {"longest_edge": 32}}, "longest_edge"),
         ({"size": {"height": 32, "width": 64}}, "64"),

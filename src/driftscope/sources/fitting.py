@@ -18,7 +18,12 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import merged
 from driftscope.errors import ModelError, told_as
 from driftscope.hugging_face import quiet_libraries
-from driftscope.sources.state_dict import main_prefix, prefixes_of, refuse_no_plain_numbers
+from driftscope.sources.state_dict import (
+    about_extra,
+    main_prefix,
+    prefixes_of,
+    refuse_no_plain_numbers,
+)
 
 _ADAPTER_PARTS = (".base_layer.", "lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_")
 _OF_ROUNDED = (
@@ -340,9 +345,8 @@ def _refuse_unknown(extra: list[str], known: set[str], module: nn.Module, name: 
     if unknown:
         raise ModelError(
             f"{name} is of another architecture: it holds {unknown[0]}, which a "
-            f"{type(module).__name__} of that size has not ({len(unknown)} such weights); if no "
-            "image embedding goes through it, save the file without it; if one does, as through "
-            "prompts or layers put in between, no plain model computes the same, and it is not read"
+            f"{type(module).__name__} of that size has not ({len(unknown)} such weights); "
+            f"{about_extra(unknown[0])}"
         )
 
 
@@ -350,6 +354,12 @@ def _refuse_other_shapes(
     tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str
 ) -> None:
     for key, tensor in tensors.items():
+        if tensor.numel() == 0 < wanted[key].numel():
+            raise ModelError(
+                f"{name} holds {key} without its numbers, as DeepSpeed's ZeRO-3 and FSDP leave a "
+                "part of a sharded model; make one file of all parts (python zero_to_fp32.py, in "
+                "the folder above) and give that"
+            )
         if tensor.shape != wanted[key].shape:
             raise ModelError(
                 f"{name} is of another architecture: {key} is {tuple(tensor.shape)} in it and "

@@ -152,8 +152,6 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
     image_size = int(backbone.vision_config(module.config).image_size)
     of_timm = getattr(config, "pretrained_cfg", None)
     pixels = pixel_convention(where, name, image_size, backbone, of_timm)
-    if not pixels.get("has_own_pixels", True):
-        pixels = {**pixels, **backbone.usual_pixels}
     return VisionLanguageModel(
         module=module,
         tokenizer=load_tokenizer(where, backbone.vocabulary_size(config), name)

@@ -18,7 +18,7 @@ from driftscope.hugging_face import offline_where_unreachable
 from driftscope.sources import open_clip
 from driftscope.sources.embedded import EMBEDDED
 from driftscope.sources.hub import load_tokenizer
-from driftscope.sources.preprocessor import OPENAI_PIXELS, pixel_convention, timm_pixels
+from driftscope.sources.preprocessor import pixel_convention, timm_pixels, usual_pixels
 
 _TIMM = "timm"
 NAMELESS = ("the given model", open_clip.KIND)
@@ -139,15 +139,13 @@ def from_module(module: Any) -> VisionLanguageModel:
     where = str(module.name_or_path or "")
     embedded = {str(folder): name for name, folder in EMBEDDED.items()}
     image_size = int(backbone.vision_config(module.config).image_size)
-    pixels = {**OPENAI_PIXELS, "image_size": image_size}
+    pixels = usual_pixels(backbone, image_size)
     tokenizer = None
     if where:
         with offline_where_unreachable():
             pixels = pixel_convention(where, where, image_size, backbone)
             if backbone.has_text(module.config):
                 tokenizer = load_tokenizer(where, backbone.vocabulary_size(module.config))
-    if not pixels.get("has_own_pixels", True):
-        pixels |= backbone.usual_pixels
     return VisionLanguageModel(
         module=module,
         tokenizer=tokenizer,

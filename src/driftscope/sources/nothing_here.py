@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from driftscope.files import named_path
-from driftscope.sources.state_dict import SUFFIXES
+from driftscope.sources.state_dict import SUFFIXES, is_state
 
 _MARKS = ("config.json", "adapter_config.json", "open_clip_config.json", "adapted.json")
 """Files that say that their folder holds a model."""
@@ -16,6 +16,7 @@ _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 OF_OTHERS = (".h5", ".keras", ".msgpack", ".onnx", ".gguf", ".tflite", ".pb", ".npz", ".pkl")
 """Weights of TensorFlow, Flax and others, which are not read."""
 _SHARDS_OF_FSDP = ".distcp"
+_OF_SHARD = re.compile(r"-\d{5}-of-\d{5}\.(safetensors|bin)$")
 _OF_DEEPSPEED = "zero_to_fp32.py"
 
 
@@ -43,7 +44,19 @@ def _instead(folder: Path, name: str) -> str:
             f" but DeepSpeed's shards; make a file of weights of them (python {name}/"
             f"{_OF_DEEPSPEED} {name} OUT) and give that"
         )
-    if shards := next(iter(sorted(folder.rglob(f"*{_SHARDS_OF_FSDP}"))), None):
+    if any(folder.glob("zero_pp_rank_*_optim_states.pt")):
+        above = Path(name).parent
+        return (
+            f" but a part of DeepSpeed's shards; make a file of weights of them (python "
+            f"{above}/{_OF_DEEPSPEED} {above} OUT) and give that"
+        )
+    if any(_OF_SHARD.search(one.name) for one in folder.iterdir()):
+        return (
+            " but shards of one model without their index (model.safetensors.index.json, or "
+            "pytorch_model.bin.index.json), which tells that they are complete; fetch that, too"
+        )
+    if found := sorted(folder.rglob(f"*{_SHARDS_OF_FSDP}"), key=_is_of_optimizer):
+        shards = found[0]
         return (
             " but shards of torch.distributed; make a file of weights of them (python -m "
             f"torch.distributed.checkpoint.format_utils dcp_to_torch {shards.parent} OUT.pt) and "
@@ -65,10 +78,20 @@ def _instead(folder: Path, name: str) -> str:
             f" that is read, but {others[0]}; load it where it was made, and save it by "
             "transformers' save_pretrained"
         )
+    if states := sorted(one.name for one in folder.iterdir() if is_state(one.name)):
+        return (
+            f" but a trainer's state ({', '.join(states[:3])}); give the folder of the same step "
+            "that has its weights (model.safetensors), or save them by save_pretrained"
+        )
     return (
         ": there is no config.json (a model in hub layout), adapter_config.json (a PEFT adapter), "
         "open_clip_config.json, adapted/ (a finished run) or file of weights in it"
     )
+
+
+def _is_of_optimizer(shard: Path) -> tuple[bool, str]:
+    """So that the model's shards stand before the optimizer's."""
+    return shard.parent.name.startswith("optimizer"), str(shard)
 
 
 def _best_of(checkpoint: Path) -> str:
@@ -89,7 +112,11 @@ def _below(folder: Path) -> list[Path]:
             continue
         if path.name in _MARKS:
             found.add(below.parent)
-        elif path.suffix in SUFFIXES and not {below.parent, *below.parents} & found:
+        elif (
+            path.suffix in SUFFIXES
+            and not is_state(path.name)
+            and not {below.parent, *below.parents} & found
+        ):
             found.add(below)
     models = {one for one in found if not (set(one.parents) - {Path()}) & found}
     return sorted(models - {Path()}, key=lambda one: _numbers(str(one)))

@@ -7,6 +7,7 @@ twenty characters can take longer than anybody lives.
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -84,6 +85,8 @@ def refuse_scale_without_logarithm(model: VisionLanguageModel, name: str) -> Non
 
     A CLIP keeps the factor's logarithm and never lets the factor above 100.
     """
+    if model.has_text and math.isnan(model.logit_scale):
+        raise ModelError(f"the logit scale of {name} is no number: the model has diverged")
     if model.has_text and not 0 < model.logit_scale < _MOST_LOGIT_SCALE:
         raise ModelError(
             f"the logit scale of {name} is {model.logit_scale:.3g}, and no more than 100 is usual; "

@@ -29,6 +29,13 @@ _KEYS = (
     *("do_resize", "size", "default_to_square", "resample", "do_center_crop", "crop_size"),
     *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
 )
+_USUAL = {
+    **dict.fromkeys(("do_resize", "do_rescale", "do_normalize"), True),
+    **dict.fromkeys(("do_center_crop", "default_to_square", "crop_size", "size"), None),
+    **{"rescale_factor": 1 / 255, "image_mean": None, "image_std": None, "resample": None},
+}
+"""What transformers does where neither a configuration nor a class of its own says otherwise. There
+a switch that is null is off, which is why none is filled in."""
 _MEANT_FOR_OTHERS = ("do_pad", "do_thumbnail", "do_align_long_axis", "do_flip_channel_order")
 
 
@@ -41,9 +48,9 @@ def pixel_convention(
 ) -> dict[str, Any]:
     """Size, mean, std and framing of a folder's preprocessor: fields of a `VisionLanguageModel`.
 
-    OpenAI's, and said so, where it ships none. `image_size` is what the model's configuration
-    says, which holds for a family of a fixed size. `timm` is what a model of timm says of its
-    pixels, where it ships no preprocessor.
+    Its family's usual ones, and said so, where it ships none. `image_size` is what the model's
+    configuration says, which holds for a family of a fixed size. `timm` is what a model of timm
+    says of its pixels, where it ships no preprocessor.
 
     Raises:
         ModelError: the configuration is damaged, or says what cannot be followed.
@@ -59,7 +66,7 @@ def pixel_convention(
     except (OSError, ValueError):
         if timm is not None:
             return timm_pixels(timm, name, image_size)
-        return {**OPENAI_PIXELS, "image_size": image_size}
+        return usual_pixels(family, image_size)
     if "pretrained_cfg" in found:  # what TimmWrapperImageProcessor writes
         return timm_pixels(found["pretrained_cfg"], name, image_size)
     settings = _with_defaults(found, name, family)
@@ -78,6 +85,14 @@ def pixel_convention(
         "own_framing": None if framing.is_usual else framing,
         "notes": tuple(notes),
     }
+
+
+def usual_pixels(family: Backbone, image_size: int) -> dict[str, Any]:
+    """The same where nothing is known of a model's own: as the family's processor makes them."""
+    settings = _with_defaults({}, family.family, family)
+    framing = _framing(settings, family.family, image_size)
+    own = None if framing.is_usual else framing
+    return {**OPENAI_PIXELS, **family.usual_pixels, "image_size": image_size, "own_framing": own}
 
 
 def timm_pixels(said: Mapping[str, Any], name: str, image_size: int) -> dict[str, Any]:
@@ -140,7 +155,12 @@ def _with_defaults(found: dict[str, Any], name: str, family: Backbone) -> dict[s
             raise ModelError(_refused(name, f"{key} {found[key]}"))
     known = getattr(transformers, f"{kind}ImageProcessorPil", None)
     defaults = {key: getattr(known, key, None) for key in _KEYS}
-    return {**defaults, **followed[kind], **found}
+    return {**_USUAL, **_set(defaults), **followed[kind], **found}
+
+
+def _set(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are not None."""
+    return {key: value for key, value in settings.items() if value is not None}
 
 
 def _followed() -> dict[str, Mapping[str, Any]]:
@@ -156,12 +176,13 @@ def _longest(size: Any) -> Any:
 
 
 def _framing(settings: dict[str, Any], name: str, image_size: int) -> Framing:
-    if settings["do_resize"] is False:
-        raise ModelError(_refused(name, "do_resize false, so images keep their size"))
-    side, squashes = _resized_side(settings, name)
-    if settings["do_center_crop"] is False and not squashes:
-        said = f"do_center_crop false and size {settings['size']}, so images keep their shape"
+    if not settings["do_resize"]:
+        said = f"do_resize {settings['do_resize']}, so images keep their size"
         raise ModelError(_refused(name, said))
+    side, squashes = _resized_side(settings, name)
+    if not (settings["do_center_crop"] or squashes):
+        said = f"do_center_crop {settings['do_center_crop']} and size {settings['size']}"
+        raise ModelError(_refused(name, f"{said}, so images keep their shape"))
     cut = _side(settings, name)
     if cut > side:
         raise ModelError(_refused(name, f"a crop of {cut} pixels from {side}"))
@@ -213,10 +234,10 @@ def _refused(name: str, what: str) -> str:
 
 def _mean_and_std(settings: dict[str, Any], name: str) -> dict[str, tuple[float, ...]]:
     """Of pixels in [0, 1], whatever scale the preprocessor takes them off."""
-    factor = settings["rescale_factor"] or 1 / 255 if settings["do_rescale"] is not False else 1.0
+    factor = settings["rescale_factor"] if settings["do_rescale"] else 1.0
     mean: tuple[float, ...] = (0.0,) * 3
     std: tuple[float, ...] = (1.0,) * 3
-    if settings["do_normalize"] is not False:
+    if settings["do_normalize"]:
         mean = _three(settings["image_mean"], "image_mean", name)
         std = _three(settings["image_std"], "image_std", name)
     scale = 255 * _number(factor, "rescale_factor", name)

@@ -42,6 +42,8 @@ _OF_NO_MODEL = re.compile(
     r"(grad(ient)?|delta|diff(erence)?|task_vector|fisher|exp_avg\w*|momentum(_buffer)?)s?"
 )
 """What stands before the names of weights where something else is kept of each."""
+_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How files begin that torch wrote before version 1.6."""
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -97,17 +99,19 @@ def types_in(path: Path) -> dict[str, str]:
 def weights_in(path: Path) -> Path | None:
     """The file of weights itself, or the one in a folder; None where there is none, or several."""
     if path.is_file():
-        return path if path.name.endswith((*SUFFIXES, ".index.json")) else None
+        is_named = path.name.lower().endswith((*SUFFIXES, ".index.json"))
+        return path if is_named or _is_of_weights(path) else None
     known = next((path / file for file in FILES if (path / file).is_file()), None)
     if known is not None or not path.is_dir():
         return known
-    others = [one for one in path.iterdir() if one.suffix in SUFFIXES and not _is_state(one.name)]
+    others = [one for one in path.iterdir() if one.suffix in SUFFIXES and not is_state(one.name)]
     return others[0] if len(others) == 1 else None
 
 
-def _is_state(name: str) -> bool:
+def is_state(name: str) -> bool:
     """Whether a file's name says that it is a trainer's own, or an adapter's."""
-    return name.startswith(("optimizer", "scheduler", "training_args", "scaler", "rng", "adapter"))
+    begins = ("optimizer", "scheduler", "training_args", "scaler", "rng", "random_states")
+    return name.startswith((*begins, "adapter")) or name.endswith("_optim_states.pt")
 
 
 def check_fetched(path: Path) -> None:
@@ -123,6 +127,16 @@ def check_fetched(path: Path) -> None:
     if not start:
         raise ModelError(f"{path} is empty (0 bytes); fetch or save it again")
     _refuse_archives(path)
+
+
+def _is_of_weights(path: Path) -> bool:
+    """Whether a file of any other name is one of torch's or safetensors', by its content."""
+    with path.open("rb") as file:
+        start = file.read(len(_OLD_TORCH))
+    if start.startswith(b"PK") and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return any(one.endswith(_OF_TORCH) for one in archive.namelist())
+    return start == _OLD_TORCH or _safetensors_size(path) > 0
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -180,6 +194,19 @@ def why_unreadable(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"its configuration names {error}, which is not known"
     return one_line(error) or type(error).__name__
+
+
+def about_extra(name: str) -> str:
+    """What to do about a weight that no plain model has, by its name."""
+    if "lora" in name.lower():
+        return (
+            "if it is an adapter's, add it in where it was trained (loralib does so in "
+            "model.eval()), and save the state_dict without such names"
+        )
+    return (
+        "if no image embedding goes through it, save the file without it; if one does, as through "
+        "prompts or layers put in between, no plain model computes the same, and it is not read"
+    )
 
 
 def prefixes_of(names: Iterable[str], wanted: Iterable[str]) -> Counter[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError
 from driftscope.files import named_path
@@ -9,6 +12,9 @@ from driftscope.sources import open_clip
 from driftscope.sources.fitting import completed
 from driftscope.sources.form import Beside
 from driftscope.sources.state_dict import read_tensors_of, weights_in
+
+_FURTHER = re.compile(r"(pytorch_)?model_\d+\.(bin|safetensors)")
+"""How accelerate calls the models of a training behind the first."""
 
 
 def recognises(name: str) -> bool:
@@ -36,4 +42,8 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
             "comparison, whose first one has it (ds.load(FILE, like=MODEL)), or put its "
             "config.json beside it and give the folder"
         )
-    return completed(state, beside.like, name)
+    model = completed(state, beside.like, name)
+    if further := sorted(one.name for one in path.parent.iterdir() if _FURTHER.fullmatch(one.name)):
+        note = f"{name} holds {path.name} and {', '.join(further)}: the first is read"
+        return replace(model, notes=(*model.notes, note))
+    return model

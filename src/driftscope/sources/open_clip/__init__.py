@@ -302,6 +302,7 @@ def _load_folder(folder: Path, name: str) -> VisionLanguageModel:
         ),
         name,
     )
+    _refuse_another_model(model_config, clip.config, name)
     if vision.get("pool_type") == "avg":
         norm_after = bool(vision.get("final_ln_after_pool"))
         clip.vision_model = MeanPooledTower(clip.vision_model, norm_after=norm_after)
@@ -309,6 +310,37 @@ def _load_folder(folder: Path, name: str) -> VisionLanguageModel:
     framing = pixels["own_framing"]
     notes = () if framing is None else tuple(framing_notes(framing, name))
     return from_open_clip(clip, name, pixels, notes)
+
+
+def _refuse_another_model(said: Mapping[str, Any], built: Any, name: str) -> None:
+    """Raises ModelError where a configuration describes other weights than the folder holds.
+
+    Then what weights do not tell, such as the width of heads, is of another model, too.
+    """
+    vision, text = built.vision_config, built.text_config
+    size = said.get("vision_cfg", {}).get("image_size")
+    found = {
+        ("vision_cfg", "layers"): vision.num_hidden_layers,
+        ("vision_cfg", "width"): vision.hidden_size,
+        ("vision_cfg", "patch_size"): vision.patch_size,
+        ("vision_cfg", "image_size"): vision.image_size,
+        ("text_cfg", "layers"): text.num_hidden_layers,
+        ("text_cfg", "width"): text.hidden_size,
+        ("text_cfg", "context_length"): text.max_position_embeddings,
+        ("text_cfg", "vocab_size"): text.vocab_size,
+    }
+    if isinstance(size, int) and size // vision.patch_size * vision.patch_size == vision.image_size:
+        del found["vision_cfg", "image_size"]  # of no whole number of patches
+    named = {place: said.get(place[0], {}).get(place[1]) for place in found}
+    named["model_cfg", "embed_dim"] = said.get("embed_dim")
+    found["model_cfg", "embed_dim"] = built.projection_dim
+    for place, own in found.items():
+        if named[place] not in (None, own, [own, own]):
+            raise ModelError(
+                f"{CONFIG_FILE} of {name} says {' '.join(place)} {named[place]}, and its weights "
+                f"are of {own}: they do not belong together; put the configuration of the model that was "
+                "saved beside them"
+            )
 
 
 def write_folder(model: VisionLanguageModel, folder: Path) -> None:

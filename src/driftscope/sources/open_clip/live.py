@@ -103,9 +103,11 @@ def pixels_of(said: dict[str, Any], image_size: int | None) -> dict[str, Any]:
     Raises:
         ModelError: they say what is not followed.
     """
-    pixels: dict[str, Any] = {
-        key: tuple(map(float, said[key])) for key in ("mean", "std") if said.get(key) is not None
-    }
+    pixels = {key: _three(said[key], key) for key in ("mean", "std") if said.get(key) is not None}
+    if said.get("mode") not in (None, "RGB"):
+        raise ModelError(
+            f"the open_clip model reads images of mode {said['mode']!r}; driftscope follows 'RGB'"
+        )
     way, resample = said.get("resize_mode", "shortest"), said.get("interpolation", "bicubic")
     if way not in ("shortest", "squash") or resample not in ("bicubic", "bilinear"):
         raise ModelError(
@@ -116,6 +118,16 @@ def pixels_of(said: dict[str, Any], image_size: int | None) -> dict[str, Any]:
         framing = Framing(image_size, squashes=way == "squash", resample=resample)
         pixels["own_framing"] = None if framing.is_usual else framing
     return pixels
+
+
+def _three(value: Any, key: str) -> Any:
+    numbers = value if isinstance(value, list | tuple) else [value] * 3
+    if len(numbers) != 3 or not all(isinstance(one, int | float) for one in numbers):
+        raise ModelError(
+            f"the open_clip model's preprocessing says {key} {value!r}; a number or one for each "
+            "of the three colours would be right"
+        )
+    return tuple(map(float, numbers))
 
 
 def _facts(transformer: Any) -> TowerFacts:

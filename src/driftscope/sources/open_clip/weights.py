@@ -17,7 +17,12 @@ from torch import Tensor
 
 from driftscope.errors import ModelError
 from driftscope.sources.open_clip.names import USUAL_HEAD_WIDTH
-from driftscope.sources.state_dict import main_prefix, prefixes_of, refuse_no_plain_numbers
+from driftscope.sources.state_dict import (
+    about_extra,
+    main_prefix,
+    prefixes_of,
+    refuse_no_plain_numbers,
+)
 
 if TYPE_CHECKING:
     from transformers import CLIPConfig
@@ -102,7 +107,7 @@ def convert_tower(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]
         first = min([*rest, *(key for key in beside if key.startswith(prefix))])
         raise ModelError(
             f"{source} has {first}, which a plain open_clip ViT has not, so it cannot be read as "
-            "a CLIP's image tower"
+            f"a CLIP's image tower; {about_extra(first)}"
         )
     return {**tower, **beside}
 
@@ -192,7 +197,7 @@ def convert_open_clip(
     if unknown:
         raise ModelError(
             f"{source} has {len(unknown)} tensors that a plain open_clip ViT has not (the first: "
-            f"{unknown[0]}), so it cannot be a CLIPModel"
+            f"{unknown[0]}), so it cannot be a CLIPModel; {about_extra(unknown[0])}"
         )
     return config, converted
 
