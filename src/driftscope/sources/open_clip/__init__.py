@@ -338,8 +338,8 @@ def _refuse_another_model(said: Mapping[str, Any], built: Any, name: str) -> Non
         if named[place] not in (None, own, [own, own]):
             raise ModelError(
                 f"{CONFIG_FILE} of {name} says {' '.join(place)} {named[place]}, and its weights "
-                f"are of {own}: they do not belong together; put the configuration of the model that was "
-                "saved beside them"
+                f"are of {own}: they do not belong together; put the configuration of the model "
+                "that was saved beside them"
             )
 
 
