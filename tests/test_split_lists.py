@@ -138,6 +138,14 @@ def test_lists_that_do_not_divide_are_told_and_all_images_are_read(
         assert any("test.txt lists its test images: give that file" in one for one in found.notes)
 
 
+def test_a_file_for_each_image_is_no_list(tmp_path: Path) -> None:
+    images(tmp_path, "")
+    for split, copies in (("train", range(40)), ("test", range(40))):
+        for copy in copies:
+            (tmp_path / "cat" / f"{split}_{copy}.txt").write_text(lines(split))
+    assert available_splits(tmp_path) == ("all",)
+
+
 def test_what_lists_leave_out_is_counted(tmp_path: Path) -> None:
     images(tmp_path, "images/")
     (tmp_path / "train.txt").write_text(lines("train"))

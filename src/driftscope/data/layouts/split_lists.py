@@ -25,6 +25,7 @@ from driftscope.files import read_text
 from driftscope.limits import LIST_MB
 
 _MOST_LISTS = 200
+_MOST_BESIDE_IMAGES = 20
 _MOST_PARTS = 4
 _FEWEST_FOUND = 0.5
 """Lists that name fewer of the images here than this are those of something else."""
@@ -49,7 +50,7 @@ def listed_splits(tree: Folder) -> Listed | None:
 
     There must be images to train on and others to score on, none of them both.
     """
-    files = tree.files(*_SUFFIXES)
+    files = _few_files(tree)
     lists = [file for file in files if split_kind(file.stem)][:_MOST_LISTS]
     of_all = [file for file in files if _OF_ALL_SPLITS.fullmatch(file.name)]
     flags = next((one for one in tree.below() if {*_OF_NUMBERS} <= {*one.others}), None)
@@ -94,7 +95,7 @@ def unused_list(tree: Folder, beside: Sequence[Path]) -> str:
         tree: what the user named.
         beside: files that lie above it.
     """
-    lists = [file for file in (*tree.files(*_SUFFIXES), *beside) if file.suffix in _SUFFIXES]
+    lists = [file for file in (*_few_files(tree), *beside) if file.suffix in _SUFFIXES]
     of_test = [file for file in lists if split_kind(file.stem) == "test"][:_MOST_LISTS]
     images = _Images(tuple(tree.image_files())) if of_test else None
     for file in sorted(of_test, key=lambda file: (file in beside, len(file.stem), file)):
@@ -108,6 +109,21 @@ def unused_list(tree: Folder, beside: Sequence[Path]) -> str:
             )
             return f"{printable(str(file))} lists its test images: {what_to_do}"
     return ""
+
+
+def _few_files(tree: Folder) -> list[Path]:
+    """The files that may be lists; not those of folders that hold one for each image."""
+    few = (
+        folder
+        for folder in tree.below()
+        if len(folder.others) <= (_MOST_BESIDE_IMAGES if folder.images else _MOST_LISTS)
+    )
+    return sorted(
+        Path(folder.path, name)
+        for folder in few
+        for name in folder.others
+        if name.lower().endswith(_SUFFIXES)
+    )
 
 
 def _splits_of(
