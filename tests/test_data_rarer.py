@@ -11,6 +11,7 @@ from pyarrow import parquet
 from small_sets import NAMES, classes, png, table, write
 
 from driftscope.data import EncodedSet, open_dataset, open_labelled
+from driftscope.data.names import benchmark_words, imagenet_names
 from driftscope.data.prompts import words_of
 from driftscope.errors import DataError
 from driftscope.transfer.doubts import doubts_of_names
@@ -37,6 +38,8 @@ def levels(images: object) -> list[int]:
         (["images_cat", "images_dog"], ["cat", "dog"]),
         (["images_cat", "dog"], ["images cat", "dog"]),
         (["class_1", "class_2"], ["class 1", "class 2"]),
+        (["/a/abbey", "/b/bakery/shop"], ["abbey", "bakery shop"]),
+        (["and/or", "n/a b"], ["and/or", "n/a b"]),
     ],
 )
 def test_what_all_names_share_is_no_part_of_them(names: list[str], words: list[str]) -> None:
@@ -51,6 +54,21 @@ def test_what_all_names_share_is_no_part_of_them(names: list[str], words: list[s
 def test_letters_answers_and_what_stands_for_no_name_are_no_words(name: str) -> None:
     (doubt,) = doubts_of_names([name, "dog"], words_of([name, "dog"], {}))
     assert f"1 of its 2 class names are no words ({name})" in doubt
+
+
+def test_a_template_that_says_of_what_makes_answers_words() -> None:
+    names, templates = ["negative", "positive"], ["a {} review of a movie."]
+    assert list(doubts_of_names(names, names))
+    assert not list(doubts_of_names(names, names, templates))
+    assert list(doubts_of_names(["0", "1"], ["0", "1"], templates))
+
+
+def test_imagenets_lists_of_synonyms_are_told_in_one() -> None:
+    ours = list(imagenet_names().values())
+    published = [f"{name}, other {number}" for number, name in enumerate(ours)]
+    assert benchmark_words("somewhere", published) == dict(zip(published, ours, strict=True))
+    assert benchmark_words("somewhere", published[::-1]) == {}
+    assert benchmark_words("somewhere", ours) == {}
 
 
 @pytest.mark.parametrize("name", ["ox", "classy car", "positive dog", "typewriter", "no entry"])

@@ -64,12 +64,16 @@ def benchmark_words(place: str, class_names: Sequence[str]) -> dict[str, str]:
     """Words of class names that are the numbers of a usual benchmark; {} where none is known.
 
     The benchmark is told by its name in the place's, and by the count of its numbers. Of names that
-    say all ranks of a species, as iNaturalist's do, the words are its own two.
+    say all ranks of a species, as iNaturalist's do, the words are its own two. Of ImageNet's lists
+    of synonyms (`tench, Tinca tinca`) they are ours.
     """
     ranks = [_TAXONOMY.fullmatch(name) for name in class_names]
     if all(ranks):
         return {match[0]: f"{match['genus']} {match['species'].replace('_', ' ')}"
                 for match in ranks if match}  # fmt: skip
+    if len(class_names) == len(imagenet_names()) and _agree(list(imagenet_names()), class_names):
+        pairs = zip(class_names, imagenet_names().values(), strict=True)
+        return {name: said for name, said in pairs if name != said}
     numbers = [_number(name) for name in class_names]
     if None in numbers or len(set(numbers)) != len(numbers):
         return {}
@@ -144,7 +148,7 @@ class NamesFile:
             words = self._in_order(class_names)
         if self.path.name in _WORDNET_FILES:
             words = {name: _first_synonym(name, said) for name, said in words.items()}
-        words = {name: _with_spaces(said) for name, said in words.items()}
+        words = {name: with_spaces(said) for name, said in words.items()}
         plain_names = {name: re.sub(r" \(\d+\)$", "", name) for name in class_names}
         if not words and set(plain_names.values()) <= set(self.in_order):  # two of one name
             return {name: plain for name, plain in plain_names.items() if name != plain}
@@ -295,8 +299,8 @@ def _first_synonym(name: str, said: str) -> str:
     return imagenet_names().get(name) or said.partition(",")[0].strip()
 
 
-def _with_spaces(said: str) -> str:
-    """Words of a file as a sentence has them: `tiger_shark`, and `/b/bakery/shop` of Places365."""
+def with_spaces(said: str) -> str:
+    """Words as a sentence has them, of `tiger_shark` and of Places365's `/b/bakery/shop`."""
     place = _PLACE.fullmatch(said)
     return (place[1].replace("/", " ") if place else said).replace("_", " ").strip()
 

@@ -9,7 +9,7 @@ A class name becomes words by these rules, in this order:
    names have no spaces and often hyphens);
 3. known misspellings of published label lists are put right (`cra` is crab), numbers before the
    name go (`001.Albatross`, `n02085620-Chihuahua`), WordNet ids of ImageNet become its words;
-4. underscores, `%20` and runs of spaces become one space;
+4. underscores, `%20` and runs of spaces become one space, and of `/b/bakery/shop` the letter goes;
 5. camel case is taken apart and written small (`AnnualCrop` is annual crop); capitals that
    stand together stay together (`SUVCar` is SUV car).
 
@@ -30,6 +30,7 @@ from driftscope.data.names import (
     is_wordnet_id,
     read_names,
     read_templates,
+    with_spaces,
 )
 from driftscope.data.templates import TEMPLATE_SETS
 from driftscope.errors import DataError, did_you_mean
@@ -168,7 +169,7 @@ def class_word(class_name: str) -> str:
     name = _INDEX_BEFORE.sub("", MISSPELT.get(class_name, class_name))
     if is_wordnet_id(name):
         return imagenet_names().get(name, name)
-    spaced = " ".join(re.sub("_|%20", " ", name).split())
+    spaced = " ".join(with_spaces(name.replace("%20", " ")).split())
     parts = [part for word in spaced.split(" ") for part in _camel_parts(word)]
     return " ".join(parts) or class_name
 

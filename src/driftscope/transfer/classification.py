@@ -303,7 +303,8 @@ def transfer_set(
         doubts += [*images.doubts, *of_copies[1]]
     words = words_of(class_names, dict(rules.class_words))
     given = {word for _, word in rules.class_words}
-    doubts += doubts_of_names(class_names, ["given" if word in given else word for word in words])
+    shown = ["given" if word in given else word for word in words]
+    doubts += doubts_of_names(class_names, shown, rules.templates)
     doubts += doubts_of_several(class_names)
     doubts += doubts_of_prompts(pretrained, class_names, rules.prompts(class_names))
     for doubt in doubts:

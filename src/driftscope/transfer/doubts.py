@@ -15,6 +15,7 @@ from torch import Tensor
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data.names import is_wordnet_id
+from driftscope.data.prompts import PHOTO_TEMPLATE
 from driftscope.errors import PlainWarning
 
 if TYPE_CHECKING:
@@ -25,11 +26,14 @@ _NO_NAME = re.compile(
     r"(?i)[-+]?\d+([.,]\d+)?|(class|cls|c|label|lbl|category|cat|id|type|target|folder|y)[\W_]*\d+"
     r"|[0-9a-f]{16,}|true|false|nan|none|null|n/?a|unknown|undefined|unspecified|unlabell?ed"
     r"|missing|void|ignored?|others?|misc(ellaneous)?|background( google)?"
-    r"|((class|type|group|grade|category)[\W_]+)?([a-z]|i{2,3}|i?v|vi{1,3})|[\W_]+"
-    r"|yes|no|pos|neg|positive|negative|n?ok|unsure|uncertain|untitled( folder)?"
-    r"|new folder( \(\d+\))?|/?[mg][ /_]0\w{2,7}"
+    r"|[\W_]+|untitled( folder)?|new folder( \(\d+\))?|/?[mg][ /_]0\w{2,7}"
 )
-"""Numbers, letters, answers, what stands where there is no name, and ids of Freebase."""
+"""Numbers, what stands where there is no name, and ids of Freebase."""
+_NO_THING = re.compile(
+    r"(?i)((class|type|group|grade|category)[\W_]+)?([a-z]|i{2,3}|i?v|vi{1,3})"
+    r"|yes|no|pos|neg|positive|negative|n?ok|unsure|uncertain"
+)
+"""Letters and answers: words only in a sentence that says of what (`a {} review of a movie`)."""
 _JOINED = re.compile(r"[^\W\d_][.+~=|/\\^][^\W\d_]")
 """Words that a mark joins in place of a space, as in `red.circle`."""
 _WORD = re.compile(r"[^\W_]+")
@@ -43,15 +47,20 @@ class DoubtWarning(PlainWarning):
     """A labeled set whose numbers may not mean what they seem to."""
 
 
-def doubts_of_names(class_names: Sequence[str], words: Sequence[str]) -> Iterator[str]:
+def doubts_of_names(
+    class_names: Sequence[str], words: Sequence[str], templates: Sequence[str] = (PHOTO_TEMPLATE,)
+) -> Iterator[str]:
     """Words that no picture can be told by (numbers, `class_3`, `other`), or that marks join.
 
     So are words that differ from class to class in numbers alone (`patient 1`, `patient 2`).
     """
+    is_told_of_what = tuple(templates) != (PHOTO_TEMPLATE,)
     odd = [
         name
-        for name, said in zip(class_names, words, strict=True)
-        if _NO_NAME.fullmatch(said.strip()) or is_wordnet_id(said.strip())
+        for name, said in zip(class_names, map(str.strip, words), strict=True)
+        if _NO_NAME.fullmatch(said)
+        or is_wordnet_id(said)
+        or (_NO_THING.fullmatch(said) and not is_told_of_what)
     ]
     if odd:
         yield (
