@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -105,7 +106,48 @@ def test_a_level_of_splits_is_none_of_classes(tmp_path: Path) -> None:
         open_labelled(tmp_path, "test")
 
 
+def test_what_was_drawn_over_loose_images_of_a_class_is_none_of_them(tmp_path: Path) -> None:
+    write(tmp_path, [*classes(), *(f"{name}/masks/99.png" for name in NAMES)])
+    write(tmp_path, [f"{name}/more/7{at}.png" for at, name in enumerate(NAMES)])
+    images = open_labelled(tmp_path, "test")
+    assert levels(images) == [0, 1, 10, 11, 20, 21, 70, 71, 72]
+    assert isinstance(images, EncodedSet)
+    assert images.notes == (
+        "3 folders masks beside the images are passed over",
+        "3 folders within classes are read as images of those classes, such as cat/more",
+    )
+
+
 # ---------------------------------------------------------------- tables
+
+
+@pytest.mark.parametrize("column", ["label_str", "label_text", "class_str", "name"])
+def test_words_of_numbers_stand_beside_them(tmp_path: Path, column: str) -> None:
+    write(tmp_path, classes())
+    rows = [f"{name},{NAMES.index(name[:3])},{name[:3]}" for name in classes()]
+    (tmp_path / "list.csv").write_text("\n".join([f"path,label,{column}", *rows]))
+    images = open_dataset(tmp_path / "list.csv", "test")
+    assert isinstance(images, EncodedSet)
+    assert images.words == {"0": "cat", "1": "dog", "2": "emu"}
+
+
+def test_a_split_that_is_nan_is_none(tmp_path: Path) -> None:
+    write(tmp_path, classes())
+    rows = [f"{name},{name[:3]},{'test' if at % 2 else 'nan'}" for at, name in enumerate(classes())]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *rows]))
+    images = open_labelled(tmp_path / "list.csv", "test")
+    assert levels(images) == [1, 11, 21]
+    assert isinstance(images, EncodedSet)
+    assert images.notes == ("3 rows that say no split are passed over",)
+
+
+def test_json_of_images_that_say_their_classes_is_read(tmp_path: Path) -> None:
+    write(tmp_path, classes())
+    rows = [{"file_name": name, "class": name[:3]} for name in classes()]
+    (tmp_path / "list.json").write_text(json.dumps({"images": rows}))
+    images = open_labelled(tmp_path / "list.json", "test")
+    assert levels(images) == [0, 1, 10, 11, 20, 21]
+    assert images.class_names == NAMES
 
 
 @pytest.mark.parametrize("column", ["data_split", "which", "Fold name"])

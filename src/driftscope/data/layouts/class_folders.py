@@ -146,7 +146,7 @@ def _image_folders(folder: Folder) -> tuple[Folder, ...]:
         for one in inner
         if split_kind(one.name) or _PICTURES.fullmatch(one.name) or _holds_pictures(one)
     ]
-    if pictures and drawn_over:
+    if (pictures or folder.images) and drawn_over:
         inner = tuple(one for one in inner if one not in drawn_over)
     return inner
 
@@ -275,7 +275,8 @@ def _without_lone_class(name: str, found: Mapping[str, Split]) -> Split:
 def _at(root: Folder, level: str) -> Iterator[tuple[str, Folder]]:
     """The class names and folders of a level."""
     if level != DEEPEST:
-        yield from ((one.name, _lone_inner(one)) for one in _at_level(root, int(level)))
+        for one in _at_level(root, int(level)):
+            yield one.name, _without_drawn_over(_lone_inner(one))
         return
     by_letter = all(len(one.name) == 1 for one in root.with_images)  # a/abbey, b/bakery
     for folder in root.below():
@@ -284,6 +285,12 @@ def _at(root: Folder, level: str) -> Iterator[tuple[str, Folder]]:
             while len(parts) > 1 and _PICTURES.fullmatch(parts[-1]):
                 parts = parts[:-1]
             yield " ".join(parts[by_letter and len(parts) > 1 :]), replace(folder, folders=())
+
+
+def _without_drawn_over(folder: Folder) -> Folder:
+    """A class of loose images without the folders of what was drawn over them."""
+    kept = _image_folders(folder) if folder.images else folder.folders
+    return folder if kept == folder.with_images else replace(folder, folders=tuple(kept))
 
 
 def _at_level(folder: Folder, level: int) -> Iterator[Folder]:

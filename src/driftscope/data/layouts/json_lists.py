@@ -64,7 +64,7 @@ def _read(file: Path) -> Columns:
             return _of_objects(held)
         if "annotations" in held:
             return _of_coco(file, held)
-        if "images" in held:
+        if "images" in held and all("sentences" in one for one in held["images"]):
             return _of_karpathy(held["images"])
         return _of_mapping(held)
     except DataError:

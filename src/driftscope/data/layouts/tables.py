@@ -189,7 +189,8 @@ def _tells_splits(values: Sequence[Any]) -> bool:
 
 def _text(value: Any) -> str:
     """What a cell says; "" where it is empty."""
-    return "" if value is None or value != value else str(value).strip()
+    text = "" if value is None else str(value).strip()
+    return "" if text.lower() in ("nan", "none", "null") else text
 
 
 def divided_by_folder(splits: Mapping[str, Table], address: Address) -> Mapping[str, Table]:
@@ -330,7 +331,9 @@ def _words_beside(
     beside = (
         name
         for name in sorted(everywhere - {label})
-        if _plain(name) in (*_USUAL_NAMES["label"], f"{_plain(label)}_name", "label_text", "name")
+        if _plain(name) in (*_USUAL_NAMES["label"], "name")
+        or _plain(name) in {f"{_plain(label)}_{what}" for what in ("name", "names", "text", "str")}
+        or _plain(name) in ("label_text", "label_str", "class_text", "class_str")
     )
     for column in beside:
         values = [value for name in numbers for value in tables[name].values(name, column)]
