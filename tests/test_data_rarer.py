@@ -233,3 +233,23 @@ def test_a_folder_without_images_is_told_what_to_do(tmp_path: Path, file: str, r
     write(tmp_path, [file])
     with pytest.raises(DataError, match=reason):
         open_dataset(tmp_path, "test")
+
+
+@pytest.mark.parametrize("noted", ["default", "plain_text"])
+def test_the_file_that_cards_replaced_names_the_classes(tmp_path: Path, noted: str) -> None:
+    parquet.write_table(table([0, 0, 1, 1, 2, 2]), tmp_path / "test-00000-of-00001.parquet")
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": NAMES}}
+    splits = {"test": {"name": "test", "num_examples": 7}}
+    infos = {noted: {"features": features, "splits": splits}}
+    (tmp_path / "dataset_infos.json").write_text(json.dumps(infos))
+    images = open_dataset(tmp_path, "test")
+    assert isinstance(images, EncodedSet)
+    assert images.class_names == NAMES
+    assert images.doubts == ("its split test has 6 rows, but its card says 7",)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"default": {}}', '{"a": {}, "b": {}}', '{"x": 1}'])
+def test_another_file_of_that_name_says_nothing(tmp_path: Path, text: str) -> None:
+    parquet.write_table(table([0, 0, 1, 1, 2, 2]), tmp_path / "test-00000-of-00001.parquet")
+    (tmp_path / "dataset_infos.json").write_text(text)
+    assert open_dataset(tmp_path, "test").class_names == ("0", "1", "2")

@@ -18,16 +18,23 @@ import pyarrow as pa
 from pyarrow import parquet
 from pydantic_core import from_json
 
-from driftscope.config.source import plain_yaml
 from driftscope.data.address import WHOLE, Address, split_kind
 from driftscope.data.encoded import EncodedImages, image_bytes, printable
+from driftscope.data.layouts.card import (
+    class_names_of,
+    features_of,
+    info_of,
+    noted_beside,
+    read_card,
+    told_of,
+    type_of,
+)
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.lists import files_of
 from driftscope.data.layouts.tables import FIRST_ROWS, TABLE_OPTIONS, divided, open_table
 from driftscope.data.layouts.tree import Folder
 from driftscope.data.other_kinds import kind_of_file
 from driftscope.errors import DataError, did_you_mean, one_line
-from driftscope.files import read_bytes
 from driftscope.limits import IMAGE_MB, LIST_MB
 
 _SHARD = re.compile(r"^(?P<split>\w[\w.]*?)(-(?P<number>\d+)-of-(?P<count>\d+))?(-[0-9a-f]{16})?$")
@@ -134,7 +141,7 @@ class _ParquetTable:
         noted = [
             name
             for name, one in self._features(self.files[split][0]).items()
-            if _type(one) == "Image" and name in schema.names
+            if type_of(one) == "Image" and name in schema.names
         ]
         return noted or [field.name for field in schema if _is_bytes(field.type)]
 
@@ -145,9 +152,9 @@ class _ParquetTable:
             DataError: two files of the split note different classes.
         """
         first, *others = self.files[split]
-        names = _class_names(self._features(first))
+        names = class_names_of(self._features(first))
         for file in others:
-            own = _class_names(self._features(file))
+            own = class_names_of(self._features(file))
             if own != names:
                 raise DataError(
                     f"{file} and {first} note different classes of the same column: the files of "
@@ -199,7 +206,7 @@ class _ParquetTable:
 
 def recognise_file(file: Path, address: Address) -> Found:
     """One file: one split."""
-    told = _told_of(_card(file.parent))
+    told = told_of(read_card(file.parent))
     return _found(address, file.parent, {WHOLE: [file]}, told[0] if len(told) == 1 else {})
 
 
@@ -213,7 +220,7 @@ def recognise(tree: Folder, address: Address) -> Found | None:
     files = tree.files(".parquet")
     if not files:
         return None
-    card = _card(root)
+    card = read_card(root)
     configurations = _declared(root, files, card) or _by_folder(root, files)
     asked = address.options.get("config")
     only = next(iter(configurations)) if len(configurations) == 1 else None
@@ -222,8 +229,9 @@ def recognise(tree: Folder, address: Address) -> Found | None:
         said = f"no configuration {asked!r}" if asked else "several configurations"
         choices = did_you_mean(asked or "", configurations)
         raise DataError(f"{address.place} has {said}; add ?config=NAME, {choices}")
-    told = [] if asked else _told_of(card)
-    info = _info(card, name) or (told[0] if len(told) == 1 and only else {})
+    told = [] if asked else told_of(card)
+    info = info_of(card, name) or (told[0] if len(told) == 1 and only else {})
+    info = info or noted_beside(root, name, is_only=only is not None)
     found = _found(address, root, configurations[name], info, options=("config",))
     if tree.num_images and any(table.image_columns(split) for split, table in found.splits.items()):
         said = f"{tree.num_images:,} images beside the parquet files are passed over"
@@ -238,7 +246,7 @@ def _found(
     info: Mapping[str, Any],
     options: Sequence[str] = (),
 ) -> Found:
-    table = _ParquetTable(address.place, root, splits, _features_of(info))
+    table = _ParquetTable(address.place, root, splits, features_of(info))
     doubts = [*_missing_shards(splits), *_other_counts(splits, info)]
     return Found(
         address,
@@ -428,65 +436,6 @@ def _is_text(kind: pa.DataType) -> bool:
         kind = kind.value_type
     is_kind = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     return any(one(kind) for one in is_kind)
-
-
-def _card(root: Path) -> Mapping[str, Any]:
-    """The front matter of the dataset card beside the files; {} where there is none."""
-    readme = root / "README.md"
-    if not readme.is_file():
-        return {}
-    try:
-        parts = read_bytes(readme).decode("utf-8", "replace").split("---", 2)
-        card = plain_yaml(parts[1]) if len(parts) == 3 else None
-    except (OSError, ValueError):
-        return {}
-    return card if isinstance(card, dict) else {}
-
-
-def _told_of(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What a card says of each configuration."""
-    listed = card.get("dataset_info") or []
-    listed = [listed] if isinstance(listed, dict) else listed
-    return [one for one in listed if isinstance(one, dict)]
-
-
-def _info(card: Mapping[str, Any], configuration: str) -> Mapping[str, Any]:
-    """What a card says of one configuration; {} where it says nothing."""
-    named = (one for one in _told_of(card) if one.get("config_name", "default") == configuration)
-    return next(named, {})
-
-
-def _features_of(info: Mapping[str, Any]) -> dict[str, Any]:
-    """The features of a card, in the form that files note them in."""
-    try:
-        listed = info.get("features") or []
-        return {entry["name"]: _feature(entry["dtype"]) for entry in listed if "dtype" in entry}
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return {}  # a card of another form says nothing about columns
-
-
-def _feature(dtype: Any) -> dict[str, Any]:
-    if dtype == "image":
-        return {"_type": "Image"}
-    if isinstance(dtype, dict) and "class_label" in dtype:
-        names = dtype["class_label"]["names"]
-        ordered = (
-            [names[key] for key in sorted(names, key=int)] if isinstance(names, dict) else names
-        )
-        return {"_type": "ClassLabel", "names": ordered}
-    return {"_type": "Value"}
-
-
-def _class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
-    return {
-        name: [str(one) for one in feature["names"]]
-        for name, feature in features.items()
-        if _type(feature) == "ClassLabel" and feature.get("names")
-    }
-
-
-def _type(feature: Any) -> str | None:
-    return feature.get("_type") if isinstance(feature, dict) else None
 
 
 def _unreadable(file: Path, error: Exception) -> DataError:
