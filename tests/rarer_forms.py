@@ -134,6 +134,11 @@ def _onnx_alone(place: Place) -> Made:
     return place.folder, None
 
 
+def _and(name: str) -> Callable[[State], State]:
+    """With a weight that no plain model has."""
+    return lambda state: {**state, name: torch.ones(4, 32)}
+
+
 # ---------------------------------------------------------------- adapters
 
 
@@ -377,6 +382,10 @@ RARER_FORMS = (
          r"quantised \(bitsandbytes\)"),
     Form("whole numbers, not said", _refused(_folder(_as_bytes)), "stored as I8"),
     Form("fp8 with scales", _refused(_folder(_as_scaled_fp8)), "weight_scale"),
+    Form("folder with a layer beside", _folder(_and("image_adapter.weight"))),
+    Form("folder with prompts", _refused(_folder(_and("vision_model.prompts"))), "put in between"),
+    Form("folder with LoRA inside",
+         _refused(_folder(_and("text_model.encoder.layers.0.mlp.fc1.lora_A.weight"))), "adapter's"),
     Form("more text blocks than told", _refused(_folder(_one_text_block_more)), r"layers\.1\."),
     Form("factor where its logarithm belongs",
          _refused(saved(lambda s: {**s, "logit_scale": torch.tensor(100.0)})), "logarithm"),

@@ -120,13 +120,14 @@ def test_adapters_of_one_base_are_compared(
 
 
 def test_what_a_source_lacks_and_where_it_comes_from_is_told(place: Place) -> None:
-    made = {form.name: form.make for form in FORMS}
+    made = {form.name: form.make for form in (*FORMS, *RARER_FORMS)}
     for name, told in (
         ("CLIPVisionModel", "no image projection and no text tower"),
         ("adapter without a named base", "names no base"),
         ("classifier's state dict around the tower", "no text tower"),
         ("weights and their moving average", "not model_ema"),
         ("open_clip's epoch file, no name", "activation"),
+        ("folder with a layer beside", "image_adapter.weight of .* is not used"),
     ):
         folder = place.folder / str(len(list(place.folder.iterdir())))
         folder.mkdir()

@@ -6,7 +6,7 @@ What they lack (a text tower, a projection) is that model's, and the notes say s
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from driftscope.sources.state_dict import (
     refuse_no_plain_numbers,
 )
 
-_ADAPTER_PARTS = (".base_layer.", "lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_")
+ADAPTER_PARTS = (".base_layer.", "lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_")
 _OF_ROUNDED = (
     *(".SCB", ".absmax", ".quant_map", ".weight_scale", ".weight_scale_inv", ".qweight"),
     *(".qzeros", ".scales", ".zero_point", "._packed_params", "._packed_params.dtype"),
@@ -167,17 +167,22 @@ def fitted(state: Mapping[str, Tensor], module: nn.Module, backbone: Backbone, n
     missing = [key for key in wanted if key not in tensors]
     _refuse_half([key for key in missing if key.startswith(tower)], name)
     lacking = _lacking(missing, wanted, backbone, name)
-    notes = []
     passed_over = (prefix, *others, *_OF_TRAINERS)
     left = extra + sorted(
         key for key in state.keys() - used.values() if not key.startswith(passed_over) and prefix
     )
-    if left:
-        more = f" ({len(left)} such tensors)" if len(left) > 1 else ""
-        notes.append(f"{left[0]} of {name} is not used{more}")
+    notes = [*told_of_rest(left, name)]
     if others:
         notes.append(f"of {name} the weights under {prefix!r} are read, not {', '.join(others)}")
     return Fit(tensors, tuple(lacking), tuple(notes))
+
+
+def told_of_rest(left: Sequence[str], name: str) -> tuple[str, ...]:
+    """What is to be said of tensors that no image or text goes through here, such as a head."""
+    if not left:
+        return ()
+    more = f" ({len(left)} such tensors)" if len(left) > 1 else ""
+    return (f"{left[0]} of {name} is not used{more}",)
 
 
 def _by_own_names(
@@ -319,7 +324,7 @@ def _holds_tower(state: Iterable[str], wanted: Iterable[str], tower: str) -> boo
 
 
 def _refuse_unknown(extra: list[str], known: set[str], module: nn.Module, name: str) -> None:
-    adapters = [own for own in extra if any(part in own for part in _ADAPTER_PARTS)]
+    adapters = [own for own in extra if any(part in own for part in ADAPTER_PARTS)]
     if rounded := [own for own in extra if own.endswith(_OF_ROUNDED)]:
         raise ModelError(
             f"the weights of {name} are quantised: {rounded[0]} stands beside one; save the model "
@@ -395,7 +400,7 @@ def _refuse_half(missing: Iterable[str], name: str) -> None:
 def _of_another_kind(
     state: Iterable[str], wanted: Iterable[str], texts: Iterable[str], name: str
 ) -> str:
-    if any(part in key for key in state for part in _ADAPTER_PARTS):
+    if any(part in key for key in state for part in ADAPTER_PARTS):
         return (
             f"{name} holds an adapter's weights alone; give the folder that PEFT's save_pretrained "
             "wrote, with its adapter_config.json, or, of another library, add them to the model "

@@ -17,7 +17,7 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, one_line, told_as
 from driftscope.files import named_path
 from driftscope.hugging_face import offline_where_unreachable, quiet_libraries
-from driftscope.sources.fitting import NO_WEIGHTS, fitted
+from driftscope.sources.fitting import ADAPTER_PARTS, NO_WEIGHTS, fitted, told_of_rest
 from driftscope.sources.form import Beside
 from driftscope.sources.nothing_here import OF_OTHERS
 from driftscope.sources.origin import read_json
@@ -30,6 +30,7 @@ from driftscope.sources.preprocessor import pixel_convention
 from driftscope.sources.state_dict import (
     FILES,
     SUFFIXES,
+    about_extra,
     check_fetched,
     check_shards,
     read_tensors_of,
@@ -147,8 +148,8 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
     if backbone is None:
         raise ModelError(unread_type(config.model_type, name))
     _refuse_without(backbone.needs, name)
-    module: Any = backbone.readable(_module(where, config, backbone, name))
-    module.eval()
+    loaded, notes = _module(where, config, backbone, name)
+    module: Any = backbone.readable(loaded).eval()
     image_size = int(backbone.vision_config(module.config).image_size)
     of_timm = getattr(config, "pretrained_cfg", None)
     pixels = pixel_convention(where, name, image_size, backbone, of_timm)
@@ -158,7 +159,7 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
         if backbone.has_text(config)
         else None,
         source=name,
-        **pixels,
+        **{**pixels, "notes": (*pixels.get("notes", ()), *notes)},
     )
 
 
@@ -176,8 +177,10 @@ def _refuse_without(package: str, name: str) -> None:
         )
 
 
-def _module(where: str, config: Any, backbone: Backbone, name: str) -> nn.Module:
-    """The family's class with the weights of a folder, or of the hub.
+def _module(
+    where: str, config: Any, backbone: Backbone, name: str
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The family's class with the weights of a folder, or of the hub, and what is to be said.
 
     Raises:
         ModelError: there are none, or they are not complete.
@@ -194,8 +197,7 @@ def _module(where: str, config: Any, backbone: Backbone, name: str) -> nn.Module
     if weights is not None and weights.name not in FILES:
         with quiet_libraries(), torch.random.fork_rng(devices=[]):
             unfilled: nn.Module = model_class(config, **backbone.load_options)
-        _fill(unfilled, backbone, folder, name)
-        return unfilled
+        return unfilled, _fill(unfilled, backbone, folder, name)
     try:
         with quiet_libraries():
             module, loading = model_class.from_pretrained(
@@ -214,24 +216,44 @@ def _module(where: str, config: Any, backbone: Backbone, name: str) -> nn.Module
     if weights is not None:
         _refuse_whole_numbers(weights, module, name)
     if loading["missing_keys"]:  # transformers would fill them with random numbers
-        _fill(module, backbone, folder, name)
-    else:
-        _refuse_what_is_left_out(loading["unexpected_keys"], module, name)
-    filled: nn.Module = module
-    return filled
+        return module, _fill(module, backbone, folder, name)
+    left_out = sorted(key for key in loading["unexpected_keys"] if not key.endswith(NO_WEIGHTS))
+    _refuse_what_is_left_out(left_out, module, backbone, name)
+    return module, told_of_rest([key for key in left_out if not _is_idle(key, backbone)], name)
 
 
-def _refuse_what_is_left_out(left_out: Iterable[str], module: nn.Module, name: str) -> None:
+def _is_idle(key: str, backbone: Backbone) -> bool:
+    """Whether no image goes through a weight, as the family knows."""
+    return key.startswith(backbone.idle_names) or f"{backbone.tower_name}.{key}".startswith(
+        backbone.idle_names
+    )
+
+
+def _refuse_what_is_left_out(
+    left_out: Iterable[str], module: nn.Module, backbone: Backbone, name: str
+) -> None:
     """Raises ModelError where transformers has passed over weights that change the function.
 
-    Those are in a layer that the module has, such as the scale of a quantised matrix, or in more
-    blocks than the configuration tells. What stands beside, such as a head, does not matter.
+    Those are in the image tower, or in a layer that the module has, such as the scale of a
+    quantised matrix, or in more blocks than the configuration tells. What stands beside, such as
+    a head, does not matter.
     """
+    tower = f"{backbone.tower_name}."
+    is_whole = any(key.startswith(tower) for key in module.state_dict())
+    tops = (tower,) if is_whole else tuple(f"{top}." for top, _ in module.named_children())
     own = {re.sub(r"\.\d+\.", ".0.", f"{key}.") for key in module.state_dict()}
     layers = {key.rpartition(".")[0].rpartition(".")[0] for key in own}
-    for key in sorted(left_out):
+    for key in left_out:
         layer = re.sub(r"\.\d+\.", ".0.", key).rpartition(".")[0]
-        if ".0." in layer and layer in layers and not key.endswith(NO_WEIGHTS):
+        if _is_idle(key, backbone):
+            continue
+        is_inside = key.startswith(tops) or any(part in key for part in ADAPTER_PARTS)
+        if is_inside and not (".0." in layer and layer in layers):
+            raise ModelError(
+                f"the weights of {name} are of another architecture than its configuration tells: "
+                f"they have {key}, which the model would leave out; {about_extra(key)}"
+            )
+        if ".0." in layer and layer in layers:
             raise ModelError(
                 f"the weights of {name} are of another architecture than its configuration tells: "
                 f"they have {key}, which the model would leave out"
@@ -258,8 +280,10 @@ def _without_weights(folder: Path, name: str) -> str:
     )
 
 
-def _fill(module: nn.Module, backbone: Backbone, folder: Path, name: str) -> None:
+def _fill(module: nn.Module, backbone: Backbone, folder: Path, name: str) -> tuple[str, ...]:
     """Finds the weights that transformers did not, under the prefix of what held the model.
+
+    Gives what is to be said of it.
 
     Raises:
         ModelError: they are not complete.
@@ -273,6 +297,7 @@ def _fill(module: nn.Module, backbone: Backbone, folder: Path, name: str) -> Non
             f"the weights of {name} are not complete: it has no {' and no '.join(fit.lacking)}"
         )
     module.load_state_dict(fit.tensors, strict=False)
+    return fit.notes
 
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
