@@ -192,6 +192,8 @@ def test_all_options_without_a_column_of_their_own_are_in_one() -> None:
         ({"batch_size": 2, "micro_batches": 3}, r"at most batch_size \(2\), it is 3"),
         ({"method": {"kind": "lora", "targets": []}}, "targets"),
         ({"method": {"kind": "lora", "targets": ["q_proj", "q_proj"]}}, "named once"),
+        ({"epochs": 10**30}, "epochs is 10+; whole numbers end at 9,223,372,036,854,775,807"),
+        ({"seed": 1 << 90_000}, "seed is a number too large to print"),
         ({"method": "freeze_first"}, r"'method\.blocks' is missing"),
     ],
 )

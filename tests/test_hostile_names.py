@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +19,7 @@ from rich.text import Text
 from driftscope.analysis.columns import known
 from driftscope.analysis.table import Column, Table, slug
 from driftscope.cli import _show_warning as show_warning
-from driftscope.cli import terminal
+from driftscope.cli import pass_over_libraries_words, terminal
 from driftscope.cli.cache import show as show_cache
 from driftscope.cli.compare import show_comparison
 from driftscope.cli.gate import show_verdicts
@@ -145,6 +146,15 @@ def test_lines_and_warnings_of_the_command_line_are_plain(
     assert told.out == f"{SHOWN}\n"
     assert told.err.count(SHOWN) == 2
     assert "\x1b" not in told.err
+
+
+def test_a_library_says_nothing_of_a_damaged_file_before_us() -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        pass_over_libraries_words()
+        for module in ("PIL.TiffImagePlugin", "torch._weights_only_unpickler", "pillows"):
+            warnings.warn_explicit(module, UserWarning, "x.py", 1, module=module)
+    assert [str(one.message) for one in told] == ["pillows"]
 
 
 def test_the_cache_lists_sets_by_their_names(

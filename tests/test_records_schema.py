@@ -152,6 +152,12 @@ DAMAGES: dict[str, Damage] = {
         entropy="x"
     ),
     "wall_seconds.total is 'x', not a valid number": lambda v: v["wall_seconds"].update(total="x"),
+    "selected.epoch is -3, not": lambda v: v["selected"].update(epoch=-3),
+    "parameters.total is 1000": lambda v: v["parameters"].update(total=10**30),
+    "wall_seconds.total is -1.0, not": lambda v: v["wall_seconds"].update(total=-1.0),
+    "per_class.0.adapted_pct is 101.0, not": lambda v: v["selected"]["transfer"]["concepts100"][
+        "per_class"
+    ][0].update(adapted_pct=101.0),
     "the last epoch of run": lambda v: v["last"].update(epoch="x"),
 }
 

@@ -126,6 +126,14 @@ def named_path(name: Path | str) -> Path:
         return path
 
 
+def is_file(path: Path) -> bool:
+    """Whether a regular file is there; under a name that no file system takes there is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def special_kind(path: Path) -> str | None:
     """What a path is that is neither a file nor a folder, such as a pipe; None of all others."""
     try:

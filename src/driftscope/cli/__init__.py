@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -95,10 +96,17 @@ def _options(
 def main() -> None:
     """The entry point of the `driftscope` command."""
     warnings.showwarning = _show_warning
+    pass_over_libraries_words()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names may hold what no terminal can show
             stream.reconfigure(errors="backslashreplace")
     app(prog_name="driftscope")
+
+
+def pass_over_libraries_words() -> None:
+    """Lets no library tell of a damaged file before our own sentence does."""
+    for module in ("PIL", "torch._weights_only_unpickler"):
+        warnings.filterwarnings("ignore", module=rf"{re.escape(module)}\b")
 
 
 _show_as_python_does = warnings.showwarning

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from driftscope.errors import shown
+
+_LARGEST: Final = 2**63 - 1
 
 
 class Frozen(BaseModel):
     """Fields that cannot change, no unknown keys, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_numbers_end(cls, values: Any) -> Any:
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if isinstance(value, int) and abs(value) > _LARGEST:
+                raise ValueError(f"{name} is {shown(value)}; whole numbers end at {_LARGEST:,}")
+        return values
 
 
 class _Labelled(Frozen):

@@ -370,7 +370,7 @@ def _file_bytes(file: Path) -> bytes | DataError:
         return read_bytes(file, IMAGE_MB)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        if file.is_symlink() and not file.exists():
+        if isinstance(error, FileNotFoundError) and file.is_symlink():
             reason = f"it is a link to {printable(str(file.readlink()))}, where nothing is"
         return DataError(f"cannot read the image {printable(str(file))}: {reason or error}")
 

@@ -171,14 +171,23 @@ class Flows(Part):
     lost_to: list[Flow] = Field(default_factory=list)
 
 
+_Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _ranged(key: str) -> Any:
+    """A field in the range of its metric."""
+    low, high = METRICS[key].bounds
+    return Field(ge=low, le=high)
+
+
 PerClass = TypedDict(
     "PerClass",
     {
         "class": str,
-        "num_images": int | None,
-        "pretrained_pct": Number,
-        "adapted_pct": Number,
-        "retention_pct": Number,
+        "num_images": _Count | None,
+        "pretrained_pct": Annotated[float, _ranged("pretrained_pct")] | None,
+        "adapted_pct": Annotated[float, _ranged("adapted_pct")] | None,
+        "retention_pct": Annotated[float, _ranged("retention_pct")] | None,
     },
     total=False,
 )
@@ -258,8 +267,8 @@ class StoredEstimate(_Facts):
 class Point(Part):
     """A run at one epoch."""
 
-    epoch: int
-    step: int | None = None
+    epoch: _Count
+    step: _Count | None = None
     val_accuracy_pct: Number = None
     reading: StoredReading
     drift: StoredDrift
@@ -315,15 +324,15 @@ class PromptRules(Part):
 class Parameters(Part):
     """How many parameters there are."""
 
-    trainable: int
-    total: int
+    trainable: _Count
+    total: _Count
 
 
 class WallSeconds(_Facts):
     """What a run took over all its processes; `training` is missing in imported records."""
 
-    total: float
-    training: Number = None
+    total: Annotated[float, _ranged("wall_seconds")]
+    training: Annotated[float, _ranged("wall_seconds")] | None = None
 
 
 class Environment(_Facts):

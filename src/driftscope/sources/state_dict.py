@@ -23,6 +23,7 @@ from pydantic_core import from_json
 from torch import Tensor
 
 from driftscope.errors import ModelError, one_line
+from driftscope.files import is_file
 from driftscope.sources.origin import read_json
 from driftscope.sources.plausible import refuse_packed_weights
 from driftscope.sources.reparametrized import put_together
@@ -301,7 +302,7 @@ def check_shards(index: Path) -> list[Path]:
     for file in files:
         if Path(file).name != file:
             raise ModelError(f"{index} names a shard outside its folder: {file}")
-        if not (index.parent / file).is_file():
+        if not is_file(index.parent / file):
             raise ModelError(f"the shard {index.parent / file} is missing; fetch or save it again")
         check_fetched(index.parent / file)
     return [index.parent / file for file in files]

@@ -30,7 +30,7 @@ from driftscope.data.layouts.tables import (
 from driftscope.data.layouts.tree import NO_CLASSES, Folder, is_image, walk
 from driftscope.data.other_kinds import kind_of_file
 from driftscope.errors import DataError
-from driftscope.files import named_path, read_bytes, read_text
+from driftscope.files import is_file, named_path, read_bytes, read_text
 from driftscope.limits import LIST_MB
 
 LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt")
@@ -232,7 +232,7 @@ def _as_written(
 
 def _holds(start: Path, paths: Sequence[str], ending: str) -> bool:
     """Whether one of the paths is a file below a folder; with an ending added, whether all are."""
-    are_files = (_at(start, path + ending).is_file() for path in paths)
+    are_files = (is_file(_at(start, path + ending)) for path in paths)
     return bool(paths) and (all(are_files) if ending else any(are_files))
 
 
