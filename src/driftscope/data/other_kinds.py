@@ -33,6 +33,11 @@ ARCHIVES = (
 )  # fmt: skip
 """Endings of what must be unpacked."""
 VIDEOS = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".mpg", ".mpeg")
+UNREAD_IMAGES = (
+    ".dcm", ".nii", ".nii.gz", ".nrrd", ".mha", ".svs", ".ndpi", ".dng", ".cr2", ".cr3", ".nef",
+    ".arw", ".raw", ".exr", ".hdr", ".jxl", ".svg",
+)  # fmt: skip
+"""Images of medicine, cameras and graphics that Pillow does not decode."""
 FROM_VIDEOS = (
     "write frames of each into a folder of its class (ffmpeg -i FILE CLASS/NAME_%04d.png), and "
     "give the folder of those"

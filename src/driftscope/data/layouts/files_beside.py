@@ -13,7 +13,14 @@ from driftscope.data.address import split_kind
 from driftscope.data.encoded import printable
 from driftscope.data.layouts.plain_lists import read_plain
 from driftscope.data.layouts.tree import Folder
-from driftscope.data.other_kinds import ARCHIVES, FROM_ARRAYS, FROM_VIDEOS, VIDEOS, is_array
+from driftscope.data.other_kinds import (
+    ARCHIVES,
+    FROM_ARRAYS,
+    FROM_VIDEOS,
+    UNREAD_IMAGES,
+    VIDEOS,
+    is_array,
+)
 
 OF_LISTS = re.compile(
     r"(?i)(annotation|anno|label|meta|metadata|split|list|image_?set|partition|csv|txt|\w*devkit\w*)s?"
@@ -108,9 +115,13 @@ def without_images(tree: Folder) -> str:
     held = tree.files("")
     if array := next((file for file in held if is_array(file.name)), None):
         return f": {printable(array.name)} holds arrays; {FROM_ARRAYS}"
-    if packed := tree.files(*ARCHIVES, ".tar"):
+    packed = [file for file in tree.files(*ARCHIVES, ".tar") if ".nii" not in file.suffixes]
+    if packed:
         what_to_do = "unpack it, and give the folder that comes out"
         return f": {printable(packed[0].name)} is packed; {what_to_do}"
+    if unread := tree.files(*UNREAD_IMAGES):
+        name = printable(unread[0].name)
+        return f" that Pillow reads: convert {name} and the others to JPEG or PNG of 8 bits"
     if videos := tree.files(*VIDEOS):
         return f": {printable(videos[0].name)} is a video; {FROM_VIDEOS}"
     if dead := [name for one in tree.below() for name in one.dead]:

@@ -26,6 +26,7 @@ from driftscope.limits import LIST_MB
 
 _MOST_LISTS = 200
 _MOST_BESIDE_IMAGES = 20
+_MOST_BYTES_TO_SAY_SO = 20_000_000
 _MOST_PARTS = 4
 _FEWEST_FOUND = 0.5
 """Lists that name fewer of the images here than this are those of something else."""
@@ -96,7 +97,11 @@ def unused_list(tree: Folder, beside: Sequence[Path]) -> str:
         beside: files that lie above it.
     """
     lists = [file for file in (*_few_files(tree), *beside) if file.suffix in _SUFFIXES]
-    of_test = [file for file in lists if split_kind(file.stem) == "test"][:_MOST_LISTS]
+    of_test = [
+        file
+        for file in lists[:_MOST_LISTS]
+        if split_kind(file.stem) == "test" and file.stat().st_size < _MOST_BYTES_TO_SAY_SO
+    ]
     images = _Images(tuple(tree.image_files())) if of_test else None
     for file in sorted(of_test, key=lambda file: (file in beside, len(file.stem), file)):
         lines = _lines(file)
