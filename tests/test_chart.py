@@ -7,6 +7,7 @@ import pandas as pd
 
 from driftscope.analysis.answer_charts import frontier_chart
 from driftscope.analysis.chart import Axis, Chart, Marks, Panel, ends, points
+from driftscope.analysis.kept_chart import kept_chart
 from driftscope.metrics import METRICS
 
 
@@ -75,3 +76,21 @@ def test_the_frontier_labels_the_setting_that_keeps_the_budget_and_no_two_labels
     [panel] = frontier_chart("frontier", long, none).flat
     told = [label for marks in panel.marks for label in marks.labels if label]
     assert "lora_r8, budget_90, … 1e-4" in told
+
+
+def test_what_is_left_is_a_bar_a_retention_with_its_interval() -> None:
+    estimate = {"retention_pct": 33.1, "low_90_pct": 30.6, "high_90_pct": 36.1, "pool": "world"}
+    score = {
+        **{"retention_pct": 50.0, "num_correct": 40},
+        "flows": {"num_lost": 40, "num_gained": 0},
+    }
+    found = {"transfer": {"birds": score, "dead": {"retention_pct": None}}, "estimate": estimate}
+    chart = kept_chart("kept", found)
+    assert chart is not None
+    [marks] = chart.flat[0].marks
+    assert marks.y == ("birds, measured", "world, estimated")
+    assert marks.x == (50.0, 33.1)
+    low, high = marks.x_ends[0] or (0, 0)
+    assert 30 < low < 50 < high < 70
+    assert marks.x_ends[1] == (30.6, 36.1)
+    assert kept_chart("kept", {"estimate": {"retention_pct": None}}) is None

@@ -225,14 +225,30 @@ _LABEL_HEIGHT, _LABEL_WIDTH = 0.06, 0.4
 def _labels(
     cells: Sequence[Mapping[Any, Any]], accuracy: str, chosen: Mapping[Any, Any] | None
 ) -> dict[Setting, str]:
-    """What stands beside cells of the frontier: the chosen one's label, then those with room."""
-    reached = [float(one[accuracy]) for one in cells]
+    """What stands beside cells of the frontier: the chosen one's label, then those with room.
+
+    A label is written to the right above its point, where no cell of a frontier can be, and in the
+    right half of the panel to the left below it, where one can.
+    """
+    all_cells = [setting_of(one, accuracy) for one in cells]
+    reached = [one.accuracy_pct for one in all_cells]
     wide = _LABEL_WIDTH * (max(reached) - min(reached))
-    high = _LABEL_HEIGHT * max(100.0, *(float(one["retention_pct"]) for one in cells))
+    high = _LABEL_HEIGHT * max(100.0, *(one.retention_pct for one in all_cells))
+    middle = (max(reached) + min(reached)) / 2
+
+    def is_written_over(one: Setting) -> bool:
+        return one.accuracy_pct > middle and any(
+            0 < one.accuracy_pct - other.accuracy_pct < wide / 2
+            and 0 < one.retention_pct - other.retention_pct < 2 * high
+            for other in all_cells
+        )
+
     first = None if chosen is None else setting_of(chosen, accuracy)
     on = [setting_of(one, accuracy) for one in cells if one["is_on_frontier"]]
     told: dict[Setting, str] = {}
     for one in sorted(on, key=lambda one: (one != first, -one.accuracy_pct)):
+        if one != first and is_written_over(one):
+            continue
         if all(
             abs(one.accuracy_pct - other.accuracy_pct) > wide
             or abs(one.retention_pct - other.retention_pct) > high

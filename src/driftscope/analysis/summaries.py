@@ -53,7 +53,7 @@ ENTROPY_CAVEAT = Caveat(
     "Attention entropy says where and how much a model was adapted. Its sign differs between "
     "datasets, methods and backbones, so it is no measure of damage. How much ability is left "
     "retention says, measured or estimated. CKA orders models by damage, but its value depends on "
-    "the images; embedding drift saturates, and does not tell damage from ruin.",
+    "the images; of two high embedding drifts the higher need not mean more.",
 )
 _NOT_MEASURED = "What is left of the pretrained ability was not measured."
 TO_STOP = "Training was to stop:"

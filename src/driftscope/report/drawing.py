@@ -265,7 +265,7 @@ def _dots(axes: Axes, marks: Marks, style: SeriesStyle, shift: float) -> None:
         if marks.labels and marks.labels[at]:
             is_right = float(x) > float(np.mean(axes.get_xlim()))
             axes.annotate(
-                marks.labels[at], (float(x), float(y)), xytext=(-7 if is_right else 7, -11),
+                marks.labels[at], (float(x), float(y)), xytext=(-7, -11) if is_right else (7, 4),
                 textcoords="offset points", ha="right" if is_right else "left", fontsize=7.5,
             )  # fmt: skip
 

@@ -35,6 +35,7 @@ from driftscope.report.run_pages import notable_runs, run_pages, shared_by_run_p
 from driftscope.report.sections import (
     Section,
     comparison_profiles,
+    kept_picture,
     setting_names,
     setting_section,
 )
@@ -191,6 +192,7 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
         out,
         title="What fine-tuning changed",
         summary=comparison_summary(comparison),
+        kept=kept_picture(comparison),
         forgotten=[
             one
             for item in (comparison.get("transfer") or {}).items()

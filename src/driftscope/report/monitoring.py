@@ -18,7 +18,7 @@ from driftscope.protocols import ACCURACIES
 from driftscope.records import Overlay
 from driftscope.report.overlays import NamedOverlay, overlay_block
 from driftscope.report.page import Picture, panel_pictures, write_page
-from driftscope.report.sections import comparison_profiles
+from driftscope.report.sections import comparison_profiles, kept_picture
 
 
 def write_monitor_page(
@@ -38,6 +38,7 @@ def write_monitor_page(
         out,
         title="What training has done so far" if not report["stopped"] else "What training did",
         summary=monitor_summary(report),
+        kept=kept_picture(seen[-1]),
         alerts=report["alerts"],
         unmeasured=list(unmeasured_sentences(report["unmeasured"])),
         trajectories=_trajectories(points),

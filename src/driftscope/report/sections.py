@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
 from driftscope import limits
 from driftscope.analysis import StudyTables, grouping
 from driftscope.analysis.chart import Chart
+from driftscope.analysis.kept_chart import kept_chart
 from driftscope.analysis.study_charts import (
     PlaceCharts,
     are_runs_drawn,
@@ -213,6 +215,12 @@ def _class_retention(charts: PlaceCharts, setting: Mapping[str, str], name: str)
         "cell. The numbers are in the table of classes below."
     )
     return [whole_picture(chart, name, words)]
+
+
+def kept_picture(found: Mapping[str, Any]) -> Picture | None:
+    """What is left of a model's ability, for a page's first screen; None where nothing is known."""
+    chart = kept_chart("kept", found)
+    return None if chart is None else whole_picture(chart, "kept", chart.flat[0].words)
 
 
 def comparison_profiles(layers: pd.DataFrame) -> list[Picture]:

@@ -61,7 +61,7 @@ function trace(panel, marks, styles) {
     }
     const ringed = marks.ringed || marks.x.map(() => false);
     const labels = marks.labels ? { mode: "markers+text", text: marks.labels.map(markup), textfont: { size: 11 }, cliponaxis: false,
-      textposition: marks.x.map((x) => x > middle(panel) ? "bottom left" : "bottom right") } : {};
+      textposition: marks.x.map((x) => x > middle(panel) ? "bottom left" : "top right") } : {};
     return { ...out, mode: "markers", ...labels, marker: { color: colour, symbol, opacity: 1, size: ringed.map((on) => on ? 12 : 9),
       line: { color: ringed.map((on) => on ? "var(--ink)" : symbol.endsWith("-open") ? colour : "var(--paper)"), width: ringed.map((on) => on || symbol.endsWith("-open") ? 2 : 1) } } };
   }
