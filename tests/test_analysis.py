@@ -363,6 +363,15 @@ def test_a_tie_between_picks_counts_as_a_random_pick_among_them():
     assert picked["all runs", "cka"] == pytest.approx(picked["all runs", "random"])
 
 
+def test_where_only_one_run_is_accurate_enough_nothing_is_chosen():
+    apart = study(datasets=("terrain",), seeds=(7,))
+    accuracy = apart.runs["val_accuracy_pct"].rank() * 10
+    found = answer("selection", with_runs(apart, val_accuracy_pct=accuracy))
+    assert not found.is_answered
+    assert found.table.empty
+    assert "only one run is within 2 points of the best validation accuracy" in found.sentence
+
+
 def test_the_frontier_of_cells_is_found_and_its_area_measured():
     runs = pd.DataFrame(
         {
@@ -390,6 +399,10 @@ def test_the_layer_profile_names_the_layer_and_epoch_where_contraction_sets_in()
     hard = onset.loc[("full_ft", 1e-3)]
     assert (hard["onset_layer"], hard["num_contracted_layers"]) == (2, 2)
     assert (hard["most_contracted_layer"], hard["onset_epoch"]) == (3, 1)
+    assert hard["delta_entropy_pct_there"] == hard["largest_delta_entropy_pct"] < -1.5
+    risen = onset.loc[("lora_r8", 1e-3)]
+    assert np.isnan(risen["most_contracted_layer"])
+    assert risen["largest_delta_entropy_pct"] > 0
     mild = onset.loc[("full_ft", 1e-6)]
     assert mild["onset_epoch"] == 2
     assert onset.loc["lora_r8", "onset_layer"].isna().all()
@@ -430,7 +443,7 @@ def test_stability_without_subsets_speaks_of_seeds_only():
 
 def test_stability_over_subsets_and_probe_sizes():
     tables = study()
-    values = {100: [3.0, 3.2], 200: [3.1, 3.1]}
+    values = {100: [3.0, 3.2], 200: [3.1]}
     subsets = pd.DataFrame(
         [
             {"run_id": run, "subset": k, "num_images": size, "signal": "entropy", "value": value}
@@ -443,6 +456,9 @@ def test_stability_over_subsets_and_probe_sizes():
     at_100 = result.table[result.table["num_images"] == 100].iloc[0]
     assert at_100["cv"] == pytest.approx(0.1 / 3.1)
     assert at_100["cv_sample"] == pytest.approx(np.sqrt(2) * 0.1 / 3.1)
+    at_200 = result.table[result.table["num_images"] == 200]
+    assert at_200[["cv", "cv_sample"]].isna().all(axis=None)  # one subset has no spread
+    assert "standard deviation is at most 3.2 % of its mean (entropy, 100 images" in result.sentence
     sizes = probe_size_sensitivity(subset_variation(subsets)).set_index("num_images")
     assert sizes.loc[100, "difference_from_largest"] == pytest.approx(0.0, abs=1e-12)
     assert "probe_size" in result.details

@@ -28,11 +28,35 @@ def test_a_contrast_says_how_much_is_kept_at_each_rate(tables: StudyTables) -> N
     by_rate = contrast.details["by_rate"]
     assert by_rate["difference"].tolist() == pytest.approx(gaps.mean().tolist())
     assert by_rate["difference_sd"].tolist() == pytest.approx(gaps.std(ddof=1).tolist())
-    told = ", ".join(f"+{gap:.1f}" for gap in gaps.mean().iloc[:1])
-    assert f"At every rate lora_r8 keeps more than full_ft on terrain: {told}" in contrast.sentence
-    assert "points of retention at 1e-6, 1e-5, 1e-4 and 1e-3 (3 seeds each, mean ± sd)" in (
-        contrast.sentence
-    )
+    told = f"+{gaps.mean().iloc[0]:.1f}"
+    assert (
+        "At every rate lora_r8 keeps more than full_ft on terrain, in points of retention: " + told
+    ) in contrast.sentence
+    assert contrast.sentence.count(" at 1e-") == 4
+    assert " at 1e-3 (3 seeds each, mean ± sd)" in contrast.sentence
+
+
+def test_a_contrast_says_what_is_left_where_each_rate_counts_once(tables: StudyTables) -> None:
+    found = answer("method_contrast", tables)
+    rows = found.table[found.table["matching"].eq("learning_rate")]
+    rows = rows[rows["metric"].eq("retention_pct")].set_index("dataset")
+    (told,) = (one for one in found.remarks if "independent; " in one)
+    for dataset, row in rows.iterrows():
+        assert f"p = {row['p_over_rates']:.3f} for lora_r8 on {dataset} (4 rates)" in told
+    assert f"{(rows['p_over_rates'] <= 0.05).sum()} of 2 have p ≤ 0.05" in told
+
+
+def test_entropy_is_told_by_its_direction_and_by_its_size(tables: StudyTables) -> None:
+    rng = np.random.default_rng(0)
+    size = 100 - tables.runs["retention_pct"] + rng.normal(0, 12, len(tables.runs))
+    signs = np.where(tables.runs["method"].eq("full_ft"), 1.0, -1.0)
+    found = answer("predictors", with_runs(tables, delta_entropy_pct=size * signs))
+    rho = found.table[found.table["scope"].eq("overall") & found.table["probe"].eq("final")]
+    rho = rho[rho["signal"].eq("delta_entropy_pct")].set_index("form")["rho"]
+    written = {form: f"{value:.3f}".replace("-", "−") for form, value in rho.items()}
+    (told,) = (one for one in found.remarks if one.startswith("The direction of Δ entropy"))
+    assert f"ρ = {written['signed']} [" in told
+    assert f"its size has ρ = {written['absolute']} [" in told
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -71,7 +95,7 @@ def test_a_contrast_at_equal_accuracy_counts_its_seeds(tables: StudyTables) -> N
     ].iloc[0]
     wanted = f"lora_r8 keeps {row['difference']:.1f}\u00a0±\u00a0{row['difference_sd']:.1f} points"
     assert f"{wanted} more than full_ft on terrain (3 seeds)" in contrast.sentence
-    assert "the mean over 3 levels that both reach" in contrast.sentence
+    assert "the mean over 3 accuracies that both reach" in contrast.sentence
 
 
 def test_a_contrast_that_is_unknown_is_said_to_be_unknown(tables: StudyTables) -> None:

@@ -124,12 +124,12 @@ def test_seeds_against_seeds_agree_with_scipy() -> None:
     runs = [_run(1e-3, at, value) for at, value in enumerate(full)]
     runs += [_run(1e-3, at, value, method="lora_r8") for at, value in enumerate(lora)]
     (row,) = answer("seed_contrasts", _tables(runs)).table.to_dict("records")
-    reference = scipy_stats.ttest_ind(full, lora, equal_var=False)
-    assert row["comparison"] == "full_ft vs lora_r8"
+    reference = scipy_stats.ttest_ind(lora, full, equal_var=False)
+    assert row["comparison"] == "lora_r8 − full_ft"
     assert row["t"] == pytest.approx(reference.statistic)
     assert row["p_value"] == pytest.approx(reference.pvalue)
     pooled = math.sqrt((np.var(full, ddof=1) + np.var(lora, ddof=1)) / 2)
-    assert row["d"] == pytest.approx((np.mean(full) - np.mean(lora)) / pooled)
+    assert row["d"] == pytest.approx((np.mean(lora) - np.mean(full)) / pooled)
     assert row["p_exact"] == row["p_exact_floor"] == pytest.approx(0.1)
 
 
@@ -138,7 +138,7 @@ def test_seeds_at_different_rates_are_contrasted_only_where_nothing_else_is_ther
     runs += [_run(5e-5, seed, 2.0 * seed, method="lora_r8") for seed in (0, 1)]
     (row,) = answer("seed_contrasts", _tables(runs)).table.to_dict("records")
     assert row["rates_differ"]
-    assert row["rates"] == "1e-05 vs 5e-05"
+    assert row["rates"] == "5e-05 vs 1e-05"
     runs += [_run(1e-4, seed, 1.0 + seed) for seed in (0, 1)]
     result = answer("seed_contrasts", _tables(runs))
     assert not result.is_answered

@@ -125,7 +125,8 @@ def _in_setting(
         sentence=_sentence(whole, by_rate),
         remarks=_remarks(whole, alpha),
         table=lead_with(
-            whole, "matching", "dataset", "method", "metric", "difference", "low", "high"
+            *(whole, "matching", "dataset", "method", "metric"),
+            *("difference", "low", "high", "p_holm", "p_over_rates"),
         ),
         details={"by_rate": by_rate},
         unit="pairs of runs",
@@ -355,8 +356,8 @@ def _sentence(table: pd.DataFrame, by_rate: pd.DataFrame) -> str:
         for row in rows.head(NAMED).to_dict("records")
     ]
     return (
-        f"{first} At the same accuracy (the mean over {len(LEVELS)} levels that both reach, read "
-        f"between the rates) {'; '.join(equal)}{_more(len(rows))}."
+        f"{first} At the same accuracy (the mean over {len(LEVELS)} accuracies that both reach, each "
+        f"interpolated between rates) {'; '.join(equal)}{_more(len(rows))}."
     )
 
 
@@ -371,20 +372,24 @@ def _at_rates(group: pd.DataFrame) -> str:
         where = f"at the rate {written[0]}"
     else:
         where = "at every rate" if count == rates else f"at {count} of {rates} rates"
-    if rates <= MAX_RATES:
-        listed = join_words(_points(row, signed=True, unit="") for row in rows)
-        at = f" at {join_words(written)}" if rates > 1 else ""
-        spread = ", mean ± sd" if group["difference_sd"].notna().any() else ""
+    spread = ", mean ± sd" if group["difference_sd"].notna().any() else ""
+    points = [_points(row, signed=True, unit="") for row in rows]
+    if rates == 1:
+        listed = f": {points[0]} points of retention"
+    elif rates <= MAX_RATES:
+        pairs = zip(points, written, strict=True)
+        listed = (
+            f", in points of retention: {join_words(f'{gap} at {rate}' for gap, rate in pairs)}"
+        )
     else:
         ends = (number_text(end, _DECIMALS, signed=True) for end in (gaps.min(), gaps.max()))
-        listed, at, spread = " to ".join(ends), "", ""
+        listed, spread = f": {' to '.join(ends)} points of retention", ""
     least, most = group["num_pairs"].min(), group["num_pairs"].max()
     seeds = counted(most, "seed") if least == most else f"{least} to {most} seeds"
     each = " each" if rates > 1 else ""
     return (
         f"{where} {rows[0]['method']} keeps {keeps} "
-        f"{rows[0]['baseline']} on {rows[0]['dataset']}: {listed} points of retention{at} "
-        f"({seeds}{each}{spread})"
+        f"{rows[0]['baseline']} on {rows[0]['dataset']}{listed} ({seeds}{each}{spread})"
     )
 
 
@@ -402,6 +407,21 @@ def _more(count: int) -> str:
     return f" ({count - NAMED} more in the tables)" if count > NAMED else ""
 
 
+def _over_rates(rows: pd.DataFrame, alpha: float) -> str:
+    """What is left of the contrasts where pairs of one rate count once."""
+    # no interval: over so few rates it would end beyond 100 points
+    told = [
+        f"p = {number_text(row['p_over_rates'], 3)} for {row['method']} on {row['dataset']} "
+        f"({row['num_rates']} rates)"
+        for row in rows.sort_values("p_over_rates").head(NAMED).to_dict("records")
+    ]
+    shown = int((rows["p_over_rates"] <= alpha).sum())
+    return (
+        f"Pairs of one rate are not independent; with each rate's mean as one unit {shown} of "
+        f"{len(rows)} have p ≤ {alpha:g}: {join_words(told)}{_more(len(rows))}."
+    )
+
+
 def _remarks(table: pd.DataFrame, alpha: float) -> tuple[str, ...]:
     """What the tests can say."""
     rows = table[(table["metric"] == "retention_pct") & table["p_holm"].notna()]
@@ -410,13 +430,13 @@ def _remarks(table: pd.DataFrame, alpha: float) -> tuple[str, ...]:
         mine = rows[rows["matching"] == matching]
         if len(mine):
             shown = int((mine["p_holm"] <= alpha).sum())
+            known = mine[mine["p_over_rates"].notna()]
+            assumed = ", if every pair counts as independent" if len(known) else ""
             remarks.append(
                 f"At the same {words} {shown} of {len(mine)} contrasts of retention have Holm p ≤ "
-                f"{alpha:g}, pairs taken as independent; the p over rates does not take them so."
-                if matching == "learning_rate"
-                else f"At the same {words} {shown} of {len(mine)} contrasts of retention have "
-                f"Holm p ≤ {alpha:g}."
+                f"{alpha:g}{assumed}."
             )
+            remarks += [_over_rates(known, alpha)] if len(known) else []
     floors = int((table["p_sign_flip_floor"] > alpha).sum())
     if floors:
         remarks.append(

@@ -38,7 +38,7 @@ def dose_response(tables: StudyTables, *, alpha: float = ALPHA) -> Answer:
     as the publication has it, with its permutation p; it is not in the family.
 
     Returns:
-        One row per dataset, method and outcome; units are cells.
+        One row per dataset, method and outcome; units are runs.
     """
     return per_setting(QUESTION, tables, lambda part: _in_setting(part, alpha))
 
@@ -73,8 +73,8 @@ def _in_setting(tables: StudyTables, alpha: float) -> Answer:
         sentence=_sentence(table),
         remarks=_remarks(table, alpha),
         table=lead_with(table, "dataset", "method", "outcome", "rho", "p_holm", "num_runs"),
-        unit="cells",
-        num_units=sum(group["cell"].nunique() for group in groups.values()),
+        unit="runs",
+        num_units=sum(map(len, groups.values())),
         excluded=tuple(excluded),
         family=(declared,),
         is_answered=bool(table["rho"].notna().any()),

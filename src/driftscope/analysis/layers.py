@@ -36,7 +36,9 @@ def layer_profile(
 
     A layer has contracted where the mean over seeds of Δentropy lies below −``contraction_pct``
     and every seed's is negative; ``onset_layer`` is the first such layer (1…L), ``onset_epoch`` the
-    first epoch at which the mean over layers does so.
+    first epoch at which the mean over layers does so. ``most_contracted_layer`` has the lowest
+    mean, where that lies below −``contraction_pct``, whether or not the seeds agree;
+    ``most_changed_layer`` has the largest change, up or down.
 
     Returns:
         One row per cell; units are cells. Details: "profile" (one row per cell and layer) and
@@ -96,9 +98,14 @@ def _onset(
         onset["num_contracted_layers"] = contracted.size()
         onset["num_contracted_layers"] = onset["num_contracted_layers"].fillna(0).astype(int)
         ordered = profile.dropna(subset=["delta_entropy_pct"]).sort_values("delta_entropy_pct")
-        deepest = ordered.drop_duplicates(keys).set_index(keys)
-        onset["most_contracted_layer"] = deepest["layer"]
-        onset["delta_entropy_pct_there"] = deepest["delta_entropy_pct"]
+        falls = ordered[ordered["delta_entropy_pct"] < -contraction]
+        by_size = ordered.sort_values("delta_entropy_pct", key=abs, ascending=False)
+        for part, layer, change in (
+            (falls, "most_contracted_layer", "delta_entropy_pct_there"),
+            (by_size, "most_changed_layer", "largest_delta_entropy_pct"),
+        ):
+            first = part.drop_duplicates(keys).set_index(keys)
+            onset[layer], onset[change] = first["layer"], first["delta_entropy_pct"]
     onset = onset.reset_index()
     if "is_contracted" in profile:
         epochs = _onset_epochs(history, runs, contraction)
@@ -169,11 +176,24 @@ def _correlations(group: pd.DataFrame, alpha: float) -> dict[str, Any]:
     }
 
 
+def _largest_change(onset: pd.DataFrame) -> list[str]:
+    known = onset[onset["largest_delta_entropy_pct"].notna()]
+    if known.empty:
+        return []
+    row = known.loc[known["largest_delta_entropy_pct"].abs().idxmax()]
+    change = METRICS["delta_entropy_pct"].with_unit(row["largest_delta_entropy_pct"])
+    return [
+        f"Attention entropy changes most, by {change}, in layer {row['most_changed_layer']:.0f} of "
+        f"{row['method']} on {row['dataset']} at {rate_text(row['learning_rate'])}."
+    ]
+
+
 def _sentence(onset: pd.DataFrame, pairing: pd.DataFrame, contraction: float) -> str:
     parts = []
     if "onset_layer" not in onset:
         parts.append("No per-layer entropy was read.")
     else:
+        parts += _largest_change(onset)
         reached = onset[onset["onset_layer"].notna()]
         text = (
             f"In {len(reached)} of {len(onset)} cells some layer's entropy falls by more than "

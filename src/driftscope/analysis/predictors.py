@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import nan
 from typing import Any
 
@@ -48,6 +48,7 @@ DRAWN_RUNS = 2_000_000
 
 FEWEST_RESAMPLES = 200
 
+ENTROPY = "delta_entropy_pct"
 REFERENCE = "cka"
 """The signal that others are compared with head to head, fixed before any data are seen."""
 
@@ -102,10 +103,11 @@ def _in_setting(tables: StudyTables, budget: float, num_resamples: int, seed: in
             if scope != "group":
                 aucs += [{**keys, **row} for row in _aucs(part, columns, budget)]
     table = pd.concat([pd.DataFrame(rows), _means_of_groups(pd.DataFrame(rows))])
+    compared = pd.DataFrame(gaps, columns=_GAP_COLUMNS)
     return Answer(
         question=QUESTION,
-        sentence=_sentence(table, pd.DataFrame(gaps, columns=_GAP_COLUMNS), runs),
-        remarks=_remarks(table, runs, num_resamples),
+        sentence=_sentence(table, compared, runs),
+        remarks=_remarks(table, compared, runs, num_resamples),
         table=lead_with(
             table.reset_index(drop=True), "signal", "form", "rho", "low", "high", "probe", "scope"
         ),
@@ -322,12 +324,41 @@ def _not_apart(best: pd.Series[Any], gaps: pd.DataFrame) -> list[str]:
     return [signal_name(row["reference"], "signed") for _, row in own.iterrows()]
 
 
-def _remarks(table: pd.DataFrame, runs: pd.DataFrame, num_resamples: int) -> tuple[str, ...]:
-    remarks = []
-    entropy = table[(table["scope"] == "overall") & (table["probe"] == "final")]
-    entropy = entropy[(entropy["signal"] == "delta_entropy_pct") & (entropy["form"] == "signed")]
-    if len(entropy) and entropy["rho"].notna().all():
-        remarks.append(f"Signed Δ entropy has ρ = {rho_text(entropy['rho'].iloc[0])}.")
+def _entropy_remarks(table: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:
+    """What Δ entropy's direction tells, what its size does, and whether less closely than CKA."""
+
+    def told(row: Mapping[Any, Any]) -> str:
+        return f"ρ = {rho_text(row['rho'])} {interval_text(row['low'], row['high'])}".rstrip()
+
+    final = table[(table["scope"] == "overall") & (table["probe"] == "final")]
+    by_form = {
+        row["form"]: row
+        for row in final[final["signal"] == ENTROPY].dropna(subset=["rho"]).to_dict("records")
+    }
+    if set(by_form) != {"signed", "absolute"}:
+        return []
+    signed, size = by_form["signed"], by_form["absolute"]
+    is_unsure = signed["low"] <= 0 <= signed["high"]
+    remarks = [
+        f"The direction of Δ entropy {'is not shown to go with retention' if is_unsure else 'has'} "
+        f"{f'({told(signed)})' if is_unsure else told(signed)}; its size has {told(size)}."
+    ]
+    gap = gaps[(gaps["scope"] == "overall") & (gaps["probe"] == "final")]
+    gap = gap[(gap["signal"] == ENTROPY) & (gap["form"] == "absolute") & (gap["low"] > 0)]
+    for row in gap.to_dict("records"):
+        reference = final[final["signal"] == row["reference"]]["abs_rho"].iloc[0]
+        remarks.append(
+            f"The size goes with retention less closely than {label(row['reference'])} "
+            f"(|ρ| {rho_text(size['abs_rho'])} against {rho_text(reference)}, difference "
+            f"{rho_text(row['gap'])} {interval_text(row['low'], row['high'])})."
+        )
+    return remarks
+
+
+def _remarks(
+    table: pd.DataFrame, gaps: pd.DataFrame, runs: pd.DataFrame, num_resamples: int
+) -> tuple[str, ...]:
+    remarks = _entropy_remarks(table, gaps)
     within = table[(table["scope"] == "mean of groups") & (table["probe"] == "final")]
     flips = within[(within["form"] == "signed") & (within["rho"].abs() + 0.1 < within["abs_rho"])]
     if not flips.empty:

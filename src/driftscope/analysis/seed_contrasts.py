@@ -1,4 +1,4 @@
-"""Multi-seed contrasts: the seeds of one cell against those of another, unpaired."""
+"""Multi-seed contrasts: the seeds of a cell against those of the baseline's, unpaired."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def seed_contrasts(
     metrics: Sequence[str] = METRICS,
     alpha: float = ALPHA,
 ) -> Answer:
-    """The unregularised baseline's seeds against every other cell's of the dataset, by Welch's t.
+    """Every other cell's seeds minus the unregularised baseline's, by Welch's t.
 
     A cell is contrasted with the baseline cell of its learning rate; where the baseline has one
     cell only, at another rate, with that one, and `rates_differ` says so. Beside Welch's t stand
@@ -45,7 +45,8 @@ def seed_contrasts(
     against three put at 0.1. Holm over dataset × comparison × rate × metric.
 
     Returns:
-        One row per contrast and metric, first minus second; units are runs.
+        One row per contrast and metric, first (the other cell) minus second (the baseline), the
+        direction of `method_contrast`; units are runs.
     """
     return per_setting(
         QUESTION, tables, lambda part: _in_setting(part, baseline, tuple(metrics), alpha)
@@ -77,7 +78,7 @@ def _in_setting(
     table, declared = with_holm(pd.DataFrame(rows), family, alpha)
     return Answer(
         question=QUESTION,
-        sentence=_sentence(table, alpha),
+        sentence=_sentence(table, baseline, alpha),
         table=table,
         unit="runs",
         num_units=len({run for pair in pairs for side in pair for run in side.runs["run_id"]}),
@@ -109,7 +110,7 @@ class _Cell:
 def _pairs(
     runs: pd.DataFrame, baseline: str, excluded: list[Exclusion]
 ) -> Iterator[tuple[_Cell, _Cell]]:
-    """Baseline cell and other cell, of two seeds at least on either side."""
+    """Other cell and baseline cell, of two seeds at least on either side."""
     for dataset, group in runs.groupby("dataset", sort=True):
         cells = [
             _cell(one, baseline)
@@ -128,7 +129,7 @@ def _pairs(
             at_rate = [one for one in like if one.rate == cell.rate]
             chosen = at_rate or (like if len(like) == 1 else [])
             if chosen:
-                yield chosen[0], cell
+                yield cell, chosen[0]
             else:
                 unmatched += 1
         if unmatched:
@@ -155,8 +156,8 @@ def _told(first: _Cell, second: _Cell) -> dict[str, Any]:
     rates = (first.rate, second.rate)
     return {
         "dataset": first.dataset,
-        "comparison": f"{first.series} vs {second.series}",
-        "learning_rate": second.rate,
+        "comparison": f"{first.series} − {second.series}",
+        "learning_rate": first.rate,
         "rates": " vs ".join(dict.fromkeys(f"{rate:g}" for rate in rates)),
         "rates_differ": first.rate != second.rate,
     }
@@ -185,12 +186,13 @@ def _compared(a: pd.Series[float], b: pd.Series[float], metric: str) -> dict[str
     }
 
 
-def _sentence(table: pd.DataFrame, alpha: float) -> str:
+def _sentence(table: pd.DataFrame, baseline: str, alpha: float) -> str:
     tested = table[table["p_value"].notna()]
     shown = int((tested["p_holm"] <= alpha).sum())
     reachable = int((tested["p_exact_floor"] <= alpha).sum())
     text = (
-        f"{shown} of {len(tested)} contrasts of single cells have Holm p ≤ {alpha:g} by Welch's t"
+        f"{shown} of {len(tested)} contrasts of single cells (each minus {baseline}) have Holm p ≤ "
+        f"{alpha:g} by Welch's t"
     )
     if reachable < len(tested):
         text += (

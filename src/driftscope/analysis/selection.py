@@ -13,6 +13,7 @@ from driftscope.analysis.answer import Answer, cannot_answer, lead_with, per_set
 from driftscope.analysis.grouping import cell_means, usable_runs
 from driftscope.analysis.tables import (
     HIGH_MEANS_RETAINED,
+    Exclusion,
     StudyTables,
     accuracy_column,
     label,
@@ -27,6 +28,7 @@ SELECTION = "selection"
 FRONTIER = "frontier"
 MARGIN_POINTS = 2.0
 _ROUNDING = 1e-9
+_PICKS = {"train_loss": "highest: fitted least"}
 
 
 def selection_utility(tables: StudyTables, *, margin_points: float = MARGIN_POINTS) -> Answer:
@@ -34,13 +36,13 @@ def selection_utility(tables: StudyTables, *, margin_points: float = MARGIN_POIN
 
     Candidates are the runs within ``margin_points`` of the best validation accuracy of their
     dataset; each rule picks one: the largest CKA, the smallest size of a drift, the largest
-    training loss. Compared with the oracle (the best retention), a random pick (the mean), the
+    training loss, which is the run that fitted least. Compared with the oracle (the best retention), a random pick (the mean), the
     worst, and the run of best validation accuracy. Two pools: all runs of a dataset (one decision),
     and each seed's runs apart (the mean over the seeds' decisions). Ties are picked at random:
-    their mean.
+    their mean. A pool of which no decision has two candidates has nothing to choose and no rows.
 
     Returns:
-        One row per dataset, pool and rule; units are decisions.
+        One row per dataset, pool and rule; units are choices of a run.
     """
     return per_setting(SELECTION, tables, lambda part: _selection(part, margin_points))
 
@@ -60,14 +62,26 @@ def _selection(tables: StudyTables, margin: float) -> Answer:
         if len(by_seed) > 1:
             decisions["each seed"] = by_seed
         for pool, parts in decisions.items():
-            rows += _pool_rows(str(dataset), pool, parts, signals, margin)
+            chosen = _pool_rows(str(dataset), pool, parts, signals, margin)
+            if chosen[0]["num_candidates"] > 1:
+                rows += chosen
+                continue
+            why = f"only one run is within {margin:g} points, so nothing is chosen"
+            excluded.append(Exclusion(f"{dataset}, {pool}: choices", len(parts), why))
+    if not rows:
+        return cannot_answer(
+            SELECTION,
+            f"on every dataset only one run is within {margin:g} points of the best validation "
+            "accuracy, so nothing is chosen",
+            excluded,
+        )
     table = pd.DataFrame(rows)
     return Answer(
         question=SELECTION,
         sentence=_selection_sentence(table, margin),
         remarks=("One pool is one decision: this describes, it does not test.",),
         table=lead_with(table, "dataset", "pool", "rule", "retention_pct", "regret_points"),
-        unit="decisions",
+        unit="choices of a run",
         num_units=int(table.groupby(["dataset", "pool"])["num_decisions"].first().sum()),
         excluded=tuple(excluded),
     )
@@ -94,7 +108,7 @@ def _pool_rows(
         is_high = signal in HIGH_MEANS_RETAINED
         scores = [c[signal] if is_high else -c[signal].abs() for c in candidates]
         picks[signal] = (
-            "highest" if is_high else "smallest size",
+            _PICKS.get(signal, "highest") if is_high else "smallest size",
             [_picked(c, score) for c, score in zip(candidates, scores, strict=True)],
         )
     return [
@@ -121,17 +135,15 @@ def _picked(candidates: pd.DataFrame, score: pd.Series[float]) -> float:
 
 def _selection_sentence(table: pd.DataFrame, margin: float) -> str:
     parts = []
-    for dataset, rows in table[table["pool"] == "all runs"].groupby("dataset", sort=True):
+    for dataset, whole in table.groupby("dataset", sort=True):
+        rows = whole[whole["pool"] == whole["pool"].iloc[0]]
         by_rule = rows.set_index("rule")["retention_pct"]
-        if rows["num_candidates"].iloc[0] < 2:
-            parts.append(f"on {dataset} only one run is a candidate, so nothing is chosen")
-            continue
         signals = by_rule.drop(["oracle", "random", "worst", "val_accuracy_pct"]).dropna()
         ranked = signals.sort_values(ascending=False)
         kept = {rule: METRICS["retention_pct"].with_unit(value) for rule, value in by_rule.items()}
         chosen = [f"{kept[name]} ({label(str(name))})" for name in ranked.index]
         parts.append(
-            f"on {dataset} ({rows['num_candidates'].iloc[0]:.0f} candidates) a random pick keeps "
+            f"on {dataset} ({rows['num_candidates'].iloc[0]:.2g} candidates) a random pick keeps "
             f"{kept['random']}, the best possible {kept['oracle']}, the most "
             f"accurate run {kept['val_accuracy_pct']}; signals keep {join_words(chosen)}"
             if chosen

@@ -10,8 +10,7 @@ import pandas as pd
 from driftscope.analysis.answer import Answer, cannot_answer, per_setting
 from driftscope.analysis.columns import KNOWN
 from driftscope.analysis.grouping import cell_means, usable_runs
-from driftscope.analysis.tables import StudyTables, label, present_signals
-from driftscope.analysis.words import general_text
+from driftscope.analysis.tables import SIGNED_SIGNALS, StudyTables, label, present_signals
 from driftscope.metrics import number_text
 from driftscope.stats.finite import FloatArray
 from driftscope.stats.groups import coefficient_of_variation
@@ -23,7 +22,8 @@ def stability(tables: StudyTables) -> Answer:
     """The spread of readings over probe subsets, over probe sizes, and over seeds.
 
     Over subsets of one size: the coefficient of variation of each run and signal, dividing by n as
-    the published study does (``cv``) and by n − 1 (``cv_sample``). Over sizes: the mean reading at
+    the published study does (``cv``) and by n − 1 (``cv_sample``); of one subset it is undefined
+    (NaN). Over sizes: the mean reading at
     each size against the largest. Over seeds: the standard deviation within cells against that
     between cells; a signal with seeds as wide as cells tells no cells apart.
 
@@ -75,6 +75,7 @@ def _spreads(values: FloatArray) -> FloatArray:
         kept = values[at][np.isfinite(values[at])]
         cvs = (coefficient_of_variation(kept, ddof=ddof) for ddof in (0, 1))
         found[at] = (kept.size, kept.mean() if kept.size else np.nan, *cvs)
+    found[found[:, 0] < 2, 2:] = np.nan  # one value has no spread
     return found
 
 
@@ -169,12 +170,19 @@ def _subset_sentence(variation: pd.DataFrame) -> str:
     repeated = variation[variation["num_subsets"] >= 2]
     if repeated.empty:
         return "No run was read on two subsets of one size, so no variation over images is known."
-    worst = repeated.sort_values("cv").iloc[-1]
-    return (
-        f"Over probe subsets the coefficient of variation is at most {general_text(worst['cv'])} "
-        f"({_named(worst)}, run {worst['run_id']}); one of a percent drift near zero is large "
-        "whatever its precision."
-    )
+    is_change = repeated["signal"].isin(SIGNED_SIGNALS)
+    told = []
+    if not (levels := repeated[~is_change & repeated["cv"].notna()]).empty:
+        worst = levels.loc[levels["cv"].idxmax()]
+        told.append(f"{number_text(100 * worst['cv'], 1)} % of its mean ({_named_run(worst)})")
+    spreads = (repeated["cv"] * repeated["mean"].abs())[is_change].dropna()
+    if len(spreads):
+        # a mean near 0 makes a percent of it large whatever the precision
+        worst = repeated.loc[spreads.idxmax()]
+        told.append(
+            f"{number_text(spreads.max(), 1)} points of a percent change ({_named_run(worst)})"
+        )
+    return f"Over probe subsets a signal's standard deviation is at most {' and '.join(told)}."
 
 
 def _size_sentence(sizes: pd.DataFrame) -> str:
@@ -197,6 +205,10 @@ def _seed_sentence(seeds: pd.DataFrame) -> str:
         f"{number_text(worst['seed_share'], 2)} times that between cells "
         f"({_named(worst)} on {worst['dataset']})."
     )
+
+
+def _named_run(row: pd.Series[Any]) -> str:
+    return f"{_named(row)}, {row['num_images']:.0f} images, run {row['run_id']}"
 
 
 def _named(row: pd.Series[Any]) -> str:
