@@ -356,8 +356,8 @@ def _sentence(table: pd.DataFrame, by_rate: pd.DataFrame) -> str:
         for row in rows.head(NAMED).to_dict("records")
     ]
     return (
-        f"{first} At the same accuracy (the mean over {len(LEVELS)} accuracies that both reach, each "
-        f"interpolated between rates) {'; '.join(equal)}{_more(len(rows))}."
+        f"{first} At the same accuracy (the mean over {len(LEVELS)} accuracies that both reach, "
+        f"each interpolated between rates) {'; '.join(equal)}{_more(len(rows))}."
     )
 
 

@@ -214,8 +214,8 @@ def seed_contrasts_table(study: StudyTables, answers: Answers) -> Built:
             *known("p_exact", "p_exact_floor"),
         ),
         frame.assign(rates=frame["rates"].map(_rates_text)),
-        f"{_OVER_SEEDS} Percent changes and points, first minus second (the publication has it the other way "
-        "round); d with its 95 % interval. "
+        f"{_OVER_SEEDS} Percent changes and points, first minus second (the publication "
+        "has it the other way round); d with its 95 % interval. "
         f"{_family_words(answered)} Where the floor is above 0.05 no exact test of so few seeds "
         "could reach it. Layers, images and epochs of a run are not counted as evidence.",
     )
