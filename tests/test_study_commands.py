@@ -170,6 +170,21 @@ def test_an_answer_keeps_the_columns_that_answer_on_a_narrow_terminal(
     assert "n (cells)" in wide
 
 
+def test_a_narrow_terminal_breaks_no_word_and_says_who_is_minus_whom(
+    made_up: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal.out, "width", 80)
+    asked = ["--question", "seed_contrasts", "--question", "method_contrast"]
+    said = runner.invoke(app, ["study", "analyse", str(made_up), *asked]).output
+    assert max(map(len, said.splitlines())) <= 80
+    assert "First − second lora_r8 − full_ft" in said
+    assert "Baseline full_ft" in said
+    words = set(re.findall(r"[a-z]{3,}", said))
+    assert {"retention", "accuracy", "validation", "embedding"} <= words
+    broken = {name[:cut] for name in ("retention", "validation") for cut in range(3, len(name))}
+    assert not broken & words
+
+
 def test_status_tells_cells_and_what_is_waiting(made_up: Path) -> None:
     said = says(["study", "status", str(made_up)])
     assert "18 runs: 12 done, 6 waiting" in said

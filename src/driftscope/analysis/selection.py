@@ -37,9 +37,10 @@ def selection_utility(tables: StudyTables, *, margin_points: float = MARGIN_POIN
     Candidates are the runs within ``margin_points`` of the best validation accuracy of their
     dataset; each rule picks one: the largest CKA, the smallest size of a drift, the largest
     training loss, which is the run that fitted least. Compared with the oracle (the best
-    retention), a random pick (the mean), the worst, and the run of best validation accuracy. Two pools: all runs of a dataset (one decision),
-    and each seed's runs apart (the mean over the seeds' decisions). Ties are picked at random:
-    their mean. A pool of which no decision has two candidates has nothing to choose and no rows.
+    retention), a random pick (the mean), the worst, and the run of best validation accuracy. Two
+    pools: all runs of a dataset (one decision), and each seed's runs apart (the mean over the
+    seeds' decisions). Ties are picked at random: their mean. A pool of which
+    no decision has two candidates has nothing to choose and no rows.
 
     Returns:
         One row per dataset, pool and rule; units are choices of a run.

@@ -213,7 +213,7 @@ def analyse(
     """Answer the study's questions, or say why these data can't."""
     from driftscope.analysis import QUESTIONS, answer
     from driftscope.cli import terminal
-    from driftscope.cli.study_views import show_answer
+    from driftscope.cli.study_views import FEW_ROWS, MAX_ROWS, show_answer
     from driftscope.errors import did_you_mean
     from driftscope.opened_study import Study
 
@@ -232,7 +232,7 @@ def analyse(
         typer.echo(json.dumps([one.to_dict() for one in answers], indent=1))
         return
     for one in answers:
-        show_answer(one, wide=wide)
+        show_answer(one, wide=wide, most=MAX_ROWS if question else FEW_ROWS)
     terminal.show_advice(advice for one in answers for advice in one.advice)
 
 

@@ -29,15 +29,27 @@ if TYPE_CHECKING:
 _UNBROKEN = Console(width=10_000, highlight=False, markup=False, emoji=False)
 MAX_ROWS = 40
 """Rows of a table of cells or of an answer that are shown; --json has them all."""
+
+FEW_ROWS = 16
+"""Of every answer, where all questions are asked at once."""
+
 ANSWERING = (
     *("model", "protocol", "transfer", "matching", "scope", "dataset", "pool", "method"),
     *("comparison", "learning_rate", "outcome", "metric", "probe", "signal", "form", "rule"),
     *("option", "regularizer", "layer"),
-    *("rho", "difference", "low", "high", "p_value", "p_holm", "p_exact"),
+    *("rho", "difference", "low", "high", "p_over_rates", "p_holm", "p_exact", "p_value"),
     *("test_accuracy_pct", "retention_pct", "regret_points", "is_on_frontier"),
-    *("onset_layer", "most_contracted_layer", "onset_epoch", "sd_over_seeds", "seed_share"),
+    *("most_changed_layer", "largest_delta_entropy_pct", "onset_layer", "onset_epoch"),
+    *("sd_over_seeds", "seed_share"),
 )
-"""Columns of an answer that are shown however narrow the terminal is: what it is of, what it is."""
+"""Columns of an answer that a narrow terminal keeps, the most important first: what it is of, what
+it is."""
+
+GAP, EDGES = 2, 1
+"""Blanks behind each column of a table, and before the first."""
+
+LONGEST_WORD = 30
+"""Letters of a word that a column is as wide as; a longer one is broken."""
 
 
 # ---------------------------------------------------------------- plan
@@ -177,12 +189,13 @@ def size_text(num_bytes: float) -> str:
 # ---------------------------------------------------------------- answers
 
 
-def show_answer(answer: Answer, *, wide: bool = False) -> None:
+def show_answer(answer: Answer, *, wide: bool = False, most: int = MAX_ROWS) -> None:
     """A question's answer: the sentence, the numbers, what was left out.
 
     Args:
         answer: the answer.
         wide: whether every column and row is printed, on lines as long as they need to be.
+        most: how many rows are printed otherwise.
     """
     from driftscope.analysis.answer_tables import answer_tables
 
@@ -193,57 +206,85 @@ def show_answer(answer: Answer, *, wide: bool = False) -> None:
         if wide:
             _print_columns(table.columns, table.rows, _UNBROKEN)
         else:
-            _print_columns(_fitting(table), table.rows[:MAX_ROWS], out)
-            _say_what_is_left(answer, len(_fitting(table)), len(table.columns))
+            rows = table.rows[:most]
+            shown, alike = _fitting(table, rows)
+            _print_columns(shown, rows, out)
+            if alike:
+                out.print(Text(f"all rows shown: {', '.join(alike)}", style="dim"))
+            _say_what_is_left(len(table.rows) - len(rows), len(table.columns) - len(shown))
         out.print(Text(f"units: {answer.num_units} {answer.unit}", style="dim"))
     for exclusion in answer.excluded:
         out.print(Text(f"left out: {exclusion}", style="dim"))
 
 
-def _fitting(table: Table) -> list[Column]:
-    """The columns that answer, and of the others as many as have room; none that is all alike."""
-    rows = table.rows[:MAX_ROWS]
-    width = {
-        column.key: max(map(len, [*column.heading.split(), *(column.text(row) for row in rows)]))
-        for column in table.columns
-    }
-    telling = [
-        column
-        for column in table.columns
-        if len(rows) == 1 or len({column.text(row) for row in rows}) > 1
+def _fitting(table: Table, rows: Sequence[dict[str, Any]]) -> tuple[list[Column], list[str]]:
+    """The columns that have room, those that answer first; what all rows have alike, in words."""
+    texts = {one.key: {one.text(row) for row in rows} for one in table.columns}
+    telling = [one for one in table.columns if len(rows) == 1 or len(texts[one.key]) > 1]
+    alike = [
+        f"{one.heading} {text}"
+        for one in table.columns
+        if one not in telling and one.kind == "text" and one.key in (*ANSWERING, "baseline")
+        for text in texts[one.key] - {"–", ""}
     ]
-    shown = {column.key for column in telling if column.key in ANSWERING}
-    room = out.width - sum(width[key] + 1 for key in shown)
-    for column in telling:
-        if column.key not in shown and room >= width[column.key] + 1:
+    ranked = sorted(
+        telling,
+        key=lambda one: ANSWERING.index(one.key) if one.key in ANSWERING else len(ANSWERING),
+    )
+    room = out.width - EDGES
+    shown: set[str] = set()
+    for column in ranked:
+        least, whole = _widths(column, rows)
+        needed = GAP + (least if column.key in ANSWERING else whole)
+        if needed <= room:
             shown.add(column.key)
-            room -= width[column.key] + 1
-    return [column for column in telling if column.key in shown]
+            room -= needed
+    return [one for one in telling if one.key in shown], alike
+
+
+def _widths(column: Column, rows: Sequence[dict[str, Any]]) -> tuple[int, int]:
+    """How narrow a column can be without a broken word, and how wide it would like to be."""
+    texts = [column.text(row) for row in rows]
+    heading = max(map(len, column.heading.split()))
+    whole = max([heading, *map(len, texts)])
+    if column.is_number:
+        return whole, whole
+    words = [len(word) for text in texts for word in text.split(" ")]
+    return min(max([heading, *words]), LONGEST_WORD), whole
 
 
 def _print_columns(
     columns: Sequence[Column], rows: Sequence[dict[str, Any]], console: Console
 ) -> None:
     table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in columns:
+    widths = dict(enumerate(_shared_room(columns, rows) if console is out else []))
+    for number, column in enumerate(columns):
         if column.is_number:
             heading = column.heading if console is not out else column.heading.replace(" ", "\n")
             table.add_column(heading, justify="right", no_wrap=True)
         else:
-            table.add_column(column.heading, overflow="fold")
+            table.add_column(column.heading, overflow="fold", width=widths.get(number))
     for row in rows:
         table.add_row(*(Text(column.text(row)) for column in columns))
     console.print(table)
 
 
-def _say_what_is_left(answer: Answer, num_shown: int, num_columns: int) -> None:
+def _shared_room(columns: Sequence[Column], rows: Sequence[dict[str, Any]]) -> list[int]:
+    """The columns' widths on the terminal: the widest give way, down to their longest word."""
+    both = [_widths(column, rows) for column in columns]
+    least, widths = [narrow for narrow, _ in both], [wide for _, wide in both]
+    while sum(widths) + GAP * len(widths) > out.width - EDGES:
+        spare = [wide - narrow for wide, narrow in zip(widths, least, strict=True)]
+        if max(spare) <= 0:
+            break
+        widths[spare.index(max(spare))] -= 1
+    return widths
+
+
+def _say_what_is_left(num_rows: int, num_columns: int) -> None:
+    counts = ((num_rows, "rows"), (num_columns, "columns"))
     more = [
-        f"{count} more {what}"
-        for count, what in (
-            (len(answer.table) - MAX_ROWS, "rows"),
-            (num_columns - num_shown, "columns"),
-        )
-        if count > 0
+        f"{count} more {what if count > 1 else what[:-1]}" for count, what in counts if count > 0
     ]
     if more:
         out.print(Text(f"{' and '.join(more)}: --wide prints them", style="dim"))
