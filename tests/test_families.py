@@ -27,6 +27,7 @@ from driftscope.backbones import find_image_tower
 from driftscope.backbones.capture import capture_cls
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_weights
+from driftscope.comparison import related_models
 from driftscope.config import FullFineTuning, RunSpec
 from driftscope.config.variants import Lora
 from driftscope.records.tables import all_tables
@@ -472,6 +473,39 @@ def test_a_class_derived_from_a_librarys_own_is_read_with_its_attention() -> Non
             tower(pixel_values=PIXELS)
         rows.append(torch.stack(captured.rows))
     assert torch.equal(*rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("TIPSv2", {"text_config": {"pooling_epsilon": 0.1}}, "epsilon that the text tower pools"),
+        ("TIPSv2", {"text_config": {"scale_sqrt_depth": False}}, "scales words by its width"),
+        ("AltCLIP", {"text_config": {"pad_token_id": 1}}, "text tower's padding token"),
+        ("DINOv3", {"rope_theta": 50.0}, "base of rotary positions"),
+        ("DINOv3", {"num_attention_heads": 5}, "5 attention heads for a width of 64"),
+    ],
+    ids=str,
+)
+def test_what_decides_the_function_and_no_shape_is_refused_by_name(
+    name: str, change: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    before, after = (save_family(name, tmp_path / one) for one in ("before", "after"))
+    said = json.loads((after / "config.json").read_text())
+    for key, value in change.items():
+        said[key] = {**said[key], **value} if isinstance(value, dict) else value
+    (after / "config.json").write_text(json.dumps(said))
+    with pytest.raises(driftscope.errors.ModelError, match=told):
+        related_models(str(before), str(after), None)
+
+
+def test_a_configuration_that_asks_for_tuples_is_read(tmp_path: Path) -> None:
+    folder = save_family("ViT", tmp_path / "model")
+    said = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**said, "return_dict": False}))
+    model = driftscope.load(folder)
+    with torch.no_grad():
+        expected = FAMILIES["ViT"].embed(module_of("ViT"), model.normalise(RAW))
+    torch.testing.assert_close(model.embed_images(RAW), expected)
 
 
 def test_naflex_in_training_is_refused_by_name() -> None:

@@ -20,6 +20,12 @@ class AltClip(Clip):
     towers: ClassVar[Mapping[str, str]] = {"AltCLIPVisionModel": "encoder.layers"}
     trained_alone: ClassVar[tuple[str, ...]] = ("AltCLIPVisionModel",)
 
+    def text_facts(self, config: Any) -> dict[str, object]:
+        """Also the padding token, from whose number positions are counted."""
+        text = getattr(config, "text_config", None)
+        padding = {} if text is None else {"the text tower's padding token": text.pad_token_id}
+        return {**super().text_facts(config), **padding}
+
     def text_length(self, config: Any) -> int:
         """RoBERTa counts positions from behind its padding token's number."""
         text = config.text_config

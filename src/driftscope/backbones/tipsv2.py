@@ -74,6 +74,17 @@ class Tipsv2(Backbone):
         scale: Tensor = 1 / plain.temperature
         return scale
 
+    def text_facts(self, config: Any) -> dict[str, object]:
+        """Also how words are scaled before the first block, and pooled behind the last."""
+        text = getattr(config, "text_config", None)
+        if text is None:
+            return {}
+        return {
+            **super().text_facts(config),
+            "the epsilon that the text tower pools with": text.pooling_epsilon,
+            "whether the text tower scales words by its width": text.scale_sqrt_depth,
+        }
+
     def embedding_dim(self, plain: Any) -> int:
         """The image tower's width."""
         return int(self.vision_config(plain.config).hidden_size)

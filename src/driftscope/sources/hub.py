@@ -25,6 +25,7 @@ from driftscope.sources.plausible import (
     refuse_implausible,
     refuse_more_than_weights,
     refuse_packed_weights,
+    refuse_parts_of_heads,
 )
 from driftscope.sources.preprocessor import pixel_convention
 from driftscope.sources.state_dict import (
@@ -148,8 +149,13 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
     if backbone is None:
         raise ModelError(unread_type(config.model_type, name))
     _refuse_without(backbone.needs, name)
+    refuse_parts_of_heads(backbone.vision_config(config), name)
     loaded, notes = _module(where, config, backbone, name)
     module: Any = backbone.readable(loaded).eval()
+    for part in loaded.modules():
+        held: Any = getattr(part, "config", None)
+        if held is not None:
+            held.return_dict = True  # outputs are read by name
     image_size = int(backbone.vision_config(module.config).image_size)
     of_timm = getattr(config, "pretrained_cfg", None)
     pixels = pixel_convention(where, name, image_size, backbone, of_timm)

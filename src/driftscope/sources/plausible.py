@@ -80,6 +80,16 @@ def refuse_quantised(config: Mapping[str, Any], name: str) -> None:
         )
 
 
+def refuse_parts_of_heads(tower: Any, name: str) -> None:
+    """Raises `ModelError` where a tower's width is no whole number of attention heads."""
+    width, heads = (getattr(tower, key, None) for key in ("hidden_size", "num_attention_heads"))
+    if isinstance(width, int) and isinstance(heads, int) and (heads < 1 or width % heads):
+        raise ModelError(
+            f"the configuration of {name} says {heads} attention heads for a width of {width}, "
+            "which they do not divide; put the config.json of the model that was saved there"
+        )
+
+
 def refuse_scale_without_logarithm(model: VisionLanguageModel, name: str) -> None:
     """Raises `ModelError` where the factor on a model's logits is what no training gives.
 
