@@ -180,7 +180,7 @@ def _largest_change(onset: pd.DataFrame) -> list[str]:
     known = onset[onset["largest_delta_entropy_pct"].notna()]
     if known.empty:
         return []
-    row = known.loc[known["largest_delta_entropy_pct"].abs().idxmax()]
+    row = known.iloc[int(np.argmax(known["largest_delta_entropy_pct"].abs()))]
     change = METRICS["delta_entropy_pct"].with_unit(row["largest_delta_entropy_pct"])
     return [
         f"Attention entropy changes most, by {change}, in layer {row['most_changed_layer']:.0f} of "

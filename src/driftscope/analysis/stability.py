@@ -173,15 +173,17 @@ def _subset_sentence(variation: pd.DataFrame) -> str:
     is_change = repeated["signal"].isin(SIGNED_SIGNALS)
     told = []
     if not (levels := repeated[~is_change & repeated["cv"].notna()]).empty:
-        worst = levels.loc[levels["cv"].idxmax()]
+        worst = levels.iloc[int(np.argmax(levels["cv"]))]
         told.append(f"{number_text(100 * worst['cv'], 1)} % of its mean ({_named_run(worst)})")
-    spreads = (repeated["cv"] * repeated["mean"].abs())[is_change].dropna()
-    if len(spreads):
-        # a mean near 0 makes a percent of it large whatever the precision
-        worst = repeated.loc[spreads.idxmax()]
+    # a mean near 0 makes a percent of it large whatever the precision
+    if not (changes := repeated[is_change & repeated["cv"].notna()]).empty:
+        spreads = changes["cv"] * changes["mean"].abs()
+        worst = changes.iloc[int(np.argmax(spreads))]
         told.append(
             f"{number_text(spreads.max(), 1)} points of a percent change ({_named_run(worst)})"
         )
+    if not told:
+        return "No signal varies over probe subsets."
     return f"Over probe subsets a signal's standard deviation is at most {' and '.join(told)}."
 
 
