@@ -47,9 +47,9 @@ def interventions(
     Both share dataset, method, rate, all options and seed. Of entropy, accuracy and weight drift a
     row says whether the intervention *moved* it (by more than a margin, and the 95 % interval of
     the paired differences is without 0), *held* it (equivalence within the margin, TOST at
-    `alpha`), or neither is shown (unclear). The effect on retention is of attention alone where entropy
-    moved and neither accuracy nor weight drift did; else it is confounded. It has the paired t and
-    its interval, d_z, the exact sign flip with its floor, and TOST within `margin` points; Holm
+    `alpha`), or neither is shown (unclear). The effect on retention is of attention alone where
+    entropy moved and neither accuracy nor weight drift did; else it is confounded. It has the
+    paired t and its interval, d_z, the exact sign flip with its floor, and TOST within `margin` points; Holm
     over dataset × method × rate × intervention.
 
     Returns:
