@@ -49,8 +49,8 @@ def interventions(
     the paired differences is without 0), *held* it (equivalence within the margin, TOST at
     `alpha`), or neither is shown (unclear). The effect on retention is of attention alone where
     entropy moved and neither accuracy nor weight drift did; else it is confounded. It has the
-    paired t and its interval, d_z, the exact sign flip with its floor, and TOST within `margin` points; Holm
-    over dataset × method × rate × intervention.
+    paired t and its interval, d_z, the exact sign flip with its floor, and TOST within `margin`
+    points; Holm over dataset × method × rate × intervention.
 
     Returns:
         One row per dataset, method, rate and intervention; units are pairs of runs. Details:
