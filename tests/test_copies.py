@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 from pyarrow import parquet
-from small_sets import classes, png, table, write
+from small_sets import NAMES, classes, png, table, write
 
 from driftscope.comparison import compare
 from driftscope.data import EncodedSet, open_dataset
 from driftscope.data.copies import told_of_copies
 from driftscope.errors import NoteWarning
+from driftscope.protocols import KNN
 from driftscope.sources import load
 from driftscope.transfer import retrieval_set, transfer_set
 from driftscope.transfer.doubts import DoubtWarning
+from driftscope.transfer.features import feature_sets
 
 
 def told(place: Path) -> tuple[list[str], list[str]]:
@@ -95,6 +97,27 @@ def test_benchmarks_of_classes_and_of_captions_say_it(tmp_path: Path) -> None:
         assert any("copies of others" in one for one in transfer_set(str(tmp_path), mini).doubts)
     with pytest.warns(DoubtWarning, match="copies of others, byte by byte"):
         retrieval_set(str(tmp_path / "list.csv"), mini)
+
+
+def test_images_of_both_splits_and_what_was_left_out_are_told_of_neighbours(tmp_path: Path) -> None:
+    write(
+        tmp_path, [*classes("train/"), *(f"test/{name}/5{at}.png" for at, name in enumerate(NAMES))]
+    )
+    shutil.copy(tmp_path / "train" / "cat" / "0.png", tmp_path / "test" / "cat" / "x.png")
+    (tmp_path / "test" / "dog" / "bad.png").write_bytes(b"")
+    mini = load("mini")
+    with pytest.warns(DoubtWarning, match="are also among the images that tell the classes"):
+        (found,) = feature_sets(str(tmp_path), mini, protocols=(KNN,), skip_bad_images=True)
+    (doubt,) = [one.replace(f"{tmp_path}/", "") for one in found.doubts]
+    assert doubt == (
+        "1 of its 4 images are also among the images that tell the classes, byte by byte "
+        "(test/cat/x.png and train/cat/0.png)"
+    )
+    assert any("1 images cannot be read and are left out" in one for one in found.notes)
+    outcome = found.outcome_from(
+        {one: mini.embed_images(of) for one, of in found.image_sets().items()}
+    )
+    assert found.change(outcome, outcome)["doubts"][0] == found.doubts[0]
 
 
 def test_what_is_said_of_probe_images_and_pools_stands_in_the_notes(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ Looked for among the images that are scored on alone, whose bytes are read anywa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -30,9 +30,30 @@ _EXPORTED = re.compile(r"(.+)\.rf\.\w{16,}|(.+_original_.+)_[0-9a-f-]{36}")
 
 def told_of_copies(images: EncodedSet) -> tuple[list[str], list[str]]:
     """The notes and the doubts of images that stand in a set several times."""
+    return _weighed(images, chain(_of_bytes(images), _of_names(images)))
+
+
+def told_of_shared(images: EncodedSet, bank: EncodedSet) -> tuple[list[str], list[str]]:
+    """The notes and the doubts of images that are also among those which tell their classes."""
+    known = {digest: row for row, digest in reversed(list(enumerate(bank.image_digests)))}
+    shared = [row for row, digest in enumerate(images.image_digests) if digest in known]
+    if not shared:
+        return [], []
+    other = bank.encoded.name_of(known[images.image_digests[shared[0]]])
+    said = (
+        f"are also among the images that tell the classes, byte by byte "
+        f"({images.encoded.name_of(shared[0])} and {other})"
+    )
+    return _weighed(images, [(shared, said)])
+
+
+def _weighed(
+    images: EncodedSet, found: Iterable[tuple[Sequence[int], str]]
+) -> tuple[list[str], list[str]]:
+    """What is said of rows as notes where they are few, else as doubts."""
     notes: list[str] = []
     doubts: list[str] = []
-    for rows, said in chain(_of_bytes(images), _of_names(images)):
+    for rows, said in found:
         (doubts if len(rows) > _FEW * len(images) else notes).append(
             f"{len(rows):,} of its {len(images):,} images {said}"
         )

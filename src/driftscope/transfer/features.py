@@ -8,6 +8,7 @@ are made anew for every model that is scored, from its own features.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from reprlib import repr as short
@@ -20,11 +21,13 @@ from torch.nn import functional
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data import EncodedSet, ImageSet, PixelSource, labelled, rows_of
+from driftscope.data.copies import told_of_copies, told_of_shared
 from driftscope.data.prompts import PromptRules
 from driftscope.data.splits import balanced_subset, open_train_and_test
 from driftscope.errors import ConfigError, ModelError, did_you_mean
 from driftscope.protocols import BY_OPTION, KNN, LINEAR_PROBE, ZERO_SHOT, name_of
 from driftscope.transfer.classification import LabelledSet, transfer_set
+from driftscope.transfer.doubts import DoubtWarning
 from driftscope.transfer.scores import Outcome, outcome_of_scores
 
 NUM_NEIGHBOURS = 20
@@ -155,11 +158,20 @@ def feature_sets(
     """
     train, test = open_train_and_test(name, 0)
     _, class_names = labelled(test)
-    bank_pixels, bank_labels = _chosen(train, model, max_images, skip_bad=skip_bad_images)
-    pixels, labels = _chosen(test, model, max_images, skip_bad=skip_bad_images)
+    bank, of_bank, bank_labels = _chosen(train, max_images, skip_bad=skip_bad_images)
+    images, chosen, labels = _chosen(test, max_images, skip_bad=skip_bad_images)
     notes = [f"told by {len(bank_labels):,} labeled images of its split {train.split}"]
-    if len(labels) < len(test):
-        notes.append(f"{len(labels):,} of its {len(test):,} images, drawn evenly over classes")
+    if max_images is not None and max_images < len(test):
+        notes.append(f"{max_images:,} of its {len(test):,} images, drawn evenly over classes")
+    doubts: list[str] = []
+    if isinstance(images, EncodedSet) and isinstance(bank, EncodedSet):
+        of_copies, of_shared = told_of_copies(images), told_of_shared(images, bank)
+        notes += [*images.notes, *bank.notes, *of_copies[0], *of_shared[0]]
+        doubts += [*images.doubts, *bank.doubts, *of_copies[1], *of_shared[1]]
+    for doubt in dict.fromkeys(doubts):
+        warnings.warn(f"{name}: {doubt}", DoubtWarning, stacklevel=2)
+    pixels = rows_of(images, chosen, model.framing)
+    bank_pixels = rows_of(bank, of_bank, model.framing)
     return [
         FeatureSet(
             name=name_of(name, protocol),
@@ -172,7 +184,8 @@ def feature_sets(
             bank_pixels=bank_pixels,
             bank_labels=bank_labels,
             class_names=class_names,
-            notes=tuple(notes),
+            doubts=tuple(dict.fromkeys(doubts)),
+            notes=tuple(dict.fromkeys(notes)),
         )
         for protocol in protocols
     ]
@@ -274,16 +287,19 @@ def _directions(features: Tensor) -> Tensor:
 
 
 def _chosen(
-    images: ImageSet, model: VisionLanguageModel, max_images: int | None, *, skip_bad: bool
-) -> tuple[PixelSource, Int64[Tensor, " image"]]:
-    """Some images of a split, evenly over classes, at the model's input."""
+    images: ImageSet, max_images: int | None, *, skip_bad: bool
+) -> tuple[ImageSet, Int64[Tensor, " image"], Int64[Tensor, " image"]]:
+    """A split, with some of its images, evenly over classes, by index; and their labels.
+
+    Of encoded images it is a set of those alone, so that no more is read than is scored on.
+    """
     labels, _ = labelled(images)
     chosen = balanced_subset(labels, max_images)
-    if isinstance(images, EncodedSet):  # so that no more is read than is scored on
+    if isinstance(images, EncodedSet):
         images = images.select(chosen)
         if skip_bad:
             kept, problems = images.readable()
             images = kept.without(problems)
         labels, _ = labelled(images)
         chosen = torch.arange(len(images))
-    return rows_of(images, chosen, model.framing), labels[chosen]
+    return images, chosen, labels[chosen]
