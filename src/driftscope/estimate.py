@@ -206,7 +206,7 @@ def class_list(classes: str | Path | Sequence[str], rules: PromptRules) -> Class
     """The classes that a user names.
 
     Args:
-        classes: a list of names; a file with a name a line; `general`, the everyday words of
+        classes: a list of names; a file with one name per line; `general`, the everyday words of
             text-space drift; or a labeled dataset, whose names, words and templates are taken.
         rules: how they become prompts.
 

@@ -356,7 +356,7 @@ _LATE_ENTROPY = Metric(
 
 _DRIFTS = (
     Metric(
-        "cka", "CKA", "linear CKA with the pretrained model, mean over blocks",
+        "cka", "CKA", "linear CKA of a block with the pretrained model's, or its mean over blocks",
         better="higher", bounds=(0, 1), exists=_BY_LAYER, unchanged=1,
         source="Kornblith et al. 2019", function=f"{_REPRESENTATION}:linear_cka", reads="blocks",
     ),
@@ -400,13 +400,13 @@ _DRIFTS = (
         unchanged=100, limits=(1, 100), limit_name="text agreement", is_detail=True,
     ),
     Metric(
-        "random_text_logit_change", "logit change", "mean |change| of the logits of random texts",
+        "random_text_logit_change", "logit change", "mean size of change of random texts' logits",
         "text space", "logits", better="lower", bounds=(0, None), exists=_EPOCH, unchanged=0,
         limits=(0, 100), limit_name="logit change", source="Lipsum-FT, 2404.00860", is_detail=True,
     ),
     Metric(
         "text_referee_pct", "text referee",
-        "how likely the adapted model's nearest texts are to the pretrained one; ranks, no level",
+        "how likely the adapted model's nearest texts are to the pretrained one; it ranks models",
         "text space", "%", decimals=1, better="higher", bounds=(0, 100), exists=_EPOCH,
         unchanged=100, symbol="100·Σ p₀(ŷ) / Σ max p₀", limits=(1, 100), is_detail=True,
     ),
@@ -549,7 +549,7 @@ _OUTCOMES = (
         "zero-shot", "images", better="higher", exists=_TRANSFER, **_COUNT,
     ),
     Metric(
-        "train_loss", "training loss", "mean training loss of the epoch, or of the step of a probe",
+        "train_loss", "training loss", "training loss, mean of an epoch; at a probe its step's",
         "training", bounds=(0, None), better="lower",
     ),
     Metric(

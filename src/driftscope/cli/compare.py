@@ -24,7 +24,7 @@ READ = "What is read"
 _TRANSFER = "A labeled dataset to score on, or a suite (vtab, clip-benchmark). May be repeated."
 _TRANSFER_BY = "Score by zero_shot, knn or linear_probe (no text needed). May be repeated."
 _RETRIEVAL = "A captioned dataset to retrieve in. May be repeated."
-_CLASS_WORDS = "A file of the classes' names: lines 'CLASS: words', or a name a line."
+_CLASS_WORDS = "A file of the classes' names: lines 'CLASS: words', or one name per line."
 _TEMPLATES = (
     "A prompt such as 'a photo of a {}', a set of them (imagenet80) or a file. May be repeated."
 )

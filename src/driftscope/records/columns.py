@@ -118,7 +118,7 @@ RUN_COLUMNS: dict[str, ColumnMeaning] = {
     "data_seed": ColumnMeaning("integer", "", "seed of the splits"),
     "protocol": ColumnMeaning("text", "", "leakfree or paper"),
     "epochs": ColumnMeaning("integer", "epochs", "epochs asked for"),
-    "batch_size": ColumnMeaning("integer", "images", "images an optimizer step"),
+    "batch_size": ColumnMeaning("integer", "images", "images per optimizer step"),
     "weight_decay": ColumnMeaning("number", "", "AdamW's weight decay"),
     "options": ColumnMeaning("text", "", "all else that differs from the defaults, or default"),
     "status": ColumnMeaning("text", "", "done or diverged"),
