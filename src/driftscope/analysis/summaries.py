@@ -51,9 +51,9 @@ class Summary:
 ENTROPY_CAVEAT = Caveat(
     "Entropy is a descriptor.",
     "Attention entropy says where and how much a model was adapted. Its sign differs between "
-    "datasets, methods and backbones, so it is no measure of damage. How much ability is left "
-    "retention says, measured or estimated. CKA orders models by damage, but its value depends on "
-    "the images; of two high embedding drifts the higher need not mean more.",
+    "datasets, methods and backbones, so it is no measure of damage. Retention, measured or "
+    "estimated, says how much ability is left. CKA orders models by damage, but its value depends "
+    "on the images; of two high embedding drifts the higher need not mean more damage.",
 )
 _NOT_MEASURED = "What is left of the pretrained ability was not measured."
 TO_STOP = "Training was to stop:"

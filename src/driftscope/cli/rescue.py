@@ -20,7 +20,6 @@ from driftscope.cli.options import (
     refuse_full_folder,
 )
 from driftscope.cli.sentences import plain_errors, say
-from driftscope.records import ADAPTED_FOLDER
 
 if TYPE_CHECKING:
     from driftscope.rescuing import Rescue
@@ -66,6 +65,7 @@ def rescue(
 
     refuse_full_folder(out)
     with terminal.err.status("blending both models"):
+        from driftscope.records import ADAPTED_FOLDER
         from driftscope.rescuing import RESCUE_FILE, USUAL
         from driftscope.rescuing import rescue as rescue_model
 

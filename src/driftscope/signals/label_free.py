@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from scipy.optimize import linear_sum_assignment, minimize_scalar
-from scipy.stats import norm
+from scipy.special import ndtri
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
@@ -197,7 +197,7 @@ def estimate_spread(
     """
     count, drawn = len(chosen), []
     rng = np.random.default_rng(seed)
-    for factor in np.exp(temperature_sd * norm.ppf(_TEMPERATURE_QUANTILES)):
+    for factor in np.exp(temperature_sd * ndtri(_TEMPERATURE_QUANTILES)):
         distribution = (logits / (temperature * factor)).softmax(dim=1)
         given = distribution.gather(1, chosen[:, None])[:, 0].numpy()
         most = distribution.amax(dim=1).numpy()

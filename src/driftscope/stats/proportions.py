@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-from scipy.stats import binomtest, norm
+from scipy.special import ndtri
 
 
 @lru_cache(maxsize=4096)  # thousands of runs count hits on the same few images
@@ -15,6 +15,8 @@ def wilson_interval_pct(num_hits: int, num_trials: int) -> tuple[float, float]:
     Raises:
         ValueError: `num_trials` is not positive, or `num_hits` is not from 0 to it.
     """
+    from scipy.stats import binomtest  # a second of its own, which most commands do without
+
     interval = binomtest(num_hits, num_trials).proportion_ci(method="wilson")
     return 100 * float(interval.low), 100 * float(interval.high)
 
@@ -47,7 +49,7 @@ def paired_ratio_interval(
     of_ratio = math.sqrt((num_lost + num_gained + 2) / ((before + 1) * (after + 1)))
     of_before = math.sqrt((1 - (before + 1) / (count + 2)) / (before + 1))
     of_after = math.sqrt((1 - (after + 1) / (count + 2)) / (after + 1))
-    z = float(norm.ppf((1 + confidence) / 2)) * of_ratio / (of_before + of_after)
+    z = float(ndtri((1 + confidence) / 2)) * of_ratio / (of_before + of_after)
     before_low, before_high = _wilson(before, count, z)
     after_low, after_high = _wilson(after, count, z)
     return after_low / before_high, after_high / before_low
