@@ -89,7 +89,7 @@ def test_a_study_page_leads_with_what_the_methods_keep_at_each_rate(study_page: 
     words = " ".join(_Page(study_page).words.split())
     assert re.search(
         r"What came out (At every rate|At \d of \d rates) lora_r8 keeps (more|less) than full_ft "
-        r"on \w+: [+−]\d+\.\d ± \d+\.\d.* points of retention at .*3e-3 \(2 seeds each, "
+        r"on \w+, in points of retention: [+−]\d+\.\d ± \d+\.\d at .* at 3e-3 \(2 seeds each, "
         r"mean ± sd\)",
         words,
     )

@@ -19,7 +19,7 @@ TITLES = {
     "seed_contrasts": "Single cells against each other, seeds against seeds",
     "predictors": "Which signal tells how much is left?",
     "selection": "Which signal picks the run to keep?",
-    "onset": "Which signal warns first?",
+    "onset": "Does a signal warn before retention falls?",
     "stopping": "Had training stopped at a warning",
     "frontier": "Accuracy against retention: which cells are worth having?",
     "layer_profile": "Where in the network, and when?",

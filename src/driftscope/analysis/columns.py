@@ -101,8 +101,8 @@ _COLUMNS = (
     Column("num_same_block", "Same block", "runs whose most changed block is the most damaging",
            kind="count"),
     # warnings and stops
-    Column("band", "Held to", "what other images change, or the other datasets' quiet runs",
-           kind="text"),
+    Column("band", "Held to", "how far other images alone would move a signal, or how far it "
+           "went in the other datasets' runs that lost nothing (quiet runs)", kind="text"),
     Column("band_width", "Band", "how far a signal goes before it counts as a warning, in its unit",
            kind="general"),
     Column("num_lost", "Lost", "runs whose retention left its interval", kind="count"),
@@ -124,7 +124,8 @@ _COLUMNS = (
     Column("num_triggered", "Stopped early", "runs that crossed the threshold", kind="count"),
     Column("num_kept", "Budget kept", "runs", kind="count"),
     Column("median_step", "Median step", kind="count"),
-    Column("short_points", "Short of the oracle, points", "of accuracy", signed=True),
+    Column("short_points", "Below the oracle, points", "of accuracy; negative where a rule is more "
+           "accurate because it breaks the budget in more runs", signed=True),
     # correlations and tests
     Column("statistic", "Statistic", decimals=3, signed=True),
     Column("rho", "Spearman ρ", decimals=RHO_DECIMALS, signed=True),

@@ -310,9 +310,13 @@ def _by_cell(found: pd.DataFrame) -> pd.DataFrame:
 def _sentence(found: pd.DataFrame, table: pd.DataFrame) -> str:
     runs = found.drop_duplicates("run_id")
     damaged = int(runs["is_damaged"].sum())
-    text = f"Retention leaves its interval in {damaged} of {counted(len(runs), 'run')}"
+    text = (
+        "Retention leaves its interval (falls below the 95 % interval of the pretrained score) in "
+        f"{damaged} of {counted(len(runs), 'run')}"
+    )
     if not damaged:
         return f"{text}, so no signal can warn of it."
+    text += _how_often_first(table)
     parts = []
     for band, words in (
         (QUIET, "held to what the other datasets' runs without a loss reached"),
@@ -323,6 +327,16 @@ def _sentence(found: pd.DataFrame, table: pd.DataFrame) -> str:
         if len(mine):
             parts.append(f"{words}, {_ranked(mine)}")
     return f"{text}; {'; '.join(parts)}."
+
+
+def _how_often_first(table: pd.DataFrame) -> str:
+    """In how many runs the signal that warns most often did so before retention left."""
+    widest = table[(table["scope"] == table["scope"].iloc[0]) & (table["num_lost"] > 0)]
+    most = widest["num_before"].max()
+    if not most > 0:
+        return "; no signal warned before that"
+    alike = join_words(dict.fromkeys(map(label, widest[widest["num_before"] == most]["signal"])))
+    return f"; a signal warned before that in {most} of them at most ({alike})"
 
 
 def _ranked(rows: pd.DataFrame) -> str:

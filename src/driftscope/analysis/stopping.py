@@ -56,7 +56,8 @@ def stopping(tables: StudyTables, *, budget_pct: float = KEPT_PCT, alpha: float 
     some probe, it is the one with the highest mean accuracy, and of equals the smallest. If every
     threshold breaks it more often, it is the one that does so least. Rivals: the epoch of best
     validation accuracy, the last probe, and the oracle, which knows retention: the probe of the
-    highest accuracy that keeps the budget, else the one of the highest retention. Accuracy is on
+    highest accuracy that keeps the budget, else the one of the highest retention. No rule keeps
+    the budget in more runs; one that breaks it more often can be more accurate. Accuracy is on
     validation images, since the test is read once.
 
     The learning rate's schedule is that of the whole run: a run that had been planned as short
@@ -233,7 +234,10 @@ def _sentence(table: pd.DataFrame, budget: float) -> str:
         if signals:
             best = max(signals, key=_worth)
             alike = [label(str(row["rule"])) for row in signals if _worth(row) == _worth(best)]
-            told.append(f"of the signals best {join_words(alike)} {_kept(best)}")
+            told.append(
+                f"of the signals {join_words(alike)} (chosen by how often the budget is kept, "
+                f"then by accuracy) {_kept(best)}"
+            )
         parts.append(f"on {dataset} ({counted(rows['num_runs'].iloc[0], 'run')}) {', '.join(told)}")
     return (
         f"Stopped by a threshold that was chosen on the other dataset to keep {budget:g} %, "
@@ -241,7 +245,11 @@ def _sentence(table: pd.DataFrame, budget: float) -> str:
     )
 
 
-_SPOKEN = {ORACLE: "the oracle has", BEST: "best validation accuracy", LAST: "the last epoch"}
+_SPOKEN = {
+    ORACLE: "the oracle, which knows retention, has",
+    BEST: "best validation accuracy",
+    LAST: "the last epoch",
+}
 
 
 def _worth(row: dict[Any, Any]) -> tuple[float, float]:

@@ -50,11 +50,13 @@ class Summary:
 
 ENTROPY_CAVEAT = Caveat(
     "Entropy is a descriptor.",
-    "Attention entropy says where and how much a model was adapted. Its sign differs between "
-    "datasets, methods and backbones, so it is no measure of damage. Retention, measured or "
-    "estimated, says how much ability is left. CKA orders models by damage, but its value depends "
-    "on the images; of two high embedding drifts the higher need not mean more damage.",
+    "Attention entropy says where and how much a model was adapted. The sign of its change differs "
+    "between datasets, methods and backbones, so its direction is no measure of damage; its size "
+    "goes with it, on the embedded model less closely than CKA. Retention, measured or estimated, "
+    "says how much ability is left. CKA orders models by damage, but its value depends on the "
+    "images; of two high embedding drifts the higher need not mean more damage.",
 )
+_PROTOCOL_WORDS = {"leakfree": " (the test images are read once, at the selected epoch)"}
 _NOT_MEASURED = "What is left of the pretrained ability was not measured."
 TO_STOP = "Training was to stop:"
 """What a sentence begins with that stands out, as `DOUBTFUL` does."""
@@ -100,7 +102,7 @@ def _what_was_studied(cells: pd.DataFrame, runs: pd.DataFrame, setting: Mapping[
         f"{counted(num_runs, 'fine-tuning run')} of {setting['model']} on {setting['dataset']}: "
         f"{join_words(map(str, dict.fromkeys(cells['series'])))} at "
         f"{counted(len(rates), 'learning rate')} ({span}), {_seeds_phrase(cells)}, "
-        f"protocol “{setting['protocol']}”."
+        f"protocol “{setting['protocol']}”{_PROTOCOL_WORDS.get(setting['protocol'], '')}."
     )
     if diverged := int(cells["num_diverged"].sum()):
         text += f" {counted(diverged, 'run')} diverged and is left out of every mean."
