@@ -802,8 +802,15 @@ def test_a_model_of_another_image_size_is_refused_with_the_way_out(
     tiny_clip: Path, coloured_images: Path, tmp_path: Path
 ) -> None:
     larger = make_tiny_clip(tmp_path / "larger", seed=0, image_size=64)
-    with pytest.raises(ModelError, match=r"17×32 against 65×32, .*32 pixels; .*driftscope compare"):
-        monitor_of(tiny_clip, coloured_images).observe(clip_of(larger), step=1)
+    monitor = monitor_of(tiny_clip, coloured_images)
+    for look in (
+        lambda: monitor.observe(clip_of(larger), step=1),
+        lambda: monitor.start(clip_of(larger)),
+    ):  # before an epoch is lost
+        with pytest.raises(
+            ModelError, match=r"17×32 against 65×32, .*32 pixels; .*at its own size"
+        ):
+            look()
 
 
 def test_a_report_of_nothing_is_refused(tiny_clip: Path, coloured_images: Path) -> None:

@@ -19,6 +19,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from driftscope.backbones import find_image_tower
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.relation import check_same_function, function_facts
 from driftscope.backbones.weights import encoder_state
@@ -334,6 +335,21 @@ def _of_one_grid(
         return reference, weights
     known = without_positions(model, reference.weights)
     return replace(reference, weights=known), without_positions(model, weights)
+
+
+def refuse_another_size(reference: Reference, model: VisionLanguageModel) -> None:
+    """Raises ModelError where a model reads images of another size, which its positions tell.
+
+    No image is read, so that a training can be told before its first step.
+    """
+    tower = find_image_tower(model.module)
+    name = tower.backbone.positions_name or ""
+    within = name.removeprefix(f"{tower.backbone.tower_name}.")
+    positions = dict(tower.module.named_parameters()).get(within)
+    if positions is None or positions.numel() == 0 or name not in reference.weights:
+        return
+    if tower.backbone.has_fixed_input_size:
+        _refuse_another_size(reference, model, {**reference.weights, name: positions})
 
 
 def _refuse_another_size(

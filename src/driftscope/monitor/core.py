@@ -40,7 +40,7 @@ from driftscope.monitor.kept_models import (
 )
 from driftscope.monitor.log import END, STOP, EventLog, history_of_state
 from driftscope.monitor.observation import Observation
-from driftscope.monitor.observing import first_line, look
+from driftscope.monitor.observing import first_line, look, refuse_unfit
 from driftscope.monitor.options import (
     check_options,
     counted,
@@ -246,9 +246,10 @@ class Monitor:
         Folds of an epoch each do not go back: call it before each.
 
         Raises:
-            ModelError: the model holds none that can be read, or several.
+            ModelError: the model holds none that can be read, or several, or one that reads images
+                of another size than the pretrained.
         """
-        find_target(model, self._model_path)
+        refuse_unfit(find_target(model, self._model_path), self._reference)
         self._calls = counted(step)
         behind = [one for one in self._course.history if one.step <= self._calls]
         self._take_up(behind, at=self._calls)

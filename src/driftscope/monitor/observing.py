@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from driftscope.assess import OWN_TEXTS, Assessment, Reference, assess
+from driftscope.assess import OWN_TEXTS, Assessment, Reference, assess, refuse_another_size
 from driftscope.backbones.capture import check_adapters_in_effect
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import CaptureError, ModelError, NonFiniteError
@@ -68,6 +68,12 @@ def look(
         sentence = f"The model could not be run for this observation: {why}"
     seen = _unreadable(place, UNREADABLE, sentence, wanted=thresholds.unreadable)
     return Look(seen, not_kept_because=why)
+
+
+def refuse_unfit(target: Target, reference: Reference) -> None:
+    """Raises ModelError where a training that begins could not be observed, for its image size."""
+    if target.kind != open_clip.KIND:  # which is converted at the first look
+        refuse_another_size(reference, live_model(target, reference.pretrained))
 
 
 def first_line(error: BaseException) -> str:
