@@ -26,7 +26,7 @@ from driftscope.records import (
     write_json,
 )
 from driftscope.records.columns import RUN_COLUMNS, TABLES, typed
-from driftscope.records.schema import Point, Pretrained
+from driftscope.records.schema import Part, Point, Pretrained
 from driftscope.study.folder import StudyFolder
 from driftscope.study.import_command import read_cells
 
@@ -63,8 +63,9 @@ class Study:
 
     def _outlining(self) -> Iterator[RunRecord]:
         self._outlines.clear()
+        known: dict[str, Part] = {}
         for record in self._readable():
-            self._outlines.append(record.outline())
+            self._outlines.append(record.outline(known))
             yield record
 
     def outlines(self) -> list[RunRecord]:

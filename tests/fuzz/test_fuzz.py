@@ -9,7 +9,7 @@ import pytest
 from .campaign import BAD, FOUND, again, attempt, reading, wholes
 from .kinds import KINDS
 
-NUMBERS = {"spec": 120, "image": 120, "list": 60, "record": 16, "model": 10, "name": 2}
+NUMBERS = {"spec": 120, "image": 120, "list": 60, "record": 16, "model": 10, "name": 1}
 BY_NAME = {kind.name: kind for kind in KINDS}
 
 

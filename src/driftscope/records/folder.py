@@ -35,6 +35,7 @@ from driftscope.records.json_files import (
     write_sealed,
 )
 from driftscope.records.schema import (
+    Part,
     Point,
     Pretrained,
     RunResult,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 P = TypeVar("P", Point, Pretrained)
+M = TypeVar("M", bound=Part)
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,16 @@ class RunRecord:
     is_outline: bool = False
     """Whether what only a run's own page shows was left out."""
 
-    def outline(self) -> RunRecord:
-        """The record without what lies by class, layer or event: a tenth of its memory."""
+    def outline(self, known: dict[str, Part]) -> RunRecord:
+        """The record without what lies by class, layer or event: a tenth of its memory.
+
+        Args:
+            known: parts of other outlines; what is equal in thousands of runs is held once.
+        """
         result = self.result.model_copy(
             update={
+                "environment": _held_once(self.result.environment, known),
+                "splits": self.result.splits and _held_once(self.result.splits, known),
                 "pretrained": _outlined(self.result.pretrained),
                 "selected": self.result.selected and _outlined(self.result.selected),
                 "last_values": None,
@@ -129,6 +137,11 @@ class RunRecord:
     def pretrained_score(self) -> TransferScore:
         """The pretrained model's score on the main transfer set; empty where there is none."""
         return _score(self.result.pretrained, self.main_transfer)
+
+
+def _held_once(part: M, known: dict[str, Part]) -> M:
+    same = known.setdefault(f"{type(part).__name__} {part.model_dump_json()}", part)
+    return same if isinstance(same, type(part)) else part
 
 
 def _outlined(point: P) -> P:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from driftscope.metrics import METRICS, Metric, drifts, first_layer, levels, metric
@@ -56,6 +57,7 @@ class _Rows:
     def __init__(self) -> None:
         self._columns: dict[str, list[Any]] = {}
         self._count = 0
+        self._mappings: list[Mapping[str, Any]] = []
         self._done: list[pd.DataFrame] = []
 
     def add(
@@ -77,37 +79,40 @@ class _Rows:
             self._columns[name] = [None] * self._count
         return self._columns[name]
 
+    def add_mappings(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Rows of which each has columns of its own."""
+        self._mappings += rows
+        if len(self._mappings) >= _TOGETHER:
+            self._settle()
+
     def _settle(self) -> None:
         """Makes arrays of the lists, which take a quarter of the memory."""
         import pandas as pd
 
-        self._done.append(pd.DataFrame(self._columns))
-        self._columns, self._count = {}, 0
+        self._done.append(pd.DataFrame(self._mappings or self._columns))
+        self._columns, self._count, self._mappings = {}, 0, []
 
     def frame(self, columns: Sequence[str] = ()) -> pd.DataFrame:
-        """All rows; with these columns, where there are none."""
+        """All rows, given up here; with these columns, where there are none."""
         import pandas as pd
 
-        if self._count:
+        if self._count or self._mappings:
             self._settle()
-        if not self._done:
-            return pd.DataFrame(columns=pd.Index(columns))
-        return pd.concat(self._done, ignore_index=True)
+        done, self._done = self._done, []
+        return pd.concat(done, ignore_index=True) if done else pd.DataFrame(columns=[*columns])
 
 
 def all_tables(records: Iterable[RunRecord]) -> Tables:
     """All tables in one pass, so that thousands of records need not be in memory at once."""
     import pandas as pd
 
-    runs: list[dict[str, Any]] = []
-    history: list[dict[str, Any]] = []
     heads: list[dict[str, Any]] = []
-    layers, subsets, classes = _Rows(), _Rows(), _Rows()
+    runs, history, layers, subsets, classes = _Rows(), _Rows(), _Rows(), _Rows(), _Rows()
     rescues: list[dict[str, Any]] = []
     damage: list[dict[str, Any]] = []
     for record in records:
-        runs.append(_run_row(record))
-        history += _history_rows(record)
+        runs.add_mappings([_run_row(record)])
+        history.add_mappings(_history_rows(record))
         _add_layers(layers, record)
         heads.append(_head_columns(record))
         _add_subsets(subsets, record)
@@ -115,8 +120,8 @@ def all_tables(records: Iterable[RunRecord]) -> Tables:
         rescues += [{**_keys(record), **one.model_dump()} for one in record.result.rescues]
         damage += _damage_rows(record)
     return Tables(
-        typed(pd.DataFrame(runs), RUN_COLUMNS),
-        typed(pd.DataFrame(history), HISTORY_COLUMNS),
+        typed(runs.frame(), RUN_COLUMNS),
+        typed(history.frame(), HISTORY_COLUMNS),
         typed(layers.frame(), LAYER_COLUMNS),
         _heads_frame(heads),
         subsets.frame(SUBSET_COLUMNS),
@@ -129,7 +134,7 @@ def all_tables(records: Iterable[RunRecord]) -> Tables:
 def _add_classes(rows: _Rows, record: RunRecord) -> None:
     """One row a class of the main transfer set, at the selected epoch."""
     found = record.main_score.per_class
-    names = dict.fromkeys(name for row in found for name in row)
+    names = dict.fromkeys(chain.from_iterable(found))
     rows.add(len(found), _keys(record), {name: [row.get(name) for row in found] for name in names})
 
 
