@@ -50,7 +50,7 @@ function startViewer(viewer, runs) {
     const total = sorted.reduce((sum, value) => sum + value, 0);
     let held = 0, count = 0;
     while (held < total / 2 && count < sorted.length) held += sorted[count++];
-    return `half lies on ${count} of ${map.length} patches`;
+    return `half of the attention lies on ${count} of ${map.length} patches`;
   }
 
   function draw(canvas, picture, map, top, columns, overlay) {
