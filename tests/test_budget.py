@@ -198,6 +198,44 @@ def test_a_loop_of_ones_own_keeps_the_budget() -> None:
     look = budget.step()
     assert look.found.low_90_pct < 80 <= look.kept.low_90_pct
     assert 0 < look.strength < 1
+    low, high = look.found.low_90_pct, look.found.high_90_pct
+    assert str(look).startswith(
+        f"step 2: {look.found.retention_pct:.1f} % ({low:.1f} to {high:.1f})"
+    )
+    assert f"shrunk to {look.strength:.2f} of the change" in str(look)
+
+
+def test_a_budget_that_could_take_nothing_back_is_refused_and_not_kept_in_silence() -> None:
+    model = ds.load("mini").module
+    with pytest.raises(ModelError, match="no parameter of the model is trained"):
+        ds.Budget("mini", model.requires_grad_(False), "concepts100", images=30)
+    model.logit_scale.requires_grad_(True)  # but what changes is not trained, by its word
+    budget = ds.Budget("mini", model, "concepts100", images=40)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, one in model.vision_model.named_parameters():
+            if name.endswith("fc1.weight"):
+                one.add_(0.4 * torch.randn(one.shape, generator=generator))
+    with pytest.raises(ModelError, match="the budget of 90 % cannot be kept"):
+        budget.step()
+    with pytest.raises(ModelError, match="it has been trained before"):
+        ds.Budget("mini", model.requires_grad_(True), "concepts100", images=40)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"retention_pct": 0.9}, "for 90 % write 90"),
+        ({"every": "epoch"}, "give a whole number of optimizer steps"),
+        ({"every": 0}, "give a whole number of optimizer steps"),
+        ({"pools": "x"}, "Budget takes no 'pools'"),
+    ],
+)
+def test_a_budget_in_a_loop_says_what_is_wrong(options: dict, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        ds.Budget("mini", torch.nn.Linear(2, 2), "concepts100", **options)
+    with pytest.raises(ConfigError, match="missing a required argument: 'pool'"):
+        ds.Budget("mini", torch.nn.Linear(2, 2))
 
 
 def test_steps_between_looks_are_counted() -> None:

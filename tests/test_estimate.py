@@ -241,6 +241,10 @@ def test_a_comparison_and_a_monitor_and_a_gate_tell_the_estimate(
     evidence = read_evidence(tmp_path)
     assert [one.outcome for one in judge(evidence, [between])] == ["passed"]
     assert [one.outcome for one in judge(evidence, [between], confident=True)] == ["failed"]
+    measured = next(one for one in GATED if one.option == "--min-retention")
+    (verdict,) = judge(evidence, [parse_limit(measured, "90")])
+    assert verdict.outcome == "not measured"
+    assert "it was only estimated; limit that: --min-estimated-retention" in verdict.sentence
 
 
 def test_a_gate_does_not_pass_on_what_is_withheld_or_doubtful(

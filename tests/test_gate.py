@@ -265,6 +265,13 @@ def test_junit_has_a_case_for_every_limit_and_fails_what_was_not_measured(
     assert "the report has no weight drift" in str(suite[-1][0].text)
 
 
+def test_a_report_that_is_missing_is_an_error_in_junit(tmp_path: Path) -> None:
+    junit = tmp_path / "drift.xml"
+    assert gated(tmp_path / "none", "--min-cka", "0.5", "--junit", str(junit))[0] == 2
+    [error] = ElementTree.parse(junit).getroot().iter("error")
+    assert "does not exist" in error.attrib["message"]
+
+
 def test_a_junit_file_that_cannot_be_written_exits_with_2(report: Path, tmp_path: Path) -> None:
     code, shown = gated(report, "--min-cka", "0.5", "--junit", str(tmp_path))
     assert code == 2

@@ -120,7 +120,7 @@ def test_what_holds_no_clip_is_refused(tiny_clip: Path, coloured_images: Path) -
     monitor = monitor_of(tiny_clip, coloured_images)
     with pytest.raises(ModelError, match="Linear holds no model that can be read"):
         monitor.observe(nn.Linear(2, 2), step=1)
-    with pytest.raises(ModelError, match="reads a torch module, got str"):
+    with pytest.raises(ModelError, match="is a torch module, and str is none"):
         monitor.observe("model", step=1)  # type: ignore[arg-type]
 
 

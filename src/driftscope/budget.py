@@ -24,8 +24,9 @@ from driftscope.assess import evenly_spaced
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import BudgetSpec
 from driftscope.data import PixelRows
-from driftscope.errors import ConfigError, NonFiniteError
+from driftscope.errors import ConfigError, ModelError, NonFiniteError
 from driftscope.estimate import Estimate, Referee
+from driftscope.metrics import ESTIMATED, METRICS
 from driftscope.transfer.features import linear_classifier
 
 BUDGET_EVENT = "budget"
@@ -53,6 +54,15 @@ class Look:
     kept: Estimate
     strength: float
     rate_factor: float
+
+    def __str__(self) -> str:
+        """Such as "step 40: 33.7 % (27.0 to 40.4); shrunk to 0.25 of the change: 97.0 % (94 …)"."""
+        told = f"step {self.step}: {_told(self.found)}"
+        if self.strength < 1:
+            told += f"; shrunk to {self.strength:.2f} of the change: {_told(self.kept)}"
+        if self.rate_factor < 1:
+            told += f"; learning rates times {self.rate_factor:.2g} from here on"
+        return told
 
     def to_event(self) -> dict[str, Any]:
         """The look as a line of the run's events; retention in percent."""
@@ -139,8 +149,9 @@ class Keeper:
 
         Raises:
             NonFiniteError: the model has diverged.
+        ModelError: the budget is not kept even with nothing of the change left.
         """
-        found = kept = self._estimate()
+        found = kept = self.estimate()
         if self.spec.by != "project" and self.schedule is not None:
             self._let_rate_fall(self.schedule, step, found)
         strength = 1.0
@@ -149,7 +160,8 @@ class Keeper:
         self._last = (step, _low(kept))
         return Look(step, found, kept, strength, self.rate_factor)
 
-    def _estimate(self) -> Estimate:
+    def estimate(self) -> Estimate:
+        """What the model keeps as it now is; raises `NonFiniteError` where it has diverged."""
         pool, model = self.referee.pool, self.current()
         embeddings = model.embed_images(pool.pixels).float().cpu()
         if not bool(torch.isfinite(embeddings).all()):
@@ -169,7 +181,7 @@ class Keeper:
                 break
             share = good + (bad - good) * min(0.9, max(0.1, above / (above - below)))
             delta.set(self.trained, reached, share)
-            now = self._estimate()
+            now = self.estimate()
             if _low(now) >= budget:
                 good, above, kept = share, _low(now) - budget, now
                 if above <= _CLOSE_PCT:
@@ -177,7 +189,19 @@ class Keeper:
             else:
                 bad, below = share, _low(now) - budget
         delta.set(self.trained, reached, good)
-        return good, kept or self._estimate()
+        return (good, kept) if kept else (good, self._with_nothing_left())
+
+    def _with_nothing_left(self) -> Estimate:
+        """The estimate where no share kept the budget, and nothing of the change is left."""
+        now = self.estimate()
+        if _low(now) < self.spec.retention_pct:
+            raise ModelError(
+                f"the budget of {self.spec.retention_pct:g} % cannot be kept: with every trained "
+                f"weight back where it was when the budget was made, {_told(now)} is left. Make "
+                "the budget before the first step, and after requires_grad_ has said what is "
+                "trained"
+            )
+        return now
 
     def _let_rate_fall(self, schedule: Schedule, step: int, found: Estimate) -> None:
         last_step, before = self._last
@@ -205,6 +229,12 @@ def affordable_factor(*, left: float, damage: float, spent: float, ahead: float)
     if damage <= 0 or spent <= 0 or ahead <= 0:
         return 1.0
     return min(1.0, max(0.0, left) * spent / (damage * ahead))
+
+
+def _told(estimate: Estimate) -> str:
+    numbers = (estimate.retention_pct, estimate.low_90_pct, estimate.high_90_pct)
+    value, low, high = (METRICS[ESTIMATED].text(number) for number in numbers)
+    return f"{value} % ({low} to {high})"
 
 
 def _low(estimate: Estimate) -> float:

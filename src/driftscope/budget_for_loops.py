@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from reprlib import repr as short
 
 from torch import nn
 
@@ -13,6 +14,7 @@ from driftscope.config import BudgetSpec, budget_spec
 from driftscope.data.given import Images
 from driftscope.data.prompts import prompt_rules
 from driftscope.deprecation import keywords
+from driftscope.errors import ConfigError, ModelError
 from driftscope.estimate import Referee, make_pool
 from driftscope.monitor.isolation import isolated_from_training
 from driftscope.monitor.pretrained import pretrained_model
@@ -32,8 +34,8 @@ class Budget:
         model: the model that will be trained, or the module that holds it, **before its first
             step** (and before a checkpoint is loaded into it).
         pool, classes, class_words, templates: as `compare` takes them.
-        retention_pct: the budget, above 0 and below 100.
-        every: optimizer steps between looks of `step`; None looks at every call.
+        retention_pct: the budget in percent, from 1 and below 100.
+        every: optimizer steps between looks of `step`, from 1; None looks at every call.
         images: how many of the pool are looked at.
         model_path: where the model is in the module given, if its type alone does not tell.
 
@@ -57,6 +59,7 @@ class Budget:
         templates: str | Sequence[str] | None = None,
         model_path: str | None = None,
     ) -> None:
+        _refuse_wrong_numbers(retention_pct, every)
         self.spec: BudgetSpec = budget_spec(
             {"retention_pct": retention_pct, "every": every or "epoch", "images": images}
         )
@@ -72,6 +75,11 @@ class Budget:
             for name, one in (*target.found.named_parameters(), *dict(beside).items())
             if one.requires_grad
         }
+        if not trained:
+            raise ModelError(
+                "no parameter of the model is trained, so a budget could take nothing back; make "
+                "it after requires_grad_ has said what is trained"
+            )
         is_text = before.backbone.is_text_weight
         self._keeper = Keeper(
             lambda: live_model(target, before),
@@ -81,7 +89,19 @@ class Budget:
             text_tower_is_frozen=not any(is_text(before.own_prefix + name) for name in trained),
         )
         self._device, self._calls = before.device, 0
+        self._refuse_changed()
 
+    def _refuse_changed(self) -> None:
+        """Refuses a model that is not the pretrained one any more: nothing could be taken back."""
+        with isolated_from_training(self._device):
+            low = self._keeper.estimate().low_90_pct
+        if low is not None and low < self.spec.retention_pct:
+            raise ModelError(
+                f"the model keeps no {self.spec.retention_pct:g} % of the pretrained one's ability "
+                "already, so it has been trained before; make the budget before the first step"
+            )
+
+    @keywords()
     def step(self, step: int | None = None) -> Look | None:
         """Looks if a look is due, and shrinks where the budget is not kept.
 
@@ -92,8 +112,14 @@ class Budget:
             What was found and done; None where nothing was due.
 
         Raises:
+            ConfigError: a step that is no whole number.
             NonFiniteError: the model has diverged.
+            ModelError: the budget is not kept even with nothing of the change left.
         """
+        if step is not None and not _is_count(step):
+            raise ConfigError(
+                f"step is {short(step)}; give the optimizer steps done, a whole number"
+            )
         self._calls = self._calls + 1 if step is None else step
         is_due = self.spec.every == "epoch" or self._keeper.is_due(self._calls)
         return self.keep() if is_due else None
@@ -102,3 +128,20 @@ class Budget:
         """Looks now, due or not; errors as for `step`."""
         with isolated_from_training(self._device):
             return self._keeper.look(self._calls)
+
+
+def _refuse_wrong_numbers(retention_pct: object, every: object) -> None:
+    if isinstance(retention_pct, float) and 0 < retention_pct < 1:
+        raise ConfigError(
+            f"retention_pct is {retention_pct:g}; it is in percent: for "
+            f"{100 * retention_pct:g} % write {100 * retention_pct:g}"
+        )
+    if every is not None and (not _is_count(every) or every == 0):
+        raise ConfigError(
+            f"every is {short(every)}; give a whole number of optimizer steps between looks, or "
+            "None to look at every call"
+        )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

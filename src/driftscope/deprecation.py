@@ -6,7 +6,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any, TypeVar
 
 from driftscope.errors import ConfigError, did_you_mean
@@ -51,7 +51,10 @@ def keywords(**new_names: str) -> Callable[[C], C]:
             callee.__init__ = decorate(callee.__init__)  # type: ignore[misc]
             return callee
         name = callee.__qualname__.removesuffix(".__init__")
-        known = [one for one in signature(callee).parameters if one != "self"]
+        shape = signature(callee)
+        known = [one for one in shape.parameters if one != "self"]
+        needed = [n for n in known if shape.parameters[n].default is Parameter.empty]
+        shown = ", ".join([*needed, f"and {len(known) - len(needed)} options"])
 
         @functools.wraps(callee)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -64,6 +67,10 @@ def keywords(**new_names: str) -> Callable[[C], C]:
             for given in kwargs:
                 if given not in known:
                     raise KeywordError(f"{name} takes no {given!r}: {did_you_mean(given, known)}")
+            try:
+                shape.bind(*args, **kwargs)
+            except TypeError as error:
+                raise KeywordError(f"{name}: {error}; it takes {shown}") from None
             return callee(*args, **kwargs)
 
         wrapped.renamed_keywords = new_names  # type: ignore[attr-defined]

@@ -67,7 +67,8 @@ def gate(
         bool,
         typer.Option(
             "--confident",
-            help="Judge accuracies and retention by the lower end of their 95 % interval.",
+            help="Judge accuracies and retention by the lower end of their 95 % interval, and "
+            "estimated retention by that of its 90 % interval.",
         ),
     ] = False,
     best: Annotated[
@@ -99,13 +100,19 @@ def gate(
     for every transfer set, or for one of them: --min-retention pets=90.
     """
     from driftscope.cli.terminal import show_advice
+    from driftscope.errors import DriftscopeError
     from driftscope.gate.judging import asked_budget, judge, read_evidence
-    from driftscope.gate.junit import junit_xml
+    from driftscope.gate.junit import junit_of_error, junit_xml
 
     limits = [
         parse_limit(gated, text) for gated in GATED for text in asked.get(gated.parameter) or ()
     ]
-    evidence = read_evidence(report, best=best)
+    try:
+        evidence = read_evidence(report, best=best)
+    except DriftscopeError as error:
+        if junit is not None:
+            write_text(junit, junit_of_error(report, error), "--junit")
+        raise
     if calibration is not None:
         from driftscope.analysis.calibration import load_calibration
 

@@ -333,7 +333,9 @@ def _verdicts(evidence: Evidence, limit: Limit, confident: bool) -> Iterator[Ver
     is_retention = one.key == "retention_pct"
     meant = [name for name in sets if is_retention or ACCURACIES[protocol_of(name)] == one.key]
     if not meant:
-        yield _verdict(limit, one.label, None, None, confident, reason)
+        is_estimated = is_retention and ESTIMATED in evidence.scalars
+        instead = "it was only estimated; limit that: --min-estimated-retention"
+        yield _verdict(limit, one.label, None, None, confident, instead if is_estimated else reason)
     for name in meant if limit.transfer is None else {limit.transfer} & {*meant}:
         score = sets[name]
         value = score.retention_pct if is_retention else score.accuracy_pct

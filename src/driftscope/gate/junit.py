@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from xml.etree import ElementTree
 
 from driftscope.errors import plain
@@ -29,6 +30,21 @@ def junit_xml(evidence: Evidence, verdicts: Sequence[Verdict]) -> str:
         if verdict.outcome != "passed":
             told = {"type": verdict.outcome, "message": _text(verdict.sentence)}
             ElementTree.SubElement(case, "failure", told).text = _text(verdict.sentence)
+    return _document(suite, counts)
+
+
+def junit_of_error(report: Path, error: Exception) -> str:
+    """One test case that ends in an error: the report cannot be judged at all."""
+    counts = {"tests": "1", "failures": "0", "errors": "1"}
+    suite = ElementTree.Element("testsuite", {"name": _text(str(report)), **counts})
+    about = {"classname": "driftscope.gate", "name": "the report can be read"}
+    case = ElementTree.SubElement(suite, "testcase", about)
+    told = {"type": type(error).__name__, "message": _text(str(error))}
+    ElementTree.SubElement(case, "error", told).text = _text(str(error))
+    return _document(suite, counts)
+
+
+def _document(suite: ElementTree.Element, counts: Mapping[str, str]) -> str:
     root = ElementTree.Element("testsuites", {"name": "driftscope gate", **counts})
     root.append(suite)
     ElementTree.indent(root)

@@ -73,8 +73,8 @@ def find_target(model: nn.Module, model_path: str | None = None) -> Target:
     """
     if not isinstance(model, nn.Module):
         raise ModelError(
-            f"The monitor reads a torch module, got {type(model).__name__}; give the model in "
-            "training, or the module that holds it."
+            f"a model in training is a torch module, and {type(model).__name__} is none; give the "
+            "model, or the module that holds it (of a model that driftscope loaded, its .module)"
         )
     root = model if model_path is None else _submodule(model, model_path)
     modules = dict(root.named_modules())
