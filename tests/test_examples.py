@@ -11,11 +11,16 @@ from typing import Any
 import pytest
 
 from driftscope.data.duplicates import found_among
+from driftscope.sources import load
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+BUDGET = EXAMPLES / "budget_loop.py"
+MONITORED = sorted(set(EXAMPLES.glob("*.py")) - {BUDGET})
+
+
+@pytest.mark.parametrize("example", MONITORED, ids=lambda path: path.stem)
 def test_an_example_is_short_and_ends_with_a_report_of_what_was_forgotten(
     example: Path,
     tmp_path: Path,
@@ -34,6 +39,24 @@ def test_an_example_is_short_and_ends_with_a_report_of_what_was_forgotten(
     assert [seen["epoch"] for seen in report["history"]] == [1, 2, 3]
     assert {"retention_pct", "embedding_drift", "val_accuracy_pct"} <= set(report["scalars"])
     assert report["scalars"]["val_accuracy_pct"] > report["history"][0]["val_accuracy_pct"]
+
+
+def test_the_loop_under_a_budget_shrinks_fits_its_head_anew_and_saves_what_keeps_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(BUDGET.read_text().splitlines()) < 40
+    monkeypatch.chdir(tmp_path)
+    names = runpy.run_path(str(BUDGET), run_name="__main__")
+    look = names["look"]
+    assert look.step == names["step"] == 14
+    assert look.strength < 1
+    assert look.found.low_90_pct < 90 <= look.kept.low_90_pct
+    told = f"step 14: {look.found.retention_pct:.1f} %, now {look.kept.retention_pct:.1f} %"
+    assert capsys.readouterr().out.splitlines()[-1] == told
+
+    embeddings = load("tuned").embed_images(names["images"])
+    hits = names["head"](embeddings).argmax(dim=1) == names["labels"]
+    assert hits.float().mean() > 0.5  # of ten classes; the head fits the model that was saved
 
 
 SMALLER = {
