@@ -17,7 +17,7 @@ def fit_head(steps):  # to the embeddings as they are now
 
 model = ds.load("mini")  # or your own, such as "openai/clip-vit-base-patch32"
 data = ds.open_dataset("terrain", "train")
-images, labels = data.pixels(range(200), model.image_size), data.labels[:200]
+images, labels = data.pixels(range(160), model.image_size), data.labels[:160]
 
 clip, head = model.module, nn.Linear(model.embedding_dim, len(data.class_names))
 clip.text_model.requires_grad_(False)  # first say what is trained, then make the budget

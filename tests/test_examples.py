@@ -48,10 +48,10 @@ def test_the_loop_under_a_budget_shrinks_fits_its_head_anew_and_saves_what_keeps
     monkeypatch.chdir(tmp_path)
     names = runpy.run_path(str(BUDGET), run_name="__main__")
     look = names["look"]
-    assert look.step == names["step"] == 14
+    assert look.step == names["step"] == 10
     assert look.strength < 1
     assert look.found.low_90_pct < 90 <= look.kept.low_90_pct
-    told = f"step 14: {look.found.retention_pct:.1f} %, now {look.kept.retention_pct:.1f} %"
+    told = f"step 10: {look.found.retention_pct:.1f} %, now {look.kept.retention_pct:.1f} %"
     assert capsys.readouterr().out.splitlines()[-1] == told
 
     embeddings = load("tuned").embed_images(names["images"])
