@@ -5,7 +5,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 import driftscope as ds
-from driftscope.integrations.hf_trainer import DriftscopeCallback
+from driftscope.integrations.hf_trainer import MonitorCallback
 
 
 class Classifier(nn.Module):
@@ -33,7 +33,7 @@ trainer = Trainer(
     train_dataset=samples(range(320)),
     eval_dataset=samples(range(320, 520)),
     compute_metrics=lambda seen: {"accuracy": (seen[0].argmax(-1) == seen[1]).mean()},
-    callbacks=[DriftscopeCallback(monitor)],
+    callbacks=[MonitorCallback(monitor)],
 )
 trainer.train()
 print("Look at", monitor.report())

@@ -32,7 +32,7 @@ def loader(indices, shuffle=False):
 
 
 data = ds.open_dataset("terrain", "train")
-model = ds.load("mini")  # or your own, such as "openai/clip-vit-base-patch32"
+model = ds.load("mini")  # or your own, such as "openai/clip-vit-base-patch32"; in eval mode
 monitor = ds.Monitor("mini", "terrain", transfer="concepts100", transfer_images=300)
 trainer = Trainer(max_epochs=3, callbacks=[MonitorCallback(monitor, accuracy_metric="accuracy")])
 trainer.fit(Classifier(model.module.train(), 10), loader(range(320), True), loader(range(320, 520)))

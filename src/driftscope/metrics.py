@@ -269,7 +269,8 @@ _EVERYWHERE: frozenset[Place] = frozenset({"layer", "head"})
 
 _LEVELS = (
     Metric(
-        "entropy_nats", "entropy", "entropy of the pooling query's attention over the patches",
+        "entropy_nats", "entropy",
+        "entropy of the attention of the class token, or of what pools in its place",
         "attention", "nats", bounds=(0, None), exists=_EVERYWHERE, attribute="entropy",
         symbol="−Σ a ln a", source="paper, equation 1",
         function=f"{_ATTENTION}:entropy", reads="rows",
@@ -406,7 +407,7 @@ _DRIFTS = (
     ),
     Metric(
         "text_referee_pct", "text referee",
-        "how likely the adapted model's nearest texts are to the pretrained one; it ranks models",
+        "how likely the pretrained model finds the adapted one's nearest texts",
         "text space", "%", decimals=1, better="higher", bounds=(0, 100), exists=_EPOCH,
         unchanged=100, symbol="100·Σ p₀(ŷ) / Σ max p₀", limits=(1, 100), is_detail=True,
     ),
@@ -493,7 +494,7 @@ _OUTCOMES = (
     ),
     Metric(
         "constant_pct", "one answer to all",
-        "the most that a model without a view scores: the share of the commonest class",
+        "the most that one answer to every image scores: the share of the commonest class",
         "zero-shot", **_PERCENT, exists=_TRANSFER,
     ),
     Metric(
@@ -605,8 +606,8 @@ _SIZES = (
         "accuracy on the target's test images of the classifier that was trained along",
         "target", **_PERCENT, exists=frozenset(),
     ),
-    Metric("cpu_seconds", "CPU time", "CPU time of a way of a rescue up to this budget", "training",
-           "s", decimals=0, bounds=(0, None), exists=frozenset()),
+    Metric("cpu_seconds", "CPU time", "CPU time of one way of rescuing until it met this budget",
+           "training", "s", decimals=0, bounds=(0, None), exists=frozenset()),
     Metric(
         "agreement_pct", "agreement", "images of the pool that both models give the same class",
         "estimate", **_PERCENT, exists=frozenset(),
@@ -618,7 +619,7 @@ _SIZES = (
     ),
     Metric(
         "information", "information",
-        "share of the classes' information that the pretrained model finds in the pool",
+        "how surely the pretrained model tells the pool's classes apart; 1 is surely",
         "estimate", bounds=(0, 1), exists=frozenset(), symbol="I(image; class) / ln min(n, k)",
     ),
     Metric("num_classes", "classes", "classes that are chosen among", "size", "classes",
