@@ -92,7 +92,7 @@ def test_low_retention_is_told_unless_switched_off() -> None:
     damaged = observed(10, retention=31.0)
     [alert] = alerts_of(damaged, [], ds.Thresholds())
     assert alert.kind == "low_retention"
-    assert alert.sentence.startswith("Retention is 31.0 %, below the limit of 90 %")
+    assert alert.sentence.startswith("Only 31.0 % of the pretrained ")
     assert "driftscope rescue" in alert.sentence
     assert alerts_of(observed(10, retention=90.0), [], ds.Thresholds()) == ()
     assert alerts_of(damaged, [], ds.Thresholds(min_retention_pct=None)) == ()
@@ -101,7 +101,8 @@ def test_low_retention_is_told_unless_switched_off() -> None:
 def test_an_estimate_is_judged_where_nothing_was_measured() -> None:
     estimated = observed(10, estimated_retention_pct=70.0)
     [alert] = alerts_of(estimated, [], ds.Thresholds())
-    assert alert.sentence.startswith("Estimated retention is 70.0 %, below the limit of 90 %")
+    told = "Only 70.0 % of the pretrained zero-shot ability is left (estimated retention; the limit"
+    assert alert.sentence.startswith(f"{told} is 90 %)")
     both = observed(10, retention=95.0, estimated_retention_pct=70.0)
     assert alerts_of(both, [], ds.Thresholds()) == ()
 

@@ -300,7 +300,9 @@ _HOW: dict[Surface, dict[str, str]] = {
 """How each surface is asked for more."""
 
 
-def _budget(pct: float) -> str:
+def _budget(pct: float, surface: Surface = "comparison") -> str:
+    if surface == "monitor":
+        return f"`driftscope.Budget` with {pct:g} % keeps that much while the model learns."
     return (
         f"`budget: {{retention_pct: {pct:g}}}` and a `pool` in a run's YAML, or "
         "`driftscope.Budget` in a loop of your own, keep that much while the model learns."
@@ -341,16 +343,18 @@ def _rescue(place: Place, budget: float) -> tuple[str, ...]:
     words += ["--classes", place.classes] if place.pool and place.classes else []
     words += ["--keep", f"{budget:g}"]
     meant = " --pool takes unlabeled images of the world that you need zero-shot ability for."
+    saved = " AFTER is the trained model: save it first, or take `stopped` in the monitor's folder."
     return (
         f"To keep this model: `driftscope rescue {shlex.join(words)} --out rescued` blends it with "
         "the pretrained one, without training. For --images give a labeled dataset of your task, "
         "if you have one: a blended model needs its classifier fitted again, and only labels tell "
-        f"what the task keeps.{'' if place.pool else meant}",
+        f"what the task keeps.{'' if place.pool else meant}"
+        f"{saved if place.surface == 'monitor' else ''}",
     )
 
 
 def _train_again(better: Setting | None, place: Place, budget_pct: float) -> str:
-    budget = f"{_budget(budget_pct)} " if place.has_texts else ""
+    budget = f"{_budget(budget_pct, place.surface)} " if place.has_texts else ""
     if better is not None:
         known = f"If you can train again: in your study {better.words} keeps more. {budget}"
         return known.rstrip()

@@ -403,7 +403,7 @@ def _best_sentence(report: Mapping[str, Any]) -> str:
         written(key, best["scalars"].get(key)) for key in ("val_accuracy_pct", chosen.key)
     )
     return (
-        f"The best so far is step {best['step']}: of the observations within "
+        f"The best step is {best['step']}: of the observations within "
         f"{number_text(rule['within_points'], 1)} points of the highest accuracy it has "
         f"the {end} {chosen.label} ({kept}; accuracy {reached})."
     )

@@ -274,7 +274,6 @@ def _lost_sentence(now: Observation, metric: Metric, retention: float, least: fl
     if protocol_of(name) == ZERO_SHOT:  # what k-NN or a probe scores may have no texts to rescue by
         rescue = "Afterwards `driftscope rescue` can win some of it back without training. "
     return (
-        f"{metric.name} is {metric.with_unit(retention)}, below the limit of {least:g} %: of the "
-        f"pretrained {what} this share is left. {rescue}A lower learning rate or an adapter may "
-        "keep more."
+        f"Only {metric.with_unit(retention)} of the pretrained {what} is left ({metric.label}; the "
+        f"limit is {least:g} %). {rescue}A lower learning rate or an adapter may keep more."
     )

@@ -497,7 +497,8 @@ class Monitor:
         if not self.should_stop:
             self._course.stop_reason = reason
             self._write({"kind": STOP, "step": step, "reason": reason})
-            self._say(f"training should stop: {reason}")
+            told_above = any(alert.sentence == reason for alert in self._course.alerts)
+            self._say("training should stop" if told_above else f"training should stop: {reason}")
 
     def _write_stop_of_before_training(self, step: int) -> None:
         """Says once more what holds for every training, or it would seem to be over."""

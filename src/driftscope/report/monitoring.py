@@ -36,7 +36,7 @@ def write_monitor_page(
     return write_page(
         "monitor.html",
         out,
-        title="What training has done so far" if not report["stopped"] else "What training did",
+        title="What training has changed",
         summary=monitor_summary(report),
         kept=kept_picture(seen[-1]),
         alerts=report["alerts"],

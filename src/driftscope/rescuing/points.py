@@ -141,12 +141,11 @@ class Rescue:
     def sentences(self) -> list[str]:
         """The same, a sentence each; the first says what the retention is."""
         one = self.chosen
-        told = [
-            f"{one.estimate.sentence()} The adapted model keeps "
-            f"{_shown(ESTIMATED, self.adapted.estimate.retention_pct)} %. The blend is the one by "
-            f"{WAY_WORDS[one.way]}, at scale {one.scale:.2f}."
-        ]
-        told += doubt_sentences(one.estimate.doubts)
+        told = [one.estimate.sentence(), *doubt_sentences(one.estimate.doubts)]
+        told.append(
+            f"The adapted model keeps {_shown(ESTIMATED, self.adapted.estimate.retention_pct)} %. "
+            f"The blend is the one by {WAY_WORDS[one.way]}, at scale {one.scale:.2f}."
+        )
         told += [
             f"Measured on {name}: retention {_shown('retention_pct', found['retention_pct'])} %."
             for name, found in self.transfer.items()
