@@ -95,6 +95,16 @@ def test_what_is_unknown_is_measured_before_anything_is_advised() -> None:
         assert "rescue" not in " ".join(advice.steps)
 
 
+def test_a_measured_world_is_the_pool_that_a_rescue_is_advised_with() -> None:
+    score = {"retention_pct": 50.0, "num_correct": 40, "flows": {"num_lost": 40, "num_gained": 0}}
+    comparison = {
+        **{"pretrained": "mini", "adapted": "mine", "images": "photos", "drift": {}},
+        "transfer": {"birds": score},
+    }
+    step = advice_on_comparison(comparison).steps[0]
+    assert "`driftscope rescue mini mine --images photos --pool birds --keep 90" in step
+
+
 def test_a_withheld_estimate_is_answered_by_its_reason_and_not_by_what_was_given() -> None:
     comparison = {
         **{"pretrained": "mini", "adapted": "mine", "images": "photos", "pool": "birds"},

@@ -99,7 +99,7 @@ def test_the_sentence_says_images_and_interval(estimate: ds.Estimate) -> None:
         f"{one:.1f}" for one in (estimate.retention_pct, estimate.low_90_pct, estimate.high_90_pct)
     )
     assert estimate.sentence() == (
-        f"Retention {value} % (estimated from 100 unlabeled images; 90 %: {low} to {high})."
+        f"Retention {value} % (estimated from 100 unlabeled images; 90 % interval {low} to {high})."
     )
     assert json.loads(json.dumps(estimate.to_dict()))["sentence"] == estimate.sentence()
 
@@ -272,7 +272,10 @@ def test_the_command_says_the_estimate_before_any_table(tmp_path: Path) -> None:
     assert done.exit_code == 0
     verdict, answer = done.stdout.splitlines()[:2]
     assert verdict == "Nothing has changed in the image encoder: both are equal to the bit."
-    assert answer == "Retention 100.0 % (estimated from 40 unlabeled images; 90 %: 100.0 to 100.0)."
+    assert (
+        answer
+        == "Retention 100.0 % (estimated from 40 unlabeled images; 90 % interval 100.0 to 100.0)."
+    )
     assert "(estimated from 40 unlabeled images" in (tmp_path / "report.html").read_text(
         encoding="utf-8"
     )

@@ -57,7 +57,8 @@ def test_an_estimate_is_never_called_measured_and_a_doubt_is_told() -> None:
         "retention_pct": 91.0,
         "low_90_pct": 88.0,
         "high_90_pct": 94.0,
-        "sentence": "Retention 91.0 % (estimated from 400 unlabeled images; 90 %: 88.0 to 94.0).",
+        "sentence": "Retention 91.0 % (estimated from 400 unlabeled images; 90 % interval 88.0 to "
+        "94.0).",
         "doubts": ["the pool is small"],
     }
     given = {"transfer": {}, "estimate": estimate, "pool": "world", "classes": "names.txt"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +24,21 @@ from driftscope.cli import app
 from driftscope.data.prompts import prompt_rules
 from driftscope.errors import ConfigError, DataError, ModelError
 from driftscope.estimate import make_pool
-from driftscope.rescuing import RESCUE_FILE, finding, ways
+from driftscope.rescuing import RESCUE_FILE, finding, target, ways
 from driftscope.rescuing.target import Accuracy, kept_classifier
 from driftscope.rescuing.ways import least_harmful_first, one_by_one, through
 from driftscope.sources.origin import note_origin
 from driftscope.transfer import score
 
 SMALL = {"max_images": 16, "pool_images": 120}
+NUM_FINAL = 48
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_final_images() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(target, "MOST_FINAL", NUM_FINAL)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +101,11 @@ def test_the_folder_holds_a_run_and_its_classifier_tells_as_many_as_was_said(
     pixels = images.pixels(chosen.tolist(), model.framing)
     right = head(model.embed_images(pixels)).argmax(dim=1) == images.labels[chosen]
     told = json.loads((out / RESCUE_FILE).read_text())
-    assert told["chosen"]["accuracy"]["refitted"]["num_correct"] == int(right.sum())
-    assert told["chosen"]["accuracy"]["refitted"]["num_images"] == 16
-    assert told["chosen"]["accuracy"]["kept_head"] is not None
+    assert told["final"]["num_fitted"] == NUM_FINAL > 32  # more than at every point
+    ours = told["final"]["chosen"]
+    assert ours["refitted"]["num_correct"] == int(right.sum())
+    assert ours["refitted"]["num_images"] == 16
+    assert ours["kept_head"] is not None
     assert told["class_names"] == list(images.class_names)
     page = (out / "report.html").read_text()
     assert "a linear probe on the untouched model" in page
@@ -102,11 +113,11 @@ def test_the_folder_holds_a_run_and_its_classifier_tells_as_many_as_was_said(
 
 def test_a_rescue_that_does_not_beat_a_linear_probe_says_so(found: ds.Rescue) -> None:
     def with_correct(ours: int, probe: int) -> str:
-        points = [
-            replace(one, accuracy=Accuracy(0.0, score("terrain", correct, 1000), None))
-            for one, correct in ((found.chosen, ours), (found.pretrained, probe))
-        ]
-        return replace(found, chosen=points[0], pretrained=points[1]).sentence()
+        chosen, untouched = (
+            Accuracy(0.0, score("terrain", correct, 1000), None) for correct in (ours, probe)
+        )
+        final = replace(found.final, chosen=chosen, pretrained=untouched)
+        return replace(found, final=final).sentence()
 
     estimate = replace(found.chosen.estimate, doubts=("the pool is small",))
     doubtful = replace(found, chosen=replace(found.chosen, estimate=estimate))
@@ -164,7 +175,8 @@ def test_the_command_tells_the_frontier_and_refuses_a_full_folder(
     said = " ".join(done.output.split())
     assert "→ wise" in said
     assert "With the classifier as it was, the rescued model has" in said
-    assert f"Check it: driftscope compare mini {out} --images IMAGES" in said
+    assert f"Check it: driftscope compare mini {out} --images terrain --transfer DATASET" in said
+    assert f"Classifier: {out / 'adapted' / CLASSIFIER_FILE} (10 classes" in said
     assert "(a run's model: the tensors that training changed)" in said
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 2

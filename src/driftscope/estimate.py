@@ -129,7 +129,7 @@ class Estimate:
     def sentence(self) -> str:
         """The answer, or why there is none.
 
-        Such as "Retention 93.1 % (estimated from 400 unlabeled images; 90 %: 91.0 to 95.2).".
+        Such as "Retention 93 % (estimated from 400 unlabeled images; 90 % interval 91 to 95).".
         """
         if self.retention_pct is None:
             return f"Retention is not estimated: {self.withheld}."
@@ -137,7 +137,7 @@ class Estimate:
             METRICS[ESTIMATED].text(number)
             for number in (self.retention_pct, self.low_90_pct, self.high_90_pct)
         )
-        told = f"estimated from {self.num_images:,} unlabeled images; 90 %: {low} to {high}"
+        told = f"estimated from {self.num_images:,} unlabeled images; 90 % interval {low} to {high}"
         if self.constant_pct >= TOLD_CONSTANT_PCT:
             told += f"; one answer to every image would keep {self.constant_pct:.0f} %"
         return f"Retention {value} % ({told})."

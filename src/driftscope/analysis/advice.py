@@ -13,7 +13,7 @@ from driftscope.analysis.words import DOUBTFUL, counted, rate_text
 from driftscope.analysis.zero_shot import is_number, written
 from driftscope.config import RunSpec
 from driftscope.metrics import ESTIMATED, FORECAST, KEPT_PCT, METRICS
-from driftscope.protocols import WITHOUT_TEXTS
+from driftscope.protocols import WITHOUT_TEXTS, ZERO_SHOT, protocol_of
 from driftscope.records import RunRecord, retention_interval_pct
 
 Outcome = Literal["kept", "unsure", "lost", "unknown", "unchanged"]
@@ -54,6 +54,8 @@ class Place:
     pool: str | None = None
     classes: str | None = None
     has_texts: bool = True
+    measured_on: str = ""
+    """A transfer set that was scored zero-shot, whose images and classes a rescue can read."""
     withheld: str = ""
     """Why the estimate that was asked for is not given; "" where it is, or was not asked for."""
 
@@ -181,7 +183,8 @@ def advice_on_comparison(comparison: Mapping[str, Any]) -> Advice:
         comparison.get("pool"),
         comparison.get("classes"),
         _has_texts(comparison.get("unmeasured") or {}),
-        _withheld(comparison),
+        measured_on=_measured_on(comparison),
+        withheld=_withheld(comparison),
     )
     drift = comparison["drift"].get("weight_drift")
     kept = kept_of(comparison)
@@ -203,6 +206,7 @@ def advice_on_look(found: Mapping[str, Any], watched: Mapping[str, Any]) -> Advi
         watched.get("pool_as_given"),
         watched.get("classes_as_given"),
         has_texts=_has_texts(found.get("unmeasured") or {}),
+        measured_on=_measured_on(found),
         withheld=_withheld(found),
     )
     budget = (watched.get("thresholds") or {}).get("min_retention_pct")
@@ -242,6 +246,11 @@ def classes_of(spec: RunSpec) -> str | None:
 def _has_lost(kept: Kept | None) -> bool:
     """Whether something has changed after all, as where the text tower alone was trained."""
     return kept is not None and kept.key != FORECAST and kept.pct != 100
+
+
+def _measured_on(found: Mapping[str, Any]) -> str:
+    names = (name for name in found.get("transfer") or {} if protocol_of(name) == ZERO_SHOT)
+    return next(names, "")
 
 
 def _withheld(found: Mapping[str, Any]) -> str:
@@ -339,7 +348,8 @@ def _rescue(place: Place, budget: float) -> tuple[str, ...]:
     if not place.has_texts:
         return ()
     words = [place.pretrained, place.adapted, "--images", place.images]
-    words += ["--pool", place.pool or "IMAGES"]
+    pool = place.pool or place.measured_on
+    words += ["--pool", pool or "IMAGES"]
     words += ["--classes", place.classes] if place.pool and place.classes else []
     words += ["--keep", f"{budget:g}"]
     meant = " --pool takes unlabeled images of the world that you need zero-shot ability for."
@@ -348,7 +358,7 @@ def _rescue(place: Place, budget: float) -> tuple[str, ...]:
         f"To keep this model: `driftscope rescue {shlex.join(words)} --out rescued` blends it with "
         "the pretrained one, without training. For --images give a labeled dataset of your task, "
         "if you have one: a blended model needs its classifier fitted again, and only labels tell "
-        f"what the task keeps.{'' if place.pool else meant}"
+        f"what the task keeps.{'' if pool else meant}"
         f"{saved if place.surface == 'monitor' else ''}",
     )
 

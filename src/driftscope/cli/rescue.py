@@ -65,7 +65,6 @@ def rescue(
 
     refuse_full_folder(out)
     with terminal.err.status("blending both models"):
-        from driftscope.records import ADAPTED_FOLDER
         from driftscope.rescuing import RESCUE_FILE, USUAL
         from driftscope.rescuing import rescue as rescue_model
 
@@ -92,17 +91,27 @@ def rescue(
     terminal.out.print(found.sentence(), markup=False, style="bold")
     say(f"Model: {terminal.path_text(out)} ({written})")
     say(f"Page: {terminal.path_text(out / 'report.html')}")
-    _show_next(found, pretrained, out, is_run=(out / ADAPTED_FOLDER).is_dir())
+    _show_next(found, pretrained, images, out)
 
 
-def _show_next(found: Rescue, pretrained: str, out: Path, *, is_run: bool) -> None:
-    """The commands that check the rescued model, and that make it a plain one."""
-    place = shlex.quote(str(out))
+def _show_next(found: Rescue, pretrained: str, images: str, out: Path) -> None:
+    """Where the new classifier is, and the commands that check the model and export it."""
+    from driftscope.adapt import CLASSIFIER_FILE
+    from driftscope.records import ADAPTED_FOLDER
+
+    inner = out / ADAPTED_FOLDER
+    if found.classifier is not None:
+        place = (inner if inner.is_dir() else out) / CLASSIFIER_FILE
+        say(f"Classifier: {place} ({len(found.class_names)} classes, named in rescue.json)")
     if not found.transfer:
-        both = f"{shlex.quote(pretrained)} {place}"
-        say(f"Check it: driftscope compare {both} --images IMAGES --transfer DATASET")
-    if is_run:
-        say(f"For transformers: driftscope export-model {place} --out FOLDER")
+        words = [pretrained, str(out), "--images", images]
+        checked = shlex.join(["--out", f"{out}-checked"])
+        say(f"Check it: driftscope compare {shlex.join(words)} --transfer DATASET {checked}")
+    if inner.is_dir():
+        say(
+            f"For transformers: driftscope export-model {shlex.quote(str(out))} --out FOLDER "
+            "(the model alone, without the classifier)"
+        )
 
 
 def _show_frontier(found: Rescue) -> None:

@@ -22,7 +22,13 @@ from driftscope.rescuing.budgets import last_that_keeps
 from driftscope.rescuing.judge import GRID, HALVINGS, Judge, outcome_on
 from driftscope.rescuing.kinds import Chosen
 from driftscope.rescuing.points import USUAL, WAYS, Point, Rescue
-from driftscope.rescuing.target import KeptClassifier, Target, kept_classifier, open_target
+from driftscope.rescuing.target import (
+    Final,
+    KeptClassifier,
+    Target,
+    kept_classifier,
+    open_target,
+)
 from driftscope.transfer import labelled_sets, transfer_names
 from driftscope.transfer.classification import LabelledSet
 
@@ -87,6 +93,9 @@ def rescue(
         found.look_along(way, seed)
     chosen = found.best()
     chosen, classifier = judge.completed(chosen, blend)
+    final = None
+    if target.labels is not None:
+        final, classifier = _final(target, blend, chosen, head)
     measured = {}
     for name in transfer_names(transfer):
         for one in labelled_sets(name, before, transfer_images, rules):
@@ -97,6 +106,7 @@ def rescue(
         points=tuple(found.points),
         pretrained=found.pretrained,
         adapted=found.adapted,
+        final=final,
         transfer=measured,
         notes=notes,
         classifier=classifier,
@@ -157,6 +167,18 @@ class _Found:
     def _is_useful(self, point: Point) -> bool:
         before = self.pretrained.likeness or 0.0
         return (point.likeness or 0.0) >= before + _USEFUL * (1 - before)
+
+
+def _final(
+    target: Target, blend: Blend, chosen: Point, head: nn.Linear | None
+) -> tuple[Final, nn.Linear]:
+    """What both ends and the chosen model are worth to the task, and the classifier to keep."""
+    whole = target.whole or target
+    ends = (blend.uniform(0.0), blend.uniform(1.0), chosen.strengths)
+    (first, _), (tuned, _), (ours, classifier) = (
+        whole.accuracy_of(blend.set(strengths), head) for strengths in ends
+    )
+    return Final(len(whole.pixels), first, tuned, ours), classifier
 
 
 def _checked(keep_pct: float, by: Sequence[Way] | Way) -> tuple[Way, ...]:

@@ -20,7 +20,7 @@ from driftscope.metrics import ESTIMATED, METRICS
 from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE, write_json
 from driftscope.report.rescue_page import write_rescue_page
 from driftscope.rescuing.kinds import Chosen, write_like
-from driftscope.rescuing.target import Accuracy
+from driftscope.rescuing.target import Accuracy, Final
 from driftscope.transfer import ZeroShotScore
 
 WAYS: tuple[Way, ...] = get_args(Way)
@@ -84,6 +84,7 @@ class Rescue:
         chosen: the best point that keeps it.
         points: every point that was looked at.
         pretrained, adapted: both ends; the pretrained one's accuracy is that of a linear probe.
+        final: their accuracies with classifiers fitted to more images; None without labels.
         transfer: benchmark -> what the chosen model has kept, measured on labeled images.
         notes: what was not measured, and why.
         classifier: fitted anew on the chosen model's embeddings; None without labels.
@@ -96,6 +97,7 @@ class Rescue:
     points: tuple[Point, ...]
     pretrained: Point
     adapted: Point
+    final: Final | None
     transfer: Mapping[str, Mapping[str, Any]]
     notes: tuple[str, ...]
     classifier: nn.Linear | None = field(repr=False)
@@ -113,10 +115,10 @@ class Rescue:
 
         By however little: the sentence says whether chance can make as much.
         """
-        ours, probe = self.chosen.accuracy, self.pretrained.accuracy
-        if ours is None or probe is None:
+        if self.final is None:
             return None
-        return ours.refitted.num_correct > probe.refitted.num_correct
+        ours, probe = self.final.chosen.refitted, self.final.pretrained.refitted
+        return ours.num_correct > probe.num_correct
 
     def frontier(self) -> list[dict[str, Any]]:
         """A row a point: way, scale, estimated retention with its interval, likeness, accuracy."""
@@ -150,22 +152,21 @@ class Rescue:
             f"Measured on {name}: retention {_shown('retention_pct', found['retention_pct'])} %."
             for name, found in self.transfer.items()
         ]
-        return [*told, *(self._accuracy() if one.accuracy else self._likeness())]
+        return [*told, *(self._accuracy(self.final) if self.final else self._likeness())]
 
-    def _accuracy(self) -> list[str]:
-        ours, tuned, probe = (one.accuracy for one in (self.chosen, self.adapted, self.pretrained))
-        if ours is None or tuned is None or probe is None:
-            return []
+    def _accuracy(self, final: Final) -> list[str]:
+        ours, tuned, probe = final.chosen, final.adapted, final.pretrained
         num_images = ours.refitted.num_images
         told = [
-            f"Accuracy on the target, on {num_images} images that the choice was not made by: "
-            f"{tuned.refitted.accuracy_pct:.1f} % before the rescue, "
-            f"{ours.refitted.accuracy_pct:.1f} % after it, each with a classifier fitted anew."
+            f"Accuracy on the target: {_with_interval(tuned.refitted)} before the rescue, "
+            f"{_with_interval(ours.refitted)} after it, each with a classifier fitted anew to "
+            f"{final.num_fitted} training images and read on {num_images} others, by which the "
+            "blend was not chosen."
         ]
         if ours.kept_head is not None:
             told.append(
                 f"With the classifier as it was, the rescued model has "
-                f"{ours.kept_head.accuracy_pct:.1f} %: use the new one."
+                f"{ours.kept_head.accuracy_pct:.1f} %: use the new one, {CLASSIFIER_FILE}."
             )
         probed = (
             f"a linear probe on the untouched model, which loses nothing and has "
@@ -206,6 +207,7 @@ class Rescue:
             "sentences": self.sentences(),
             "chosen": self.chosen.to_dict(),
             "beats_the_probe": self.beats_the_probe,
+            "final": self.final.to_dict() if self.final else None,
             "pretrained": self.pretrained.to_dict(),
             "adapted": self.adapted.to_dict(),
             "transfer": {name: dict(one) for name, one in self.transfer.items()},
@@ -238,6 +240,11 @@ class Rescue:
 
 def _pct(score: ZeroShotScore | None) -> float | None:
     return None if score is None else score.accuracy_pct
+
+
+def _with_interval(score: ZeroShotScore) -> str:
+    """An accuracy with its 95 % Wilson interval."""
+    return f"{score.accuracy_pct:.1f} % ({score.wilson_low_pct:.0f}–{score.wilson_high_pct:.0f})"
 
 
 def _shown(metric: str, value: float | None) -> str:

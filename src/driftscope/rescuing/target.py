@@ -7,7 +7,7 @@ by one half of the test split, and its accuracy is reported on the other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from driftscope.transfer.features import linear_classifier
 
 _PER_UNLABELED = 2
 """How many labeled images are read of either split for every unlabeled one that would be."""
+MOST_FINAL = 2000
+"""Training images that the final classifier is fitted to at most: far more than at every point."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,30 @@ class Accuracy:
             "choosing_pct": self.choosing_pct,
             "refitted": self.refitted.to_dict(),
             "kept_head": self.kept_head.to_dict() if self.kept_head else None,
+        }
+
+
+@dataclass(frozen=True)
+class Final:
+    """The accuracies that a rescue reports, with classifiers fitted to more training images.
+
+    Attributes:
+        num_fitted: images that each classifier is fitted to.
+        pretrained, adapted, chosen: of both ends and the rescued model.
+    """
+
+    num_fitted: int
+    pretrained: Accuracy
+    adapted: Accuracy
+    chosen: Accuracy
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "num_fitted": self.num_fitted,
+            "pretrained": self.pretrained.to_dict(),
+            "adapted": self.adapted.to_dict(),
+            "chosen": self.chosen.to_dict(),
         }
 
 
@@ -96,11 +122,13 @@ class Target:
         name: of the images.
         pixels: that strengths are searched on, and a classifier is fitted to.
         labels: where there are any.
+        whole: the same with more training images, for the last word; None where these are all.
     """
 
     name: str
     pixels: PixelSource
     labels: Labels | None
+    whole: Target | None = None
 
     def fitted(self, embeddings: Float[Tensor, "fit dim"]) -> nn.Linear:
         """A linear probe of the labeled images, from their embeddings by some model."""
@@ -167,7 +195,15 @@ def open_target(images: Images, model: VisionLanguageModel, max_images: int) -> 
         test_pixels=rows_of(test, chosen, model.framing),
         test=test_labels[chosen],
     )
-    return Target(train.name, rows_of(train, fit, model.framing), labels)
+    whole = None
+    if len(fit) < min(len(fit_labels), MOST_FINAL):
+        more = balanced_subset(fit_labels, MOST_FINAL)
+        whole = Target(
+            train.name,
+            rows_of(train, more, model.framing),
+            replace(labels, fit=fit_labels[more]),
+        )
+    return Target(train.name, rows_of(train, fit, model.framing), labels, whole)
 
 
 def _is_labelled(images: str | Path) -> bool:
