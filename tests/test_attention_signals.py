@@ -144,7 +144,7 @@ def test_full_mass_needs_every_patch_that_has_weight() -> None:
     assert attention.erf(torch.tensor([0.5, 0.3, 0.2, 0.0]), p=1.0).item() == 0.75
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(rows_of_weights)
 def test_row_signals_stay_in_their_documented_ranges(weights: np.ndarray) -> None:
     row = as_row(weights)
@@ -154,7 +154,7 @@ def test_row_signals_stay_in_their_documented_ranges(weights: np.ndarray) -> Non
     assert 0.0 <= attention.gini(row).item() <= (n - 1) / n + 1e-12
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(rows_of_weights, st.randoms(use_true_random=False))
 def test_row_signals_do_not_depend_on_the_order_of_patches(
     weights: np.ndarray, shuffler: random.Random
@@ -167,14 +167,14 @@ def test_row_signals_do_not_depend_on_the_order_of_patches(
         assert a.item() == pytest.approx(b.item(), abs=1e-9)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(rows_of_weights, st.floats(0.01, 1.0), st.floats(0.01, 1.0))
 def test_the_receptive_field_grows_with_p(weights: np.ndarray, p: float, q: float) -> None:
     row = as_row(weights)
     assert attention.erf(row, min(p, q)).item() <= attention.erf(row, max(p, q)).item()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(rows_of_weights)
 def test_the_receptive_field_is_the_smallest_set_that_holds_the_mass(weights: np.ndarray) -> None:
     row = as_row(weights)
@@ -184,7 +184,7 @@ def test_the_receptive_field_is_the_smallest_set_that_holds_the_mass(weights: np
     assert largest[: k - 1].sum().item() < 0.95 + 1e-6
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(rows_of_weights, st.floats(0.05, 0.95))
 def test_mixing_towards_uniform_raises_entropy_and_lowers_gini(
     weights: np.ndarray, share: float

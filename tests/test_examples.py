@@ -93,6 +93,6 @@ def test_the_notebook_runs_in_order_shows_results_and_is_kept_without_outputs(
     assert f"retention {retention:.1f}\xa0%" in compared
     assert names["comparison"].advice.verdict.replace(" %", "\xa0%") in compared
     assert "<code>driftscope " in compared
-    assert "By wise at scale" in rescued
+    assert "one strength for all weights (wise), at scale" in rescued
     assert (tmp_path / "first-look" / "report.html").exists()
     assert names["again"].advice.verdict in capsys.readouterr().out

@@ -161,7 +161,7 @@ def test_an_image_brighter_than_what_is_white_in_its_set_is_refused(tmp_path: Pa
 def test_pictures_given_as_objects_have_the_depth_of_all(tmp_path: Path) -> None:
     pictures = [Image.fromarray(np.full((4, 4), level, np.uint16)) for level in (1000, 4095, 0, 2)]
     with pytest.warns(NoteWarning, match="no value above 4,095"):
-        _, pixels = some_pixels(pictures, 4, None, "images")
+        pixels = some_pixels(pictures, 4, None, "images").pixels
     assert pixels[:, 0, 0, 0].tolist() == [62, 255, 0, 0]
 
 

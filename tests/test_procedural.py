@@ -74,7 +74,7 @@ def test_an_image_is_bit_equal_whatever_the_number_of_threads(dataset: Procedura
     assert torch.equal(alone, together)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.integers(0, 999), max_size=6))
 def test_any_selection_is_the_selection_of_the_whole(indices: list[int]):
     dataset = load_procedural("terrain", "test")

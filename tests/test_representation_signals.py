@@ -109,7 +109,7 @@ def test_cka_falls_as_noise_is_mixed_in() -> None:
     assert values == sorted(values, reverse=True)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(4, 30), st.integers(1, 20), st.integers(1, 20), st.integers(0, 1000))
 def test_cka_stays_between_0_and_1(n: int, dim_x: int, dim_y: int, seed: int) -> None:
     x, y = features(n, dim_x, seed), features(n, dim_y, seed + 1)

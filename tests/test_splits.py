@@ -47,7 +47,7 @@ def test_leakfree_sides_are_disjoint_and_balanced() -> None:
     assert not splits.held_out_from_test
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     sizes=st.lists(st.integers(12, 40), min_size=2, max_size=8),
     val=st.integers(2, 20),
@@ -157,7 +157,7 @@ def sides_of_groups(splits: Splits, groups: list[str]) -> list[set[str]]:
     return [{groups[index] for index in side.tolist()} for side in sides]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), group_size=st.integers(1, 12), balanced=st.booleans())
 def test_no_group_is_on_two_sides(seed: int, group_size: int, balanced: bool) -> None:
     train = labels_of(5, 60)

@@ -53,7 +53,7 @@ ENTROPY_CAVEAT = Caveat(
     "Attention entropy says where and how much a model was adapted. The sign of its change differs "
     "between datasets, methods and backbones, so its direction is no measure of damage; its size "
     "goes with it, on the embedded model less closely than CKA. Retention, measured or estimated, "
-    "says how much ability is left. CKA orders models by damage, but its value depends on the "
+    "says how much ability is left. CKA roughly orders models by damage; its value depends on the "
     "images; of two high embedding drifts the higher need not mean more damage.",
 )
 _PROTOCOL_WORDS = {"leakfree": " (the test images are read once, at the selected epoch)"}

@@ -272,7 +272,7 @@ def _lost_sentence(now: Observation, metric: Metric, retention: float, least: fl
     what = ability_on(name) if is_measured else "zero-shot ability"
     rescue = ""
     if protocol_of(name) == ZERO_SHOT:  # what k-NN or a probe scores may have no texts to rescue by
-        rescue = "Afterwards `driftscope rescue` can win some of it back without training. "
+        rescue = "Afterwards driftscope rescue can win some of it back without training. "
     return (
         f"Only {metric.with_unit(retention)} of the pretrained {what} is left ({metric.label}; the "
         f"limit is {least:g} %). {rescue}A lower learning rate or an adapter may keep more."
