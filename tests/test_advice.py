@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -174,7 +175,7 @@ def test_a_study_names_the_most_accurate_setting_that_keeps_the_budget() -> None
     [advice] = advice_on_study(CELLS, ACCURACY)
     assert advice.verdict == (
         "eurosat: take lora_r8 at 3e-5 (test accuracy 91.7 %, retention 94.5 %), the most accurate "
-        "of which every one of its runs keeps 90 %."
+        "whose every run keeps 90 %."
     )
     price, probe, again = advice.steps
     assert price.startswith("To gain 5.5 points of accuracy: full_ft at 1e-5")
@@ -203,6 +204,20 @@ def test_a_mean_above_the_budget_is_not_enough_where_a_run_lies_below() -> None:
         "Not surely: lora_r8 at 3e-5 (test accuracy 91.7 %, retention 94.5 %) keeps 90 % on "
         "average, but its lowest run keeps 89.2 %."
     )
+
+
+def test_an_imported_mean_keeps_the_budget_on_average_and_says_so() -> None:
+    [advice] = advice_on_study(CELLS.assign(lowest_retention_pct=np.nan), ACCURACY)
+    assert "lora_r8 at 3e-5" in advice.verdict
+    assert advice.verdict.endswith("the most accurate that keeps, on average, 90 %.")
+
+
+def test_more_accuracy_that_costs_nothing_on_average_has_no_price() -> None:
+    cells = CELLS.assign(retention_pct=[96.0, 94.5, 86.4, 97.1])
+    [advice] = advice_on_study(cells, ACCURACY)
+    assert "full_ft at 1e-5" in advice.steps[0]
+    assert "keeps 90 % on average, but its lowest run keeps 21.7 %" in advice.steps[0]
+    assert not any("points of retention" in step for step in advice.steps)
 
 
 def test_a_study_with_a_linear_probe_is_not_told_to_add_one() -> None:

@@ -93,4 +93,7 @@ def test_what_is_left_is_a_bar_a_retention_with_its_interval() -> None:
     low, high = marks.x_ends[0] or (0, 0)
     assert 30 < low < 50 < high < 70
     assert marks.x_ends[1] == (30.6, 36.1)
+    bare = kept_chart("kept", {"estimate": {"retention_pct": 90.0, "pool": "world"}})
+    assert bare is not None
+    assert bare.flat[0].marks[0].x_ends == (None,)
     assert kept_chart("kept", {"estimate": {"retention_pct": None}}) is None

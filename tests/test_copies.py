@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from pyarrow import parquet
 from small_sets import NAMES, classes, png, table, write
 
@@ -32,6 +33,16 @@ def told(place: Path) -> tuple[list[str], list[str]]:
 def test_images_that_differ_are_no_copies(tmp_path: Path) -> None:
     names = ["cat/10_(1).png", "cat/copy_11.png", "dog/rot_20.png", "dog/21_aug1.png"]
     assert told(write(tmp_path, names)) == ([], [])
+
+
+def test_a_copy_whose_original_is_not_read_counts_once(tmp_path: Path) -> None:
+    write(tmp_path, classes())
+    (tmp_path / "cat/0_copy.png").write_bytes(png(77))
+    images = open_dataset(tmp_path, "test")
+    assert isinstance(images, EncodedSet)
+    assert len(told_of_copies(images)[1]) == 1
+    read = [row for row, file in enumerate(images.encoded.files) if Path(file).name != "0.png"]
+    assert told_of_copies(images.select(torch.tensor(read))) == ([], [])
 
 
 def test_the_same_bytes_are_counted_and_under_two_classes_named(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from driftscope import refusals
@@ -31,6 +33,13 @@ def test_every_way_to_fail_is_told_once_with_its_runs() -> None:
     assert by_start["no dataset './nowhe"] == tuple(nowhere)
     assert by_start["freeze_first cannot"] == (deep,)
     assert by_start["no model at ./no-mo"] == (no_model,)
+
+
+def test_a_model_folder_that_cannot_be_recognised_stops_its_runs_alone(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{broken")
+    broken = spec(model=str(tmp_path))
+    [refusal] = outlook([spec(), broken]).refusals
+    assert refusal.specs == (broken,)
 
 
 def test_what_only_the_hub_may_have_is_named_and_not_fetched(

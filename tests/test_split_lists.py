@@ -138,6 +138,29 @@ def test_lists_that_do_not_divide_are_told_and_all_images_are_read(
         assert any("test.txt lists its test images: give that file" in one for one in found.notes)
 
 
+def test_tables_without_a_heading_lose_no_image(tmp_path: Path) -> None:
+    images(tmp_path, "")
+    for split in ("train", "val", "test"):
+        form = "{name}/{at}{copy}.png,{at}"
+        (tmp_path / f"{split}.csv").write_text(lines(split, form))
+    assert opened(tmp_path, "test")[0] == truth("test")
+
+
+def test_a_number_that_belongs_to_a_name_is_no_label_behind_it(tmp_path: Path) -> None:
+    names = [f"{name}/a{end}.png" for name in NAMES for end in ("", " 001", " 002")]
+    write(tmp_path, names)
+    (tmp_path / "test.txt").write_text("\n".join(f"{name}/a 001" for name in NAMES))
+    (tmp_path / "train.txt").write_text("\n".join(f"{name}/a 002\n{name}/a" for name in NAMES))
+    found = opened(tmp_path, "test")[1]
+    assert sorted(Path(file).name for file in found.encoded.files) == ["a 001.png"] * len(NAMES)
+
+
+def test_a_table_that_csv_cannot_read_is_no_list(tmp_path: Path) -> None:
+    images(tmp_path, "")
+    (tmp_path / "train.csv").write_text('path\n"' + "x" * 200_000)
+    assert sum(map(len, opened(tmp_path, "test")[0].values())) == 5 * len(NAMES)
+
+
 def test_a_file_for_each_image_is_no_list(tmp_path: Path) -> None:
     images(tmp_path, "")
     for split, copies in (("train", range(40)), ("test", range(40))):

@@ -56,7 +56,7 @@ def test_a_study_is_planned_run_watched_exported_analysed_and_reported(
     study.write_text(yaml.safe_dump(values))
     planned = says(["study", "plan", str(study)], code=1)
     assert "3 runs in 3 cells: 0 done, 0 failed, 3 to run." in planned
-    assert f"Would fail, 1 runs: no dataset '{nowhere}'" in planned
+    assert f"Would fail, 1 run: no dataset '{nowhere}'" in planned
     misspelt = tmp_path / "misspelt.yaml"
     misspelt.write_text("name: x\nbase: {dataset: terain, method: full_ft, learning_rate: 1e-3}\n")
     refused = runner.invoke(app, ["study", "plan", str(misspelt)])

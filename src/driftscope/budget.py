@@ -149,7 +149,7 @@ class Keeper:
 
         Raises:
             NonFiniteError: the model has diverged.
-        ModelError: the budget is not kept even with nothing of the change left.
+            ModelError: the budget is not kept even with nothing of the change left.
         """
         found = kept = self.estimate()
         if self.spec.by != "project" and self.schedule is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from reprlib import repr as short
 
@@ -17,6 +18,7 @@ from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, ModelError
 from driftscope.estimate import Referee, make_pool
 from driftscope.monitor.isolation import isolated_from_training
+from driftscope.monitor.options import counted
 from driftscope.monitor.pretrained import pretrained_model
 from driftscope.sources.live import find_target, live_model
 
@@ -61,7 +63,7 @@ class Budget:
     ) -> None:
         _refuse_wrong_numbers(retention_pct, every)
         self.spec: BudgetSpec = budget_spec(
-            {"retention_pct": retention_pct, "every": every or "epoch", "images": images}
+            {"retention_pct": retention_pct, "every": int(every or 0) or "epoch", "images": images}
         )
         before = pretrained_model(pretrained, model_path)
         target = find_target(model, model_path)
@@ -116,11 +118,7 @@ class Budget:
             NonFiniteError: the model has diverged.
             ModelError: the budget is not kept even with nothing of the change left.
         """
-        if step is not None and not _is_count(step):
-            raise ConfigError(
-                f"step is {short(step)}; give the optimizer steps done, a whole number"
-            )
-        self._calls = self._calls + 1 if step is None else step
+        self._calls = self._calls + 1 if step is None else counted(step)
         is_due = self.spec.every == "epoch" or self._keeper.is_due(self._calls)
         return self.keep() if is_due else None
 
@@ -144,4 +142,4 @@ def _refuse_wrong_numbers(retention_pct: object, every: object) -> None:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0

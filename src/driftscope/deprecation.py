@@ -54,7 +54,7 @@ def keywords(**new_names: str) -> Callable[[C], C]:
         shape = signature(callee)
         known = [one for one in shape.parameters if one != "self"]
         needed = [n for n in known if shape.parameters[n].default is Parameter.empty]
-        shown = ", ".join([*needed, f"and {len(known) - len(needed)} options"])
+        shown = ", ".join(needed or known)
 
         @functools.wraps(callee)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -70,7 +70,9 @@ def keywords(**new_names: str) -> Callable[[C], C]:
             try:
                 shape.bind(*args, **kwargs)
             except TypeError as error:
-                raise KeywordError(f"{name}: {error}; it takes {shown}") from None
+                raise KeywordError(
+                    f"{name}: {error}; it {'needs' if needed else 'takes'} {shown}"
+                ) from None
             return callee(*args, **kwargs)
 
         wrapped.renamed_keywords = new_names  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from driftscope.adapt import adapt
 from driftscope.config import RunSpec
 from driftscope.data import is_here
 from driftscope.data.prompts import PromptRules
-from driftscope.errors import DataError, DriftscopeError
+from driftscope.errors import DriftscopeError
 from driftscope.prepared_run import Inputs, open_inputs, shared_part
 from driftscope.sources import is_on_hub_alone
 
@@ -43,7 +43,7 @@ def outlook(specs: Iterable[RunSpec]) -> Outlook:
     for spec in specs:
         try:
             elsewhere = _on_hub_alone(spec)
-        except DataError as error:
+        except DriftscopeError as error:
             stopped[str(error)].append(spec)
             continue
         unseen |= dict.fromkeys(elsewhere)

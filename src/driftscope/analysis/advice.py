@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -138,6 +138,12 @@ def kept_of(found: Mapping[str, Any]) -> Kept | None:
     return None
 
 
+def advice_on_evidence(found: Mapping[str, Any], place: Place, budget_pct: float) -> Advice:
+    """What to do after a gate has read a report, against the budget that was asked for."""
+    known = replace(place, measured_on=_measured_on(found), withheld=_withheld(found))
+    return advise(kept_of(found), known, budget_pct=budget_pct)
+
+
 def advise(
     kept: Kept | None,
     place: Place,
@@ -234,6 +240,8 @@ def advice_on_run(record: RunRecord, folder: str) -> Advice:
         spec.pool,
         classes_of(spec),
         has_texts=_has_texts(unmeasured),
+        measured_on=_measured_on(found),
+        withheld=_withheld(found),
     )
     return advise(kept_of(found), place)
 
@@ -420,8 +428,14 @@ def chosen_cell(
         accuracy: the key of their accuracy.
         budget_pct: the retention to keep.
     """
-    kept = [one for one in cells if one["lowest_retention_pct"] >= budget_pct]
+    kept = [one for one in cells if _surest_retention(one) >= budget_pct]
     return max(kept, key=lambda one: float(one[accuracy]), default=None)
+
+
+def _surest_retention(cell: Mapping[Any, Any]) -> float:
+    """Of a cell's lowest run; its mean where imported means are all there is."""
+    lowest = float(cell["lowest_retention_pct"])
+    return lowest if lowest == lowest else float(cell["retention_pct"])
 
 
 def setting_of(row: Mapping[Any, Any], accuracy: str) -> Setting:
@@ -471,17 +485,16 @@ def _on_dataset(
                 "`last_block`.",
             ),
         )
-    seeds = "its run keeps" if best["num_runs"] == 1 else "every one of its runs keeps"
     verdict = (
-        f"{dataset}: take {setting_of(best, accuracy).words}, the most accurate of which {seeds} "
+        f"{dataset}: take {setting_of(best, accuracy).words}, the most accurate {_whose(best)} "
         f"{budget:g} %"
     )
     if best is top:
         steps = (*_seeds_step(best), *_probe_step(cells))
         return Advice("kept", f"{verdict}, and the most accurate of all.", steps)
     steps = (
-        *_on_average_alone(cells, best, accuracy, budget),
-        _price(setting_of(best, accuracy), setting_of(top, accuracy)),
+        *_on_average_alone(cells, accuracy, budget),
+        *_price(setting_of(best, accuracy), setting_of(top, accuracy)),
         *_seeds_step(best),
         *_probe_step(cells),
         f"If you can train again: {_budget(budget)}",
@@ -490,12 +503,12 @@ def _on_dataset(
 
 
 def _on_average_alone(
-    cells: Iterable[Mapping[Any, Any]], best: Mapping[Any, Any], accuracy: str, budget: float
+    cells: Iterable[Mapping[Any, Any]], accuracy: str, budget: float
 ) -> Iterable[str]:
     """The cell that a mean alone would choose."""
     kept = [one for one in cells if one["retention_pct"] >= budget]
     first = max(kept, key=lambda one: float(one[accuracy]))
-    if first is not best:
+    if _surest_retention(first) < budget:
         lowest = written("retention_pct", first["lowest_retention_pct"])
         yield (
             f"Not surely: {setting_of(first, accuracy).words} keeps {budget:g} % on average, but "
@@ -503,10 +516,19 @@ def _on_average_alone(
         )
 
 
-def _price(take: Setting, most: Setting) -> str:
+def _whose(cell: Mapping[Any, Any]) -> str:
+    if cell["lowest_retention_pct"] != cell["lowest_retention_pct"]:
+        return "that keeps, on average,"
+    return "whose run keeps" if cell["num_runs"] == 1 else "whose every run keeps"
+
+
+def _price(take: Setting, most: Setting) -> Iterable[str]:
+    """What more accuracy costs, where it costs retention on average."""
     gained = most.accuracy_pct - take.accuracy_pct
     lost = take.retention_pct - most.retention_pct
-    return (
+    if gained <= 0 or lost <= 0:
+        return
+    yield (
         f"To gain {gained:.1f} points of accuracy: {most.words} is the most accurate, for "
         f"{lost:.1f} points of retention. `driftscope rescue` on one of its runs may bring part of "
         "them back, without training."

@@ -52,5 +52,6 @@ def _measured(found: Mapping[str, Any]) -> Iterator[Bar]:
 def _estimated(found: Mapping[str, Any]) -> Iterator[Bar]:
     estimate = found.get("estimate") or {}
     if is_number(estimate.get("retention_pct")):
-        ends = (float(estimate["low_90_pct"]), float(estimate["high_90_pct"]))
+        low, high = estimate.get("low_90_pct"), estimate.get("high_90_pct")
+        ends = None if low is None or high is None else (float(low), float(high))
         yield f"{estimate['pool']}, estimated", estimate["retention_pct"], ends

@@ -144,8 +144,8 @@ def _selection_sentence(table: pd.DataFrame, margin: float) -> str:
         kept = {rule: METRICS["retention_pct"].with_unit(value) for rule, value in by_rule.items()}
         chosen = [f"{kept[name]} ({label(str(name))})" for name in ranked.index]
         parts.append(
-            f"on {dataset} ({rows['num_candidates'].iloc[0]:.2g} candidates) a random pick keeps "
-            f"{kept['random']}, the best possible {kept['oracle']}, the most "
+            f"on {dataset} ({_count_text(rows['num_candidates'].iloc[0])} candidates) a random "
+            f"pick keeps {kept['random']}, the best possible {kept['oracle']}, the most "
             f"accurate run {kept['val_accuracy_pct']}; signals keep {join_words(chosen)}"
             if chosen
             else f"on {dataset} no signal was read"
@@ -155,6 +155,11 @@ def _selection_sentence(table: pd.DataFrame, margin: float) -> str:
         + "; ".join(parts)
         + "."
     )
+
+
+def _count_text(mean: float) -> str:
+    """A mean number of candidates: whole where it is."""
+    return number_text(mean, 0 if mean == round(mean) else 1)
 
 
 def frontier(tables: StudyTables) -> Answer:
@@ -177,8 +182,7 @@ def _frontier(tables: StudyTables) -> Answer:
     if runs.empty:
         return cannot_answer(FRONTIER, "no run has both retention and accuracy", excluded)
     cells = cell_means(runs, [accuracy, "retention_pct"])
-    lowest = runs.groupby("cell")["retention_pct"].min()
-    cells["lowest_retention_pct"] = cells.pop("cell").map(lowest)
+    cells["lowest_retention_pct"] = cells.pop("cell").map(_lowest_retention(runs))
     cells = cells.rename(columns={"series": "method", "method": "method_label"})
     cells = cells.drop(columns="method_label")
     cells["is_on_frontier"] = False
@@ -219,16 +223,25 @@ def _frontier(tables: StudyTables) -> Answer:
     )  # fmt: skip
 
 
+def _lowest_retention(runs: pd.DataFrame) -> pd.Series[float]:
+    """Of every cell's runs; NaN where an imported mean stands for several, whose lowest is lost."""
+    lowest = runs.groupby("cell")["retention_pct"].min()
+    if "num_runs" in runs:
+        lowest = lowest.mask(runs.groupby("cell")["num_runs"].max().fillna(1) > 1)
+    return lowest
+
+
 def _frontier_sentence(table: pd.DataFrame, accuracy: str) -> str:
     """The most accurate cell, the most accurate that keeps its ability, how many are worth it."""
     parts = []
     for dataset, group in table.groupby("dataset", sort=True):
-        top = max(group.to_dict("records"), key=lambda one: float(one[accuracy]))
+        rows = group.to_dict("records")
+        top = max(rows, key=lambda one: float(one[accuracy]))
         text = f"On {dataset} the most accurate cell is {_cell(top, accuracy)}"
-        best = chosen_cell(group.to_dict("records"), accuracy)
+        best = chosen_cell(rows, accuracy)
         if best is None:
             text += f"; no cell keeps {KEPT_PCT:.0f} % in every run"
-        elif best != top:
+        elif best is not top:
             text += f"; of those whose every run keeps at least {KEPT_PCT:.0f} % it is "
             text += _cell(best, accuracy)
         on = group[group["is_on_frontier"]]

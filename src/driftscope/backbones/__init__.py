@@ -39,6 +39,10 @@ _LIVE = (MeanPooledClip(),)
 """Families of which there are no folders, only models in memory."""
 
 
+_DECLARED = ("family", "classes", "towers")
+"""What every family says of itself, and is found by."""
+
+
 @cache
 def families() -> tuple[Backbone, ...]:
     """driftscope's own, then those of installed packages; one that cannot be had is told of."""
@@ -48,6 +52,8 @@ def families() -> tuple[Backbone, ...]:
             family = entry.load()()
             if not isinstance(family, Backbone):
                 raise TypeError(f"it is a {type(family).__name__}, not a driftscope Backbone")
+            if missing := [name for name in _DECLARED if not hasattr(family, name)]:
+                raise TypeError(f"it does not say its {', '.join(missing)}")
         # another package's code can raise anything
         except Exception as error:
             told = f"The model family {entry.name!r} ({entry.value}) is left out: {one_line(error)}"

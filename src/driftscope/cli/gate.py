@@ -109,15 +109,15 @@ def gate(
     ]
     try:
         evidence = read_evidence(report, best=best)
+        if calibration is not None:
+            from driftscope.analysis.calibration import load_calibration
+
+            evidence = evidence.with_forecast(load_calibration(calibration))
+        verdicts = judge(evidence, limits, confident=confident)
     except DriftscopeError as error:
         if junit is not None:
             write_text(junit, junit_of_error(report, error), "--junit")
         raise
-    if calibration is not None:
-        from driftscope.analysis.calibration import load_calibration
-
-        evidence = evidence.with_forecast(load_calibration(calibration))
-    verdicts = judge(evidence, limits, confident=confident)
     passed = all(verdict.outcome == "passed" for verdict in verdicts)
     advice = evidence.advice(asked_budget(limits))
     if junit is not None:

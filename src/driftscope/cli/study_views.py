@@ -94,6 +94,8 @@ def plan_values(
 
 def show_plan(plan: Mapping[str, Any]) -> None:
     """The cells, the number of runs, and what they will take."""
+    from driftscope.analysis.words import counted
+
     rows = plan["cells"]
     labels = [{k: v for k, v in row.items() if k not in (*STATES, "seeds")} for row in rows]
     counts = [
@@ -102,15 +104,16 @@ def show_plan(plan: Mapping[str, Any]) -> None:
     out.print(Text(plan["title"] or plan["study"], style="bold"))
     out.print(_cells_view(labels, counts))
     out.print(
-        f"{plan['num_runs']} runs in {plan['num_cells']} cells: {plan['num_done']} done, "
+        f"{counted(plan['num_runs'], 'run')} in {counted(plan['num_cells'], 'cell')}: "
+        f"{plan['num_done']} done, "
         f"{plan['num_failed']} failed, {plan['num_to_run']} to run."
     )
     for refusal in plan["refusals"]:
-        say(f"Would fail, {len(refusal['runs'])} runs: {readable(refusal['sentence'])}", err=True)
+        runs = counted(len(refusal["runs"]), "run")
+        say(f"Would fail, {runs}: {readable(refusal['sentence'])}", err=True)
     if plan["unseen"]:
         out.print(
-            f"Not on this disk, so nothing is known of it before the first run: "
-            f"{', '.join(plan['unseen'])}."
+            f"Of the hub, and not looked at before the first run: {', '.join(plan['unseen'])}."
         )
     if plan["seconds"] is None:
         out.print(
@@ -159,11 +162,11 @@ def _cells_view(
     table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in varying:
         table.add_column(_words(name), no_wrap=True)
-    counted = [name for name in counts[0] if any(row[name] for row in counts)]
-    for name in counted:
+    shown = [name for name in counts[0] if any(row[name] for row in counts)]
+    for name in shown:
         table.add_column(name, justify="right")
     for label, count in list(zip(labels, counts, strict=True))[:MAX_ROWS]:
-        numbers = (str(count[name]) if count[name] else "·" for name in counted)
+        numbers = (str(count[name]) if count[name] else "·" for name in shown)
         table.add_row(*(Text(label[name]) for name in varying), *numbers)
     parts: list[RenderableType] = [table]
     if same:

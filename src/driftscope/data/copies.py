@@ -89,7 +89,8 @@ def _of_names(images: EncodedSet) -> Iterator[tuple[Sequence[int], str]]:
     if not isinstance(images.encoded, FilesOnDisk):
         return
     files = list(map(Path, images.encoded.files))
-    made = {row: of for row, file in enumerate(files) if (of := _original(file)) is not None}
+    here = set(files)
+    made = {row: of for row, file in enumerate(files) if (of := _original(file)) in here}
     made |= _of_one_name(files, but=made)
     if made:
         row, of = next(iter(made.items()))
@@ -101,12 +102,11 @@ def _of_names(images: EncodedSet) -> Iterator[tuple[Sequence[int], str]]:
 
 
 def _original(file: Path) -> Path | None:
-    """The image beside a file of which that is a changed copy by its name."""
+    """The image beside a file of which that is a changed copy by its name, if there is one."""
     match = _MADE_OF.fullmatch(file.stem)
     if match is None:
         return None
-    original = file.with_name((match["of"] or match["before"]) + file.suffix)
-    return original if original.is_file() else None
+    return file.with_name((match["of"] or match["before"]) + file.suffix)
 
 
 def _of_one_name(files: Sequence[Path], but: Mapping[int, Path]) -> dict[int, Path]:

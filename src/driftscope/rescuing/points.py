@@ -164,9 +164,11 @@ class Rescue:
             "blend was not chosen."
         ]
         if ours.kept_head is not None:
+            is_better = ours.refitted.num_correct >= ours.kept_head.num_correct
+            use = f"use the new one, {CLASSIFIER_FILE}" if is_better else "it still fits"
             told.append(
                 f"With the classifier as it was, the rescued model has "
-                f"{ours.kept_head.accuracy_pct:.1f} %: use the new one, {CLASSIFIER_FILE}."
+                f"{ours.kept_head.accuracy_pct:.1f} %: {use}."
             )
         probed = (
             f"a linear probe on the untouched model, which loses nothing and has "

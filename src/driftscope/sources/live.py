@@ -219,12 +219,15 @@ def _submodule(model: nn.Module, path: str) -> nn.Module:
 
 def _whole() -> dict[str, Backbone]:
     """Classes with both towers."""
-    return {one.whole: one for one in families() if one.whole is not None}
+    # driftscope's own come first, and another package's of the same name takes nothing from them
+    return {one.whole: one for one in reversed(families()) if one.whole is not None}
 
 
 def _alone() -> dict[str, Backbone]:
     """Classes of an image tower, and timm's models."""
-    towers = {name: one for one in families() for name in (*one.trained_alone, *one.towers)}
+    towers = {
+        name: one for one in reversed(families()) for name in (*one.trained_alone, *one.towers)
+    }
     return {**towers, _TIMM: Timm()}
 
 

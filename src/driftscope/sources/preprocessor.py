@@ -168,7 +168,9 @@ def _followed() -> dict[str, Mapping[str, Any]]:
 
     With their defaults, where transformers tells them with torchvision alone.
     """
-    return {kind: defaults for one in families() for kind, defaults in one.processors.items()}
+    return {
+        kind: defaults for one in reversed(families()) for kind, defaults in one.processors.items()
+    }
 
 
 def _longest(size: Any) -> Any:

@@ -135,8 +135,11 @@ def _is_of_weights(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(len(_OLD_TORCH))
     if start.startswith(b"PK") and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return any(one.endswith(_OF_TORCH) for one in archive.namelist())
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return any(one.endswith(_OF_TORCH) for one in archive.namelist())
+        except zipfile.BadZipFile:
+            return False
     return start == _OLD_TORCH or _safetensors_size(path) > 0
 
 

@@ -43,7 +43,9 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
             "config.json beside it and give the folder"
         )
     model = completed(state, beside.like, name)
-    if further := sorted(one.name for one in path.parent.iterdir() if _FURTHER.fullmatch(one.name)):
+    beside_it = path.parent.iterdir() if named_path(name).is_dir() else ()
+    names = {one.name for one in beside_it if _FURTHER.fullmatch(one.name)}
+    if further := sorted(names - {path.name}):
         note = f"{name} holds {path.name} and {', '.join(further)}: the first is read"
         return replace(model, notes=(*model.notes, note))
     return model

@@ -166,7 +166,12 @@ def _lines(file: Path) -> list[str]:
     lines = [line for line in map(str.strip, text.splitlines()) if line and line[0] != "#"]
     if file.suffix.lower() == ".txt":
         return lines
-    rows = list(csv.reader(lines[1:], delimiter="\t" if file.suffix.lower() == ".tsv" else ","))
+    try:
+        rows = list(csv.reader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else ","))
+    except csv.Error:
+        return []
+    if rows and not any(map(is_image, rows[0])):  # a heading
+        rows = rows[1:]
     are_images = (place for place, text in enumerate(rows[0] if rows else ()) if is_image(text))
     place = next(are_images, None)
     return [] if place is None else [row[place] for row in rows if len(row) > place]
@@ -210,7 +215,10 @@ class _Images:
         return [file for line in lines if (file := self._of(line)) is not None]
 
     def _of(self, line: str) -> str | None:
-        path = _LABEL_BEHIND.sub("", line).replace("\\", "/").lstrip("./")
+        return self._at(line) or self._at(_LABEL_BEHIND.sub("", line))
+
+    def _at(self, line: str) -> str | None:
+        path = line.replace("\\", "/").lstrip("./")
         parts = path.split("/")
         for count in range(min(_MOST_PARTS, len(parts)), min(2, len(parts)) - 1, -1):
             ends, end = self._with_ends_of(count), "/".join(parts[-count:])
