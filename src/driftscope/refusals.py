@@ -34,8 +34,9 @@ class Outlook:
 def outlook(specs: Iterable[RunSpec]) -> Outlook:
     """Opens what the runs would open, each thing once, and sets up each of their methods.
 
-    No image goes through a model. What lies on the hub is not fetched for this: runs that need it
-    are left out, and it is named as unseen.
+    No image goes through a model. Models and datasets named by their id on the hub are not fetched
+    for this: runs that need them are left out, and they are named as unseen. (An adapter's base and
+    an open_clip tag are what such a run would fetch first, and are fetched here, too.)
     """
     by_inputs: defaultdict[RunSpec, list[RunSpec]] = defaultdict(list)
     unseen: dict[str, None] = {}
