@@ -138,10 +138,22 @@ def kept_of(found: Mapping[str, Any]) -> Kept | None:
     return None
 
 
-def advice_on_evidence(found: Mapping[str, Any], place: Place, budget_pct: float) -> Advice:
-    """What to do after a gate has read a report, against the budget that was asked for."""
+def advice_on(
+    found: Mapping[str, Any],
+    place: Place,
+    *,
+    budget_pct: float = KEPT_PCT,
+    is_unchanged: bool = False,
+) -> Advice:
+    """The verdict on what was found, and what to do next.
+
+    Args:
+        found: with `transfer`, `estimate` and `forecast`, as JSON values hold them.
+        place: where it was read; what `found` tells of it is filled in.
+        budget_pct, is_unchanged: as for `advise`.
+    """
     known = replace(place, measured_on=_measured_on(found), withheld=_withheld(found))
-    return advise(kept_of(found), known, budget_pct=budget_pct)
+    return advise(kept_of(found), known, budget_pct=budget_pct, is_unchanged=is_unchanged)
 
 
 def advise(
@@ -189,12 +201,9 @@ def advice_on_comparison(comparison: Mapping[str, Any]) -> Advice:
         comparison.get("pool"),
         comparison.get("classes"),
         _has_texts(comparison.get("unmeasured") or {}),
-        measured_on=_measured_on(comparison),
-        withheld=_withheld(comparison),
     )
-    drift = comparison["drift"].get("weight_drift")
-    kept = kept_of(comparison)
-    return advise(kept, place, is_unchanged=drift == 0 and not _has_lost(kept))
+    is_unchanged = comparison["drift"].get("weight_drift") == 0 and not _has_lost(comparison)
+    return advice_on(comparison, place, is_unchanged=is_unchanged)
 
 
 def advice_on_look(found: Mapping[str, Any], watched: Mapping[str, Any]) -> Advice:
@@ -212,13 +221,10 @@ def advice_on_look(found: Mapping[str, Any], watched: Mapping[str, Any]) -> Advi
         watched.get("pool_as_given"),
         watched.get("classes_as_given"),
         has_texts=_has_texts(found.get("unmeasured") or {}),
-        measured_on=_measured_on(found),
-        withheld=_withheld(found),
     )
     budget = (watched.get("thresholds") or {}).get("min_retention_pct")
-    kept = kept_of(found)
-    is_unchanged = found.get("weight_drift") == 0 and not _has_lost(kept)
-    return advise(kept, place, budget_pct=budget or KEPT_PCT, is_unchanged=is_unchanged)
+    is_unchanged = found.get("weight_drift") == 0 and not _has_lost(found)
+    return advice_on(found, place, budget_pct=budget or KEPT_PCT, is_unchanged=is_unchanged)
 
 
 def advice_on_run(record: RunRecord, folder: str) -> Advice:
@@ -240,10 +246,8 @@ def advice_on_run(record: RunRecord, folder: str) -> Advice:
         spec.pool,
         classes_of(spec),
         has_texts=_has_texts(unmeasured),
-        measured_on=_measured_on(found),
-        withheld=_withheld(found),
     )
-    return advise(kept_of(found), place)
+    return advice_on(found, place)
 
 
 def classes_of(spec: RunSpec) -> str | None:
@@ -251,8 +255,9 @@ def classes_of(spec: RunSpec) -> str | None:
     return spec.classes if isinstance(spec.classes, str | None) else "NAMES"
 
 
-def _has_lost(kept: Kept | None) -> bool:
+def _has_lost(found: Mapping[str, Any]) -> bool:
     """Whether something has changed after all, as where the text tower alone was trained."""
+    kept = kept_of(found)
     return kept is not None and kept.key != FORECAST and kept.pct != 100
 
 

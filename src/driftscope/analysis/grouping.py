@@ -105,12 +105,12 @@ def place_text(row: Mapping[str, Any], runs: pd.DataFrame) -> str:
 # ---------------------------------------------------------------- series
 
 
-def series_labels(runs: pd.DataFrame) -> pd.Series[str]:
+def series_labels(runs: pd.DataFrame, variation: pd.Series[str] | None = None) -> pd.Series[str]:
     """Each run's series: its method, and whatever else varies among its runs of one place.
 
-    A method's own options are in its name.
+    A method's own options are in its name. `variation` is what varies, where it is known already.
     """
-    return runs["method"].astype(str) + _variation(runs)
+    return runs["method"].astype(str) + (_variation(runs) if variation is None else variation)
 
 
 def with_series(runs: pd.DataFrame) -> pd.DataFrame:
@@ -220,7 +220,7 @@ def usable_runs(
     stands_for = frame["num_runs"] if "num_runs" in frame else pd.Series(1, index=frame.index)
     frame["num_runs"] = pd.to_numeric(stands_for, errors="coerce").fillna(1)
     frame["variation"] = _variation(frame)
-    frame["series"] = frame["method"].astype(str) + frame["variation"]
+    frame["series"] = series_labels(frame, frame["variation"])
     with np.errstate(divide="ignore"):
         frame["log10_learning_rate"] = np.log10(frame["learning_rate"])
     rate = frame["learning_rate"].map("{:g}".format).astype(str)

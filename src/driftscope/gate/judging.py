@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from driftscope.analysis.advice import Advice, Place, Surface, advice_on_evidence, classes_of
+from driftscope.analysis.advice import Advice, Place, Surface, advice_on, classes_of
 from driftscope.analysis.calibration import Calibration, Forecast
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 from driftscope.gate.limits import GATED, Limit
@@ -82,7 +82,7 @@ class Evidence:
             self.pool,
             self.classes,
         )
-        return advice_on_evidence(found, place, budget_pct or KEPT_PCT)
+        return advice_on(found, place, budget_pct=budget_pct or KEPT_PCT)
 
     def with_forecast(self, calibration: Calibration) -> Evidence:
         """With the retention that a calibration tells from the numbers, or why it does not.
