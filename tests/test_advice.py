@@ -14,11 +14,10 @@ from driftscope.analysis.advice import (
     Setting,
     advice_on_comparison,
     advice_on_look,
-    advice_on_study,
     advise,
-    chosen_cell,
     kept_of,
 )
+from driftscope.analysis.study_advice import advice_on_study, chosen_cell
 from driftscope.gate.limits import GATED
 
 HERE = Place("comparison", "mini", "my clip", "photos")

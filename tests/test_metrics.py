@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from driftscope.cli import app
 from driftscope.errors import ConfigError
-from driftscope.metrics import METRICS, Metric, find_metric, metric, units
+from driftscope.metric import Metric
+from driftscope.metrics import METRICS, find_metric, metric, units
 
 
 @pytest.mark.parametrize("one", METRICS.values(), ids=METRICS)

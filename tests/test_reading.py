@@ -24,7 +24,8 @@ from driftscope.backbones.evaluating import evaluating
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_weights
 from driftscope.errors import CaptureError
-from driftscope.metrics import METRICS, Metric, change_key, change_of, units
+from driftscope.metric import Metric
+from driftscope.metrics import METRICS, change_key, change_of, units
 from driftscope.reading import Drift, Reading, percent_drift
 from driftscope.reading import drift as drift_between
 from driftscope.signals.representation import linear_cka

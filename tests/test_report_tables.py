@@ -20,7 +20,7 @@ from driftscope.analysis.grouping import (
 )
 from driftscope.analysis.table import Column, Table, latex_text
 from driftscope.analysis.words import rate_text, spread_text
-from driftscope.metrics import number_text
+from driftscope.metric import number_text
 from driftscope.records import layers_table, load_runs
 from driftscope.report.tables import (
     comparison_layers,

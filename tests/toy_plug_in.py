@@ -17,7 +17,7 @@ from typing import Any
 import driftscope
 
 PLUG_IN = '''
-from driftscope.metrics import Metric
+from driftscope.metric import Metric
 
 
 def norm_ratio(pretrained, adapted):

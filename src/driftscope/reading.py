@@ -20,7 +20,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from driftscope.errors import CaptureError
-from driftscope.metrics import METRICS, Metric, drifts, levels
+from driftscope.metric import Metric
+from driftscope.metrics import METRICS, drifts, levels
 from driftscope.signals.attention import subset_coefficient_of_variation
 from driftscope.signals.text import TextSpaceDrift
 from driftscope.signals.weights import WeightDrift

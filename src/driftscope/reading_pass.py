@@ -24,7 +24,8 @@ from driftscope.backbones.evaluating import evaluating
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.deprecation import keywords
 from driftscope.errors import CaptureError, NonFiniteError
-from driftscope.metrics import Metric, drifts, levels
+from driftscope.metric import Metric
+from driftscope.metrics import drifts, levels
 from driftscope.reading import Reading, check_same_images
 from driftscope.signals import attention
 from driftscope.signals.text import TextSpaceDrift, text_space_drift

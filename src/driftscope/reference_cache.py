@@ -42,6 +42,7 @@ _DECIDING_CODE = (
     "sources",
     "reading_pass.py",
     "reading.py",
+    "metric.py",
     "metrics.py",
     "assess.py",
 )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-import pandas as pd
-
-from driftscope.analysis.words import DOUBTFUL, counted, rate_text
+from driftscope.analysis.words import DOUBTFUL, rate_text
 from driftscope.analysis.zero_shot import is_number, written
 from driftscope.config import RunSpec
 from driftscope.metrics import ESTIMATED, FORECAST, KEPT_PCT, METRICS
@@ -99,9 +97,6 @@ class Advice:
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
         return {**asdict(self), "steps": list(self.steps)}
-
-
-# ---------------------------------------------------------------- one model
 
 
 def kept_of(found: Mapping[str, Any]) -> Kept | None:
@@ -322,7 +317,8 @@ _HOW: dict[Surface, dict[str, str]] = {
 """How each surface is asked for more."""
 
 
-def _budget(pct: float, surface: Surface = "comparison") -> str:
+def train_under(pct: float, surface: Surface = "comparison") -> str:
+    """How to train so that a retention is kept, where a surface's user says it."""
     if surface == "monitor":
         return f"`driftscope.Budget` with {pct:g} % keeps that much while the model learns."
     return (
@@ -377,7 +373,7 @@ def _rescue(place: Place, budget: float) -> tuple[str, ...]:
 
 
 def _train_again(better: Setting | None, place: Place, budget_pct: float) -> str:
-    budget = f"{_budget(budget_pct, place.surface)} " if place.has_texts else ""
+    budget = f"{train_under(budget_pct, place.surface)} " if place.has_texts else ""
     if better is not None:
         known = f"If you can train again: in your study {better.words} keeps more. {budget}"
         return known.rstrip()
@@ -411,149 +407,8 @@ def _surer(kept: Kept, place: Place) -> str:
 def _gate(kept: Kept, place: Place, budget: float) -> str:
     if place.surface == "monitor":
         return f"Go on: the monitor alerts when retention falls below {budget:g} %."
-    option = f"--min-{METRICS[kept.key].label.replace(' ', '-')}"
+    option = METRICS[kept.key].limit_option("min")
     return (
         f"To keep it so: `driftscope gate REPORT {option} {budget:g}`, with the folder of this "
         "report for REPORT, fails a build that loses it."
     )
-
-
-# ---------------------------------------------------------------- a study
-
-
-def chosen_cell(
-    cells: Iterable[Mapping[Any, Any]], accuracy: str, budget_pct: float = KEPT_PCT
-) -> Mapping[Any, Any] | None:
-    """The most accurate cell whose every run keeps the budget; None where there is none.
-
-    A mean above the budget is not enough: half of its runs may lie below.
-
-    Args:
-        cells: rows of one dataset of `analysis.frontier`.
-        accuracy: the key of their accuracy.
-        budget_pct: the retention to keep.
-    """
-    kept = [one for one in cells if _surest_retention(one) >= budget_pct]
-    return max(kept, key=lambda one: float(one[accuracy]), default=None)
-
-
-def _surest_retention(cell: Mapping[Any, Any]) -> float:
-    """Of a cell's lowest run; its mean where imported means are all there is."""
-    lowest = float(cell["lowest_retention_pct"])
-    return lowest if lowest == lowest else float(cell["retention_pct"])
-
-
-def setting_of(row: Mapping[Any, Any], accuracy: str) -> Setting:
-    """A cell of `analysis.frontier` as advice names it."""
-    return Setting(
-        str(row["method"]),
-        float(row["learning_rate"]),
-        accuracy,
-        float(row[accuracy]),
-        float(row["retention_pct"]),
-    )
-
-
-def advice_on_study(
-    cells: pd.DataFrame, accuracy: str, budget_pct: float = KEPT_PCT
-) -> list[Advice]:
-    """What each dataset of a study says to do: the setting to take, what it costs, what is next.
-
-    Args:
-        cells: the table of `analysis.frontier`, one row a cell; empty gives no advice.
-        accuracy: the key of its accuracy.
-        budget_pct: the retention to keep.
-    """
-    if cells.empty:
-        return []
-    return [
-        _on_dataset(str(dataset), rows.to_dict("records"), accuracy, budget_pct)
-        for dataset, rows in cells.groupby("dataset", sort=True)
-    ]
-
-
-def _on_dataset(
-    dataset: str, cells: Sequence[Mapping[Any, Any]], accuracy: str, budget: float
-) -> Advice:
-    top = max(cells, key=lambda one: float(one[accuracy]))
-    best = chosen_cell(cells, accuracy, budget)
-    if best is None:
-        nearest = max(cells, key=lambda one: float(one["retention_pct"]))
-        return Advice(
-            "lost",
-            f"{dataset}: no setting keeps {budget:g} % in every run; "
-            f"{setting_of(nearest, accuracy).words} keeps most.",
-            (
-                "To keep a trained model: `driftscope rescue BEFORE RUN --images IMAGES --pool "
-                "IMAGES --out rescued` blends it with the pretrained one, without training.",
-                f"If you can train again: {_budget(budget)} Or add lower rates, LoRA or "
-                "`last_block`.",
-            ),
-        )
-    verdict = (
-        f"{dataset}: take {setting_of(best, accuracy).words}, the most accurate {_whose(best)} "
-        f"{budget:g} %"
-    )
-    if best is top:
-        steps = (*_seeds_step(best), *_probe_step(cells))
-        return Advice("kept", f"{verdict}, and the most accurate of all.", steps)
-    steps = (
-        *_on_average_alone(cells, accuracy, budget),
-        *_price(setting_of(best, accuracy), setting_of(top, accuracy)),
-        *_seeds_step(best),
-        *_probe_step(cells),
-        f"If you can train again: {_budget(budget)}",
-    )
-    return Advice("kept", f"{verdict}.", steps[:3])
-
-
-def _on_average_alone(
-    cells: Iterable[Mapping[Any, Any]], accuracy: str, budget: float
-) -> Iterable[str]:
-    """The cell that a mean alone would choose."""
-    kept = [one for one in cells if one["retention_pct"] >= budget]
-    first = max(kept, key=lambda one: float(one[accuracy]))
-    if _surest_retention(first) < budget:
-        lowest = written("retention_pct", first["lowest_retention_pct"])
-        yield (
-            f"Not surely: {setting_of(first, accuracy).words} keeps {budget:g} % on average, but "
-            f"its lowest run keeps {lowest}."
-        )
-
-
-def _whose(cell: Mapping[Any, Any]) -> str:
-    if cell["lowest_retention_pct"] != cell["lowest_retention_pct"]:
-        return "that keeps, on average,"
-    return "whose run keeps" if cell["num_runs"] == 1 else "whose every run keeps"
-
-
-def _price(take: Setting, most: Setting) -> Iterable[str]:
-    """What more accuracy costs, where it costs retention on average."""
-    gained = most.accuracy_pct - take.accuracy_pct
-    lost = take.retention_pct - most.retention_pct
-    if gained <= 0 or lost <= 0:
-        return
-    yield (
-        f"To gain {gained:.1f} points of accuracy: {most.words} is the most accurate, for "
-        f"{lost:.1f} points of retention. `driftscope rescue` on one of its runs may bring part of "
-        "them back, without training."
-    )
-
-
-def _probe_step(cells: Iterable[Mapping[Any, Any]]) -> Iterable[str]:
-    if not any(str(one["method"]).startswith("linear_probe") for one in cells):
-        yield (
-            "Before you choose: add `linear_probe` to the study. It leaves the encoder as it is, "
-            "so a setting of no more accuracy is not worth having."
-        )
-
-
-def _seeds_step(cell: Mapping[Any, Any]) -> Iterable[str]:
-    if cell["num_runs"] < _FEW_SEEDS:
-        yield (
-            f"Before you rely on it: it was run with {counted(cell['num_runs'], 'seed')}; run at "
-            f"least {_FEW_SEEDS}."
-        )
-
-
-_FEW_SEEDS = 3

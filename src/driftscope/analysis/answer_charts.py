@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from driftscope.analysis.advice import Setting, chosen_cell, setting_of
+from driftscope.analysis.advice import Setting
 from driftscope.analysis.answer import Answer
 from driftscope.analysis.chart import Axis, Chart, Marks, Panel, ends, points, spans
 from driftscope.analysis.grouping import PLACE, SETTING, is_done, with_series
@@ -15,6 +15,7 @@ from driftscope.analysis.interventions import QUESTION as INTERVENTIONS
 from driftscope.analysis.interventions_chart import interventions_chart
 from driftscope.analysis.onset import QUESTION as ONSET
 from driftscope.analysis.stopping import QUESTION as STOPPING
+from driftscope.analysis.study_advice import chosen_cell, setting_of
 from driftscope.analysis.study_charts import runs_of_cells, spread_of
 from driftscope.analysis.table import slug
 from driftscope.analysis.tables import accuracy_column, signal_name

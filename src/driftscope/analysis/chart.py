@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Literal, TypeAlias
 
-from driftscope.metrics import METRICS, Metric
+from driftscope.metric import Metric
+from driftscope.metrics import METRICS
 
 Scale: TypeAlias = Literal["linear", "log", "names"]
 Kind: TypeAlias = Literal["line", "dots", "bars"]

@@ -20,7 +20,8 @@ from driftscope.analysis.answer import (
 from driftscope.analysis.grouping import seeded_runs, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables, accuracy_column, label
 from driftscope.analysis.words import counted, join_words, rate_text, spread_text
-from driftscope.metrics import METRICS, main_drifts, number_text
+from driftscope.metric import number_text
+from driftscope.metrics import METRICS, main_drifts
 from driftscope.stats.effects import cohens_d_z
 from driftscope.stats.finite import FloatArray
 from driftscope.stats.groups import paired_t, sign_flip, wilcoxon_signed_rank

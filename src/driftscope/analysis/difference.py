@@ -12,7 +12,8 @@ from driftscope.analysis.answer import ALPHA, with_holm
 from driftscope.analysis.grouping import SETTING, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables, label
 from driftscope.analysis.words import general_text, join_words
-from driftscope.metrics import METRICS, main_drifts, number_text
+from driftscope.metric import number_text
+from driftscope.metrics import METRICS, main_drifts
 from driftscope.stats.finite import FloatArray
 from driftscope.stats.groups import paired_t, sign_flip, welch_t
 from driftscope.stats.multiplicity import Family

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from driftscope.analysis.tables import NUMBERS, Exclusion, StudyTables, leave_out
-from driftscope.metrics import number_text
+from driftscope.metric import number_text
 from driftscope.records import DRIFT_SCALARS
 
 SETTING = ("model", "protocol", "transfer")

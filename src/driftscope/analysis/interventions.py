@@ -21,7 +21,7 @@ from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.tables import StudyTables, accuracy_column
 from driftscope.analysis.twins import is_treated, twins
 from driftscope.analysis.words import counted, join_words, rate_text
-from driftscope.metrics import number_text
+from driftscope.metric import number_text
 from driftscope.stats.effects import cohens_d_z
 from driftscope.stats.finite import FloatArray
 from driftscope.stats.groups import MeanTest, equivalence, paired_t, sign_flip

@@ -10,7 +10,7 @@ import pandas as pd
 from driftscope.analysis.chart import Axis, Chart, Marks, Panel, points, spans
 from driftscope.analysis.interventions import QUESTION, is_confounded
 from driftscope.analysis.words import rate_text
-from driftscope.metrics import number_text
+from driftscope.metric import number_text
 
 ALONE, TOGETHER, STILL = "attention alone moved", "more than attention moved", "attention did not"
 

@@ -28,7 +28,8 @@ from driftscope.analysis.trajectories import (
     trajectories,
 )
 from driftscope.analysis.words import counted, join_words
-from driftscope.metrics import METRICS, number_text
+from driftscope.metric import number_text
+from driftscope.metrics import METRICS
 from driftscope.protocols import pretrained_accuracy_key
 from driftscope.stats.finite import FloatArray
 from driftscope.stats.groups import sign_flip

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftscope.analysis.advice import advice_on_study, chosen_cell
 from driftscope.analysis.answer import Answer, cannot_answer, lead_with, per_setting
 from driftscope.analysis.grouping import cell_means, usable_runs
+from driftscope.analysis.study_advice import advice_on_study, chosen_cell
 from driftscope.analysis.tables import (
     HIGH_MEANS_RETAINED,
     Exclusion,
@@ -21,7 +21,8 @@ from driftscope.analysis.tables import (
     without_missing,
 )
 from driftscope.analysis.words import counted, join_words, rate_text, spread_text
-from driftscope.metrics import KEPT_PCT, METRICS, number_text
+from driftscope.metric import number_text
+from driftscope.metrics import KEPT_PCT, METRICS
 from driftscope.stats.frontier import hypervolume, non_dominated
 
 SELECTION = "selection"

@@ -11,7 +11,7 @@ from driftscope.analysis.answer import Answer, cannot_answer, per_setting
 from driftscope.analysis.columns import KNOWN
 from driftscope.analysis.grouping import cell_means, usable_runs
 from driftscope.analysis.tables import SIGNED_SIGNALS, StudyTables, label, present_signals
-from driftscope.metrics import number_text
+from driftscope.metric import number_text
 from driftscope.stats.finite import FloatArray
 from driftscope.stats.groups import coefficient_of_variation
 

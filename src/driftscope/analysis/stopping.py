@@ -29,7 +29,8 @@ from driftscope.analysis.trajectories import (
     trajectories,
 )
 from driftscope.analysis.words import counted, join_words
-from driftscope.metrics import KEPT_PCT, METRICS, number_text
+from driftscope.metric import number_text
+from driftscope.metrics import KEPT_PCT, METRICS
 from driftscope.stats.groups import sign_flip
 from driftscope.stats.multiplicity import Family
 

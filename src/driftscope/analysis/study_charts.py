@@ -34,7 +34,8 @@ from driftscope.analysis.map_charts import (
 from driftscope.analysis.table import slug
 from driftscope.analysis.tables import StudyTables, accuracy_column
 from driftscope.analysis.words import rate_text, seed_text, spread_text
-from driftscope.metrics import METRICS, Metric, main_drifts
+from driftscope.metric import Metric
+from driftscope.metrics import METRICS, main_drifts
 
 _NAMED_RUNS = 6
 

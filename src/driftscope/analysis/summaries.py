@@ -19,7 +19,8 @@ from driftscope.analysis.zero_shot import (
     suite_sentence,
     written,
 )
-from driftscope.metrics import ESTIMATED, METRICS, number_text
+from driftscope.metric import number_text
+from driftscope.metrics import ESTIMATED, METRICS
 from driftscope.protocols import ability_on, scored_on
 from driftscope.records import RunRecord, retention_interval_pct
 from driftscope.stats.groups import permutation_of_means

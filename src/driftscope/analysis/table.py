@@ -16,7 +16,8 @@ import pandas as pd
 
 from driftscope.analysis.words import general_text, rate_text, spread_text, with_spread
 from driftscope.files import csv_text, inner_folder, write_whole
-from driftscope.metrics import find_metric, number_text
+from driftscope.metric import number_text
+from driftscope.metrics import find_metric
 
 Kind: TypeAlias = Literal["number", "text", "rate", "count", "general", "measure"]
 """How a column is written: 'mean ± sd' with fixed decimals, a word, a learning rate, a whole

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from driftscope.metrics import number_text
+from driftscope.metric import number_text
 
 RHO_DECIMALS = 3
 """Of correlations, everywhere."""

@@ -11,7 +11,8 @@ from numbers import Real
 from typing import Any
 
 from driftscope.analysis.words import capitalised, join_words
-from driftscope.metrics import METRICS, number_text
+from driftscope.metric import number_text
+from driftscope.metrics import METRICS
 from driftscope.protocols import protocol_of, scored_on
 from driftscope.records import retention_interval_pct
 

@@ -10,7 +10,8 @@ import typer
 
 from driftscope.cli.options import AsJson
 from driftscope.cli.sentences import plain_errors
-from driftscope.metrics import METRICS, Metric, metric, numbers_schema
+from driftscope.metric import Metric
+from driftscope.metrics import METRICS, metric, numbers_schema
 
 _BETTER = {"higher": "higher", "lower": "lower", None: "–"}
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Literal
 
 from driftscope.errors import ConfigError
-from driftscope.metrics import FORECAST, METRICS, Metric, drifts
+from driftscope.metric import Metric
+from driftscope.metrics import FORECAST, METRICS, drifts
 from driftscope.protocols import ACCURACIES
 
 
@@ -22,15 +22,12 @@ class Gated:
     @property
     def parameter(self) -> str:
         """The option's name as Python writes it, such as `max_embedding_drift`."""
-        name = re.sub("_(pct|nats|bits)$", "", self.metric.key)
-        if name.startswith("delta_"):
-            name = f"{name.removeprefix('delta_')}_change"
-        return f"{self.bound}_{self.metric.limit_name.replace(' ', '_') or name}"
+        return self.metric.limited_as(self.bound)
 
     @property
     def option(self) -> str:
         """The option as it is typed, such as `--max-embedding-drift`."""
-        return "--" + self.parameter.replace("_", "-")
+        return self.metric.limit_option(self.bound)
 
     @property
     def meaning(self) -> str:

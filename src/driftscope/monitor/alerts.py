@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, did_you_mean
 from driftscope.gate.limits import GATED, Gated, parse_limit
-from driftscope.metrics import KEPT_PCT, METRICS, Metric, known_retention
+from driftscope.metric import Metric
+from driftscope.metrics import KEPT_PCT, METRICS, known_retention
 from driftscope.protocols import ZERO_SHOT, ability_on, protocol_of
 from driftscope.reading import Drift
 

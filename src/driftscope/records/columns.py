@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from driftscope.metrics import METRICS, Metric, drifts, levels
+from driftscope.metric import Metric
+from driftscope.metrics import METRICS, drifts, levels
 from driftscope.protocols import ACCURACIES, protocol_of
 
 if TYPE_CHECKING:

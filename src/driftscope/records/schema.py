@@ -25,7 +25,8 @@ from typing_extensions import TypedDict
 
 from driftscope.deprecation import renamed
 from driftscope.errors import RecordError, shown
-from driftscope.metrics import METRICS, Metric, drifts, levels
+from driftscope.metric import Metric
+from driftscope.metrics import METRICS, drifts, levels
 from driftscope.records.columns import retention_interval_pct
 from driftscope.stats.proportions import wilson_interval_pct
 

@@ -8,7 +8,8 @@ from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from driftscope.metrics import METRICS, Metric, drifts, first_layer, levels, metric
+from driftscope.metric import Metric
+from driftscope.metrics import METRICS, drifts, first_layer, levels, metric
 from driftscope.protocols import ACCURACIES, pretrained_accuracy_key, protocol_of
 from driftscope.records.columns import (
     CLASS_COLUMNS,

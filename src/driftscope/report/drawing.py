@@ -27,7 +27,8 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 
 from driftscope.analysis.chart import Chart, Heat, Marks, Panel, Place
 from driftscope.analysis.words import rate_text
-from driftscope.metrics import METRICS, Metric, number_text
+from driftscope.metric import Metric, number_text
+from driftscope.metrics import METRICS
 from driftscope.report.style import (
     DIVERGING,
     GRID,

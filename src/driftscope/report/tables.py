@@ -17,7 +17,8 @@ from driftscope.analysis.estimate_charts import ENDS
 from driftscope.analysis.grouping import PLACE, with_series
 from driftscope.analysis.table import Column, Table, slug
 from driftscope.analysis.tables import accuracy_column
-from driftscope.metrics import METRICS, Metric, drifts, first_layer, main_drifts
+from driftscope.metric import Metric
+from driftscope.metrics import METRICS, drifts, first_layer, main_drifts
 from driftscope.records import RunRecord, runs_table
 
 # ---------------------------------------------------------------- from records

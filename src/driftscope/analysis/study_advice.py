@@ -1,0 +1,150 @@
+"""What a study says to do: the setting to take, what more accuracy costs, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from driftscope.analysis.advice import Advice, Setting, train_under
+from driftscope.analysis.words import counted
+from driftscope.analysis.zero_shot import written
+from driftscope.metrics import KEPT_PCT
+
+_FEW_SEEDS = 3
+
+
+def chosen_cell(
+    cells: Iterable[Mapping[Any, Any]], accuracy: str, budget_pct: float = KEPT_PCT
+) -> Mapping[Any, Any] | None:
+    """The most accurate cell whose every run keeps the budget; None where there is none.
+
+    A mean above the budget is not enough: half of its runs may lie below.
+
+    Args:
+        cells: rows of one dataset of `analysis.frontier`.
+        accuracy: the key of their accuracy.
+        budget_pct: the retention to keep.
+    """
+    kept = [one for one in cells if _surest_retention(one) >= budget_pct]
+    return max(kept, key=lambda one: float(one[accuracy]), default=None)
+
+
+def _surest_retention(cell: Mapping[Any, Any]) -> float:
+    """Of a cell's lowest run; its mean where imported means are all there is."""
+    lowest = float(cell["lowest_retention_pct"])
+    return lowest if lowest == lowest else float(cell["retention_pct"])
+
+
+def setting_of(row: Mapping[Any, Any], accuracy: str) -> Setting:
+    """A cell of `analysis.frontier` as advice names it."""
+    return Setting(
+        str(row["method"]),
+        float(row["learning_rate"]),
+        accuracy,
+        float(row[accuracy]),
+        float(row["retention_pct"]),
+    )
+
+
+def advice_on_study(
+    cells: pd.DataFrame, accuracy: str, budget_pct: float = KEPT_PCT
+) -> list[Advice]:
+    """What each dataset of a study says to do: the setting to take, what it costs, what is next.
+
+    Args:
+        cells: the table of `analysis.frontier`, one row a cell; empty gives no advice.
+        accuracy: the key of its accuracy.
+        budget_pct: the retention to keep.
+    """
+    if cells.empty:
+        return []
+    return [
+        _on_dataset(str(dataset), rows.to_dict("records"), accuracy, budget_pct)
+        for dataset, rows in cells.groupby("dataset", sort=True)
+    ]
+
+
+def _on_dataset(
+    dataset: str, cells: Sequence[Mapping[Any, Any]], accuracy: str, budget: float
+) -> Advice:
+    top = max(cells, key=lambda one: float(one[accuracy]))
+    best = chosen_cell(cells, accuracy, budget)
+    if best is None:
+        nearest = max(cells, key=lambda one: float(one["retention_pct"]))
+        return Advice(
+            "lost",
+            f"{dataset}: no setting keeps {budget:g} % in every run; "
+            f"{setting_of(nearest, accuracy).words} keeps most.",
+            (
+                "To keep a trained model: `driftscope rescue BEFORE RUN --images IMAGES --pool "
+                "IMAGES --out rescued` blends it with the pretrained one, without training.",
+                f"If you can train again: {train_under(budget)} Or add lower rates, LoRA or "
+                "`last_block`.",
+            ),
+        )
+    verdict = (
+        f"{dataset}: take {setting_of(best, accuracy).words}, the most accurate {_whose(best)} "
+        f"{budget:g} %"
+    )
+    if best is top:
+        steps = (*_seeds_step(best), *_probe_step(cells))
+        return Advice("kept", f"{verdict}, and the most accurate of all.", steps)
+    steps = (
+        *_on_average_alone(cells, accuracy, budget),
+        *_price(setting_of(best, accuracy), setting_of(top, accuracy)),
+        *_seeds_step(best),
+        *_probe_step(cells),
+        f"If you can train again: {train_under(budget)}",
+    )
+    return Advice("kept", f"{verdict}.", steps[:3])
+
+
+def _on_average_alone(
+    cells: Iterable[Mapping[Any, Any]], accuracy: str, budget: float
+) -> Iterable[str]:
+    """The cell that a mean alone would choose."""
+    kept = [one for one in cells if one["retention_pct"] >= budget]
+    first = max(kept, key=lambda one: float(one[accuracy]))
+    if _surest_retention(first) < budget:
+        lowest = written("retention_pct", first["lowest_retention_pct"])
+        yield (
+            f"Not surely: {setting_of(first, accuracy).words} keeps {budget:g} % on average, but "
+            f"its lowest run keeps {lowest}."
+        )
+
+
+def _whose(cell: Mapping[Any, Any]) -> str:
+    if cell["lowest_retention_pct"] != cell["lowest_retention_pct"]:
+        return "that keeps, on average,"
+    return "whose run keeps" if cell["num_runs"] == 1 else "whose every run keeps"
+
+
+def _price(take: Setting, most: Setting) -> Iterable[str]:
+    """What more accuracy costs, where it costs retention on average."""
+    gained = most.accuracy_pct - take.accuracy_pct
+    lost = take.retention_pct - most.retention_pct
+    if gained <= 0 or lost <= 0:
+        return
+    yield (
+        f"To gain {gained:.1f} points of accuracy: {most.words} is the most accurate, for "
+        f"{lost:.1f} points of retention. `driftscope rescue` on one of its runs may bring part of "
+        "them back, without training."
+    )
+
+
+def _probe_step(cells: Iterable[Mapping[Any, Any]]) -> Iterable[str]:
+    if not any(str(one["method"]).startswith("linear_probe") for one in cells):
+        yield (
+            "Before you choose: add `linear_probe` to the study. It leaves the encoder as it is, "
+            "so a setting of no more accuracy is not worth having."
+        )
+
+
+def _seeds_step(cell: Mapping[Any, Any]) -> Iterable[str]:
+    if cell["num_runs"] < _FEW_SEEDS:
+        yield (
+            f"Before you rely on it: it was run with {counted(cell['num_runs'], 'seed')}; run at "
+            f"least {_FEW_SEEDS}."
+        )
