@@ -357,7 +357,7 @@ def test_what_holds_no_image_files_is_told_with_the_way_out(tmp_path: Path) -> N
     of_column.mkdir(parents=True)
     parquet.write_table(table(["x"], [png(1)]), of_column / "0.parquet")
     assert "divided into folders by a column (label=cat/)" in refused(tmp_path / "hive")
-    arrays = ("t10k-images-idx3-ubyte.gz", "test_batch", "test_32x32.mat", "a.tfrecord-0-of-1")
+    arrays = ("camelyon.h5", "test_batch", "x.npy", "a.tfrecord-0-of-1")
     for name in arrays:
         place = tmp_path / name.partition(".")[0]
         place.mkdir()

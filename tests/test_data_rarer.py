@@ -223,7 +223,7 @@ def test_a_tar_a_class_is_told_to_be_unpacked(tmp_path: Path, names: tuple[str, 
     ("file", "reason"),
     [
         ("cat/v.avi", r"v\.avi is a video; write frames"),
-        ("x.npz", r"x\.npz holds arrays"),
+        ("x.npy", r"x\.npy holds arrays"),
         ("cat/x.dcm", r"that Pillow reads: convert x\.dcm and the others to JPEG"),
         ("cat/x.nii.gz", r"that Pillow reads: convert x\.nii\.gz and the others"),
         ("set.zip", "is packed; unpack it"),

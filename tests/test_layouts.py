@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import array_sets
 import datasets
 import pyarrow as pa
 import pytest
@@ -222,6 +223,9 @@ LAYOUTS: dict[str, Callable[[Path], str]] = {
     "splits in a list's paths": list_of_splits_in_paths,
     "a column of yes and no": column_of_yes_and_no,
     "lists of one and bytes, written out": lists_of_one_as_text,
+    "CIFAR-10 for Python": array_sets.cifar10,
+    "CIFAR-10 in binary": array_sets.cifar10_binary,
+    "STL-10": array_sets.stl10,
 }
 
 

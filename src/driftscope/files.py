@@ -95,7 +95,7 @@ def read_arrays(
     """Arrays of a `.npz`, whose headers are read before anything is unpacked.
 
     Raises:
-        ValueError: its arrays are larger than the limit.
+        ValueError: its arrays are larger than the limit, or hold objects.
         ValueError, KeyError, zipfile.BadZipFile: it is damaged, or lacks an array.
     """
     from numpy.lib import format as npy
@@ -109,8 +109,10 @@ def read_arrays(
                     (1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
                 }[npy.read_magic(member)]  # fmt: skip
                 shape, _, dtype = read_header(member)
+            if dtype.hasobject:
+                raise ValueError(f"its array {name} holds objects of Python, which are not read")
             left -= math.prod(shape) * dtype.itemsize
-            if left < 0 or dtype.hasobject:
+            if left < 0:
                 raise ValueError(f"its arrays are too large; {limit.sentence}")
             with members.open(f"{name}.npy") as member:
                 arrays[name] = npy.read_array(member, allow_pickle=False)

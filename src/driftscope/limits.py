@@ -74,12 +74,13 @@ YAML_VALUES: Final = Limit("yaml_values", 200_000, "values in a file of YAML, al
 LIST_MB: Final = Megabytes("list_mb", 1_000, "a list of images or of class names")
 ARRAYS_MB: Final = Megabytes("arrays_mb", 500, "the attention maps of a run, unpacked")
 IMAGE_MB: Final = Megabytes("image_mb", 100, "an encoded image")
+IMAGE_ARRAYS_MB: Final = Megabytes("image_arrays_mb", 4_000, "a file of many images, unpacked")
 IMAGE_PIXELS: Final = Limit("image_pixels", 80_000_000, "pixels of an image")
 RUNS: Final = Limit("runs", 100_000, "runs that a study declares")
 PAGE_RUNS: Final = Limit("page_runs", 500, "runs that a report draws and lists one by one")
 """No study is refused for it: of a larger one the report shows cells, and some runs of them."""
 
 LIMITS: Final = (
-    JSON_MB, EVENTS_MB, YAML_MB, YAML_VALUES, LIST_MB, ARRAYS_MB, IMAGE_MB, IMAGE_PIXELS, RUNS,
-    PAGE_RUNS,
+    JSON_MB, EVENTS_MB, YAML_MB, YAML_VALUES, LIST_MB, ARRAYS_MB, IMAGE_MB, IMAGE_ARRAYS_MB,
+    IMAGE_PIXELS, RUNS, PAGE_RUNS,
 )  # fmt: skip

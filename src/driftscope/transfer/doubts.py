@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.data.names import is_wordnet_id
+from driftscope.data.names import benchmark_words, is_wordnet_id
 from driftscope.data.prompts import PHOTO_TEMPLATE
 from driftscope.errors import PlainWarning
 
@@ -69,7 +69,9 @@ def doubts_of_names(
             "(--class-words FILE, or ?names=FILE behind the set)"
         )
     without_numbers = {_NUMBER.sub("#", said.casefold()) for said in words}
-    if not odd and len(words) > 1 and len(without_numbers) == 1 and "#" in min(without_numbers):
+    are_digits = benchmark_words("mnist", class_names) == dict(zip(class_names, words, strict=True))
+    are_numbered = len(without_numbers) == 1 and "#" in min(without_numbers)
+    if not odd and len(words) > 1 and are_numbered and not are_digits:
         yield (
             f"its {len(words)} class names differ in numbers alone ({_some(class_names)}), so "
             "their prompts say next to nothing of the pictures; name them with class words "

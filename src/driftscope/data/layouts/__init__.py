@@ -14,12 +14,17 @@ from driftscope.data.address import Address, parse_address
 from driftscope.data.encoded import printable
 from driftscope.data.layouts import (
     arrow,
+    cifar,
     class_folders,
     embedded,
     hub,
+    idx,
     json_lists,
     lists,
+    npz,
     shards,
+    stl10,
+    svhn,
     tiny_imagenet,
     webdataset,
 )
@@ -30,9 +35,18 @@ from driftscope.data.procedural import PROCEDURAL_SETS
 from driftscope.errors import DataError, did_you_mean, told_as
 from driftscope.files import named_path
 
+ARRAYS = (
+    cifar.recognise,
+    idx.recognise,
+    stl10.recognise,
+    svhn.recognise,
+    npz.recognise,
+)
+"""Layouts whose images are arrays of a few files."""
 FOLDERS = (
     arrow.recognise,
     shards.recognise,
+    *ARRAYS,
     webdataset.recognise,
     lists.recognise,
     json_lists.recognise,
@@ -44,6 +58,7 @@ FILES = {
     ".arrow": arrow.recognise_file,
     ".tar": webdataset.recognise_file,
     ".json": json_lists.recognise_file,
+    ".npz": npz.recognise_file,
     **dict.fromkeys(lists.LIST_SUFFIXES, lists.recognise_file),
 }
 """Layouts that are a file, by its ending."""
@@ -75,7 +90,10 @@ def _on_disk(place: Path, address: Address) -> Found:
         raise DataError(f"{place} is a pipe or a device; give a folder of images, or a file")
     recognise = FILES.get(place.suffix.lower())
     if recognise is None and is_array(place.name):
-        raise DataError(f"{place} holds arrays; {FROM_ARRAYS}")
+        folder = walk(place.parent)
+        is_of_set = any(recognise(folder, address) for recognise in ARRAYS)
+        way_out = f"give its folder {folder.path}" if is_of_set else FROM_ARRAYS
+        raise DataError(f"{place} holds arrays; {way_out}")
     if recognise is None and place.suffix.lower() in ARCHIVES:
         raise DataError(f"{place} is packed; unpack it, and give the folder that comes out")
     if recognise is None:
