@@ -237,8 +237,10 @@ def test_a_published_list_without_a_header_is_read_and_named_beside_flat_images(
             name == "meta/test.txt"
         )
     else:
-        for pointed_at in (place, (place / file).parent):
-            assert f"{place / name} tells their classes: give that file" in refused(pointed_at)
+        assert as_read(place) == TRUTH
+        assert f"{place / name} tells their classes: give that file" in refused(
+            (place / file).parent
+        )
 
 
 @pytest.mark.parametrize(

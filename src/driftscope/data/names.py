@@ -25,7 +25,7 @@ _USUAL_FILES = (
 )  # fmt: skip
 _NUMBERED_FILES = (
     "labels.txt", "names.txt", "class_to_idx.json", "idx_to_class.json", "id2label.json",
-    "label_map.json",
+    "label_map.json", "categories_places365.txt",
 )  # fmt: skip
 """Read where they name the classes by their numbers, else passed over."""
 _NUMBER_FIRST = re.compile(r"(\d+)(?:\s+|\s*[.,:;)]\s*)(.*[^\W\d].*)")

@@ -19,6 +19,7 @@ import torch
 
 from driftscope.data.address import WHOLE, Address, split_kind
 from driftscope.data.encoded import EncodedSet, FilesOnDisk, printable
+from driftscope.data.layouts import flat_lists
 from driftscope.data.layouts.files_beside import files_above, what_to_do, without_images
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.plain_lists import PARTS
@@ -64,6 +65,8 @@ def recognise(tree: Folder, address: Address) -> Found:
         found = {name: replace(whole, listed=files) for name, files in listed.splits.items()}
     labelled = [name for name, split in found.items() if split.classes and not split.why_not]
     is_flat = any(not split.classes for split in found.values())
+    if is_flat and (told := _told_beside(tree, found, address)):
+        return told
     if is_flat and (hint := what_to_do(tree, root, labelled)):
         found = {
             name: split if split.classes else replace(split, why_not=hint)
@@ -92,6 +95,14 @@ def recognise(tree: Folder, address: Address) -> Found:
         passed_over=tuple(notes),
         folder=folder,
     )
+
+
+def _told_beside(tree: Folder, found: Mapping[str, Split], address: Address) -> Found | None:
+    """The set where lists or tables tell the classes of flat splits; None where none does."""
+    if "level" in address.options or any(split.why_not for split in found.values()):
+        return None
+    splits = {name: flat_lists.Flat(split.root, split.classes) for name, split in found.items()}
+    return flat_lists.recognise(tree, splits, address)
 
 
 def open_split(found: Found, name: str) -> EncodedSet:

@@ -26,7 +26,7 @@ OF_LISTS = re.compile(
     r"(?i)(annotation|anno|label|meta|metadata|split|list|image_?set|partition|csv|txt|\w*devkit\w*)s?"
 )
 """Folders that hold lists of images that lie beside them."""
-_SUBMISSION = re.compile(r"(?i)(sample)?_?submission")
+_OF_ANSWERS = re.compile(r"(?i)submission|predict|result|output|(^|_)preds?(_|$)")
 _CAPTIONS = re.compile(r"(?i)\b(captions?|comment|sentences?)\b|#\d\t")
 _NAMED_BY_CLASS = re.compile(r"(\D*\w*[^\W\d])[\W_]*\d+\.\w+")
 _HEAD_BYTES = 4_000
@@ -43,14 +43,14 @@ _OF_ARRAYS = (
     (
         re.compile(r"ILSVRC2012_validation_ground_truth\.txt"),
         "{} tells the classes by a number an image, in the order of the names, and meta.mat beside "
-        "it the WordNet id of each number: write a list path,label of those ids, and give it as "
-        "the dataset",
+        "it the WordNet id of each number: give the folder that holds both and the images, or a "
+        "list path,label of those ids",
     ),
     (
         re.compile(r"imagelabels\.mat"),
         "{} tells the classes by a number an image, in the order of the names "
-        "(scipy.io.loadmat(FILE)['labels'][0]): write a list path,label of them, and give it as "
-        "the dataset",
+        "(scipy.io.loadmat(FILE)['labels'][0]): give the folder that holds it and the images, or a "
+        "list path,label of them",
     ),
     (
         re.compile(r"(?i).*(anno|label|meta|list|ground_?truth).*\.mat"),
@@ -89,9 +89,7 @@ def _of_files(tree: Folder, root: Folder) -> Iterator[str]:
         files += files_above(Path(tree.path))
     files = _in_order(files)
     tables = [file for file in files if file.suffix in (".csv", ".tsv", ".jsonl")]
-    tables = [
-        file for file in tables if file.stem != "metadata" and not _SUBMISSION.match(file.stem)
-    ]
+    tables = [file for file in tables if file.stem != "metadata" and not is_of_answers(file)]
     texts = [file for file in files if file.suffix == ".txt"]
     for file in texts:
         if "label" in (read_plain(file.name, _whole_lines(_head(file))) or ()):
@@ -133,6 +131,11 @@ def without_images(tree: Folder) -> str:
         ": looked for .jpg, .png and whatever else Pillow reads in it and in its folders, one "
         "folder a class" + (f"; it holds {other}" if other else "")
     )
+
+
+def is_of_answers(file: Path) -> bool:
+    """Whether a list holds a model's answers, or is a form for them (`sample_submission.csv`)."""
+    return _OF_ANSWERS.search(file.stem) is not None
 
 
 def no_images(file: Path) -> str:

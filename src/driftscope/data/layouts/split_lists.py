@@ -57,7 +57,7 @@ def listed_splits(tree: Folder) -> Listed | None:
     flags = next((one for one in tree.below() if {*_OF_NUMBERS} <= {*one.others}), None)
     if not lists and not of_all and not flags:
         return None
-    images = _Images(tuple(tree.image_files()))
+    images = ImagesByPath(tuple(tree.image_files()))
     for family in _families(lists):
         lines = {kind: _lines(file) for kind, file in family.items()}
         if found := _splits_of(lines, images):
@@ -102,7 +102,7 @@ def unused_list(tree: Folder, beside: Sequence[Path]) -> str:
         for file in lists[:_MOST_LISTS]
         if split_kind(file.stem) == "test" and file.stat().st_size < _MOST_BYTES_TO_SAY_SO
     ]
-    images = _Images(tuple(tree.image_files())) if of_test else None
+    images = ImagesByPath(tuple(tree.image_files())) if of_test else None
     for file in sorted(of_test, key=lambda file: (file in beside, len(file.stem), file)):
         lines = _lines(file)
         if images and lines and len(images.named(lines)) >= _FEWEST_FOUND * len(lines):
@@ -132,7 +132,7 @@ def _few_files(tree: Folder) -> list[Path]:
 
 
 def _splits_of(
-    lines: Mapping[SplitKind, Sequence[str]], images: _Images
+    lines: Mapping[SplitKind, Sequence[str]], images: ImagesByPath
 ) -> dict[str, frozenset[str]]:
     """The images that lists name, by split; {} where these are no splits of the images."""
     named = {kind: images.named(of_kind) for kind, of_kind in lines.items()}
@@ -203,7 +203,7 @@ def _texts_in(held: object) -> Iterator[str]:
         yield from (one for one in held.values() if isinstance(one, str) and is_image(one))
 
 
-class _Images:
+class ImagesByPath:
     """Images by the ends of their paths."""
 
     def __init__(self, files: Sequence[str]) -> None:
@@ -213,6 +213,10 @@ class _Images:
     def named(self, lines: Sequence[str]) -> list[str]:
         """Those that the lines name, with or without an ending and a class number behind."""
         return [file for line in lines if (file := self._of(line)) is not None]
+
+    def find(self, path: str) -> str | None:
+        """The one that a path names, if need be by the file's name alone."""
+        return self._of(path) or self._at(path.replace("\\", "/").rpartition("/")[2])
 
     def _of(self, line: str) -> str | None:
         return self._at(line) or self._at(_LABEL_BEHIND.sub("", line))
@@ -249,7 +253,7 @@ def _said(
     lists: Sequence[Path],
     lines: Mapping[SplitKind, Sequence[str]],
     splits: Mapping[str, frozenset[str]],
-    images: _Images,
+    images: ImagesByPath,
 ) -> Iterator[str]:
     read = sorted(used)
     names = ", ".join(printable(str(file.relative_to(tree.path))) for file in read)
