@@ -16,7 +16,7 @@ import numpy as np
 from driftscope.stats.bootstrap import resample_weights, spearman_over_cells, weighted_spearman
 
 DESIGNS = ((8, 3), (16, 5), (22, 3))
-POPULATION = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.956, 0.978)
+POPULATION = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.956, 0.98)
 KINDS = ("scatter", "together", "equal")
 
 

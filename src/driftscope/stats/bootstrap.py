@@ -23,6 +23,8 @@ WeightedStatistic = Callable[[FloatArray], FloatArray]
 MIN_CELLS = 4
 """Fewer cells give no interval: their spread has too few degrees of freedom."""
 
+_BIAS_TAKEN_OFF = 2.0
+"""Resamples show two thirds of the bias that a sample has whose seeds scatter (Fisher's z)."""
 _CHUNK_ELEMENTS = 200_000
 
 
@@ -58,10 +60,11 @@ def spearman_over_cells(
     Cells are drawn with replacement, then, within each drawn cell, as many runs as it has
     (Davison & Hinkley 1997, 3.8). The ends are the estimate's Fisher z ± t · (the resamples'
     standard deviation of z), with cells − 2 degrees of freedom. Resamples repeat runs, so that
-    their ρ is lower on average; where seeds scatter, so is the sample's own. The interval reaches
-    from the lower to the higher of the estimate and the estimate less that bias. Over population
-    values from 0 to 0.98 it covers 92 % or more (`benchmarks/predictor_intervals.py`); a percentile
-    interval covers less than half at 0.98 where seeds scatter.
+    their ρ is lower on average; where seeds scatter, so is the sample's own, by up to 1.6 times as
+    much. The interval reaches from the lower to the higher of the estimate and the estimate less
+    twice that bias. Over population values from 0 to 0.98 it covered 96 % or more
+    (`benchmarks/predictor_intervals.py`, docs/decisions.md); a percentile interval covers less than
+    half at 0.98 where seeds scatter.
 
     A gap's interval joins those of its two sides (Zou 2007) with the correlation of their
     resamples.
@@ -121,7 +124,7 @@ def _ends(
     defined = drawn[np.isfinite(drawn)]
     if defined.size < 2 or not np.isfinite(z):
         return nan, nan
-    unbiased = 2 * z - float(defined.mean())
+    unbiased = z + _BIAS_TAKEN_OFF * (z - float(defined.mean()))
     in_order = float((np.abs(defined) > farthest - 1e-9).mean())
     of_theory = (1 + np.tanh(z) ** 2 / 2) / max(num_cells - 3, 1)  # Bonett & Wright 2000
     half = quantile * float(np.sqrt(max(defined.var(ddof=1), in_order * of_theory)))
