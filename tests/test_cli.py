@@ -265,7 +265,7 @@ def test_the_cache_is_listed_and_cleared(coloured_images: Path) -> None:
     clear_references()  # of comparisons that other tests made
     images = ds.open_dataset(coloured_images, "train")
     images.pixels(range(len(images)), 32)
-    kept = cache_folder() / REFERENCES_FOLDER / "abc.safetensors"
+    kept = cache_folder() / REFERENCES_FOLDER / f"{'abcdef01' * 4}.safetensors"
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_bytes(b"x" * 2_500_000)
     listed = says(["cache", "list"], code=0)
@@ -276,6 +276,24 @@ def test_the_cache_is_listed_and_cleared(coloured_images: Path) -> None:
     assert "2.5 MB" in cleared
     assert not kept.exists()
     assert "48" not in says(["cache", "list"], code=0)
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_clearing_the_cache_removes_nothing_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_linked: bool
+) -> None:
+    cache, project = tmp_path / "cache", tmp_path / "project"
+    cache.mkdir()
+    monkeypatch.setenv("DRIFTSCOPE_CACHE", str(cache))
+    place = project if is_linked else cache / REFERENCES_FOLDER
+    place.mkdir()
+    names = ["model.safetensors", "uv.lock"] + [f"{'0' * 32}.safetensors"] * is_linked
+    for name in names:
+        (place / name).write_text("mine")
+    if is_linked:
+        (cache / REFERENCES_FOLDER).symlink_to(project)
+    assert "0 readings" in says(["cache", "clear"], code=0)
+    assert sorted(names) == sorted(path.name for path in place.iterdir())
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

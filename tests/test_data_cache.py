@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import os
 import threading
 from pathlib import Path
 
@@ -215,11 +216,13 @@ def test_a_cache_folder_that_is_a_file_costs_a_warning(
 
 def test_clearing_removes_entries_and_nothing_else(folder: Path) -> None:
     opened(folder).pixels(range(12), 16)
-    stranger = cache.cache_folder() / "thesis.npy"
-    stranger.write_text("mine")
+    strangers = [cache.cache_folder() / name for name in ("thesis.npy", "thesis.pixels.npy")]
+    for stranger in strangers:
+        stranger.write_text("mine")
+    os.mkfifo(cache.cache_folder() / f"pipe--{'0' * 32}-16px-v1.pixels.npy")
     (entry,) = cache.list_entries()
     assert cache.clear() == (1, entry.num_bytes)
-    assert list(cache.cache_folder().iterdir()) == [stranger]
+    assert {*strangers} < {*cache.cache_folder().iterdir()}
     assert cache.clear() == (0, 0)
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -212,6 +213,15 @@ def test_figures_are_saved_in_every_format_and_the_same_each_time(tmp_path: Path
     assert [path.name for path in paths] == ["heat.v1.svg", "heat.v1.pdf", "heat.v1.png"]
     first = paths[0].read_text()
     assert save_figure(_heat_figure(6), tmp_path / "again", ["svg"])[0].read_text() == first
+
+
+def test_a_figure_with_control_characters_in_its_names_is_one_that_opens(tmp_path: Path) -> None:
+    figure = Figure(figsize=(2, 1))
+    figure.text(0.1, 0.5, "a\x0b\x1b[31m\ufffe <b>&")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nor does matplotlib tell of what its font lacks
+        svg, _ = save_figure(figure, tmp_path / "names", ["svg", "png"])
+    assert "a␋␛[31m� <b>&" in "".join(ElementTree.parse(svg).getroot().itertext())
 
 
 def test_the_attention_figure_has_a_row_an_image_and_three_columns() -> None:

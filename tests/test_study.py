@@ -487,6 +487,8 @@ def test_a_torn_sign_of_life_is_passed_over(tmp_path: Path) -> None:
     folder.declare(fake_study())
     (tmp_path / "progress" / "x.json").write_text('{"worker": ')
     (tmp_path / "progress" / "y.json").write_text("[]")
+    endless = '{"worker": "w", "steps_done": 1e999, "steps_total": 1e999}'
+    (tmp_path / "progress" / "z.json").write_text(endless)
     assert folder.signs_of_life() == []
 
 

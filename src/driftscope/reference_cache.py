@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -27,14 +28,18 @@ from torch import Tensor
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_fingerprint, text_fingerprint
 from driftscope.data import PixelSource
-from driftscope.data.cache import bound_bytes, cache_folder
-from driftscope.files import remove_leftovers
+from driftscope.data.cache import bound_bytes, cache_folder, files_of_ours
+from driftscope.errors import RecordError
+from driftscope.files import inner_folder, refuse_link_or_device, remove_leftovers
 from driftscope.reading import TENSORS, Reading
 from driftscope.reading_pass import images_fingerprint, read
 from driftscope.tensor_files import DamagedFileError, read_tensors, write_tensors
 
 REFERENCES_FOLDER = "references"
 _SUFFIX = ".safetensors"
+_KEY = "[0-9a-f]{32}"
+_ENTRY = re.compile(_KEY + re.escape(_SUFFIX))
+_LOCK = re.compile(rf"{_KEY}\.lock")
 _SHARE_OF_BOUND = 0.1
 _DECIDING_CODE = (
     "signals",
@@ -102,7 +107,7 @@ class CachedModel:
 def list_references() -> list[ReferenceEntry]:
     """All entries, the last used first."""
     entries = []
-    for path in (cache_folder() / REFERENCES_FOLDER).glob(f"*{_SUFFIX}"):
+    for path in files_of_ours(cache_folder() / REFERENCES_FOLDER, _ENTRY):
         with suppress(OSError):  # another process may just have removed it
             status = path.stat()
             entries.append(ReferenceEntry(path, status.st_size, status.st_mtime))
@@ -119,9 +124,10 @@ def clear_references() -> tuple[int, int]:
     for entry in entries:
         entry.path.unlink(missing_ok=True)
     folder = cache_folder() / REFERENCES_FOLDER
-    for lock in folder.glob("*.lock"):
+    for lock in files_of_ours(folder, _LOCK):
         lock.unlink(missing_ok=True)
-    remove_leftovers(folder)
+    if not folder.is_symlink():
+        remove_leftovers(folder)
     with suppress(OSError):  # not there, or something of someone else's is in it
         folder.rmdir()
     return len(entries), sum(entry.num_bytes for entry in entries)
@@ -174,10 +180,12 @@ def _cached(
         return compute()
     path = cache_folder() / REFERENCES_FOLDER / f"{key}{_SUFFIX}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        inner_folder(cache_folder(), REFERENCES_FOLDER)
+        refuse_link_or_device(path.with_suffix(".lock"))
         lock = FileLock(path.with_suffix(".lock"))
         lock.acquire()
-    except OSError as error:
+    except (OSError, RecordError) as error:
         _warn_not_kept(path, error)
         return compute()
     try:
@@ -189,7 +197,7 @@ def _cached(
         try:
             write_tensors(path, *entry)
             _make_room()
-        except OSError as error:
+        except (OSError, RecordError) as error:
             _warn_not_kept(path, error)
         return entry
     finally:
@@ -208,9 +216,10 @@ def _make_room() -> None:
         entry.path.with_suffix(".lock").unlink(missing_ok=True)
 
 
-def _warn_not_kept(path: Path, error: OSError) -> None:
+def _warn_not_kept(path: Path, error: OSError | RecordError) -> None:
+    why = getattr(error, "strerror", None) or error
     warnings.warn(
-        f"the pretrained reference is not kept in {path.parent} ({error.strerror or error}); it is "
+        f"the pretrained reference is not kept in {path.parent} ({why}); it is "
         "computed anew each time. Set DRIFTSCOPE_CACHE to a folder with space",
         stacklevel=3,
     )

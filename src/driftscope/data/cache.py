@@ -15,7 +15,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +27,14 @@ from jaxtyping import UInt8
 from numpy.lib import format as npy_format
 from torch import Tensor
 
-from driftscope.errors import DataError
-from driftscope.files import named_path, remove_leftovers, whole_file
+from driftscope.errors import DataError, RecordError
+from driftscope.files import named_path, refuse_link_or_device, remove_leftovers, whole_file
 
 DEFAULT_BOUND_GB = 20.0
 _SUFFIX = ".pixels.npy"
+_KEY = r"[0-9a-f]{32}-\d+px[a-z0-9-]*-v\d+"
+_ENTRY = re.compile(rf".+--{_KEY}{re.escape(_SUFFIX)}")
+_LOCK = re.compile(rf"{_KEY}{re.escape(_SUFFIX)}\.lock")
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,23 @@ def bound_bytes() -> int:
     return int(gigabytes * 1e9)
 
 
+def files_of_ours(folder: Path, name: re.Pattern[str]) -> Iterator[Path]:
+    """The files in a folder of the cache whose whole name is one that the cache gives.
+
+    A link is none of ours, and nothing behind a folder that is one, nor is a pipe or a device.
+    """
+    if folder.is_symlink() and folder != cache_folder():  # the cache's own place is yours to name
+        return
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if name.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                yield folder / entry.name
+
+
 def list_entries() -> list[CacheEntry]:
     """All entries, the last used first; an unreadable file counts with 0 images."""
     entries = []
-    for path in cache_folder().glob(f"*{_SUFFIX}"):
+    for path in files_of_ours(cache_folder(), _ENTRY):
         with suppress(OSError):  # another process may just have removed it
             status = path.stat()
             shape = _shape_of(path) or (0, 3, 0, 0)
@@ -112,7 +128,7 @@ def clear() -> tuple[int, int]:
     folder = cache_folder()
     for entry in entries:
         entry.path.unlink(missing_ok=True)
-    for lock in folder.glob(f"*{_SUFFIX}.lock"):
+    for lock in files_of_ours(folder, _LOCK):
         lock.unlink(missing_ok=True)
     remove_leftovers(folder)
     return len(entries), sum(entry.num_bytes for entry in entries)
@@ -120,7 +136,8 @@ def clear() -> tuple[int, int]:
 
 def find(key: Key, shape: tuple[int, ...]) -> UInt8[Tensor, "image 3 size size"] | None:
     """A stored set, mapped into memory; None where there is none, or none that is whole."""
-    for path in cache_folder().glob(f"*--{key.text}{_SUFFIX}"):
+    of_key = re.compile(rf".+--{re.escape(key.text + _SUFFIX)}")
+    for path in files_of_ours(cache_folder(), of_key):
         try:
             # copy-on-write, so that no user of the tensor can change the entry
             pixels = np.load(path, mmap_mode="c", allow_pickle=False)
@@ -159,14 +176,17 @@ def store(
     place = cache_folder() / f"{_plain(label)}--{key.text}{_SUFFIX}"
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(place.parent / f"{key.text}{_SUFFIX}.lock"):
+        lock = place.parent / f"{key.text}{_SUFFIX}.lock"
+        refuse_link_or_device(lock)
+        with FileLock(lock):
             if (found := find(key, shape)) is not None:
                 return found
             _make_room(num_bytes)
             _write(place, shape, chunks)
-    except OSError as error:
+    except (OSError, RecordError) as error:
+        why = getattr(error, "strerror", None) or error
         warnings.warn(
-            f"decoded pixels are not kept in {place.parent} ({error.strerror or error}); images "
+            f"decoded pixels are not kept in {place.parent} ({why}); images "
             "are decoded again each time. Set DRIFTSCOPE_CACHE to a folder with space",
             stacklevel=2,
         )

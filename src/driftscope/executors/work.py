@@ -14,12 +14,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from pydantic_core import from_json
-
 from driftscope import records
 from driftscope.config import RunSpec, parse_run_spec
 from driftscope.errors import BusyError, RecordError
 from driftscope.files import inner_folder, read_bytes, write_whole
+from driftscope.records.watched_schema import WorkerSaid
 
 RUN_ONE = "driftscope.run:run_one"
 """What carries out a run, as module:function, so that a driver need not import torch."""
@@ -108,10 +107,10 @@ def sign_of_life_file(folder: Path) -> Path:
 def read_steps(folder: Path) -> tuple[int, int] | None:
     """Steps done and steps in all, as the run's worker last said; None where it says nothing."""
     try:
-        said = from_json(read_bytes(sign_of_life_file(folder)))
-        return int(said["steps_done"]), int(said["steps_total"])
-    except (OSError, ValueError, KeyError, TypeError):
+        said = WorkerSaid.model_validate_json(read_bytes(sign_of_life_file(folder)))
+    except (OSError, ValueError):
         return None
+    return said.steps_done, said.steps_total
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
@@ -29,6 +29,14 @@ class MonitorHeader(Part):
 
     pretrained: str | None = None
     transfer: list[WatchedSet] = Field(default_factory=list)
+
+
+class WorkerSaid(Part):
+    """What the worker of a run last said of it, beside the runs of its study."""
+
+    worker: str
+    steps_done: Annotated[int, Field(ge=0, lt=2**63)]
+    steps_total: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Event(dict[str, Any]):

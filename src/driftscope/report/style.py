@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from matplotlib.figure import Figure
 
 from driftscope.analysis.answer_charts import PROBE_WORDS
 from driftscope.analysis.chart import Chart
+from driftscope.errors import plain
 from driftscope.files import whole_file, write_whole
 
 LIGHT = {
@@ -126,10 +128,16 @@ class SeriesStyle:
     line: Any
 
 
-def look() -> AbstractContextManager[None]:
-    """Matplotlib's settings while a figure is drawn or saved; the caller's come back after."""
+@contextmanager
+def look() -> Iterator[None]:
+    """Matplotlib's settings while a figure is drawn or saved; the caller's come back after.
+
+    It tells of no letter that its font lacks.
+    """
     settings: Any = _RC  # matplotlib types every key; a plain dict is what it takes
-    return mpl.rc_context(settings)
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
 
 
 def method_styles(methods: Iterable[str]) -> dict[str, SeriesStyle]:
@@ -224,4 +232,4 @@ def _svg(figure: Figure, paper: str = "none") -> str:
         r'<g class="hover"><title>\1</title>',
         buffer.getvalue(),
     )
-    return re.sub(r'<g id="[^"]*">', "<g>", svg)
+    return plain(re.sub(r'<g id="[^"]*">', "<g>", svg))  # XML knows no control characters

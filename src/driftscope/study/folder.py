@@ -8,14 +8,13 @@ signs of life that workers renew and that decide nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from driftscope.config import RunSpec, StudySpec, run_id
 from driftscope.config.explain import explain
@@ -35,6 +34,7 @@ from driftscope.records import (
     readable_runs,
     write_json,
 )
+from driftscope.records.watched_schema import WorkerSaid
 from driftscope.study.matrix import expand
 
 STUDY_SCHEMA = 1
@@ -204,10 +204,11 @@ class StudyFolder:
         """What workers say they are doing, oldest first; of ended runs there is nothing."""
         signs = []
         for path in (self.root / PROGRESS_FOLDER).glob("*.json"):
-            with suppress(OSError, ValueError, KeyError, TypeError):  # replaced as we read
+            with suppress(OSError, ValueError):  # replaced as we read, or not what a worker says
                 age = max(0.0, time.time() - path.stat().st_mtime)
-                said = from_json(read_bytes(path))
-                signs.append(_sign(path.stem, said, age))
+                said = WorkerSaid.model_validate_json(read_bytes(path))
+                steps = said.steps_done, said.steps_total
+                signs.append(SignOfLife(path.stem, said.worker, *steps, age))
         return sorted(signs, key=lambda sign: sign.run_id)
 
     def _folders(self) -> set[str]:
@@ -234,9 +235,3 @@ def run_folder(root: Path, spec: RunSpec) -> Path:
 def missing(specs: Iterable[RunSpec], root: Path) -> list[RunSpec]:
     """The runs that have no result yet."""
     return [spec for spec in specs if not is_done(run_folder(root, spec))]
-
-
-def _sign(name: str, said: Mapping[str, Any], age: float) -> SignOfLife:
-    return SignOfLife(
-        name, str(said["worker"]), int(said["steps_done"]), int(said["steps_total"]), age
-    )
