@@ -28,8 +28,16 @@ _NUMBERED_FILES = (
     "label_map.json", "categories_places365.txt",
 )  # fmt: skip
 """Read where they name the classes by their numbers, else passed over."""
-_NUMBER_FIRST = re.compile(r"(\d+)(?:\s+|\s*[.,:;)]\s*)(.*[^\W\d].*)")
-_NUMBER_LAST = re.compile(r"(.*\D)(?:\s+|\s*[,:;]\s*)(\d+)")
+_NUMBER_FIRST = re.compile(r"[\[(#]?(\d+)(?:\s*[])]?\s*[].,:;)=|-]\s*|\s+)(.*[^\W\d].*)")
+_NUMBER_LAST = re.compile(r"(.*\D)(?:\s+|\s*[,:;=|]\s*)(\d+)")
+_HEADING = re.compile(
+    r"(?i)((class|label|category)[ _]?)?(id|idx|index|number|no|label|class)\s*[,;\t]\s*"
+    r"((class|label|category)[ _]?)?(names?|labels?|class|words?|description)"
+)
+"""The first line of a table of numbers and names."""
+_QUOTED = re.compile(r"(['\"])(.*)\1,?")
+_PLACE_FOR_NAME = re.compile(r"\{(c|cls|class|class_?name|label|name|category|0)\}|%s")
+"""What others write in prompts where the class belongs."""
 _SHARE_OF_AGREEING = 0.5
 _TEMPLATE_FILE = "zeroshot_classification_templates.txt"
 _INDEX_BEFORE = re.compile(r"^n\d{8}\s+")
@@ -201,10 +209,15 @@ def read_names(path: Path) -> NamesFile:
         elif suffix in (".yaml", ".yml"):
             values = plain_yaml(text)
         else:
-            values = [line.strip() for line in text.splitlines() if line.strip()]
+            values = _lines(text)
+    except UnicodeDecodeError:
+        raise DataError(
+            f"cannot read the class words {path}: it is no UTF-8 text; save it as UTF-8"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"cannot read the class words {path}: {reason}") from None
+    values = _of_objects(values)
     if isinstance(values, dict):
         if numbers := _by_number({key: str(value) for key, value in values.items()}.items()):
             return NamesFile(path, by_class=numbers, is_whole=True)
@@ -224,10 +237,31 @@ def read_names(path: Path) -> NamesFile:
     )
 
 
+def _lines(text: str) -> list[str]:
+    """The lines that name something, without comments, the heading of a table, and quotes."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if not line.startswith("# ")] or lines
+    if len(named) > 1 and _HEADING.fullmatch(named[0]):
+        named = named[1:]
+    quoted = [match[2] for line in named if (match := _QUOTED.fullmatch(line))]
+    return quoted if len(quoted) == len(named) else named
+
+
+def _of_objects(values: Any) -> Any:
+    """What lists of `{"id": 0, "name": "cat"}` say, also below `names` or `categories`."""
+    if isinstance(values, dict):
+        below = [values[key] for key in ("names", "categories") if key in values]
+        values = below[0] if below and isinstance(below[0], dict | list) else values
+    if isinstance(values, list) and values and all(isinstance(one, dict) for one in values):
+        return {str(one.get("id")): one.get("name") for one in values}
+    return values
+
+
 def read_templates(given: str | None, folder: Path | None = None) -> tuple[str, ...]:
     """Prompt templates of a set's name, a sentence or a file; else of the usual file in a folder.
 
-    A place for the name is `{}`, or `{c}` as CLIP_benchmark writes it. () where there are none.
+    A place for the name is `{}`, or `{c}` as CLIP_benchmark writes it, `{label}`, `%s` and the
+    like. () where there are none.
 
     Raises:
         DataError: neither a set of templates nor a file.
@@ -244,7 +278,7 @@ def read_templates(given: str | None, folder: Path | None = None) -> tuple[str, 
             f"?templates={given} is neither a file nor a set of templates; "
             f"{did_you_mean(str(given), TEMPLATE_SETS)}"
         ) from None
-    return tuple(line.strip().replace("{c}", "{}") for line in lines if line.strip())
+    return tuple(_PLACE_FOR_NAME.sub("{}", line.strip()) for line in lines if line.strip())
 
 
 def _numbered(lines: Sequence[str]) -> dict[str, str]:

@@ -55,7 +55,7 @@ FOLDERS = (
 """Layouts with a mark, in the order in which they are looked for."""
 FILES = {
     ".parquet": shards.recognise_file,
-    ".arrow": arrow.recognise_file,
+    **dict.fromkeys((".arrow", ".feather"), arrow.recognise_file),
     ".tar": webdataset.recognise_file,
     ".json": json_lists.recognise_file,
     ".npz": npz.recognise_file,

@@ -18,6 +18,7 @@ from driftscope.data.layouts.tree import Folder
 from driftscope.errors import DataError, one_line
 
 _MARKS = frozenset({"dataset_dict.json", "state.json"})
+_OF_FILES = b"ARROW1"
 _CACHED = re.compile(r"(?P<name>.+)-(?P<split>[a-z]+)(-\d{5}-of-\d{5})?")
 
 
@@ -154,11 +155,22 @@ def _of_files(files: Sequence[Path]) -> Any:
     import datasets
 
     try:
-        return datasets.concatenate_datasets(
-            [datasets.Dataset.from_file(str(one)) for one in files]
-        )
+        return datasets.concatenate_datasets([_of_file(one) for one in files])
     except Exception as error:  # what datasets and arrow raise has no common base
         raise DataError(f"cannot read the Arrow file {files[0]}: {one_line(error)}") from None
+
+
+def _of_file(file: Path) -> Any:
+    """One Arrow file: a stream, as `datasets` writes them, or of Arrow's form of files."""
+    import datasets
+    import pyarrow as pa
+
+    with file.open("rb") as opened:
+        is_stream = opened.read(len(_OF_FILES)) != _OF_FILES
+    if is_stream:
+        return datasets.Dataset.from_file(str(file))
+    table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    return datasets.Dataset(datasets.table.InMemoryTable(table))
 
 
 def found_dataset_dict(

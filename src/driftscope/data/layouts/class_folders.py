@@ -28,6 +28,10 @@ from driftscope.data.layouts.tree import NO_CLASSES, Folder, is_text
 from driftscope.errors import DataError
 
 _PICTURES = re.compile(r"(?i)(jpe?g|png)?_?(images?|imgs?|jpe?gs?|pngs?|photos|pictures)\d*")
+_SPLIT_JOINED = re.compile(
+    r"(?i)^(train(ing)?|test(ing)?|val(id(ation)?)?|dev)[\W_]+"
+    r"|[\W_]+(train(ing)?|test(ing)?|val(id(ation)?)?|dev)$"
+)
 DEEPEST = "deepest"
 """The level of every folder that holds images, however deep."""
 
@@ -58,7 +62,7 @@ def recognise(tree: Folder, address: Address) -> Found:
         splits = {name: _below_wrappers_of(part, parts, name) for name, part in parts.items()}
     else:
         splits = {WHOLE: root}
-    found = _classed(splits, root, address)
+    found = _joined_with_splits(root) or _classed(splits, root, address)
     whole = found.get(WHOLE)
     listed = None
     if whole and whole.classes and not whole.why_not and (listed := listed_splits(tree)):
@@ -196,6 +200,25 @@ def _split_folders(root: Folder) -> tuple[dict[str, Folder], list[str]]:
     return {one.name: one for one in inner if one.name in kinds}, passed_over
 
 
+def _joined_with_splits(root: Folder) -> dict[str, Split]:
+    """Splits of classes whose folders are named by both (`cat_train`, `cat_test`, `dog_train`, …).
+
+    {} unless every folder is, and every split has the same two or more classes.
+    """
+    found: dict[str, dict[str, tuple[Folder, ...]]] = {}
+    for one in root.with_images:
+        name = _SPLIT_JOINED.sub("", one.name)
+        kind = split_kind(one.name)
+        if not kind or not name or name == one.name or one.with_images:
+            return {}
+        found.setdefault(kind, {})[name] = (one,)
+    classes = [set(of_split) for of_split in found.values()]
+    is_whole = sum(map(len, classes)) == len(root.with_images) and not root.images
+    if len(found) < 2 or not is_whole or any(one != classes[0] or len(one) < 2 for one in classes):
+        return {}
+    return {kind: Split(root, of_split) for kind, of_split in found.items()}
+
+
 def _lone_inner(folder: Folder) -> Folder:
     """A folder, or the one that alone in it holds images, whatever its name."""
     while not folder.images and len(inner := _image_folders(folder)) == 1:
@@ -232,8 +255,8 @@ def _classed(roots: Mapping[str, Folder], above: Folder, address: Address) -> di
         if root.images and root.with_images:
             raise DataError(
                 f"{printable(root.path)} holds both loose images ({printable(root.images[0])}) and "
-                f"folders of images ({printable(root.with_images[0].name)}); give a flat folder, "
-                "or one folder a class"
+                f"folders of images ({printable(root.with_images[0].name)}); move the loose ones "
+                "out of it, or give a flat folder, or one folder a class"
             )
         at_level = list(_at(root, level or "1"))
         if level not in ("", DEEPEST):

@@ -88,8 +88,14 @@ def _of_objects(rows: Sequence[Any]) -> Columns:
 def _of_mapping(held: Mapping[str, Any]) -> Columns:
     """Labels or captions by path, or lists of paths or objects by class, by split or by one key."""
     values = list(held.values())
-    if all(Path(path).suffix.lower() in image_suffixes() for path in held):
-        return {"path": list(held), "caption" if _are_sentences(values) else "label": values}
+    are_paths = all(Path(path).suffix.lower() in image_suffixes() for path in held)
+    if values and all(isinstance(one, dict) for one in values):
+        if are_paths:
+            return _of_objects([{"path": path, **one} for path, one in held.items()])
+        return _of_objects(values if all(map(str.isdecimal, held)) else _rows_of_columns(held))
+    if are_paths:
+        sentences = [text for one in values for text in (one if isinstance(one, list) else [one])]
+        return {"path": list(held), "caption" if _are_sentences(sentences) else "label": values}
     if not values or not all(isinstance(one, list) for one in values):
         raise TypeError
     keys = [key for key, of_key in held.items() for _ in of_key]
@@ -102,6 +108,14 @@ def _of_mapping(held: Mapping[str, Any]) -> Columns:
     if are_splits:
         return {**(of_folders(listed) or {"path": listed}), "split": keys}
     return {"path": listed, "label": keys}
+
+
+def _rows_of_columns(held: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `{"path": {"0": …}, "label": {"0": …}}`, as pandas writes a table by columns."""
+    rows = next(iter(held.values()))
+    if not all(map(str.isdecimal, rows)) or any(of.keys() != rows.keys() for of in held.values()):
+        raise TypeError
+    return [{column: of[row] for column, of in held.items()} for row in rows]
 
 
 def _are_sentences(values: Sequence[Any]) -> bool:

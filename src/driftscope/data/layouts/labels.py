@@ -6,6 +6,7 @@ import ast
 import math
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import torch
@@ -138,6 +139,13 @@ def labels_of_split(
     known = {name: rows for name, rows in values.items() if not all(map(_is_hidden, rows))}
     if chosen not in known:
         return None, None
+    numbered = [name for name, rows in known.items() if all(map(_is_number, rows))]
+    worded = [name for name, rows in known.items() if not any(map(_is_number, rows))]
+    if numbered and worded:
+        raise DataError(
+            f"{place} holds numbers as {column} in its split {numbered[0]}, and words in its split "
+            f"{worded[0]}; write the classes of both in one way"
+        )
     joined = [value for of_split in known.values() for value in of_split]
     labels, names = labels_from_values(joined, place, column)
     before = list(known)[: list(known).index(chosen)]
@@ -190,6 +198,8 @@ def _label_text(value: Any, place: str, column: str) -> str:
         return _label_text(value[0], place, column)
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
+    if isinstance(value, Decimal):
+        value = str(value)
     if isinstance(value, str):
         value = value.strip()
         if _BYTES_AS_TEXT.fullmatch(value):  # as NumPy's strings are written to CSV
@@ -211,6 +221,10 @@ def _label_text(value: Any, place: str, column: str) -> str:
 
 def _is_hidden(value: Any) -> bool:
     return value is None or _NO_LABEL.fullmatch(str(value).strip()) is not None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, str) and value.strip().isdecimal())
 
 
 def _is_several(name: str, names: set[str]) -> bool:

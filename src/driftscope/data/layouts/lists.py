@@ -33,8 +33,9 @@ from driftscope.errors import DataError
 from driftscope.files import is_file, named_path, read_bytes, read_text
 from driftscope.limits import LIST_MB
 
-LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt")
-_DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": ","}
+LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt", ".token")
+_DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": ",", ".token": "\t"}
+_WITHOUT_HEADER = (".txt", ".token")
 _METADATA = ("metadata.csv", "metadata.jsonl")
 _LONGEST_PATH = 1000
 _IMAGE_FOLDERS = ("", "images", "Images", "imgs", "img", "jpg", "train", "test")
@@ -203,6 +204,7 @@ def files_of(values: Sequence[Any], folders: Sequence[Path], place: str) -> File
             "their bytes, or list paths of files"
         )
     named = [text for text in texts if text]
+    texts = [text or f"(no path in row {row})" for row, text in enumerate(texts, 1)]
     some = named[:: max(1, len(named) // _LOOKED_AT)]
     root, above = folders[0], folders[0].parent
     is_of_lists = OF_LISTS.fullmatch(root.name) is not None
@@ -307,7 +309,7 @@ def read_list(file: Path) -> dict[str, list[Any]]:
     """
     try:
         text = read_text(file, LIST_MB, "utf-8-sig")
-        if file.suffix.lower() == ".txt" and (plain := read_plain(file.name, text)):
+        if file.suffix.lower() in _WITHOUT_HEADER and (plain := read_plain(file.name, text)):
             return plain
         with io.StringIO(text, newline="") as lines:
             if file.suffix.lower() == ".jsonl":

@@ -19,6 +19,9 @@ _OF_SPLITS = re.compile(r"(?i)partition|train_test_split")
 """Files whose numbers tell splits, as CelebA's `list_eval_partition.txt`."""
 PARTS = re.compile(r"(?i)(.*[_-])?(part|chunk|shard|batch|image|img|photo|folder|dir)s?[_-]?\d+")
 """Folders that hold a share of the images, whatever their classes."""
+_TOKEN = re.compile(r"(\S+\.\w+)#\d+\s+(\S.*)")
+"""A caption, as in `Flickr8k.token.txt` and Flickr30k's `results_20130124.token`."""
+_LABEL_FIRST = re.compile(r"(\d+)\s+(\S.*)")
 _NUMBERED = re.compile(r"(?:\d+|[0-9a-f-]{32,36}) (\S.*)")
 _PATH = re.compile(r"[^,;\t|]+/(?P<name>[^,;\t|/]+)")
 
@@ -38,7 +41,9 @@ def read_plain(name: str, text: str) -> Columns | None:
         return None
     forms: tuple[Callable[[Sequence[str]], Columns | None], ...] = (
         _of_pets,
+        _of_tokens,
         _of_numbers,
+        _of_numbers_first,
         of_folders,
     )
     if _AIRCRAFT.fullmatch(name):
@@ -63,6 +68,24 @@ def _of_numbers(lines: Sequence[str]) -> Columns | None:
     ):
         return None
     return {"path": [path for path, _ in pairs], "label": [number for _, number in pairs]}
+
+
+def _of_numbers_first(lines: Sequence[str]) -> Columns | None:
+    """`65 val/1.jpg`, of which some lines have the same number: it is no number of the image."""
+    found = [match for line in lines if (match := _LABEL_FIRST.fullmatch(line))]
+    numbers = [match[1] for match in found]
+    are_images = all(Path(match[2]).suffix.lower() in image_suffixes() for match in found)
+    if len(found) < len(lines) or not are_images or len(set(numbers)) == len(numbers):
+        return None
+    return {"path": [match[2] for match in found], "label": numbers}
+
+
+def _of_tokens(lines: Sequence[str]) -> Columns | None:
+    """`1.jpg#0<tab>a cat on a mat`: a line for each caption of an image."""
+    found = [match for line in lines if (match := _TOKEN.fullmatch(line))]
+    if len(found) < len(lines):
+        return None
+    return {"path": [match[1] for match in found], "caption": [match[2] for match in found]}
 
 
 def _of_aircraft(lines: Sequence[str]) -> Columns | None:

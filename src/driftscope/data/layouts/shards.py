@@ -218,7 +218,7 @@ def recognise(tree: Folder, address: Address) -> Found | None:
     """
     root = Path(tree.path)
     files = tree.files(".parquet")
-    if not files:
+    if not files or _is_beside_tars(files):
         return None
     card = read_card(root)
     configurations = _declared(root, files, card) or _by_folder(root, files)
@@ -237,6 +237,11 @@ def recognise(tree: Folder, address: Address) -> Found | None:
         said = f"{tree.num_images:,} images beside the parquet files are passed over"
         return replace(found, passed_over=(said,))
     return found
+
+
+def _is_beside_tars(files: Sequence[Path]) -> bool:
+    """Whether each tells of the tar of its name, as what img2dataset writes does."""
+    return all(file.with_suffix(".tar").is_file() for file in files)
 
 
 def _found(
@@ -427,6 +432,8 @@ def _is_bytes(kind: pa.DataType) -> bool:
     """Whether a column of it may hold encoded images, or structs of them or of their paths."""
     if pa.types.is_struct(kind):
         return any(kind.get_field_index(name) >= 0 for name in ("bytes", "path"))
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     is_kind = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
     return any(one(kind) for one in is_kind)
 

@@ -106,14 +106,16 @@ def _found(address: Address, root: Path, splits: Mapping[str, list[Path]]) -> Fo
     names = NamesFile.beside(beside)
     in_order = _told_apart(names.in_order) if names else ()
     passed_over: dict[str, list[str]] = {}
+    without_image: dict[str, int] = {}
 
     @cache
     def held(split: str) -> Mapping[str, list[Any]]:
         samples: list[dict[str, Any]] = []
         for tar in splits[split]:
-            of_tar, beside_others = _samples_of(tar)
+            of_tar, beside_others, num_without = _samples_of(tar)
             samples += of_tar
             passed_over.setdefault(split, []).extend(beside_others)
+            without_image[split] = without_image.get(split, 0) + num_without
         if not samples:
             raise DataError(f"the tar files of {address.place} ({split}) hold no images")
         kinds = dict.fromkeys(kind for sample in samples for kind in sample)
@@ -127,10 +129,13 @@ def _found(address: Address, root: Path, splits: Mapping[str, list[Path]]) -> Fo
 
     def opened(found: Found, split: str) -> EncodedSet:
         images = open_table(found, split)
-        if not (more := passed_over[split]):
-            return images
-        said = f"{len(more)} further images of samples that have one are passed over: {more[0]}"
-        return replace(images, notes=(*images.notes, said))
+        notes = list(images.notes)
+        if more := passed_over[split]:
+            said = f"{len(more)} further images of samples that have one are passed over: {more[0]}"
+            notes.append(said)
+        if count := without_image[split]:
+            notes.append(f"{count:,} samples without an image are left out")
+        return replace(images, notes=tuple(notes))
 
     doubts = []
     for split, tars in splits.items():
@@ -204,8 +209,8 @@ class _Samples:
         return [sample for sample in self.held.values() if _IMAGE in sample]
 
 
-def _samples_of(tar: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The samples that have an image, in their order; and further images of the same samples."""
+def _samples_of(tar: Path) -> tuple[list[dict[str, Any]], list[str], int]:
+    """The samples that have an image; further images of those; how many have texts alone."""
     samples = _Samples()
     try:
         with tarfile.open(tar, "r:") as members:
@@ -218,7 +223,8 @@ def _samples_of(tar: Path) -> tuple[list[dict[str, Any]], list[str]]:
         raise DataError(
             f"cannot read the tar file {tar}: {f'it is {kind}' if kind else error}"
         ) from None
-    return samples.with_images(tar), samples.more
+    whole = samples.with_images(tar)
+    return whole, samples.more, sum(map(bool, samples.held.values())) - len(whole)
 
 
 def _check_whole(tar: Path, end: int) -> None:
