@@ -64,6 +64,16 @@ def test_a_template_that_says_of_what_makes_answers_words() -> None:
     assert list(doubts_of_names(["0", "1"], ["0", "1"], templates))
 
 
+def test_codes_are_abbreviations_and_those_of_countries_are_known() -> None:
+    codes = ["AD", "ZW"]
+    assert benchmark_words("data/country211", codes) == {"AD": "Andorra", "ZW": "Zimbabwe"}
+    assert benchmark_words("data/country211", ["AD", "QQ"]) == {}
+    assert benchmark_words("data/other", codes) == {}
+    assert "abbreviations" in next(doubts_of_names(codes, words_of(codes, {})))
+    for names in (["Andorra", "Zimbabwe"], ["TV", "Desk lamp"], ["ox", "ant"]):
+        assert not list(doubts_of_names(names, words_of(names, {})))
+
+
 def test_imagenets_lists_of_synonyms_are_told_in_one() -> None:
     ours = list(imagenet_names().values())
     published = [f"{name}, other {number}" for number, name in enumerate(ours)]

@@ -49,6 +49,8 @@ _TAXONOMY = re.compile(
     r"(?P<species>[^_].*)"
 )
 """iNaturalist's folders: a number, then the ranks from the kingdom to the species."""
+_COUNTRIES = re.compile(r"(?i)countr(y|ies)")
+_CODE = re.compile(r"[A-Z]{2}")
 _WORDNET_ID = re.compile(r"n\d{8}")
 
 
@@ -64,16 +66,20 @@ def imagenet_names() -> Mapping[str, str]:
     The words are WordNet's first ones; where those are two classes' or mean something else more
     often (crane, nail) they say which is meant.
     """
-    lines = Path(__file__).with_name("imagenet_names.tsv").read_text(encoding="utf-8").splitlines()
+    return _names_by_id("imagenet_names.tsv")
+
+
+def _names_by_id(file: str) -> dict[str, str]:
+    lines = Path(__file__).with_name(file).read_text(encoding="utf-8").splitlines()
     return dict(line.split("\t") for line in lines)
 
 
 def benchmark_words(place: str, class_names: Sequence[str]) -> dict[str, str]:
-    """Words of class names that are the numbers of a usual benchmark; {} where none is known.
+    """Words of class names that are numbers or codes of a usual benchmark; {} where none is known.
 
     The benchmark is told by its name in the place's, and by the count of its numbers. Of names that
-    say all ranks of a species, as iNaturalist's do, the words are its own two. Of ImageNet's lists
-    of synonyms (`tench, Tinca tinca`) they are ours.
+    say all ranks of a species, as iNaturalist's do, the words are its own two, and of Country211's
+    codes the countries. Of ImageNet's lists of synonyms (`tench, Tinca tinca`) they are ours.
     """
     ranks = [_TAXONOMY.fullmatch(name) for name in class_names]
     if all(ranks):
@@ -82,6 +88,9 @@ def benchmark_words(place: str, class_names: Sequence[str]) -> dict[str, str]:
     if len(class_names) == len(imagenet_names()) and _agree(list(imagenet_names()), class_names):
         pairs = zip(class_names, imagenet_names().values(), strict=True)
         return {name: said for name, said in pairs if name != said}
+    if _COUNTRIES.search(place) and all(map(_CODE.fullmatch, class_names)):
+        known = _names_by_id("country_names.tsv")
+        return {name: known[name] for name in class_names} if {*class_names} <= {*known} else {}
     numbers = [_number(name) for name in class_names]
     if None in numbers or len(set(numbers)) != len(numbers):
         return {}

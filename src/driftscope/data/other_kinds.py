@@ -43,7 +43,7 @@ FROM_VIDEOS = (
     "give the folder of those"
 )
 _ARRAYS = re.compile(
-    r"(?i).*\.(mat|h5|hdf5|npy|npz|pkl|pickle|mdb|lmdb|beton|tfrecords?.*)|.*-ubyte(\.gz)?|.*_[xy]\.bin"
+    r"(?i).*\.(mat|h5|hdf5|npy|npz|pkl|pickle|mdb|lmdb|beton|tfrecords?.*)(\.gz)?|.*-ubyte(\.gz)?|.*_[xy]\.bin"
     r"|(data|test)_batch(_\d)?(\.bin)?|.*_batch\.bin"
 )
 """Files of many images at once: MATLAB's, HDF5, NumPy's, pickles, MNIST's, STL-10's, TFDS's."""

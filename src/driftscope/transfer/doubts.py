@@ -36,6 +36,8 @@ _NO_THING = re.compile(
 """Letters and answers: words only in a sentence that says of what (`a {} review of a movie`)."""
 _JOINED = re.compile(r"[^\W\d_][.+~=|/\\^][^\W\d_]")
 """Words that a mark joins in place of a space, as in `red.circle`."""
+_ABBREVIATION = re.compile(r"[A-Z]{2,4}")
+"""Codes, where all classes have one: of countries, of diagnoses (`MEL`, `BCC`)."""
 _WORD = re.compile(r"[^\W_]+")
 _NUMBER = re.compile(r"\d+")
 _SHOWN = 3
@@ -67,6 +69,12 @@ def doubts_of_names(
             f"{len(odd)} of its {len(words)} class names are no words ({_some(odd)}), so their "
             "prompts say nothing of the pictures; name them with class words "
             "(--class-words FILE, or ?names=FILE behind the set)"
+        )
+    if len(words) > 1 and all(map(_ABBREVIATION.fullmatch, words)) and not odd:
+        yield (
+            f"its {len(words)} class names are abbreviations ({_some(class_names)}), which models "
+            "hardly know; name them with class words (--class-words FILE, or ?names=FILE behind "
+            "the set)"
         )
     without_numbers = {_NUMBER.sub("#", said.casefold()) for said in words}
     are_digits = benchmark_words("mnist", class_names) == dict(zip(class_names, words, strict=True))

@@ -28,7 +28,7 @@ OF_LISTS = re.compile(
 """Folders that hold lists of images that lie beside them."""
 _OF_ANSWERS = re.compile(r"(?i)submission|predict|result|output|(^|_)preds?(_|$)")
 _CAPTIONS = re.compile(r"(?i)\b(captions?|comment|sentences?)\b|#\d\t")
-_NAMED_BY_CLASS = re.compile(r"(\D*\w*[^\W\d])[\W_]*\d+\.\w+")
+_NAMED_BY_CLASS = re.compile(r"(\D*\w*[^\W\d_])[\W_]*\d+\.\w+")
 _HEAD_BYTES = 4_000
 _LOOKED_INTO = 40
 _LISTED_ABOVE = 1_000

@@ -27,7 +27,7 @@ _USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
         "image", "img", "path", "file_name", "filename", "file", "image_path", "img_path",
         "file_path", "filepath", "filepaths", "image_name", "image_file", "image_id", "jpg", "png",
         "webp", "img_name", "img_file", "img_id", "image_file_path", "image_filename", "fname",
-        "uri", "pic", "picture", "photo", "image_url", "url", "id",
+        "img_filename", "id_code", "uri", "pic", "picture", "photo", "image_url", "url", "id",
     ),
     "label": (
         "label", "fine_label", "labels", "class", "target", "category", "cls", "class_name",
