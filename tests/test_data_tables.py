@@ -58,6 +58,20 @@ def test_image_columns_of_another_kind_are_answered_in_a_sentence(
         open_dataset(tmp_path / "x.parquet", "test")
 
 
+def test_a_text_that_thousands_of_rows_name_is_told_by_what_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions = [["a " + "long " * 10_000 + "way"], ["short"], None] * 10
+    images = [png(0)] * len(captions)
+    parquet.write_table(pa.table({"image": images, "caption": captions}), tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 100_000  # ten times 50 kB are there once
+    found = open_dataset(tmp_path)
+    assert found.captions == tuple(tuple(one or ()) for one in captions)
+    monkeypatch.setattr("driftscope.limits.Megabytes.num_bytes", 400_000)
+    with pytest.raises(DataError, match=r"column 'caption' unpacks to more than .* raises this"):
+        open_dataset(tmp_path)
+
+
 def test_a_row_without_an_image_is_named_and_can_be_left_out(tmp_path: Path) -> None:
     place = tmp_path / "x.parquet"
     images = [png(1), None, png(3), png(4), png(5), png(6)]

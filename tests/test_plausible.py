@@ -20,8 +20,9 @@ from driftscope.adapt import export_merged
 from driftscope.backbones.weights import refuse_non_finite
 from driftscope.cli import app
 from driftscope.cli.sentences import FAULT, plain_errors
-from driftscope.errors import ModelError, NonFiniteError
+from driftscope.errors import ModelError, NonFiniteError, told_as
 from driftscope.sources import load
+from driftscope.sources.plausible import refuse_implausible
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,22 @@ def test_a_pipe_in_a_models_folder_is_named_and_not_waited_for(tmp_path: Path, n
         load(tmp_path)
     with pytest.raises(ModelError, match="is a pipe"):
         load(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "merges.txt", "tokenizer_config.json"])
+def test_a_gigantic_tokenizer_is_refused_by_its_size(tmp_path: Path, name: str) -> None:
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(3_000_000_000)  # no block of it is on disk
+    with pytest.raises(ModelError, match=rf"{name} has 3,000.0 MB; at most 64 MB"):
+        load(tmp_path)
+
+
+def test_a_text_in_the_place_of_a_number_is_no_word_of_pythons() -> None:
+    with pytest.raises(ModelError, match="says lora_alpha '16', which is no number"):
+        refuse_implausible({"r": 4, "lora_alpha": "16"}, "mine")
+    wrong = pytest.raises(ModelError, match="mine: a value in it is of the wrong kind")
+    with wrong, told_as(ModelError, "mine"):
+        _ = "16" / 4  # type: ignore[operator]
 
 
 def test_what_nobody_foresaw_exits_with_70_and_a_saved_traceback(

@@ -111,9 +111,20 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…"
 
 
+_PYTHONS_WORDS = re.compile(
+    r"unsupported operand type|has no attribute|not subscriptable|not iterable|indices must be"
+    r"|not supported between instances|cannot unpack|object is not callable|unhashable type"
+)
+
+
 def one_line(error: BaseException) -> str:
-    """What a library's error says, on one line of at most 300 characters; else the error's kind."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    """What a library's error says, on one line of at most 300 characters; else the error's kind.
+
+    What Python says where a library meets a text in the place of a number, or the like, is no
+    sentence for whoever has the file.
+    """
+    told = " ".join(str(error).split())[:300] or type(error).__name__
+    return "a value in it is of the wrong kind" if _PYTHONS_WORDS.search(told) else told
 
 
 @contextmanager

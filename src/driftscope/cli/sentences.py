@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import typer
 
-from driftscope.errors import DriftscopeError, one_line, plain
+from driftscope.errors import DriftscopeError, plain
 
 if TYPE_CHECKING:
     from driftscope.study import StudyFolder
@@ -93,8 +93,9 @@ def _of_a_fault(error: Exception) -> str:
     except OSError:
         place = "no file, for none could be written; --debug shows it"
     return (
-        f"this is a fault of driftscope ({type(error).__name__}: {one_line(error)}); its traceback "
-        f"is in {place}. Please report it with that file"
+        f"this is a fault of driftscope ({type(error).__name__}: "
+        f"{' '.join(str(error).split())[:300]}); its traceback is in {place}. Please report it "
+        "with that file"
     )
 
 

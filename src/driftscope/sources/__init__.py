@@ -28,7 +28,11 @@ from driftscope.sources import (
 )
 from driftscope.sources.form import Beside, Form
 from driftscope.sources.nothing_here import no_model
-from driftscope.sources.plausible import refuse_pipes, refuse_scale_without_logarithm
+from driftscope.sources.plausible import (
+    refuse_large_texts,
+    refuse_pipes,
+    refuse_scale_without_logarithm,
+)
 
 SOURCES: tuple[Form, ...] = (
     *(embedded, open_clip, run_folder, adapter, tower_alone, hub, weights_file),
@@ -69,6 +73,7 @@ def load(
 
 def _found(name: str, like: VisionLanguageModel | None = None) -> VisionLanguageModel:
     refuse_pipes(named_path(name))
+    refuse_large_texts(named_path(name))
     for form in SOURCES:
         if form.recognises(name):
             with _not_on_itself(name), told_as(ModelError, f"the model {name} cannot be loaded"):

@@ -19,6 +19,7 @@ from typing import Any
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, shown
 from driftscope.files import special_kind
+from driftscope.limits import JSON_MB
 
 _MOST = {
     "num_hidden_layers": 1_000,
@@ -36,6 +37,13 @@ _MOST = {
     "n_frequency": 10_000_000,
 }
 """What no model that we know comes near, by the names that transformers and peft have for it."""
+_NUMBERS = ("r", "lora_alpha", "lora_dropout", "logit_scale_init_value", "layer_norm_eps")
+"""What is one number wherever it is named."""
+_TEXTS = (
+    "*token*.json", "vocab.*", "merges.txt", "*piece*.model", "tokenizer.model", "chat_template*",
+    "*config.json", "*.index.json",
+)  # fmt: skip
+"""What libraries read whole of a model's folder, beside weights."""
 _PATTERNS = ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern")
 _MOST_LOGIT_SCALE = 100_000
 _PATTERN_SECONDS = 10
@@ -56,6 +64,12 @@ def refuse_implausible(config: Mapping[str, Any], name: str) -> None:
                 raise ModelError(
                     f"the configuration of {name} says {place} {shown(value)}; no model that "
                     f"driftscope knows has more than {most:,}"
+                )
+    for key in _NUMBERS:
+        for place, value in _named(config, key):
+            if not isinstance(value, int | float | None):
+                raise ModelError(
+                    f"the configuration of {name} says {place} {shown(value)}, which is no number"
                 )
     for place, value in ((key, rank) for key in ("rank_pattern",) for rank in _values(config, key)):
         if isinstance(value, int | float) and value > _MOST["r"]:
@@ -134,6 +148,17 @@ def refuse_pipes(place: Path) -> None:
     for path in (place, *(inner if place.is_dir() else ())):
         if kind := special_kind(path):
             raise ModelError(f"{path} is {kind} and not a file")
+
+
+def refuse_large_texts(place: Path) -> None:
+    """Raises `ModelError` where a tokenizer or a configuration is larger than any that is known.
+
+    Libraries parse them whole: a gigabyte of JSON takes many.
+    """
+    for path in (path for pattern in _TEXTS for path in place.glob(pattern)):
+        size = path.stat().st_size if path.exists() else 0
+        if size > JSON_MB.num_bytes:
+            raise ModelError(f"{path} has {size / 1e6:,.1f} MB; {JSON_MB.sentence}")
 
 
 def refuse_packed_weights(file: Path) -> None:

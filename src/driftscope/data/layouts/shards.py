@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ _PART = re.compile(r"[-_.](\d{5,}|0\d{2,})$")
 """Numbers of parts where no name says of how many, as in `part-00000` and `test_000`."""
 _BATCH_ROWS = 32
 _MOST_SHRUNK = 100
+_MOST_ROWS = 1_024
 
 
 @dataclass(frozen=True)
@@ -163,22 +165,10 @@ class _ParquetTable:
         return {name: of for name, of in names.items() if name in _schema(first).names}
 
     def values(self, split: str, column: str) -> list[Any]:
-        values: list[Any] = []
-        for file in self.files[split]:
-            try:
-                table = _column(file, column)
-            except (OSError, pa.ArrowException) as error:
-                raise _unreadable(file, error) from None
-            values.extend(table.column(column).to_pylist())
-        return values
+        return [value for file in self.files[split] for value in _column(file, column)]
 
     def begins(self, split: str, column: str) -> list[Any]:
-        try:
-            with parquet.ParquetFile(self.files[split][0]) as file:
-                first = next(file.iter_batches(FIRST_ROWS, columns=[column]), None)
-                return [] if first is None else list(first.column(0).to_pylist())
-        except (OSError, pa.ArrowException) as error:
-            raise _unreadable(self.files[split][0], error) from None
+        return list(islice(_column(self.files[split][0], column, FIRST_ROWS), FIRST_ROWS))
 
     def images(self, split: str, column: str) -> EncodedImages:
         files = self.files[split]
@@ -376,22 +366,46 @@ def _row_groups(files: Iterable[Path]) -> Iterator[_RowGroup]:
             first += num_rows
 
 
-def _column(file: Path, column: str) -> pa.Table:
-    """A column that is no image: class numbers, names, captions."""
-    with parquet.ParquetFile(file) as opened:
-        groups = [opened.metadata.row_group(one) for one in range(opened.num_row_groups)]
-        unpacked = sum(
-            group.column(number).total_uncompressed_size
-            for group in groups
-            for number in range(group.num_columns)
-            if group.column(number).path_in_schema.split(".")[0] == column
-        )
-        if unpacked > LIST_MB.num_bytes:
-            raise DataError(
-                f"cannot read {file}: its column {column!r} would unpack to "
-                f"{unpacked / 1e6:,.0f} MB; {LIST_MB.sentence}"
-            )
-        return opened.read(columns=[column])
+def _column(file: Path, column: str, most: int = _MOST_ROWS) -> Iterator[Any]:
+    """The values of a column that is no image: class numbers, names, captions.
+
+    Read are so many rows at a time, or fewer where they may be large.
+
+    Raises:
+        DataError: it cannot be read, or is larger than is taken, in the file or written out:
+            thousands of rows may name one long text, which lies in the file once.
+    """
+    try:
+        with parquet.ParquetFile(file) as opened:
+            groups = [opened.metadata.row_group(one) for one in range(opened.num_row_groups)]
+            sizes = [
+                chunk.total_uncompressed_size
+                for group in groups
+                for chunk in map(group.column, range(group.num_columns))
+                if chunk.path_in_schema.split(".")[0] == column
+            ]
+            fitting = LIST_MB.num_bytes // (2 * max(1, *sizes))  # were each row the whole of one
+            num_bytes = 0
+            for batch in opened.iter_batches(max(1, min(most, fitting)), columns=[column]):
+                values = batch.column(0).to_pylist()
+                num_bytes += sum(map(_num_bytes, values))
+                if num_bytes > LIST_MB.num_bytes:
+                    raise DataError(
+                        f"cannot read {file}: its column {column!r} unpacks to more than "
+                        f"{LIST_MB.value:,} MB; {LIST_MB.sentence}"
+                    )
+                yield from values
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(file, error) from None
+
+
+def _num_bytes(value: Any) -> int:
+    """What a value takes, about: a number eight bytes, a text or a list what is in it."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, list | dict):
+        return 8 + sum(map(_num_bytes, value.values() if isinstance(value, dict) else value))
+    return 8
 
 
 def _rows_at_a_time(file: parquet.ParquetFile, group: _RowGroup, column: str) -> int:
