@@ -28,6 +28,10 @@ TINY = {
 """What every documented run is cut down to in the test; the rest of its file stays."""
 NUM_VALUES = {"seed": 1}
 """Values of an axis that are kept of a study; two of those not named."""
+FEWER = {"--transfer": ["--transfer-images", "100"], "--pool": ["--pool-images", "100"]}
+"""What a documented comparison is cut down to, by the option that it asks with."""
+ONE_CORE = ["--workers", "1", "--threads", "1"]
+"""What a documented study is run with: tests share few cores, and a worker takes long to start."""
 AT_HAND = {"openai/clip-vit-base-patch32": "mini", "cifar100": "concepts100"}
 """What needs a network, and what stands in for it."""
 
@@ -98,6 +102,14 @@ def smaller(document: Any) -> Any:
         }
         return {**document, "base": {**document.get("base", {}), **TINY}, "axes": axes}
     return {**document, **TINY} if "learning_rate" in document else document
+
+
+def at_hand(words: list[str]) -> list[str]:
+    """A documented command without the network, and with no more work than a test can afford."""
+    known = [AT_HAND.get(word, word) for word in words]
+    if words[0] == "compare":
+        return [*known, *(more for asked, few in FEWER.items() if asked in words for more in few)]
+    return [*known, *ONE_CORE] if words[:2] == ["study", "run"] else known
 
 
 def save(block: Block, folder: Path) -> None:

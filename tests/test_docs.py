@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from documented import AT_HAND, PAGES, ROOT, Block, blocks_of, commands_of, save
+from documented import PAGES, ROOT, Block, at_hand, blocks_of, commands_of, save
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -75,7 +75,7 @@ def parse_only(arguments: list[str]) -> None:
 
 
 def run_command(arguments: list[str]) -> None:
-    words = [AT_HAND.get(word, word) for word in arguments]
+    words = at_hand(arguments)
     result = CliRunner().invoke(app, words)
     # a gate may fail on the cut-down runs of the test; that it can be asked is what is shown
     accepted = (0, 1) if words[0] == "gate" else (0,)
