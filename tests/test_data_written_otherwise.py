@@ -161,6 +161,20 @@ def test_arrow_files_that_are_no_streams_are_read(tmp_path: Path, ending: str) -
     assert as_read(tmp_path / f"x.{ending}") == ROWS
 
 
+def test_the_card_is_read_where_the_cache_of_the_hub_keeps_it(tmp_path: Path) -> None:
+    snapshot = tmp_path / "datasets--x--y" / "snapshots" / "abc"
+    (snapshot / "data").mkdir(parents=True)
+    write(tmp_path / "datasets--x--y", ["refs/main", "blobs/"])
+    numbers = table([NAMES.index(one) for one, _ in ROWS])
+    parquet.write_table(numbers, snapshot / "data" / "test-00000-of-00001.parquet")
+    names = "".join(f"        - {name}\n" for name in NAMES)
+    (snapshot / "README.md").write_text(
+        "---\ndataset_info:\n  features:\n  - name: label\n    dtype:\n      class_label:\n"
+        f"        names:\n{names}---\n"
+    )
+    assert as_read(tmp_path / "datasets--x--y") == as_read(snapshot) == ROWS
+
+
 def test_splits_whose_classes_are_numbers_here_and_words_there_are_refused(tmp_path: Path) -> None:
     parquet.write_table(table([one for one, _ in ROWS]), tmp_path / "train.parquet")
     parquet.write_table(table([NAMES.index(one) for one, _ in ROWS]), tmp_path / "test.parquet")

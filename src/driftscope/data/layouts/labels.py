@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -38,8 +38,9 @@ def labels_from_values(
     Raises:
         DataError: a row without a class, or with several.
     """
-    texts = [_label_text(value, place, column) for value in values]
-    unknown = [row for row, text in enumerate(texts) if _NO_LABEL.fullmatch(text)]
+    texts = _label_texts(values, place, column)
+    are_none = set(filter(_NO_LABEL.fullmatch, set(texts)))
+    unknown = [row for row, text in enumerate(texts) if text in are_none]
     if unknown:
         first = texts[unknown[0]]
         what = f"no class but {first!r} as {column}" if first else f"no {column}"
@@ -139,8 +140,8 @@ def labels_of_split(
     known = {name: rows for name, rows in values.items() if not all(map(_is_hidden, rows))}
     if chosen not in known:
         return None, None
-    numbered = [name for name, rows in known.items() if all(map(_is_number, rows))]
-    worded = [name for name, rows in known.items() if not any(map(_is_number, rows))]
+    numbered = [name for name, rows in known.items() if all(map(_is_number, _different(rows)))]
+    worded = [name for name, rows in known.items() if not any(map(_is_number, _different(rows)))]
     if numbered and worded:
         raise DataError(
             f"{place} holds numbers as {column} in its split {numbered[0]}, and words in its split "
@@ -191,6 +192,28 @@ def _listed(text: str) -> list[Any] | None:
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
     return listed if isinstance(listed, list) else None
+
+
+def _label_texts(values: Sequence[Any], place: str, column: str) -> list[str]:
+    """The text of every row's label; that of a text is looked at once, of a million rows or two."""
+    known: dict[str, str] = {}
+    texts = []
+    for value in values:
+        text = known.get(value) if isinstance(value, str) else None
+        if text is None:
+            text = _label_text(value, place, column)
+            if isinstance(value, str):
+                known[value] = text
+        texts.append(text)
+    return texts
+
+
+def _different(values: Sequence[Any]) -> Collection[Any]:
+    """Values without their repetitions, where they can be told apart so."""
+    try:
+        return set(values)
+    except TypeError:
+        return values
 
 
 def _label_text(value: Any, place: str, column: str) -> str:

@@ -206,10 +206,10 @@ def recognise(tree: Folder, address: Address) -> Found | None:
     Raises:
         DataError: there are several configurations, and the address names none of them.
     """
-    root = Path(tree.path)
     files = tree.files(".parquet")
     if not files or _is_beside_tars(files):
         return None
+    root = _folder_of_card(tree, files)
     card = read_card(root)
     configurations = _declared(root, files, card) or _by_folder(root, files)
     asked = address.options.get("config")
@@ -227,6 +227,13 @@ def recognise(tree: Folder, address: Address) -> Found | None:
         said = f"{tree.num_images:,} images beside the parquet files are passed over"
         return replace(found, passed_over=(said,))
     return found
+
+
+def _folder_of_card(tree: Folder, files: Sequence[Path]) -> Path:
+    """The folder, or the one below that holds all files and the card, as in the hub's cache."""
+    below = [Path(one.path) for one in tree.below() if "README.md" in one.others]
+    whole = [one for one in below if all(file.is_relative_to(one) for file in files)]
+    return whole[0] if len(whole) == 1 else Path(tree.path)
 
 
 def _is_beside_tars(files: Sequence[Path]) -> bool:
