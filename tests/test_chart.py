@@ -2,13 +2,17 @@
 
 import json
 import math
+from itertools import combinations
 
 import pandas as pd
+from matplotlib.text import Text
 
 from driftscope.analysis.answer_charts import frontier_chart
 from driftscope.analysis.chart import Axis, Chart, Marks, Panel, ends, points
 from driftscope.analysis.kept_chart import kept_chart
+from driftscope.analysis.label_places import Ends, label_offsets
 from driftscope.metrics import METRICS
+from driftscope.report.drawing import draw
 
 
 def test_an_axis_of_a_metric_has_its_heading_and_words_of_its_own_go_first() -> None:
@@ -50,32 +54,65 @@ def test_a_chart_is_short_json_without_defaults_and_with_twelve_digits() -> None
     }
 
 
-def test_the_frontier_labels_the_setting_that_keeps_the_budget_and_no_two_labels_collide() -> None:
-    """EuroSAT of the follow-up: three points of the frontier lie within a label's room."""
-    cells = pd.DataFrame(
-        {
-            "method": ["linear_probe", "last_block", "lora_r8", "lora_r8", "full_ft", "lora_r8"],
-            "learning_rate": [1e-3, 1e-5, 3e-5, 1e-4, 1e-5, 3e-6],
-            "test_accuracy_pct": [85.1, 88.6, 91.7, 95.2, 97.2, 45.5],
-            "retention_pct": [100.0, 97.1, 94.5, 86.4, 41.2, 99.6],
-            "lowest_retention_pct": [100.0, 96.9, 93.8, 84.0, 21.7, 99.0],
-            "is_on_frontier": [True, True, True, True, True, False],
-            "num_runs": 3,
-        }
-    )
-    none = pd.DataFrame(columns=["series", "learning_rate", "seed", "run_id"])
-    [panel] = frontier_chart("frontier", cells, none).flat
-    told = [label for marks in panel.marks for label in marks.labels if label]
-    assert sorted(told) == [
+CELLS = pd.DataFrame(
+    {
+        "method": ["linear_probe", "last_block", "lora_r8", "lora_r8", "full_ft", "lora_r8"],
+        "learning_rate": [1e-3, 1e-5, 3e-5, 1e-4, 1e-5, 3e-6],
+        "test_accuracy_pct": [85.1, 88.6, 91.7, 95.2, 97.2, 45.5],
+        "retention_pct": [100.0, 97.1, 94.5, 86.4, 41.2, 99.6],
+        "lowest_retention_pct": [100.0, 96.9, 93.8, 84.0, 21.7, 99.0],
+        "is_on_frontier": [True, True, True, True, True, False],
+        "num_runs": 3,
+    }
+)
+"""EuroSAT of the follow-up: three points of the frontier lie within a label's room."""
+NO_RUNS = pd.DataFrame(columns=["series", "learning_rate", "seed", "run_id"])
+
+
+def told_of(panel: Panel) -> list[str]:
+    return [label for marks in panel.marks for label in marks.labels if label]
+
+
+def test_the_frontier_labels_every_cell_and_marks_the_one_that_keeps_the_budget() -> None:
+    [panel] = frontier_chart("frontier", CELLS, NO_RUNS).flat
+    assert sorted(told_of(panel)) == [
         "full_ft 1e-5",
+        "last_block 1e-5",
+        "linear_probe 1e-3",
         "lora_r8 1e-4",
-        "lora_r8 3e-5: most accurate that keeps 90 %",
+        "lora_r8 3e-5:\nmost accurate that keeps 90 %",
+        "lora_r8 3e-6",
     ]
     assert "The most accurate whose every run keeps 90 % is lora_r8 at 3e-5" in panel.words
-    long = cells.replace({"method": {"lora_r8": "lora_r8, budget_90, pool concepts100, maps true"}})
-    [panel] = frontier_chart("frontier", long, none).flat
-    told = [label for marks in panel.marks for label in marks.labels if label]
-    assert "lora_r8, budget_90, … 1e-4" in told
+    long = CELLS.replace({"method": {"lora_r8": "lora_r8, budget_90, pool concepts100, maps true"}})
+    [panel] = frontier_chart("frontier", long, NO_RUNS).flat
+    assert "lora_r8, budget_90, … 1e-4" in told_of(panel)
+
+
+def test_no_label_lies_on_another_or_outside_the_axes_as_drawn() -> None:
+    """Asked of matplotlib, which lays the texts out by itself."""
+    figure = draw(frontier_chart("frontier", CELLS, NO_RUNS))
+    figure.draw_without_rendering()
+    [axes] = figure.axes
+    texts = [one for one in axes.texts if one.get_text()]
+    boxes = [Text.get_window_extent(one) for one in texts]  # without their lines
+    assert len(texts) == 6
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    inside = axes.get_window_extent()
+    assert all(inside.x0 <= box.x0 and box.x1 <= inside.x1 for box in boxes)
+    assert all(inside.y0 <= box.y0 and box.y1 <= inside.y1 for box in boxes)
+
+
+def test_without_room_labels_are_left_out_and_what_is_placed_first_has_its_place() -> None:
+    ends = Ends(0.0, 1.0)
+    many = label_offsets([(0.5, 0.5)] * 400, ["a long label of a cell"] * 400, ends, ends)
+    assert many[0] is not None
+    assert None in many
+    assert label_offsets([(0.5, 0.5)], [""], ends, ends) == [None]
+    points = [(0.5, 0.5), (0.51, 0.5), (0.5, 0.52), (0.51, 0.52)]
+    near = label_offsets(points, ["one", "two", "three", "four"], ends, ends, num_far=1)
+    assert near[0] is not None
+    assert all(one is None or math.hypot(*one) < 40 for one in near[1:])
 
 
 def test_what_is_left_is_a_bar_a_retention_with_its_interval() -> None:

@@ -138,6 +138,9 @@ def test_a_cell_is_the_unit_of_the_sign_flips_and_a_silent_signal_counts_as_late
     row = found.table.set_index(["band", "scope", "signal"]).loc["quiet runs", "overall", "cka"]
     assert (row["num_before"], row["num_never"], row["num_lost"]) == (4, 1, 5)
     assert row["points_to_come"] == pytest.approx(4 * 59 / 5)
+    cells = [59.0, 59.0, 59.0, 59.0 / 2]
+    low, high = scipy_stats.t.interval(0.95, 3, loc=4 * 59 / 5, scale=scipy_stats.sem(cells))
+    assert (row["to_come_low"], row["to_come_high"]) == pytest.approx((low, high))
 
 
 def test_onset_says_what_is_missing_and_a_loss_in_every_run_leaves_no_quiet_band() -> None:

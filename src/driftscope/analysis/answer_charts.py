@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -13,6 +15,7 @@ from driftscope.analysis.chart import Axis, Chart, Marks, Panel, ends, points, s
 from driftscope.analysis.grouping import PLACE, SETTING, is_done, with_series
 from driftscope.analysis.interventions import QUESTION as INTERVENTIONS
 from driftscope.analysis.interventions_chart import interventions_chart
+from driftscope.analysis.label_places import Ends, Spot, label_offsets
 from driftscope.analysis.onset import QUESTION as ONSET
 from driftscope.analysis.stopping import QUESTION as STOPPING
 from driftscope.analysis.study_advice import chosen_cell, setting_of
@@ -151,8 +154,8 @@ def predictor_chart(name: str, table: pd.DataFrame, title: str = "", pooled: str
 def frontier_chart(name: str, table: pd.DataFrame, runs: pd.DataFrame, title: str = "") -> Chart:
     """Target accuracy against retention, a mark a cell; the cells on the frontier stand out.
 
-    They are labelled by method and rate where there is room. The label of the most accurate cell
-    that keeps the budget says so.
+    They are labelled by method and rate, those of the frontier first, others where there is room.
+    The label of the most accurate cell that keeps the budget says so.
 
     Args:
         name: the chart's name.
@@ -163,13 +166,10 @@ def frontier_chart(name: str, table: pd.DataFrame, runs: pd.DataFrame, title: st
     accuracy, retention = METRICS[accuracy_column(table)], METRICS["retention_pct"]
     named = runs_of_cells(runs)
     best = table[table["is_on_frontier"]].sort_values(accuracy.key)
-    reached = points((table[accuracy.key].min(), table[accuracy.key].max()))
-    marks = [
-        Marks(reached, (KEPT_PCT, KEPT_PCT)),
-        Marks(points(best[accuracy.key]), points(best[retention.key])),
-    ]
+    x_limits = _limits(table, accuracy.key)
+    y_limits = _limits(table, retention.key, KEPT_PCT)
     chosen = chosen_cell(table.to_dict("records"), accuracy.key)
-    labels = _labels(table.to_dict("records"), accuracy.key, chosen)
+    labels = _labels(table, accuracy.key, chosen, x_limits, y_limits)
 
     def told(row: Mapping[Any, Any]) -> str:
         where = ", on the frontier" if row["is_on_frontier"] else ""
@@ -178,6 +178,10 @@ def frontier_chart(name: str, table: pd.DataFrame, runs: pd.DataFrame, title: st
         lines += [f"{one.label} {spread_of(row, one)} {one.unit}" for one in (accuracy, retention)]
         return "\n".join([*lines, cell or f"{row['num_runs']:.0f} runs"])
 
+    marks = [
+        Marks(x_limits, (KEPT_PCT, KEPT_PCT)),
+        Marks(points(best[accuracy.key]), points(best[retention.key])),
+    ]
     series = tuple(dict.fromkeys(table["method"]))
     for one in series:
         mine = table[table["method"] == one]
@@ -185,6 +189,7 @@ def frontier_chart(name: str, table: pd.DataFrame, runs: pd.DataFrame, title: st
             mine[f"{key}_sd"] if f"{key}_sd" in mine else [None] * len(mine)
             for key in (accuracy.key, retention.key)
         ]
+        written = [labels.get(setting_of(row, accuracy.key)) for row in mine.to_dict("records")]
         marks.append(
             Marks(
                 points(mine[accuracy.key]),
@@ -195,16 +200,15 @@ def frontier_chart(name: str, table: pd.DataFrame, runs: pd.DataFrame, title: st
                 y_ends=ends(mine[retention.key], spreads[1]),
                 hover=tuple(told(row) for row in mine.to_dict("records")),
                 ringed=tuple(bool(on) for on in mine["is_on_frontier"]),
-                labels=tuple(
-                    labels.get(setting_of(row, accuracy.key), "") for row in mine.to_dict("records")
-                ),
+                labels=tuple(label[0] if label else "" for label in written),
+                label_offsets=tuple(label[1] if label else None for label in written),
             )
         )
     panel = Panel(
         "frontier",
         title or "Accuracy against retention",
-        Axis(metric=accuracy.key),
-        Axis(metric=retention.key),
+        Axis(metric=accuracy.key, limits=x_limits),
+        Axis(metric=retention.key, limits=y_limits),
         tuple(marks),
         words=f"{accuracy.name} against retention of every cell{f' on {title}' if title else ''}; "
         "the cells that no other beats in both are ringed. "
@@ -219,50 +223,76 @@ def frontier_chart(name: str, table: pd.DataFrame, runs: pd.DataFrame, title: st
     return Chart(name, ((panel,),), series)
 
 
-_LABEL_HEIGHT, _LABEL_WIDTH = 0.06, 0.4
-"""How much room a label takes, as shares of the ranges of retention and accuracy."""
+def _limits(table: pd.DataFrame, key: str, *more: float) -> tuple[float, float]:
+    """The ends of an axis in percent: all values with their spread, and room around them."""
+    spread = table[f"{key}_sd"].fillna(0.0) if f"{key}_sd" in table else 0.0
+    low = min([*(table[key] - spread), *more])
+    high = max([*(table[key] + spread), *more])
+    room = max(0.08 * (high - low), 1.0)
+    return max(low - room, 0.0 if low >= 0 else low), high + room
 
 
 def _labels(
-    cells: Sequence[Mapping[Any, Any]], accuracy: str, chosen: Mapping[Any, Any] | None
-) -> dict[Setting, str]:
-    """What stands beside cells of the frontier: the chosen one's label, then those with room.
-
-    A label is written to the right above its point, where no cell of a frontier can be, and in the
-    right half of the panel to the left below it, where one can.
-    """
-    all_cells = [setting_of(one, accuracy) for one in cells]
-    reached = [one.accuracy_pct for one in all_cells]
-    wide = _LABEL_WIDTH * (max(reached) - min(reached))
-    high = _LABEL_HEIGHT * max(100.0, *(one.retention_pct for one in all_cells))
-    middle = (max(reached) + min(reached)) / 2
-
-    def is_written_over(one: Setting) -> bool:
-        return one.accuracy_pct > middle and any(
-            0 < one.accuracy_pct - other.accuracy_pct < wide / 2
-            and 0 < one.retention_pct - other.retention_pct < 2 * high
-            for other in all_cells
-        )
-
+    table: pd.DataFrame,
+    accuracy: str,
+    chosen: Mapping[Any, Any] | None,
+    x_limits: tuple[float, float],
+    y_limits: tuple[float, float],
+) -> dict[Setting, tuple[str, tuple[float, float]]]:
+    """What stands beside cells, and how far off: the chosen one's, the frontier's, then others."""
+    rows = sorted(
+        table.to_dict("records"), key=lambda row: (not row["is_on_frontier"], -row[accuracy])
+    )
     first = None if chosen is None else setting_of(chosen, accuracy)
-    on = [setting_of(one, accuracy) for one in cells if one["is_on_frontier"]]
-    told: dict[Setting, str] = {}
-    for one in sorted(on, key=lambda one: (one != first, -one.accuracy_pct)):
-        if one != first and is_written_over(one):
-            continue
-        if all(
-            abs(one.accuracy_pct - other.accuracy_pct) > wide
-            or abs(one.retention_pct - other.retention_pct) > high
-            for other in told
-        ):
-            name = f"{_short(one.method)} {rate_text(one.learning_rate)}"
-            why = f": most accurate that keeps {KEPT_PCT:.0f} %" if one == first else ""
-            told[one] = name + why
-    return told
+    cells = [setting_of(row, accuracy) for row in rows]
+    cells.sort(key=lambda one: one != first)
+    places = [(one.accuracy_pct, one.retention_pct) for one in cells]
+    texts = [_cell_label(one, is_chosen=one == first) for one in cells]
+    on = sorted((row[accuracy], row["retention_pct"]) for row in rows if row["is_on_frontier"])
+    offsets = label_offsets(
+        places,
+        texts,
+        Ends(*x_limits),
+        Ends(*y_limits),
+        lines=[
+            ((x_limits[0], KEPT_PCT), (x_limits[1], KEPT_PCT)),
+            *pairwise(on),
+            *_spreads(table, accuracy),
+        ],
+        num_far=len(on),
+    )
+    return {
+        one: (text, offset)
+        for one, text, offset in zip(cells, texts, offsets, strict=True)
+        if offset is not None
+    }
+
+
+def _spreads(table: pd.DataFrame, accuracy: str) -> Iterator[tuple[Spot, Spot]]:
+    """The lines through each cell that show its spread, as far as it is known."""
+    kept = "retention_pct"
+    for row in table.to_dict("records"):
+        x, y = row[accuracy], row[kept]
+        across, along = row.get(f"{accuracy}_sd", math.nan), row.get(f"{kept}_sd", math.nan)
+        if math.isfinite(across):
+            yield (x - across, y), (x + across, y)
+        if math.isfinite(along):
+            yield (x, y - along), (x, y + along)
+
+
+def _cell_label(cell: Setting, *, is_chosen: bool) -> str:
+    name = f"{_short(cell.method)} {rate_text(cell.learning_rate)}"
+    return f"{name}:\nmost accurate that keeps {KEPT_PCT:.0f} %" if is_chosen else name
+
+
+_LONGEST = 30
+"""Letters of a series' name in a label."""
 
 
 def _short(series: str) -> str:
-    """A series' name with as many of its parts as a label has room for."""
+    """A series' name with as many of its parts as a label has room for, or its beginning."""
     parts = series.split(", ")
-    kept = next(n for n in range(len(parts), 0, -1) if n == 1 or len(", ".join(parts[:n])) <= 24)
-    return ", ".join(parts[:kept]) + (", …" if kept < len(parts) else "")
+    fitting = [n for n in range(len(parts), 0, -1) if len(", ".join(parts[:n])) <= _LONGEST]
+    if not fitting or (fitting[0] == 1 < len(parts)):
+        return f"{series[:_LONGEST]}…"
+    return ", ".join(parts[: fitting[0]]) + (", …" if fitting[0] < len(parts) else "")

@@ -114,6 +114,8 @@ _COLUMNS = (
     Column("num_warned", "Warned", "runs", kind="count"),
     Column("num_false_alarms", "False alarms", "among runs whose retention stayed", kind="count"),
     Column("points_to_come", "To come, points", "retention at the warning less that at the end"),
+    Column("to_come_low", "To come, 95 % from", "mean − t · standard error, over cells"),
+    Column("to_come_high", "To come, 95 % to", "mean + t · standard error, over cells"),
     Column("damage_points", "Lost, points", "of retention, in all"),
     Column("signal_step", "Step of the signal", "median of runs", kind="count"),
     Column("retention_step", "Step of retention", "median of runs", kind="count"),

@@ -12,7 +12,11 @@ from driftscope.analysis.interventions import QUESTION, is_confounded
 from driftscope.analysis.words import rate_text
 from driftscope.metric import number_text
 
-ALONE, TOGETHER, STILL = "attention alone moved", "more than attention moved", "attention did not"
+ALONE, TOGETHER, STILL = (
+    "attention alone moved",
+    "more than attention moved",
+    "attention did not move",
+)
 
 
 def interventions_chart(name: str, table: pd.DataFrame, title: str = "") -> Chart:
@@ -44,14 +48,18 @@ def interventions_chart(name: str, table: pd.DataFrame, title: str = "") -> Char
     panel = Panel(
         QUESTION,
         title or "What moving attention does to retention",
-        Axis("Retention moved by, points", limits=(-1.05 * max(ends), 1.05 * max(ends))),
+        Axis(
+            "Retention moved by, points (in brackets: entropy)",
+            limits=(-1.05 * max(ends), 1.05 * max(ends)),
+        ),
         Axis(scale="names", names=tuple(frame["name"])),
         tuple(marks),
         words="Bars of how far each intervention moves retention against the same runs without it, "
         f"with 95 % intervals over seeds{f' on {title}' if title else ''}; behind its name stands "
         "how far it moves attention entropy. The numbers are in the table below.",
     )
-    return Chart(name, ((panel,),), tuple(one.name for one in marks))
+    # all three, so that each has one colour in every panel
+    return Chart(name, ((panel,),), (ALONE, TOGETHER, STILL))
 
 
 def _name(row: Mapping[Any, Any]) -> str:

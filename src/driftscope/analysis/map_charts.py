@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from driftscope.analysis.chart import Axis, Chart, Heat, Panel, points
 from driftscope.analysis.words import rate_text
-from driftscope.metrics import METRICS
+from driftscope.metrics import METRICS, Metric
 
 MAX_CLASSES = 24
 """Rows of the figure of classes at most."""
@@ -34,27 +35,49 @@ def layer_chart(
         series: the panels, from above.
         limit: the scale's end; by default the largest change.
     """
-    key = _ENTROPY_CHANGE.key
-    limit = limit or symmetric_limit(layer_cells[key])
+    limit = limit or symmetric_limit(layer_cells[_ENTROPY_CHANGE.key])
+    return _layer_maps(name, layer_cells, series, _ENTROPY_CHANGE, (-limit, limit))
+
+
+def cka_chart(name: str, layer_cells: pd.DataFrame, series: Sequence[str], least: float) -> Chart:
+    """Rate × layer, a panel a series: CKA with the pretrained model, on a scale that ends at 1.
+
+    Args:
+        name: the chart's name.
+        layer_cells: `grouping.layer_cells_frame`.
+        series: the panels, from above.
+        least: the scale's other end.
+    """
+    return _layer_maps(name, layer_cells, series, METRICS["cka"], (least, 1.0))
+
+
+def _layer_maps(
+    name: str,
+    layer_cells: pd.DataFrame,
+    series: Sequence[str],
+    metric: Metric,
+    limits: tuple[float, float],
+) -> Chart:
     layers = sorted(int(layer) for layer in layer_cells["layer"].unique())
     panels = []
     for one in series:
         mine = layer_cells[layer_cells["series"] == one]
         rates = sorted(float(rate) for rate in mine["learning_rate"].unique())
         more = {
-            (float(row["learning_rate"]), int(row["layer"])): row.get(f"{key}_by_seed", "")
+            (float(row["learning_rate"]), int(row["layer"])): row.get(f"{metric.key}_by_seed", "")
             for row in rows_of(mine)
         }
         panels.append(
             _heat_panel(
                 one,
-                _grid(mine, "learning_rate", rates, layers),
+                _grid(mine, "learning_rate", rates, layers, metric),
                 ("learning rate", [rate_text(rate) for rate in rates]),
                 ("layer", [str(layer) for layer in layers]),
-                limit,
+                limits,
+                metric=metric,
                 more=[[more.get((rate, layer), "") for layer in layers] for rate in rates],
-                words=f"Heatmap for {one}: percent change of attention entropy, learning rate by "
-                "layer. The numbers are in the table of layers below.",
+                words=f"Heatmap for {one}: {metric.heading}, learning rate by layer. The numbers "
+                "are in the table of layers below.",
             )
         )
     return Chart(name, tuple((panel,) for panel in panels))
@@ -96,18 +119,19 @@ def _head_panel(
     layers, names = (sorted(int(at) for at in of_all[key].unique()) for key in ("layer", "head"))
     return _heat_panel(
         title,
-        _grid(heads, "head", names, layers),
+        _grid(heads, "head", names, layers, _ENTROPY_CHANGE),
         ("head", [str(head) for head in names]),
         ("layer", [str(layer) for layer in layers]),
-        limit,
+        (-limit, limit),
+        metric=_ENTROPY_CHANGE,
         words="Map of the percent change of each head's attention entropy, head by layer.",
     )
 
 
 def _grid(
-    frame: pd.DataFrame, row_key: str, rows: list[Any], columns: list[int]
+    frame: pd.DataFrame, row_key: str, rows: list[Any], columns: list[int], metric: Metric
 ) -> tuple[tuple[float | None, ...], ...]:
-    grid = frame.pivot_table(index=row_key, columns="layer", values=_ENTROPY_CHANGE.key)
+    grid = frame.pivot_table(index=row_key, columns="layer", values=metric.key)
     grid = grid.reindex(index=rows, columns=columns)
     return tuple(points(row) for row in grid.to_numpy(float))
 
@@ -117,20 +141,21 @@ def _heat_panel(
     values: tuple[tuple[float | None, ...], ...],
     rows: tuple[str, Sequence[str]],
     columns: tuple[str, Sequence[str]],
-    limit: float,
+    limits: tuple[float, float],
     *,
+    metric: Metric,
     words: str,
     more: Sequence[Sequence[str]] = (),
 ) -> Panel:
     def told(row: int, column: int) -> str:
         place = f"{rows[0]} {rows[1][row]}, {columns[0]} {columns[1][column]}"
         value = values[row][column]
-        text = _ENTROPY_CHANGE.with_unit(value) if value is not None else "no value"
+        text = metric.with_unit(value) if value is not None else "no value"
         text = f"{text} {more[row][column]}".rstrip() if more and value is not None else text
         return f"{f'{title}, ' if title else ''}{place}\n{text}"
 
     heat = Heat(
-        _ENTROPY_CHANGE.key,
+        metric.key,
         tuple(rows[1]),
         tuple(columns[1]),
         values,
@@ -138,15 +163,33 @@ def _heat_panel(
             tuple(told(row, column) for column in range(len(columns[1])))
             for row in range(len(rows[1]))
         ),
-        (-limit, limit),
+        limits,
     )
     return Panel(title, title, Axis(columns[0]), Axis(rows[0]), heat=heat, words=words)
 
 
-def shared_limit(layer_cells: Iterable[pd.DataFrame]) -> float:
-    """The end of one scale for the layer heatmaps of all settings."""
-    values = [cells[_ENTROPY_CHANGE.key] for cells in layer_cells if len(cells)]
-    return symmetric_limit(pd.concat(values)) if values else 1.0
+@dataclass(frozen=True)
+class LayerScales:
+    """The scales of the maps by layer, one for all places of a page.
+
+    Attributes:
+        entropy: the end of the scale of entropy changes, which is centred at 0.
+        cka: the lower end of the scale of CKA, which ends at 1.
+    """
+
+    entropy: float
+    cka: float
+
+    @classmethod
+    def of(cls, layer_cells: Iterable[pd.DataFrame]) -> LayerScales:
+        """Those that show all cells, each a `grouping.layer_cells_frame`."""
+        whole = [cells for cells in layer_cells if len(cells)]
+        if not whole:
+            return cls(1.0, 0.0)
+        both = pd.concat(whole)
+        least = float(both["cka"].min()) if "cka" in both else math.nan
+        cka = min(math.floor(least * 20) / 20, 0.95) if math.isfinite(least) else 0.0
+        return cls(symmetric_limit(both[_ENTROPY_CHANGE.key]), cka)
 
 
 def symmetric_limit(values: pd.Series[float]) -> float:

@@ -70,7 +70,7 @@ def onset(tables: StudyTables, *, alpha: float = ALPHA) -> Answer:
     same one, and −1 later or never. The score's mean over the seeds of a cell is the unit of an
     exact sign-flip test over all datasets' cells; Holm over band × signal. `points_to_come` is
     retention at the probe at which the signal left less that at the last one, 0 where it never
-    left.
+    left; its interval is Student's over the means of the cells.
 
     Returns:
         One row a scope, band and signal; units are cells. Details: "cells"; "tests"; "against_cka":
@@ -251,6 +251,7 @@ def _answer(
 def _row(mine: pd.DataFrame) -> dict[str, Any]:
     damaged, quiet = mine[mine["is_damaged"]], mine[~mine["is_damaged"]]
     is_one = mine["dataset"].nunique() == 1
+    to_come, reach = _over_cells(damaged)
     return {
         "band_width": float(mine["band_width"].mean()) if is_one else nan,
         "num_lost": len(damaged),
@@ -260,9 +261,21 @@ def _row(mine: pd.DataFrame) -> dict[str, Any]:
         "num_never": int((~damaged["has_warned"]).sum()),
         "num_quiet": len(quiet),
         "num_false_alarms": int(quiet["has_warned"].sum()),
-        "points_to_come": float(damaged["points_to_come"].mean()),
+        "points_to_come": to_come,
+        "to_come_low": to_come - reach,
+        "to_come_high": to_come + reach,
         "damage_points": float(damaged["damage_points"].mean()),
     }
+
+
+def _over_cells(damaged: pd.DataFrame) -> tuple[float, float]:
+    """The mean of the points to come, and how far its 95 % interval over cells reaches."""
+    means = damaged.groupby("cell")["points_to_come"].mean()
+    count = len(means)
+    mean = float(damaged["points_to_come"].mean())
+    if count < 2:
+        return mean, nan
+    return mean, float(student_t.ppf(0.975, count - 1) * means.std(ddof=1) / sqrt(count))
 
 
 def _tests(found: pd.DataFrame) -> list[dict[str, Any]]:

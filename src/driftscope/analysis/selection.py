@@ -143,7 +143,10 @@ def _selection_sentence(table: pd.DataFrame, margin: float) -> str:
         signals = by_rule.drop(["oracle", "random", "worst", "val_accuracy_pct"]).dropna()
         ranked = signals.sort_values(ascending=False)
         kept = {rule: METRICS["retention_pct"].with_unit(value) for rule, value in by_rule.items()}
-        chosen = [f"{kept[name]} ({label(str(name))})" for name in ranked.index]
+        alike: dict[str, list[str]] = {}
+        for name in ranked.index:
+            alike.setdefault(kept[name], []).append(label(str(name)))
+        chosen = [f"{value} ({join_words(names)})" for value, names in alike.items()]
         parts.append(
             f"on {dataset} ({_count_text(rows['num_candidates'].iloc[0])} candidates) a random "
             f"pick keeps {kept['random']}, the best possible {kept['oracle']}, the most "

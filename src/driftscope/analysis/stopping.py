@@ -241,8 +241,8 @@ def _sentence(table: pd.DataFrame, budget: float) -> str:
             )
         parts.append(f"on {dataset} ({counted(rows['num_runs'].iloc[0], 'run')}) {', '.join(told)}")
     return (
-        f"Stopped by a threshold that was chosen on the other dataset to keep {budget:g} %, "
-        f"accuracy and retention are: {'; '.join(parts)}."
+        f"Had training stopped where a signal crosses a threshold, chosen on the other dataset to "
+        f"keep {budget:g} %, accuracy and retention would be: {'; '.join(parts)}."
     )
 
 

@@ -25,6 +25,8 @@ from driftscope.analysis.grouping import (
 )
 from driftscope.analysis.map_charts import (
     RATE_TITLE,
+    LayerScales,
+    cka_chart,
     class_chart,
     head_maps_chart,
     layer_chart,
@@ -54,14 +56,14 @@ class PlaceCharts:
         place: what `grouping.split_settings` says it is.
         runs: its runs.
         layer_cells: `grouping.layer_cells_frame` of them, may be empty.
-        layer_limit: the end of the layer heatmaps' scale, one for all places.
+        scales: of the maps by layer, one for all places.
     """
 
     study: StudyTables
     place: Mapping[str, str]
     runs: pd.DataFrame
     layer_cells: pd.DataFrame
-    layer_limit: float
+    scales: LayerScales
 
     @property
     def known(self) -> Iterator[Chart]:
@@ -69,6 +71,7 @@ class PlaceCharts:
         for kind in (
             "outcomes",
             "drifts",
+            "layers_cka",
             "layers",
             "heads",
             "classes",
@@ -125,11 +128,21 @@ class PlaceCharts:
         )
 
     @cached_property
+    def layers_cka(self) -> Chart | None:
+        """CKA of each layer with the pretrained model, a map a series."""
+        cells = self.layer_cells
+        if "cka" not in cells or cells["cka"].isna().all():
+            return None
+        return cka_chart(self._name("layer_cka"), cells, self._series(cells), self.scales.cka)
+
+    @cached_property
     def layers(self) -> Chart | None:
         """The change of each layer's entropy, a map a series."""
         cells, name = self.layer_cells, self._name("layer_entropy")
         return (
-            layer_chart(name, cells, self._series(cells), self.layer_limit) if len(cells) else None
+            layer_chart(name, cells, self._series(cells), self.scales.entropy)
+            if len(cells)
+            else None
         )
 
     @cached_property
@@ -182,18 +195,18 @@ def are_runs_drawn(runs: pd.DataFrame) -> bool:
 
 
 def outcome_metrics(has_transfer: bool, accuracy: str = "test_accuracy_pct") -> list[Metric]:
-    """Shown against the learning rate first: accuracy, what was kept, and entropy drift.
+    """Shown against the learning rate first: accuracy, what was kept, and CKA.
 
     Args:
         has_transfer: whether zero-shot ability was measured.
         accuracy: which accuracy is known of the cells (`analysis.tables.accuracy_column`).
     """
-    kept = "retention_pct" if has_transfer else "cka"
-    return [METRICS[key] for key in (accuracy, kept, "delta_entropy_pct")]
+    kept = ["retention_pct"] if has_transfer else []
+    return [METRICS[key] for key in (accuracy, *kept, "cka")]
 
 
 def drift_metrics(has_transfer: bool) -> list[Metric]:
-    """The dose response of the representation and the weights, and of what plug-ins measure."""
+    """The dose response of embeddings, weights and attention, and of what plug-ins measure."""
     shown = outcome_metrics(has_transfer)
     return [one for one in main_drifts("run") if one not in shown]
 

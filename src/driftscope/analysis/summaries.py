@@ -83,6 +83,20 @@ def study_summary(cells: pd.DataFrame, runs: pd.DataFrame, setting: Mapping[str,
     return Summary(studied, _study_headline(cells), [], _study_caveats(cells, setting))
 
 
+def studied_together(studied: Sequence[tuple[str, str]]) -> list[str]:
+    """What was studied on each dataset; told once where nothing but the dataset differs.
+
+    Args:
+        studied: a dataset and `Summary.studied` a place.
+    """
+    alike = {text.replace(f" on {dataset}:", " on {}:", 1) for dataset, text in studied}
+    if len(studied) == 1 or len(alike) > 1:
+        return [text for _, text in studied]
+    [text] = alike
+    names = join_words(dataset for dataset, _ in studied)
+    return [text.replace(" on {}:", f" on each of {names}:", 1)]
+
+
 def _study_headline(cells: pd.DataFrame) -> str:
     if not cells["num_runs"].any():
         return "Every run diverged."

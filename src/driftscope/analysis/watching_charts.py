@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import pandas as pd
 
-from driftscope.analysis.chart import Axis, Chart, Marks, Panel, points
+from driftscope.analysis.chart import Axis, Chart, Marks, Panel, points, spans
+from driftscope.analysis.label_places import Ends, label_offsets
 from driftscope.analysis.onset import IMAGES, QUIET
 from driftscope.analysis.stopping import BEST, LAST, ORACLE, RULES
 from driftscope.analysis.tables import label
 from driftscope.metrics import METRICS
 
-_BANDS = {QUIET: "beyond all runs without a loss", IMAGES: "beyond what other images change"}
-_SHORT = {ORACLE: "oracle", BEST: "best epoch", LAST: "last"}
-_APART = 2.0
-"""Points of accuracy, below which two labels would lie on each other."""
-
-_ROOM = 1.5
-"""The same in points of retention."""
-
+_BANDS = {
+    QUIET: "further than in any run without a loss",
+    IMAGES: "further than other images would move it",
+}
+_SHORT = {ORACLE: "oracle", BEST: "best epoch", LAST: "last epoch"}
 _KINDS = {True: "without a signal", False: "a signal's threshold"}
 
 
@@ -38,6 +36,7 @@ def onset_chart(name: str, table: pd.DataFrame, title: str = "") -> Chart:
             tuple(label(one) for one in mine["signal"]),
             "bars",
             words,
+            x_ends=spans(mine["to_come_low"], mine["to_come_high"]),
             hover=tuple(
                 f"{label(row['signal'])}, {words}\n{text(row['points_to_come'])} of "
                 f"{text(row['damage_points'])} points to come\nfirst in {row['num_before']} of "
@@ -51,15 +50,15 @@ def onset_chart(name: str, table: pd.DataFrame, title: str = "") -> Chart:
     ]
     panel = Panel(
         "onset",
-        title or "Retention lost after each signal's warning",
+        title or "Retention still lost after a signal's warning, by when it counts as one",
         Axis("Retention lost after the warning, points"),
         Axis(scale="names", names=names),
         tuple(marks),
         words="Bars of the points of retention that were lost after each signal had warned, mean "
         "over the runs that lost some; 0 where it never warned. A signal warns where it goes "
         "further than in any of the other datasets' runs without a loss, or than other images "
-        "alone would move it. Bars have no intervals: which differ from CKA is said in the text. "
-        "The numbers are in the table below.",
+        "alone would move it; the second is known of few signals. Lines are 95 % intervals over "
+        "cells. The numbers are in the table below.",
     )
     return Chart(name, ((panel,),), tuple(one.name for one in marks), "pair")
 
@@ -74,9 +73,13 @@ def stopping_chart(name: str, table: pd.DataFrame, title: str = "") -> Chart:
     """
     accuracy, retention = METRICS["val_accuracy_pct"], METRICS["retention_pct"]
     marks = []
-    labels = _labels(table)
-    kept = table[retention.key]
-    room = max(0.1 * float(kept.max() - kept.min()), 1.0)
+    # the plain rules are named first, where room is short
+    ordered = table.sort_values("rule", key=lambda rules: ~rules.isin(RULES), kind="stable")
+    x_limits, y_limits = _limits(ordered[accuracy.key]), _limits(ordered[retention.key])
+    texts = [_SHORT.get(rule, label(rule)) for rule in ordered["rule"]]
+    places = list(zip(ordered[accuracy.key], ordered[retention.key], strict=True))
+    offsets = label_offsets(places, texts, Ends(*x_limits), Ends(*y_limits))
+    labels = dict(zip(ordered["rule"], zip(texts, offsets, strict=True), strict=True))
     for is_plain, words in _KINDS.items():
         mine = table[table["rule"].isin(RULES) == is_plain]
         named = [label(one) for one in mine["rule"]]
@@ -92,14 +95,15 @@ def stopping_chart(name: str, table: pd.DataFrame, title: str = "") -> Chart:
                     f"{row['num_kept']} of {row['num_runs']} runs"
                     for rule, row in zip(named, mine.to_dict("records"), strict=True)
                 ),
-                labels=tuple(labels[rule] for rule in mine["rule"]),
+                labels=tuple(labels[rule][0] for rule in mine["rule"]),
+                label_offsets=tuple(labels[rule][1] for rule in mine["rule"]),
             )
         )
     panel = Panel(
         "stopping",
         title or "Where each rule stops",
-        Axis(metric=accuracy.key),
-        Axis(metric=retention.key, limits=(float(kept.min()) - room, float(kept.max()) + room)),
+        Axis(metric=accuracy.key, limits=x_limits),
+        Axis(metric=retention.key, limits=y_limits),
         tuple(marks),
         words=f"Accuracy against retention where each rule stops{f' on {title}' if title else ''}, "
         "means over runs. The oracle knows retention: it takes the most accurate look that keeps "
@@ -108,15 +112,8 @@ def stopping_chart(name: str, table: pd.DataFrame, title: str = "") -> Chart:
     return Chart(name, ((panel,),), tuple(_KINDS.values()), "pair")
 
 
-def _labels(table: pd.DataFrame) -> dict[str, str]:
-    """By rule, its name where there is room: the plain rules' first, then the signals'."""
-    told: dict[str, str] = {}
-    taken: list[tuple[float, float]] = []
-    for row in table.sort_values("rule", key=lambda rules: ~rules.isin(RULES)).to_dict("records"):
-        place = (row["val_accuracy_pct"], row["retention_pct"])
-        is_free = all(
-            abs(place[0] - other[0]) > _APART or abs(place[1] - other[1]) > _ROOM for other in taken
-        )
-        told[row["rule"]] = _SHORT.get(row["rule"], label(row["rule"])) if is_free else ""
-        taken += [place] if is_free else []
-    return told
+def _limits(values: pd.Series) -> tuple[float, float]:
+    """The ends of an axis in percent, with room for the labels around the points."""
+    low, high = float(values.min()), float(values.max())
+    room = max(0.15 * (high - low), 1.0)
+    return low - room, high + room

@@ -84,8 +84,14 @@ def interval_text(low: float | None, high: float | None) -> str:
 
 
 def join_words(words: Iterable[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """`a`, `a and b`, `a, b and c`; names that hold commas are set apart by semicolons.
+
+    >>> join_words(["full_ft", "lora"]), join_words(["full_ft, l2_sp", "full_ft, none", "lora"])
+    ('full_ft and lora', 'full_ft, l2_sp; full_ft, none; and lora')
+    """
     *first, last = words
+    if any(", " in word for word in (*first, last)) and first:
+        return f"{'; '.join(first)}; and {last}"
     return f"{', '.join(first)} and {last}" if first else last
 
 

@@ -263,12 +263,24 @@ def _dots(axes: Axes, marks: Marks, style: SeriesStyle, shift: float) -> None:
             markersize=8.5 if is_ringed else 6, mec=INK if is_ringed else PAPER,
             mew=1.4 if is_ringed else 0.8,
         )  # fmt: skip
-        if marks.labels and marks.labels[at]:
-            is_right = float(x) > float(np.mean(axes.get_xlim()))
-            axes.annotate(
-                marks.labels[at], (float(x), float(y)), xytext=(-7, -11) if is_right else (7, 4),
-                textcoords="offset points", ha="right" if is_right else "left", fontsize=7.5,
-            )  # fmt: skip
+        if marks.label_offsets and marks.label_offsets[at] is not None:
+            _label(axes, (float(x), float(y)), marks.labels[at], marks.label_offsets[at] or (0, 0))
+
+
+_FAR = 16.0
+"""Pixels from which on a line leads from a point to its label."""
+
+
+def _label(axes: Axes, at: tuple[float, float], text: str, offset: tuple[float, float]) -> None:
+    """A label beside its point, with a line that leads to it where it stands far off."""
+    across = offset[0]
+    is_far = math.hypot(*offset) > _FAR
+    axes.annotate(
+        text, at, xytext=(0.75 * across, 0.75 * offset[1]), textcoords="offset points",
+        ha="left" if across > 1 else "right" if across < -1 else "center", va="center",
+        fontsize=7.5, color=INK, zorder=5,
+        arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.6} if is_far else None,
+    )  # fmt: skip
 
 
 def _reach(ends: Sequence[tuple[float, float] | None], at: int, value: Place) -> list[list[float]]:
@@ -412,7 +424,7 @@ def _maps(chart: Chart) -> Figure:
     if is_grid:
         _name_rows_and_columns(grid, chart, wrapped=False)
         for axes, name in zip(grid[:, 0], chart.row_names, strict=True):
-            axes.set_ylabel(f"{name}\n{chart.flat[0].y.heading}")
+            axes.set_ylabel(f"{_wrapped(name)}\n{chart.flat[0].y.heading}")
         figure.suptitle(chart.legend_title, fontsize=8.5, color=INK)
     largest = max(
         value for heat in heats for row in heat.values for value in row if value is not None
@@ -436,8 +448,9 @@ def _map_sizes(
     num_rows, num_columns = len(first.rows), len(first.columns)
     equal = [1.0] * len(chart.panels)
     if first.groups:
-        width = 0.36 if num_columns <= 8 else 0.32
-        return (width * num_columns + 2.7, 0.175 * num_rows + 1.35), equal
+        width = _column_width(first)
+        above = _LETTER * max(len(name) for name, _ in first.groups) * _stand_upright(first)
+        return (width * num_columns + 2.7, 0.175 * num_rows + 1.35 + above), equal
     if is_grid:
         width = max(num_columns * 0.13, 1.1) * len(chart.panels[0]) + 1.5
         return (width, (max(num_rows * 0.13, 0.8) + 0.2) * len(chart.panels) + 0.7), equal
@@ -515,12 +528,37 @@ def _short(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
+_LETTERS_BESIDE_HEADS = 18
+"""Letters of a name that the map of one cell's heads is high."""
+
+
+def _wrapped(name: str) -> str:
+    """A name in lines that are as long as a map of heads is high."""
+    words = name.replace("_", "_ ")
+    lines = textwrap.wrap(words, _LETTERS_BESIDE_HEADS, break_on_hyphens=False)
+    return "\n".join(lines).replace("_ ", "_")
+
+
+def _column_width(heat: Heat) -> float:
+    """Inches of a column of the map of classes."""
+    return 0.36 if len(heat.columns) <= 8 else 0.32
+
+
+def _stand_upright(heat: Heat) -> bool:
+    """Whether the names above groups of columns are longer than their groups are wide."""
+    width = _column_width(heat)
+    return any(
+        _LETTER * max(map(len, name.split(", "))) > width * count for name, count in heat.groups
+    )
+
+
 def _group_names(axes: Axes, heat: Heat) -> None:
+    is_upright = _stand_upright(heat)
     starts = np.cumsum([0, *(count for _, count in heat.groups)])
     for (name, _), (start, end) in zip(heat.groups, pairwise(starts), strict=True):
         axes.text(
-            (start + end) / 2, -0.35, name.replace(", ", "\n"), ha="center", va="bottom",
-            color=INK, fontsize=7.5,
+            (start + end) / 2, -0.35, name if is_upright else name.replace(", ", "\n"),
+            ha="center", va="bottom", color=INK, fontsize=7.5, rotation=90 if is_upright else 0,
         )  # fmt: skip
         if start:
             axes.axvline(start, color=MUTED, linewidth=1.2)

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from driftscope.analysis import Answer, StudyTables, grouping
-from driftscope.analysis.map_charts import shared_limit
+from driftscope.analysis.map_charts import LayerScales
 from driftscope.analysis.study_charts import PlaceCharts
 from driftscope.analysis.table import TABLE_FORMATS, save_tables, uniquely_named
 from driftscope.files import inner_folder
@@ -59,9 +59,9 @@ def study_figures(
     styles = method_styles(grouping.series_order(grouping.series_labels(study.runs)))
     settings = grouping.split_settings(study.runs)
     layer_cells = [grouping.layer_cells_frame(study.layers, runs) for _, runs in settings]
-    limit = shared_limit(layer_cells)
+    scales = LayerScales.of(layer_cells)
     for (setting, runs), layers in zip(settings, layer_cells, strict=True):
-        for chart in PlaceCharts(study, setting, runs, layers, limit).known:
+        for chart in PlaceCharts(study, setting, runs, layers, scales).known:
             yield chart.name, draw(chart, styles if chart.colours == "series" else None)
         if overlays := side_by_side(study_overlays(records, runs)):
             yield f"attention_{tables.setting_slug(setting)}", attention_figure(overlays)

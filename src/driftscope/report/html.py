@@ -12,13 +12,14 @@ import pandas as pd
 
 from driftscope import limits
 from driftscope.analysis import Answer, StudyTables, answer_all, grouping
-from driftscope.analysis.map_charts import head_chart, shared_limit
+from driftscope.analysis.map_charts import LayerScales, head_chart
 from driftscope.analysis.study_charts import are_runs_drawn
 from driftscope.analysis.summaries import (
     Caveat,
     comparison_summary,
     doubts_caveats,
     scope_caveat,
+    studied_together,
 )
 from driftscope.analysis.table import Table
 from driftscope.analysis.zero_shot import forgotten_sentence, unmeasured_sentences
@@ -76,10 +77,10 @@ def write_study_report(
     settings = grouping.split_settings(runs)
     names = setting_names([setting for setting, _ in settings])
     layer_cells = [grouping.layer_cells_frame(study.layers, mine) for _, mine in settings]
-    limit = shared_limit(layer_cells)
+    scales = LayerScales.of(layer_cells)
     parts = zip(names, settings, layer_cells, strict=True)
     sections = [
-        setting_section(number, name, setting, mine, layers, study, styles, limit)
+        setting_section(number, name, setting, mine, layers, study, styles, scales)
         for number, (name, (setting, mine), layers) in enumerate(parts, start=1)
     ]
     listed = notable_runs(runs)
@@ -90,6 +91,12 @@ def write_study_report(
         out,
         title=title,
         sections=sections,
+        studied=studied_together(
+            [
+                (setting["dataset"], one.summary.studied)
+                for (setting, _), one in zip(settings, sections, strict=True)
+            ]
+        ),
         caveats=[
             *doubts_caveats(records),
             *_caveats(sections, [setting for setting, _ in settings]),

@@ -232,7 +232,13 @@ def unbroken(text: str, emphasised: Sequence[str] = ()) -> Markup:
 
 def commands(text: Markup) -> Markup:
     """Escaped text whose parts between backticks become code; a quoted name may hold backticks."""
-    return Markup(re.sub(f"`((?:{_QUOTED}|[^`])++)`", r"<code>\1</code>", str(text)))
+    return Markup(re.sub(f"`((?:{_QUOTED}|[^`])++)`", _code, str(text)))
+
+
+def _code(found: re.Match[str]) -> str:
+    """A command whose options stay in one line with what they are given."""
+    kept = re.sub(r"(?<!\S)(--[\w-]+(?: [A-Z]+)?)", r'<span class="unbroken">\1</span>', found[1])
+    return f"<code>{kept}</code>"
 
 
 _QUOTED = "&#39;.*?&#39;|&#34;.*?&#34;"

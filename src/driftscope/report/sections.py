@@ -13,6 +13,7 @@ from driftscope import limits
 from driftscope.analysis import StudyTables, grouping
 from driftscope.analysis.chart import Chart
 from driftscope.analysis.kept_chart import kept_chart
+from driftscope.analysis.map_charts import LayerScales
 from driftscope.analysis.study_charts import (
     PlaceCharts,
     are_runs_drawn,
@@ -62,6 +63,7 @@ class Section:
     legend: list[LegendEntry]
     panels: list[Picture]
     drift_panels: list[Picture]
+    cka_maps: list[Picture]
     heatmaps: list[Picture]
     heads: list[Picture]
     layers_note: str
@@ -83,7 +85,7 @@ def setting_section(
     layer_cells: pd.DataFrame,
     study: StudyTables,
     styles: Mapping[str, SeriesStyle],
-    layer_limit: float,
+    scales: LayerScales,
 ) -> Section:
     """Tables, pictures and sentences of one setting.
 
@@ -95,13 +97,13 @@ def setting_section(
         layer_cells: `grouping.layer_cells_frame` of them, may be empty.
         study: whose history, heads and classes are shown (rows of other settings are left out).
         styles: how each series of the page is drawn.
-        layer_limit: the end of the heatmaps' scale, one for the page.
+        scales: of the maps by layer, one for the page.
     """
     prefix = f"s{number}"
     cells = grouping.cells_frame(runs)
     series = list(dict.fromkeys(cells["series"]))
     own_styles = {name: styles.get(name, style) for name, style in method_styles(series).items()}
-    charts = PlaceCharts(study, setting, runs, layer_cells, layer_limit)
+    charts = PlaceCharts(study, setting, runs, layer_cells, scales)
     trajectories = _first_series(charts.trajectories)
     drawn = partial(_flat, has_stills=are_runs_drawn(study.runs))
     heads = _heads(charts, f"{prefix}-heads")
@@ -114,6 +116,7 @@ def setting_section(
         legend=legend(own_styles, prefix),
         panels=drawn(charts.outcomes, f"{prefix}-rate", own_styles),
         drift_panels=drawn(charts.drifts, f"{prefix}-drift", own_styles),
+        cka_maps=drawn(_first_series(charts.layers_cka), f"{prefix}-cka"),
         heatmaps=drawn(_first_series(charts.layers), f"{prefix}-layers"),
         heads=heads,
         layers_note=" ".join(

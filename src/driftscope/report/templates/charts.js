@@ -11,24 +11,30 @@ const withUnit = (value, key) => `${numberText(value, metricOf(key).decimals, me
 const markup = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
 // ---- a panel of chart data (driftscope.analysis.chart) as what plotly draws
-function plotOf({ panel, styles }) {
+function plotOf({ panel, styles }, width = 360) {
   const axis = (one) => ({ title: { text: one.title || (one.metric ? metricOf(one.metric).heading : "") } });
   const xaxis = axis(panel.x), yaxis = {};
   const isNames = panel.y.scale === "names", isFrontier = Boolean(panel.x.metric) && !isNames;
   if (panel.x.scale === "log") {
     Object.assign(xaxis, { type: "log", tickvals: panel.x.ticks, ticktext: panel.x.ticks.map(rateText), showgrid: false });
-  } else if (panel.x.limits) Object.assign(xaxis, { range: panel.x.limits, zeroline: true });
+  } else if (panel.x.limits) Object.assign(xaxis, { range: panel.x.limits, zeroline: isNames });
   else if (!isFrontier) Object.assign(xaxis, { showgrid: false, nticks: 8 });
   if (isFrontier) Object.assign(yaxis, axis(panel.y));
   const metric = metricOf(panel.y.metric);
   if (metric.unit === "%" && metric.floor === 0) yaxis.rangemode = "tozero";
   if (panel.y.limits) Object.assign(yaxis, { range: panel.y.limits, rangemode: "normal" });
   if (isNames) Object.assign(yaxis, { type: "category", categoryarray: panel.y.names.map(markup), showgrid: false });
-  const layout = { height: isNames ? 90 + (panel.x.metric ? 24 : 34) * panel.y.names.length : isFrontier ? 400 : 280, xaxis, yaxis };
-  if (isNames || isFrontier) Object.assign(layout, { showlegend: true, barmode: "group", bargap: 0.25 });
+  const layout = { height: isNames ? 110 + (panel.x.metric ? 24 : 34) * panel.y.names.length : isFrontier ? 360 : 280, xaxis, yaxis };
+  const bars = (panel.marks || []).some((one) => one.kind === "bars");
+  if (isNames || isFrontier) {
+    const names = new Set((panel.marks || []).map((one) => one.name).filter(Boolean));
+    layout.height += 29 * (legendRows([...names], width) - 1);
+    Object.assign(layout, { showlegend: true, barmode: "group", bargap: 0.25, annotations: labels(panel) });
+    layout.legend = { maxheight: 1, ...(bars && { traceorder: "reversed" }), ...(layout.annotations.length && { itemclick: false, itemdoubleclick: false }) };
+  }
   if (panel.heat) return heatPlot(panel);
   const marks = panel.marks || [];
-  const ordered = marks.some((one) => one.kind === "bars") ? [...marks].reverse() : marks; // plotly draws from below
+  const ordered = bars ? [...marks].reverse() : marks; // plotly draws from below
   return { title: panel.title, layout, data: [...levelTrace(panel, marks), ...ordered.map((one) => trace(panel, one, styles))] };
 }
 
@@ -57,22 +63,43 @@ function trace(panel, marks, styles) {
   if (marks.kind === "dots") {
     if (single) { // beside the mean, not under it
       const beside = panel.x.ticks ? (panel.x.ticks.at(-1) / panel.x.ticks[0]) ** 0.025 : 1;
-      return { ...out, mode: "markers", x: marks.x.map((x) => beside * x), marker: { color: colour, size: 6, opacity: 0.5 } };
+      return { ...out, mode: "markers", x: marks.x.map((x) => beside * x * sideways(panel, marks.name)), marker: { color: colour, size: 6, opacity: 0.5 } };
     }
     const ringed = marks.ringed || marks.x.map(() => false);
-    const labels = marks.labels ? { mode: "markers+text", text: marks.labels.map(markup), textfont: { size: 11 }, cliponaxis: false,
-      textposition: marks.x.map((x) => x > middle(panel) ? "bottom left" : "top right") } : {};
-    return { ...out, mode: "markers", ...labels, marker: { color: colour, symbol, opacity: 1, size: ringed.map((on) => on ? 12 : 9),
+    return { ...out, mode: "markers", marker: { color: colour, symbol, opacity: 1, size: ringed.map((on) => on ? 12 : 9),
       line: { color: ringed.map((on) => on ? "var(--ink)" : symbol.endsWith("-open") ? colour : "var(--paper)"), width: ringed.map((on) => on || symbol.endsWith("-open") ? 2 : 1) } } };
   }
   if (single) return { ...out, mode: "lines", line: { color: colour, width: 1 }, opacity: 0.45 };
+  if (panel.x.ticks) out.x = marks.x.map((x) => x * sideways(panel, marks.name));
   return { ...out, mode: "lines+markers", line: { color: colour, dash, width: 2 },
     marker: { color: colour, symbol, size: panel.x.scale === "log" ? 9 : 7, line: { color: "var(--paper)", width: 1 } } };
 }
 
-function middle(panel) {
-  const xs = panel.marks.flatMap((one) => one.x).filter((x) => x !== null);
-  return (Math.min(...xs) + Math.max(...xs)) / 2;
+// as many rows as the names of a legend fill; a letter is about 6.5 px wide
+function legendRows(names, width) {
+  let rows = 1, used = 0;
+  for (const name of names) {
+    const own = 52 + 6.5 * name.length;
+    if (used && used + own > width - 60) { rows += 1; used = 0; }
+    used += own;
+  }
+  return rows;
+}
+
+// what stands beside points, with a line that leads to it where it stands far off
+function labels(panel) {
+  return (panel.marks || []).flatMap((one) => (one.label_offsets || []).flatMap((offset, at) => offset ? [{
+    x: one.x[at], y: one.y[at], ax: offset[0], ay: -offset[1], text: markup(one.labels[at]).replace("\n", "<br>"),
+    xanchor: offset[0] > 1 ? "left" : offset[0] < -1 ? "right" : "center", yanchor: "middle", align: offset[0] < -1 ? "right" : "left",
+    showarrow: true, arrowhead: 0, arrowwidth: 0.8, arrowcolor: Math.hypot(...offset) > 16 ? "var(--muted)" : "rgba(0,0,0,0)",
+    standoff: 4, borderpad: 0, font: { size: 11, color: "var(--ink)" },
+  }] : []));
+}
+
+// the marks of one rate stand side by side, as in the still figures (report.drawing)
+function sideways(panel, name) {
+  const names = [...new Set(panel.marks.map((one) => one.name).filter(Boolean))];
+  return panel.x.ticks ? 10 ** (Math.min(0.03, 0.2 / names.length) * (names.indexOf(name) - (names.length - 1) / 2)) : 1;
 }
 
 function errors(values, ends, color, width) {
@@ -92,12 +119,12 @@ function bold(text) {
 
 function heatPlot(panel) {
   const { rows, columns, values, hover, limits } = panel.heat;
-  const colours = chartShared.diverging;
+  const colours = limits[0] < 0 && chartShared.diverging;
   return {
     title: panel.title,
     data: [{
       type: "heatmap", z: values, x: columns, y: rows, hovertext: hover.map((row) => row.map(bold)), hoverinfo: "text",
-      zmin: limits[0], zmax: limits[1], xgap: 1, ygap: 1, colorscale: colours.map((colour, at) => [at / (colours.length - 1), colour]),
+      zmin: limits[0], zmax: limits[1], xgap: 1, ygap: 1, colorscale: colours ? colours.map((colour, at) => [at / (colours.length - 1), colour]) : "Cividis",
       colorbar: { thickness: 12, outlinewidth: 0, nticks: 5, tickprefix: "" },
     }],
     layout: {

@@ -38,8 +38,8 @@ function fullLayout(layout) {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     hoverlabel: { bgcolor: "var(--ink)", bordercolor: "var(--ink)", align: "left", font: { color: "var(--paper)", size: 12 } },
-    legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)" },
     ...layout,
+    legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)", ...layout.legend },
     xaxis: { ...axis, ...layout.xaxis },
     yaxis: { ...axis, ...layout.yaxis },
   };
@@ -122,7 +122,7 @@ const inView = new IntersectionObserver((entries) => entries.filter((entry) => e
   }
 }), { rootMargin: "500px" });
 document.querySelectorAll("figure:has(> .plot-data)").forEach((figure) => {
-  const spec = plotOf(JSON.parse(figure.querySelector(".plot-data").textContent));
+  const spec = plotOf(JSON.parse(figure.querySelector(".plot-data").textContent), figure.clientWidth || undefined);
   const alt = figure.querySelector(".still").getAttribute("aria-label");
   figure.append(...plotPlace(spec, alt)); // takes its room at once, so that nothing moves later
   figure.classList.add("drawn");
