@@ -33,24 +33,26 @@ def measured(pct: float, low: float, high: float, **more: Any) -> Kept:
         (
             measured(95.0, 91.0, 98.0),
             "kept",
-            "Kept: retention is 95.0 % (95 % interval 91.0 to 98.0) on birds; the limit is 90 %.",
+            "Kept: retention is 95.0 % (95 % interval 91.0 to 98.0) on birds, "
+            "at least the 90 % to keep.",
         ),
         (
             measured(92.0, 88.0, 95.5),
             "unsure",
-            "Unsure: retention is 92.0 % (95 % interval 88.0 to 95.5) on birds; the limit of 90 % "
+            "Unsure: retention is 92.0 % (95 % interval 88.0 to 95.5) on birds; the 90 % to keep "
             "lies within.",
         ),
         (
             measured(60.0, 55.0, 65.0),
             "lost",
-            "Lost: retention is 60.0 % (95 % interval 55.0 to 65.0) on birds; the limit is 90 %.",
+            "Lost: retention is 60.0 % (95 % interval 55.0 to 65.0) on birds, "
+            "less than the 90 % to keep.",
         ),
         (
             Kept("estimated_retention_pct", 70.0, (66.0, 74.0), 90, "photos"),
             "lost",
-            "Lost: estimated retention is 70.0 % (90 % interval 66.0 to 74.0) on photos; the limit "
-            "is 90 %.",
+            "Lost: estimated retention is 70.0 % (90 % interval 66.0 to 74.0) on photos, less "
+            "than the 90 % to keep.",
         ),
         (
             measured(99.0, 98.0, 100.0, doubts=("2 classes have one prompt",)),
@@ -61,7 +63,8 @@ def measured(pct: float, low: float, high: float, **more: Any) -> Kept:
         (
             measured(29.0, 21.0, 38.0, imprecise="it is wide"),
             "lost",
-            "Lost: retention is 29.0 % (95 % interval 21.0 to 38.0) on birds; the limit is 90 %.",
+            "Lost: retention is 29.0 % (95 % interval 21.0 to 38.0) on birds, "
+            "less than the 90 % to keep.",
         ),
         (
             measured(98.0, 91.0, 105.0, imprecise="it is wide"),

@@ -123,7 +123,7 @@ def test_the_chart_tells_what_moved_attention_alone_from_the_rest(found: Answer)
             "harmless": "attention alone moved",
             "harmful": "attention alone moved",
             "confounded": "more than attention moved",
-            "idle": "attention did not",
+            "idle": "attention did not move",
         }
         assert shown["harmful"][1] == pytest.approx(-9, abs=1)
 

@@ -44,7 +44,7 @@ COMPARISON: dict[str, Any] = {
 def test_it_says_verdict_retention_cka_and_the_command() -> None:
     text = model_card(COMPARISON, "1.2.3")
     assert "**Lost: retention is 75.0 % (95 % interval " in text
-    assert "on pets; the limit is 90 %.**" in text
+    assert "on pets, less than the 90 % to keep.**" in text
     assert "- Measured: Zero-shot accuracy on pets: 80.0 % (100 images) before" in text
     assert "; retention 75.0 % (95 % interval " in text
     assert "- CKA with the pretrained model is 0.712, on 24 images of photos." in text

@@ -131,10 +131,10 @@ def test_no_texts_overlap_in_layer_heatmaps(num_layers: int, num_rates: int) -> 
 def test_learning_rates_are_on_a_log_axis_and_the_pretrained_level_is_drawn(
     runs: pd.DataFrame,
 ) -> None:
-    accuracy, retention, entropy = _rate_figure(runs).axes
-    assert {axes.get_xscale() for axes in (accuracy, entropy, retention)} == {"log"}
+    accuracy, retention, cka = _rate_figure(runs).axes
+    assert {axes.get_xscale() for axes in (accuracy, cka, retention)} == {"log"}
     assert any(list(line.get_ydata()) == [100, 100] for line in retention.lines)
-    assert any(list(line.get_ydata()) == [0, 0] for line in entropy.lines)
+    assert any(list(line.get_ydata()) == [1, 1] for line in cka.lines)
 
 
 def test_heatmap_panels_share_one_scale_centred_at_zero() -> None:

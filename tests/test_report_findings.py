@@ -251,6 +251,7 @@ def test_a_study_is_saved_as_tables_and_figures_named_by_what_they_show(tmp_path
         "figures/learning_rate_terrain_mini_leakfree_concepts100.svg",
         "figures/dose_response_terrain_mini_leakfree_concepts100.svg",
         "figures/layer_entropy_terrain_mini_leakfree_concepts100.svg",
+        "figures/layer_cka_terrain_mini_leakfree_concepts100.svg",
         "figures/head_entropy_terrain_mini_leakfree_concepts100.svg",
         "figures/retention_by_class_terrain_mini_leakfree_concepts100.svg",
         "figures/trajectories_terrain_mini_leakfree_concepts100.svg",

@@ -248,7 +248,7 @@ def test_a_comparison_says_what_to_do_and_what_was_forgotten(tmp_path: Path) -> 
     words = " ".join(
         _Page(write_compare_report(comparison, None, tmp_path).read_text()).words.split()
     )
-    assert "Lost: retention is 61.7 % on concepts100; the limit is 90 %." in words
+    assert "Lost: retention is 61.7 % on concepts100, less than the 90 % to keep." in words
     assert "driftscope rescue mini runs/abc --images photos --pool concepts100" in words
     assert "(classes that lost: 1): owl (90.0 % → 20.0 %, now taken for jay)." in words
     assert "The same from fewer images" in words

@@ -74,7 +74,8 @@ def test_a_cell_on_the_frontier_is_ringed_and_names_its_runs() -> None:
     assert full_ft.ringed == (True,)
     assert "seed 7 (run a1)\nseed 11 (run a2)" in full_ft.hover[0]
     limit, joined = (one for one in marks if not one.name)
-    assert (limit.x, limit.y) == ((60.0, 97.0), (90.0, 90.0))
+    axis = frontier_chart("f", _frontier_table(), _runs()).panels[0][0].x
+    assert (limit.x, limit.y) == (axis.limits, (90.0, 90.0))
     assert joined.x == (90.0, 97.0)
 
 

@@ -290,9 +290,9 @@ def _verdict(kept: Kept, outcome: Outcome, budget: float) -> str:
     if kept.doubts:
         return f"{DOUBTFUL} {found}, but {kept.doubts[0]}."
     side = {
-        "kept": f"Kept: {found}; the limit is {budget:g} %.",
-        "lost": f"Lost: {found}; the limit is {budget:g} %.",
-        "unsure": f"Unsure: {found}; {kept.imprecise or f'the limit of {budget:g} % lies within'}.",
+        "kept": f"Kept: {found}, at least the {budget:g} % to keep.",
+        "lost": f"Lost: {found}, less than the {budget:g} % to keep.",
+        "unsure": f"Unsure: {found}; {kept.imprecise or f'the {budget:g} % to keep lies within'}.",
     }
     return side[outcome]
 

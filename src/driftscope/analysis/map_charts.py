@@ -11,7 +11,8 @@ import pandas as pd
 
 from driftscope.analysis.chart import Axis, Chart, Heat, Panel, points
 from driftscope.analysis.words import rate_text
-from driftscope.metrics import METRICS, Metric
+from driftscope.metric import Metric
+from driftscope.metrics import METRICS
 
 MAX_CLASSES = 24
 """Rows of the figure of classes at most."""

@@ -20,7 +20,7 @@ from driftscope.analysis.zero_shot import (
     written,
 )
 from driftscope.metric import number_text
-from driftscope.metrics import ESTIMATED, METRICS
+from driftscope.metrics import ESTIMATED, KEPT_PCT, METRICS
 from driftscope.protocols import ability_on, scored_on
 from driftscope.records import RunRecord, retention_interval_pct
 from driftscope.stats.groups import permutation_of_means
@@ -56,6 +56,12 @@ ENTROPY_CAVEAT = Caveat(
     "goes with it, on the embedded model less closely than CKA. Retention, measured or estimated, "
     "says how much ability is left. CKA roughly orders models by damage; its value depends on the "
     "images; of two high embedding drifts the higher need not mean more damage.",
+)
+BUDGET_CAVEAT = Caveat(
+    f"{KEPT_PCT:.0f} % is a convention.",
+    "Where you name no other, that much of the pretrained accuracy counts as kept. `rescue --keep` "
+    "and `gate --min-retention` take your own. More than 100 % is left where the adapted model is "
+    "right more often than the pretrained one.",
 )
 _PROTOCOL_WORDS = {"leakfree": " (the test images are read once, at the selected epoch)"}
 _NOT_MEASURED = "What is left of the pretrained ability was not measured."
@@ -332,7 +338,7 @@ def _attention_sentence(drift: Mapping[str, Any]) -> list[str]:
 def _comparison_caveats(
     comparison: Mapping[str, Any], drift: Mapping[str, Any], transfer: Mapping[str, Any]
 ) -> list[Caveat]:
-    caveats = [ENTROPY_CAVEAT]
+    caveats = [BUDGET_CAVEAT, ENTROPY_CAVEAT]
     if not transfer and not comparison.get("estimate"):
         caveats.append(
             _unmeasured_caveat(

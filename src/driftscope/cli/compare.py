@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +20,10 @@ from driftscope.cli.options import (
     refuse_study_or_run,
 )
 from driftscope.cli.sentences import plain_errors, say
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+    from rich.text import Text
 
 READ = "What is read"
 _TRANSFER = "A labeled dataset to score on, or a suite (vtab, clip-benchmark). May be repeated."
@@ -112,78 +117,115 @@ def compare(
 
 
 def show_comparison(comparison: Mapping[str, Any]) -> None:
-    """What is left and forgotten, the numbers by layer and of the whole, and what to do."""
-    from rich.table import Table as RichTable
+    """The verdict and what to do, then what is left, what changed, and how sure that is."""
     from rich.text import Text
 
     from driftscope.analysis.advice import advice_on_comparison
-    from driftscope.analysis.zero_shot import (
-        recall_sentences,
-        suite_sentence,
-        unmeasured_sentences,
-    )
+    from driftscope.analysis.zero_shot import unmeasured_sentences
     from driftscope.cli import terminal
-    from driftscope.metrics import METRICS, drifts
-    from driftscope.protocols import scored_on
     from driftscope.report.tables import comparison_layers, comparison_table
 
     advice = advice_on_comparison(comparison)
     terminal.out.print(Text(advice.verdict, style="bold"))
+    terminal.show_steps(advice)
+    terminal.out.print(Text("\nWhat is left", style="bold"))
     _show_estimate(comparison)
+    terminal.out.print(_scores(comparison))
     _show_forgotten(comparison["transfer"])
+    terminal.out.print(Text("\nWhat changed", style="bold"))
+    terminal.out.print(_changes(comparison))
     terminal.show_table(comparison_table(comparison_layers(comparison)))
-    whole = RichTable(box=None, show_header=False, pad_edge=False)
-    whole.add_row("images read", str(comparison["num_images"]))
-    if comparison["skipped_images"]:
-        whole.add_row("images skipped", str(len(comparison["skipped_images"])))
-    for note in comparison.get("notes", ()):
-        whole.add_row("", Text(note, style="yellow"))
+    terminal.out.print(_fewer_images(comparison["stability"]))
+    for sentence in unmeasured_sentences(comparison["unmeasured"]):
+        terminal.out.print(Text(f"not measured: {sentence}", style="dim"))
+
+
+def _rows() -> RichTable:
+    from rich.table import Table
+
+    return Table(box=None, show_header=False, pad_edge=False)
+
+
+def _scores(comparison: Mapping[str, Any]) -> RichTable:
+    """A row for every labeled, captioned set and suite, with its remarks below."""
+    from rich.text import Text
+
+    from driftscope.analysis.zero_shot import recall_sentences, suite_sentence
+    from driftscope.protocols import scored_on
+
+    rows = _rows()
     for name, score in comparison["transfer"].items():
-        whole.add_row(scored_on(name), _score_text(score))
+        rows.add_row(scored_on(name), _score_text(score))
         if calibration := _calibration_text(score):
-            whole.add_row("", calibration)
-        for doubt in score["doubts"]:
-            whole.add_row("", Text(f"doubtful: {doubt}", style="yellow"))
-        for note in score["notes"]:
-            whole.add_row("", note)
+            rows.add_row("", calibration)
+        for remark in _remarks(score):
+            rows.add_row("", remark)
         if words := score["unknown_words"]:
             few = ", ".join(words[:3])
-            whole.add_row("", f"{len(words)} words unknown to the tokenizer, such as {few}")
+            rows.add_row("", f"{len(words)} words unknown to the tokenizer, such as {few}")
     for name, summary in (comparison.get("suites") or {}).items():
-        whole.add_row("suite", suite_sentence(name, summary))
+        rows.add_row("suite", suite_sentence(name, summary))
     for name, score in (comparison.get("retrieval") or {}).items():
-        first, *more = recall_sentences(score)
-        whole.add_row(f"retrieval on {name}", first)
-        for sentence in more:
-            whole.add_row("", sentence)
-        for doubt in score["doubts"]:
-            whole.add_row("", Text(f"doubtful: {doubt}", style="yellow"))
-        for note in score["notes"]:
-            whole.add_row("", note)
+        for heading, sentence in zip_longest([f"retrieval on {name}"], recall_sentences(score)):
+            rows.add_row(heading or "", sentence)
+        for remark in _remarks(score):
+            rows.add_row("", remark)
+    if not rows.row_count and not comparison.get("estimate"):
+        rows.add_row(Text("neither measured nor estimated", style="dim"))
+    return rows
+
+
+def _remarks(score: Mapping[str, Any]) -> Iterator[Text]:
+    from rich.text import Text
+
+    for doubt in score["doubts"]:
+        yield Text(f"doubtful: {doubt}", style="yellow")
+    for note in score["notes"]:
+        yield Text(note)
+
+
+def _changes(comparison: Mapping[str, Any]) -> RichTable:
+    """The images that were read, and a row for every signal of the whole encoder."""
+    from rich.text import Text
+
+    from driftscope.cli import terminal
+    from driftscope.metrics import ESTIMATED, METRICS, drifts
+
+    is_wide = terminal.out.width >= terminal.WIDE
+    rows = _rows()
+    skipped = comparison["skipped_images"]
+    left_out = f", {len(skipped)} skipped" if skipped else ""
+    rows.add_row("images read", f"{comparison['num_images']}{left_out}")
+    for note in comparison.get("notes", ()):
+        rows.add_row("", Text(note, style="yellow"))
     for metric in drifts("epoch"):
         value = comparison["scalars"].get(metric.key)
-        if value is not None:
-            whole.add_row(
-                metric.label, metric.with_unit(value), Text(metric.definition, style="dim")
-            )
+        if value is not None and metric.key != ESTIMATED:
+            told = Text(metric.definition, style="dim") if is_wide else ""
+            rows.add_row(metric.label, metric.with_unit(value), told)
     stability = comparison["stability"]
     spread = METRICS["entropy_subset_cv"]
     subsets = f"spread over {stability['num_subsets']} subsets of the images"
     if stability[spread.key] is not None:
-        whole.add_row(spread.label, spread.text(stability[spread.key]), Text(subsets, style="dim"))
-    terminal.out.print(whole)
-    for sentence in unmeasured_sentences(comparison["unmeasured"]):
-        terminal.out.print(Text(f"not measured: {sentence}", style="dim"))
+        rows.add_row(spread.label, spread.text(stability[spread.key]), Text(subsets, style="dim"))
+    if not is_wide:
+        rows.add_row("", "", Text("`driftscope metrics` says what each of these is", style="dim"))
+    return rows
 
-    fewer = RichTable(title="With fewer images", title_justify="left", header_style="bold")
+
+def _fewer_images(stability: Mapping[str, Any]) -> RichTable:
+    """What the main signals would have been on fewer images."""
+    from rich.table import Table
+
+    from driftscope.metrics import METRICS
+
+    fewer = Table(title="With fewer images", title_justify="left", header_style="bold")
     shown = [METRICS[key] for key in stability["probe_sizes"][0]]
     for metric in shown:
         fewer.add_column(metric.heading, justify="right")
     for row in stability["probe_sizes"]:
         fewer.add_row(*(metric.text(row[metric.key]) for metric in shown))
-    terminal.out.print(fewer)
-    terminal.out.print(Text("\nWhat to do", style="bold"))
-    terminal.show_steps(advice)
+    return fewer
 
 
 def _show_forgotten(transfer: Mapping[str, Mapping[str, Any]]) -> None:
@@ -209,14 +251,11 @@ def _show_estimate(comparison: Mapping[str, Any]) -> None:
     """What is told of retention without labels: the estimate, its doubts, the forecast."""
     from driftscope.cli import terminal
 
-    told = [one for key in ("estimate", "forecast") if (one := comparison.get(key))]
-    for one in told:
-        style = "bold" if one["retention_pct"] is not None else "bold yellow"
+    for one in filter(None, map(comparison.get, ("estimate", "forecast"))):
+        style = "none" if one["retention_pct"] is not None else "yellow"
         terminal.out.print(one["sentence"], style=style, markup=False)
         for doubt in one.get("doubts", ()):
             terminal.out.print(f"doubtful: {doubt}", style="yellow", markup=False)
-    if told:
-        terminal.out.print()
 
 
 def _score_text(score: Mapping[str, Any]) -> str:

@@ -66,7 +66,9 @@ def merge(
     if as_json:
         typer.echo(json.dumps(told, indent=1))
         return
-    for one in told["judged"]:
+    typer.echo(f"Merged of {len(told['ingredients'])}: {', '.join(told['ingredients'])}")
+    *given, merged = told["judged"]
+    for one in (merged, *given):
         said = [one["name"]]
         if one["estimate"]:
             said += [one["estimate"]["sentence"], *doubt_sentences(one["estimate"]["doubts"])]
@@ -77,7 +79,6 @@ def merge(
                 f"({refitted['num_images']} images)."
             )
         typer.echo(": ".join([said[0], " ".join(said[1:])]) if len(said) > 1 else said[0])
-    typer.echo(f"Merged of {len(told['ingredients'])}: {', '.join(told['ingredients'])}")
     typer.echo(f"Model: {terminal.path_text(out)}")
     if (page := out / "report.html").exists():
         typer.echo(f"Page: {terminal.path_text(page)}")

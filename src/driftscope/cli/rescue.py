@@ -85,10 +85,10 @@ def rescue(
     if as_json:
         typer.echo((out / RESCUE_FILE).read_text(encoding="utf-8"))
         return
-    _show_frontier(found)
+    terminal.out.print(found.sentence(), markup=False, style="bold")
     for note in found.notes:
         terminal.out.print(f"Not measured: {note}.", markup=False)
-    terminal.out.print(found.sentence(), markup=False, style="bold")
+    _show_frontier(found)
     say(f"Model: {terminal.path_text(out)} ({written})")
     say(f"Page: {terminal.path_text(out / 'report.html')}")
     _show_next(found, pretrained, images, out)

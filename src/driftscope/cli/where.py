@@ -62,8 +62,8 @@ def where(
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=1))
         return
-    _show(found.to_dict()["groups"])
     terminal.out.print(found.sentence(), markup=False, style="bold")
+    _show(found.to_dict()["groups"])
     if out is not None:
         say(f"Page: {terminal.path_text(out / 'report.html')}")
 

@@ -25,7 +25,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from driftscope.analysis.chart import Chart, Heat, Marks, Panel, Place
+from driftscope.analysis.chart import Chart, Heat, Kind, Marks, Panel, Place
 from driftscope.analysis.words import rate_text
 from driftscope.metric import Metric, number_text
 from driftscope.metrics import METRICS
@@ -77,14 +77,18 @@ def draw(
         return _panels(chart, {name: own[name] for name in chart.legend}, legend=legend)
 
 
-def series_swatch(style: SeriesStyle) -> Figure:
-    """A short stretch of a series' line with its marker, for legends outside the figure."""
+def series_swatch(style: SeriesStyle, kind: Kind = "line") -> Figure:
+    """A series' mark, for legends outside the figure: a stretch of its line, a dot or a bar."""
     with look():
         figure = Figure(figsize=(0.42, 0.2))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
         axes.set(xlim=(0, 1), ylim=(0, 1))
-        axes.plot([0.02, 0.98], [0.5, 0.5], color=style.colour, linestyle=style.line)
+        if kind == "bars":
+            axes.plot([0.2, 0.8], [0.5, 0.5], color=style.colour, linewidth=8)
+            return figure
+        if kind == "line":
+            axes.plot([0.02, 0.98], [0.5, 0.5], color=style.colour, linestyle=style.line)
         axes.plot([0.5], [0.5], color=style.colour, marker=style.marker, mec=PAPER, markersize=6.5)
     return figure
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from driftscope.analysis.chart import Axis, Chart, Kind, Marks, Panel, points
+from driftscope.analysis.label_places import Ends, label_offsets
 from driftscope.metrics import ESTIMATED, METRICS
 from driftscope.report.page import Picture, panel_pictures
 
@@ -46,14 +48,23 @@ def frontier(
         ends = points((min(heights), max(heights)))
         budget = [] if keep_pct is None else [Marks((keep_pct,) * 2, ends)]
         ring = _marks(called, [chosen], measure, title, "dots", ringed=(True,))
+        level = kept_of(pretrained, "refitted" if measure == "kept_head" else measure)
+        x, y = Axis(METRICS[ESTIMATED].heading, metric=ESTIMATED), Axis(title)
+        if kind == "dots":
+            named = [*models, chosen]
+            x = replace(x, limits=_limits(map(retention_of, named)))
+            y = replace(y, limits=_limits([level, *(kept_of(one, measure) for one in named)]))
+            *marks, ring = _labelled(
+                [*marks, ring], [*by_way(models).values(), [chosen]], x, y, level
+            )
         panels.append(
             Panel(
                 measure,
                 title,
-                Axis(METRICS[ESTIMATED].heading, metric=ESTIMATED),
-                Axis(title),
+                x,
+                y,
                 (*budget, *marks, ring),
-                level=kept_of(pretrained, "refitted" if measure == "kept_head" else measure),
+                level=level,
                 words=f"{title} against estimated retention, {_looks(kind)}. The dashed "
                 f"line is {reference(chosen)}. The numbers are in the table below.",
             )
@@ -64,6 +75,44 @@ def frontier(
 
 def _looks(kind: Kind) -> str:
     return "a line a way between both models" if kind == "line" else "a point a model"
+
+
+def _limits(values: Iterable[float | None]) -> tuple[float, float]:
+    """The ends of an axis, with room for the names of the points."""
+    known = [value for value in values if value is not None]
+    room = max(0.15 * (max(known) - min(known)), 1.0)
+    return min(known) - room, max(known) + room
+
+
+def _labelled(
+    marks: Sequence[Marks],
+    models: Sequence[Sequence[Model]],
+    x: Axis,
+    y: Axis,
+    level: float | None,
+) -> list[Marks]:
+    """The marks with the name of each model beside its point."""
+    places = [at for one in marks for at in zip(one.x, one.y, strict=True)]
+    names = [short_name(one["name"]) for group in models for one in group]
+    known = [(float(a), float(b)) for a, b in places if a is not None and b is not None]
+    if len(known) < len(places) or x.limits is None or y.limits is None:
+        return list(marks)
+    dashed = [] if level is None else [((x.limits[0], level), (x.limits[1], level))]
+    offsets = label_offsets(known, names, Ends(*x.limits), Ends(*y.limits), lines=dashed)
+    labelled, at = [], 0
+    for one in marks:
+        mine = slice(at, at := at + len(one.x))
+        labelled.append(replace(one, labels=tuple(names[mine]), label_offsets=tuple(offsets[mine])))
+    return labelled
+
+
+def short_name(model: str) -> str:
+    """The part of a model's name or folder that tells it from others, in at most 30 letters."""
+    parts = [part for part in model.split("/") if part not in ("", "adapted")] or [model]
+    return parts[-1] if len(parts[-1]) <= _LONGEST else f"{parts[-1][: _LONGEST - 1]}…"
+
+
+_LONGEST = 30
 
 
 def _marks(

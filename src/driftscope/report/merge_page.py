@@ -43,7 +43,7 @@ def write_merge_page(told: Mapping[str, Any], out: Path) -> Path | None:
             *doubt_sentences(merged["estimate"].get("doubts")),
         ],
         frontier=frontier(models, chosen, base, kind="dots", called=_MERGED),
-        legend=legend(method_styles([*ways, _MERGED]), "ways"),
+        legend=legend(method_styles([*ways, _MERGED]), "ways", "dots"),
         reference=reference(chosen),
         table=_table([*models, chosen]),
         facts={"base": told["base"], "merged of": ", ".join(used)},

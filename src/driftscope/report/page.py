@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from driftscope.analysis.chart import Chart, Panel, plain_json
+from driftscope.analysis.chart import Chart, Kind, Panel, plain_json
 from driftscope.analysis.summaries import TO_STOP
 from driftscope.analysis.words import DOUBTFUL
 from driftscope.metrics import METRICS
@@ -159,10 +159,14 @@ def _rgb(colour: tuple[float, ...]) -> str:
     return "rgb({})".format(",".join(str(round(255 * part)) for part in colour[:3]))
 
 
-def legend(styles: Mapping[str, SeriesStyle], prefix: str) -> list[LegendEntry]:
-    """The entries of a legend that stands outside the figures."""
+def legend(
+    styles: Mapping[str, SeriesStyle], prefix: str, kind: Kind = "line"
+) -> list[LegendEntry]:
+    """The entries of a legend that stands outside the figures, as their marks are drawn."""
     return [
-        LegendEntry(name, Markup(themed_svg(series_swatch(style), f"{prefix}-swatch-{number}")))
+        LegendEntry(
+            name, Markup(themed_svg(series_swatch(style, kind), f"{prefix}-swatch-{number}"))
+        )
         for number, (name, style) in enumerate(styles.items())
     ]
 

@@ -43,14 +43,23 @@ def write_rescue_page(told: Mapping[str, Any], out: Path) -> Path:
         legend=legend(styles, "ways"),
         reference=reference(told["chosen"]),
         strengths=_strengths(told),
+        one_strength=_one_strength(told),
         table=_table(told),
         facts=_facts(told),
         version=version("driftscope"),
     )
 
 
-def _strengths(told: Mapping[str, Any]) -> Picture:
-    """The chosen strength of every group, the input below."""
+def _one_strength(told: Mapping[str, Any]) -> float | None:
+    """The strength that all groups have; None where they differ."""
+    strengths = set(told["chosen"]["strengths"].values())
+    return strengths.pop() if len(strengths) == 1 else None
+
+
+def _strengths(told: Mapping[str, Any]) -> Picture | None:
+    """The chosen strength of every group, the input below; None where all are one."""
+    if _one_strength(told) is not None:
+        return None
     strengths = told["chosen"]["strengths"]
     groups = tuple(strengths)
     panel = Panel(

@@ -31,7 +31,7 @@ def write_where_page(told: Mapping[str, Any], out: Path) -> Path:
         title="Where the damage sits",
         sentences=told["sentences"],
         notes=told["notes"],
-        legend=legend(method_styles(list(_LOOKS.values())), "looks"),
+        legend=legend(method_styles(list(_LOOKS.values())), "looks", "bars"),
         groups=_groups(told["groups"]),
         profiles=_profiles(told),
         table=_table("groups", "Every group", told["groups"]),

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from driftscope.analysis.words import doubt_sentences
+from driftscope.analysis.words import doubt_sentences, join_words
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import text_fingerprint
 from driftscope.blending import TEXT, Blend, Part
@@ -113,13 +113,14 @@ class Attribution:
             doubts = doubt_sentences(self.doubts)
             return [f"{told}: nothing was lost, so no group did damage.", *doubts]
         worst = sorted(self.groups, key=lambda one: -(one.shapley or 0.0))[:3]
-        most = ", ".join(f"{one.name} {one.shapley:.1f} points" for one in worst)
+        most = join_words(f"{one.name} ({one.shapley:.1f})" for one in worst)
         unsure = (
             "the interval reaches 100 %, so it is not known that anything was lost, and the points "
             "of the groups may be noise"
         )
         return [
-            f"{told}; of the {self.loss:.1f} points lost most is by {most} (Shapley values).",
+            f"{told}. Of the {self.loss:.1f} points lost, these groups of weights do most, by "
+            f"their Shapley values: {most}.",
             *doubt_sentences([*([unsure] if high >= 100 else []), *self.doubts]),
         ]
 
