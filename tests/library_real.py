@@ -433,7 +433,13 @@ def test_a_folder_that_open_clip_writes_of_a_timm_tower_is_compared(
     alone = ds.load(tmp_path / "epoch_2.pt", like=loaded)
     with torch.no_grad():
         torch.testing.assert_close(alone.module.get_image_features(values), own[1])
-    state = {n: one for n, one in after.state_dict().items() if "blocks.1" not in n}
-    save_file(state, tmp_path / "after" / "open_clip_model.safetensors")
-    with pytest.raises(ModelError, match="not complete"):
-        ds.load(tmp_path / "after")
+    own_state = after.state_dict()
+    weight = "visual.trunk.blocks.1.mlp.fc1.weight"
+    for state, told in (
+        ({n: one for n, one in own_state.items() if "blocks.1" not in n}, "not complete"),
+        ({**own_state, "visual.trunk.prompts": torch.ones(2, 3)}, "prompts, which the model would"),
+        ({**own_state, weight: (9 * own_state[weight]).to(torch.int8)}, "int8"),
+    ):
+        save_file(state, tmp_path / "after" / "open_clip_model.safetensors")
+        with pytest.raises(ModelError, match=told):
+            ds.load(tmp_path / "after")

@@ -5,6 +5,7 @@ Every model here is open_clip's own module, with small random weights, called by
 
 from __future__ import annotations
 
+import copy
 import json
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,7 +24,7 @@ import driftscope as ds
 from driftscope.assess import make_reference
 from driftscope.errors import ModelError, NoteWarning
 from driftscope.monitor.kept_models import keep_model
-from driftscope.sources.live import find_target, live_model
+from driftscope.sources.live import find_target, from_target, live_model
 from driftscope.sources.open_clip import converted, from_open_clip
 from driftscope.sources.open_clip.names import (
     QUICK_SUFFIX,
@@ -170,6 +171,63 @@ def test_a_mean_pooled_model_is_read_by_its_patches_and_kept_as_open_clip_keeps_
         torch.testing.assert_close(kept.embed_images(pixels), own[1], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(again.encode_image(values), own[1], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(again.encode_text(inputs()[1]), after.encode_text(inputs()[1]))
+
+
+def _tower_in_a_classifier(model: Any) -> Any:
+    return torch.nn.Sequential(model.visual, torch.nn.Linear(64, 3))
+
+
+def _without_texts(model: Any) -> Any:
+    del model.transformer
+    return model
+
+
+def _in_half_precision(model: Any) -> Any:
+    open_clip.model.convert_weights_to_lp(model, torch.bfloat16)
+    return model
+
+
+@pytest.mark.parametrize("made", [_tower_in_a_classifier, _without_texts, _in_half_precision])
+def test_what_is_left_of_a_model_in_training_is_monitored(made: Any, tmp_path: Path) -> None:
+    before, after, pixels = model_of(), moved(model_of()), random_pixels(12)
+    mean, std = (torch.tensor(one).view(1, 3, 1, 1) for one in (OPENAI_MEAN, OPENAI_STD))
+    with torch.no_grad():
+        own = [one.encode_image((pixels.float() / 255 - mean) / std) for one in (before, after)]
+    monitor = ds.Monitor(before, pixels, echo=None, out=tmp_path, keep_best=True)
+    seen = monitor.observe(made(after), step=1, val_accuracy_pct=50.0)
+    expected = 1 - float(cosine_similarity(*own).mean())
+    # bfloat16 keeps 8 binary digits
+    tolerance = {"abs": 0.01} if made is _in_half_precision else {"rel": 1e-3}
+    assert seen.scalars()["embedding_drift"] == pytest.approx(expected, **tolerance)
+    assert monitor.best_folder is not None
+    kept = ds.load(monitor.best_folder)
+    if made is not _in_half_precision:
+        torch.testing.assert_close(kept.embed_images(pixels), own[1], rtol=1e-4, atol=1e-5)
+
+
+def test_coca_is_read_by_its_own_forward() -> None:
+    from open_clip.coca_model import CoCa
+
+    pooled = {"attentional_pool": True, "attn_pooler_queries": 4, "output_tokens": True}
+    texts = {**TEXT, "embed_cls": True, "output_tokens": True}
+    sizes = {"text_cfg": texts, "vision_cfg": {**VISION, **pooled}, "multimodal_cfg": TEXT}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        before = CoCa(embed_dim=64, **sizes).eval()
+    after, pixels = moved(copy.deepcopy(before)), random_pixels(12)
+    mean, std = (torch.tensor(one).view(1, 3, 1, 1) for one in (OPENAI_MEAN, OPENAI_STD))
+    with torch.no_grad():
+        own = [one.encode_image((pixels.float() / 255 - mean) / std) for one in (before, after)]
+    seen = ds.Monitor(before, pixels, echo=None).observe(after, step=1).scalars()
+    expected = 1 - float(cosine_similarity(*own).mean())
+    assert seen["embedding_drift"] == pytest.approx(expected, rel=1e-3)
+    assert "delta_entropy_pct" not in seen
+
+
+def test_images_that_are_no_squares_are_refused_in_one_sentence() -> None:
+    with pytest.raises(ModelError, match="no plain ViT CLIP of square images") as refusal:
+        from_target(find_target(model_of({"image_size": [56, 64]})))
+    assert "\n" not in str(refusal.value)
 
 
 def test_lora_that_open_clips_attention_does_not_call_is_refused() -> None:

@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from adapter_forms import ADAPTER_FORMS
 from forms_on_disk import (
-    BOTH,
-    TOWER,
     Embed,
     Form,
     Made,
     Place,
-    adapter_on,
     embed_by,
     moved,
     open_clip_folder,
@@ -29,14 +27,6 @@ from forms_on_disk import (
     under,
 )
 from open_clip_states import open_clip_state_of
-from peft import (
-    IA3Config,
-    LoraConfig,
-    PeftModel,
-    VeraConfig,
-    get_peft_model,
-    get_peft_model_state_dict,
-)
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import prune
@@ -67,6 +57,26 @@ def _folder(change: Callable[[State], State] = dict, **config: Any) -> Callable[
         return place.folder, embed_by(model)
 
     return make
+
+
+def _in_eight_bits(state: State) -> State:
+    return _matrices(state, lambda name, one: {name: one.to(torch.float8_e4m3fn)})
+
+
+def _rounded(place: Place) -> Made:
+    path, _ = _folder(_in_eight_bits)(place)
+    state = load_file(Path(path) / "model.safetensors")
+    model = place.pretrained()
+    model.load_state_dict({name: one.float() for name, one in state.items()})
+    return path, embed_by(model)
+
+
+def _two_sides(place: Place) -> Made:
+    made = _refused(_folder())(place)
+    config = json.loads((place.folder / "config.json").read_text())
+    vision = {**config["vision_config"], "image_size": [32, 32]}
+    rewritten(place.folder / "config.json", vision_config=vision)
+    return made
 
 
 def _refused(make: Callable[[Place], Made]) -> Callable[[Place], Made]:
@@ -124,11 +134,6 @@ def _link(place: Place) -> Made:
     return place.folder / "link", embed_by(model)
 
 
-def _adapter_and_weights(place: Place) -> Made:
-    moved(place.pretrained(), seed=4).save_pretrained(place.folder)
-    return adapter_on("CLIPModel", TOWER)(place)
-
-
 def _onnx_alone(place: Place) -> Made:
     (place.folder / "model.onnx").write_bytes(b"x")
     return place.folder, None
@@ -137,89 +142,6 @@ def _onnx_alone(place: Place) -> Made:
 def _and(name: str) -> Callable[[State], State]:
     """With a weight that no plain model has."""
     return lambda state: {**state, name: torch.ones(4, 32)}
-
-
-# ---------------------------------------------------------------- adapters
-
-
-def _adapter(config: Any) -> Callable[[Place], Made]:
-    def make(place: Place) -> Made:
-        trained = moved(get_peft_model(place.pretrained(), config()), seed=1)
-        trained.save_pretrained(place.folder)
-        return place.folder, embed_by(trained)
-
-    return make
-
-
-def _lora(**options: Any) -> Callable[[Place], Made]:
-    return _adapter(
-        lambda: LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": BOTH, **options})
-    )
-
-
-def _with_rank(rank: int) -> Callable[[Place], Made]:
-    """LoRA whose configuration tells another rank than its weights have."""
-
-    def make(place: Place) -> Made:
-        made = _lora()(place)
-        rewritten(place.folder / "adapter_config.json", r=rank)
-        return made
-
-    return make
-
-
-class Holder(nn.Module):
-    """A classifier as people write one around a CLIP."""
-
-    def __init__(self, clip: Any) -> None:
-        super().__init__()
-        self.clip = clip
-        self.head = nn.Linear(16, 3)
-
-
-def _adapter_on_a_holder(targets: Any) -> Callable[[Place], Made]:
-    def make(place: Place) -> Made:
-        lora = LoraConfig(r=4, target_modules=targets, modules_to_save=["head"])
-        trained: Any = moved(get_peft_model(Holder(place.pretrained()), lora), seed=1)
-        trained.save_pretrained(place.folder)
-        return place.folder, embed_by(trained.base_model.model.clip)
-
-    return make
-
-
-def _on_another_adapter(place: Place) -> Made:
-    below, _ = _lora()(Place(place.folder / "below", place.base, place.cache))
-    merged = PeftModel.from_pretrained(place.pretrained(), str(below)).merge_and_unload()
-    lora = LoraConfig(r=2, target_modules=["fc1"])
-    trained = moved(get_peft_model(merged, lora), seed=2)
-    trained.save_pretrained(place.folder / "above")
-    named = {"base_model_name_or_path": str(below)}
-    rewritten(place.folder / "above" / "adapter_config.json", **named)
-    return place.folder / "above", embed_by(trained)
-
-
-def _of_torch_compile(place: Place) -> Made:
-    """Of `get_peft_model(torch.compile(model))`; its task is a word of older versions."""
-    path, embed = _lora()(place)
-    file = place.folder / "adapter_model.safetensors"
-    before = "base_model.model."
-    state = {n.replace(before, f"{before}_orig_mod."): one for n, one in load_file(file).items()}
-    save_file(state, file)
-    rewritten(place.folder / "adapter_config.json", task_type="IMAGE_CLASSIFICATION", r_later=0)
-    return path, embed
-
-
-def _prompts_of_peft(place: Place) -> Made:
-    said = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4, "task_type": "CAUSAL_LM"}
-    (place.folder / "adapter_config.json").write_text(json.dumps(said))
-    save_file({"prompt_embeddings": torch.ones(4, 32)}, place.folder / "adapter_model.safetensors")
-    return place.folder, None
-
-
-def _adapters_tensors(place: Place) -> Made:
-    trained = get_peft_model(place.pretrained(), LoraConfig(r=2, target_modules=TOWER))
-    torch.save(get_peft_model_state_dict(trained), place.folder / "lora.pt")
-    return place.folder / "lora.pt", None
 
 
 # ---------------------------------------------------------------- files of weights
@@ -270,6 +192,27 @@ def _only(*names: str) -> Callable[[Place], Made]:
         return place.folder, None
 
     return make
+
+
+def _beside_its_projection(state: State) -> State:
+    """`{**tower.state_dict(), **projection}` of a training of one's own."""
+    tower = {name.removeprefix("vision_model."): one for name, one in state.items()}
+    projection = {"visual_projection.weight": state["visual_projection.weight"]}
+    return {name: one for name, one in tower.items() if name not in state} | projection
+
+
+def _tower_and_projection(place: Place) -> Made:
+    model = moved(place.pretrained(), "vis")
+    torch.save(_beside_its_projection(model.state_dict()), place.folder / "x.pt")
+    return place.folder / "x.pt", embed_by(model)
+
+
+def _ones(*names: str) -> Callable[[State], State]:
+    return lambda state: {name: torch.ones(4, 32) for name in names}
+
+
+def _one(name: str) -> Callable[[Place], Made]:
+    return lambda place: (Path(saved(dict, "x.pt")(place)[0]).rename(place.folder / name), None)
 
 
 LAYER = "vision_model.encoder.layers.0.self_attn.q_proj"
@@ -340,24 +283,11 @@ RARER_FORMS = (
     Form("pytorch_model.bin and model.safetensors, which differ", _both_weight_files),
     Form("folder without `architectures`", _folder(architectures=None)),
     Form("link to a snapshot of the hub's cache", _link),
-    Form("adapter and whole weights in one folder", _adapter_and_weights),
-    Form("LoRA with its projection saved", _lora(modules_to_save=["visual_projection"])),
-    Form("LoRA with rank_pattern", _lora(rank_pattern={"layers.0.self_attn.q_proj": 2})),
-    Form("LoRA with alpha_pattern", _lora(alpha_pattern={"layers.1.self_attn.v_proj": 3})),
-    Form("LoRA, rank-stabilised", _lora(use_rslora=True)),
-    Form("LoRA with biases", _lora(bias="lora_only", target_modules=TOWER)),
-    Form("LoRA on one layer", _lora(layers_to_transform=[1], layers_pattern="layers")),
-    Form("LoRA on all linear layers", _lora(target_modules="all-linear")),
-    Form("DoRA", _lora(use_dora=True)),
-    Form("PiSSA", _lora(init_lora_weights="pissa", target_modules=TOWER)),
-    Form("IA³", _adapter(lambda: IA3Config(target_modules=["k_proj"], feedforward_modules=[]))),
-    Form("VeRA", _adapter(lambda: VeraConfig(r=2, target_modules=BOTH))),
-    Form("LoRA on a module around a CLIP", _adapter_on_a_holder(rf"clip\.{TOWER}")),
-    Form("LoRA on a module around a CLIP, by names", _adapter_on_a_holder(BOTH)),
-    Form("LoRA on another LoRA", _on_another_adapter),
-    Form("LoRA of torch.compile", _of_torch_compile),
-    Form("prompts of PEFT", _prompts_of_peft, "tokens before"),
-    Form("rank of another LoRA", _refused(_with_rank(8)), "another shape in its file"),
+    Form("folder that asks for tuples and maps",
+         _folder(return_dict=False, output_attentions=True, dtype="torch.float16")),
+    Form("folder in fp8 without scales", _rounded),
+    Form("folder with two sides of an image", _two_sides, "image_size"),
+    *ADAPTER_FORMS,
     Form("weights and `state_dict_ema`", saved(lambda s: {"m": s, "m_ema": _other(s)})),
     Form("AveragedModel", saved(lambda s: {**under("module.")(s), "n_averaged": torch.tensor(3)})),
     Form("`module._orig_mod.`", saved(under("module._orig_mod."))),
@@ -365,6 +295,24 @@ RARER_FORMS = (
     Form("logit scale of one dimension", saved(lambda s: {**s, "logit_scale": torch.ones(1)})),
     Form("towers and projection in different places", saved(_towers_apart)),
     Form("tower of LLaVA's names", saved(lambda s: under("vision_tower.")(_of("vision", s)))),
+    Form("tower without its name, and its projection", _tower_and_projection),
+    Form("trained weights alone",
+         _refused(saved(lambda s: _of("vision_model.encoder.layers.1.", s))), "not complete"),
+    Form("projections alone", _refused(saved(_ones("text_projection.weight"))), "texts' side"),
+    Form("kohya's LoRA", _refused(saved(_ones("lora_te_layers_0_fc1.lora_down.weight"))),
+         "an adapter's weights alone"),
+    Form("textual inversion", _refused(saved(_ones("<cat>"))), "of another model"),
+    Form("quanto's whole numbers", _with(f"{LAYER}.weight._data"), "quantised"),
+    Form("MLX's order of axes", _refused(saved(
+        lambda s: {n: one.movedim(1, -1) if one.ndim == 4 else one for n, one in s.items()}
+    )), "another architecture"),
+    Form("student's weights alone", saved(under("student."))),
+    Form("ema-pytorch's average alone", saved(under("ema_model."))),
+    Form("momentum encoder beside", _refused(saved(
+        lambda s: {**under("base_encoder.")(s), **under("momentum_encoder.")(_other(s))}
+    )), "2 times"),
+    Form("one shard of FSDP",
+         _one("__0_0.distcp"), "dcp_to_torch"),
     Form("safetensors under another name", _renamed),
     Form("open_clip's image tower alone", _open_clip(lambda s: under("visual.")(_visual(s)))),
     Form("`model.visual.state_dict()`", _open_clip(_visual)),
@@ -389,7 +337,6 @@ RARER_FORMS = (
     Form("more text blocks than told", _refused(_folder(_one_text_block_more)), r"layers\.1\."),
     Form("factor where its logarithm belongs",
          _refused(saved(lambda s: {**s, "logit_scale": torch.tensor(100.0)})), "logarithm"),
-    Form("tensors of an adapter in a file", _adapters_tensors, r"adapter_config\.json"),
     Form("frozen copy beside the tower", _refused(saved(_frozen_beside_tuned)), "2 image towers"),
     Form("parametrized weights",
          _refused(saved(lambda s: {n.replace("fc1.w", "fc1.parametrizations.w"): one

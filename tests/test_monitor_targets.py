@@ -83,6 +83,33 @@ def test_an_image_tower_by_itself_is_read_with_the_pretrained_texts(
     )
 
 
+@pytest.mark.parametrize("name", ["to_clip", "head"])
+def test_a_projection_of_another_name_is_told_by_its_weights(name: str, tiny_clip: Path) -> None:
+    whole: Any = moved(clip_of(tiny_clip))
+    pretrained = clip_of(tiny_clip).visual_projection
+    layer = whole.visual_projection if name == "to_clip" else nn.Linear(32, 16, bias=False)
+    holder = nn.ModuleDict({"tower": whole.vision_model, name: layer, "more": nn.Linear(16, 3)})
+    told: list[str] = []
+    seen = ds.Monitor(str(tiny_clip), pixels(), echo=told.append).observe(holder, step=1)
+    if name == "head":
+        whole.visual_projection = pretrained
+    expected = monitor_of(tiny_clip, pixels()).observe(whole, step=1).scalars()["embedding_drift"]
+    assert seen.scalars()["embedding_drift"] == pytest.approx(expected, rel=1e-4)
+    words = f"{name} is read as the image projection" if name == "to_clip" else "no visual_proj"
+    assert any(words in line for line in told)
+
+
+def test_a_model_that_answers_by_tuples_is_read_and_left_so(tiny_clip: Path) -> None:
+    model: Any = moved(clip_of(tiny_clip))
+    expected = monitor_of(tiny_clip, pixels()).observe(model, step=1).scalars()
+    configs = [model.config, model.config.vision_config, model.config.text_config]
+    for config in configs:
+        config.return_dict = False
+    seen = monitor_of(tiny_clip, pixels()).observe(model, step=1).scalars()
+    assert seen == expected
+    assert not any(config.return_dict for config in configs)
+
+
 def test_several_models_are_told_apart_by_their_path(
     tiny_clip: Path, coloured_images: Path
 ) -> None:

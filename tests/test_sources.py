@@ -127,6 +127,7 @@ def test_what_a_source_lacks_and_where_it_comes_from_is_told(place: Place) -> No
         ("classifier's state dict around the tower", "no text tower"),
         ("weights and their moving average", "not model_ema"),
         ("open_clip's epoch file, no name", "activation"),
+        ("folder in fp8 without scales", r"in 8 bits \(F8_E4M3\)"),
         ("folder with a layer beside", "image_adapter.weight of .* is not used"),
     ):
         folder = place.folder / str(len(list(place.folder.iterdir())))
@@ -141,6 +142,19 @@ def test_what_needs_another_model_says_how_to_give_it(form: str, place: Place) -
     source, _ = next(one for one in FORMS if one.name == form).make(place)
     with pytest.raises(ModelError, match=r"second model.*like=MODEL"):
         ds.load(source)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (torch.nn.Linear(1, 1), "Linear is neither"),
+        (None, "None.* is neither"),
+        ("x" * 300, "long"),
+    ],
+)
+def test_what_names_no_model_is_refused_in_one_sentence(given: object, told: str) -> None:
+    with pytest.raises(ModelError, match=told):
+        ds.load(given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])

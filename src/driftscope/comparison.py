@@ -465,7 +465,9 @@ def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> N
     if not _of_one_base(before, after):
         raise ModelError(
             f"{after.source} was adapted from another model than {before.source} "
-            "(its base's weights differ); compare it with the base it was trained on"
+            "(its base's weights differ); compare it with the base it was trained on, or, if that "
+            "base itself comes from the first model, with the adapter merged (merge_and_unload, "
+            "then save_pretrained)"
         )
     weights = encoder_state(before), encoder_state(after)
     if before.image_size != after.image_size or not after.backbone.has_fixed_input_size:

@@ -7,6 +7,7 @@ An installed package can bring further ones, each under a name of the entry poin
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
@@ -99,7 +100,7 @@ def find_image_tower(module: nn.Module) -> ImageTower:
     known = (*families(), *_LIVE)
     found = [
         (child, backbone, name)
-        for child in module.modules()
+        for child in dict.fromkeys(_in_use(module))
         for backbone in known
         if (name := backbone.class_among(child, backbone.towers))
     ]
@@ -118,3 +119,16 @@ def find_image_tower(module: nn.Module) -> ImageTower:
         config=config,
         backbone=backbone,
     )
+
+
+def _in_use(module: nn.Module) -> Iterator[nn.Module]:
+    """All modules inside, but for those that PEFT keeps beside their trained copies."""
+    if any(base.__name__ == "ModulesToSaveWrapper" for base in type(module).__mro__):
+        wrapper: Any = module
+        active = [one for one in wrapper.active_adapters if one in wrapper.modules_to_save]
+        used = wrapper.modules_to_save[active[0]] if active else wrapper.original_module
+        yield from _in_use(used)
+        return
+    yield module
+    for child in module.children():
+        yield from _in_use(child)

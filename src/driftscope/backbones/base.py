@@ -180,8 +180,7 @@ class Backbone:
 
     def options_for(self, config: Any) -> dict[str, Any]:
         """What `from_pretrained` is told of a model of this configuration."""
-        del config
-        return dict(self.load_options)
+        return {**self.load_options, "config": config}
 
     def readable(self, module: nn.Module) -> nn.Module:
         """What is read of what transformers has loaded: it itself, or it behind other calls."""

@@ -123,8 +123,9 @@ class LibraryBackbone(Backbone):
         return self.pooling.probe
 
     def embed_images(self, module: nn.Module, pixel_values: Tensor) -> Tensor:
-        """What the library itself gives."""
-        embeddings: Tensor = module.get_image_features(pixel_values)  # type: ignore[operator]
+        """What the library itself gives, of pixels in the numbers that it computes with."""
+        values = pixel_values.to(_number_type(module))
+        embeddings: Tensor = module.get_image_features(values)  # type: ignore[operator]
         return embeddings
 
     def embed_texts(self, module: Any, tokens: Mapping[str, Tensor]) -> Tensor:
@@ -258,8 +259,8 @@ class LibraryModel(nn.Module):
     def _shape(
         self, tower: nn.Module, blocks: list[nn.Module], image_size: int, pooling: Pooling
     ) -> _Shape:
-        weight = next(tower.parameters())
-        image = torch.zeros(1, 3, image_size, image_size, device=weight.device, dtype=weight.dtype)
+        image = torch.zeros(1, 3, image_size, image_size, dtype=_number_type(tower))
+        image = image.to(next(tower.parameters()).device)
         outputs: list[Any] = []
         seen = {module: _Shown() for module in (*blocks, pooling.probe) if module is not None}
         attended = {module: Attended(shown) for module, shown in seen.items()}
@@ -271,6 +272,12 @@ class LibraryModel(nn.Module):
             attention_seen(attended),
         ):
             embedding = self.get_image_features(image)
+        if embedding.ndim != 2:
+            sizes = "×".join(map(str, embedding.shape[1:]))
+            raise CaptureError(
+                f"the {self.library} model embeds an image as {sizes} numbers, and one row of them "
+                "is what is compared"
+            )
         state = outputs[-1][0] if isinstance(outputs[-1], tuple) else outputs[-1]
         is_of_tokens = state.ndim == 3
         last = getattr(tower, "output_fmt", "NCHW") == "NHWC"
@@ -408,6 +415,12 @@ def _open_clip_pooling(tower: Any) -> Pooling:
     by = {"tok": "token"}.get(getattr(tower, "pool_type", ""), getattr(tower, "pool_type", ""))
     pool = getattr(tower, "attn_pool", None)
     return Pooling(by if pool is None else type(pool).__name__, num_prefix=1)
+
+
+def _number_type(module: nn.Module) -> torch.dtype:
+    """Of the convolution that pixels go into first, whatever the norms have."""
+    weights = list(module.parameters())
+    return next((one for one in weights if one.ndim == 4), weights[0]).dtype
 
 
 def _image_size(model: Any) -> int:

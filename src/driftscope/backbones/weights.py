@@ -23,7 +23,7 @@ from driftscope.backbones import find_image_tower
 from driftscope.backbones.capture import check_adapters_in_effect
 from driftscope.backbones.evaluating import evaluating
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.errors import NonFiniteError
+from driftscope.errors import CaptureError, NonFiniteError
 
 
 def encoder_state(model: VisionLanguageModel) -> dict[str, Tensor]:
@@ -176,6 +176,12 @@ def _merged_copy(layer: Any) -> nn.Module:
         plain: nn.Module = unload(merge=True, safe_merge=False, adapter_names=None)
         return plain
     if not duplicate.merged:
-        duplicate.merge()
+        try:
+            duplicate.merge()
+        except NotImplementedError:
+            raise CaptureError(
+                f"The model's adapter is of PEFT's kind {type(layer).__module__.split('.')[-2]}, "
+                "which cannot be added to weights, so that it has no change of them to measure."
+            ) from None
     base: nn.Module = duplicate.get_base_layer()
     return base

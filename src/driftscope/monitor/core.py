@@ -223,6 +223,7 @@ class Monitor:
         told = told_before_training(self._log.headers)
         self._course = Course(told, self._log.restored, stopped_before=self._log.restored_stop)
         self._calls = 0  # of this process: uncounted steps cannot go on from a former one's
+        self._told: set[str] = set()
         self._shown: dict[int, Tensor] = {}  # attention of the shown images, by step
         self.setup_seconds = time.perf_counter() - began
         self._cost = Cost()
@@ -332,6 +333,7 @@ class Monitor:
             share = self._cost.share_with(seconds)
             self._say(f"{seen.summary()} · {seconds:.1f} s, {share:.1f} % of the time")
             was_stopped = self.should_stop
+            self._say_once(looked.live.notes if looked.live is not None else ())
             for alert in new_alerts:
                 self._tell(alert)
             self._stop_if_patience_is_lost()
@@ -605,6 +607,12 @@ class Monitor:
             self._say(f"cannot write to {self._folder} ({why}); going on")
             return False
         return True
+
+    def _say_once(self, notes: Sequence[str]) -> None:
+        for note in notes:
+            if note not in self._told:
+                self._say(note)
+        self._told.update(notes)
 
     def _say(self, line: str) -> None:
         if self._echo is not None:

@@ -18,6 +18,7 @@ from driftscope.backbones.weights import encoder_state, without_adapters
 from driftscope.files import refuse_link_or_device, remove_files, whole_folder
 from driftscope.hugging_face import quiet_libraries
 from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE
+from driftscope.sources import open_clip
 from driftscope.sources.live import NAMELESS, Target
 from driftscope.sources.origin import note_origin
 
@@ -52,8 +53,10 @@ def keep_model(
     elif target.has_text_tower or (is_nameless and isinstance(live.module, LibraryModel)):
         export_merged(replace(live, module=without_adapters(live.module)), folder)
     elif is_nameless:
+        # of open_clip's tower its conversion
+        own = live.module if target.kind == open_clip.TOWER_KIND else target.found
         with whole_folder(folder) as partial, quiet_libraries():
-            without_adapters(target.found).save_pretrained(str(partial))  # type: ignore[operator]
+            without_adapters(own).save_pretrained(str(partial))  # type: ignore[operator]
     else:
         with whole_folder(folder) as partial:
             weights = encoder_state(live).items()

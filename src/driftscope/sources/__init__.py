@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.errors import ModelError, NoteWarning, told_as
+from driftscope.errors import ModelError, NoteWarning, shown, told_as
 from driftscope.files import named_path
 from driftscope.sources import (
     adapter,
@@ -64,6 +64,12 @@ def load(
         ModelError: nothing loadable is there, or no such device; the sentence says what was
             looked for and where.
     """
+    if not isinstance(source, str | Path):
+        raise ModelError(
+            f"a model is loaded by its name or its place, and {type(source).__name__} is neither; "
+            "of a model in memory save it (save_pretrained) and give the folder, or watch it by "
+            "driftscope.Monitor"
+        )
     place = usable_device(device)
     model = _found(str(source), like)
     for note in model.notes:
@@ -72,6 +78,11 @@ def load(
 
 
 def _found(name: str, like: VisionLanguageModel | None = None) -> VisionLanguageModel:
+    try:
+        named_path(name).exists()
+    except OSError:
+        told = "no file, folder or repository has so long a name"
+        raise ModelError(f"no model {shown(name)}: {told}") from None
     refuse_pipes(named_path(name))
     refuse_large_texts(named_path(name))
     for form in SOURCES:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import merged
-from driftscope.errors import ModelError, one_line, told_as
+from driftscope.errors import ModelError, one_line, shown, told_as
 from driftscope.files import named_path
 from driftscope.hugging_face import quiet_libraries
 from driftscope.sources.form import Beside
@@ -51,6 +51,7 @@ def load_adapter(folder: Path, name: str, beside: Beside) -> VisionLanguageModel
     """
     config = read_json(folder / CONFIG_FILE)
     refuse_implausible(config, name)
+    _refuse_odd_settings(config, folder, name)
     weights = next((folder / file for file in WEIGHT_FILES if (folder / file).exists()), None)
     if weights is None:
         raise ModelError(f"the adapter {name} has no weights: {WEIGHT_FILES[0]} is missing")
@@ -96,6 +97,27 @@ def _refuse_prompts(config: Mapping[str, Any], name: str) -> None:
             f"the adapter {name} is of PEFT's kind {config.get('peft_type')}, which puts tokens "
             "before those of a language model and changes no weight of an image tower, so there "
             "is no change to measure"
+        )
+
+
+def _refuse_odd_settings(config: Mapping[str, Any], folder: Path, name: str) -> None:
+    """Raises ModelError where an adapter's configuration says less than PEFT writes, or otherwise.
+
+    PEFT itself fails deep inside then, in words of its code.
+    """
+    if not isinstance(config.get("peft_type"), str):
+        raise ModelError(
+            f"{folder / CONFIG_FILE} does not say the adapter's peft_type, such as LORA; put the "
+            "file there that PEFT's save_pretrained wrote"
+        )
+    rank = config.get("r") or 1
+    if not isinstance(rank, int) or rank < 1:
+        raise ModelError(f"the adapter {name} says r {shown(rank)}; a whole number would be right")
+    where = ("target_modules", "target_parameters", "modules_to_save", "trainable_token_indices")
+    if config["peft_type"] == "LORA" and not any(config.get(key) for key in where):
+        raise ModelError(
+            f"the adapter {name} does not say which layers it changes: {CONFIG_FILE} has no "
+            "target_modules; put the file there that PEFT's save_pretrained wrote"
         )
 
 

@@ -23,11 +23,13 @@ from driftscope.sources.state_dict import (
     main_prefix,
     prefixes_of,
     refuse_no_plain_numbers,
+    told_of_rounding,
 )
 
 ADAPTER_PARTS = (".base_layer.", "lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_")
 _OF_ROUNDED = (
     *(".SCB", ".absmax", ".quant_map", ".weight_scale", ".weight_scale_inv", ".qweight"),
+    *("._data", "._scale", ".input_scale"),
     *(".qzeros", ".scales", ".zero_point", "._packed_params", "._packed_params.dtype"),
 )
 """How what stands beside the whole numbers of a quantised weight is called."""
@@ -158,7 +160,7 @@ def fitted(state: Mapping[str, Tensor], module: nn.Module, backbone: Backbone, n
     extra = sorted(own for own in inside if own not in places and not own.endswith(NO_WEIGHTS))
     _refuse_unknown(extra, {own.partition(".")[0] for own in places if "." in own}, module, name)
     used = {places[own]: key for own, key in inside.items() if own in places}
-    used |= _elsewhere(state, wanted, used.keys(), backbone, (prefix, *others))
+    used |= _elsewhere(state, wanted, used.keys(), backbone, others)
     tensors = {own: _of_shape(state[key], wanted[own]) for own, key in used.items()}
     _refuse_other_shapes(tensors, wanted, name)
     refuse_no_plain_numbers(
@@ -168,10 +170,13 @@ def fitted(state: Mapping[str, Tensor], module: nn.Module, backbone: Backbone, n
     _refuse_half([key for key in missing if key.startswith(tower)], name)
     lacking = _lacking(missing, wanted, backbone, name)
     passed_over = (prefix, *others, *_OF_TRAINERS)
-    left = extra + sorted(
+    left = [own for own in extra if inside[own] not in used.values()] + sorted(
         key for key in state.keys() - used.values() if not key.startswith(passed_over) and prefix
     )
-    notes = [*told_of_rest(left, name)]
+    notes = [
+        *told_of_rest(left, name),
+        *told_of_rounding((str(one.dtype) for one in tensors.values()), name),
+    ]
     if others:
         notes.append(f"of {name} the weights under {prefix!r} are read, not {', '.join(others)}")
     return Fit(tensors, tuple(lacking), tuple(notes))
@@ -285,11 +290,12 @@ def _elsewhere(
     wanted: Mapping[str, Tensor],
     used: Set[str],
     backbone: Backbone,
-    taken: tuple[str, ...],
+    averages: Sequence[str],
 ) -> dict[str, str]:
     """The parts around the image tower, of a holder that has them in other places than the tower.
 
-    A part is found where one place alone has it, whole and in its shapes.
+    Or beside a tower without a name for itself. A part is found where one place alone has it, whole
+    and in its shapes.
     """
     projection = f"{backbone.projection_name}."
     parts = (
@@ -304,7 +310,7 @@ def _elsewhere(
         places = [
             place
             for place, count in prefixes_of(state, part).items()
-            if count == len(part) and place not in taken and "ema" not in place.lower()
+            if count == len(part) and place not in averages and "ema" not in place.lower()
         ]
         if len(places) == 1 and all(
             _of_shape(state[places[0] + key], wanted[key]).shape == wanted[key].shape
@@ -393,7 +399,8 @@ def _refuse_half(missing: Iterable[str], name: str) -> None:
     half = [key for key in missing if not key.endswith(NO_WEIGHTS)]
     if half:
         raise ModelError(
-            f"the weights of {name} are not complete: {half[0]} is missing ({len(half)} in all)"
+            f"the weights of {name} are not complete: {half[0]} is missing ({len(half)} in all); "
+            "save the model's whole state_dict()"
         )
 
 
@@ -407,7 +414,11 @@ def _of_another_kind(
             "where they were trained and save its state_dict()"
         )
     if prefixes_of(state, texts):
-        return f"{name} has a text tower and no image tower; driftscope reads image towers"
+        first = next(key for key in sorted(state) if prefixes_of([key], texts))
+        return (
+            f"{name} has weights of the texts' side, such as {first}, and no image tower; "
+            "driftscope reads image towers"
+        )
     first = next(iter(wanted))
     return (
         f"{name} has none of the weights of the model that it is compared with, such as {first}; "

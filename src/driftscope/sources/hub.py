@@ -24,8 +24,8 @@ from driftscope.sources.origin import read_json
 from driftscope.sources.plausible import (
     refuse_implausible,
     refuse_more_than_weights,
+    refuse_odd_sizes,
     refuse_packed_weights,
-    refuse_parts_of_heads,
 )
 from driftscope.sources.preprocessor import pixel_convention
 from driftscope.sources.state_dict import (
@@ -35,6 +35,7 @@ from driftscope.sources.state_dict import (
     check_fetched,
     check_shards,
     read_tensors_of,
+    told_of_rounding,
     types_in,
     weights_in,
     why_unreadable,
@@ -48,6 +49,10 @@ WITHOUT_TEXTS = (
     *("ForImageClassification", "VisionTextDualEncoderModel"),
 )
 """How transformers' classes of an image tower without a text tower of its own end."""
+_AS_IT_IS_READ: dict[str, Any] = {
+    **{"trust_remote_code": False, "dtype": torch.float32, "output_attentions": False}
+}
+"""What a configuration may say of how a model was used, which decides nothing of its function."""
 _WANTED = ["*.json", "*.safetensors", "*.bin", "*.txt", "*.model"]
 """The files of a repository that a model is made of."""
 
@@ -136,7 +141,7 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
     families()  # a package that brings one registers its configuration with transformers
     try:
         with quiet_libraries():
-            config = transformers.AutoConfig.from_pretrained(where, trust_remote_code=False)
+            config = transformers.AutoConfig.from_pretrained(where, **_AS_IT_IS_READ)
     # an odd configuration raises what its fields are made of: TypeError, KeyError, ...
     except Exception as error:
         if "custom code" in str(error):
@@ -149,7 +154,7 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
     if backbone is None:
         raise ModelError(unread_type(config.model_type, name))
     _refuse_without(backbone.needs, name)
-    refuse_parts_of_heads(backbone.vision_config(config), name)
+    refuse_odd_sizes(backbone.vision_config(config), name)
     loaded, notes = _module(where, config, backbone, name)
     module: Any = backbone.readable(loaded).eval()
     for part in loaded.modules():
@@ -219,13 +224,14 @@ def _module(
         raise ModelError(
             f"the weights of {name} cannot be loaded: {why_unreadable(error)}"
         ) from None
-    if weights is not None:
-        _refuse_whole_numbers(weights, module, name)
+    kinds = types_in(weights) if weights is not None else {}
+    _refuse_whole_numbers(kinds, module, name)
     if loading["missing_keys"]:  # transformers would fill them with random numbers
         return module, _fill(module, backbone, folder, name)
     left_out = sorted(key for key in loading["unexpected_keys"] if not key.endswith(NO_WEIGHTS))
     _refuse_what_is_left_out(left_out, module, backbone, name)
-    return module, told_of_rest([key for key in left_out if not _is_idle(key, backbone)], name)
+    rest = told_of_rest([key for key in left_out if not _is_idle(key, backbone)], name)
+    return module, (*rest, *told_of_rounding(kinds.values(), name))
 
 
 def _is_idle(key: str, backbone: Backbone) -> bool:
@@ -266,10 +272,10 @@ def _refuse_what_is_left_out(
             )
 
 
-def _refuse_whole_numbers(weights: Path, module: nn.Module, name: str) -> None:
+def _refuse_whole_numbers(kinds: Mapping[str, str], module: nn.Module, name: str) -> None:
     """Raises ModelError where weights are stored as the whole numbers that they were rounded to."""
     own = {key for key, one in module.state_dict().items() if one.is_floating_point()}
-    for key, kind in types_in(weights).items():
+    for key, kind in kinds.items():
         if key in own and kind.startswith(("I", "U", "int", "uint", "q")):
             raise ModelError(
                 f"the weights of {name} are quantised: {key} is stored as {kind}; save the model "

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
+from torch.nn import functional
 
 from driftscope.backbones import families, find_image_tower, why_refused
 from driftscope.backbones.base import Backbone
@@ -35,12 +36,14 @@ class Target:
         kind: one of `_kinds`.
         peft: the PeftModel directly around it, if there is one.
         projection: of an image tower without one, the only one of that name beside it.
+        linear_beside: of such a tower, all linear layers beside it, by their paths.
     """
 
     found: nn.Module
     kind: str
     peft: nn.Module | None
     projection: nn.Module | None = None
+    linear_beside: Mapping[str, nn.Linear] = field(default_factory=dict)
 
     @property
     def whole(self) -> str | None:
@@ -104,11 +107,13 @@ def find_target(model: nn.Module, model_path: str | None = None) -> Target:
             "them before it is read."
         )
     kind = kinds[found[0]]
+    alone, own = _alone().get(kind), set(module.modules())
     return Target(
         module,
         kind,
         _peft_around(module, list(modules.values())),
-        _projection_beside(module, modules, alone) if (alone := _alone().get(kind)) else None,
+        _projection_beside(module, modules, alone) if alone else None,
+        {path: one for path, one in modules.items() if type(one) is nn.Linear and one not in own},
     )
 
 
@@ -163,13 +168,13 @@ def live_model(target: Target, pretrained: VisionLanguageModel) -> VisionLanguag
     Raises:
         ModelError: an open_clip model that cannot be converted.
     """
-    module = target.found
+    module, notes = target.found, tuple[str, ...]()
     if target.kind == open_clip.KIND:
         module = open_clip.readable(module)
+    elif target.kind == open_clip.TOWER_KIND:
+        module = open_clip.converted_tower(module)
     elif (backbone := target.alone) is not None:
-        projection = target.projection
-        if projection is None and backbone.projection_name is not None:
-            projection = getattr(pretrained.plain, backbone.projection_name, None)
+        projection, notes = _projection_for(target, backbone, pretrained)
         module = backbone.tower_with_projection(module, projection)
     return VisionLanguageModel(
         module=module,
@@ -179,7 +184,42 @@ def live_model(target: Target, pretrained: VisionLanguageModel) -> VisionLanguag
         std=pretrained.std,
         own_framing=pretrained.own_framing,
         source=LIVE_NAME,
+        notes=notes,
     )
+
+
+_LEAST_COSINE = 0.5
+"""Of a projection's weights before and in training; other layers' are about 0."""
+
+
+def _projection_for(
+    target: Target, backbone: Backbone, pretrained: VisionLanguageModel
+) -> tuple[nn.Module | None, tuple[str, ...]]:
+    """The projection of an image tower that is trained without one, and what is to be said of it.
+
+    It is the one of the family's name beside the tower; else the only layer beside it whose weights
+    are nearly the pretrained projection's; else that itself.
+    """
+    name = backbone.projection_name
+    before: Any = None if name is None else getattr(pretrained.plain, name, None)
+    has_its_own = any(path.rpartition(".")[2] == name for path, _ in target.found.named_modules())
+    if target.projection is not None or before is None or has_its_own:
+        return target.projection, ()
+    layers = target.linear_beside
+    alike = [path for path, one in layers.items() if one.bias is None and _near(one, before)]
+    if len(alike) == 1:
+        told = f"{alike[0]} is read as the image projection: its weights are nearly the pretrained"
+        return layers[alike[0]], (f"{told} one's",)
+    told = f"the {target.kind} in training has no {name} in it or beside it, so the pretrained one"
+    return before, (f"{told} embeds the images",)
+
+
+def _near(layer: nn.Linear, before: nn.Module) -> bool:
+    own, other = layer.weight, getattr(before, "weight", None)
+    if not isinstance(other, nn.Parameter) or own.shape != other.shape or own.is_meta:
+        return False
+    now, then = (one.detach().float().flatten().cpu() for one in (own, other))
+    return float(functional.cosine_similarity(now, then, dim=0)) > _LEAST_COSINE
 
 
 def _projection_beside(
@@ -228,7 +268,7 @@ def _alone() -> dict[str, Backbone]:
     towers = {
         name: one for one in reversed(families()) for name in (*one.trained_alone, *one.towers)
     }
-    return {**towers, _TIMM: Timm()}
+    return {**towers, _TIMM: Timm(), open_clip.TOWER_KIND: open_clip.TOWER_FAMILY}
 
 
 def _kinds() -> tuple[str, ...]:
@@ -241,6 +281,8 @@ def _kind_of(module: nn.Module, known: Mapping[str, Backbone]) -> str | None:
         return open_clip.KIND
     if is_of_timm(module):
         return _TIMM
+    if open_clip.is_live_tower(module):
+        return open_clip.TOWER_KIND
     return next((kind for kind, one in known.items() if one.class_among(module, (kind,))), None)
 
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from driftscope.files import named_path
-from driftscope.sources.state_dict import SUFFIXES, is_state
+from driftscope.sources.state_dict import SHARD_OF_FSDP, SUFFIXES, is_state, way_out_of_shards
 
 _MARKS = ("config.json", "adapter_config.json", "open_clip_config.json", "adapted.json")
 """Files that say that their folder holds a model."""
@@ -15,7 +15,6 @@ _DEPTH = 3
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 OF_OTHERS = (".h5", ".keras", ".msgpack", ".onnx", ".gguf", ".tflite", ".pb", ".npz", ".pkl")
 """Weights of TensorFlow, Flax and others, which are not read."""
-_SHARDS_OF_FSDP = ".distcp"
 _OF_SHARD = re.compile(r"-\d{5}-of-\d{5}\.(safetensors|bin)$")
 _OF_DEEPSPEED = "zero_to_fp32.py"
 
@@ -55,13 +54,8 @@ def _instead(folder: Path, name: str) -> str:
             " but shards of one model without their index (model.safetensors.index.json, or "
             "pytorch_model.bin.index.json), which tells that they are complete; fetch that, too"
         )
-    if found := sorted(folder.rglob(f"*{_SHARDS_OF_FSDP}"), key=_is_of_optimizer):
-        shards = found[0]
-        return (
-            " but shards of torch.distributed; make a file of weights of them (python -m "
-            f"torch.distributed.checkpoint.format_utils dcp_to_torch {shards.parent} OUT.pt) and "
-            "give that"
-        )
+    if found := sorted(folder.rglob(f"*{SHARD_OF_FSDP}"), key=_is_of_optimizer):
+        return f" but shards of torch.distributed; {way_out_of_shards(found[0].parent)}"
     if any(folder.glob("adapter_model.*")):
         return " but an adapter's weights without its adapter_config.json; fetch that, too"
     if below := _below(folder):

@@ -86,7 +86,7 @@ def refuse_implausible(config: Mapping[str, Any], name: str) -> None:
 def refuse_quantised(config: Mapping[str, Any], name: str) -> None:
     """Raises `ModelError` where a configuration says that its weights are packed into few bits."""
     said = config.get("quantization_config")
-    if isinstance(said, Mapping):
+    if isinstance(said, Mapping) and said:
         raise ModelError(
             f"the weights of {name} are quantised ({said.get('quant_method', 'of its own kind')}), "
             "and a drift would be measured of the rounding, too; save the model in floating-point "
@@ -94,8 +94,15 @@ def refuse_quantised(config: Mapping[str, Any], name: str) -> None:
         )
 
 
-def refuse_parts_of_heads(tower: Any, name: str) -> None:
-    """Raises `ModelError` where a tower's width is no whole number of attention heads."""
+def refuse_odd_sizes(tower: Any, name: str) -> None:
+    """Raises `ModelError` where a tower's images, patches or heads have sizes that none can be."""
+    for key in ("image_size", "patch_size"):
+        size = getattr(tower, key, 1)
+        if not isinstance(size, int) or size < 1:
+            raise ModelError(
+                f"the configuration of {name} says {key} {shown(size)}; one whole number would be "
+                "right, the side of a square"
+            )
     width, heads = (getattr(tower, key, None) for key in ("hidden_size", "num_attention_heads"))
     if isinstance(width, int) and isinstance(heads, int) and (heads < 1 or width % heads):
         raise ModelError(

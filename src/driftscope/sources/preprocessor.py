@@ -7,6 +7,7 @@ trained on gives wrong numbers that look right.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -222,8 +223,8 @@ def _filter_name(settings: dict[str, Any], name: str) -> str:
     from PIL.Image import Resampling
 
     try:
-        return Resampling(settings["resample"]).name.lower()
-    except ValueError:
+        return Resampling(operator.index(settings["resample"])).name.lower()
+    except (TypeError, ValueError):
         raise ModelError(_refused(name, f"resample {settings['resample']}")) from None
 
 

@@ -35,6 +35,8 @@ FILES = (
     *("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
 """What transformers and accelerate call a model's weights in a folder."""
+SHARD_OF_FSDP = ".distcp"
+"""How torch.distributed's shards end."""
 _WITHIN = re.compile(r"(?:_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.")
 """What FSDP, torch.compile and activation checkpointing put into names, at any depth."""
 _OF_TORCH = ("data.pkl", "constants.pkl")
@@ -45,6 +47,8 @@ _OF_NO_MODEL = re.compile(
 """What stands before the names of weights where something else is kept of each."""
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files begin that torch wrote before version 1.6."""
+_OF_EIGHT_BITS = re.compile(r"torch\.float8_|float8_|F8_")
+"""How types of floating-point numbers of 8 bits are called by torch, and by safetensors."""
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -115,8 +119,19 @@ def is_state(name: str) -> bool:
     return name.startswith((*begins, "adapter")) or name.endswith("_optim_states.pt")
 
 
+def way_out_of_shards(folder: Path) -> str:
+    """What to do with what torch.distributed has written into a folder."""
+    return (
+        "make a file of weights of them (python -m torch.distributed.checkpoint.format_utils "
+        f"dcp_to_torch {folder} OUT.pt) and give that"
+    )
+
+
 def check_fetched(path: Path) -> None:
     """Raises ModelError where a file of weights is empty, cut off, packed, or no such file."""
+    if path.suffix == SHARD_OF_FSDP:
+        way_out = way_out_of_shards(path.parent)
+        raise ModelError(f"{path} is one of the shards of torch.distributed; {way_out}")
     with path.open("rb") as file:
         start = file.read(len(_LFS_POINTER))
     if start == _LFS_POINTER:
@@ -195,6 +210,8 @@ def why_unreadable(error: Exception) -> str:
         return "it holds other objects than tensors, or is no file of weights"
     if "ignore_mismatched_sizes" in str(error):
         return "its configuration describes weights of other shapes than its files hold"
+    if "PytorchStreamReader" in str(error):
+        return "torch did not write it, or it is damaged"
     if isinstance(error, KeyError):
         return f"its configuration names {error}, which is not known"
     return one_line(error) or type(error).__name__
@@ -268,6 +285,17 @@ def refuse_no_plain_numbers(weights: Mapping[str, Tensor], name: str) -> None:
                 f"{name} holds {key} {kind}, and no weights can be made of that; save the model in "
                 "floating-point numbers (quantised ones by dequantize())"
             )
+
+
+def told_of_rounding(kinds: Iterable[str], name: str) -> tuple[str, ...]:
+    """What is to be said of weights in numbers of 8 bits, by the names of number types."""
+    rounded = {one.removeprefix("torch.") for one in kinds if _OF_EIGHT_BITS.match(one)}
+    if not rounded:
+        return ()
+    return (
+        f"weights of {name} are stored in 8 bits ({', '.join(sorted(rounded))}): what is measured "
+        "of it is the rounding, too",
+    )
 
 
 def _few(names: Iterable[str]) -> str:

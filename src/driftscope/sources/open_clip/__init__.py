@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from driftscope.backbones import find_image_tower
+from driftscope.backbones.clip import Clip
 from driftscope.backbones.library import OpenClipModel
 from driftscope.backbones.mean_pooled import MeanPooledTower, pooled
 from driftscope.backbones.model import VisionLanguageModel
@@ -28,7 +29,9 @@ from driftscope.sources.hub import load_tokenizer
 from driftscope.sources.open_clip import library
 from driftscope.sources.open_clip.live import (
     converted,
+    converted_tower,
     is_live,
+    is_live_tower,
     live_convention,
     pixels_of,
     readable,
@@ -45,9 +48,9 @@ from driftscope.sources.open_clip.names import (
 from driftscope.sources.open_clip.names import QUICK_SUFFIX as _QUICK_SUFFIX
 from driftscope.sources.open_clip.weights import (
     TowerFacts,
-    averages_note,
     convert_open_clip,
     convert_tower,
+    file_notes,
     holds,
     is_tower_alone,
     num_layers,
@@ -62,6 +65,10 @@ if TYPE_CHECKING:
     from transformers import CLIPModel
 
 KIND = "open_clip"
+TOWER_KIND = "VisionTransformer of open_clip"
+"""Its image tower by itself, `model.visual`."""
+TOWER_FAMILY = Clip()
+"""What that is read as."""
 PREFIX = "open_clip:"
 CONFIG_FILE = "open_clip_config.json"
 WEIGHT_FILES = (
@@ -101,11 +108,10 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
         )
     if parts[0] not in OPEN_CLIP_NAMES and (said := library.configuration(parts[0])) is not None:
         return _by_open_clip(path, name, said, f"{parts[0]} is no plain ViT")
-    clip = load_open_clip(path, parts[0])
+    clip, notes = _named(path, parts[0])
     named, own = SIZES[parts[0].removesuffix(_QUICK_SUFFIX)], clip.config.vision_config.image_size
-    notes: tuple[str, ...] = ()
     if own != named.image_size:
-        notes = (f"{path} reads images of {own} pixels, a {parts[0]} those of {named.image_size}",)
+        notes += (f"{path} reads images of {own} pixels, a {parts[0]} those of {named.image_size}",)
     return from_open_clip(clip, name, OPENAI_PIXELS, notes)
 
 
@@ -133,7 +139,8 @@ def from_open_clip(
         tokenizer_name: the hub id that its configuration names; OpenAI's where there is none.
     """
     backbone = find_image_tower(clip).backbone
-    vocabulary = backbone.vocabulary_size(clip.config)
+    has_texts = backbone.has_text(clip.config)
+    vocabulary = backbone.vocabulary_size(clip.config) if has_texts else 0
     tokenizer = None
     if tokenizer_name or vocabulary == OPENAI_VOCABULARY:
         with offline_where_unreachable():
@@ -162,8 +169,14 @@ def load_open_clip(path: Path | str, name: str) -> CLIPModel:
         ModelError: the name is unknown, the file cannot be read safely, or the weights are not
             those of a plain open_clip ViT of that name.
     """
+    return _named(Path(path), name)[0]
+
+
+def _named(path: Path, name: str) -> tuple[CLIPModel, tuple[str, ...]]:
+    """The model of a name, and what is to be said of its file."""
     activation = activation_of(checked_name(name))
-    state = without_prefix(read_tensors_of(Path(path)), str(path))
+    held = read_tensors_of(path)
+    state = without_prefix(held, str(path))
     clip = _clip(state, activation, str(path))
     found, named = (
         size_of(state, num_layers(state, "visual.")),
@@ -175,7 +188,7 @@ def load_open_clip(path: Path | str, name: str) -> CLIPModel:
             f"{path} is not a {name} but {others}: it has {found.described}, and a {name} has "
             f"{named.described}"
         )
-    return clip
+    return clip, file_notes(held, str(path))
 
 
 def from_state(
@@ -188,7 +201,7 @@ def from_state(
     Raises:
         ModelError: nothing tells the activation, or it is no plain ViT.
     """
-    plain, averages = without_prefix(state, name), averages_note(state, name)
+    plain, told = without_prefix(state, name), file_notes(state, name)
     facts = None if like is None else _facts_of(like)
     if is_torchscript(path):
         note = f"{name} is a TorchScript archive as OpenAI's are, so its activation is QuickGELU"
@@ -197,7 +210,7 @@ def from_state(
         else:
             vision, text = (replace(one, activation="quick_gelu") for one in facts)
             clip = _built(plain, vision, text, name)
-        return from_open_clip(clip, name, OPENAI_PIXELS, (*averages, note))
+        return from_open_clip(clip, name, OPENAI_PIXELS, (*told, note))
     if like is None or facts is None:
         names = names_of(size_of(plain, num_layers(plain, "visual."))) or ["NAME"]
         raise ModelError(
@@ -207,7 +220,7 @@ def from_state(
         )
     activation = facts[0].activation
     note = f"{name} does not tell its activation: it is taken to be {like.source}'s, {activation}"
-    return from_open_clip(_built(plain, *facts, name), name, OPENAI_PIXELS, (*averages, note))
+    return from_open_clip(_built(plain, *facts, name), name, OPENAI_PIXELS, (*told, note))
 
 
 def completed_tower(
@@ -279,19 +292,29 @@ def _load_folder(folder: Path, name: str) -> VisionLanguageModel:
     model_config = said.get("model_cfg")
     if not isinstance(model_config, dict):
         raise ModelError(f"{folder / CONFIG_FILE} has no 'model_cfg'")
+    for key in ("vision_cfg", "text_cfg"):
+        if not isinstance(model_config.get(key), dict):
+            raise ModelError(f"{folder / CONFIG_FILE} has no {key!r} in its 'model_cfg'")
     path = weights_in(folder)
     if path is None:
         raise ModelError(
             f"the open_clip folder {name} has no weights: {WEIGHT_FILES[0]} is missing"
         )
-    vision, text = (dict(model_config.get(key) or {}) for key in ("vision_cfg", "text_cfg"))
+    vision, text = (dict(model_config[key]) for key in ("vision_cfg", "text_cfg"))
+    for settings, what in ((vision, "head_width"), (text, "heads"), (text, "width")):
+        if not isinstance(settings.get(what, 1), int) or settings.get(what, 1) < 1:
+            raise ModelError(
+                f"{folder / CONFIG_FILE} says {what} {settings[what]!r}; a whole number would be "
+                "right"
+            )
     for settings, plain in ((vision, _VISION_KEYS), (text, _TEXT_KEYS)):
         if unknown := _unknown_setting(settings, plain):
             why = f"its configuration says {unknown} {settings[unknown]!r}"
             return _by_open_clip(path, name, said, why)
     activation = "quick_gelu" if model_config.get("quick_gelu") else "gelu"
+    held = read_tensors_of(path)
     clip = _built(
-        without_prefix(read_tensors_of(path), str(path)),
+        without_prefix(held, str(path)),
         TowerFacts(
             _activation(vision, activation), int(vision.get("head_width", 64)), _eps(vision)
         ),
@@ -308,7 +331,9 @@ def _load_folder(folder: Path, name: str) -> VisionLanguageModel:
         clip.vision_model = MeanPooledTower(clip.vision_model, norm_after=norm_after)
     pixels = pixels_of(dict(said.get("preprocess_cfg") or {}), clip.config.vision_config.image_size)
     framing = pixels["own_framing"]
-    notes = () if framing is None else tuple(framing_notes(framing, name))
+    notes = file_notes(held, name) + (
+        () if framing is None else tuple(framing_notes(framing, name))
+    )
     return from_open_clip(clip, name, pixels, notes)
 
 
@@ -424,11 +449,11 @@ def _unknown_setting(tower: Mapping[str, Any], plain: set[str]) -> str:
 
 def _by_open_clip(path: Path, name: str, said: Mapping[str, Any], why: str) -> VisionLanguageModel:
     """A model that is no plain ViT, built by open_clip itself, where that is installed."""
-    model = library.built(said["model_cfg"], path, name, why)
+    model, told = library.built(said["model_cfg"], path, name, why)
     clip = OpenClipModel(model, said)
     pixels = pixels_of(dict(said.get("preprocess_cfg") or {}), clip.config.image_size)
     framing = pixels.get("own_framing")
-    notes = () if framing is None else tuple(framing_notes(framing, name))
+    notes = told + (() if framing is None else tuple(framing_notes(framing, name)))
     text = said["model_cfg"].get("text_cfg") or {}
     return from_open_clip(clip, name, pixels, notes, text.get("hf_tokenizer_name"))
 
@@ -437,13 +462,17 @@ __all__ = [
     "KIND",
     "OPEN_CLIP_NAMES",
     "PREFIX",
+    "TOWER_FAMILY",
+    "TOWER_KIND",
     "completed_tower",
     "convert_open_clip",
     "converted",
+    "converted_tower",
     "from_open_clip",
     "from_state",
     "holds",
     "is_live",
+    "is_live_tower",
     "is_tower_alone",
     "live_convention",
     "load",

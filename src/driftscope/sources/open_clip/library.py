@@ -12,7 +12,14 @@ from torch import nn
 
 from driftscope.errors import ModelError, one_line, told_as
 from driftscope.hugging_face import quiet_libraries
-from driftscope.sources.state_dict import main_prefix, read_tensors_of
+from driftscope.sources.fitting import NO_WEIGHTS, told_of_rest
+from driftscope.sources.state_dict import (
+    about_extra,
+    main_prefix,
+    read_tensors_of,
+    refuse_no_plain_numbers,
+    told_of_rounding,
+)
 
 _INSTALL = "pip install 'driftscope[open_clip]'"
 
@@ -36,8 +43,10 @@ def _pixels_of(name: str) -> dict[str, Any]:
     }
 
 
-def built(config: Mapping[str, Any], path: Path, name: str, why: str) -> nn.Module:
-    """The model of a configuration with the weights of a file.
+def built(
+    config: Mapping[str, Any], path: Path, name: str, why: str
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The model of a configuration with the weights of a file, and what is to be said of them.
 
     Args:
         config: the `model_cfg` of a folder.
@@ -67,8 +76,19 @@ def built(config: Mapping[str, Any], path: Path, name: str, why: str) -> nn.Modu
     own = {key.removeprefix(prefix): one for key, one in state.items() if key.startswith(prefix)}
     if own.keys().isdisjoint(key for key in model.state_dict() if key.startswith("text.")):
         own = {_custom(key, model): one for key, one in own.items()}
+    wanted = model.state_dict()
+    used = {key: one for key, one in own.items() if key in wanted}
+    floats = {key: one for key, one in used.items() if wanted[key].is_floating_point()}
+    refuse_no_plain_numbers(floats, name)
+    left = sorted(key for key in own if key not in used and not key.endswith(NO_WEIGHTS))
+    tops = tuple(f"{part}." for part, _ in model.named_children())
+    if inside := [key for key in left if key.startswith(tops)]:
+        raise ModelError(
+            f"the weights of {name} are of another architecture than its configuration tells: they "
+            f"have {inside[0]}, which the model would leave out; {about_extra(inside[0])}"
+        )
     try:
-        found = model.load_state_dict(own, strict=False)
+        found = model.load_state_dict(used, strict=False)
     except RuntimeError as error:
         raise ModelError(f"the weights of {name} do not fit: {one_line(error)}") from None
     if found.missing_keys:
@@ -76,7 +96,8 @@ def built(config: Mapping[str, Any], path: Path, name: str, why: str) -> nn.Modu
             f"the weights of {name} are not complete: {found.missing_keys[0]} is missing "
             f"({len(found.missing_keys)} in all)"
         )
-    return model.float().eval()
+    notes = told_of_rounding((str(one.dtype) for one in used.values()), name)
+    return model.float().eval(), (*told_of_rest(left, name), *notes)
 
 
 def _custom(name: str, model: nn.Module) -> str:

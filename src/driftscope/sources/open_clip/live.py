@@ -18,8 +18,13 @@ from driftscope.backbones.mean_pooled import MeanPooledTower
 from driftscope.backbones.weights import without_adapters
 from driftscope.data.framing import Framing
 from driftscope.errors import CaptureError, ModelError, told_as
-from driftscope.sources.open_clip.weights import TowerFacts, convert_open_clip
+from driftscope.sources.open_clip.weights import (
+    TowerFacts,
+    convert_open_clip,
+    convert_tower_alone,
+)
 
+_WHOLE = ("CLIP", "CustomTextCLIP", "CoCa")
 _LEAST_COSINE = 0.9999
 """Of one input's embeddings, the model's own and the conversion's, in single precision."""
 _LEAST_COSINE_OF_HALVES = 0.999
@@ -29,7 +34,7 @@ _GELUS = {"none": "gelu", "tanh": "gelu_pytorch_tanh"}
 def is_live(module: nn.Module) -> bool:
     """Whether a module is an open_clip model, by class name, so that nothing need be imported."""
     return any(
-        base.__module__.startswith("open_clip") and base.__name__ in ("CLIP", "CustomTextCLIP")
+        base.__module__.startswith("open_clip") and base.__name__ in _WHOLE
         for base in type(module).__mro__
     )
 
@@ -38,14 +43,27 @@ class NotPlainError(ModelError):
     """An open_clip model that is no plain ViT CLIP, so that no CLIPModel computes what it does."""
 
 
+def is_live_tower(module: nn.Module) -> bool:
+    """Whether a module is open_clip's ViT, which is `model.visual` of a plain model."""
+    return any(
+        base.__module__.startswith("open_clip") and base.__name__ == "VisionTransformer"
+        for base in type(module).__mro__
+    )
+
+
 def readable(model: nn.Module) -> nn.Module:
     """An open_clip model as it can be read: converted if it is a plain ViT, else as it is.
+
+    Of a model whose text tower was taken out, the image tower.
 
     Raises:
         ModelError: neither can be done; the sentence says why.
     """
+    whole: Any = model
+    texts = getattr(model, "text", None) or getattr(model, "transformer", None)
+    has_texts = isinstance(texts, nn.Module) and any(True for _ in texts.parameters())
     try:
-        return converted(model)
+        return converted(model) if has_texts else converted_tower(whole.visual)
     except NotPlainError as error:
         try:
             return OpenClipModel(model)
@@ -76,7 +94,7 @@ def converted(model: nn.Module) -> nn.Module:
     except ModelError as error:
         raise NotPlainError(str(error)) from None
     clip: Any = CLIPModel(config)
-    clip.load_state_dict(state)
+    _fill(clip, state)
     if getattr(plain.visual, "pool_type", "tok") == "avg":
         after = bool(getattr(plain.visual, "final_ln_after_pool", False))
         clip.vision_model = MeanPooledTower(clip.vision_model, norm_after=after)
@@ -85,6 +103,64 @@ def converted(model: nn.Module) -> nn.Module:
         _check_faithful(model, clip)
     module: nn.Module = clip
     return module
+
+
+def converted_tower(tower: nn.Module) -> nn.Module:
+    """open_clip's ViT without a text tower, as transformers' image tower with its projection.
+
+    Raises:
+        NotPlainError: it is no plain ViT of a CLIP.
+        ModelError: it has adapters, and embeds otherwise than its copy does.
+    """
+    from transformers import CLIPVisionModelWithProjection
+
+    plain: Any = without_adapters(tower)
+    try:
+        facts = _facts(plain.transformer)
+        config, state = convert_tower_alone(plain.state_dict(), facts, "the open_clip ViT")
+    except (AttributeError, IndexError, TypeError, KeyError):
+        raise NotPlainError("The open_clip model has no plain ViT as its image tower.") from None
+    except ModelError as error:
+        raise NotPlainError(str(error)) from None
+    found: Any = CLIPVisionModelWithProjection(config)
+    _fill(found, state)
+    found.to(next(tower.parameters()).device).eval()
+    pixels = _an_image(tower, config.image_size)
+    doing = "The open_clip image tower cannot be read: its own forward fails"
+    with evaluating(tower), evaluating(found), told_as(ModelError, doing):
+        own, ours = tower(pixels.to(_weight_of(tower).dtype)), found(pixel_values=pixels)
+    _refuse_another(tower, "an image", own, ours.image_embeds, _least_cosine(tower))
+    module: nn.Module = found
+    return module
+
+
+def _fill(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Raises NotPlainError where weights do not fit what they were taken for."""
+    wanted = module.state_dict()
+    for name, one in state.items():
+        if name in wanted and wanted[name].shape != one.shape:
+            sizes = f"{tuple(one.shape)} and not {tuple(wanted[name].shape)}"
+            raise NotPlainError(
+                f"The open_clip model is no plain ViT CLIP of square images: {name} is {sizes}."
+            )
+    module.load_state_dict(state)
+
+
+def _weight_of(tower: Any) -> torch.Tensor:
+    """What pixels are multiplied by first: its type is theirs, whatever the norms have."""
+    first = getattr(getattr(tower, "conv1", None), "weight", None)
+    weight: torch.Tensor = next(tower.parameters()) if first is None else first
+    return weight
+
+
+def _least_cosine(tower: nn.Module) -> float:
+    is_single = all(one.dtype == torch.float32 for one in tower.parameters())
+    return _LEAST_COSINE if is_single else _LEAST_COSINE_OF_HALVES
+
+
+def _an_image(tower: nn.Module, side: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, 3, side, side, generator=generator).to(_weight_of(tower).device)
 
 
 def live_convention(model: nn.Module) -> dict[str, Any]:
@@ -147,21 +223,19 @@ def _check_faithful(model: Any, clip: Any) -> None:
     Raises:
         ModelError: they do not: the model has a part that the conversion does not know.
     """
-    weight, generator = next(model.visual.parameters()), torch.Generator().manual_seed(0)
-    least = _LEAST_COSINE if weight.dtype == torch.float32 else _LEAST_COSINE_OF_HALVES
     text, side = clip.config.text_config, clip.config.vision_config.image_size
-    pixels = torch.randn(1, 3, side, side, generator=generator).to(weight.device)
+    pixels, generator = _an_image(model.visual, side), torch.Generator().manual_seed(0)
     tokens = torch.randint(
         1, text.vocab_size - 2, (1, text.max_position_embeddings), generator=generator
     )
     end = tokens.shape[1] // 2
     tokens[:, end], tokens[:, end + 1 :] = text.vocab_size - 1, 0
-    tokens = tokens.to(weight.device)
+    tokens = tokens.to(pixels.device)
     doing = "The open_clip model cannot be read: its own forward fails"
     with evaluating(model), evaluating(clip), told_as(ModelError, doing):
         pairs = {
             "an image": (
-                model.encode_image(pixels.to(weight.dtype)),
+                model.encode_image(pixels.to(_weight_of(model.visual).dtype)),
                 clip.get_image_features(pixel_values=pixels).pooler_output,
             ),
             "a text": (
@@ -170,12 +244,26 @@ def _check_faithful(model: Any, clip: Any) -> None:
             ),
         }
     for what, (own, converted_one) in pairs.items():
-        cosine = float(functional.cosine_similarity(own.float(), converted_one.float()))
-        if not cosine > least:
-            has_adapter = any(type(one).__module__.startswith("peft.") for one in model.modules())
-            raise (ModelError if has_adapter else NotPlainError)(
-                f"The open_clip model cannot be read: it embeds {what} as its conversion to a "
-                f"CLIPModel does not (cosine {cosine:.4f}), so it pools, masks or normalises "
-                "otherwise than a plain ViT CLIP, or has an adapter that it does not call (as on "
-                "out_proj, of which MultiheadAttention takes the weight alone)."
-            )
+        _refuse_another(model, what, own, converted_one, _least_cosine(model.visual))
+
+
+def _refuse_another(
+    model: nn.Module, what: str, own: Any, ours: torch.Tensor, least: float
+) -> None:
+    """Raises NotPlainError where a model's own embedding is not its conversion's.
+
+    ModelError where it has an adapter.
+    """
+    told = "in another shape"
+    if isinstance(own, torch.Tensor) and own.shape == ours.shape:
+        cosine = float(functional.cosine_similarity(own.float(), ours.float()))
+        if cosine > least:
+            return
+        told = f"cosine {cosine:.4f}"
+    has_adapter = any(type(one).__module__.startswith("peft.") for one in model.modules())
+    raise (ModelError if has_adapter else NotPlainError)(
+        f"The open_clip model cannot be read: it embeds {what} as its conversion to a CLIPModel "
+        f"does not ({told}), so it pools, masks or normalises otherwise than a plain ViT CLIP, or "
+        "has an adapter that it does not call (as on out_proj, of which MultiheadAttention takes "
+        "the weight alone)."
+    )

@@ -22,10 +22,11 @@ from driftscope.sources.state_dict import (
     main_prefix,
     prefixes_of,
     refuse_no_plain_numbers,
+    told_of_rounding,
 )
 
 if TYPE_CHECKING:
-    from transformers import CLIPConfig
+    from transformers import CLIPConfig, CLIPVisionConfig
 
 # Parts of one tower outside its blocks: open_clip's name -> transformers'.
 _VISION_PARTS = {
@@ -146,12 +147,13 @@ def without_prefix(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor
     return {key: one.float() for key, one in plain.items()}
 
 
-def averages_note(state: Mapping[str, Tensor], source: str) -> tuple[str, ...]:
-    """What is to be said of a file that holds weights and their moving average, too."""
+def file_notes(state: Mapping[str, Tensor], source: str) -> tuple[str, ...]:
+    """What is to be said of a file: that it holds a moving average, too, or rounded numbers."""
     prefix, averages = main_prefix(state, _ANCHORS, source)
-    if not averages:
-        return ()
-    return (f"of {source} the weights under {prefix!r} are read, not {', '.join(averages)}",)
+    notes = told_of_rounding((str(one.dtype) for one in state.values()), source)
+    if averages:
+        notes += (f"of {source} the weights under {prefix!r} are read, not {', '.join(averages)}",)
+    return notes
 
 
 def num_layers(state: Mapping[str, Tensor], prefix: str) -> int:
@@ -267,36 +269,34 @@ def _take_block(rest: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return block
 
 
+def convert_tower_alone(
+    state: Mapping[str, Tensor], facts: TowerFacts, source: str
+) -> tuple[CLIPVisionConfig, dict[str, Tensor]]:
+    """The configuration and state dict of transformers' image tower with its projection.
+
+    Args:
+        state: of an open_clip ViT by itself.
+        facts: what its weights do not tell.
+        source: how the user knows it.
+
+    Raises:
+        ModelError: it is no plain ViT, or has no projection.
+    """
+    from transformers import CLIPVisionConfig
+
+    named = {f"visual.{name}": one for name, one in state.items()}
+    projection_dim = _get(named, "visual.proj").shape[1]
+    config = CLIPVisionConfig(**_vision_config(named, facts), projection_dim=projection_dim)
+    return config, {name: one.float() for name, one in convert_tower(state, source).items()}
+
+
 def _config_of(state: Mapping[str, Tensor], vision: TowerFacts, text: TowerFacts) -> CLIPConfig:
     """What the shapes tell about the two towers, and what they do not."""
     from transformers import CLIPConfig
 
-    patches = _get(state, "visual.conv1.weight")
-    positions = _get(state, "visual.positional_embedding").shape[0] - 1
     vocab_size, text_width = _get(state, "token_embedding.weight").shape
-    towers: dict[str, dict[str, Any]] = {}
-    for tower, prefix, width, facts in (
-        ("vision", "visual.", len(patches), vision),
-        ("text", "", text_width, text),
-    ):
-        towers[tower] = {
-            "hidden_size": width,
-            "num_attention_heads": width // facts.head_width,
-            "num_hidden_layers": num_layers(state, prefix),
-            "intermediate_size": len(_get(state, f"{prefix}transformer.resblocks.0.mlp.c_fc.bias")),
-            "hidden_act": facts.activation,
-            "layer_norm_eps": facts.layer_norm_eps,
-        }
-        if width % facts.head_width:
-            raise ModelError(
-                f"the {tower} tower is {width} wide, of which attention heads of "
-                f"{facts.head_width} are no whole number; it is no plain open_clip ViT"
-            )
-    towers["vision"] |= {
-        "patch_size": patches.shape[-1],
-        "image_size": round(positions**0.5) * patches.shape[-1],
-    }
-    towers["text"] |= {
+    of_texts = {
+        **_tower_config(state, "", text_width, text),
         "vocab_size": vocab_size,
         "max_position_embeddings": len(_get(state, "positional_embedding")),
         # open_clip pools at the highest token id, which is its end-of-text token.
@@ -305,10 +305,38 @@ def _config_of(state: Mapping[str, Tensor], vision: TowerFacts, text: TowerFacts
         "pad_token_id": vocab_size - 1,
     }
     return CLIPConfig(
-        vision_config=towers["vision"],
-        text_config=towers["text"],
+        vision_config=_vision_config(state, vision),
+        text_config=of_texts,
         projection_dim=_get(state, "visual.proj").shape[1],
     )
+
+
+def _vision_config(state: Mapping[str, Tensor], facts: TowerFacts) -> dict[str, Any]:
+    patches = _get(state, "visual.conv1.weight")
+    positions = _get(state, "visual.positional_embedding").shape[0] - 1
+    return {
+        **_tower_config(state, "visual.", len(patches), facts),
+        "patch_size": patches.shape[-1],
+        "image_size": round(positions**0.5) * patches.shape[-1],
+    }
+
+
+def _tower_config(
+    state: Mapping[str, Tensor], prefix: str, width: int, facts: TowerFacts
+) -> dict[str, Any]:
+    if width % facts.head_width:
+        raise ModelError(
+            f"the {'vision' if prefix else 'text'} tower is {width} wide, of which attention heads "
+            f"of {facts.head_width} are no whole number; it is no plain open_clip ViT"
+        )
+    return {
+        "hidden_size": width,
+        "num_attention_heads": width // facts.head_width,
+        "num_hidden_layers": num_layers(state, prefix),
+        "intermediate_size": len(_get(state, f"{prefix}transformer.resblocks.0.mlp.c_fc.bias")),
+        "hidden_act": facts.activation,
+        "layer_norm_eps": facts.layer_norm_eps,
+    }
 
 
 def _get(state: Mapping[str, Tensor], name: str) -> Tensor:

@@ -1,0 +1,161 @@
+"""Adapters of PEFT as people save them: rows of the forms on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from forms_on_disk import BOTH, TOWER, Form, Made, Place, adapter_on, embed_by, moved, rewritten
+from peft import (
+    IA3Config,
+    LoraConfig,
+    MissConfig,
+    PeftModel,
+    VeraConfig,
+    get_peft_model,
+    get_peft_model_state_dict,
+)
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+
+def _adapter_and_weights(place: Place) -> Made:
+    moved(place.pretrained(), seed=4).save_pretrained(place.folder)
+    return adapter_on("CLIPModel", TOWER)(place)
+
+
+def _adapter(config: Any) -> Callable[[Place], Made]:
+    def make(place: Place) -> Made:
+        trained = moved(get_peft_model(place.pretrained(), config()), seed=1)
+        trained.save_pretrained(place.folder)
+        return place.folder, embed_by(trained)
+
+    return make
+
+
+def _lora(**options: Any) -> Callable[[Place], Made]:
+    return _adapter(
+        lambda: LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": BOTH, **options})
+    )
+
+
+def _with_rank(rank: int) -> Callable[[Place], Made]:
+    """LoRA whose configuration tells another rank than its weights have."""
+
+    def make(place: Place) -> Made:
+        _lora()(place)
+        rewritten(place.folder / "adapter_config.json", r=rank)
+        return place.folder, None
+
+    return make
+
+
+class Holder(nn.Module):
+    """A classifier as people write one around a CLIP."""
+
+    def __init__(self, clip: Any) -> None:
+        super().__init__()
+        self.clip = clip
+        self.head = nn.Linear(16, 3)
+
+
+def _adapter_on_a_holder(targets: Any) -> Callable[[Place], Made]:
+    def make(place: Place) -> Made:
+        lora = LoraConfig(r=4, target_modules=targets, modules_to_save=["head"])
+        trained: Any = moved(get_peft_model(Holder(place.pretrained()), lora), seed=1)
+        trained.save_pretrained(place.folder)
+        return place.folder, embed_by(trained.base_model.model.clip)
+
+    return make
+
+
+def _on_another_adapter(place: Place) -> Made:
+    below, _ = _lora()(Place(place.folder / "below", place.base, place.cache))
+    merged = PeftModel.from_pretrained(place.pretrained(), str(below)).merge_and_unload()
+    lora = LoraConfig(r=2, target_modules=["fc1"])
+    trained = moved(get_peft_model(merged, lora), seed=2)
+    trained.save_pretrained(place.folder / "above")
+    named = {"base_model_name_or_path": str(below)}
+    rewritten(place.folder / "above" / "adapter_config.json", **named)
+    return place.folder / "above", embed_by(trained)
+
+
+def _of_torch_compile(place: Place) -> Made:
+    """Of `get_peft_model(torch.compile(model))`; its task is a word of older versions."""
+    path, embed = _lora()(place)
+    file = place.folder / "adapter_model.safetensors"
+    before = "base_model.model."
+    state = {n.replace(before, f"{before}_orig_mod."): one for n, one in load_file(file).items()}
+    save_file(state, file)
+    rewritten(place.folder / "adapter_config.json", task_type="IMAGE_CLASSIFICATION", r_later=0)
+    return path, embed
+
+
+def _prompts_of_peft(place: Place) -> Made:
+    said = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4, "task_type": "CAUSAL_LM"}
+    (place.folder / "adapter_config.json").write_text(json.dumps(said))
+    save_file({"prompt_embeddings": torch.ones(4, 32)}, place.folder / "adapter_model.safetensors")
+    return place.folder, None
+
+
+def _adapters_tensors(place: Place) -> Made:
+    trained = get_peft_model(place.pretrained(), LoraConfig(r=2, target_modules=TOWER))
+    torch.save(get_peft_model_state_dict(trained), place.folder / "lora.pt")
+    return place.folder / "lora.pt", None
+
+
+def _converted_pissa(place: Place) -> Made:
+    """PiSSA, saved as a LoRA on the base as it was before PiSSA changed it."""
+    lora = LoraConfig(r=4, target_modules=BOTH, init_lora_weights="pissa")
+    trained: Any = get_peft_model(place.pretrained(), lora)
+    trained.save_pretrained(place.folder / "begun")
+    embed = embed_by(moved(trained, seed=1).merge_and_unload())
+    trained = get_peft_model(place.pretrained(), lora)
+    begun = {"path_initial_model_for_weight_conversion": str(place.folder / "begun")}
+    moved(trained, seed=1).save_pretrained(place.folder / "saved", **begun)
+    return place.folder / "saved", embed
+
+
+def _says(**config: Any) -> Callable[[Place], Made]:
+    """An adapter whose configuration says nothing but this."""
+
+    def make(place: Place) -> Made:
+        adapter_on("CLIPModel")(place)
+        (place.folder / "adapter_config.json").write_text(json.dumps(config))
+        return place.folder, None
+
+    return make
+
+
+ADAPTER_FORMS = (
+    Form("adapter and whole weights in one folder", _adapter_and_weights),
+    Form("LoRA with its projection saved", _lora(modules_to_save=["visual_projection"])),
+    Form("LoRA with rank_pattern", _lora(rank_pattern={"layers.0.self_attn.q_proj": 2})),
+    Form("LoRA with alpha_pattern", _lora(alpha_pattern={"layers.1.self_attn.v_proj": 3})),
+    Form("LoRA, rank-stabilised", _lora(use_rslora=True)),
+    Form("LoRA with biases", _lora(bias="lora_only", target_modules=TOWER)),
+    Form("LoRA on one layer", _lora(layers_to_transform=[1], layers_pattern="layers")),
+    Form("LoRA on all linear layers", _lora(target_modules="all-linear")),
+    Form("DoRA", _lora(use_dora=True)),
+    Form("PiSSA", _lora(init_lora_weights="pissa", target_modules=TOWER)),
+    Form("IA³", _adapter(lambda: IA3Config(target_modules=["k_proj"], feedforward_modules=[]))),
+    Form("VeRA", _adapter(lambda: VeraConfig(r=2, target_modules=BOTH))),
+    Form("LoRA on a module around a CLIP", _adapter_on_a_holder(rf"clip\.{TOWER}")),
+    Form("LoRA on a module around a CLIP, by names", _adapter_on_a_holder(BOTH)),
+    Form("LoRA on another LoRA", _on_another_adapter),
+    Form("LoRA of torch.compile", _of_torch_compile),
+    Form("OLoRA", _lora(init_lora_weights="olora")),
+    Form("PiSSA, saved as LoRA", _converted_pissa),
+    Form("LoRA on the patches' convolution", _lora(target_modules=["patch_embedding"])),
+    Form("LoRA with the whole image tower saved", _lora(
+        target_modules=r"text_model.*q_proj", modules_to_save=["vision_model"])),
+    Form("MiSS", _adapter(lambda: MissConfig(r=4, target_modules=BOTH))),
+    Form("adapter of no kind", _says(r=4), "peft_type"),
+    Form("adapter of no layers", _says(peft_type="LORA", r=4), "target_modules"),
+    Form("adapter of an odd rank", _says(peft_type="LORA", r="4", target_modules=BOTH), "says r"),
+    Form("prompts of PEFT", _prompts_of_peft, "tokens before"),
+    Form("rank of another LoRA", _with_rank(8), "another shape in its file"),
+    Form("tensors of an adapter in a file", _adapters_tensors, r"adapter_config\.json"),
+)  # fmt: skip
