@@ -808,7 +808,7 @@ def test_a_model_of_another_image_size_is_refused_with_the_way_out(
         lambda: monitor.start(clip_of(larger)),
     ):  # before an epoch is lost
         with pytest.raises(
-            ModelError, match=r"17×32 against 65×32, .*32 pixels; .*at its own size"
+            ModelError, match=r"17×32 against 65×32, .*32 pixels; give image_size=64"
         ):
             look()
 

@@ -11,6 +11,7 @@ from conftest import make_tiny_clip
 from monitored import Classifier, clip_of, monitor_of, moved, with_lora
 from test_open_clip import HEAD_DIM, open_clip_state
 from torch import nn
+from transformers import CLIPModel
 
 import driftscope as ds
 from driftscope.backbones.weights import without_adapters
@@ -108,6 +109,54 @@ def test_a_model_that_answers_by_tuples_is_read_and_left_so(tiny_clip: Path) -> 
     seen = monitor_of(tiny_clip, pixels()).observe(model, step=1).scalars()
     assert seen == expected
     assert not any(config.return_dict for config in configs)
+
+
+@pytest.mark.parametrize("kind", ["whole", "lora", "tower"])
+def test_a_model_at_another_image_size_is_read_at_its_own(
+    kind: str, tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    plain = from_module(clip_of(tiny_clip))
+    larger: Any = plain.backbone.at_grid(plain.plain, 8)
+    larger.load_state_dict(
+        {
+            name: one
+            for name, one in clip_of(tiny_clip).state_dict().items()
+            if "position_embedding" not in name or name.startswith("text")
+        },
+        strict=False,
+    )
+    model = moved(with_lora(larger) if kind == "lora" else larger)
+    held = larger.vision_model if kind == "tower" else model
+    options: dict[str, Any] = {"transfer": str(coloured_images), "image_size": 64}
+    options |= {"out": tmp_path / "out", "alerts": OUT, "on_alert": "stop"}
+    monitor = monitor_of(tiny_clip, coloured_images, **options)
+    monitor.start(held)
+    seen = monitor.observe(held, step=1)
+    without_adapters(larger).save_pretrained(tmp_path / "after")  # type: ignore[operator]
+    if kind == "tower":
+        whole: Any = CLIPModel.from_pretrained(tmp_path / "after")
+        whole.visual_projection.load_state_dict(clip_of(tiny_clip).visual_projection.state_dict())
+        whole.save_pretrained(tmp_path / "after")
+    places = tiny_clip, tmp_path / "after", coloured_images / "test"
+    expected = ds.compare(*places, transfer=coloured_images).scalars()
+    assert expected["embedding_drift"] > 0.01
+    for name in ("embedding_drift", "cka", "weight_drift", "retention_pct"):
+        assert seen.scalars()[name] == pytest.approx(expected[name], rel=1e-4), name
+    assert "delta_entropy_pct" not in seen.scalars()
+    assert "16 and 64 patches" in seen.drift.unmeasured["delta_entropy_pct"]  # type: ignore[union-attr]
+    kept, after = (
+        ds.load(one, like=ds.load(tiny_clip)).plain
+        for one in (tmp_path / "out" / "stopped", tmp_path / "after")
+    )
+    values = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        own, again = (
+            one.get_image_features(pixel_values=values).pooler_output for one in (after, kept)
+        )
+    torch.testing.assert_close(again, own, rtol=1e-4, atol=1e-5)  # merging rounds
+    for size in ({}, {"image_size": 48}):
+        with pytest.raises(ModelError, match="image_size=64"):
+            monitor_of(tiny_clip, coloured_images, **size).start(held)
 
 
 def test_several_models_are_told_apart_by_their_path(

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from driftscope.backbones import find_image_tower
+from driftscope.backbones.base import ImageTower
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.relation import check_same_function, function_facts
 from driftscope.backbones.weights import encoder_state
@@ -346,10 +347,24 @@ def refuse_another_size(reference: Reference, model: VisionLanguageModel) -> Non
     name = tower.backbone.positions_name or ""
     within = name.removeprefix(f"{tower.backbone.tower_name}.")
     positions = dict(tower.module.named_parameters()).get(within)
-    if positions is None or positions.numel() == 0 or name not in reference.weights:
+    if not tower.backbone.has_fixed_input_size or (positions is not None and not positions.numel()):
         return
-    if tower.backbone.has_fixed_input_size:
+    if reference.is_at_another_size:
+        own = _own_size(tower, positions)
+        if own != reference.pretrained.image_size:
+            raise ModelError(
+                f"{model.source} reads images of {own} pixels and not of "
+                f"{reference.pretrained.image_size}, as image_size says; give image_size={own}"
+            )
+    elif positions is not None and name in reference.weights:
         _refuse_another_size(reference, model, {**reference.weights, name: positions})
+
+
+def _own_size(tower: ImageTower, positions: Tensor | None) -> int:
+    """The side of the images that a tower reads: as its positions tell, else its configuration."""
+    if positions is None:
+        return int(tower.config.image_size)
+    return tower.backbone.grid_side(positions) * int(tower.config.patch_size)
 
 
 def _refuse_another_size(
@@ -359,12 +374,13 @@ def _refuse_another_size(
     differing, before = _differing(reference.weights, weights), reference.pretrained
     if differing and all(model.backbone.is_position(one) for one, _, _ in differing):
         positions, first, second = differing[0]
+        own = find_image_tower(model.module).config.image_size
         raise ModelError(
             f"{before.source} and {model.source} read images of different sizes: {positions} is "
             f"{first} against {second}, and {before.source} reads {before.image_size} pixels; give "
-            "the pretrained model at that size, as a module with its positions interpolated as for "
-            "the training, or measure a saved checkpoint by driftscope compare, which reads each "
-            "at its own size"
+            f"image_size={own}, so that each is read at its own and attention is left out, or the "
+            "pretrained model at that size, as a module with its positions interpolated as for the "
+            "training, so that attention is compared, too"
         )
 
 

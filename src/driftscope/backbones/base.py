@@ -182,6 +182,11 @@ class Backbone:
         """What `from_pretrained` is told of a model of this configuration."""
         return {**self.load_options, "config": config}
 
+    def idle_of(self, config: Any) -> tuple[str, ...]:
+        """How the names of weights begin that no image goes through, in a model as it is saved."""
+        del config
+        return self.idle_names
+
     def readable(self, module: nn.Module) -> nn.Module:
         """What is read of what transformers has loaded: it itself, or it behind other calls."""
         return module

@@ -311,9 +311,7 @@ class TimmTower(LibraryModel):
         super().__init__()
         self.timm_model = model
         self.holder = (holder,)
-        classifier = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
-        names = (classifier,) if isinstance(classifier, str) else classifier
-        self.idle_names = tuple(f"{self.tower_name}.{name}." for name in names)
+        self.idle_names = classifier_of(getattr(model, "pretrained_cfg", None))
         self.describe(model, _image_size(model), timm_pooling(model))
 
     def save_pretrained(self, folder: str) -> None:
@@ -388,6 +386,16 @@ class OpenClipModel(LibraryModel):
             input_ids = input_ids.masked_fill(attention_mask == 0, self.pads_with)
         embeddings: Tensor = self.held[0].encode_text(input_ids)
         return embeddings
+
+
+def classifier_of(said: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """How the names of the weights of a classifier's head begin, by timm's pretrained_cfg.
+
+    Where that does not tell, as timm's models usually call it.
+    """
+    classifier = (said or {}).get("classifier") or ("head", "fc", "classifier")
+    names = (classifier,) if isinstance(classifier, str) else classifier
+    return tuple(f"{TimmTower.tower_name}.{name}." for name in names)
 
 
 def timm_pooling(model: Any) -> Pooling:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -179,6 +179,10 @@ class VisionLanguageModel:
             return_tensors="pt",
         )
         return dict(tokens.to(self.device))
+
+    def at_size(self, image_size: int) -> VisionLanguageModel:
+        """The same, for which images are made at another size."""
+        return replace(self, image_size=image_size, own_framing=self.framing.at(image_size))
 
     def to(self, device: torch.device | str) -> VisionLanguageModel:
         """The same model after moving its weights to a device."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from driftscope.backbones.base import Backbone
-from driftscope.backbones.library import TimmTower
+from driftscope.backbones.library import TimmTower, classifier_of
 
 
 class Timm(Backbone):
@@ -29,6 +29,10 @@ class Timm(Backbone):
         arguments.pop("num_classes", None)
         config.model_args = arguments
         return {"config": config}
+
+    def idle_of(self, config: Any) -> tuple[str, ...]:
+        """A classifier's head."""
+        return classifier_of(getattr(config, "pretrained_cfg", None))
 
     def readable(self, module: nn.Module) -> nn.Module:
         """Behind the calls that driftscope makes."""

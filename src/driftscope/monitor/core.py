@@ -108,6 +108,9 @@ class Monitor:
         transfer_images: how many images of each transfer set are read at most; None for all.
         pool_images: how many images of the pool are read at most; None for all.
         maps: whether to read rollout and patch-to-patch entropy too (full attention maps).
+        image_size: pixels of a side that the model in training reads, where it was begun at another
+            image size than the pretrained one's. Each is then read at its own size; changes of
+            attention are absent, as it is spread over other patches.
         echo: what prints the lines of the terminal; None for silence.
 
     In a distributed training only the first process writes and prints.
@@ -149,6 +152,7 @@ class Monitor:
         transfer_images: int | None = 1000,
         pool_images: int | None = 200,
         maps: bool = False,
+        image_size: int | None = None,
         echo: Callable[[str], object] | None = print,
     ) -> None:
         check_options(
@@ -168,6 +172,7 @@ class Monitor:
             transfer_images=transfer_images,
             pool_images=pool_images,
             maps=maps,
+            image_size=image_size,
         )
         self._rescue: Rescuer | None = None
         if rescue is not None:
@@ -200,6 +205,7 @@ class Monitor:
                 transfer_images=transfer_images,
                 pool_images=pool_images,
                 maps=maps,
+                image_size=image_size,
             )
         self._reference, self._suites = watched.reference, watched.suites
         found = probe_in_training_alert(watched.num_leaked, watched.num_images, self._thresholds)
@@ -217,6 +223,7 @@ class Monitor:
             every,
             vocabulary,
             maps,
+            *([image_size] if image_size is not None else []),
             *([self._header["pool"]] if pool is not None else []),
         )
         self._log = EventLog(self._out if self._is_main else None, self._header)
@@ -228,6 +235,12 @@ class Monitor:
         self.setup_seconds = time.perf_counter() - began
         self._cost = Cost()
         self._say_what_texts_are_read(vocabulary)
+        if self._reference.is_at_another_size:
+            self._say(
+                f"the model in training reads images of {image_size} pixels and the pretrained one "
+                f"of {before.image_size}: changes of attention are not measured, and positions are "
+                "left out of the weight drift"
+            )
         if self._reference.referee and self._reference.referee.withheld:
             self._say(f"retention is not estimated: {self._reference.referee.withheld}")
         for name, one in self._suites.items():

@@ -45,7 +45,8 @@ def keep_model(
     if folder.parent.name == _CANDIDATES:
         refuse_link_or_device(folder.parent)
     remove_files(folder, MODEL_FILES)
-    is_nameless = reference.pretrained.source in NAMELESS
+    # what is kept as a change, or beside its base, is loaded at the pretrained model's image size
+    is_nameless = reference.pretrained.source in NAMELESS or reference.is_at_another_size
     if target.peft is not None and _can_stand_alone(target.peft, live, reference):
         with whole_folder(folder) as partial:
             save_adapter(target.peft, partial)
@@ -99,7 +100,7 @@ def drop_rescued(out: Path) -> None:
 
 def _can_stand_alone(peft_model: Any, live: VisionLanguageModel, reference: Reference) -> bool:
     """Whether the adapter and its base's name say all: the base is the pretrained one as it was."""
-    if not _base_of(peft_model):
+    if not _base_of(peft_model) or reference.is_at_another_size:
         return False
     base = {
         live.own_prefix + _plain_name(name): tensor.detach()

@@ -89,6 +89,8 @@ def _read(
     thresholds: Thresholds,
 ) -> Look:
     live = live_model(target, reference.pretrained)
+    if reference.is_at_another_size:
+        refuse_another_size(reference, live)
     try:
         check_adapters_in_effect(target.found)
     except CaptureError as error:

@@ -29,6 +29,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "pool_images": ((int, _NONE), "a whole number of 4 or more, or None for all"),
     "transfer_images": ((int, _NONE), "a whole number of 1 or more, or None for all"),
     "maps": ((bool,), "True or False"),
+    "image_size": ((int, _NONE), "the pixels of an image's side, such as 336, or None"),
     "echo": ((Callable, _NONE), "a function such as print, or None"),  # type: ignore[dict-item]
 }
 
@@ -43,6 +44,8 @@ def check_options(**given: object) -> None:
         value = given[name]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise ConfigError(f"{name} is {short(value)}; give {words}")
+    if isinstance(size := given["image_size"], int) and size < 1:
+        raise ConfigError(f"image_size is {size}; give {_KINDS['image_size'][1]}")
     on_alert = given["on_alert"]
     if on_alert not in ("warn", "stop") and not callable(on_alert):
         raise ConfigError(f"on_alert is {short(on_alert)}; give 'warn', 'stop' or a function")

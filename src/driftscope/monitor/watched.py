@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from driftscope.assess import Reference, make_reference
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data.given import Images, num_among, some_pixels
 from driftscope.data.prompts import PromptRules
-from driftscope.estimate import make_pool
+from driftscope.estimate import Pool, make_pool
 from driftscope.protocols import pretrained_accuracy_key
-from driftscope.transfer import labelled_sets, retrieval_set
+from driftscope.transfer import RetrievalSet, labelled_sets, retrieval_set
+from driftscope.transfer.classification import LabelledSet
 from driftscope.transfer.suites import FoundSuite, found_suites, places_of
 
 
@@ -82,26 +83,46 @@ def watched_by(
     transfer_images: int | None,
     pool_images: int | None,
     maps: bool,
+    image_size: int | None,
 ) -> Watched:
     """Opens the sets and has the pretrained model read them; arguments as for `Monitor`.
+
+    For a model in training at another image size they are opened at that one, too.
 
     Raises:
         ModelError, DataError, ConfigError: a set cannot be used; the sentence says which.
     """
     name, pixels, _ = some_pixels(images, before.framing, max_images, "images")
     suites = found_suites(transfer)
+
+    def opened(
+        model: VisionLanguageModel,
+    ) -> tuple[list[LabelledSet], list[RetrievalSet], Pool | None]:
+        """The benchmarks and the pool, their images as a model reads them."""
+        labelled = [
+            one
+            for place in places_of(transfer, suites)
+            for one in labelled_sets(place, model, transfer_images, rules, by=transfer_by)
+        ]
+        captioned = [retrieval_set(place, model, transfer_images) for place in retrieval]
+        unlabeled = None if pool is None else make_pool(model, pool, classes, rules, pool_images)
+        return labelled, captioned, unlabeled
+
+    labelled, captioned, unlabeled = opened(before)
     reference = make_reference(
         before,
         pixels,
-        transfer=[
-            one
-            for place in places_of(transfer, suites)
-            for one in labelled_sets(place, before, transfer_images, rules, by=transfer_by)
-        ],
-        retrieval=[retrieval_set(place, before, transfer_images) for place in retrieval],
-        pool=None if pool is None else make_pool(before, pool, classes, rules, pool_images),
+        transfer=labelled,
+        retrieval=captioned,
+        pool=unlabeled,
         maps=maps,
         vocabulary=vocabulary,
-    ).detached()
+    )
+    if image_size not in (None, before.image_size):
+        twin = before.at_size(image_size)
+        at_that_size = some_pixels(images, twin.framing, max_images, "images").pixels
+        reference = reference.at_another_size(at_that_size, *opened(twin))
+        reference = replace(reference, pretrained=twin)
+    reference = reference.detached()
     leaked = num_among(train_images, pixels, before.framing, "train_images")
     return Watched(reference, name, suites, leaked)

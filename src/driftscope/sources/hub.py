@@ -228,17 +228,13 @@ def _module(
     _refuse_whole_numbers(kinds, module, name)
     if loading["missing_keys"]:  # transformers would fill them with random numbers
         return module, _fill(module, backbone, folder, name)
-    left_out = sorted(key for key in loading["unexpected_keys"] if not key.endswith(NO_WEIGHTS))
+    idle = backbone.idle_of(config)
+    idle += tuple(one.removeprefix(f"{backbone.tower_name}.") for one in idle)
+    left_out = [key for key in loading["unexpected_keys"] if not key.startswith(idle)]
+    left_out = sorted(key for key in left_out if not key.endswith(NO_WEIGHTS))
     _refuse_what_is_left_out(left_out, module, backbone, name)
-    rest = told_of_rest([key for key in left_out if not _is_idle(key, backbone)], name)
+    rest = told_of_rest(left_out, name)
     return module, (*rest, *told_of_rounding(kinds.values(), name))
-
-
-def _is_idle(key: str, backbone: Backbone) -> bool:
-    """Whether no image goes through a weight, as the family knows."""
-    return key.startswith(backbone.idle_names) or f"{backbone.tower_name}.{key}".startswith(
-        backbone.idle_names
-    )
 
 
 def _refuse_what_is_left_out(
@@ -257,8 +253,6 @@ def _refuse_what_is_left_out(
     layers = {key.rpartition(".")[0].rpartition(".")[0] for key in own}
     for key in left_out:
         layer = re.sub(r"\.\d+\.", ".0.", key).rpartition(".")[0]
-        if _is_idle(key, backbone):
-            continue
         is_inside = key.startswith(tops) or any(part in key for part in ADAPTER_PARTS)
         if is_inside and not (".0." in layer and layer in layers):
             raise ModelError(
