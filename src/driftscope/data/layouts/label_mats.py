@@ -61,7 +61,9 @@ def _flowers(files: Mapping[str, Path]) -> tuple[Told, Sequence[str]]:
     splits: Mapping[str, Sequence[int]] = {WHOLE: range(1, 1 + len(labels))}
     if divides := files.get("setid.mat"):
         held = read_mat(divides)
-        splits = {name: held[key].tolist() for name, key in _SPLITS_OF_FLOWERS.items()}
+        splits = {
+            name: np.atleast_1d(held[key]).tolist() for name, key in _SPLITS_OF_FLOWERS.items()
+        }
     told: Told = {}
     for split, numbers in splits.items():
         of_split = [labels[number - 1] for number in numbers]
@@ -77,7 +79,7 @@ def _cars(files: Mapping[str, Path]) -> tuple[Told, Sequence[str]]:
         return {}, ()
     held = read_mat(files[_ALL_CARS])
     told: Told = {name: {"path": [], "label": []} for name in ("train", "test")}
-    for one in np.atleast_1d(held["annotations"]):
+    for one in held["annotations"]:
         columns = told["test" if int(one["test"]) else "train"]
         columns["path"].append(str(one["relative_im_path"]))
         columns["label"].append(str(held["class_names"][int(one["class"]) - 1]))
@@ -92,7 +94,7 @@ def _cars_in_parts(files: Mapping[str, Path]) -> tuple[Told, Sequence[str]]:
     names = read_mat(files["cars_meta.mat"])["class_names"]
     told: Told = {}
     for split, file in here.items():
-        rows = np.atleast_1d(read_mat(file)["annotations"])
+        rows = read_mat(file)["annotations"]
         told[split] = {
             "path": [f"cars_{split}/{row['fname']}" for row in rows],
             "label": [str(names[int(row["class"]) - 1]) for row in rows],
@@ -112,5 +114,5 @@ def _imagenet(files: Mapping[str, Path]) -> tuple[Told, Sequence[str]]:
 
 
 def _wordnet_ids(synsets: Any) -> Iterator[tuple[int, str]]:
-    for one in np.atleast_1d(synsets):
+    for one in synsets:
         yield int(one["ILSVRC2012_ID"]), str(one["WNID"])
