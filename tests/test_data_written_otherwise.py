@@ -161,6 +161,14 @@ def test_arrow_files_that_are_no_streams_are_read(tmp_path: Path, ending: str) -
     assert as_read(tmp_path / f"x.{ending}") == ROWS
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    held = table([one for one, _ in ROWS])
+    twice = held.append_column("label", held.column("label"))
+    parquet.write_table(twice, tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="two columns 'label'; name each once"):
+        as_read(tmp_path / "x.parquet")
+
+
 def test_the_card_is_read_where_the_cache_of_the_hub_keeps_it(tmp_path: Path) -> None:
     snapshot = tmp_path / "datasets--x--y" / "snapshots" / "abc"
     (snapshot / "data").mkdir(parents=True)

@@ -116,10 +116,12 @@ class _ParquetTable:
         """The columns of all its files.
 
         Raises:
-            DataError: a file has others, or is unreadable.
+            DataError: a file has others, two of one name, or is unreadable.
         """
         first, *others = self.files[split]
         schema = _schema(first)
+        if twice := next((name for name in schema.names if schema.names.count(name) > 1), None):
+            raise DataError(f"{first} has two columns {twice!r}; name each once")
         for file in others:
             other = _schema(file)
             if more := sorted(set(other.names) - set(schema.names)):
