@@ -65,6 +65,28 @@ def test_history_has_a_row_a_run_and_probe_and_layers_one_a_run_layer_and_head(
     np.testing.assert_array_equal(of_record["entropy_nats"].to_numpy(), entropy)
 
 
+def test_a_study_read_in_pieces_is_the_same_study(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    first, second, third, *_ = sorted((tmp_path / "runs").iterdir())
+    (first / "result.json").write_text("{}")
+    values = json.loads((second / "result.json").read_text())
+    for name in ("selected", "last"):
+        values[name]["test_accuracy_pct"] = None  # unknown in the whole of a piece
+        values[name]["robustness"] = {}
+    (second / "result.json").write_text(json.dumps(values))
+    (third / "events.jsonl").unlink()
+    whole = Study(tmp_path)
+    tables = whole.tables()
+    monkeypatch.setattr("driftscope.opened_study._TOGETHER", 1)
+    pieces = Study(tmp_path)
+    for name, table in vars(tables).items():
+        pd.testing.assert_frame_equal(getattr(pieces.tables(), name), table, check_exact=True)
+    assert list(pieces.damaged) == list(whole.damaged) == [first.name]
+    assert pieces.outlines() == whole.outlines()
+
+
 def test_a_study_without_finished_runs_has_empty_tables_with_all_columns(tmp_path: Path) -> None:
     StudyFolder(tmp_path).declare(declaration())
     study = Study(tmp_path)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,18 +16,19 @@ from driftscope.analysis import StudyTables
 from driftscope.deprecation import renamed
 from driftscope.errors import RecordError, did_you_mean
 from driftscope.files import csv_text, inner_folder, named_path, write_whole
+from driftscope.forks import spread
 from driftscope.records import (
     ADAPTED_FOLDER,
     RUNS_FOLDER,
     RunRecord,
     Tables,
-    all_tables,
     load_run,
     readable_runs,
     write_json,
 )
 from driftscope.records.columns import RUN_COLUMNS, TABLES, typed
 from driftscope.records.schema import Part, Point, Pretrained
+from driftscope.records.tables import TableRows, tables_of
 from driftscope.study.folder import StudyFolder
 from driftscope.study.import_command import read_cells
 
@@ -35,6 +37,11 @@ if TYPE_CHECKING:
     from driftscope.reading import Reading
 
 Format = Literal["parquet", "csv", "json"]
+
+_TOGETHER = 250
+"""Runs whose rows are gathered together."""
+_MANY_RUNS = 1_000
+"""So many take seconds to read."""
 
 
 class Study:
@@ -58,15 +65,16 @@ class Study:
 
     @cached_property
     def _tables(self) -> Tables:
-        with _without_collections():
-            return all_tables(self._outlining())  # one in memory at a time
-
-    def _outlining(self) -> Iterator[RunRecord]:
+        folders = self.folder.finished()
+        pieces = [folders[at : at + _TOGETHER] for at in range(0, len(folders), _TOGETHER)]
+        read: list[_Read] = []
         self._outlines.clear()
-        known: dict[str, Part] = {}
-        for record in self._readable():
-            self._outlines.append(record.outline(known))
-            yield record
+        for one in spread(_read, pieces, is_worth_it=len(folders) >= _MANY_RUNS):
+            read.append(one)
+            self._outlines += one.outlines
+            self._damaged |= one.damaged
+            self._changed |= one.changed
+        return tables_of(one.rows for one in read)
 
     def outlines(self) -> list[RunRecord]:
         """The finished runs as they were read for the tables, without what lies by class or layer.
@@ -206,6 +214,31 @@ class Study:
 
     def _names(self) -> list[str]:
         return sorted(path.name for path in (self.folder.root / RUNS_FOLDER).iterdir())
+
+
+@dataclass
+class _Read:
+    """What was read of some runs: rows of the tables, outlines, and what is to be told."""
+
+    rows: dict[str, list[pd.DataFrame]]
+    outlines: list[RunRecord]
+    damaged: dict[str, str]
+    changed: set[str]
+
+
+def _read(folders: Sequence[Path]) -> _Read:
+    """Reads runs, one in memory at a time."""
+    rows, outlines = TableRows(), []
+    damaged: dict[str, str] = {}
+    changed: set[str] = set()
+    known: dict[str, Part] = {}
+    with _without_collections():
+        for record in readable_runs(folders, damaged):
+            rows.add(record)
+            outlines.append(record.outline(known))
+            if record.is_changed:
+                changed.add(record.folder.name)
+    return _Read(rows.frames(), outlines, damaged, changed)
 
 
 @contextmanager

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import nan
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -179,8 +179,8 @@ def _matched(
     rows, apart = [], []
     keys = ["variation", "seed"]
     read = [*dict.fromkeys([*keys, "learning_rate", column, *metrics])]  # of fifty columns
-    curves = dict(iter(base[read].groupby(keys)))
-    for key, curve in other[read].groupby(keys):
+    curves = dict(_curves(base[read], keys))
+    for key, curve in _curves(other[read], keys):
         if key not in curves:
             continue
         sides = {"method": _branch(curve, column), "baseline": _branch(curves[key], column)}
@@ -197,40 +197,53 @@ def _matched(
     return pd.DataFrame(rows)
 
 
-def _branch(curve: pd.DataFrame, column: str) -> pd.DataFrame:
+_Curve: TypeAlias = dict[str, FloatArray]
+
+
+def _curves(runs: pd.DataFrame, keys: list[str]) -> Iterator[tuple[Any, _Curve]]:
+    """The numbers of each method and seed along its rates, column by column."""
+    ordered = runs.sort_values("learning_rate", kind="stable")
+    for key, curve in ordered.groupby(keys):
+        numbers = curve.drop(columns=keys)
+        yield key, {str(name): numbers[name].to_numpy(dtype=np.float64) for name in numbers}
+
+
+def _branch(curve: _Curve, column: str) -> _Curve:
     """The curve's runs by their rates, up to the highest value of what is matched."""
-    known = curve[np.isfinite(curve[column])]
+    is_known = np.isfinite(curve[column])
     if column == "weight_drift":
-        known = known[known[column] > 0]
-    ordered: pd.DataFrame = known.sort_values("learning_rate")
-    end = int(np.argmax(ordered[column])) + 1 if len(ordered) else 0
-    return ordered.iloc[:end]
+        is_known &= curve[column] > 0
+    known = curve[column][is_known]
+    end = int(np.argmax(known)) + 1 if known.size else 0
+    return {name: values[is_known][:end] for name, values in curve.items()}
 
 
 def _why_apart(
-    apart: Sequence[Mapping[str, pd.DataFrame]], method: str, baseline: str, column: str
+    apart: Sequence[Mapping[str, _Curve]], method: str, baseline: str, column: str
 ) -> str:
     """Why curves could not be read at a common level."""
     names = {"method": method, "baseline": baseline}
-    single = [name for side, name in names.items() if any(len(sides[side]) < 2 for sides in apart)]
+    single = [
+        name for side, name in names.items() if any(sides[side][column].size < 2 for sides in apart)
+    ]
     up_to = f"up to the highest {label(column)}"
     if single:
         return f"{up_to} {join_words(single)} has runs of one rate only, which is no curve"
     spans = []
     for side, name in names.items():
-        reached = pd.concat([sides[side][column] for sides in apart])
+        reached = np.concatenate([sides[side][column] for sides in apart])
         low, high = (METRICS[column].text(end) for end in (reached.min(), reached.max()))
         spans.append(f"{name} covers {low} to {high}")
     return f"{up_to} {' and '.join(spans)}: no level is common"
 
 
 def _interpolated_pair(
-    sides: Mapping[str, pd.DataFrame], metrics: tuple[str, ...], column: str
+    sides: Mapping[str, _Curve], metrics: tuple[str, ...], column: str
 ) -> dict[str, float] | None:
     """Every metric of both sides, read at common levels; None where there are none."""
-    if min(map(len, sides.values())) < 2:
+    scales = {name: side[column] for name, side in sides.items()}
+    if min(scale.size for scale in scales.values()) < 2:
         return None
-    scales = {name: side[column].to_numpy(dtype=np.float64) for name, side in sides.items()}
     if column == "weight_drift":
         scales = {name: np.log10(scale) for name, scale in scales.items()}
     low = max(scale.min() for scale in scales.values())
@@ -241,8 +254,7 @@ def _interpolated_pair(
     values: dict[str, float] = {}
     for name, side in sides.items():
         for metric in metrics:
-            outcome = side[metric].to_numpy(dtype=np.float64)
-            read = [_first_crossing(scales[name], outcome, level) for level in levels]
+            read = [_first_crossing(scales[name], side[metric], level) for level in levels]
             values[f"{metric}_{name}"] = float(np.mean(read))
     return values
 

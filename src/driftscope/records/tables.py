@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -93,43 +93,77 @@ class _Rows:
         self._done.append(pd.DataFrame(self._mappings or self._columns))
         self._columns, self._count, self._mappings = {}, 0, []
 
-    def frame(self, columns: Sequence[str] = ()) -> pd.DataFrame:
-        """All rows, given up here; with these columns, where there are none."""
-        import pandas as pd
-
+    def frames(self) -> list[pd.DataFrame]:
+        """All rows, given up here."""
         if self._count or self._mappings:
             self._settle()
         done, self._done = self._done, []
-        return pd.concat(done, ignore_index=True) if done else pd.DataFrame(columns=[*columns])
+        return done
+
+
+class TableRows:
+    """The rows of all tables, gathered from records one at a time."""
+
+    def __init__(self) -> None:
+        self._rows = {one.name: _Rows() for one in fields(Tables) if one.name != "heads"}
+        self._heads: list[dict[str, Any]] = []
+
+    def add(self, record: RunRecord) -> None:
+        """Adds a record's rows."""
+        rows = self._rows
+        rows["runs"].add_mappings([_run_row(record)])
+        rows["history"].add_mappings(_history_rows(record))
+        _add_layers(rows["layers"], record)
+        self._heads.append(_head_columns(record))
+        _add_subsets(rows["subsets"], record)
+        _add_classes(rows["classes"], record)
+        rescues = record.result.rescues
+        rows["rescues"].add_mappings({**_keys(record), **one.model_dump()} for one in rescues)
+        rows["damage"].add_mappings(_damage_rows(record))
+
+    def frames(self) -> dict[str, list[pd.DataFrame]]:
+        """The rows as frames by table, given up here."""
+        heads, self._heads = _head_frames(self._heads), []
+        return {name: rows.frames() for name, rows in self._rows.items()} | {"heads": heads}
+
+
+def tables_of(parts: Iterable[Mapping[str, list[pd.DataFrame]]]) -> Tables:
+    """The tables of rows that were gathered in parts, in the parts' order."""
+    found: dict[str, list[pd.DataFrame]] = {one.name: [] for one in fields(Tables)}
+    for part in parts:
+        for name, frames in part.items():
+            found[name] += frames
+    columns = {
+        "runs": RUN_COLUMNS,
+        "history": HISTORY_COLUMNS,
+        "layers": LAYER_COLUMNS,
+        "heads": HEAD_COLUMNS,
+        "classes": CLASS_COLUMNS,
+        "rescues": RESCUE_COLUMNS,
+        "damage": DAMAGE_COLUMNS,
+    }
+    tables = {name: typed(_joined(found.pop(name)), meanings) for name, meanings in columns.items()}
+    return Tables(subsets=_joined(found.pop("subsets"), SUBSET_COLUMNS), **tables)
 
 
 def all_tables(records: Iterable[RunRecord]) -> Tables:
     """All tables in one pass, so that thousands of records need not be in memory at once."""
+    rows = TableRows()
+    for record in records:
+        rows.add(record)
+    return tables_of([rows.frames()])
+
+
+def _joined(frames: list[pd.DataFrame], columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Frames one below the other; with these columns, where there are none.
+
+    A column that is unknown in one and a number in another is a number.
+    """
     import pandas as pd
 
-    heads: list[dict[str, Any]] = []
-    runs, history, layers, subsets, classes = _Rows(), _Rows(), _Rows(), _Rows(), _Rows()
-    rescues: list[dict[str, Any]] = []
-    damage: list[dict[str, Any]] = []
-    for record in records:
-        runs.add_mappings([_run_row(record)])
-        history.add_mappings(_history_rows(record))
-        _add_layers(layers, record)
-        heads.append(_head_columns(record))
-        _add_subsets(subsets, record)
-        _add_classes(classes, record)
-        rescues += [{**_keys(record), **one.model_dump()} for one in record.result.rescues]
-        damage += _damage_rows(record)
-    return Tables(
-        typed(runs.frame(), RUN_COLUMNS),
-        typed(history.frame(), HISTORY_COLUMNS),
-        typed(layers.frame(), LAYER_COLUMNS),
-        _heads_frame(heads),
-        subsets.frame(SUBSET_COLUMNS),
-        typed(classes.frame(), CLASS_COLUMNS),
-        typed(pd.DataFrame(rescues), RESCUE_COLUMNS),
-        typed(pd.DataFrame(damage), DAMAGE_COLUMNS),
-    )
+    if not frames:
+        return pd.DataFrame(columns=[*columns])
+    return pd.concat(frames, ignore_index=True).infer_objects()
 
 
 def _add_classes(rows: _Rows, record: RunRecord) -> None:
@@ -185,12 +219,12 @@ def layers_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     rows = _Rows()
     for record in records:
         _add_layers(rows, record)
-    return typed(rows.frame(), LAYER_COLUMNS)
+    return typed(_joined(rows.frames()), LAYER_COLUMNS)
 
 
 def heads_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     """One row a run, layer and head: the readings before and after; the layer's CKA beside."""
-    return _heads_frame([_head_columns(record) for record in records])
+    return typed(_joined(_head_frames(_head_columns(record) for record in records)), HEAD_COLUMNS)
 
 
 def _keys(record: RunRecord) -> dict[str, Any]:
@@ -352,7 +386,8 @@ def _head_columns(record: RunRecord) -> dict[str, Any]:
     return columns
 
 
-def _heads_frame(parts: Iterable[dict[str, Any]]) -> pd.DataFrame:
+def _head_frames(parts: Iterable[dict[str, Any]]) -> list[pd.DataFrame]:
+    """The rows of records as one frame; none of no rows."""
     import numpy as np
     import pandas as pd
 
@@ -365,4 +400,4 @@ def _heads_frame(parts: Iterable[dict[str, Any]]) -> pd.DataFrame:
         )
         for name in (filled[0] if filled else ())
     }
-    return typed(pd.DataFrame(columns), HEAD_COLUMNS)
+    return [pd.DataFrame(columns)] if filled else []

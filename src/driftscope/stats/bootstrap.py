@@ -181,20 +181,25 @@ def weighted_spearman(signals: ArrayLike, target: ArrayLike) -> WeightedStatisti
     rank_target = _weighted_ranker(np.asarray(target, dtype=np.float64))
 
     def statistic(weights: FloatArray) -> FloatArray:
-        total = weights.sum(axis=1, keepdims=True)
-        b = rank_target(weights)
-        b -= (weights * b).sum(axis=1, keepdims=True) / total
-        weighted_b = weights * b
-        norm_b = np.einsum("ru,ru->r", weighted_b, b)
+        total = weights.sum(axis=1)
+        cubes = np.einsum("ru,ru,ru->r", weights, weights, weights)
+
+        def squares(tied: FloatArray | None) -> FloatArray:
+            """The ranks' squared distances from their mean, half the weight (Kendall 1970)."""
+            of_ties: FloatArray = cubes if tied is None else (tied**3).sum(axis=1)
+            found: FloatArray = (total**3 - of_ties) / 12
+            return found
+
+        b, tied = rank_target(weights)
+        weighted_b = weights * (b - total[:, None] / 2)
+        norm_b = squares(tied)
         values = np.empty((len(weights), len(rankers)))
         for k, rank in enumerate(rankers):
-            a = rank(weights)
-            # b is centred, so a need not be for the product; its norm does.
+            a, tied = rank(weights)
+            # b is centred, so a need not be.
             product = np.einsum("ru,ru->r", weighted_b, a)
-            mean = np.einsum("ru,ru->r", weights, a) / total[:, 0]
-            norm_a = np.einsum("ru,ru,ru->r", weights, a, a) - total[:, 0] * mean**2
-            scale = norm_a * norm_b
-            defined = scale > 1e-9 * total[:, 0] ** 2
+            scale = squares(tied) * norm_b
+            defined = scale > 1e-9 * total**2
             root = np.sqrt(np.where(defined, scale, 1.0))
             values[:, k] = np.where(defined, product / root, nan)
         clipped: FloatArray = np.clip(values, -1.0, 1.0)
@@ -203,11 +208,13 @@ def weighted_spearman(signals: ArrayLike, target: ArrayLike) -> WeightedStatisti
     return statistic
 
 
-def _weighted_ranker(values: FloatArray) -> WeightedStatistic:
+def _weighted_ranker(
+    values: FloatArray,
+) -> Callable[[FloatArray], tuple[FloatArray, FloatArray | None]]:
     """Average ranks of the drawn units, up to a constant that no correlation sees.
 
     A unit's rank is the weight below it plus half the weight tied with it; sorting once serves
-    every resample.
+    every resample. Beside them the weight of each value, or None where all values are different.
     """
     order = np.argsort(values, kind="stable")
     ordered = values[order]
@@ -216,14 +223,14 @@ def _weighted_ranker(values: FloatArray) -> WeightedStatistic:
     group[order] = np.cumsum(np.concatenate([[0], (ordered[1:] != ordered[:-1]).astype(np.intp)]))
     has_ties = starts.size < values.size
 
-    def rank(weights: FloatArray) -> FloatArray:
+    def rank(weights: FloatArray) -> tuple[FloatArray, FloatArray | None]:
         by_value = np.take(weights, order, axis=1)
         if has_ties:
             by_value = np.add.reduceat(by_value, starts, axis=1)
         middle = np.cumsum(by_value, axis=1)
         middle -= by_value / 2
         ranks: FloatArray = np.take(middle, group, axis=1)
-        return ranks
+        return ranks, by_value if has_ties else None
 
     return rank
 
