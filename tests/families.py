@@ -1,9 +1,16 @@
-"""Random small models of every family: a row each, for the conformance suite."""
+"""Random small models of every family: a row each, for the conformance suite.
+
+A family of another package has a row, too: `toy_family.py` stands for all that are to come.
+"""
 
 from __future__ import annotations
 
+import copy
+import importlib
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +18,7 @@ from typing import Any
 import torch
 from random_models import TINY, TINY_TEXT, build, sharpen
 from torch import Tensor, nn
+from toy_family import ToyConfig, ToyModel
 from transformers import (
     AltCLIPConfig,
     AltCLIPModel,
@@ -39,6 +47,8 @@ from transformers import (
     ViTModel,
 )
 
+from driftscope.backbones import GROUP, families
+
 WORDS = ["a", "photo", "of", "red", "green", "blue", "yellow"]
 SPECIAL = ["[pad]", "[unk]", "[start]", "[end]"]
 SMALL = {**TINY, "num_hidden_layers": 2, "image_size": 32}
@@ -52,6 +62,31 @@ TEXT = {
 BERT = {**TEXT, "max_position_embeddings": 24}
 
 
+Eager = tuple[list[Tensor], list[Tensor]]
+
+
+def transformers_eager(tower: Any, pixels: Tensor) -> Eager:
+    """By transformers' own eager attention, of a copy."""
+    copied = copy.deepcopy(tower)
+    copied.set_attn_implementation("eager")
+    seen = copied(pixel_values=pixels, output_attentions=True, output_hidden_states=True)
+    return list(seen.attentions), list(seen.hidden_states[1:])
+
+
+def toy_eager(tower: Any, pixels: Tensor) -> Eager:
+    """Of its queries and keys, by the softmax of their products."""
+    tokens, maps, states = tower.tokens(pixels), [], []
+    for block in tower.blocks:
+        query, key = (
+            part(tokens).unflatten(-1, (2, -1)).transpose(1, 2)
+            for part in (block.q_proj, block.k_proj)
+        )
+        maps.append((query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(dim=-1))
+        tokens = block(tokens)
+        states.append(tokens)
+    return maps, states
+
+
 @dataclass(frozen=True)
 class Family:
     """How a family's model is made, and what the library itself says of it.
@@ -61,6 +96,8 @@ class Family:
         embed: the library's own embeddings of normalised pixels.
         num_prefix: tokens before the patches.
         queries: the tokens whose rows are read; none where a probe pools.
+        eager: the full attention maps of the image tower's blocks and their outputs, computed
+            otherwise than by the attention that is read.
         state: what stands for the image in a hidden state.
         tower: where the image tower is in the module.
         frames_texts: whether the tokenizer sets a start and an end around a text.
@@ -70,6 +107,7 @@ class Family:
     embed: Callable[[Any, Tensor], Tensor]
     num_prefix: int = 1
     queries: tuple[int, ...] = (0,)
+    eager: Callable[[Any, Tensor], Eager] = transformers_eager
     state: Callable[[Tensor], Tensor] = lambda tokens: tokens[:, 0]
     tower: str = "vision_model"
     frames_texts: bool = True
@@ -124,6 +162,10 @@ def _shift_biases(module: nn.Module) -> None:
 
 def _alone(model: Any, config: Any, **options: Any) -> Callable[[], nn.Module]:
     return lambda: _sharp(model, config(**SMALL, **options))
+
+
+def _alone_as_it_is(model: Any, config: Any) -> Callable[[], nn.Module]:
+    return lambda: build(model, config())
 
 
 FAMILIES = {
@@ -187,7 +229,30 @@ FAMILIES = {
         num_prefix=5,
         tower="",
     ),
+    "toy": Family(
+        _alone_as_it_is(ToyModel, ToyConfig),
+        lambda module, pixels: module(pixel_values=pixels),
+        eager=toy_eager,
+        tower="tower",
+    ),
 }
+
+
+@contextmanager
+def toy_family_installed(site: Path, more: str = "") -> Iterator[None]:
+    """As if a package were installed that brings the toy family, and further entries."""
+    info = site / "toy_family-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-family\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\ntoy = toy_family:Toy\n{more}")
+    sys.path.insert(0, str(site))
+    importlib.invalidate_caches()
+    families.cache_clear()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(site))
+        families.cache_clear()
 
 
 def save_family(name: str, folder: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, SMALL, Family, save_family
+from families import FAMILIES, SMALL, Family, save_family, toy_family_installed
 from full_map_signals import patch_to_patch_entropy_bits
 from random_models import normalised, random_pixels
 from torch import Tensor, nn
@@ -22,8 +22,7 @@ import driftscope
 from driftscope.adapt import AdaptedModel, adapt, export_merged
 from driftscope.adapt.methods import METHODS
 from driftscope.analysis import StudyTables, answer_all
-from driftscope.backbones import FAMILIES as BACKBONES
-from driftscope.backbones import find_image_tower
+from driftscope.backbones import families, find_image_tower
 from driftscope.backbones.capture import capture_cls
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_weights
@@ -40,6 +39,12 @@ RAW = random_pixels(6, size=SIZE)
 PIXELS = normalised(RAW)
 HALF = (0.5, 0.5, 0.5)
 WITH_TEXT = [name for name, one in FAMILIES.items() if one.has_text]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _toy_family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with toy_family_installed(tmp_path_factory.mktemp("site")):
+        yield
 
 
 @cache
@@ -68,12 +73,9 @@ def model_of(name: str) -> VisionLanguageModel:
 
 @cache
 def eager(name: str) -> tuple[list[Tensor], list[Tensor]]:
-    """The full attention maps and the blocks' outputs of an eager copy, and its probe's rows."""
-    tower: Any = find_image_tower(copy.deepcopy(module_of(name))).module
-    tower.set_attn_implementation("eager")
+    """The full attention maps and the blocks' outputs, computed eagerly."""
     with torch.no_grad():
-        seen = tower(pixel_values=PIXELS, output_attentions=True, output_hidden_states=True)
-    return list(seen.attentions), list(seen.hidden_states[1:])
+        return FAMILIES[name].eager(find_image_tower(module_of(name)).module, PIXELS)
 
 
 def probe_row(name: str) -> np.ndarray:
@@ -101,8 +103,8 @@ def cls_rows(name: str) -> list[np.ndarray]:
 
 def test_every_family_has_a_row_here() -> None:
     read = {type(find_image_tower(module_of(name)).backbone) for name in FAMILIES}
-    transformers_own = {type(one) for one in BACKBONES if one.family != "timm"}
-    assert read == transformers_own
+    known = {type(one) for one in families() if one.family != "timm"}  # see library_real.py
+    assert read == known
 
 
 def test_embeddings_are_the_librarys_own(name: str, family: Family) -> None:

@@ -7,15 +7,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from random_models import random_pixels
+from families import save_family, toy_family_installed
 from torch import nn
-from toy_family import Toy, ToyConfig, ToyModel, ToyTower
+from toy_family import Toy, ToyTower
 
 import driftscope
-from driftscope.backbones import GROUP, families
+from driftscope.backbones import families
 from driftscope.backbones.weights import encoder_weights
 from driftscope.config import RunSpec
 from driftscope.errors import NoteWarning
@@ -84,48 +83,19 @@ def test_no_module_but_a_backbone_names_a_family() -> None:
 
 
 @pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def toy(tmp_path: Path) -> Iterator[Path]:
     """A folder of a model of the family, which an installed package brings."""
-    info = tmp_path / "site" / "toy_family-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-family\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        f"[{GROUP}]\ntoy = toy_family:Toy\nbroken = toy_family:NOT_THERE\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    families.cache_clear()
-    with pytest.warns(NoteWarning, match=r"family 'broken' \(toy_family:NOT_THERE\) is left out"):
-        assert isinstance(families()[-1], Toy)
-    folder = tmp_path / "toy"
-    torch.manual_seed(0)
-    ToyModel(ToyConfig()).save_pretrained(folder)
-    yield folder
-    families.cache_clear()
+    with toy_family_installed(tmp_path / "site", "broken = toy_family:NOT_THERE\n"):
+        told = r"family 'broken' \(toy_family:NOT_THERE\) is left out"
+        with pytest.warns(NoteWarning, match=told):
+            assert isinstance(families()[-1], Toy)
+        yield save_family("toy", tmp_path / "toy")
 
 
 @pytest.mark.parametrize("method", ["full_ft", "lora"])
 def test_a_family_of_one_file_is_compared_trained_monitored_and_reported(
     toy: Path, method: str, coloured_images: Path, tmp_path: Path
 ) -> None:
-    before = driftscope.load(toy)
-    own = before.plain.tower
-    raw = random_pixels(2, size=before.image_size)
-    with torch.no_grad():
-        expected = own(before.normalise(raw))[:, 0]
-    torch.testing.assert_close(before.embed_images(raw), expected)
-    reading = driftscope.read(before, raw)
-    block = own.blocks[0]
-    with torch.no_grad():
-        tokens = own.tokens(before.normalise(raw))
-        query, key = (
-            part(tokens).unflatten(-1, (2, -1)).transpose(1, 2)
-            for part in (block.q_proj, block.k_proj)
-        )
-        rows = (query[:, :, :1] @ key.transpose(-1, -2) / 8**0.5).softmax(dim=-1)[:, :, 0, 1:]
-        rows = (rows / rows.sum(dim=-1, keepdim=True)).double().numpy()
-    entropy = -(rows * np.log(rows)).sum(axis=-1)
-    np.testing.assert_allclose(reading.per_image["entropy"][:, 0], entropy, atol=1e-5)
-
     spec = RunSpec.model_validate(
         {
             **{"model": str(toy), "dataset": str(coloured_images), "method": method},
@@ -143,7 +113,7 @@ def test_a_family_of_one_file_is_compared_trained_monitored_and_reported(
         torch.cat(
             [one.double().flatten() for _, one in sorted(encoder_weights(model.module).items())]
         )
-        for model in (before, again)
+        for model in (driftscope.load(toy), again)
     ]
     assert drifted == pytest.approx(float((weights[1] - weights[0]).norm() / weights[0].norm()))
 

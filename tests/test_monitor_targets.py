@@ -159,6 +159,56 @@ def test_a_model_at_another_image_size_is_read_at_its_own(
             monitor_of(tiny_clip, coloured_images, **size).start(held)
 
 
+class _LoralibLinear(nn.Linear):
+    """As loralib's, whose eval() adds the matrices to the weights."""
+
+    def __init__(self, plain: nn.Linear) -> None:
+        super().__init__(plain.in_features, plain.out_features)
+        self.load_state_dict(plain.state_dict())
+        self.lora_A = nn.Parameter(0.1 * torch.randn(2, plain.in_features))
+        self.lora_B = nn.Parameter(0.1 * torch.randn(plain.out_features, 2))
+        self.scaling, self.merged, self.fan_in_fan_out = 2.0, False, False
+
+    def train(self, mode: bool = True) -> nn.Module:
+        if mode == self.merged:
+            self.weight.data += (1 - 2 * mode) * self.scaling * self.lora_B @ self.lora_A
+            self.merged = not mode
+        return super().train(mode)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        plain = super().forward(values)
+        change = values @ self.lora_A.T @ self.lora_B.T
+        return plain if self.merged else plain + self.scaling * change
+
+
+_LoralibLinear.__module__, _LoralibLinear.__name__ = "loralib.layers", "Linear"
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_layers_of_loralib_are_read_with_their_change_and_left_as_they_were(
+    is_training: bool, tiny_clip: Path, tmp_path: Path
+) -> None:
+    model: Any = clip_of(tiny_clip)
+    for block in model.vision_model.encoder.layers:
+        block.self_attn.q_proj = _LoralibLinear(block.self_attn.q_proj)
+    model.train(is_training)
+    before = {name: one.clone() for name, one in model.state_dict().items()}
+    monitor = monitor_of(tiny_clip, pixels(), out=tmp_path, alerts=OUT, on_alert="stop")
+    seen = monitor.observe(model, step=1).scalars()
+    assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
+    model.eval()
+    state = {name: one for name, one in model.state_dict().items() if "lora_" not in name}
+    plain: Any = clip_of(tiny_clip)
+    plain.load_state_dict(state)
+    expected = monitor_of(tiny_clip, pixels()).observe(plain, step=1).scalars()
+    assert expected["weight_drift"] > 0.01
+    # of the percent changes one rounding of a float32 mean is 1.2e-5
+    assert seen == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    kept = ds.load(tmp_path / "stopped")
+    own = from_module(plain).embed_images(pixels())
+    torch.testing.assert_close(kept.embed_images(pixels()), own, rtol=1e-4, atol=1e-5)
+
+
 def test_several_models_are_told_apart_by_their_path(
     tiny_clip: Path, coloured_images: Path
 ) -> None:

@@ -26,13 +26,15 @@ class Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, width) for _ in range(3))
-        self.out = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+        self.fc1, self.fc2 = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         parts = (one(tokens) for one in (self.q_proj, self.k_proj, self.v_proj))
         heads = [part.unflatten(-1, (2, -1)).transpose(1, 2) for part in parts]
         seen = functional.scaled_dot_product_attention(*heads)
-        changed: Tensor = tokens + self.out(seen.transpose(1, 2).flatten(2))
+        tokens = tokens + self.out_proj(seen.transpose(1, 2).flatten(2))
+        changed: Tensor = tokens + self.fc2(functional.gelu(self.fc1(tokens)))
         return changed
 
 
@@ -45,6 +47,7 @@ class ToyTower(nn.Module):
         self.cls = nn.Parameter(torch.randn(1, 1, width))
         self.positions = nn.Parameter(torch.randn(1, side * side + 1, width))
         self.blocks = nn.ModuleList([Block(width) for _ in range(config.depth)])
+        self.norm = nn.LayerNorm(width)
 
     def tokens(self, pixels: Tensor) -> Tensor:
         patches = self.patches(pixels).flatten(2).transpose(1, 2)
@@ -54,7 +57,8 @@ class ToyTower(nn.Module):
         tokens = self.tokens(pixels)
         for block in self.blocks:
             tokens = block(tokens)
-        return tokens
+        normed: Tensor = self.norm(tokens)
+        return normed
 
 
 class ToyModel(PreTrainedModel):
@@ -87,8 +91,11 @@ class Toy(Backbone):
     trained_alone = ("ToyModel",)
     tower_name = "tower"
     blocks_name = "tower.blocks"
+    final_norm_name = "tower.norm"
     positions_name = "tower.positions"
-    adapter_targets: ClassVar[Mapping[str, str]] = {"q_proj": "q_proj", "v_proj": "v_proj"}
+    adapter_targets: ClassVar[Mapping[str, str]] = {
+        name: name for name in ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+    }
     has_attention_of_its_own = True
 
     def embed_images(self, module: nn.Module, pixel_values: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ An installed package can bring further ones, each under a name of the entry poin
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
@@ -99,10 +99,9 @@ def find_image_tower(module: nn.Module) -> ImageTower:
         raise CaptureError(refused)
     known = (*families(), *_LIVE)
     found = [
-        (child, backbone, name)
+        (child, *of_family)
         for child in dict.fromkeys(_in_use(module))
-        for backbone in known
-        if (name := backbone.class_among(child, backbone.towers))
+        if (of_family := _family_of_tower(child, known))
     ]
     if len(found) != 1:
         count = "no image tower" if not found else f"{len(found)} image towers"
@@ -119,6 +118,19 @@ def find_image_tower(module: nn.Module) -> ImageTower:
         config=config,
         backbone=backbone,
     )
+
+
+def _family_of_tower(module: nn.Module, known: Sequence[Backbone]) -> tuple[Backbone, str] | None:
+    """The family that an image tower is of, and its class there; None of all else.
+
+    A class that is derived from another family's is of its own, where that is known.
+    """
+    for base in type(module).__mro__:
+        place = base.__module__.partition(".")[0]
+        for family in known:
+            if base.__name__ in family.towers and place == family.package:
+                return family, base.__name__
+    return None
 
 
 def _in_use(module: nn.Module) -> Iterator[nn.Module]:

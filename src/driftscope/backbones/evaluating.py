@@ -16,7 +16,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     modes = [(child, child.training) for child in module.modules()]
     configs: list[Any] = [getattr(child, "config", None) for child in module.modules()]
     of_tuples = [one for one in configs if getattr(one, "return_dict", True) is False]
-    module.eval()
+    for child, _ in modes:
+        child.training = False  # eval() may do more: loralib's layers write to their weights
     for config in of_tuples:
         config.return_dict = True
     try:

@@ -151,7 +151,12 @@ def _made_by(hook: Any, module: nn.Module) -> dict[str, Tensor]:
 
 
 def _effective(module: nn.Module) -> nn.Module:
-    """The module whose parameters act: a PEFT wrapper's content with its adapters merged in."""
+    """The module whose parameters act: a PEFT wrapper's content with its adapters merged in.
+
+    Of a layer of loralib, too.
+    """
+    if is_of_loralib(module):
+        return _plain_linear(module)
     tuners: Any = sys.modules.get("peft.tuners.tuners_utils")
     if tuners is None:
         return module
@@ -165,6 +170,31 @@ def _effective(module: nn.Module) -> nn.Module:
         saved: nn.Module = wrapper.modules_to_save[names[0]] if names else wrapper.original_module
         return saved
     return module
+
+
+def is_of_loralib(module: nn.Module) -> bool:
+    """Whether a module is one of loralib's linear layers, by name, so that it is not imported."""
+    names = ("Linear", "MergedLinear")
+    is_its = any(
+        one.__module__ == "loralib.layers" and one.__name__ in names for one in type(module).__mro__
+    )
+    return is_its and hasattr(module, "lora_A")
+
+
+def _plain_linear(layer: Any) -> nn.Module:
+    """A layer of loralib as a linear one on the CPU, its matrices added in, float64."""
+    weight = layer.weight.detach().double().cpu()
+    if not layer.merged:
+        change = layer.merge_AB() if hasattr(layer, "merge_AB") else layer.lora_B @ layer.lora_A
+        if layer.fan_in_fan_out and not hasattr(layer, "merge_AB"):
+            change = change.T
+        weight = weight + layer.scaling * change.detach().double().cpu()
+    plain = nn.Linear(1, 1, bias=layer.bias is not None, device="meta")
+    plain.weight = nn.Parameter(weight.T if layer.fan_in_fan_out else weight, requires_grad=False)
+    if layer.bias is not None:
+        plain.bias = nn.Parameter(layer.bias.detach().double().cpu(), requires_grad=False)
+    plain.out_features, plain.in_features = plain.weight.shape
+    return plain
 
 
 def _merged_copy(layer: Any) -> nn.Module:
