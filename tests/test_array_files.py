@@ -124,10 +124,22 @@ def test_damaged_and_ambiguous_files_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "python" / "train").unlink()
     with pytest.raises(DataError, match="lacks train of CIFAR's files"):
         open_dataset(tmp_path / "python", "test")
-    with pytest.raises(DataError, match=r"several folders .*; give one of them"):
+    with pytest.raises(DataError, match=r"several (folders|sets) .*; give one of them"):
         open_dataset(tmp_path, "test")
     with pytest.raises(DataError, match=rf"holds arrays; give its folder {tmp_path / 'mat'}"):
         open_dataset(tmp_path / "mat" / "test_32x32.mat", "test")
+
+
+def test_sets_of_several_kinds_are_asked_about_and_files_beside_one_are_said(
+    tmp_path: Path,
+) -> None:
+    array_sets.mnist(tmp_path / "data" / "MNIST" / "raw")
+    (tmp_path / "data" / "mnist.tar").write_bytes(b"")
+    _, images = as_read(tmp_path / "data")
+    assert "1 files beside its folder are passed over: mnist.tar" in images.notes
+    array_sets.stl10(tmp_path / "data" / "stl10_binary")
+    with pytest.raises(DataError, match=r"several sets \(.*MNIST/raw, .*\); give one of them"):
+        open_dataset(tmp_path / "data", "test")
 
 
 def test_labels_that_are_not_one_an_image_are_refused(tmp_path: Path) -> None:

@@ -188,6 +188,18 @@ def refused(place: Path | str) -> str:
     return str(refusal.value)
 
 
+def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
+    pets(tmp_path)
+    write(tmp_path, ["annotations/list.txt", "annotations/xmls/1.xml", "x.json"])
+    images = open_labelled(tmp_path, "test")
+    assert isinstance(images, EncodedSet)
+    assert images.notes == (
+        "its classes are those of annotations/test.txt, annotations/trainval.txt",
+        "9 images that these do not name are passed over",
+        "other files are passed over: 1 .txt, 1 .xml, 1 .json",
+    )
+
+
 def test_a_split_of_which_nothing_tells_is_refused_with_the_one_that_has_labels(
     tmp_path: Path,
 ) -> None:

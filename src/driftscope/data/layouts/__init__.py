@@ -8,6 +8,7 @@ conformance suite (tests/test_layouts.py).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from driftscope.data.address import Address, parse_address
@@ -29,7 +30,7 @@ from driftscope.data.layouts import (
     webdataset,
 )
 from driftscope.data.layouts.found import Found
-from driftscope.data.layouts.tree import walk
+from driftscope.data.layouts.tree import Folder, walk
 from driftscope.data.other_kinds import ARCHIVES, FROM_ARRAYS, is_array
 from driftscope.data.procedural import PROCEDURAL_SETS
 from driftscope.errors import DataError, did_you_mean, told_as
@@ -43,10 +44,32 @@ ARRAYS = (
     npz.recognise,
 )
 """Layouts whose images are arrays of a few files."""
+
+
+def _arrays(tree: Folder, address: Address) -> Found | None:
+    """The set of arrays below a folder; what lies beside it is said.
+
+    Raises:
+        DataError: there are sets of several kinds.
+    """
+    sets = [found for recognise in ARRAYS if (found := recognise(tree, address))]
+    if len(sets) > 1:
+        places = ", ".join(printable(str(found.folder)) for found in sets)
+        raise DataError(f"{printable(tree.path)} holds several sets ({places}); give one of them")
+    if not sets:
+        return None
+    (found,) = sets
+    beside = [file for file in tree.files("") if file.parent != found.folder]
+    if not beside:
+        return found
+    said = f"{len(beside)} files beside its folder are passed over: {printable(beside[0].name)}"
+    return replace(found, passed_over=(*found.passed_over, said))
+
+
 FOLDERS = (
     arrow.recognise,
     shards.recognise,
-    *ARRAYS,
+    _arrays,
     webdataset.recognise,
     lists.recognise,
     json_lists.recognise,

@@ -68,6 +68,8 @@ def recognise(tree: Folder, splits: Mapping[str, Flat], address: Address) -> Fou
     notes = [f"its classes are those of {files}"]
     if rest := tree.num_images - sum(len(of["path"]) for of in rows.values()):
         notes.append(f"{rest:,} images that these do not name are passed over")
+    if more := tree.other_kinds(but=[Path(file).name for file in files.split(", ")]):
+        notes.append(f"other files are passed over: {more}")
     root = Path(tree.path)
     others = {key: said for key, said in address.options.items() if key not in ("image", "label")}
     found = found_lists(

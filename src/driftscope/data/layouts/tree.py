@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -103,12 +103,17 @@ class Folder:
             else:
                 yield from folder.image_files()
 
-    def other_kinds(self) -> str:
-        """The other files below it, counted by kind: `2 .txt, 1 .json`; "" where there are none."""
+    def other_kinds(self, but: Collection[str] = ()) -> str:
+        """The other files below it, counted by kind: `2 .txt, 1 .json`; "" where there are none.
+
+        Args:
+            but: names of files that are not counted.
+        """
         kinds = Counter(
             Path(name).suffix.lower() or NO_ENDING
             for folder in self.below()
             for name in folder.others
+            if name not in but
         )
         return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(_SHOWN))
 
