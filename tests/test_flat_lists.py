@@ -196,7 +196,7 @@ def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
     assert images.notes == (
         "its classes are those of annotations/test.txt, annotations/trainval.txt",
         "9 images that these do not name are passed over",
-        "other files are passed over: 1 .txt, 1 .xml, 1 .json",
+        "other files are passed over: 1 .json, 1 .txt, 1 .xml",
     )
 
 
