@@ -114,6 +114,20 @@ def test_captions_as_flickr_publishes_them_are_read(tmp_path: Path, name: str) -
     } == said
 
 
+@pytest.mark.parametrize("mark", [";", "|"])
+def test_rows_of_several_classes_are_refused_where_none_stands_alone(
+    tmp_path: Path, mark: str
+) -> None:
+    write(tmp_path, classes())
+    rows = [f"{one}/{n}.png,{one}{mark}{NAMES[(NAMES.index(one) + 1) % 3]}" for one, n in ROWS]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
+    with pytest.raises(DataError, match="has rows of several classes"):
+        as_read(tmp_path / "list.csv")
+    rows = [f"{one}/{n}.png,{one}{mark}x{one}" for one, n in ROWS]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
+    assert len(as_read(tmp_path / "list.csv")) == len(ROWS)
+
+
 def test_a_row_without_a_path_is_named_by_its_number(tmp_path: Path) -> None:
     write(tmp_path, classes())
     (tmp_path / "list.csv").write_text("path,label\ncat/0.png,cat\n,dog\ndog/10.png,dog\n")

@@ -123,6 +123,9 @@ def imagenet_with_numbers(root: Path) -> None:
 def gtsrb(root: Path) -> None:
     folders(root / "GTSRB" / "Training", ("00000", "00001", "00002"))
     named = images(root / "GTSRB" / "Final_Test" / "Images", "{place:05d}.png", "test")
+    for number in range(43):  # as published, of which the test images' is one more
+        file = root / "GTSRB" / "Training" / f"{number:05d}" / f"GT-{number:05d}.csv"
+        text(file, ["Filename;ClassId", f"1.png;{number}", f"2.png;{number}"])
     lines = [f"{name};8;8;{at}" for name, at in named]
     text(root / "GT-final_test.csv", ["Filename;Width;Height;ClassId", *lines])
 
@@ -143,6 +146,26 @@ def table_with_splits(root: Path) -> None:
     text(root / "all.csv", ["filename,split,label,label_name", *lines])
 
 
+def tables_in_splits(root: Path, place: str = "{split}/labels.csv") -> None:
+    """Of which both splits have a file `1.png`."""
+    for split in PARTS:
+        named = images(root / split, "{place}.png", split)
+        lines = [f"{name},{NAMES[at]}" for name, at in named]
+        text(root / place.format(split=split), ["filename,label", *lines])
+
+
+def tables_beside_splits(root: Path) -> None:
+    tables_in_splits(root, "annotations/{split}_labels.csv")
+
+
+def list_of_words(root: Path) -> None:
+    named = [one for n, split in ((1, "test"), (50, "train"))
+             for one in images(root / "images", "{place}.png", split, n)]  # fmt: skip
+    text(root / "train" / "x.md", [])
+    for split, of in (("test", named[:3]), ("train", named[3:])):
+        text(root / f"{split}.txt", [f"{name} {NAMES[at]}" for name, at in (of * 2)])
+
+
 def folders(root: Path, names: Sequence[str]) -> None:
     for at, level in rows("train"):
         write(root, [f"{names[at]}/{level}.png"])
@@ -161,6 +184,9 @@ FORMS: dict[Callable[[Path], None], tuple[Sequence[str], str]] = {
     gtsrb: (("00000", "00001", "00002"), "train"),
     places: (NAMES, ""),
     table_with_splits: (NAMES, "train"),
+    tables_in_splits: (NAMES, "train"),
+    tables_beside_splits: (NAMES, "train"),
+    list_of_words: (NAMES, "train"),
 }
 """The words of the classes, and whether there is a training split."""
 

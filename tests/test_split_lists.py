@@ -96,6 +96,21 @@ def test_tables_and_json_of_splits_divide_class_folders(tmp_path: Path) -> None:
         assert opened(tmp_path / form, "train")[0] == truth("train")
 
 
+@pytest.mark.parametrize("name", ["split.csv", "metadata.csv", "all.tsv"])
+def test_a_column_of_a_table_divides_class_folders(tmp_path: Path, name: str) -> None:
+    images(tmp_path, "images/")
+    form = "images/{name}/{at}{copy}.png,TO,1".replace(",", "\t" if name.endswith("tsv") else ",")
+    told = [lines(split, form).replace("TO", split) for split in PARTS]
+    heading = form.replace("images/{name}/{at}{copy}.png", "file_name").replace("TO", "split")
+    (tmp_path / name).write_text("\n".join([heading, *told]))
+    for split in PARTS:
+        levels, found = opened(tmp_path, "validation" if split == "val" else split)
+        assert levels == truth(split)
+        assert f"its splits are those of {name}" in found.notes
+    (tmp_path / name).write_text("\n".join([heading, *told]).replace("train", "2"))
+    assert available_splits(tmp_path) == ("all",)
+
+
 def test_other_files_of_these_names_divide_nothing(tmp_path: Path) -> None:
     images(tmp_path, "images/")
     for name in ("test.csv", "train.csv", "train_log.txt", "test.json", "split.json", "test.txt"):

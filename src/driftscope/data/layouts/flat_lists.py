@@ -95,10 +95,16 @@ def _rows_of(told: Told, splits: Mapping[str, Flat]) -> dict[str, Columns] | Non
     """The tables of all splits; None where the files do not tell most of a flat one's classes."""
     flat = {name: split for name, split in splits.items() if not split.classes}
     images = ImagesByPath([file for split in flat.values() for file in split.root.image_files()])
+    of_kind = {
+        split_kind(name): ImagesByPath(list(split.root.image_files()))
+        for name, split in flat.items()
+        if name != WHOLE
+    }
     of_files: dict[str, tuple[str, int]] = {}
     for name, columns in told.items():
+        own = of_kind.get(split_kind(name), images)
         for row, path in enumerate(columns["path"]):
-            if (file := images.find(str(path))) is not None:
+            if (file := own.find(str(path)) or images.find(str(path))) is not None:
                 of, first = of_files.setdefault(file, (name, row))
                 if of != name or columns["label"][first] != columns["label"][row]:
                     return None  # an image of two splits, or of two classes
@@ -171,23 +177,30 @@ def _told_by_lists(
         kinds: the splits of which labels are wanted; None for all.
     """
     files = [file for file in tree.files(*LIST_SUFFIXES) if not is_of_answers(file)]
+    named = {file: str(file.relative_to(tree.path)) for file in files}
+    kind_of = {file: _kind(Path(name)) for file, name in named.items()}
     if kinds is not None:
-        files = [file for file in files if split_kind(file.stem) in {*kinds, None}]
-    families: dict[tuple[str, ...], dict[str, tuple[Path, Columns]]] = {}
+        files = [file for file in files if kind_of[file] in {*kinds, None}]
+    families: dict[str, dict[str, tuple[Path, Columns]]] = {}
     for file in sorted(files[: _MOST_LISTS + 1], key=lambda file: (len(file.stem), file)):
-        kind = split_kind(file.stem)
-        family = (str(file.parent), _SPLIT_WORD.sub("", file.stem)) if kind else (str(file),)
+        kind = kind_of[file] or WHOLE
+        family = named[file] if kind == WHOLE else _SPLIT_WORD.sub("", named[file])
         if (columns := _columns(file, address)) is not None:
-            families.setdefault(family, {}).setdefault(kind or WHOLE, (file, columns))
+            families.setdefault(family, {}).setdefault(kind, (file, columns))
     if len(files) > _MOST_LISTS or not families:
         return {}, ""
     of_splits = {key: of for key, of in families.items() if WHOLE not in of} or families
-    usual = {key: of for key, of in of_splits.items() if _USUAL_OF_SEVERAL in key[-1]} or of_splits
+    usual = {key: of for key, of in of_splits.items() if _USUAL_OF_SEVERAL in key} or of_splits
     if len(usual) > 1:
         return {}, ""
     (family_files,) = usual.values()
-    names = [printable(str(file.relative_to(tree.path))) for file, _ in family_files.values()]
+    names = [printable(named[file]) for file, _ in family_files.values()]
     return {kind: columns for kind, (_, columns) in family_files.items()}, ", ".join(names)
+
+
+def _kind(file: Path) -> str | None:
+    """The split that a list is of by its name, or else by a folder that it lies in."""
+    return split_kind(file.stem) or next(filter(None, map(split_kind, file.parts[-2::-1])), None)
 
 
 def _columns(file: Path, address: Address) -> Columns | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -28,6 +29,7 @@ _BOXES_OF_ONE = re.compile(r"(n\d{8})( \d+){4}( \1( \d+){4})*")
 _CAPTION_KEYS = ("raw", "caption", "text", "sentence")
 _BETWEEN_CLASSES = "|;,+&"
 """What stands between the classes of an image that has several."""
+_PLAINLY_BETWEEN = "|;"
 
 
 def labels_from_values(
@@ -50,7 +52,8 @@ def labels_from_values(
         )
     names = sorted(set(texts), key=_numbers_by_size)
     _refuse_no_names(names, place, column)
-    if several := next((name for name in names if _is_several(name, set(names))), None):
+    several = next((name for name in names if _is_several(name, set(names))), None)
+    if several := several or _are_several(names):
         raise DataError(
             f"{place} has rows of several classes, such as {several!r} as {column}; give each "
             "image one class, or leave them out"
@@ -254,6 +257,20 @@ def _is_several(name: str, names: set[str]) -> bool:
     """Whether it is other classes' names, joined."""
     parts = ({part.strip() for part in name.split(mark)} for mark in _BETWEEN_CLASSES)
     return any(len(of_mark) > 1 and of_mark <= names for of_mark in parts)
+
+
+def _are_several(names: Sequence[str]) -> str | None:
+    """The first name whose parts stand in others, too, where a mark says plainly that it has some.
+
+    So are `cat;dog` and `dog;emu`, without a class `dog`.
+    """
+    for mark in _PLAINLY_BETWEEN:
+        parts = {name: {part.strip() for part in name.split(mark)} for name in names}
+        count = Counter(part for of_name in parts.values() for part in of_name)
+        for name, of_name in parts.items():
+            if len(of_name) > 1 and any(count[part] > 1 for part in of_name):
+                return name
+    return None
 
 
 def _numbers_by_size(name: str) -> tuple[int, int, str]:

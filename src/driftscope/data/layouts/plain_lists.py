@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from driftscope.data.address import split_kind
-from driftscope.data.layouts.tree import image_suffixes
+from driftscope.data.layouts.tree import image_suffixes, is_image
 
 Columns = dict[str, list[Any]]
 
@@ -44,6 +44,7 @@ def read_plain(name: str, text: str) -> Columns | None:
         _of_tokens,
         _of_numbers,
         _of_numbers_first,
+        _of_words,
         of_folders,
     )
     if _AIRCRAFT.fullmatch(name):
@@ -68,6 +69,17 @@ def _of_numbers(lines: Sequence[str]) -> Columns | None:
     ):
         return None
     return {"path": [path for path, _ in pairs], "label": [number for _, number in pairs]}
+
+
+def _of_words(lines: Sequence[str]) -> Columns | None:
+    """`1.jpg red fox`, where most lines share their words with others: no captions are so alike."""
+    pairs = [line.split(maxsplit=1) for line in lines]
+    if any(len(pair) < 2 or Path(pair[0]).suffix.lower() not in image_suffixes() for pair in pairs):
+        return None
+    words = [said for _, said in pairs]
+    if 2 * len(set(words)) > len(words) or any(is_image(said) for said in words):
+        return None
+    return {"path": [path for path, _ in pairs], "label": words}
 
 
 def _of_numbers_first(lines: Sequence[str]) -> Columns | None:

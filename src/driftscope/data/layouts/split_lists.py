@@ -31,6 +31,9 @@ _MOST_PARTS = 4
 _FEWEST_FOUND = 0.5
 """Lists that name fewer of the images here than this are those of something else."""
 _SUFFIXES = (".txt", ".csv", ".tsv", ".json")
+_OF_TABLES = (".csv", ".tsv")
+_NAMED_SPLIT = re.compile(r"(?i)(data[ _]?)?(split|subset|partition|set)")
+_LONGEST_HEADING = 2_000
 _LABEL_BEHIND = re.compile(r"[\s,]+\d+\s*$")
 _SPLIT_WORD = re.compile(r"(?i)(train|test)(ing)?(list|val)?|val(id(ation)?)?")
 _OF_ALL_SPLITS = re.compile(r"(?i).*(split|partition)\w*\.json")
@@ -55,15 +58,16 @@ def listed_splits(tree: Folder) -> Listed | None:
     lists = [file for file in files if split_kind(file.stem)][:_MOST_LISTS]
     of_all = [file for file in files if _OF_ALL_SPLITS.fullmatch(file.name)]
     flags = next((one for one in tree.below() if {*_OF_NUMBERS} <= {*one.others}), None)
-    if not lists and not of_all and not flags:
+    tables = [file for file in files if file.suffix in _OF_TABLES and _split_column(file)]
+    if not lists and not of_all and not flags and not tables:
         return None
     images = ImagesByPath(tuple(tree.image_files()))
     for family in _families(lists):
         lines = {kind: _lines(file) for kind, file in family.items()}
         if found := _splits_of(lines, images):
             return Listed(found, tuple(_said(tree, family.values(), lists, lines, found, images)))
-    for file in of_all:
-        by_split = _of_every_split(file)
+    for file in (*of_all, *tables):
+        by_split = _of_every_split(file) if file in of_all else _of_column(file)
         if by_split and (found := _splits_of(by_split, images)):
             return Listed(found, tuple(_said(tree, [file], lists, by_split, found, images)))
     if flags:
@@ -188,6 +192,42 @@ def _of_every_split(file: Path) -> dict[SplitKind, list[str]]:
     kinds = {kind: key for key in held if (kind := split_kind(key))}
     named = {kind: list(_texts_in(held[key])) for kind, key in kinds.items()}
     return named if len(kinds) == len(held) and all(named.values()) else {}
+
+
+def _split_column(file: Path) -> str | None:
+    """The column of a table that says a split, by its heading; None for none."""
+    try:
+        with file.open(encoding="utf-8-sig") as opened:
+            heading = opened.readline(_LONGEST_HEADING)
+    except (OSError, UnicodeDecodeError):
+        return None
+    return next(
+        (
+            one
+            for one in re.split(r"[,;\t]", heading.strip())
+            if _NAMED_SPLIT.fullmatch(one.strip(' "'))
+        ),
+        None,
+    )
+
+
+def _of_column(file: Path) -> dict[SplitKind, list[str]]:
+    """The paths of each split that a column of a table tells of; {} for another form."""
+    try:
+        text = read_text(file, LIST_MB, "utf-8-sig")
+        marks = (mark for mark in ";\t" if mark in text.partition("\n")[0])
+        rows = list(csv.DictReader(text.splitlines(), delimiter=next(marks, ",")))
+    except (OSError, ValueError, csv.Error):
+        return {}
+    column = (_split_column(file) or "").strip(' "')
+    named: dict[SplitKind, list[str]] = {}
+    for row in rows:
+        kind = split_kind(str(row.get(column)))
+        path = next((str(one) for one in row.values() if one and is_image(str(one))), None)
+        if kind is None or path is None:
+            return {}
+        named.setdefault(kind, []).append(path)
+    return named
 
 
 def _texts_in(held: object) -> Iterator[str]:
