@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -70,6 +72,24 @@ def test_a_text_that_thousands_of_rows_name_is_told_by_what_it_takes(
     monkeypatch.setattr("driftscope.limits.Megabytes.num_bytes", 400_000)
     with pytest.raises(DataError, match=r"column 'caption' unpacks to more than .* raises this"):
         open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("form", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_a_packed_arrow_file_is_read_up_to_what_images_unpack_to(
+    tmp_path: Path, form: Callable[..., Any]
+) -> None:
+    def written(name: str, image: bytes) -> Path:
+        rows = pa.table({"image": [image] * 4, "label": pa.array(["a", "b"] * 2)})
+        rows = rows.set_column(1, "label", rows["label"].dictionary_encode())
+        packed = pa.ipc.IpcWriteOptions(compression="zstd")
+        with (tmp_path / name).open("wb") as file, form(file, rows.schema, options=packed) as out:
+            out.write_table(rows)
+        return tmp_path / name
+
+    assert len(open_dataset(written("honest.arrow", png(0)))) == 4
+    bomb = written("bomb.arrow", bytes(30_000_000))
+    with pytest.raises(DataError, match=r"would unpack from 0.0 to 120 MB, which images do not"):
+        open_dataset(bomb)
 
 
 def test_a_row_without_an_image_is_named_and_can_be_left_out(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from driftscope.config import parse_run_spec
 from driftscope.data import labelled, open_dataset
-from driftscope.data.names import read_names
+from driftscope.data.names import NamesFile, read_names, read_templates
 from driftscope.data.prompts import (
     PromptRules,
     class_prompts,
@@ -131,6 +131,22 @@ def test_a_words_file_of_another_form_is_refused_by_name(tmp_path: Path, text: s
     file = tmp_path / "words.yaml"
     file.write_text(text)
     with pytest.raises(DataError, match=r"words\.yaml"):
+        read_names(file)
+
+
+def test_a_file_of_giant_or_countless_names_is_told_and_beside_images_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "classes.txt"
+    file.write_text("cat\n" + "d" * 1_001 + "\n")
+    with pytest.raises(DataError, match=r"a text of 1,001 characters; at most 1,000 are taken"):
+        read_names(file)
+    with pytest.raises(DataError, match="1,001 characters"):
+        read_templates(str(file))
+    assert NamesFile.beside(tmp_path) is None
+    monkeypatch.setenv("DRIFTSCOPE_MAX_CLASS_NAMES", "3")
+    file.write_text("cat\ndog\nbird\nfish\n")
+    with pytest.raises(DataError, match="has 4 texts; at most 3 are taken"):
         read_names(file)
 
 

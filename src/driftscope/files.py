@@ -132,7 +132,7 @@ def is_file(path: Path) -> bool:
     """Whether a regular file is there; under a name that no file system takes there is none."""
     try:
         return path.is_file()
-    except OSError:
+    except (OSError, ValueError):  # a name with a zero byte
         return False
 
 
@@ -140,7 +140,7 @@ def special_kind(path: Path) -> str | None:
     """What a path is that is neither a file nor a folder, such as a pipe; None of all others."""
     try:
         mode = path.stat().st_mode
-    except OSError:
+    except (OSError, ValueError):  # a name with a zero byte
         return None
     return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else _kind(mode)
 

@@ -72,6 +72,11 @@ EVENTS_MB: Final = Megabytes("events_mb", 256, "the events of a training")
 YAML_MB: Final = Megabytes("yaml_mb", 2, "a spec, or another file of YAML")
 YAML_VALUES: Final = Limit("yaml_values", 200_000, "values in a file of YAML, aliases written out")
 LIST_MB: Final = Megabytes("list_mb", 1_000, "a list of images or of class names")
+CLASS_NAMES: Final = Limit("class_names", 100_000, "class names in a file")
+TEMPLATES: Final = Limit("templates", 1_000, "prompt templates in a file")
+NAME_CHARACTERS: Final = Limit(
+    "name_characters", 1_000, "characters of a class name or a prompt template in a file"
+)
 ARRAYS_MB: Final = Megabytes("arrays_mb", 500, "the attention maps of a run, unpacked")
 IMAGE_MB: Final = Megabytes("image_mb", 100, "an encoded image")
 IMAGE_ARRAYS_MB: Final = Megabytes("image_arrays_mb", 4_000, "a file of many images, unpacked")
@@ -81,6 +86,7 @@ PAGE_RUNS: Final = Limit("page_runs", 500, "runs that a report draws and lists o
 """No study is refused for it: of a larger one the report shows cells, and some runs of them."""
 
 LIMITS: Final = (
-    JSON_MB, EVENTS_MB, YAML_MB, YAML_VALUES, LIST_MB, ARRAYS_MB, IMAGE_MB, IMAGE_ARRAYS_MB,
+    JSON_MB, EVENTS_MB, YAML_MB, YAML_VALUES, LIST_MB, CLASS_NAMES, TEMPLATES,
+    NAME_CHARACTERS, ARRAYS_MB, IMAGE_MB, IMAGE_ARRAYS_MB,
     IMAGE_PIXELS, RUNS, PAGE_RUNS,
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from driftscope.config.source import plain_yaml
 from driftscope.data.templates import TEMPLATE_SETS
 from driftscope.errors import DataError, did_you_mean
 from driftscope.files import named_path, read_text
-from driftscope.limits import LIST_MB
+from driftscope.limits import CLASS_NAMES, LIST_MB, NAME_CHARACTERS, TEMPLATES, Limit
 
 _WORDNET_FILES = (
     "LOC_synset_mapping.txt", "synset_words.txt", "imagenet_class_index.json", "words.txt",
@@ -134,7 +134,10 @@ class NamesFile:
         """The file of a usual name in a folder; None where there is none."""
         found = next((folder / name for name in _USUAL_FILES if (folder / name).is_file()), None)
         if found:
-            names = read_names(found)
+            try:
+                names = read_names(found)
+            except _NoNamesError:  # such as a label for each of a million images
+                return None
             return replace(names, is_whole=names.is_whole or _are_numbers(names.by_class))
         for name in _NUMBERED_FILES:
             try:
@@ -227,6 +230,10 @@ def read_names(path: Path) -> NamesFile:
         reason = " ".join(str(error).split())
         raise DataError(f"cannot read the class words {path}: {reason}") from None
     values = _of_objects(values)
+    if isinstance(values, dict | list):
+        _refuse_many_or_long(path, values, CLASS_NAMES)
+    if isinstance(values, dict):
+        _refuse_many_or_long(path, values.values(), CLASS_NAMES)
     if isinstance(values, dict):
         if numbers := _by_number({key: str(value) for key, value in values.items()}.items()):
             return NamesFile(path, by_class=numbers, is_whole=True)
@@ -244,6 +251,20 @@ def read_names(path: Path) -> NamesFile:
     raise DataError(
         f"{path} must hold lines 'ClassName: words', such as 'cra: crab', or a class's name a line"
     )
+
+
+class _NoNamesError(DataError):
+    """A file of more texts, or of longer ones, than a text tower is ever asked."""
+
+
+def _refuse_many_or_long(path: Path, texts: Collection[Any], limit: Limit) -> None:
+    if len(texts) > limit.value:
+        raise _NoNamesError(f"{path} has {len(texts):,} texts; {limit.sentence}")
+    longest = max((len(one) for one in texts if isinstance(one, str)), default=0)
+    if longest > NAME_CHARACTERS.value:
+        raise _NoNamesError(
+            f"{path} has a text of {longest:,} characters; {NAME_CHARACTERS.sentence}"
+        )
 
 
 def _lines(text: str) -> list[str]:
@@ -287,7 +308,9 @@ def read_templates(given: str | None, folder: Path | None = None) -> tuple[str, 
             f"?templates={given} is neither a file nor a set of templates; "
             f"{did_you_mean(str(given), TEMPLATE_SETS)}"
         ) from None
-    return tuple(_PLACE_FOR_NAME.sub("{}", line.strip()) for line in lines if line.strip())
+    lines = [line.strip() for line in lines if line.strip()]
+    _refuse_many_or_long(file, lines, TEMPLATES)
+    return tuple(_PLACE_FOR_NAME.sub("{}", line) for line in lines)
 
 
 def _numbered(lines: Sequence[str]) -> dict[str, str]:

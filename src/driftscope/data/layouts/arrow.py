@@ -11,6 +11,7 @@ from typing import Any
 
 from driftscope.data.address import WHOLE, Address
 from driftscope.data.encoded import EncodedImages, image_bytes, printable
+from driftscope.data.layouts.arrow_sizes import FORM_OF_FILES, refuse_packed
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.lists import files_of
 from driftscope.data.layouts.tables import FIRST_ROWS, TABLE_OPTIONS, divided, open_table
@@ -18,7 +19,6 @@ from driftscope.data.layouts.tree import Folder
 from driftscope.errors import DataError, one_line
 
 _MARKS = frozenset({"dataset_dict.json", "state.json"})
-_OF_FILES = b"ARROW1"
 _CACHED = re.compile(r"(?P<name>.+)-(?P<split>[a-z]+)(-\d{5}-of-\d{5})?")
 
 
@@ -98,8 +98,12 @@ def recognise(tree: Folder, address: Address) -> Found | None:
     import datasets
 
     try:
+        for file in tree.files(".arrow"):
+            refuse_packed(file)
         with quiet():
             loaded = datasets.load_from_disk(tree.path)
+    except DataError:
+        raise
     except Exception as error:  # what datasets and arrow raise has no common base
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"cannot read the Arrow folder {tree.path}: {reason}") from None
@@ -156,6 +160,8 @@ def _of_files(files: Sequence[Path]) -> Any:
 
     try:
         return datasets.concatenate_datasets([_of_file(one) for one in files])
+    except DataError:
+        raise
     except Exception as error:  # what datasets and arrow raise has no common base
         raise DataError(f"cannot read the Arrow file {files[0]}: {one_line(error)}") from None
 
@@ -165,8 +171,9 @@ def _of_file(file: Path) -> Any:
     import datasets
     import pyarrow as pa
 
+    refuse_packed(file)
     with file.open("rb") as opened:
-        is_stream = opened.read(len(_OF_FILES)) != _OF_FILES
+        is_stream = opened.read(len(FORM_OF_FILES)) != FORM_OF_FILES
     if is_stream:
         return datasets.Dataset.from_file(str(file))
     table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product, takewhile
@@ -372,7 +373,7 @@ def _check_header(file: Path, header: Sequence[str], first: Sequence[str]) -> No
             f"{file} has spaces between its values (its first line is {header[0][:60]!r}); write a "
             "list with a header such as path,label and commas between, in the folder of the images"
         )
-    if twice := [name for name in header if name and header.count(name) > 1]:
+    if twice := [name for name, count in Counter(header).items() if name and count > 1]:
         raise DataError(f"{file} has two columns {twice[0]!r}; name each once")
 
 
