@@ -82,6 +82,14 @@ def folder_with(tree: Folder, needed: re.Pattern[str], what: str) -> Folder | No
     return found[0] if found else None
 
 
+def files_by_split(folder: Folder, name: re.Pattern[str]) -> dict[str, Path]:
+    """The files of such a name, by the split that it says; of two the one that is unpacked."""
+    return {
+        match["split"]: Path(folder.path, match[0])
+        for match in filter(None, map(name.fullmatch, sorted(folder.others, reverse=True)))
+    }
+
+
 def found_arrays(
     address: Address,
     layout: str,

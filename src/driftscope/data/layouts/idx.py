@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from driftscope.data.address import Address
-from driftscope.data.layouts.arrays import Arrays, Bytes, folder_with, found_arrays
+from driftscope.data.layouts.arrays import Arrays, Bytes, files_by_split, folder_with, found_arrays
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.tree import Folder
 from driftscope.data.names import benchmark_words
@@ -40,12 +40,8 @@ def recognise(tree: Folder, address: Address) -> Found | None:
     folder = folder_with(tree, _IMAGES, "MNIST's files")
     if folder is None:
         return None
-    files = {}
-    for name in sorted(folder.others, reverse=True):  # unpacked where both are there
-        if match := _IMAGES.fullmatch(name):
-            split = match["split"]
-            files[_SPLITS.get(split, split)] = Path(folder.path, name)
-    splits = {name: partial(_split, file) for name, file in files.items()}
+    files = files_by_split(folder, _IMAGES)
+    splits = {_SPLITS.get(name, name): partial(_split, file) for name, file in files.items()}
     return found_arrays(address, "set of MNIST's files", splits, folder)
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from driftscope.data.address import Address
-from driftscope.data.layouts.arrays import Arrays, folder_with, found_arrays
+from driftscope.data.layouts.arrays import Arrays, files_by_split, folder_with, found_arrays
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.tree import Folder
 from driftscope.files import read_bytes, read_text
 from driftscope.limits import LIST_MB
 
-_IMAGES = re.compile(r"(train|test|unlabeled)_X\.bin")
+_IMAGES = re.compile(r"(?P<split>train|test|unlabeled)_X\.bin")
 _SIZE = 96
 _CLASSES = (
     "airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"
@@ -27,8 +27,8 @@ def recognise(tree: Folder, address: Address) -> Found | None:
     folder = folder_with(tree, _IMAGES, "STL-10's files")
     if folder is None:
         return None
-    files = [Path(folder.path, name) for name in folder.others if _IMAGES.fullmatch(name)]
-    splits = {file.stem.partition("_")[0]: partial(_split, file) for file in files}
+    files = files_by_split(folder, _IMAGES)
+    splits = {name: partial(_split, file) for name, file in files.items()}
     return found_arrays(address, "set of STL-10's files", splits, folder)
 
 

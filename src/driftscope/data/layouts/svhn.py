@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from driftscope.data.address import Address
-from driftscope.data.layouts.arrays import Arrays, folder_with, found_arrays
+from driftscope.data.layouts.arrays import Arrays, files_by_split, folder_with, found_arrays
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.mat_files import read_mat
 from driftscope.data.layouts.tree import Folder
 from driftscope.data.names import benchmark_words
 
-_IMAGES = re.compile(r"(train|test|extra)_32x32\.mat")
+_IMAGES = re.compile(r"(?P<split>train|test|extra)_32x32\.mat")
 _DIGITS = tuple(map(str, range(10)))
 
 
@@ -24,8 +24,8 @@ def recognise(tree: Folder, address: Address) -> Found | None:
     folder = folder_with(tree, _IMAGES, "SVHN's files")
     if folder is None:
         return None
-    files = [Path(folder.path, name) for name in folder.others if _IMAGES.fullmatch(name)]
-    splits = {file.stem.partition("_")[0]: partial(_split, file) for file in files}
+    files = files_by_split(folder, _IMAGES)
+    splits = {name: partial(_split, file) for name, file in files.items()}
     return found_arrays(address, "set of SVHN's files", splits, folder)
 
 
