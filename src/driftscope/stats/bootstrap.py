@@ -62,7 +62,7 @@ def spearman_over_cells(
     standard deviation of z), with cells − 2 degrees of freedom. Resamples repeat runs, so that
     their ρ is lower on average; where seeds scatter, so is the sample's own, by up to 1.6 times as
     much. The interval reaches from the lower to the higher of the estimate and the estimate less
-    twice that bias. Over population values from 0 to 0.98 it covered 94 % or more
+    twice that bias. Over population values from 0 to 0.98 it covered 93 % or more
     (`benchmarks/predictor_intervals.py`, docs/decisions.md); a percentile interval covers less than
     half at 0.98 where seeds scatter.
 
