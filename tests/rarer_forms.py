@@ -311,6 +311,8 @@ RARER_FORMS = (
     Form("momentum encoder beside", _refused(saved(
         lambda s: {**under("base_encoder.")(s), **under("momentum_encoder.")(_other(s))}
     )), "2 times"),
+    Form("one part of several", _one("model-00002-of-00002.safetensors"), "one of several parts"),
+    Form("one part of one", saved(dict, "model-00001-of-00001.safetensors")),
     Form("one shard of FSDP",
          _one("__0_0.distcp"), "dcp_to_torch"),
     Form("safetensors under another name", _renamed),

@@ -159,6 +159,20 @@ def test_a_model_at_another_image_size_is_read_at_its_own(
             monitor_of(tiny_clip, coloured_images, **size).start(held)
 
 
+def test_blocks_in_wrappers_are_read_as_they_are(tiny_clip: Path, tmp_path: Path) -> None:
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    model: Any = moved(clip_of(tiny_clip))
+    expected = monitor_of(tiny_clip, pixels()).observe(model, step=1).scalars()
+    own = from_module(model).embed_images(pixels())
+    blocks = model.vision_model.encoder.layers
+    blocks[0], blocks[1] = checkpoint_wrapper(blocks[0]), torch.compile(blocks[1])
+    monitor = monitor_of(tiny_clip, pixels(), out=tmp_path, alerts=OUT, on_alert="stop")
+    assert monitor.observe(model, step=1).scalars() == expected
+    kept = ds.load(tmp_path / "stopped").embed_images(pixels())
+    torch.testing.assert_close(kept, own, rtol=1e-4, atol=1e-5)
+
+
 class _LoralibLinear(nn.Linear):
     """As loralib's, whose eval() adds the matrices to the weights."""
 

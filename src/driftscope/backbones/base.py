@@ -28,6 +28,8 @@ ATTENTION_TARGETS: Mapping[str, str] = {
     **{name: f"mlp.{name}" for name in ("fc1", "fc2")},
 }
 """As CLIP's descendants in transformers call their parts, and as ViT's do."""
+WRAPPERS = re.compile(r"(?:_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)(?:\.|$)")
+"""What FSDP, torch.compile and activation checkpointing put into names, at any depth."""
 HALF_PIXELS: Mapping[str, tuple[float, ...]] = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 IMAGENET_PIXELS: Mapping[str, tuple[float, ...]] = {
     "mean": (0.485, 0.456, 0.406),
@@ -259,6 +261,11 @@ class Backbone:
         parts = (self.tower_name, self.projection_name or self.tower_name)
         is_idle = name.startswith(self.idle_names)
         return name.startswith(tuple(f"{part}." for part in parts)) and not is_idle
+
+    def with_or_without_its_tower(self, beginnings: tuple[str, ...]) -> tuple[str, ...]:
+        """How names begin in a whole model, and in an image tower by itself."""
+        tower = f"{self.tower_name}."
+        return (*beginnings, *(one.removeprefix(tower) for one in beginnings))
 
     def is_position(self, name: str) -> bool:
         """Whether a weight holds the positions of the patches."""

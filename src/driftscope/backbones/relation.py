@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import nn
 
 from driftscope.backbones import find_image_tower
-from driftscope.backbones.base import TOLD_BY_PARTS
+from driftscope.backbones.base import TOLD_BY_PARTS, WRAPPERS
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError
 
@@ -55,7 +55,7 @@ def _facts_of_parts(parts: Iterable[tuple[str, nn.Module]]) -> dict[str, object]
         kind = type(part).__name__
         if kind in _NOTHING_IN_USE or type(part).__module__.startswith("peft.") or "lora_" in name:
             continue
-        plain = name.replace(".base_layer", "")
+        plain = WRAPPERS.sub("", name.replace(".base_layer", "")).removesuffix(".")
         if not any(True for _ in part.children()) and not any(True for _ in part.parameters()):
             facts[plain] = kind
         for attribute in _DECIDING:

@@ -20,6 +20,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from driftscope.backbones import find_image_tower
+from driftscope.backbones.base import WRAPPERS
 from driftscope.backbones.capture import check_adapters_in_effect
 from driftscope.backbones.evaluating import evaluating
 from driftscope.backbones.model import VisionLanguageModel
@@ -122,7 +123,7 @@ def _collect(module: nn.Module, prefix: str, weights: dict[str, Tensor]) -> None
     weights |= {prefix + name: tensor.detach() for name, tensor in made.items()}
     for name, child in effective.named_children():
         if name != "parametrizations":
-            _collect(child, f"{prefix}{name}.", weights)
+            _collect(child, prefix + WRAPPERS.sub("", f"{name}."), weights)
 
 
 def _made_of_parts(module: nn.Module) -> tuple[dict[str, Tensor], set[str]]:

@@ -157,7 +157,12 @@ def fitted(state: Mapping[str, Tensor], module: nn.Module, backbone: Backbone, n
     prefix, others = main_prefix(state, places, name)
     _refuse_another_tower(state, places, prefix, others, tower, name)
     inside = {key.removeprefix(prefix): key for key in state if key.startswith(prefix)}
-    extra = sorted(own for own in inside if own not in places and not own.endswith(NO_WEIGHTS))
+    idle = backbone.with_or_without_its_tower(backbone.idle_names)
+    extra = sorted(
+        own
+        for own in inside
+        if own not in places and not own.endswith(NO_WEIGHTS) and not own.startswith(idle)
+    )
     _refuse_unknown(extra, {own.partition(".")[0] for own in places if "." in own}, module, name)
     used = {places[own]: key for own, key in inside.items() if own in places}
     used |= _elsewhere(state, wanted, used.keys(), backbone, others)

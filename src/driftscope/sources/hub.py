@@ -228,8 +228,7 @@ def _module(
     _refuse_whole_numbers(kinds, module, name)
     if loading["missing_keys"]:  # transformers would fill them with random numbers
         return module, _fill(module, backbone, folder, name)
-    idle = backbone.idle_of(config)
-    idle += tuple(one.removeprefix(f"{backbone.tower_name}.") for one in idle)
+    idle = backbone.with_or_without_its_tower(backbone.idle_of(config))
     left_out = [key for key in loading["unexpected_keys"] if not key.startswith(idle)]
     left_out = sorted(key for key in left_out if not key.endswith(NO_WEIGHTS))
     _refuse_what_is_left_out(left_out, module, backbone, name)

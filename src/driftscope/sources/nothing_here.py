@@ -7,7 +7,13 @@ import re
 from pathlib import Path
 
 from driftscope.files import named_path
-from driftscope.sources.state_dict import SHARD_OF_FSDP, SUFFIXES, is_state, way_out_of_shards
+from driftscope.sources.state_dict import (
+    OF_SHARD,
+    SHARD_OF_FSDP,
+    SUFFIXES,
+    is_state,
+    way_out_of_shards,
+)
 
 _MARKS = ("config.json", "adapter_config.json", "open_clip_config.json", "adapted.json")
 """Files that say that their folder holds a model."""
@@ -15,7 +21,6 @@ _DEPTH = 3
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 OF_OTHERS = (".h5", ".keras", ".msgpack", ".onnx", ".gguf", ".tflite", ".pb", ".npz", ".pkl")
 """Weights of TensorFlow, Flax and others, which are not read."""
-_OF_SHARD = re.compile(r"-\d{5}-of-\d{5}\.(safetensors|bin)$")
 _OF_DEEPSPEED = "zero_to_fp32.py"
 
 
@@ -49,7 +54,7 @@ def _instead(folder: Path, name: str) -> str:
             f" but a part of DeepSpeed's shards; make a file of weights of them (python "
             f"{above}/{_OF_DEEPSPEED} {above} OUT) and give that"
         )
-    if any(_OF_SHARD.search(one.name) for one in folder.iterdir()):
+    if any(OF_SHARD.search(one.name) for one in folder.iterdir()):
         return (
             " but shards of one model without their index (model.safetensors.index.json, or "
             "pytorch_model.bin.index.json), which tells that they are complete; fetch that, too"

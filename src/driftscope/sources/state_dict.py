@@ -22,6 +22,7 @@ import torch
 from pydantic_core import from_json
 from torch import Tensor
 
+from driftscope.backbones.base import WRAPPERS
 from driftscope.errors import ModelError, one_line
 from driftscope.files import is_file
 from driftscope.sources.origin import read_json
@@ -35,10 +36,10 @@ FILES = (
     *("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
 """What transformers and accelerate call a model's weights in a folder."""
+OF_SHARD = re.compile(r"-\d{5}-of-(?!00001\.)\d{5}\.(safetensors|bin)$")
+"""How the names of a model's parts end, of which an index tells."""
 SHARD_OF_FSDP = ".distcp"
 """How torch.distributed's shards end."""
-_WITHIN = re.compile(r"(?:_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.")
-"""What FSDP, torch.compile and activation checkpointing put into names, at any depth."""
 _OF_TORCH = ("data.pkl", "constants.pkl")
 """What torch has in every zip that it writes."""
 _OF_NO_MODEL = re.compile(
@@ -82,7 +83,7 @@ def read_tensors_of(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as tensors only ({why_unreadable(error)}); save the model's "
             "state_dict(), as .safetensors best, and give that"
         ) from None
-    tensors = {_WITHIN.sub("", name): tensor for name, tensor in _leaves(content)}
+    tensors = {WRAPPERS.sub("", name): tensor for name, tensor in _leaves(content)}
     if not tensors:
         raise ModelError(f"{path} holds no tensors by name; save a model's state_dict()")
     return put_together(tensors)

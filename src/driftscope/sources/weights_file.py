@@ -11,7 +11,7 @@ from driftscope.files import named_path
 from driftscope.sources import open_clip
 from driftscope.sources.fitting import completed
 from driftscope.sources.form import Beside
-from driftscope.sources.state_dict import read_tensors_of, weights_in
+from driftscope.sources.state_dict import OF_SHARD, read_tensors_of, weights_in
 
 _FURTHER = re.compile(r"(pytorch_)?model_\d+\.(bin|safetensors)")
 """How accelerate calls the models of a training behind the first."""
@@ -31,6 +31,11 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
     path = weights_in(named_path(name))
     if path is None:
         raise ModelError(f"{name} is no file of weights")
+    if OF_SHARD.search(path.name):
+        raise ModelError(
+            f"{path} is one of several parts of a model; give their folder, with its config.json, "
+            "or their index (model.safetensors.index.json, pytorch_model.bin.index.json)"
+        )
     state = read_tensors_of(path)
     if open_clip.is_tower_alone(state) and beside.like is not None:
         return open_clip.completed_tower(state, beside.like, name)
