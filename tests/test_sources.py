@@ -148,8 +148,11 @@ def test_what_needs_another_model_says_how_to_give_it(form: str, place: Place) -
     ("given", "told"),
     [
         (torch.nn.Linear(1, 1), "Linear is neither"),
-        (None, "None.* is neither"),
-        ("x" * 300, "long"),
+        (None, "is neither"),
+        ("x" * 300, "so long"),
+        ("", "no model was named"),
+        ("https://huggingface.co/me/clip/tree/main", "its hub id, me/clip$"),
+        ("s3://bucket/clip.pt", "fetch it and give the place"),
     ],
 )
 def test_what_names_no_model_is_refused_in_one_sentence(given: object, told: str) -> None:

@@ -17,6 +17,8 @@ from driftscope.sources.state_dict import (
 
 _MARKS = ("config.json", "adapter_config.json", "open_clip_config.json", "adapted.json")
 """Files that say that their folder holds a model."""
+_ADDRESS = re.compile(r"\w+://")
+_OF_HUB = re.compile(r"https?://(?:www\.)?huggingface\.co/([\w.-]+/[\w.-]+)")
 _DEPTH = 3
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 OF_OTHERS = (".h5", ".keras", ".msgpack", ".onnx", ".gguf", ".tflite", ".pb", ".npz", ".pkl")
@@ -27,6 +29,14 @@ _OF_DEEPSPEED = "zero_to_fp32.py"
 def no_model(name: str) -> str:
     """A sentence that says what is there instead, and what to give."""
     path = named_path(name)
+    if not name.strip():
+        return "no model was named: give a hub id, a folder or a file of weights"
+    if _ADDRESS.match(name):
+        of_hub = _OF_HUB.match(name)
+        told = f"its hub id, {of_hub[1]}" if of_hub else "a hub id, or fetch it and give the place"
+        return f"{name} is an address, and a model is named by a hub id or a place: give {told}"
+    if path.is_file() and path.name in (*_MARKS, "preprocessor_config.json"):
+        return f"{name} is a part of a model's folder: give the folder, {path.parent}"
     if path.is_dir():
         return f"{name} holds no model{_instead(path, name)}"
     if path.exists() and path.name.lower().endswith(_ARCHIVES):
