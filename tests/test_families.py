@@ -298,7 +298,7 @@ def tuned(saved: Callable[[str], Path]) -> Callable[[str], Path]:
     return folder
 
 
-def test_a_folder_of_the_family_is_loaded_and_compared(
+def test_a_folder_of_the_family_is_loaded_compared_and_monitored(
     name: str,
     saved: Callable[[str], Path],
     tuned: Callable[[str], Path],
@@ -316,6 +316,11 @@ def test_a_folder_of_the_family_is_loaded_and_compared(
     assert found.unmeasured.keys() >= {"retention_pct"}
     if not FAMILIES[name].has_text:
         assert found.unmeasured["text_kl_nats"].endswith("has no text tower")
+    images = coloured_images / "test"
+    monitor = driftscope.Monitor(saved(name), images, max_images=None, echo=None)
+    seen = monitor.observe(after.plain, step=1).scalars()
+    for key in ("embedding_drift", "cka", "weight_drift"):
+        assert seen[key] == pytest.approx(found.drift.scalars()[key], abs=1e-6), key
 
 
 def run_of(folder: Path, images: Path, out: Path, method: str, **options: Any) -> Any:

@@ -92,8 +92,10 @@ class _ImageTowerOnly(nn.Module):
         seen = self.tower(pixel_values=pixel_values)
         embeddings = getattr(seen, "image_embeds", None)
         if embeddings is None:
-            pooled, projection = seen.pooler_output, self.visual_projection
-            if type(projection) is nn.Linear and projection.bias is None:
+            pooled, projection = seen.pooler_output, getattr(self, "visual_projection", None)
+            if projection is None:  # nor has the pretrained one
+                embeddings = pooled
+            elif type(projection) is nn.Linear and projection.bias is None:
                 # the pretrained one may be on another device, or of another precision
                 embeddings = functional.linear(pooled, projection.weight.to(pooled))
             else:
