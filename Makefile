@@ -46,7 +46,7 @@ $(DEMO_STAMP): pyproject.toml constraints.txt
 	touch $(DEMO_STAMP)
 
 $(DEV_STAMP): $(DEMO_STAMP)
-	@echo "Installing the development tools into $(VENV): 0.9 GB more, about two minutes."
+	@echo "Installing the development tools into $(VENV): 1 GB more, about two minutes."
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(DEV_STAMP)
 

@@ -405,6 +405,9 @@ def test_every_number_reaches_wandb_offline(
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_CONSOLE", "off")
+    monkeypatch.setenv("WANDB_DISABLE_GIT", "true")
+    monkeypatch.setenv("WANDB_X_DISABLE_STATS", "true")
     monitor = make_monitor(tiny_clip, transfer=str(coloured_images))
     trainer = make_trainer(
         classifier(tiny_clip), tmp_path / "out", eval_strategy="epoch", report_to=["wandb"]
