@@ -246,7 +246,8 @@ def test_every_text_of_the_page_has_a_contrast_of_at_least_four_and_a_half(
 
 
 def test_pointing_at_a_cell_of_a_heatmap_says_its_value(page: Any) -> None:
-    page.locator(".heatmaps .hover").first.hover(force=True)
+    maps = page.locator("section:has(> h2[id$='-layers']) .heatmaps .hover")
+    maps.first.hover(force=True)
     page.locator("#hover-text").wait_for()
     assert re.search(
         r"3e-[34], layer \d: [+−\d.]+ % \(by seed 0: [+−\d.]+, 1: [+−\d.]+\)",
@@ -334,6 +335,9 @@ def test_a_run_page_holds_what_the_record_says(page: Any) -> None:
     assert "learning_rate" in facts[0]
     assert "fingerprints.probe" in facts[1]
     assert "2.13.0+cpu" in facts[1]
+    verdict = page.locator("#run-view .advice .verdict").inner_text()
+    assert re.match(r"(Kept|Lost|Unsure): retention is [\d.]+ %", verdict)
+    assert page.locator("#run-view .advice li code").first.inner_text().startswith("driftscope ")
     forgotten = page.locator("#run-view [data-name=flows] tbody tr").first.inner_text()
     assert HOSTILE in forgotten
     assert page.evaluate("window.harmed") is None

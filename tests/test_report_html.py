@@ -231,7 +231,9 @@ def test_a_comparison_without_transfer_says_that_retention_is_unknown(tmp_path: 
 def test_a_comparison_with_transfer_leads_with_retention(tmp_path: Path) -> None:
     page = write_compare_report(fake_comparison(), None, tmp_path).read_text()
     words = " ".join(_Page(page).words.split())
-    assert "61.7 % of the zero-shot ability on concepts100 is left" in words
+    verdict = "Lost: retention is 61.7 % on concepts100, less than the 90 % to keep."
+    assert words.count(verdict) == 1  # as the headline, and not again
+    assert words.index(verdict) < words.index("What to do")
     assert "5,000 images, 95 % interval" in words
 
 

@@ -41,6 +41,7 @@ from driftscope.signals.weights import intruder_dimensions_per_layer, weight_dri
 from driftscope.sources import default_device, load
 from driftscope.transfer import RetrievalSet, labelled_sets, retrieval_set, transfer_names
 from driftscope.transfer.classification import LabelledSet, live_embeddings
+from driftscope.transfer.own_classes import own_classes
 from driftscope.transfer.suites import found_suites, places_of, summaries
 
 MIN_IMAGES = 4
@@ -72,6 +73,8 @@ class Comparison:
     intruder_dimensions_per_layer: list[int] | None
     transfer: dict[str, dict[str, Any]]
     retrieval: dict[str, dict[str, Any]]
+    own_classes: dict[str, Any] | None
+    """How well the images are told by their own classes; None where they have none."""
     estimate: Estimate | None
     """Of retention, from a pool of unlabeled images; None without one."""
     pool: str | None
@@ -112,6 +115,7 @@ class Comparison:
             "intruder_dimensions_per_layer": self.intruder_dimensions_per_layer,
             "transfer": self.transfer,
             "retrieval": self.retrieval,
+            "own_classes": self.own_classes,
             "estimate": self.estimate.to_dict() if self.estimate else None,
             "pool": self.pool,
             "classes": self.classes,
@@ -285,6 +289,11 @@ def compare(
         intruder_dimensions_per_layer=counts,
         transfer=_transfer(reference, found),
         retrieval=found.retrieval,
+        own_classes=own_classes(
+            None if image_set.labels is None else image_set.labels[list(chosen)],
+            reference.reading.embeddings,
+            found.reading.embeddings,
+        ),
         estimate=found.estimate,
         pool=as_typed(pool, "IMAGES"),
         classes=as_typed(classes, "NAMES"),

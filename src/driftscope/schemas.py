@@ -49,6 +49,7 @@ class ComparisonReport(Report):
     stability: dict[str, Any]
     intruder_dimensions_per_layer: list[int] | None
     retrieval: dict[str, dict[str, Any]]
+    own_classes: dict[str, Any] | None = None
     forecast: Forecast | None
     suites: dict[str, dict[str, Any]]
     text_vocabulary: str

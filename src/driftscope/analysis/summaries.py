@@ -8,12 +8,18 @@ from typing import Any
 
 import pandas as pd
 
-from driftscope.analysis.advice import Advice, advice_on_comparison, advice_on_look
+from driftscope.analysis.advice import (
+    Advice,
+    advice_on_comparison,
+    advice_on_look,
+    kept_of,
+)
 from driftscope.analysis.words import counted, doubt_sentences, join_words, rate_text
 from driftscope.analysis.zero_shot import (
     doubts_of,
     interval_phrase,
     is_number,
+    learned_sentence,
     recall_sentences,
     score_sentences,
     suite_sentence,
@@ -210,8 +216,13 @@ def scope_caveat(settings: Sequence[Mapping[str, str]]) -> Caveat:
 def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
     """What separates two models, from a `compare` result."""
     drift, transfer = comparison["drift"], comparison.get("transfer") or {}
+    advice, kept = advice_on_comparison(comparison), kept_of(comparison)
     headline, emphasised = _comparison_headline(drift, transfer, comparison.get("estimate"))
+    if kept is not None and advice.outcome in ("kept", "lost", "unsure"):
+        headline, emphasised = advice.verdict, (written(kept.key, kept.pct),)
+    learned = learned_sentence(str(comparison["images"]), comparison.get("own_classes"))
     sentences = [
+        *([learned] if learned else []),
         *_score_sentences_of(comparison),
         *_representation_sentence(drift),
         *_attention_sentence(drift),
@@ -221,13 +232,13 @@ def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
         sentences.append(f"Weight drift is {moved} (‖ΔW‖/‖W₀‖).")
     images = f"{counted(int(comparison['num_images']), 'image')} of {comparison['images']}"
     return Summary(
-        f"{comparison['adapted']} against {comparison['pretrained']}, read on {images} without "
-        "labels.",
+        f"{comparison['adapted']} against {comparison['pretrained']}, read on {images}"
+        f"{'' if learned else ' without labels'}.",
         headline,
         sentences,
         _comparison_caveats(comparison, drift, transfer),
         emphasised,
-        (advice_on_comparison(comparison),),
+        (advice,),
     )
 
 

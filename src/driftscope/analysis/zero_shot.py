@@ -50,6 +50,27 @@ def score_sentences(name: str, score: Mapping[str, Any]) -> Iterator[str]:
     yield from _calibration(score)
 
 
+def learned_sentence(images: str, told: Mapping[str, Any] | None) -> str:
+    """How well images are told by their own classes, before and after; "" where it is not known.
+
+    Args:
+        images: what the user named.
+        told: as `transfer.own_classes` gives it.
+    """
+    if not told:
+        return ""
+    before, after = (
+        written("accuracy_pct", side["accuracy_pct"])
+        + f" ({number_text(side['wilson_low_pct'], 1)}–{number_text(side['wilson_high_pct'], 1)} %)"
+        for side in (told["pretrained"], told["adapted"])
+    )
+    return (
+        f"Learned: of {told['num_images']} images of {images} in {told['num_classes']} classes "
+        f"their nearest neighbours tell {before} before and {after} after, each left out once. "
+        "No classifier was read, and images of the training are among them if you gave such."
+    )
+
+
 def forgotten_sentence(name: str, score: Mapping[str, Any]) -> str:
     """The classes that lost most, and what their images are now taken for; "" where none lost."""
     lost = [

@@ -121,13 +121,15 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     from rich.text import Text
 
     from driftscope.analysis.advice import advice_on_comparison
-    from driftscope.analysis.zero_shot import unmeasured_sentences
+    from driftscope.analysis.zero_shot import learned_sentence, unmeasured_sentences
     from driftscope.cli import terminal
     from driftscope.report.tables import comparison_layers, comparison_table
 
     advice = advice_on_comparison(comparison)
     terminal.out.print(Text(advice.verdict, style="bold"))
     terminal.show_steps(advice)
+    if said := learned_sentence(str(comparison["images"]), comparison.get("own_classes")):
+        terminal.out.print(Text(f"\n{said}"))
     terminal.out.print(Text("\nWhat is left", style="bold"))
     _show_estimate(comparison)
     terminal.out.print(_scores(comparison))

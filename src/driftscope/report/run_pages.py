@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from driftscope import limits
 from driftscope.analysis import grouping
+from driftscope.analysis.advice import advice_on_run
 from driftscope.analysis.study_charts import drift_metrics, followed_metrics, outcome_metrics
 from driftscope.analysis.table import Column
 from driftscope.analysis.words import DOUBTFUL, rate_text, seed_text
@@ -83,6 +84,7 @@ def run_pages(
             "label": label,
             "numbers": _numbers(row),
             "said": _said(record),
+            "advice": _advice(record),
             "measures": _keys(row),
             "history": _columns(histories.get(record.id), ("epoch", "step", *_keys(row))),
             "layers": _columns(
@@ -164,6 +166,15 @@ def _said(record: RunRecord) -> list[tuple[str, str]]:
     ]
 
 
+def _advice(record: RunRecord) -> dict[str, Any] | None:
+    """What to do about a run of ours whose retention is known; imported ones have no model."""
+    if record.origin != "run":
+        return None
+    place = f"STUDY/{record.folder.parent.name}/{record.folder.name}"  # wherever the page is read
+    advice = advice_on_run(record, place)
+    return None if advice.outcome == "unknown" else advice.to_dict()
+
+
 def _keys(row: Mapping[str, Any]) -> list[str]:
     """The metrics that a run's figures show, in order."""
     has_transfer = bool(row.get("transfer") and row["transfer"] == row["transfer"])
@@ -172,7 +183,8 @@ def _keys(row: Mapping[str, Any]) -> list[str]:
         *followed_metrics(has_transfer),
         *drift_metrics(has_transfer),
     ]
-    return list(dict.fromkeys(metric.key for metric in shown))
+    keys = dict.fromkeys(metric.key for metric in shown)
+    return sorted(keys, key=lambda key: key == "delta_entropy_pct")  # what tells least comes last
 
 
 def _columns(frame: pd.DataFrame | None, names: Iterable[str]) -> dict[str, list[Any]]:

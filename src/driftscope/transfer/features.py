@@ -201,7 +201,21 @@ def knn_scores(
 
     Of equally near images those come first that the bank has first.
     """
+    return neighbour_votes(images, bank, bank_labels, num_classes)
+
+
+def neighbour_votes(
+    images: Float[Tensor, "image dim"],
+    bank: Float[Tensor, "bank dim"],
+    bank_labels: Int64[Tensor, " bank"],
+    num_classes: int,
+    *,
+    leave_out: bool = False,
+) -> Scores:
+    """As `knn_scores`; with `leave_out` the images are the bank, and none has a vote on itself."""
     cosines = _directions(images) @ _directions(bank).T
+    if leave_out:
+        cosines.fill_diagonal_(-torch.inf)
     order = cosines.sort(dim=-1, descending=True, stable=True)
     nearest = order.indices[:, :NUM_NEIGHBOURS]
     votes = (order.values[:, :NUM_NEIGHBOURS] / TEMPERATURE).exp()

@@ -125,7 +125,7 @@ function forgottenClasses(run) {
 function classesPart(run) {
   const { columns } = sharedByRuns;
   const flows = run.num_lost === null ? [] : [element("p", { className: "note", textContent:
-    `${run.num_lost.toLocaleString("en")} images that the pretrained model got right are now wrong, ${run.num_gained.toLocaleString("en")} the other way.` })];
+    `Right before and wrong now: ${run.num_lost.toLocaleString("en")} images; the other way: ${run.num_gained.toLocaleString("en")}.` })];
   if (run.flows.class.length) flows.push(tableBlock("flows", "Where the lost images went", columns.flows, run.flows));
   return part(`What was forgotten on ${run.transfer}`, forgottenClasses(run), ...flows,
     folded("Every class", tableBlock("classes", `Accuracy by class of ${run.transfer}`, columns.classes, run.classes)));
@@ -133,6 +133,13 @@ function classesPart(run) {
 
 function folded(summary, ...children) {
   return element("details", {}, element("summary", { textContent: summary }), ...children);
+}
+
+// the verdict and what to do; what stands between backticks is code
+function advicePart({ outcome, verdict, steps }) {
+  const words = (text) => text.split("`").map((part, at) => (at % 2 ? element("code", { textContent: part }) : part));
+  return element("div", { className: "advice" }, element("p", { className: `verdict ${outcome}`, textContent: verdict }),
+    element("ul", {}, ...steps.map((step) => element("li", {}, ...words(step)))));
 }
 
 function attentionPart(runId, run) {
@@ -150,6 +157,7 @@ function buildRun(runId, run) {
   const history = historyFigures(run);
   const parts = [
     numbers,
+    ...(run.advice ? [advicePart(run.advice)] : []),
     ...run.said.map(([word, sentence]) => element("p", {}, element("strong", { textContent: word }), ` ${sentence}`)),
     history && part("Over training", history),
     run.layers.layer && part("Layer by layer", layerFigures(run),
