@@ -348,6 +348,33 @@ def _classes(num_classes: int) -> pd.DataFrame:
     )  # fmt: skip
 
 
+LONG = [
+    "full_ft, entropy_shift_10_target_pct-10",
+    "full_ft, entropy_shift_10_target_pct10",
+    "full_ft, reset_attention_epoch2",
+    "lora_r8, none",
+]
+
+
+def test_long_names_of_series_overlap_in_no_map_and_no_text_is_under_nine_pixels() -> None:
+    one_rate = _classes(12)[lambda rows: rows["learning_rate"] == 1e-4].drop(columns="series")
+    classes = pd.concat([one_rate.assign(series=name) for name in LONG])
+    heads = pd.DataFrame(
+        [
+            {"series": name, "learning_rate": 1e-4, "layer": layer, "head": head,
+             "delta_entropy_pct": 1.0 * layer}
+            for name in LONG
+            for layer in range(1, 7)
+            for head in range(1, 5)
+        ]
+    )  # fmt: skip
+    for chart in (class_chart("c", classes, LONG), head_maps_chart("h", heads, LONG)):
+        figure = draw(chart)
+        assert _overlaps(figure) == []
+        sizes = [one.get_fontsize() for one in figure.findobj(Text) if one.get_text().strip()]
+        assert min(sizes) * 96 / 72 >= 9  # points, of which 72 are 96 pixels
+
+
 @pytest.mark.parametrize("num_classes", [2, 24, 100])
 def test_no_texts_overlap_in_retention_by_class(num_classes: int) -> None:
     frame = _classes(num_classes)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+import venv
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,32 @@ def test_a_wheel_is_small_and_holds_no_program_but_python(wheel: zipfile.ZipFile
     assert wheel.read(entry).decode().split() == [
         "[console_scripts]", "driftscope", "=", "driftscope.cli:main"
     ]  # fmt: skip
+
+
+def test_the_wheel_works_in_an_empty_environment(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """What it depends on comes from the environment of the tests, driftscope from the wheel."""
+    venv.create(tmp_path / "empty", with_pip=False)
+    bin_folder = tmp_path / "empty" / "bin"
+    install = ["-m", "pip", "--python", str(bin_folder / "python"), "install", "--quiet"]
+    subprocess.run(
+        [sys.executable, *install, "--no-deps", "--no-index", str(wheel.filename)], check=True
+    )
+    (site,) = (tmp_path / "empty").glob("lib/python*/site-packages")
+    dependencies = Path(yaml.__file__).parents[1]
+    (site / "dependencies.pth").write_text(f"{dependencies}\n")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+    def told(*command: str) -> str:
+        done = subprocess.run(
+            [str(bin_folder / command[0]), *command[1:]],
+            cwd=tmp_path, env=environment, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    assert told("driftscope", "--version").endswith(PROJECT["version"])
+    assert "retention" in told("driftscope", "metrics", "retention_pct")
+    place = told("python", "-c", "import driftscope; print(driftscope.__file__)")
+    assert place == str(site / "driftscope" / "__init__.py")
 
 
 def test_the_container_copies_what_its_context_keeps_and_pins_torch_once() -> None:

@@ -532,7 +532,7 @@ def _short(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
-_LETTERS_BESIDE_HEADS = 18
+_LETTERS_BESIDE_HEADS = 13
 """Letters of a name that the map of one cell's heads is high."""
 
 
