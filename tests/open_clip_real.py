@@ -182,12 +182,21 @@ def _without_texts(model: Any) -> Any:
     return model
 
 
+def _compiled_and_normed(model: Any) -> Any:
+    torch.nn.utils.parametrizations.weight_norm(model.visual.transformer.resblocks[0].mlp.c_fc)
+    model.visual = torch.compile(model.visual)
+    return model
+
+
 def _in_half_precision(model: Any) -> Any:
     open_clip.model.convert_weights_to_lp(model, torch.bfloat16)
     return model
 
 
-@pytest.mark.parametrize("made", [_tower_in_a_classifier, _without_texts, _in_half_precision])
+MADE = (_tower_in_a_classifier, _without_texts, _compiled_and_normed, _in_half_precision)
+
+
+@pytest.mark.parametrize("made", MADE)
 def test_what_is_left_of_a_model_in_training_is_monitored(made: Any, tmp_path: Path) -> None:
     before, after, pixels = model_of(), moved(model_of()), random_pixels(12)
     mean, std = (torch.tensor(one).view(1, 3, 1, 1) for one in (OPENAI_MEAN, OPENAI_STD))

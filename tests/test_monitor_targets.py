@@ -232,6 +232,8 @@ def test_several_models_are_told_apart_by_their_path(
     for path, has_moved in (("student", True), ("teacher", False)):
         monitor = monitor_of(tiny_clip, coloured_images, model_path=path)
         assert (monitor.observe(both, step=1).scalars()["weight_drift"] > 0) is has_moved
+    monitor = monitor_of(clip_of(tiny_clip), coloured_images, model_path="student")  # type: ignore[arg-type]
+    assert monitor.observe(both, step=1).scalars()["weight_drift"] > 0
     with pytest.raises(ModelError, match=r"'pupil' leads nowhere .*student, teacher"):
         monitor_of(tiny_clip, coloured_images, model_path="pupil").observe(both, step=1)
 

@@ -31,7 +31,10 @@ def pretrained_model(
 
 
 def _given_model(module: nn.Module, model_path: str | None) -> VisionLanguageModel:
-    target = find_target(module, model_path)
+    try:
+        target = find_target(module, model_path)
+    except ModelError:  # the path may lead through what holds the model in training alone
+        target = find_target(module)
     if (whole := target.whole) is not None:
         raise ModelError(
             f"The pretrained model is a {target.kind}, which has no text tower; give the {whole} "

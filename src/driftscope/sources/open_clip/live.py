@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from driftscope.backbones.base import WRAPPERS
+from driftscope.backbones.capture import uncompiled
 from driftscope.backbones.evaluating import evaluating
 from driftscope.backbones.library import OpenClipModel
 from driftscope.backbones.mean_pooled import MeanPooledTower
@@ -23,6 +25,7 @@ from driftscope.sources.open_clip.weights import (
     convert_open_clip,
     convert_tower_alone,
 )
+from driftscope.sources.reparametrized import put_together
 
 _WHOLE = ("CLIP", "CustomTextCLIP", "CoCa")
 _LEAST_COSINE = 0.9999
@@ -68,7 +71,8 @@ def readable(model: nn.Module) -> nn.Module:
         try:
             return OpenClipModel(model)
         except CaptureError as other:
-            raise ModelError(f"{error} Nor can it be read as it is: {other}") from None
+            told = str(error).removesuffix(".")
+            raise ModelError(f"{told}. Nor can it be read as it is: {other}") from None
 
 
 def converted(model: nn.Module) -> nn.Module:
@@ -90,7 +94,7 @@ def converted(model: nn.Module) -> nn.Module:
             "its text tower."
         ) from None
     try:
-        config, state = convert_open_clip(plain.state_dict(), *facts, source="the open_clip model")
+        config, state = convert_open_clip(_state_of(plain), *facts, source="the open_clip model")
     except ModelError as error:
         raise NotPlainError(str(error)) from None
     clip: Any = CLIPModel(config)
@@ -117,7 +121,7 @@ def converted_tower(tower: nn.Module) -> nn.Module:
     plain: Any = without_adapters(tower)
     try:
         facts = _facts(plain.transformer)
-        config, state = convert_tower_alone(plain.state_dict(), facts, "the open_clip ViT")
+        config, state = convert_tower_alone(_state_of(plain), facts, "the open_clip ViT")
     except (AttributeError, IndexError, TypeError, KeyError):
         raise NotPlainError("The open_clip model has no plain ViT as its image tower.") from None
     except ModelError as error:
@@ -127,11 +131,16 @@ def converted_tower(tower: nn.Module) -> nn.Module:
     found.to(next(tower.parameters()).device).eval()
     pixels = _an_image(tower, config.image_size)
     doing = "The open_clip image tower cannot be read: its own forward fails"
-    with evaluating(tower), evaluating(found), told_as(ModelError, doing):
+    with evaluating(tower), evaluating(found), uncompiled(), told_as(ModelError, doing):
         own, ours = tower(pixels.to(_weight_of(tower).dtype)), found(pixel_values=pixels)
     _refuse_another(tower, "an image", own, ours.image_embeds, _least_cosine(tower))
     module: nn.Module = found
     return module
+
+
+def _state_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Its weights as a plain module has them, whatever its parts are wrapped in or made of."""
+    return put_together({WRAPPERS.sub("", key): one for key, one in module.state_dict().items()})
 
 
 def _fill(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
@@ -232,7 +241,7 @@ def _check_faithful(model: Any, clip: Any) -> None:
     tokens[:, end], tokens[:, end + 1 :] = text.vocab_size - 1, 0
     tokens = tokens.to(pixels.device)
     doing = "The open_clip model cannot be read: its own forward fails"
-    with evaluating(model), evaluating(clip), told_as(ModelError, doing):
+    with evaluating(model), evaluating(clip), uncompiled(), told_as(ModelError, doing):
         pairs = {
             "an image": (
                 model.encode_image(pixels.to(_weight_of(model.visual).dtype)),

@@ -284,6 +284,8 @@ def convert_tower_alone(
     """
     from transformers import CLIPVisionConfig
 
+    if "proj" not in state:
+        raise ModelError(f"{source} has no projection (proj), which a CLIP's images go through")
     named = {f"visual.{name}": one for name, one in state.items()}
     projection_dim = _get(named, "visual.proj").shape[1]
     config = CLIPVisionConfig(**_vision_config(named, facts), projection_dim=projection_dim)
