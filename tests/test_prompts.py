@@ -16,6 +16,7 @@ from driftscope.data.prompts import (
 )
 from driftscope.data.templates import IMAGENET_80
 from driftscope.errors import DataError
+from driftscope.suites import member_of
 
 SHARED_IMAGES = Path(__file__).parents[2] / "shared" / "images"
 
@@ -85,6 +86,14 @@ def test_templates_are_crossed_with_classes() -> None:
         *(f"a centered satellite photo of {a}River." for a in ("", "a ", "the ")),
     ]
     assert len(second) == 4
+
+
+def test_a_prompt_says_number_once() -> None:
+    digits = {"0": "number 0", "1": "number 1"}
+    told = PromptRules().filled(["0", "1"], digits, member_of("clip-benchmark/wds_mnist").templates)
+    assert told.prompts(["0", "1"])[1] == ['a photo of the number: "1".']
+    plain = PromptRules().filled(["0", "1"], digits, ())
+    assert plain.prompts(["0", "1"])[1] == ["a photo of a number 1"]
 
 
 def test_the_eighty_imagenet_templates_are_eighty_and_hold_the_known_ones() -> None:

@@ -82,10 +82,15 @@ class PromptRules:
         if self.names is not None:
             own = {**self.names.words_of(class_names, must_fit=False), **own}
         open_templates = self.templates == (PHOTO_TEMPLATE,) and templates
-        return PromptRules(
-            tuple(templates) if open_templates else self.templates,
-            tuple({**words, **own}.items()),
-        )
+        asked = tuple(templates) if open_templates else self.templates
+        return PromptRules(asked, tuple({**_said_once(words, asked), **own}.items()))
+
+
+def _said_once(words: Mapping[str, str], templates: Sequence[str]) -> dict[str, str]:
+    """Digits without their "number" where every prompt says it: "the number 0"."""
+    if not all("number" in template for template in expand_templates(templates)):
+        return dict(words)
+    return {name: word.removeprefix("number ") for name, word in words.items()}
 
 
 def prompt_rules(
