@@ -85,7 +85,10 @@ def rescue(
     if as_json:
         typer.echo((out / RESCUE_FILE).read_text(encoding="utf-8"))
         return
-    terminal.out.print(found.sentence(), markup=False, style="bold")
+    first, *others = found.sentences()
+    terminal.out.print(first, markup=False, style="bold")
+    for sentence in others:
+        terminal.out.print(f"- {sentence}", markup=False)
     for note in found.notes:
         terminal.out.print(f"Not measured: {note}.", markup=False)
     _show_frontier(found)

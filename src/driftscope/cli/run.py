@@ -34,8 +34,8 @@ def demo(
     report = carry_out_study(study, out, command, RunPlace(workers), retry_failed=True)
     say(f"\nReport: {report}")
     say(
-        "Next: open it in a browser, then compare your own model: "
-        "driftscope compare PRETRAINED ADAPTED --images FOLDER"
+        "Next: open it in a browser, then compare your own model: driftscope compare PRETRAINED "
+        "ADAPTED --images FOLDER --transfer DATASET (without labels: --pool IMAGES --classes NAMES)"
     )
 
 
