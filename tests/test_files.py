@@ -114,6 +114,12 @@ def test_leftovers_of_the_dead_are_removed_and_of_the_living_are_not(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_no_file_is_written_where_a_folder_is(tmp_path: Path) -> None:
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(RecordError, match=r"report.html is a folder; a file of that name"):
+        write_whole(tmp_path / "report.html", b"")
+
+
 def test_pipes_devices_and_folders_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")

@@ -129,6 +129,8 @@ def test_what_cannot_be_merged_is_refused(models: list, other_tiny_clip: Path) -
         ds.merge(adapted, base, by="stew")
     with pytest.raises(ConfigError, match="needs a labeled dataset"):
         ds.merge(adapted, base, by="greedy")
+    with pytest.raises(ConfigError, match="scale is nan; give a number"):
+        ds.merge(adapted, base, by="ties", scale=float("nan"))
     with pytest.raises(ConfigError, match="uniform has no scale"):
         ds.merge(adapted, base, scale=2)
     with pytest.raises(ConfigError, match="give a share above 0"):

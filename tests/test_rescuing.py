@@ -22,7 +22,7 @@ from driftscope.backbones.weights import encoder_fingerprint
 from driftscope.blending import Blend
 from driftscope.cli import app
 from driftscope.data.prompts import prompt_rules
-from driftscope.errors import ConfigError, DataError, ModelError
+from driftscope.errors import ConfigError, DataError, ModelError, NonFiniteError
 from driftscope.estimate import make_pool
 from driftscope.rescuing import RESCUE_FILE, finding, target, ways
 from driftscope.rescuing.target import Accuracy, kept_classifier
@@ -225,6 +225,14 @@ def test_budgets_and_ways_that_there_are_not_are_refused(damaged: Path) -> None:
             ds.rescue("mini", damaged, "stars", "concepts100", keep_pct=keep)
     with pytest.raises(ConfigError, match="there is no way 'luck'"):
         ds.rescue("mini", damaged, "stars", "concepts100", by="luck")
+
+
+def test_infinite_weights_are_named_and_not_blended(damaged: Path) -> None:
+    endless = ds.load(damaged)
+    with torch.no_grad():
+        endless.module.visual_projection.weight[0, 0] = float("inf")
+    with pytest.raises(NonFiniteError, match="infinities, first in visual_projection"):
+        ds.rescue("mini", endless, "terrain", "concepts100", by="wise", **SMALL)
 
 
 def test_a_pool_whose_half_is_too_small_to_judge_is_refused(damaged: Path) -> None:

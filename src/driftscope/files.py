@@ -178,6 +178,8 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
         RecordError: its place is a link, a device or a pipe.
     """
     refuse_link_or_device(path)
+    if path.is_dir():
+        raise RecordError(f"{path} is a folder; a file of that name is to be written: move it")
     with _scratch(path.parent) as (scratch, mode):
         partial = scratch / path.name
         yield partial

@@ -59,10 +59,10 @@ def _forked(work: Callable[[T], R], items: Sequence[T], count: int) -> Iterator[
 
 
 def _begin(work: Callable[[Any], Any], items: Sequence[Any]) -> None:
-    """In a new process: Ctrl-C is its parent's to handle, and it ends with it."""
+    """In a new process: Ctrl-C ends it without a word, and so does its parent's end."""
     global _work, _items
     _work, _items = work, items
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     with suppress(OSError, AttributeError):
         import ctypes
 

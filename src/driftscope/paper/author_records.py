@@ -19,7 +19,7 @@ import pandas as pd
 
 from driftscope.analysis.tables import StudyTables
 from driftscope.config import RunSpec, parse_run_spec
-from driftscope.errors import DriftscopeError, RecordError
+from driftscope.errors import DriftscopeError, RecordError, shown
 from driftscope.files import read_text
 
 ORIGIN = "import:"
@@ -379,7 +379,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
 def _run_id(record: Mapping[str, Any]) -> str:
     name: str = _part(record, "run_id", str)
     if not _RUN_ID.fullmatch(name):
-        raise RecordError(f"the run id {_shown(name)} is not made of letters, digits and _.+-")
+        raise RecordError(f"the run id {shown(name)} is not made of letters, digits and _.+-")
     return name
 
 
@@ -409,7 +409,7 @@ def _part(record: Mapping[str, Any], name: str, kind: type) -> Any:
     value = record.get(name)
     is_bool_for_int = kind is int and isinstance(value, bool)
     if not isinstance(value, kind) or is_bool_for_int:
-        raise RecordError(f"{name!r} is missing or no {kind.__name__}: {_shown(value)}")
+        raise RecordError(f"{name!r} is missing or no {kind.__name__}: {shown(value)}")
     return value
 
 
@@ -418,10 +418,10 @@ def _number(
 ) -> float:
     value = record.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not -inf < value < inf:
-        raise RecordError(f"{name!r} is missing or no finite number: {_shown(value)}")
+        raise RecordError(f"{name!r} is missing or no finite number: {shown(value)}")
     # A hair's breadth: CKA of a model with itself comes out as 1.0000001 in single precision.
     if not low - 1e-5 <= value <= high + 1e-5:
-        raise RecordError(f"{name!r} must lie between {low:g} and {high:g}, got {value!r}")
+        raise RecordError(f"{name!r} must lie between {low:g} and {high:g}, got {shown(value)}")
     return float(value)
 
 
@@ -448,8 +448,3 @@ def _epoch(epochs: Sequence[Any], index: int) -> Mapping[str, Any]:
         raise RecordError("'history' holds no epochs")
     epoch: Mapping[str, Any] = epochs[index]
     return epoch
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

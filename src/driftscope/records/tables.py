@@ -128,11 +128,12 @@ class TableRows:
 
 
 def tables_of(parts: Iterable[Mapping[str, list[pd.DataFrame]]]) -> Tables:
-    """The tables of rows that were gathered in parts, in the parts' order."""
+    """The tables of rows that were gathered in parts, in the parts' order, which give them up."""
     found: dict[str, list[pd.DataFrame]] = {one.name: [] for one in fields(Tables)}
     for part in parts:
         for name, frames in part.items():
             found[name] += frames
+            frames.clear()  # so that each is gone once its table is made
     columns = {
         "runs": RUN_COLUMNS,
         "history": HISTORY_COLUMNS,

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import encoder_state, refuse_non_finite
 from driftscope.blending import Blend
 from driftscope.comparison import related_models
 from driftscope.config import Way
@@ -83,6 +84,7 @@ def rescue(
     rules = prompt_rules(class_words, templates)
     before, after = related_models(pretrained, adapted, device)
     _refuse_other_size(before, after)
+    refuse_non_finite(encoder_state(after))
     unlabeled = make_pool(before, pool, classes, rules, pool_images)
     target = open_target(images, before, max_images)
     head, notes = _usable_head(kept_classifier(adapted), target)

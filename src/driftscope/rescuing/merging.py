@@ -8,6 +8,7 @@ that is fitted anew.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -250,6 +251,8 @@ def _check(
         raise ConfigError(f"there is no recipe {by!r}: {did_you_mean(by, RECIPES)}")
     if scale is not None and by not in ("arithmetic", "ties"):
         raise ConfigError(f"{by} has no scale; scale is for arithmetic and ties")
+    if scale is not None and not math.isfinite(scale):
+        raise ConfigError(f"scale is {scale}; give a number, such as 0.3")
     if not 0 < kept <= 1:
         raise ConfigError(f"kept is {kept:g}; give a share above 0 and at most 1, such as 0.2")
     if by == "greedy" and images is None:
