@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import parquet
 from pydantic_core import from_json
 
@@ -94,10 +95,16 @@ class _ParquetImages:
     def _rows(self, group: _RowGroup) -> Iterator[Any]:
         try:
             with parquet.ParquetFile(group.file, memory_map=True) as file:
-                rows = _rows_at_a_time(file, group, self.column)
+                rows, most = _rows_at_a_time(file, group, self.column)
                 for batch in file.iter_batches(
                     rows, row_groups=[group.number], columns=[self.column]
                 ):
+                    most -= _bytes_written_out(batch.column(0))
+                    if most < 0:
+                        raise DataError(
+                            f"cannot read {group.file}: rows of its column {self.column!r} name "
+                            f"the same bytes again and again; {IMAGE_MB.sentence}"
+                        )
                     yield from batch.column(0)
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(group.file, error) from None
@@ -417,8 +424,18 @@ def _num_bytes(value: Any) -> int:
     return 8
 
 
-def _rows_at_a_time(file: parquet.ParquetFile, group: _RowGroup, column: str) -> int:
+def _bytes_written_out(images: pa.Array) -> int:
+    """What rows take, each with its own bytes: a dictionary holds equal ones once."""
+    if not pa.types.is_dictionary(images.type):
+        return int(images.nbytes)
+    lengths = pc.fill_null(pc.binary_length(images.dictionary), 0)
+    return int(pc.sum(lengths.take(images.indices.drop_null())).as_py() or 0)
+
+
+def _rows_at_a_time(file: parquet.ParquetFile, group: _RowGroup, column: str) -> tuple[int, int]:
     """How many rows may be unpacked together, by what the file says before anything is.
+
+    And the most bytes that all its rows may be, written out.
 
     Raises:
         DataError: its rows are too large. Encoded images are packed already, so a column that
@@ -438,7 +455,8 @@ def _rows_at_a_time(file: parquet.ParquetFile, group: _RowGroup, column: str) ->
             f"{packed / 1e6:.1f} to {unpacked / 1e6:,.1f} MB, which {group.num_rows} images "
             f"do not ({IMAGE_MB.sentence})"
         )
-    return max(1, min(_BATCH_ROWS, 2 * most // max(1, unpacked)))
+    rows = max(1, min(_BATCH_ROWS, 2 * most // max(1, unpacked)))
+    return rows, max(most, _MOST_SHRUNK * packed)
 
 
 # ---------------------------------------------------------------- what the columns are
