@@ -27,6 +27,7 @@ from torch import Tensor
 
 from driftscope import load, load_runs
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.config import run_id
 from driftscope.data import labelled, open_dataset
 from driftscope.data.prompts import PromptRules
 from driftscope.estimate import Pool, Referee, make_pool
@@ -144,6 +145,7 @@ def judged_runs(
             "dataset": spec.dataset,
             "method": spec.method.label,
             "rate": spec.learning_rate,
+            "cell": run_id(spec.model_copy(update={"seed": 0})),
         }
         for name, pool, labels, embedded in ready[spec.dataset]:
             after = label_free.zero_shot_logits(
@@ -193,7 +195,7 @@ def _of_two_seeds(
 ) -> Iterator[dict[str, object]]:
     """GDE: two seeds of a cell agree as often as one of them is right; over mean confidence."""
     for (run, one), (other, two) in combinations(runs, 2):
-        if all(run[key] == other[key] for key in ("study", "dataset", "method", "rate")):
+        if (run["study"], run["cell"]) == (other["study"], other["cell"]):
             agreement = label_free.agreement_pct(one.after.argmax(1), two.after.argmax(1))
             value = agreement / float(one.before.softmax(1).amax(1).mean())
             yield {**run, "estimator": "GDE, two seeds", "estimated": value,

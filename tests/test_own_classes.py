@@ -44,7 +44,10 @@ def test_each_image_is_told_by_the_others_and_never_by_itself() -> None:
     assert found["pretrained"]["accuracy_pct"] < 60  # voting on itself, every image would be right
     assert found["adapted"]["accuracy_pct"] > 90
     said = learned_sentence("terrain", found)
-    assert said.startswith("Learned: of 48 images of terrain in 4 classes ")
+    assert "of 48 images of terrain get the right one of 4 classes before" in said
+    assert "is the order right?" not in said
+    swapped = {**found, "pretrained": found["adapted"], "adapted": found["pretrained"]}
+    assert "is the order right?" in learned_sentence("terrain", swapped)
 
 
 def test_it_is_silent_without_labels_with_one_class_and_with_few_images_a_class() -> None:

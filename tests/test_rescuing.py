@@ -112,9 +112,9 @@ def test_the_folder_holds_a_run_and_its_classifier_tells_as_many_as_was_said(
 
 
 def test_a_rescue_that_does_not_beat_a_linear_probe_says_so(found: ds.Rescue) -> None:
-    def with_correct(ours: int, probe: int) -> str:
+    def with_correct(ours: int, probe: int, images: int = 1000) -> str:
         chosen, untouched = (
-            Accuracy(0.0, score("terrain", correct, 1000), None) for correct in (ours, probe)
+            Accuracy(0.0, score("terrain", correct, images), None) for correct in (ours, probe)
         )
         final = replace(found.final, chosen=chosen, pretrained=untouched)
         return replace(found, final=final).sentence()
@@ -127,6 +127,7 @@ def test_a_rescue_that_does_not_beat_a_linear_probe_says_so(found: ds.Rescue) ->
     by_chance = "but on 1000 images chance can make as much: consider that probe."
     assert f"It is above {probe}, {by_chance}" in with_correct(920, 914)
     assert f"It beats {probe}." in with_correct(950, 914)
+    assert "On 30 images it cannot be told from a linear probe" in with_correct(26, 26, 30)
 
 
 def test_an_interrupted_save_leaves_nothing(
@@ -175,7 +176,8 @@ def test_the_command_tells_the_frontier_and_refuses_a_full_folder(
     said = " ".join(done.output.split())
     assert "→ wise" in said
     assert "With the classifier as it was, the rescued model has" in said
-    assert f"Check it: driftscope compare mini {out} --images terrain --transfer DATASET" in said
+    check = f"driftscope compare mini {out} --images terrain --pool concepts100 --out {out}-checked"
+    assert f"Check it: {check}. With --transfer DATASET it measures" in said
     assert f"Classifier: {out / 'adapted' / CLASSIFIER_FILE} (10 classes" in said
     assert "(a run's model: the tensors that training changed)" in said
     again = CliRunner().invoke(app, arguments)

@@ -64,10 +64,15 @@ def learned_sentence(images: str, told: Mapping[str, Any] | None) -> str:
         + f" ({number_text(side['wilson_low_pct'], 1)}–{number_text(side['wilson_high_pct'], 1)} %)"
         for side in (told["pretrained"], told["adapted"])
     )
+    worse = told["adapted"]["wilson_high_pct"] < told["pretrained"]["wilson_low_pct"]
+    swapped = (
+        " The second model tells them worse than the first: is the order right? The pretrained "
+        "model comes first."
+    )
     return (
-        f"Learned: of {told['num_images']} images of {images} in {told['num_classes']} classes "
-        f"their nearest neighbours tell {before} before and {after} after, each left out once. "
-        "No classifier was read, and images of the training are among them if you gave such."
+        f"Learned: by its nearest neighbours {before} of {told['num_images']} images of {images} "
+        f"get the right one of {told['num_classes']} classes before and {after} after. No "
+        f"classifier was read. Images of the training may be among them.{swapped if worse else ''}"
     )
 
 

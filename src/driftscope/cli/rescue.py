@@ -94,11 +94,15 @@ def rescue(
     _show_frontier(found)
     say(f"Model: {terminal.path_text(out)} ({written})")
     say(f"Page: {terminal.path_text(out / 'report.html')}")
-    _show_next(found, pretrained, images, out)
+    _show_next(found, pretrained, out, {"--images": images, "--pool": pool, "--classes": classes})
 
 
-def _show_next(found: Rescue, pretrained: str, images: str, out: Path) -> None:
-    """Where the new classifier is, and the commands that check the model and export it."""
+def _show_next(found: Rescue, pretrained: str, out: Path, asked: Mapping[str, str | None]) -> None:
+    """Where the new classifier is, and the commands that check the model and export it.
+
+    Args:
+        asked: the options of the images, the pool and its classes, as they were given.
+    """
     from driftscope.adapt import CLASSIFIER_FILE
     from driftscope.records import ADAPTED_FOLDER
 
@@ -107,9 +111,12 @@ def _show_next(found: Rescue, pretrained: str, images: str, out: Path) -> None:
         place = (inner if inner.is_dir() else out) / CLASSIFIER_FILE
         say(f"Classifier: {place} ({len(found.class_names)} classes, named in rescue.json)")
     if not found.transfer:
-        words = [pretrained, str(out), "--images", images]
-        checked = shlex.join(["--out", f"{out}-checked"])
-        say(f"Check it: driftscope compare {shlex.join(words)} --transfer DATASET {checked}")
+        given = [word for option, value in asked.items() if value for word in (option, value)]
+        words = shlex.join([pretrained, str(out), *given, "--out", f"{out}-checked"])
+        say(
+            f"Check it: driftscope compare {words}. With --transfer DATASET it measures retention "
+            "on labels that the rescue has not seen."
+        )
     if inner.is_dir():
         say(
             f"For transformers: driftscope export-model {shlex.quote(str(out))} --out FOLDER "

@@ -34,6 +34,10 @@ USUAL: tuple[Way, ...] = ("search", "lines", "wise")
 """The search, and its rivals on the same picture."""
 
 
+_TOO_WIDE = 10.0
+"""Points of an accuracy's interval, above which it decides nothing between two classifiers."""
+
+
 @dataclass(frozen=True)
 class Point:
     """One model between two.
@@ -176,6 +180,9 @@ class Rescue:
         )
         if probe.refitted.accuracy_pct < ours.refitted.wilson_low_pct:
             return [*told, f"It beats {probed}."]
+        if ours.refitted.wilson_high_pct - ours.refitted.wilson_low_pct > _TOO_WIDE:
+            unsure = f"On {num_images} images it cannot be told from {probed}"
+            return [*told, f"{unsure}: give more labeled images before you choose."]
         if self.beats_the_probe:
             too_few = f"on {num_images} images chance can make as much"
             return [*told, f"It is above {probed}, but {too_few}: consider that probe."]
