@@ -98,6 +98,20 @@ def test_what_is_unknown_is_measured_before_anything_is_advised() -> None:
         assert "rescue" not in " ".join(advice.steps)
 
 
+def test_a_set_at_chance_is_named_and_another_one_asked_for() -> None:
+    comparison = {
+        **{"pretrained": "mini", "adapted": "mine", "images": "photos"},
+        **{"drift": {"weight_drift": 0.2}, "transfer": {"stars": {"retention_pct": None}}},
+    }
+    advice = advice_on_comparison(comparison)
+    assert advice.verdict == (
+        "Unknown: on stars the pretrained model is no better than chance, so it can lose nothing "
+        "there."
+    )
+    assert "--pool" in advice.steps[0]
+    assert "in place of that one" in advice.steps[1]
+
+
 def test_a_measured_world_is_the_pool_that_a_rescue_is_advised_with() -> None:
     score = {"retention_pct": 50.0, "num_correct": 40, "flows": {"num_lost": 40, "num_gained": 0}}
     comparison = {

@@ -56,6 +56,8 @@ class Place:
     """A transfer set that was scored zero-shot, whose images and classes a rescue can read."""
     withheld: str = ""
     """Why the estimate that was asked for is not given; "" where it is, or was not asked for."""
+    at_chance_on: str = ""
+    """A transfer set that tells no retention; "" where there is one, or none was scored."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,11 @@ def advice_on(
         place: where it was read; what `found` tells of it is filled in.
         budget_pct, is_unchanged: as for `advise`.
     """
+    kept = kept_of(found)
     known = replace(place, measured_on=_measured_on(found), withheld=_withheld(found))
-    return advise(kept_of(found), known, budget_pct=budget_pct, is_unchanged=is_unchanged)
+    if kept is None:
+        known = replace(known, at_chance_on=next(iter(found.get("transfer") or {}), ""))
+    return advise(kept, known, budget_pct=budget_pct, is_unchanged=is_unchanged)
 
 
 def advise(
@@ -332,6 +337,13 @@ def _unknown(place: Place) -> Advice:
         why = f"no estimate is given, because {place.withheld.rstrip('.')}"
         other = "Without labels: give other images of the world you need, or the classes they show."
         return Advice("unknown", f"Unknown: {why}.", (other, _ways_to_know(place)[-1]))
+    if place.at_chance_on:
+        why = f"on {place.at_chance_on} the pretrained model is no better than chance"
+        other = "With labels: give a set that the pretrained model can tell, in place of that one."
+        ways = _ways_to_know(place)
+        return Advice(
+            "unknown", f"Unknown: {why}, so it can lose nothing there.", (*ways[:-1], other)
+        )
     return Advice(
         "unknown",
         "Unknown: how much of the pretrained ability is left was neither measured nor estimated.",
