@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from families import FAMILIES
+from families import FAMILIES, toy_family_installed
 from test_adapt import adapted_by, moved
 from test_train import equal, weights
 
@@ -49,6 +50,12 @@ def layer_of(name: str) -> str:
 
 
 # ---------------------------------------------------------------- the parts
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _toy_family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with toy_family_installed(tmp_path_factory.mktemp("site")):
+        yield
 
 
 @cache

@@ -115,6 +115,7 @@ def test_a_model_that_answers_by_tuples_is_read_and_left_so(tiny_clip: Path) -> 
 def test_a_model_at_another_image_size_is_read_at_its_own(
     kind: str, tiny_clip: Path, coloured_images: Path, tmp_path: Path
 ) -> None:
+    torch.manual_seed(0)  # of LoRA's first values
     plain = from_module(clip_of(tiny_clip))
     larger: Any = plain.backbone.at_grid(plain.plain, 8)
     larger.load_state_dict(
@@ -139,7 +140,7 @@ def test_a_model_at_another_image_size_is_read_at_its_own(
         whole.save_pretrained(tmp_path / "after")
     places = tiny_clip, tmp_path / "after", coloured_images / "test"
     expected = ds.compare(*places, transfer=coloured_images).scalars()
-    assert expected["embedding_drift"] > 0.01
+    assert expected["embedding_drift"] > 0.001  # far above the rounding of what follows
     for name in ("embedding_drift", "cka", "weight_drift", "retention_pct"):
         assert seen.scalars()[name] == pytest.approx(expected[name], rel=1e-4), name
     assert "delta_entropy_pct" not in seen.scalars()
