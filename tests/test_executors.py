@@ -17,7 +17,7 @@ import fake_runs
 import pytest
 from fake_runs import RUN_ONE, finished, order
 
-from driftscope import records
+from driftscope import machine, records
 from driftscope.config import RunSpec, parse_run_spec, run_id
 from driftscope.errors import RecordError
 from driftscope.executors import local
@@ -462,7 +462,7 @@ def test_a_containers_share_of_the_cores_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
 ) -> None:
     (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    monkeypatch.setattr(local, "CGROUP", tmp_path)
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(64)))
     assert local.usable_cores() == cores
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux fork
 
 @pytest.fixture
 def several_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forks, "_usable_cores", lambda: 2)
+    monkeypatch.setattr(forks, "usable_cores", lambda: 2)
     monkeypatch.setattr(forks, "_may_fork", lambda: True)  # other tests load torch
 
 
@@ -50,6 +50,6 @@ def test_an_error_arrives_as_it_was_raised() -> None:
 
 
 def test_beside_torch_nothing_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forks, "_usable_cores", lambda: 2)
+    monkeypatch.setattr(forks, "usable_cores", lambda: 2)
     monkeypatch.setitem(sys.modules, "torch", object())
     assert set(spread(lambda _: os.getpid(), range(3), is_worth_it=True)) == {os.getpid()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import sys
 import warnings
@@ -12,6 +11,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from typing import Any, TypeVar
+
+from driftscope.machine import usable_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,7 +36,7 @@ def spread(work: Callable[[T], R], items: Sequence[T], *, is_worth_it: bool) -> 
         items: what it is done with.
         is_worth_it: whether the work takes seconds, so that processes pay.
     """
-    count = min(MOST_PROCESSES, len(items), _usable_cores())
+    count = min(MOST_PROCESSES, len(items), usable_cores())
     given = 0
     if is_worth_it and count > 1 and _may_fork():
         with suppress(BrokenProcessPool):
@@ -71,10 +72,6 @@ def _begin(work: Callable[[Any], Any], items: Sequence[Any]) -> None:
 
 def _nth(number: int) -> Any:
     return _work(_items[number])
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _may_fork() -> bool:

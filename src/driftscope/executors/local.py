@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,10 +23,10 @@ from pathlib import Path
 from driftscope.config import RunSpec
 from driftscope.executors.schedule import News
 from driftscope.executors.work import RUN_ONE, carry_out
+from driftscope.machine import available_bytes, usable_cores
 
 WORKER_BYTES = 1_500_000_000
 """Memory a worker is reckoned with: torch, transformers and a small study's images in memory."""
-CGROUP = Path("/sys/fs/cgroup")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -157,19 +156,6 @@ def default_workers(devices: Sequence[str] = (), runs_per_device: int = 1) -> in
     return max(1, min(wanted, available_bytes() // WORKER_BYTES))
 
 
-def usable_cores() -> int:
-    """CPU cores this process may use: the machine's, or less by its affinity or its cgroup."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, _cgroup_cores() or sys.maxsize)
-
-
-def available_bytes() -> int:
-    """Memory that can be used without swapping: the machine's, or less if a cgroup says so."""
-    amounts = [_machine_bytes(), _cgroup_bytes()]
-    known = [amount for amount in amounts if amount is not None]
-    return min(known) if known else 1 << 62
-
-
 def visible_gpus() -> list[str]:
     """The CUDA devices this process may use, asked of the driver so that torch stays out."""
     try:
@@ -184,32 +170,6 @@ def visible_gpus() -> list[str]:
         parts = map(str.strip, allowed.split(","))
         names = list(takewhile(lambda part: part and not part.startswith("-"), parts))
     return [f"cuda:{index}" for index in range(len(names))]
-
-
-def _machine_bytes() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    amounts = dict(line.split(":", 1) for line in lines)
-    return int(amounts["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in amounts else None
-
-
-def _cgroup_cores() -> int | None:
-    try:
-        quota, period = (CGROUP / "cpu.max").read_text().split()
-        return int(quota) // int(period) or 1
-    except (OSError, ValueError):  # `max`: no limit
-        return None
-
-
-def _cgroup_bytes() -> int | None:
-    try:
-        limit = (CGROUP / "memory.max").read_text().strip()
-        used = int((CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):
-        return None
-    return None if limit == "max" else max(0, int(limit) - used)
 
 
 @contextmanager
