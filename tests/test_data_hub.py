@@ -17,6 +17,7 @@ from pyarrow import parquet
 from driftscope.data import EncodedSet, available_splits, labelled, open_dataset
 from driftscope.data.layouts import hub
 from driftscope.errors import DataError
+from driftscope.suites import PRESETS
 
 SHARED_IMAGES = Path(__file__).parents[2] / "shared" / "images"
 
@@ -297,7 +298,7 @@ def test_a_copy_under_the_data_folder_stands_in_for_the_hub(
 
 
 def test_presets_are_known_by_short_name_and_id() -> None:
-    for name, preset in hub.PRESETS.items():
+    for name, preset in PRESETS.items():
         assert hub.preset_of(name) == hub.preset_of(preset.hub_id) == preset
     assert not hub.looks_like_hub_id("./a/b")
     assert not hub.looks_like_hub_id("a/b/c")

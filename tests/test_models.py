@@ -120,7 +120,7 @@ def test_an_adapter_on_a_base_that_has_changed_is_refused(
     ("source", "says"),
     [
         ("no-such-model", "no model 'no-such-model'"),
-        ("./nowhere", "does not exist"),
+        ("./nowhere", "there is no such folder or file"),
         ("{empty}", "holds no model"),
         ("{file}", "is a file"),
         ("{other_kind}", "'bert' model"),

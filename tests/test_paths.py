@@ -7,8 +7,11 @@ from fake_study import write_fake_study
 
 import driftscope as ds
 from driftscope.analysis.calibration import load_calibration
-from driftscope.errors import RecordError
+from driftscope.data.procedural import PROCEDURAL_SETS
+from driftscope.errors import DataError, ModelError, RecordError
+from driftscope.nearby import refuse_missing_images, refuse_missing_model
 from driftscope.study.folder import StudyFolder
+from driftscope.suites import BROUGHT_SETS
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +77,42 @@ def test_a_calibration_may_lie_at_home(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "map.json").write_text('{"kind": "other"}')
     with pytest.raises(RecordError, match="is no calibration"):
         load_calibration("~/map.json")
+
+
+@pytest.mark.parametrize(
+    ("named", "meant"),
+    [
+        ("./my-clp", "did you mean ./my-clip?"),
+        ("my-clp", "did you mean my-clip?"),
+        ("runs-of-may/clip/last/", ""),
+        ("my-clp/sub/last", "did you mean my-clip/sub/last?"),
+        ("/no/where", ""),
+    ],
+)
+def test_a_misspelt_place_is_told_with_its_neighbour_and_without_torch(
+    named: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-clip" / "sub" / "last").mkdir(parents=True)
+    for refuse, kind in (
+        (refuse_missing_model, ModelError),
+        (refuse_missing_images, DataError),
+    ):
+        with pytest.raises(kind, match="there is no such folder or file") as told:
+            refuse(named)
+        assert str(told.value).partition("; ")[2] == meant
+
+
+def test_what_may_be_elsewhere_is_no_misspelt_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mini2", "openai", "pets2", "vtab2", "terrain2", "here"):
+        (tmp_path / name / "clip-vit").mkdir(parents=True)
+    for model in ("mini", "openai/clip-vit-b", "open_clip:ViT-B-32:x.pt", "other", "", "here@v1"):
+        refuse_missing_model(model)
+    assert set(BROUGHT_SETS) == set(PROCEDURAL_SETS)
+    for images in (*BROUGHT_SETS, "pets", "vtab", "here?split=test", "tanganke/eurosat"):
+        refuse_missing_images(images)
+    monkeypatch.setenv("DRIFTSCOPE_DATA", str(tmp_path))
+    refuse_missing_images("hero")  # a copy of it may lie there

@@ -32,7 +32,7 @@ def test_every_way_to_fail_is_told_once_with_its_runs() -> None:
     by_start = {sentence[:19]: specs for sentence, specs in told.items()}
     assert by_start["no dataset './nowhe"] == tuple(nowhere)
     assert by_start["freeze_first cannot"] == (deep,)
-    assert by_start["no model at ./no-mo"] == (no_model,)
+    assert by_start["no model './no-mode"] == (no_model,)
 
 
 def test_a_model_folder_that_cannot_be_recognised_stops_its_runs_alone(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Sets of datasets by one name, such as `vtab`: what belongs to each, where it lies, its prompts.
+"""Names that are no places: of what driftscope brings, of hub datasets, and of suites of them.
+
+A suite, such as `vtab`, is several datasets under one name: where each lies, and its prompts.
 
 The facts are those that CLIP_benchmark and DataComp publish; they stand in `suites.yaml`.
 """
@@ -13,6 +15,13 @@ from typing import Any
 
 import yaml
 
+BROUGHT_MODELS = ("mini", "mini-p14")
+"""The models that come with driftscope."""
+BROUGHT_SETS = ("concepts100", "terrain", "stars")
+"""The sets of images that driftscope draws."""
+
+DATA_FOLDER_VARIABLE = "DRIFTSCOPE_DATA"
+"""Names the folder in which copies of hub datasets lie."""
 OWNER = "clip-benchmark"
 """Whose datasets of the hub the sets are."""
 
@@ -49,6 +58,29 @@ class Suite:
     name: str
     what: str
     members: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A hub dataset that driftscope knows by a short name."""
+
+    hub_id: str
+    image: str
+    label: str
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Its columns, as an address gives them."""
+        return {"image": self.image, "label": self.label}
+
+
+PRESETS: Mapping[str, Preset] = {
+    "eurosat": Preset("tanganke/eurosat", "image", "label"),
+    "pets": Preset("timm/oxford-iiit-pet", "image", "label"),
+    "cifar100": Preset("uoft-cs/cifar100", "img", "fine_label"),
+    "cifar10": Preset("uoft-cs/cifar10", "img", "label"),
+}
+"""The paper's datasets (4.1) and CIFAR-10."""
 
 
 @cache

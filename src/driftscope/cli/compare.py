@@ -17,6 +17,7 @@ from driftscope.cli.options import (
     Device,
     OutFolder,
     opt,
+    refuse_missing,
     refuse_study_or_run,
 )
 from driftscope.cli.sentences import plain_errors, say
@@ -78,6 +79,7 @@ def compare(
     from driftscope.cli import terminal
 
     refuse_study_or_run(out)
+    refuse_missing((pretrained, adapted), (images, pool, *(transfer or ()), *(retrieval or ())))
     with terminal.err.status("reading both models"), warnings.catch_warnings():
         from driftscope.comparison import compare as compare_models
         from driftscope.errors import NoteWarning

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from driftscope.cli.options import OutFolder, refuse_full_folder
+from driftscope.cli.options import OutFolder, refuse_full_folder, refuse_missing
 from driftscope.cli.sentences import plain_errors, say
 
 
@@ -18,6 +18,7 @@ def export_model(
 ) -> None:
     """Write an adapted model as a plain model folder that transformers loads."""
     refuse_full_folder(out)
+    refuse_missing((adapted,))
     from driftscope.adapt import export_merged
     from driftscope.sources import load
 

@@ -7,7 +7,14 @@ from typing import Annotated
 import typer
 
 from driftscope.cli.compare import CLASSES, READ
-from driftscope.cli.options import AsJson, Device, OutFolder, opt, refuse_full_folder
+from driftscope.cli.options import (
+    AsJson,
+    Device,
+    OutFolder,
+    opt,
+    refuse_full_folder,
+    refuse_missing,
+)
 from driftscope.cli.sentences import plain_errors
 
 
@@ -45,6 +52,7 @@ def merge(
     from driftscope.cli import terminal
 
     refuse_full_folder(out)
+    refuse_missing((base, *models), (images, pool))
     with terminal.err.status("merging"):
         from driftscope.rescuing import merge as merge_models
 

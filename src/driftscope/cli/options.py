@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,20 @@ Device = Annotated[
 ]
 _WORKERS = "Runs at the same time. By default as many as cores, memory or GPUs allow."
 Workers = Annotated[int | None, opt(_WORKERS, panel=MACHINE, min=1)]
+
+
+def refuse_missing(models: Iterable[str], images: Iterable[str | None] = ()) -> None:
+    """Refuses places that are not there, before the libraries of models are loaded.
+
+    Raises:
+        ModelError, DataError: a name can only be a place, and nothing is there.
+    """
+    from driftscope.nearby import refuse_missing_images, refuse_missing_model
+
+    for model in models:
+        refuse_missing_model(model)
+    for name in filter(None, images):
+        refuse_missing_images(name)
 
 
 def refuse_file(out: Path) -> None:

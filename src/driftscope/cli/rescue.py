@@ -18,6 +18,7 @@ from driftscope.cli.options import (
     OutFolder,
     opt,
     refuse_full_folder,
+    refuse_missing,
 )
 from driftscope.cli.sentences import plain_errors, say
 
@@ -64,6 +65,7 @@ def rescue(
     from driftscope.cli import terminal
 
     refuse_full_folder(out)
+    refuse_missing((pretrained, adapted), (images, pool, *(transfer or ())))
     with terminal.err.status("blending both models"):
         from driftscope.rescuing import RESCUE_FILE, USUAL
         from driftscope.rescuing import rescue as rescue_model

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftscope.cli.options import Device, OutFolder, Workers
+from driftscope.cli.options import Device, OutFolder, Workers, refuse_missing
 from driftscope.cli.sentences import resumable, say
 from driftscope.cli.study import RunPlace, carry_out_study
 
@@ -57,6 +57,7 @@ def run(
     )
 
     parsed = load_run_spec(spec)
+    refuse_missing((parsed.model,), (parsed.dataset, parsed.pool, *parsed.transfer))
     refuse_foreign_folder(out, parsed)
     if is_done(out):
         terminal.err.print("This run is done already; here is its record.")

@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from driftscope.cli.compare import CLASSES, READ
-from driftscope.cli.options import PRINTED, After, AsJson, Before, Device, opt, refuse_full_folder
+from driftscope.cli.options import (
+    PRINTED,
+    After,
+    AsJson,
+    Before,
+    Device,
+    opt,
+    refuse_full_folder,
+    refuse_missing,
+)
 from driftscope.cli.sentences import plain_errors, say
 
 
@@ -43,6 +52,7 @@ def where(
 
     if out is not None:
         refuse_full_folder(out)
+    refuse_missing((pretrained, adapted), (pool, transfer))
     with terminal.err.status("restoring groups of weights"):
         from driftscope.rescuing import where as attribute
 

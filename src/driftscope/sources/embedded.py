@@ -7,12 +7,10 @@ from pathlib import Path
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.sources.form import Beside
 from driftscope.sources.hub import load_hub_layout
+from driftscope.suites import BROUGHT_MODELS
 
-MINI = "mini"
-EMBEDDED = {
-    MINI: Path(__file__).parent / "mini",
-    "mini-p14": Path(__file__).parent / "mini_p14",
-}
+MINI = BROUGHT_MODELS[0]
+EMBEDDED = {name: Path(__file__).parent / name.replace("-", "_") for name in BROUGHT_MODELS}
 """Name -> folder: one with 49 patch tokens, one with 16."""
 
 

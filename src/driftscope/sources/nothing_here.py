@@ -6,7 +6,9 @@ import json
 import re
 from pathlib import Path
 
+from driftscope.errors import shown
 from driftscope.files import named_path
+from driftscope.nearby import nothing_there
 from driftscope.sources.state_dict import (
     OF_SHARD,
     SHARD_OF_FSDP,
@@ -47,9 +49,7 @@ def no_model(name: str) -> str:
             "is a file of weights, or a folder with config.json or adapter_config.json, as "
             "transformers' save_pretrained writes one where the model was made"
         )
-    return (
-        f"no model at {name}: that {'file' if path.suffix in SUFFIXES else 'folder'} does not exist"
-    )
+    return f"no model {shown(name)}: {nothing_there(name)}"
 
 
 def _instead(folder: Path, name: str) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from driftscope.data.layouts.hub import DATA_FOLDER_VARIABLE, missing_of
+from driftscope.data.layouts.hub import missing_of
 from driftscope.errors import DataError
 from driftscope.protocols import ACCURACIES, ZERO_SHOT, name_of
 from driftscope.stats.groups import paired_t
-from driftscope.suites import Suite, suite_of
+from driftscope.suites import DATA_FOLDER_VARIABLE, Suite, suite_of
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ from driftscope.data.other_kinds import ARCHIVES, FROM_ARRAYS, is_array
 from driftscope.data.procedural import PROCEDURAL_SETS
 from driftscope.errors import DataError, did_you_mean, told_as
 from driftscope.files import named_path
+from driftscope.nearby import neighbour
+from driftscope.suites import PRESETS
 
 ARRAYS = (
     cifar.recognise,
@@ -141,8 +143,10 @@ def place_of(address: Address) -> Path | None:
         return copy
     if hub.preset_of(address.place) or hub.looks_like_hub_id(address.place):
         return None
-    known = [*PROCEDURAL_SETS, *hub.PRESETS]
+    near = neighbour(address.place)
+    known = did_you_mean(address.place, [*PROCEDURAL_SETS, *PRESETS])
     raise DataError(
-        f"no dataset {address.place!r}: there is no folder or file of that name here; "
-        f"{did_you_mean(address.place, known)}"
+        f"no dataset {address.place!r}: there is no folder or file of that name here"
+        + (f", but {near}" if near else "")
+        + f"; {known}"
     )

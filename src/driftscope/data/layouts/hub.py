@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +20,7 @@ from driftscope.data.layouts.tree import walk
 from driftscope.errors import DataError, one_line
 from driftscope.files import named_path
 from driftscope.hugging_face import offline_where_unreachable
-from driftscope.suites import Suite, member_of
-
-DATA_FOLDER_VARIABLE = "DRIFTSCOPE_DATA"
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A hub dataset that driftscope knows by a short name."""
-
-    hub_id: str
-    image: str
-    label: str
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """Its columns, as an address gives them."""
-        return {"image": self.image, "label": self.label}
-
-
-PRESETS: Mapping[str, Preset] = {
-    "eurosat": Preset("tanganke/eurosat", "image", "label"),
-    "pets": Preset("timm/oxford-iiit-pet", "image", "label"),
-    "cifar100": Preset("uoft-cs/cifar100", "img", "fine_label"),
-    "cifar10": Preset("uoft-cs/cifar10", "img", "label"),
-}
-"""The paper's datasets (4.1) and CIFAR-10."""
+from driftscope.suites import DATA_FOLDER_VARIABLE, PRESETS, Preset, Suite, member_of
 
 
 def preset_of(place: str) -> Preset | None:
