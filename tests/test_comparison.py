@@ -166,3 +166,30 @@ def test_what_holds_of_both_models_is_said_once(tiny_clip: Path, coloured_images
     before, after = (replace(model, source=name, notes=notes) for name, notes in own.items())
     found = ds.compare(before, after, coloured_images / "test")
     assert found.notes == ("images for before and after are squashed", "after has no head")
+
+
+def test_a_comparison_tells_the_prompts_that_it_was_measured_with(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("red: scarlet\n")
+    options = {"transfer": coloured_images, "templates": ["a {}", "the {}"]}
+    result = ds.compare(tiny_clip, tiny_clip, coloured_images, class_words=words, **options)
+    told = result.transfer[str(coloured_images)]
+    assert told["class_words"] == {"blue": "blue", "green": "green", "red": "scarlet"}
+    assert told["templates"] == ["a {}", "the {}"]
+
+
+def test_class_words_of_other_classes_are_refused(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("cat: kitten\ndog: puppy\n")
+    alike = (tiny_clip, tiny_clip, coloured_images)
+    for given in (words, {"cat": "kitten"}):
+        with pytest.raises(DataError, match=r"of this set.*blue, green, red"):
+            ds.compare(*alike, transfer=coloured_images, class_words=given)
+        with pytest.raises(DataError, match=r"of this set.*blue, green, red"):
+            ds.estimate_retention(*alike, ["blue", "green", "red", "teal"], class_words=given)
+        with pytest.raises(DataError, match="nothing is told by its class's name"):
+            ds.compare(*alike, class_words=given)

@@ -125,6 +125,15 @@ def test_the_published_lists_of_wordnet_ids_are_known(
     assert (found["doubts"], found["accuracy_pct"]) == ([], 100)
 
 
+def test_words_of_a_file_hold_for_a_world_that_comes_along(
+    tmp_path: Path, mini: VisionLanguageModel
+) -> None:
+    (tmp_path / "words.txt").write_text("red circle: crimson disc\n")
+    rules = PromptRules(names=read_names(tmp_path / "words.txt"))
+    told = transfer_set("concepts100", mini, 100, rules).prompts()["class_words"]
+    assert (told["red circle"], told["red square"]) == ("crimson disc", "red square")
+
+
 def test_imagenets_own_words_are_not_its_synonyms(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("n01440764\tTinca tinca, tench\n")
     words = read_names(tmp_path / "words.txt").words_of(["n01440764"], must_fit=True)

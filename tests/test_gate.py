@@ -409,6 +409,70 @@ def test_a_run_a_comparison_and_their_limits(
     same = next(iter(evidence.transfer.values())).retention_pct
     assert next(iter(compared.transfer.values())).retention_pct == pytest.approx(same)
     assert gated(out, "--max-embedding-drift", "2", "--max-weight-drift", "10")[0] == 0
+    for told in (evidence, compared):
+        of_set = next(iter(told.prompts.values()))
+        assert of_set.templates == ["a photo of a {}"]
+        assert of_set.class_words == {one: one for one in ("blue", "green", "red")}
+
+
+def measured_as(words: dict[str, str], templates: list[str]) -> dict[str, Any]:
+    values = comparison()
+    values["transfer"]["pets"] |= {"class_words": words, "templates": templates}
+    del values["transfer"]["cars"]
+    return values
+
+
+def test_what_was_measured_with_other_prompts_does_not_pass(tmp_path: Path) -> None:
+    values = measured_as({"n1": "cat", "n2": "dog"}, ["a {}", "the {}"])
+    report, words = write(tmp_path / "report.json", values), tmp_path / "words.txt"
+    words.write_text("n2: dog\n")
+    limit = ("--min-retention", "50")
+    same = ("--class-words", str(words), "--templates", "the {}", "--templates", "a {}")
+    assert gated(report, *limit, *same)[0] == 0
+    code, shown = gated(report, *limit, "--templates", "a photo of a {}")
+    assert code == 1
+    assert "measured with 2 prompts ('a {}', …), not with the prompt 'a photo of a {}'" in shown
+    assert "Kept" not in shown
+    words.write_text("n1: cat\nn2: hound\n")
+    code, shown = gated(report, *limit, "--class-words", str(words))
+    assert code == 1
+    assert "the class 'n2' was measured as 'dog', not as 'hound'" in shown
+    assert gated(report, "--min-zero-shot", "50", "--class-words", str(words))[0] == 1
+    write(report, comparison())  # of before the report told them
+    code, shown = gated(report, *limit, "--templates", "a {}")
+    assert code == 1
+    assert "the report does not tell its class words and templates" in shown
+
+
+def test_a_monitors_prompts_are_those_of_its_sets(tmp_path: Path) -> None:
+    values = monitored(None)
+    told = {"name": "pets", "templates": ["a {}"], "class_words": {"cat": "cat", "dog": "dog"}}
+    values["monitor"] = {"transfer": [told]}
+    report = write(tmp_path / "report.json", values)
+    assert gated(report, "--min-retention", "50", "--templates", "a {}")[0] == 0
+    assert gated(report, "--min-retention", "50", "--templates", "the {}")[0] == 1
+
+
+def test_prompts_that_nothing_is_judged_by_are_refused(tmp_path: Path) -> None:
+    report = write(tmp_path / "report.json", measured_as({"n1": "cat", "n2": "dog"}, ["a {}"]))
+    words = tmp_path / "words.txt"
+    words.write_text("bird: bird\n")
+    code, shown = gated(report, "--min-retention", "50", "--class-words", str(words))
+    assert code == 2
+    assert "names one class, but none of the 2 of this set (n1, n2, …)" in shown
+    code, shown = gated(report, "--min-cka", "0.5", "--class-words", str(words))
+    assert code == 2
+    assert "no limit was asked for on these" in shown
+
+
+def test_a_limit_on_a_score_of_another_protocol_does_not_pass(tmp_path: Path) -> None:
+    values = comparison()
+    values["transfer"]["pets (k-NN)"] = score(90, 100, 8, 3)
+    report = write(tmp_path / "report.json", values)
+    assert gated(report, "--min-knn", "pets (k-NN)=50")[0] == 0
+    code, shown = gated(report, "--min-zero-shot", "pets (k-NN)=50")
+    assert code == 1
+    assert "not measured" in shown
 
 
 def test_every_limited_number_has_the_unit_that_reports_give_it() -> None:

@@ -31,7 +31,7 @@ from driftscope.data.given import Images, as_typed, read_notes
 from driftscope.data.prompts import PromptRules, prompt_rules
 from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, DataError, ModelError
-from driftscope.estimate import Estimate, Pool, Referee, make_pool
+from driftscope.estimate import Estimate, Pool, Referee, class_lists, make_pool
 from driftscope.files import named_path
 from driftscope.metrics import units
 from driftscope.reading import Drift, Reading
@@ -249,6 +249,7 @@ def compare(
         return labelled, captioned, unlabeled
 
     labelled, captioned, unlabeled = opened(before)
+    rules.refuse_if_of_others(class_lists(labelled, unlabeled))
     reference = make_reference(
         before, pixels, transfer=labelled, retrieval=captioned, pool=unlabeled, maps=maps
     )
@@ -330,6 +331,7 @@ def estimate_retention(
     before, after = related_models(pretrained, adapted, device)
     rules = prompt_rules(class_words, templates)
     images = make_pool(before, pool, classes, rules, max_images)
+    rules.refuse_if_of_others([images.classes.names])
     referee = Referee.of(images, before.embed_images(images.pixels).float().cpu())
     if after.image_size != before.image_size:
         images = make_pool(_at_the_size_of(after, before), pool, classes, rules, max_images)
@@ -358,6 +360,7 @@ def _transfer(reference: Reference, found: Assessment) -> dict[str, dict[str, An
             "adapted": found.scores[one.name].to_dict(),
             "adapted_text_tower": found.text_tower,
             "unknown_words": list(one.unknown_words),
+            **one.prompts(),
             **found.transfer[one.name],
         }
         for one in reference.transfer

@@ -36,7 +36,7 @@ from driftscope.signals.label_free import (
     information_share,
     zero_shot_logits,
 )
-from driftscope.transfer.classification import class_embeddings, unknown_words
+from driftscope.transfer.classification import LabelledSet, class_embeddings, unknown_words
 from driftscope.transfer.doubts import doubts_of_names, doubts_of_prompts
 
 MIN_POOL_IMAGES = 30
@@ -246,6 +246,11 @@ def _classes_of_dataset(source: str | Path, rules: PromptRules) -> Classes:
     words = getattr(images, "words", {})
     filled = rules.filled(names, words, getattr(images, "templates", ()))
     return Classes(names, filled, f"the {len(names)} classes of {source}")
+
+
+def class_lists(benchmarks: Sequence[LabelledSet], pool: Pool | None) -> list[tuple[str, ...]]:
+    """The class names of everything that is told by them."""
+    return [*(one.class_names for one in benchmarks), *([pool.classes.names] if pool else ())]
 
 
 def _checked(classes: Classes) -> Classes:

@@ -82,6 +82,22 @@ def gate(
             help="A file of `driftscope study calibrate`, which forecasts retention from drift.",
         ),
     ] = None,
+    class_words: Annotated[
+        Path | None,
+        typer.Option(
+            "--class-words",
+            help="Class words that zero-shot scores must have been measured with: the file that "
+            "`driftscope compare` was given. Others do not pass.",
+        ),
+    ] = None,
+    templates: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--templates",
+            help="Prompt templates that they must have been measured with, as `driftscope compare` "
+            "takes them.",
+        ),
+    ] = None,
     junit: Annotated[
         Path | None,
         opt(
@@ -103,6 +119,7 @@ def gate(
     from driftscope.errors import DriftscopeError
     from driftscope.gate.judging import asked_budget, judge, read_evidence
     from driftscope.gate.junit import junit_of_error, junit_xml
+    from driftscope.gate.prompts import AskedPrompts
 
     limits = [
         parse_limit(gated, text) for gated in GATED for text in asked.get(gated.parameter) or ()
@@ -113,6 +130,9 @@ def gate(
             from driftscope.analysis.calibration import load_calibration
 
             evidence = evidence.with_forecast(load_calibration(calibration))
+        if asked_prompts := AskedPrompts.of(class_words, templates):
+            asked_prompts.check_used(limits)
+            evidence = evidence.measured_with(asked_prompts)
         verdicts = judge(evidence, limits, confident=confident)
     except DriftscopeError as error:
         if junit is not None:

@@ -174,8 +174,8 @@ class NamesFile:
             return {name: plain for name, plain in plain_names.items() if name != plain}
         if not words and must_fit and not set(class_names) <= set(self.in_order):
             raise DataError(
-                f"{self.path} names {len(self.by_class) or len(self.in_order)} classes, but none "
-                f"of the {len(class_names)} of this set ({', '.join(class_names[:3])}, …); give "
+                f"{self.path} names {_some_classes(self.by_class or self.in_order)}, but none of "
+                f"the {len(class_names)} of this set ({', '.join(class_names[:3])}, …); give "
                 "lines 'CLASS: words', or for classes that are numbers a line each"
             )
         return words
@@ -205,6 +205,10 @@ class NamesFile:
             return {}
         lines = [_INDEX_BEFORE.sub("", line) for line in self.in_order]
         return dict(zip(ordered, lines, strict=True))
+
+
+def _some_classes(named: Collection[str]) -> str:
+    return "one class" if len(named) == 1 else f"{len(named)} classes"
 
 
 def read_names(path: Path) -> NamesFile:
@@ -305,7 +309,7 @@ def read_templates(given: str | None, folder: Path | None = None) -> tuple[str, 
         lines = read_text(file, LIST_MB, "utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         raise DataError(
-            f"?templates={given} is neither a file nor a set of templates; "
+            f"templates={given} is neither a file nor a set of templates; "
             f"{did_you_mean(str(given), TEMPLATE_SETS)}"
         ) from None
     lines = [line.strip() for line in lines if line.strip()]

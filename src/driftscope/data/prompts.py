@@ -78,12 +78,39 @@ class PromptRules:
         self, class_names: Sequence[str], words: Mapping[str, str], templates: Sequence[str]
     ) -> PromptRules:
         """With the words and templates of a set where these rules leave them open."""
-        own = dict(self.class_words)
-        if self.names is not None:
-            own = {**self.names.words_of(class_names, must_fit=False), **own}
+        own = {**self.own_words(class_names), **dict(self.class_words)}
         open_templates = self.templates == (PHOTO_TEMPLATE,) and templates
         asked = tuple(templates) if open_templates else self.templates
         return PromptRules(asked, tuple({**_said_once(words, asked), **own}.items()))
+
+    def own_words(self, class_names: Sequence[str]) -> dict[str, str]:
+        """The words that a user gives for these classes, by class name."""
+        of_file = self.names.words_of(class_names, must_fit=False) if self.names else {}
+        return {**of_file, **{name: said for name, said in self.class_words if name in class_names}}
+
+    def refuse_if_of_others(self, sets: Sequence[Sequence[str]]) -> None:
+        """Refuses a user's words that name no class of any of these sets.
+
+        Args:
+            sets: the class names of each.
+
+        Raises:
+            DataError: they do not, or there is no set.
+        """
+        if not (self.names or self.class_words) or any(map(self.own_words, sets)):
+            return
+        if not sets:
+            raise DataError(
+                "class words are given, but nothing is told by its class's name; give a labeled "
+                "transfer set or a pool, or leave them out"
+            )
+        if self.names is not None:
+            self.names.words_of(sets[0], must_fit=True)
+        else:
+            raise DataError(
+                f"class_words names {self.class_words[0][0]!r}, but no class of this set of "
+                f"{len(sets[0])} ({', '.join(sets[0][:3])}, …)"
+            )
 
 
 def _said_once(words: Mapping[str, str], templates: Sequence[str]) -> dict[str, str]:

@@ -12,8 +12,9 @@ from driftscope.analysis.advice import Advice, Place, Surface, advice_on, classe
 from driftscope.analysis.calibration import Calibration, Forecast
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 from driftscope.gate.limits import GATED, Limit
+from driftscope.gate.prompts import AskedPrompts
 from driftscope.metrics import ESTIMATED, FORECAST, KEPT_PCT, RETENTIONS, drifts
-from driftscope.protocols import ACCURACIES, protocol_of
+from driftscope.protocols import ACCURACIES, ZERO_SHOT, protocol_of
 from driftscope.records import (
     REPORT_FILE,
     RESULT_FILE,
@@ -22,7 +23,14 @@ from driftscope.records import (
     load_run,
     read_sealed,
 )
-from driftscope.records.schema import OLD_TEXTS, StoredEstimate, TransferScore, is_number, parse
+from driftscope.records.schema import (
+    OLD_TEXTS,
+    StoredEstimate,
+    StoredPrompts,
+    TransferScore,
+    is_number,
+    parse,
+)
 from driftscope.records.watched_schema import Event, Report, WatchedOn
 from driftscope.stats.proportions import wilson_interval_pct
 
@@ -48,6 +56,7 @@ class Evidence:
         adapted: the adapted model's name or folder, where it is told.
         images, pool, classes: what the model was read on, where it is told.
         first_epoch: the drift's numbers at the end of the first epoch; empty where there are none.
+        prompts: what class prompts were made of, by transfer set, where it is told.
     """
 
     source: Path
@@ -66,6 +75,7 @@ class Evidence:
     pool: str | None = None
     classes: str | None = None
     first_epoch: Mapping[str, float] = field(default_factory=dict)
+    prompts: Mapping[str, StoredPrompts] = field(default_factory=dict)
 
     def advice(self, budget_pct: float | None = None) -> Advice:
         """What to do: a verdict against the budget, and next steps."""
@@ -101,6 +111,21 @@ class Evidence:
             return replace(self, forecast=found, unmeasured=unmeasured)
         scalars = {**self.scalars, FORECAST: found.retention_pct}
         return replace(self, forecast=found, scalars=scalars)
+
+    def measured_with(self, asked: AskedPrompts) -> Evidence:
+        """With a doubt at every zero-shot score that was measured with other class prompts.
+
+        Raises:
+            DataError: class words of other classes.
+        """
+        sets = [name for name in self.transfer if protocol_of(name) == ZERO_SHOT]
+        asked.check_fits([self.prompts[name] for name in sets if name in self.prompts])
+        transfer = dict(self.transfer)
+        for name in sets:
+            if other := asked.why_not(self.prompts.get(name)):
+                doubts = [other, *transfer[name].doubts]
+                transfer[name] = transfer[name].model_copy(update={"doubts": doubts})
+        return replace(self, transfer=transfer)
 
 
 @dataclass(frozen=True)
@@ -184,6 +209,7 @@ def _of_report(file: Path, best: bool) -> Evidence:
         images=report.images,
         pool=report.pool,
         classes=report.classes,
+        prompts=scores,
     )
 
 
@@ -243,6 +269,7 @@ def _of_run(file: Path) -> Evidence:
         pool=spec.pool,
         classes=classes_of(spec),
         first_epoch=_of_first_epoch(one for one in record.events if one.kind == "epoch"),
+        prompts=result.prompts,
     )
 
 
@@ -274,6 +301,7 @@ def _of_monitor(file: Path, report: Report, best: bool) -> Evidence:
         pool=watched.pool_as_given,
         classes=watched.classes_as_given,
         first_epoch=_of_first_epoch(Event(one.model_extra or {}) for one in history),
+        prompts={one.name: one for one in watched.transfer},
     )
 
 
@@ -316,6 +344,19 @@ def judge(evidence: Evidence, limits: Sequence[Limit], *, confident: bool = Fals
     return [verdict for limit in ordered for verdict in _verdicts(evidence, limit, confident)]
 
 
+def _sets_of(evidence: Evidence, limit: Limit) -> list[str]:
+    """The transfer sets whose scores a limit is on."""
+    if not limit.gated.of_transfer_set:
+        return []
+    key = limit.gated.metric.key
+    meant = [
+        name
+        for name in evidence.transfer
+        if key == "retention_pct" or ACCURACIES[protocol_of(name)] == key
+    ]
+    return meant if limit.transfer is None else [one for one in meant if one == limit.transfer]
+
+
 def _verdicts(evidence: Evidence, limit: Limit, confident: bool) -> Iterator[Verdict]:
     gated, one = limit.gated, limit.gated.metric
     reason = evidence.unmeasured.get(one.key, "")
@@ -331,12 +372,12 @@ def _verdicts(evidence: Evidence, limit: Limit, confident: bool) -> Iterator[Ver
         known = did_you_mean(limit.transfer, sets) if sets else "it has none"
         raise ConfigError(f"{evidence.source} has no transfer set {limit.transfer!r}: {known}")
     is_retention = one.key == "retention_pct"
-    meant = [name for name in sets if is_retention or ACCURACIES[protocol_of(name)] == one.key]
+    meant = _sets_of(evidence, limit)
     if not meant:
         is_estimated = is_retention and ESTIMATED in evidence.scalars
         instead = "it was only estimated; limit that: --min-estimated-retention"
         yield _verdict(limit, one.label, None, None, confident, instead if is_estimated else reason)
-    for name in meant if limit.transfer is None else {limit.transfer} & {*meant}:
+    for name in meant:
         score = sets[name]
         value = score.retention_pct if is_retention else score.accuracy_pct
         interval = score.retention_interval_pct if is_retention else score.wilson_pct

@@ -11,7 +11,7 @@ from driftscope.assess import Reference, make_reference
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data.given import Images, num_among, some_pixels
 from driftscope.data.prompts import PromptRules
-from driftscope.estimate import Pool, make_pool
+from driftscope.estimate import Pool, class_lists, make_pool
 from driftscope.protocols import pretrained_accuracy_key
 from driftscope.transfer import RetrievalSet, labelled_sets, retrieval_set
 from driftscope.transfer.classification import LabelledSet
@@ -57,6 +57,7 @@ class Watched:
                     "num_images": len(one.labels),
                     pretrained_accuracy_key(one.name): outcomes[one.name].score.accuracy_pct,
                     "unknown_words": list(one.unknown_words),
+                    **one.prompts(),
                 }
                 for one in self.reference.transfer
             ],
@@ -109,6 +110,7 @@ def watched_by(
         return labelled, captioned, unlabeled
 
     labelled, captioned, unlabeled = opened(before)
+    rules.refuse_if_of_others(class_lists(labelled, unlabeled))
     reference = make_reference(
         before,
         pixels,

@@ -313,7 +313,7 @@ class Splits(_Facts):
     notes: list[str] = Field(default_factory=list)
 
 
-class PromptRules(Part):
+class StoredPrompts(Part):
     """What a transfer set's class prompts are made of."""
 
     split: str | None = None
@@ -401,7 +401,7 @@ class RunResult(Part):
     class_names: list[str] = Field(default_factory=list)
     parameters: Parameters
     pretrained: Pretrained
-    prompts: dict[str, PromptRules] = Field(default_factory=dict)
+    prompts: dict[str, StoredPrompts] = Field(default_factory=dict)
     text_vocabulary: str | None = None
     splits: Splits | None = None
     duplicates: dict[str, SharedImages] = Field(default_factory=dict)

@@ -7,7 +7,14 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from driftscope.errors import RecordError, shown
-from driftscope.records.schema import Part, StoredEstimate, TransferScore, is_number, parse
+from driftscope.records.schema import (
+    Part,
+    StoredEstimate,
+    StoredPrompts,
+    TransferScore,
+    is_number,
+    parse,
+)
 
 
 class Alert(Part):
@@ -18,8 +25,8 @@ class Alert(Part):
     step: int
 
 
-class WatchedSet(Part):
-    """A transfer set that a monitor watches."""
+class WatchedSet(StoredPrompts):
+    """A transfer set that a monitor watches, and what its class prompts are made of."""
 
     name: str
 
@@ -100,8 +107,8 @@ class ObservedScores(Part):
     estimate: StoredEstimate | None = None
 
 
-class ComparedScore(TransferScore):
-    """A transfer set of a comparison."""
+class ComparedScore(TransferScore, StoredPrompts):
+    """A transfer set of a comparison, and what its class prompts were made of."""
 
     adapted: TransferScore | None = None
 
@@ -111,6 +118,7 @@ class WatchedOn(Part):
 
     pretrained: str | None = None
     probe_images: str | None = None
+    transfer: list[WatchedSet] = Field(default_factory=list)
     pool_as_given: str | None = None
     classes_as_given: str | None = None
 

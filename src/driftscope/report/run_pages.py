@@ -35,7 +35,7 @@ from driftscope.records import (
     load_run,
     rescue_sentences,
 )
-from driftscope.records.schema import PromptRules
+from driftscope.records.schema import StoredPrompts
 from driftscope.report import tables
 from driftscope.report.page import script_json
 from driftscope.report.provenance import flattened
@@ -260,7 +260,7 @@ def _provenance(record: RunRecord) -> dict[str, str]:
     return {key: value for key, value in flattened(facts).items() if value != "none"}
 
 
-def _prompts(rules: PromptRules) -> dict[str, Any]:
+def _prompts(rules: StoredPrompts) -> dict[str, Any]:
     """Split and templates, and of the words for classes those that differ from the name."""
     return {
         "split": rules.split,

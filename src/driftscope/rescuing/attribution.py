@@ -185,9 +185,11 @@ def where(
     scale: Estimated | _Measured
     if transfer is not None:
         scale = _Measured(before, transfer, rules, max_images)
+        rules.refuse_if_of_others([scale.benchmark.class_names])
     else:
-        scale = Estimated(before, make_pool(before, pool or "", classes, rules, max_images))
-
+        unlabeled = make_pool(before, pool or "", classes, rules, max_images)
+        rules.refuse_if_of_others([unlabeled.classes.names])
+        scale = Estimated(before, unlabeled)
     judged = scale.judge(blend.set(blend.uniform(1.0)))
     whole = judged.retention_pct
     found = attributed(blend, scale.retention_pct, whole, num_pairs, seed)

@@ -17,7 +17,7 @@ from driftscope.config import Way
 from driftscope.data.given import Images
 from driftscope.data.prompts import prompt_rules
 from driftscope.errors import ConfigError, ModelError, did_you_mean
-from driftscope.estimate import make_pool
+from driftscope.estimate import class_lists, make_pool
 from driftscope.rescuing import ways
 from driftscope.rescuing.budgets import last_that_keeps
 from driftscope.rescuing.judge import GRID, HALVINGS, Judge, outcome_on
@@ -86,6 +86,12 @@ def rescue(
     _refuse_other_size(before, after)
     refuse_non_finite(encoder_state(after))
     unlabeled = make_pool(before, pool, classes, rules, pool_images)
+    benchmarks = [
+        one
+        for name in transfer_names(transfer)
+        for one in labelled_sets(name, before, transfer_images, rules)
+    ]
+    rules.refuse_if_of_others(class_lists(benchmarks, unlabeled))
     target = open_target(images, before, max_images)
     head, notes = _usable_head(kept_classifier(adapted), target)
     blend = Blend(before, after)
@@ -98,10 +104,7 @@ def rescue(
     final = None
     if target.labels is not None:
         final, classifier = _final(target, blend, chosen, head)
-    measured = {}
-    for name in transfer_names(transfer):
-        for one in labelled_sets(name, before, transfer_images, rules):
-            measured[one.name] = _measured(one, before, blend.set(chosen.strengths))
+    measured = {one.name: _measured(one, before, blend.set(chosen.strengths)) for one in benchmarks}
     return Rescue(
         keep_pct=keep_pct,
         chosen=chosen,

@@ -289,7 +289,6 @@ def transfer_set(
         notes.append(f"{absent} of its {len(class_names)} classes have no image in it")
     if len(indices) < len(labels):
         notes.append(f"{len(indices):,} of its {len(labels):,} images, drawn evenly over classes")
-    rules = rules or PromptRules()
     if isinstance(images, EncodedSet):  # so that no more is read than is scored on
         images = images.select(indices)
         if skip_bad_images:
@@ -297,10 +296,12 @@ def transfer_set(
             images = kept.without(problems)
         labels, _ = labelled(images)
         indices = torch.arange(len(images))
-        rules = rules.filled(class_names, images.words, images.templates)
         of_copies = told_of_copies(images)
         notes += [*images.notes, *of_copies[0]]
         doubts += [*images.doubts, *of_copies[1]]
+    rules = (rules or PromptRules()).filled(
+        class_names, getattr(images, "words", {}), getattr(images, "templates", ())
+    )
     words = words_of(class_names, dict(rules.class_words))
     given = {word for _, word in rules.class_words}
     shown = ["given" if word in given else word for word in words]
