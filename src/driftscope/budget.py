@@ -15,23 +15,25 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from driftscope.adapt import AdaptedModel
 from driftscope.adapt.trained_delta import TrainedDelta
 from driftscope.assess import evenly_spaced
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.budget_path import ChoicePath
 from driftscope.config import BudgetSpec
 from driftscope.data import PixelRows
 from driftscope.errors import ConfigError, ModelError, NonFiniteError
 from driftscope.estimate import Estimate, Referee
 from driftscope.metrics import ESTIMATED, METRICS
+from driftscope.signals.label_free import zero_shot_logits
 from driftscope.transfer.features import linear_classifier
 
 BUDGET_EVENT = "budget"
-_TRIES, _MOST_TRIES = 3, 8
-_CLOSE_PCT = 0.5
+_TRIES, _MOST_TRIES = 2, 8
+_CLOSE_PCT = 1.0
 """A share that keeps the budget by no more than this is the largest one, near enough."""
 _LEAST_FALL = 0.5
 """Where both ways act, a look lets the rate fall to no less than this share of it."""
@@ -151,43 +153,50 @@ class Keeper:
             NonFiniteError: the model has diverged.
             ModelError: the budget is not kept even with nothing of the change left.
         """
-        found = kept = self.estimate()
+        cosines = self._cosines()
+        found = kept = self._judged(cosines)
         if self.spec.by != "project" and self.schedule is not None:
             self._let_rate_fall(self.schedule, step, found)
         strength = 1.0
         if self._delta is not None and _low(found) < self.spec.retention_pct:
-            strength, kept = self._shrink(self._delta, found)
+            strength, kept = self._shrink(self._delta, ChoicePath(self.referee, cosines))
         self._last = (step, _low(kept))
         return Look(step, found, kept, strength, self.rate_factor)
 
     def estimate(self) -> Estimate:
         """What the model keeps as it now is; raises `NonFiniteError` where it has diverged."""
+        return self._judged(self._cosines())
+
+    def _cosines(self) -> Float[Tensor, "image class"]:
+        """Of the pool's images to its classes, by the model as it now is."""
         pool, model = self.referee.pool, self.current()
         embeddings = model.embed_images(pool.pixels).float().cpu()
         if not bool(torch.isfinite(embeddings).all()):
             raise NonFiniteError("the pool's image embeddings have NaN or infinite values")
-        texts = None if self.text_tower_is_frozen else pool.texts_of(model)
-        return self.referee.estimate(embeddings, texts)
+        texts = pool.text_embeddings if self.text_tower_is_frozen else pool.texts_of(model)
+        return zero_shot_logits(embeddings, texts, 1.0)
 
-    def _shrink(self, delta: TrainedDelta, found: Estimate) -> tuple[float, Estimate]:
-        """The largest share whose estimate keeps the budget, by regula falsi; it is left so."""
+    def _judged(self, cosines: Float[Tensor, "image class"]) -> Estimate:
+        return self.referee.judge(cosines.argmax(dim=1))
+
+    def _shrink(self, delta: TrainedDelta, path: ChoicePath) -> tuple[float, Estimate]:
+        """The largest share whose estimate keeps the budget, near enough; it is left so."""
         budget = self.spec.retention_pct
         reached = delta.reached(self.trained)
-        good, above = 0.0, 100 - budget
-        bad, below = 1.0, _low(found) - budget
-        kept = None
+        good, bad, kept = 0.0, 1.0, None
         for tried in range(_MOST_TRIES):
             if tried >= _TRIES and kept is not None:
                 break
-            share = good + (bad - good) * min(0.9, max(0.1, above / (above - below)))
+            share = path.largest(budget, good, bad)
             delta.set(self.trained, reached, share)
-            now = self.estimate()
-            if _low(now) >= budget:
-                good, above, kept = share, _low(now) - budget, now
-                if above <= _CLOSE_PCT:
-                    break
-            else:
-                bad, below = share, _low(now) - budget
+            path.known[share] = self._cosines()
+            now = self._judged(path.known[share])
+            if _low(now) < budget:
+                bad = share
+                continue
+            good, kept = share, now
+            if _low(now) <= budget + _CLOSE_PCT:
+                break
         delta.set(self.trained, reached, good)
         return (good, kept) if kept else (good, self._with_nothing_left())
 
