@@ -137,6 +137,25 @@ def test_what_a_source_lacks_and_where_it_comes_from_is_told(place: Place) -> No
             ds.load(source, like=ds.load(place.base))
 
 
+def test_a_weight_under_nearly_the_right_name_is_told_with_the_right_one(
+    place: Place, tmp_path: Path
+) -> None:
+    state = place.pretrained().state_dict()
+    state["clip_visual_projection.weight"] = state.pop("visual_projection.weight")
+    state["head.weight"] = torch.ones(3, 4)
+    torch.save(state, tmp_path / "x.pt")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        ds.load(tmp_path / "x.pt", like=ds.load(place.base))
+    of_file = [str(one.message) for one in told if "projection" in str(one.message)]
+    assert of_file[0].endswith(
+        "has no visual_projection.weight, but clip_visual_projection.weight is of its shape and is "
+        "not read; if it is meant, save it as visual_projection.weight"
+    )
+    assert "has no image projection" in of_file[1]
+    assert any("head.weight of" in str(one.message) for one in told)  # resembles nothing
+
+
 @pytest.mark.parametrize("form", ["state dict alone, .pt", "CLIPForImageClassification"])
 def test_what_needs_another_model_says_how_to_give_it(form: str, place: Place) -> None:
     source, _ = next(one for one in FORMS if one.name == form).make(place)

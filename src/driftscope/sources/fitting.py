@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -37,6 +38,8 @@ _OF_TRAINERS = ("optim", "scheduler", "lr_", "scaler", "ema")
 """How what trainers keep beside a model begins."""
 _LEAST_SCALE = 0.1
 """Of the pretrained model's layer norms' scales."""
+_ALIKE = 0.75
+"""How alike a name must be to be taken for a misspelling: the share of characters in common."""
 NO_WEIGHTS = ("position_ids", "attn_mask", "num_batches_tracked")
 """What older versions store of a model beside its weights."""
 
@@ -178,13 +181,33 @@ def fitted(state: Mapping[str, Tensor], module: nn.Module, backbone: Backbone, n
     left = [own for own in extra if inside[own] not in used.values()] + sorted(
         key for key in state.keys() - used.values() if not key.startswith(passed_over) and prefix
     )
+    misspelt = _likely_misspelt(left, missing, state, wanted)
     notes = [
-        *told_of_rest(left, name),
+        *(
+            f"{name} has no {own}, but {found} is of its shape and is not read; if it is meant, "
+            f"save it as {own}"
+            for found, own in misspelt.items()
+        ),
+        *told_of_rest([one for one in left if one not in misspelt], name),
         *told_of_rounding((str(one.dtype) for one in tensors.values()), name),
     ]
     if others:
         notes.append(f"of {name} the weights under {prefix!r} are read, not {', '.join(others)}")
     return Fit(tensors, tuple(lacking), tuple(notes))
+
+
+def _likely_misspelt(
+    left: Sequence[str],
+    missing: Sequence[str],
+    state: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+) -> dict[str, str]:
+    """Names that are not read, and the missing weight that each is of the name and shape of."""
+    found: dict[str, str] = {}
+    for own in missing:
+        alike = [one for one in left if one in state and state[one].shape == wanted[own].shape]
+        found |= dict.fromkeys(get_close_matches(own, alike, n=1, cutoff=_ALIKE), own)
+    return found
 
 
 def told_of_rest(left: Sequence[str], name: str) -> tuple[str, ...]:
