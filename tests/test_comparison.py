@@ -193,3 +193,16 @@ def test_class_words_of_other_classes_are_refused(
             ds.estimate_retention(*alike, ["blue", "green", "red", "teal"], class_words=given)
         with pytest.raises(DataError, match="nothing is told by its class's name"):
             ds.compare(*alike, class_words=given)
+
+
+def test_options_that_nothing_is_told_by_are_refused(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    alike = (tiny_clip, tiny_clip, coloured_images)
+    for by in ("knn", ["zero_shot"]):
+        with pytest.raises(ConfigError, match="no transfer set is given"):
+            ds.compare(*alike, transfer_by=by)
+    with pytest.raises(DataError, match="templates are given, but nothing is told"):
+        ds.compare(*alike, templates="a {}")
+    with pytest.raises(DataError, match="templates are given, but nothing is told"):
+        ds.compare(*alike, transfer=coloured_images, transfer_by="knn", templates="a {}")

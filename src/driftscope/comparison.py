@@ -41,6 +41,7 @@ from driftscope.signals.weights import intruder_dimensions_per_layer, weight_dri
 from driftscope.sources import default_device, load
 from driftscope.transfer import RetrievalSet, labelled_sets, retrieval_set, transfer_names
 from driftscope.transfer.classification import LabelledSet, live_embeddings
+from driftscope.transfer.features import refuse_protocols_of_none
 from driftscope.transfer.own_classes import own_classes
 from driftscope.transfer.suites import found_suites, places_of, summaries
 
@@ -209,6 +210,7 @@ def compare(
         DataError: no images, or an unreadable one.
     """
     asked = transfer_names(transfer)
+    refuse_protocols_of_none(transfer_by, asked)
     suites = found_suites(asked)
     names = places_of(asked, suites)
     rules = prompt_rules(class_words, templates)
@@ -249,7 +251,7 @@ def compare(
         return labelled, captioned, unlabeled
 
     labelled, captioned, unlabeled = opened(before)
-    rules.refuse_if_of_others(class_lists(labelled, unlabeled))
+    rules.refuse_if_unused(class_lists(labelled, unlabeled))
     reference = make_reference(
         before, pixels, transfer=labelled, retrieval=captioned, pool=unlabeled, maps=maps
     )
@@ -331,7 +333,7 @@ def estimate_retention(
     before, after = related_models(pretrained, adapted, device)
     rules = prompt_rules(class_words, templates)
     images = make_pool(before, pool, classes, rules, max_images)
-    rules.refuse_if_of_others([images.classes.names])
+    rules.refuse_if_unused([images.classes.names])
     referee = Referee.of(images, before.embed_images(images.pixels).float().cpu())
     if after.image_size != before.image_size:
         images = make_pool(_at_the_size_of(after, before), pool, classes, rules, max_images)

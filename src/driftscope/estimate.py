@@ -36,7 +36,12 @@ from driftscope.signals.label_free import (
     information_share,
     zero_shot_logits,
 )
-from driftscope.transfer.classification import LabelledSet, class_embeddings, unknown_words
+from driftscope.transfer.classification import (
+    LabelledSet,
+    TransferSet,
+    class_embeddings,
+    unknown_words,
+)
 from driftscope.transfer.doubts import doubts_of_names, doubts_of_prompts
 
 MIN_POOL_IMAGES = 30
@@ -249,8 +254,9 @@ def _classes_of_dataset(source: str | Path, rules: PromptRules) -> Classes:
 
 
 def class_lists(benchmarks: Sequence[LabelledSet], pool: Pool | None) -> list[tuple[str, ...]]:
-    """The class names of everything that is told by them."""
-    return [*(one.class_names for one in benchmarks), *([pool.classes.names] if pool else ())]
+    """The class names of everything that is told by them; features need none."""
+    by_texts = (one.class_names for one in benchmarks if isinstance(one, TransferSet))
+    return [*by_texts, *([pool.classes.names] if pool else ())]
 
 
 def _checked(classes: Classes) -> Classes:

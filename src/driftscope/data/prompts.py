@@ -88,22 +88,22 @@ class PromptRules:
         of_file = self.names.words_of(class_names, must_fit=False) if self.names else {}
         return {**of_file, **{name: said for name, said in self.class_words if name in class_names}}
 
-    def refuse_if_of_others(self, sets: Sequence[Sequence[str]]) -> None:
-        """Refuses a user's words that name no class of any of these sets.
+    def refuse_if_unused(self, sets: Sequence[Sequence[str]]) -> None:
+        """Refuses a user's words that name no class of any of these sets, and rules of none.
 
         Args:
-            sets: the class names of each.
+            sets: the class names of each that is told by them.
 
         Raises:
             DataError: they do not, or there is no set.
         """
+        if self != PromptRules() and not sets:
+            raise DataError(
+                "class words or templates are given, but nothing is told by its class's name; "
+                "give a labeled transfer set or a pool, or leave them out"
+            )
         if not (self.names or self.class_words) or any(map(self.own_words, sets)):
             return
-        if not sets:
-            raise DataError(
-                "class words are given, but nothing is told by its class's name; give a labeled "
-                "transfer set or a pool, or leave them out"
-            )
         if self.names is not None:
             self.names.words_of(sets[0], must_fit=True)
         else:

@@ -61,7 +61,7 @@ class AskedPrompts:
             DataError: the file names no class of any of these sets.
         """
         if told := [list(one.class_words) for one in measured if one.class_words]:
-            self.rules.refuse_if_of_others(told)
+            self.rules.refuse_if_unused(told)
 
     def why_not(self, measured: StoredPrompts | None) -> str:
         """Why a score was not measured with them; "" where it was."""

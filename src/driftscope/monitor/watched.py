@@ -15,6 +15,7 @@ from driftscope.estimate import Pool, class_lists, make_pool
 from driftscope.protocols import pretrained_accuracy_key
 from driftscope.transfer import RetrievalSet, labelled_sets, retrieval_set
 from driftscope.transfer.classification import LabelledSet
+from driftscope.transfer.features import refuse_protocols_of_none
 from driftscope.transfer.suites import FoundSuite, found_suites, places_of
 
 
@@ -94,6 +95,7 @@ def watched_by(
         ModelError, DataError, ConfigError: a set cannot be used; the sentence says which.
     """
     name, pixels, _ = some_pixels(images, before.framing, max_images, "images")
+    refuse_protocols_of_none(transfer_by, transfer)
     suites = found_suites(transfer)
 
     def opened(
@@ -110,7 +112,7 @@ def watched_by(
         return labelled, captioned, unlabeled
 
     labelled, captioned, unlabeled = opened(before)
-    rules.refuse_if_of_others(class_lists(labelled, unlabeled))
+    rules.refuse_if_unused(class_lists(labelled, unlabeled))
     reference = make_reference(
         before,
         pixels,

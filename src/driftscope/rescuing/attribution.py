@@ -185,10 +185,10 @@ def where(
     scale: Estimated | _Measured
     if transfer is not None:
         scale = _Measured(before, transfer, rules, max_images)
-        rules.refuse_if_of_others([scale.benchmark.class_names])
+        rules.refuse_if_unused([scale.benchmark.class_names])
     else:
         unlabeled = make_pool(before, pool or "", classes, rules, max_images)
-        rules.refuse_if_of_others([unlabeled.classes.names])
+        rules.refuse_if_unused([unlabeled.classes.names])
         scale = Estimated(before, unlabeled)
     judged = scale.judge(blend.set(blend.uniform(1.0)))
     whole = judged.retention_pct

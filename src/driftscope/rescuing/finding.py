@@ -91,7 +91,7 @@ def rescue(
         for name in transfer_names(transfer)
         for one in labelled_sets(name, before, transfer_images, rules)
     ]
-    rules.refuse_if_of_others(class_lists(benchmarks, unlabeled))
+    rules.refuse_if_unused(class_lists(benchmarks, unlabeled))
     target = open_target(images, before, max_images)
     head, notes = _usable_head(kept_classifier(adapted), target)
     blend = Blend(before, after)

@@ -109,6 +109,19 @@ def labelled_sets(
     return found
 
 
+def refuse_protocols_of_none(by: object, transfer: Sequence[str]) -> None:
+    """Refuses protocols that no labeled set is scored by.
+
+    Raises:
+        ConfigError: they are given, and no transfer set is.
+    """
+    if checked_protocols(by) and not transfer:
+        raise ConfigError(
+            f"transfer_by is {short(by)}, but no transfer set is given; give one (--transfer), or "
+            "leave it out"
+        )
+
+
 def checked_protocols(by: object) -> tuple[str, ...]:
     """The protocols that an option names, each once.
 
