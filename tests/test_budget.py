@@ -250,6 +250,9 @@ def test_steps_between_looks_are_counted() -> None:
         ({"budget": {"retention_pct": 90}, "pool": None}, "a budget needs a pool"),
         ({"budget": {"retention_pct": 90, "by": "hope"}}, "'project', 'rate' or 'both'"),
         ({"budget": {"percent": 90}}, "unknown key 'budget.percent'"),
+        ({"budget": 90}, "budget is 90, but it should have keys: retention_pct, every, by, images"),
+        ({"budget": {"retention_pct": 0.9}}, "for 90 % write 90"),
+        ({"budget": {**BUDGET, "every": 2.5}}, "should be 'epoch' or a whole number$"),
     ],
 )
 def test_a_budget_that_cannot_be_meant_is_refused(values: dict, sentence: str) -> None:

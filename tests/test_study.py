@@ -314,7 +314,7 @@ def test_a_study_that_extends_itself_is_refused(tmp_path: Path) -> None:
         (
             "name: x\nbase:\n  method: lora\n  learning_rate: 1e-3\n  class_words: {1: a, b: c}\n",
             5,
-            "should be a valid string",
+            "should be text",
         ),
         (
             "name: x\nbase:\n  method: lora\n  learning_rate: 1e-3\n  regularizers: [apr]\n",

@@ -61,7 +61,7 @@ class Budget:
         templates: str | Sequence[str] | None = None,
         model_path: str | None = None,
     ) -> None:
-        _refuse_wrong_numbers(retention_pct, every)
+        _refuse_wrong_every(every)
         self.spec: BudgetSpec = budget_spec(
             {"retention_pct": retention_pct, "every": int(every or 0) or "epoch", "images": images}
         )
@@ -128,12 +128,7 @@ class Budget:
             return self._keeper.look(self._calls)
 
 
-def _refuse_wrong_numbers(retention_pct: object, every: object) -> None:
-    if isinstance(retention_pct, float) and 0 < retention_pct < 1:
-        raise ConfigError(
-            f"retention_pct is {retention_pct:g}; it is in percent: for "
-            f"{100 * retention_pct:g} % write {100 * retention_pct:g}"
-        )
+def _refuse_wrong_every(every: object) -> None:
     if every is not None and (not _is_count(every) or every == 0):
         raise ConfigError(
             f"every is {short(every)}; give a whole number of optimizer steps between looks, or "

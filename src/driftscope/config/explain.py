@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -38,6 +39,10 @@ _UNIONS = {
 """What a kind is of, by the key that it stands under, and the kinds that there are."""
 
 
+_OF_UNION = re.compile(r"(literal|tuple|list|dict)\[.*|(constrained-)?(bool|int|float|str)")
+"""What pydantic puts into the location of a value that may be of several kinds, for each."""
+
+
 class PlacedError(ValueError):
     """Values that do not go together, and the one of them where a reader should look.
 
@@ -65,11 +70,20 @@ def explain(error: ValidationError, model: type[BaseModel], where: Where) -> str
     problems = sorted(
         error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden"
     )
-    # pydantic puts the chosen variant's tag into the location: method.lora.rank
-    place = where(tuple(part for part in _location(problems[0]) if part not in _VARIANTS))
-    sentence = f"{place}: {_problem(problems[0], model)}"
-    others = len(problems) - 1
+    first = _named(_location(problems[0]))
+    ways = [problem for problem in problems if _named(_location(problem)) == first]
+    sentence = f"{where(first)}: {_problem(ways, model)}"
+    others = len({_named(_location(problem)) for problem in problems}) - 1
     return f"{sentence} (and {others} more)" if others else sentence
+
+
+def _named(location: Location) -> Location:
+    """The keys on the way to a value, without what pydantic adds: which variant, which kind."""
+    return tuple(
+        part
+        for part in location
+        if part not in _VARIANTS and not (isinstance(part, str) and _OF_UNION.fullmatch(part))
+    )
 
 
 def _location(problem: Any) -> Location:
@@ -96,9 +110,11 @@ def _meant(key: str, valid: Collection[str]) -> str:
     return f"did you mean {other!r}?" if other in valid else did_you_mean(key, valid)
 
 
-def _problem(problem: Any, model: type[BaseModel]) -> str:
+def _problem(ways: Sequence[Any], model: type[BaseModel]) -> str:
+    """What is wrong with one value, in each of the ways in which it could have been right."""
+    problem = ways[0]
     kind, location, value = problem["type"], problem["loc"], problem["input"]
-    name = ".".join(str(part) for part in location if part not in _VARIANTS)
+    name = ".".join(map(str, _named(location)))
     if kind == "extra_forbidden":
         return f"unknown key {name!r}: {_meant(str(location[-1]), _valid_keys(location, model))}"
     if kind == "missing":
@@ -111,8 +127,34 @@ def _problem(problem: Any, model: type[BaseModel]) -> str:
     message = sentence[0].lower() + sentence[1:]
     if not location or _location(problem) != location:  # values that do not go together
         return message
-    message = message.replace("input ", "it ").replace("a valid tuple", "a list")
-    return f"{name} is {shown(value)}, but {message}"
+    if kind in ("model_type", "model_attributes_type"):
+        _, kinds = _UNIONS.get(str(location[0]), ("", ()))
+        keys = kinds or _valid_keys((*location, ""), model)
+        needed = "a kind" if kinds else "keys"
+        return f"{name} is {shown(value)}, but it should have {needed}: {', '.join(keys)}"
+    messages = [_in_words(message), *(_in_words(str(one["msg"])) for one in ways[1:])]
+    wanted = " or ".join(dict.fromkeys(one.removeprefix("it should be ") for one in messages))
+    it_should_be = "it should be " if messages[0].startswith("it should be ") else ""
+    return f"{name} is {shown(value)}, but {it_should_be}{wanted}"
+
+
+_WORDS = {
+    "input ": "it ",
+    "Input ": "it ",
+    "a valid tuple": "a list",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "a valid string": "text",
+}
+_HOW_READ = re.compile(r", (unable to (parse|interpret) \w+.*|got a number with a fractional part)")
+
+
+def _in_words(message: str) -> str:
+    """A message of pydantic as we say it."""
+    for theirs, ours in _WORDS.items():
+        message = message.replace(theirs, ours)
+    return _HOW_READ.sub("", message)
 
 
 def _valid_keys(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:

@@ -228,6 +228,8 @@ class Peft(_Adapter):
     )
     @classmethod
     def _options_may_be_a_mapping(cls, value: object) -> object:
+        if not isinstance(value, (dict, list, tuple)):
+            raise ValueError("it should map the names of options to values, as {r: 16}")
         return as_pairs(value)
 
     def _size_label(self) -> str:
@@ -347,6 +349,13 @@ class BudgetSpec(Frozen):
     every: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
     by: Literal["project", "rate", "both"] = "project"
     images: int = Field(150, ge=30)
+
+    @field_validator("retention_pct", mode="before")
+    @classmethod
+    def _it_is_in_percent(cls, value: object) -> object:
+        if isinstance(value, float) and 0 < value < 1:
+            raise ValueError(f"it is in percent: for {100 * value:g} % write {100 * value:g}")
+        return value
 
     @property
     def label(self) -> str:
