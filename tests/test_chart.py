@@ -124,7 +124,8 @@ def test_what_is_left_is_a_bar_a_retention_with_its_interval() -> None:
     found = {"transfer": {"birds": score, "dead": {"retention_pct": None}}, "estimate": estimate}
     chart = kept_chart("kept", found)
     assert chart is not None
-    [marks] = chart.flat[0].marks
+    marks, budget = chart.flat[0].marks
+    assert (budget.x, budget.y) == ((90.0, 90.0), (-0.6, 1.6))  # across both bars
     assert marks.y == ("birds, measured", "world, estimated")
     assert marks.x == (50.0, 33.1)
     low, high = marks.x_ends[0] or (0, 0)

@@ -138,7 +138,8 @@ class Comparison:
 
         folder = named_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        values = self.to_dict()
+        values = {**self._values(), "report": str(folder)}
+        values["advice"] = advice_on_comparison(values).to_dict()
         write_sealed(folder / REPORT_FILE, values)
         return write_compare_report(values, self.overlay, folder / "report.html")
 

@@ -537,6 +537,30 @@ def main_drifts(*places: Place) -> list[Metric]:
     return [one for one in drifts(*places) if not one.is_detail]
 
 
+GROUP_WORDS: Mapping[str, str] = {
+    "representation": "Representation",
+    "weights": "Weights",
+    "text space": "Nearest texts among fixed words, not your classes: no retention",
+    "attention": "Attention",
+}
+"""What the groups of drifts are called where they stand together."""
+
+
+def drift_groups(known: Mapping[str, Any]) -> dict[str, list[Metric]]:
+    """The drifts that are known, by what they tell of: a heading -> metrics, in order of showing.
+
+    An estimate of retention is no drift, and is left out.
+
+    Args:
+        known: their values by key; None, or no value, where one was not measured.
+    """
+    found: dict[str, list[Metric]] = {title: [] for title in GROUP_WORDS.values()}
+    for one in drifts():
+        if one.group != "estimate" and known.get(one.key) is not None:
+            found.setdefault(GROUP_WORDS.get(one.group, one.group), []).append(one)
+    return {title: metrics for title, metrics in found.items() if metrics}
+
+
 def followed() -> list[Metric]:
     """What is followed over a training: outcomes, the main drifts, and a few of the details."""
     outcomes = ("train_loss", "train_accuracy_pct", "val_accuracy_pct", *ACCURACIES.values())

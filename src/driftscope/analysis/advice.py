@@ -56,6 +56,8 @@ class Place:
     """A transfer set that was scored zero-shot, whose images and classes a rescue can read."""
     withheld: str = ""
     """Why the estimate that was asked for is not given; "" where it is, or was not asked for."""
+    report: str = "REPORT"
+    """The folder of the report that a gate can judge."""
     at_chance_on: str = ""
     """A transfer set that tells no retention; "" where there is one, or none was scored."""
 
@@ -201,6 +203,7 @@ def advice_on_comparison(comparison: Mapping[str, Any]) -> Advice:
         comparison.get("pool"),
         comparison.get("classes"),
         _has_texts(comparison.get("unmeasured") or {}),
+        report=str(comparison.get("report") or "REPORT"),
     )
     is_unchanged = comparison["drift"].get("weight_drift") == 0 and not _has_lost(comparison)
     return advice_on(comparison, place, is_unchanged=is_unchanged)
@@ -222,9 +225,15 @@ def advice_on_look(found: Mapping[str, Any], watched: Mapping[str, Any]) -> Advi
         watched.get("classes_as_given"),
         has_texts=_has_texts(found.get("unmeasured") or {}),
     )
-    budget = (watched.get("thresholds") or {}).get("min_retention_pct")
     is_unchanged = found.get("weight_drift") == 0 and not _has_lost(found)
-    return advice_on(found, place, budget_pct=budget or KEPT_PCT, is_unchanged=is_unchanged)
+    budget = kept_pct_of(watched)
+    return advice_on(found, place, budget_pct=budget, is_unchanged=is_unchanged)
+
+
+def kept_pct_of(watched: Mapping[str, Any]) -> float:
+    """The retention to keep that a monitor was given, as its `report.json` says it."""
+    least = (watched.get("thresholds") or {}).get("min_retention_pct")
+    return float(least or KEPT_PCT)
 
 
 def advice_on_run(record: RunRecord, folder: str) -> Advice:
@@ -246,6 +255,7 @@ def advice_on_run(record: RunRecord, folder: str) -> Advice:
         spec.pool,
         classes_of(spec),
         has_texts=_has_texts(unmeasured),
+        report=folder,
     )
     return advice_on(found, place)
 
@@ -420,7 +430,6 @@ def _gate(kept: Kept, place: Place, budget: float) -> str:
     if place.surface == "monitor":
         return f"Go on: the monitor alerts when retention falls below {budget:g} %."
     option = METRICS[kept.key].limit_option("min")
-    return (
-        f"To keep it so: `driftscope gate REPORT {option} {budget:g}`, with the folder of this "
-        "report for REPORT, fails a build that loses it."
-    )
+    words = shlex.join([place.report, option, f"{budget:g}", "--confident"])
+    meant = "" if place.report != "REPORT" else ", with the folder of this report for REPORT,"
+    return f"To keep it so: `driftscope gate {words}`{meant} fails a build that loses it."

@@ -7,7 +7,7 @@ from typing import Any
 
 from driftscope.analysis.chart import Axis, Chart, Marks, Panel, points
 from driftscope.analysis.zero_shot import is_number
-from driftscope.metrics import METRICS
+from driftscope.metrics import KEPT_PCT, METRICS
 from driftscope.records import retention_interval_pct
 
 KEPT = "kept"
@@ -17,13 +17,16 @@ Bar = tuple[str, float, tuple[float, float] | None]
 """What it is of, how much is left, and the ends of its interval, in percent."""
 
 
-def kept_chart(name: str, found: Mapping[str, Any]) -> Chart | None:
-    """A bar a transfer set and one for the pool, with their intervals; None where nothing is known.
+def kept_chart(name: str, found: Mapping[str, Any], budget_pct: float = KEPT_PCT) -> Chart | None:
+    """A bar a transfer set and one for the pool, with their intervals, and the budget's line.
+
+    None where nothing is known.
 
     Args:
         name: the chart's name.
         found: with `transfer` and `estimate`, as the JSON values of a comparison or a look hold
             them.
+        budget_pct: the retention to keep.
     """
     bars = [*_measured(found), *_estimated(found)]
     if not bars:
@@ -35,10 +38,14 @@ def kept_chart(name: str, found: Mapping[str, Any]) -> Chart | None:
     panel = Panel(
         "kept",
         "",
-        Axis(_RETENTION.heading, limits=(0.0, most)),
+        Axis(f"{_RETENTION.heading}\n(line: the {budget_pct:g} % to keep)", limits=(0.0, most)),
         Axis("", scale="names", names=names),
-        (Marks(points(pct for _, pct, _ in bars), names, "bars", KEPT, x_ends=ends),),
-        words=f"Retention with its interval: {told}.",
+        (
+            Marks(points(pct for _, pct, _ in bars), names, "bars", KEPT, x_ends=ends),
+            Marks((budget_pct,) * 2, (-0.6, len(names) - 0.4)),
+        ),
+        words=f"Retention with its interval: {told}. A line stands at the {budget_pct:g} % to "
+        "keep.",
     )
     return Chart(name, ((panel,),), legend=(KEPT,))
 

@@ -35,7 +35,7 @@ def model_card(comparison: Mapping[str, Any], version: str) -> str:
         f"Written by driftscope {_text(version)}. This command compares so, with default counts "
         "of images and default prompts:",
     ]
-    return "\n".join([*lines, "", f"    {_command(comparison)}", ""])
+    return "\n".join([*lines, "", f"    {comparison_command(comparison)}", ""])
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _findings(comparison: Mapping[str, Any]) -> Iterator[str]:
         yield f"CKA with the pretrained model is {written('cka', cka)}, on {images}."
 
 
-def _command(comparison: Mapping[str, Any]) -> str:
+def comparison_command(comparison: Mapping[str, Any]) -> str:
     """What makes the comparison, but for options that a report does not hold."""
     words = ["driftscope", "compare", comparison["pretrained"], comparison["adapted"]]
     words += ["--images", comparison["images"]]

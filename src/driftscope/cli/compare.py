@@ -23,6 +23,7 @@ from driftscope.cli.options import (
 from driftscope.cli.sentences import plain_errors, say
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -109,12 +110,11 @@ def compare(
         )
     for problem in comparison.skipped_images:
         terminal.err.print(f"skipped: {problem}")
-    values = comparison.to_dict()
     report = comparison.report(out)
     if as_json:
         typer.echo(report.with_suffix(".json").read_text(encoding="utf-8"))
         return
-    show_comparison(values)
+    show_comparison({**comparison.to_dict(), "report": str(out)})
     say(f"\nReport: {terminal.path_text(report)}")
 
 
@@ -134,10 +134,13 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
         terminal.out.print(Text(f"\n{said}"))
     terminal.out.print(Text("\nWhat is left", style="bold"))
     _show_estimate(comparison)
-    terminal.out.print(_scores(comparison))
+    if (scores := _scores(comparison)).row_count:
+        terminal.out.print(scores)
     _show_forgotten(comparison["transfer"])
     terminal.out.print(Text("\nWhat changed", style="bold"))
-    terminal.out.print(_changes(comparison))
+    for part in _changes(comparison):
+        terminal.out.print(part)
+    terminal.out.print()
     terminal.show_table(comparison_table(comparison_layers(comparison)))
     terminal.out.print(_fewer_images(comparison["stability"]))
     for sentence in unmeasured_sentences(comparison["unmeasured"]):
@@ -188,33 +191,34 @@ def _remarks(score: Mapping[str, Any]) -> Iterator[Text]:
         yield Text(note)
 
 
-def _changes(comparison: Mapping[str, Any]) -> RichTable:
-    """The images that were read, and a row for every signal of the whole encoder."""
+def _changes(comparison: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """The images that were read, and a row for every signal of the whole encoder, by group."""
     from rich.text import Text
 
+    from driftscope.analysis.words import counted
     from driftscope.cli import terminal
-    from driftscope.metrics import ESTIMATED, METRICS, drifts
+    from driftscope.metrics import METRICS, drift_groups
 
     is_wide = terminal.out.width >= terminal.WIDE
-    rows = _rows()
-    skipped = comparison["skipped_images"]
-    left_out = f", {len(skipped)} skipped" if skipped else ""
-    rows.add_row("images read", f"{comparison['num_images']}{left_out}")
+    yield f"Read on {counted(comparison['num_images'], 'image')} of {comparison['images']}" + (
+        f", {len(skipped)} skipped." if (skipped := comparison["skipped_images"]) else "."
+    )
     for note in comparison.get("notes", ()):
-        rows.add_row("", Text(note, style="yellow"))
-    for metric in drifts("epoch"):
-        value = comparison["scalars"].get(metric.key)
-        if value is not None and metric.key != ESTIMATED:
+        yield Text(note, style="yellow")
+    for title, metrics in drift_groups(comparison["scalars"]).items():
+        yield Text(title, style="underline")
+        rows = _rows()
+        for metric in metrics:
             told = Text(metric.definition, style="dim") if is_wide else ""
-            rows.add_row(metric.label, metric.with_unit(value), told)
-    stability = comparison["stability"]
-    spread = METRICS["entropy_subset_cv"]
-    subsets = f"spread over {stability['num_subsets']} subsets of the images"
+            number = metric.with_unit(comparison["scalars"][metric.key])
+            rows.add_row(f"  {metric.label}", number, told)
+        yield rows
+    stability, spread = comparison["stability"], METRICS["entropy_subset_cv"]
     if stability[spread.key] is not None:
-        rows.add_row(spread.label, spread.text(stability[spread.key]), Text(subsets, style="dim"))
+        value = spread.text(stability[spread.key])
+        yield f"  {spread.label} {value}, over {stability['num_subsets']} subsets of the images"
     if not is_wide:
-        rows.add_row("", "", Text("`driftscope metrics` says what each of these is", style="dim"))
-    return rows
+        yield Text("`driftscope metrics` says what each of these is.", style="dim")
 
 
 def _fewer_images(stability: Mapping[str, Any]) -> RichTable:

@@ -127,7 +127,7 @@ def _panel_size(chart: Chart) -> tuple[float, float]:
     """Inches of one panel: a column of a journal's page, or a part of one."""
     first = chart.flat[0]
     if first.y.scale == "names":
-        return 4.6, 0.34 * len(first.y.names) + 0.4
+        return 3.8, 0.34 * len(first.y.names) + 0.4
     if first.x.metric:
         return 4.6, 2.9
     if len(chart.panels) > 1:
@@ -344,7 +344,9 @@ def _horizontal_axis(axes: Axes, panel: Panel, width: float) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(num_ticks, integer=True))
         axes.grid(axis="x", visible=False)
         if not is_layers:
-            axes.set_xlim(0, None if last > 0 else 1)
+            lengths = (x for one in panel.marks for x in one.x if isinstance(x, int | float))
+            least = min([0.0, *lengths])
+            axes.set_xlim(1.05 * least, None if last > 0 else 1)
 
 
 def _rate_axis(axes: Axes, rates: Sequence[float], width: float) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 from driftscope import limits
 from driftscope.analysis import Answer, StudyTables, answer_all, grouping
 from driftscope.analysis.map_charts import LayerScales, head_chart
+from driftscope.analysis.model_card import comparison_command
 from driftscope.analysis.study_charts import are_runs_drawn
 from driftscope.analysis.summaries import (
     Caveat,
@@ -22,9 +23,10 @@ from driftscope.analysis.summaries import (
     studied_together,
 )
 from driftscope.analysis.table import Table
+from driftscope.analysis.words import counted
 from driftscope.analysis.zero_shot import forgotten_sentence, unmeasured_sentences
 from driftscope.errors import RecordError
-from driftscope.metrics import drifts
+from driftscope.metrics import drift_groups
 from driftscope.paper.catalogue import published_tables
 from driftscope.records import Overlay, RunRecord
 from driftscope.report import tables
@@ -185,19 +187,16 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
         "images": comparison["images"],
         "images read": comparison["num_images"],
         "images skipped": len(comparison["skipped_images"]),
+        **_pool_facts(comparison),
         **({"notes": "; ".join(comparison["notes"])} if comparison.get("notes") else {}),
         "fingerprint of the images": reading["images_fingerprint"],
         **({"patches": reading["num_patches"]} if reading["num_patches"] else {}),
-        **{
-            one.name: one.with_unit(comparison["drift"][one.key])
-            for one in drifts()
-            if comparison["drift"].get(one.key) is not None
-        },
+        "command, but for counts of images and prompts": comparison_command(comparison),
     }
     return write_page(
         "compare.html",
         out,
-        title="What fine-tuning changed",
+        title="What is left, and what has changed",
         summary=comparison_summary(comparison),
         kept=kept_picture(comparison),
         forgotten=[
@@ -220,9 +219,24 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
         table=tables.comparison_table(layers),
         overlays=overlay_block(overlays),
         unmeasured=list(unmeasured_sentences(comparison.get("unmeasured") or {})),
+        numbers={
+            title: {one.name: one.with_unit(comparison["drift"][one.key]) for one in metrics}
+            for title, metrics in drift_groups(comparison["drift"]).items()
+        },
         facts=facts,
         version=version("driftscope"),
     )
+
+
+def _pool_facts(comparison: Mapping[str, Any]) -> dict[str, str]:
+    """On what retention was estimated, if it was."""
+    estimate = comparison.get("estimate")
+    if not estimate:
+        return {}
+    return {
+        "pool": f"{estimate['pool']}, {counted(estimate['num_images'], 'image')}",
+        "classes of the pool": str(estimate["classes"]),
+    }
 
 
 def _versions(records: Iterable[RunRecord]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from driftscope.analysis.advice import kept_pct_of
 from driftscope.analysis.columns import filled, metric_column
 from driftscope.analysis.study_charts import known_metrics, profile_chart
 from driftscope.analysis.summaries import monitor_summary
@@ -38,7 +39,7 @@ def write_monitor_page(
         out,
         title="What training has changed",
         summary=monitor_summary(report),
-        kept=kept_picture(seen[-1]),
+        kept=kept_picture(seen[-1], kept_pct_of(report["monitor"])),
         alerts=report["alerts"],
         unmeasured=list(unmeasured_sentences(report["unmeasured"])),
         trajectories=_trajectories(points),

@@ -22,7 +22,7 @@ from driftscope.analysis.study_charts import (
 )
 from driftscope.analysis.summaries import Summary, study_summary
 from driftscope.analysis.table import Table
-from driftscope.metrics import main_drifts
+from driftscope.metrics import KEPT_PCT, main_drifts
 from driftscope.report import tables
 from driftscope.report.page import LegendEntry, Picture, legend, panel_pictures, whole_picture
 from driftscope.report.style import SeriesStyle, chart_styles, method_styles
@@ -220,9 +220,9 @@ def _class_retention(charts: PlaceCharts, setting: Mapping[str, str], name: str)
     return [whole_picture(chart, name, words)]
 
 
-def kept_picture(found: Mapping[str, Any]) -> Picture | None:
+def kept_picture(found: Mapping[str, Any], budget_pct: float = KEPT_PCT) -> Picture | None:
     """What is left of a model's ability, for a page's first screen; None where nothing is known."""
-    chart = kept_chart("kept", found)
+    chart = kept_chart("kept", found, budget_pct)
     return None if chart is None else whole_picture(chart, "kept", chart.flat[0].words)
 
 
