@@ -158,7 +158,8 @@ def test_the_command_merges_folders(tiny_clip: Path, other_tiny_clip: Path, tmp_
 def test_the_page_of_a_merge_has_a_point_for_every_model(tmp_path: Path) -> None:
     def judged(name: str, retention: float, correct: int) -> dict:
         estimate = {"retention_pct": retention, "low_90_pct": retention - 3,
-                    "high_90_pct": retention + 3, "sentence": f"Keeps {retention} %."}  # fmt: skip
+                    "high_90_pct": retention + 3, "sentence": f"Keeps {retention} %.",
+                    "pool": "world", "num_images": 50, "classes": "9 names"}  # fmt: skip
         refitted = score("terrain", correct, 200).to_dict()
         accuracy = {"choosing_pct": 0.0, "refitted": refitted, "kept_head": None}
         return {"name": name, "estimate": estimate, "accuracy": accuracy}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
@@ -109,6 +111,11 @@ def test_the_folder_holds_a_run_and_its_classifier_tells_as_many_as_was_said(
     assert told["class_names"] == list(images.class_names)
     page = (out / "report.html").read_text()
     assert "a linear probe on the untouched model" in page
+    told_to_do = [step.replace("`", "") for step in found.steps(out)]
+    assert told["steps"] == found.steps(out)
+    shown = html.unescape(re.sub(r"<[^>]+>", "", page))
+    assert all(step in shown for step in told_to_do)
+    assert shown.count("chosen") > 1  # in the legend, and in the row that came out
 
 
 def test_a_rescue_that_does_not_beat_a_linear_probe_says_so(found: ds.Rescue) -> None:
@@ -177,8 +184,8 @@ def test_the_command_tells_the_frontier_and_refuses_a_full_folder(
     assert "→ wise" in said
     assert "With the classifier as it was, the rescued model has" in said
     check = f"driftscope compare mini {out} --images terrain --pool concepts100 --out {out}-checked"
-    assert f"Check it: {check}. With --transfer DATASET it measures" in said
-    assert f"Classifier: {out / 'adapted' / CLASSIFIER_FILE} (10 classes" in said
+    assert f"Check it: `{check}`. With --transfer DATASET it measures" in said
+    assert f"its own classifier: `{out / 'adapted' / CLASSIFIER_FILE}` (10 classes" in said
     assert "(a run's model: the tensors that training changed)" in said
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 2

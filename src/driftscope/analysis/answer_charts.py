@@ -17,6 +17,7 @@ from driftscope.analysis.interventions import QUESTION as INTERVENTIONS
 from driftscope.analysis.interventions_chart import interventions_chart
 from driftscope.analysis.label_places import Ends, Spot, label_offsets
 from driftscope.analysis.onset import QUESTION as ONSET
+from driftscope.analysis.predictors import MIN_CELLS_FOR_RANKING
 from driftscope.analysis.stopping import QUESTION as STOPPING
 from driftscope.analysis.study_advice import chosen_cell, setting_of
 from driftscope.analysis.study_charts import runs_of_cells, spread_of
@@ -45,7 +46,7 @@ def answer_charts(answer: Answer, runs: pd.DataFrame) -> list[Chart]:
             )
             for name, mine in apart(answer.table, [])
             for overall in [mine[mine["scope"] == "overall"]]
-            if len(overall)
+            if len(overall) and overall["num_cells"].max() >= MIN_CELLS_FOR_RANKING
         ]
     if answer.question == "frontier":
         return [

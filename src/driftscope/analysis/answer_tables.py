@@ -52,7 +52,7 @@ def answer_tables(answer: Answer) -> list[Table]:
         Table(
             name=name,
             title=_title(title, name.removeprefix(answer.question)),
-            note=basis(answer),
+            note=" ".join([basis(answer), *left_out(answer)]).strip(),
             columns=tuple(
                 _column(str(key), answer.question, frame)
                 for key in frame.columns
@@ -66,13 +66,17 @@ def answer_tables(answer: Answer) -> list[Table]:
 
 
 def basis(answer: Answer) -> str:
-    """How many units the answer rests on, what was left out, how p-values were adjusted."""
+    """How many units the answer rests on, and how p-values were adjusted."""
     if not answer.is_answered:
         return ""
     parts = [f"Rests on {answer.units}."]
-    parts += [f"Left out: {exclusion}." for exclusion in answer.excluded]
     parts += [family_words(family) for family in answer.family if family["num_tests"]]
     return " ".join(parts)
+
+
+def left_out(answer: Answer) -> list[str]:
+    """What the answer does not rest on, and why, a sentence each."""
+    return [f"Left out: {one}." for one in answer.excluded] if answer.is_answered else []
 
 
 def family_words(family: Mapping[str, object]) -> str:

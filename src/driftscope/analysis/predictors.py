@@ -358,13 +358,13 @@ def _entropy_remarks(table: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:
 def _remarks(
     table: pd.DataFrame, gaps: pd.DataFrame, runs: pd.DataFrame, num_resamples: int
 ) -> tuple[str, ...]:
-    remarks = _entropy_remarks(table, gaps)
+    num_cells = runs["cell"].nunique()
+    remarks = _entropy_remarks(table, gaps) if num_cells >= MIN_CELLS_FOR_RANKING else []
     within = table[(table["scope"] == "mean of groups") & (table["probe"] == "final")]
     flips = within[(within["form"] == "signed") & (within["rho"].abs() + 0.1 < within["abs_rho"])]
     if not flips.empty:
         flipping = join_words(label(name) for name in flips["signal"])
         remarks.append(f"Between dataset × method groups the sign of ρ flips for {flipping}.")
-    num_cells = runs["cell"].nunique()
     if num_cells < MIN_CELLS_FOR_INTERVAL:
         remarks.append(f"{num_cells} cells are too few for intervals.")
     elif (drawn := _resamples(len(runs), num_resamples)) < num_resamples:

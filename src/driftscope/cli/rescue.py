@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -96,34 +94,8 @@ def rescue(
     _show_frontier(found)
     say(f"Model: {terminal.path_text(out)} ({written})")
     say(f"Page: {terminal.path_text(out / 'report.html')}")
-    _show_next(found, pretrained, out, {"--images": images, "--pool": pool, "--classes": classes})
-
-
-def _show_next(found: Rescue, pretrained: str, out: Path, asked: Mapping[str, str | None]) -> None:
-    """Where the new classifier is, and the commands that check the model and export it.
-
-    Args:
-        asked: the options of the images, the pool and its classes, as they were given.
-    """
-    from driftscope.adapt import CLASSIFIER_FILE
-    from driftscope.records import ADAPTED_FOLDER
-
-    inner = out / ADAPTED_FOLDER
-    if found.classifier is not None:
-        place = (inner if inner.is_dir() else out) / CLASSIFIER_FILE
-        say(f"Classifier: {place} ({len(found.class_names)} classes, named in rescue.json)")
-    if not found.transfer:
-        given = [word for option, value in asked.items() if value for word in (option, value)]
-        words = shlex.join([pretrained, str(out), *given, "--out", f"{out}-checked"])
-        say(
-            f"Check it: driftscope compare {words}. With --transfer DATASET it measures retention "
-            "on labels that the rescue has not seen."
-        )
-    if inner.is_dir():
-        say(
-            f"For transformers: driftscope export-model {shlex.quote(str(out))} --out FOLDER "
-            "(the model alone, without the classifier)"
-        )
+    for step in found.steps(out):
+        say(f"- {step}")
 
 
 def _show_frontier(found: Rescue) -> None:
@@ -135,24 +107,28 @@ def _show_frontier(found: Rescue) -> None:
 
     points = found.frontier()
     columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
-        "Retention, %": lambda one: f"{one['estimated_retention_pct']:.1f}",
-        "90 %": lambda one: f"{one['low_90_pct']:.0f}–{one['high_90_pct']:.0f}",
+        "Retention": lambda one: f"{one['estimated_retention_pct']:.1f}",
+        "90 % low": lambda one: f"{one['low_90_pct']:.1f}",
         "Likeness": lambda one: f"{one['likeness']:.3f}",
-        "Accuracy, %": lambda one: _percent(one["accuracy_pct"]),
-        "Old head, %": lambda one: _percent(one["kept_head_accuracy_pct"]),
+        "Chose": lambda one: _percent(one["choosing_accuracy_pct"]),
+        "Accuracy": lambda one: _percent(one["accuracy_pct"]),
+        "Old head": lambda one: _percent(one["kept_head_accuracy_pct"]),
     }
     for heading, key in (
-        ("Accuracy, %", "accuracy_pct"),
-        ("Old head, %", "kept_head_accuracy_pct"),
+        ("Chose", "choosing_accuracy_pct"),
+        ("Accuracy", "accuracy_pct"),
+        ("Old head", "kept_head_accuracy_pct"),
     ):
         if all(one[key] is None for one in points):
             del columns[heading]
     table = Table(
-        title="Between both models",
+        title="Between both models, in percent",
         title_justify="left",
         caption="Retention is estimated; likeness is the mean cosine to the adapted model's "
-        "embeddings; accuracies here are of classifiers fitted to few images. Scale 0 is the "
-        "pretrained model, 1 the adapted one (by lines: a blend still). "
+        "embeddings; accuracies here are of classifiers fitted to few images. Chose is the "
+        "accuracy on one half of the test images: the highest that keeps the budget is chosen. "
+        "Accuracy is that on the other half. Scale 0 is the pretrained model, 1 the adapted one "
+        "(by lines: a blend still). "
         f"A blend keeps {found.keep_pct:g} % where the lower end of its 90 % interval does.",
         caption_justify="left",
         box=box.SIMPLE_HEAD,

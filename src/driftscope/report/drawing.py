@@ -129,7 +129,7 @@ def _panel_size(chart: Chart) -> tuple[float, float]:
     if first.y.scale == "names":
         return 3.8, 0.34 * len(first.y.names) + 0.4
     if first.x.metric:
-        return 4.6, 2.9
+        return 4.6 if any(one.labels for one in first.marks) else 3.8, 2.9
     if len(chart.panels) > 1:
         return 2.35, 1.75
     return (3.35 if len(chart.flat) == 1 else 3.0 if chart.shares_y else 2.35), 2.15
@@ -257,13 +257,14 @@ def _dots(axes: Axes, marks: Marks, style: SeriesStyle, shift: float) -> None:
                 color=style.colour, alpha=0.55, mec="none", zorder=2, gid=gid,
             )  # fmt: skip
             continue
+        is_ringed = bool(marks.ringed) and marks.ringed[at]
         axes.errorbar(
             x, y, _reach(marks.y_ends, at, y), _reach(marks.x_ends, at, x), fmt="none",
-            ecolor=style.colour, elinewidth=0.9, alpha=0.6,
+            ecolor=style.colour, elinewidth=0.9, alpha=1 if is_ringed else 0.6,
         )  # fmt: skip
-        is_ringed = bool(marks.ringed) and marks.ringed[at]
         axes.plot(
-            [x], [y], linestyle="none", marker=style.marker, color=style.colour, zorder=3, gid=gid,
+            [x], [y], linestyle="none", marker=style.marker, color=style.colour, gid=gid,
+            zorder=5 if is_ringed else 3,
             markersize=8.5 if is_ringed else 6, mec=INK if is_ringed else PAPER,
             mew=1.4 if is_ringed else 0.8,
         )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from driftscope.analysis import Answer
-from driftscope.analysis.answer_tables import TITLES, answer_tables, basis
+from driftscope.analysis.answer_tables import TITLES, answer_tables, basis, left_out
 from driftscope.analysis.selection import FRONTIER
 from driftscope.analysis.table import Table
 from driftscope.report.page import Picture, panel_pictures
@@ -24,6 +24,7 @@ class Finding:
     rests_on: str
     remarks: list[str]
     basis: str
+    left_out: list[str]
     pictures: list[Picture]
     tables: list[Table]
 
@@ -48,6 +49,7 @@ def findings(
             rests_on=answer.rests_on,
             remarks=list(answer.remarks),
             basis=basis(answer),
+            left_out=left_out(answer),
             pictures=[
                 one
                 for number, chart in enumerate(answer.charts)

@@ -13,6 +13,7 @@ from driftscope.report.page import Picture, panel_pictures
 
 CHOSEN = "chosen"
 
+Interval = tuple[float, float]
 Model = Mapping[str, Any]
 """A judged model, as JSON: its `way`, `estimate`, `accuracy`; of a rescue `scale`, `likeness`; of a
 merge its `name`."""
@@ -51,9 +52,10 @@ def frontier(
         level = kept_of(pretrained, "refitted" if measure == "kept_head" else measure)
         x, y = Axis(METRICS[ESTIMATED].heading, metric=ESTIMATED), Axis(title)
         if kind == "dots":
-            named = [*models, chosen]
-            x = replace(x, limits=_limits(map(retention_of, named)))
-            y = replace(y, limits=_limits([level, *(kept_of(one, measure) for one in named)]))
+            named = [*marks, ring]
+            x = replace(x, limits=_limits(end for one in named for end in _reach(one.x_ends)))
+            tops = [end for one in named for end in _reach(one.y_ends)]
+            y = replace(y, limits=_limits([level, *tops]))
             *marks, ring = _labelled(
                 [*marks, ring], [*by_way(models).values(), [chosen]], x, y, level
             )
@@ -77,6 +79,11 @@ def _looks(kind: Kind) -> str:
     return "a line a way between both models" if kind == "line" else "a point a model"
 
 
+def _reach(ends: Sequence[Interval | None]) -> list[float]:
+    """Both ends of every interval."""
+    return [end for interval in ends if interval for end in interval]
+
+
 def _limits(values: Iterable[float | None]) -> tuple[float, float]:
     """The ends of an axis, with room for the names of the points."""
     known = [value for value in values if value is not None]
@@ -98,7 +105,16 @@ def _labelled(
     if len(known) < len(places) or x.limits is None or y.limits is None:
         return list(marks)
     dashed = [] if level is None else [((x.limits[0], level), (x.limits[1], level))]
-    offsets = label_offsets(known, names, Ends(*x.limits), Ends(*y.limits), lines=dashed)
+    across = [end for one in marks for end in one.x_ends]
+    upright = [end for one in marks for end in one.y_ends]
+    bars = [
+        ((end[0], at[1]), (end[1], at[1])) for at, end in zip(known, across, strict=True) if end
+    ]
+    bars += [
+        ((at[0], end[0]), (at[0], end[1])) for at, end in zip(known, upright, strict=True) if end
+    ]
+    lines = [*dashed, *bars]
+    offsets = label_offsets(known, names, Ends(*x.limits), Ends(*y.limits), lines=lines)
     labelled, at = [], 0
     for one in marks:
         mine = slice(at, at := at + len(one.x))
@@ -123,11 +139,14 @@ def _marks(
     kind: Kind,
     ringed: tuple[bool, ...] = (),
 ) -> Marks:
+    has_intervals = kind == "dots"
     return Marks(
         points(retention_of(one) for one in models),
         points(kept_of(one, measure) for one in models),
         kind=kind,
         name=name,
+        x_ends=tuple(map(_retention_ends, models)) if has_intervals else (),
+        y_ends=tuple(_kept_ends(one, measure) for one in models) if has_intervals else (),
         ringed=ringed,
         hover=tuple(_hover(one, measure, title) for one in models),
     )
@@ -160,6 +179,18 @@ def kept_of(model: Model, measure: str) -> float | None:
         return likeness
     found = (model["accuracy"] or {}).get(measure)
     return None if found is None else float(found["accuracy_pct"])
+
+
+def _retention_ends(model: Model) -> Interval | None:
+    """The 90 % interval of its retention."""
+    low, high = (model["estimate"].get(end) for end in ("low_90_pct", "high_90_pct"))
+    return None if low is None or high is None else (float(low), float(high))
+
+
+def _kept_ends(model: Model, measure: str) -> Interval | None:
+    """The 95 % interval of an accuracy; None of a likeness."""
+    found = None if measure == "likeness" else (model["accuracy"] or {}).get(measure)
+    return found and (float(found["wilson_low_pct"]), float(found["wilson_high_pct"]))
 
 
 def _hover(model: Model, measure: str, title: str) -> str:

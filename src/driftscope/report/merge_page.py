@@ -39,14 +39,21 @@ def write_merge_page(told: Mapping[str, Any], out: Path) -> Path | None:
         out,
         title=f"{len(used)} of {len(given)} models merged: {told['recipe']}",
         sentences=[
-            f"{merged['name']}: {merged['estimate']['sentence']}",
+            f"The merged model: {merged['estimate']['sentence']}",
             *doubt_sentences(merged["estimate"].get("doubts")),
         ],
         frontier=frontier(models, chosen, base, kind="dots", called=_MERGED),
         legend=legend(method_styles([*ways, _MERGED]), "ways", "dots"),
         reference=reference(chosen),
         table=_table([*models, chosen]),
-        facts={"base": told["base"], "merged of": ", ".join(used)},
+        facts={
+            "base": told["base"],
+            "merged of": ", ".join(used),
+            "pool": f"{merged['estimate']['pool']}, of which every other image judged "
+            f"({merged['estimate']['num_images']})",
+            "classes of the pool": merged["estimate"]["classes"],
+            "images of each accuracy": merged["accuracy"]["refitted"]["num_images"],
+        },
         version=version("driftscope"),
     )
 

@@ -38,6 +38,7 @@ def write_rescue_page(told: Mapping[str, Any], out: Path) -> Path:
         out,
         title=f"The best blend that keeps {told['keep_pct']:g} % of the zero-shot ability",
         sentences=told["sentences"],
+        steps=told["steps"],
         notes=told["notes"],
         frontier=frontier(told["points"], told["chosen"], told["pretrained"], told["keep_pct"]),
         legend=legend(styles, "ways"),
@@ -82,10 +83,12 @@ def _table(told: Mapping[str, Any]) -> Table:
         {
             "way": way,
             "scale": one["scale"],
+            "chosen": "chosen" if _is_chosen(one, told) else "",
             "retention": retention_of(one),
             "low": one["estimate"]["low_90_pct"],
             "high": one["estimate"]["high_90_pct"],
             "likeness": one["likeness"],
+            "choosing": (one["accuracy"] or {}).get("choosing_pct"),
             "refitted": kept_of(one, "refitted"),
             "kept_head": kept_of(one, "kept_head"),
         }
@@ -95,16 +98,38 @@ def _table(told: Mapping[str, Any]) -> Table:
     columns = [
         Column("way", "Way", kind="text"),
         Column("scale", "Scale", decimals=2),
+        Column("chosen", "Chosen", kind="text"),
         Column("retention", METRICS[ESTIMATED].heading),
         Column("low", "90 %, low"),
         Column("high", "90 %, high"),
         Column("likeness", "Likeness", "mean cosine to the adapted embeddings", decimals=3),
-        Column("refitted", "Accuracy, fitted anew, %"),
+        Column(
+            "choosing",
+            "Accuracy that chose, %",
+            "by a classifier fitted anew, on one half of the test images; the highest that keeps "
+            "the budget is chosen",
+        ),
+        Column("refitted", "Accuracy, fitted anew, %", "by the same, on the other half"),
         Column("kept_head", "Accuracy, as it was, %"),
     ]
     frame = pd.DataFrame(rows)
     shown = tuple(one for one in columns if bool(frame[one.key].notna().any()))
-    return Table("frontier", "Every point that was looked at", "", shown, frame)
+    return Table("frontier", "Every point that was looked at", _counts(told), shown, frame)
+
+
+def _is_chosen(one: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
+    chosen = told["chosen"]
+    return (one["way"], one["scale"]) == (chosen["way"], chosen["scale"])
+
+
+def _counts(told: Mapping[str, Any]) -> str:
+    """On how many images the table's numbers were found."""
+    chosen = told["chosen"]
+    said = f"Retention is estimated from {chosen['estimate']['num_images']} images of the pool."
+    if chosen["accuracy"] is None:
+        return said
+    num_images = chosen["accuracy"]["refitted"]["num_images"]
+    return f"{said} Each accuracy is of {num_images} test images."
 
 
 def _facts(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,7 +137,7 @@ def _facts(told: Mapping[str, Any]) -> dict[str, Any]:
     facts = {
         **told["models"],
         "budget": f"{told['keep_pct']:g} %",
-        "pool": f"{chosen['pool']}, {chosen['num_images']} images that judge",
+        "pool": f"{chosen['pool']}: {chosen['num_images']} of {told['num_pool']} images judge",
         "classes": chosen["classes"],
         "written as": told["written"],
     }

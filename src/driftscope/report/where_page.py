@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +32,7 @@ def write_where_page(told: Mapping[str, Any], out: Path) -> Path:
         title="Where the damage sits",
         sentences=told["sentences"],
         notes=told["notes"],
+        steps=_steps(told),
         legend=legend(method_styles(list(_LOOKS.values())), "looks", "bars"),
         groups=_groups(told["groups"]),
         profiles=_profiles(told),
@@ -44,6 +46,21 @@ def write_where_page(told: Mapping[str, Any], out: Path) -> Path:
         },
         version=version("driftscope"),
     )
+
+
+def _steps(told: Mapping[str, Any]) -> list[str]:
+    """What to do about the damage; nothing where none was done."""
+    if told["loss"] <= 0:
+        return []
+    models = shlex.join([told["pretrained"], told["adapted"]])
+    return [
+        f"Without training: `driftscope rescue {models} --images IMAGES --pool IMAGES --out "
+        "rescued` searches a strength of its own for each of these groups, so that damage goes "
+        "back and what the task needs stays.",
+        "If you can train again: leave the groups that do most damage as they were, such as by "
+        "`freeze_first` or `last_block`, or ask for a budget. Damage in a group does not say that "
+        "the task can do without it: a study of both tells.",
+    ]
 
 
 def _groups(groups: Sequence[Mapping[str, Any]]) -> Picture:

@@ -14,7 +14,7 @@ from driftscope.backbones.weights import encoder_state, refuse_non_finite
 from driftscope.blending import Blend
 from driftscope.comparison import related_models
 from driftscope.config import Way
-from driftscope.data.given import Images
+from driftscope.data.given import Images, as_typed
 from driftscope.data.prompts import prompt_rules
 from driftscope.errors import ConfigError, ModelError, did_you_mean
 from driftscope.estimate import class_lists, make_pool
@@ -117,6 +117,12 @@ def rescue(
         classifier=classifier,
         class_names=target.labels.class_names if target.labels else (),
         origin=Chosen(before, adapted, blend, chosen.strengths),
+        num_pool=len(unlabeled.pixels),
+        asked={
+            "images": as_typed(images, "IMAGES"),
+            "pool": as_typed(pool, "IMAGES"),
+            "classes": as_typed(classes, "NAMES"),
+        },
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -94,6 +95,8 @@ class Rescue:
         classifier: fitted anew on the chosen model's embeddings; None without labels.
         class_names: what the classifier tells.
         origin: both models, and the strengths between them.
+        num_pool: images of the pool, of which every other one judged.
+        asked: what a command names: `images`, `pool` and, where they were given, `classes`.
     """
 
     keep_pct: float
@@ -107,6 +110,8 @@ class Rescue:
     classifier: nn.Linear | None = field(repr=False)
     class_names: tuple[str, ...]
     origin: Chosen = field(repr=False)
+    num_pool: int
+    asked: Mapping[str, str | None]
 
     @property
     def model(self) -> VisionLanguageModel:
@@ -125,7 +130,11 @@ class Rescue:
         return ours.num_correct > probe.num_correct
 
     def frontier(self) -> list[dict[str, Any]]:
-        """A row a point: way, scale, estimated retention with its interval, likeness, accuracy."""
+        """A row a point: way, scale, estimated retention with its interval, likeness, accuracies.
+
+        The best `choosing_accuracy_pct` that keeps the budget is chosen; `accuracy_pct` is on other
+        images.
+        """
         return [
             {
                 "way": one.way,
@@ -134,6 +143,7 @@ class Rescue:
                 "low_90_pct": one.estimate.low_90_pct,
                 "high_90_pct": one.estimate.high_90_pct,
                 "likeness": one.likeness,
+                "choosing_accuracy_pct": one.accuracy.choosing_pct if one.accuracy else None,
                 "accuracy_pct": one.accuracy.refitted.accuracy_pct if one.accuracy else None,
                 "kept_head_accuracy_pct": _pct(one.accuracy.kept_head) if one.accuracy else None,
             }
@@ -148,6 +158,10 @@ class Rescue:
         """The same, a sentence each; the first says what the retention is."""
         one = self.chosen
         told = [one.estimate.sentence(), *doubt_sentences(one.estimate.doubts)]
+        told.append(
+            f"Of the {self.num_pool:,} images of the pool every other one judged; the rest was "
+            "left to the search."
+        )
         told.append(
             f"The adapted model keeps {_shown(ESTIMATED, self.adapted.estimate.retention_pct)} %. "
             f"The blend is the one by {WAY_WORDS[one.way]}, at scale {one.scale:.2f}."
@@ -206,12 +220,48 @@ class Rescue:
 
         return rescue_html(self.to_dict())
 
+    def steps(self, folder: Path | str) -> list[str]:
+        """What to do with the model that was saved in a folder, each with its command."""
+        return self._steps(str(folder), named_path(folder))
+
+    def _steps(self, called: str, place: Path) -> list[str]:
+        """The same of a folder that lies elsewhere than it will be called."""
+        inner = Path(called) / ADAPTED_FOLDER
+        is_run = (place / ADAPTED_FOLDER).is_dir()
+        given = [word for key, name in self.asked.items() if name for word in (f"--{key}", name)]
+        words = shlex.join(
+            [self.origin.before.source, called, *given, "--out", f"{called}-checked"]
+        )
+        told = []
+        if not self.transfer:
+            told.append(
+                f"Check it: `driftscope compare {words}`. With --transfer DATASET it measures "
+                "retention on labels that the rescue has not seen."
+            )
+        if self.classifier is not None:
+            head = (inner if is_run else Path(called)) / CLASSIFIER_FILE
+            told.append(
+                f"Use it with its own classifier: `{head}` ({len(self.class_names)} classes, named "
+                f"in {RESCUE_FILE})."
+            )
+        if is_run:
+            told.append(
+                f"For transformers: `driftscope export-model {shlex.quote(called)} --out FOLDER` "
+                "writes the model alone, without the classifier."
+            )
+        return [
+            *told,
+            "If it keeps too little of the task, ask for less: a smaller --keep. If it keeps too "
+            "little of the old ability, a larger one.",
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """The rescue as JSON values."""
         return {
             "kind": "rescue",
             "models": {"pretrained": self.origin.before.source, "adapted": self.origin.name},
             "keep_pct": self.keep_pct,
+            "num_pool": self.num_pool,
             "sentence": self.sentence(),
             "sentences": self.sentences(),
             "chosen": self.chosen.to_dict(),
@@ -241,7 +291,8 @@ class Rescue:
                 inner = partial / ADAPTED_FOLDER
                 place = inner if inner.is_dir() else partial
                 save_tensors(self.classifier.state_dict(), place / CLASSIFIER_FILE)
-            told = {**self.to_dict(), "written": written}
+            steps = self._steps(str(folder), partial)
+            told = {**self.to_dict(), "steps": steps, "written": written}
             write_json(partial / RESCUE_FILE, told)
             write_rescue_page(told, partial)
         return written
