@@ -520,6 +520,7 @@ def test_a_run_with_an_infinite_signal_is_not_picked():
         ("driftscope.stats.bootstrap", "torch transformers pandas statsmodels matplotlib"),
         ("driftscope.analysis", "torch transformers statsmodels matplotlib"),
         ("driftscope.paper.author_records", "torch transformers statsmodels matplotlib"),
+        ("driftscope.gate.judging", "torch transformers statsmodels matplotlib"),
     ],
 )
 def test_importing_a_room_does_not_import_what_it_should_not_know(module: str, unwanted: str):

@@ -119,7 +119,6 @@ def gate(
     from driftscope.errors import DriftscopeError
     from driftscope.gate.judging import asked_budget, judge, read_evidence
     from driftscope.gate.junit import junit_of_error, junit_xml
-    from driftscope.gate.prompts import AskedPrompts
 
     limits = [
         parse_limit(gated, text) for gated in GATED for text in asked.get(gated.parameter) or ()
@@ -130,9 +129,12 @@ def gate(
             from driftscope.analysis.calibration import load_calibration
 
             evidence = evidence.with_forecast(load_calibration(calibration))
-        if asked_prompts := AskedPrompts.of(class_words, templates):
-            asked_prompts.check_used(limits)
-            evidence = evidence.measured_with(asked_prompts)
+        if class_words is not None or templates:
+            from driftscope.gate.prompts import AskedPrompts  # what reads these files needs torch
+
+            prompts = AskedPrompts.of(class_words, templates)
+            prompts.check_used(limits)
+            evidence = evidence.measured_with(prompts)
         verdicts = judge(evidence, limits, confident=confident)
     except DriftscopeError as error:
         if junit is not None:

@@ -6,13 +6,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from driftscope.analysis.advice import Advice, Place, Surface, advice_on, classes_of
 from driftscope.analysis.calibration import Calibration, Forecast
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 from driftscope.gate.limits import GATED, Limit
-from driftscope.gate.prompts import AskedPrompts
 from driftscope.metrics import ESTIMATED, FORECAST, KEPT_PCT, RETENTIONS, drifts
 from driftscope.protocols import ACCURACIES, ZERO_SHOT, protocol_of
 from driftscope.records import (
@@ -33,6 +32,9 @@ from driftscope.records.schema import (
 )
 from driftscope.records.watched_schema import Event, Report, WatchedOn
 from driftscope.stats.proportions import wilson_interval_pct
+
+if TYPE_CHECKING:
+    from driftscope.gate.prompts import AskedPrompts
 
 Outcome = Literal["passed", "failed", "not measured"]
 

@@ -31,14 +31,12 @@ class AskedPrompts:
     has_templates: bool
 
     @classmethod
-    def of(cls, class_words: Path | None, templates: Sequence[str] | None) -> Self | None:
-        """What is asked for; None where nothing is.
+    def of(cls, class_words: Path | None, templates: Sequence[str] | None) -> Self:
+        """What is asked for.
 
         Raises:
             DataError: a file that cannot be read, or a template that is none.
         """
-        if class_words is None and not templates:
-            return None
         return cls(prompt_rules(class_words, templates), bool(templates))
 
     def check_used(self, limits: Sequence[Limit]) -> None:
