@@ -29,7 +29,6 @@ from torch.nn.functional import cosine_similarity
 import driftscope as ds
 from driftscope.adapt import adapt, export_merged
 from driftscope.adapt.parts import trained_parts
-from driftscope.assess import make_reference
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.capture import capture_cls
 from driftscope.backbones.library import OpenClipModel, TimmTower
@@ -40,6 +39,7 @@ from driftscope.config.variants import Lora
 from driftscope.data.given import some_pixels
 from driftscope.errors import CaptureError, ModelError, NoteWarning
 from driftscope.monitor.kept_models import keep_model
+from driftscope.reference import make_reference
 from driftscope.sources.live import find_target, from_target, live_model
 
 for place in (transformers.utils, transformers.utils.import_utils):

@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 from torch.nn.functional import cosine_similarity
 
 import driftscope as ds
-from driftscope.assess import make_reference
 from driftscope.errors import ModelError, NoteWarning
 from driftscope.monitor.kept_models import keep_model
+from driftscope.reference import make_reference
 from driftscope.sources.live import find_target, from_target, live_model
 from driftscope.sources.open_clip import converted, from_open_clip
 from driftscope.sources.open_clip.names import (

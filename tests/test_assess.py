@@ -11,7 +11,7 @@ from PIL import Image
 
 import driftscope
 from driftscope import reference_cache
-from driftscope.assess import assess, make_reference
+from driftscope.assess import assess
 from driftscope.config import parse_run_spec
 from driftscope.data.prompts import class_prompts
 from driftscope.data.vocabulary import GENERAL_VOCABULARY
@@ -20,6 +20,7 @@ from driftscope.metrics import ESTIMATED
 from driftscope.prepared_run import prepare
 from driftscope.reading_pass import random_texts
 from driftscope.records import REPORT_FILE, write_json
+from driftscope.reference import make_reference
 from driftscope.run import run_one
 from driftscope.signals.text import text_space_drift
 from driftscope.sources import load

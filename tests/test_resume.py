@@ -19,12 +19,12 @@ from safetensors.torch import load_file
 from test_train import begun, equal, weights
 
 from driftscope import checkpoints, records, run
-from driftscope.assess import make_reference
 from driftscope.checkpoints import Checkpoints
 from driftscope.config import RunSpec, parse_run_spec
 from driftscope.errors import RecordError
 from driftscope.files import SCRATCH_PREFIX
 from driftscope.prepared_run import prepare
+from driftscope.reference import make_reference
 from driftscope.run import run_one
 from driftscope.tensor_files import read_tensors, write_tensors
 from driftscope.train import Evaluation, make_optimizer, train

@@ -8,7 +8,6 @@ import torch
 from driftscope import assess, prepared_run, records, reference_cache, run
 from driftscope.adapt import AdaptedModel
 from driftscope.analysis import StudyTables, answer
-from driftscope.assess import make_reference
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import parse_run_spec
 from driftscope.errors import DataError, RecordError
@@ -16,6 +15,7 @@ from driftscope.metrics import ESTIMATED, METRICS
 from driftscope.prepared_run import prepare
 from driftscope.records.columns import HISTORY_COLUMNS
 from driftscope.records.tables import all_tables
+from driftscope.reference import make_reference
 from driftscope.run import adapted_model, run_one
 from driftscope.sources import load
 from driftscope.transfer import score

@@ -16,12 +16,13 @@ from torch.nn import functional
 from transformers import AutoTokenizer, CLIPModel
 
 from driftscope import sources
-from driftscope.assess import assess, make_reference
+from driftscope.assess import assess
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data import open_dataset
 from driftscope.data.prompts import PromptRules
 from driftscope.data.rows import GPU_SHARE, PixelRows, resident
 from driftscope.errors import CaptureError, DataError
+from driftscope.reference import make_reference
 from driftscope.sources import load
 from driftscope.transfer import (
     class_embeddings,

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from driftscope.adapt import AdaptedModel
 from driftscope.adapt.trained_delta import TrainedDelta
-from driftscope.assess import evenly_spaced
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.budget_path import ChoicePath
 from driftscope.config import BudgetSpec
@@ -28,6 +27,7 @@ from driftscope.data import PixelRows
 from driftscope.errors import ConfigError, ModelError, NonFiniteError
 from driftscope.estimate import Estimate, Referee
 from driftscope.metrics import ESTIMATED, METRICS
+from driftscope.reference import evenly_spaced
 from driftscope.signals.label_free import zero_shot_logits
 from driftscope.transfer.features import linear_classifier
 

@@ -10,22 +10,19 @@ from typing import Any
 
 from driftscope.analysis.advice import Advice, advice_on_comparison
 from driftscope.analysis.calibration import Forecast, load_calibration
-from driftscope.assess import (
-    Assessment,
-    Reference,
-    assess,
-    check_same_towers,
-    evenly_spaced,
-    make_reference,
-    without_positions,
-)
+from driftscope.assess import Assessment, assess, check_same_towers
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.relation import (
     check_same_function,
     check_same_pixels,
     function_facts,
 )
-from driftscope.backbones.weights import encoder_fingerprint, encoder_state, text_fingerprint
+from driftscope.backbones.weights import (
+    encoder_fingerprint,
+    encoder_state,
+    text_fingerprint,
+    without_positions,
+)
 from driftscope.data import EncodedSet, ImageSet, open_dataset
 from driftscope.data.given import Images, as_typed, read_notes
 from driftscope.data.prompts import PromptRules, prompt_rules
@@ -37,6 +34,7 @@ from driftscope.metrics import units
 from driftscope.reading import Drift, Reading
 from driftscope.reading_subsets import SUBSET_SIGNALS, probe_size_sensitivity
 from driftscope.records import REPORT_FILE, Overlay, transfer_scalars, write_sealed
+from driftscope.reference import Reference, evenly_spaced, make_reference
 from driftscope.signals.weights import intruder_dimensions_per_layer, weight_drift
 from driftscope.sources import default_device, load
 from driftscope.transfer import RetrievalSet, labelled_sets, retrieval_set, transfer_names

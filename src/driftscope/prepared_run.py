@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from driftscope.adapt import AdaptedModel
-from driftscope.assess import Assessment, Reference, assess, make_reference
+from driftscope.assess import Assessment, assess, unchanged
 from driftscope.backbones.evaluating import evaluating
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import text_fingerprint
@@ -29,6 +29,7 @@ from driftscope.estimate import Pool, make_pool
 from driftscope.reading_pass import images_fingerprint
 from driftscope.reading_subsets import on_subsets, standard_subsets
 from driftscope.records import transfer_scalars
+from driftscope.reference import Reference, make_reference
 from driftscope.reference_cache import CachedModel
 from driftscope.sources import default_device, load
 from driftscope.train import Evaluation, TrainingImages
@@ -86,7 +87,7 @@ class PreparedRun:
 
     @cached_property
     def _unchanged(self) -> tuple[Assessment, dict[str, Any]]:
-        found = self.reference.unchanged()
+        found = unchanged(self.reference)
         return found, self._record_of(found)
 
     def _record_of(self, found: Assessment) -> dict[str, Any]:

@@ -216,3 +216,11 @@ def _merged_copy(layer: Any) -> nn.Module:
             ) from None
     base: nn.Module = duplicate.get_base_layer()
     return base
+
+
+def without_positions(
+    model: VisionLanguageModel, weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """An encoder's weights but for the embeddings of its patches' positions."""
+    is_position = model.backbone.is_position
+    return {name: one for name, one in weights.items() if not is_position(name)}

@@ -11,13 +11,13 @@ import torch
 
 from driftscope.adapt import export_merged, save_adapter, save_delta
 from driftscope.adapt.storage import MODEL_FILES
-from driftscope.assess import Reference
 from driftscope.backbones.library import LibraryModel
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_state, without_adapters
 from driftscope.files import refuse_link_or_device, remove_files, whole_folder
 from driftscope.hugging_face import quiet_libraries
 from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE
+from driftscope.reference import Reference
 from driftscope.sources import open_clip
 from driftscope.sources.live import NAMELESS, Target
 from driftscope.sources.origin import note_origin

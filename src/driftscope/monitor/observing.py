@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from driftscope.assess import OWN_TEXTS, Assessment, Reference, assess, refuse_another_size
+from driftscope.assess import OWN_TEXTS, Assessment, assess, refuse_another_size
 from driftscope.backbones.capture import check_adapters_in_effect
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import CaptureError, ModelError, NonFiniteError
 from driftscope.monitor.alerts import UNREADABLE, Alert, Thresholds, unchanged_alert
 from driftscope.monitor.observation import Observation, levels_of
+from driftscope.reference import Reference
 from driftscope.sources import open_clip
 from driftscope.sources.live import Target, live_model
 from driftscope.text_space import text_weights

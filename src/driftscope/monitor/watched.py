@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from driftscope.assess import Reference, make_reference
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data.given import Images, num_among, some_pixels
 from driftscope.data.prompts import PromptRules
 from driftscope.estimate import Pool, class_lists, make_pool
 from driftscope.protocols import pretrained_accuracy_key
+from driftscope.reference import Reference, make_reference
 from driftscope.transfer import RetrievalSet, labelled_sets, retrieval_set
 from driftscope.transfer.classification import LabelledSet
 from driftscope.transfer.features import refuse_protocols_of_none
