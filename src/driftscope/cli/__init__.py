@@ -41,7 +41,10 @@ app = typer.Typer(
 JUDGE, TRAIN, KEEP = "Judge a model", "Train and study", "Import, export, look up"
 COMMANDS: tuple[tuple[str, Callable[..., Any] | typer.Typer, str, str], ...] = (
     ("demo", demo, JUDGE, "driftscope demo --fast"),
-    ("compare", compare, JUDGE, "driftscope compare mini my-finetuned-clip --images photos"),
+    (
+        *("compare", compare, JUDGE),
+        "driftscope compare mini my-finetuned-clip --images photos --pool concepts100",
+    ),
     ("gate", gate, JUDGE, "driftscope gate driftscope-compare --min-retention 90"),
     (
         "rescue",

@@ -37,10 +37,14 @@ _TEMPLATES = (
 )
 _CALIBRATION = "A file of `driftscope study calibrate`, which forecasts retention from drift."
 _POOL = (
-    "Unlabeled images of the world that zero-shot ability is wanted for: retention is estimated."
+    "Unlabeled images of what the model should still tell apart: retention is estimated on them."
 )
-CLASSES = "What they may show: a file of names, 'general' or a labeled dataset."
-_TRANSFER_IMAGES = "The most images to score of each dataset, evenly over classes; 0 for all."
+CLASSES = (
+    "The classes that images of the pool may show: a file of names, 'general' or a labeled dataset."
+)
+_TRANSFER_IMAGES = (
+    "How many images of each dataset are scored at most, evenly over classes; 0 for all."
+)
 FEW_CLASSES_CHANCE_PCT = 5.0
 """Where guessing scores so much, retention is shown above chance too."""
 
@@ -58,16 +62,21 @@ def compare(
     pool: Annotated[str | None, opt(_POOL, panel=READ)] = None,
     classes: Annotated[str | None, opt(CLASSES, panel=READ)] = None,
     calibration: Annotated[Path | None, opt(_CALIBRATION, panel=READ)] = None,
-    max_images: Annotated[int, opt("The most images to read.", panel=READ, min=4)] = 200,
+    max_images: Annotated[int, opt("How many images are read at most.", panel=READ, min=4)] = 200,
     transfer_images: Annotated[int, opt(_TRANSFER_IMAGES, panel=READ, min=0)] = 1000,
     pool_images: Annotated[
-        int, opt("The most images of the pool to read; 0 for all.", panel=READ, min=0)
+        int, opt("How many images of the pool are read at most; 0 for all.", panel=READ, min=0)
     ] = 1000,
     maps: Annotated[
         bool, opt("Add rollout and patch-to-patch entropy (slower).", "--maps", panel=READ)
     ] = False,
     intruders: Annotated[
-        bool, opt("Add intruder dimensions (slow on a ViT-B).", "--intruders", panel=READ)
+        bool,
+        opt(
+            "Count intruder dimensions: new directions in the weights (slow on a ViT-B).",
+            "--intruders",
+            panel=READ,
+        ),
     ] = False,
     skip_bad_images: Annotated[
         bool, opt("Leave out unreadable images, and count them.", "--skip-bad-images", panel=READ)

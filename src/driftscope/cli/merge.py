@@ -26,7 +26,10 @@ def merge(
     base: Annotated[str, opt("The model that all were adapted from.")],
     out: OutFolder,
     by: Annotated[
-        str, opt("uniform or greedy soup, stock (Model Stock), arithmetic, ties.")
+        str,
+        opt(
+            "How: uniform or greedy (soups), stock (Model Stock), arithmetic (task vectors), ties."
+        ),
     ] = "uniform",
     scale: Annotated[
         float | None, opt("The factor on the joint change: arithmetic (0.3) and ties (1).")
@@ -40,8 +43,12 @@ def merge(
         str | None,
         opt("A labeled dataset of the target; accuracy is measured on it.", panel=READ),
     ] = None,
-    max_images: Annotated[int, opt("Half the most images of either split.", panel=READ)] = 200,
-    pool_images: Annotated[int, opt("The most images of the pool to read.", panel=READ)] = 400,
+    max_images: Annotated[
+        int, opt("Twice as many images of either split are read at most.", panel=READ)
+    ] = 200,
+    pool_images: Annotated[
+        int, opt("How many images of the pool are read at most.", panel=READ)
+    ] = 400,
     as_json: AsJson = False,
     device: Device = None,
 ) -> None:

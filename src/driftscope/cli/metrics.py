@@ -65,12 +65,25 @@ def markdown_page() -> str:
     return "\n".join(_markdown_lines()) + "\n"
 
 
+_GUIDE = """\
+You need few of them: retention says how much is left, CKA roughly orders models by damage, and
+[what the signals mean](signals.md) tells what the others are good for.
+
+Under *better* stands which way a number should go; – is neither. A name that begins with Δ is a
+change from the pretrained model to the adapted one. ERF is the effective receptive field of
+attention. HSIC is the dependence measure that CKA is made of. In the last column *paper* is
+[the study that driftscope implements](paper.md), and a number such as 2308.13320 is a preprint on
+arXiv."""
+
+
 def _markdown_lines() -> Iterator[str]:
     yield "# Metrics"
     yield ""
     yield "Every number that driftscope reports has one name, one unit and one number of decimals."
     yield "`driftscope metrics` prints this list, `driftscope metrics --json` as JSON."
     yield "This page is written by `driftscope metrics --markdown`."
+    yield ""
+    yield _GUIDE
     for group in dict.fromkeys(one.group for one in METRICS.values()):
         yield ""
         yield f"## {group.capitalize()}"

@@ -29,10 +29,10 @@ def rescue(
     pretrained: Before,
     adapted: After,
     images: Annotated[
-        str, opt("Images of the target; a labeled dataset gives accuracies.", panel=READ)
+        str, opt("Images of your task. A labeled dataset gives accuracies, too.", panel=READ)
     ],
     pool: Annotated[
-        str, opt("Unlabeled images of the world that zero-shot ability is wanted for.", panel=READ)
+        str, opt("Unlabeled images of what the model should still tell apart.", panel=READ)
     ],
     out: OutFolder,
     classes: Annotated[str | None, opt(CLASSES, panel=READ)] = None,
@@ -41,7 +41,11 @@ def rescue(
     ] = 95,
     by: Annotated[
         list[str] | None,
-        opt("search, lines, wise, layers; by default the first three. May be repeated."),
+        opt(
+            "How to blend: search (a strength for every group of weights), lines (strengths that "
+            "rise with depth), wise (one strength), layers (groups whole). May be repeated. By "
+            "default the first three."
+        ),
     ] = None,
     transfer: Annotated[
         list[str] | None,
@@ -49,9 +53,16 @@ def rescue(
     ] = None,
     max_images: Annotated[
         int,
-        opt("The most images of the target; of labeled ones twice as many.", panel=READ, min=4),
+        opt(
+            "How many images of the task are read at most; of labeled ones twice as many of "
+            "either split.",
+            panel=READ,
+            min=4,
+        ),
     ] = 200,
-    pool_images: Annotated[int, opt("The most images of the pool to read.", panel=READ)] = 400,
+    pool_images: Annotated[
+        int, opt("How many images of the pool are read at most.", panel=READ)
+    ] = 400,
     as_json: AsJson = False,
     device: Device = None,
 ) -> None:

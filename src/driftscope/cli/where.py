@@ -34,9 +34,15 @@ def where(
         str | None,
         opt("In place of a pool a labeled dataset; retention is measured.", panel=READ),
     ] = None,
-    max_images: Annotated[int, opt("The most images for each answer.", panel=READ, min=4)] = 200,
+    max_images: Annotated[
+        int, opt("How many images each retention is told by at most.", panel=READ, min=4)
+    ] = 200,
     pairs: Annotated[
-        int, opt("Orders drawn for the Shapley values, each with its reverse.", min=1)
+        int,
+        opt(
+            "Orders of the groups that the Shapley values are means over, each with its reverse.",
+            min=1,
+        ),
     ] = 4,
     heads: Annotated[bool, opt("Ask attention heads, too.", "--heads/--no-heads")] = True,
     out: Annotated[
