@@ -19,7 +19,7 @@ from driftscope.errors import RecordError, shown
 from driftscope.files import named_path
 from driftscope.metrics import numbers_schema
 from driftscope.records import REPORT_FILE, RESULT_FILE, read_sealed
-from driftscope.records.schema import Part, StoredDrift, StoredReading, parse
+from driftscope.records.schema import Part, StoredDrift, StoredEstimate, StoredReading, parse
 from driftscope.records.watched_schema import Alert, Report, Scalars
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -31,6 +31,12 @@ class _StoredAdvice(Part):
     outcome: Outcome
     verdict: str
     steps: list[str]
+
+
+class _ToldEstimate(StoredEstimate):
+    """Retention without labels, with the sentence that says it."""
+
+    sentence: str
 
 
 class ComparisonReport(Report):
@@ -50,6 +56,7 @@ class ComparisonReport(Report):
     intruder_dimensions_per_layer: list[int] | None
     retrieval: dict[str, dict[str, Any]]
     own_classes: dict[str, Any] | None = None
+    estimate: _ToldEstimate | None = None
     forecast: Forecast | None
     suites: dict[str, dict[str, Any]]
     text_vocabulary: str

@@ -47,8 +47,8 @@ _TEXTS = (
 _PATTERNS = ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern")
 _MOST_LOGIT_SCALE = 100_000
 _PATTERN_SECONDS = 10
-_UNPACKED_RATIO = 20
-_ALWAYS_TAKEN_BYTES = 1_000_000_000
+UNPACKED_RATIO = 20
+ALWAYS_TAKEN_BYTES = 1_000_000_000
 
 
 def refuse_implausible(config: Mapping[str, Any], name: str) -> None:
@@ -139,7 +139,7 @@ def refuse_more_than_weights(config: Mapping[str, Any], folder: Path, name: str)
         hidden = _whole(tower, "hidden_size")
         inner = 4 * hidden * hidden + 2 * hidden * _whole(tower, "intermediate_size")
         least += _whole(tower, "num_hidden_layers") * inner
-    if least > max(held, _ALWAYS_TAKEN_BYTES // 4):
+    if least > max(held, ALWAYS_TAKEN_BYTES // 4):
         raise ModelError(
             f"the configuration of {name} describes more than {least:,} parameters, but its files "
             f"have {held:,} bytes: they do not belong together"
@@ -177,7 +177,7 @@ def refuse_packed_weights(file: Path) -> None:
         return
     with zipfile.ZipFile(file) as members:
         unpacked = sum(one.file_size for one in members.infolist())
-    if unpacked > max(_ALWAYS_TAKEN_BYTES, _UNPACKED_RATIO * file.stat().st_size):
+    if unpacked > max(ALWAYS_TAKEN_BYTES, UNPACKED_RATIO * file.stat().st_size):
         raise ModelError(
             f"{file} would unpack to {unpacked / 1e9:.1f} GB, which no file of weights does"
         )

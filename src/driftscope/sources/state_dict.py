@@ -10,7 +10,6 @@ from __future__ import annotations
 import pickle
 import re
 import tarfile
-import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,11 +22,16 @@ from pydantic_core import from_json
 from torch import Tensor
 
 from driftscope.backbones.base import WRAPPERS
-from driftscope.errors import ModelError, one_line
+from driftscope.errors import ModelError, one_line, shown
 from driftscope.files import is_file
 from driftscope.sources.origin import read_json
-from driftscope.sources.plausible import refuse_packed_weights
+from driftscope.sources.plausible import (
+    ALWAYS_TAKEN_BYTES,
+    UNPACKED_RATIO,
+    refuse_packed_weights,
+)
 from driftscope.sources.reparametrized import put_together
+from driftscope.sources.torchscript import is_torchscript, weights_of_archive
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 """How the names of weight files end."""
@@ -50,6 +54,7 @@ _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files begin that torch wrote before version 1.6."""
 _OF_EIGHT_BITS = re.compile(r"torch\.float8_|float8_|F8_")
 """How types of floating-point numbers of 8 bits are called by torch, and by safetensors."""
+_MOST_DICTIONARIES = 100_000
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -73,7 +78,7 @@ def read_tensors_of(path: Path) -> dict[str, Tensor]:
 
             content: Any = load_file(path)
         elif is_torchscript(path):
-            content = _unscripted(path)
+            content = weights_of_archive(path)
         else:
             with _without_objects(path):
                 content = torch.load(path, map_location="cpu", weights_only=True)
@@ -83,7 +88,7 @@ def read_tensors_of(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as tensors only ({why_unreadable(error)}); save the model's "
             "state_dict(), as .safetensors best, and give that"
         ) from None
-    tensors = {WRAPPERS.sub("", name): tensor for name, tensor in _leaves(content)}
+    tensors = {WRAPPERS.sub("", name): tensor for name, tensor in _leaves(content, path)}
     if not tensors:
         raise ModelError(f"{path} holds no tensors by name; save a model's state_dict()")
     return put_together(tensors)
@@ -99,7 +104,7 @@ def types_in(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as held:
             return {key: str(held.get_slice(key).get_dtype()) for key in held.keys()}  # noqa: SIM118
     content = torch.load(path, map_location="meta", weights_only=True)
-    return {key: str(one.dtype).removeprefix("torch.") for key, one in _leaves(content)}
+    return {key: str(one.dtype).removeprefix("torch.") for key, one in _leaves(content, path)}
 
 
 def weights_in(path: Path) -> Path | None:
@@ -195,14 +200,6 @@ def _refuse_archives(path: Path) -> None:
         is_archive = tarfile.is_tarfile(path)
     if is_archive:
         raise ModelError(f"{path} is an archive of files; unpack it, and give what is inside")
-
-
-def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, such as OpenAI's."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
 
 
 def why_unreadable(error: Exception) -> str:
@@ -304,21 +301,42 @@ def _few(names: Iterable[str]) -> str:
     return ", ".join(map(repr, shown[:3])) + (" …" if len(shown) > 3 else "")
 
 
-def _unscripted(path: Path) -> Any:
-    """The weights in a TorchScript archive; its methods are not called."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", FutureWarning)
-        return torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
+def _leaves(content: Any, path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a tree of dictionaries by the names on the way to them.
 
-
-def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    if isinstance(content, Mapping):
-        for name, value in content.items():
+    Raises:
+        ModelError: it has too many dictionaries: one that is named many times is many; or a tensor
+            that a number in the file stands for many times over.
+    """
+    waiting, left = [("", content)], _MOST_DICTIONARIES
+    while waiting:
+        prefix, held = waiting.pop()
+        left -= 1
+        if left < 0:
+            raise ModelError(
+                f"{path} holds more than {_MOST_DICTIONARIES:,} dictionaries, or one that stands "
+                "on itself; save a model's state_dict()"
+            )
+        inner = []
+        for name, value in held.items() if isinstance(held, Mapping) else ():
             if isinstance(value, Tensor) and isinstance(name, str):
+                _refuse_spread(value, name, path)
                 yield prefix + name, value
             elif isinstance(value, Mapping) and isinstance(name, str):
-                yield from _leaves(value, f"{prefix}{name}.")
+                inner.append((f"{prefix}{name}.", value))
+        waiting += reversed(inner)
+
+
+def _refuse_spread(tensor: Tensor, name: str, path: Path) -> None:
+    """Raises `ModelError` where few numbers in a file stand for gigabytes, by strides of zero."""
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return
+    size = tensor.numel() * tensor.element_size()
+    if size > max(ALWAYS_TAKEN_BYTES, UNPACKED_RATIO * tensor.untyped_storage().nbytes()):
+        raise ModelError(
+            f"{path} holds {shown(name)}, which would unpack to {size / 1e9:.1f} GB from "
+            f"{tensor.untyped_storage().nbytes():,} bytes; save a model's state_dict()"
+        )
 
 
 def check_shards(index: Path) -> list[Path]:

@@ -59,7 +59,8 @@ from driftscope.sources.open_clip.weights import (
 )
 from driftscope.sources.origin import read_json
 from driftscope.sources.preprocessor import OPENAI_PIXELS, framing_notes
-from driftscope.sources.state_dict import is_torchscript, read_tensors_of
+from driftscope.sources.state_dict import read_tensors_of
+from driftscope.sources.torchscript import is_torchscript
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
