@@ -280,7 +280,7 @@ def test_a_killed_writers_lock_and_leftovers_stop_nobody(folder: Path) -> None:
     opened(folder).pixels(range(12), 16)
     (entry,) = cache.list_entries()
     entry.path.unlink()  # what is left is the lock file of a process that is gone
-    scratch = cache.cache_folder() / f"{SCRATCH_PREFIX}abc"
+    scratch = cache.cache_folder() / f"{SCRATCH_PREFIX}0123abcd"
     scratch.mkdir()
     opened(folder).pixels(range(12), 16)
     assert [one.path for one in cache.list_entries()] == [entry.path]

@@ -105,13 +105,14 @@ def test_what_is_removed_is_what_was_written(tmp_path: Path, precious: Path) -> 
 
 
 def test_leftovers_of_the_dead_are_removed_and_of_the_living_are_not(tmp_path: Path) -> None:
-    (tmp_path / f"{SCRATCH_PREFIX}dead").mkdir()
-    (tmp_path / f"{SCRATCH_PREFIX}dead" / "half").touch()
+    (tmp_path / f"{SCRATCH_PREFIX}0000dead").mkdir()
+    (tmp_path / f"{SCRATCH_PREFIX}0000dead" / "half").touch()
+    (tmp_path / f"{SCRATCH_PREFIX}notes").mkdir()  # somebody's own
     with whole_file(tmp_path / "a") as partial:
         partial.write_bytes(b"x")
         remove_leftovers(tmp_path)
         assert partial.exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert {path.name for path in tmp_path.iterdir()} == {"a", f"{SCRATCH_PREFIX}notes"}
 
 
 def test_no_file_is_written_where_a_folder_is(tmp_path: Path) -> None:
@@ -178,10 +179,10 @@ def test_declared_runs_are_counted_before_they_are_made() -> None:
 
 def test_no_text_is_a_formula_and_numbers_stay_numbers() -> None:
     table = pd.DataFrame(
-        {"class": ["=1+1", "@x", "+x", "-x", "-1", "cat"], "n": [-1, 2, 3, 4, 5, 6]}
+        {"class": ["=1+1", "@x", "+x", "-x", "-1", "cat", "＝1"], "n": [-1, 2, 3, 4, 5, 6, 7]}
     )
     rows = csv_text(table).splitlines()
-    assert rows[1:] == ["'=1+1,-1", "'@x,2", "'+x,3", "'-x,4", "-1,5", "cat,6"]
+    assert rows[1:] == ["'=1+1,-1", "'@x,2", "'+x,3", "'-x,4", "-1,5", "cat,6", "'＝1,7"]
 
 
 @pytest.mark.parametrize("raised", [ValueError("odd"), RecursionError(), MemoryError(), KeyError()])

@@ -325,6 +325,19 @@ def test_a_decompression_bomb_is_refused_before_it_unpacks(side: int) -> None:
         decode(bomb, "bomb.png")
 
 
+def test_a_jpeg_of_thousands_of_scans_is_refused_and_one_of_ten_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(IMAGE_PIXELS.variable, "10000")
+    buffer = io.BytesIO()
+    Image.new("L", (100, 100), 120).save(buffer, "JPEG", progressive=True)
+    whole = buffer.getvalue()
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    assert decode(whole, "a.jpg").size == (100, 100)
+    with pytest.raises(DataError, match=r"a\.jpg: it has 206 scans of 10,000 pixels"):
+        decode(whole[:-2] + last * 200 + b"\xff\xd9", "a.jpg")
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_damaged_files_decode_or_are_refused_but_raise_nothing_else(seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -22,6 +22,8 @@ from driftscope.cli import app
 from driftscope.cli.sentences import FAULT, plain_errors
 from driftscope.errors import ModelError, NonFiniteError, told_as
 from driftscope.sources import load
+from driftscope.sources.embedded import EMBEDDED
+from driftscope.sources.hub import load_tokenizer
 from driftscope.sources.plausible import refuse_implausible
 
 
@@ -53,6 +55,8 @@ def changed(folder: Path, place: Path, **values: Any) -> Path:
         ({"r": 10**9}, "says r 1000000000"),
         ({"megatron_config": {"a": 1}, "megatron_core": "evil"}, "says megatron_config"),
         ({"target_modules": "(a+)+("}, "is no pattern"),
+        ({"init_lora_weights": "pissa_niter_1000000"}, "at most 99 iterations"),
+        ({"lora_alpha": float("nan")}, "says lora_alpha nan, which is no number"),
         ({"base_model_name_or_path": 3}, "base"),
     ],
 )
@@ -61,6 +65,57 @@ def test_an_adapter_that_would_harm_is_refused(
 ) -> None:
     with pytest.raises(ModelError, match=sentence.replace("(", r"\(")):
         load(changed(adapter, tmp_path / "adapter", **values))
+
+
+_EACH_TIMES_TEN = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
+
+
+@pytest.mark.parametrize(
+    ("rules", "sentence"),
+    [
+        (
+            {"normalizer": {"type": "Sequence", "normalizers": [_EACH_TIMES_TEN] * 9}},
+            "make a text more than 100 times longer",
+        ),
+        (
+            {"normalizer": {"type": "Prepend", "prepend": "a" * 10_000}},
+            "make a text more than 100 times longer",
+        ),
+        (
+            {
+                "pre_tokenizer": {
+                    "type": "Split",
+                    "pattern": {"Regex": "([a-z ]+)+([a-z ]+)+([a-z ]+)+[^ -~]{2}"},
+                    "behavior": "Removed",
+                    "invert": True,
+                }
+            },
+            "retry-limit-in-match over",
+        ),
+    ],
+    ids=["replaced", "put before", "endless pattern"],
+)
+def test_a_tokenizer_whose_rules_would_never_end_or_fill_the_memory_is_refused(
+    tmp_path: Path, rules: dict[str, Any], sentence: str
+) -> None:
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(EMBEDDED["mini"] / name, tmp_path)
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **rules}))
+    with pytest.raises(ModelError, match=sentence):
+        load_tokenizer(str(tmp_path), 43)
+
+
+def test_a_tokenizer_of_another_model_is_told_by_its_numbers(tmp_path: Path) -> None:
+    place = tmp_path / "model"
+    shutil.copytree(EMBEDDED["mini"], place)
+    values = json.loads((place / "tokenizer.json").read_text())
+    words = values["model"]["vocab"]
+    values["model"]["vocab"] = {word: at + 100 * (at > 9) for word, at in words.items()}
+    (place / "tokenizer.json").write_text(json.dumps(values))
+    model = load(place)
+    with pytest.raises(ModelError, match=r"gives a token the number 1\d\d, and the model knows 43"):
+        model.embed_texts(["a photo of a red square"])
 
 
 def test_a_pattern_that_never_ends_is_stopped(

@@ -15,6 +15,7 @@ import errno
 import io
 import math
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCRATCH_PREFIX = ".driftscope-"
+_SCRATCH_NAME = re.compile(re.escape(SCRATCH_PREFIX) + "[0-9a-f]{8}")
+"""All of it, so that nobody's own `.driftscope-notes` is taken for what a killed process left."""
 _SURELY_LEFT_SECONDS = 24 * 3600
 """How old a scratch folder is where the file system cannot tell whether its writer lives."""
 
@@ -269,7 +272,7 @@ def remove_leftovers(folder: Path) -> None:
     """
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(SCRATCH_PREFIX) and entry.is_dir(follow_symlinks=False):
+            if _SCRATCH_NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                 _remove_if_left(Path(entry.path))
 
 
@@ -350,7 +353,8 @@ def _sync(path: Path) -> None:
 
 # ---------------------------------------------------------------- tables
 
-_RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")
+_RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""Some take the wide forms of East Asia for the others."""
 
 
 def csv_text(table: pd.DataFrame) -> str:

@@ -72,7 +72,8 @@ def command(*arguments: object) -> str:
         raise result.exception
     if result.exit_code == 70 or "Traceback" in result.output:
         raise RuntimeError(f"a fault: {result.output}")
-    if "driftscope:" not in result.output and "Error" not in result.output:
+    signs = ("driftscope:", "Error", '"sentence": "')  # the last in what --json prints
+    if not any(sign in result.output for sign in signs):
         raise RuntimeError(f"exit {result.exit_code} without a sentence: {result.output}")
     raise Refused(result.output)
 

@@ -16,10 +16,10 @@ from driftscope.backbones.base import Backbone
 from driftscope.backbones.evaluating import evaluating
 from driftscope.data.framing import Framing
 from driftscope.deprecation import keywords, renamed
-from driftscope.errors import ModelError
+from driftscope.errors import ModelError, told_as
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
     from driftscope.data import PixelSource
 
@@ -171,14 +171,31 @@ class VisionLanguageModel:
                 f"{self.source} has no tokenizer, so class names cannot be turned into embeddings; "
                 "put the tokenizer files (tokenizer.json, tokenizer_config.json) into its folder"
             )
-        tokens = self.tokenizer(
+        tokens = self.encoded(
             [self.backbone.prepared_text(text) for text in texts],
             padding="max_length" if self.backbone.pads_texts_to_the_full_length else True,
             truncation=True,
             max_length=self.backbone.text_length(self.plain.config),
             return_tensors="pt",
         )
+        size = self.backbone.vocabulary_size(self.plain.config)
+        if (last := int(tokens["input_ids"].max())) >= size:
+            raise ModelError(
+                f"the tokenizer of {self.source} gives a token the number {last:,}, and the model "
+                f"knows {size:,} tokens: it is another model's"
+            )
         return dict(tokens.to(self.device))
+
+    def encoded(self, texts: str | list[str], **options: Any) -> BatchEncoding:
+        """What the tokenizer makes of texts.
+
+        Raises:
+            ModelError: there is none, or it fails on them, as its own patterns can make it.
+        """
+        if self.tokenizer is None:
+            raise ModelError(f"{self.source} has no tokenizer")
+        with told_as(ModelError, f"the tokenizer of {self.source} cannot read a text"):
+            return self.tokenizer(texts, **options)
 
     def at_size(self, image_size: int) -> VisionLanguageModel:
         """The same, for which images are made at another size."""

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from driftscope.errors import shown
 
 _LARGEST: Final = 2**63 - 1
+_MOST_RANKS: Final = 4_096
+"""No layer of an encoder that we know is wider by much, and matrices of this rank are made."""
 
 
 class Frozen(BaseModel):
@@ -158,7 +160,7 @@ class _Adapter(_Method):
 
 
 class _LowRank(_Adapter):
-    rank: int = Field(8, ge=1)
+    rank: int = Field(8, ge=1, le=_MOST_RANKS)
     alpha: float = Field(16.0, gt=0)
     dropout: float = Field(0.05, ge=0, lt=1)
 
@@ -198,7 +200,7 @@ class Vera(_Adapter):
     """
 
     kind: Literal["vera"] = "vera"
-    rank: int = Field(256, ge=1)
+    rank: int = Field(256, ge=1, le=_MOST_RANKS)
     dropout: float = Field(0.0, ge=0, lt=1)
 
     def _size_label(self) -> str:

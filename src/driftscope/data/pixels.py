@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from driftscope.data.depth import SIXTEEN_BIT_MODES, WHITE, greatest_value
 from driftscope.data.framing import Framing
+from driftscope.data.jpeg_scans import num_scans
 from driftscope.data.other_kinds import no_image
 from driftscope.errors import DataError, one_line
 from driftscope.limits import IMAGE_PIXELS
@@ -48,6 +49,9 @@ _NO_PICTURES = frozenset({"EPS", "PDF", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "
 _NO_DEFINED_WHITE = frozenset({"I", "F"})
 _DARKEST_COLOURS = 16
 """Of 8 bits: what 12 bits fill of 16."""
+_WITH_SCANS = ("JPEG", "MPO")
+_MOST_SCANS = 100
+"""Ten times what encoders make; so many of an image of the most pixels take some seconds."""
 _CHANGING_FILTERS = threading.Lock()
 
 
@@ -71,6 +75,8 @@ def decode(data: bytes, name: str, white: int = WHITE) -> Image:
             image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
         with image:
             _refuse_too_large(image.size, name)
+            if image.format in _WITH_SCANS:
+                _refuse_many_scans(data, image.size, name)
             is_deep = ";16" in str(getattr(image, "tile", ""))
             image.load()
             if is_deep:
@@ -233,6 +239,17 @@ def _middle_resized(image: Image, framing: Framing, whole: tuple[int, int]) -> I
     box = (starts[0] - left, starts[1] - top, ends[0] - left, ends[1] - top)
     part = image.crop((left, top, right, bottom))
     return part.resize((size, size), _filter(framing), box=box)
+
+
+def _refuse_many_scans(data: bytes, size: tuple[int, int], name: str) -> None:
+    """Raises DataError where a JPEG of few bytes takes minutes: each scan is a pass over it."""
+    scans, passed_over = num_scans(data), math.prod(size)
+    if scans * passed_over > _MOST_SCANS * IMAGE_PIXELS.value:
+        raise DataError(
+            f"cannot read the image {name}: it has {scans:,} scans of {passed_over:,} pixels, and "
+            f"no more than {_MOST_SCANS} of the most pixels are read ({IMAGE_PIXELS.sentence}); "
+            "save it anew"
+        )
 
 
 def _refuse_too_large(size: tuple[int, int], name: str) -> None:

@@ -27,6 +27,7 @@ from driftscope.sources.plausible import (
     refuse_odd_sizes,
     refuse_packed_weights,
 )
+from driftscope.sources.plausible_tokenizer import refuse_growing_rules, refuse_slow_or_endless
 from driftscope.sources.preprocessor import pixel_convention
 from driftscope.sources.state_dict import (
     FILES,
@@ -269,7 +270,7 @@ def _refuse_whole_numbers(kinds: Mapping[str, str], module: nn.Module, name: str
     """Raises ModelError where weights are stored as the whole numbers that they were rounded to."""
     own = {key for key, one in module.state_dict().items() if one.is_floating_point()}
     for key, kind in kinds.items():
-        if key in own and kind.startswith(("I", "U", "int", "uint", "q")):
+        if key in own and kind.startswith(("I", "U", "C", "int", "uint", "q", "complex")):
             raise ModelError(
                 f"the weights of {name} are quantised: {key} is stored as {kind}; save the model "
                 "in floating-point numbers (where it was made: dequantize(), then save_pretrained)"
@@ -320,6 +321,7 @@ def load_tokenizer(
 
     there = [file for file in _TOKENIZER_FILES if (Path(where) / file).exists()]
     doing = f"the tokenizer of {name or where} cannot be read"
+    refuse_growing_rules(Path(where), name or where)
     try:
         with quiet_libraries(), told_as(ModelError, doing):
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -331,6 +333,7 @@ def load_tokenizer(
         return None
     # without tokenizer files transformers makes up a CLIP tokenizer with an empty vocabulary
     if 2 * len(tokenizer) > vocabulary_size:
+        refuse_slow_or_endless(tokenizer, name or where)
         return tokenizer
     if there:
         raise ModelError(

@@ -45,6 +45,8 @@ _TEXTS = (
 )  # fmt: skip
 """What libraries read whole of a model's folder, beside weights."""
 _PATTERNS = ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern")
+_FEW_ITERATIONS = re.compile(r"pissa_niter_\d{1,2}")
+"""Of the decomposition that peft repeats where it loads; 16 are usual."""
 _MOST_LOGIT_SCALE = 100_000
 _PATTERN_SECONDS = 10
 UNPACKED_RATIO = 20
@@ -67,13 +69,20 @@ def refuse_implausible(config: Mapping[str, Any], name: str) -> None:
                 )
     for key in _NUMBERS:
         for place, value in _named(config, key):
-            if not isinstance(value, int | float | None):
+            is_number = isinstance(value, int | float) and -math.inf < value < math.inf
+            if value is not None and not is_number:
                 raise ModelError(
                     f"the configuration of {name} says {place} {shown(value)}, which is no number"
                 )
     for place, value in ((key, rank) for key in ("rank_pattern",) for rank in _values(config, key)):
         if isinstance(value, int | float) and value > _MOST["r"]:
             raise ModelError(f"the configuration of {name} says {place} {shown(value)}")
+    initial = str(config.get("init_lora_weights"))
+    if initial.startswith("pissa_niter") and not _FEW_ITERATIONS.fullmatch(initial):
+        raise ModelError(
+            f"the adapter {name} says init_lora_weights {shown(initial)}; at most 99 iterations of "
+            "its decomposition are carried out"
+        )
     refuse_quantised(config, name)
     for key in ("megatron_config", "layer_replication"):
         if config.get(key):

@@ -340,5 +340,5 @@ def unknown_words(model: VisionLanguageModel, texts: Sequence[str]) -> tuple[str
     return tuple(
         word
         for word in words
-        if tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False)["input_ids"]
+        if tokenizer.unk_token_id in model.encoded(word, add_special_tokens=False)["input_ids"]
     )

@@ -212,7 +212,7 @@ def token_ids(model: VisionLanguageModel, texts: Sequence[str]) -> Mapping[str, 
 def _is_cut(model: VisionLanguageModel, text: str) -> bool:
     if model.tokenizer is None or len(text.encode()) < _SHORTEST_CONTEXT:
         return False  # no token is shorter than a byte
-    whole = model.tokenizer(model.backbone.prepared_text(text), verbose=False)["input_ids"]
+    whole = model.encoded(model.backbone.prepared_text(text), verbose=False)["input_ids"]
     return len(whole) > model.tokenised([text])["input_ids"].shape[1]
 
 
