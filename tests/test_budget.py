@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +18,12 @@ from driftscope.adapt.trained_delta import TrainedDelta
 from driftscope.backbones.weights import merged
 from driftscope.budget import affordable_factor
 from driftscope.config import parse_run_spec
+from driftscope.data import PixelRows
 from driftscope.errors import ConfigError, ModelError
 from driftscope.records import RunRecord
+from driftscope.reference import Embedded
 from driftscope.run import run_one
+from driftscope.train import _evaluated
 
 DAMAGING = {
     "model": "mini",
@@ -152,8 +158,40 @@ def test_the_model_that_is_kept_is_the_one_that_keeps_the_budget(kept_run: RunRe
         "mini", kept_run.folder / "adapted", "concepts100", max_images=60
     )
     at = {look["epoch"]: look for look in looks(kept_run)}[kept_run.result.selected.epoch]
+    recorded = kept_run.result.selected.estimate.retention_pct
+    assert recorded == pytest.approx(at["kept_retention_pct"], abs=1e-6)
     assert estimate.retention_pct == pytest.approx(at["kept_retention_pct"], abs=1e-6)
     assert estimate.low_90_pct == pytest.approx(at["kept_low_90_pct"], abs=1e-6)
+
+
+def test_what_a_look_embedded_is_not_embedded_again() -> None:
+    pixels = torch.arange(6).view(6, 1, 1, 1).expand(6, 3, 2, 2).to(torch.uint8)
+    asked: list[int] = []
+
+    def embed(some: PixelRows) -> torch.Tensor:
+        asked.extend(some.rows.tolist())
+        return some[:][:, 0, 0].float()
+
+    seen = Embedded((0, 2, 5), torch.tensor([[10.0, 10.0], [12.0, 12.0], [15.0, 15.0]]))
+    found = seen.completed(pixels, embed)
+    assert found[:, 0].tolist() == [10, 1, 12, 3, 4, 15]
+    assert asked == [1, 3, 4]
+
+
+@pytest.mark.parametrize("events", [[], [{"kind": "intervention"}]])
+def test_an_evaluation_of_a_restored_model_embeds_the_pool_anew(events: list[dict]) -> None:
+    @contextmanager
+    def in_force() -> Iterator[list[dict]]:
+        yield events
+
+    task = SimpleNamespace(
+        adapted=SimpleNamespace(model=SimpleNamespace(device=torch.device("cpu"))),
+        spec=SimpleNamespace(compile=False),
+        interventions=SimpleNamespace(in_force=in_force),
+    )
+    seen = Embedded((0,), torch.zeros(1, 2))
+    given = _evaluated(task, lambda pool: pool, 1, 1, lambda _event: None, seen)
+    assert given is (None if events else seen)
 
 
 def test_a_run_with_a_budget_goes_on_to_the_bit(kept_run: RunRecord, tmp_path: Path) -> None:

@@ -28,7 +28,14 @@ from driftscope.protocols import ACCURACIES, WITHOUT_TEXTS, ZERO_SHOT, protocol_
 from driftscope.reading import Drift, Reading, drift
 from driftscope.reading_pass import read, text_drift
 from driftscope.records import transfer_scalars
-from driftscope.reference import POOL, Reference, embedded_sets, image_sets, retrieval_of
+from driftscope.reference import (
+    POOL,
+    Embedded,
+    Reference,
+    embedded_sets,
+    image_sets,
+    retrieval_of,
+)
 from driftscope.signals.text import TextSpaceDrift
 from driftscope.signals.weights import weight_drift
 from driftscope.text_space import text_tower_digest, text_weights
@@ -76,7 +83,11 @@ class Assessment:
 
 
 def assess(
-    model: VisionLanguageModel, reference: Reference, *, text_tower_is_frozen: bool = False
+    model: VisionLanguageModel,
+    reference: Reference,
+    *,
+    text_tower_is_frozen: bool = False,
+    pool_seen: Embedded | None = None,
 ) -> Assessment:
     """Reads a model on the reference's images and says what has changed.
 
@@ -85,6 +96,7 @@ def assess(
         reference: what is known of its pretrained self.
         text_tower_is_frozen: whether the text tower is known to be the pretrained one; else its
             weights are looked at, and one that has moved scores for itself.
+        pool_seen: images of the pool that the model as it is has embedded already.
 
     Raises:
         ModelError: the model's image tower is not of the pretrained one's shape.
@@ -107,7 +119,11 @@ def assess(
     pool = reference.referee.pool if reference.referee else None
     sets = image_sets(reference.transfer, reference.retrieval, pool, reference.further)
     embeddings = embedded_sets(
-        sets, reference.probe_sets, reading, lambda pixels: model.embed_images(pixels).float().cpu()
+        sets,
+        reference.probe_sets,
+        reading,
+        lambda pixels: model.embed_images(pixels).float().cpu(),
+        {POOL: pool_seen} if pool_seen else {},
     )
     if not all(bool(torch.isfinite(found).all()) for found in embeddings.values()):
         raise NonFiniteError(

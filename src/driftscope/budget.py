@@ -27,7 +27,7 @@ from driftscope.data import PixelRows
 from driftscope.errors import ConfigError, ModelError, NonFiniteError
 from driftscope.estimate import Estimate, Referee
 from driftscope.metrics import ESTIMATED, METRICS
-from driftscope.reference import evenly_spaced
+from driftscope.reference import Embedded, evenly_spaced
 from driftscope.signals.label_free import zero_shot_logits
 from driftscope.transfer.features import linear_classifier
 
@@ -121,10 +121,12 @@ class Keeper:
     schedule: Schedule | None = None
     text_tower_is_frozen: bool = True
     rate_factor: float = field(default=1.0, init=False)
+    seen: Embedded | None = field(default=None, init=False)
+    """What the last look embedded, by the model that it left."""
 
     def __post_init__(self) -> None:
-        places = evenly_spaced(len(self.referee.logits), self.spec.images)
-        self.referee = self.referee.part(places)
+        self._places = evenly_spaced(len(self.referee.logits), self.spec.images)
+        self.referee = self.referee.part(self._places)
         if self.referee.withheld:
             raise ConfigError(
                 f"a budget of {self.spec.retention_pct:g} % cannot be kept, for retention is not "
@@ -153,34 +155,45 @@ class Keeper:
             NonFiniteError: the model has diverged.
             ModelError: the budget is not kept even with nothing of the change left.
         """
-        cosines = self._cosines()
+        embeddings = self._embedded()
+        cosines = self._cosines(embeddings)
         found = kept = self._judged(cosines)
         if self.spec.by != "project" and self.schedule is not None:
             self._let_rate_fall(self.schedule, step, found)
         strength = 1.0
         if self._delta is not None and _low(found) < self.spec.retention_pct:
-            strength, kept = self._shrink(self._delta, ChoicePath(self.referee, cosines))
+            path = ChoicePath(self.referee, cosines)
+            strength, kept, embeddings = self._shrink(self._delta, path)
         self._last = (step, _low(kept))
+        self.seen = Embedded(self._places, embeddings)
         return Look(step, found, kept, strength, self.rate_factor)
 
     def estimate(self) -> Estimate:
         """What the model keeps as it now is; raises `NonFiniteError` where it has diverged."""
-        return self._judged(self._cosines())
+        return self._judged(self._cosines(self._embedded()))
 
-    def _cosines(self) -> Float[Tensor, "image class"]:
-        """Of the pool's images to its classes, by the model as it now is."""
-        pool, model = self.referee.pool, self.current()
-        embeddings = model.embed_images(pool.pixels).float().cpu()
+    def _embedded(self) -> Float[Tensor, "image dim"]:
+        """The pool's images by the model as it now is."""
+        embeddings = self.current().embed_images(self.referee.pool.pixels).float().cpu()
         if not bool(torch.isfinite(embeddings).all()):
             raise NonFiniteError("the pool's image embeddings have NaN or infinite values")
-        texts = pool.text_embeddings if self.text_tower_is_frozen else pool.texts_of(model)
+        return embeddings
+
+    def _cosines(self, embeddings: Float[Tensor, "image dim"]) -> Float[Tensor, "image class"]:
+        """Of the pool's images to its classes."""
+        pool = self.referee.pool
+        is_frozen = self.text_tower_is_frozen
+        texts = pool.text_embeddings if is_frozen else pool.texts_of(self.current())
         return zero_shot_logits(embeddings, texts, 1.0)
 
     def _judged(self, cosines: Float[Tensor, "image class"]) -> Estimate:
         return self.referee.judge(cosines.argmax(dim=1))
 
-    def _shrink(self, delta: TrainedDelta, path: ChoicePath) -> tuple[float, Estimate]:
-        """The largest share whose estimate keeps the budget, near enough; it is left so."""
+    def _shrink(self, delta: TrainedDelta, path: ChoicePath) -> tuple[float, Estimate, Tensor]:
+        """The largest share whose estimate keeps the budget, near enough; it is left so.
+
+        With what it keeps, and the pool's embeddings there.
+        """
         budget = self.spec.retention_pct
         reached = delta.reached(self.trained)
         good, bad, kept = 0.0, 1.0, None
@@ -189,20 +202,22 @@ class Keeper:
                 break
             share = path.largest(budget, good, bad)
             delta.set(self.trained, reached, share)
-            path.known[share] = self._cosines()
+            embeddings = self._embedded()
+            path.known[share] = self._cosines(embeddings)
             now = self._judged(path.known[share])
             if _low(now) < budget:
                 bad = share
                 continue
-            good, kept = share, now
+            good, kept = share, (now, embeddings)
             if _low(now) <= budget + _CLOSE_PCT:
                 break
         delta.set(self.trained, reached, good)
-        return (good, kept) if kept else (good, self._with_nothing_left())
+        return (good, *(kept or self._with_nothing_left()))
 
-    def _with_nothing_left(self) -> Estimate:
+    def _with_nothing_left(self) -> tuple[Estimate, Tensor]:
         """The estimate where no share kept the budget, and nothing of the change is left."""
-        now = self.estimate()
+        embeddings = self._embedded()
+        now = self._judged(self._cosines(embeddings))
         if _low(now) < self.spec.retention_pct:
             raise ModelError(
                 f"the budget of {self.spec.retention_pct:g} % cannot be kept: with every trained "
@@ -210,7 +225,7 @@ class Keeper:
                 "the budget before the first step, and after requires_grad_ has said what is "
                 "trained"
             )
-        return now
+        return now, embeddings
 
     def _let_rate_fall(self, schedule: Schedule, step: int, found: Estimate) -> None:
         last_step, before = self._last

@@ -29,7 +29,7 @@ from driftscope.estimate import Pool, make_pool
 from driftscope.reading_pass import images_fingerprint
 from driftscope.reading_subsets import on_subsets, standard_subsets
 from driftscope.records import transfer_scalars
-from driftscope.reference import Reference, make_reference
+from driftscope.reference import Embedded, Reference, make_reference
 from driftscope.reference_cache import CachedModel
 from driftscope.sources import default_device, load
 from driftscope.train import Evaluation, TrainingImages
@@ -67,17 +67,19 @@ class PreparedRun:
         text = json.dumps(parts, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
-    def evaluate(self, adapted: AdaptedModel) -> Evaluation:
+    def evaluate(self, adapted: AdaptedModel, pool: Embedded | None = None) -> Evaluation:
         """Validation accuracy, and what is found of the encoder as it is now.
 
         A frozen encoder is the pretrained one: nothing goes through it again, and what is found of
-        it is worked out once.
+        it is worked out once. `pool` are images of the pool that this very model embedded already.
         """
         if adapted.encoder_is_frozen:
             found, record = self._unchanged
         else:
             is_frozen = adapted.class_tokens is None
-            found = assess(adapted.model, self.reference, text_tower_is_frozen=is_frozen)
+            found = assess(
+                adapted.model, self.reference, text_tower_is_frozen=is_frozen, pool_seen=pool
+            )
             record = self._record_of(found)
         embeddings = found.further[VALIDATION]
         accuracy_pct = 100 * num_correct(adapted, embeddings, self.val_labels) / len(embeddings)

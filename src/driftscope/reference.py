@@ -18,7 +18,7 @@ from torch.nn import functional
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.relation import function_facts
 from driftscope.backbones.weights import encoder_state, without_positions
-from driftscope.data import PixelSource
+from driftscope.data import PixelRows, PixelSource
 from driftscope.data.vocabulary import GENERAL
 from driftscope.estimate import Pool, Referee
 from driftscope.further_images import Further, beyond
@@ -232,15 +232,42 @@ def image_sets(
     }
 
 
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Embeddings of some images of a set, at these positions in it."""
+
+    places: Sequence[int]
+    embeddings: Float[Tensor, "image dim"]
+
+    def completed(
+        self, pixels: PixelSource, embed: Callable[[PixelSource], Tensor]
+    ) -> Float[Tensor, "all dim"]:
+        """The embeddings of all images of the set; `embed` gives those of the others."""
+        others = sorted(set(range(len(pixels))) - set(self.places))
+        found = self.embeddings.new_empty(len(pixels), self.embeddings.shape[1])
+        found[list(self.places)] = self.embeddings
+        if others:
+            found[others] = embed(PixelRows.of(pixels).select(others))
+        return found
+
+
 def embedded_sets(
     sets: Mapping[str, PixelSource],
     probe_sets: frozenset[str],
     reading: Reading,
     embed: Callable[[PixelSource], Tensor],
+    seen: Mapping[str, Embedded] | None = None,
 ) -> dict[str, Tensor]:
-    """Every set's embeddings; the probe set's are those that its reading has."""
-    known = reading.embeddings
-    return {
-        name: known if name in probe_sets and known is not None else embed(pixels)
-        for name, pixels in sets.items()
-    }
+    """Every set's embeddings; the probe set's are those that its reading has.
+
+    `seen` are those that the same model has made of some images before, by set.
+    """
+    found: dict[str, Tensor] = {}
+    for name, pixels in sets.items():
+        if name in probe_sets and reading.embeddings is not None:
+            found[name] = reading.embeddings
+        elif seen and name in seen:
+            found[name] = seen[name].completed(pixels, embed)
+        else:
+            found[name] = embed(pixels)
+    return found

@@ -144,7 +144,7 @@ def _carry_out(
         replace(images, features=images.features if adapted.encoder_is_frozen else None),
         spec,
         checkpoints,
-        lambda: prepared.evaluate(adapted),
+        lambda pool: prepared.evaluate(adapted, pool),
         regularization=Regularization(
             spec,
             adapted,

@@ -27,6 +27,7 @@ from driftscope.config import RunSpec
 from driftscope.data import PixelRows
 from driftscope.errors import ConfigError, NonFiniteError
 from driftscope.interventions import Interventions
+from driftscope.reference import Embedded
 from driftscope.regularize import Regularization
 
 REFIT_IMAGES = 400
@@ -56,7 +57,8 @@ class Evaluation:
     record: dict[str, Any]
 
 
-Evaluate = Callable[[], Evaluation]
+Evaluate = Callable[[Embedded | None], Evaluation]
+"""Looks at the model; images of the pool that a look embedded just before need no second pass."""
 OnEvent = Callable[[dict[str, Any]], None]
 OnStep = Callable[[int, int], None]
 """Told the steps done and the steps in all."""
@@ -140,7 +142,8 @@ def train(
             with seeded(adapted.model.device, spec.seed, "epoch", epoch):
                 means = _train_epoch(task, epoch, note, on_step)
             means |= _keep_budget(task, epoch, note)
-            seen = _evaluated(task, evaluate, epoch, epoch * task.steps_per_epoch, note)
+            pool = keeper.seen if keeper else None
+            seen = _evaluated(task, evaluate, epoch, epoch * task.steps_per_epoch, note, pool)
         except NonFiniteError as error:
             training.diverged = True
             note({"kind": "diverged", "epoch": epoch, "reason": str(error)})
@@ -354,14 +357,21 @@ def _intervene(task: _Task, epoch: int, step: int, note: OnEvent) -> None:
             note({**event, "epoch": epoch, "step": step})
 
 
-def _evaluated(task: _Task, evaluate: Evaluate, epoch: int, step: int, note: OnEvent) -> Evaluation:
+def _evaluated(
+    task: _Task,
+    evaluate: Evaluate,
+    epoch: int,
+    step: int,
+    note: OnEvent,
+    pool: Embedded | None = None,
+) -> Evaluation:
     with _undisturbed(task):
         if task.interventions is None:
-            return evaluate()
+            return evaluate(pool)
         with task.interventions.in_force() as events:
             for event in events:
                 note({**event, "epoch": epoch, "step": step})
-            return evaluate()
+            return evaluate(None if events else pool)  # by another model, where a part went back
 
 
 @contextmanager
