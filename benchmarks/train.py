@@ -54,6 +54,7 @@ from driftscope.adapt.dropout import QuickDropout
 from driftscope.checkpoints import Checkpoints
 from driftscope.config import METHOD_KINDS, RunSpec, parse_run_spec
 from driftscope.prepared_run import prepare, training_images
+from driftscope.reference import Embedded
 from driftscope.run import adapted_model
 from driftscope.signals.representation import linear_cka
 from driftscope.sources.embedded import EMBEDDED
@@ -136,10 +137,10 @@ def driftscope_run(work: Work, method: str, *, cold: bool) -> dict[str, float]:
     spent = {"evaluation": 0.0}
     evaluate = prepared_run.PreparedRun.evaluate
 
-    def timed(self: Any, adapted: AdaptedModel) -> Evaluation:
+    def timed(self: Any, adapted: AdaptedModel, pool: Embedded | None = None) -> Evaluation:
         start = time.process_time()
         try:
-            return evaluate(self, adapted)
+            return evaluate(self, adapted, pool)
         finally:
             spent["evaluation"] += time.process_time() - start
 
@@ -331,7 +332,7 @@ def driftscope_steps(work: Work, method: str) -> dict[str, float]:
             images if adapted.encoder_is_frozen else shared.images,
             spec,
             _Unkept(Path(folder), spec),
-            lambda: Evaluation(0.0, {}, {}),
+            lambda _pool: Evaluation(0.0, {}, {}),
         )
         return _rate(work, start)
 

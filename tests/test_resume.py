@@ -24,7 +24,7 @@ from driftscope.config import RunSpec, parse_run_spec
 from driftscope.errors import RecordError
 from driftscope.files import SCRATCH_PREFIX
 from driftscope.prepared_run import prepare
-from driftscope.reference import make_reference
+from driftscope.reference import Embedded, make_reference
 from driftscope.run import run_one
 from driftscope.tensor_files import read_tensors, write_tensors
 from driftscope.train import Evaluation, make_optimizer, train
@@ -325,7 +325,7 @@ def test_a_full_disk_leaves_the_weights_of_the_epoch_that_the_checkpoint_has_sel
     kept = Checkpoints(tmp_path, spec)
     seen: list[dict[str, torch.Tensor]] = []
 
-    def improving() -> Evaluation:
+    def improving(_pool: Embedded | None) -> Evaluation:
         seen.append(weights(adapted))
         return Evaluation(10.0 * len(seen), {}, {})
 

@@ -11,6 +11,7 @@ from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec, parse_run_spec
 from driftscope.errors import ConfigError
 from driftscope.prepared_run import PreparedRun, prepare, training_images
+from driftscope.reference import Embedded
 from driftscope.regularize import Pretrained, Regularization
 from driftscope.run import adapted_model
 from driftscope.train import (
@@ -38,7 +39,7 @@ def trained(
     spec, prepared, images, adapted = begun(values)
     entropy = prepared.reference.reading.per_layer("entropy")
 
-    def evaluate() -> Evaluation:
+    def evaluate(_pool: Embedded | None) -> Evaluation:
         torch.rand(1)  # whatever an evaluation draws, the training must not see it
         return prepared.evaluate(adapted)
 
@@ -154,7 +155,7 @@ def test_a_run_whose_loss_is_not_finite_ends_as_diverged_with_its_last_good_weig
         images,
         spec,
         checkpoints,
-        lambda: prepared.evaluate(adapted),
+        lambda pool: prepared.evaluate(adapted, pool),
         on_event=spoil,
     )
     assert training.diverged
@@ -177,7 +178,7 @@ def test_a_part_whose_output_is_not_finite_ends_the_run_as_diverged(
 ) -> None:
     spec, prepared, images, adapted = begun({**tiny_run, "method": method, "epochs": 1})
 
-    def evaluate_spoiled() -> Evaluation:
+    def evaluate_spoiled(_pool: Embedded | None) -> Evaluation:
         with torch.no_grad():
             adapted.trainable()[spoiled].fill_(math.nan)
         return prepared.evaluate(adapted)
@@ -335,7 +336,7 @@ def test_a_linear_probe_trains_on_features_as_it_would_through_the_encoder(
         prepared.images,
         spec,
         Checkpoints(tmp_path / "live", spec),
-        lambda: prepared.evaluate(adapted),
+        lambda pool: prepared.evaluate(adapted, pool),
     )
     for name, tensor in weights(adapted).items():
         torch.testing.assert_close(weights(cached)[name], tensor, rtol=1e-4, atol=1e-6)
