@@ -30,7 +30,9 @@ from driftscope.files import (
     whole_folder,
     write_whole,
 )
+from driftscope.limits import PARSED_MB
 from driftscope.records import append_event
+from driftscope.records.events import read_events
 from driftscope.study import expand
 
 
@@ -113,6 +115,20 @@ def test_leftovers_of_the_dead_are_removed_and_of_the_living_are_not(tmp_path: P
         remove_leftovers(tmp_path)
         assert partial.exists()
     assert {path.name for path in tmp_path.iterdir()} == {"a", f"{SCRATCH_PREFIX}notes"}
+
+
+@pytest.mark.parametrize("content", ["{}\n" * 5_000, "[" + "[]," * 20_000 + "0]", "a,b\n" * 7_000])
+def test_a_small_text_of_many_values_is_refused_before_it_is_read(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PARSED_MB.variable, "1")
+    for name in ("events.jsonl", "list.json", "list.csv"):
+        (tmp_path / name).write_text(content)
+    with pytest.raises(RecordError, match=r"events\.jsonl cannot be read: it has 0\.\d MB, and"):
+        read_events(tmp_path)
+    for name in ("list.json", "list.csv"):
+        with pytest.raises(DataError, match=f"{PARSED_MB.variable} raises this"):
+            open_dataset(str(tmp_path / name))
 
 
 def test_no_file_is_written_where_a_folder_is(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ EVENTS_MB: Final = Megabytes("events_mb", 256, "the events of a training")
 YAML_MB: Final = Megabytes("yaml_mb", 2, "a spec, or another file of YAML")
 YAML_VALUES: Final = Limit("yaml_values", 200_000, "values in a file of YAML, aliases written out")
 LIST_MB: Final = Megabytes("list_mb", 1_000, "a list of images or of class names")
+PARSED_MB: Final = Megabytes("parsed_mb", 2_500, "the memory that a list or events take once read")
 CLASS_NAMES: Final = Limit("class_names", 100_000, "class names in a file")
 TEMPLATES: Final = Limit("templates", 1_000, "prompt templates in a file")
 NAME_CHARACTERS: Final = Limit(
@@ -86,7 +87,7 @@ PAGE_RUNS: Final = Limit("page_runs", 500, "runs that a report draws and lists o
 """No study is refused for it: of a larger one the report shows cells, and some runs of them."""
 
 LIMITS: Final = (
-    JSON_MB, EVENTS_MB, YAML_MB, YAML_VALUES, LIST_MB, CLASS_NAMES, TEMPLATES,
+    JSON_MB, EVENTS_MB, YAML_MB, YAML_VALUES, LIST_MB, PARSED_MB, CLASS_NAMES, TEMPLATES,
     NAME_CHARACTERS, ARRAYS_MB, IMAGE_MB, IMAGE_ARRAYS_MB,
     IMAGE_PIXELS, RUNS, PAGE_RUNS,
 )  # fmt: skip

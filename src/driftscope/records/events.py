@@ -11,7 +11,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from driftscope.errors import RecordError
-from driftscope.files import read_bytes, refuse_link_or_device, write_whole
+from driftscope.files import read_values, refuse_link_or_device, write_whole
 from driftscope.limits import EVENTS_MB
 from driftscope.records.file_names import EVENTS_FILE
 from driftscope.records.json_files import finite
@@ -54,7 +54,7 @@ def events_bytes(folder: Path) -> bytes | None:
     """
     path = folder / EVENTS_FILE
     try:
-        return read_bytes(path, EVENTS_MB)
+        return read_values(path, EVENTS_MB)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -100,7 +100,7 @@ class EventsReader:
                 self._file, self._end, self._lines = (status.st_dev, status.st_ino), 0, 0
             content = b""
             if status.st_size > self._end:
-                content = read_bytes(self._path, EVENTS_MB, self._end)
+                content = read_values(self._path, EVENTS_MB, self._end)
         except FileNotFoundError:
             self._file = None
             return [], True

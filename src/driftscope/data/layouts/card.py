@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from driftscope.config.source import plain_yaml
-from driftscope.files import read_bytes
+from driftscope.files import read_bytes, read_values
 from driftscope.limits import LIST_MB
 
 
@@ -42,7 +42,7 @@ def info_of(card: Mapping[str, Any], configuration: str) -> Mapping[str, Any]:
 def noted_beside(root: Path, configuration: str, *, is_only: bool) -> Mapping[str, Any]:
     """What `dataset_infos.json`, which cards replaced, says of a configuration; {} for nothing."""
     try:
-        held = from_json(read_bytes(root / "dataset_infos.json", LIST_MB))
+        held = from_json(read_values(root / "dataset_infos.json", LIST_MB))
         only = next(iter(held)) if len(held) == 1 and is_only else configuration
         info = held[only if configuration not in held else configuration]
         return {"features": info["features"], "splits": list((info.get("splits") or {}).values())}

@@ -15,7 +15,7 @@ from driftscope.data.layouts.lists import columns_of, found_lists, image_starts
 from driftscope.data.layouts.plain_lists import of_folders
 from driftscope.data.layouts.tree import Folder, image_suffixes
 from driftscope.errors import DataError
-from driftscope.files import read_bytes
+from driftscope.files import read_values
 from driftscope.limits import LIST_MB
 
 _CAPTIONS = "captions_"
@@ -59,7 +59,7 @@ def _root_of(file: Path) -> Path:
 
 def _read(file: Path) -> Columns:
     try:
-        held = from_json(read_bytes(file, LIST_MB))
+        held = from_json(read_values(file, LIST_MB))
         if isinstance(held, list):
             return _of_objects(held)
         if "annotations" in held:

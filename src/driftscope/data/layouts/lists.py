@@ -31,7 +31,7 @@ from driftscope.data.layouts.tables import (
 from driftscope.data.layouts.tree import NO_CLASSES, Folder, is_image, walk
 from driftscope.data.other_kinds import kind_of_file
 from driftscope.errors import DataError
-from driftscope.files import is_file, named_path, read_bytes, read_text
+from driftscope.files import is_file, named_path, read_text, read_values
 from driftscope.limits import LIST_MB
 
 LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt", ".token")
@@ -137,7 +137,7 @@ def _of_coop(tree: Folder, address: Address) -> Found | None:
     if not splits or not tree.num_images:
         return None
     try:
-        held = from_json(read_bytes(Path(tree.path, splits[0]), LIST_MB))
+        held = from_json(read_values(Path(tree.path, splits[0]), LIST_MB))
         rows = {
             name: {
                 "path": [str(path) for path, _, _ in of_split],
