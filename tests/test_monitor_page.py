@@ -59,9 +59,9 @@ def test_it_says_what_is_left_what_is_best_and_why_it_stopped(tmp_path: Path) ->
     text = page_of(
         tmp_path, HISTORY, best=HISTORY[1], alerts=[alert], stop_reason="Enough is enough."
     ).read_text()
-    assert "<strong>60.0\u00a0%</strong> of the zero-shot ability on birds is left" in text
+    assert "Lost: retention is <strong>60.0\u00a0%</strong> on birds, less than the 90" in text
+    assert "up to step 30" in text
     assert "The best step is 20" in text
-    assert "Lost: retention is 60.0\u00a0% on birds, less than the 90\u00a0% to keep." in text
     assert "Training was to stop:</strong> Enough is enough." in text
     assert "<b>Step 30.</b> Retention is &lt;low&gt;." in text
     assert "fields &amp; &lt;b&gt;meadows&lt;/b&gt;" in text

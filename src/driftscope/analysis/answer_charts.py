@@ -11,7 +11,7 @@ import pandas as pd
 
 from driftscope.analysis.advice import Setting
 from driftscope.analysis.answer import Answer
-from driftscope.analysis.chart import Axis, Chart, Marks, Panel, ends, points, spans
+from driftscope.analysis.chart import OTHERS, Axis, Chart, Marks, Panel, ends, points, spans
 from driftscope.analysis.grouping import PLACE, SETTING, is_done, with_series
 from driftscope.analysis.interventions import QUESTION as INTERVENTIONS
 from driftscope.analysis.interventions_chart import interventions_chart
@@ -27,6 +27,8 @@ from driftscope.analysis.watching_charts import onset_chart, stopping_chart
 from driftscope.analysis.words import interval_text, join_words, rate_text, rho_text
 from driftscope.metrics import KEPT_PCT, METRICS
 
+MOST_NAMED = 8
+"""Methods up to which the frontier's legend names all."""
 PROBE_WORDS = {"final": "at the end", "first": "after the first epoch"}
 
 
@@ -183,9 +185,10 @@ def frontier_chart(name: str, table: pd.DataFrame, runs: pd.DataFrame, title: st
         Marks(x_limits, (KEPT_PCT, KEPT_PCT)),
         Marks(points(best[accuracy.key]), points(best[retention.key])),
     ]
-    series = tuple(dict.fromkeys(table["method"]))
+    called = _called(table)
+    series = tuple(dict.fromkeys(called))
     for one in series:
-        mine = table[table["method"] == one]
+        mine = table[called == one]
         spreads = [
             mine[f"{key}_sd"] if f"{key}_sd" in mine else [None] * len(mine)
             for key in (accuracy.key, retention.key)
@@ -222,6 +225,14 @@ def frontier_chart(name: str, table: pd.DataFrame, runs: pd.DataFrame, title: st
         + "The numbers are in the table below.",
     )
     return Chart(name, ((panel,),), series)
+
+
+def _called(table: pd.DataFrame) -> pd.Series[str]:
+    """What a legend calls each cell's method: of too many those on the frontier alone by name."""
+    methods = table["method"].astype(str)
+    if methods.nunique() <= MOST_NAMED:
+        return methods
+    return methods.where(methods.isin(methods[table["is_on_frontier"]]), OTHERS)
 
 
 def _limits(table: pd.DataFrame, key: str, *more: float) -> tuple[float, float]:

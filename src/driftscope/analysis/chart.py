@@ -14,6 +14,9 @@ from typing import Any, Literal, TypeAlias
 from driftscope.metric import Metric
 from driftscope.metrics import METRICS
 
+OTHERS = "other methods"
+"""What a legend calls all that it does not name."""
+
 Scale: TypeAlias = Literal["linear", "log", "names"]
 Kind: TypeAlias = Literal["line", "dots", "bars"]
 Colours: TypeAlias = Literal["series", "rates", "probes", "pair"]

@@ -127,7 +127,7 @@ def _what_was_studied(cells: pd.DataFrame, runs: pd.DataFrame, setting: Mapping[
     num_runs = int(runs["num_runs"].fillna(1).sum()) if "num_runs" in runs else len(runs)
     text = (
         f"{counted(num_runs, 'fine-tuning run')} of {setting['model']} on {setting['dataset']}: "
-        f"{join_words(map(str, dict.fromkeys(cells['series'])))} at "
+        f"{_named(list(map(str, dict.fromkeys(cells['series']))))} at "
         f"{counted(len(rates), 'learning rate')} ({span}), {_seeds_phrase(cells)}, "
         f"protocol “{setting['protocol']}”{_PROTOCOL_WORDS.get(setting['protocol'], '')}."
     )
@@ -142,6 +142,17 @@ def _what_was_studied(cells: pd.DataFrame, runs: pd.DataFrame, setting: Mapping[
             f"{setting['transfer']} without training{interval_phrase(*map(before.get, names))}."
         )
     return text
+
+
+_MOST_NAMED = 8
+"""Methods up to which a sentence names all."""
+
+
+def _named(methods: Sequence[str]) -> str:
+    if len(methods) <= _MOST_NAMED:
+        return join_words(methods)
+    few = methods[:3]
+    return f"{len(methods)} methods, such as {join_words(few)},"
 
 
 def _seeds_phrase(cells: pd.DataFrame) -> str:
@@ -380,6 +391,9 @@ def monitor_summary(report: Mapping[str, Any]) -> Summary:
     headline, emphasised = _monitor_headline(
         watched["transfer"], scalars, step, seen.get("estimate")
     )
+    advice, kept = advice_on_look(seen, watched), kept_of(seen)
+    if kept is not None and advice.outcome in ("kept", "lost", "unsure"):
+        headline, emphasised = advice.verdict, (written(kept.key, kept.pct),)
     sentences = _score_sentences_of({**seen, "suites": report.get("suites")})
     if "val_accuracy_pct" in scalars:
         accuracy = written("val_accuracy_pct", scalars["val_accuracy_pct"])
@@ -393,8 +407,8 @@ def monitor_summary(report: Mapping[str, Any]) -> Summary:
         caveats.append(_unmeasured_caveat("give the monitor a pool or a transfer set"))
     another = "What another seed or learning rate would do is not in here; a study of several runs"
     caveats.append(Caveat("One training.", f"{another} tells."))
-    advice = (advice_on_look(seen, watched),)
-    return Summary(_what_was_monitored(report), headline, sentences, caveats, emphasised, advice)
+    studied = _what_was_monitored(report)
+    return Summary(studied, headline, sentences, caveats, emphasised, (advice,))
 
 
 def _monitor_headline(
@@ -421,9 +435,9 @@ def _what_was_monitored(report: Mapping[str, Any]) -> str:
     times = "once" if count == 1 else f"{count} times"
     of_time = "" if share is None else f", {number_text(share, 1)} % of its time"
     return (
-        f"A training of {watched['pretrained']}, read {times} on {watched['num_images']} probe "
-        f"images ({watched['probe_images']}) without labels; that took "
-        f"{number_text(report['cost_seconds'], 1)} s{of_time}."
+        f"A training of {watched['pretrained']} up to step {report['latest']['step']}, read "
+        f"{times} on {watched['num_images']} probe images ({watched['probe_images']}) without "
+        f"labels; that took {number_text(report['cost_seconds'], 1)} s{of_time}."
     )
 
 

@@ -13,6 +13,7 @@ from driftscope.analysis.columns import filled, metric_column
 from driftscope.analysis.study_charts import known_metrics, profile_chart
 from driftscope.analysis.summaries import monitor_summary
 from driftscope.analysis.table import Column, Table
+from driftscope.analysis.words import counted
 from driftscope.analysis.zero_shot import unmeasured_sentences
 from driftscope.metrics import drifts, first_layer, followed
 from driftscope.protocols import ACCURACIES
@@ -88,6 +89,17 @@ def _table(points: pd.DataFrame) -> Table:
     return Table("observations", "Every observation", "", shown, frame)
 
 
+def _pool_facts(report: Mapping[str, Any]) -> dict[str, str]:
+    """On what retention was estimated, if it was."""
+    estimate = report["latest"].get("estimate")
+    if not estimate:
+        return {}
+    return {
+        "pool": f"{estimate['pool']}, {counted(estimate['num_images'], 'image')}",
+        "classes of the pool": str(estimate["classes"]),
+    }
+
+
 def _facts(report: Mapping[str, Any]) -> dict[str, Any]:
     watched = report["monitor"]
     return {
@@ -97,6 +109,7 @@ def _facts(report: Mapping[str, Any]) -> dict[str, Any]:
         "images read": watched["num_images"],
         "fingerprint of the images": watched["images_fingerprint"],
         "vocabulary": watched["vocabulary"] or "none",
+        **_pool_facts(report),
         **{
             f"transfer set {one['name']}": f"{one['num_images']} images"
             for one in watched["transfer"]

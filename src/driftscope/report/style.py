@@ -21,7 +21,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
 from driftscope.analysis.answer_charts import PROBE_WORDS
-from driftscope.analysis.chart import Chart
+from driftscope.analysis.chart import OTHERS, Chart
 from driftscope.errors import plain
 from driftscope.files import whole_file, write_whole
 
@@ -179,7 +179,8 @@ def chart_styles(chart: Chart) -> dict[str, SeriesStyle]:
         looks = ((BLUE, "o"), (ORANGE, "D"))
         pairs = zip(chart.legend, looks, strict=False)
         return {name: SeriesStyle(*own, "-") for name, own in pairs}
-    return method_styles(chart.legend)
+    styles = method_styles([name for name in chart.legend if name != OTHERS])
+    return {name: styles.get(name, SeriesStyle(MUTED, "o", "-")) for name in chart.legend}
 
 
 def themed_svg(figure: Figure, name: str) -> str:

@@ -135,9 +135,15 @@ function folded(summary, ...children) {
   return element("details", {}, element("summary", { textContent: summary }), ...children);
 }
 
+// a command whose options stay in one line with what they are given, as the page's own are
+function unbroken(command) {
+  return command.split(/(?<!\S)(--[\w-]+(?: [A-Z]+)?)/).map((part, at) => (
+    at % 2 ? element("span", { className: "unbroken", textContent: part }) : part));
+}
+
 // the verdict and what to do; what stands between backticks is code
 function advicePart({ outcome, verdict, steps }) {
-  const words = (text) => text.split("`").map((part, at) => (at % 2 ? element("code", { textContent: part }) : part));
+  const words = (text) => text.split("`").map((part, at) => (at % 2 ? element("code", {}, ...unbroken(part)) : part));
   return element("div", { className: "advice" }, element("p", { className: `verdict ${outcome}`, textContent: verdict }),
     element("ul", {}, ...steps.map((step) => element("li", {}, ...words(step)))));
 }
