@@ -277,7 +277,7 @@ def test_a_model_without_texts_gets_no_advice_that_needs_them() -> None:
     words = " ".join((unknown.verdict, *unknown.steps, lost.verdict, *lost.steps))
     for refused in ("zero-shot", "--pool", "--classes", "pool", "driftscope rescue"):
         assert refused not in words
-    assert "--transfer DATASET measures it, by k-NN" in unknown.steps[0]
+    assert "`--transfer DATASET` measures it, by k-NN" in unknown.steps[0]
     assert "LoRA" in lost.steps[0]
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.text import Text
 
 from driftscope.analysis.answer_charts import frontier_chart
-from driftscope.analysis.chart import Axis, Chart, Marks, Panel, ends, points
+from driftscope.analysis.chart import OTHERS, Axis, Chart, Marks, Panel, ends, points
 from driftscope.analysis.kept_chart import kept_chart
 from driftscope.analysis.label_places import Ends, label_offsets
 from driftscope.metrics import METRICS
@@ -87,6 +87,15 @@ def test_the_frontier_labels_every_cell_and_marks_the_one_that_keeps_the_budget(
     long = CELLS.replace({"method": {"lora_r8": "lora_r8, budget_90, pool concepts100, maps true"}})
     [panel] = frontier_chart("frontier", long, NO_RUNS).flat
     assert "lora_r8, budget_90, … 1e-4" in told_of(panel)
+
+
+def test_of_many_methods_the_legend_names_those_on_the_frontier() -> None:
+    beaten = pd.DataFrame([{**CELLS.iloc[5], "method": f"beaten_{n}"} for n in range(9)])
+    chart = frontier_chart("frontier", pd.concat([CELLS, beaten]), NO_RUNS)
+    assert chart.legend == ("linear_probe", "last_block", "lora_r8", "full_ft", OTHERS)
+    [others] = [one for one in chart.flat[0].marks if one.name == OTHERS]
+    assert len(others.x) == 9
+    assert others.hover[8].startswith("beaten_8, rate 3e-6")
 
 
 def test_no_label_lies_on_another_or_outside_the_axes_as_drawn() -> None:

@@ -178,7 +178,7 @@ def test_run_then_compare_then_export(
     shown = says([*arguments, "--out", str(tmp_path / "c")], code=0)
     assert "embedding drift" in shown
     assert shown.startswith("Unknown: how much of the pretrained ability is left was neither")
-    assert "With labels: --transfer DATASET measures it." in shown
+    assert "With labels: `--transfer DATASET` measures it." in shown
     assert (tmp_path / "c" / "report.html").stat().st_size > 1000
     result = runner.invoke(app, [*arguments, "--out", str(tmp_path / "c"), "--json"])
     assert json.loads(result.stdout)["num_images"] == 24

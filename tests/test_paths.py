@@ -9,7 +9,7 @@ import driftscope as ds
 from driftscope.analysis.calibration import load_calibration
 from driftscope.data.procedural import PROCEDURAL_SETS
 from driftscope.errors import DataError, ModelError, RecordError
-from driftscope.nearby import refuse_missing_images, refuse_missing_model
+from driftscope.nearby import refuse_missing_images, refuse_missing_model, refuse_missing_names
 from driftscope.study.folder import StudyFolder
 from driftscope.suites import BROUGHT_SETS
 
@@ -109,6 +109,13 @@ def test_what_may_be_elsewhere_is_no_misspelt_place(
     monkeypatch.chdir(tmp_path)
     for name in ("mini2", "openai", "pets2", "vtab2", "terrain2", "here"):
         (tmp_path / name / "clip-vit").mkdir(parents=True)
+    (tmp_path / "NAMES.txt").touch()
+    for names in ("general", "NAMES.txt", "pets", "owner/name"):
+        refuse_missing_names(names)
+    with pytest.raises(DataError, match=r"no class names 'NAMES\.tx'.*did you mean NAMES\.txt\?"):
+        refuse_missing_names("NAMES.tx")
+    with pytest.raises(DataError, match=r"no class names 'other\.txt': there is no such"):
+        refuse_missing_names("other.txt")
     for model in ("mini", "openai/clip-vit-b", "open_clip:ViT-B-32:x.pt", "other", "", "here@v1"):
         refuse_missing_model(model)
     assert set(BROUGHT_SETS) == set(PROCEDURAL_SETS)

@@ -26,6 +26,10 @@ _MOST_ENTRIES = 10_000
 """Entries of a folder among which a like name is looked for."""
 _LIKE, _VERY_LIKE = 0.6, 0.8
 """How like a name must be to be offered; and to be taken for what was meant by a bare name."""
+_OF_NAMES = (".txt", ".json", ".csv", ".tsv", ".yaml", ".yml")
+"""How files of class names end."""
+_GENERAL = "general"
+"""The built-in words, which stand in no file."""
 _SURELY_A_PATH = re.compile(r"[./~]|.*\\|[^/]+/[^/]+/|.*/$")
 _ELSEWHERE = re.compile(r"\w+:")
 """How a name begins that is an address, or says itself of what form it is."""
@@ -40,10 +44,16 @@ def refuse_missing_model(name: str) -> None:
 def refuse_missing_images(name: str) -> None:
     """Raises `DataError` where a dataset's name can only be a place, and nothing is there."""
     place = name if _exists(name) else name.partition("?")[0]
-    known = {*BROUGHT_SETS, *PRESETS, *suites()}
-    may_be_elsewhere = place in known or bool(os.environ.get(DATA_FOLDER_VARIABLE))
-    if not (may_be_elsewhere and "/" not in place) and _is_missing(place):
+    if not _may_be_known(place) and _is_missing(place):
         raise DataError(f"no images {shown(name)}: {nothing_there(place)}")
+
+
+def refuse_missing_names(name: str) -> None:
+    """Raises `DataError` where class names can only be in a file, and nothing is there."""
+    place = name if _exists(name) else name.partition("?")[0]
+    is_file = Path(place).suffix.lower() in _OF_NAMES and not _exists(place)
+    if name != _GENERAL and (is_file or (not _may_be_known(place) and _is_missing(place))):
+        raise DataError(f"no class names {shown(name)}: {nothing_there(place)}")
 
 
 def nothing_there(name: str) -> str:
@@ -66,6 +76,12 @@ def neighbour(name: str, likeness: float = _LIKE) -> str:
     whole = found / rest
     best = str(whole if _exists(str(whole)) else found)
     return f".{os.sep}{best}" if name.startswith(f".{os.sep}") else best
+
+
+def _may_be_known(name: str) -> bool:
+    """Whether a bare name may be that of a dataset: a known one, or a copy in the user's folder."""
+    known = {*BROUGHT_SETS, *PRESETS, *suites()}
+    return "/" not in name and (name in known or bool(os.environ.get(DATA_FOLDER_VARIABLE)))
 
 
 def _is_missing(name: str) -> bool:

@@ -314,8 +314,8 @@ def _verdict(kept: Kept, outcome: Outcome, budget: float) -> str:
 
 _HOW: dict[Surface, dict[str, str]] = {
     "comparison": {
-        "estimate": "--pool IMAGES --classes NAMES",
-        "measure": "--transfer DATASET",
+        "estimate": "`--pool IMAGES --classes NAMES.txt`",
+        "measure": "`--transfer DATASET`",
         "more": "--transfer-images 0 or --pool-images 0",
     },
     "monitor": {
@@ -369,7 +369,8 @@ def _ways_to_know(place: Place) -> tuple[str, ...]:
             "model has no text tower.",
         )
     return (
-        f"Without labels: {how['estimate']} estimates it from unlabeled images.",
+        f"Without labels: {how['estimate']} estimates it from unlabeled images of what the model "
+        "should still tell apart. Where you have no list of names, `general` takes everyday words.",
         f"With labels: {how['measure']} measures it.",
     )
 

@@ -89,7 +89,9 @@ def compare(
     from driftscope.cli import terminal
 
     refuse_study_or_run(out)
-    refuse_missing((pretrained, adapted), (images, pool, *(transfer or ()), *(retrieval or ())))
+    refuse_missing(
+        (pretrained, adapted), (images, pool, *(transfer or ()), *(retrieval or ())), classes
+    )
     with terminal.err.status("reading both models"), warnings.catch_warnings():
         from driftscope.comparison import compare as compare_models
         from driftscope.errors import NoteWarning

@@ -59,7 +59,7 @@ def merge(
     from driftscope.cli import terminal
 
     refuse_full_folder(out)
-    refuse_missing((base, *models), (images, pool))
+    refuse_missing((base, *models), (images, pool), classes)
     with terminal.err.status("merging"):
         from driftscope.rescuing import merge as merge_models
 

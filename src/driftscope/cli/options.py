@@ -34,18 +34,26 @@ _WORKERS = "Runs at the same time. By default as many as cores, memory or GPUs a
 Workers = Annotated[int | None, opt(_WORKERS, panel=MACHINE, min=1)]
 
 
-def refuse_missing(models: Iterable[str], images: Iterable[str | None] = ()) -> None:
+def refuse_missing(
+    models: Iterable[str], images: Iterable[str | None] = (), classes: str | None = None
+) -> None:
     """Refuses places that are not there, before the libraries of models are loaded.
 
     Raises:
         ModelError, DataError: a name can only be a place, and nothing is there.
     """
-    from driftscope.nearby import refuse_missing_images, refuse_missing_model
+    from driftscope.nearby import (
+        refuse_missing_images,
+        refuse_missing_model,
+        refuse_missing_names,
+    )
 
     for model in models:
         refuse_missing_model(model)
     for name in filter(None, images):
         refuse_missing_images(name)
+    if classes is not None:
+        refuse_missing_names(classes)
 
 
 def refuse_file(out: Path) -> None:

@@ -74,7 +74,7 @@ def rescue(
     from driftscope.cli import terminal
 
     refuse_full_folder(out)
-    refuse_missing((pretrained, adapted), (images, pool, *(transfer or ())))
+    refuse_missing((pretrained, adapted), (images, pool, *(transfer or ())), classes)
     with terminal.err.status("blending both models"):
         from driftscope.rescuing import RESCUE_FILE, USUAL
         from driftscope.rescuing import rescue as rescue_model

@@ -58,7 +58,7 @@ def where(
 
     if out is not None:
         refuse_full_folder(out)
-    refuse_missing((pretrained, adapted), (pool, transfer))
+    refuse_missing((pretrained, adapted), (pool, transfer), classes)
     with terminal.err.status("restoring groups of weights"):
         from driftscope.rescuing import where as attribute
 
