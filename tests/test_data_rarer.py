@@ -116,6 +116,19 @@ def test_a_level_of_splits_is_none_of_classes(tmp_path: Path) -> None:
         open_labelled(tmp_path, "test")
 
 
+def test_what_lies_beside_the_only_folder_of_images_is_told(tmp_path: Path) -> None:
+    write(tmp_path, [f"images/{one}.png" for one in range(3)])
+    write(tmp_path, [f"masks/{one}.png" for one in range(3)])
+    (tmp_path / "labels").mkdir()
+    images = open_dataset(tmp_path)
+    assert len(images) == 3
+    assert isinstance(images, EncodedSet)
+    assert images.notes == (
+        "the folder masks beside the images is passed over",
+        "a folder without images is passed over: labels",
+    )
+
+
 def test_what_was_drawn_over_loose_images_of_a_class_is_none_of_them(tmp_path: Path) -> None:
     write(tmp_path, [*classes(), *(f"{name}/masks/99.png" for name in NAMES)])
     write(tmp_path, [f"{name}/more/7{at}.png" for at, name in enumerate(NAMES)])

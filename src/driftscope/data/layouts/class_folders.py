@@ -77,7 +77,7 @@ def recognise(tree: Folder, address: Address) -> Found:
             for name, split in found.items()
         }
     notes = [f"beside its splits {printable(name)} is passed over" for name in passed_over]
-    notes += [*_of_drawn_over(root), *_of_inner_folders(found)]
+    notes += [*_of_drawn_over(tree), *_of_inner_folders(found)]
     if listed:
         notes += listed.notes
     elif whole and labelled and (said := unused_list(tree, files_above(Path(tree.path)))):
@@ -86,9 +86,15 @@ def recognise(tree: Folder, address: Address) -> Found:
         notes.append(f"{len(dead)} links that lead nowhere are passed over: {printable(dead[0])}")
     if kinds := tree.other_kinds():
         notes.append(f"files that are no images are passed over: {kinds}")
-    if empty := [one for one in root.folders if not one.num_images]:
+    beside = {one.path: one for one in (*tree.folders, *root.folders)}.values()
+    if empty := [one for one in beside if not one.num_images]:
         names = ", ".join(printable(one.name) for one in empty[:3])
-        notes.append(f"{len(empty)} folders without images are passed over: {names}")
+        which = (
+            "a folder without images is"
+            if len(empty) == 1
+            else (f"{len(empty)} folders without images are")
+        )
+        notes.append(f"{which} passed over: {names}")
     folder = next((Path(one.path) for one in (tree, root) if one.others), Path(tree.path))
     return Found(
         address,
@@ -409,7 +415,9 @@ def _of_drawn_over(root: Folder) -> list[str]:
         kept = {inner.path for inner in _image_folders(one)}
         folders.update(inner.name for inner in one.with_images if inner.path not in kept)
     notes += [
-        f"{count} folders {printable(name)} beside the images are passed over"
+        f"the folder {printable(name)} beside the images is passed over"
+        if count == 1
+        else f"{count} folders {printable(name)} beside the images are passed over"
         for name, count in folders.most_common(3)
     ]
     return notes
