@@ -90,6 +90,7 @@ def test_yaml_exponents_are_numbers(tmp_path: Path) -> None:
     ("change", "sentence"),
     [
         ({"method": "lorra"}, r"unknown method 'lorra': did you mean 'lora'\?"),
+        ({"method": "HRA"}, r"a tuner of peft is \{kind: peft, type: HRA\}$"),
         ({"method": {"kind": "lora", "rnk": 4}}, r"'method.rnk': did you mean 'rank'\?"),
         ({"lerning_rate": 1e-3}, r"'lerning_rate': did you mean 'learning_rate'\?"),
         ({"epochs": 0}, "epochs is 0, but"),

@@ -122,7 +122,10 @@ def _problem(ways: Sequence[Any], model: type[BaseModel]) -> str:
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         given = str(value.get("kind") if isinstance(value, dict) else value)
         what, kinds = _UNIONS[str(location[0])]
-        return f"unknown {what} {given!r}: {did_you_mean(given, kinds)}"
+        hint = did_you_mean(given, kinds)
+        if what == "method" and hint.startswith("valid"):
+            hint += f"; a tuner of peft is {{kind: peft, type: {given}}}"
+        return f"unknown {what} {given!r}: {hint}"
     sentence = str(problem["msg"]).removeprefix("Value error, ")
     message = sentence[0].lower() + sentence[1:]
     if not location or _location(problem) != location:  # values that do not go together
