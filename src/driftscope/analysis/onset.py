@@ -325,22 +325,22 @@ def _sentence(found: pd.DataFrame, table: pd.DataFrame) -> str:
     runs = found.drop_duplicates("run_id")
     damaged = int(runs["is_damaged"].sum())
     text = (
-        "Retention leaves its interval (falls below the 95 % interval of the pretrained score) in "
-        f"{damaged} of {counted(len(runs), 'run')}"
+        f"In {damaged} of {counted(len(runs), 'run')} retention falls below the 95 % interval of "
+        "the pretrained score"
     )
     if not damaged:
         return f"{text}, so no signal can warn of it."
     text += _how_often_first(table)
     parts = []
     for band, words in (
-        (QUIET, "held to what the other datasets' runs without a loss reached"),
-        (IMAGES, "held to what other images alone would change"),
+        (QUIET, "A signal warns where it goes further than in other datasets' runs without a loss"),
+        (IMAGES, "A signal warns where it goes further than other images alone would move it"),
     ):
         mine = table[(table["band"] == band) & (table["num_lost"] > 0)]
         mine = mine[mine["scope"] == mine["scope"].iloc[0]] if len(mine) else mine
         if len(mine):
-            parts.append(f"{words}, {_ranked(mine)}")
-    return f"{text}; {'; '.join(parts)}."
+            parts.append(f"{words}: {_ranked(mine)}.")
+    return " ".join([f"{text}.", *parts])
 
 
 def _how_often_first(table: pd.DataFrame) -> str:
@@ -359,14 +359,14 @@ def _ranked(rows: pd.DataFrame) -> str:
     rows = rows.sort_values("points_to_come", ascending=False)
     best, told = rows.iloc[0], rows["points_to_come"].map(text)
     alike = [label(name) for name in rows.loc[told == told.iloc[0], "signal"]]
-    most = " with the most still to come" if len(rows) > 1 else ""
+    most = " with the most still to lose" if len(rows) > 1 else ""
     where = "" if best["scope"] == OVERALL else f" on {best['scope']}"
     return (
-        f"{join_words(alike)} {'leaves' if len(alike) == 1 else 'leave'}{most}{where} "
-        f"({told.iloc[0]} of {text(best['damage_points'])} points on average): before retention "
-        f"in {best['num_before']}, at the same probe in {best['num_same_probe']}, later in "
+        f"{join_words(alike)} {'does' if len(alike) == 1 else 'do'} so{most}{where}, on average "
+        f"{told.iloc[0]} of {text(best['damage_points'])} points: before retention fell in "
+        f"{best['num_before']}, at the same probe in {best['num_same_probe']}, later in "
         f"{best['num_later']} and never in {best['num_never']} of "
-        f"{counted(best['num_lost'], 'run')}, and in "
+        f"{counted(best['num_lost'], 'run')}, and falsely in "
         f"{best['num_false_alarms']} of {counted(best['num_quiet'], 'run')} that lost nothing"
     )
 

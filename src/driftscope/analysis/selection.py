@@ -146,18 +146,17 @@ def _selection_sentence(table: pd.DataFrame, margin: float) -> str:
         alike: dict[str, list[str]] = {}
         for name in ranked.index:
             alike.setdefault(kept[name], []).append(label(str(name)))
-        chosen = [f"{value} ({join_words(names)})" for value, names in alike.items()]
+        chosen = [f"by {join_words(names)} {value}" for value, names in alike.items()]
         parts.append(
-            f"on {dataset} ({_count_text(rows['num_candidates'].iloc[0])} candidates) a random "
-            f"pick keeps {kept['random']}, the best possible {kept['oracle']}, the most "
-            f"accurate run {kept['val_accuracy_pct']}; signals keep {join_words(chosen)}"
+            f"On {dataset}, of {_count_text(rows['num_candidates'].iloc[0])} such runs, the most "
+            f"accurate one keeps {kept['val_accuracy_pct']}, one picked at random "
+            f"{kept['random']}, the best {kept['oracle']}. Picked {'; '.join(chosen)}."
             if chosen
-            else f"on {dataset} no signal was read"
+            else f"On {dataset} no signal was read."
         )
     return (
-        f"Among runs within {margin:g} points of the best validation accuracy, "
-        + "; ".join(parts)
-        + "."
+        f"Which of the runs within {margin:g} points of the best validation accuracy to take? "
+        f"{' '.join(parts)}"
     )
 
 

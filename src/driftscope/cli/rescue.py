@@ -135,12 +135,7 @@ def _show_frontier(found: Rescue) -> None:
     table = Table(
         title="Between both models, in percent",
         title_justify="left",
-        caption="Retention is estimated; likeness is the mean cosine to the adapted model's "
-        "embeddings; accuracies here are of classifiers fitted to few images. Chose is the "
-        "accuracy on one half of the test images: the highest that keeps the budget is chosen. "
-        "Accuracy is that on the other half. Scale 0 is the pretrained model, 1 the adapted one "
-        "(by lines: a blend still). "
-        f"A blend keeps {found.keep_pct:g} % where the lower end of its 90 % interval does.",
+        caption=_explained(found, has_accuracies="Accuracy" in columns),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
     )
@@ -153,6 +148,22 @@ def _show_frontier(found: Rescue) -> None:
         name = f"{'→' if is_chosen else ' '} {one['way']}"
         table.add_row(name, f"{one['scale']:.2f}", *shown, style="bold" if is_chosen else "")
     terminal.out.print(table)
+
+
+def _explained(found: Rescue, *, has_accuracies: bool) -> str:
+    """What the columns are, and which row is chosen."""
+    accuracies = (
+        "Accuracies here are of classifiers fitted to few images. Chose is the accuracy on one "
+        "half of the test images: the highest that keeps the budget is chosen. Accuracy is that "
+        "on the other half. "
+    )
+    likest = "The blend that is likest to the adapted model and keeps the budget is chosen. "
+    return (
+        "Retention is estimated; likeness is the mean cosine to the adapted model's embeddings. "
+        f"{accuracies if has_accuracies else likest}"
+        "Scale 0 is the pretrained model, 1 the adapted one (by lines: a blend still). "
+        f"A blend keeps {found.keep_pct:g} % where the lower end of its 90 % interval does."
+    )
 
 
 def _percent(value: float | None) -> str:
