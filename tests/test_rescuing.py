@@ -130,7 +130,10 @@ def test_a_rescue_that_does_not_beat_a_linear_probe_says_so(found: ds.Rescue) ->
     doubtful = replace(found, chosen=replace(found.chosen, estimate=estimate))
     assert doubtful.sentences()[1] == "Doubtful: the pool is small."
     probe = "a linear probe on the untouched model, which loses nothing and has 91.4 %"
-    assert f"It does not beat {probe}: take that probe instead." in with_correct(914, 914)
+    assert (
+        f"It does not beat {probe}: take that probe instead. `driftscope run` trains"
+        in with_correct(914, 914)
+    )
     by_chance = "but on 1000 images chance can make as much: consider that probe."
     assert f"It is above {probe}, {by_chance}" in with_correct(920, 914)
     assert f"It beats {probe}." in with_correct(950, 914)

@@ -35,6 +35,7 @@ USUAL: tuple[Way, ...] = ("search", "lines", "wise")
 """The search, and its rivals on the same picture."""
 
 
+_MAKE_A_PROBE = "A run by the method linear_probe trains one."
 _TOO_WIDE = 10.0
 """Points of an accuracy's interval, above which it decides nothing between two classifiers."""
 
@@ -199,8 +200,11 @@ class Rescue:
             return [*told, f"{unsure}: give more labeled images before you choose."]
         if self.beats_the_probe:
             too_few = f"on {num_images} images chance can make as much"
-            return [*told, f"It is above {probed}, but {too_few}: consider that probe."]
-        return [*told, f"It does not beat {probed}: take that probe instead."]
+            return [
+                *told,
+                f"It is above {probed}, but {too_few}: consider that probe. {_MAKE_A_PROBE}",
+            ]
+        return [*told, f"It does not beat {probed}: take that probe instead. {_MAKE_A_PROBE}"]
 
     def _likeness(self) -> list[str]:
         ours, before = self.chosen.likeness, self.pretrained.likeness
