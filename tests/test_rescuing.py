@@ -131,7 +131,7 @@ def test_a_rescue_that_does_not_beat_a_linear_probe_says_so(found: ds.Rescue) ->
     assert doubtful.sentences()[1] == "Doubtful: the pool is small."
     probe = "a linear probe on the untouched model, which loses nothing and has 91.4 %"
     assert (
-        f"It does not beat {probe}: take that probe instead. `driftscope run` trains"
+        f"It does not beat {probe}: take that probe instead. A run by the method"
         in with_correct(914, 914)
     )
     by_chance = "but on 1000 images chance can make as much: consider that probe."
