@@ -19,6 +19,7 @@ from driftscope.analysis.model_card import Benchmark, eval_results, model_card
 from driftscope.cli import app
 from driftscope.errors import ConfigError, ModelError
 from driftscope.hugging_face import commit_card, with_section
+from driftscope.records import write_sealed
 
 runner = CliRunner()
 SCORE = {
@@ -105,9 +106,17 @@ def test_the_command_writes_it_from_a_real_comparison(
     assert_refused(folder, "--benchmark needs --eval-results FOLDER or --push REPO", *place)
     assert_refused(folder, "--eval-results needs --benchmark", "--eval-results", str(model))
     report = json.loads((tmp_path / "compared" / "report.json").read_text())
+    whole = {key: value for key, value in report.items() if key != "digest"}
     report["scalars"]["cka"] = 1.0
     (tmp_path / "compared" / "report.json").write_text(json.dumps(report))
     assert_refused(folder, "was changed after it was written")
+    for key, value, told in (
+        ("estimate", {"kind": "x"}, "it has no estimate.sentence"),
+        ("retrieval", {"photos": {}}, "it has no retrieval.photos.image_to_text"),
+        ("transfer", None, "transfer is None, not an object"),
+    ):
+        write_sealed(tmp_path / "compared" / "report.json", {**whole, key: value})
+        assert_refused(folder, told)
 
 
 @pytest.mark.parametrize(

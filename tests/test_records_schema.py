@@ -24,6 +24,7 @@ from driftscope.gate.judging import judge, read_evidence
 from driftscope.gate.limits import GATED, parse_limit
 from driftscope.opened_study import Study
 from driftscope.records import RESULT_FILE, load_run, runs_table
+from driftscope.records.columns import retention_interval_pct
 from driftscope.records.live import training_status
 from driftscope.stats.proportions import paired_ratio_interval
 from driftscope.study import StudyFolder
@@ -109,6 +110,12 @@ def test_a_report_that_0_1_wrote_is_judged_by_its_numbers(kind: str) -> None:
     lost, gained = there["flows"]["num_lost"], there["flows"]["num_gained"]
     interval = paired_ratio_interval(there["num_correct"] - gained, lost, gained)
     assert score.retention_interval_pct == tuple(100 * end for end in interval)
+
+
+@pytest.mark.parametrize("num_correct", [None, 1])
+def test_a_retention_of_impossible_counts_has_no_interval(num_correct: int | None) -> None:
+    score = {"num_correct": num_correct, "flows": {"num_lost": 1, "num_gained": 5}}
+    assert retention_interval_pct(score) is None
 
 
 def test_a_monitored_training_that_0_1_wrote_can_be_watched() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from driftscope.analysis.advice import Outcome
 from driftscope.analysis.calibration import Forecast
@@ -20,7 +20,7 @@ from driftscope.files import named_path
 from driftscope.metrics import numbers_schema
 from driftscope.records import REPORT_FILE, RESULT_FILE, read_sealed
 from driftscope.records.schema import Part, StoredDrift, StoredEstimate, StoredReading, parse
-from driftscope.records.watched_schema import Alert, Report, Scalars
+from driftscope.records.watched_schema import Alert, ComparedScore, Report, Scalars
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -31,6 +31,36 @@ class _StoredAdvice(Part):
     outcome: Outcome
     verdict: str
     steps: list[str]
+
+
+class _Recall(Part):
+    """How often the right one is found, one way."""
+
+    model_config = ConfigDict(extra="allow")
+
+    recall_at_1_pct: float
+    recall_at_5_pct: float
+    recall_at_10_pct: float
+    wilson_low_pct: float
+    wilson_high_pct: float
+    chance_at_1_pct: float
+    num_queries: int
+    num_candidates: int
+
+
+class _Recalls(Part):
+    """Recall both ways."""
+
+    model_config = ConfigDict(extra="allow")
+
+    image_to_text: _Recall
+    text_to_image: _Recall
+
+
+class _ComparedRecalls(_Recalls):
+    """Recall both ways, beside the pretrained model's."""
+
+    pretrained: _Recalls
 
 
 class _ToldEstimate(StoredEstimate):
@@ -54,12 +84,15 @@ class ComparisonReport(Report):
     drift: StoredDrift
     stability: dict[str, Any]
     intruder_dimensions_per_layer: list[int] | None
-    retrieval: dict[str, dict[str, Any]]
+    transfer: dict[str, ComparedScore]
+    retrieval: dict[str, _ComparedRecalls]
     own_classes: dict[str, Any] | None = None
     estimate: _ToldEstimate | None = None
     forecast: Forecast | None
     suites: dict[str, dict[str, Any]]
     text_vocabulary: str
+    report: str | None = None
+    """The folder that it was written to, as it was named."""
     advice: _StoredAdvice
     units: dict[str, str]
 

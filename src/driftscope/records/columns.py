@@ -51,11 +51,11 @@ def retention_interval_pct(score: Mapping[str, Any]) -> tuple[float, float] | No
     from driftscope.stats.proportions import paired_ratio_interval
 
     flows = score.get("flows") or {}
-    if not {"num_lost", "num_gained"} <= flows.keys() or "num_correct" not in score:
+    if not {"num_lost", "num_gained"} <= flows.keys() or score.get("num_correct") is None:
         return None
     lost, gained = int(flows["num_lost"]), int(flows["num_gained"])
     kept = int(score["num_correct"]) - gained
-    if kept + lost == 0:
+    if kept < 0 or kept + lost <= 0:
         return None
     low, high = paired_ratio_interval(kept, lost, gained)
     return 100 * low, 100 * high
