@@ -308,7 +308,7 @@ def _pct(score: ZeroShotScore | None) -> float | None:
 
 def _with_interval(score: ZeroShotScore) -> str:
     """An accuracy with its 95 % Wilson interval."""
-    return f"{score.accuracy_pct:.1f} % ({score.wilson_low_pct:.0f}–{score.wilson_high_pct:.0f})"
+    return f"{score.accuracy_pct:.1f} % ({score.wilson_low_pct:.1f}–{score.wilson_high_pct:.1f})"
 
 
 def _shown(metric: str, value: float | None) -> str:
