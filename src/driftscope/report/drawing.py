@@ -132,7 +132,7 @@ def _panel_size(chart: Chart) -> tuple[float, float]:
         return 4.6 if any(one.labels for one in first.marks) else 3.8, 2.9
     if len(chart.panels) > 1:
         return 2.35, 1.75
-    return (3.35 if len(chart.flat) == 1 else 3.0 if chart.shares_y else 2.35), 2.15
+    return (3.35 if len(chart.flat) == 1 else 2.85 if chart.shares_y else 2.35), 2.15
 
 
 _MOST_APART = 0.2

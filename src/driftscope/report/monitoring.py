@@ -50,7 +50,7 @@ def write_monitor_page(
         overlays=overlay_block(
             [NamedOverlay(name, name, "", overlay) for name, overlay in overlays.items()]
         ),
-        facts=_facts(report),
+        facts=_facts(report, seen[-1].get("estimate")),
         version=report["driftscope"],
     )
 
@@ -89,9 +89,8 @@ def _table(points: pd.DataFrame) -> Table:
     return Table("observations", "Every observation", "", shown, frame)
 
 
-def _pool_facts(report: Mapping[str, Any]) -> dict[str, str]:
+def _pool_facts(estimate: Mapping[str, Any] | None) -> dict[str, str]:
     """On what retention was estimated, if it was."""
-    estimate = report["latest"].get("estimate")
     if not estimate:
         return {}
     return {
@@ -100,7 +99,7 @@ def _pool_facts(report: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _facts(report: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(report: Mapping[str, Any], estimate: Mapping[str, Any] | None) -> dict[str, Any]:
     watched = report["monitor"]
     return {
         "pretrained": watched["pretrained"],
@@ -109,7 +108,7 @@ def _facts(report: Mapping[str, Any]) -> dict[str, Any]:
         "images read": watched["num_images"],
         "fingerprint of the images": watched["images_fingerprint"],
         "vocabulary": watched["vocabulary"] or "none",
-        **_pool_facts(report),
+        **_pool_facts(estimate),
         **{
             f"transfer set {one['name']}": f"{one['num_images']} images"
             for one in watched["transfer"]

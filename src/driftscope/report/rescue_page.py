@@ -43,6 +43,7 @@ def write_rescue_page(told: Mapping[str, Any], out: Path) -> Path:
         frontier=frontier(told["points"], told["chosen"], told["pretrained"], told["keep_pct"]),
         legend=legend(styles, "ways"),
         reference=reference(told["chosen"]),
+        has_accuracies=told["chosen"]["accuracy"] is not None,
         strengths=_strengths(told),
         one_strength=_one_strength(told),
         table=_table(told),
