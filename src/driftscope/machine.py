@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -20,6 +21,14 @@ def available_bytes() -> int:
     amounts = [_machine_bytes(), _cgroup_bytes()]
     known = [amount for amount in amounts if amount is not None]
     return min(known) if known else 1 << 62
+
+
+def give_back_memory() -> None:
+    """Gives the system the memory that is free again, which the C library of Linux would keep."""
+    with suppress(OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _machine_bytes() -> int | None:

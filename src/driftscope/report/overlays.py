@@ -32,6 +32,7 @@ from driftscope.report.page import png_uri, script_json
 MAX_IMAGES = 8
 _PNG_UP_TO = 96
 _LARGEST_SIDE = 224
+_ROWS_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -179,8 +180,10 @@ def _recorded(
     by_id = {record.id: record for record in records}
     with_series = grouping.with_series(runs)
     ordered = with_series.sort_values(["retention_pct", "seed"], na_position="last")
-    for row in ordered[ordered["run_id"].isin(by_id)].to_dict("records"):
-        yield {str(key): value for key, value in row.items()}, by_id[row["run_id"]]
+    there = ordered[ordered["run_id"].isin(by_id)]
+    for at in range(0, len(there), _ROWS_AT_ONCE):  # thousands as mappings take a tenth of a GB
+        for row in there.iloc[at : at + _ROWS_AT_ONCE].to_dict("records"):
+            yield {str(key): value for key, value in row.items()}, by_id[row["run_id"]]
 
 
 def _named(row: Mapping[str, Any], overlay: Overlay, where: str) -> NamedOverlay:
