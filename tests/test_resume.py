@@ -393,7 +393,7 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(
     spec = parse_run_spec({**tiny_run, "epochs": 3})
     killed_in_epoch(3, spec, tmp_path)
     for folder, name in ((tmp_path, "result.json"), (tmp_path / "checkpoint", "last.safetensors")):
-        scratch = folder / f"{SCRATCH_PREFIX}abc"
+        scratch = folder / f"{SCRATCH_PREFIX}0123abcd"
         scratch.mkdir()
         (scratch / name).write_text("half")
     run_one(spec, tmp_path)

@@ -221,14 +221,14 @@ def test_doubts_about_the_data_stand_below_the_numbers(monitored: Path) -> None:
 
 def test_a_look_reads_what_is_new_alone(monitored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     starts: list[int] = []
-    read_bytes = records_events.read_bytes
+    read_values = records_events.read_values
 
     def counted(path: Path, limit: object, start: int = 0) -> bytes:
         if path.name == EVENTS_FILE:
             starts.append(start)
-        return read_bytes(path, limit, start)  # type: ignore[arg-type]
+        return read_values(path, limit, start)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(records_events, "read_bytes", counted)
+    monkeypatch.setattr(records_events, "read_values", counted)
     follower = TrainingFollower(monitored)
     assert follower.status() == replace(training_status(monitored), age_seconds=ANY)
     starts.clear()

@@ -13,6 +13,9 @@ from driftscope.config.source import Location, Where
 from driftscope.config.variants import MethodSpec, RegularizerSpec
 from driftscope.errors import did_you_mean, shown
 
+_LONGEST_TYPE = 30
+"""Letters that the name of a tuner of peft may have."""
+
 
 def _kinds(union: Any) -> dict[str, type[BaseModel]]:
     """The variants of a discriminated union by kind."""
@@ -123,7 +126,7 @@ def _problem(ways: Sequence[Any], model: type[BaseModel]) -> str:
         given = str(value.get("kind") if isinstance(value, dict) else value)
         what, kinds = _UNIONS[str(location[0])]
         hint = did_you_mean(given, kinds)
-        if what == "method" and hint.startswith("valid"):
+        if what == "method" and hint.startswith("valid") and len(given) <= _LONGEST_TYPE:
             hint += f"; a tuner of peft is {{kind: peft, type: {given}}}"
         return f"unknown {what} {given!r}: {hint}"
     sentence = str(problem["msg"]).removeprefix("Value error, ")

@@ -185,7 +185,6 @@ def where(
     scale: Estimated | _Measured
     if transfer is not None:
         scale = _Measured(before, transfer, rules, max_images)
-        rules.refuse_if_unused([scale.benchmark.class_names])
     else:
         unlabeled = make_pool(before, pool or "", classes, rules, max_images)
         rules.refuse_if_unused([unlabeled.classes.names])
@@ -287,6 +286,7 @@ class _Measured:
         self, before: VisionLanguageModel, name: str, rules: PromptRules, max_images: int
     ) -> None:
         (self.benchmark,) = labelled_sets(name, before, max_images, rules, by="zero_shot")
+        rules.refuse_if_unused([self.benchmark.class_names])
         self.own = text_fingerprint(before)
         self.pixels = self.benchmark.pixels[:]
         self.before = self._outcome(before)
