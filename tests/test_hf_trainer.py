@@ -413,7 +413,7 @@ def test_every_number_reaches_wandb_offline(
         classifier(tiny_clip), tmp_path / "out", eval_strategy="epoch", report_to=["wandb"]
     )
     watch(trainer, monitor).train()
-    wandb.finish()
+    wandb.teardown()  # finishes the run, and waits for the process that writes it
     shown = wandb_history(tmp_path)
     for name in ("embedding_drift", "cka", "retention_pct", "val_accuracy_pct"):
         found = shown[f"train/driftscope/{name}"]  # where the Trainer puts what is no evaluation
