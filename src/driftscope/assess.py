@@ -39,9 +39,7 @@ from driftscope.reference import (
 from driftscope.signals.text import TextSpaceDrift
 from driftscope.signals.weights import weight_drift
 from driftscope.text_space import text_tower_digest, text_weights
-from driftscope.transfer import (
-    ZeroShotScore,
-)
+from driftscope.transfer import ZeroShotScore
 
 OWN_TEXTS, PRETRAINED_TEXTS = "its own", "the pretrained one"
 

@@ -37,9 +37,9 @@ from driftscope.records import REPORT_FILE, Overlay, transfer_scalars, write_sea
 from driftscope.reference import Reference, evenly_spaced, make_reference
 from driftscope.signals.weights import intruder_dimensions_per_layer, weight_drift
 from driftscope.sources import default_device, load
-from driftscope.transfer import RetrievalSet, labelled_sets, retrieval_set, transfer_names
+from driftscope.transfer import RetrievalSet, retrieval_set, transfer_names
 from driftscope.transfer.classification import LabelledSet, live_embeddings
-from driftscope.transfer.features import refuse_protocols_of_none
+from driftscope.transfer.features import benchmarks_of, refuse_protocols_of_none
 from driftscope.transfer.own_classes import own_classes
 from driftscope.transfer.suites import found_suites, places_of, summaries
 
@@ -89,12 +89,15 @@ class Comparison:
     """Why a number is missing, by its metric's key."""
     overlay: Overlay | None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, report: Path | str | None = None) -> dict[str, Any]:
         """Every number as JSON values, with the units by name (attention maps are left out).
 
-        `scalars` are the main ones, flat, as a monitor's `report.json` has them.
+        `scalars` are the main ones, flat, as a monitor's `report.json` has them. `report` is the
+        folder that a gate is to judge, which the advice then names.
         """
         values = self._values()
+        if report is not None:
+            values["report"] = str(report)
         return {**values, "advice": advice_on_comparison(values).to_dict()}
 
     def _values(self) -> dict[str, Any]:
@@ -136,8 +139,7 @@ class Comparison:
 
         folder = named_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        values = {**self._values(), "report": str(folder)}
-        values["advice"] = advice_on_comparison(values).to_dict()
+        values = self.to_dict(folder)
         write_sealed(folder / REPORT_FILE, values)
         return write_compare_report(values, self.overlay, folder / "report.html")
 
@@ -233,15 +235,11 @@ def compare(
         model: VisionLanguageModel,
     ) -> tuple[list[LabelledSet], list[RetrievalSet], Pool | None]:
         """The benchmarks and the pool, their images as a model reads them."""
-        labelled = [
-            one
-            for name in names
-            for one in labelled_sets(
-                *(name, model, transfer_images, rules),
-                by=transfer_by,
-                skip_bad_images=skip_bad_images,
-            )
-        ]
+        labelled = benchmarks_of(
+            *(names, model, transfer_images, rules),
+            by=transfer_by,
+            skip_bad_images=skip_bad_images,
+        )
         captioned = [
             retrieval_set(name, model, transfer_images, skip_bad_images=skip_bad_images)
             for name in transfer_names(retrieval, "retrieval")

@@ -248,8 +248,7 @@ def _classes_of_dataset(source: str | Path, rules: PromptRules) -> Classes:
             f"classes is {str(source)!r}: give a file with a class name a line, 'general', or a "
             f"labeled dataset ({error})"
         ) from None
-    words = getattr(images, "words", {})
-    filled = rules.filled(names, words, getattr(images, "templates", ()))
+    filled = rules.filled_from(images, names)
     return Classes(names, filled, f"the {len(names)} classes of {source}")
 
 

@@ -33,9 +33,10 @@ from driftscope.reference import Embedded, Reference, make_reference
 from driftscope.reference_cache import CachedModel
 from driftscope.sources import default_device, load
 from driftscope.train import Evaluation, TrainingImages
-from driftscope.transfer import RetrievalSet, labelled_sets, retrieval_set
+from driftscope.transfer import RetrievalSet, retrieval_set
 from driftscope.transfer.classification import LabelledSet
 from driftscope.transfer.doubts import doubts_of_score
+from driftscope.transfer.features import benchmarks_of
 
 VALIDATION = "validation"
 """The name of the validation images among those that are embedded."""
@@ -217,13 +218,8 @@ def open_inputs(spec: RunSpec, device: str) -> Inputs:
             spec, train_labels, test_labels, class_names=class_names, groups=groups_of(train_set)
         ),
         transfer=tuple(
-            one
-            for name in spec.transfer
-            for one in labelled_sets(
-                name,
-                pretrained,
-                spec.transfer_images,
-                rules,
+            benchmarks_of(
+                *(spec.transfer, pretrained, spec.transfer_images, rules),
                 by=spec.transfer_by,
                 skip_bad_images=spec.skip_bad_images,
             )

@@ -11,7 +11,17 @@ import pandas as pd
 
 from driftscope.analysis.advice import Setting
 from driftscope.analysis.answer import Answer
-from driftscope.analysis.chart import OTHERS, Axis, Chart, Marks, Panel, ends, points, spans
+from driftscope.analysis.chart import (
+    MOST_NAMED,
+    OTHERS,
+    Axis,
+    Chart,
+    Marks,
+    Panel,
+    ends,
+    points,
+    spans,
+)
 from driftscope.analysis.grouping import PLACE, SETTING, is_done, with_series
 from driftscope.analysis.interventions import QUESTION as INTERVENTIONS
 from driftscope.analysis.interventions_chart import interventions_chart
@@ -27,8 +37,6 @@ from driftscope.analysis.watching_charts import onset_chart, stopping_chart
 from driftscope.analysis.words import interval_text, join_words, rate_text, rho_text
 from driftscope.metrics import KEPT_PCT, METRICS
 
-MOST_NAMED = 8
-"""Methods up to which the frontier's legend names all."""
 PROBE_WORDS = {"final": "at the end", "first": "after the first epoch"}
 
 

@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeAlias
 from driftscope.metric import Metric
 from driftscope.metrics import METRICS
 
+MOST_NAMED = 8
+"""Methods up to which a legend, or a sentence, names all."""
 OTHERS = "other methods"
 """What a legend calls all that it does not name."""
 

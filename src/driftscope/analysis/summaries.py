@@ -14,6 +14,7 @@ from driftscope.analysis.advice import (
     advice_on_look,
     kept_of,
 )
+from driftscope.analysis.chart import MOST_NAMED
 from driftscope.analysis.words import counted, doubt_sentences, join_words, rate_text
 from driftscope.analysis.zero_shot import (
     doubts_of,
@@ -144,12 +145,8 @@ def _what_was_studied(cells: pd.DataFrame, runs: pd.DataFrame, setting: Mapping[
     return text
 
 
-_MOST_NAMED = 8
-"""Methods up to which a sentence names all."""
-
-
 def _named(methods: Sequence[str]) -> str:
-    if len(methods) <= _MOST_NAMED:
+    if len(methods) <= MOST_NAMED:
         return join_words(methods)
     few = methods[:3]
     return f"{len(methods)} methods, such as {join_words(few)},"

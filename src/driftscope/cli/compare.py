@@ -125,7 +125,7 @@ def compare(
     if as_json:
         typer.echo(report.with_suffix(".json").read_text(encoding="utf-8"))
         return
-    show_comparison({**comparison.to_dict(), "report": str(out)})
+    show_comparison(comparison.to_dict(out))
     say(f"\nReport: {terminal.path_text(report)}")
 
 

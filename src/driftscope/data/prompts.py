@@ -83,6 +83,12 @@ class PromptRules:
         asked = tuple(templates) if open_templates else self.templates
         return PromptRules(asked, tuple({**_said_once(words, asked), **own}.items()))
 
+    def filled_from(self, images: object, class_names: Sequence[str]) -> PromptRules:
+        """The same with what a set of images brings; one that driftscope makes brings nothing."""
+        return self.filled(
+            class_names, getattr(images, "words", {}), getattr(images, "templates", ())
+        )
+
     def own_words(self, class_names: Sequence[str]) -> dict[str, str]:
         """The words that a user gives for these classes, by class name."""
         of_file = self.names.words_of(class_names, must_fit=False) if self.names else {}

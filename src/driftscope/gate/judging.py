@@ -347,9 +347,7 @@ def judge(evidence: Evidence, limits: Sequence[Limit], *, confident: bool = Fals
 
 
 def _sets_of(evidence: Evidence, limit: Limit) -> list[str]:
-    """The transfer sets whose scores a limit is on."""
-    if not limit.gated.of_transfer_set:
-        return []
+    """The transfer sets whose scores a limit on such scores is on."""
     key = limit.gated.metric.key
     meant = [
         name

@@ -13,9 +13,9 @@ from driftscope.data.prompts import PromptRules
 from driftscope.estimate import Pool, class_lists, make_pool
 from driftscope.protocols import pretrained_accuracy_key
 from driftscope.reference import Reference, make_reference
-from driftscope.transfer import RetrievalSet, labelled_sets, retrieval_set
+from driftscope.transfer import RetrievalSet, retrieval_set
 from driftscope.transfer.classification import LabelledSet
-from driftscope.transfer.features import refuse_protocols_of_none
+from driftscope.transfer.features import benchmarks_of, refuse_protocols_of_none
 from driftscope.transfer.suites import FoundSuite, found_suites, places_of
 
 
@@ -102,11 +102,8 @@ def watched_by(
         model: VisionLanguageModel,
     ) -> tuple[list[LabelledSet], list[RetrievalSet], Pool | None]:
         """The benchmarks and the pool, their images as a model reads them."""
-        labelled = [
-            one
-            for place in places_of(transfer, suites)
-            for one in labelled_sets(place, model, transfer_images, rules, by=transfer_by)
-        ]
+        places = places_of(transfer, suites)
+        labelled = benchmarks_of(places, model, transfer_images, rules, by=transfer_by)
         captioned = [retrieval_set(place, model, transfer_images) for place in retrieval]
         unlabeled = None if pool is None else make_pool(model, pool, classes, rules, pool_images)
         return labelled, captioned, unlabeled

@@ -23,7 +23,6 @@ from driftscope.analysis.summaries import (
     studied_together,
 )
 from driftscope.analysis.table import Table
-from driftscope.analysis.words import counted
 from driftscope.analysis.zero_shot import forgotten_sentence, unmeasured_sentences
 from driftscope.errors import RecordError
 from driftscope.metrics import drift_groups
@@ -33,7 +32,7 @@ from driftscope.report import tables
 from driftscope.report.findings import findings
 from driftscope.report.overlays import NamedOverlay, other_overlays, overlay_block, study_overlays
 from driftscope.report.page import whole_picture, write_page
-from driftscope.report.provenance import shared_and_varying
+from driftscope.report.provenance import pool_facts, shared_and_varying
 from driftscope.report.run_pages import notable_runs, run_pages, shared_by_run_pages
 from driftscope.report.sections import (
     Section,
@@ -187,7 +186,7 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
         "images": comparison["images"],
         "images read": comparison["num_images"],
         "images skipped": len(comparison["skipped_images"]),
-        **_pool_facts(comparison),
+        **pool_facts(comparison.get("estimate")),
         **({"notes": "; ".join(comparison["notes"])} if comparison.get("notes") else {}),
         "fingerprint of the images": reading["images_fingerprint"],
         **({"patches": reading["num_patches"]} if reading["num_patches"] else {}),
@@ -226,17 +225,6 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
         facts=facts,
         version=version("driftscope"),
     )
-
-
-def _pool_facts(comparison: Mapping[str, Any]) -> dict[str, str]:
-    """On what retention was estimated, if it was."""
-    estimate = comparison.get("estimate")
-    if not estimate:
-        return {}
-    return {
-        "pool": f"{estimate['pool']}, {counted(estimate['num_images'], 'image')}",
-        "classes of the pool": str(estimate["classes"]),
-    }
 
 
 def _versions(records: Iterable[RunRecord]) -> str:

@@ -13,13 +13,13 @@ from driftscope.analysis.columns import filled, metric_column
 from driftscope.analysis.study_charts import known_metrics, profile_chart
 from driftscope.analysis.summaries import monitor_summary
 from driftscope.analysis.table import Column, Table
-from driftscope.analysis.words import counted
 from driftscope.analysis.zero_shot import unmeasured_sentences
 from driftscope.metrics import drifts, first_layer, followed
 from driftscope.protocols import ACCURACIES
 from driftscope.records import Overlay
 from driftscope.report.overlays import NamedOverlay, overlay_block
 from driftscope.report.page import Picture, panel_pictures, write_page
+from driftscope.report.provenance import pool_facts
 from driftscope.report.sections import comparison_profiles, kept_picture
 
 
@@ -89,16 +89,6 @@ def _table(points: pd.DataFrame) -> Table:
     return Table("observations", "Every observation", "", shown, frame)
 
 
-def _pool_facts(estimate: Mapping[str, Any] | None) -> dict[str, str]:
-    """On what retention was estimated, if it was."""
-    if not estimate:
-        return {}
-    return {
-        "pool": f"{estimate['pool']}, {counted(estimate['num_images'], 'image')}",
-        "classes of the pool": str(estimate["classes"]),
-    }
-
-
 def _facts(report: Mapping[str, Any], estimate: Mapping[str, Any] | None) -> dict[str, Any]:
     watched = report["monitor"]
     return {
@@ -108,7 +98,7 @@ def _facts(report: Mapping[str, Any], estimate: Mapping[str, Any] | None) -> dic
         "images read": watched["num_images"],
         "fingerprint of the images": watched["images_fingerprint"],
         "vocabulary": watched["vocabulary"] or "none",
-        **_pool_facts(estimate),
+        **pool_facts(estimate),
         **{
             f"transfer set {one['name']}": f"{one['num_images']} images"
             for one in watched["transfer"]

@@ -5,6 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from driftscope.analysis.words import counted
+
+
+def pool_facts(estimate: Mapping[str, Any] | None) -> dict[str, str]:
+    """On what retention was estimated, if it was."""
+    if not estimate:
+        return {}
+    return {
+        "pool": f"{estimate['pool']}, {counted(estimate['num_images'], 'image')}",
+        "classes of the pool": str(estimate["classes"]),
+    }
+
 
 def flattened(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested mappings as 'outer.inner' → text, in order; lists become comma-separated text."""

@@ -299,9 +299,7 @@ def transfer_set(
         of_copies = told_of_copies(images)
         notes += [*images.notes, *of_copies[0]]
         doubts += [*images.doubts, *of_copies[1]]
-    rules = (rules or PromptRules()).filled(
-        class_names, getattr(images, "words", {}), getattr(images, "templates", ())
-    )
+    rules = (rules or PromptRules()).filled_from(images, class_names)
     words = words_of(class_names, dict(rules.class_words))
     given = {word for _, word in rules.class_words}
     shown = ["given" if word in given else word for word in words]

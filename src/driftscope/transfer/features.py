@@ -9,7 +9,7 @@ are made anew for every model that is scored, from its own features.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from reprlib import repr as short
 
@@ -107,6 +107,28 @@ def labelled_sets(
             name, model, max_images, protocols=of_features, skip_bad_images=skip_bad_images
         )
     return found
+
+
+def benchmarks_of(
+    names: Iterable[str],
+    model: VisionLanguageModel,
+    max_images: int | None = None,
+    rules: PromptRules | None = None,
+    *,
+    by: str | Sequence[str] = (),
+    skip_bad_images: bool = False,
+) -> list[LabelledSet]:
+    """The benchmarks of several labeled datasets, one dataset after the other.
+
+    Arguments and errors are those of `labelled_sets`.
+    """
+    return [
+        one
+        for name in names
+        for one in labelled_sets(
+            name, model, max_images, rules, by=by, skip_bad_images=skip_bad_images
+        )
+    ]
 
 
 def refuse_protocols_of_none(by: object, transfer: Sequence[str]) -> None:

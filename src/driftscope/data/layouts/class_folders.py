@@ -92,7 +92,7 @@ def recognise(tree: Folder, address: Address) -> Found:
         which = (
             "a folder without images is"
             if len(empty) == 1
-            else (f"{len(empty)} folders without images are")
+            else f"{len(empty)} folders without images are"
         )
         notes.append(f"{which} passed over: {names}")
     folder = next((Path(one.path) for one in (tree, root) if one.others), Path(tree.path))
