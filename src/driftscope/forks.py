@@ -17,6 +17,8 @@ from driftscope.machine import usable_cores
 T = TypeVar("T")
 R = TypeVar("R")
 
+MANY_RUNS = 1_000
+"""To read so many, to ask about them and to draw them takes seconds, so that processes pay."""
 MOST_PROCESSES = 4
 _DIE_WITH_PARENT = 1
 """`PR_SET_PDEATHSIG` of Linux."""

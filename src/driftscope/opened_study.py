@@ -16,7 +16,7 @@ from driftscope.analysis import StudyTables
 from driftscope.deprecation import renamed
 from driftscope.errors import RecordError, did_you_mean
 from driftscope.files import csv_text, inner_folder, named_path, write_whole
-from driftscope.forks import spread
+from driftscope.forks import MANY_RUNS, spread
 from driftscope.machine import give_back_memory
 from driftscope.records import (
     ADAPTED_FOLDER,
@@ -41,8 +41,6 @@ Format = Literal["parquet", "csv", "json"]
 
 _TOGETHER = 250
 """Runs whose rows are gathered together."""
-_MANY_RUNS = 1_000
-"""So many take seconds to read."""
 
 
 class Study:
@@ -63,20 +61,21 @@ class Study:
         self._damaged: dict[str, str] = {}
         self._changed: set[str] = set()
         self._outlines: list[RunRecord] = []
+        self._finished: list[Path] = []
 
     @cached_property
     def _tables(self) -> Tables:
-        folders = self.folder.finished()
+        folders = self._finished = self.folder.finished()
         pieces = [folders[at : at + _TOGETHER] for at in range(0, len(folders), _TOGETHER)]
         read: list[_Read] = []
         self._outlines.clear()
-        for one in spread(_read, pieces, is_worth_it=len(folders) >= _MANY_RUNS):
+        for one in spread(_read, pieces, is_worth_it=len(folders) >= MANY_RUNS):
             read.append(one)
             self._outlines += one.outlines
             self._damaged |= one.damaged
             self._changed |= one.changed
         tables = tables_of(one.rows for one in read)
-        if len(folders) >= _MANY_RUNS:
+        if len(folders) >= MANY_RUNS:
             give_back_memory()  # of the parts that the tables were joined of: a tenth of all
         return tables
 
@@ -103,6 +102,12 @@ class Study:
         """The runs whose results were changed after they were written; their numbers are shown."""
         _ = self._tables
         return sorted(self._changed)
+
+    @property
+    def undeclared(self) -> list[Path]:
+        """The folders of finished runs of an earlier declaration, which are in no table."""
+        _ = self._tables
+        return self.folder.undeclared(self._finished)
 
     def _readable(self) -> Iterator[RunRecord]:
         for record in readable_runs(self.folder.finished(), self._damaged):

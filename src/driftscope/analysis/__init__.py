@@ -27,7 +27,7 @@ from driftscope.analysis.stopping import stopping
 from driftscope.analysis.tables import Exclusion, StudyTables
 from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, did_you_mean
-from driftscope.forks import spread
+from driftscope.forks import MANY_RUNS, spread
 
 QUESTIONS: dict[str, Callable[..., Answer]] = {
     "method_contrast": method_contrast,
@@ -45,9 +45,6 @@ QUESTIONS: dict[str, Callable[..., Answer]] = {
     "interventions": interventions,
 }
 """Every question by the name that the command line knows, in the order of showing."""
-
-_MANY_RUNS = 1_000
-"""Of so many the questions take seconds."""
 
 __all__ = ["QUESTIONS", "Answer", "Exclusion", "StudyTables", "answer", "answer_all"]
 
@@ -71,5 +68,5 @@ def answer(question: str, tables: StudyTables, **options: Any) -> Answer:
 
 def answer_all(tables: StudyTables) -> list[Answer]:
     """Every question, in the order of `QUESTIONS`; what the data can't answer says why."""
-    is_worth_it = len(tables.runs) >= _MANY_RUNS
+    is_worth_it = len(tables.runs) >= MANY_RUNS
     return list(spread(lambda one: answer(one, tables), [*QUESTIONS], is_worth_it=is_worth_it))

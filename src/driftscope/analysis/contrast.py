@@ -23,7 +23,7 @@ from driftscope.analysis.words import counted, join_words, rate_text, spread_tex
 from driftscope.metric import number_text
 from driftscope.metrics import METRICS, main_drifts
 from driftscope.stats.effects import cohens_d_z
-from driftscope.stats.finite import FloatArray
+from driftscope.stats.finite import FloatArray, finite_mean, finite_sd
 from driftscope.stats.groups import paired_t, sign_flip, wilcoxon_signed_rank
 from driftscope.stats.multiplicity import Family
 
@@ -203,9 +203,12 @@ _Curve: TypeAlias = dict[str, FloatArray]
 def _curves(runs: pd.DataFrame, keys: list[str]) -> Iterator[tuple[Any, _Curve]]:
     """The numbers of each method and seed along its rates, column by column."""
     ordered = runs.sort_values("learning_rate", kind="stable")
-    for key, curve in ordered.groupby(keys):
-        numbers = curve.drop(columns=keys)
-        yield key, {str(name): numbers[name].to_numpy(dtype=np.float64) for name in numbers}
+    numbers = {
+        str(name): ordered[name].to_numpy(dtype=np.float64)
+        for name in ordered.columns.difference(keys)
+    }
+    for key, rows in ordered.groupby(keys).indices.items():
+        yield key, {name: values[rows] for name, values in numbers.items()}
 
 
 def _branch(curve: _Curve, column: str) -> _Curve:
@@ -294,10 +297,10 @@ def _row(
         "num_pairs": test.num_a,
         "num_rates": len(by_rate),
         "num_seeds": int(pairs["seed"].nunique()),
-        "mean_method": _mean(a),
-        "mean_baseline": _mean(b),
+        "mean_method": finite_mean(a),
+        "mean_baseline": finite_mean(b),
         "difference": test.difference,
-        "difference_sd": _sd(a - b) if matching != "learning_rate" else nan,
+        "difference_sd": finite_sd(a - b) if matching != "learning_rate" else nan,
         "low": test.low,
         "high": test.high,
         "t": test.statistic,
@@ -312,16 +315,6 @@ def _row(
         "p_sign_flip": flip.p_value if flip.p_floor <= alpha else nan,
         "p_sign_flip_floor": flip.p_floor,
     }
-
-
-def _mean(values: FloatArray) -> float:
-    kept = values[np.isfinite(values)]
-    return float(kept.mean()) if kept.size else nan
-
-
-def _sd(values: FloatArray) -> float:
-    kept = values[np.isfinite(values)]
-    return float(kept.std(ddof=1)) if kept.size > 1 else nan
 
 
 def _by_rate(pairs: dict[tuple[str, str], pd.DataFrame], baseline: str) -> pd.DataFrame:

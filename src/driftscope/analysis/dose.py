@@ -94,14 +94,22 @@ def _rows(
         )
         for kind in ("spearman", "pearson")
     )
+    by_rate = group.groupby("log10_learning_rate")[outcomes].mean()
     for outcome, test, linear in zip(outcomes, spearman, pearson, strict=True):
-        yield {"dataset": dataset, "method": series, **_row(outcome, group, test, linear, alpha)}
+        means = by_rate[outcome].dropna()
+        row = _row(outcome, means, int(seeds.nunique()), test, linear, alpha)
+        yield {"dataset": dataset, "method": series, **row}
 
 
 def _row(
-    outcome: str, group: pd.DataFrame, test: CorrelationTest, linear: CorrelationTest, alpha: float
+    outcome: str,
+    means: pd.Series[float],
+    num_seeds: int,
+    test: CorrelationTest,
+    linear: CorrelationTest,
+    alpha: float,
 ) -> dict[str, Any]:
-    means = group.groupby("log10_learning_rate")[outcome].mean().dropna()
+    """A row of one group and outcome, of the outcome's mean at each rate and its tests."""
     slope = nan
     if len(means) >= 2:
         slope = float(np.polyfit(means.index.to_numpy(), means.to_numpy(), 1)[0])
@@ -109,7 +117,7 @@ def _row(
     return {
         "outcome": outcome,
         "num_rates": int(means.size),
-        "num_seeds": int(group["seed"].nunique()),
+        "num_seeds": num_seeds,
         "num_runs": test.num_units,
         "rho": test.statistic,
         "p_value": test.p_value if reachable else nan,

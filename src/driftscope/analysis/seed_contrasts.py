@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from driftscope.analysis.answer import ALPHA, Answer, cannot_answer, per_setting, with_holm
@@ -13,6 +14,7 @@ from driftscope.analysis.grouping import SERIES_AXES, seeded_runs, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables
 from driftscope.analysis.words import general_text
 from driftscope.stats.effects import cohens_d
+from driftscope.stats.finite import FloatArray, finite_mean, finite_sd
 from driftscope.stats.groups import permutation_of_means, welch_t
 from driftscope.stats.multiplicity import Family
 
@@ -98,12 +100,12 @@ class _Cell:
     is_plain: bool
     options: tuple[str, ...]
     rate: float
-    _values: dict[str, pd.Series[float]] = field(default_factory=dict)
+    _values: dict[str, FloatArray] = field(default_factory=dict)
 
-    def values(self, metric: str) -> pd.Series[float]:
+    def values(self, metric: str) -> FloatArray:
         """The seeds' numbers; a baseline cell is asked again and again."""
         if metric not in self._values:
-            self._values[metric] = self.runs[metric]
+            self._values[metric] = self.runs[metric].to_numpy(dtype=np.float64)
         return self._values[metric]
 
 
@@ -163,16 +165,16 @@ def _told(first: _Cell, second: _Cell) -> dict[str, Any]:
     }
 
 
-def _compared(a: pd.Series[float], b: pd.Series[float], metric: str) -> dict[str, Any]:
+def _compared(a: FloatArray, b: FloatArray, metric: str) -> dict[str, Any]:
     test, effect, exact = welch_t(a, b), cohens_d(a, b), permutation_of_means(a, b)
     return {
         "metric": metric,
         "num_first": test.num_a,
         "num_second": test.num_b,
-        "mean_first": a.mean(),
-        "mean_first_sd": a.std(ddof=1),
-        "mean_second": b.mean(),
-        "mean_second_sd": b.std(ddof=1),
+        "mean_first": finite_mean(a),
+        "mean_first_sd": finite_sd(a),
+        "mean_second": finite_mean(b),
+        "mean_second_sd": finite_sd(b),
         "difference": test.difference,
         "low": test.low,
         "high": test.high,

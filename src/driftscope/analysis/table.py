@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import pandas as pd
 
@@ -35,6 +35,15 @@ LATEX_LETTERS_A_LINE = 95
 """About as many letters of \\small as an A4 line holds, columns' gaps counted as two each."""
 
 
+class Cell(NamedTuple):
+    """A cell of a page's table: its style, its text, its small print, what it is sorted by."""
+
+    look: str
+    text: str
+    detail: str
+    value: str
+
+
 @dataclass(frozen=True)
 class Column:
     """One column as people read it: which numbers of the frame, and how they are written."""
@@ -53,6 +62,15 @@ class Column:
     def is_number(self) -> bool:
         """Whether the column is right-aligned and sorted by value."""
         return self.kind != "text"
+
+    @property
+    def look(self) -> str:
+        """What a page's style sheet calls its cells."""
+        return "number" if self.is_number else "word"
+
+    def cell(self, row: Mapping[str, Any]) -> Cell:
+        """All that a page shows of a row; a template that asks for each takes twice as long."""
+        return Cell(self.look, self.text(row), self.detail(row), self.sort_value(row))
 
     def text(self, row: Mapping[str, Any]) -> str:
         """The main part of the cell: a word, a rate, a count, or 'mean ± sd'."""

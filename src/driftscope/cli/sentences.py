@@ -19,6 +19,8 @@ import typer
 from driftscope.errors import DriftscopeError, plain
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from driftscope.study import StudyFolder
 
 P = ParamSpec("P")
@@ -119,7 +121,10 @@ def readable(sentence: str) -> str:
 
 
 def say_what_is_passed_over(
-    study_folder: StudyFolder, damaged: Mapping[str, str], changed: Sequence[str] = ()
+    study_folder: StudyFolder,
+    damaged: Mapping[str, str],
+    changed: Sequence[str] = (),
+    undeclared: Sequence[Path] | None = None,
 ) -> None:
     """Says which finished runs are in no table: undeclared and damaged ones (run -> why).
 
@@ -127,7 +132,7 @@ def say_what_is_passed_over(
     """
     from driftscope.cli import terminal
 
-    if count := len(study_folder.undeclared()):
+    if count := len(study_folder.undeclared() if undeclared is None else undeclared):
         terminal.err.print(
             f"{count} finished runs in {study_folder.root} are of an earlier declaration of this "
             "study and are passed over",

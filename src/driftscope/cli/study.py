@@ -221,7 +221,7 @@ def analyse(
         if name not in QUESTIONS:
             raise ConfigError(f"unknown question {name!r}: {did_you_mean(name, QUESTIONS)}")
     study = Study(folder)
-    say_what_is_passed_over(study.folder, study.damaged, study.changed)
+    say_what_is_passed_over(study.folder, study.damaged, study.changed, study.undeclared)
     tables = study.tables()
     if where:
         num_runs = len(tables.runs)
@@ -310,7 +310,7 @@ def export(
     if out is not None:
         refuse_file(out)
     study = Study(folder)
-    say_what_is_passed_over(study.folder, study.damaged, study.changed)
+    say_what_is_passed_over(study.folder, study.damaged, study.changed, study.undeclared)
     for path, shape in study.export(out, form).items():
         say(f"{path}: {shape[0]} rows × {shape[1]} columns")
 

@@ -7,7 +7,7 @@ the metric's key, so that a new metric needs no new field.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache, cached_property
 from math import inf
 from pathlib import Path
@@ -513,20 +513,23 @@ def refuse_impossible(name: str, value: Any) -> None:
     if found is None:
         return
     low, high, one = found
-    for number in (value,) if isinstance(value, float) else _flat(value):
-        if not low <= number <= high:
-            unit = f" {one.unit}" if one.unit else ""
-            raise ValueError(
-                f"{name} is {number:g}{unit}, which is not possible (it is {one.range_text}{unit})"
-            )
+    number = _outside(value, low, high)
+    if number is not None:
+        unit = f" {one.unit}" if one.unit else ""
+        raise ValueError(
+            f"{name} is {number:g}{unit}, which is not possible (it is {one.range_text}{unit})"
+        )
 
 
-def _flat(value: Any) -> Iterator[float]:
+def _outside(value: Any, low: float, high: float) -> Number:
+    """The first number, of nested lists too, that is not within the ends; None without one."""
     if isinstance(value, list):
         for part in value:
-            yield from _flat(part)
-    elif is_number(value):
-        yield value
+            is_within = isinstance(part, float) and low <= part <= high
+            if not is_within and (found := _outside(part, low, high)) is not None:
+                return found
+        return None
+    return value if is_number(value) and not low <= value <= high else None
 
 
 def _length(value: Any) -> int:

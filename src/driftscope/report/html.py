@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,6 +26,7 @@ from driftscope.analysis.summaries import (
 from driftscope.analysis.table import Table
 from driftscope.analysis.zero_shot import forgotten_sentence, unmeasured_sentences
 from driftscope.errors import RecordError
+from driftscope.forks import MANY_RUNS, spread
 from driftscope.metrics import drift_groups
 from driftscope.paper.catalogue import published_tables
 from driftscope.records import Overlay, RunRecord
@@ -74,19 +76,27 @@ def write_study_report(
         answers = answer_all(study)
     runs = tables.with_intervals(study.runs, records)
     styles = method_styles(grouping.series_order(grouping.series_labels(runs)))
-    overlays = study_overlays(records, runs)
     settings = grouping.split_settings(runs)
     names = setting_names([setting for setting, _ in settings])
     layer_cells = [grouping.layer_cells_frame(study.layers, mine) for _, mine in settings]
     scales = LayerScales.of(layer_cells)
-    parts = zip(names, settings, layer_cells, strict=True)
-    sections = [
-        setting_section(number, name, setting, mine, layers, study, styles, scales)
-        for number, (name, (setting, mine), layers) in enumerate(parts, start=1)
-    ]
     listed = notable_runs(runs)
-    published, missing = published_tables(replace(study, runs=runs), answers)
-    spec_facts, environment_facts = _facts(study, records)
+    pieces: list[Callable[[], Any]] = [  # the longest first
+        lambda: list(run_pages(study.history, study.layers, records, listed)),
+        *(
+            partial(setting_section, number, name, setting, mine, layers, study, styles, scales)
+            for number, (name, (setting, mine), layers) in enumerate(
+                zip(names, settings, layer_cells, strict=True), start=1
+            )
+        ),
+        lambda: published_tables(replace(study, runs=runs), answers),
+        lambda: _facts(study, records),
+        lambda: study_overlays(records, runs),
+    ]
+    pages, *sections, published_and_missing, facts, overlays = spread(
+        lambda piece: piece(), pieces, is_worth_it=len(runs) >= MANY_RUNS
+    )
+    (published, missing), (spec_facts, environment_facts) = published_and_missing, facts
     return write_page(
         "study.html",
         out,
@@ -108,7 +118,7 @@ def write_study_report(
         missing=missing,
         overlays=overlay_block(overlays, other_overlays(records, listed, overlays)),
         runs=_runs_table(listed, len(runs)),
-        run_pages=list(run_pages(study.history, study.layers, records, listed)),
+        run_pages=pages,
         shared_by_run_pages=shared_by_run_pages(),
         spec_facts=spec_facts,
         environment_facts=environment_facts,

@@ -182,11 +182,11 @@ def weighted_spearman(signals: ArrayLike, target: ArrayLike) -> WeightedStatisti
 
     def statistic(weights: FloatArray) -> FloatArray:
         total = weights.sum(axis=1)
-        cubes = np.einsum("ru,ru,ru->r", weights, weights, weights)
+        cubes = _sums_of_cubes(weights)
 
         def squares(tied: FloatArray | None) -> FloatArray:
             """The ranks' squared distances from their mean, half the weight (Kendall 1970)."""
-            of_ties: FloatArray = cubes if tied is None else (tied**3).sum(axis=1)
+            of_ties = cubes if tied is None else _sums_of_cubes(tied)
             found: FloatArray = (total**3 - of_ties) / 12
             return found
 
@@ -206,6 +206,12 @@ def weighted_spearman(signals: ArrayLike, target: ArrayLike) -> WeightedStatisti
         return clipped
 
     return statistic
+
+
+def _sums_of_cubes(weights: FloatArray) -> FloatArray:
+    """[resample]; einsum takes a tenth of the time of a power."""
+    sums: FloatArray = np.einsum("ru,ru,ru->r", weights, weights, weights)
+    return sums
 
 
 def _weighted_ranker(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import nan
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,3 +58,15 @@ def require_share(name: str, value: float) -> None:
     """Raise a ConfigError unless ``value`` lies strictly between 0 and 1."""
     if not 0.0 < value < 1.0:
         raise ConfigError(f"{name} must lie between 0 and 1, got {value!r}; 0.95 is usual.")
+
+
+def finite_mean(values: FloatArray) -> float:
+    """The mean of the finite values; NaN without one."""
+    kept = values[np.isfinite(values)]
+    return float(kept.mean()) if kept.size else nan
+
+
+def finite_sd(values: FloatArray) -> float:
+    """The sample standard deviation of the finite values; NaN below two."""
+    kept = values[np.isfinite(values)]
+    return float(kept.std(ddof=1)) if kept.size > 1 else nan

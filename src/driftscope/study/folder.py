@@ -157,12 +157,14 @@ class StudyFolder:
             pass
         return found
 
-    def undeclared(self) -> list[Path]:
-        """The folders of finished runs of an earlier declaration, by name."""
-        declared = self._declared()
-        if declared is None:
-            return []
-        return [folder for name, folder in self._with_result().items() if name not in declared]
+    def undeclared(self, finished: Iterable[Path] | None = None) -> list[Path]:
+        """The folders of finished runs of an earlier declaration, by name.
+
+        Args:
+            finished: what `finished` gave, where known: declaring 10,000 runs takes a second.
+        """
+        known = set(self.finished() if finished is None else finished)
+        return [folder for folder in self._with_result().values() if folder not in known]
 
     def specs(self, folders: Iterable[Path]) -> Iterator[tuple[Path, RunSpec]]:
         """The specs of runs, without those that cannot be read."""
