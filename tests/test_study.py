@@ -140,6 +140,11 @@ def test_parts_of_a_method_and_of_regularizers_can_be_axes() -> None:
     assert len(specs) == 2 * 2 * 2 + 2 * 2
 
 
+def test_what_a_run_does_without_is_none_in_every_column() -> None:
+    spec = expand(study())[0]
+    assert {value_text(spec, key) for key in ("budget", "pool", "regularizers")} == {"none"}
+
+
 def test_a_regularizer_may_be_named_alone_where_an_axis_gives_its_weight() -> None:
     spec = study(base={"regularizers": ["apr"]}, axes={**MATRIX, "regularizers.apr.weight": (0.1,)})
     assert {one.regularizer_label for one in expand(spec)} == {"apr_0.1"}

@@ -107,8 +107,8 @@ def main() -> None:
 
 
 def pass_over_libraries_words() -> None:
-    """Lets no library tell of a damaged file before our own sentence does."""
-    for module in ("PIL", "torch._weights_only_unpickler"):
+    """Lets no library tell of a damaged file before our own sentence does, or of lacking CUDA."""
+    for module in ("PIL", "torch._weights_only_unpickler", "peft.tuners.boft"):
         warnings.filterwarnings("ignore", module=rf"{re.escape(module)}\b")
 
 

@@ -122,9 +122,9 @@ def value_text(spec: RunSpec, key: str) -> str:
         return spec.method.label
     if key in ("regularizers", "interventions"):
         return "+".join(one.label for one in getattr(spec, key)) or "none"
-    if key == "budget":
-        return spec.budget.label if spec.budget else "none"
-    value = _value(spec, key)
+    value = spec.budget.label if key == "budget" and spec.budget else _value(spec, key)
+    if value is None:
+        return "none"
     if isinstance(value, float):
         return _number_text(value)
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
