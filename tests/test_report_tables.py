@@ -2,13 +2,14 @@
 
 import csv
 import io
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from fake_study import fake_comparison, write_fake_study
+from fake_study import fake_comparison, wilson_pct, write_fake_study
 
 from driftscope.analysis.grouping import (
     cells_frame,
@@ -22,6 +23,7 @@ from driftscope.analysis.table import Column, Table, latex_text
 from driftscope.analysis.words import rate_text, spread_text
 from driftscope.metric import number_text
 from driftscope.records import layers_table, load_runs
+from driftscope.report.run_pages import run_pages
 from driftscope.report.tables import (
     comparison_layers,
     head_entropy_changes,
@@ -182,6 +184,19 @@ def test_the_study_table_gives_images_and_interval_of_every_zero_shot_accuracy(
     for row in table.rows:
         assert row["zero_shot_low_pct"] < row["zero_shot_pct"] < row["zero_shot_high_pct"]
         assert "n = 5,000" in column.detail(row)
+
+
+def test_the_page_of_a_run_gives_images_and_interval_of_its_test_accuracy(tmp_path: Path) -> None:
+    records = load_runs(write_fake_study(tmp_path, rates=(1e-3,), seeds=(0,), maps=False))
+    runs = report_runs(records)
+    empty = pd.DataFrame({"run_id": []})
+    for page in run_pages(empty, empty, records, runs):
+        (row,) = runs[runs["run_id"] == page.run_id].to_dict("records")
+        found = json.loads(str(page.json))["numbers"]
+        heading, value, detail, _ = next(one for one in found if "est accuracy" in one[0])
+        low, high = wilson_pct(row["test_accuracy_pct"], 1000)
+        assert value == f"{row['test_accuracy_pct']:.1f}", heading
+        assert detail == f"{low:.1f}–{high:.1f}, n = 1,000"
 
 
 def test_every_layer_of_a_study_is_in_its_layer_table(tmp_path: Path) -> None:

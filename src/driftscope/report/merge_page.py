@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def write_merge_page(told: Mapping[str, Any], out: Path) -> Path | None:
             f"The merged model: {merged['estimate']['sentence']}",
             *doubt_sentences(merged["estimate"].get("doubts")),
         ],
+        steps=_steps(told["base"], given, merged),
         frontier=frontier(models, chosen, base, kind="dots", called=_MERGED),
         legend=legend(method_styles([*ways, _MERGED]), "ways", "dots"),
         reference=reference(chosen),
@@ -56,6 +58,34 @@ def write_merge_page(told: Mapping[str, Any], out: Path) -> Path | None:
         },
         version=version("driftscope"),
     )
+
+
+def _steps(base: str, given: Sequence[Mapping[str, Any]], merged: Mapping[str, Any]) -> list[str]:
+    """What to do with a merge, beside the models that went into it."""
+    name = shlex.quote(base)
+    better = [one["name"] for one in given if _is_no_worse(one, merged)]
+    told = []
+    if better:
+        told.append(
+            f"No merge may be needed: {' and '.join(better)} {'is' if len(better) == 1 else 'are'} "
+            "estimated to keep as much as the merged model, or more, at no lower accuracy on these "
+            "images. Look whether the intervals overlap before you prefer either."
+        )
+    return [
+        *told,
+        f"Check it: `driftscope compare {name} MERGED --images IMAGES --transfer DATASET` measures "
+        "retention on labels that the merge has not seen. MERGED is this page's folder.",
+        f"If it keeps too little: `driftscope rescue {name} MERGED --images IMAGES --pool IMAGES "
+        "--out rescued` takes back what does damage, without training.",
+    ]
+
+
+def _is_no_worse(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether a model keeps as much as another, or more, at no lower accuracy."""
+    if one["estimate"] is None or one["accuracy"] is None:
+        return False
+    numbers = [(retention_of(model), kept_of(model, "refitted")) for model in (one, other)]
+    return all(a is not None and b is not None and a >= b for a, b in zip(*numbers, strict=True))
 
 
 def _table(models: list[dict[str, Any]]) -> Table:

@@ -103,7 +103,12 @@ def outcome_columns(
     transfer = setting.get("transfer") or "transfer set"
     target = setting.get("dataset", "the target")
     return (
-        metric_column("test_accuracy_pct", f"accuracy on {target} after adaptation"),
+        metric_column(
+            "test_accuracy_pct",
+            f"accuracy on {target} after adaptation",
+            interval=("test_low_pct", "test_high_pct"),
+            count="test_num_images",
+        ),
         *([metric_column("val_accuracy_pct", "at the selected epoch")] if with_validation else []),
         metric_column(
             "zero_shot_pct",
