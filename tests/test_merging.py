@@ -180,9 +180,12 @@ def test_the_page_of_a_merge_has_a_point_for_every_model(tmp_path: Path) -> None
     told_first = page[page.index('id="what-to-do"') : page.index('id="frontier"')]
     assert "driftscope compare mini MERGED" in told_first
     assert "driftscope rescue mini MERGED" in told_first
-    assert "No merge may be needed" not in told_first
+    assert "You may need no" not in told_first
     as_good = [*models[:2], judged("other", 84.5, 189), models[3]]
     page = write_merge_page({**told, "judged": as_good}, tmp_path).read_text()
-    assert "No merge may be needed: other is" in page
+    assert "You may need no merge: other is" in page
+    probe_does = [judged("mini", 100.0, 189), *models[1:]]
+    page = write_merge_page({**told, "judged": probe_does}, tmp_path).read_text()
+    assert "You may need no fine-tuning: a linear probe on the untouched mini" in page
     without = [{**one, "estimate": None} for one in models]
     assert write_merge_page({**told, "judged": without}, tmp_path) is None

@@ -43,7 +43,7 @@ def write_merge_page(told: Mapping[str, Any], out: Path) -> Path | None:
             f"The merged model: {merged['estimate']['sentence']}",
             *doubt_sentences(merged["estimate"].get("doubts")),
         ],
-        steps=_steps(told["base"], given, merged),
+        steps=_steps(base, given, merged),
         frontier=frontier(models, chosen, base, kind="dots", called=_MERGED),
         legend=legend(method_styles([*ways, _MERGED]), "ways", "dots"),
         reference=reference(chosen),
@@ -60,14 +60,21 @@ def write_merge_page(told: Mapping[str, Any], out: Path) -> Path | None:
     )
 
 
-def _steps(base: str, given: Sequence[Mapping[str, Any]], merged: Mapping[str, Any]) -> list[str]:
-    """What to do with a merge, beside the models that went into it."""
-    name = shlex.quote(base)
+def _steps(
+    base: Mapping[str, Any], given: Sequence[Mapping[str, Any]], merged: Mapping[str, Any]
+) -> list[str]:
+    """What to do with a merge, beside the base and the models that were given."""
+    name = shlex.quote(base["name"])
     better = [one["name"] for one in given if _is_no_worse(one, merged)]
     told = []
+    if _is_no_worse(base, merged):
+        told.append(
+            f"You may need no fine-tuning: a linear probe on the untouched {base['name']} is as "
+            "accurate on these images, and the untouched model keeps everything."
+        )
     if better:
         told.append(
-            f"No merge may be needed: {' and '.join(better)} {'is' if len(better) == 1 else 'are'} "
+            f"You may need no merge: {' and '.join(better)} {'is' if len(better) == 1 else 'are'} "
             "estimated to keep as much as the merged model, or more, at no lower accuracy on these "
             "images. Look whether the intervals overlap before you prefer either."
         )
