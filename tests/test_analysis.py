@@ -416,6 +416,15 @@ def test_contraction_needs_every_seed_to_agree():
     assert result.table["onset_layer"].isna().all()
 
 
+def test_a_layer_is_named_for_its_rank_correlation_from_six_cells_on():
+    rates = RATES[:4]
+    eight, four = study(rates=rates), study(rates=rates, methods=("full_ft",))
+    assert "rank-correlated most strongly at layer" in answer("layer_profile", eight).sentence
+    few = answer("layer_profile", four)
+    assert set(few.details["cka_entropy"]["num_cells"].dropna()) == {4}
+    assert "rank-correlated" not in few.sentence
+
+
 def test_blocks_are_paired_with_their_own_entropy():
     tables = study()
     result = answer("layer_profile", tables)

@@ -82,7 +82,8 @@ def left_out(answer: Answer) -> list[str]:
 def family_words(family: Mapping[str, object]) -> str:
     """Which p-values were adjusted together."""
     setting = f"{family['setting']}: " if family.get("setting") else ""
-    return f"Holm over {family['num_tests']} tests ({setting}{family['name']})."
+    tests = "1 test" if family["num_tests"] == 1 else f"{family['num_tests']} tests"
+    return f"Holm over {tests} ({setting}{family['name']})."
 
 
 def measure_with_unit(name: str) -> str:

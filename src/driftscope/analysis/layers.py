@@ -16,6 +16,7 @@ from driftscope.analysis.answer import (
     with_holm,
 )
 from driftscope.analysis.grouping import usable_runs
+from driftscope.analysis.predictors import MIN_CELLS_FOR_RANKING
 from driftscope.analysis.tables import StudyTables
 from driftscope.analysis.words import rate_text, rho_text
 from driftscope.metrics import METRICS
@@ -218,12 +219,12 @@ def _sentence(onset: pd.DataFrame, pairing: pd.DataFrame, contraction: float) ->
             )
         )
     for dataset, rows in pairing.groupby("dataset") if not pairing.empty else ():
-        rows = rows[rows["layer"].notna()]
+        rows = rows[rows["layer"].notna() & (rows["num_cells"] >= MIN_CELLS_FOR_RANKING)]
         if rows["rho"].notna().any():
             best = rows.iloc[int(np.nanargmax(rows["rho"].abs()))]
             parts.append(
-                f"On {dataset} a block's CKA and Δ entropy go together most at layer "
-                f"{best['layer']:.0f} (ρ = {rho_text(best['rho'])} over "
+                f"On {dataset} a block's CKA and Δ entropy are rank-correlated most strongly "
+                f"at layer {best['layer']:.0f} (ρ = {rho_text(best['rho'])} over "
                 f"{best['num_cells']:.0f} cells)."
             )
     return " ".join(parts)
