@@ -133,6 +133,14 @@ def test_a_withheld_estimate_is_answered_by_its_reason_and_not_by_what_was_given
     assert "--pool IMAGES" not in " ".join(advice.steps)
 
 
+def test_more_than_all_is_asked_of_no_rescue_and_no_training() -> None:
+    steps = advise(measured(60.0, 55.0, 65.0), HERE, budget_pct=900).steps
+    assert steps[0].startswith("Ask for at most 100 %")
+    assert "--keep" not in " ".join(steps)
+    assert "retention_pct" not in " ".join(steps)
+    assert "--keep 100" in advise(measured(60.0, 55.0, 65.0), HERE, budget_pct=100).steps[0]
+
+
 def test_a_doubtful_number_sends_nobody_to_a_rescue() -> None:
     advice = advise(measured(40.0, 30.0, 50.0, doubts=("two classes have one prompt",)), HERE)
     assert len(advice.steps) == 1
