@@ -109,6 +109,19 @@ def test_runs_that_are_no_longer_declared_are_in_no_table(folder: Path, tmp_path
     assert len(study.records()) == len(study.runs()) == NUM_RUNS // len(SEEDS)
 
 
+def test_a_run_that_finishes_after_the_tables_are_read_is_of_no_earlier_declaration(
+    folder: Path, tmp_path: Path
+) -> None:
+    running = shutil.copytree(folder, tmp_path / "running")
+    last = Study(running).folder.finished()[-1]
+    shutil.move(last, tmp_path / last.name)
+    study = Study(running)
+    num_runs = len(study.runs())
+    shutil.move(tmp_path / last.name, last)
+    assert study.undeclared == []
+    assert len(Study(running).runs()) == num_runs + 1
+
+
 def test_exported_tables_are_those_read_to_the_last_digit(folder: Path, tmp_path: Path) -> None:
     study = Study(folder)
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {

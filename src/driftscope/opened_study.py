@@ -61,11 +61,11 @@ class Study:
         self._damaged: dict[str, str] = {}
         self._changed: set[str] = set()
         self._outlines: list[RunRecord] = []
-        self._finished: list[Path] = []
+        self._undeclared: list[Path] = []
 
     @cached_property
     def _tables(self) -> Tables:
-        folders = self._finished = self.folder.finished()
+        folders, self._undeclared = self.folder.finished_and_undeclared()
         pieces = [folders[at : at + _TOGETHER] for at in range(0, len(folders), _TOGETHER)]
         read: list[_Read] = []
         self._outlines.clear()
@@ -107,7 +107,7 @@ class Study:
     def undeclared(self) -> list[Path]:
         """The folders of finished runs of an earlier declaration, which are in no table."""
         _ = self._tables
-        return self.folder.undeclared(self._finished)
+        return list(self._undeclared)
 
     def _readable(self) -> Iterator[RunRecord]:
         for record in readable_runs(self.folder.finished(), self._damaged):

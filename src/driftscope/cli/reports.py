@@ -154,7 +154,7 @@ def _finished(folder: Path) -> tuple[Study, StudyTables]:
     from driftscope.opened_study import Study
 
     study = Study(folder)
-    say_what_is_passed_over(study.folder, study.damaged, study.changed, study.undeclared)
+    say_what_is_passed_over(folder, study.undeclared, study.damaged, study.changed)
     tables = study.tables()
     if tables.runs.empty:
         raise RecordError(f"there is nothing to report: {folder} has no finished run yet")

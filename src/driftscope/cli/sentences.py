@@ -21,8 +21,6 @@ from driftscope.errors import DriftscopeError, plain
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from driftscope.study import StudyFolder
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -121,10 +119,7 @@ def readable(sentence: str) -> str:
 
 
 def say_what_is_passed_over(
-    study_folder: StudyFolder,
-    damaged: Mapping[str, str],
-    changed: Sequence[str] = (),
-    undeclared: Sequence[Path] | None = None,
+    root: Path, undeclared: Sequence[Path], damaged: Mapping[str, str], changed: Sequence[str] = ()
 ) -> None:
     """Says which finished runs are in no table: undeclared and damaged ones (run -> why).
 
@@ -132,16 +127,16 @@ def say_what_is_passed_over(
     """
     from driftscope.cli import terminal
 
-    if count := len(study_folder.undeclared() if undeclared is None else undeclared):
+    if undeclared:
         terminal.err.print(
-            f"{count} finished runs in {study_folder.root} are of an earlier declaration of this "
+            f"{len(undeclared)} finished runs in {root} are of an earlier declaration of this "
             "study and are passed over",
             style="yellow",
             markup=False,
         )
     if damaged:
         terminal.err.print(
-            f"{len(damaged)} finished runs in {study_folder.root} cannot be read and are left out "
+            f"{len(damaged)} finished runs in {root} cannot be read and are left out "
             "(delete a run's folder to carry it out again):",
             *damaged.values(),
             sep="\n  ",
@@ -150,7 +145,7 @@ def say_what_is_passed_over(
         )
     if changed:
         terminal.err.print(
-            f"{len(changed)} finished runs in {study_folder.root} were changed after they were "
+            f"{len(changed)} finished runs in {root} were changed after they were "
             f"written (their digests differ), and are shown as they are now: {few(changed)}",
             style="yellow",
             markup=False,

@@ -189,7 +189,7 @@ def status(
     from driftscope.study.status import study_status
 
     study_folder = StudyFolder(folder)
-    say_what_is_passed_over(study_folder, study_folder.damaged())
+    say_what_is_passed_over(folder, study_folder.undeclared(), study_folder.damaged())
     if watch:
         renamed("driftscope study status --watch", "driftscope watch")
         watch_study(study_folder)
@@ -221,7 +221,7 @@ def analyse(
         if name not in QUESTIONS:
             raise ConfigError(f"unknown question {name!r}: {did_you_mean(name, QUESTIONS)}")
     study = Study(folder)
-    say_what_is_passed_over(study.folder, study.damaged, study.changed, study.undeclared)
+    say_what_is_passed_over(folder, study.undeclared, study.damaged, study.changed)
     tables = study.tables()
     if where:
         num_runs = len(tables.runs)
@@ -261,7 +261,7 @@ def calibrate(
     from driftscope.records import write_json
 
     study = Study(folder)
-    say_what_is_passed_over(study.folder, study.damaged)
+    say_what_is_passed_over(folder, study.undeclared, study.damaged)
     at: Literal["end", "first epoch"] = "first epoch" if first_epoch else "end"
     found, errors = fit(study.tables(), signal or SIGNALS, at=at)
     write_json(out, found.model_dump(by_alias=True))
@@ -310,7 +310,7 @@ def export(
     if out is not None:
         refuse_file(out)
     study = Study(folder)
-    say_what_is_passed_over(study.folder, study.damaged, study.changed, study.undeclared)
+    say_what_is_passed_over(folder, study.undeclared, study.damaged, study.changed)
     for path, shape in study.export(out, form).items():
         say(f"{path}: {shape[0]} rows × {shape[1]} columns")
 
@@ -368,7 +368,7 @@ def carry_out_study(
         told = follow(updates, asked, len(asked) - len(todo))
     study_read = Study(out)
     records = study_read.records()
-    say_what_is_passed_over(folder, study_read.damaged, study_read.changed)
+    say_what_is_passed_over(out, study_read.undeclared, study_read.damaged, study_read.changed)
     # a failure may have been told and not been written down: a full disk, a moved folder
     failures = {**folder.failures(map(run_id, asked)), **told}
     if not records:
