@@ -14,12 +14,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from driftscope.analysis.grouping import with_series
+from driftscope.analysis import answer
 from driftscope.analysis.words import rate_text
 from driftscope.metrics import KEPT_PCT
 from driftscope.opened_study import Study
 
-MEASURES = {"accuracy": "test accuracy, %", "retention": "retention, %"}
+MEASURES = {"test_accuracy_pct": "test accuracy, %", "retention_pct": "retention, %"}
+SHOWN = ["method", "learning_rate", *(f"{key}{sd}" for key in MEASURES for sd in ("", "_sd"))]
 
 
 def main() -> None:
@@ -27,33 +28,25 @@ def main() -> None:
     parser.add_argument("study", type=Path)
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
-    ways = best_rates(with_series(Study(options.study).runs()))
-    print(ways.round(1).to_string(index=False))
+    ways = best_rates(answer("frontier", Study(options.study).tables()).table)
+    print(ways[[*SHOWN, "lowest_retention_pct", "num_runs"]].round(1).to_string(index=False))
     if options.figure:
         draw(ways, options.figure)
 
 
-def best_rates(runs: pd.DataFrame) -> pd.DataFrame:
+def best_rates(cells: pd.DataFrame) -> pd.DataFrame:
     """A row a way, those that keep 90 % first, the most accurate first."""
-    cells = runs.groupby(["series", "learning_rate"]).agg(
-        num_runs=("run_id", "size"),
-        accuracy=("test_accuracy_pct", "mean"),
-        accuracy_sd=("test_accuracy_pct", "std"),
-        retention=("retention_pct", "mean"),
-        retention_sd=("retention_pct", "std"),
-        lowest_retention=("retention_pct", "min"),
-    )
-    cells = cells.reset_index().assign(keeps=lambda cell: cell["retention"] >= KEPT_PCT)
-    ordered = cells.sort_values(["keeps", "accuracy"], ascending=False)
-    ways = ordered.drop_duplicates("series")
+    marked = cells.assign(keeps=cells["retention_pct"] >= KEPT_PCT)
+    ordered = marked.sort_values(["keeps", "test_accuracy_pct"], ascending=False)
+    ways = ordered.drop_duplicates("method")
     return ways.assign(learning_rate=ways["learning_rate"].map(rate_text))
 
 
 def draw(ways: pd.DataFrame, path: Path) -> None:
     figure, panels = plt.subplots(1, 2, sharey=True, figsize=(9, 6), layout="constrained")
     names = [
-        f"{series.split(', pool')[0].split('_n_')[0].split('_init')[0]}, {rate}"
-        for series, rate in zip(ways["series"], ways["learning_rate"], strict=True)
+        f"{method.split(', pool')[0].split('_n_')[0].split('_init')[0]}, {rate}"
+        for method, rate in zip(ways["method"], ways["learning_rate"], strict=True)
     ]
     places = range(len(ways) - 1, -1, -1)
     for panel, (key, label) in zip(panels, MEASURES.items(), strict=True):

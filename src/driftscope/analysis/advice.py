@@ -184,9 +184,7 @@ def advise(
     if kept is None:
         return _unknown(place)
     outcome = _outcome(kept, budget_pct)
-    again: tuple[str, ...] = (_NOT_MORE_THAN_ALL,)
-    if budget_pct <= 100:
-        again = (*_rescue(place, budget_pct), _train_again(better, place, budget_pct))
+    again = _ways_to_more(better, place, budget_pct)
     steps = {
         "lost": (*again, _more_sets(kept, place)),
         "unsure": (_surer(kept, place), *(() if kept.doubts else again)),
@@ -377,10 +375,13 @@ def _ways_to_know(place: Place) -> tuple[str, ...]:
     )
 
 
-_NOT_MORE_THAN_ALL = (
-    "Ask for at most 100 %: neither a rescue nor a training under a budget keeps more than the "
-    "pretrained model has."
-)
+def _ways_to_more(better: Setting | None, place: Place, budget: float) -> tuple[str, ...]:
+    if budget > 100:
+        return (
+            "Ask for at most 100 %: neither a rescue nor a training under a budget keeps more than "
+            "the pretrained model has.",
+        )
+    return (*_rescue(place, budget), _train_again(better, place, budget))
 
 
 def _rescue(place: Place, budget: float) -> tuple[str, ...]:

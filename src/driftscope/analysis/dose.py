@@ -95,9 +95,10 @@ def _rows(
         for kind in ("spearman", "pearson")
     )
     by_rate = group.groupby("log10_learning_rate")[outcomes].mean()
+    num_seeds = int(seeds.nunique())
     for outcome, test, linear in zip(outcomes, spearman, pearson, strict=True):
         means = by_rate[outcome].dropna()
-        row = _row(outcome, means, int(seeds.nunique()), test, linear, alpha)
+        row = _row(outcome, means, num_seeds, test, linear, alpha)
         yield {"dataset": dataset, "method": series, **row}
 
 

@@ -36,9 +36,8 @@ LATEX_LETTERS_A_LINE = 95
 
 
 class Cell(NamedTuple):
-    """A cell of a page's table: its style, its text, its small print, what it is sorted by."""
+    """A cell of a page's table: its text, its small print, what it is sorted by."""
 
-    look: str
     text: str
     detail: str
     value: str
@@ -70,7 +69,7 @@ class Column:
 
     def cell(self, row: Mapping[str, Any]) -> Cell:
         """All that a page shows of a row; a template that asks for each takes twice as long."""
-        return Cell(self.look, self.text(row), self.detail(row), self.sort_value(row))
+        return Cell(self.text(row), self.detail(row), self.sort_value(row))
 
     def text(self, row: Mapping[str, Any]) -> str:
         """The main part of the cell: a word, a rate, a count, or 'mean ± sd'."""

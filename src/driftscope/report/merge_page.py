@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from driftscope.analysis.table import Column, Table
-from driftscope.analysis.words import doubt_sentences
+from driftscope.analysis.words import doubt_sentences, join_words
 from driftscope.metrics import ESTIMATED, METRICS
 from driftscope.report.frontier import frontier, kept_of, reference, retention_of
 from driftscope.report.page import legend, write_page
@@ -74,7 +74,7 @@ def _steps(
         )
     if better:
         told.append(
-            f"You may need no merge: {' and '.join(better)} {'is' if len(better) == 1 else 'are'} "
+            f"You may need no merge: {join_words(better)} {'is' if len(better) == 1 else 'are'} "
             "estimated to keep as much as the merged model, or more, at no lower accuracy on these "
             "images. Look whether the intervals overlap before you prefer either."
         )
