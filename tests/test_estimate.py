@@ -99,7 +99,8 @@ def test_the_sentence_says_images_and_interval(estimate: ds.Estimate) -> None:
         f"{one:.1f}" for one in (estimate.retention_pct, estimate.low_90_pct, estimate.high_90_pct)
     )
     assert estimate.sentence() == (
-        f"Retention {value} % (estimated from 100 unlabeled images; 90 % interval {low} to {high})."
+        f"Estimated retention {value} % (from 100 unlabeled images of {WORLD}; 90 % interval {low} "
+        f"to {high})."
     )
     assert json.loads(json.dumps(estimate.to_dict()))["sentence"] == estimate.sentence()
 
@@ -268,13 +269,16 @@ def test_a_gate_does_not_pass_on_what_is_withheld_or_doubtful(
 def test_the_command_says_the_estimate_before_any_table(tmp_path: Path) -> None:
     arguments = ["compare", "mini", "mini", "--images", "stars", "--max-images", "8"]
     arguments += ["--pool", WORLD, "--pool-images", "40", "--out", str(tmp_path)]
+    arguments += ["--transfer", WORLD, "--transfer-images", "100"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0
     told = " ".join(done.stdout.split())
     verdict = "Nothing has changed in the image encoder: both are equal to the bit."
-    answer = "Retention 100.0 % (estimated from 40 unlabeled images; 90 % interval 100.0 to 100.0)."
-    assert told.startswith(verdict)
-    assert told.index(answer) < told.index("What changed")
-    assert "(estimated from 40 unlabeled images" in (tmp_path / "report.html").read_text(
-        encoding="utf-8"
+    answer = (
+        f"Estimated retention 100.0 % (from 40 unlabeled images of {WORLD}; 90 % interval 100.0 to "
+        "100.0)."
     )
+    assert told.startswith(verdict)
+    measured = told.index(f"zero-shot on {WORLD}")
+    assert measured < told.index(answer) < told.index("What changed")
+    assert "(from 40 unlabeled images of" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -58,14 +58,14 @@ def test_an_estimate_is_never_called_measured_and_a_doubt_is_told() -> None:
         "retention_pct": 91.0,
         "low_90_pct": 88.0,
         "high_90_pct": 94.0,
-        "sentence": "Retention 91.0 % (estimated from 400 unlabeled images; 90 % interval 88.0 to "
-        "94.0).",
+        "sentence": "Estimated retention 91.0 % (from 400 unlabeled images of world; 90 % interval "
+        "88.0 to 94.0).",
         "doubts": ["the pool is small"],
     }
     given = {"transfer": {}, "estimate": estimate, "pool": "world", "classes": "names.txt"}
     text = model_card({**COMPARISON, **given}, "1.2.3")
     assert "Measured" not in text
-    assert f"- Estimated on world: {estimate['sentence']}" in text
+    assert f"- {estimate['sentence']}" in text
     assert "- Doubtful: the pool is small." in text
     assert text.endswith("--images photos --pool world --classes names.txt\n")
 

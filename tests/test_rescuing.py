@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from typer.testing import CliRunner
 
@@ -26,7 +27,9 @@ from driftscope.cli import app
 from driftscope.data.prompts import prompt_rules
 from driftscope.errors import ConfigError, DataError, ModelError, NonFiniteError
 from driftscope.estimate import make_pool
+from driftscope.records import retention_interval_pct
 from driftscope.rescuing import RESCUE_FILE, finding, target, ways
+from driftscope.rescuing.points import PROBE_FILE
 from driftscope.rescuing.target import Accuracy, kept_classifier
 from driftscope.rescuing.ways import least_harmful_first, one_by_one, through
 from driftscope.sources.origin import note_origin
@@ -86,7 +89,42 @@ def test_the_best_point_that_keeps_the_budget_is_chosen(found: ds.Rescue) -> Non
     (measured,) = found.transfer.values()
     counted = measured["rescued"]["num_correct"] / measured["pretrained"]["num_correct"]
     assert measured["retention_pct"] == pytest.approx(100 * counted)
-    assert f"Measured on concepts100: retention {100 * counted:.1f} %." in found.sentence()
+
+
+def test_what_was_measured_stands_first_and_an_estimate_is_called_one(found: ds.Rescue) -> None:
+    (measured,) = found.transfer.values()
+    first, then, *others = found.sentences()
+    low, high = retention_interval_pct(measured)
+    assert first == (
+        f"Measured on 100 labeled images of concepts100: retention "
+        f"{measured['retention_pct']:.1f} % (95 % interval {low:.1f} to {high:.1f}); the adapted "
+        f"model's is {_with_ends(measured['adapted'])}."
+    )
+    assert measured["adapted"]["retention_pct"] < measured["retention_pct"]
+    assert then.startswith("Estimated retention ")
+    assert "from 60 unlabeled images of concepts100; 90 % interval" in then
+    tuned = found.adapted.estimate
+    assert any(
+        f"keeps {tuned.retention_pct:.1f} % (estimated; 90 % interval {tuned.low_90_pct:.1f} to "
+        f"{tuned.high_90_pct:.1f})" in one
+        for one in others
+    )
+
+
+def _with_ends(score: dict[str, object]) -> str:
+    low, high = retention_interval_pct(score)
+    return f"{score['retention_pct']:.1f} % (95 % interval {low:.1f} to {high:.1f})"
+
+
+def test_each_accuracy_says_which_classifier_it_is_of(found: ds.Rescue) -> None:
+    ours, tuned = found.final.chosen, found.final.adapted
+    (new,) = [one for one in found.sentences() if "with new classifiers" in one]
+    assert f"that the rescue fitted to {NUM_FINAL} labeled images, read on 16 others" in new
+    assert "Neither is the classifier that you trained" in new
+    (trained,) = [one for one in found.sentences() if "that was trained with" in one]
+    before, after = (f"{one.kept_head.accuracy_pct:.1f} %" for one in (tuned, ours))
+    assert f"with the adapted model: {before} (" in trained
+    assert f" before, {after} (" in trained
 
 
 def test_the_folder_holds_a_run_and_its_classifier_tells_as_many_as_was_said(
@@ -94,7 +132,9 @@ def test_the_folder_holds_a_run_and_its_classifier_tells_as_many_as_was_said(
 ) -> None:
     out = tmp_path / "rescued"
     assert found.save(out) == "a run's model: the tensors that training changed"
-    assert sorted(path.name for path in out.iterdir()) == ["adapted", "report.html", RESCUE_FILE]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "adapted", PROBE_FILE, "report.html", RESCUE_FILE,
+    ]  # fmt: skip
     model, images = ds.load(out), ds.open_dataset("terrain", "test")
     head = kept_classifier(out).classifier
     # every other image of a class-balanced choice, by hand
@@ -108,6 +148,12 @@ def test_the_folder_holds_a_run_and_its_classifier_tells_as_many_as_was_said(
     assert ours["refitted"]["num_correct"] == int(right.sum())
     assert ours["refitted"]["num_images"] == 16
     assert ours["kept_head"] is not None
+    probe = nn.Linear(model.embedding_dim, 10)
+    probe.load_state_dict(load_file(out / PROBE_FILE))
+    untouched = ds.load("mini").embed_images(pixels)
+    by_probe = (probe(untouched).argmax(dim=1) == images.labels[chosen]).sum()
+    assert told["final"]["pretrained"]["refitted"]["num_correct"] == int(by_probe)
+    assert any(f"`{out / PROBE_FILE}`" in step for step in told["steps"])
     assert told["class_names"] == list(images.class_names)
     page = (out / "report.html").read_text()
     assert "a linear probe on the untouched model" in page
@@ -128,14 +174,15 @@ def test_a_rescue_that_does_not_beat_a_linear_probe_says_so(found: ds.Rescue) ->
 
     estimate = replace(found.chosen.estimate, doubts=("the pool is small",))
     doubtful = replace(found, chosen=replace(found.chosen, estimate=estimate))
-    assert doubtful.sentences()[1] == "Doubtful: the pool is small."
-    probe = "a linear probe on the untouched model, which loses nothing and has 91.4 %"
-    assert (
-        f"It does not beat {probe}: take that probe instead. A run by the method"
-        in with_correct(914, 914)
+    assert doubtful.sentences()[2] == "Doubtful: the pool is small."
+    probe = (
+        "a linear probe on the untouched model, which loses nothing and has 91.4 % when it is "
+        f"fitted to the same {NUM_FINAL} labeled images"
     )
+    saved = f"It is saved beside the rescued model, as {PROBE_FILE}."
+    assert f"It does not beat {probe}: take that probe instead. {saved}" in with_correct(914, 914)
     by_chance = "but on 1000 images chance can make as much: consider that probe."
-    assert f"It is above {probe}, {by_chance}" in with_correct(920, 914)
+    assert f"It is above {probe}, {by_chance} {saved}" in with_correct(920, 914)
     assert f"It beats {probe}." in with_correct(950, 914)
     assert "On 30 images it cannot be told from a linear probe" in with_correct(26, 26, 30)
 
@@ -185,7 +232,12 @@ def test_the_command_tells_the_frontier_and_refuses_a_full_folder(
     assert done.exit_code == 0, done.output
     said = " ".join(done.output.split())
     assert "→ wise" in said
-    assert "With the classifier as it was, the rescued model has" in said
+    assert "With the classifier that was trained with the adapted model:" in said
+    assert "…" not in done.output  # no heading is cut
+    assert (
+        max(map(len, done.output.split("Between both")[1].split("Retention is")[0].splitlines()))
+        <= 80
+    )
     check = f"driftscope compare mini {out} --images terrain --pool concepts100 --out {out}-checked"
     assert f"Check it: `{check}`. With --transfer DATASET it measures" in said
     assert f"its own classifier: `{out / 'adapted' / CLASSIFIER_FILE}` (10 classes" in said

@@ -134,7 +134,8 @@ class Estimate:
     def sentence(self) -> str:
         """The answer, or why there is none.
 
-        Such as "Retention 93 % (estimated from 400 unlabeled images; 90 % interval 91 to 95).".
+        Such as "Estimated retention 93 % (from 400 unlabeled images of PLACES; 90 % interval 91 to
+        95).".
         """
         if self.retention_pct is None:
             return f"Retention is not estimated: {self.withheld}."
@@ -142,10 +143,11 @@ class Estimate:
             METRICS[ESTIMATED].text(number)
             for number in (self.retention_pct, self.low_90_pct, self.high_90_pct)
         )
-        told = f"estimated from {self.num_images:,} unlabeled images; 90 % interval {low} to {high}"
+        told = f"from {self.num_images:,} unlabeled images of {self.pool}"
+        told += f"; 90 % interval {low} to {high}"
         if self.constant_pct >= TOLD_CONSTANT_PCT:
             told += f"; one answer to every image would keep {self.constant_pct:.0f} %"
-        return f"Retention {value} % ({told})."
+        return f"Estimated retention {value} % ({told})."
 
     def to_dict(self) -> dict[str, Any]:
         """The estimate as JSON values, with its sentence."""

@@ -114,7 +114,7 @@ def _findings(comparison: Mapping[str, Any]) -> Iterator[str]:
     for name, score in (comparison.get("retrieval") or {}).items():
         yield f"Measured on {name}: {next(iter(recall_sentences(score)))}"
     if estimate := comparison.get("estimate"):
-        yield f"Estimated on {estimate.get('pool')}: {estimate['sentence']}"
+        yield str(estimate["sentence"])
         yield from doubt_sentences(estimate.get("doubts"))
     if forecast := comparison.get("forecast"):
         yield f"Forecast by a calibration: {forecast['sentence']}"

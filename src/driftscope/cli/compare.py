@@ -144,9 +144,9 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     if said := learned_sentence(str(comparison["images"]), comparison.get("own_classes")):
         terminal.out.print(Text(f"\n{said}"))
     terminal.out.print(Text("\nWhat is left", style="bold"))
-    _show_estimate(comparison)
     if (scores := _scores(comparison)).row_count:
         terminal.out.print(scores)
+    _show_estimate(comparison)
     _show_forgotten(comparison["transfer"])
     terminal.out.print(Text("\nWhat changed", style="bold"))
     for part in _changes(comparison):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -109,58 +109,51 @@ def rescue(
         say(f"- {step}")
 
 
+_ACCURACIES = {
+    "choosing_accuracy_pct": "Accuracy\nthat chose",
+    "accuracy_pct": "Accuracy,\nnew\nclassifier",
+    "kept_head_accuracy_pct": "Accuracy,\ntrained\nclassifier",
+}
+"""Columns of the frontier that only labels give."""
+
+
 def _show_frontier(found: Rescue) -> None:
     """A row a point, the chosen one marked."""
-    from rich import box
-    from rich.table import Table
-
     from driftscope.cli import terminal
 
     points = found.frontier()
-    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
-        "Retention": lambda one: f"{one['estimated_retention_pct']:.1f}",
-        "90 % low": lambda one: f"{one['low_90_pct']:.1f}",
-        "Likeness": lambda one: f"{one['likeness']:.3f}",
-        "Chose": lambda one: _percent(one["choosing_accuracy_pct"]),
-        "Accuracy": lambda one: _percent(one["accuracy_pct"]),
-        "Old head": lambda one: _percent(one["kept_head_accuracy_pct"]),
-    }
-    for heading, key in (
-        ("Chose", "choosing_accuracy_pct"),
-        ("Accuracy", "accuracy_pct"),
-        ("Old head", "kept_head_accuracy_pct"),
-    ):
-        if all(one[key] is None for one in points):
-            del columns[heading]
-    table = Table(
-        title="Between both models, in percent",
-        title_justify="left",
-        caption=_explained(found, has_accuracies="Accuracy" in columns),
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
+    known = [key for key in _ACCURACIES if any(one[key] is not None for one in points)]
+    table = terminal.close_table("Between both models, in percent", _explained(found, known))
     table.add_column("Way")
-    for heading in ("Scale", *columns):
+    for heading in ("Scale", "Retention,\nestimated", "90 %\nlow", "Likeness"):
         table.add_column(heading, justify="right")
+    for key in known:
+        table.add_column(_ACCURACIES[key], justify="right")
     for one in sorted(points, key=lambda point: (point["way"], point["scale"])):
-        shown = [write(one) for write in columns.values()]
         is_chosen = (one["way"], one["scale"]) == (found.chosen.way, found.chosen.scale)
-        name = f"{'→' if is_chosen else ' '} {one['way']}"
-        table.add_row(name, f"{one['scale']:.2f}", *shown, style="bold" if is_chosen else "")
+        table.add_row(
+            f"{'→' if is_chosen else ' '} {one['way']}",
+            f"{one['scale']:.2f}",
+            *(_percent(one[key]) for key in ("estimated_retention_pct", "low_90_pct")),
+            f"{one['likeness']:.3f}",
+            *(_percent(one[key]) for key in known),
+            style="bold" if is_chosen else "",
+        )
     terminal.out.print(table)
 
 
-def _explained(found: Rescue, *, has_accuracies: bool) -> str:
+def _explained(found: Rescue, known: Sequence[str]) -> str:
     """What the columns are, and which row is chosen."""
     accuracies = (
-        "Accuracies here are of classifiers fitted to few images. Chose is the accuracy on one "
-        "half of the test images: the highest that keeps the budget is chosen. Accuracy is that "
-        "on the other half. "
+        "New classifiers are fitted to few images here. One half of the test images chose: the "
+        "highest accuracy that keeps the budget. The accuracies after it are on the other half. "
     )
+    trained = "The trained classifier is the one beside the adapted model. "
     likest = "The blend that is likest to the adapted model and keeps the budget is chosen. "
     return (
         "Retention is estimated; likeness is the mean cosine to the adapted model's embeddings. "
-        f"{accuracies if has_accuracies else likest}"
+        f"{accuracies if known else likest}"
+        f"{trained if 'kept_head_accuracy_pct' in known else ''}"
         "Scale 0 is the pretrained model, 1 the adapted one (by lines: a blend still). "
         f"A blend keeps {found.keep_pct:g} % where the lower end of its 90 % interval does."
     )

@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from driftscope.cli.sentences import readable, say
-from driftscope.cli.terminal import duration, out
+from driftscope.cli.terminal import close_table, duration, out
 from driftscope.config import run_id
 from driftscope.study.plan import wall_seconds
 from driftscope.study.status import STATES, StudyStatus
@@ -295,8 +295,7 @@ def _say_what_is_left(num_rows: int, num_columns: int) -> None:
 
 def show_calibration_errors(errors: pd.DataFrame) -> None:
     """How far forecasts are off on what was left out; the chosen signals come first."""
-    title = "Error on what was left out"
-    table = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = close_table("Error on what was left out")
     table.add_column("Signals")
     for heading in ("Mean, points", "Worst, points", "90 % interval holds", "Runs"):
         table.add_column(heading, justify="right")

@@ -93,6 +93,19 @@ def show_table(table: Table) -> None:
     out.print(rich_table)
 
 
+def close_table(title: str, caption: str | None = None) -> RichTable:
+    """A table of numbers whose columns stand close, so that no heading is cut at 80 columns."""
+    return RichTable(
+        title=Text(title),
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+
+
 def cell_text(column: Column, row: dict[str, Any], *, is_wide: bool) -> Text:
     """A cell with its small print below; close-set on a narrow terminal, so that nothing wraps."""
     text, detail = column.text(row), column.detail(row).replace(", ", "\n")

@@ -85,13 +85,9 @@ def where(
 
 
 def _show(groups: list[dict[str, float | str | None]]) -> None:
-    from rich import box
-    from rich.table import Table
-
     from driftscope.cli import terminal
 
-    title = "Points of retention, from the input to the output"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = terminal.close_table("Points of retention, from the input to the output")
     table.add_column("Group")
     for heading in ("Shapley", "±", "Regained", "Lost alone"):
         table.add_column(heading, justify="right")

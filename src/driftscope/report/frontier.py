@@ -39,9 +39,9 @@ def frontier(
     """
     measures = {"likeness": "likeness to the adapted model, cosine"}
     if chosen["accuracy"] is not None:
-        measures = {"refitted": "accuracy, classifier fitted anew, %"}
+        measures = {"refitted": "accuracy, new classifier, %"}
         if chosen["accuracy"]["kept_head"] is not None:
-            measures["kept_head"] = "accuracy, classifier as it was, %"
+            measures["kept_head"] = "accuracy, trained classifier, %"
     panels = []
     for measure, title in measures.items():
         marks = [_marks(way, along, measure, title, kind) for way, along in by_way(models).items()]

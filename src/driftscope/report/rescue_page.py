@@ -110,8 +110,10 @@ def _table(told: Mapping[str, Any]) -> Table:
             "by a classifier fitted anew, on one half of the test images; the highest that keeps "
             "the budget is chosen",
         ),
-        Column("refitted", "Accuracy, fitted anew, %", "by the same, on the other half"),
-        Column("kept_head", "Accuracy, as it was, %"),
+        Column("refitted", "Accuracy, new classifier, %", "by the same, on the other half"),
+        Column(
+            "kept_head", "Accuracy, trained classifier, %", "by the one beside the adapted model"
+        ),
     ]
     frame = pd.DataFrame(rows)
     shown = tuple(one for one in columns if bool(frame[one.key].notna().any()))

@@ -98,10 +98,10 @@ def rescue(
         found.look_along(way, seed)
     chosen = found.best()
     chosen, classifier = judge.completed(chosen, blend)
-    final = None
+    final = probe = None
     if target.labels is not None:
-        final, classifier = _final(target, blend, chosen, head)
-    measured = {one.name: _measured(one, before, blend.set(chosen.strengths)) for one in benchmarks}
+        final, probe, classifier = _final(target, blend, chosen, head)
+    measured = {one.name: _measured(one, before, blend, chosen) for one in benchmarks}
     return Rescue(
         keep_pct=keep_pct,
         chosen=chosen,
@@ -112,6 +112,7 @@ def rescue(
         transfer=measured,
         notes=notes,
         classifier=classifier,
+        probe=probe,
         class_names=target.labels.class_names if target.labels else (),
         origin=Chosen(before, adapted, blend, chosen.strengths),
         num_pool=len(unlabeled.pixels),
@@ -179,14 +180,14 @@ class _Found:
 
 def _final(
     target: Target, blend: Blend, chosen: Point, head: nn.Linear | None
-) -> tuple[Final, nn.Linear]:
-    """What both ends and the chosen model are worth to the task, and the classifier to keep."""
+) -> tuple[Final, nn.Linear, nn.Linear]:
+    """What both ends and the chosen model are worth to the task; the probe, and the classifier."""
     whole = target.whole or target
     ends = (blend.uniform(0.0), blend.uniform(1.0), chosen.strengths)
-    (first, _), (tuned, _), (ours, classifier) = (
+    (first, probe), (tuned, _), (ours, classifier) = (
         whole.accuracy_of(blend.set(strengths), head) for strengths in ends
     )
-    return Final(len(whole.pixels), first, tuned, ours), classifier
+    return Final(len(whole.pixels), first, tuned, ours), probe, classifier
 
 
 def _checked(keep_pct: float, by: Sequence[Way] | Way) -> tuple[Way, ...]:
@@ -224,12 +225,17 @@ def _usable_head(
 
 
 def _measured(
-    benchmark: LabelledSet, before: VisionLanguageModel, model: VisionLanguageModel
+    benchmark: LabelledSet, before: VisionLanguageModel, blend: Blend, chosen: Point
 ) -> dict[str, Any]:
-    """What a model has kept on a labeled benchmark, as JSON values."""
-    first, then = (outcome_on(benchmark, before, one) for one in (before, model))
+    """What the rescued and the adapted model have kept on a labeled benchmark, as JSON values."""
+    first = outcome_on(benchmark, before, before)
+    tuned, ours = (
+        outcome_on(benchmark, before, blend.set(strengths))
+        for strengths in (blend.uniform(1.0), chosen.strengths)
+    )
     return {
         "pretrained": first.score.to_dict(),
-        "rescued": then.score.to_dict(),
-        **benchmark.change(then, first),
+        "adapted": benchmark.change(tuned, first),
+        "rescued": ours.score.to_dict(),
+        **benchmark.change(ours, first),
     }

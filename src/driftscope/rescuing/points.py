@@ -12,13 +12,14 @@ from torch import nn
 
 from driftscope.adapt import CLASSIFIER_FILE
 from driftscope.adapt.storage import save_tensors
-from driftscope.analysis.words import doubt_sentences
+from driftscope.analysis.words import counted, doubt_sentences
+from driftscope.analysis.zero_shot import NO_RETENTION, written
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import Way
 from driftscope.estimate import Estimate
 from driftscope.files import named_path, whole_folder
 from driftscope.metrics import ESTIMATED, METRICS
-from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE, write_json
+from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE, retention_interval_pct, write_json
 from driftscope.report.rescue_page import write_rescue_page
 from driftscope.rescuing.kinds import Chosen, write_like
 from driftscope.rescuing.target import Accuracy, Final
@@ -35,7 +36,8 @@ USUAL: tuple[Way, ...] = ("search", "lines", "wise")
 """The search, and its rivals on the same picture."""
 
 
-_MAKE_A_PROBE = "A run by the method linear_probe trains one."
+PROBE_FILE = "probe.safetensors"
+"""The linear probe of the untouched model, beside the rescued one."""
 _TOO_WIDE = 10.0
 """Points of an accuracy's interval, above which it decides nothing between two classifiers."""
 
@@ -94,7 +96,8 @@ class Rescue:
         transfer: benchmark -> what the chosen model has kept, measured on labeled images.
         notes: what was not measured, and why.
         classifier: fitted anew on the chosen model's embeddings; None without labels.
-        class_names: what the classifier tells.
+        probe: the same on the pretrained model's.
+        class_names: what both tell.
         origin: both models, and the strengths between them.
         num_pool: images of the pool, of which every other one judged.
         asked: what a command names: `images`, `pool` and, where they were given, `classes`.
@@ -109,6 +112,7 @@ class Rescue:
     transfer: Mapping[str, Mapping[str, Any]]
     notes: tuple[str, ...]
     classifier: nn.Linear | None = field(repr=False)
+    probe: nn.Linear | None = field(repr=False)
     class_names: tuple[str, ...]
     origin: Chosen = field(repr=False)
     num_pool: int
@@ -156,43 +160,39 @@ class Rescue:
         return " ".join(self.sentences())
 
     def sentences(self) -> list[str]:
-        """The same, a sentence each; the first says what the retention is."""
+        """The same, a sentence each; the first says what the retention is, measured before guessed.
+
+        Of the adapted model, too, and on what each was found.
+        """
         one = self.chosen
-        told = [one.estimate.sentence(), *doubt_sentences(one.estimate.doubts)]
-        told.append(
-            f"Of the {self.num_pool:,} images of the pool every other one judged; the rest was "
-            "left to the search."
-        )
-        told.append(
-            f"The adapted model keeps {_shown(ESTIMATED, self.adapted.estimate.retention_pct)} %. "
-            f"The blend is the one by {WAY_WORDS[one.way]}, at scale {one.scale:.2f}."
-        )
+        told = [_measured_sentence(name, found) for name, found in self.transfer.items()]
+        told += [one.estimate.sentence(), *doubt_sentences(one.estimate.doubts)]
         told += [
-            f"Measured on {name}: retention {_shown('retention_pct', found['retention_pct'])} %."
-            for name, found in self.transfer.items()
+            f"Of the {self.num_pool:,} images of the pool every other one judged; the rest was "
+            "left to the search.",
+            f"On the same images the adapted model keeps {_estimated(self.adapted.estimate)}. "
+            "`driftscope compare` reads other images, so its figure differs a little.",
+            f"The blend is the one by {WAY_WORDS[one.way]}, at scale {one.scale:.2f}.",
         ]
         return [*told, *(self._accuracy(self.final) if self.final else self._likeness())]
 
     def _accuracy(self, final: Final) -> list[str]:
         ours, tuned, probe = final.chosen, final.adapted, final.pretrained
-        num_images = ours.refitted.num_images
+        num_images, target = ours.refitted.num_images, ours.refitted.name
         told = [
-            f"Accuracy on the target: {_with_interval(tuned.refitted)} before the rescue, "
-            f"{_with_interval(ours.refitted)} after it, each with a classifier fitted anew to "
-            f"{final.num_fitted} training images and read on {num_images} others, by which the "
-            "blend was not chosen."
+            f"Accuracy on {target} with new classifiers: {_with_interval(tuned.refitted)} before "
+            f"the rescue, {_with_interval(ours.refitted)} after it. Each is a linear classifier "
+            f"that the rescue fitted to {final.num_fitted:,} labeled images, read on {num_images} "
+            "others, by which the blend was not chosen. Neither is the classifier that you "
+            "trained: compare these accuracies with each other, not with yours.",
+            *_with_your_classifier(tuned, ours),
         ]
-        if ours.kept_head is not None:
-            is_better = ours.refitted.num_correct >= ours.kept_head.num_correct
-            use = f"use the new one, {CLASSIFIER_FILE}" if is_better else "it still fits"
-            told.append(
-                f"With the classifier as it was, the rescued model has "
-                f"{ours.kept_head.accuracy_pct:.1f} %: {use}."
-            )
         probed = (
             f"a linear probe on the untouched model, which loses nothing and has "
-            f"{probe.refitted.accuracy_pct:.1f} %"
+            f"{probe.refitted.accuracy_pct:.1f} % when it is fitted to the same "
+            f"{final.num_fitted:,} labeled images"
         )
+        saved = f"It is saved beside the rescued model, as {PROBE_FILE}."
         if probe.refitted.accuracy_pct < ours.refitted.wilson_low_pct:
             return [*told, f"It beats {probed}."]
         if ours.refitted.wilson_high_pct - ours.refitted.wilson_low_pct > _TOO_WIDE:
@@ -202,9 +202,9 @@ class Rescue:
             too_few = f"on {num_images} images chance can make as much"
             return [
                 *told,
-                f"It is above {probed}, but {too_few}: consider that probe. {_MAKE_A_PROBE}",
+                f"It is above {probed}, but {too_few}: consider that probe. {saved}",
             ]
-        return [*told, f"It does not beat {probed}: take that probe instead. {_MAKE_A_PROBE}"]
+        return [*told, f"It does not beat {probed}: take that probe instead. {saved}"]
 
     def _likeness(self) -> list[str]:
         ours, before = self.chosen.likeness, self.pretrained.likeness
@@ -247,6 +247,11 @@ class Rescue:
             told.append(
                 f"Use it with its own classifier: `{head}` ({len(self.class_names)} classes, named "
                 f"in {RESCUE_FILE})."
+            )
+        if self.probe is not None:
+            told.append(
+                f"Or keep {self.origin.before.source} untouched, with its linear probe of the same "
+                f"classes: `{Path(called) / PROBE_FILE}`."
             )
         if is_run:
             told.append(
@@ -295,6 +300,8 @@ class Rescue:
                 inner = partial / ADAPTED_FOLDER
                 place = inner if inner.is_dir() else partial
                 save_tensors(self.classifier.state_dict(), place / CLASSIFIER_FILE)
+            if self.probe is not None:
+                save_tensors(self.probe.state_dict(), partial / PROBE_FILE)
             steps = self._steps(str(folder), partial)
             told = {**self.to_dict(), "steps": steps, "written": written}
             write_json(partial / RESCUE_FILE, told)
@@ -311,5 +318,42 @@ def _with_interval(score: ZeroShotScore) -> str:
     return f"{score.accuracy_pct:.1f} % ({score.wilson_low_pct:.1f}–{score.wilson_high_pct:.1f})"
 
 
-def _shown(metric: str, value: float | None) -> str:
-    return "unknown" if value is None else METRICS[metric].text(value)
+def _with_your_classifier(tuned: Accuracy, ours: Accuracy) -> list[str]:
+    """What the classifier that was trained with the adapted model tells, before and after."""
+    if tuned.kept_head is None or ours.kept_head is None:
+        return []
+    is_better = ours.refitted.num_correct >= ours.kept_head.num_correct
+    use = f"use the new one, {CLASSIFIER_FILE}" if is_better else "it still fits"
+    return [
+        f"With the classifier that was trained with the adapted model: "
+        f"{_with_interval(tuned.kept_head)} before, {_with_interval(ours.kept_head)} after: {use}."
+    ]
+
+
+def _measured_sentence(name: str, found: Mapping[str, Any]) -> str:
+    """A benchmark's retention of the rescued model, and of the adapted one on the same images."""
+    if found["retention_pct"] is None:
+        return f"Measured on {name}: {NO_RETENTION}."
+    kept, before = (
+        written("retention_pct", one["retention_pct"]) + _interval(one)
+        for one in (found, found["adapted"])
+    )
+    images = counted(found["rescued"]["num_images"], "labeled image")
+    return f"Measured on {images} of {name}: retention {kept}; the adapted model's is {before}."
+
+
+def _interval(score: Mapping[str, Any]) -> str:
+    ends = retention_interval_pct(score)
+    if ends is None:
+        return ""
+    low, high = (METRICS["retention_pct"].text(end) for end in ends)
+    return f" (95 % interval {low} to {high})"
+
+
+def _estimated(estimate: Estimate) -> str:
+    """An estimate in a few words, with its interval."""
+    if estimate.retention_pct is None:
+        return "an unknown share"
+    metric = METRICS[ESTIMATED]
+    low, high = (metric.text(end) for end in (estimate.low_90_pct, estimate.high_90_pct))
+    return f"{metric.with_unit(estimate.retention_pct)} (estimated; 90 % interval {low} to {high})"
