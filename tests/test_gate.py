@@ -81,6 +81,13 @@ def test_a_doubtful_number_does_not_pass(tmp_path: Path) -> None:
     assert gated(report, "--min-retention", "cars=50")[0] == 0
 
 
+def test_a_doubt_about_the_whole_report_lets_no_retention_pass(tmp_path: Path) -> None:
+    report = write(tmp_path / "report.json", {**comparison(), "doubts": ["turn them round"]})
+    code, shown = gated(report, "--min-retention", "cars=50")
+    assert code == 1
+    assert "is doubtful: turn them round" in shown
+
+
 def test_the_folder_of_a_report_is_as_good_as_its_file(report: Path) -> None:
     assert gated(report.parent, "--max-embedding-drift", "0.3")[0] == 0
 

@@ -31,6 +31,7 @@ from driftscope.errors import ConfigError, DataError, ModelError
 from driftscope.estimate import Estimate, Pool, Referee, class_lists, make_pool
 from driftscope.files import named_path
 from driftscope.metrics import units
+from driftscope.order import order_doubt
 from driftscope.reading import Drift, Reading
 from driftscope.reading_subsets import SUBSET_SIGNALS, probe_size_sensitivity
 from driftscope.records import REPORT_FILE, Overlay, transfer_scalars, write_sealed
@@ -88,6 +89,8 @@ class Comparison:
     unmeasured: dict[str, str]
     """Why a number is missing, by its metric's key."""
     overlay: Overlay | None
+    doubts: tuple[str, ...] = ()
+    """Why all of it may mean something else, such as that the models may be in the wrong order."""
 
     def to_dict(self, report: Path | str | None = None) -> dict[str, Any]:
         """Every number as JSON values, with the units by name (attention maps are left out).
@@ -125,6 +128,7 @@ class Comparison:
             "suites": self.suites,
             "text_vocabulary": self.text_vocabulary,
             "unmeasured": self.unmeasured,
+            "doubts": list(self.doubts),
             "units": units(),
         }
 
@@ -275,6 +279,13 @@ def compare(
     unmeasured = found.unmeasured
     if counts is None:
         unmeasured["intruder_dimensions"] = "it was not asked for (intruders)"
+    own = own_classes(
+        None if image_set.labels is None else image_set.labels[list(chosen)],
+        reference.reading.embeddings,
+        found.reading.embeddings,
+    )
+    is_unchanged = found.drift.weight_drift == 0
+    doubt = "" if is_unchanged else order_doubt(before, after, image_set.name, own, found.transfer)
     return Comparison(
         pretrained=before.source,
         adapted=after.source,
@@ -289,11 +300,7 @@ def compare(
         intruder_dimensions_per_layer=counts,
         transfer=_transfer(reference, found),
         retrieval=found.retrieval,
-        own_classes=own_classes(
-            None if image_set.labels is None else image_set.labels[list(chosen)],
-            reference.reading.embeddings,
-            found.reading.embeddings,
-        ),
+        own_classes=own,
         estimate=found.estimate,
         pool=as_typed(pool, "IMAGES"),
         classes=as_typed(classes, "NAMES"),
@@ -302,6 +309,7 @@ def compare(
         text_vocabulary=reference.texts.described,
         unmeasured=unmeasured,
         overlay=None if seen.is_at_another_size else reference.overlay(found.reading.shown_rows),
+        doubts=(doubt,) if doubt else (),
     )
 
 

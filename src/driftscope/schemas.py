@@ -91,6 +91,8 @@ class ComparisonReport(Report):
     forecast: Forecast | None
     suites: dict[str, dict[str, Any]]
     text_vocabulary: str
+    doubts: list[str] = Field(default_factory=list)
+    """Why all of it may mean something else."""
     report: str | None = None
     """The folder that it was written to, as it was named."""
     advice: _StoredAdvice

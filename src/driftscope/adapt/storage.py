@@ -20,7 +20,7 @@ from driftscope.backbones.weights import encoder_fingerprint, merged, refuse_non
 from driftscope.files import remove_files, whole_folder
 from driftscope.hugging_face import quiet_libraries
 from driftscope.sources import open_clip
-from driftscope.sources.origin import ORIGIN_FILE, note_origin
+from driftscope.sources.origin import BASE_KEY, ORIGIN_FILE, note_origin, read_json
 from driftscope.sources.run_folder import DELTA_FILE
 
 CLASSIFIER_FILE = "classifier.safetensors"
@@ -134,6 +134,10 @@ def write_hub_layout(model: VisionLanguageModel, folder: Path) -> None:
         return
     with quiet_libraries():
         whole.save_pretrained(str(folder))  # type: ignore[operator]
+    if model.base_fingerprint is not None:
+        config = folder / "config.json"
+        told = {**read_json(config), BASE_KEY: model.base_fingerprint}
+        config.write_text(json.dumps(told, indent=2), encoding="utf-8")
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(str(folder))
     framing = model.framing

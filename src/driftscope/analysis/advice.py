@@ -109,8 +109,9 @@ def kept_of(found: Mapping[str, Any]) -> Kept | None:
     Of several transfer sets it is the lowest: a model is as safe as its worst ability.
 
     Args:
-        found: with `transfer`, `estimate` and `forecast`, as JSON values hold them.
+        found: with `transfer`, `estimate`, `forecast` and `doubts`, as JSON values hold them.
     """
+    of_all = tuple(found.get("doubts") or ())
     scores = {
         name: score
         for name, score in (found.get("transfer") or {}).items()
@@ -120,7 +121,7 @@ def kept_of(found: Mapping[str, Any]) -> Kept | None:
         name = min(scores, key=lambda one: float(scores[one]["retention_pct"]))
         score = scores[name]
         interval = retention_interval_pct(score)
-        doubts = tuple(score.get("doubts") or ())
+        doubts = (*of_all, *(score.get("doubts") or ()))
         return Kept("retention_pct", score["retention_pct"], interval, 95, name, doubts)
     for key, part, ends, on in (
         (ESTIMATED, "estimate", ("low_90_pct", "high_90_pct"), "pool"),
@@ -131,7 +132,8 @@ def kept_of(found: Mapping[str, Any]) -> Kept | None:
             low, high = (one.get(end) for end in ends)
             known = None if low is None or high is None else (float(low), float(high))
             imprecise = str(one.get("imprecise") or "")
-            doubts = tuple(doubt for doubt in one.get("doubts") or () if doubt != imprecise)
+            own = (doubt for doubt in one.get("doubts") or () if doubt != imprecise)
+            doubts = (*of_all, *own)
             place = str(one.get(on) or "")
             return Kept(key, one["retention_pct"], known, 90, place, doubts, imprecise)
     return None
@@ -153,6 +155,8 @@ def advice_on(
     """
     kept = kept_of(found)
     known = replace(place, measured_on=_measured_on(found), withheld=_withheld(found))
+    if kept is None and (doubts := found.get("doubts")):
+        return Advice("unknown", f"{DOUBTFUL} {doubts[0]}.", (_CLEAR_UP,))
     if kept is None:
         known = replace(known, at_chance_on=next(iter(found.get("transfer") or {}), ""))
     return advise(kept, known, budget_pct=budget_pct, is_unchanged=is_unchanged)
@@ -188,7 +192,11 @@ def advise(
     steps = {
         "lost": (*again, _more_sets(kept, place)),
         "unsure": (_surer(kept, place), *(() if kept.doubts else again)),
-        "kept": (_gate(kept, place, budget_pct), _more_sets(kept, place)),
+        "kept": (
+            *_in_order(kept, place),
+            _gate(kept, place, budget_pct),
+            _more_sets(kept, place),
+        ),
     }[outcome]
     return Advice(outcome, _verdict(kept, outcome, budget_pct), steps)
 
@@ -427,12 +435,26 @@ def _more_sets(kept: Kept, place: Place) -> str:
     )
 
 
+_CLEAR_UP = (
+    "First clear up the doubt: until then the number decides nothing, and no rescue or new "
+    "training should rest on it."
+)
+
+
+def _in_order(kept: Kept, place: Place) -> tuple[str, ...]:
+    """That more than all is kept, which two models in the wrong order look like."""
+    if place.surface != "comparison" or kept.ends is None or kept.ends[0] <= 100:
+        return ()
+    return (
+        f"Is the order right? The second model is better on {kept.on} than the first. That is so "
+        "where it was trained on such images, and where the two are in the wrong order: the "
+        "pretrained model comes first.",
+    )
+
+
 def _surer(kept: Kept, place: Place) -> str:
     if kept.doubts:
-        return (
-            "First clear up the doubt: until then the number decides nothing, and no rescue or new "
-            "training should rest on it."
-        )
+        return _CLEAR_UP
     return f"To know: {_HOW[place.surface]['more']} reads more images and narrows the interval."
 
 

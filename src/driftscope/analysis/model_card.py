@@ -93,7 +93,8 @@ def eval_results(
                 f"the comparison has no accuracy on {one.transfer_set!r}; it was scored on: {known}"
             )
         told = [next(score_sentences(one.transfer_set, score))]
-        told += doubt_sentences(score.get("doubts"))
+        for doubted in (comparison, score):
+            told += doubt_sentences(doubted.get("doubts"))
         entry = {
             "dataset": {"id": one.dataset_id, "task_id": one.task_id},
             "value": round(float(score["accuracy_pct"]), 2),
@@ -108,6 +109,7 @@ EVAL_RESULTS = ".eval_results"
 
 
 def _findings(comparison: Mapping[str, Any]) -> Iterator[str]:
+    yield from doubt_sentences(comparison.get("doubts"))
     for name, score in comparison["transfer"].items():
         yield f"Measured: {next(score_sentences(name, score))}"
         yield from doubt_sentences(score.get("doubts"))

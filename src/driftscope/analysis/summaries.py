@@ -230,6 +230,7 @@ def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
         headline, emphasised = advice.verdict, (written(kept.key, kept.pct),)
     learned = learned_sentence(str(comparison["images"]), comparison.get("own_classes"))
     sentences = [
+        *(doubt_sentences(comparison.get("doubts")) if kept is None else ()),
         *([learned] if learned else []),
         *_score_sentences_of(comparison),
         *_representation_sentence(drift),
@@ -311,10 +312,10 @@ def _score_sentences_of(found: Mapping[str, Any]) -> list[str]:
     kinds = ("transfer", "suites", "retrieval")
     transfer, suites, retrieval = (found.get(kind) or {} for kind in kinds)
     return [
-        *_estimate_sentences(found),
         *(transfer_sentence(*one) for one in transfer.items()),
         *(f"{suite_sentence(*one)}." for one in suites.items()),
         *(retrieval_sentence(*one) for one in retrieval.items()),
+        *_estimate_sentences(found),
     ]
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from driftscope.analysis.advice import Advice, Place, Surface, advice_on, classes_of
 from driftscope.analysis.calibration import Calibration, Forecast
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from driftscope.gate.prompts import AskedPrompts
 
 Outcome = Literal["passed", "failed", "not measured"]
+_Found = TypeVar("_Found", TransferScore, StoredEstimate)
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def _of_report(file: Path, best: bool) -> Evidence:
     if best:
         raise RecordError(f"{file} is a comparison's; only a monitored training has a best step")
     what = f"{report.adapted} against {report.pretrained}"
-    scores = report.transfer or {}
+    scores = {name: _doubted(one, report.doubts) for name, one in (report.transfer or {}).items()}
     scalars = _finite(report.scalars)
     return Evidence(
         file,
@@ -205,14 +206,19 @@ def _of_report(file: Path, best: bool) -> Evidence:
         scalars,
         scores,
         unmeasured=report.unmeasured,
-        estimate=report.estimate,
+        estimate=report.estimate and _doubted(report.estimate, report.doubts),
         model=report.pretrained,
         adapted=report.adapted,
         images=report.images,
         pool=report.pool,
         classes=report.classes,
-        prompts=scores,
+        prompts=report.transfer or {},
     )
+
+
+def _doubted(found: _Found, doubts: Sequence[str]) -> _Found:
+    """A score or an estimate with the doubts about the whole report before its own."""
+    return found.model_copy(update={"doubts": [*doubts, *found.doubts]})
 
 
 def _file_of(path: Path) -> Path:

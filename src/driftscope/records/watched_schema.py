@@ -135,6 +135,7 @@ class Report(Part):
     classes: str | None = None
     monitor: dict[str, Any] | None = None
     unmeasured: dict[str, str] = Field(default_factory=dict)
+    doubts: list[str] = Field(default_factory=list)
     transfer: dict[str, ComparedScore] | None = None
     estimate: StoredEstimate | None = None
     latest: Scalars | None = None

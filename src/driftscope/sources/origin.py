@@ -14,6 +14,8 @@ from driftscope.errors import ModelError, one_line
 from driftscope.files import read_bytes, write_whole
 
 ORIGIN_FILE = "adapted.json"
+BASE_KEY = "driftscope_base_fingerprint"
+"""Of the configuration of a plain folder that driftscope wrote: what its model was made from."""
 
 
 def note_origin(folder: Path, base: str, base_fingerprint: str) -> None:
