@@ -1,10 +1,11 @@
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftscope.config import load_run_spec, load_study_spec, parse_run_spec, run_id
+from driftscope.config import StudySpec, load_run_spec, load_study_spec, parse_run_spec, run_id
 from driftscope.errors import ConfigError
 
 # Ids as they were when the spec had its first form: folders of that time must stay findable.
@@ -215,3 +216,50 @@ def test_a_run_that_is_taken_for_a_study_is_told_where_to_go(tmp_path: Path) -> 
     file.write_text("dataset: terrain\nmethod: full_ft\n")
     with pytest.raises(ConfigError, match="declares a run, not a study; carry it out with drift"):
         load_study_spec(str(file))
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("epochs: true", "epochs is True, which is no number"),
+        ("learning_rate: yes", "learning_rate is True, which is no number"),
+        ("probe_at: [true]", "probe_at is True, which is no number"),
+        ("method: {kind: lora, rank: true}", "rank is True, which is no number"),
+        ("seed: 010", "'010' is another number in other versions of YAML"),
+        ("learning_rate: 1:30", "'1:30' is another number in other versions of YAML"),
+        ("learning_rate: 1:30.5", "'1:30.5' is another number in other versions of YAML"),
+        ("epochs: !!bool x", "'x' is no yes or no"),
+        ("epochs: !!timestamp x", "'x' is no date"),
+        ('model: "\\UFFFFFFFF"', "a backslash in it stands for no character"),
+    ],
+)
+def test_what_yaml_would_turn_into_another_number_is_refused(
+    line: str, told: str, tmp_path: Path
+) -> None:
+    spec = {"method": "lora", "learning_rate": "1e-3"}
+    spec[line.partition(":")[0]] = line.partition(": ")[2]
+    file = tmp_path / "spec.yaml"
+    file.write_text("".join(f"{key}: {value}\n" for key, value in spec.items()))
+    with pytest.raises(ConfigError) as refused:
+        load_run_spec(file)
+    assert told in str(refused.value)
+
+
+def test_a_spec_in_another_encoding_and_one_that_is_missing_are_told_in_plain_words(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text("method: lora\n", encoding="utf-16")
+    with pytest.raises(ConfigError, match=r"spec.yaml: it is no UTF-8 text$"):
+        load_run_spec(file)
+    with pytest.raises(ConfigError, match=r"gone.yaml: no such file or directory$"):
+        load_run_spec(tmp_path / "gone.yaml")
+
+
+def test_an_axis_of_tens_of_thousands_of_values_is_looked_through_at_once() -> None:
+    values = [{"kind": "lora", "rank": rank} for rank in range(1, 30_000)]
+    started = time.process_time()
+    StudySpec(name="wide", axes={"method": values})
+    assert time.process_time() - started < 5
+    with pytest.raises(ValueError, match="twice"):
+        StudySpec(name="twice", axes={"method": [*values, {"rank": 7.0, "kind": "lora"}]})

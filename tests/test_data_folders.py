@@ -308,3 +308,9 @@ def test_images_of_every_kind_lie_in_one_folder(tmp_path: Path) -> None:
     Image.fromarray(pixels).convert("RGB").save(tmp_path / "rgb.webp", lossless=True)
     images = opened(tmp_path)
     assert images.pixels(range(4), 16).unique().tolist() == [77]
+
+
+@pytest.mark.parametrize("name", ["", "?label=fine"])
+def test_a_name_that_is_empty_is_not_the_current_folder(name: str) -> None:
+    with pytest.raises(DataError, match=r"has no name; give that of a set, a folder or a file"):
+        open_dataset(name, "test")

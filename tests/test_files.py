@@ -7,12 +7,13 @@ import os
 import stat
 import zipfile
 from pathlib import Path
+from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from driftscope import limits
+from driftscope import files, limits
 from driftscope.checkpoints import Checkpoints
 from driftscope.config import parse_run_spec
 from driftscope.config.source import read_yaml
@@ -214,3 +215,15 @@ def test_the_page_of_security_names_every_limit() -> None:
     page = (Path(__file__).parents[1] / "docs" / "security.md").read_text(encoding="utf-8")
     for one in limits.LIMITS:
         assert f"`{one.variable}` | {one.default:,} |" in page
+
+
+def test_a_file_that_has_nothing_to_give_now_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`/proc/kmsg` is a regular file that answers "later" to whoever doesn't wait."""
+    file = tmp_path / "kmsg"
+    file.write_bytes(b"")
+    nothing_yet = Mock(read=Mock(return_value=None))
+    monkeypatch.setattr(files, "open", MagicMock(), raising=False)
+    files.open.return_value.__enter__.return_value = nothing_yet  # type: ignore[attr-defined]
+    assert read_bytes(file) == b""

@@ -18,6 +18,7 @@ import driftscope as ds
 from driftscope.comparison import compare
 from driftscope.errors import ModelError, NoteWarning
 from driftscope.report.html import write_compare_report
+from driftscope.sources import is_on_hub_alone
 
 MEAN, STD = 0.5, 0.25  # of the tiny model's preprocessor
 
@@ -262,3 +263,10 @@ def test_an_adapter_of_layers_that_its_base_has_not_is_refused(
     save_file({**load_file(file), f"{deeper}.lora_A.weight": torch.ones(2, 32)}, file)
     with pytest.raises(ModelError, match=r"layers\.7\.self_attn\.q_proj, which is not there"):
         ds.load(place.folder, like=base)
+
+
+@pytest.mark.parametrize("name", [" mini", "mini\n", "a b/c", "a\x00b", "*"])
+def test_what_no_id_of_the_hub_looks_like_is_not_waited_for_from_there(name: str) -> None:
+    assert not is_on_hub_alone(name)
+    with pytest.raises(ModelError, match="no model"):
+        ds.load(name)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from driftscope.adapt import AdaptedModel, restore_trainable, trainable_state
 from driftscope.config import RunSpec, run_id
-from driftscope.errors import RecordError
+from driftscope.errors import RecordError, one_line
 from driftscope.files import inner_folder, remove_files, remove_leftovers
 from driftscope.tensor_files import DamagedFileError, read_tensors, write_tensors
 
@@ -163,7 +163,7 @@ class Checkpoints:
             kept = "the one before is intact" if self.exist() else "there was none before"
             raise RecordError(
                 f"the checkpoint of epoch {epoch} cannot be written to {self.folder} "
-                f"({error.strerror or error}); {kept}: make room and run again to go on from it"
+                f"({one_line(error)}); {kept}: make room and run again to go on from it"
             ) from error
 
     def _read(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -121,8 +121,13 @@ def one_line(error: BaseException) -> str:
     """What a library's error says, on one line of at most 300 characters; else the error's kind.
 
     What Python says where a library meets a text in the place of a number, or the like, is no
-    sentence for whoever has the file.
+    sentence for whoever has the file. Nor is the number of a system's error, or its file's name,
+    which the sentence around it has.
     """
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no UTF-8 text"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[0].lower() + error.strerror[1:]
     told = " ".join(str(error).split())[:300] or type(error).__name__
     return "a value in it is of the wrong kind" if _PYTHONS_WORDS.search(told) else told
 

@@ -71,9 +71,9 @@ def read_bytes(path: Path | str, limit: Megabytes = JSON_MB, start: int = 0) -> 
             with open(descriptor, "rb", closefd=False) as file:
                 file.seek(start)
                 # the most would be set aside for every small file
-                content = file.read(max(0, status.st_size - start) + 1)
+                content = file.read(max(0, status.st_size - start) + 1) or b""
                 if len(content) > status.st_size - start:  # it grows, or does not tell its size
-                    content += file.read(most + 1 - len(content))
+                    content += file.read(most + 1 - len(content)) or b""
         if (size := max(status.st_size, len(content))) > most:
             raise UnreadableFileError(f"it has {size / 1e6:,.1f} MB; {limit.sentence}", path)
     finally:

@@ -25,7 +25,7 @@ from driftscope.config.variants import LinearProbe, LpFt, MethodSpec
 from driftscope.data import PixelSource
 from driftscope.data.prompts import PromptRules
 from driftscope.deprecation import keywords
-from driftscope.errors import RecordError
+from driftscope.errors import RecordError, one_line
 from driftscope.files import inner_folder, named_path, remove_leftovers
 from driftscope.interventions import Interventions, freeze
 from driftscope.prepared_run import PreparedRun, num_correct, prepare, training_images
@@ -94,7 +94,7 @@ def run_one(
                 records.write_failure(folder, error)
             if isinstance(error, OSError):
                 raise RecordError(
-                    f"the run in {folder} cannot go on ({error.strerror or error}); its last "
+                    f"the run in {folder} cannot go on ({one_line(error)}); its last "
                     "checkpoint is intact: put that right and run again to go on from it"
                 ) from error
             raise

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from driftscope.errors import DataError
+from driftscope.errors import DataError, one_line
 
 MACHINE, PRINTED = "Machine", "Output"
 """Panels of the help."""
@@ -86,7 +86,7 @@ def write_text(path: Path, text: str, option: str) -> None:
         write_whole(file, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise DataError(
-            f"{option} {path} cannot be written ({error.strerror or error}); give a file in a "
+            f"{option} {path} cannot be written ({one_line(error)}); give a file in a "
             "folder that you may write to"
         ) from None
 

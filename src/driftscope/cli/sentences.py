@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import typer
 
-from driftscope.errors import DriftscopeError, plain
+from driftscope.errors import DriftscopeError, one_line, plain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +73,7 @@ def _of_system(error: OSError) -> str:
         return "the disk or your quota is full; free some space, then repeat the command"
     if not error.strerror:
         return str(error)
-    why = error.strerror[0].lower() + error.strerror[1:]
+    why = one_line(error)
     if error.filename is None:
         return f"the system refused to read or write a file: {why}"
     return f"{os.fsdecode(error.filename)} cannot be read or written: {why}"

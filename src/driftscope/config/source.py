@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
+from yaml.constructor import SafeConstructor
 
-from driftscope.errors import ConfigError, one_line
+from driftscope.errors import ConfigError, one_line, shown
 from driftscope.files import read_text
 from driftscope.limits import YAML_MB, YAML_VALUES
 
@@ -55,14 +56,14 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Source]:
             _note_places(node, (), str(path), places)
         values = None if node is None else loader.construct_document(node)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the spec {path}: {error}") from None
+        raise ConfigError(f"cannot read the spec {path}: {one_line(error)}") from None
     except yaml.scanner.ScannerError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         if "'\\t'" in str(error.problem):
             raise ConfigError(f"{path}, line {line} begins with a tab; use spaces") from None
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-02-30
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path} is not valid YAML: {_told(error)}") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # "\UFFFFFFFF" is no character
+        raise ConfigError(f"{path} is not valid YAML: {_told(error)}") from None
     except RecursionError:
         raise ConfigError(f"{path} is not valid YAML: it holds itself, or is too deep") from None
     if not isinstance(values, dict):
@@ -83,14 +84,14 @@ def plain_yaml(text: str) -> Any:
         ValueError: it is no YAML, is too deep, or unpacks to more values than are taken.
     """
     try:
-        loader = yaml.CSafeLoader(text)
+        loader = _PlainLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
         _refuse_too_many(node)
         return loader.construct_document(node)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(one_line(error)) from None
+    except (yaml.YAMLError, RecursionError, OverflowError) as error:
+        raise ValueError(_told(error)) from None
 
 
 def _refuse_too_many(top: yaml.Node) -> None:
@@ -134,15 +135,83 @@ def _note_places(
             _note_places(item, (*location, index), name, places)
 
 
-class _YamlLoader(yaml.SafeLoader):
-    """Safe YAML that reads `1e-3` as the number its writer means (YAML 1.1 reads a string)."""
+class _Told(SafeConstructor):
+    """What a tag says and a text is not (`!!bool x`, 2026-02-30) has its place in the file."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception:  # PyYAML looks into what it takes for granted
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{shown(node.value)} is no {_TAGS.get(kind, kind)}", node.start_mark
+            ) from None
+
+
+_TAGS = {"int": "whole number that is read", "float": "number", "bool": "yes or no",
+         "timestamp": "date", "binary": "base64"}  # fmt: skip
+
+
+class _PlainLoader(_Told, yaml.CSafeLoader):
+    """Safe YAML in C, in which 010 is the text that it looks like."""
+
+
+class _YamlLoader(_Told, yaml.SafeLoader):
+    """Safe YAML that reads numbers as their writer means them.
+
+    `1e-3` is a number, which YAML 1.1 reads as a text. `010` and `1:30` are refused: YAML 1.1
+    reads an 8 and a 90.
+    """
+
+
+def _text_if_ambiguous(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | str:
+    return str(node.value) if _is_ambiguous(node) else int(loader.construct_yaml_int(node))
+
+
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _text_if_ambiguous)
+
+
+def _read_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    _refuse_ambiguous(node)
+    return int(loader.construct_yaml_int(node))
 
 
 def _read_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
-    return float(loader.construct_scalar(node).replace("_", ""))
+    _refuse_ambiguous(node)
+    return float(loader.construct_yaml_float(node))
+
+
+def _is_ambiguous(number: yaml.ScalarNode) -> bool:
+    return ":" in number.value or re.fullmatch(r"[-+]?0[0-9_]+", number.value) is not None
+
+
+def _refuse_ambiguous(number: yaml.ScalarNode) -> None:
+    if _is_ambiguous(number):
+        raise yaml.constructor.ConstructorError(
+            None,
+            None,
+            f"{shown(number.value)} is another number in other versions of YAML; write it without "
+            "leading zeros or colons, or in quotes if it is a text",
+            number.start_mark,
+        )
+
+
+def _told(error: Exception) -> str:
+    """What PyYAML says, in one sentence: it shows its own place and a drawing of it."""
+    if isinstance(error, OverflowError):
+        return "a backslash in it stands for no character"
+    mark = getattr(error, "problem_mark", None)
+    if not isinstance(error, yaml.MarkedYAMLError) or mark is None:
+        return one_line(error)
+    told = ", ".join(filter(None, (error.context, error.problem)))
+    return " ".join(f"line {mark.line + 1}, column {mark.column + 1}: {told}".split())
 
 
 _YamlLoader.add_implicit_resolver(
     "!exponent", re.compile(r"^[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
 _YamlLoader.add_constructor("!exponent", _read_float)
+_YamlLoader.add_constructor("tag:yaml.org,2002:float", _read_float)
+_YamlLoader.add_constructor("tag:yaml.org,2002:int", _read_int)

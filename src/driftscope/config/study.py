@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 from driftscope.config.explain import PlacedError, explain
 from driftscope.config.source import Location, Source, read_yaml
 from driftscope.config.variants import Frozen
-from driftscope.errors import ConfigError, did_you_mean
+from driftscope.errors import ConfigError, did_you_mean, shown
 from driftscope.files import named_path
 
 APPENDED = ("overrides", "extra", "exclude")
@@ -61,9 +61,11 @@ class StudySpec(Frozen):
         for name, values in axes.items():
             if not values:
                 raise PlacedError(f"axis {name!r} has no values", name)
+            seen: set[object] = set()
             for index, value in enumerate(values):
-                if value in values[:index]:
-                    raise PlacedError(f"axis {name!r} names {value!r} twice", name, index)
+                if (same := _hashable(value)) in seen:
+                    raise PlacedError(f"axis {name!r} names {shown(value)} twice", name, index)
+                seen.add(same)
         return axes
 
     @model_validator(mode="after")
@@ -78,6 +80,13 @@ class StudySpec(Frozen):
                         *("overrides", number, "set", name),
                     )
         return self
+
+
+def _hashable(value: Any) -> object:
+    """What equals that of an equal value, and of no other: thousands are told apart at once."""
+    if isinstance(value, dict):
+        return frozenset((key, _hashable(inner)) for key, inner in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def load_study_spec(study: Path | str) -> StudySpec:

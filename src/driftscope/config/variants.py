@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -20,11 +20,23 @@ class Frozen(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _whole_numbers_end(cls, values: Any) -> Any:
+    def _numbers_are_numbers(cls, values: Any) -> Any:
         for name, value in values.items() if isinstance(values, dict) else ():
             if isinstance(value, int) and abs(value) > _LARGEST:
                 raise ValueError(f"{name} is {shown(value)}; whole numbers end at {_LARGEST:,}")
+            if name in cls.model_fields and _takes_numbers_alone(cls.model_fields[name].annotation):
+                held = value if isinstance(value, list | tuple) else [value]
+                if wrong := [one for one in held if isinstance(one, bool)]:
+                    raise ValueError(f"{name} is {wrong[0]}, which is no number")
         return values
+
+
+def _takes_numbers_alone(annotation: Any) -> bool:
+    """Whether a field's values are numbers, to which pydantic turns yes and no: 1 and 0."""
+    kinds = get_args(annotation)
+    if not kinds:
+        return annotation in (int, float)
+    return any(map(_takes_numbers_alone, kinds)) and bool not in kinds
 
 
 class _Labelled(Frozen):

@@ -68,6 +68,11 @@ def parse_address(source: str | Path) -> Address:
         DataError: an option that there is not.
     """
     text = str(source)
+    if not text.partition("?")[0]:
+        raise DataError(
+            f"the dataset {text!r} has no name; give that of a set, a folder or a file (the "
+            "current folder is .)"
+        )
     if "?" not in text or named_path(text).exists():
         return Address(text)
     place, _, query = text.partition("?")

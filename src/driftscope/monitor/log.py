@@ -8,7 +8,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from driftscope.errors import BusyError, RecordError
+from driftscope.errors import BusyError, RecordError, one_line
 from driftscope.monitor.observation import OBSERVATION, Observation
 from driftscope.records import (
     EVENTS_FILE,
@@ -63,7 +63,7 @@ class EventLog:
                 rewrite_events(folder, [*former, ours])  # without a line that a crash has torn
             except OSError as error:
                 raise RecordError(
-                    f"the monitor cannot write to {folder} ({error.strerror or error}); give "
+                    f"the monitor cannot write to {folder} ({one_line(error)}); give "
                     "another folder as out"
                 ) from None
         self.headers = [*(event for event in former if event.get("kind") == HEADER), ours]

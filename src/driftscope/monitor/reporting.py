@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from driftscope.analysis.advice import advice_on_look
-from driftscope.errors import RecordError
+from driftscope.errors import RecordError, one_line
 from driftscope.metrics import units
 from driftscope.monitor.alerts import Alert
 from driftscope.monitor.observation import Observation
@@ -105,8 +105,7 @@ def write_report(report: Mapping[str, Any], overlays: Mapping[str, Overlay], fol
         return write_monitor_page(report, overlays, folder)
     except OSError as error:
         raise RecordError(
-            f"the report cannot be written to {folder} ({error.strerror or error}); give another "
-            "folder"
+            f"the report cannot be written to {folder} ({one_line(error)}); give another folder"
         ) from None
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 from driftscope.analysis.tables import StudyTables
 from driftscope.config import RunSpec, parse_run_spec
-from driftscope.errors import DriftscopeError, RecordError, shown
+from driftscope.errors import DriftscopeError, RecordError, one_line, shown
 from driftscope.files import read_text
 
 ORIGIN = "import:"
@@ -302,7 +302,7 @@ def _read_cells(path: Path, pretrained: float | None) -> tuple[list[dict[str, An
     try:
         frame = pd.read_csv(io.StringIO(read_text(path)), dtype=str)
     except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise RecordError(f"not a readable table: {error}") from error
+        raise RecordError(f"not a readable table: {one_line(error)}") from error
     missing = [name for name in _CELL_COLUMNS if name not in frame]
     if missing:
         raise RecordError(f"a table of unknown form: it lacks the columns {', '.join(missing)}")
@@ -370,7 +370,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     try:
         record = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"not readable as JSON: {error}") from error
+        raise RecordError(f"not readable as JSON: {one_line(error)}") from error
     if not isinstance(record, dict) or "config" not in record or "final" not in record:
         raise RecordError("not a run record: it has no 'config' and 'final'")
     return record

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from driftscope.errors import RecordError
+from driftscope.errors import RecordError, one_line
 from driftscope.files import read_values, refuse_link_or_device, write_whole
 from driftscope.limits import EVENTS_MB
 from driftscope.records.file_names import EVENTS_FILE
@@ -58,7 +58,7 @@ def events_bytes(folder: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error}") from None
+        raise RecordError(f"{path} cannot be read: {one_line(error)}") from None
 
 
 def parsed_events(folder: Path, content: bytes | None) -> list[Event]:
@@ -105,7 +105,7 @@ class EventsReader:
             self._file = None
             return [], True
         except OSError as error:
-            raise RecordError(f"{self._path} cannot be read: {error}") from None
+            raise RecordError(f"{self._path} cannot be read: {one_line(error)}") from None
         whole, mark, _ = content.rpartition(b"\n")
         self._end += len(whole) + len(mark)
         events = []

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from driftscope.errors import RecordError
+from driftscope.errors import RecordError, one_line
 from driftscope.files import read_bytes, write_whole
 
 _SEAL = ',\n "digest": "'
@@ -70,7 +70,7 @@ def read_sealed(path: Path) -> tuple[dict[str, Any], bool]:
         way_out = f"give the {path.stem}.json beside it" if is_page else "it is damaged"
         raise RecordError(f"{path} cannot be read: it holds no JSON; {way_out}") from None
     except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error}") from None
+        raise RecordError(f"{path} cannot be read: {one_line(error)}") from None
     if not isinstance(value, dict):
         raise RecordError(f"{path} is damaged: it holds no JSON object")
     return value, is_changed(content)

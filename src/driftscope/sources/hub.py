@@ -56,6 +56,8 @@ _AS_IT_IS_READ: dict[str, Any] = {
 """What a configuration may say of how a model was used, which decides nothing of its function."""
 _WANTED = ["*.json", "*.safetensors", "*.bin", "*.txt", "*.model"]
 """The files of a repository that a model is made of."""
+_ID = re.compile(r"[\w.:@/+=-]+", re.ASCII).fullmatch
+"""Whether all characters are such as ids on the hub, revisions and tags have."""
 
 
 def recognises(name: str) -> bool:
@@ -370,4 +372,4 @@ def unreadable_config(name: str, error: Exception) -> str:
 
 def _looks_like_path(name: str) -> bool:
     is_file = name.endswith(SUFFIXES)
-    return is_file or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+    return is_file or name.startswith((".", "/", "~")) or name.count("/") > 1 or not _ID(name)

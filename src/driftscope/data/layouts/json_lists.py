@@ -14,7 +14,7 @@ from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.lists import columns_of, found_lists, image_starts
 from driftscope.data.layouts.plain_lists import of_folders
 from driftscope.data.layouts.tree import Folder, image_suffixes
-from driftscope.errors import DataError
+from driftscope.errors import DataError, one_line
 from driftscope.files import read_values
 from driftscope.limits import LIST_MB
 
@@ -70,7 +70,7 @@ def _read(file: Path) -> Columns:
     except DataError:
         raise
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the list {file}: {error}") from None
+        raise DataError(f"cannot read the list {file}: {one_line(error)}") from None
     except (KeyError, TypeError, AttributeError, IndexError):
         raise DataError(
             f"{file} is no list of images that is known: give COCO's form (images, annotations), "

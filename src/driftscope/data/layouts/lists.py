@@ -30,7 +30,7 @@ from driftscope.data.layouts.tables import (
 )
 from driftscope.data.layouts.tree import NO_CLASSES, Folder, is_image, walk
 from driftscope.data.other_kinds import kind_of_file
-from driftscope.errors import DataError
+from driftscope.errors import DataError, one_line
 from driftscope.files import is_file, named_path, read_text, read_values
 from driftscope.limits import LIST_MB
 
@@ -324,7 +324,7 @@ def read_list(file: Path) -> dict[str, list[Any]]:
             + (f" (it is {kind})" if (kind := kind_of_file(file)) else "")
         ) from None
     except (OSError, ValueError, csv.Error, AttributeError) as error:
-        raise DataError(f"cannot read the list {file}: {error}") from None
+        raise DataError(f"cannot read the list {file}: {one_line(error)}") from None
     rows = [row for row in rows if row]
     if len(rows) < 2:
         raise DataError(f"{file} lists no images: give a header such as path,label and a row each")

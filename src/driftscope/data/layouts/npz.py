@@ -13,7 +13,7 @@ from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.tree import Folder, walk
 from driftscope.data.names import benchmark_words
 from driftscope.data.other_kinds import FROM_ARRAYS
-from driftscope.errors import DataError
+from driftscope.errors import DataError, one_line
 from driftscope.files import read_arrays, read_bytes
 from driftscope.limits import IMAGE_ARRAYS_MB
 
@@ -50,7 +50,7 @@ def _found(file: Path, folder: Folder, address: Address) -> Found | None:
         with zipfile.ZipFile(file) as held:
             names = {name.removesuffix(".npy") for name in held.namelist()}
     except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"cannot read the arrays of {file}: {error}") from None
+        raise DataError(f"cannot read the arrays of {file}: {one_line(error)}") from None
     splits = {}
     for match in filter(None, map(_IMAGES.fullmatch, sorted(names))):
         split = match["split"] or match["of_keras"]

@@ -14,7 +14,7 @@ from driftscope.data.encoded import printable
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.lists import found_lists
 from driftscope.data.layouts.tree import Folder
-from driftscope.errors import DataError
+from driftscope.errors import DataError, one_line
 from driftscope.files import read_text
 from driftscope.limits import LIST_MB
 
@@ -47,7 +47,7 @@ def _of_list(file: Path, images: Folder) -> dict[str, list[Any]]:
     try:
         lines = [line.split("\t") for line in read_text(file, LIST_MB).splitlines() if line]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the list {file}: {error}") from None
+        raise DataError(f"cannot read the list {file}: {one_line(error)}") from None
     if wrong := next((number for number, line in enumerate(lines, 1) if len(line) < 2), None):
         raise DataError(f"{file} names no class in row {wrong}; its rows are IMAGE, tab, CLASS, …")
     listed = {line[0]: line[1] for line in lines}

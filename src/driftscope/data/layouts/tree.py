@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from driftscope.data.encoded import printable
-from driftscope.errors import DataError
+from driftscope.errors import DataError, one_line
 
 _LEFT_BY_SYSTEMS = frozenset(
     {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "lost+found",
@@ -160,7 +160,7 @@ def walk(root: Path | str, above: frozenset[tuple[int, int]] = frozenset()) -> F
                     dead.append(name)
     except OSError as error:
         raise DataError(
-            f"cannot look into the folder {printable(path)}: {error.strerror or error}"
+            f"cannot look into the folder {printable(path)}: {one_line(error)}"
         ) from None
     below = tuple(walk(one, here) for one in sorted(folders))
     drawn_over = _drawn_over(images)

@@ -24,7 +24,7 @@ from driftscope.data.layouts.tables import TABLE_OPTIONS, Rows, open_table
 from driftscope.data.layouts.tree import Folder, image_suffixes
 from driftscope.data.names import NamesFile, is_wordnet_id
 from driftscope.data.other_kinds import kind_of_file
-from driftscope.errors import DataError
+from driftscope.errors import DataError, one_line
 from driftscope.files import read_text
 from driftscope.limits import LIST_MB
 
@@ -68,7 +68,7 @@ class _TarImages:
             try:
                 yield self.members[index].read()
             except OSError as error:
-                yield DataError(f"cannot read the image {self.name_of(index)}: {error}")
+                yield DataError(f"cannot read the image {self.name_of(index)}: {one_line(error)}")
 
 
 def recognise_file(file: Path, address: Address) -> Found:
@@ -221,7 +221,7 @@ def _samples_of(tar: Path) -> tuple[list[dict[str, Any]], list[str], int]:
     except (OSError, tarfile.TarError) as error:
         kind = kind_of_file(tar)
         raise DataError(
-            f"cannot read the tar file {tar}: {f'it is {kind}' if kind else error}"
+            f"cannot read the tar file {tar}: {f'it is {kind}' if kind else one_line(error)}"
         ) from None
     whole = samples.with_images(tar)
     return whole, samples.more, sum(map(bool, samples.held.values())) - len(whole)
