@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from driftscope.analysis.advice import (
     Kept,
@@ -18,7 +23,9 @@ from driftscope.analysis.advice import (
     kept_of,
 )
 from driftscope.analysis.study_advice import advice_on_study, chosen_cell
+from driftscope.config import BudgetSpec, parse_run_spec
 from driftscope.gate.limits import GATED
+from driftscope.records import rescued_from
 
 HERE = Place("comparison", "mini", "my clip", "photos")
 
@@ -296,3 +303,83 @@ def test_equal_image_encoders_are_not_nothing_where_texts_have_moved(
     found = {"pretrained": "a", "adapted": "b", "images": "c", "drift": {"weight_drift": 0}}
     score = {"retention_pct": pct, "flows": None}
     assert advice_on_comparison({**found, "transfer": {"d": score}}).outcome == outcome
+
+
+LOST = {"retention_pct": 50.0, "low_90_pct": 45.0, "high_90_pct": 55.0}
+UNSURE = {"retention_pct": 91.0, "low_90_pct": 87.0, "high_90_pct": 95.0}
+COMPARED = {
+    **{"pretrained": "mini", "adapted": "rescued", "images": "photos", "drift": {}, "transfer": {}},
+    "pool": "world",
+}
+MADE = {
+    **{"pretrained": "mini", "adapted": "my clip", "keep_pct": 90.0},
+    **{"images": "photos", "pool": "my pool", "classes": "names.txt"},
+}
+
+
+def test_a_rescued_model_is_asked_for_more_from_what_it_was_made_of() -> None:
+    for estimate in (LOST, UNSURE):
+        advice = advice_on_comparison({**COMPARED, "estimate": estimate, "rescued_from": MADE})
+        (again,) = [step for step in advice.steps if "driftscope rescue" in step]
+        assert (
+            "`driftscope rescue mini 'my clip' --images photos --pool 'my pool' --classes "
+            "names.txt --keep 95 --out rescued`" in again
+        )
+        assert "came out of a rescue at --keep 90" in again
+        assert len(advice.steps) <= 3
+    most = {**COMPARED, "estimate": LOST, "rescued_from": {**MADE, "keep_pct": 99.0}}
+    assert "driftscope rescue" not in " ".join(advice_on_comparison(most).steps)
+
+
+def test_a_note_beside_a_model_tells_that_it_was_rescued(tmp_path: Path) -> None:
+    told = {"models": {"pretrained": "mini", "adapted": "my clip"}, "keep_pct": 90}
+    folder = tmp_path / "rescued"
+    (folder / "adapted").mkdir(parents=True)
+    note = folder / "rescue.json"
+    note.write_text(json.dumps({**told, "asked": {"images": "photos", "pool": "world"}}))
+    (folder / "model.pt").write_text("weights")
+    for model in (folder, folder / "adapted", folder / "model.pt"):
+        made = rescued_from(str(model))
+        assert made is not None
+        assert (made.adapted, made.keep_pct, made.pool) == ("my clip", 90, "world")
+    assert rescued_from(f"open_clip:ViT-B-32:{folder / 'model.pt'}") == made
+    assert rescued_from(str(tmp_path)) is None
+    note.write_text("{")
+    assert rescued_from(str(folder)) is None
+
+
+def test_an_advised_folder_is_one_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for taken, free in ((None, "rescued"), ("rescued", "rescued-2"), ("rescued-2", "rescued-3")):
+        if taken:
+            (tmp_path / taken).mkdir()
+        step = advice_on_comparison({**COMPARED, "estimate": LOST}).steps[0]
+        assert f"--out {free}`" in step
+
+
+def test_labels_are_asked_for_where_there_may_be_none() -> None:
+    labeled = {**COMPARED, "estimate": LOST, "images_are_labeled": True}
+    step = advice_on_comparison(labeled).steps[0]
+    assert "As photos has labels, it fits a new classifier" in step
+    unknown = {**COMPARED, "estimate": LOST}
+    assert "give a labeled dataset of your task" in advice_on_comparison(unknown).steps[0]
+
+
+def test_a_budget_is_advised_in_lines_to_paste() -> None:
+    lost = Kept("estimated_retention_pct", 50.0, (45.0, 55.0), 90)
+    place = Place("comparison", "mini", "tuned", "photos", "my pool", "names.txt")
+    lines = ['pool: "my pool"', 'classes: "names.txt"', "budget: {retention_pct: 90}"]
+    call = "budget = driftscope.Budget('mini', model, pool='my pool', classes='names.txt', "
+    for surface, has_yaml, has_call in (
+        ("comparison", True, True),
+        ("run", True, False),
+        ("monitor", False, True),
+    ):
+        again = advise(lost, replace(place, surface=surface)).steps[1]
+        assert all((f"`{line}`" in again) is has_yaml for line in lines)
+        assert (call in again) is has_call
+    values = yaml.safe_load("\n".join(["method: full_ft", "learning_rate: 1.0e-3", *lines]))
+    assert parse_run_spec(values).budget == BudgetSpec(retention_pct=90)
+    ast.parse(f"{call}retention_pct=90)")

@@ -38,7 +38,7 @@ def a_folder(place: Path, file: str, text: str) -> Path:
         ("config.json", '{"_name_or_path": "BASE"}'),
         ("README.md", "---\nlicense: mit\nbase_model: BASE\n---\n# A model\n"),
         ("README.md", "---\nbase_model:\n- other/one\n- BASE\n---\n"),
-        ("rescue.json", '{"models": {"pretrained": "BASE", "adapted": "tuned"}}'),
+        ("rescue.json", '{"models": {"pretrained": "BASE", "adapted": "tuned"}, "keep_pct": 90}'),
     ],
 )
 def test_a_folder_that_names_its_base_tells_the_order(

@@ -34,7 +34,14 @@ from driftscope.metrics import units
 from driftscope.order import order_doubt
 from driftscope.reading import Drift, Reading
 from driftscope.reading_subsets import SUBSET_SIGNALS, probe_size_sensitivity
-from driftscope.records import REPORT_FILE, Overlay, transfer_scalars, write_sealed
+from driftscope.records import (
+    REPORT_FILE,
+    Overlay,
+    rescued_from,
+    transfer_scalars,
+    write_sealed,
+)
+from driftscope.records.schema import RescuedFrom
 from driftscope.reference import Reference, evenly_spaced, make_reference
 from driftscope.signals.weights import intruder_dimensions_per_layer, weight_drift
 from driftscope.sources import default_device, load
@@ -91,6 +98,9 @@ class Comparison:
     overlay: Overlay | None
     doubts: tuple[str, ...] = ()
     """Why all of it may mean something else, such as that the models may be in the wrong order."""
+    images_are_labeled: bool = False
+    rescued_from: RescuedFrom | None = None
+    """Of an adapted model that came out of a rescue."""
 
     def to_dict(self, report: Path | str | None = None) -> dict[str, Any]:
         """Every number as JSON values, with the units by name (attention maps are left out).
@@ -129,6 +139,8 @@ class Comparison:
             "text_vocabulary": self.text_vocabulary,
             "unmeasured": self.unmeasured,
             "doubts": list(self.doubts),
+            "images_are_labeled": self.images_are_labeled,
+            "rescued_from": self.rescued_from.model_dump() if self.rescued_from else None,
             "units": units(),
         }
 
@@ -310,6 +322,8 @@ def compare(
         unmeasured=unmeasured,
         overlay=None if seen.is_at_another_size else reference.overlay(found.reading.shown_rows),
         doubts=(doubt,) if doubt else (),
+        images_are_labeled=image_set.labels is not None and len(image_set.class_names or ()) > 1,
+        rescued_from=rescued_from(after.source),
     )
 
 

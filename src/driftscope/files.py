@@ -23,6 +23,7 @@ import time
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,6 +155,13 @@ def named_path(name: Path | str) -> Path:
         return path.expanduser()
     except RuntimeError:
         return path
+
+
+def free_name(name: str) -> str:
+    """The name of a place where nothing is yet: it, or it with a number behind it."""
+    if not named_path(name).exists():
+        return name
+    return next(one for n in count(2) if not named_path(one := f"{name}-{n}").exists())
 
 
 def is_file(path: Path) -> bool:

@@ -18,7 +18,7 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_fingerprint
 from driftscope.errors import ModelError
 from driftscope.files import named_path
-from driftscope.records import RESCUE_FILE, retention_interval_pct
+from driftscope.records import RESCUE_FILE, rescued_from, retention_interval_pct
 from driftscope.sources.origin import BASE_KEY, read_json
 from driftscope.suites import BROUGHT_MODELS
 
@@ -72,11 +72,11 @@ def _bases(folder: Path) -> Iterator[tuple[str, str]]:
     """Files of a folder, and what they say that its model was made from."""
     if not folder.is_dir():
         return
-    config, rescued = _read(folder / _CONFIG), _read(folder / RESCUE_FILE)
+    config, rescued = _read(folder / _CONFIG), rescued_from(str(folder))
     named = (
         (_CONFIG, config.get(BASE_KEY)),
         (_CONFIG, config.get("_name_or_path")),
-        (RESCUE_FILE, (rescued.get("models") or {}).get("pretrained")),
+        (RESCUE_FILE, rescued.pretrained if rescued else None),
         *((_README, base) for base in _bases_of_card(folder / _README)),
     )
     for file, base in named:

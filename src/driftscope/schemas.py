@@ -19,7 +19,14 @@ from driftscope.errors import RecordError, shown
 from driftscope.files import named_path
 from driftscope.metrics import numbers_schema
 from driftscope.records import REPORT_FILE, RESULT_FILE, read_sealed
-from driftscope.records.schema import Part, StoredDrift, StoredEstimate, StoredReading, parse
+from driftscope.records.schema import (
+    Part,
+    RescuedFrom,
+    StoredDrift,
+    StoredEstimate,
+    StoredReading,
+    parse,
+)
 from driftscope.records.watched_schema import Alert, ComparedScore, Report, Scalars
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -93,6 +100,8 @@ class ComparisonReport(Report):
     text_vocabulary: str
     doubts: list[str] = Field(default_factory=list)
     """Why all of it may mean something else."""
+    images_are_labeled: bool = False
+    rescued_from: RescuedFrom | None = None
     report: str | None = None
     """The folder that it was written to, as it was named."""
     advice: _StoredAdvice

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from typing import Any, Literal
 
-from driftscope.analysis.words import DOUBTFUL, rate_text
+from driftscope.analysis.words import DOUBTFUL, join_words, rate_text
 from driftscope.analysis.zero_shot import is_number, written
 from driftscope.config import RunSpec
+from driftscope.files import free_name
 from driftscope.metrics import ESTIMATED, FORECAST, KEPT_PCT, METRICS
 from driftscope.protocols import WITHOUT_TEXTS, ZERO_SHOT, protocol_of
 from driftscope.records import RunRecord, retention_interval_pct
+from driftscope.records.schema import RescuedFrom
 
 Outcome = Literal["kept", "unsure", "lost", "unknown", "unchanged"]
 Surface = Literal["comparison", "monitor", "run"]
@@ -60,6 +64,10 @@ class Place:
     """The folder of the report that a gate can judge."""
     at_chance_on: str = ""
     """A transfer set that tells no retention; "" where there is one, or none was scored."""
+    images_are_labeled: bool = False
+    """Whether the images surely have labels, to which a rescue fits a classifier."""
+    rescued_from: RescuedFrom | None = None
+    """Of what a rescue made the adapted model; None where none did."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +211,7 @@ def advise(
 
 def advice_on_comparison(comparison: Mapping[str, Any]) -> Advice:
     """What to do after a comparison, from its JSON values."""
+    made = comparison.get("rescued_from")
     place = Place(
         "comparison",
         str(comparison["pretrained"]),
@@ -212,6 +221,8 @@ def advice_on_comparison(comparison: Mapping[str, Any]) -> Advice:
         comparison.get("classes"),
         _has_texts(comparison.get("unmeasured") or {}),
         report=str(comparison.get("report") or "REPORT"),
+        images_are_labeled=bool(comparison.get("images_are_labeled")),
+        rescued_from=RescuedFrom.model_validate(made) if made else None,
     )
     is_unchanged = comparison["drift"].get("weight_drift") == 0 and not _has_lost(comparison)
     return advice_on(comparison, place, is_unchanged=is_unchanged)
@@ -264,6 +275,7 @@ def advice_on_run(record: RunRecord, folder: str) -> Advice:
         classes_of(spec),
         has_texts=_has_texts(unmeasured),
         report=folder,
+        images_are_labeled=True,
     )
     return advice_on(found, place)
 
@@ -340,14 +352,26 @@ _HOW: dict[Surface, dict[str, str]] = {
 """How each surface is asked for more."""
 
 
-def train_under(pct: float, surface: Surface = "comparison") -> str:
-    """How to train so that a retention is kept, where a surface's user says it."""
-    if surface == "monitor":
-        return f"`driftscope.Budget` with {pct:g} % keeps that much while the model learns."
-    return (
-        f"`budget: {{retention_pct: {pct:g}}}` and a `pool` in a run's YAML, or "
-        "`driftscope.Budget` in a loop of your own, keep that much while the model learns."
+def train_under(pct: float, place: Place, spec: str = "a run's YAML") -> str:
+    """How to train so that a retention is kept, to be pasted where a surface's user trains.
+
+    Args:
+        pct: the retention to keep.
+        place: where the model was read; its pool and its classes are taken.
+        spec: the file that a driftscope user writes the lines into.
+    """
+    pool, classes = _pool_of(place)
+    looks = {"pool": pool, "classes": classes} if classes else {"pool": pool}
+    lines = [*(f"{key}: {json.dumps(value)}" for key, value in looks.items())]
+    lines.append(f"budget: {{retention_pct: {pct:g}}}")
+    given = "".join(f", {key}={value!r}" for key, value in looks.items())
+    in_yaml = f"the lines {join_words([f'`{line}`' for line in lines])} in {spec}"
+    in_loop = (
+        f"`budget = driftscope.Budget({place.pretrained!r}, model{given}, retention_pct={pct:g})` "
+        "before the first step and `budget.step(step=step)` after each epoch of a loop of your own"
     )
+    ways = {"monitor": in_loop, "run": in_yaml, "comparison": f"{in_yaml}, or {in_loop},"}
+    return f"{ways[place.surface]} keep that much while the model learns."
 
 
 def _unknown(place: Place) -> Advice:
@@ -392,28 +416,71 @@ def _ways_to_more(better: Setting | None, place: Place, budget: float) -> tuple[
     return (*_rescue(place, budget), _train_again(better, place, budget))
 
 
+_MOST_KEPT_PCT = 99.0
+"""Beyond this a rescue leaves next to nothing of the training."""
+
+
+def _more_to_keep(made: RescuedFrom, budget: float) -> float | None:
+    """The budget of another rescue: halfway to all from where the last one fell short; or None."""
+    asked = max(made.keep_pct, budget)
+    return None if asked >= _MOST_KEPT_PCT else min(_MOST_KEPT_PCT, ceil((asked + 100) / 2))
+
+
+def _pool_of(place: Place) -> tuple[str, str | None]:
+    """Unlabeled images of the world to keep, and what they may show, as a user would name them."""
+    if place.pool:
+        return place.pool, place.classes
+    return place.measured_on or "IMAGES", None
+
+
 def _rescue(place: Place, budget: float) -> tuple[str, ...]:
     """Nothing of a model without texts: a rescue is judged by class names."""
     if not place.has_texts:
         return ()
-    words = [place.pretrained, place.adapted, "--images", place.images]
-    pool = place.pool or place.measured_on
-    words += ["--pool", pool or "IMAGES"]
-    words += ["--classes", place.classes] if place.pool and place.classes else []
-    words += ["--keep", f"{budget:g}"]
+    if place.rescued_from is not None:
+        return (_rescue_again(place, place.rescued_from, budget),)
+    pool, classes = _pool_of(place)
     meant = " --pool takes unlabeled images of the world that you need zero-shot ability for."
     saved = " AFTER is the trained model: save it first, or take `stopped` in the monitor's folder."
+    command = _rescue_command(place.pretrained, place.adapted, place.images, pool, classes, budget)
+    fitted = (
+        f"As {place.images} has labels, it fits a new classifier and tells what the task keeps."
+    )
+    asked = (
+        "For --images give a labeled dataset of your task, if you have one: a blended model needs "
+        "its classifier fitted again, and only labels tell what the task keeps."
+    )
     return (
-        f"To keep this model: `driftscope rescue {shlex.join(words)} --out rescued` blends it with "
-        "the pretrained one, without training. For --images give a labeled dataset of your task, "
-        "if you have one: a blended model needs its classifier fitted again, and only labels tell "
-        f"what the task keeps.{'' if pool else meant}"
+        f"To keep this model: `{command}` blends it with the pretrained one, without training. "
+        f"{fitted if place.images_are_labeled else asked}{meant if pool == 'IMAGES' else ''}"
         f"{saved if place.surface == 'monitor' else ''}",
     )
 
 
+def _rescue_again(place: Place, made: RescuedFrom, budget: float) -> str:
+    """What to do with a model that came out of a rescue: it is asked for more, from its origin."""
+    was = f"{place.adapted} came out of a rescue at --keep {made.keep_pct:g}"
+    more = _more_to_keep(made, budget)
+    if more is None:
+        return f"{was}: no other blend keeps much more and is still worth having."
+    pool, classes = (made.pool, made.classes) if made.pool else _pool_of(place)
+    images = made.images or place.images
+    command = _rescue_command(made.pretrained, made.adapted, images, pool, classes, more)
+    return f"To keep more: {was}, so ask {made.adapted} for more, and not it: `{command}`."
+
+
+def _rescue_command(
+    pretrained: str, adapted: str, images: str, pool: str, classes: str | None, keep: float
+) -> str:
+    """A rescue to paste, into a folder that is not there yet."""
+    words = [pretrained, adapted, "--images", images, "--pool", pool]
+    words += ["--classes", classes] if classes else []
+    words += ["--keep", f"{keep:g}", "--out", free_name("rescued")]
+    return f"driftscope rescue {shlex.join(words)}"
+
+
 def _train_again(better: Setting | None, place: Place, budget_pct: float) -> str:
-    budget = f"{train_under(budget_pct, place.surface)} " if place.has_texts else ""
+    budget = f"{train_under(budget_pct, place)} " if place.has_texts else ""
     if better is not None:
         known = f"If you can train again: in your study {better.words} keeps more. {budget}"
         return known.rstrip()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from driftscope.analysis.advice import Advice, Setting, train_under
+from driftscope.analysis.advice import Advice, Place, Setting, train_under
 from driftscope.analysis.words import counted
 from driftscope.analysis.zero_shot import written
 from driftscope.metrics import KEPT_PCT
@@ -80,7 +80,7 @@ def _on_dataset(
             (
                 "To keep a trained model: `driftscope rescue BEFORE RUN --images IMAGES --pool "
                 "IMAGES --out rescued` blends it with the pretrained one, without training.",
-                f"If you can train again: {train_under(budget)} Or add lower rates, LoRA or "
+                f"If you can train again: {_under_budget(budget)} Or add lower rates, LoRA or "
                 "`last_block`.",
             ),
         )
@@ -96,9 +96,13 @@ def _on_dataset(
         *_price(setting_of(best, accuracy), setting_of(top, accuracy)),
         *_seeds_step(best),
         *_probe_step(cells),
-        f"If you can train again: {train_under(budget)}",
+        f"If you can train again: {_under_budget(budget)}",
     )
     return Advice("kept", f"{verdict}.", steps[:3])
+
+
+def _under_budget(pct: float) -> str:
+    return train_under(pct, Place("run"), "the `base` of the study's YAML")
 
 
 def _on_average_alone(

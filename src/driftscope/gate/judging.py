@@ -24,6 +24,7 @@ from driftscope.records import (
 )
 from driftscope.records.schema import (
     OLD_TEXTS,
+    RescuedFrom,
     StoredEstimate,
     StoredPrompts,
     TransferScore,
@@ -58,6 +59,8 @@ class Evidence:
         surface: what made the report.
         adapted: the adapted model's name or folder, where it is told.
         images, pool, classes: what the model was read on, where it is told.
+        images_are_labeled: whether the images surely have labels.
+        rescued_from: of a model that came out of a rescue.
         first_epoch: the drift's numbers at the end of the first epoch; empty where there are none.
         prompts: what class prompts were made of, by transfer set, where it is told.
     """
@@ -77,6 +80,8 @@ class Evidence:
     images: str | None = None
     pool: str | None = None
     classes: str | None = None
+    images_are_labeled: bool = False
+    rescued_from: RescuedFrom | None = None
     first_epoch: Mapping[str, float] = field(default_factory=dict)
     prompts: Mapping[str, StoredPrompts] = field(default_factory=dict)
 
@@ -94,6 +99,8 @@ class Evidence:
             self.images or "IMAGES",
             self.pool,
             self.classes,
+            images_are_labeled=self.images_are_labeled,
+            rescued_from=self.rescued_from,
         )
         return advice_on(found, place, budget_pct=budget_pct or KEPT_PCT)
 
@@ -212,6 +219,8 @@ def _of_report(file: Path, best: bool) -> Evidence:
         images=report.images,
         pool=report.pool,
         classes=report.classes,
+        images_are_labeled=report.images_are_labeled,
+        rescued_from=report.rescued_from,
         prompts=report.transfer or {},
     )
 
@@ -274,6 +283,7 @@ def _of_run(file: Path) -> Evidence:
         surface="run",
         adapted=str(file.parent),
         images=spec.dataset,
+        images_are_labeled=True,
         pool=spec.pool,
         classes=classes_of(spec),
         first_epoch=_of_first_epoch(one for one in record.events if one.kind == "epoch"),

@@ -44,6 +44,7 @@ from driftscope.records.folder import (
 )
 from driftscope.records.interventions import intervention_sentences
 from driftscope.records.json_files import read_json, read_sealed, write_json, write_sealed
+from driftscope.records.rescued import rescued_from
 from driftscope.records.rescues import rescue_sentences
 from driftscope.records.tables import (
     Tables,
@@ -95,6 +96,7 @@ __all__ = [
     "readable_runs",
     "refuse_foreign_folder",
     "rescue_sentences",
+    "rescued_from",
     "retention_interval_pct",
     "rewrite_events",
     "runs_table",

@@ -369,6 +369,17 @@ class StoredRescue(Part):
     cpu_seconds: float
 
 
+class RescuedFrom(Part):
+    """What a rescued model was made of, at which budget, on what (`rescue.json`)."""
+
+    pretrained: str
+    adapted: str
+    keep_pct: float
+    images: str | None = None
+    pool: str | None = None
+    classes: str | None = None
+
+
 class StoredDamage(Part):
     """What one group of weights does, in points of retention (`rescuing.attribution`)."""
 

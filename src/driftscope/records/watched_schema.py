@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from driftscope.errors import RecordError, shown
 from driftscope.records.schema import (
     Part,
+    RescuedFrom,
     StoredEstimate,
     StoredPrompts,
     TransferScore,
@@ -136,6 +137,8 @@ class Report(Part):
     monitor: dict[str, Any] | None = None
     unmeasured: dict[str, str] = Field(default_factory=dict)
     doubts: list[str] = Field(default_factory=list)
+    images_are_labeled: bool = False
+    rescued_from: RescuedFrom | None = None
     transfer: dict[str, ComparedScore] | None = None
     estimate: StoredEstimate | None = None
     latest: Scalars | None = None

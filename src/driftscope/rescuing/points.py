@@ -17,7 +17,7 @@ from driftscope.analysis.zero_shot import NO_RETENTION, written
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import Way
 from driftscope.estimate import Estimate
-from driftscope.files import named_path, whole_folder
+from driftscope.files import free_name, named_path, whole_folder
 from driftscope.metrics import ESTIMATED, METRICS
 from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE, retention_interval_pct, write_json
 from driftscope.report.rescue_page import write_rescue_page
@@ -234,7 +234,7 @@ class Rescue:
         is_run = (place / ADAPTED_FOLDER).is_dir()
         given = [word for key, name in self.asked.items() if name for word in (f"--{key}", name)]
         words = shlex.join(
-            [self.origin.before.source, called, *given, "--out", f"{called}-checked"]
+            [self.origin.before.source, called, *given, "--out", free_name(f"{called}-checked")]
         )
         told = []
         if not self.transfer:
@@ -270,6 +270,7 @@ class Rescue:
             "kind": "rescue",
             "models": {"pretrained": self.origin.before.source, "adapted": self.origin.name},
             "keep_pct": self.keep_pct,
+            "asked": dict(self.asked),
             "num_pool": self.num_pool,
             "sentence": self.sentence(),
             "sentences": self.sentences(),
