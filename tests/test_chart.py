@@ -80,7 +80,7 @@ def test_the_frontier_labels_every_cell_and_marks_the_one_that_keeps_the_budget(
         "last_block 1e-5",
         "linear_probe 1e-3",
         "lora_r8 1e-4",
-        "lora_r8 3e-5:\nmost accurate that keeps 90 %",
+        "lora_r8 3e-5:\nmost accurate\nthat keeps 90 %",
         "lora_r8 3e-6",
     ]
     assert "The most accurate whose every run keeps 90 % is lora_r8 at 3e-5" in panel.words

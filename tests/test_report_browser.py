@@ -106,6 +106,61 @@ def test_it_loads_clean_and_never_scrolls_sideways(
     assert excess <= 0
 
 
+_COVERED = """() => [...document.querySelectorAll('.plot')].flatMap((plot) => {
+  const labels = [...plot.querySelectorAll('.annotation-text')].map((node) => {
+    const box = node.getBoundingClientRect();
+    return { text: node.textContent, left: box.left + 1, right: box.right - 1,
+      top: box.top + 3, bottom: box.bottom - 3 };
+  });
+  const lies = (one, x, y) => x > one.left && x < one.right && y > one.top && y < one.bottom;
+  const found = [];
+  labels.forEach((one, at) => labels.slice(at + 1).forEach((other) => {
+    const across = one.left < other.right && other.left < one.right;
+    if (across && one.top < other.bottom && other.top < one.bottom) found.push([one.text, other.text]);
+  }));
+  const cover = (x, y, what) => labels.forEach((one) => lies(one, x, y) && found.push([one.text, what]));
+  plot.querySelectorAll('.scatterlayer .point').forEach((node) => {
+    const box = node.getBoundingClientRect();
+    cover(box.left + box.width / 2, box.top + box.height / 2, 'a point');
+  });
+  plot.querySelectorAll('.js-line, .errorbar path').forEach((node) => {
+    const toScreen = node.getScreenCTM();
+    for (let along = 0; along <= node.getTotalLength(); along += 2) {
+      const spot = node.getPointAtLength(along).matrixTransform(toScreen);
+      cover(spot.x, spot.y, node.getAttribute('class') || 'a spread');
+    }
+  });
+  return found;
+})"""
+
+
+@pytest.fixture(scope="module")
+def many_cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of so many cells that most of them lie close beside others."""
+    folder = tmp_path_factory.mktemp("many cells")
+    methods = ("full_ft", "lora", "last_block", "bitfit", "layer_norm", "lp_ft", "dora", "rslora")
+    study = write_fake_study(folder, methods=methods, seeds=(0, 1), maps=False)
+    return write_fake_report(study, folder)
+
+
+@pytest.mark.parametrize("width", [400, 1280, 1920])
+def test_no_label_of_the_frontier_lies_on_a_line_a_point_or_another(
+    browser: Any, many_cells: Path, page_file: Path, screenshots: Path, width: int
+) -> None:
+    for page_of in (many_cells, page_file):
+        tab = browser.new_page(viewport={"width": width, "height": 1000}, reduced_motion="reduce")
+        tab.goto(page_of.as_uri())
+        tab.wait_for_selector(".first-screen .plot .main-svg")
+        frontier = tab.locator(".first-screen .plot").first
+        labels = frontier.locator(".annotation-text").all_text_contents()
+        covered = tab.evaluate(_COVERED)
+        frontier.screenshot(path=screenshots / f"frontier-{width}-{page_of.parent.name}.png")
+        tab.close()
+        assert len(labels) >= 3
+        assert any(one.endswith("most accuratethat keeps 90 %") for one in labels)  # three lines
+        assert covered == []
+
+
 @pytest.fixture(scope="module")
 def other_pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The page of two compared models, and that of two studies side by side."""

@@ -165,8 +165,9 @@ def predictor_chart(name: str, table: pd.DataFrame, title: str = "", pooled: str
 def frontier_chart(name: str, table: pd.DataFrame, runs: pd.DataFrame, title: str = "") -> Chart:
     """Target accuracy against retention, a mark a cell; the cells on the frontier stand out.
 
-    They are labelled by method and rate, those of the frontier first, others where there is room.
-    The label of the most accurate cell that keeps the budget says so.
+    They are labelled by method and rate where a label lies on nothing else: those of the frontier
+    first, others of few cells where there is room beside them. The most accurate cell that keeps
+    the budget always has its label, which says so.
 
     Args:
         name: the chart's name.
@@ -261,13 +262,18 @@ def _labels(
 ) -> dict[Setting, tuple[str, tuple[float, float]]]:
     """What stands beside cells, and how far off: the chosen one's, the frontier's, then others."""
     rows = sorted(
-        table.to_dict("records"), key=lambda row: (not row["is_on_frontier"], -row[accuracy])
+        table.to_dict("records"), key=lambda row: (not row["is_on_frontier"], row[accuracy])
     )
     first = None if chosen is None else setting_of(chosen, accuracy)
     cells = [setting_of(row, accuracy) for row in rows]
     cells.sort(key=lambda one: one != first)
+    ahead = {first, *(setting_of(row, accuracy) for row in rows if row["is_on_frontier"])}
     places = [(one.accuracy_pct, one.retention_pct) for one in cells]
-    texts = [_cell_label(one, is_chosen=one == first) for one in cells]
+    names_all = len(cells) <= _FEW_CELLS
+    texts = [
+        _cell_label(one, is_chosen=one == first) if names_all or one in ahead else ""
+        for one in cells
+    ]
     on = sorted((row[accuracy], row["retention_pct"]) for row in rows if row["is_on_frontier"])
     offsets = label_offsets(
         places,
@@ -280,6 +286,7 @@ def _labels(
             *_spreads(table, accuracy),
         ],
         num_far=len(on),
+        num_needed=0 if first is None else 1,
     )
     return {
         one: (text, offset)
@@ -302,9 +309,11 @@ def _spreads(table: pd.DataFrame, accuracy: str) -> Iterator[tuple[Spot, Spot]]:
 
 def _cell_label(cell: Setting, *, is_chosen: bool) -> str:
     name = f"{_short(cell.method)} {rate_text(cell.learning_rate)}"
-    return f"{name}:\nmost accurate that keeps {KEPT_PCT:.0f} %" if is_chosen else name
+    return f"{name}:\nmost accurate\nthat keeps {KEPT_PCT:.0f} %" if is_chosen else name
 
 
+_FEW_CELLS = 20
+"""As many cells all have labels where there is room; of more those on the frontier alone."""
 _LONGEST = 30
 """Letters of a series' name in a label."""
 

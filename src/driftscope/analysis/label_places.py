@@ -12,17 +12,22 @@ from numpy.typing import NDArray
 Spot = tuple[float, float]
 """A place in a panel, or an offset: pixels to the right and upwards."""
 
-SIZES = ((310.0, 225.0), (400.0, 290.0))
-"""Pixels between the axes of the narrowest panel and of a wide one; labels must fit in both."""
+SIZES = ((290.0, 275.0), (370.0, 215.0), (390.0, 275.0), (600.0, 275.0))
+"""Pixels between the axes of a panel: on a page 400 wide, in a still figure, on pages 1280 wide and
+wider; labels must fit in all."""
 _LETTER, _LINE, _POINT = 6.1, 13.0, 7.0
 """Pixels of a letter's width, of a line of text, and of a point's half."""
-_RINGS = (11.0, 22.0, 36.0, 52.0, 70.0, 90.0)
+_RINGS = (11.0, 22.0, 36.0, 52.0, 70.0, 90.0, 115.0, 145.0)
 """How far from its point a label may stand."""
 _STEP = 4.0
 """Pixels between the places of a line that are looked at."""
-_ON_A_POINT, _ON_A_LINE, _DEAR = 6.0, 0.4, 4.0
-"""What it costs to cover a point, or a place of a line, and what is too dear for a label that need
-not be; a pixel of distance costs 0.1."""
+_ON_A_POINT, _ON_A_LINE = 6.0, 0.4
+"""What it costs to cover a point, or a place of a line; a pixel of distance costs 0.1."""
+LEADS = 16.0
+"""Pixels from which on a line leads from a point to its label."""
+_NEAR, _FAR = 36.0, 90.0
+"""How far off a label may stand that is not to stand far off, and one that may; one that is needed
+stands on any ring."""
 
 
 @dataclass(frozen=True)
@@ -65,35 +70,45 @@ def label_offsets(
     *,
     lines: Sequence[tuple[Spot, Spot]] = (),
     num_far: int | None = None,
+    num_needed: int = 0,
 ) -> list[Spot | None]:
     """How far from its point each label's near edge stands; None where there is no room.
 
-    A label lies inside the axes, on no other label, and where it can on no point and no line.
+    A label lies inside the axes, on no other label, no point and no line; the line that leads to
+    one lies on no label.
 
     Args:
         points: in the units of the axes; the first are placed first.
         texts: what is written beside each, "" for nothing; a line break makes two lines.
         x, y: what the axes show.
-        lines: the ends of each line that labels should leave free.
-        num_far: how many of the first may stand far off, or on what is drawn; by default all.
+        lines: the ends of each line that labels leave free.
+        num_far: how many of the first may stand far off; by default all.
+        num_needed: how many of the first stand on points or lines rather than not at all.
     """
-
     panels = [_Canvas.of(size, points, x, y, lines) for size in SIZES]
     found: list[Spot | None] = []
     for number, text in enumerate(texts):
-        ranked = sorted(
-            (sum(panel.cost(number, offset, text) for panel in panels), place)
-            for place, offset in enumerate(_OFFSETS if text else ())
-        )
-        dearest = _DEAR * len(SIZES) if num_far is not None and number >= num_far else math.inf
-        offset = _OFFSETS[ranked[0][1]] if ranked and ranked[0][0] < dearest else None
+        is_needed = number < num_needed
+        farthest = _FAR if num_far is None or number < num_far else _NEAR
+        places = [at for at in _OFFSETS if is_needed or math.hypot(*at) <= farthest]
+        free = (at for at in places if all(one.is_free(number, at, text) for one in panels))
+        offset = next(free, None) if text else None
+        if offset is None and is_needed:
+            offset = _cheapest(panels, number, text)
         found.append(offset)
         for panel in panels if offset else ():
-            panel.taken.append(panel.box(number, offset or (0.0, 0.0), text))
+            panel.take(number, offset or (0.0, 0.0), text)
     return found
 
 
-@dataclass(frozen=True)
+def _cheapest(panels: Sequence[_Canvas], number: int, text: str) -> Spot | None:
+    """Where a label covers least; None where it would lie on another or outside the axes."""
+    costs = {at: sum(panel.cost(number, at, text) for panel in panels) for at in _OFFSETS}
+    best = min(costs, key=costs.__getitem__)
+    return best if math.isfinite(costs[best]) else None
+
+
+@dataclass
 class _Canvas:
     """A panel of one size: its points, what is drawn between them, and where labels stand."""
 
@@ -118,18 +133,43 @@ class _Canvas:
         along = [_along(spot(start), spot(end)) for start, end in lines]
         return cls(size, dots, np.concatenate([np.empty((0, 2)), *along]), [])
 
+    def is_free(self, number: int, offset: Spot, text: str) -> bool:
+        """Whether the place holds nothing yet, and the line that leads to it crosses no label."""
+        box = self.box(number, offset, text)
+        return not (
+            self._is_taken(box)
+            or box.holds(self.dots, _POINT - 2)
+            or box.holds(self.drawn)
+            or any(other.holds(self._lead(number, offset)) for other in self.taken)
+        )
+
     def cost(self, number: int, offset: Spot, text: str) -> float:
         """How bad the place is; infinite outside the axes or on another label."""
         box = self.box(number, offset, text)
-        is_inside = box.left >= 0 and box.right <= self.size[0]
-        is_inside = is_inside and box.low >= 0 and box.high <= self.size[1]
-        if not is_inside or any(box.meets(other) for other in self.taken):
+        if self._is_taken(box):
             return math.inf
         return (
             0.1 * math.hypot(*offset)
             + _ON_A_POINT * box.holds(self.dots, _POINT - 2)
             + _ON_A_LINE * box.holds(self.drawn)
         )
+
+    def take(self, number: int, offset: Spot, text: str) -> None:
+        """Keeps the place of a label, and of the line that leads to it, from others."""
+        self.taken.append(self.box(number, offset, text))
+        self.drawn = np.concatenate([self.drawn, self._lead(number, offset)])
+
+    def _is_taken(self, box: _Box) -> bool:
+        is_inside = box.left >= 0 and box.right <= self.size[0]
+        is_inside = is_inside and box.low >= 0 and box.high <= self.size[1]
+        return not is_inside or any(box.meets(other) for other in self.taken)
+
+    def _lead(self, number: int, offset: Spot) -> NDArray[np.float64]:
+        """The line from a point to its label; none where it is near."""
+        if math.hypot(*offset) <= LEADS:
+            return np.empty((0, 2))
+        x, y = (float(at) for at in self.dots[number])
+        return _along((x, y), (x + 0.95 * offset[0], y + 0.95 * offset[1]))
 
     def box(self, number: int, offset: Spot, text: str) -> _Box:
         """The room of a text whose near edge stands `offset` from a point."""

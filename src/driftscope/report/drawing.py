@@ -26,6 +26,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from driftscope.analysis.chart import Chart, Heat, Kind, Marks, Panel, Place
+from driftscope.analysis.label_places import LEADS
 from driftscope.analysis.words import rate_text
 from driftscope.metric import Metric, number_text
 from driftscope.metrics import METRICS
@@ -272,14 +273,10 @@ def _dots(axes: Axes, marks: Marks, style: SeriesStyle, shift: float) -> None:
             _label(axes, (float(x), float(y)), marks.labels[at], marks.label_offsets[at] or (0, 0))
 
 
-_FAR = 16.0
-"""Pixels from which on a line leads from a point to its label."""
-
-
 def _label(axes: Axes, at: tuple[float, float], text: str, offset: tuple[float, float]) -> None:
     """A label beside its point, with a line that leads to it where it stands far off."""
     across = offset[0]
-    is_far = math.hypot(*offset) > _FAR
+    is_far = math.hypot(*offset) > LEADS
     axes.annotate(
         text, at, xytext=(0.75 * across, 0.75 * offset[1]), textcoords="offset points",
         ha="left" if across > 1 else "right" if across < -1 else "center", va="center",

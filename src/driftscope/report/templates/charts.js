@@ -89,7 +89,7 @@ function legendRows(names, width) {
 // what stands beside points, with a line that leads to it where it stands far off
 function labels(panel) {
   return (panel.marks || []).flatMap((one) => (one.label_offsets || []).flatMap((offset, at) => offset ? [{
-    x: one.x[at], y: one.y[at], ax: offset[0], ay: -offset[1], text: markup(one.labels[at]).replace("\n", "<br>"),
+    x: one.x[at], y: one.y[at], ax: offset[0], ay: -offset[1], text: markup(one.labels[at]).replaceAll("\n", "<br>"),
     xanchor: offset[0] > 1 ? "left" : offset[0] < -1 ? "right" : "center", yanchor: "middle", align: offset[0] < -1 ? "right" : "left",
     showarrow: true, arrowhead: 0, arrowwidth: 0.8, arrowcolor: Math.hypot(...offset) > 16 ? "var(--muted)" : "rgba(0,0,0,0)",
     standoff: 4, borderpad: 0, font: { size: 11, color: "var(--ink)" },
