@@ -20,6 +20,7 @@ from driftscope.records import all_tables, load_runs
 from driftscope.report.html import write_compare_report
 from driftscope.report.side_by_side import OneStudy, write_side_by_side
 
+CLOSE_RATES = tuple(1e-4 * 1.5**step for step in range(9))
 SCREENSHOTS = Path(tempfile.gettempdir()) / "driftscope-screenshots"
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -116,9 +117,12 @@ _COVERED = """() => [...document.querySelectorAll('.plot')].flatMap((plot) => {
   const found = [];
   labels.forEach((one, at) => labels.slice(at + 1).forEach((other) => {
     const across = one.left < other.right && other.left < one.right;
-    if (across && one.top < other.bottom && other.top < one.bottom) found.push([one.text, other.text]);
+    const upright = one.top < other.bottom && other.top < one.bottom;
+    if (across && upright) found.push([one.text, other.text]);
   }));
-  const cover = (x, y, what) => labels.forEach((one) => lies(one, x, y) && found.push([one.text, what]));
+  const cover = (x, y, what) => labels.forEach((one) => {
+    if (lies(one, x, y)) found.push([one.text, what]);
+  });
   plot.querySelectorAll('.scatterlayer .point').forEach((node) => {
     const box = node.getBoundingClientRect();
     cover(box.left + box.width / 2, box.top + box.height / 2, 'a point');
@@ -138,8 +142,8 @@ _COVERED = """() => [...document.querySelectorAll('.plot')].flatMap((plot) => {
 def many_cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of so many cells that most of them lie close beside others."""
     folder = tmp_path_factory.mktemp("many cells")
-    methods = ("full_ft", "lora", "last_block", "bitfit", "layer_norm", "lp_ft", "dora", "rslora")
-    study = write_fake_study(folder, methods=methods, seeds=(0, 1), maps=False)
+    methods = ("full_ft", "lora", "last_block")
+    study = write_fake_study(folder, methods=methods, rates=CLOSE_RATES, maps=False)
     return write_fake_report(study, folder)
 
 
@@ -194,6 +198,72 @@ def test_the_other_pages_load_clean_and_never_scroll_sideways(
         tab.close()
         assert [one for one in problems if not one.startswith(("data:", address))] == []
         assert excess <= 0, width
+
+
+_CUT = """() => [...document.querySelectorAll('caption span, .panels .picture, .fits .picture')]
+  .filter((one) => one.checkVisibility() && one.clientWidth)
+  .filter((one) => one.scrollWidth > one.clientWidth + 1
+    || one.getBoundingClientRect().right > innerWidth)
+  .map((one) => one.textContent.trim().slice(0, 60))"""
+
+
+@pytest.mark.parametrize("width", [400, 1280, 1920])
+def test_captions_panels_and_maps_of_few_layers_are_not_cut(
+    browser: Any, page_file: Path, other_pages: dict[str, Path], width: int
+) -> None:
+    for address in (page_file.as_uri(), other_pages["compare"].as_uri()):
+        tab = browser.new_page(viewport={"width": width, "height": 900}, reduced_motion="reduce")
+        tab.goto(address)
+        tab.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        tab.evaluate(  # of six layers
+            "document.querySelectorAll('h2').forEach((one) => one.parentElement.classList.toggle("
+            "'fits', one.textContent.includes('layer by')))"
+        )
+        cut = tab.evaluate(_CUT)
+        tab.close()
+        assert cut == []
+
+
+def test_what_came_out_stands_beside_a_high_picture(page: Any) -> None:
+    top = page.locator("#came-out").bounding_box()["y"]
+    picture = page.locator(".first-screen figure").first.bounding_box()
+    assert top < picture["y"] + picture["height"]
+    page.set_viewport_size({"width": 400, "height": 900})
+    tops = [
+        page.locator(f".first-screen {one}").first.bounding_box()["y"]
+        for one in (".advice", "figure", ".findings", ".caveats")
+    ]
+    assert tops == sorted(tops)
+
+
+_TICKS = """() => [...document.querySelectorAll('.panels .plot')].flatMap((plot) => {
+  const boxes = [...plot.querySelectorAll('.xtick text')].map((one) => one.getBoundingClientRect());
+  return boxes.slice(1).map((box, at) => box.left - boxes[at].right);
+})"""
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_rates_that_lie_close_are_named_as_far_as_there_is_room(
+    browser: Any, many_cells: Path, width: int
+) -> None:
+    tab = browser.new_page(viewport={"width": width, "height": 900}, reduced_motion="reduce")
+    tab.goto(many_cells.as_uri())
+    tab.locator(".panels figure").first.scroll_into_view_if_needed()
+    tab.wait_for_selector(".panels .plot .xtick text")
+    names = tab.locator(".panels .plot").first.locator(".xtick text").all_text_contents()
+    gaps = tab.evaluate(_TICKS)
+    tab.close()
+    assert names[0] == "1e-4"
+    assert 3 <= len(names) <= len(CLOSE_RATES)
+    assert max(map(len, names)) <= len("5.06e-4")
+    assert min(gaps) > 2
+
+
+def test_ticks_write_small_numbers_out(page: Any) -> None:
+    _draw_all(page)
+    ticks = page.locator(".ytick text").all_text_contents()
+    assert len(ticks) > 20
+    assert [one for one in ticks if re.search("[a-zµ]", one)] == []
 
 
 def test_on_paper_nothing_leaves_the_page(page: Any, screenshots: Path) -> None:

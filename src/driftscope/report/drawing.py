@@ -57,6 +57,8 @@ _SHARED: dict[str, Literal["none", "row", "col"]] = {"": "none", "row": "row", "
 _MANY_COLUMNS = 16
 """A map of more columns has every second one named and no values printed."""
 _LONGEST_NAME = 28
+_LONGEST_BAR = 3.5
+"""Inches of a colour bar at most: beside many maps it stands at the top."""
 _SMALLEST = 7.0
 """Points of the smallest text: a page shows no text below 9 pixels."""
 
@@ -356,7 +358,9 @@ def _rate_axis(axes: Axes, rates: Sequence[float], width: float) -> None:
     label = 0.36 / (width - 0.6)  # a label's share of the axis, inches of both
     shown = _spaced(rates, smallest_gap=label * (span + 2 * math.log10(margin)))
     axes.xaxis.set_major_locator(FixedLocator(list(shown)))
-    axes.xaxis.set_major_formatter(FixedFormatter([rate_text(rate) for rate in shown]))
+    axes.xaxis.set_major_formatter(
+        FixedFormatter([rate_text(float(f"{rate:.3g}")) for rate in shown])
+    )
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="x", visible=False)
 
@@ -435,7 +439,8 @@ def _maps(chart: Chart) -> Figure:
     )
     is_tall = height > 2 or is_grid
     bar = figure.colorbar(
-        ScalarMappable(scale, colours), ax=list(grid.flat), pad=0.02, shrink=0.9,
+        ScalarMappable(scale, colours), ax=list(grid.flat), pad=0.02,
+        anchor=(0, 1 if is_grid else 0.5), shrink=min(0.9, _LONGEST_BAR / height),
         aspect=24 if is_grid else 30 if first.groups else max(14, 7 * height),
         extend="max" if not is_signed and largest > first.limits[1] else "neither",
     )  # fmt: skip
@@ -459,7 +464,7 @@ def _map_sizes(
         width = max(num_columns * 0.13, 1.1) * len(chart.panels[0]) + 1.5
         return (width, (max(num_rows * 0.13, 0.8) + 0.2) * len(chart.panels) + 0.7), equal
     few, many = num_columns <= 8, num_columns > _MANY_COLUMNS
-    cell_width, cell_height = (0.46, 0.33) if few else (0.24, 0.24) if many else (0.4, 0.29)
+    cell_width, cell_height = (0.4, 0.33) if few else (0.24, 0.24) if many else (0.38, 0.29)
     # one panel of one or two rows is as high as one of three: the colour bar needs the room
     fewest = 3 if len(chart.flat) == 1 else 1
     heights = [

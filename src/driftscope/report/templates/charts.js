@@ -16,7 +16,8 @@ function plotOf({ panel, styles }, width = 360) {
   const xaxis = axis(panel.x), yaxis = {};
   const isNames = panel.y.scale === "names", isFrontier = Boolean(panel.x.metric) && !isNames;
   if (panel.x.scale === "log") {
-    Object.assign(xaxis, { type: "log", tickvals: panel.x.ticks, ticktext: panel.x.ticks.map(rateText), showgrid: false });
+    const shown = spacedRates(panel.x.ticks, Math.min(width, 620) - 70);
+    Object.assign(xaxis, { type: "log", tickvals: shown, ticktext: shown.map(tickText), tickangle: 0, showgrid: false });
   } else if (panel.x.limits) Object.assign(xaxis, { range: panel.x.limits, zeroline: isNames });
   else if (!isFrontier) Object.assign(xaxis, { showgrid: false, nticks: 8 });
   if (isFrontier) Object.assign(yaxis, axis(panel.y));
@@ -41,6 +42,17 @@ function plotOf({ panel, styles }, width = 360) {
 function rateText(rate) {
   if (rate >= 0.01 && rate < 1000) return String(Number(rate.toPrecision(6)));
   return rate.toExponential(6).replace(/\.?0+e/, "e").replace("e+", "e");
+}
+
+// the rates whose labels do not run into the one before, on an axis so many pixels long
+const tickText = (rate) => rateText(Number(rate.toPrecision(3)));
+function spacedRates(rates, pixels) {
+  const perDecade = pixels / Math.max(Math.log10(rates.at(-1) / rates[0]) * 1.15, 0.3);
+  const room = (one, other) => 3.6 * (tickText(one).length + tickText(other).length) + 6;
+  return rates.reduce((shown, rate) => {
+    const last = shown.at(-1);
+    return last && Math.log10(rate / last) * perDecade < room(last, rate) ? shown : [...shown, rate];
+  }, []);
 }
 
 function levelTrace(panel, marks) {

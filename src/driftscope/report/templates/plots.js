@@ -27,7 +27,7 @@ function inTheme(value, palette) {
 function fullLayout(layout) {
   const axis = {
     gridcolor: "var(--grid)", linecolor: "var(--muted)", tickcolor: "var(--muted)", zerolinecolor: "var(--muted)",
-    zeroline: false, showline: true, ticks: "outside", ticklen: 4, automargin: true, fixedrange: coarsePointer,
+    zeroline: false, showline: true, exponentformat: "e", minexponent: 4, ticks: "outside", ticklen: 4, automargin: true, fixedrange: coarsePointer,
   };
   return {
     showlegend: false,

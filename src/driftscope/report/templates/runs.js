@@ -34,7 +34,7 @@ function tableBlock(name, title, columns, values) {
     cell.dataset.value = value ?? "";
     return cell;
   })));
-  const table = element("table", { className: "sortable" }, element("caption", { textContent: title }),
+  const table = element("table", { className: "sortable" }, element("caption", {}, element("span", { textContent: title })),
     element("thead", {}, head), element("tbody", {}, ...rows));
   const scroll = block.querySelector(".scroll");
   scroll.setAttribute("aria-label", title);
