@@ -7,6 +7,7 @@ import driftscope as ds
 
 model = ds.load("mini")  # or your own, such as "openai/clip-vit-base-patch32"
 data = ds.open_dataset("terrain", "train")
+# pixels are a torch tensor: uint8, [image, 3, height, width], not normalised
 images, labels = data.pixels(range(320), model.image_size), data.labels[:320]
 val_images, val_labels = data.pixels(range(320, 520), model.image_size), data.labels[320:520]
 

@@ -174,6 +174,13 @@ def test_class_cells_average_over_seeds_and_a_class_never_known_has_no_retention
     assert math.isnan(cells.loc["y", "retention_pct"])
 
 
+def test_the_table_of_one_run_is_not_called_a_study_s(tmp_path: Path) -> None:
+    runs = report_runs(load_runs(write_fake_study(tmp_path, rates=(1e-3,), maps=False)))
+    for some, title in ((runs.iloc[:1], "The run: "), (runs, "Every cell of the study: ")):
+        ((setting, group),) = split_settings(some)
+        assert study_table(cells_frame(group), setting).title.startswith(title)
+
+
 def test_the_study_table_gives_images_and_interval_of_every_zero_shot_accuracy(
     tmp_path: Path,
 ) -> None:

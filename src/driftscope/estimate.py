@@ -21,7 +21,7 @@ from torch import Tensor
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data import PixelRows, PixelSource, labelled, open_dataset
 from driftscope.data.given import Images, some_pixels
-from driftscope.data.names import read_names
+from driftscope.data.names import read_names, refuse_pool_without_names
 from driftscope.data.prompts import PromptRules, words_of
 from driftscope.data.vocabulary import GENERAL, GENERAL_VOCABULARY
 from driftscope.errors import ConfigError, DataError, DriftscopeError
@@ -184,13 +184,8 @@ def make_pool(
     own_names = None
     if isinstance(images, str | Path):
         own_names = open_dataset(images, "test").class_names
-        classes = images if own_names and classes is None else classes
-    if classes is None:
-        raise ConfigError(
-            "the pool has no class names of its own; give what its images may show with classes "
-            "(--classes NAMES.txt, general or a labeled dataset)"
-        )
-    listed = class_list(classes, rules)
+    refuse_pool_without_names(own_names, classes)
+    listed = class_list(str(images) if classes is None else classes, rules)
     _refuse_other_labels(images, own_names or (), listed)
     name, pixels, notes = some_pixels(
         images, pretrained.framing, max_images, "pool", skip_bad_images=skip_bad_images

@@ -19,6 +19,7 @@ from driftscope.cli.options import (
     opt,
     refuse_missing,
     refuse_study_or_run,
+    refuse_unfit,
 )
 from driftscope.cli.sentences import plain_errors, say
 
@@ -89,10 +90,9 @@ def compare(
     from driftscope.cli import terminal
 
     refuse_study_or_run(out)
-    refuse_missing(
-        (pretrained, adapted), (images, pool, *(transfer or ()), *(retrieval or ())), classes
-    )
     with terminal.err.status("reading both models"), warnings.catch_warnings():
+        refuse_missing((), retrieval or ())
+        refuse_unfit((pretrained, adapted), (images,), transfer or (), pool, classes)
         from driftscope.comparison import compare as compare_models
         from driftscope.errors import NoteWarning
         from driftscope.transfer.doubts import DoubtWarning

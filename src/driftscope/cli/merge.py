@@ -13,7 +13,7 @@ from driftscope.cli.options import (
     OutFolder,
     opt,
     refuse_full_folder,
-    refuse_missing,
+    refuse_unfit,
 )
 from driftscope.cli.sentences import plain_errors
 
@@ -59,8 +59,8 @@ def merge(
     from driftscope.cli import terminal
 
     refuse_full_folder(out)
-    refuse_missing((base, *models), (images, pool), classes)
     with terminal.err.status("merging"):
+        refuse_unfit((base, *models), (images,), pool=pool, classes=classes)
         from driftscope.rescuing import merge as merge_models
 
         found = merge_models(

@@ -34,10 +34,35 @@ _WORKERS = "Runs at the same time. By default as many as cores, memory or GPUs a
 Workers = Annotated[int | None, opt(_WORKERS, panel=MACHINE, min=1)]
 
 
+def refuse_unfit(
+    models: Iterable[str],
+    images: Iterable[str | None] = (),
+    labeled: Iterable[str | None] = (),
+    pool: str | None = None,
+    classes: str | None = None,
+) -> None:
+    """Refuses places that are not there or hold something else, before a model is loaded.
+
+    Args:
+        models: names or places of models.
+        images: sets of images that need no labels.
+        labeled: sets that are scored on, or suites.
+        pool, classes: as `compare` takes them.
+
+    Raises:
+        ModelError, DataError, ConfigError: a place is not what it should be.
+    """
+    of_models, of_images, of_labeled = ([*filter(None, one)] for one in (models, images, labeled))
+    refuse_missing(of_models, (*of_images, *of_labeled, pool), classes)
+    from driftscope import early  # imports torch
+
+    early.refuse_unfit(of_models, of_images, of_labeled, pool, classes)
+
+
 def refuse_missing(
     models: Iterable[str], images: Iterable[str | None] = (), classes: str | None = None
 ) -> None:
-    """Refuses places that are not there, before the libraries of models are loaded.
+    """Refuses places that are not there, before any library is loaded.
 
     Raises:
         ModelError, DataError: a name can only be a place, and nothing is there.

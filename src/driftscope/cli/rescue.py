@@ -16,7 +16,7 @@ from driftscope.cli.options import (
     OutFolder,
     opt,
     refuse_full_folder,
-    refuse_missing,
+    refuse_unfit,
 )
 from driftscope.cli.sentences import plain_errors, say
 
@@ -74,8 +74,8 @@ def rescue(
     from driftscope.cli import terminal
 
     refuse_full_folder(out)
-    refuse_missing((pretrained, adapted), (images, pool, *(transfer or ())), classes)
     with terminal.err.status("blending both models"):
+        refuse_unfit((pretrained, adapted), (images,), transfer or (), pool, classes)
         from driftscope.rescuing import RESCUE_FILE, USUAL
         from driftscope.rescuing import rescue as rescue_model
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftscope.cli.options import Device, OutFolder, Workers, refuse_missing
+from driftscope.cli.options import Device, OutFolder, Workers, refuse_missing, refuse_unfit
 from driftscope.cli.sentences import resumable, say
 from driftscope.cli.study import RunPlace, carry_out_study
 
@@ -61,6 +61,10 @@ def run(
     refuse_foreign_folder(out, parsed)
     if is_done(out):
         terminal.err.print("This run is done already; here is its record.")
+    else:
+        sets, classes = (parsed.dataset, *parsed.transfer), parsed.classes
+        named = "NAMES" if isinstance(classes, tuple) else classes
+        refuse_unfit((parsed.model,), (), sets, parsed.pool, named)
     with _progress(parsed) as on_step:
         from driftscope.run import run_one
 

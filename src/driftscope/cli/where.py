@@ -16,7 +16,7 @@ from driftscope.cli.options import (
     Device,
     opt,
     refuse_full_folder,
-    refuse_missing,
+    refuse_unfit,
 )
 from driftscope.cli.sentences import plain_errors, say
 
@@ -58,8 +58,8 @@ def where(
 
     if out is not None:
         refuse_full_folder(out)
-    refuse_missing((pretrained, adapted), (pool, transfer), classes)
     with terminal.err.status("restoring groups of weights"):
+        refuse_unfit((pretrained, adapted), (), (transfer,), pool, classes)
         from driftscope.rescuing import where as attribute
 
         found = attribute(

@@ -12,7 +12,7 @@ from typing import Any
 
 from driftscope.config.source import plain_yaml
 from driftscope.data.templates import TEMPLATE_SETS
-from driftscope.errors import DataError, did_you_mean
+from driftscope.errors import ConfigError, DataError, did_you_mean
 from driftscope.files import named_path, read_text
 from driftscope.limits import CLASS_NAMES, LIST_MB, NAME_CHARACTERS, TEMPLATES, Limit
 
@@ -52,6 +52,15 @@ _TAXONOMY = re.compile(
 _COUNTRIES = re.compile(r"(?i)countr(y|ies)")
 _CODE = re.compile(r"[A-Z]{2}")
 _WORDNET_ID = re.compile(r"n\d{8}")
+
+
+def refuse_pool_without_names(own_names: Sequence[str] | None, classes: object) -> None:
+    """Raises `ConfigError` where neither a pool nor its user says what its images may show."""
+    if not own_names and classes is None:
+        raise ConfigError(
+            "the pool has no class names of its own; give what its images may show with classes "
+            "(--classes NAMES.txt, general or a labeled dataset)"
+        )
 
 
 def is_wordnet_id(name: str) -> bool:

@@ -89,7 +89,7 @@ def study_table(cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
     has_interval = _is_known(cells, "zero_shot_low_pct")
     return Table(
         name=f"cells_{setting_slug(setting)}",
-        title=f"Every cell of the study: {where}",
+        title=f"{'The run' if cells['num_runs'].sum() == 1 else 'Every cell of the study'}: {where}",
         note=" ".join([_SPREAD_NOTE] * has_spread + [_INTERVAL_NOTE] * has_interval),
         columns=filled(columns, cells),
         frame=cells,

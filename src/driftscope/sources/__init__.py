@@ -78,6 +78,19 @@ def load(
 
 
 def _found(name: str, like: VisionLanguageModel | None = None) -> VisionLanguageModel:
+    form = _form_of(name)
+    with _not_on_itself(name), told_as(ModelError, f"the model {name} cannot be loaded"):
+        found = form.load(name, Beside(_found, like))
+        refuse_scale_without_logarithm(found, name)
+        return found
+
+
+def refuse_what_is_no_model(name: str) -> None:
+    """Raises `ModelError` where no form of a model is recognised; nothing is loaded."""
+    _form_of(name)
+
+
+def _form_of(name: str) -> Form:
     try:
         named_path(name).exists()
     except OSError:
@@ -85,13 +98,10 @@ def _found(name: str, like: VisionLanguageModel | None = None) -> VisionLanguage
         raise ModelError(f"no model {shown(name)}: {told}") from None
     refuse_pipes(named_path(name))
     refuse_large_texts(named_path(name))
-    for form in SOURCES:
-        if form.recognises(name):
-            with _not_on_itself(name), told_as(ModelError, f"the model {name} cannot be loaded"):
-                found = form.load(name, Beside(_found, like))
-                refuse_scale_without_logarithm(found, name)
-                return found
-    raise ModelError(no_model(name))
+    form = next((one for one in SOURCES if one.recognises(name)), None)
+    if form is None:
+        raise ModelError(no_model(name))
+    return form
 
 
 def is_on_hub_alone(name: str) -> bool:
