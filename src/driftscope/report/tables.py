@@ -87,9 +87,10 @@ def study_table(cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
     where = ", ".join(part for part in map(setting.get, keys) if part)
     has_spread = bool(cells["num_runs"].gt(1).any()) and _is_known(cells, "retention_pct_sd")
     has_interval = _is_known(cells, "zero_shot_low_pct")
+    is_one_run = cells["num_runs"].sum() == 1
     return Table(
         name=f"cells_{setting_slug(setting)}",
-        title=f"{'The run' if cells['num_runs'].sum() == 1 else 'Every cell of the study'}: {where}",
+        title=f"{'The run' if is_one_run else 'Every cell of the study'}: {where}",
         note=" ".join([_SPREAD_NOTE] * has_spread + [_INTERVAL_NOTE] * has_interval),
         columns=filled(columns, cells),
         frame=cells,
