@@ -88,6 +88,11 @@ class PreparedRun:
         scalars.pop("unmeasured", None)  # reasons are told once, in the record
         return Evaluation(accuracy_pct, scalars, record)
 
+    @property
+    def untouched_val(self) -> Float[Tensor, "image dim"]:
+        """The validation images' embeddings by the pretrained model, which a frozen one is."""
+        return self._unchanged[0].further[VALIDATION]
+
     @cached_property
     def _unchanged(self) -> tuple[Assessment, dict[str, Any]]:
         found = unchanged(self.reference)

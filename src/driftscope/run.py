@@ -22,6 +22,7 @@ from driftscope.budget import Keeper, Schedule, refit_classifier
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec, run_id
 from driftscope.config.variants import LinearProbe, LpFt, MethodSpec
+from driftscope.converged import not_converged
 from driftscope.data import PixelSource
 from driftscope.data.prompts import PromptRules
 from driftscope.deprecation import keywords
@@ -166,6 +167,7 @@ def _carry_out(
     _keep_adapted(adapted, prepared, folder, has_weights=has_weights)
     kept = [asdict(one) for one in rescues.kept_by(adapted)] if rescues and has_weights else []
     damage = attribution.told(adapted) if attribution and has_weights else None
+    notes = _notes(adapted, prepared, images, points)
     records.write_result(
         folder,
         {
@@ -182,6 +184,7 @@ def _carry_out(
             "splits": prepared.splits.to_dict(),
             "duplicates": prepared.duplicates.to_dict(),
             **points,
+            **({"notes": notes} if notes else {}),
             **({"rescues": kept} if rescues else {}),
             **({"attribution": damage} if damage else {}),
             "environment": _environment(prepared),
@@ -360,6 +363,18 @@ def _keep_adapted(
     rows = read(adapted.model, few, shown=range(len(few))).shown_rows
     if (overlay := prepared.reference.overlay(rows)) is not None:
         records.write_overlay(folder, overlay)
+
+
+def _notes(
+    adapted: AdaptedModel, prepared: PreparedRun, images: TrainingImages, points: dict[str, Any]
+) -> list[str]:
+    """What is to be said of the training itself: a linear probe that was trained too little."""
+    if points["selected"] is None or images.features is None or not adapted.encoder_is_frozen:
+        return []
+    held_out, bank = (one.float().cpu() for one in (prepared.untouched_val, images.features[0]))
+    correct = num_correct(adapted, held_out, prepared.val_labels)
+    said = not_converged(correct, held_out, prepared.val_labels, bank, images.labels)
+    return [said] if said else []
 
 
 def _entropies(reading: Reading) -> list[float]:

@@ -141,8 +141,9 @@ def _price(take: Setting, most: Setting) -> Iterable[str]:
 def _probe_step(cells: Iterable[Mapping[Any, Any]]) -> Iterable[str]:
     if not any(str(one["method"]).startswith("linear_probe") for one in cells):
         yield (
-            "Before you choose: add `linear_probe` to the study. It leaves the encoder as it is, "
-            "so a setting of no more accuracy is not worth having."
+            "Before you choose: add `linear_probe` to the study, at high rates such as 1e-2 and "
+            "1e-1. It leaves the encoder as it is, so a setting of no more accuracy is not worth "
+            "having."
         )
 
 

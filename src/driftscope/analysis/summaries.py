@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,7 +201,21 @@ def _study_caveats(cells: pd.DataFrame, setting: Mapping[str, str]) -> list[Cave
 def doubts_caveats(records: Sequence[RunRecord]) -> list[Caveat]:
     """What makes zero-shot numbers of runs doubtful, each once."""
     said = (doubt for one in records for doubt in doubts_of(one.scores()))
-    return [Caveat("Doubtful.", doubt) for doubt in dict.fromkeys(said)]
+    return [
+        *(Caveat("Doubtful.", doubt) for doubt in dict.fromkeys(said)),
+        *(Caveat("Trained too little.", note) for note in training_notes(records)),
+    ]
+
+
+def training_notes(records: Iterable[RunRecord]) -> list[str]:
+    """What is to be said of trainings: of each method, rate and dataset what its first run has."""
+    told: dict[str, str] = {}
+    for one in records:
+        rate, dataset = rate_text(one.spec.learning_rate), one.spec.dataset
+        place = f"{one.spec.method.label} at {rate} on {dataset}"
+        for note in one.result.notes:
+            told.setdefault(place, f"{place}: {note}.")
+    return list(told.values())
 
 
 def scope_caveat(settings: Sequence[Mapping[str, str]]) -> Caveat:

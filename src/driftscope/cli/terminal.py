@@ -62,6 +62,7 @@ err = PlainConsole(stderr=True)
 def show_cells(records: list[RunRecord]) -> None:
     """One table a setting: a row a cell, mean ± sd over seeds."""
     from driftscope.analysis.grouping import cells_frame, split_settings
+    from driftscope.analysis.summaries import training_notes
     from driftscope.analysis.zero_shot import doubts_of
     from driftscope.report.tables import report_runs, study_table
 
@@ -70,6 +71,8 @@ def show_cells(records: list[RunRecord]) -> None:
     said = dict.fromkeys(doubt for record in records for doubt in doubts_of(record.scores()))
     for doubt in said:
         out.print(Text(f"doubtful: {doubt}", style="yellow"))
+    for note in training_notes(records):
+        out.print(Text(note, style="yellow"))
 
 
 def show_table(table: Table) -> None:

@@ -421,6 +421,8 @@ class RunResult(Part):
     last_values: dict[str, Any] | None = Field(alias="last")
     rescues: list[StoredRescue] = Field(default_factory=list)
     """Of each way that `post` names; none where the encoder does not move."""
+    notes: list[str] = Field(default_factory=list)
+    """What is to be said of the training itself."""
     attribution: StoredAttribution | None = None
     """Where `post` names `where`, and the encoder moved."""
     environment: Environment = Field(default_factory=Environment)

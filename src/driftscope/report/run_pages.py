@@ -168,6 +168,7 @@ def _said(record: RunRecord) -> list[tuple[str, str]]:
         *(("", sentence) for sentence in intervention_sentences(record)),
         *(("", sentence) for sentence in rescue_sentences(record)),
         *((DOUBTFUL, doubt) for doubt in (*doubts_of(scores), *doubts_of(captioned))),
+        *(("Note:", f"{note}.") for note in record.result.notes),
         *(("Note:", note) for note in notes),
         *(("Not measured:", one) for one in missing),
     ]
