@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from driftscope.analysis.advice import (
     advise,
     kept_of,
 )
-from driftscope.analysis.study_advice import advice_on_study, chosen_cell
+from driftscope.analysis.study_advice import advice_on_study, chosen_cell, setting_of
 from driftscope.config import BudgetSpec, parse_run_spec
 from driftscope.gate.limits import GATED
 from driftscope.records import rescued_from
@@ -219,6 +220,15 @@ def test_a_study_names_the_most_accurate_setting_that_keeps_the_budget() -> None
         "eurosat: no setting keeps 99 % in every run; last_block at 1e-5"
     )
     assert advice_on_study(CELLS.iloc[:0], ACCURACY) == []
+
+
+def test_the_setting_to_take_has_its_spread_where_there_is_one() -> None:
+    spread = CELLS.assign(test_accuracy_pct_sd=0.24, retention_pct_sd=[2.0, 0.4, math.nan, 1.0])
+    [advice] = advice_on_study(spread, ACCURACY)
+    told = "lora_r8 at 3e-5 (test accuracy 91.7 ± 0.2 %, retention 94.5 ± 0.4 %)"
+    assert told in advice.verdict.replace("\N{NO-BREAK SPACE}", " ")
+    rows = spread.to_dict("records")
+    assert setting_of(rows[2], ACCURACY) == setting_of(dict(rows[2]), ACCURACY)
 
 
 def test_two_seeds_are_said_to_be_few() -> None:

@@ -13,6 +13,7 @@ from driftscope.analysis import QUESTIONS, StudyTables, answer
 from driftscope.analysis.grouping import cell_means, usable_runs
 from driftscope.analysis.predictors import _resamples
 from driftscope.analysis.stability import probe_size_sensitivity, subset_variation
+from driftscope.analysis.tables import Exclusion
 from driftscope.errors import ConfigError
 
 RATES = (1e-6, 1e-5, 1e-4, 1e-3)
@@ -132,6 +133,16 @@ def test_protocols_and_backbones_are_never_mixed(question: str):
 def test_an_unknown_question_names_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'predictors'"):
         answer("predictor", study())
+
+
+def test_one_that_was_left_out_is_told_in_the_singular():
+    assert str(Exclusion("eurosat cells", 1, "why")) == "1 eurosat cell: why"
+    assert str(Exclusion("stars lora seeds at matched accuracy", 1, "why")).startswith(
+        "1 stars lora seed at"
+    )
+    assert str(Exclusion("choices on stars among the runs of one seed", 2, "why")) == (
+        "2 choices on stars among the runs of one seed: why"
+    )
 
 
 def test_runs_that_are_not_done_or_given_twice_are_excluded_and_counted():

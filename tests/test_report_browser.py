@@ -224,6 +224,21 @@ def test_captions_panels_and_maps_of_few_layers_are_not_cut(
         assert cut == []
 
 
+@pytest.mark.parametrize("width", [400, 1280])
+def test_maps_of_a_study_without_still_pictures_have_their_width(
+    browser: Any, page_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("DRIFTSCOPE_MAX_PAGE_RUNS", "4")
+    study = write_fake_study(tmp_path, methods=("full_ft",), maps=False)
+    tab = browser.new_page(viewport={"width": width, "height": 900}, reduced_motion="reduce")
+    tab.goto(write_fake_report(study, tmp_path).as_uri())
+    figures = tab.locator(".heatmaps figure:has(> .plot-data)")
+    widths = [figures.nth(at).bounding_box()["width"] for at in range(figures.count())]
+    tab.close()
+    assert len(widths) >= 2
+    assert min(widths) > 350
+
+
 def test_what_came_out_stands_beside_a_high_picture(page: Any) -> None:
     top = page.locator("#came-out").bounding_box()["y"]
     picture = page.locator(".first-screen figure").first.bounding_box()

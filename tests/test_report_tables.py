@@ -23,11 +23,13 @@ from driftscope.analysis.table import Column, Table, latex_text
 from driftscope.analysis.words import rate_text, spread_text
 from driftscope.metric import number_text
 from driftscope.records import layers_table, load_runs
+from driftscope.report.provenance import flattened, shared_and_varying
 from driftscope.report.run_pages import run_pages
 from driftscope.report.tables import (
     comparison_layers,
     head_entropy_changes,
     report_runs,
+    runs_list,
     study_table,
 )
 from driftscope.stats.proportions import wilson_interval_pct
@@ -191,6 +193,42 @@ def test_the_study_table_gives_images_and_interval_of_every_zero_shot_accuracy(
     for row in table.rows:
         assert row["zero_shot_low_pct"] < row["zero_shot_pct"] < row["zero_shot_high_pct"]
         assert "n = 5,000" in column.detail(row)
+
+
+def test_the_tables_of_cells_and_runs_give_the_images_of_the_test_accuracy(tmp_path: Path) -> None:
+    runs = report_runs(load_runs(write_fake_study(tmp_path, rates=(1e-3,), maps=False)))
+    ((setting, group),) = split_settings(runs)
+    table = study_table(cells_frame(group), setting)
+    column = next(c for c in table.columns if c.key == "test_accuracy_pct")
+    for row in table.rows:
+        low, high = row["test_low_pct"], row["test_high_pct"]
+        assert low < row["test_accuracy_pct"] < high
+        assert column.detail(row) == f"{low:.1f}–{high:.1f}, n = 1,000"
+    assert runs_list(runs).note == "Each test accuracy is of 1,000 images."
+    others = runs.assign(dataset="stars", test_num_images=2700)
+    assert runs_list(pd.concat([runs, others])).note == (
+        "Each test accuracy is of 2,700 images on stars and 1,000 images on terrain."
+    )
+    unknown = runs.assign(test_num_images=None)
+    assert runs_list(unknown).note == ""
+
+
+def test_what_varies_is_in_order_and_says_where_a_method_lacks_it() -> None:
+    specs = [
+        {"learning_rate": 1e-3, "seed": 11, "method": {"kind": "lora", "targets": ["q", "v"]}},
+        {"learning_rate": 3e-6, "seed": 7, "method": {"kind": "oft", "options": [["r", 0]]}},
+        {"learning_rate": 1e-4, "seed": 7, "method": {"kind": "oft", "options": [["r", 0]]}},
+    ]
+    shared, varying = shared_and_varying([{**one, "maps": False} for one in specs])
+    assert shared == {"maps": "no"}
+    assert varying == {
+        "learning_rate": ["3e-6", "1e-4", "1e-3"],
+        "seed": ["7", "11"],
+        "method.kind": ["lora", "oft"],
+        "method.targets": ["[q, v]", "not in every run"],
+        "method.options": ["r 0", "not in every run"],
+    }
+    assert flattened({"indices": list(range(100))})["indices"].endswith("22, 23, and 76 more")
 
 
 def test_the_page_of_a_run_gives_images_and_interval_of_its_test_accuracy(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from scipy import stats as scipy_stats
 
 from driftscope.analysis import StudyTables, answer
 from driftscope.analysis.answer_tables import answer_tables
+from driftscope.analysis.onset import _ranked
 
 STEPS = (1, 2, 4, 8, 16)
 NO_TABLE = pd.DataFrame()
@@ -108,6 +109,28 @@ def test_a_signal_leaves_its_band_before_with_or_after_retention(warned: pd.Data
     entropy = warned.loc["quiet runs", "overall", "delta_entropy_pct"]
     assert (entropy["num_same_probe"], entropy["num_lost"]) == (6, 6)
     assert warned.loc["quiet runs", "stars", "cka"]["band_width"] == pytest.approx(0.04)
+
+
+def test_the_sentence_on_warnings_is_understood_by_itself() -> None:
+    told = answer("onset", both_datasets()).sentence
+    assert (
+        "Say that a signal warns once it goes further than in any run of another dataset that lost "
+        "nothing. The earliest is CKA: of the 60.0 points of retention lost on average, 59.0 were "
+        "still to come when it warned. It warned before retention fell in 6 of 6 runs, at the same "
+        "probe in 0, later in 0 and never in 0; of "
+    ) in told
+
+
+def test_where_all_was_lost_at_the_warning_no_negative_points_are_to_come() -> None:
+    row = {
+        "signal": "cka", "scope": "overall", "points_to_come": -1.1, "damage_points": 82.5,
+        "num_before": 0, "num_lost": 4, "num_same_probe": 1, "num_later": 3, "num_never": 0,
+        "num_quiet": 2, "num_false_alarms": 0,
+    }  # fmt: skip
+    assert _ranked(pd.DataFrame([row])).startswith(
+        "CKA: when it warned, nothing of the 82.5 points of retention lost on average was still to "
+        "come. It warned before retention fell in 0 of 4 runs"
+    )
 
 
 def test_the_band_of_images_is_that_of_the_pretrained_readings_mean(warned: pd.DataFrame) -> None:

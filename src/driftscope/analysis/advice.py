@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any, Literal
 
-from driftscope.analysis.words import DOUBTFUL, join_words, rate_text
-from driftscope.analysis.zero_shot import is_number, written
+from driftscope.analysis.words import DOUBTFUL, join_words, rate_text, spread_text
+from driftscope.analysis.zero_shot import is_number
 from driftscope.config import RunSpec
 from driftscope.files import free_name
 from driftscope.metrics import ESTIMATED, FORECAST, KEPT_PCT, METRICS
@@ -79,17 +80,24 @@ class Setting:
     accuracy_key: str
     accuracy_pct: float
     retention_pct: float
+    accuracy_sd: float | None = None
+    retention_sd: float | None = None
 
     @property
     def words(self) -> str:
-        """Its name and both numbers."""
-        reached = written(self.accuracy_key, self.accuracy_pct)
-        kept = written("retention_pct", self.retention_pct)
+        """Its name and both numbers, each ± sd over seeds where there are several."""
+        reached = _with_sd(self.accuracy_key, self.accuracy_pct, self.accuracy_sd)
+        kept = _with_sd("retention_pct", self.retention_pct, self.retention_sd)
         accuracy = METRICS[self.accuracy_key].label
         return (
             f"{self.method} at {rate_text(self.learning_rate)} ({accuracy} {reached}, retention "
             f"{kept})"
         )
+
+
+def _with_sd(key: str, mean: float, sd: float | None) -> str:
+    text = spread_text(mean, math.nan if sd is None else sd, METRICS[key].decimals)
+    return f"{text} {METRICS[key].unit}".rstrip()
 
 
 @dataclass(frozen=True)

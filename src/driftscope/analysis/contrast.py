@@ -19,7 +19,7 @@ from driftscope.analysis.answer import (
 )
 from driftscope.analysis.grouping import seeded_runs, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables, accuracy_column, label
-from driftscope.analysis.words import counted, join_words, rate_text, spread_text
+from driftscope.analysis.words import counted, join_words, of_all, rate_text, spread_text
 from driftscope.metric import number_text
 from driftscope.metrics import METRICS, main_drifts
 from driftscope.stats.effects import cohens_d_z
@@ -421,10 +421,10 @@ def _over_rates(rows: pd.DataFrame, alpha: float) -> str:
         f"({row['num_rates']} rates)"
         for row in rows.sort_values("p_over_rates").head(NAMED).to_dict("records")
     ]
-    shown = int((rows["p_over_rates"] <= alpha).sum())
+    shown = of_all(int((rows["p_over_rates"] <= alpha).sum()), len(rows), "contrast")
     return (
-        f"Pairs of one rate are not independent; with each rate's mean as one unit {shown} of "
-        f"{len(rows)} have p ≤ {alpha:g}: {join_words(told)}{_more(len(rows))}."
+        f"Pairs of one rate are not independent; with each rate's mean as one unit {shown} p ≤ "
+        f"{alpha:g}: {join_words(told)}{_more(len(rows))}."
     )
 
 
@@ -439,14 +439,14 @@ def _remarks(table: pd.DataFrame, alpha: float) -> tuple[str, ...]:
             known = mine[mine["p_over_rates"].notna()]
             assumed = ", if every pair counts as independent" if len(known) else ""
             remarks.append(
-                f"At the same {words} {shown} of {len(mine)} contrasts of retention have Holm p ≤ "
-                f"{alpha:g}{assumed}."
+                f"At the same {words} {of_all(shown, len(mine), 'contrast')} Holm p ≤ {alpha:g} in "
+                f"retention{assumed}."
             )
             remarks += [_over_rates(known, alpha)] if len(known) else []
     floors = int((table["p_sign_flip_floor"] > alpha).sum())
     if floors:
         remarks.append(
-            f"{floors} contrasts have too few pairs for an exact test to reach {alpha:g}; their "
-            "p-values rest on normality alone."
+            f"Too few pairs for an exact test to reach {alpha:g}: of {counted(floors, 'contrast')} "
+            "the p-value rests on normality alone."
         )
     return tuple(remarks)

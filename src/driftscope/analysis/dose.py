@@ -20,7 +20,7 @@ from driftscope.analysis.answer import (
 )
 from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.tables import StudyTables, present_signals
-from driftscope.analysis.words import general_text, rho_text
+from driftscope.analysis.words import general_text, of_all, rho_text
 from driftscope.stats.correlation import CorrelationTest, permutation_correlations
 from driftscope.stats.multiplicity import Family
 
@@ -176,11 +176,11 @@ def _remarks(table: pd.DataFrame, alpha: float) -> tuple[str, ...]:
         rows = table[(table["outcome"] == outcome) & table["p_holm"].notna()]
         if len(rows):
             shown = int((rows["p_holm"] <= alpha).sum())
-            remarks.append(f"Of {words}, {shown} of {len(rows)} tests have Holm p ≤ {alpha:g}.")
+            remarks.append(f"Of {words}, {of_all(shown, len(rows), 'test')} Holm p ≤ {alpha:g}.")
     unreachable = int(table["note"].str.startswith("no p-value").sum())
     if unreachable:
         remarks.append(
-            f"{unreachable} of {len(table)} tests give no p-value because too few rates and seeds "
-            f"could never reach {alpha:g}."
+            f"{of_all(unreachable, len(table), 'test', 'give')} no p-value because too few rates "
+            f"and seeds could never reach {alpha:g}."
         )
     return tuple(remarks)

@@ -49,6 +49,8 @@ _ROUNDING_POINTS = 1e-6
 
 CELL_MEASURES = (
     "test_accuracy_pct",
+    "test_low_pct",
+    "test_high_pct",
     "val_accuracy_pct",
     "zero_shot_pct",
     "zero_shot_low_pct",
@@ -271,8 +273,9 @@ def cells_frame(runs: pd.DataFrame) -> pd.DataFrame:
     ).set_index(keys)
     groups = runs.assign(diverged=~done * stands_for).groupby(keys)
     cells["num_diverged"] = groups["diverged"].sum().astype(int)
-    if "zero_shot_num_images" in runs:
-        cells["zero_shot_num_images"] = pd.to_numeric(groups["zero_shot_num_images"].max())
+    for count in ("test_num_images", "zero_shot_num_images"):
+        if count in runs:
+            cells[count] = pd.to_numeric(groups[count].max())
     ordered: pd.DataFrame = in_reading_order(cells.reset_index(), [], ["learning_rate"])
     return ordered.reset_index(drop=True)
 

@@ -27,7 +27,7 @@ from driftscope.analysis.trajectories import (
     first_place,
     trajectories,
 )
-from driftscope.analysis.words import counted, join_words
+from driftscope.analysis.words import capitalised, counted, join_words
 from driftscope.metric import number_text
 from driftscope.metrics import METRICS
 from driftscope.protocols import pretrained_accuracy_key
@@ -333,13 +333,17 @@ def _sentence(found: pd.DataFrame, table: pd.DataFrame) -> str:
     text += _how_often_first(table)
     parts = []
     for band, words in (
-        (QUIET, "A signal warns where it goes further than in other datasets' runs without a loss"),
-        (IMAGES, "A signal warns where it goes further than other images alone would move it"),
+        (
+            QUIET,
+            "Say that a signal warns once it goes further than in any run of another dataset that "
+            "lost nothing",
+        ),
+        (IMAGES, "Say that it warns once it goes further than other images alone would move it"),
     ):
         mine = table[(table["band"] == band) & (table["num_lost"] > 0)]
         mine = mine[mine["scope"] == mine["scope"].iloc[0]] if len(mine) else mine
         if len(mine):
-            parts.append(f"{words}: {_ranked(mine)}.")
+            parts.append(f"{words}. {_ranked(mine)}.")
     return " ".join([f"{text}.", *parts])
 
 
@@ -359,15 +363,20 @@ def _ranked(rows: pd.DataFrame) -> str:
     rows = rows.sort_values("points_to_come", ascending=False)
     best, told = rows.iloc[0], rows["points_to_come"].map(text)
     alike = [label(name) for name in rows.loc[told == told.iloc[0], "signal"]]
-    most = " with the most still to lose" if len(rows) > 1 else ""
     where = "" if best["scope"] == OVERALL else f" on {best['scope']}"
+    is_one = len(alike) == 1
+    earliest = f"The earliest{where} {'is' if is_one else 'are'} {join_words(alike)}"
+    lost = f"of the {text(best['damage_points'])} points of retention lost on average"
+    still = f"{lost}, {told.iloc[0]} were still to come when it warned"
+    if best["points_to_come"] <= 0:
+        still = f"when it warned, nothing {lost} was still to come"
+    own = "It" if is_one else capitalised(alike[0])
     return (
-        f"{join_words(alike)} {'does' if len(alike) == 1 else 'do'} so{most}{where}, on average "
-        f"{told.iloc[0]} of {text(best['damage_points'])} points: before retention fell in "
-        f"{best['num_before']}, at the same probe in {best['num_same_probe']}, later in "
-        f"{best['num_later']} and never in {best['num_never']} of "
-        f"{counted(best['num_lost'], 'run')}, and falsely in "
-        f"{best['num_false_alarms']} of {counted(best['num_quiet'], 'run')} that lost nothing"
+        f"{earliest if len(rows) > 1 else capitalised(alike[0])}: {still}. {own} warned before "
+        f"retention fell in {best['num_before']} of {counted(best['num_lost'], 'run')}, at the "
+        f"same probe in {best['num_same_probe']}, later in {best['num_later']} and never in "
+        f"{best['num_never']}; of {counted(best['num_quiet'], 'run')} that lost nothing it warned "
+        f"falsely in {best['num_false_alarms']}"
     )
 
 

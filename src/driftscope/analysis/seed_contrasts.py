@@ -12,7 +12,7 @@ import pandas as pd
 from driftscope.analysis.answer import ALPHA, Answer, cannot_answer, per_setting, with_holm
 from driftscope.analysis.grouping import SERIES_AXES, seeded_runs, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables
-from driftscope.analysis.words import general_text
+from driftscope.analysis.words import general_text, of_all
 from driftscope.stats.effects import cohens_d
 from driftscope.stats.finite import FloatArray, finite_mean, finite_sd
 from driftscope.stats.groups import permutation_of_means, welch_t
@@ -193,14 +193,14 @@ def _sentence(table: pd.DataFrame, baseline: str, alpha: float) -> str:
     shown = int((tested["p_holm"] <= alpha).sum())
     reachable = int((tested["p_exact_floor"] <= alpha).sum())
     text = (
-        f"{shown} of {len(tested)} contrasts of single cells (each minus {baseline}) have Holm p ≤ "
+        f"Single cells against {baseline}: {of_all(shown, len(tested), 'contrast')} Holm p ≤ "
         f"{alpha:g} by Welch's t"
     )
     if reachable < len(tested):
         text += (
-            f"; {len(tested) - reachable} have too few seeds for an exact test to reach "
-            f"{alpha:g} (floor {general_text(tested['p_exact_floor'].max())}) and rest on "
-            "normality alone"
+            f"; of {len(tested) - reachable} the seeds are too few for an exact test to reach "
+            f"{alpha:g} (floor {general_text(tested['p_exact_floor'].max())}), so the p-value "
+            "rests on normality alone"
         )
     if table["rates_differ"].any():
         count = int(table["rates_differ"].sum())

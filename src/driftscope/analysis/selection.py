@@ -29,6 +29,7 @@ SELECTION = "selection"
 FRONTIER = "frontier"
 MARGIN_POINTS = 2.0
 _ROUNDING = 1e-9
+_AMONG = {"all runs": "all its runs", "each seed": "the runs of one seed"}
 _PICKS = {"train_loss": "highest: fitted least"}
 
 
@@ -69,7 +70,9 @@ def _selection(tables: StudyTables, margin: float) -> Answer:
                 rows += chosen
                 continue
             why = f"only one run is within {margin:g} points, so nothing is chosen"
-            excluded.append(Exclusion(f"{dataset}, {pool}: choices", len(parts), why))
+            excluded.append(
+                Exclusion(f"choices on {dataset} among {_AMONG[pool]}", len(parts), why)
+            )
     if not rows:
         return cannot_answer(
             SELECTION,
@@ -250,7 +253,8 @@ def _frontier_sentence(table: pd.DataFrame, accuracy: str) -> str:
         on = group[group["is_on_frontier"]]
         named = join_words(dict.fromkeys(on["method"]))
         if len(group) > 1:
-            text += f". {len(on)} of {len(group)} cells ({named}) are beaten by no other in both"
+            verb = "is" if len(on) == 1 else "are"
+            text += f". {len(on)} of {len(group)} cells ({named}) {verb} beaten by no other in both"
         parts.append(f"{text}.")
     return " ".join(parts)
 

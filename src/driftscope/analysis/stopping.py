@@ -28,7 +28,7 @@ from driftscope.analysis.trajectories import (
     first_place,
     trajectories,
 )
-from driftscope.analysis.words import counted, join_words
+from driftscope.analysis.words import counted, join_words, of_all
 from driftscope.metric import number_text
 from driftscope.metrics import KEPT_PCT, METRICS
 from driftscope.stats.groups import sign_flip
@@ -288,7 +288,7 @@ def _remarks(
         ]
         yield (
             f"Against stopping by best validation accuracy the signals' {words} differs by "
-            f"{ends[0]} to {ends[1]} points; {len(apart)} of {len(rows)} tests have Holm "
+            f"{ends[0]} to {ends[1]} points; {of_all(len(apart), len(rows), 'test')} Holm "
             f"p ≤ {alpha:g}."
         )
     if bool((seen.ends_of_epochs == seen.is_probe).all()):

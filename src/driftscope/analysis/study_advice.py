@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -45,7 +46,14 @@ def setting_of(row: Mapping[Any, Any], accuracy: str) -> Setting:
         accuracy,
         float(row[accuracy]),
         float(row["retention_pct"]),
+        _spread(row, accuracy),
+        _spread(row, "retention_pct"),
     )
+
+
+def _spread(row: Mapping[Any, Any], key: str) -> float | None:
+    sd = float(row.get(f"{key}_sd", math.nan))
+    return sd if math.isfinite(sd) else None
 
 
 def advice_on_study(

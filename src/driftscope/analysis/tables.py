@@ -134,6 +134,9 @@ def rows_of_runs(table: pd.DataFrame, run_ids: Iterable[str]) -> pd.DataFrame:
     return table if is_wanted[numbers].all() else table[is_wanted[numbers]]
 
 
+_PLURAL = re.compile(r"\b(run|cell|seed|choice|probe|row|pair)s\b")
+
+
 @dataclass(frozen=True)
 class Exclusion:
     """Something left out of an answer: what, how many, why."""
@@ -143,7 +146,8 @@ class Exclusion:
     why: str
 
     def __str__(self) -> str:
-        return f"{self.count} {self.what}: {self.why}"
+        what = _PLURAL.sub(r"\1", self.what, count=1) if self.count == 1 else self.what
+        return f"{self.count} {what}: {self.why}"
 
 
 def without_missing(

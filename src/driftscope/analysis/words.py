@@ -104,6 +104,16 @@ def counted(number: float, noun: str) -> str:
     return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
 
 
+def of_all(number: int, total: int, noun: str, verb: str = "have") -> str:
+    """How many of all, their noun, and the verb in its number.
+
+    >>> of_all(1, 12, "contrast"), of_all(0, 1, "test"), of_all(2, 6, "cell", "are")
+    ('1 of 12 contrasts has', '0 of 1 test has', '2 of 6 cells are')
+    """
+    singular = {"have": "has", "are": "is", "give": "gives"}[verb]
+    return f"{number} of {counted(total, noun)} {singular if 1 in (number, total) else verb}"
+
+
 def capitalised(words: str) -> str:
     """Words at the start of a sentence; the rest stays, unlike with `str.capitalize`."""
     return words[:1].upper() + words[1:]

@@ -82,7 +82,7 @@ def run_pages(
         )
         content = {
             "label": label,
-            "numbers": _numbers({**row, **_test_interval(record)}),
+            "numbers": _numbers({**row, **tables.test_interval(record)}),
             "said": _said(record),
             "advice": _advice(record),
             "measures": _keys(row),
@@ -139,13 +139,6 @@ def _numbers(row: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         for column in columns
         if row.get(column.key) == row.get(column.key) and row.get(column.key) is not None
     ]
-
-
-def _test_interval(record: RunRecord) -> dict[str, float | None]:
-    """The recorded Wilson limits of a run's test accuracy; nothing of an older or imported run."""
-    selected = record.result.selected
-    limits = selected.test_wilson_pct if selected else None
-    return dict(zip(("test_low_pct", "test_high_pct"), limits, strict=True)) if limits else {}
 
 
 def _said(record: RunRecord) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from driftscope.analysis.estimate_charts import ENDS
 from driftscope.analysis.grouping import PLACE, with_series
 from driftscope.analysis.table import Column, Table, slug
 from driftscope.analysis.tables import accuracy_column
+from driftscope.analysis.words import join_words
 from driftscope.metric import Metric
 from driftscope.metrics import METRICS, drifts, first_layer, main_drifts
 from driftscope.records import RunRecord, runs_table
@@ -25,12 +26,12 @@ from driftscope.records import RunRecord, runs_table
 
 
 def report_runs(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """`records.runs_table` with the Wilson limits of each run's zero-shot accuracy beside it."""
+    """`records.runs_table` with the Wilson limits of each run's accuracies beside them."""
     return with_intervals(runs_table(records), records)
 
 
 def with_intervals(runs: pd.DataFrame, records: Sequence[RunRecord]) -> pd.DataFrame:
-    """The runs with the Wilson limits of their zero-shot accuracies, where a record holds them."""
+    """The runs with the Wilson limits of their accuracies, where a record holds them."""
     limits = {}
     for record in records:
         low, high = record.main_score.wilson_pct or (None, None)
@@ -40,10 +41,18 @@ def with_intervals(runs: pd.DataFrame, records: Sequence[RunRecord]) -> pd.DataF
             "zero_shot_high_pct": high,
             "pretrained_low_pct": pretrained_low,
             "pretrained_high_pct": pretrained_high,
+            **test_interval(record),
         }
     if not limits:
         return runs
     return runs.join(pd.DataFrame.from_dict(limits, orient="index", dtype=float), on="run_id")
+
+
+def test_interval(record: RunRecord) -> dict[str, float | None]:
+    """The recorded Wilson limits of a run's test accuracy; nothing of an older or imported run."""
+    selected = record.result.selected
+    limits = selected.test_wilson_pct if selected else None
+    return dict(zip(("test_low_pct", "test_high_pct"), limits, strict=True)) if limits else {}
 
 
 def head_entropy_changes(
@@ -133,7 +142,23 @@ def runs_list(runs: pd.DataFrame) -> Table:
     )
     frame = with_series(runs)
     frame = frame.sort_values(["dataset", "series", "learning_rate", "seed"])
-    return Table("runs", "Every run", "", filled(columns, frame), frame.reset_index(drop=True))
+    note = _images_note(frame)
+    return Table("runs", "Every run", note, filled(columns, frame), frame.reset_index(drop=True))
+
+
+def _images_note(runs: pd.DataFrame) -> str:
+    """Of how many images the runs' test accuracies are, by dataset where that differs."""
+    if not _is_known(runs, "test_num_images"):
+        return ""
+    known = runs.dropna(subset=["test_num_images"])
+    counts = {
+        str(dataset): " or ".join(f"{count:,.0f}" for count in sorted(mine.unique()))
+        for dataset, mine in known.groupby("dataset")["test_num_images"]
+    }
+    if len({*counts.values()}) == 1:
+        return f"Each test accuracy is of {next(iter(counts.values()))} images."
+    listed = join_words(f"{count} images on {dataset}" for dataset, count in counts.items())
+    return f"Each test accuracy is of {listed}."
 
 
 LAYER_COLUMNS = (
