@@ -43,7 +43,7 @@ def test_a_contrast_says_what_is_left_where_each_rate_counts_once(tables: StudyT
     (told,) = (one for one in found.remarks if "independent; " in one)
     for dataset, row in rows.iterrows():
         assert f"p = {row['p_over_rates']:.3f} for lora_r8 on {dataset} (4 rates)" in told
-    assert f"{(rows['p_over_rates'] <= 0.05).sum()} of 2 have p ≤ 0.05" in told
+    assert f"{(rows['p_over_rates'] <= 0.05).sum()} of 2 contrasts have p ≤ 0.05" in told
 
 
 def test_entropy_is_told_by_its_direction_and_by_its_size(tables: StudyTables) -> None:
