@@ -347,3 +347,15 @@ def test_damaged_files_decode_or_are_refused_but_raise_nothing_else(seed: int) -
         data[place] = random.integers(256)
     with suppress(DataError):
         assert decode(bytes(data), "damaged").mode == "RGB"
+
+
+def test_a_gif_of_endless_comments_is_refused_and_one_with_a_word_is_read() -> None:
+    """Pillow took minutes for 25 MB of comments in blocks of 255 bytes."""
+    buffer = io.BytesIO()
+    Image.new("P", (8, 8), 3).save(buffer, "GIF", comment=b"a word")
+    whole = buffer.getvalue()
+    assert decode(whole, "a.gif").size == (8, 8)
+    start = whole.index(b"\x21\xfe")
+    comment = b"\x21\xfe" + (b"\xff" + b"a" * 255) * 5_000 + b"\x00"
+    with pytest.raises(DataError, match=r"a\.gif: it has 1\.3 MB of comments"):
+        decode(whole[:start] + comment + whole[start:], "a.gif")

@@ -14,12 +14,13 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from random_models import random_clip
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from driftscope.adapt import export_merged
 from driftscope.backbones.weights import refuse_non_finite
 from driftscope.cli import app
-from driftscope.cli.sentences import FAULT, plain_errors
+from driftscope.cli.sentences import FAULT, plain_errors, readable
 from driftscope.errors import ModelError, NonFiniteError, told_as
 from driftscope.sources import load
 from driftscope.sources.embedded import EMBEDDED
@@ -139,6 +140,9 @@ def test_an_adapter_that_stands_on_itself_is_refused(adapter: Path, tmp_path: Pa
     [
         lambda values: values["vision_config"].update(num_hidden_layers=10**8),
         lambda values: values["vision_config"].update(hidden_size=60_000, intermediate_size=10**6),
+        lambda values: values.update(num_labels=10**9),
+        lambda values: values["vision_config"].update(num_attention_heads=0),
+        lambda values: values["vision_config"].update(layer_norm_eps=1e308),
     ],
 )
 def test_a_configuration_of_a_giant_is_refused(
@@ -150,6 +154,42 @@ def test_a_configuration_of_a_giant_is_refused(
     (tmp_path / "clip" / "config.json").write_text(json.dumps(values))
     with pytest.raises(ModelError, match=r"the configuration of .* (says|describes)"):
         load(tmp_path / "clip")
+
+
+def test_a_value_of_the_wrong_kind_is_named_without_pythons_words(
+    model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"its projection_dim is 1.5, which is of the wrong kind$"):
+        load(changed(model, tmp_path / "clip", projection_dim=1.5))
+    with pytest.raises(ModelError, match=r"its text_config is 'x', which is of the wrong kind$"):
+        load(changed(model, tmp_path / "other", text_config="x"))
+
+
+def test_a_class_that_is_a_number_is_no_fault_of_ours(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="a value in it is of the wrong kind"):
+        load(changed(model, tmp_path / "clip", architectures=3))
+
+
+def test_yes_and_no_are_no_weights(model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(model, tmp_path / "clip")
+    weights = load_file(folder / "model.safetensors")
+    name = next(key for key in weights if key.endswith("post_layernorm.weight"))
+    save_file({**weights, name: weights[name] > 0}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"post_layernorm\.weight is stored as BOOL"):
+        load(folder)
+
+
+@pytest.mark.parametrize("metadata", [{}, {"metadata": None}, {"metadata": float("nan")}])
+def test_an_index_of_shards_without_metadata_is_told(
+    model: Path, tmp_path: Path, metadata: dict[str, Any]
+) -> None:
+    folder = shutil.copytree(model, tmp_path / "clip")
+    names = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+    index = {"weight_map": dict.fromkeys(names, "model-1.safetensors"), **metadata}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"index\.json cannot be read: it has no metadata"):
+        load(folder)
 
 
 def test_packed_weights_are_refused(model: Path, tmp_path: Path) -> None:
@@ -203,6 +243,9 @@ def test_a_gigantic_tokenizer_is_refused_by_its_size(tmp_path: Path, name: str) 
 def test_a_text_in_the_place_of_a_number_is_no_word_of_pythons() -> None:
     with pytest.raises(ModelError, match="says lora_alpha '16', which is no number"):
         refuse_implausible({"r": 4, "lora_alpha": "16"}, "mine")
+    for error, told in ((AssertionError(), "it is damaged"), (ValueError(b"too long"), "too long")):
+        with pytest.raises(ModelError, match=f"^mine: {told}$"), told_as(ModelError, "mine"):
+            raise error
     wrong = pytest.raises(ModelError, match="mine: a value in it is of the wrong kind")
     with wrong, told_as(ModelError, "mine"):
         _ = "16" / 4  # type: ignore[operator]
@@ -232,3 +275,11 @@ def test_a_value_is_cut_at_a_hundred_characters(tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["study", "plan", str(tmp_path / "s.yaml")]).output
     assert "unknown method" in told
     assert len(told) < 1000
+
+
+def test_a_path_of_a_thousand_folders_is_cut_in_its_middle() -> None:
+    path = f"/{'a' * 50}" * 70
+    told = readable(f"cannot read {path}: no such file")
+    assert len(told) < 500
+    assert told.startswith(f"cannot read {path[:300]}…")
+    assert told.endswith("aaa: no such file")

@@ -116,6 +116,13 @@ _PYTHONS_WORDS = re.compile(
     r"|not supported between instances|cannot unpack|object is not callable|unhashable type"
 )
 
+_OF_A_FIELD = re.compile(
+    r"Validation error for field '(\w+)'.*?(?:with value (.{1,100}?) doesn't match|"
+    r"\(value: (.{1,100}?)\))",
+    re.DOTALL,
+)
+"""What huggingface_hub says of a configuration, with Python's names of all kinds that fit."""
+
 
 def one_line(error: BaseException) -> str:
     """What a library's error says, on one line of at most 300 characters; else the error's kind.
@@ -128,7 +135,14 @@ def one_line(error: BaseException) -> str:
         return "it is no UTF-8 text"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror[0].lower() + error.strerror[1:]
-    told = " ".join(str(error).split())[:300] or type(error).__name__
+    if of_field := _OF_A_FIELD.search(str(error)):
+        field, *given = filter(None, of_field.groups())
+        return f"its {field} is {given[0]}, which is of the wrong kind"
+    if isinstance(error, AssertionError) and not str(error):
+        return "it is damaged"
+    said = error.args[0] if len(error.args) == 1 else None
+    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(error)
+    told = " ".join(text.split())[:300] or type(error).__name__
     return "a value in it is of the wrong kind" if _PYTHONS_WORDS.search(told) else told
 
 

@@ -76,6 +76,12 @@ class _ToldEstimate(StoredEstimate):
     sentence: str
 
 
+class _ToldForecast(Forecast):
+    """Retention by a calibration, with the sentence that says it."""
+
+    sentence: str
+
+
 class ComparisonReport(Report):
     """`report.json` of `driftscope compare`, and what `--json` prints."""
 
@@ -95,7 +101,7 @@ class ComparisonReport(Report):
     retrieval: dict[str, _ComparedRecalls]
     own_classes: dict[str, Any] | None = None
     estimate: _ToldEstimate | None = None
-    forecast: Forecast | None
+    forecast: _ToldForecast | None
     suites: dict[str, dict[str, Any]]
     text_vocabulary: str
     doubts: list[str] = Field(default_factory=list)

@@ -27,6 +27,8 @@ R = TypeVar("R")
 FAULT = 70
 """The exit code of a fault of ours (`EX_SOFTWARE` of sysexits.h)."""
 _LONGEST_SENTENCE = 2000
+_LONG_WORD = re.compile(r"(\S{300})\S{40,}(\S{60})")
+"""Such as the path of a thousand folders, of which the end says as much as the beginning."""
 _debug = False
 
 
@@ -115,6 +117,7 @@ def readable(sentence: str) -> str:
     """A sentence as a terminal can show it, its quoted values cut at a hundred characters."""
     text = plain(sentence).encode("utf-8", "backslashreplace").decode()
     text = re.sub(r"'([^']{98})[^']*'", r"'\1…'", text)
+    text = _LONG_WORD.sub(r"\1…\2", text)
     return text if len(text) <= _LONGEST_SENTENCE else f"{text[: _LONGEST_SENTENCE - 1]}…"
 
 

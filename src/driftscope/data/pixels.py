@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from driftscope.data.depth import SIXTEEN_BIT_MODES, WHITE, greatest_value
 from driftscope.data.framing import Framing
+from driftscope.data.gif_comments import comment_bytes
 from driftscope.data.jpeg_scans import num_scans
 from driftscope.data.other_kinds import no_image
 from driftscope.errors import DataError, one_line
@@ -52,6 +53,7 @@ _DARKEST_COLOURS = 16
 _WITH_SCANS = ("JPEG", "MPO")
 _MOST_SCANS = 100
 """Ten times what encoders make; so many of an image of the most pixels take some seconds."""
+_MOST_COMMENT_BYTES = 1_000_000
 _CHANGING_FILTERS = threading.Lock()
 
 
@@ -71,9 +73,7 @@ def decode(data: bytes, name: str, white: int = WHITE) -> Image:
     if not data:
         raise DataError(f"cannot read the image {name}: it is empty (0 bytes)")
     try:
-        with _without_pillows_warnings():
-            image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
-        with image:
+        with _opened(data) as image:
             _refuse_too_large(image.size, name)
             if image.format in _WITH_SCANS:
                 _refuse_many_scans(data, image.size, name)
@@ -97,6 +97,15 @@ def decode(data: bytes, name: str, white: int = WHITE) -> Image:
         raise DataError(f"cannot read the image {name}: {one_line(error)}") from None
 
 
+def _opened(data: bytes) -> Image:
+    from PIL import Image
+
+    if (told := comment_bytes(data)) > _MOST_COMMENT_BYTES:
+        raise ValueError(f"it has {told / 1e6:,.1f} MB of comments; save it anew without them")
+    with _without_pillows_warnings():
+        return Image.open(io.BytesIO(data), formats=_formats())
+
+
 @cache
 def _formats() -> tuple[str, ...]:
     """The formats that Pillow decodes by itself; for EPS it would start another program."""
@@ -108,12 +117,9 @@ def _formats() -> tuple[str, ...]:
 
 def greatest_value_of(data: bytes) -> int | None:
     """The greatest value of an encoded image, if it is 16-bit greyscale that can be read."""
-    from PIL import Image
 
     try:
-        with _without_pillows_warnings():
-            image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
-        with image:
+        with _opened(data) as image:
             is_read = (
                 image.mode in SIXTEEN_BIT_MODES and math.prod(image.size) <= IMAGE_PIXELS.value
             )

@@ -137,8 +137,10 @@ class StoredReading(Signals):
         num_layers, num_heads = self.shape
         for one in _read_by_layer():
             values = self.signal(one.field)
-            if not isinstance(values, list):
+            if values is None:
                 continue
+            if not isinstance(values, list):
+                raise ValueError(f"{one.field} is {shown(values)}, which is no list of layers")
             heads = [_length(row) for row in values]
             if one.reads == "maps":  # of every block, where a pooling head alone gives a row
                 if len(values) < num_layers or set(heads) - {heads[0]} or not heads[0]:
@@ -154,6 +156,13 @@ class StoredDrift(Signals):
     """What changed against the pretrained reading, and why a number is missing."""
 
     unmeasured: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _layers_are_lists(self) -> Self:
+        for name in _changed_by_layer():
+            if not isinstance(value := self.signal(name), list | None):
+                raise ValueError(f"{name} is {shown(value)}, which is no list of layers")
+        return self
 
 
 class Flow(Part):
@@ -590,6 +599,11 @@ def _ranged_fields(part: type[Part]) -> tuple[str, ...]:
 @cache
 def _read_by_layer() -> tuple[Metric, ...]:
     return tuple(levels("layer"))
+
+
+@cache
+def _changed_by_layer() -> tuple[str, ...]:
+    return tuple(one.layer_field for one in drifts("layer") if one.layer_field != one.key)
 
 
 @cache

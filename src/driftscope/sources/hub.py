@@ -91,8 +91,8 @@ def is_of_timms_hub(said: Mapping[str, Any]) -> bool:
 
 def class_in(config: Path) -> str:
     """The name of transformers' class that a folder's configuration tells."""
-    named = read_json(config).get("architectures") or [""]
-    return str(named[0])
+    named = read_json(config).get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else ""
 
 
 def _is_of_another_form(repository: str, like: VisionLanguageModel | None) -> bool:
@@ -268,11 +268,15 @@ def _refuse_what_is_left_out(
             )
 
 
+_WHOLE = ("I", "U", "B", "C", "int", "uint", "bool", "q", "complex")
+"""How the types of numbers begin that are no weights, in safetensors' words and in torch's."""
+
+
 def _refuse_whole_numbers(kinds: Mapping[str, str], module: nn.Module, name: str) -> None:
     """Raises ModelError where weights are stored as the whole numbers that they were rounded to."""
     own = {key for key, one in module.state_dict().items() if one.is_floating_point()}
     for key, kind in kinds.items():
-        if key in own and kind.startswith(("I", "U", "C", "int", "uint", "q", "complex")):
+        if key in own and kind.startswith(_WHOLE):
             raise ModelError(
                 f"the weights of {name} are quantised: {key} is stored as {kind}; save the model "
                 "in floating-point numbers (where it was made: dequantize(), then save_pretrained)"

@@ -35,10 +35,13 @@ _MOST = {
     "num_virtual_tokens": 100_000,
     "encoder_hidden_size": 65_536,
     "n_frequency": 10_000_000,
+    "num_labels": 1_000_000,
+    "layer_norm_eps": 1,
 }
 """What no model that we know comes near, by the names that transformers and peft have for it."""
 _NUMBERS = ("r", "lora_alpha", "lora_dropout", "logit_scale_init_value", "layer_norm_eps")
 """What is one number wherever it is named."""
+_AT_LEAST_ONE = ("hidden_size", "intermediate_size", "num_attention_heads", "num_channels")
 _TEXTS = (
     "*token*.json", "vocab.*", "merges.txt", "*piece*.model", "tokenizer.model", "chat_template*",
     "*config.json", "*.index.json",
@@ -66,6 +69,13 @@ def refuse_implausible(config: Mapping[str, Any], name: str) -> None:
                 raise ModelError(
                     f"the configuration of {name} says {place} {shown(value)}; no model that "
                     f"driftscope knows has more than {most:,}"
+                )
+    for key in _AT_LEAST_ONE:
+        for place, value in _named(config, key):
+            if isinstance(value, int) and value < 1:
+                raise ModelError(
+                    f"the configuration of {name} says {place} {shown(value)}; 1 or more would be "
+                    "right"
                 )
     for key in _NUMBERS:
         for place, value in _named(config, key):

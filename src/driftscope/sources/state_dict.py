@@ -345,9 +345,12 @@ def check_shards(index: Path) -> list[Path]:
     Raises:
         ModelError: the index is damaged, or one of them is missing, empty or points elsewhere.
     """
-    held = read_json(index).get("weight_map")
+    said = read_json(index)
+    held = said.get("weight_map")
     if not isinstance(held, dict):
         raise ModelError(f"{index} cannot be read: it has no weight_map")
+    if not isinstance(said.get("metadata"), dict):
+        raise ModelError(f"{index} cannot be read: it has no metadata, which transformers needs")
     files = sorted({str(one) for one in held.values()})
     for file in files:
         if Path(file).name != file:
