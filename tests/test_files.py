@@ -12,9 +12,11 @@ from unittest.mock import MagicMock, Mock
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from driftscope import files, limits
 from driftscope.checkpoints import Checkpoints
+from driftscope.cli import app
 from driftscope.config import parse_run_spec
 from driftscope.config.source import read_yaml
 from driftscope.data import open_dataset
@@ -22,6 +24,7 @@ from driftscope.errors import ConfigError, DataError, DriftscopeError, RecordErr
 from driftscope.files import (
     SCRATCH_PREFIX,
     csv_text,
+    followed,
     inner_folder,
     read_arrays,
     read_bytes,
@@ -215,6 +218,24 @@ def test_the_page_of_security_names_every_limit() -> None:
     page = (Path(__file__).parents[1] / "docs" / "security.md").read_text(encoding="utf-8")
     for one in limits.LIMITS:
         assert f"`{one.variable}` | {one.default:,} |" in page
+
+
+def test_a_link_that_the_user_names_is_followed(tmp_path: Path, precious: Path) -> None:
+    (tmp_path / "schema.json").symlink_to(precious / "chapter.tex")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    asked = ["schema", "run", "--out"]
+    assert CliRunner().invoke(app, [*asked, str(tmp_path / "schema.json")]).exit_code == 0
+    assert (tmp_path / "schema.json").is_symlink()
+    assert "learning_rate" in (precious / "chapter.tex").read_text()
+    assert followed(tmp_path / "new") == tmp_path / "new"
+    refused = CliRunner().invoke(app, [*asked, str(tmp_path / "loop")])
+    assert (refused.exit_code, "is a link" in " ".join(refused.output.split())) == (2, True)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="of Linux")
+def test_where_no_folder_can_be_made_writing_ends() -> None:
+    with pytest.raises(OSError, match="no folder can be made in it"):
+        write_whole(Path("/proc/self/x"), b"text")
 
 
 def test_a_file_that_has_nothing_to_give_now_is_empty(

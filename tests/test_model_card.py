@@ -1,6 +1,7 @@
 """The section of a model card says what the report says, and no name in it is taken for a mark."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -103,6 +104,9 @@ def test_the_command_writes_it_from_a_real_comparison(
     assert done.exit_code == 0, done.output
     (file,) = (model / ".eval_results").iterdir()
     assert yaml.safe_load(file.read_text())[0]["dataset"]["id"] == "me/colours"
+    shutil.rmtree(model / ".eval_results")
+    (model / ".eval_results").symlink_to(tmp_path / "compared")
+    assert_refused(folder, ".eval_results is a link", *place, "--eval-results", str(model))
     assert_refused(folder, "--benchmark needs --eval-results FOLDER or --push REPO", *place)
     assert_refused(folder, "--eval-results needs --benchmark", "--eval-results", str(model))
     report = json.loads((tmp_path / "compared" / "report.json").read_text())
@@ -112,6 +116,7 @@ def test_the_command_writes_it_from_a_real_comparison(
     assert_refused(folder, "was changed after it was written")
     for key, value, told in (
         ("estimate", {"kind": "x"}, "it has no estimate.sentence"),
+        ("forecast", {"a": 1}, "it has no forecast.sentence"),
         ("retrieval", {"photos": {}}, "it has no retrieval.photos.image_to_text"),
         ("transfer", None, "transfer is None, not an object"),
     ):

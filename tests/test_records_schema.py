@@ -26,7 +26,6 @@ from driftscope.opened_study import Study
 from driftscope.records import RESULT_FILE, load_run, runs_table
 from driftscope.records.columns import retention_interval_pct
 from driftscope.records.live import training_status
-from driftscope.schemas import read_comparison
 from driftscope.stats.proportions import paired_ratio_interval
 from driftscope.study import StudyFolder
 
@@ -193,14 +192,6 @@ def test_a_damaged_result_is_one_sentence_with_the_file_and_the_field(
     assert "is damaged" in str(raised.value)
     assert str(folder / RESULT_FILE) in str(raised.value) or "last epoch" in sentence
     assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize("name", ["estimate", "forecast"])
-def test_what_a_report_says_of_retention_has_its_sentence(name: str, tmp_path: Path) -> None:
-    values = plain(OLD / "comparison" / "report.json")
-    (tmp_path / "report.json").write_text(json.dumps({**values, name: {"a": 1}}))
-    with pytest.raises(RecordError, match=rf"report\.json is damaged: it has no {name}\."):
-        read_comparison(tmp_path)
 
 
 def test_what_a_later_version_adds_disturbs_nothing(tmp_path: Path) -> None:

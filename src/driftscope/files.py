@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 SCRATCH_PREFIX = ".driftscope-"
 _SCRATCH_NAME = re.compile(re.escape(SCRATCH_PREFIX) + "[0-9a-f]{8}")
 """All of it, so that nobody's own `.driftscope-notes` is taken for what a killed process left."""
+_TRIES = 100
+"""Others seldom remove a scratch folder even once; where none can be made, as in `/proc`, each
+try fails."""
 _SURELY_LEFT_SECONDS = 24 * 3600
 """How old a scratch folder is where the file system cannot tell whether its writer lives."""
 
@@ -162,6 +165,12 @@ def free_name(name: str) -> str:
     if not named_path(name).exists():
         return name
     return next(one for n in count(2) if not named_path(one := f"{name}-{n}").exists())
+
+
+def followed(name: Path | str) -> Path:
+    """Where a user's own path leads that something is written to, though it is a link."""
+    path = named_path(name)
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def is_file(path: Path) -> bool:
@@ -336,7 +345,7 @@ def _scratch(parent: Path) -> Iterator[tuple[Path, int]]:
 
 def _locked_scratch(parent: Path) -> tuple[Path, int]:
     """Until it is locked, another process may take it for a killed one's and remove it."""
-    while True:
+    for _ in range(_TRIES):
         scratch = parent / f"{SCRATCH_PREFIX}{secrets.token_hex(4)}"
         try:
             scratch.mkdir()
@@ -348,6 +357,7 @@ def _locked_scratch(parent: Path) -> tuple[Path, int]:
         if _lock(lock, if_unknown=True) and scratch.exists():
             return scratch, lock
         os.close(lock)
+    raise FileNotFoundError(errno.ENOENT, "no folder can be made in it", os.fspath(parent))
 
 
 def _lock(folder: int, *, if_unknown: bool) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from driftscope.cli.options import PRINTED, opt, print_or_write, write_text
+from driftscope.cli.options import PRINTED, opt, print_or_write
 from driftscope.cli.sentences import plain_errors, say
 
 HUB = "Hugging Face hub"
@@ -38,9 +38,10 @@ def card(
     import yaml
 
     from driftscope import __version__
-    from driftscope.analysis.model_card import Benchmark, model_card
+    from driftscope.analysis.model_card import EVAL_RESULTS, Benchmark, model_card
     from driftscope.analysis.model_card import eval_results as results_of
     from driftscope.errors import ConfigError
+    from driftscope.files import inner_folder, write_whole
     from driftscope.schemas import read_comparison
 
     comparison = read_comparison(report)
@@ -59,8 +60,9 @@ def card(
     section = model_card(comparison, __version__)
     print_or_write(section, out)
     if eval_results is not None:
+        eval_results.mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
-            write_text(eval_results / path, text, "--eval-results")
+            write_whole(inner_folder(eval_results, EVAL_RESULTS) / Path(path).name, text.encode())
             say(f"Written: {eval_results / path}")
     if push is not None:
         from driftscope.hugging_face import commit_card

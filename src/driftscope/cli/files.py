@@ -20,9 +20,10 @@ def export_model(
     refuse_full_folder(out)
     refuse_missing((adapted,))
     from driftscope.adapt import export_merged
+    from driftscope.files import followed
     from driftscope.sources import load
 
-    export_merged(load(adapted), out)
+    export_merged(load(adapted), followed(out))
     say(f"Written: {out}")
 
 

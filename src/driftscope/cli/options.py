@@ -96,14 +96,14 @@ def print_or_write(text: str, out: Path | None) -> None:
 
 
 def write_text(path: Path, text: str, option: str) -> None:
-    """Writes a file that an option names, whole, and the folders above it.
+    """Writes a file that an option names, whole, and the folders above it; a link is followed.
 
     Raises:
         DataError: it cannot be written.
     """
-    from driftscope.files import named_path, write_whole
+    from driftscope.files import followed, write_whole
 
-    file = named_path(path)
+    file = followed(path)
     if file.is_dir():
         raise DataError(f"{option} {path} is a folder; give a file, such as {path / 'FILE'}")
     try:

@@ -20,6 +20,7 @@ from driftscope.cli.options import (
     Workers,
     opt,
     refuse_file,
+    write_text,
 )
 from driftscope.cli.reports import HTML, Formats, write_report, write_side_by_side_report
 from driftscope.cli.sentences import plain_errors, resumable, say, say_what_is_passed_over
@@ -258,15 +259,15 @@ def calibrate(
     from driftscope.cli import terminal
     from driftscope.cli.study_views import show_calibration_errors
     from driftscope.opened_study import Study
-    from driftscope.records import write_json
 
     study = Study(folder)
     say_what_is_passed_over(folder, study.undeclared, study.damaged)
     at: Literal["end", "first epoch"] = "first epoch" if first_epoch else "end"
     found, errors = fit(study.tables(), signal or SIGNALS, at=at)
-    write_json(out, found.model_dump(by_alias=True))
+    text = found.model_dump_json(by_alias=True, indent=1)
+    write_text(out, text, "--out")
     if as_json:
-        typer.echo(out.read_text(encoding="utf-8"))
+        typer.echo(text)
         return
     show_calibration_errors(errors)
     say(

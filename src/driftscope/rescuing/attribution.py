@@ -21,7 +21,7 @@ from driftscope.data.given import Images
 from driftscope.data.prompts import PromptRules, prompt_rules
 from driftscope.errors import ConfigError, ModelError
 from driftscope.estimate import Pool, Referee, make_pool
-from driftscope.files import named_path, whole_folder
+from driftscope.files import followed, whole_folder
 from driftscope.reading import drift
 from driftscope.reading_pass import read
 from driftscope.records import retention_interval_pct, write_json
@@ -138,7 +138,7 @@ class Attribution:
 
     def save(self, folder: Path | str) -> None:
         """Writes `where.json` and the page `report.html` into a new folder, whole or not at all."""
-        with whole_folder(named_path(folder)) as partial:
+        with whole_folder(followed(folder)) as partial:
             told = self.to_dict()
             write_json(partial / WHERE_FILE, told)
             write_where_page(told, partial)

@@ -27,7 +27,7 @@ from driftscope.data.given import Images
 from driftscope.data.prompts import prompt_rules
 from driftscope.errors import ConfigError, ModelError, did_you_mean
 from driftscope.estimate import Estimate, Pool, make_pool
-from driftscope.files import named_path, whole_folder
+from driftscope.files import followed, whole_folder
 from driftscope.records import write_json
 from driftscope.report.merge_page import write_merge_page
 from driftscope.rescuing.judge import judging, referee_of
@@ -163,7 +163,7 @@ class Merge:
         Where retention and accuracy were judged the page `report.html` is beside them.
         """
         told = self.to_dict()
-        with whole_folder(named_path(folder)) as partial:
+        with whole_folder(followed(folder)) as partial:
             write_hub_layout(self.model, partial)
             write_json(partial / MERGE_FILE, told)
             write_merge_page(told, partial)

@@ -17,7 +17,7 @@ from driftscope.analysis.zero_shot import NO_RETENTION, written
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import Way
 from driftscope.estimate import Estimate
-from driftscope.files import free_name, named_path, whole_folder
+from driftscope.files import followed, free_name, named_path, whole_folder
 from driftscope.metrics import ESTIMATED, METRICS
 from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE, retention_interval_pct, write_json
 from driftscope.report.rescue_page import write_rescue_page
@@ -295,7 +295,7 @@ class Rescue:
             NonFiniteError: the weights hold NaN or infinities.
             OSError: it cannot be written, or is there and not empty.
         """
-        with whole_folder(named_path(folder)) as partial:
+        with whole_folder(followed(folder)) as partial:
             written = write_like(self.origin, partial)
             if self.classifier is not None:
                 inner = partial / ADAPTED_FOLDER
