@@ -323,7 +323,7 @@ def test_a_failure_is_written_down_and_the_folder_can_be_taken_up_again(
     spec = parse_run_spec(tiny_run)
     with monkeypatch.context() as patched:
         patched.setattr(run, "save_adapted", full_disk)
-        with pytest.raises(RecordError, match=r"cannot go on \(No space left.*run again to go on"):
+        with pytest.raises(RecordError, match=r"cannot go on \(no space left.*run again to go on"):
             run_one(spec, tmp_path)
     assert "No space left" in (tmp_path / records.FAILURE_FILE).read_text()
     assert run_one(spec, tmp_path).result.status == "done"
