@@ -88,6 +88,17 @@ def test_a_doubt_about_the_whole_report_lets_no_retention_pass(tmp_path: Path) -
     assert "is doubtful: turn them round" in shown
 
 
+def test_a_gate_that_passes_advises_no_gate(tmp_path: Path) -> None:
+    values = comparison()
+    kept = {"retention_pct": 99.0, "flows": None}
+    values["transfer"] = {"pets": {**values["transfer"]["pets"], **kept}}
+    report = write(tmp_path / "report.json", values)
+    code, shown = gated(report, "--min-retention", "90")
+    assert code == 0
+    assert "Kept: retention is 99.0 %" in shown
+    assert "driftscope gate" not in shown
+
+
 def test_the_folder_of_a_report_is_as_good_as_its_file(report: Path) -> None:
     assert gated(report.parent, "--max-embedding-drift", "0.3")[0] == 0
 

@@ -156,7 +156,8 @@ def test_sentences_say_what_each_way_kept_and_what_a_probe_has() -> None:
     assert rescue_sentences(told) == [
         "Rescue at 90 %: 94.7 % by search (retention measured 94.0 %), by wise nothing of the "
         "change.",
-        "These are accuracies of a classifier fitted anew (150 images): a linear probe on the "
+        "These are accuracies of new classifiers, not of the run's own (150 images): a linear "
+        "probe on the "
         "untouched model, which keeps everything, has 87.3 %, the adapted model 98.7 %.",
     ]
 

@@ -62,7 +62,7 @@ class Place:
     withheld: str = ""
     """Why the estimate that was asked for is not given; "" where it is, or was not asked for."""
     report: str = "REPORT"
-    """The folder of the report that a gate can judge."""
+    """The folder of the report that a gate can judge; "" where a gate is judging."""
     at_chance_on: str = ""
     """A transfer set that tells no retention; "" where there is one, or none was scored."""
     images_are_labeled: bool = False
@@ -210,7 +210,7 @@ def advise(
         "unsure": (_surer(kept, place), *(() if kept.doubts else again)),
         "kept": (
             *_in_order(kept, place),
-            _gate(kept, place, budget_pct),
+            *([_gate(kept, place, budget_pct)] if place.report else []),
             _more_sets(kept, place),
         ),
     }[outcome]
@@ -373,13 +373,18 @@ def train_under(pct: float, place: Place, spec: str = "a run's YAML") -> str:
     lines = [*(f"{key}: {json.dumps(value)}" for key, value in looks.items())]
     lines.append(f"budget: {{retention_pct: {pct:g}}}")
     given = "".join(f", {key}={value!r}" for key, value in looks.items())
-    in_yaml = f"the lines {join_words([f'`{line}`' for line in lines])} in {spec}"
-    in_loop = (
-        f"`budget = driftscope.Budget({place.pretrained!r}, model{given}, retention_pct={pct:g})` "
-        "before the first step and `budget.step(step=step)` after each epoch of a loop of your own"
+    in_yaml = (
+        f"put the lines {join_words([f'`{line}`' for line in lines])} into {spec}, and that much "
+        "is kept while the model learns."
     )
-    ways = {"monitor": in_loop, "run": in_yaml, "comparison": f"{in_yaml}, or {in_loop},"}
-    return f"{ways[place.surface]} keep that much while the model learns."
+    in_loop = (
+        f"write `budget = driftscope.Budget({place.pretrained!r}, model{given}, "
+        f"retention_pct={pct:g})` before the first step and `budget.step(step=step)` after each "
+        "epoch"
+    )
+    if place.surface == "monitor":
+        return f"{in_loop}, and that much is kept while the model learns."
+    return in_yaml if place.surface == "run" else f"{in_yaml} In a loop of your own, {in_loop}."
 
 
 def _unknown(place: Place) -> Advice:
@@ -501,7 +506,7 @@ def _train_again(better: Setting | None, place: Place, budget_pct: float) -> str
 def _more_sets(kept: Kept, place: Place) -> str:
     if kept.key != "retention_pct":
         return (
-            f"To be surer than an estimate is: {_HOW[place.surface]['measure']} measures retention "
+            f"To be surer than by an estimate: {_HOW[place.surface]['measure']} measures retention "
             "on labeled images."
         )
     return (

@@ -90,8 +90,8 @@ def merge(
         if one["accuracy"]:
             refitted = one["accuracy"]["refitted"]
             said.append(
-                f"Accuracy {refitted['accuracy_pct']:.1f} % with a classifier fitted anew "
-                f"({refitted['num_images']} images)."
+                f"Accuracy {refitted['accuracy_pct']:.1f} % with a new linear classifier, not one "
+                f"that you trained ({refitted['num_images']} images)."
             )
         typer.echo(": ".join([said[0], " ".join(said[1:])]) if len(said) > 1 else said[0])
     typer.echo(f"Model: {terminal.path_text(out)}")

@@ -99,6 +99,7 @@ class Evidence:
             self.images or "IMAGES",
             self.pool,
             self.classes,
+            report="",
             images_are_labeled=self.images_are_labeled,
             rescued_from=self.rescued_from,
         )

@@ -28,8 +28,9 @@ def rescue_sentences(record: RunRecord) -> list[str]:
     probe, adapted = (ends[end].refitted_accuracy_pct for end in ("pretrained", "adapted"))
     return [
         *told,
-        f"These are accuracies of a classifier fitted anew ({rows[0].test_num_images} images): a "
-        f"linear probe on the untouched model, which keeps everything, has "
+        f"These are accuracies of new classifiers, not of the run's own "
+        f"({rows[0].test_num_images} images): a linear probe on the untouched model, which keeps "
+        "everything, has "
         f"{accuracy.text(probe)} %, the adapted model {accuracy.text(adapted)} %.",
     ]
 

@@ -69,8 +69,10 @@ def _steps(
     told = []
     if _is_no_worse(base, merged):
         told.append(
-            f"You may need no fine-tuning: a linear probe on the untouched {base['name']} is as "
-            "accurate on these images, and the untouched model keeps everything."
+            f"You may need no fine-tuning: a linear probe on the untouched {base['name']}, fitted "
+            "to the same labeled images as the merged model's classifier, is as accurate on these "
+            "images, and the untouched model keeps everything. A run by `linear_probe` trains one, "
+            "at a learning rate such as 1e-1."
         )
     if better:
         told.append(
