@@ -171,6 +171,7 @@ def test_the_page_of_a_merge_has_a_point_for_every_model(tmp_path: Path) -> None
     pictured = page[page.index('id="frontier"') : page.index('id="table"')]
     table = page[page.index('id="table"') : page.index('id="provenance"')]
     assert pictured.count("<svg") >= 1
+    assert "The merged model: keeps 84.5 %." in page.replace("\N{NO-BREAK SPACE}", " ")
     for one, part in zip(models, ("base", "ingredient", "left out", "merged"), strict=True):
         accuracy = f"{one['accuracy']['refitted']['accuracy_pct']:.1f}"
         assert one["name"] in table

@@ -40,7 +40,7 @@ def write_merge_page(told: Mapping[str, Any], out: Path) -> Path | None:
         out,
         title=f"{len(used)} of {len(given)} models merged: {told['recipe']}",
         sentences=[
-            f"The merged model: {merged['estimate']['sentence']}",
+            f"The merged model: {_continued(merged['estimate']['sentence'])}",
             *doubt_sentences(merged["estimate"].get("doubts")),
         ],
         steps=_steps(base, given, merged),
@@ -58,6 +58,11 @@ def write_merge_page(told: Mapping[str, Any], out: Path) -> Path | None:
         },
         version=version("driftscope"),
     )
+
+
+def _continued(sentence: str) -> str:
+    """The sentence as it goes on after a colon."""
+    return sentence[:1].lower() + sentence[1:]
 
 
 def _steps(
