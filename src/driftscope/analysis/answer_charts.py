@@ -25,7 +25,7 @@ from driftscope.analysis.chart import (
 from driftscope.analysis.grouping import PLACE, SETTING, is_done, with_series
 from driftscope.analysis.interventions import QUESTION as INTERVENTIONS
 from driftscope.analysis.interventions_chart import interventions_chart
-from driftscope.analysis.label_places import Ends, Spot, label_offsets
+from driftscope.analysis.label_places import Ends, Places, Spot, label_offsets
 from driftscope.analysis.onset import QUESTION as ONSET
 from driftscope.analysis.predictors import MIN_CELLS_FOR_RANKING
 from driftscope.analysis.stopping import QUESTION as STOPPING
@@ -214,7 +214,7 @@ def frontier_chart(name: str, table: pd.DataFrame, runs: pd.DataFrame, title: st
                 hover=tuple(told(row) for row in mine.to_dict("records")),
                 ringed=tuple(bool(on) for on in mine["is_on_frontier"]),
                 labels=tuple(label[0] if label else "" for label in written),
-                label_offsets=tuple(label[1] if label else None for label in written),
+                label_offsets=tuple(label[1] if label else () for label in written),
             )
         )
     panel = Panel(
@@ -259,7 +259,7 @@ def _labels(
     chosen: Mapping[Any, Any] | None,
     x_limits: tuple[float, float],
     y_limits: tuple[float, float],
-) -> dict[Setting, tuple[str, tuple[float, float]]]:
+) -> dict[Setting, tuple[str, Places]]:
     """What stands beside cells, and how far off: the chosen one's, the frontier's, then others."""
     rows = sorted(
         table.to_dict("records"), key=lambda row: (not row["is_on_frontier"], row[accuracy])
@@ -291,7 +291,7 @@ def _labels(
     return {
         one: (text, offset)
         for one, text, offset in zip(cells, texts, offsets, strict=True)
-        if offset is not None
+        if any(offset)
     }
 
 

@@ -72,7 +72,8 @@ class Marks:
         is_single: whether they are single runs, which stand back behind the means.
         ringed: which points are emphasised.
         labels: what stands beside each point; "" is nothing.
-        label_offsets: pixels from each point to its label's near edge, to the right and upwards.
+        label_offsets: pixels from each point to its label's near edge, to the right and upwards, in
+            a panel of each of `label_places.SIZES`; () where there is no label.
     """
 
     x: tuple[Place, ...]
@@ -86,7 +87,7 @@ class Marks:
     is_single: bool = False
     ringed: tuple[bool, ...] = ()
     labels: tuple[str, ...] = ()
-    label_offsets: tuple[tuple[float, float] | None, ...] = ()
+    label_offsets: tuple[tuple[tuple[float, float] | None, ...], ...] = ()
 
 
 @dataclass(frozen=True)

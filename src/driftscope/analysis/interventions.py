@@ -20,7 +20,7 @@ from driftscope.analysis.answer import (
 from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.tables import StudyTables, accuracy_column
 from driftscope.analysis.twins import is_treated, twins
-from driftscope.analysis.words import counted, join_words, rate_text
+from driftscope.analysis.words import counted, join_words, of_all, rate_text
 from driftscope.metric import number_text
 from driftscope.stats.effects import cohens_d_z
 from driftscope.stats.finite import FloatArray
@@ -202,7 +202,7 @@ def _sentence(table: pd.DataFrame, margin: float) -> str:
     moved = [row for row in rows if row["attention"] == "moved"]
     alone = [row for row in moved if not is_confounded(row)]
     first = (
-        f"{len(moved)} of {counted(len(rows), 'comparison')} move attention entropy by more than "
+        f"{of_all(len(moved), len(rows), 'comparison', 'move')} attention entropy by more than "
         f"{MARGINS['entropy']:g} points"
     )
     if not alone:

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 Spot = tuple[float, float]
 """A place in a panel, or an offset: pixels to the right and upwards."""
+Places = tuple[Spot | None, ...]
+"""Where a label stands in a panel of each of `SIZES`; None where it has no room."""
 
-SIZES = ((290.0, 275.0), (370.0, 215.0), (390.0, 275.0), (600.0, 275.0))
-"""Pixels between the axes of a panel: on a page 400 wide, in a still figure, on pages 1280 wide and
-wider; labels must fit in all."""
+STILL = 0
+SIZES = ((370.0, 215.0), (290.0, 275.0), (390.0, 275.0), (580.0, 275.0))
+"""Pixels between the axes of a panel: in a still figure, and on pages 400, 1280 and 1920 wide."""
 _LETTER, _LINE, _POINT = 6.1, 13.0, 7.0
 """Pixels of a letter's width, of a line of text, and of a point's half."""
 _RINGS = (11.0, 22.0, 36.0, 52.0, 70.0, 90.0, 115.0, 145.0)
@@ -71,11 +73,11 @@ def label_offsets(
     lines: Sequence[tuple[Spot, Spot]] = (),
     num_far: int | None = None,
     num_needed: int = 0,
-) -> list[Spot | None]:
-    """How far from its point each label's near edge stands; None where there is no room.
+) -> list[Places]:
+    """How far from its point each label's near edge stands, in a panel of each of `SIZES`.
 
     A label lies inside the axes, on no other label, no point and no line; the line that leads to
-    one lies on no label.
+    one lies on no label. Where there is no room for it, it has no place.
 
     Args:
         points: in the units of the axes; the first are placed first.
@@ -85,25 +87,37 @@ def label_offsets(
         num_far: how many of the first may stand far off; by default all.
         num_needed: how many of the first stand on points or lines rather than not at all.
     """
-    panels = [_Canvas.of(size, points, x, y, lines) for size in SIZES]
+    farthest = [
+        _FAR if num_far is None or number < num_far else _NEAR for number in range(len(texts))
+    ]
+    farthest[:num_needed] = [math.inf] * num_needed
+    by_size = [
+        _placed(_Canvas.of(size, points, x, y, lines), texts, farthest, num_needed)
+        for size in SIZES
+    ]
+    return list(zip(*by_size, strict=True))
+
+
+def _placed(
+    panel: _Canvas, texts: Sequence[str], farthest: Sequence[float], num_needed: int
+) -> list[Spot | None]:
+    """The places in one panel, each as near as it finds one free."""
     found: list[Spot | None] = []
     for number, text in enumerate(texts):
-        is_needed = number < num_needed
-        farthest = _FAR if num_far is None or number < num_far else _NEAR
-        places = [at for at in _OFFSETS if is_needed or math.hypot(*at) <= farthest]
-        free = (at for at in places if all(one.is_free(number, at, text) for one in panels))
-        offset = next(free, None) if text else None
-        if offset is None and is_needed:
-            offset = _cheapest(panels, number, text)
+        near = (at for at in _OFFSETS if math.hypot(*at) <= farthest[number])
+        offset = next((at for at in near if panel.is_free(number, at, text)), None)
+        offset = offset if text else None
+        if offset is None and number < num_needed:
+            offset = _cheapest(panel, number, text)
         found.append(offset)
-        for panel in panels if offset else ():
-            panel.take(number, offset or (0.0, 0.0), text)
+        if offset is not None:
+            panel.take(number, offset, text)
     return found
 
 
-def _cheapest(panels: Sequence[_Canvas], number: int, text: str) -> Spot | None:
+def _cheapest(panel: _Canvas, number: int, text: str) -> Spot | None:
     """Where a label covers least; None where it would lie on another or outside the axes."""
-    costs = {at: sum(panel.cost(number, at, text) for panel in panels) for at in _OFFSETS}
+    costs = {at: panel.cost(number, at, text) for at in _OFFSETS}
     best = min(costs, key=costs.__getitem__)
     return best if math.isfinite(costs[best]) else None
 

@@ -338,7 +338,10 @@ def _sentence(found: pd.DataFrame, table: pd.DataFrame) -> str:
             "Say that a signal warns once it goes further than in any run of another dataset that "
             "lost nothing",
         ),
-        (IMAGES, "Say that it warns once it goes further than other images alone would move it"),
+        (
+            IMAGES,
+            "Say that a signal warns once it goes further than other images alone would move it",
+        ),
     ):
         mine = table[(table["band"] == band) & (table["num_lost"] > 0)]
         mine = mine[mine["scope"] == mine["scope"].iloc[0]] if len(mine) else mine

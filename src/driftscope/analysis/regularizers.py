@@ -17,7 +17,7 @@ from driftscope.analysis.answer import (
 from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables
 from driftscope.analysis.twins import is_treated, twins
-from driftscope.analysis.words import general_text, join_words, rate_text
+from driftscope.analysis.words import general_text, join_words, of_all, rate_text
 from driftscope.stats.groups import paired_t
 from driftscope.stats.multiplicity import Family
 
@@ -108,8 +108,8 @@ def _row(pairs: pd.DataFrame, layers: pd.DataFrame, column: str) -> dict[str, An
 def _sentence(table: pd.DataFrame, alpha: float) -> str:
     shown = table[table["p_holm"] <= alpha]
     found = (
-        f"{len(shown)} of {len(table)} comparisons change the layers' entropy with Holm p ≤ "
-        f"{alpha:g}"
+        f"{of_all(len(shown), len(table), 'comparison', 'change')} the layers' entropy with Holm "
+        f"p ≤ {alpha:g}"
     )
     if not shown.empty:
         listed = [

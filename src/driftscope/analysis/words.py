@@ -110,7 +110,7 @@ def of_all(number: int, total: int, noun: str, verb: str = "have") -> str:
     >>> of_all(1, 12, "contrast"), of_all(0, 1, "test"), of_all(2, 6, "cell", "are")
     ('1 of 12 contrasts has', '0 of 1 test has', '2 of 6 cells are')
     """
-    singular = {"have": "has", "are": "is", "give": "gives"}[verb]
+    singular = {"have": "has", "are": "is"}.get(verb, f"{verb}s")
     return f"{number} of {counted(total, noun)} {singular if 1 in (number, total) else verb}"
 
 

@@ -26,7 +26,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from driftscope.analysis.chart import Chart, Heat, Kind, Marks, Panel, Place
-from driftscope.analysis.label_places import LEADS
+from driftscope.analysis.label_places import LEADS, STILL
 from driftscope.analysis.words import rate_text
 from driftscope.metric import Metric, number_text
 from driftscope.metrics import METRICS
@@ -271,8 +271,9 @@ def _dots(axes: Axes, marks: Marks, style: SeriesStyle, shift: float) -> None:
             markersize=8.5 if is_ringed else 6, mec=INK if is_ringed else PAPER,
             mew=1.4 if is_ringed else 0.8,
         )  # fmt: skip
-        if marks.label_offsets and marks.label_offsets[at] is not None:
-            _label(axes, (float(x), float(y)), marks.labels[at], marks.label_offsets[at] or (0, 0))
+        places = marks.label_offsets[at] if marks.label_offsets else ()
+        if places and (offset := places[STILL]) is not None:
+            _label(axes, (float(x), float(y)), marks.labels[at], offset)
 
 
 def _label(axes: Axes, at: tuple[float, float], text: str, offset: tuple[float, float]) -> None:

@@ -21,6 +21,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from driftscope.analysis.chart import Chart, Kind, Panel, plain_json
+from driftscope.analysis.label_places import LEADS, SIZES, STILL
 from driftscope.analysis.summaries import TO_STOP
 from driftscope.analysis.words import DOUBTFUL
 from driftscope.metrics import METRICS
@@ -152,7 +153,9 @@ def chart_shared() -> Markup:
         "after": (VERMILION, "circle", "solid"),
     }
     diverging = [_rgb(DIVERGING(step / 16)) for step in range(17)]
-    return script_json({"metrics": metrics, "styles": styles, "diverging": diverging})
+    shared = {"metrics": metrics, "styles": styles, "diverging": diverging}
+    shared |= {"label_widths": [width for width, _ in SIZES], "label_still": STILL, "leads": LEADS}
+    return script_json(shared)
 
 
 def _rgb(colour: tuple[float, ...]) -> str:

@@ -30,7 +30,7 @@ function plotOf({ panel, styles }, width = 360) {
   if (isNames || isFrontier) {
     const names = new Set((panel.marks || []).map((one) => one.name).filter(Boolean));
     layout.height += 29 * (legendRows([...names], width) - 1);
-    Object.assign(layout, { showlegend: true, barmode: "group", bargap: 0.25, annotations: labels(panel) });
+    Object.assign(layout, { showlegend: true, barmode: "group", bargap: 0.25, annotations: labels(panel, width) });
     layout.legend = { maxheight: 1, ...(bars && { traceorder: "reversed" }), ...(layout.annotations.length && { itemclick: false, itemdoubleclick: false }) };
   }
   if (panel.heat) return heatPlot(panel);
@@ -99,11 +99,13 @@ function legendRows(names, width) {
 }
 
 // what stands beside points, with a line that leads to it where it stands far off
-function labels(panel) {
-  return (panel.marks || []).flatMap((one) => (one.label_offsets || []).flatMap((offset, at) => offset ? [{
+function labels(panel, width) {
+  const off = (at) => at === chartShared.label_still ? Infinity : Math.abs(chartShared.label_widths[at] - (Math.min(width, 760) - 70));
+  const size = chartShared.label_widths.reduce((best, _, at) => off(at) < off(best) ? at : best, 0);
+  return (panel.marks || []).flatMap((one) => (one.label_offsets || []).map((places) => places[size]).flatMap((offset, at) => offset ? [{
     x: one.x[at], y: one.y[at], ax: offset[0], ay: -offset[1], text: markup(one.labels[at]).replaceAll("\n", "<br>"),
     xanchor: offset[0] > 1 ? "left" : offset[0] < -1 ? "right" : "center", yanchor: "middle", align: offset[0] < -1 ? "right" : "left",
-    showarrow: true, arrowhead: 0, arrowwidth: 0.8, arrowcolor: Math.hypot(...offset) > 16 ? "var(--muted)" : "rgba(0,0,0,0)",
+    showarrow: true, arrowhead: 0, arrowwidth: 0.8, arrowcolor: Math.hypot(...offset) > chartShared.leads ? "var(--muted)" : "rgba(0,0,0,0)",
     standoff: 4, borderpad: 0, font: { size: 11, color: "var(--ink)" },
   }] : []));
 }
