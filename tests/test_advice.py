@@ -21,11 +21,13 @@ from driftscope.analysis.advice import (
     advice_on_comparison,
     advice_on_look,
     advise,
+    damage_sentence,
     kept_of,
 )
 from driftscope.analysis.study_advice import advice_on_study, chosen_cell, setting_of
 from driftscope.config import BudgetSpec, parse_run_spec
 from driftscope.gate.limits import GATED
+from driftscope.protocols import WITHOUT_TEXTS
 from driftscope.records import rescued_from
 
 HERE = Place("comparison", "mini", "my clip", "photos")
@@ -271,10 +273,10 @@ def test_a_study_with_a_linear_probe_is_not_told_to_add_one() -> None:
     ("given", "words"),
     [
         ({}, "--images photos --pool IMAGES --keep 90 --out rescued` blends it with the "
-             "pretrained one, without training."),
+             "pretrained one."),
         ({"pool": "concepts100", "classes": None},
          "--images photos --pool concepts100 --keep 90 --out rescued` blends it with the "
-         "pretrained one, without training."),
+         "pretrained one."),
         ({"pool": "my pool", "classes": "names.txt"},
          "--images photos --pool 'my pool' --classes names.txt --keep 90 --out rescued`"),
     ],
@@ -393,3 +395,11 @@ def test_a_budget_is_advised_in_lines_to_paste() -> None:
     values = yaml.safe_load("\n".join(["method: full_ft", "learning_rate: 1.0e-3", *lines]))
     assert parse_run_spec(values).budget == BudgetSpec(retention_pct=90)
     ast.parse(f"{call}retention_pct=90)")
+
+
+def test_a_comparison_names_the_command_that_finds_the_layers_that_do_the_damage() -> None:
+    compared = {"pretrained": "base", "adapted": "my tuned", "images": "photos", "pool": "world"}
+    said = damage_sentence({**compared, "classes": "names.txt"})
+    assert "`driftscope where base 'my tuned' --pool world --classes names.txt`" in said
+    without_texts = {"estimated_retention_pct": f"base {WITHOUT_TEXTS}"}
+    assert damage_sentence({**compared, "unmeasured": without_texts}) == ""

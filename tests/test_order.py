@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import driftscope as ds
 from driftscope.adapt import export_merged, save_adapted
 from driftscope.analysis.advice import Kept, Place, advice_on_comparison, advise
 from driftscope.analysis.summaries import comparison_summary
+from driftscope.errors import ModelError
 from driftscope.order import order_doubt
 
 WORSE = {
@@ -125,3 +127,13 @@ def test_more_than_all_is_asked_about_without_a_doubt() -> None:
     for kept in (Kept("retention_pct", 101.0, (98.0, 104.0)), Kept("retention_pct", 130.0)):
         assert "order" not in " ".join(advise(kept, Place("comparison")).steps)
     assert "order" not in " ".join(advise(more, Place("run")).steps)
+
+
+def test_models_in_the_wrong_order_are_neither_rescued_nor_attributed() -> None:
+    mini = ds.load("mini", device="cpu")
+    turned = replace(mini, source="tuned")
+    told = "mini is a pretrained model, made from no other one: the pretrained model comes first"
+    with pytest.raises(ModelError, match=told):
+        ds.where(turned, mini, "concepts100")
+    with pytest.raises(ModelError, match=told):
+        ds.rescue(turned, mini, "terrain", "concepts100")

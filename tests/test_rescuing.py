@@ -187,6 +187,18 @@ def test_a_rescue_that_does_not_beat_a_linear_probe_says_so(found: ds.Rescue) ->
     assert "On 30 images it cannot be told from a linear probe" in with_correct(26, 26, 30)
 
 
+def test_an_adapted_model_that_is_no_better_at_the_task_raises_a_doubt(found: ds.Rescue) -> None:
+    def told(tuned: int) -> bool:
+        one = Accuracy(0.0, score("terrain", tuned, 1000), None)
+        untouched = Accuracy(0.0, score("terrain", 914, 1000), None)
+        final = replace(found.final, adapted=one, pretrained=untouched)
+        return "or the models are in the wrong order" in replace(found, final=final).sentence()
+
+    assert told(914)
+    assert told(700)
+    assert not told(915)
+
+
 def test_an_interrupted_save_leaves_nothing(
     found: ds.Rescue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ from driftscope.errors import ConfigError, DataError, ModelError
 from driftscope.estimate import Estimate, Pool, Referee, class_lists, make_pool
 from driftscope.files import named_path
 from driftscope.metrics import units
-from driftscope.order import order_doubt
+from driftscope.order import order_doubt, refuse_wrong_order
 from driftscope.reading import Drift, Reading
 from driftscope.reading_subsets import SUBSET_SIGNALS, probe_size_sensitivity
 from driftscope.records import (
@@ -455,6 +455,17 @@ def related_models(
     after = _loaded(adapted, device, like=before)
     _check_related(before, after)
     return _completed(before, after), _completed(after, before)
+
+
+def ordered_models(
+    pretrained: str | Path | VisionLanguageModel,
+    adapted: str | Path | VisionLanguageModel,
+    device: str | None,
+) -> tuple[VisionLanguageModel, VisionLanguageModel]:
+    """The same; raises `ModelError` where their folders say that they are the wrong way round."""
+    before, after = related_models(pretrained, adapted, device)
+    refuse_wrong_order(before, after)
+    return before, after
 
 
 def _loaded(

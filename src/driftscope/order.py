@@ -44,18 +44,30 @@ def order_doubt(
         own: how well these are told by their own classes (`transfer.own_classes`).
         transfer: of each labeled set what has changed.
     """
-    first, second = before.source, after.source
-    if file := _made_from(before, after):
-        if not _made_from(after, before):
-            return f"{first} says in its {file} that it was made from {second}: {_TURN}"
-    elif _is_from_scratch(second) and not _is_from_scratch(first):
-        return f"{second} is a pretrained model, made from no other one: {_TURN}"
+    if fact := _told_by_folders(before, after):
+        return fact
     if transfer and own and _is_worse(own) and all(map(_is_better, transfer.values())):
         return (
             f"the second model is better than the first on {join_words(list(transfer))} and worse "
             f"on {images}: either the models are in the wrong order (the pretrained one comes "
             "first), or the sets are (--images are of what was trained on)"
         )
+    return ""
+
+
+def refuse_wrong_order(before: VisionLanguageModel, after: VisionLanguageModel) -> None:
+    """Raises `ModelError` where the folders say that the first model is the adapted one."""
+    if fact := _told_by_folders(before, after):
+        raise ModelError(fact)
+
+
+def _told_by_folders(before: VisionLanguageModel, after: VisionLanguageModel) -> str:
+    first, second = before.source, after.source
+    if file := _made_from(before, after):
+        if not _made_from(after, before):
+            return f"{first} says in its {file} that it was made from {second}: {_TURN}"
+    elif _is_from_scratch(second) and not _is_from_scratch(first):
+        return f"{second} is a pretrained model, made from no other one: {_TURN}"
     return ""
 
 

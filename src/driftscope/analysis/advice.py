@@ -219,8 +219,28 @@ def advise(
 
 def advice_on_comparison(comparison: Mapping[str, Any]) -> Advice:
     """What to do after a comparison, from its JSON values."""
+    is_unchanged = comparison["drift"].get("weight_drift") == 0 and not _has_lost(comparison)
+    return advice_on(comparison, _place_of(comparison), is_unchanged=is_unchanged)
+
+
+def damage_sentence(comparison: Mapping[str, Any]) -> str:
+    """How to find the layers that do the damage, which changes do not tell; "" without texts."""
+    place = _place_of(comparison)
+    if not place.has_texts:
+        return ""
+    known = replace(place, measured_on=_measured_on(comparison))
+    pool, classes = _pool_of(known)
+    words = ["where", known.pretrained, known.adapted, "--pool", pool]
+    words += ["--classes", classes] if classes else []
+    return (
+        "The layers that change most need not be those that do the damage: "
+        f"`driftscope {shlex.join(words)}` finds these."
+    )
+
+
+def _place_of(comparison: Mapping[str, Any]) -> Place:
     made = comparison.get("rescued_from")
-    place = Place(
+    return Place(
         "comparison",
         str(comparison["pretrained"]),
         str(comparison["adapted"]),
@@ -232,8 +252,6 @@ def advice_on_comparison(comparison: Mapping[str, Any]) -> Advice:
         images_are_labeled=bool(comparison.get("images_are_labeled")),
         rescued_from=RescuedFrom.model_validate(made) if made else None,
     )
-    is_unchanged = comparison["drift"].get("weight_drift") == 0 and not _has_lost(comparison)
-    return advice_on(comparison, place, is_unchanged=is_unchanged)
 
 
 def advice_on_look(found: Mapping[str, Any], watched: Mapping[str, Any]) -> Advice:
@@ -457,14 +475,15 @@ def _rescue(place: Place, budget: float) -> tuple[str, ...]:
     saved = " AFTER is the trained model: save it first, or take `stopped` in the monitor's folder."
     command = _rescue_command(place.pretrained, place.adapted, place.images, pool, classes, budget)
     fitted = (
-        f"As {place.images} has labels, it fits a new classifier and tells what the task keeps."
+        f"As {place.images} has labels, it fits a new classifier and tells what the task keeps; if "
+        "the model was trained on these very images, give others, or that is too high."
     )
     asked = (
         "For --images give a labeled dataset of your task, if you have one: a blended model needs "
         "its classifier fitted again, and only labels tell what the task keeps."
     )
     return (
-        f"To keep this model: `{command}` blends it with the pretrained one, without training. "
+        f"To repair this model without training: `{command}` blends it with the pretrained one. "
         f"{fitted if place.images_are_labeled else asked}{meant if pool == 'IMAGES' else ''}"
         f"{saved if place.surface == 'monitor' else ''}",
     )

@@ -133,7 +133,7 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     """The verdict and what to do, then what is left, what changed, and how sure that is."""
     from rich.text import Text
 
-    from driftscope.analysis.advice import advice_on_comparison
+    from driftscope.analysis.advice import advice_on_comparison, damage_sentence
     from driftscope.analysis.zero_shot import learned_sentence, unmeasured_sentences
     from driftscope.cli import terminal
     from driftscope.report.tables import comparison_layers, comparison_table
@@ -153,6 +153,8 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
         terminal.out.print(part)
     terminal.out.print()
     terminal.show_table(comparison_table(comparison_layers(comparison)))
+    if said := damage_sentence(comparison):
+        terminal.out.print(Text(said))
     terminal.out.print(_fewer_images(comparison["stability"]))
     for sentence in unmeasured_sentences(comparison["unmeasured"]):
         terminal.out.print(Text(f"not measured: {sentence}", style="dim"))

@@ -13,6 +13,7 @@ import pandas as pd
 
 from driftscope import limits
 from driftscope.analysis import Answer, StudyTables, answer_all, grouping
+from driftscope.analysis.advice import damage_sentence
 from driftscope.analysis.map_charts import LayerScales, head_chart
 from driftscope.analysis.model_card import comparison_command
 from driftscope.analysis.study_charts import are_runs_drawn
@@ -208,6 +209,7 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
         title="What is left, and what has changed",
         summary=comparison_summary(comparison),
         kept=kept_picture(comparison),
+        damage=damage_sentence(comparison),
         forgotten=[
             one
             for item in (comparison.get("transfer") or {}).items()

@@ -16,7 +16,7 @@ from driftscope.analysis.words import doubt_sentences, join_words
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import text_fingerprint
 from driftscope.blending import TEXT, Blend, Part
-from driftscope.comparison import related_models
+from driftscope.comparison import ordered_models
 from driftscope.data.given import Images
 from driftscope.data.prompts import PromptRules, prompt_rules
 from driftscope.errors import ConfigError, ModelError
@@ -179,7 +179,7 @@ def where(
         raise ConfigError("give either a pool (--pool) or a labeled dataset (--transfer)")
     if num_pairs < 1:
         raise ConfigError(f"num_pairs is {num_pairs}; give 1 or more pairs of orders")
-    before, after = related_models(pretrained, adapted, device)
+    before, after = ordered_models(pretrained, adapted, device)
     rules = prompt_rules(class_words, templates)
     blend = Blend(before, after)
     scale: Estimated | _Measured

@@ -12,7 +12,7 @@ from torch import nn
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_state, refuse_non_finite
 from driftscope.blending import Blend
-from driftscope.comparison import related_models
+from driftscope.comparison import ordered_models
 from driftscope.config import Way
 from driftscope.data.given import Images, as_typed
 from driftscope.data.prompts import prompt_rules
@@ -83,7 +83,7 @@ def rescue(
     """
     chosen_ways = _checked(keep_pct, by)
     rules = prompt_rules(class_words, templates)
-    before, after = related_models(pretrained, adapted, device)
+    before, after = ordered_models(pretrained, adapted, device)
     _refuse_other_size(before, after)
     refuse_non_finite(encoder_state(after))
     unlabeled = make_pool(before, pool, classes, rules, pool_images)

@@ -22,7 +22,7 @@ from driftscope.adapt.storage import write_hub_layout
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import merged, text_fingerprint
 from driftscope.blending import floating_weights, refuse_other_architecture
-from driftscope.comparison import related_models
+from driftscope.comparison import ordered_models
 from driftscope.data.given import Images
 from driftscope.data.prompts import prompt_rules
 from driftscope.errors import ConfigError, ModelError, did_you_mean
@@ -203,7 +203,7 @@ def merge(
             the base or another.
     """
     _check(models, by, scale, kept, images)
-    pairs = [related_models(base, one, device) for one in models]
+    pairs = [ordered_models(base, one, device) for one in models]
     before, adapted = pairs[0][0], [after for _, after in pairs]
     first = floating_weights(before)
     states = []

@@ -186,6 +186,7 @@ class Rescue:
             "others, by which the blend was not chosen. Neither is the classifier that you "
             "trained: compare these accuracies with each other, not with yours.",
             *_with_your_classifier(tuned, ours),
+            *_nothing_learned(tuned, probe),
         ]
         probed = (
             f"a linear probe on the untouched model, which loses nothing and has "
@@ -317,6 +318,18 @@ def _pct(score: ZeroShotScore | None) -> float | None:
 def _with_interval(score: ZeroShotScore) -> str:
     """An accuracy with its 95 % Wilson interval."""
     return f"{score.accuracy_pct:.1f} % ({score.wilson_low_pct:.1f}–{score.wilson_high_pct:.1f})"
+
+
+def _nothing_learned(tuned: Accuracy, probe: Accuracy) -> list[str]:
+    """That training gained nothing, or that the models were given in the wrong order."""
+    if tuned.refitted.num_correct > probe.refitted.num_correct:
+        return []
+    return [
+        f"The adapted model is no better at {tuned.refitted.name} than the pretrained one "
+        f"({tuned.refitted.accuracy_pct:.1f} and {probe.refitted.accuracy_pct:.1f} %, new "
+        "classifiers): either training gained nothing, or the models are in the wrong order (the "
+        "pretrained one comes first)."
+    ]
 
 
 def _with_your_classifier(tuned: Accuracy, ours: Accuracy) -> list[str]:
