@@ -113,7 +113,8 @@ def shown(value: object) -> str:
 
 _PYTHONS_WORDS = re.compile(
     r"unsupported operand type|has no attribute|not subscriptable|not iterable|indices must be"
-    r"|not supported between instances|cannot unpack|object is not callable|unhashable type"
+    r"|not supported between instances|is <class '|cannot unpack"
+    r"|malformed node|object is not callable|unhashable type"
 )
 
 _OF_A_FIELD = re.compile(
@@ -138,6 +139,8 @@ def one_line(error: BaseException) -> str:
     if of_field := _OF_A_FIELD.search(str(error)):
         field, *given = filter(None, of_field.groups())
         return f"its {field} is {given[0]}, which is of the wrong kind"
+    if "integer string conversion" in str(error):
+        return "a number in it has thousands of digits"
     if isinstance(error, AssertionError) and not str(error):
         return "it is damaged"
     said = error.args[0] if len(error.args) == 1 else None

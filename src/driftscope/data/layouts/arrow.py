@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +61,36 @@ class _DatasetTable:
     def label_names(self, split: str) -> Mapping[str, Sequence[str]]:
         import datasets
 
-        features = self.splits[split].features
+        features = self._features(split)
         return {name: features[name].names for name in self._of_type(split, datasets.ClassLabel)}
 
     def values(self, split: str, column: str) -> list[Any]:
-        return list(self.splits[split][column])
+        return self._few_or_all(split, column, slice(None))
 
     def begins(self, split: str, column: str) -> list[Any]:
-        return list(self.splits[split].select_columns([column])[:FIRST_ROWS][column])
+        return self._few_or_all(split, column, slice(FIRST_ROWS))
+
+    def _few_or_all(self, split: str, column: str, rows: slice) -> list[Any]:
+        """Values, asked of Arrow where they are numbers and texts: `datasets` looks at every column
+        for each that is asked for, and of thousands that takes minutes.
+        """
+        import datasets
+
+        dataset, feature = self.splits[split], self._features(split)[column]
+        is_plain = isinstance(feature, datasets.Value | datasets.ClassLabel)
+        if is_plain and getattr(dataset, "_indices", 0) is None:
+            values: list[Any] = dataset.data.column(column)[rows].to_pylist()
+            return values
+        return list(dataset.select_columns([column])[rows][column])
+
+    def _features(self, split: str) -> Mapping[str, Any]:
+        if split not in self._known:
+            self._known[split] = dict(self.splits[split].features)
+        return self._known[split]
+
+    @cached_property
+    def _known(self) -> dict[str, dict[str, Any]]:
+        return {}
 
     def images(self, split: str, column: str) -> EncodedImages:
         import datasets
@@ -83,8 +106,8 @@ class _DatasetTable:
         return _ArrowImages(dataset.select_columns([column]), column, self.place)
 
     def _of_type(self, split: str, kind: type) -> list[str]:
-        dataset = self.splits[split]
-        return [one for one in dataset.column_names if isinstance(dataset.features[one], kind)]
+        features = self._features(split)
+        return [one for one in self.columns(split) if isinstance(features[one], kind)]
 
 
 def recognise(tree: Folder, address: Address) -> Found | None:

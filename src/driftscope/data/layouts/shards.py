@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -127,8 +128,8 @@ class _ParquetTable:
         """
         first, *others = self.files[split]
         schema = _schema(first)
-        if twice := next((name for name in schema.names if schema.names.count(name) > 1), None):
-            raise DataError(f"{first} has two columns {twice!r}; name each once")
+        if twice := [name for name, count in Counter(schema.names).items() if count > 1]:
+            raise DataError(f"{first} has two columns {twice[0]!r}; name each once")
         for file in others:
             other = _schema(file)
             if more := sorted(set(other.names) - set(schema.names)):
@@ -149,10 +150,11 @@ class _ParquetTable:
 
     def image_columns(self, split: str) -> Sequence[str]:
         schema = _schema(self.files[split][0])
+        there = set(schema.names)
         noted = [
             name
             for name, one in self._features(self.files[split][0]).items()
-            if type_of(one) == "Image" and name in schema.names
+            if type_of(one) == "Image" and name in there
         ]
         return noted or [field.name for field in schema if _is_bytes(field.type)]
 
@@ -171,13 +173,21 @@ class _ParquetTable:
                     f"{file} and {first} note different classes of the same column: the files of "
                     f"{split} do not belong together"
                 )
-        return {name: of for name, of in names.items() if name in _schema(first).names}
+        there = set(_schema(first).names)
+        return {name: of for name, of in names.items() if name in there}
 
     def values(self, split: str, column: str) -> list[Any]:
         return [value for file in self.files[split] for value in _column(file, column)]
 
     def begins(self, split: str, column: str) -> list[Any]:
-        return list(islice(_column(self.files[split][0], column, FIRST_ROWS), FIRST_ROWS))
+        file = self.files[split][0]
+        if file not in self._begun:  # of all columns at once: to open a file takes as long
+            self._begun[file] = _beginnings(file)
+        return self._begun[file].get(column, [])
+
+    @cached_property
+    def _begun(self) -> dict[Path, Mapping[str, list[Any]]]:
+        return {}
 
     def images(self, split: str, column: str) -> EncodedImages:
         files = self.files[split]
@@ -382,37 +392,68 @@ def _row_groups(files: Iterable[Path]) -> Iterator[_RowGroup]:
             first += num_rows
 
 
-def _column(file: Path, column: str, most: int = _MOST_ROWS) -> Iterator[Any]:
+def _column(file: Path, column: str) -> Iterator[Any]:
     """The values of a column that is no image: class numbers, names, captions.
 
-    Read are so many rows at a time, or fewer where they may be large.
-
     Raises:
-        DataError: it cannot be read, or is larger than is taken, in the file or written out:
-            thousands of rows may name one long text, which lies in the file once.
+        DataError: it cannot be read, or is larger than is taken.
     """
     try:
         with parquet.ParquetFile(file) as opened:
-            groups = [opened.metadata.row_group(one) for one in range(opened.num_row_groups)]
-            sizes = [
-                chunk.total_uncompressed_size
-                for group in groups
-                for chunk in map(group.column, range(group.num_columns))
-                if chunk.path_in_schema.split(".")[0] == column
-            ]
-            fitting = LIST_MB.num_bytes // (2 * max(1, *sizes))  # were each row the whole of one
-            num_bytes = 0
-            for batch in opened.iter_batches(max(1, min(most, fitting)), columns=[column]):
-                values = batch.column(0).to_pylist()
-                num_bytes += sum(map(_num_bytes, values))
-                if num_bytes > LIST_MB.num_bytes:
-                    raise DataError(
-                        f"cannot read {file}: its column {column!r} unpacks to more than "
-                        f"{LIST_MB.value:,} MB; {LIST_MB.sentence}"
-                    )
-                yield from values
+            yield from _values(opened, file, column, _MOST_ROWS, _largest_chunks(opened))
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(file, error) from None
+
+
+def _beginnings(file: Path) -> Mapping[str, list[Any]]:
+    """The first rows of every column that holds no bytes.
+
+    Raises:
+        DataError: one cannot be read, or is larger than is taken.
+    """
+    try:
+        with parquet.ParquetFile(file) as opened:
+            sizes = _largest_chunks(opened)
+            names = [one.name for one in opened.schema_arrow if not _is_bytes(one.type)]
+            return {
+                name: list(islice(_values(opened, file, name, FIRST_ROWS, sizes), FIRST_ROWS))
+                for name in names
+            }
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(file, error) from None
+
+
+def _largest_chunks(opened: parquet.ParquetFile) -> Mapping[str, int]:
+    """The bytes of every column's largest part, unpacked, as the file says."""
+    sizes: dict[str, int] = {}
+    for number in range(opened.num_row_groups):
+        group = opened.metadata.row_group(number)
+        for chunk in map(group.column, range(group.num_columns)):
+            name = chunk.path_in_schema.split(".")[0]
+            sizes[name] = max(sizes.get(name, 0), chunk.total_uncompressed_size)
+    return sizes
+
+
+def _values(
+    opened: parquet.ParquetFile, file: Path, column: str, most: int, sizes: Mapping[str, int]
+) -> Iterator[Any]:
+    """The values of a column, so many rows at a time, or fewer where they may be large.
+
+    Raises:
+        DataError: it is larger than is taken, in the file or written out: thousands of rows may
+            name one long text, which lies in the file once.
+    """
+    fitting = LIST_MB.num_bytes // (2 * max(1, sizes.get(column, 1)))  # were each row all of it
+    num_bytes = 0
+    for batch in opened.iter_batches(max(1, min(most, fitting)), columns=[column]):
+        values = batch.column(0).to_pylist()
+        num_bytes += sum(map(_num_bytes, values))
+        if num_bytes > LIST_MB.num_bytes:
+            raise DataError(
+                f"cannot read {file}: its column {column!r} unpacks to more than "
+                f"{LIST_MB.value:,} MB; {LIST_MB.sentence}"
+            )
+        yield from values
 
 
 def _num_bytes(value: Any) -> int:

@@ -52,6 +52,7 @@ _SPLIT_FLAGS: Mapping[str, tuple[str, str]] = {
 }
 """Columns of yes and no that tell of splits, with what no and yes mean."""
 _FEWEST_FLAGS = 2
+_MOST_FLAGS = 1_000
 _LONGEST_SPLIT = 20
 _MOST_SPLITS = 10
 _SHOWN = 12
@@ -171,8 +172,9 @@ def divided(splits: Mapping[str, Table]) -> Mapping[str, Table]:
             flags = [str(one).lower() for one in table.values(name, by_plain_name[usual])]
             if all(flag in YES_AND_NO for flag in flags):
                 return _divided_into(table, name, [(no, yes)[YES_AND_NO[one]] for one in flags])
+    images = set(table.image_columns(name))
     for column in table.columns(name):
-        has_other_role = column in table.image_columns(name) or _plain(column) in _OF_ROLES
+        has_other_role = column in images or _plain(column) in _OF_ROLES
         if not has_other_role and _tells_splits(table.begins(name, column)):
             values = [_text(value) for value in table.values(name, column)]
             if _tells_splits(values) and len(set(map(split_kind, values))) > 1:
@@ -262,11 +264,21 @@ def _with_one_hot(images: EncodedSet, table: Table, others: Collection[str | Non
     Where some rows say it several times or never, they say why there are no labels.
     """
     split = images.split
-    flags = {
-        column: of
+    may_be = [
+        column
         for column in table.columns(split)
         if column not in others and _plain(column) not in _SPLIT_FLAGS
         if yes_or_no(table.begins(split, column)) is not None
+    ]
+    if len(may_be) > _MOST_FLAGS:
+        reason = (
+            f"it has {len(may_be):,} columns of yes and no, and at most {_MOST_FLAGS:,} are read "
+            "as classes; write one class an image in a column label"
+        )
+        return replace(images, unlabeled_because=reason)
+    flags = {
+        column: of
+        for column in may_be
         if (of := yes_or_no(table.values(split, column))) is not None
     }
     if len(flags) < _FEWEST_FLAGS:
