@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import driftscope as ds
 from driftscope.cli import app
+from driftscope.cli.terminal import PlainConsole
 from driftscope.config import parse_run_spec
 from driftscope.errors import ConfigError, RecordError
 from driftscope.gate.judging import Evidence, judge, read_evidence
@@ -86,6 +87,19 @@ def test_a_doubt_about_the_whole_report_lets_no_retention_pass(tmp_path: Path) -
     code, shown = gated(report, "--min-retention", "cars=50")
     assert code == 1
     assert "is doubtful: turn them round" in shown
+
+
+def test_a_long_name_is_told_whole_on_a_narrow_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "/home/somebody/datasets/imagenet-validation-folder/val_images_2012_large"
+    values = comparison()
+    values["transfer"] = {name: values["transfer"]["pets"]}
+    monkeypatch.setattr("driftscope.cli.terminal.out", PlainConsole(width=80))
+    shown = gated(write(tmp_path / "report.json", values), "--min-retention", "1")[1]
+    assert "…" not in shown
+    table = shown.split("The limit is kept")[0]
+    assert "val_images_2012_large" in "".join(table.split())
 
 
 def test_a_gate_that_passes_advises_no_gate(tmp_path: Path) -> None:

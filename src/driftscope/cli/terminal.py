@@ -50,7 +50,9 @@ class PlainConsole(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """What a renderable shows, with pictures of control characters."""
+        """What a renderable shows, with pictures of control characters; no table's word is cut."""
+        for column in renderable.columns if isinstance(renderable, RichTable) else ():
+            column.overflow = "fold"
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else plain(text), style, control)
 
