@@ -98,6 +98,36 @@ def test_of_many_methods_the_legend_names_those_on_the_frontier() -> None:
     assert others.hover[8].startswith("beaten_8, rate 3e-6")
 
 
+def test_lines_lead_to_few_labels_of_a_long_frontier_and_many_cells_have_few_names() -> None:
+    steps = range(30)
+    long = pd.DataFrame(
+        {
+            "method": [f"method_{step}" for step in steps],
+            "learning_rate": 1e-3,
+            "test_accuracy_pct": [60.0 + step for step in steps],
+            "retention_pct": [99.0 - step for step in steps],
+            "lowest_retention_pct": [98.0 - step for step in steps],
+            "is_on_frontier": [step != 3 for step in steps],
+            "num_runs": 3,
+        }
+    )
+    marks = frontier_chart("frontier", long, NO_RUNS).flat[0].marks
+    named = {
+        label: places
+        for one in marks
+        for label, places in zip(one.labels, one.label_offsets, strict=True)
+        if label
+    }
+    assert not any(name.startswith("method_3 ") for name in named)  # beaten
+    far = {
+        name
+        for name, places in named.items()
+        for one in places
+        if one is not None and math.hypot(*one) > 40
+    }
+    assert far <= {name for name in named if "most accurate" in name}
+
+
 def test_no_label_lies_on_another_or_outside_the_axes_as_drawn() -> None:
     """Asked of matplotlib, which lays the texts out by itself."""
     figure = draw(frontier_chart("frontier", CELLS, NO_RUNS))

@@ -285,7 +285,7 @@ def _labels(
             *pairwise(on),
             *_spreads(table, accuracy),
         ],
-        num_far=len(on),
+        num_far=len(on) if len(on) <= _MOST_LED else 1,
         num_needed=0 if first is None else 1,
     )
     return {
@@ -314,6 +314,8 @@ def _cell_label(cell: Setting, *, is_chosen: bool) -> str:
 
 _FEW_CELLS = 20
 """As many cells all have labels where there is room; of more those on the frontier alone."""
+_MOST_LED = 12
+"""Points of a frontier that lines may lead to from their labels; of more only the chosen one's."""
 _LONGEST = 30
 """Letters of a series' name in a label."""
 
