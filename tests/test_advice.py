@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -403,3 +404,12 @@ def test_a_comparison_names_the_command_that_finds_the_layers_that_do_the_damage
     assert "`driftscope where base 'my tuned' --pool world --classes names.txt`" in said
     without_texts = {"estimated_retention_pct": f"base {WITHOUT_TEXTS}"}
     assert damage_sentence({**compared, "unmeasured": without_texts}) == ""
+
+
+def test_a_model_trained_under_a_budget_is_not_told_to_ask_for_the_same() -> None:
+    unsure = Kept("retention_pct", 90.7, (85.0, 96.9))
+    run = Place("run", "mini", "tuned", "terrain", "world", trained_under_pct=90.0)
+    again = advise(unsure, run).steps[-1]
+    assert "the budget of 90 % was judged on other images" in again
+    (line,) = re.findall("`(budget: .*?)`", again)
+    assert BudgetSpec(**yaml.safe_load(line)["budget"]).retention_pct == 95

@@ -69,6 +69,8 @@ class Place:
     """Whether the images surely have labels, to which a rescue fits a classifier."""
     rescued_from: RescuedFrom | None = None
     """Of what a rescue made the adapted model; None where none did."""
+    trained_under_pct: float | None = None
+    """The budget that the model was trained under already; None without one."""
 
 
 @dataclass(frozen=True)
@@ -302,6 +304,7 @@ def advice_on_run(record: RunRecord, folder: str) -> Advice:
         has_texts=_has_texts(unmeasured),
         report=folder,
         images_are_labeled=True,
+        trained_under_pct=spec.budget.retention_pct if spec.budget else None,
     )
     return advice_on(found, place)
 
@@ -386,6 +389,8 @@ def train_under(pct: float, place: Place, spec: str = "a run's YAML") -> str:
         place: where the model was read; its pool and its classes are taken.
         spec: the file that a driftscope user writes the lines into.
     """
+    if place.trained_under_pct is not None:
+        return _under_a_higher(max(pct, place.trained_under_pct), place.trained_under_pct)
     pool, classes = _pool_of(place)
     looks = {"pool": pool, "classes": classes} if classes else {"pool": pool}
     lines = [*(f"{key}: {json.dumps(value)}" for key, value in looks.items())]
@@ -403,6 +408,19 @@ def train_under(pct: float, place: Place, spec: str = "a run's YAML") -> str:
     if place.surface == "monitor":
         return f"{in_loop}, and that much is kept while the model learns."
     return in_yaml if place.surface == "run" else f"{in_yaml} In a loop of your own, {in_loop}."
+
+
+_MORE_THAN_ASKED = 5.0
+"""Points that a budget is raised by where a model under it keeps too little (docs/budget.md)."""
+
+
+def _under_a_higher(pct: float, was: float) -> str:
+    """What to do where a budget was kept on its own images, and others say otherwise."""
+    more = min(_MOST_KEPT_PCT, pct + _MORE_THAN_ASKED)
+    return (
+        f"the budget of {was:g} % was judged on other images. Ask for more in the run's YAML, "
+        f"`budget: {{retention_pct: {more:g}, images: 400}}`."
+    )
 
 
 def _unknown(place: Place) -> Advice:

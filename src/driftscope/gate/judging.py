@@ -61,6 +61,7 @@ class Evidence:
         images, pool, classes: what the model was read on, where it is told.
         images_are_labeled: whether the images surely have labels.
         rescued_from: of a model that came out of a rescue.
+        trained_under_pct: the budget that it was trained under, if there was one.
         first_epoch: the drift's numbers at the end of the first epoch; empty where there are none.
         prompts: what class prompts were made of, by transfer set, where it is told.
     """
@@ -82,6 +83,7 @@ class Evidence:
     classes: str | None = None
     images_are_labeled: bool = False
     rescued_from: RescuedFrom | None = None
+    trained_under_pct: float | None = None
     first_epoch: Mapping[str, float] = field(default_factory=dict)
     prompts: Mapping[str, StoredPrompts] = field(default_factory=dict)
 
@@ -102,6 +104,7 @@ class Evidence:
             report="",
             images_are_labeled=self.images_are_labeled,
             rescued_from=self.rescued_from,
+            trained_under_pct=self.trained_under_pct,
         )
         return advice_on(found, place, budget_pct=budget_pct or KEPT_PCT)
 
@@ -285,6 +288,7 @@ def _of_run(file: Path) -> Evidence:
         adapted=str(file.parent),
         images=spec.dataset,
         images_are_labeled=True,
+        trained_under_pct=spec.budget.retention_pct if spec.budget else None,
         pool=spec.pool,
         classes=classes_of(spec),
         first_epoch=_of_first_epoch(one for one in record.events if one.kind == "epoch"),
