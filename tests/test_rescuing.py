@@ -176,8 +176,8 @@ def test_a_rescue_that_does_not_beat_a_linear_probe_says_so(found: ds.Rescue) ->
     doubtful = replace(found, chosen=replace(found.chosen, estimate=estimate))
     assert doubtful.sentences()[2] == "Doubtful: the pool is small."
     probe = (
-        "a linear probe on the untouched model, which loses nothing and has 91.4 % when it is "
-        f"fitted to the same {NUM_FINAL} labeled images"
+        "a linear probe on the untouched model, which loses nothing and has 91.4 % (89.5–93.0) "
+        f"when it is fitted to the same {NUM_FINAL} labeled images"
     )
     saved = f"It is saved beside the rescued model, as {PROBE_FILE}."
     assert f"It does not beat {probe}: take that probe instead. {saved}" in with_correct(914, 914)
@@ -185,6 +185,14 @@ def test_a_rescue_that_does_not_beat_a_linear_probe_says_so(found: ds.Rescue) ->
     assert f"It is above {probe}, {by_chance} {saved}" in with_correct(920, 914)
     assert f"It beats {probe}." in with_correct(950, 914)
     assert "On 30 images it cannot be told from a linear probe" in with_correct(26, 26, 30)
+
+
+def test_a_measured_interval_below_the_budget_is_told(found: ds.Rescue) -> None:
+    (name,) = found.transfer
+    low, _ = retention_interval_pct(found.transfer[name])
+    said = f"As measured on {name}, the interval reaches below"
+    assert said in replace(found, keep_pct=low + 0.1).sentence()
+    assert said not in replace(found, keep_pct=low - 0.1).sentence()
 
 
 def test_an_adapted_model_that_is_no_better_at_the_task_raises_a_doubt(found: ds.Rescue) -> None:

@@ -535,8 +535,9 @@ def _train_again(better: Setting | None, place: Place, budget_pct: float) -> str
         known = f"If you can train again: in your study {better.words} keeps more. {budget}"
         return known.rstrip()
     return (
-        f"If you can train again: {budget}A lower learning rate or LoRA keeps more, too; a study "
-        "of two methods at two rates (`driftscope study run`) shows what that costs in accuracy."
+        f"If you can train again: {budget}A lower learning rate keeps more, too, and so does LoRA, "
+        "of a lower rank where it is LoRA already; a study of two methods at two rates "
+        "(`driftscope study run`) shows what that costs in accuracy."
     )
 
 
@@ -572,7 +573,8 @@ def _in_order(kept: Kept, place: Place) -> tuple[str, ...]:
 def _surer(kept: Kept, place: Place) -> str:
     if kept.doubts:
         return _CLEAR_UP
-    return f"To know: {_HOW[place.surface]['more']} reads more images and narrows the interval."
+    more = _HOW[place.surface]["more"]
+    return f"To know: more images narrow the interval. If not all were read, {more} reads more."
 
 
 def _gate(kept: Kept, place: Place, budget: float) -> str:

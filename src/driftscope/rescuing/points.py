@@ -12,7 +12,7 @@ from torch import nn
 
 from driftscope.adapt import CLASSIFIER_FILE
 from driftscope.adapt.storage import save_tensors
-from driftscope.analysis.words import counted, doubt_sentences
+from driftscope.analysis.words import counted, doubt_sentences, join_words
 from driftscope.analysis.zero_shot import NO_RETENTION, written
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import Way
@@ -168,13 +168,31 @@ class Rescue:
         told = [_measured_sentence(name, found) for name, found in self.transfer.items()]
         told += [one.estimate.sentence(), *doubt_sentences(one.estimate.doubts)]
         told += [
+            *self._less_than_asked(),
             f"Of the {self.num_pool:,} images of the pool every other one judged; the rest was "
             "left to the search.",
             f"On the same images the adapted model keeps {_estimated(self.adapted.estimate)}. "
-            "`driftscope compare` reads other images, so its figure differs a little.",
-            f"The blend is the one by {WAY_WORDS[one.way]}, at scale {one.scale:.2f}.",
+            "`driftscope compare` reads other images; what it measured on labels is nearer the "
+            "truth.",
+            f"The blend has {WAY_WORDS[one.way]}, at scale {one.scale:.2f}.",
         ]
         return [*told, *(self._accuracy(self.final) if self.final else self._likeness())]
+
+    def _less_than_asked(self) -> list[str]:
+        """That what was measured may be less than what the estimate was asked to keep."""
+        lows = {
+            name: ends[0]
+            for name, found in self.transfer.items()
+            if found["retention_pct"] is not None
+            and (ends := retention_interval_pct(found)) is not None
+        }
+        short = [name for name, low in lows.items() if low < self.keep_pct]
+        if not short:
+            return []
+        return [
+            f"As measured on {join_words(short)}, the interval reaches below {self.keep_pct:g} %: "
+            "a gate with --confident would not pass it. A larger --keep keeps more."
+        ]
 
     def _accuracy(self, final: Final) -> list[str]:
         ours, tuned, probe = final.chosen, final.adapted, final.pretrained
@@ -190,7 +208,7 @@ class Rescue:
         ]
         probed = (
             f"a linear probe on the untouched model, which loses nothing and has "
-            f"{probe.refitted.accuracy_pct:.1f} % when it is fitted to the same "
+            f"{_with_interval(probe.refitted)} when it is fitted to the same "
             f"{final.num_fitted:,} labeled images"
         )
         saved = f"It is saved beside the rescued model, as {PROBE_FILE}."
