@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
