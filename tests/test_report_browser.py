@@ -239,6 +239,25 @@ def test_maps_of_a_study_without_still_pictures_have_their_width(
     assert min(widths) > 350
 
 
+def test_a_long_name_breaks_in_its_cell_and_does_not_push_the_numbers_away(
+    browser: Any, other_pages: dict[str, Path]
+) -> None:
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.goto(other_pages["side by side"].as_uri())
+    widths = tab.evaluate(
+        """() => {
+          const cell = document.querySelector('tbody td.word');
+          cell.textContent = 'full_ft, epochs 2, batch 16, train_images 160, '.repeat(4);
+          const before = cell.getBoundingClientRect().width;
+          cell.classList.add('long');
+          return [before, cell.getBoundingClientRect().width];
+        }"""
+    )
+    tab.close()
+    assert widths[0] > 1000
+    assert widths[1] < 900
+
+
 def test_what_came_out_stands_beside_a_high_picture(page: Any) -> None:
     top = page.locator("#came-out").bounding_box()["y"]
     picture = page.locator(".first-screen figure").first.bounding_box()

@@ -370,9 +370,10 @@ def _ranked(rows: pd.DataFrame) -> str:
     is_one = len(alike) == 1
     earliest = f"The earliest{where} {'is' if is_one else 'are'} {join_words(alike)}"
     lost = f"of the {text(best['damage_points'])} points of retention lost on average"
-    still = f"{lost}, {told.iloc[0]} were still to come when it warned"
+    warned = "it warned" if is_one else "they warned"
+    still = f"{lost}, {told.iloc[0]} were still to come when {warned}"
     if best["points_to_come"] <= 0:
-        still = f"when it warned, nothing {lost} was still to come"
+        still = f"when {warned}, nothing {lost} was still to come"
     own = "It" if is_one else capitalised(alike[0])
     return (
         f"{earliest if len(rows) > 1 else capitalised(alike[0])}: {still}. {own} warned before "
