@@ -239,6 +239,16 @@ def test_maps_of_a_study_without_still_pictures_have_their_width(
     assert min(widths) > 350
 
 
+def test_a_long_fact_has_a_row_of_its_own(browser: Any, other_pages: dict[str, Path]) -> None:
+    for width in (400, 1280):
+        tab = browser.new_page(viewport={"width": width, "height": 900})
+        tab.goto(other_pages["compare"].as_uri())
+        row = tab.locator(".wide-fact", has_text="driftscope compare")
+        facts = tab.locator(".facts", has=row)
+        assert row.bounding_box()["width"] == pytest.approx(facts.bounding_box()["width"], abs=2)
+        tab.close()
+
+
 def test_a_long_name_breaks_in_its_cell_and_does_not_push_the_numbers_away(
     browser: Any, other_pages: dict[str, Path]
 ) -> None:

@@ -48,7 +48,7 @@ function tableBlock(name, title, columns, values) {
 
 function factsList(facts) {
   return element("dl", { className: "facts" }, ...Object.entries(facts).map(([name, value]) =>
-    element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: value }))));
+    element("div", { className: value.length > 60 ? "wide-fact" : "" }, element("dt", { textContent: name }), element("dd", { textContent: value }))));
 }
 
 function figures(kind, panels) {
