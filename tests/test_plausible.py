@@ -58,6 +58,8 @@ def changed(folder: Path, place: Path, **values: Any) -> Path:
         ({"target_modules": "(a+)+("}, "is no pattern"),
         ({"init_lora_weights": "pissa_niter_1000000"}, "at most 99 iterations"),
         ({"lora_alpha": float("nan")}, "says lora_alpha nan, which is no number"),
+        ({"lora_alpha": True}, "says lora_alpha True, which is no number"),
+        ({"alora_invocation_tokens": [1]}, "says alora_invocation_tokens"),
         ({"base_model_name_or_path": 3}, "base"),
     ],
 )
@@ -66,6 +68,19 @@ def test_an_adapter_that_would_harm_is_refused(
 ) -> None:
     with pytest.raises(ModelError, match=sentence.replace("(", r"\(")):
         load(changed(adapter, tmp_path / "adapter", **values))
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.complex64, torch.int64])
+def test_an_adapters_whole_numbers_are_no_weights(
+    adapter: Path, tmp_path: Path, kind: torch.dtype
+) -> None:
+    """PEFT made of them what they were cast to: of small weights zeros, so that nothing drifted."""
+    folder = shutil.copytree(adapter, tmp_path / "adapter")
+    weights = load_file(folder / "adapter_model.safetensors")
+    cast = {key: one.to(kind) for key, one in weights.items()}
+    save_file(cast, folder / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=rf"lora_[AB].* as {kind}, and no weights can be made"):
+        load(folder)
 
 
 _EACH_TIMES_TEN = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}

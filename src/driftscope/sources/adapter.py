@@ -57,6 +57,7 @@ def load_adapter(folder: Path, name: str, beside: Beside) -> VisionLanguageModel
         raise ModelError(f"the adapter {name} has no weights: {WEIGHT_FILES[0]} is missing")
     state = {key.removeprefix(_PEFT_PREFIX): one for key, one in read_tensors_of(weights).items()}
     _refuse_prompts(config, name)
+    _refuse_no_weights(state, name)
     base, notes = beside.base(_places(folder, config), f"the adapter {name}")
     notes += _unknown_settings(config, name)
     if whole := [file for file in FILES if (folder / file).exists()]:
@@ -88,6 +89,19 @@ def _adapted(
     if inner is not base.module:  # else the model itself was merged, inside its holder
         _take_back(plain.get_submodule(path.removesuffix(".")), base)
     return base.module
+
+
+def _refuse_no_weights(state: Mapping[str, Tensor], name: str) -> None:
+    """Raises ModelError where weights are whole numbers, yes and no, or complex.
+
+    PEFT takes them for what they were before: of small weights nothing but zeros would be left.
+    """
+    for key, one in state.items():
+        if not one.is_floating_point() and not key.endswith("indices"):
+            raise ModelError(
+                f"the adapter {name} holds {key} as {one.dtype}, and no weights can be made of "
+                "that; save it in floating-point numbers where it was made"
+            )
 
 
 def _refuse_prompts(config: Mapping[str, Any], name: str) -> None:

@@ -80,6 +80,7 @@ def refuse_implausible(config: Mapping[str, Any], name: str) -> None:
     for key in _NUMBERS:
         for place, value in _named(config, key):
             is_number = isinstance(value, int | float) and -math.inf < value < math.inf
+            is_number = is_number and not isinstance(value, bool)
             if value is not None and not is_number:
                 raise ModelError(
                     f"the configuration of {name} says {place} {shown(value)}, which is no number"
@@ -94,11 +95,11 @@ def refuse_implausible(config: Mapping[str, Any], name: str) -> None:
             "its decomposition are carried out"
         )
     refuse_quantised(config, name)
-    for key in ("megatron_config", "layer_replication"):
+    for key in ("megatron_config", "layer_replication", "alora_invocation_tokens"):
         if config.get(key):
             raise ModelError(
                 f"the adapter {name} says {key}, which driftscope does not follow: it imports "
-                "other code, or builds another model than the base"
+                "other code, builds another model than the base, or changes some texts alone"
             )
 
 

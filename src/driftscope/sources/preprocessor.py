@@ -15,7 +15,7 @@ from typing import Any
 from driftscope.backbones import families
 from driftscope.backbones.base import Backbone
 from driftscope.data.framing import Framing
-from driftscope.errors import ModelError
+from driftscope.errors import ModelError, shown
 from driftscope.hugging_face import quiet_libraries
 from driftscope.sources.origin import read_json
 
@@ -256,10 +256,10 @@ def _three(value: Any, key: str, name: str) -> tuple[float, ...]:
 
 
 def _number(value: Any, key: str, name: str) -> float:
-    is_number = isinstance(value, int | float) and math.isfinite(value)
-    if is_number and (key == "image_mean" or value > 0):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and math.isfinite(value) and (key == "image_mean" or value > 0):
         return float(value)
     raise ModelError(
-        f"the preprocessor configuration of {name} has {key} {value!r}; a number or one for each "
-        "of the three colours would be right"
+        f"the preprocessor configuration of {name} has {key} {shown(value)}; a number or one for "
+        "each of the three colours would be right"
     )
