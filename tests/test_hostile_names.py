@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -15,11 +18,12 @@ import pandas as pd
 import pytest
 from fake_study import fake_comparison, write_fake_report, write_fake_study
 from rich.text import Text
+from typer.testing import CliRunner
 
 from driftscope.analysis.columns import known
 from driftscope.analysis.table import Column, Table, slug
 from driftscope.cli import _show_warning as show_warning
-from driftscope.cli import pass_over_libraries_words, terminal
+from driftscope.cli import app, pass_over_libraries_words, terminal
 from driftscope.cli.cache import show as show_cache
 from driftscope.cli.compare import show_comparison
 from driftscope.cli.gate import show_verdicts
@@ -29,6 +33,7 @@ from driftscope.errors import DataError, NoteWarning
 from driftscope.gate.judging import Evidence, Verdict
 from driftscope.records.live import TrainingStatus
 from driftscope.report.html import write_compare_report
+from driftscope.schemas import read_comparison
 from driftscope.transfer.doubts import DoubtWarning
 
 NAMES = [
@@ -221,3 +226,20 @@ def test_every_doubt_stands_on_a_studys_page_and_its_runs(tmp_path: Path) -> Non
         said = json.loads(one)["said"]
         assert ["Doubtful:", "concepts100: <i>half</i> of its names are no words."] in said
         assert any(sentence.startswith("Zero-shot accuracy on") for _, sentence in said)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux")
+def test_a_folder_whose_name_is_no_utf_8_is_compared_drawn_and_read_again(
+    tiny_clip: Path, other_tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    """The chart could not draw it, and no reader of JSON took the report."""
+    images = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe")
+    shutil.copytree(coloured_images, images)
+    asked = ["--images", images, "--transfer", images, "--out", str(tmp_path / "out")]
+    runner = CliRunner()
+    done = runner.invoke(app, ["compare", str(tiny_clip), str(other_tiny_clip), *asked])
+    assert done.exit_code == 0, done.output
+    report = read_comparison(tmp_path / "out")
+    assert report["images"].endswith(r"/\udcff\udcfe")
+    assert list(report["transfer"]) == [report["images"]]
+    assert runner.invoke(app, ["card", str(tmp_path / "out")]).exit_code == 0

@@ -41,6 +41,7 @@ from driftscope.records import (
     transfer_scalars,
     write_sealed,
 )
+from driftscope.records.json_files import encodable
 from driftscope.records.schema import RescuedFrom
 from driftscope.reference import Reference, evenly_spaced, make_reference
 from driftscope.signals.weights import intruder_dimensions_per_layer, weight_drift
@@ -111,7 +112,10 @@ class Comparison:
         values = self._values()
         if report is not None:
             values["report"] = str(report)
-        return {**values, "advice": advice_on_comparison(values).to_dict()}
+        told: dict[str, Any] = encodable(
+            {**values, "advice": advice_on_comparison(values).to_dict()}
+        )
+        return told
 
     def _values(self) -> dict[str, Any]:
         return {

@@ -113,7 +113,7 @@ def shown(value: object) -> str:
 
 _PYTHONS_WORDS = re.compile(
     r"unsupported operand type|has no attribute|not subscriptable|not iterable|indices must be"
-    r"|not supported between instances|<class '|cannot unpack"
+    r"|not supported between instances|(is|got:|Found a) <class '|cannot unpack"
     r"|malformed node|object is not callable|unhashable type"
 )
 

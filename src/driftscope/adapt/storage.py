@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from driftscope.adapt.model import ENCODER, AdaptedModel, trainable_state
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_fingerprint, merged, refuse_non_finite
+from driftscope.errors import ModelError, told_as
 from driftscope.files import remove_files, whole_folder
 from driftscope.hugging_face import quiet_libraries
 from driftscope.sources import open_clip
@@ -127,7 +128,8 @@ def export_merged(model: VisionLanguageModel, folder: Path) -> None:
 
 def write_hub_layout(model: VisionLanguageModel, folder: Path) -> None:
     """Writes into a folder what `export_merged` does; a failure may leave some of it."""
-    whole = merged(model).module
+    with told_as(ModelError, f"the adapter {model.source} cannot be merged into its base"):
+        whole = merged(model).module
     refuse_non_finite(whole.state_dict())
     if model.backbone.kept_by == open_clip.KIND:
         open_clip.write_folder(replace(model, module=whole), folder)

@@ -24,7 +24,7 @@ from driftscope.backbones.base import WRAPPERS
 from driftscope.backbones.capture import check_adapters_in_effect
 from driftscope.backbones.evaluating import evaluating
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.errors import CaptureError, ModelError, NonFiniteError, told_as
+from driftscope.errors import CaptureError, NonFiniteError
 
 
 def encoder_state(model: VisionLanguageModel) -> dict[str, Tensor]:
@@ -36,8 +36,7 @@ def merged(model: VisionLanguageModel) -> VisionLanguageModel:
     """The same function as a plain model: a copy with the adapter's change added in."""
     if not model.is_adapter:
         return model
-    with told_as(ModelError, f"the adapter {model.source} cannot be merged into its base"):
-        return replace(model, module=copy.deepcopy(model.module).merge_and_unload())  # type: ignore[operator]
+    return replace(model, module=copy.deepcopy(model.module).merge_and_unload())  # type: ignore[operator]
 
 
 def encoder_fingerprint(model: VisionLanguageModel) -> str:

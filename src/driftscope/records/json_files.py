@@ -76,12 +76,26 @@ def read_sealed(path: Path) -> tuple[dict[str, Any], bool]:
     return value, is_changed(content)
 
 
+def encodable(value: Any) -> Any:
+    r"""The same JSON value with all texts such as UTF-8 can hold: of a folder's bytes `\udcff`.
+
+    No reader of JSON takes a lone surrogate, nor does a page or a chart.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {encodable(key): encodable(item) for key, item in value.items()}
+    return [encodable(item) for item in value] if isinstance(value, list) else value
+
+
 def finite(value: Any) -> Any:
-    """The same JSON value with NaN and infinities as null."""
+    """The same JSON value with NaN and infinities as null, and `encodable` texts."""
     if isinstance(value, float):
         return value if value - value == 0 else None
+    if isinstance(value, str):
+        return encodable(value)
     if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
+        return {encodable(str(key)): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
