@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from driftscope import deprecation
 from driftscope.cli import app
-from driftscope.cli.sentences import plain_errors
+from driftscope.cli.sentences import plain_errors, show_tracebacks
 from driftscope.data.cache import cache_folder
 from driftscope.reference_cache import REFERENCES_FOLDER, clear_references
 
@@ -300,3 +300,34 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     result = runner.invoke(app, ["--debug", "run", str(tmp_path / "no.yaml"), "--out", "x"])
     assert result.exit_code == 1
     assert type(result.exception).__name__ == "ConfigError"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes are closed otherwise there")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["metrics"], ["metrics", "--markdown"], ["--help"]])
+def test_output_that_nobody_reads_any_more_ends_without_a_word(
+    words: list[str], unbuffered: str
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "driftscope", *words],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(writer)
+    assert done.stderr == ""
+    assert done.returncode in (141, 1)
+
+
+def test_a_pipe_that_is_not_the_outputs_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    @plain_errors
+    def tell() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    show_tracebacks(False)
+    with pytest.raises(typer.Exit):
+        tell()
+    assert "broken pipe" in capsys.readouterr().err

@@ -1,5 +1,8 @@
 import gc
 import json
+import select
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -166,8 +169,22 @@ def test_a_view_that_is_opened_before_the_training_waits_for_its_first_file(
             append_event(folder, {"kind": "stop", "step": 1, "reason": "enough"})
 
     monkeypatch.setattr("time.sleep", write_something)
-    assert "stopped: enough" in shown(folder)
+    (tmp_path / "soot").mkdir()
+    told = shown(folder)
+    assert "stopped: enough" in told
+    assert "waits for the first file of a run, a study or a monitor. Ctrl-C ends this." in told
+    assert f"Did you mean {tmp_path / 'soot'}?" in told
     assert len(pauses) == 2
+
+
+def test_a_view_without_a_terminal_says_at_once_what_it_waits_for(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "driftscope", "watch", "nowhere"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as view:
+        assert view.stderr is not None
+        is_told, _, _ = select.select([view.stderr], [], [], 60)
+        told = view.stderr.readline() if is_told else ""
+        view.kill()
+    assert told.startswith("There is no folder nowhere yet; driftscope waits for")
 
 
 def test_a_folder_without_a_training_is_one_sentence(tmp_path: Path) -> None:

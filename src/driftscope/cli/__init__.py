@@ -22,7 +22,7 @@ from driftscope.cli.old_names import Commands
 from driftscope.cli.rescue import rescue
 from driftscope.cli.run import demo, run
 from driftscope.cli.schema import schema
-from driftscope.cli.sentences import show_tracebacks
+from driftscope.cli.sentences import flush_output, show_tracebacks
 from driftscope.cli.study import study_app
 from driftscope.cli.watch import watch
 from driftscope.cli.where import where
@@ -103,7 +103,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names may hold what no terminal can show
             stream.reconfigure(errors="backslashreplace")
-    app(prog_name="driftscope")
+    try:
+        app(prog_name="driftscope")
+    finally:
+        flush_output()
 
 
 def pass_over_libraries_words() -> None:

@@ -1,18 +1,22 @@
 """The one place where errors become sentences: no traceback without --debug.
 
-What the user can put right exits with 2, and what nobody foresaw with 70.
+What the user can put right exits with 2, and what nobody foresaw with 70. Where the reader of the
+output has gone, as `head` does, nobody is there to be told anything: that ends without a word.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
 import re
+import select
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TextIO, TypeVar
 
 import typer
 
@@ -26,6 +30,8 @@ R = TypeVar("R")
 
 FAULT = 70
 """The exit code of a fault of ours (`EX_SOFTWARE` of sysexits.h)."""
+UNREAD = 141
+"""The exit code where nobody reads the output any more: a shell's for SIGPIPE."""
 _LONGEST_SENTENCE = 2000
 _LONG_WORD = re.compile(r"(\S{300})\S{40,}(\S{60})")
 """Such as the path of a thousand folders, of which the end says as much as the beginning."""
@@ -61,6 +67,8 @@ def _answering(command: Callable[P, R], stopped: str) -> Callable[P, R]:
         except KeyboardInterrupt as stop:
             raise _failed(stopped, stop, 130) from None
         except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                end_if_unread()
             raise _failed(_of_system(error), error, 2) from None
         except Exception as error:
             if _is_out_of_memory(error):
@@ -68,6 +76,46 @@ def _answering(command: Callable[P, R], stopped: str) -> Callable[P, R]:
             raise _failed(_of_a_fault(error), error, FAULT) from None
 
     return wrapped
+
+
+def end_if_unread() -> None:
+    """Ends without a word where the reader of the output has closed its pipe.
+
+    What was not read goes nowhere, or Python would tell of it when it ends.
+
+    Raises:
+        SystemExit: with `UNREAD`; also in a thread, where it is silent.
+    """
+    unread = [stream for stream in (sys.stdout, sys.stderr) if _is_unread(stream)]
+    for stream in unread:
+        with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if unread:
+        raise SystemExit(UNREAD)
+
+
+def flush_output() -> None:
+    """Writes what is left to be written, before Python does so and tells of a closed pipe."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        end_if_unread()
+    except (OSError, ValueError):
+        return  # Python tells it
+
+
+def _is_unread(stream: TextIO) -> bool:
+    try:
+        stream.flush()
+        if not hasattr(select, "poll"):
+            return False
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)  # errors are told unasked
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except BrokenPipeError:
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def _of_system(error: OSError) -> str:

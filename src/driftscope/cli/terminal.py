@@ -13,6 +13,7 @@ from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from driftscope.cli.sentences import end_if_unread
 from driftscope.errors import plain
 
 if TYPE_CHECKING:
@@ -55,6 +56,12 @@ class PlainConsole(Console):
             column.overflow = "fold"
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else plain(text), style, control)
+
+    def on_broken_pipe(self) -> None:
+        """Ends without a word."""
+        self.quiet = True
+        end_if_unread()
+        super().on_broken_pipe()
 
 
 out = PlainConsole()

@@ -69,9 +69,21 @@ def _wait_until_written(folder: Path) -> None:
 
     if not _is_empty(folder):
         return
-    with terminal.err.status(Text(f"nothing in {folder} yet; waiting (Ctrl-C ends this)")):
-        while _is_empty(folder):
-            time.sleep(SECONDS)
+    terminal.err.print(Text(_what_is_awaited(folder)), soft_wrap=True)
+    while _is_empty(folder):
+        time.sleep(SECONDS)
+
+
+def _what_is_awaited(folder: Path) -> str:
+    """What the view waits for, and a folder of a like name where this one is not there."""
+    from driftscope.nearby import neighbour
+
+    told = "waits for the first file of a run, a study or a monitor. Ctrl-C ends this."
+    if folder.exists():
+        return f"{folder} is empty; driftscope {told}"
+    near = neighbour(str(folder))
+    meant = f" Did you mean {near}?" if near else ""
+    return f"There is no folder {folder} yet; driftscope {told}{meant}"
 
 
 def _is_empty(folder: Path) -> bool:
