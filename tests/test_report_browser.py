@@ -239,6 +239,25 @@ def test_maps_of_a_study_without_still_pictures_have_their_width(
     assert min(widths) > 350
 
 
+def test_on_a_phone_the_name_of_an_axis_stays_within_its_figure(
+    browser: Any, many_cells: Path, tmp_path: Path
+) -> None:
+    long = "Retention moved by, points (in brackets: entropy), and what else is told"
+    text, count = re.subn('Spearman[^"<]*with retention', long, many_cells.read_text())
+    assert count
+    (tmp_path / "long.html").write_text(text)
+    tab = browser.new_page(viewport={"width": 400, "height": 900}, reduced_motion="reduce")
+    tab.goto((tmp_path / "long.html").as_uri())
+    _draw_all(tab)
+    outside = tab.evaluate(
+        """() => [...document.querySelectorAll('.plot .xtitle')].filter((one) =>
+          one.getBoundingClientRect().right > one.closest('.plot').getBoundingClientRect().right)
+          .map((one) => one.textContent)"""
+    )
+    tab.close()
+    assert outside == []
+
+
 def test_a_long_fact_has_a_row_of_its_own(browser: Any, other_pages: dict[str, Path]) -> None:
     for width in (400, 1280):
         tab = browser.new_page(viewport={"width": width, "height": 900})

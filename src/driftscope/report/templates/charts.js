@@ -24,8 +24,12 @@ function plotOf({ panel, styles }, width = 360) {
   const metric = metricOf(panel.y.metric);
   if (metric.unit === "%" && metric.floor === 0) yaxis.rangemode = "tozero";
   if (panel.y.limits) Object.assign(yaxis, { range: panel.y.limits, rangemode: "normal" });
+  if (isNames && width < 480) { // names leave half of a phone's width to the bars and what stands below
+    xaxis.title = { text: inLines(xaxis.title.text, 18), standoff: 8 };
+  }
   if (isNames) Object.assign(yaxis, { type: "category", categoryarray: panel.y.names.map(markup), showgrid: false });
   const layout = { height: isNames ? 110 + (panel.x.metric ? 24 : 34) * panel.y.names.length : isFrontier ? 360 : 280, xaxis, yaxis };
+  layout.height += 16 * (xaxis.title.text.split("<br>").length - 1);
   const bars = (panel.marks || []).some((one) => one.kind === "bars");
   if (isNames || isFrontier) {
     const names = new Set((panel.marks || []).map((one) => one.name).filter(Boolean));
@@ -37,6 +41,16 @@ function plotOf({ panel, styles }, width = 360) {
   const marks = panel.marks || [];
   const ordered = bars ? [...marks].reverse() : marks; // plotly draws from below
   return { title: panel.title, layout, data: [...levelTrace(panel, marks), ...ordered.map((one) => trace(panel, one, styles))] };
+}
+
+// a text in lines of so many letters, where its words allow
+function inLines(text, letters) {
+  const lines = [""];
+  text.split(" ").forEach((word) => {
+    if (lines.at(-1) && lines.at(-1).length + word.length >= letters) lines.push(word);
+    else lines.push(`${lines.pop()} ${word}`.trim());
+  });
+  return lines.join("<br>");
 }
 
 function rateText(rate) {
