@@ -38,6 +38,7 @@ from driftscope.limits import PARSED_MB
 from driftscope.records import append_event
 from driftscope.records.events import read_events
 from driftscope.study import expand
+from driftscope.tensor_files import DamagedFileError, read_tensors
 
 
 @pytest.fixture
@@ -248,3 +249,9 @@ def test_a_file_that_has_nothing_to_give_now_is_empty(
     monkeypatch.setattr(files, "open", MagicMock(), raising=False)
     files.open.return_value.__enter__.return_value = nothing_yet  # type: ignore[attr-defined]
     assert read_bytes(file) == b""
+
+
+def test_a_pipe_in_the_place_of_kept_tensors_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "delta.safetensors")
+    with pytest.raises(DamagedFileError, match="it is a pipe and not a file"):
+        read_tensors(tmp_path / "delta.safetensors")

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from driftscope.files import whole_file
+from driftscope.files import special_kind, whole_file
 
 _DIGEST = "digest"
 
@@ -40,6 +40,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         DamagedFileError: the file cannot be read, or its content is not what was written.
     """
+    if kind := special_kind(path):
+        raise DamagedFileError(f"it is {kind} and not a file")  # a pipe would be waited for
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
