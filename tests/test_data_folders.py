@@ -146,7 +146,7 @@ def test_a_folder_without_permission_is_named(
 
         monkeypatch.setattr(os, "scandir", refused)
     try:
-        with pytest.raises(DataError, match=r"folder .*dog: Permission denied"):
+        with pytest.raises(DataError, match=r"folder .*dog: permission denied"):
             opened(tmp_path)
     finally:
         closed.chmod(0o755)

@@ -32,6 +32,7 @@ from driftscope.cli.watch import training_view
 from driftscope.errors import DataError, NoteWarning
 from driftscope.gate.judging import Evidence, Verdict
 from driftscope.records.live import TrainingStatus
+from driftscope.report import page
 from driftscope.report.html import write_compare_report
 from driftscope.schemas import read_comparison
 from driftscope.transfer.doubts import DoubtWarning
@@ -243,3 +244,11 @@ def test_a_folder_whose_name_is_no_utf_8_is_compared_drawn_and_read_again(
     assert report["images"].endswith(r"/\udcff\udcfe")
     assert list(report["transfer"]) == [report["images"]]
     assert runner.invoke(app, ["card", str(tmp_path / "out")]).exit_code == 0
+
+
+def test_a_page_with_a_name_that_is_no_utf_8_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "rendered", lambda *_, **__: "the pool \udcff")
+    page.write_page("where.html", tmp_path)
+    assert (tmp_path / "report.html").read_text() == r"the pool \udcff"

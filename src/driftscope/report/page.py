@@ -187,7 +187,7 @@ def write_page(template: str, out: Path, **values: Any) -> Path:
     page = rendered(template, written=_today(), **values)
     path = out if out.suffix == ".html" else out / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, page.encode())
+    write_whole(path, page.encode("utf-8", "backslashreplace"))
     return path
 
 
