@@ -36,4 +36,4 @@ trainer = Trainer(
     callbacks=[MonitorCallback(monitor)],
 )
 trainer.train()
-print("Look at", monitor.report())
+monitor.report()

@@ -36,4 +36,4 @@ model = ds.load("mini")  # or your own, such as "openai/clip-vit-base-patch32"; 
 monitor = ds.Monitor("mini", "terrain", transfer="concepts100", transfer_images=300)
 trainer = Trainer(max_epochs=3, callbacks=[MonitorCallback(monitor, accuracy_metric="accuracy")])
 trainer.fit(Classifier(model.module.train(), 10), loader(range(320), True), loader(range(320, 520)))
-print("Look at", monitor.report())
+monitor.report()

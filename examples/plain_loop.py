@@ -32,4 +32,4 @@ for epoch in range(1, 4):
     if monitor.should_stop:
         break
 monitor.close()
-print("Look at", monitor.report())
+monitor.report()

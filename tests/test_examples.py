@@ -34,7 +34,7 @@ def test_an_example_is_short_and_ends_with_a_report_of_what_was_forgotten(
     used = names["data"].pixels(range(520), names["model"].image_size)
     assert found_among(names["monitor"]._reference.probe_pixels, [used]) == []
     last_line = capsys.readouterr().out.rstrip().splitlines()[-1]
-    page = Path(last_line.removeprefix("Look at "))
+    page = Path(last_line.partition("The page is ")[2])
     assert "<svg" in page.read_text()
     report = json.loads(page.with_name("report.json").read_text())
     assert [seen["epoch"] for seen in report["history"]] == [1, 2, 3]

@@ -276,6 +276,23 @@ def test_the_advised_rescue_names_what_a_monitor_was_given(tmp_path: Path) -> No
     ) in shown
 
 
+def test_a_gate_on_a_monitor_names_only_what_its_folder_has(tmp_path: Path) -> None:
+    watched = {"pretrained": "mini", "probe_images": "photos", "pool_as_given": "concepts100"}
+    watched |= {"images_are_labeled": True, "kept_model": str(tmp_path / "stopped")}
+    values = {**monitored(None), "monitor": watched}
+    values["history"][-1]["transfer"] = {"pets": score(40, 100, 12, 2)}
+    report = write(tmp_path / "report.json", values)
+    _, shown = gated(report, "--min-retention", "90")
+    assert "`driftscope rescue mini AFTER --images photos" in shown
+    assert "AFTER is the trained model: save it first." in shown
+    assert "stopped" not in shown
+    assert "As photos has labels, it fits a new classifier" in shown
+    (tmp_path / "stopped").mkdir()
+    _, shown = gated(report, "--min-retention", "90")
+    assert f"`driftscope rescue mini {tmp_path / 'stopped'} --images photos" in shown
+    assert "save it first" not in shown
+
+
 def test_junit_has_a_case_for_every_limit_and_fails_what_was_not_measured(
     tmp_path: Path,
 ) -> None:

@@ -790,6 +790,37 @@ def test_a_fraction_is_read_as_percent_and_said_once(
     ]
 
 
+def test_a_report_says_the_verdict_and_where_its_page_is(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    monitor = monitor_of(tiny_clip, coloured_images, out=tmp_path, echo=lines.append)
+    monitor.observe(moved(clip_of(tiny_clip)), step=1)
+    lines.clear()
+    page = monitor.report()
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert lines == [f"driftscope: {told['advice']['verdict']} The page is {page}"]
+    assert told["monitor"]["images_are_labeled"] is True
+    assert told["monitor"]["kept_model"] is None
+    monitor.close()
+    lines.clear()
+    monitor.report()
+    assert lines == [f"driftscope: The page is {page}"]
+
+
+def test_a_stop_names_the_model_that_it_kept(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    alerts = ds.Thresholds(max_embedding_drift=0)
+    monitor = monitor_of(
+        tiny_clip, coloured_images, out=tmp_path, alerts=alerts, on_alert="stop", echo=None
+    )
+    monitor.observe(moved(clip_of(tiny_clip)), step=1)
+    monitor.report()
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert told["monitor"]["kept_model"] == str(tmp_path / "stopped")
+
+
 def test_a_model_of_another_architecture_is_refused(
     tiny_clip: Path, coloured_images: Path, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ from driftscope.backbones.weights import (
     without_positions,
 )
 from driftscope.data import EncodedSet, ImageSet, open_dataset
-from driftscope.data.given import Images, as_typed, read_notes
+from driftscope.data.given import Images, are_labeled, as_typed, read_notes
 from driftscope.data.prompts import PromptRules, prompt_rules
 from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, DataError, ModelError
@@ -326,7 +326,7 @@ def compare(
         unmeasured=unmeasured,
         overlay=None if seen.is_at_another_size else reference.overlay(found.reading.shown_rows),
         doubts=(doubt,) if doubt else (),
-        images_are_labeled=image_set.labels is not None and len(image_set.class_names or ()) > 1,
+        images_are_labeled=are_labeled(image_set),
         rescued_from=rescued_from(after.source),
     )
 

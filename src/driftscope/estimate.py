@@ -187,7 +187,7 @@ def make_pool(
     refuse_pool_without_names(own_names, classes)
     listed = class_list(str(images) if classes is None else classes, rules)
     _refuse_other_labels(images, own_names or (), listed)
-    name, pixels, notes = some_pixels(
+    name, pixels, notes, _ = some_pixels(
         images, pretrained.framing, max_images, "pool", skip_bad_images=skip_bad_images
     )
     if listed.names == GENERAL_VOCABULARY:

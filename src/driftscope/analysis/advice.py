@@ -266,11 +266,12 @@ def advice_on_look(found: Mapping[str, Any], watched: Mapping[str, Any]) -> Advi
     place = Place(
         "monitor",
         str(watched["pretrained"]),
-        "AFTER",
+        str(watched.get("kept_model") or "AFTER"),
         str(watched["probe_images"]),
         watched.get("pool_as_given"),
         watched.get("classes_as_given"),
         has_texts=_has_texts(found.get("unmeasured") or {}),
+        images_are_labeled=bool(watched.get("images_are_labeled")),
     )
     is_unchanged = found.get("weight_drift") == 0 and not _has_lost(found)
     budget = kept_pct_of(watched)
@@ -490,7 +491,7 @@ def _rescue(place: Place, budget: float) -> tuple[str, ...]:
         return (_rescue_again(place, place.rescued_from, budget),)
     pool, classes = _pool_of(place)
     meant = " --pool takes unlabeled images of the world that you need zero-shot ability for."
-    saved = " AFTER is the trained model: save it first, or take `stopped` in the monitor's folder."
+    saved = " AFTER is the trained model: save it first." if place.adapted == "AFTER" else ""
     command = _rescue_command(place.pretrained, place.adapted, place.images, pool, classes, budget)
     fitted = (
         f"As {place.images} has labels, it fits a new classifier and tells what the task keeps; if "

@@ -34,6 +34,7 @@ class SomePixels(NamedTuple):
     name: str
     pixels: UInt8[Tensor, "image 3 size size"]
     notes: tuple[str, ...]
+    are_labeled: bool = False
 
 
 def some_pixels(
@@ -67,7 +68,12 @@ def some_pixels(
     pixels = source.pixels(chosen.tolist(), size)
     notes = source.notes_of(chosen)
     warn_of(notes)
-    return SomePixels(source.name, pixels, notes)
+    return SomePixels(source.name, pixels, notes, source.are_labeled)
+
+
+def are_labeled(images: ImageSet) -> bool:
+    """Whether images surely have labels: those of two or more classes."""
+    return images.labels is not None and len(images.class_names or ()) > 1
 
 
 def read_notes(
@@ -128,6 +134,10 @@ class _Source:
         if self._tensor is not None:
             _check_pixels(self._tensor, what)
         self.name = self._dataset.name if self._dataset is not None else f"{len(self)} given images"
+
+    @property
+    def are_labeled(self) -> bool:
+        return self._dataset is not None and are_labeled(self._dataset)
 
     def notes_of(self, chosen: Int64[Tensor, " image"]) -> tuple[str, ...]:
         return () if self._dataset is None else read_notes(self._dataset, chosen)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from driftscope.analysis.advice import Advice, Place, Surface, advice_on, classes_of
 from driftscope.analysis.calibration import Calibration, Forecast
 from driftscope.errors import ConfigError, RecordError, did_you_mean
+from driftscope.files import named_path
 from driftscope.gate.limits import GATED, Limit
 from driftscope.metrics import ESTIMATED, FORECAST, KEPT_PCT, RETENTIONS, drifts
 from driftscope.protocols import ACCURACIES, ZERO_SHOT, protocol_of
@@ -320,12 +321,18 @@ def _of_monitor(file: Path, report: Report, best: bool) -> Evidence:
         estimate=seen[-1].estimate if seen else None,
         model=watched.pretrained,
         surface="monitor",
+        adapted=None if best else _if_there(watched.kept_model),
         images=watched.probe_images,
+        images_are_labeled=watched.images_are_labeled,
         pool=watched.pool_as_given,
         classes=watched.classes_as_given,
         first_epoch=_of_first_epoch(Event(one.model_extra or {}) for one in history),
         prompts={one.name: one for one in watched.transfer},
     )
+
+
+def _if_there(place: str | None) -> str | None:
+    return place if place and named_path(place).is_dir() else None
 
 
 def _of_first_epoch(events: Iterable[Event]) -> dict[str, float]:

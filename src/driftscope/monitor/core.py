@@ -37,6 +37,7 @@ from driftscope.monitor.kept_models import (
     drop_candidates_but,
     drop_models_but,
     keep_model,
+    kept_model,
 )
 from driftscope.monitor.log import END, STOP, EventLog, history_of_state
 from driftscope.monitor.observation import Observation
@@ -433,7 +434,7 @@ class Monitor:
         self._take_up(self._course.continuing(history))
 
     def report(self, out: str | Path | None = None) -> Path:
-        """Writes `report.html` and `report.json` and returns the path of the page.
+        """Writes `report.html` and `report.json`, says the verdict, and returns the page's path.
 
         In a distributed training only the first process writes; the others give the path alone.
 
@@ -448,7 +449,7 @@ class Monitor:
             return folder / "report.html"
         report = report_of(
             self._course.history,
-            header={**self._header, "selection": self._selection_of_now()},
+            header={**self._watched_now(), "selection": self._selection_of_now()},
             best=self.best,
             alerts=self._course.alerts,
             suites=self._suites,
@@ -462,7 +463,10 @@ class Monitor:
             if one is not None
             and (overlay := self._reference.overlay(self._shown.get(one.step))) is not None
         }
-        return write_report(report, overlays, folder)
+        page = write_report(report, overlays, folder)
+        verdict = str(report["advice"]["verdict"])
+        self._say(f"{'' if verdict in self._told else f'{verdict} '}The page is {page}")
+        return page
 
     def close(self) -> None:
         """Says that the training is over, and what the monitor cost; everything stays readable.
@@ -484,9 +488,10 @@ class Monitor:
         )
         seen = [one for one in self._course.history if one.drift is not None]
         if seen:
-            advice = advice_on_look(seen[-1].to_event(), self._header)
+            advice = advice_on_look(seen[-1].to_event(), self._watched_now())
             for line in (advice.verdict, *advice.steps):
                 self._say(line)
+            self._told.add(advice.verdict)
 
     # ------------------------------------------------------------ alerts and stops
 
@@ -521,6 +526,12 @@ class Monitor:
             self._write({"kind": STOP, "step": step, "reason": self._stop_before_training})
 
     # ------------------------------------------------------------ what is kept
+
+    def _watched_now(self) -> dict[str, Any]:
+        """What is watched, and where its latest model is kept."""
+        is_kept = self._rescue is not None or self.should_stop
+        kept = kept_model(self._folder) if is_kept else None
+        return {**self._header, "kept_model": None if kept is None else str(kept)}
 
     @property
     def _folder(self) -> Path:

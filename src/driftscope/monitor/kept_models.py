@@ -73,6 +73,12 @@ def candidate_folder(out: Path, step: int) -> Path:
     return out / _CANDIDATES / f"step-{step}"
 
 
+def kept_model(out: Path) -> Path | None:
+    """The folder of the model of the stop, or of the last one; None where none is kept."""
+    folders = (out / name for name in (STOPPED_FOLDER, LAST_FOLDER))
+    return next((one for one in folders if one.is_dir()), None)
+
+
 def drop_candidates_but(out: Path, steps: Collection[int]) -> None:
     """Deletes the candidates of all other steps."""
     wanted = {candidate_folder(out, step) for step in steps}

@@ -10,12 +10,7 @@ from typing import Any
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data.given import Images
 from driftscope.errors import ConfigError, DriftscopeError
-from driftscope.monitor.kept_models import (
-    LAST_FOLDER,
-    RESCUED_FOLDER,
-    STOPPED_FOLDER,
-    drop_rescued,
-)
+from driftscope.monitor.kept_models import RESCUED_FOLDER, drop_rescued, kept_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +37,7 @@ class Rescuer:
 
     def leave_in(self, out: Path) -> str:
         """Rescues the model of the stop, or the last one; a line of what came out."""
-        kept = next((one for one in (STOPPED_FOLDER, LAST_FOLDER) if (out / one).is_dir()), None)
+        kept = kept_model(out)
         if kept is None or self.pool is None:
             return "no model is rescued: none was kept"
         from driftscope.rescuing import rescue
@@ -51,7 +46,7 @@ class Rescuer:
             drop_rescued(out)
             found = rescue(
                 self.pretrained,
-                out / kept,
+                kept,
                 self.images,
                 self.pool,
                 keep_pct=self.keep_pct,

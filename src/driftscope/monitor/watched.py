@@ -28,12 +28,14 @@ class Watched:
         images: what the probe images are called.
         suites: what was found of each suite that was asked for.
         num_leaked: how many of the probe images are among the training images.
+        images_are_labeled: whether the probe images surely have labels.
     """
 
     reference: Reference
     images: str
     suites: Mapping[str, FoundSuite]
     num_leaked: int
+    images_are_labeled: bool
 
     @property
     def num_images(self) -> int:
@@ -45,6 +47,7 @@ class Watched:
         referee, outcomes = self.reference.referee, self.reference.outcomes
         return {
             "probe_images": self.images,
+            "images_are_labeled": self.images_are_labeled,
             "unmeasured": dict(self.reference.texts.unmeasured),
             "pool": referee.described() if referee else None,
             "pretrained": self.reference.pretrained.source,
@@ -94,7 +97,8 @@ def watched_by(
     Raises:
         ModelError, DataError, ConfigError: a set cannot be used; the sentence says which.
     """
-    name, pixels, _ = some_pixels(images, before.framing, max_images, "images")
+    read = some_pixels(images, before.framing, max_images, "images")
+    name, pixels = read.name, read.pixels
     refuse_protocols_of_none(transfer_by, transfer)
     suites = found_suites(transfer)
 
@@ -126,4 +130,4 @@ def watched_by(
         reference = replace(reference, pretrained=twin)
     reference = reference.detached()
     leaked = num_among(train_images, pixels, before.framing, "train_images")
-    return Watched(reference, name, suites, leaked)
+    return Watched(reference, name, suites, leaked, read.are_labeled)

@@ -122,6 +122,9 @@ class WatchedOn(Part):
     transfer: list[WatchedSet] = Field(default_factory=list)
     pool_as_given: str | None = None
     classes_as_given: str | None = None
+    images_are_labeled: bool = False
+    kept_model: str | None = None
+    """The folder of the latest model, where the monitor kept one."""
 
 
 class Report(Part):

@@ -180,7 +180,7 @@ def open_target(images: Images, model: VisionLanguageModel, max_images: int) -> 
         max_images: how many unlabeled ones are read; of labeled ones twice as many of either split.
     """
     if not isinstance(images, str | Path) or not _is_labelled(images):
-        name, pixels, _ = some_pixels(images, model.framing, max_images, "images")
+        name, pixels, *_ = some_pixels(images, model.framing, max_images, "images")
         return Target(name, pixels, None)
     train, test = open_train_and_test(str(images), 0)
     warn_of(dict.fromkeys((*notes_of(train), *notes_of(test))))
