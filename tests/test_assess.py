@@ -24,7 +24,7 @@ from driftscope.reference import make_reference
 from driftscope.run import run_one
 from driftscope.signals.text import text_space_drift
 from driftscope.sources import load
-from driftscope.transfer.classification import unknown_words
+from driftscope.transfer.doubts import unknown_words
 
 TEXT_METRICS = {
     "text_kl_nats", "text_top1_agreement_pct", "random_text_logit_change", "text_referee_pct",

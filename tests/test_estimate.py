@@ -118,8 +118,8 @@ def test_classes_come_from_a_list_a_file_the_vocabulary_or_a_dataset(tmp_path: P
 @pytest.mark.parametrize(
     ("classes", "words"),
     [
-        ([], "names none, and a zero-shot model chooses among two or more"),
-        (["red circle"], "names 1, and"),
+        ([], "^no class is named, and a zero-shot model chooses among two or more"),
+        (["red circle"], "^only one class, 'red circle', is named, and"),
         (["red_circle", "blue ring", "Red circle"], "1 class name.* twice .*'red circle'"),
         (["red circle", " "], r"1 class name\(s\) of 2 classes of your own are blank"),
         (7, "classes is 7; give a list of class names"),
@@ -129,6 +129,16 @@ def test_classes_come_from_a_list_a_file_the_vocabulary_or_a_dataset(tmp_path: P
 def test_classes_that_cannot_be_are_refused_in_a_sentence(classes: object, words: str) -> None:
     with pytest.raises(DriftscopeError, match=words):
         class_list(classes, RULES)
+
+
+def test_a_file_of_one_line_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "note.txt"
+    file.write_text("Remember to ask for the names.\n")
+    with pytest.raises(DataError) as told:
+        class_list(file, RULES)
+    assert str(told.value).startswith(
+        f"only one class, 'Remember to ask for the names.', is named in {file}, and"
+    )
 
 
 def test_a_pool_without_classes_or_classes_without_a_pool_is_refused(
@@ -178,7 +188,7 @@ def test_too_few_images_for_a_model_make_a_doubt_that_says_how_many_would_do(
         ("noise", "cannot tell the pool's images by these classes"),
         ("terrain", "cannot tell the pool's images by these classes"),
         ("two", "one answer to every image would keep"),
-        ("unknown", "share their prompt with another"),
+        ("unknown", "'xylophone' = 'zebra'), as the model's tokenizer does not know xylophone"),
     ],
 )
 def test_an_estimate_is_withheld_with_the_reason(

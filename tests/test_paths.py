@@ -10,6 +10,7 @@ from driftscope.analysis.calibration import load_calibration
 from driftscope.data.procedural import PROCEDURAL_SETS
 from driftscope.errors import DataError, ModelError, RecordError
 from driftscope.nearby import refuse_missing_images, refuse_missing_model, refuse_missing_names
+from driftscope.sources.hub import unreadable_config
 from driftscope.study.folder import StudyFolder
 from driftscope.suites import BROUGHT_SETS
 
@@ -101,6 +102,18 @@ def test_a_misspelt_place_is_told_with_its_neighbour_and_without_torch(
         with pytest.raises(kind, match="there is no such folder or file") as told:
             refuse(named)
         assert str(told.value).partition("; ")[2] == meant
+
+
+def test_a_name_that_the_hub_does_not_give_is_told_with_the_folder_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tuned_full").mkdir()
+    told = unreadable_config("tuned", OSError("cannot be reached"))
+    assert told.startswith(
+        "no model 'tuned': there is no such folder or file; did you mean tuned_full? "
+    )
+    assert "did you mean" not in unreadable_config("other/name", OSError("cannot be reached"))
 
 
 def test_what_may_be_elsewhere_is_no_misspelt_place(

@@ -34,8 +34,8 @@ from driftscope.transfer import (
     zero_shot,
 )
 from driftscope.transfer.calibration import expected_calibration_error_pct
-from driftscope.transfer.classification import classify, unknown_words
-from driftscope.transfer.doubts import DoubtWarning, doubts_of_recall
+from driftscope.transfer.classification import classify
+from driftscope.transfer.doubts import DoubtWarning, doubts_of_recall, unknown_words
 from driftscope.transfer.retrieval import chance_recall_pct
 from driftscope.transfer.scores import confusion_flows, outcome_of, per_class_retention
 

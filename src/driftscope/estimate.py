@@ -24,7 +24,7 @@ from driftscope.data.given import Images, some_pixels
 from driftscope.data.names import read_names, refuse_pool_without_names
 from driftscope.data.prompts import PromptRules, words_of
 from driftscope.data.vocabulary import GENERAL, GENERAL_VOCABULARY
-from driftscope.errors import ConfigError, DataError, DriftscopeError
+from driftscope.errors import ConfigError, DataError, DriftscopeError, shown
 from driftscope.metrics import ESTIMATED, METRICS
 from driftscope.signals.label_free import (
     TEMPERATURE_SD,
@@ -40,9 +40,8 @@ from driftscope.transfer.classification import (
     LabelledSet,
     TransferSet,
     class_embeddings,
-    unknown_words,
 )
-from driftscope.transfer.doubts import doubts_of_names, doubts_of_prompts
+from driftscope.transfer.doubts import doubts_of_names, doubts_of_prompts, unknown_words
 
 MIN_POOL_IMAGES = 30
 """Fewer images leave an interval so wide that it says nothing."""
@@ -61,11 +60,12 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Classes:
-    """Class names with how they become prompts; `described` says where they are from."""
+    """Class names with how they become prompts; `described` and `place` say where they are from."""
 
     names: tuple[str, ...]
     rules: PromptRules
     described: str
+    place: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +227,7 @@ def class_list(classes: str | Path | Sequence[str], rules: PromptRules) -> Class
     elif Path(classes).expanduser().is_file() and Path(classes).suffix.lower() in _NAMES_FILES:
         named = read_names(Path(classes).expanduser())
         names = named.in_order or tuple(named.by_class.values())
-        found = Classes(names, rules, f"the {len(names)} names of {classes}")
+        found = Classes(names, rules, f"the {len(names)} names of {classes}", f" in {classes}")
     else:
         found = _classes_of_dataset(classes, rules)
     return _checked(found)
@@ -246,7 +246,7 @@ def _classes_of_dataset(source: str | Path, rules: PromptRules) -> Classes:
             f"labeled dataset ({error})"
         ) from None
     filled = rules.filled_from(images, names)
-    return Classes(names, filled, f"the {len(names)} classes of {source}")
+    return Classes(names, filled, f"the {len(names)} classes of {source}", f" by {source}")
 
 
 def class_lists(benchmarks: Sequence[LabelledSet], pool: Pool | None) -> list[tuple[str, ...]]:
@@ -257,9 +257,10 @@ def class_lists(benchmarks: Sequence[LabelledSet], pool: Pool | None) -> list[tu
 
 def _checked(classes: Classes) -> Classes:
     if len(classes.names) < 2:
+        told = f"only one class, {shown(classes.names[0])}," if classes.names else "no class"
         raise DataError(
-            f"classes names {len(classes.names) or 'none'}, and a zero-shot model chooses among "
-            "two or more; give the names of everything that the images may show"
+            f"{told} is named{classes.place}, and a zero-shot model chooses among two or more; "
+            "give the names of everything that the images may show, one a line in a file"
         )
     words = words_of(classes.names, dict(classes.rules.class_words))
     blank = sum(not word.strip() for word in words)

@@ -20,7 +20,7 @@ from driftscope.metrics import drifts
 from driftscope.protocols import WITHOUT_TEXTS
 from driftscope.reading_pass import TextProbe, random_texts
 from driftscope.reference_cache import CachedModel
-from driftscope.transfer.classification import unknown_words
+from driftscope.transfer.doubts import unknown_words
 
 MIN_GENERAL_TEXTS = 10
 """With fewer known words of the general vocabulary a zero-shot distribution says nothing."""

@@ -17,6 +17,7 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, one_line, told_as
 from driftscope.files import named_path
 from driftscope.hugging_face import offline_where_unreachable, quiet_libraries
+from driftscope.nearby import neighbour, nothing_there
 from driftscope.sources.fitting import ADAPTER_PARTS, NO_WEIGHTS, fitted, told_of_rest
 from driftscope.sources.form import Beside
 from driftscope.sources.nothing_here import OF_OTHERS
@@ -363,6 +364,8 @@ def unreadable_config(name: str, error: Exception) -> str:
     """Why a model's configuration cannot be had, and what to do."""
     if Path(name).exists():
         return f"the model folder {name} cannot be read: {one_line(error)}"
+    if "@" not in name and neighbour(name):
+        return f"no model {name!r}: {nothing_there(name)} Nor does the Hugging Face hub give it"
     from huggingface_hub import is_offline_mode
     from huggingface_hub.constants import HF_HUB_CACHE
 

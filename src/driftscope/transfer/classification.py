@@ -28,6 +28,7 @@ from driftscope.transfer.doubts import (
     doubts_of_score,
     doubts_of_several,
     prompt_keys,
+    unknown_words,
 )
 from driftscope.transfer.scores import (
     Outcome,
@@ -327,16 +328,3 @@ def transfer_set(
 
 def _difference(after: float | None, before: float | None) -> float | None:
     return None if after is None or before is None else after - before
-
-
-def unknown_words(model: VisionLanguageModel, texts: Sequence[str]) -> tuple[str, ...]:
-    """Words that the model's tokenizer does not know, in order; the model reads them all alike."""
-    tokenizer = model.tokenizer
-    if tokenizer is None or tokenizer.unk_token_id is None:
-        return ()
-    words = dict.fromkeys(word for text in texts for word in text.split())
-    return tuple(
-        word
-        for word in words
-        if tokenizer.unk_token_id in model.encoded(word, add_special_tokens=False)["input_ids"]
-    )

@@ -109,18 +109,19 @@ def doubts_of_prompts(
     model: VisionLanguageModel, class_names: Sequence[str], prompts: Sequence[Sequence[str]]
 ) -> Iterator[str]:
     """Classes whose prompts are read alike, differ in marks alone, or are cut off."""
+    first = dict(zip(class_names, (of_class[0] for of_class in prompts), strict=True))
     alike: dict[tuple[bytes, ...], list[str]] = {}
     for name, key in zip(class_names, prompt_keys(model, prompts), strict=True):
         alike.setdefault(key, []).append(name)
     same = [names for names in alike.values() if len(names) > 1]
     if same:
         count = sum(map(len, same))
+        why = _why_alike(model, [first[name] for names in same for name in names])
         yield (
             f"{count} of its {len(class_names)} classes share their prompt with another "
-            f"({'; '.join(' = '.join(map(repr, names[:_SHOWN])) for names in same[:_SHOWN])}), so "
-            "only the first of those can be right"
+            f"({'; '.join(' = '.join(map(repr, names[:_SHOWN])) for names in same[:_SHOWN])}){why}"
+            "; only the first of those can be right"
         )
-    first = dict(zip(class_names, (of_class[0] for of_class in prompts), strict=True))
     by_words: dict[str, list[str]] = {}
     for name, *_ in alike.values():
         by_words.setdefault(" ".join(_WORD.findall(first[name].casefold())), []).append(name)
@@ -207,6 +208,30 @@ def token_ids(model: VisionLanguageModel, texts: Sequence[str]) -> Mapping[str, 
     different = list(dict.fromkeys(texts))
     rows: Tensor = model.tokenised(different)["input_ids"].cpu()
     return {text: row.numpy().tobytes() for text, row in zip(different, rows, strict=True)}
+
+
+def _why_alike(model: VisionLanguageModel, prompts: Sequence[str]) -> str:
+    """That words that tell such prompts apart are unknown to the tokenizer; "" where none are."""
+    words = [set(_WORD.findall(prompt)) for prompt in prompts]
+    unknown = unknown_words(model, sorted(set.union(*words) - set.intersection(*words)))
+    if not unknown:
+        return ""
+    return (
+        f", as the model's tokenizer does not know {_some(unknown)} and reads all such words alike"
+    )
+
+
+def unknown_words(model: VisionLanguageModel, texts: Sequence[str]) -> tuple[str, ...]:
+    """Words that the model's tokenizer does not know, in order; the model reads them all alike."""
+    tokenizer = model.tokenizer
+    if tokenizer is None or tokenizer.unk_token_id is None:
+        return ()
+    words = dict.fromkeys(word for text in texts for word in text.split())
+    return tuple(
+        word
+        for word in words
+        if tokenizer.unk_token_id in model.encoded(word, add_special_tokens=False)["input_ids"]
+    )
 
 
 def _is_cut(model: VisionLanguageModel, text: str) -> bool:
