@@ -314,3 +314,19 @@ def test_images_of_every_kind_lie_in_one_folder(tmp_path: Path) -> None:
 def test_a_name_that_is_empty_is_not_the_current_folder(name: str) -> None:
     with pytest.raises(DataError, match=r"has no name; give that of a set, a folder or a file"):
         open_dataset(name, "test")
+
+
+def test_a_folder_of_several_sets_with_splits_and_other_classes_each_is_refused(
+    tmp_path: Path,
+) -> None:
+    for place in ("terrain/{}/lake", "terrain/{}/hill", "pets/{}/cat", "pets/{}/dog"):
+        for split in ("train", "test"):
+            folder = tmp_path / "given" / place.format(split)
+            folder.mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(folder / "1.png")
+    with pytest.raises(DataError, match=r"given holds 2 image sets, .* \(pets, terrain\); give"):
+        open_dataset(tmp_path / "given", "test")
+    assert open_dataset(tmp_path / "given" / "pets", "test").class_names == ("cat", "dog")
+    for one in ("train", "test"):  # domains of one set share their classes
+        (tmp_path / "given" / "pets" / one / "dog").rename(tmp_path / "given/pets" / one / "lake")
+    assert len(open_dataset(tmp_path / "given", "test")) > 0

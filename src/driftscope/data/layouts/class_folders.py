@@ -58,6 +58,8 @@ def recognise(tree: Folder, address: Address) -> Found:
         raise DataError(f"no images in {printable(tree.path)}{without_images(tree)}")
     root = _below_wrappers(tree)
     parts, passed_over = _split_folders(root)
+    if not parts and "level" not in address.options:
+        _refuse_several_sets(root)
     if parts:
         splits = {name: _below_wrappers_of(part, parts, name) for name, part in parts.items()}
     else:
@@ -204,6 +206,25 @@ def _split_folders(root: Folder) -> tuple[dict[str, Folder], list[str]]:
             return {}, []
         passed_over += [one.name for one in others]
     return {one.name: one for one in inner if one.name in kinds}, passed_over
+
+
+def _refuse_several_sets(root: Folder) -> None:
+    """Raises `DataError` where folders are sets of their own: with splits, and other classes each.
+
+    Where they share classes they may be the domains of one set.
+    """
+    classes: dict[str, set[str]] = {}
+    for one in root.with_images:
+        parts, _ = _split_folders(_lone_inner(one))
+        inside = {of.name for part in parts.values() for of in _lone_inner(part).with_images}
+        if len(parts) > 1 and len(inside) > 1:
+            classes[one.name] = inside
+    count = sum(map(len, classes.values()))
+    if len(classes) > 1 and count == len(set.union(*classes.values())):
+        raise DataError(
+            f"{printable(root.path)} holds {len(classes)} image sets, each with splits and classes "
+            f"of its own ({_some(sorted(classes))}); give one of them"
+        )
 
 
 def _joined_with_splits(root: Folder) -> dict[str, Split]:
