@@ -43,6 +43,15 @@ def test_the_help_of_every_command_has_an_example_that_calls_it(path: tuple[str,
     command.make_context(command.name, words[len(path) :])
 
 
+@pytest.mark.parametrize("name", ["", "study", "cache"])
+def test_the_help_of_a_group_has_an_example_of_one_of_its_commands(name: str) -> None:
+    group = get_command(app).commands[name] if name else get_command(app)
+    program, *words = shlex.split(group.epilog.removeprefix("Example: "))
+    assert program == "driftscope"
+    path = tuple(words[:2]) if name else (words[0],)
+    COMMANDS[path].make_context(path[-1], words[len(path) :])
+
+
 def test_every_option_says_what_it_does() -> None:
     silent = [
         f"{' '.join(path)} {option.name}"

@@ -252,7 +252,7 @@ def test_a_comparison_says_what_to_do_and_what_was_forgotten(tmp_path: Path) -> 
     )
     assert "Lost: retention is 61.7 % on concepts100, less than the 90 % to keep." in words
     assert "driftscope rescue mini runs/abc --images photos --pool concepts100" in words
-    assert "(classes that lost: 1): owl (90.0 % → 20.0 %, now taken for jay)." in words
+    assert "(classes that lost: 1): owl (90.0 % → 20.0 % of 10 images, now taken for jay)." in words
     assert "The same from fewer images" in words
     assert words.index("What to do") < words.index("What was forgotten")
     assert words.index("What was forgotten") < words.index("Layer by layer")

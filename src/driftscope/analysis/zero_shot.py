@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from numbers import Real
 from typing import Any
 
-from driftscope.analysis.words import capitalised, join_words
+from driftscope.analysis.words import capitalised, counted, join_words
 from driftscope.metric import number_text
 from driftscope.metrics import METRICS
 from driftscope.protocols import protocol_of, scored_on
@@ -92,7 +92,8 @@ def forgotten_sentence(name: str, score: Mapping[str, Any]) -> str:
         taken = [one["taken_for"] for one in flows if one["class"] == row["class"]]
         now = f", now taken for {taken[0]}" if taken else ""
         before, after = (written(key, row[key]) for key in ("pretrained_pct", "adapted_pct"))
-        told.append(f"{row['class']} ({before} → {after}{now})")
+        images = counted(row["num_images"], "image")
+        told.append(f"{row['class']} ({before} → {after} of {images}{now})")
     return f"Most forgotten on {name} (classes that lost: {len(lost)}): {'; '.join(told)}."
 
 

@@ -33,6 +33,7 @@ app = typer.Typer(
     cls=Commands,
     help="Measures what fine-tuning does to an image encoder: attention, representation, weights, "
     "zero-shot ability.",
+    epilog="Example: driftscope compare mini my-finetuned-clip --images photos --pool concepts100",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -55,22 +56,23 @@ COMMANDS: tuple[tuple[str, Callable[..., Any] | typer.Typer, str, str], ...] = (
     ("where", where, JUDGE, "driftscope where mini my-finetuned-clip --pool concepts100"),
     ("merge", merge, JUDGE, "driftscope merge one-run other-run --base mini --out merged"),
     ("run", run, TRAIN, "driftscope run spec.yaml --out one-run"),
-    ("study", study_app, TRAIN, ""),
+    ("study", study_app, TRAIN, "driftscope study plan mini-lr-sweep"),
     ("watch", watch, TRAIN, "driftscope watch one-run"),
     ("export-model", export_model, KEEP, "driftscope export-model one-run --out plain-clip"),
     ("import", import_records, KEEP, "driftscope import records/*.json --out their-study"),
     ("card", card, KEEP, "driftscope card driftscope-compare --out retention.md"),
     ("metrics", metrics, KEEP, "driftscope metrics retention_pct cka"),
     ("schema", schema, KEEP, "driftscope schema study --out study.schema.json"),
-    ("cache", cache_app, KEEP, ""),
+    ("cache", cache_app, KEEP, "driftscope cache list"),
 )
 """Name, command, part of the help, example; in the order of use."""
 
 for _name, _command, _panel, _example in COMMANDS:
+    _epilog = f"Example: {_example}"
     if isinstance(_command, typer.Typer):
-        app.add_typer(_command, name=_name, rich_help_panel=_panel)
+        app.add_typer(_command, name=_name, rich_help_panel=_panel, epilog=_epilog)
     else:
-        app.command(_name, rich_help_panel=_panel, epilog=f"Example: {_example}")(_command)
+        app.command(_name, rich_help_panel=_panel, epilog=_epilog)(_command)
 Commands.order = [name for name, *_ in COMMANDS]
 
 
