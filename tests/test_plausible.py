@@ -122,6 +122,20 @@ def test_a_tokenizer_whose_rules_would_never_end_or_fill_the_memory_is_refused(
         load_tokenizer(str(tmp_path), 43)
 
 
+def test_a_panic_of_the_tokenizers_library_is_one_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(EMBEDDED["mini"] / name, tmp_path)
+    file = tmp_path / "tokenizer.json"
+    values = json.loads(file.read_text())
+    values["post_processor"]["single"][0]["SpecialToken"]["id"] = "<|nowhere|>"
+    file.write_text(json.dumps(values))
+    with pytest.raises(ModelError, match="the tokenizer of"):
+        load_tokenizer(str(tmp_path), 43)
+    assert "panicked" not in capfd.readouterr().err
+
+
 def test_a_tokenizer_of_another_model_is_told_by_its_numbers(tmp_path: Path) -> None:
     place = tmp_path / "model"
     shutil.copytree(EMBEDDED["mini"], place)

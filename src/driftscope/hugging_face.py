@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _CONNECT_TIMEOUT_SECONDS = 3.0
+_STDERR = 2
 
 
 @contextmanager
@@ -57,6 +60,27 @@ def quiet_libraries() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_panics() -> Iterator[None]:
+    """Keeps what Rust writes of a panic from the terminal: the sentence that follows says it.
+
+    Rust writes to the process's own stderr, past Python's. Where there is none, nothing is done.
+    """
+    sys.stderr.flush()
+    try:
+        kept = os.dup(_STDERR)
+    except OSError:
+        yield
+        return
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), _STDERR)
+    try:
+        yield
+    finally:
+        os.dup2(kept, _STDERR)
+        os.close(kept)
 
 
 def commit_card(repo_id: str, section: str, files: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ from driftscope.backbones.base import Backbone
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, one_line, told_as
 from driftscope.files import named_path
-from driftscope.hugging_face import offline_where_unreachable, quiet_libraries
+from driftscope.hugging_face import offline_where_unreachable, quiet_libraries, quiet_panics
 from driftscope.nearby import neighbour, nothing_there
 from driftscope.sources.fitting import ADAPTER_PARTS, NO_WEIGHTS, fitted, told_of_rest
 from driftscope.sources.form import Beside
@@ -330,7 +330,7 @@ def load_tokenizer(
     doing = f"the tokenizer of {name or where} cannot be read"
     refuse_growing_rules(Path(where), name or where)
     try:
-        with quiet_libraries(), told_as(ModelError, doing):
+        with quiet_libraries(), quiet_panics(), told_as(ModelError, doing):
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 where, trust_remote_code=False
             )

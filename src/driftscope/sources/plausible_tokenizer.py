@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftscope.errors import ModelError, told_as
+from driftscope.hugging_face import quiet_panics
 from driftscope.sources.origin import read_json
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def refuse_growing_rules(folder: Path, name: str) -> None:
 def refuse_slow_or_endless(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Raises `ModelError` where a tokenizer fails on a plain text, or takes far too long for it."""
     started = time.monotonic()
-    with told_as(ModelError, f"the tokenizer of {name} cannot read a text"):
+    with quiet_panics(), told_as(ModelError, f"the tokenizer of {name} cannot read a text"):
         tokens = tokenizer(_TRIAL, verbose=False)["input_ids"]
     seconds = time.monotonic() - started
     if seconds > _TRIAL_SECONDS or len(tokens) > _MOST_GROWTH * len(_TRIAL):
