@@ -182,7 +182,9 @@ def test_run_then_compare_then_export(
     assert "full_ft" in told
     epochs = tiny_run["epochs"]
     assert [f"epoch {epoch}/{epochs}" in told for epoch in (1, epochs)] == [True, True]
-    assert (out / "result.json").exists()
+    again = json.loads(runner.invoke(app, ["run", str(spec), "--out", str(out), "--json"]).stdout)
+    assert again["result"] == json.loads((out / "result.json").read_text())
+    assert again["advice"]["outcome"] == "unsure"
     arguments = ["compare", str(tiny_clip), str(out), "--images", str(coloured_images / "test")]
     shown = says([*arguments, "--out", str(tmp_path / "c")], code=0)
     assert "embedding drift" in shown

@@ -424,7 +424,7 @@ def _over_rates(rows: pd.DataFrame, alpha: float) -> str:
     shown = of_all(int((rows["p_over_rates"] <= alpha).sum()), len(rows), "contrast")
     return (
         f"Pairs of one rate are not independent; with each rate's mean as one unit {shown} p ≤ "
-        f"{alpha:g}: {join_words(told)}{_more(len(rows))}."
+        f"{alpha:g}. The smallest come first: {join_words(told)}{_more(len(rows))}."
     )
 
 

@@ -32,8 +32,8 @@ def model_card(comparison: Mapping[str, Any], version: str) -> str:
     lines += [
         "",
         "Retention is 100 × accuracy after / accuracy before on the same images, in percent. "
-        f"Written by driftscope {_text(version)}. This command compares so, with default counts "
-        "of images and default prompts:",
+        f"Written by driftscope {_text(version)}. This command compares so, but for "
+        "counts of images and prompts, where others were given:",
     ]
     return "\n".join([*lines, "", f"    {comparison_command(comparison)}", ""])
 

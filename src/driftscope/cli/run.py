@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftscope.cli.options import Device, OutFolder, Workers, refuse_missing, refuse_unfit
+from driftscope.cli.options import AsJson, Device, OutFolder, Workers, refuse_missing, refuse_unfit
 from driftscope.cli.sentences import resumable, say
 from driftscope.cli.study import RunPlace, carry_out_study
 
 if TYPE_CHECKING:
+    from driftscope.analysis.advice import Advice
     from driftscope.config import RunSpec
     from driftscope.records.schema import SharedImages
 
@@ -43,9 +44,11 @@ def demo(
 def run(
     spec: Annotated[Path, typer.Argument(help="The run's YAML file.")],
     out: OutFolder,
+    as_json: AsJson = False,
     device: Device = None,
 ) -> None:
     """Train one run: adapt, probe, evaluate, record."""
+    from driftscope.analysis.advice import advice_on_run
     from driftscope.cli import terminal
     from driftscope.config import load_run_spec
     from driftscope.records import (
@@ -69,6 +72,10 @@ def run(
         from driftscope.run import run_one
 
         record = run_one(parsed, out, device=device, on_step=on_step)
+    advice = advice_on_run(record, terminal.path_text(out))
+    if as_json:
+        _print_json(out, advice)
+        return
     terminal.show_cells([record])
     if kept := budget_sentence(record):
         typer.echo(f"\n{kept}")
@@ -79,9 +86,17 @@ def run(
     for note in record.result.splits.notes if record.result.splits else ():
         terminal.err.print(f"{parsed.dataset}: {note}")
     say(f"\nRecord: {terminal.path_text(out)}")
-    from driftscope.analysis.advice import advice_on_run
+    terminal.show_advice([advice])
 
-    terminal.show_advice([advice_on_run(record, terminal.path_text(out))])
+
+def _print_json(out: Path, advice: Advice) -> None:
+    """The run's result, the verdict and what to do, as one JSON object."""
+    import json
+
+    from driftscope.records import RESULT_FILE
+
+    result = json.loads((out / RESULT_FILE).read_text(encoding="utf-8"))
+    typer.echo(json.dumps({"result": result, "advice": advice.to_dict()}, indent=1))
 
 
 @contextmanager
