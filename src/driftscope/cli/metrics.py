@@ -88,12 +88,12 @@ def _markdown_lines() -> Iterator[str]:
         yield ""
         yield f"## {group.capitalize()}"
         yield ""
-        yield "| key | heading | range | better | decimals | meaning | source |"
+        yield "| key | heading | meaning | range | better | decimals | source |"
         yield "|---|---|---|---|---|---|---|"
         for one in (one for one in METRICS.values() if one.group == group):
-            cells = (f"`{one.key}`", one.heading, one.range_text, _BETTER[one.better])
-            about = (str(one.decimals), one.definition, one.source)
-            yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells + about)} |"
+            told = (f"`{one.key}`", one.heading, one.definition)
+            others = (one.range_text, _BETTER[one.better], str(one.decimals), one.source)
+            yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in told + others)} |"
 
 
 def _show(shown: list[Metric]) -> None:
