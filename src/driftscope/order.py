@@ -23,7 +23,7 @@ from driftscope.sources.origin import BASE_KEY, read_json
 from driftscope.suites import BROUGHT_MODELS
 
 _TURN = "the pretrained model comes first, so turn them round"
-_TRAINED_FROM_SCRATCH = re.compile(r"openai/clip-|open_clip:[^:]+:openai$")
+_TRAINED_FROM_SCRATCH = re.compile(r"openai/|open_clip:[^:]+:openai$")
 """Published models into which nobody's model was fine-tuned."""
 _CARD = re.compile(r"---\n(.*?)\n---", re.DOTALL)
 _CONFIG, _README = "config.json", "README.md"
