@@ -68,7 +68,8 @@ def quiet_panics() -> Iterator[None]:
 
     Rust writes to the process's own stderr, past Python's. Where there is none, nothing is done.
     """
-    sys.stderr.flush()
+    if sys.stderr is not None:  # a program without a console has none
+        sys.stderr.flush()
     try:
         kept = os.dup(_STDERR)
     except OSError:

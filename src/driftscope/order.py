@@ -73,11 +73,12 @@ def _told_by_folders(before: VisionLanguageModel, after: VisionLanguageModel) ->
 
 def _made_from(model: VisionLanguageModel, other: VisionLanguageModel) -> str:
     """The file of a model's folder that names the other one as its base; "" for none."""
-    folder = named_path(model.source)
-    for file, base in _bases(folder):
-        if base in (other.source, encoder_fingerprint(other)) or _is_place(base, other.source):
-            return file
-    return ""
+    bases = list(_bases(named_path(model.source)))
+    if not bases:
+        return ""
+    called = (other.source, encoder_fingerprint(other))  # all of its weights are read for it
+    is_other = (file for file, base in bases if base in called or _is_place(base, other.source))
+    return next(is_other, "")
 
 
 def _bases(folder: Path) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,6 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from math import ceil
 from typing import Any, Literal
 
 from driftscope.analysis.words import DOUBTFUL, join_words, rate_text, spread_text
@@ -232,8 +231,7 @@ def damage_sentence(comparison: Mapping[str, Any]) -> str:
         return ""
     known = replace(place, measured_on=_measured_on(comparison))
     pool, classes = _pool_of(known)
-    words = ["where", known.pretrained, known.adapted, "--pool", pool]
-    words += ["--classes", classes] if classes else []
+    words = ["where", known.pretrained, known.adapted, *_pool_options(pool, classes)]
     return (
         "The layers that change most need not be those that do the damage: "
         f"`driftscope {shlex.join(words)}` finds these."
@@ -473,7 +471,7 @@ _MOST_KEPT_PCT = 99.0
 def _more_to_keep(made: RescuedFrom, budget: float) -> float | None:
     """The budget of another rescue: halfway to all from where the last one fell short; or None."""
     asked = max(made.keep_pct, budget)
-    return None if asked >= _MOST_KEPT_PCT else min(_MOST_KEPT_PCT, ceil((asked + 100) / 2))
+    return None if asked >= _MOST_KEPT_PCT else min(_MOST_KEPT_PCT, math.ceil((asked + 100) / 2))
 
 
 def _pool_of(place: Place) -> tuple[str, str | None]:
@@ -524,10 +522,13 @@ def _rescue_command(
     pretrained: str, adapted: str, images: str, pool: str, classes: str | None, keep: float
 ) -> str:
     """A rescue to paste, into a folder that is not there yet."""
-    words = [pretrained, adapted, "--images", images, "--pool", pool]
-    words += ["--classes", classes] if classes else []
+    words = [pretrained, adapted, "--images", images, *_pool_options(pool, classes)]
     words += ["--keep", f"{keep:g}", "--out", free_name("rescued")]
     return f"driftscope rescue {shlex.join(words)}"
+
+
+def _pool_options(pool: str, classes: str | None) -> list[str]:
+    return ["--pool", pool, *(["--classes", classes] if classes else [])]
 
 
 def _train_again(better: Setting | None, place: Place, budget_pct: float) -> str:

@@ -41,16 +41,9 @@ def refuse_unfit(
     pool: str | None = None,
     classes: str | None = None,
 ) -> None:
-    """Refuses places that are not there or hold something else, before a model is loaded.
+    """Refuses places that are not there, and then what `early.refuse_unfit` refuses of the rest.
 
-    Args:
-        models: names or places of models.
-        images: sets of images that need no labels.
-        labeled: sets that are scored on, or suites.
-        pool, classes: as `compare` takes them.
-
-    Raises:
-        ModelError, DataError, ConfigError: a place is not what it should be.
+    Arguments and errors are those of that function; sets that were not given are None.
     """
     of_models, of_images, of_labeled = ([*filter(None, one)] for one in (models, images, labeled))
     refuse_missing(of_models, (*of_images, *of_labeled, pool), classes)

@@ -117,7 +117,6 @@ def _formats() -> tuple[str, ...]:
 
 def greatest_value_of(data: bytes) -> int | None:
     """The greatest value of an encoded image, if it is 16-bit greyscale that can be read."""
-
     try:
         with _opened(data) as image:
             is_read = (
