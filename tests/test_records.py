@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from fake_runs import fake_result
 
 from driftscope import records
 from driftscope.config import parse_run_spec
@@ -115,3 +116,14 @@ def test_a_result_of_an_unknown_schema_is_refused(tmp_path: Path) -> None:
     records.write_json(tmp_path / records.RESULT_FILE, {"schema": 99})
     with pytest.raises(RecordError, match="schema 99"):
         records.load_run(tmp_path)
+
+
+def test_a_run_may_be_called_anything_unless_it_stands_in_a_study(tmp_path: Path) -> None:
+    folder = tmp_path / records.RUNS_FOLDER / "my run"
+    folder.mkdir(parents=True)
+    records.write_json(folder / records.SPEC_FILE, SPEC.model_dump(mode="json"))
+    records.write_json(folder / records.RESULT_FILE, fake_result(SPEC))
+    assert records.load_run(folder).spec == SPEC
+    records.write_json(tmp_path / records.STUDY_FILE, {})
+    with pytest.raises(RecordError, match="is the result of another run"):
+        records.load_run(folder)

@@ -277,7 +277,7 @@ def _refuse_parts_of_several(
             f"{folder / RESULT_FILE} is not the result of the run that {SPEC_FILE} beside it "
             "describes: one of the two was copied or edited; delete the folder to run it again"
         )
-    if folder.parent.name == RUNS_FOLDER and result.run_id != folder.name:
+    if _is_in_a_study(folder) and result.run_id != folder.name:
         raise RecordError(
             f"{folder / RESULT_FILE} is the result of another run ({shown(result.run_id)}); delete "
             "the folder to run it again"
@@ -289,6 +289,11 @@ def _refuse_parts_of_several(
             f"{folder / EVENTS_FILE} is not what the run wrote: it was changed, cut off, or has "
             "lines twice"
         )
+
+
+def _is_in_a_study(folder: Path) -> bool:
+    """Whether a run's folder is named by its id; one that a user made may be called anything."""
+    return folder.parent.name == RUNS_FOLDER and (folder.parent.parent / STUDY_FILE).exists()
 
 
 def _is_same_run(result: RunResult, spec: RunSpec) -> bool:
