@@ -180,6 +180,8 @@ def test_run_then_compare_then_export(
     spec, out = write_spec(tmp_path / "spec.yaml", tiny_run), tmp_path / "run"
     told = says(["run", str(spec), "--out", str(out)], code=0)
     assert "full_ft" in told
+    assert f"Report: {out / 'report.html'}".replace(" ", "") in told.replace(" ", "")
+    assert "In numbers" in (out / "report.html").read_text()
     epochs = tiny_run["epochs"]
     assert [f"epoch {epoch}/{epochs}" in told for epoch in (1, epochs)] == [True, True]
     again = json.loads(runner.invoke(app, ["run", str(spec), "--out", str(out), "--json"]).stdout)

@@ -70,9 +70,21 @@ def test_it_says_what_is_left_what_is_best_and_why_it_stopped(tmp_path: Path) ->
 
 def test_without_a_transfer_set_it_says_that_ability_was_not_measured(tmp_path: Path) -> None:
     text = page_of(tmp_path, [observed(10)], transfer=False).read_text()
-    assert "how much of the pretrained ability is left was not measured" in text
+    first, rest = text.split('id="in-numbers"')
+    assert "At step 10: CKA with the pretrained model is <strong>0.900</strong>." in first
+    assert "To learn how much of the pretrained ability is left, give a pool of unlabeled" in first
+    assert "moved by" not in first
+    assert 'aria-label="CKA at each layer:' in first
+    assert "Image embeddings moved by 0.100 (1 − mean cosine), a drift that saturates." in rest
     assert "Embedding drift over the steps: 0.000 at step 0, 0.100 at step 10." in text
     assert "Validation accuracy" not in text.partition("Layer by layer")[0]  # not known before
+
+
+def test_retention_and_cka_stand_before_embedding_drift(tmp_path: Path) -> None:
+    text = page_of(tmp_path, HISTORY).read_text()
+    panels = ["Retention, %", "CKA", "Validation accuracy, %", "Embedding drift", "Δ entropy, %"]
+    places = [text.index(f'aria-label="{name} over the steps') for name in panels]
+    assert places == sorted(places)
 
 
 def test_a_path_begins_at_the_pretrained_model_by_what_it_is_or_by_a_look(tmp_path: Path) -> None:

@@ -224,7 +224,8 @@ def test_no_records_are_refused_in_one_sentence(tmp_path: Path) -> None:
 def test_a_comparison_without_transfer_says_that_retention_is_unknown(tmp_path: Path) -> None:
     page = write_compare_report(fake_comparison(transfer=False), None, tmp_path).read_text()
     words = " ".join(_Page(page).words.split())
-    assert "how much of the pretrained ability is left was not measured" in words
+    lead = "CKA with the pretrained model is 0.805. To learn how much of the pretrained ability is"
+    assert f"{lead} left, give a pool of unlabeled images or a labeled transfer set." in words
     assert "--transfer" in words
 
 

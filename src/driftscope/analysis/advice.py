@@ -247,7 +247,7 @@ def _place_of(comparison: Mapping[str, Any]) -> Place:
         str(comparison["images"]),
         comparison.get("pool"),
         comparison.get("classes"),
-        _has_texts(comparison.get("unmeasured") or {}),
+        has_texts(comparison.get("unmeasured") or {}),
         report=str(comparison.get("report") or "REPORT"),
         images_are_labeled=bool(comparison.get("images_are_labeled")),
         rescued_from=RescuedFrom.model_validate(made) if made else None,
@@ -268,7 +268,7 @@ def advice_on_look(found: Mapping[str, Any], watched: Mapping[str, Any]) -> Advi
         str(watched["probe_images"]),
         watched.get("pool_as_given"),
         watched.get("classes_as_given"),
-        has_texts=_has_texts(found.get("unmeasured") or {}),
+        has_texts=has_texts(found.get("unmeasured") or {}),
         images_are_labeled=bool(watched.get("images_are_labeled")),
     )
     is_unchanged = found.get("weight_drift") == 0 and not _has_lost(found)
@@ -282,16 +282,21 @@ def kept_pct_of(watched: Mapping[str, Any]) -> float:
     return float(least or KEPT_PCT)
 
 
-def advice_on_run(record: RunRecord, folder: str) -> Advice:
-    """What to do after a run, from its record in a folder."""
-    spec, selected = record.spec, record.result.selected
-    found = {
+def found_by_run(record: RunRecord) -> dict[str, Any]:
+    """What a run found of retention, at its selected epoch, as a comparison's JSON holds it."""
+    selected = record.result.selected
+    return {
         "transfer": {
             name: one.model_dump(by_alias=True)
             for name, one in (selected.transfer if selected else {}).items()
         },
         "estimate": selected.estimate.model_dump() if selected and selected.estimate else None,
     }
+
+
+def advice_on_run(record: RunRecord, folder: str) -> Advice:
+    """What to do after a run, from its record in a folder."""
+    spec, selected = record.spec, record.result.selected
     unmeasured = selected.drift.unmeasured if selected else {}
     place = Place(
         "run",
@@ -300,12 +305,12 @@ def advice_on_run(record: RunRecord, folder: str) -> Advice:
         spec.dataset,
         spec.pool,
         classes_of(spec),
-        has_texts=_has_texts(unmeasured),
+        has_texts=has_texts(unmeasured),
         report=folder,
         images_are_labeled=True,
         trained_under_pct=spec.budget.retention_pct if spec.budget else None,
     )
-    return advice_on(found, place)
+    return advice_on(found_by_run(record), place)
 
 
 def classes_of(spec: RunSpec) -> str | None:
@@ -329,7 +334,7 @@ def _withheld(found: Mapping[str, Any]) -> str:
     return "" if is_number(estimate.get("retention_pct")) else str(estimate.get("withheld") or "")
 
 
-def _has_texts(unmeasured: Mapping[str, str]) -> bool:
+def has_texts(unmeasured: Mapping[str, str]) -> bool:
     """Whether the model has a text tower, from the reasons of numbers that are missing."""
     return WITHOUT_TEXTS not in unmeasured.get(ESTIMATED, "")
 

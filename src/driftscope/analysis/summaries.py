@@ -1,4 +1,4 @@
-"""What a study, a comparison or a training shows in sentences, and what it cannot tell."""
+"""What a study or a comparison shows in sentences, and what it cannot tell."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from driftscope.analysis.advice import (
     Advice,
     advice_on_comparison,
-    advice_on_look,
+    has_texts,
     kept_of,
 )
 from driftscope.analysis.chart import MOST_NAMED
@@ -70,13 +70,17 @@ BUDGET_CAVEAT = Caveat(
     "and `gate --min-retention` take your own. More than 100 % is left where the adapted model is "
     "right more often than the pretrained one.",
 )
-_PROTOCOL_WORDS = {"leakfree": " (the test images are read once, at the selected epoch)"}
+PAPER_CAVEAT = Caveat(
+    "Protocol “paper”.",
+    "Validation is the test split and the best epoch on it is reported, as in the publication: "
+    "accuracies are optimistic.",
+)
+PROTOCOL_WORDS = {"leakfree": " (the test images are read once, at the selected epoch)"}
 _NOT_MEASURED = "What is left of the pretrained ability was not measured."
-TO_STOP = "Training was to stop:"
-"""What a sentence begins with that stands out, as `DOUBTFUL` does."""
 
 
-def _unmeasured_caveat(way_out: str) -> Caveat:
+def unmeasured_caveat(way_out: str) -> Caveat:
+    """That retention is not known, and what to do to know."""
     return Caveat(
         _NOT_MEASURED,
         "CKA tends to fall with it, but no value of CKA means “safe” on every model and every set "
@@ -130,7 +134,7 @@ def _what_was_studied(cells: pd.DataFrame, runs: pd.DataFrame, setting: Mapping[
         f"{counted(num_runs, 'fine-tuning run')} of {setting['model']} on {setting['dataset']}: "
         f"{_named(list(map(str, dict.fromkeys(cells['series']))))} at "
         f"{counted(len(rates), 'learning rate')} ({span}), {_seeds_phrase(cells)}, "
-        f"protocol “{setting['protocol']}”{_PROTOCOL_WORDS.get(setting['protocol'], '')}."
+        f"protocol “{setting['protocol']}”{PROTOCOL_WORDS.get(setting['protocol'], '')}."
     )
     if diverged := int(cells["num_diverged"].sum()):
         text += f" {counted(diverged, 'run')} diverged and is left out of every mean."
@@ -188,13 +192,7 @@ def _study_caveats(cells: pd.DataFrame, setting: Mapping[str, str]) -> list[Cave
             )
         )
     if setting["protocol"] == "paper":
-        caveats.append(
-            Caveat(
-                "Protocol “paper”.",
-                "Validation is the test split and the best epoch on it is reported, as in the "
-                "publication: accuracies are optimistic.",
-            )
-        )
+        caveats.append(PAPER_CAVEAT)
     return caveats
 
 
@@ -239,20 +237,17 @@ def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
     """What separates two models, from a `compare` result."""
     drift, transfer = comparison["drift"], comparison.get("transfer") or {}
     advice, kept = advice_on_comparison(comparison), kept_of(comparison)
-    headline, emphasised = _comparison_headline(drift, transfer, comparison.get("estimate"))
+    needs = needs_for_retention(comparison)
+    headline, emphasised = _comparison_headline(drift, transfer, comparison.get("estimate"), needs)
     if kept is not None and advice.outcome in ("kept", "lost", "unsure"):
         headline, emphasised = advice.verdict, (written(kept.key, kept.pct),)
     learned = learned_sentence(str(comparison["images"]), comparison.get("own_classes"))
     sentences = [
         *(doubt_sentences(comparison.get("doubts")) if kept is None else ()),
         *([learned] if learned else []),
-        *_score_sentences_of(comparison),
-        *_representation_sentence(drift),
-        *_attention_sentence(drift),
+        *found_sentences(comparison),
+        *drift_sentences(drift),
     ]
-    if is_number(drift.get("weight_drift")):
-        moved = written("weight_drift", drift["weight_drift"])
-        sentences.append(f"Weight drift is {moved} (‖ΔW‖/‖W₀‖).")
     images = f"{counted(int(comparison['num_images']), 'image')} of {comparison['images']}"
     return Summary(
         f"{comparison['adapted']} against {comparison['pretrained']}, read on {images}"
@@ -266,7 +261,10 @@ def comparison_summary(comparison: Mapping[str, Any]) -> Summary:
 
 
 def _comparison_headline(
-    drift: Mapping[str, Any], transfer: Mapping[str, Any], estimate: Mapping[str, Any] | None
+    drift: Mapping[str, Any],
+    transfer: Mapping[str, Any],
+    estimate: Mapping[str, Any] | None,
+    needs: str,
 ) -> tuple[str, tuple[str, ...]]:
     kept_all = all(one["retention_pct"] in (None, 100) for one in transfer.values())
     if drift.get("weight_drift") == 0 and kept_all:
@@ -277,18 +275,45 @@ def _comparison_headline(
             sure = _interval_words("retention_pct", 95, retention_interval_pct(scores))
             return f"{kept} of the {ability_on(name)} is left{sure}.", (kept,)
     if estimate and is_number(estimate["retention_pct"]):
-        return _estimate_headline(estimate)
-    cka = written("cka", drift["cka"])
-    if not is_number(drift.get("embedding_drift")):
-        return f"CKA with the pretrained model is {cka}.", (cka,)
-    moved = written("embedding_drift", drift["embedding_drift"])
-    return (
-        f"The image embeddings moved by {moved} (1 − cosine), CKA is {cka}; how much of the "
-        "pretrained ability is left was not measured."
-    ), (moved, cka)
+        return estimate_headline(estimate)
+    return unmeasured_headline(drift["cka"], needs)
 
 
-def _estimate_headline(estimate: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+def unmeasured_headline(cka: Any, needs: str) -> tuple[str, tuple[str, ...]]:
+    """The headline where no retention is known, and what of it stands out: CKA, which roughly
+    orders models by damage.
+
+    Args:
+        cka: with the pretrained model; None where it was not read.
+        needs: what to give so that retention is known; "" where all that helps was given.
+    """
+    unknown = (
+        f"To learn how much of the pretrained ability is left, give {needs}."
+        if needs
+        else "How much of the pretrained ability is left is not known."
+    )
+    if not is_number(cka):
+        return unknown, ()
+    told = written("cka", cka)
+    return f"CKA with the pretrained model is {told}. {unknown}", (told,)
+
+
+def needs_for_retention(found: Mapping[str, Any], *, had_pool: bool = False) -> str:
+    """What to give so that retention is known; "" where that was given, and told nothing.
+
+    Args:
+        found: with `transfer`, `estimate` and `unmeasured`, as JSON values hold them.
+        had_pool: whether a pool was given of which no estimate is left.
+    """
+    if found.get("transfer") or found.get("estimate") or had_pool:
+        return ""
+    if not has_texts(found.get("unmeasured") or {}):
+        return "a labeled transfer set"
+    return "a pool of unlabeled images or a labeled transfer set"
+
+
+def estimate_headline(estimate: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """How much is left as estimated, and the part of the headline that stands out."""
     kept = written(ESTIMATED, estimate["retention_pct"])
     sure = _interval_words(ESTIMATED, 90, (estimate["low_90_pct"], estimate["high_90_pct"]))
     return (
@@ -321,7 +346,7 @@ def retrieval_sentence(name: str, score: Mapping[str, Any]) -> str:
     return " ".join([f"Retrieval on {name}, {recalls}.", *_remarks(score)])
 
 
-def _score_sentences_of(found: Mapping[str, Any]) -> list[str]:
+def found_sentences(found: Mapping[str, Any]) -> list[str]:
     """What is said of every pool, transfer set, suite and captioned set of a comparison or look."""
     kinds = ("transfer", "suites", "retrieval")
     transfer, suites, retrieval = (found.get(kind) or {} for kind in kinds)
@@ -338,31 +363,45 @@ def _remarks(score: Mapping[str, Any]) -> list[str]:
     return [*doubts, *(f"Note: {note}." for note in score.get("notes") or ())]
 
 
-def _representation_sentence(drift: Mapping[str, Any]) -> list[str]:
+def drift_sentences(drift: Mapping[str, Any]) -> list[str]:
+    """What has changed in the representation, in attention and in the weights."""
+    told = [*_representation_sentences(drift), *_attention_sentence(drift)]
+    if is_number(drift.get("weight_drift")):
+        told.append(
+            f"Weight drift is {written('weight_drift', drift['weight_drift'])} (‖ΔW‖/‖W₀‖)."
+        )
+    return told
+
+
+def _representation_sentences(drift: Mapping[str, Any]) -> list[str]:
+    """CKA first, for it orders models by damage better than the embeddings' drift."""
     per_block = [value for value in drift.get("cka_per_block") or [] if is_number(value)]
-    if not per_block:
-        return []
-    lowest = min(range(len(per_block)), key=per_block.__getitem__)
-    moved = ""
+    told = []
+    if per_block:
+        lowest = min(range(len(per_block)), key=per_block.__getitem__)
+        told.append(
+            f"Representation: mean CKA {written('cka', drift['cka'])} (debiased "
+            f"{written('cka_debiased', drift.get('cka_debiased'))}), lowest at layer {lowest + 1} "
+            f"({written('cka', per_block[lowest])})."
+        )
     if is_number(drift.get("embedding_drift")):
         moved = written("embedding_drift", drift["embedding_drift"])
-        moved = f"; image embeddings moved by {moved} (1 − mean cosine)"
-    return [
-        f"Representation: mean CKA {written('cka', drift['cka'])} (debiased "
-        f"{written('cka_debiased', drift.get('cka_debiased'))}), lowest at layer {lowest + 1} "
-        f"({written('cka', per_block[lowest])}){moved}."
-    ]
+        told.append(f"Image embeddings moved by {moved} (1 − mean cosine), a drift that saturates.")
+    return told
 
 
 def _attention_sentence(drift: Mapping[str, Any]) -> list[str]:
     """The sentence; none where attention is not compared."""
-    per_layer, change = drift["delta_entropy_pct_per_layer"], drift["delta_entropy_pct"]
-    if not is_number(change):
+    per_layer = drift.get("delta_entropy_pct_per_layer") or []
+    change = drift.get("delta_entropy_pct")
+    if change is None or not is_number(change):
         return []
     said = (
         f"Attention: entropy changed by {written('delta_entropy_pct', change)} "
         f"({'broader' if change > 0 else 'narrower'})"
     )
+    if not per_layer:
+        return [f"{said}."]
     if len(per_layer) < len(drift.get("cka_per_block") or []):
         return [f"{said} where the patches are pooled."]
     most = max(range(len(per_layer)), key=lambda index: abs(per_layer[index] or 0.0))
@@ -375,7 +414,7 @@ def _comparison_caveats(
     caveats = [BUDGET_CAVEAT, ENTROPY_CAVEAT]
     if not transfer and not comparison.get("estimate"):
         caveats.append(
-            _unmeasured_caveat(
+            unmeasured_caveat(
                 "run again with --pool (unlabeled images) or --transfer (a labeled set)"
             )
         )
@@ -390,78 +429,3 @@ def _comparison_caveats(
             )
         )
     return caveats
-
-
-# ---------------------------------------------------------------- a monitored training
-
-
-def monitor_summary(report: Mapping[str, Any]) -> Summary:
-    """What a training did so far, from a monitor's `report.json`."""
-    scalars, watched = report["scalars"], report["monitor"]
-    seen = next(one for one in reversed(report["history"]) if one.get("cka") is not None)
-    step = report["latest"]["step"]
-    headline, emphasised = _monitor_headline(
-        watched["transfer"], scalars, step, seen.get("estimate")
-    )
-    advice, kept = advice_on_look(seen, watched), kept_of(seen)
-    if kept is not None and advice.outcome in ("kept", "lost", "unsure"):
-        headline, emphasised = advice.verdict, (written(kept.key, kept.pct),)
-    sentences = _score_sentences_of({**seen, "suites": report.get("suites")})
-    if "val_accuracy_pct" in scalars:
-        accuracy = written("val_accuracy_pct", scalars["val_accuracy_pct"])
-        sentences.append(f"Validation accuracy is {accuracy}.")
-    if report["best"] is not None:
-        sentences.append(_best_sentence(report))
-    if report["stopped"]:
-        sentences.append(f"{TO_STOP} {report['stopped']}")
-    caveats = [ENTROPY_CAVEAT]
-    if not watched["transfer"] and not watched.get("pool"):
-        caveats.append(_unmeasured_caveat("give the monitor a pool or a transfer set"))
-    another = "What another seed or learning rate would do is not in here; a study of several runs"
-    caveats.append(Caveat("One training.", f"{another} tells."))
-    studied = _what_was_monitored(report)
-    return Summary(studied, headline, sentences, caveats, emphasised, (advice,))
-
-
-def _monitor_headline(
-    transfer: Sequence[Mapping[str, Any]],
-    scalars: Mapping[str, float],
-    step: int,
-    estimate: Mapping[str, Any] | None,
-) -> tuple[str, tuple[str, ...]]:
-    if transfer and "retention_pct" in scalars:
-        kept = written("retention_pct", scalars["retention_pct"])
-        return f"At step {step} {kept} of the {ability_on(transfer[0]['name'])} is left.", (kept,)
-    if estimate and is_number(estimate["retention_pct"]):
-        said, emphasised = _estimate_headline(estimate)
-        return f"At step {step}, a{said[1:]}", emphasised
-    moved, cka = (written(key, scalars.get(key)) for key in ("embedding_drift", "cka"))
-    return (
-        f"At step {step} the image embeddings have moved by {moved} (1 − cosine) and CKA is {cka}; "
-        "how much of the pretrained ability is left was not measured."
-    ), (moved, cka)
-
-
-def _what_was_monitored(report: Mapping[str, Any]) -> str:
-    watched, count, share = report["monitor"], len(report["history"]), report["cost_share_pct"]
-    times = "once" if count == 1 else f"{count} times"
-    of_time = "" if share is None else f", {number_text(share, 1)} % of its time"
-    return (
-        f"A training of {watched['pretrained']} up to step {report['latest']['step']}, read "
-        f"{times} on {watched['num_images']} probe images ({watched['probe_images']}) without "
-        f"labels; that took {number_text(report['cost_seconds'], 1)} s{of_time}."
-    )
-
-
-def _best_sentence(report: Mapping[str, Any]) -> str:
-    best, rule = report["best"], report["monitor"]["selection"]
-    chosen = METRICS[rule["by"]]
-    end = "least" if chosen.better == "lower" else "highest"
-    reached, kept = (
-        written(key, best["scalars"].get(key)) for key in ("val_accuracy_pct", chosen.key)
-    )
-    return (
-        f"The best step is {best['step']}: of the observations within "
-        f"{number_text(rule['within_points'], 1)} points of the highest accuracy it has "
-        f"the {end} {chosen.label} ({kept}; accuracy {reached})."
-    )

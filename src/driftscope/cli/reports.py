@@ -51,15 +51,43 @@ def chosen_formats(text: str) -> tuple[bool, list[str], list[str]]:
 
 
 def write_report(folder: Path, out: Path, form: str) -> None:
-    """Writes a study's report and says where."""
+    """Writes the report of a study, or of a run that belongs to none, and says where."""
     from driftscope.cli import terminal
+    from driftscope.records import is_run
 
     formats = chosen_formats(form)
     refuse_file(out)
+    if is_run(folder):
+        _write_run_report(folder, out, formats)
+        return
     with terminal.err.status("reading the study"):
         study, tables = _finished(folder)
     with _set_apart():
         _write_report(study, tables, out, formats)
+
+
+def _write_run_report(folder: Path, out: Path, formats: tuple[bool, list[str], list[str]]) -> None:
+    """Raises `ConfigError` where tables or figures are asked for: those are of a study."""
+    from driftscope.cli import terminal
+    from driftscope.records import RESULT_FILE, load_run
+    from driftscope.report.lone_run import write_run_page
+
+    _, *of_studies = formats
+    if any(of_studies):
+        named = ", ".join(name for listed in of_studies for name in listed)
+        raise ConfigError(
+            f"{folder} is one run, which has a page alone and no files of {named}: give --format "
+            f"{HTML}, or the folder of a study"
+        )
+    record = load_run(folder)
+    if record.is_changed:
+        terminal.err.print(
+            f"{folder / RESULT_FILE} was changed after it was written (its digest differs), and "
+            "is shown as it is now",
+            style="yellow",
+            markup=False,
+        )
+    say(f"Report: {terminal.path_text(write_run_page(record, out))}")
 
 
 def _write_report(

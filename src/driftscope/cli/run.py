@@ -47,7 +47,7 @@ def run(
     as_json: AsJson = False,
     device: Device = None,
 ) -> None:
-    """Train one run: adapt, probe, evaluate, record."""
+    """Train one run: adapt, probe, evaluate, record. Its page is report.html in --out."""
     from driftscope.analysis.advice import advice_on_run
     from driftscope.cli import terminal
     from driftscope.config import load_run_spec
@@ -72,7 +72,9 @@ def run(
         from driftscope.run import run_one
 
         record = run_one(parsed, out, device=device, on_step=on_step)
-    advice = advice_on_run(record, terminal.path_text(out))
+    from driftscope.report.lone_run import write_run_page
+
+    advice, page = advice_on_run(record, terminal.path_text(out)), write_run_page(record, out)
     if as_json:
         _print_json(out, advice)
         return
@@ -87,6 +89,7 @@ def run(
         terminal.err.print(f"{parsed.dataset}: {note}")
     say(f"\nRecord: {terminal.path_text(out)}")
     terminal.show_advice([advice])
+    say(f"\nReport: {terminal.path_text(page)}")
 
 
 def _print_json(out: Path, advice: Advice) -> None:

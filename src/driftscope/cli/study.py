@@ -281,7 +281,8 @@ def calibrate(
 @plain_errors
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(help="One study's folder, or several to set side by side.")
+        list[Path],
+        typer.Argument(help="One study's folder, or several to set side by side; or a run's."),
     ],
     out: Annotated[Path | None, opt(_REPORT_OUT, "--out", panel=PRINTED)] = None,
     form: Formats = HTML,
@@ -289,6 +290,7 @@ def report(
     """Write a report of finished runs: a page, tables, figures.
 
     Several studies stand side by side in it. Of two, it also tells the difference, seed by seed.
+    A run that belongs to no study has a page alone.
     """
     if len(folders) == 1:
         write_report(folders[0], out or folders[0], form)

@@ -203,6 +203,11 @@ def is_done(folder: Path) -> bool:
     return (folder / RESULT_FILE).exists()
 
 
+def is_run(folder: Path) -> bool:
+    """Whether the folder is a run's, finished or not, and no study's."""
+    return (folder / SPEC_FILE).exists() and not (folder / STUDY_FILE).exists()
+
+
 def read_spec(folder: Path) -> RunSpec:
     """The spec a run folder was made for.
 

@@ -40,7 +40,7 @@ from driftscope.report.run_pages import notable_runs, run_pages, shared_by_run_p
 from driftscope.report.sections import (
     Section,
     comparison_profiles,
-    kept_picture,
+    first_picture,
     setting_names,
     setting_section,
 )
@@ -208,7 +208,7 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
         out,
         title="What is left, and what has changed",
         summary=comparison_summary(comparison),
-        kept=kept_picture(comparison),
+        first=first_picture(comparison, layers),
         damage=damage_sentence(comparison),
         forgotten=[
             one

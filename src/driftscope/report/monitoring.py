@@ -10,17 +10,16 @@ import pandas as pd
 
 from driftscope.analysis.advice import kept_pct_of
 from driftscope.analysis.columns import filled, metric_column
-from driftscope.analysis.study_charts import known_metrics, profile_chart
-from driftscope.analysis.summaries import monitor_summary
 from driftscope.analysis.table import Column, Table
+from driftscope.analysis.training_summaries import monitor_summary
 from driftscope.analysis.zero_shot import unmeasured_sentences
-from driftscope.metrics import drifts, first_layer, followed
+from driftscope.metrics import ESTIMATED, drifts, first_layer, followed
 from driftscope.protocols import ACCURACIES
 from driftscope.records import Overlay
 from driftscope.report.overlays import NamedOverlay, overlay_block
-from driftscope.report.page import Picture, panel_pictures, write_page
+from driftscope.report.page import Picture, write_page
 from driftscope.report.provenance import pool_facts
-from driftscope.report.sections import comparison_profiles, kept_picture
+from driftscope.report.sections import comparison_profiles, first_picture, path_pictures
 
 
 def write_monitor_page(
@@ -34,17 +33,17 @@ def write_monitor_page(
         out: the file, or a folder in which `report.html` is written.
     """
     seen = [one for one in report["history"] if one.get("cka") is not None]
-    points = pd.DataFrame(seen)
+    points, layers = pd.DataFrame(seen), _layers(seen[-1])
     return write_page(
         "monitor.html",
         out,
         title="What training has changed",
         summary=monitor_summary(report),
-        kept=kept_picture(seen[-1], kept_pct_of(report["monitor"])),
+        first=first_picture(seen[-1], layers, kept_pct_of(report["monitor"])),
         alerts=report["alerts"],
         unmeasured=list(unmeasured_sentences(report["unmeasured"])),
         trajectories=_trajectories(points),
-        profiles=comparison_profiles(_layers(seen[-1])),
+        profiles=comparison_profiles(layers),
         latest_step=seen[-1]["step"],
         table=_table(points),
         overlays=overlay_block(
@@ -55,16 +54,15 @@ def write_monitor_page(
     )
 
 
+_FIRST = ("retention_pct", ESTIMATED, "cka")
+"""The panels that stand first: what is left, and what goes with it most closely."""
+
+
 def _trajectories(points: pd.DataFrame) -> list[Picture]:
     """A panel a metric over the steps, from the pretrained model's value at step 0 on."""
-    pictures = []
     shown = [one for one in followed() if not one.is_detail and one.key not in ACCURACIES.values()]
-    for metric in known_metrics(shown, points):
-        chart = profile_chart("path", points, [metric], along="step")
-        if len(chart.flat[0].marks[0].x) > 1:
-            [[one]] = panel_pictures(chart, f"path-{metric.key}", is_interactive=False)
-            pictures.append(one)
-    return pictures
+    ordered = sorted(shown, key=lambda one: [*_FIRST, one.key].index(one.key))
+    return path_pictures(points, ordered, "step")
 
 
 def _layers(one: Mapping[str, Any]) -> pd.DataFrame:

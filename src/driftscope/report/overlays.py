@@ -153,6 +153,12 @@ def study_overlays(records: Sequence[RunRecord], runs: pd.DataFrame) -> list[Nam
     return named
 
 
+def run_overlays(record: RunRecord) -> list[NamedOverlay]:
+    """The maps of a run on a page of its own; none where it stored none."""
+    overlay = _readable(record)
+    return [] if overlay is None else [NamedOverlay("adapted", "adapted", "", overlay)]
+
+
 def other_overlays(
     records: Sequence[RunRecord], runs: pd.DataFrame, named: Sequence[NamedOverlay]
 ) -> Iterator[NamedOverlay]:

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from driftscope.analysis.chart import Chart, Kind, Panel, plain_json
 from driftscope.analysis.label_places import LEADS, SIZES, STILL
-from driftscope.analysis.summaries import TO_STOP
+from driftscope.analysis.training_summaries import TO_STOP
 from driftscope.analysis.words import DOUBTFUL
 from driftscope.metrics import METRICS
 from driftscope.records import write_whole

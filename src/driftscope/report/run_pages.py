@@ -7,7 +7,7 @@ of a thousand runs is still one file that opens at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,28 +17,17 @@ from markupsafe import Markup
 from driftscope import limits
 from driftscope.analysis import grouping
 from driftscope.analysis.advice import advice_on_run
-from driftscope.analysis.study_charts import drift_metrics, followed_metrics, outcome_metrics
 from driftscope.analysis.table import Column
-from driftscope.analysis.words import DOUBTFUL, rate_text, seed_text
-from driftscope.analysis.zero_shot import (
-    doubts_of,
-    recall_sentences,
-    score_sentences,
-    unmeasured_sentences,
-)
-from driftscope.metrics import METRICS
+from driftscope.analysis.words import rate_text, seed_text
 from driftscope.records import (
     ATTENTION_FILE,
     RunRecord,
-    budget_sentence,
-    intervention_sentences,
     load_run,
-    rescue_sentences,
 )
-from driftscope.records.schema import StoredPrompts
 from driftscope.report import tables
 from driftscope.report.page import script_json
 from driftscope.report.provenance import flattened
+from driftscope.report.run_facts import numbers, provenance, said, shown_metrics
 
 
 @dataclass(frozen=True)
@@ -82,11 +71,11 @@ def run_pages(
         )
         content = {
             "label": label,
-            "numbers": _numbers({**row, **tables.test_interval(record)}),
-            "said": _said(record),
+            "numbers": numbers({**row, **tables.test_interval(record)}),
+            "said": said(record),
             "advice": _advice(record),
-            "measures": _keys(row),
-            "history": _columns(histories.get(record.id), ("epoch", "step", *_keys(row))),
+            "measures": shown_metrics(row),
+            "history": _columns(histories.get(record.id), ("epoch", "step", *shown_metrics(row))),
             "layers": _columns(
                 layers.get(record.id), [column.key for column in tables.LAYER_COLUMNS]
             ),
@@ -94,7 +83,7 @@ def run_pages(
             **_classes(record),
             "has_maps": (record.folder / ATTENTION_FILE).exists(),
             "spec": flattened(record.result.spec),
-            "provenance": _provenance(record),
+            "provenance": provenance(record),
         }
         yield RunPage(record.id, label, script_json(content))
 
@@ -131,42 +120,6 @@ def shared_by_run_pages() -> Markup:
     )
 
 
-def _numbers(row: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """The run's results as read: heading, value, small print, explanation."""
-    columns = tables.outcome_columns({key: str(row.get(key) or "") for key in grouping.PLACE})
-    return [
-        (column.heading, column.text(row), column.detail(row), column.explanation)
-        for column in columns
-        if row.get(column.key) == row.get(column.key) and row.get(column.key) is not None
-    ]
-
-
-def _said(record: RunRecord) -> list[tuple[str, str]]:
-    """What stands beside the numbers: every zero-shot score in words, doubts, what is missing."""
-    scores = record.scores()
-    point = record.structure_point
-    told = (sentence for name, one in scores.items() for sentence in score_sentences(name, one))
-    selected = record.result.selected
-    captioned = selected.retrieval if selected else {}
-    recalls = (
-        f"Retrieval on {name}, {sentence}."
-        for name, one in captioned.items()
-        if "pretrained" in one
-        for sentence in recall_sentences(one)
-    )
-    notes = (f"{name}: {note}." for name, one in scores.items() for note in one.get("notes", ()))
-    missing = unmeasured_sentences(point.drift.unmeasured if point else {})
-    return [
-        *(("", sentence) for sentence in (*told, *recalls, budget_sentence(record)) if sentence),
-        *(("", sentence) for sentence in intervention_sentences(record)),
-        *(("", sentence) for sentence in rescue_sentences(record)),
-        *((DOUBTFUL, doubt) for doubt in (*doubts_of(scores), *doubts_of(captioned))),
-        *(("Note:", f"{note}.") for note in record.result.notes),
-        *(("Note:", note) for note in notes),
-        *(("Not measured:", one) for one in missing),
-    ]
-
-
 def _advice(record: RunRecord) -> dict[str, Any] | None:
     """What to do about a run of ours whose retention is known; imported ones have no model."""
     if record.origin != "run":
@@ -174,18 +127,6 @@ def _advice(record: RunRecord) -> dict[str, Any] | None:
     place = f"STUDY/{record.folder.parent.name}/{record.folder.name}"  # wherever the page is read
     advice = advice_on_run(record, place)
     return None if advice.outcome == "unknown" else advice.to_dict()
-
-
-def _keys(row: Mapping[str, Any]) -> list[str]:
-    """The metrics that a run's figures show, in order."""
-    has_transfer = bool(row.get("transfer") and row["transfer"] == row["transfer"])
-    shown = [
-        *outcome_metrics(has_transfer, "val_accuracy_pct"),
-        *followed_metrics(has_transfer),
-        *drift_metrics(has_transfer),
-    ]
-    keys = dict.fromkeys(metric.key for metric in shown)
-    return sorted(keys, key=lambda key: key == "delta_entropy_pct")  # what tells least comes last
 
 
 def _columns(frame: pd.DataFrame | None, names: Iterable[str]) -> dict[str, list[Any]]:
@@ -237,36 +178,3 @@ def _class_columns(columns: Sequence[Column], rows: Sequence[Any]) -> dict[str, 
 
 def _cell(value: Any, column: Column) -> Any:
     return str(value) if column.kind == "text" else _number(value)
-
-
-def _provenance(record: RunRecord) -> dict[str, str]:
-    """Where the numbers come from: versions, machine, hashes, splits, prompts."""
-    result = record.result
-    splits = result.splits.facts() if result.splits else {}
-    splits = {name: splits[name] for name in splits if name not in ("hashes", "probe_subsets")}
-    subsets = result.splits.probe_subsets if result.splits else []
-    facts = {
-        "run": record.id,
-        "origin": record.origin,
-        "status": result.status,
-        "protocol": result.protocol,
-        **result.environment.facts(),
-        "splits": splits,
-        "probe subsets": [f"{one.hash} ({len(one.indices)} images)" for one in subsets],
-        "prompts": {name: _prompts(rules) for name, rules in result.prompts.items()},
-        "parameters": result.parameters.model_dump(),
-        "wall time": {key: METRICS["wall_seconds"].with_unit(value)
-                      for key, value in result.wall_seconds.facts().items() if value is not None},
-    }  # fmt: skip
-    return {key: value for key, value in flattened(facts).items() if value != "none"}
-
-
-def _prompts(rules: StoredPrompts) -> dict[str, Any]:
-    """Split and templates, and of the words for classes those that differ from the name."""
-    return {
-        "split": rules.split,
-        "templates": rules.templates,
-        "words unlike the class's name": [
-            f"{name}: {word}" for name, word in rules.class_words.items() if name != word
-        ],
-    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,7 +22,8 @@ from driftscope.analysis.study_charts import (
 )
 from driftscope.analysis.summaries import Summary, study_summary
 from driftscope.analysis.table import Table
-from driftscope.metrics import KEPT_PCT, main_drifts
+from driftscope.metric import Metric
+from driftscope.metrics import KEPT_PCT, METRICS, main_drifts
 from driftscope.report import tables
 from driftscope.report.page import LegendEntry, Picture, legend, panel_pictures, whole_picture
 from driftscope.report.style import SeriesStyle, chart_styles, method_styles
@@ -220,10 +221,53 @@ def _class_retention(charts: PlaceCharts, setting: Mapping[str, str], name: str)
     return [whole_picture(chart, name, words)]
 
 
-def kept_picture(found: Mapping[str, Any], budget_pct: float = KEPT_PCT) -> Picture | None:
-    """What is left of a model's ability, for a page's first screen; None where nothing is known."""
+@dataclass(frozen=True)
+class FirstPicture:
+    """The picture of a page's first screen, and what stands above it."""
+
+    title: str
+    picture: Picture
+
+
+def first_picture(
+    found: Mapping[str, Any], layers: pd.DataFrame, budget_pct: float = KEPT_PCT
+) -> FirstPicture | None:
+    """What is left of a model's ability; where that is not known, CKA at each layer.
+
+    None where neither is known.
+
+    Args:
+        found: with `transfer` and `estimate`, as `kept_chart` takes it.
+        layers: a row a layer.
+        budget_pct: the retention to keep.
+    """
     chart = kept_chart("kept", found, budget_pct)
-    return None if chart is None else whole_picture(chart, "kept", chart.flat[0].words)
+    if chart is not None:
+        return FirstPicture("What is left", whole_picture(chart, "kept", chart.flat[0].words))
+    cka = METRICS["cka"]
+    if not known_metrics([cka], layers):
+        return None
+    chart = profile_chart("first", layers, [cka])
+    return FirstPicture(
+        "CKA with the pretrained model", whole_picture(chart, "first", chart.flat[0].words)
+    )
+
+
+def path_pictures(points: pd.DataFrame, metrics: Iterable[Metric], along: str) -> list[Picture]:
+    """A panel a metric over a training; nothing of a metric that has one value alone.
+
+    Args:
+        points: a row a look.
+        metrics: in the order of the panels.
+        along: `step` or `epoch`, a column of `points`.
+    """
+    pictures = []
+    for metric in known_metrics(metrics, points):
+        chart = profile_chart("path", points, [metric], along=along)
+        if len(chart.flat[0].marks[0].x) > 1:
+            [[one]] = panel_pictures(chart, f"path-{metric.key}", is_interactive=False)
+            pictures.append(one)
+    return pictures
 
 
 def comparison_profiles(layers: pd.DataFrame) -> list[Picture]:

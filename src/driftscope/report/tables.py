@@ -176,6 +176,11 @@ def layers_list(layer_cells: pd.DataFrame, setting: Mapping[str, str]) -> Table:
     return Table(name, title, _SPREAD_NOTE, filled(columns, layer_cells), layer_cells)
 
 
+def run_layers(layers: pd.DataFrame) -> Table:
+    """One run layer by layer, of `records.layers_table`."""
+    return Table("layers", "Layer by layer", "", filled(LAYER_COLUMNS, layers), layers)
+
+
 _CLASS_NOTE = (
     "A class has few images: read single classes as hints. No retention where the pretrained model "
     "got none right."

@@ -7,6 +7,7 @@ signs of life that workers renew and that decide nothing.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -28,6 +29,7 @@ from driftscope.records import (
     RUNS_FOLDER,
     STUDY_FILE,
     is_done,
+    is_run,
     read_failure,
     read_json,
     read_spec,
@@ -118,6 +120,11 @@ class StudyFolder:
             RecordError: the folder holds no study, or one that cannot be read.
         """
         path = self.root / STUDY_FILE
+        if is_run(self.root):
+            raise RecordError(
+                f"{self.root} is one run and no study; driftscope study report "
+                f"{shlex.quote(str(self.root))} writes its page"
+            )
         if not path.exists():
             raise RecordError(
                 f"{self.root} is no study folder (it has no {STUDY_FILE}); "
