@@ -51,9 +51,9 @@ def test_blocks_that_are_damaged_just_as_cka_falls_are_found() -> None:
     own = np.diff(AWAY, prepend=0)
     assert at_block["rho"] == pytest.approx(scipy_stats.spearmanr(own, DAMAGE).statistic)
     assert at_block["num_same_block"] == 0  # of itself block 5 moves most, block 6 is damaged most
-    assert "a block does more damage the larger 1 − CKA is there:" in found.sentence
+    assert "a block does more damage the larger 1 − CKA is there." in found.sentence
     against = answer("causes", study(entropies=(6, -5, 4, -3, 2, 1))).sentence
-    assert "is there and a block does less damage the larger |Δ entropy| is there:" in against
+    assert "is there and a block does less damage the larger |Δ entropy| is there." in against
 
 
 def test_one_unit_has_the_p_of_spearman_and_twice_the_same_unit_is_no_more_evidence() -> None:

@@ -101,9 +101,9 @@ def test_each_intervention_is_told_by_what_it_does_and_what_it_is_confounded_wit
         "idle": ["retention stays; attention did not move"],
     }
     assert found.sentence.startswith("6 of 8 comparisons move attention entropy by more than 2 ")
-    assert "retention falls in 2 (harmful on stars" in found.sentence
-    assert "retention stays within 2 points in 2 (harmless on stars" in found.sentence
-    assert found.sentence.endswith("; 2 move accuracy or weight drift too.")
+    assert "Retention falls in 2 of these: harmful on stars" in found.sentence
+    assert "Retention stays within 2 points in 2 of these: harmless on stars" in found.sentence
+    assert found.sentence.endswith(" The other 2 move accuracy or weight drift too.")
     assert "cannot go below 0.0625" in found.words
     pooled = found.details["pooled"].set_index("regularizer")
     assert pooled.loc["harmful", "num_pairs"] == 10

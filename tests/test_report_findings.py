@@ -165,7 +165,7 @@ def test_predictor_bars_are_as_long_as_the_correlations() -> None:
     assert lengths == sorted([0.9, 0.2, -0.8, -0.7] * 2)
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert "|Δ entropy|" in names
-    assert "Δ entropy, signed" in names
+    assert "signed Δ entropy" in names
 
 
 def test_no_texts_overlap_in_the_figures_of_answers() -> None:

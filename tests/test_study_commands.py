@@ -119,7 +119,8 @@ def test_a_calibration_is_carried_out_as_the_study_will_be(monkeypatch: pytest.M
 
 
 def test_analysis_answers_in_words_and_as_json(made_up: Path) -> None:
-    assert "Retention goes" in says(["study", "analyse", str(made_up), "--question", "predictors"])
+    said = says(["study", "analyse", str(made_up), "--question", "predictors"])
+    assert "retention goes most closely with" in said
     result = runner.invoke(
         app, ["study", "analyse", str(made_up), "--question", "frontier", "--json"]
     )

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from driftscope.cli import progress as terminal
+from driftscope.cli import study_views
 from driftscope.cli import terminal as consoles
 from driftscope.cli.study_views import status_view
 from driftscope.config import run_id
@@ -114,3 +115,25 @@ def test_a_lost_worker_is_told_and_is_no_failure(shown: io.StringIO) -> None:
     updates = [Update(ONE, 0), Update(ONE, 0, remark="the worker process ended by signal 9")]
     assert terminal.follow(updates, SPECS, 0) == {}
     assert "lost terrain" in shown.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["owner/model"], "Not checked: owner/model is not on this disk, and a plan downloads"),
+        (["a/b", "c/d"], "Not checked: a/b and c/d are not on this disk, and a plan downloads"),
+    ],
+)
+def test_a_plan_says_once_why_a_name_of_the_hub_is_not_checked_and_what_to_give(
+    monkeypatch: pytest.MonkeyPatch, names: list[str], words: str
+) -> None:
+    text = io.StringIO()
+    monkeypatch.setattr(study_views, "out", Console(file=text, width=300))
+    counts = dict.fromkeys((*STATES, "num_done", "num_failed", "num_to_run"), 0)
+    cells = [{"dataset": "terrain", "seeds": [0], **dict.fromkeys(STATES, 0)}]
+    plan = {"study": "s", "title": "", "cells": cells, "num_runs": 1, "num_cells": 1, **counts}
+    study_views.show_plan({**plan, "refusals": [], "unseen": names, "seconds": None})
+    told = text.getvalue()
+    assert words in told
+    assert "name a folder that holds" in told
+    assert [told.count(name) for name in names] == [1] * len(names)

@@ -117,7 +117,7 @@ def test_the_sentence_on_warnings_is_understood_by_itself() -> None:
         "Say that a signal warns once it goes further than in any run of another dataset that lost "
         "nothing. The earliest is CKA: of the 60.0 points of retention lost on average, 59.0 were "
         "still to come when it warned. It warned before retention fell in 6 of 6 runs, at the same "
-        "probe in 0, later in 0 and never in 0; of "
+        "probe in 0, later in 0 and never in 0. Of "
     ) in told
 
 
@@ -217,7 +217,7 @@ def test_a_threshold_that_is_never_crossed_keeps_the_last_probe_and_is_told() ->
 def test_rules_that_keep_the_same_are_named_together() -> None:
     found = answer("stopping", both_datasets())
     alike = (
-        "of the signals CKA, embedding drift and Δ entropy (chosen by how often the budget is "
-        "kept, then by accuracy) 40.0 % at 98.5 % (budget kept in 6)"
+        "by CKA, embedding drift and Δ entropy the budget is kept in 6 of 6 runs (accuracy 40.0 %, "
+        "retention 98.5 %)."
     )
     assert found.sentence.count(alike) == 2

@@ -19,7 +19,7 @@ from driftscope.analysis.answer import (
 )
 from driftscope.analysis.grouping import scopes, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables, leave_out
-from driftscope.analysis.words import counted, general_text, join_words, rho_text
+from driftscope.analysis.words import counted, few_words, general_text, join_words, rho_text
 from driftscope.stats.groups import sign_flip
 from driftscope.stats.multiplicity import Family
 from driftscope.stats.profiles import profiles_go_together
@@ -202,7 +202,7 @@ def _sentence(profiles: pd.DataFrame, tested: pd.DataFrame, alpha: float) -> str
     )
     return (
         f"Over the {num_blocks} blocks of {counted(len(profiles), 'run')} that lost something, "
-        f"{verdict}: {join_words(told)}."
+        f"{verdict}. Rank correlations with the damage: {few_words(told)}."
     )
 
 

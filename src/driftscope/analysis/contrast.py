@@ -19,7 +19,14 @@ from driftscope.analysis.answer import (
 )
 from driftscope.analysis.grouping import seeded_runs, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables, accuracy_column, label
-from driftscope.analysis.words import counted, join_words, of_all, rate_text, spread_text
+from driftscope.analysis.words import (
+    counted,
+    join_words,
+    of_all,
+    rate_text,
+    sentences,
+    spread_text,
+)
 from driftscope.metric import number_text
 from driftscope.metrics import METRICS, main_drifts
 from driftscope.stats.effects import cohens_d_z
@@ -31,7 +38,7 @@ QUESTION = "method_contrast"
 NAMED = 3
 """How many methods or datasets a sentence names before it refers to the tables."""
 
-MAX_RATES = 6
+MAX_RATES = 3
 """The differences at this many rates are listed in a sentence; of more their range is given."""
 
 CONTRASTED = (
@@ -344,8 +351,7 @@ def _sentence(table: pd.DataFrame, by_rate: pd.DataFrame) -> str:
     ordered = sorted(groups, key=lambda group: -abs(group[1]["difference"].mean()))
     if ordered:
         told = [_at_rates(group) for _, group in ordered[:NAMED]]
-        first = f"{'; '.join(told)}{_more(len(ordered))}."
-        first = first[0].upper() + first[1:]
+        first = sentences([*told, *_more_sentence(len(ordered))])
     else:
         first = "At the same learning rate there is no retention to compare."
     known = table[table["metric"].eq("retention_pct") & table["difference"].notna()]
@@ -357,13 +363,15 @@ def _sentence(table: pd.DataFrame, by_rate: pd.DataFrame) -> str:
         )
     rows = rows.sort_values("difference", key=abs, ascending=False, kind="stable")
     equal = [
-        f"{row['method']} keeps {_points(row)} {_direction(row['difference'])} than "
-        f"{row['baseline']} on {row['dataset']} ({counted(row['num_pairs'], 'seed')})"
+        f"at the same accuracy {row['method']} keeps {_points(row)} "
+        f"{_direction(row['difference'])} than {row['baseline']} on {row['dataset']} "
+        f"({counted(row['num_pairs'], 'seed')})"
         for row in rows.head(NAMED).to_dict("records")
     ]
     return (
-        f"{first} At the same accuracy (the mean over {len(LEVELS)} accuracies that both reach, "
-        f"each interpolated between rates) {'; '.join(equal)}{_more(len(rows))}."
+        f"{first} {sentences([*equal, *_more_sentence(len(rows))])} What is kept at the same "
+        f"accuracy is the mean over {len(LEVELS)} accuracies that both reach, each interpolated "
+        "between rates."
     )
 
 
@@ -409,6 +417,11 @@ def _direction(difference: float) -> str:
     return "more" if difference >= 0 else "less"
 
 
+def _more_sentence(count: int) -> list[str]:
+    """How many more comparisons the tables have, where a sentence names the first."""
+    return [f"the tables have {count - NAMED} more"] if count > NAMED else []
+
+
 def _more(count: int) -> str:
     return f" ({count - NAMED} more in the tables)" if count > NAMED else ""
 
@@ -423,8 +436,9 @@ def _over_rates(rows: pd.DataFrame, alpha: float) -> str:
     ]
     shown = of_all(int((rows["p_over_rates"] <= alpha).sum()), len(rows), "contrast")
     return (
-        f"Pairs of one rate are not independent; with each rate's mean as one unit {shown} p ≤ "
-        f"{alpha:g}. The smallest come first: {join_words(told)}{_more(len(rows))}."
+        "Pairs of one rate are not independent, so each rate's mean counts once. At the same rate "
+        f"{shown} p ≤ {alpha:g} in retention, by a paired t over rates, unadjusted. The smallest "
+        f"come first: {join_words(told)}{_more(len(rows))}."
     )
 
 
@@ -434,19 +448,17 @@ def _remarks(table: pd.DataFrame, alpha: float) -> tuple[str, ...]:
     remarks = []
     for matching, words in (("learning_rate", "rate"), ("accuracy", "accuracy")):
         mine = rows[rows["matching"] == matching]
-        if len(mine):
-            shown = int((mine["p_holm"] <= alpha).sum())
-            known = mine[mine["p_over_rates"].notna()]
-            assumed = ", if every pair counts as independent" if len(known) else ""
-            remarks.append(
-                f"At the same {words} {of_all(shown, len(mine), 'contrast')} Holm p ≤ {alpha:g} in "
-                f"retention{assumed}."
-            )
-            remarks += [_over_rates(known, alpha)] if len(known) else []
-    floors = int((table["p_sign_flip_floor"] > alpha).sum())
-    if floors:
+        known = mine[mine["p_over_rates"].notna()]
+        if len(known):
+            remarks.append(_over_rates(known, alpha))
+        elif len(mine):
+            shown = of_all(int((mine["p_holm"] <= alpha).sum()), len(mine), "contrast")
+            remarks.append(f"At the same {words} {shown} Holm p ≤ {alpha:g} in retention.")
+    short = table["p_sign_flip_floor"] > alpha
+    if short.any():
         remarks.append(
-            f"Too few pairs for an exact test to reach {alpha:g}: of {counted(floors, 'contrast')} "
-            "the p-value rests on normality alone."
+            f"Over all measures and matchings {of_all(int(short.sum()), len(table), 'contrast')} "
+            f"too few pairs for an exact test to reach {alpha:g}. Their p-values rest on normality "
+            "alone."
         )
     return tuple(remarks)

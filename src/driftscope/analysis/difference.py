@@ -229,10 +229,10 @@ def _sentence(
 ) -> str:
     alone = f"{len(lonely['a'])} cells are in A only and {len(lonely['b'])} in B only"
     if not num_common:
-        return f"No cell is in both; {alone}."
-    parts = [f"{num_common} cells are in both ({num_pairs} runs of the same seed); {alone}."]
+        return f"No cell is in both: {alone}."
+    parts = [f"{num_common} cells are in both ({num_pairs} runs of the same seed).", f"{alone}."]
     if num_pairs and num_identical == num_pairs:
-        return f"{parts[0]} Every run of both is identical in every measure."
+        return f"{' '.join(parts)} Every run of both is identical in every measure."
     if num_pairs:
         parts.append(f"{num_identical} of {num_pairs} common runs are identical in every measure.")
     shown = table[table["p_holm"] <= alpha] if len(table) else table

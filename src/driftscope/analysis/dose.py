@@ -20,7 +20,7 @@ from driftscope.analysis.answer import (
 )
 from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.tables import StudyTables, present_signals
-from driftscope.analysis.words import general_text, of_all, rho_text
+from driftscope.analysis.words import general_text, of_all, rho_text, sentences
 from driftscope.stats.correlation import CorrelationTest, permutation_correlations
 from driftscope.stats.multiplicity import Family
 
@@ -159,10 +159,11 @@ def _sentence(table: pd.DataFrame) -> str:
     ]
     if not parts:
         return "No outcome varies with the learning rate in these data."
-    text = f"As the learning rate rises, {'; '.join(parts)}"
+    first, *others = parts
+    told = [f"as the learning rate rises, {first}", *others]
     if (entropy["rho"] < 0).any() and (entropy["rho"] > 0).any():
-        text += ": the direction of the entropy drift is no measure of damage"
-    return text + "."
+        told.append("the direction of the entropy drift is no measure of damage")
+    return sentences(told)
 
 
 def _range_of(counts: pd.Series[int]) -> str:

@@ -20,7 +20,14 @@ from driftscope.analysis.answer import (
 from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.tables import StudyTables, accuracy_column
 from driftscope.analysis.twins import is_treated, twins
-from driftscope.analysis.words import counted, join_words, of_all, rate_text
+from driftscope.analysis.words import (
+    counted,
+    few_words,
+    join_words,
+    of_all,
+    rate_text,
+    sentences,
+)
 from driftscope.metric import number_text
 from driftscope.stats.effects import cohens_d_z
 from driftscope.stats.finite import FloatArray
@@ -223,11 +230,12 @@ def _sentence(table: pd.DataFrame, margin: float) -> str:
     for effect, said in zip(effects, words, strict=True):
         fitting = [row for row in alone if row["answer"].startswith(effect)]
         if fitting:
-            told.append(f"{said} in {len(fitting)} ({join_words(map(_listed, fitting))})")
+            told.append(f"{said} in {len(fitting)} of these: {few_words(map(_listed, fitting))}")
     confounded = len(moved) - len(alone)
-    last = f"; {confounded} move accuracy or weight drift too" if confounded else ""
-    held = f", {len(alone)} of them alone" if confounded else ""
-    return f"{first}{held}: {'; '.join(told)}{last}."
+    if confounded:
+        first += f", {len(alone)} of them alone"
+        told.append(f"the other {confounded} move accuracy or weight drift too")
+    return sentences([first, *told])
 
 
 def _listed(row: Mapping[Any, Any]) -> str:
@@ -254,7 +262,7 @@ def _remarks(pooled: pd.DataFrame | None, table: pd.DataFrame, alpha: float) -> 
             if not is_confounded(row)
         ]
         if told:
-            remarks.append(f"Over all targets, {join_words(told)}.")
+            remarks.append(f"Over all targets, {few_words(told)}.")
     return tuple(remarks)
 
 

@@ -203,9 +203,10 @@ def _sentence(onset: pd.DataFrame, pairing: pd.DataFrame, contraction: float) ->
         if not reached.empty:
             strongest = reached.sort_values("delta_entropy_pct_there").iloc[0]
             text += (
-                f"; first at layer {np.nanmedian(reached['onset_layer']):.0f} in the median, most "
-                f"at layer {strongest['most_contracted_layer']:.0f} of {strongest['method']} on "
-                f"{strongest['dataset']} at {rate_text(strongest['learning_rate'])} "
+                f". The first is layer {np.nanmedian(reached['onset_layer']):.0f} in the median. "
+                f"Entropy falls most at layer {strongest['most_contracted_layer']:.0f} of "
+                f"{strongest['method']} on {strongest['dataset']} at "
+                f"{rate_text(strongest['learning_rate'])} "
                 f"({METRICS['delta_entropy_pct'].with_unit(strongest['delta_entropy_pct_there'])})"
             )
         parts.append(text + ".")

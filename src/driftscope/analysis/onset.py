@@ -27,7 +27,7 @@ from driftscope.analysis.trajectories import (
     first_place,
     trajectories,
 )
-from driftscope.analysis.words import capitalised, counted, join_words
+from driftscope.analysis.words import capitalised, counted, few_words, join_words
 from driftscope.metric import number_text
 from driftscope.metrics import METRICS
 from driftscope.protocols import pretrained_accuracy_key
@@ -355,9 +355,9 @@ def _how_often_first(table: pd.DataFrame) -> str:
     widest = table[(table["scope"] == table["scope"].iloc[0]) & (table["num_lost"] > 0)]
     most = widest["num_before"].max()
     if not most > 0:
-        return "; no signal warned before that"
-    alike = join_words(dict.fromkeys(map(label, widest[widest["num_before"] == most]["signal"])))
-    return f"; a signal warned before that in {most} of them at most ({alike})"
+        return ". No signal warned before that"
+    alike = few_words(dict.fromkeys(map(label, widest[widest["num_before"] == most]["signal"])))
+    return f". A signal warned before that in {most} of them at most ({alike})"
 
 
 def _ranked(rows: pd.DataFrame) -> str:
@@ -368,7 +368,7 @@ def _ranked(rows: pd.DataFrame) -> str:
     alike = [label(name) for name in rows.loc[told == told.iloc[0], "signal"]]
     where = "" if best["scope"] == OVERALL else f" on {best['scope']}"
     is_one = len(alike) == 1
-    earliest = f"The earliest{where} {'is' if is_one else 'are'} {join_words(alike)}"
+    earliest = f"The earliest{where} {'is' if is_one else 'are'} {few_words(alike)}"
     lost = f"of the {text(best['damage_points'])} points of retention lost on average"
     warned = "it warned" if is_one else "they warned"
     still = f"{lost}, {told.iloc[0]} were still to come when {warned}"
@@ -379,7 +379,7 @@ def _ranked(rows: pd.DataFrame) -> str:
         f"{earliest if len(rows) > 1 else capitalised(alike[0])}: {still}. {own} warned before "
         f"retention fell in {best['num_before']} of {counted(best['num_lost'], 'run')}, at the "
         f"same probe in {best['num_same_probe']}, later in {best['num_later']} and never in "
-        f"{best['num_never']}; of {counted(best['num_quiet'], 'run')} that lost nothing it warned "
+        f"{best['num_never']}. Of {counted(best['num_quiet'], 'run')} that lost nothing it warned "
         f"falsely in {best['num_false_alarms']}"
     )
 
@@ -400,7 +400,7 @@ def _remarks(
             named = shown[(shown["score"] > 0) == is_first]
             listed = [f"{label(row['signal'])} ({row['band']})" for row in named.to_dict("records")]
             if listed:
-                yield f"By Holm p ≤ {alpha:g} these leave {words} retention: {join_words(listed)}."
+                yield f"By Holm p ≤ {alpha:g} these leave {words} retention: {few_words(listed)}."
         if shown.empty:
             yield f"No signal leaves before or after retention by Holm p ≤ {alpha:g}."
     if "against_cka" in details:
@@ -410,7 +410,7 @@ def _remarks(
             for row in shown.to_dict("records")
         ]
         yield (
-            f"In what is still to come these differ from {label(REFERENCE)}: {join_words(listed)}."
+            f"In what is still to come these differ from {label(REFERENCE)}: {few_words(listed)}."
             if listed
             else f"In what is still to come no signal differs from {label(REFERENCE)}."
         )

@@ -21,7 +21,13 @@ from driftscope.analysis.tables import (
     signal_name,
     without_missing,
 )
-from driftscope.analysis.words import counted, interval_text, join_words, rho_text
+from driftscope.analysis.words import (
+    capitalised,
+    counted,
+    few_words,
+    interval_text,
+    rho_text,
+)
 from driftscope.stats.bootstrap import BootstrapInterval, spearman_over_cells
 from driftscope.stats.correlation import correlation, partial_correlation
 from driftscope.stats.discrimination import roc_auc
@@ -287,15 +293,16 @@ def _sentence(table: pd.DataFrame, gaps: pd.DataFrame, runs: pd.DataFrame) -> st
         rows = rows[rows["rho"].notna()].sort_values("abs_rho", ascending=False)
         if len(rows):
             of_probe = gaps[(gaps["scope"] == "overall") & (gaps["probe"] == probe)]
-            parts.append(f"{words} with {_closest(rows, of_probe)}")
+            parts.append(_closest(rows, of_probe, words))
     if not parts:
         return "No signal varies in these data, so none goes with retention."
     datasets = sorted(runs["dataset"].astype(str).unique())
-    pooled = f", pooled over {join_words(datasets)}" if len(datasets) > 1 else ""
-    return f"Retention goes most closely{pooled}, {'; '.join(parts)}."
+    if len(datasets) > 1:
+        parts.append(f"All of that is pooled over {few_words(datasets)}.")
+    return " ".join(parts)
 
 
-def _closest(rows: pd.DataFrame, gaps: pd.DataFrame) -> str:
+def _closest(rows: pd.DataFrame, gaps: pd.DataFrame, when: str) -> str:
     """The signals of the largest |ρ|, ties named, and which cannot be told apart from them."""
     best = rows.iloc[0]
     ahead = rows[rows["abs_rho"] >= best["abs_rho"] - TIE]
@@ -308,9 +315,15 @@ def _closest(rows: pd.DataFrame, gaps: pd.DataFrame) -> str:
         measured = f"ρ = {rho_text(best['rho'])} {interval}".rstrip()
     measured += f" over {counted(best['num_runs'], 'run')}"
     measured += f" in {counted(best['num_cells'], 'cell')}"
-    measured += f"; not to be told apart from {join_words(alike)}" if alike else ""
     only = "the only signal recorded, " if rows["signal"].nunique() == 1 else ""
-    return f"{only}{join_words(tied)}{' alike' if len(tied) > 1 else ''} ({measured})"
+    text = (
+        f"{capitalised(when)} retention goes most closely with {only}{few_words(tied)}"
+        f"{' alike' if len(tied) > 1 else ''} ({measured})."
+    )
+    if not alike:
+        return text
+    them = "these" if len(tied) > 1 else "it"
+    return f"{text} Not to be told apart from {them}: {few_words(alike)}."
 
 
 def _not_apart(best: pd.Series[Any], gaps: pd.DataFrame) -> list[str]:
@@ -363,7 +376,7 @@ def _remarks(
     within = table[(table["scope"] == "mean of groups") & (table["probe"] == "final")]
     flips = within[(within["form"] == "signed") & (within["rho"].abs() + 0.1 < within["abs_rho"])]
     if not flips.empty:
-        flipping = join_words(label(name) for name in flips["signal"])
+        flipping = few_words(label(name) for name in flips["signal"])
         remarks.append(f"Between dataset × method groups the sign of ρ flips for {flipping}.")
     if num_cells < MIN_CELLS_FOR_INTERVAL:
         remarks.append(f"{num_cells} cells are too few for intervals.")

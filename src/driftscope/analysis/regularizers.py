@@ -17,7 +17,7 @@ from driftscope.analysis.answer import (
 from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables
 from driftscope.analysis.twins import is_treated, twins
-from driftscope.analysis.words import general_text, join_words, of_all, rate_text
+from driftscope.analysis.words import few_words, general_text, of_all, rate_text
 from driftscope.stats.groups import paired_t
 from driftscope.stats.multiplicity import Family
 
@@ -117,5 +117,5 @@ def _sentence(table: pd.DataFrame, alpha: float) -> str:
             f"({general_text(row['mean_difference'])}, Holm p = {general_text(row['p_holm'])})"
             for row in shown.to_dict("records")
         ]
-        found += f": {join_words(listed)}"
+        found += f": {few_words(listed)}"
     return found + "."

@@ -198,11 +198,11 @@ def _sentence(table: pd.DataFrame, baseline: str, alpha: float) -> str:
     )
     if reachable < len(tested):
         text += (
-            f"; of {len(tested) - reachable} the seeds are too few for an exact test to reach "
+            f". Of {len(tested) - reachable} the seeds are too few for an exact test to reach "
             f"{alpha:g} (floor {general_text(tested['p_exact_floor'].max())}), so the p-value "
             "rests on normality alone"
         )
     if table["rates_differ"].any():
         count = int(table["rates_differ"].sum())
-        text += f"; {count} compare different learning rates"
+        text += f". {of_all(count, len(table), 'contrast', 'compare')} different learning rates"
     return text + "."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,15 @@ from driftscope.analysis.tables import (
     present_signals,
     without_missing,
 )
-from driftscope.analysis.words import counted, join_words, rate_text, spread_text
+from driftscope.analysis.words import (
+    MOST_LISTED,
+    counted,
+    few_words,
+    join_words,
+    rate_text,
+    sentences,
+    spread_text,
+)
 from driftscope.metric import number_text
 from driftscope.metrics import KEPT_PCT, METRICS
 from driftscope.stats.frontier import hypervolume, non_dominated
@@ -149,11 +157,11 @@ def _selection_sentence(table: pd.DataFrame, margin: float) -> str:
         alike: dict[str, list[str]] = {}
         for name in ranked.index:
             alike.setdefault(kept[name], []).append(label(str(name)))
-        chosen = [f"by {join_words(names)} {value}" for value, names in alike.items()]
+        chosen = [f"by {few_words(names)} it keeps {value}" for value, names in alike.items()]
         parts.append(
             f"On {dataset}, of {_count_text(rows['num_candidates'].iloc[0])} such runs, the most "
             f"accurate one keeps {kept['val_accuracy_pct']}, one picked at random "
-            f"{kept['random']}, the best {kept['oracle']}. Picked {'; '.join(chosen)}."
+            f"{kept['random']}, the best {kept['oracle']}. {_picked_words(chosen)}"
             if chosen
             else f"On {dataset} no signal was read."
         )
@@ -161,6 +169,14 @@ def _selection_sentence(table: pd.DataFrame, margin: float) -> str:
         f"Which of the runs within {margin:g} points of the best validation accuracy to take? "
         f"{' '.join(parts)}"
     )
+
+
+def _picked_words(chosen: Sequence[str]) -> str:
+    """What the picks keep, the best first; of more than three kinds the best and the worst."""
+    if len(chosen) > MOST_LISTED:
+        chosen = [chosen[0], chosen[-1]]
+    first, *others = (f"picked {one}" for one in chosen)
+    return sentences([first, *others])
 
 
 def _count_text(mean: float) -> str:
@@ -246,12 +262,12 @@ def _frontier_sentence(table: pd.DataFrame, accuracy: str) -> str:
         text = f"On {dataset} the most accurate cell is {_cell(top, accuracy)}"
         best = chosen_cell(rows, accuracy)
         if best is None:
-            text += f"; no cell keeps {KEPT_PCT:.0f} % in every run"
+            text += f". No cell keeps {KEPT_PCT:.0f} % in every run"
         elif best is not top:
-            text += f"; of those whose every run keeps at least {KEPT_PCT:.0f} % it is "
+            text += f". Of those whose every run keeps at least {KEPT_PCT:.0f} % it is "
             text += _cell(best, accuracy)
         on = group[group["is_on_frontier"]]
-        named = join_words(dict.fromkeys(on["method"]))
+        named = few_words(dict.fromkeys(on["method"]))
         if len(group) > 1:
             verb = "is" if len(on) == 1 else "are"
             text += f". {len(on)} of {len(group)} cells ({named}) {verb} beaten by no other in both"

@@ -28,7 +28,7 @@ from driftscope.analysis.trajectories import (
     first_place,
     trajectories,
 )
-from driftscope.analysis.words import counted, join_words, of_all
+from driftscope.analysis.words import counted, few_words, of_all, sentences
 from driftscope.metric import number_text
 from driftscope.metrics import KEPT_PCT, METRICS
 from driftscope.stats.groups import sign_flip
@@ -227,29 +227,31 @@ def _tests(
 
 
 def _sentence(table: pd.DataFrame, budget: float) -> str:
-    parts = []
+    """Of every dataset what the best signal's threshold keeps, beside the plain rules."""
+    parts = [
+        "let training stop where a signal crosses a threshold, which is chosen on other datasets "
+        f"to keep {budget:g} %",
+        "of the signals those are named that keep the budget most often there, then with the "
+        "highest accuracy",
+    ]
     for dataset, rows in table.groupby("dataset", sort=True):
         by_rule = {row["rule"]: row for row in rows.to_dict("records")}
-        told = [f"{words} {_kept(by_rule[rule])}" for rule, words in _SPOKEN.items()]
+        where = f"on {dataset}, "
         signals = [row for name, row in by_rule.items() if name not in RULES]
         if signals:
             best = max(signals, key=_worth)
             alike = [label(str(row["rule"])) for row in signals if _worth(row) == _worth(best)]
-            told.append(
-                f"of the signals {join_words(alike)} (chosen by how often the budget is kept, "
-                f"then by accuracy) {_kept(best)}"
-            )
-        parts.append(f"on {dataset} ({counted(rows['num_runs'].iloc[0], 'run')}) {', '.join(told)}")
-    return (
-        f"Had training stopped where a signal crosses a threshold, chosen on the other dataset to "
-        f"keep {budget:g} %, accuracy and retention would be: {'; '.join(parts)}."
-    )
+            parts.append(f"{where}by {few_words(alike)} {_kept(best)}")
+        else:
+            parts.append(f"{where}no signal was read")
+        parts += [f"by {words} {_kept(by_rule[rule])}" for rule, words in _SPOKEN.items()]
+    return sentences(parts)
 
 
 _SPOKEN = {
-    ORACLE: "the oracle, which knows retention, has",
     BEST: "best validation accuracy",
     LAST: "the last epoch",
+    ORACLE: "the oracle, which knows retention,",
 }
 
 
@@ -260,8 +262,11 @@ def _worth(row: dict[Any, Any]) -> tuple[float, float]:
 
 
 def _kept(row: dict[Any, Any]) -> str:
-    accuracy, retention = (METRICS[name].text(row[name]) for name in (_ACCURACY, _RETENTION))
-    return f"{accuracy} % at {retention} % (budget kept in {row['num_kept']})"
+    accuracy, retention = (METRICS[name].with_unit(row[name]) for name in (_ACCURACY, _RETENTION))
+    return (
+        f"the budget is kept in {row['num_kept']} of {counted(row['num_runs'], 'run')} "
+        f"(accuracy {accuracy}, retention {retention})"
+    )
 
 
 def _remarks(
@@ -278,7 +283,7 @@ def _remarks(
     for dataset, rows in signals.groupby("dataset", sort=True):
         silent = [label(name) for name in rows.loc[rows["num_triggered"] == 0, "rule"]]
         if silent:
-            yield f"On {dataset} the threshold of {join_words(silent)} is never crossed."
+            yield f"On {dataset} the threshold of {few_words(silent)} is never crossed."
     for metric, words in ((_RETENTION, "retention"), (_ACCURACY, "accuracy")):
         rows = tested[(tested["metric"] == metric) & tested["p_holm"].notna()]
         apart = rows[rows["p_holm"] <= alpha]
@@ -288,8 +293,8 @@ def _remarks(
         ]
         yield (
             f"Against stopping by best validation accuracy the signals' {words} differs by "
-            f"{ends[0]} to {ends[1]} points; {of_all(len(apart), len(rows), 'test')} Holm "
-            f"p ≤ {alpha:g}."
+            f"{ends[0]} to {ends[1]} points. Of these "
+            f"{of_all(len(apart), len(rows), 'test')} Holm p ≤ {alpha:g}."
         )
     if bool((seen.ends_of_epochs == seen.is_probe).all()):
         yield "Probes are at the ends of epochs alone, so a run stops late by up to an epoch."

@@ -49,7 +49,7 @@ def signal_name(signal: str, form: str) -> str:
     """A signal as people name it; of a signed one, whether its sign or its size counts."""
     if form == "absolute":
         return f"|{label(signal)}|"
-    return f"{label(signal)}, signed" if signal in SIGNED_SIGNALS else label(signal)
+    return f"signed {label(signal)}" if signal in SIGNED_SIGNALS else label(signal)
 
 
 Wanted: TypeAlias = str | float | Iterable[str | float]

@@ -95,6 +95,21 @@ def join_words(words: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+MOST_LISTED = 3
+"""Names that a sentence lists; the table beside it has all."""
+
+
+def few_words(words: Iterable[str]) -> str:
+    """`join_words` of the first three, and how many more there are.
+
+    >>> few_words("abc"), few_words("abcde")
+    ('a, b and c', 'a, b, c and 2 more')
+    """
+    listed = list(words)
+    more = len(listed) - MOST_LISTED
+    return join_words([*listed[:MOST_LISTED], f"{more} more"] if more > 0 else listed)
+
+
 def counted(number: float, noun: str) -> str:
     """The number and its noun.
 
@@ -112,6 +127,15 @@ def of_all(number: int, total: int, noun: str, verb: str = "have") -> str:
     """
     singular = {"have": "has", "are": "is"}.get(verb, f"{verb}s")
     return f"{number} of {counted(total, noun)} {singular if 1 in (number, total) else verb}"
+
+
+def sentences(told: Iterable[str]) -> str:
+    """A full sentence of each.
+
+    >>> sentences(["on stars 2 are", "on terrain 3 are"])
+    'On stars 2 are. On terrain 3 are.'
+    """
+    return " ".join(f"{capitalised(one)}." for one in told)
 
 
 def capitalised(words: str) -> str:

@@ -112,9 +112,7 @@ def show_plan(plan: Mapping[str, Any]) -> None:
         runs = counted(len(refusal["runs"]), "run")
         say(f"Would fail, {runs}: {readable(refusal['sentence'])}", err=True)
     if plan["unseen"]:
-        out.print(
-            f"Of the hub, and not looked at before the first run: {', '.join(plan['unseen'])}."
-        )
+        out.print(Text(_not_checked(plan["unseen"])))
     if plan["seconds"] is None:
         out.print(
             "No estimate of time and disk yet: --calibrate measures one short run of each kind; "
@@ -125,6 +123,19 @@ def show_plan(plan: Mapping[str, Any]) -> None:
     out.print(
         f"About {duration(plan['seconds'])} with {at_a_time}, and {size_text(plan['bytes'])} "
         f"on disk (from {plan['num_samples']} measured runs)."
+    )
+
+
+def _not_checked(names: Sequence[str]) -> str:
+    """Why what may be on the hub is not checked, and how it would be."""
+    from driftscope.analysis.words import join_words
+
+    is_one = len(names) == 1
+    them = "it" if is_one else "them"
+    return (
+        f"Not checked: {join_words(names)} {'is' if is_one else 'are'} not on this disk, and a "
+        f"plan downloads nothing; name a folder that holds {them} to have {them} checked before "
+        "the first run."
     )
 
 
