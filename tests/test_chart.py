@@ -4,13 +4,14 @@ import json
 import math
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 from matplotlib.text import Text
 
 from driftscope.analysis.answer_charts import frontier_chart
 from driftscope.analysis.chart import OTHERS, Axis, Chart, Marks, Panel, ends, points
 from driftscope.analysis.kept_chart import kept_chart
-from driftscope.analysis.label_places import Ends, label_offsets
+from driftscope.analysis.label_places import SIZES, Ends, label_offsets
 from driftscope.metrics import METRICS
 from driftscope.report.drawing import draw
 
@@ -140,6 +141,21 @@ def test_no_label_lies_on_another_or_outside_the_axes_as_drawn() -> None:
     inside = axes.get_window_extent()
     assert all(inside.x0 <= box.x0 and box.x1 <= inside.x1 for box in boxes)
     assert all(inside.y0 <= box.y0 and box.y1 <= inside.y1 for box in boxes)
+
+
+def test_a_label_stands_apart_from_the_one_below_it_and_is_not_read_as_its_next_line() -> None:
+    ends, text = Ends(0.0, 1.0), "lora_r8 1e-3"
+    points = [(0.3, 0.2 + 0.055 * step) for step in range(8)]  # little more than a line of text
+    by_size = zip(*label_offsets(points, [text] * len(points), ends, ends), strict=True)
+    for (_, height), places in zip(SIZES, by_size, strict=True):
+        middles = [  # of the labels that stand to the right of their points
+            y * height + place[1]
+            for (_, y), place in zip(points, places, strict=True)
+            if place is not None and 5 < place[0] < 60
+        ]
+        assert len(middles) > 2
+        gaps = np.diff(sorted(middles)) - 13.0  # the height of a line
+        assert gaps.min() >= 6
 
 
 def test_without_room_labels_are_left_out_and_what_is_placed_first_has_its_place() -> None:

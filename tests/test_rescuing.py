@@ -29,7 +29,7 @@ from driftscope.errors import ConfigError, DataError, ModelError, NonFiniteError
 from driftscope.estimate import make_pool
 from driftscope.records import retention_interval_pct
 from driftscope.rescuing import RESCUE_FILE, finding, target, ways
-from driftscope.rescuing.points import PROBE_FILE
+from driftscope.rescuing.points import PROBE_FILE, Point, chosen_of
 from driftscope.rescuing.target import Accuracy, kept_classifier
 from driftscope.rescuing.ways import least_harmful_first, one_by_one, through
 from driftscope.sources.origin import note_origin
@@ -81,14 +81,53 @@ def found(damaged: Path) -> ds.Rescue:
 def test_the_best_point_that_keeps_the_budget_is_chosen(found: ds.Rescue) -> None:
     kept = [one for one in found.points if one.estimate.low_90_pct >= 80]
     assert 0 < len(kept) < len(found.points)
-    assert found.chosen.accuracy.choosing_pct == max(
-        one.accuracy.choosing_pct for one in kept if one.likeness > found.pretrained.likeness + 0.05
-    )
+    useful = [one for one in kept if one.likeness > found.pretrained.likeness + 0.05]
+    best = max(useful, key=lambda one: one.accuracy.choosing_pct)
+    alike = [one for one in useful if one.accuracy.is_alike(best.accuracy)]
+    assert found.chosen.estimate.low_90_pct == max(one.estimate.low_90_pct for one in alike)
+    assert found.num_alike == len(alike) - 1
     assert found.adapted.estimate.low_90_pct < 80
     assert found.pretrained.estimate.retention_pct == pytest.approx(100)
     (measured,) = found.transfer.values()
     counted = measured["rescued"]["num_correct"] / measured["pretrained"]["num_correct"]
     assert measured["retention_pct"] == pytest.approx(100 * counted)
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "is_alike"),
+    [(1, 0, True), (2, 0, False), (3, 1, True), (5, 1, False), (0, 0, True), (6, 2, False)],
+)
+def test_accuracies_are_alike_within_one_standard_error_of_their_difference(
+    only_a: int, only_b: int, is_alike: bool
+) -> None:
+    """The standard error of a paired difference, by its definition, from the images themselves."""
+    a = torch.tensor([True] * only_a + [False] * only_b + [True] * 40)
+    b = torch.tensor([False] * only_a + [True] * only_b + [True] * 40)
+    one, other = (Accuracy(100 * float(x.float().mean()), None, None, x) for x in (a, b))
+    assert one.is_alike(other) == other.is_alike(one) == is_alike
+    change = a.double() - b.double()
+    error = (change.square().mean() / len(change)).sqrt()  # where both are equally good
+    assert (abs(change.mean()) <= error * (1 + 1e-9)) == is_alike
+
+
+def test_of_points_as_accurate_within_noise_the_one_that_keeps_most_is_chosen(
+    found: ds.Rescue,
+) -> None:
+    def point(scale: float, low: float, told: int) -> Point:
+        right = torch.arange(100) < told
+        accuracy = Accuracy(float(told), found.chosen.accuracy.refitted, None, right)
+        estimate = replace(found.chosen.estimate, low_90_pct=low)
+        return replace(found.chosen, scale=scale, estimate=estimate, accuracy=accuracy)
+
+    near = [point(0.5, 91.0, 81), point(0.4, 94.0, 80), point(0.2, 99.0, 78)]
+    chosen, num_alike = chosen_of(near)
+    assert (chosen.scale, num_alike) == (0.4, 1)
+    assert chosen_of(near[::2])[0].scale == 0.5  # three images are no noise
+    unlabeled = [replace(one, accuracy=None, likeness=one.scale) for one in near]
+    assert chosen_of(unlabeled)[0].scale == 0.5
+    said = "1 other point is as accurate within noise"
+    assert said in replace(found, num_alike=1).sentence()
+    assert "within noise" not in replace(found, num_alike=0).sentence()
 
 
 def test_what_was_measured_stands_first_and_an_estimate_is_called_one(found: ds.Rescue) -> None:

@@ -1,6 +1,7 @@
 """What to watch and when to stop, on trajectories whose answers are known by hand."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from driftscope.analysis import StudyTables, answer
+from driftscope.analysis.answer_charts import answer_charts
 from driftscope.analysis.answer_tables import answer_tables
 from driftscope.analysis.onset import _ranked
 
@@ -119,6 +121,14 @@ def test_the_sentence_on_warnings_is_understood_by_itself() -> None:
         "still to come when it warned. It warned before retention fell in 6 of 6 runs, at the same "
         "probe in 0, later in 0 and never in 0. Of "
     ) in told
+
+
+def test_warnings_of_which_nothing_was_to_come_have_no_picture_but_a_sentence() -> None:
+    tables = both_datasets()
+    found = answer("onset", tables)
+    assert [one.name for one in answer_charts(found, tables.runs)] == ["onset"]
+    zero = replace(found, table=found.table.assign(points_to_come=0.0))
+    assert answer_charts(zero, tables.runs) == []
 
 
 def test_where_all_was_lost_at_the_warning_no_negative_points_are_to_come() -> None:

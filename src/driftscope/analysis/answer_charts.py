@@ -69,6 +69,7 @@ def answer_charts(answer: Answer, runs: pd.DataFrame) -> list[Chart]:
             onset_chart(_named(ONSET, name), widest, name)
             for name, mine in apart(answer.table, [])
             for widest in [mine[mine["scope"] == mine["scope"].iloc[0]]]
+            if (widest["points_to_come"] > 0).any()  # else the sentence says it all
         ]
     if answer.question == STOPPING:
         return [

@@ -19,6 +19,8 @@ SIZES = ((370.0, 215.0), (290.0, 275.0), (390.0, 275.0), (580.0, 275.0))
 """Pixels between the axes of a panel: in a still figure, and on pages 400, 1280 and 1920 wide."""
 _LETTER, _LINE, _POINT = 6.1, 13.0, 7.0
 """Pixels of a letter's width, of a line of text, and of a point's half."""
+_APART = 8.0
+"""Pixels between a label and the next below it: closer, the two read as one of two lines."""
 _RINGS = (11.0, 22.0, 36.0, 52.0, 70.0, 90.0, 115.0, 145.0)
 """How far from its point a label may stand."""
 _STEP = 4.0
@@ -52,8 +54,9 @@ class _Box:
     high: float
 
     def meets(self, other: _Box) -> bool:
+        """Whether they lie on each other, or one so close below the other as its next line."""
         across = self.left < other.right and other.left < self.right
-        return across and self.low < other.high and other.low < self.high
+        return across and self.low < other.high + _APART and other.low < self.high + _APART
 
     def holds(self, spots: NDArray[np.float64], room: float = 0.0) -> int:
         """How many of the spots lie in it, or within `room` pixels of it."""
@@ -76,8 +79,8 @@ def label_offsets(
 ) -> list[Places]:
     """How far from its point each label's near edge stands, in a panel of each of `SIZES`.
 
-    A label lies inside the axes, on no other label, no point and no line; the line that leads to
-    one lies on no label. Where there is no room for it, it has no place.
+    A label lies inside the axes, on no other label nor close below one, on no point and no line;
+    the line that leads to one lies on no label. Where there is no room for it, it has no place.
 
     Args:
         points: in the units of the axes; the first are placed first.

@@ -108,7 +108,7 @@ def _table(told: Mapping[str, Any]) -> Table:
             "choosing",
             "Accuracy that chose, %",
             "by a classifier fitted anew, on one half of the test images; the highest that keeps "
-            "the budget is chosen",
+            "the budget is chosen, and of those as high within noise the one of the most retention",
         ),
         Column("refitted", "Accuracy, new classifier, %", "by the same, on the other half"),
         Column(

@@ -22,7 +22,7 @@ from driftscope.rescuing import ways
 from driftscope.rescuing.budgets import last_that_keeps
 from driftscope.rescuing.judge import GRID, HALVINGS, Judge, outcome_on
 from driftscope.rescuing.kinds import Chosen
-from driftscope.rescuing.points import USUAL, WAYS, Point, Rescue
+from driftscope.rescuing.points import USUAL, WAYS, Point, Rescue, chosen_of
 from driftscope.rescuing.target import (
     Final,
     KeptClassifier,
@@ -96,7 +96,7 @@ def rescue(
     found = _Found(blend, judge, keep_pct)
     for way in chosen_ways:
         found.look_along(way, seed)
-    chosen = found.best()
+    chosen, num_alike = found.best()
     chosen, classifier = judge.completed(chosen, blend)
     final = probe = None
     if target.labels is not None:
@@ -105,6 +105,7 @@ def rescue(
     return Rescue(
         keep_pct=keep_pct,
         chosen=chosen,
+        num_alike=num_alike,
         points=tuple(found.points),
         pretrained=found.pretrained,
         adapted=found.adapted,
@@ -158,8 +159,8 @@ class _Found:
         if all(found.scale != one.scale for one in seen):
             yield self.judge.completed(found, self.blend)[0]
 
-    def best(self) -> Point:
-        """The best point that keeps the budget.
+    def best(self) -> tuple[Point, int]:
+        """The best point that keeps the budget, and how many others are as good within noise.
 
         Raises:
             ModelError: there is none of any use.
@@ -171,7 +172,7 @@ class _Found:
                 "keeps it is the pretrained model, or nearly so; give a smaller budget, or train "
                 "anew by a gentler method or rate"
             )
-        return max(kept, key=lambda one: one.worth)
+        return chosen_of(kept)
 
     def _is_useful(self, point: Point) -> bool:
         before = self.pretrained.likeness or 0.0

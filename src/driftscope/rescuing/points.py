@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -77,10 +77,29 @@ class Point:
     def to_dict(self) -> dict[str, Any]:
         """The point as JSON values."""
         return {
-            **asdict(self),
+            "way": self.way,
+            "scale": self.scale,
+            "strengths": dict(self.strengths),
+            "likeness": self.likeness,
             "estimate": self.estimate.to_dict(),
             "accuracy": self.accuracy.to_dict() if self.accuracy else None,
         }
+
+
+def chosen_of(kept: Sequence[Point]) -> tuple[Point, int]:
+    """The best of points that keep the budget, and how many others are as accurate as the best.
+
+    Of the points whose accuracy cannot be told from the highest it is the one of the most
+    retention, by the lower end of its interval. Without labels it is the likest to the adapted
+    model: what likeness is worth is not known, and so is no noise of it.
+    """
+    best = max(kept, key=lambda one: one.worth)
+    if best.accuracy is None:
+        return best, 0
+    alike = [
+        one for one in kept if one.accuracy is not None and best.accuracy.is_alike(one.accuracy)
+    ]
+    return max(alike, key=lambda one: (one.estimate.low_90_pct or 0.0, one.worth)), len(alike) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +109,8 @@ class Rescue:
     Attributes:
         keep_pct: the budget.
         chosen: the best point that keeps it.
+        num_alike: how many other points that keep it are as accurate within noise; the chosen one
+            has the most retention of them.
         points: every point that was looked at.
         pretrained, adapted: both ends; the pretrained one's accuracy is that of a linear probe.
         final: their accuracies with classifiers fitted to more images; None without labels.
@@ -105,6 +126,7 @@ class Rescue:
 
     keep_pct: float
     chosen: Point
+    num_alike: int
     points: tuple[Point, ...]
     pretrained: Point
     adapted: Point
@@ -137,8 +159,8 @@ class Rescue:
     def frontier(self) -> list[dict[str, Any]]:
         """A row a point: way, scale, estimated retention with its interval, likeness, accuracies.
 
-        The best `choosing_accuracy_pct` that keeps the budget is chosen; `accuracy_pct` is on other
-        images.
+        Of the points that keep the budget the best `choosing_accuracy_pct` is chosen, and of those
+        as accurate within noise the one of the most retention; `accuracy_pct` is on other images.
         """
         return [
             {
@@ -175,8 +197,20 @@ class Rescue:
             "`driftscope compare` reads other images; what it measured on labels is nearer the "
             "truth.",
             f"The blend has {WAY_WORDS[one.way]}, at scale {one.scale:.2f}.",
+            *self._alike(),
         ]
         return [*told, *(self._accuracy(self.final) if self.final else self._likeness())]
+
+    def _alike(self) -> list[str]:
+        """That accuracy alone did not choose."""
+        if not self.num_alike:
+            return []
+        others = counted(self.num_alike, "other point")
+        are = "is" if self.num_alike == 1 else "are"
+        return [
+            f"{others} {are} as accurate within noise (one standard error on the images that "
+            "choose). Of these points the one of the most retention was chosen."
+        ]
 
     def _less_than_asked(self) -> list[str]:
         """That what was measured may be less than what the estimate was asked to keep."""
@@ -294,6 +328,7 @@ class Rescue:
             "sentence": self.sentence(),
             "sentences": self.sentences(),
             "chosen": self.chosen.to_dict(),
+            "num_alike": self.num_alike,
             "beats_the_probe": self.beats_the_probe,
             "final": self.final.to_dict() if self.final else None,
             "pretrained": self.pretrained.to_dict(),

@@ -6,13 +6,14 @@ by one half of the test split, and its accuracy is reported on the other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from driftscope.adapt import CLASSIFIER_FILE, load_classifier
@@ -40,11 +41,25 @@ class Accuracy:
         choosing_pct: of one fitted anew, on the half that the choice is made by.
         refitted: of the same, on the other half.
         kept_head: of the one that was trained with the adapted model, there; None without one.
+        choosing: whether each image of the first half is told; None where that was not kept.
     """
 
     choosing_pct: float
     refitted: ZeroShotScore
     kept_head: ZeroShotScore | None
+    choosing: Bool[Tensor, " choosing"] | None = field(default=None, repr=False, compare=False)
+
+    def is_alike(self, other: Accuracy) -> bool:
+        """Whether both tell the images that choose equally well, within one standard error.
+
+        That is of their difference, paired: the square root of how many images one of the two
+        alone tells. Accuracies of which the images were not kept are alike only where equal.
+        """
+        if self.choosing is None or other.choosing is None:
+            return self.choosing_pct == other.choosing_pct
+        ours = int((self.choosing & ~other.choosing).sum())
+        theirs = int((other.choosing & ~self.choosing).sum())
+        return abs(ours - theirs) <= math.sqrt(ours + theirs)
 
     def to_dict(self) -> dict[str, Any]:
         """The accuracies as JSON values."""
@@ -105,13 +120,14 @@ class Labels:
         """Images on which its accuracy is reported."""
         return slice(1, None, 2)
 
-    def num_correct(
+    def correct(
         self, classifier: nn.Linear, embeddings: Float[Tensor, "test dim"], part: slice
-    ) -> int:
-        """How many images of a part a classifier tells from their embeddings."""
+    ) -> Bool[Tensor, " part"]:
+        """Which images of a part a classifier tells from their embeddings."""
         with torch.no_grad():
             chosen = classifier(embeddings[part]).argmax(dim=-1)
-        return int((chosen == self.test[part]).sum())
+        right: Tensor = chosen == self.test[part]
+        return right
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,16 +170,17 @@ class Target:
         classifier = self.fitted(fit_embeddings)
         tests = model.embed_images(labels.test_pixels).float().cpu()
         counts = [
-            None if head is None else labels.num_correct(head, tests, labels.reporting)
+            None if head is None else int(labels.correct(head, tests, labels.reporting).sum())
             for head in (classifier, kept_head)
         ]
         refitted, kept = (
             None if one is None else score(self.name, one, len(labels.test[labels.reporting]))
             for one in counts
         )
-        choosing = labels.num_correct(classifier, tests, labels.choosing)
-        share = choosing / len(labels.test[labels.choosing])
-        return Accuracy(100 * share, refitted, kept), classifier  # type: ignore[arg-type]
+        choosing = labels.correct(classifier, tests, labels.choosing)
+        share = int(choosing.sum()) / len(choosing)
+        found = Accuracy(100 * share, refitted, kept, choosing)  # type: ignore[arg-type]
+        return found, classifier
 
     def _labels(self) -> Labels:
         if self.labels is None:
