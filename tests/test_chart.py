@@ -158,6 +158,20 @@ def test_a_label_stands_apart_from_the_one_below_it_and_is_not_read_as_its_next_
         assert gaps.min() >= 6
 
 
+def test_no_label_stands_nearer_to_the_point_of_another_than_to_its_own() -> None:
+    random, ends = np.random.default_rng(0), Ends(0.0, 1.0)
+    points = [(float(x), float(y)) for x, y in random.uniform(0.1, 0.9, (14, 2))]
+    by_size = zip(*label_offsets(points, ["lora_r8 1e-3"] * 14, ends, ends), strict=True)
+    for size, places in zip(SIZES, by_size, strict=True):
+        spots = [np.multiply(point, size) for point in points]
+        placed = [(at, place) for at, place in enumerate(places) if place is not None]
+        assert len(placed) > 8
+        for at, place in placed:
+            edge = spots[at] + place  # of the label, where it is nearest to its point
+            others = [math.dist(edge, spot) for number, spot in enumerate(spots) if number != at]
+            assert min(others) >= min(math.hypot(*place), 22) - 1e-9
+
+
 def test_without_room_labels_are_left_out_and_what_is_placed_first_has_its_place() -> None:
     ends = Ends(0.0, 1.0)
     many = label_offsets([(0.5, 0.5)] * 400, ["a long label of a cell"] * 400, ends, ends)

@@ -21,8 +21,11 @@ _LETTER, _LINE, _POINT = 6.1, 13.0, 7.0
 """Pixels of a letter's width, of a line of text, and of a point's half."""
 _APART = 8.0
 """Pixels between a label and the next below it: closer, the two read as one of two lines."""
-_RINGS = (11.0, 22.0, 36.0, 52.0, 70.0, 90.0, 115.0, 145.0)
-"""How far from its point a label may stand."""
+_RINGS = (11.0, 16.0, 22.0, 28.0, 36.0, 44.0, 52.0, 60.0, 70.0, 80.0, 90.0, 115.0, 145.0)
+_TURNS = 32
+"""How far from its point a label may stand, and in how many directions."""
+_ELSEWHERE = 22.0
+"""Pixels to the points of others that are enough, where a label stands as far from its own."""
 _STEP = 4.0
 """Pixels between the places of a line that are looked at."""
 _ON_A_POINT, _ON_A_LINE = 6.0, 0.4
@@ -80,7 +83,8 @@ def label_offsets(
     """How far from its point each label's near edge stands, in a panel of each of `SIZES`.
 
     A label lies inside the axes, on no other label nor close below one, on no point and no line;
-    the line that leads to one lies on no label. Where there is no room for it, it has no place.
+    the line that leads to one lies on no label. It is nearer to its own point than to any other,
+    where these are near at all. Where there is no room for it, it has no place.
 
     Args:
         points: in the units of the axes; the first are placed first.
@@ -151,11 +155,15 @@ class _Canvas:
         return cls(size, dots, np.concatenate([np.empty((0, 2)), *along]), [])
 
     def is_free(self, number: int, offset: Spot, text: str) -> bool:
-        """Whether the place holds nothing yet, and the line that leads to it crosses no label."""
+        """Whether the place holds nothing yet, and the line that leads to it crosses no label.
+
+        Nor may another point be nearer than its own: the label would be read as that point's.
+        """
         box = self.box(number, offset, text)
         return not (
             self._is_taken(box)
             or box.holds(self.dots, _POINT - 2)
+            or box.holds(np.delete(self.dots, number, axis=0), min(math.hypot(*offset), _ELSEWHERE))
             or box.holds(self.drawn)
             or any(other.holds(self._lead(number, offset)) for other in self.taken)
         )
@@ -168,6 +176,7 @@ class _Canvas:
         return (
             0.1 * math.hypot(*offset)
             + _ON_A_POINT * box.holds(self.dots, _POINT - 2)
+            + _ON_A_POINT * box.holds(np.delete(self.dots, number, axis=0), _ELSEWHERE)
             + _ON_A_LINE * box.holds(self.drawn)
         )
 
@@ -203,8 +212,8 @@ def _along(start: Spot, end: Spot) -> NDArray[np.float64]:
 
 def _offsets() -> Iterator[Spot]:
     for far in _RINGS:
-        for turn in range(16):
-            angle = math.tau * (turn + 2) / 16  # first to the right above
+        for turn in range(_TURNS):
+            angle = math.tau * (turn / _TURNS + 1 / 8)  # first to the right above
             yield round(far * math.cos(angle), 1), round(far * math.sin(angle), 1)
 
 
