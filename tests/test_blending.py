@@ -10,7 +10,7 @@ from monitored import clip_of, moved, with_lora
 
 import driftscope as ds
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.blending import Blend
+from driftscope.blending import TEXT, Blend
 from driftscope.errors import ConfigError, ModelError
 from driftscope.sources.live import from_module
 
@@ -40,6 +40,37 @@ def test_between_lie_interpolated_weights(pair: tuple) -> None:
         start = before.module.state_dict()[name].double()
         expected = start + 0.3 * (one.double() - start)
         torch.testing.assert_close(found[name].double(), expected, atol=1e-7, rtol=1e-6)
+
+
+def test_every_row_of_a_weight_goes_by_its_own_strength(pair: tuple) -> None:
+    before, after = pair
+    working = Blend(before, after)
+    generator = torch.Generator().manual_seed(0)
+    delta = working.delta
+    drawn = {
+        group: {n: torch.rand(delta.before[n].shape[:1], generator=generator) for n in names}
+        for group, names in delta.groups.items()
+        if group != TEXT
+    }
+    rows = {name: one for by_weight in drawn.values() for name, one in by_weight.items()}
+    for model in (ds.blend(before, after, drawn), ds.blend(before, [after], [drawn])):
+        found = state(model)
+        for name, end in state(after).items():
+            start = before.module.state_dict()[name].double()
+            if name not in rows:
+                assert torch.equal(found[name].double(), start)
+                continue
+            for row, share in enumerate(rows[name].tolist()):
+                expected = start[row] + share * (end[row].double() - start[row])
+                now = found[name][row].double()
+                torch.testing.assert_close(now, expected, atol=1e-7, rtol=1e-6)
+    for share, model in ((1.0, after), (0.0, before)):
+        ends = {
+            group: {name: torch.full_like(one, share) for name, one in by_weight.items()}
+            for group, by_weight in drawn.items()
+        }
+        found = state(working.set(ends))
+        assert all(torch.equal(found[name], state(model)[name]) for name in rows)
 
 
 def test_groups_part_the_weights_that_moved_and_go_by_themselves(pair: tuple) -> None:
@@ -105,3 +136,11 @@ def test_what_cannot_be_blended_is_refused(pair: tuple, tmp_path: Path) -> None:
         ds.blend(before, after, {"block 9": 1.0})
     with pytest.raises(ConfigError, match="the strength of embeddings is nan"):
         ds.blend(before, after, {"embeddings": float("nan")})
+    name = "visual_projection.weight"
+    rows = torch.ones(len(before.module.state_dict()[name]))
+    with pytest.raises(ConfigError, match="no weight 'visual_projection_weight' in proj"):
+        ds.blend(before, after, {"projection": {"visual_projection_weight": rows}})
+    with pytest.raises(ConfigError, match=f"{len(rows) - 1} strengths are given for {name}, and"):
+        ds.blend(before, after, {"projection": {name: rows[1:]}})
+    with pytest.raises(ConfigError, match=f"a strength of {name} is NaN or infinite"):
+        ds.blend(before, after, {"projection": {name: rows / 0}})

@@ -15,7 +15,7 @@ from transformers import CLIPModel
 
 import driftscope as ds
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.blending import Blend
+from driftscope.blending import TEXT, Blend
 from driftscope.errors import ModelError
 from driftscope.rescuing.kinds import HUB_LAYOUT, Chosen, write_like
 
@@ -95,6 +95,48 @@ def test_a_lora_stays_one_with_the_strength_in_its_alpha(
         with torch.no_grad():
             found = peft.get_image_features(pixel_values=values).pooler_output
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def by_row(blend: Blend) -> dict:
+    """A strength drawn for every row of what moved in the image tower."""
+    generator = torch.Generator().manual_seed(1)
+    return {
+        group: {n: torch.rand(blend.delta.before[n].shape[:1], generator=generator) for n in names}
+        for group, names in blend.delta.groups.items()
+        if group != TEXT
+    }
+
+
+@pytest.mark.parametrize("form", READ, ids=lambda form: form.name)
+def test_every_form_holds_strengths_of_rows(
+    form: Form, place: Place, base: VisionLanguageModel, tmp_path: Path
+) -> None:
+    source, _ = form.make(place)
+    blend = Blend(base, loaded(source, base))
+    strengths = by_row(blend)
+    (tmp_path / "out").mkdir()
+    write_like(Chosen(base, source, blend, strengths), tmp_path / "out")
+    blend.set(strengths)
+    is_the_blend(tmp_path / "out", base, blend)
+
+
+def test_a_lora_with_strengths_of_rows_stays_one_for_peft(
+    place: Place, base: VisionLanguageModel, tmp_path: Path
+) -> None:
+    source, _ = adapter_on("CLIPModel", TOWER)(place)
+    blend = Blend(base, loaded(source, base))
+    strengths = by_row(blend)
+    (tmp_path / "out").mkdir()
+    told = write_like(Chosen(base, source, blend, strengths), tmp_path / "out")
+    assert told == "a LoRA scaled by row"
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert config["lora_alpha"] == 8
+    peft = PeftModel.from_pretrained(CLIPModel.from_pretrained(place.base), tmp_path / "out")
+    with torch.no_grad():
+        found = peft.get_image_features(pixel_values=base.normalise(pixels())).pooler_output
+    expected = blend.set(strengths).embed_images(pixels())
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert (found - loaded(source, base).embed_images(pixels())).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("more", [{"use_dora": True}, {"bias": "lora_only"}])

@@ -27,11 +27,13 @@ from driftscope.cli import app
 from driftscope.data.prompts import prompt_rules
 from driftscope.errors import ConfigError, DataError, ModelError, NonFiniteError
 from driftscope.estimate import make_pool
-from driftscope.records import retention_interval_pct
+from driftscope.records import STRENGTHS_FILE, retention_interval_pct
 from driftscope.rescuing import RESCUE_FILE, finding, target, ways
+from driftscope.rescuing.judge import Judge
 from driftscope.rescuing.points import PROBE_FILE, Point, chosen_of
-from driftscope.rescuing.target import Accuracy, kept_classifier
-from driftscope.rescuing.ways import least_harmful_first, one_by_one, through
+from driftscope.rescuing.target import Accuracy, kept_classifier, open_target
+from driftscope.rescuing.ways import _Search, least_harmful_first, one_by_one, searched, through
+from driftscope.sources.live import from_module
 from driftscope.sources.origin import note_origin
 from driftscope.transfer import score
 
@@ -272,11 +274,56 @@ def test_without_labels_likeness_is_what_counts(
     assert found.chosen.estimate.low_90_pct >= 60
     kept = [one.likeness for one in found.points if one.estimate.low_90_pct >= 60]
     assert found.chosen.likeness == max(kept) > found.pretrained.likeness
-    assert len(set(found.chosen.strengths.values())) > 5
-    assert all(0 <= one <= 1 for one in found.chosen.strengths.values())
+    rows = found.chosen.by_row
+    moved = {n for group in found.origin.blend.delta.groups.values() for n in group}
+    assert rows.keys() == moved
+    assert all(one.shape == found.origin.blend.delta.before[n].shape[:1] for n, one in rows.items())
+    everything = torch.cat(list(rows.values()))
+    assert 0 <= everything.min() < everything.max() <= 1
+    assert len(everything.unique()) > 1000
     assert "the classifier that was trained no longer fits this model" in found.sentence()
     found.save(tmp_path / "out")
     assert not (tmp_path / "out" / "adapted" / CLASSIFIER_FILE).exists()
+    saved = load_file(tmp_path / "out" / STRENGTHS_FILE)
+    assert all(torch.equal(saved[name], one) for name, one in rows.items())
+    told = json.loads((tmp_path / "out" / RESCUE_FILE).read_text())["chosen"]["strengths"]
+    block = "vision_model.encoder.layers.1.mlp."
+    mean = torch.cat([rows[f"{block}fc1.weight"], rows[f"{block}fc2.weight"]]).mean()
+    assert told["block 2 MLP"] == pytest.approx(float(mean))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "mean strength of the rows" in page
+    # the blend that was written is the one that its strengths give
+    again = ds.load(tmp_path / "out").module.state_dict()
+    before, after = mini.module.state_dict(), ds.load(damaged).module.state_dict()
+    for name, one in rows.items():
+        along = one.double().reshape(-1, *[1] * (before[name].ndim - 1))
+        expected = before[name].double() + along * (after[name].double() - before[name].double())
+        torch.testing.assert_close(again[name].double(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_the_search_finds_what_one_strength_for_a_group_cannot() -> None:
+    """Its loss is below that of every single strength of the one group that moved."""
+    mini = ds.load("mini")
+    after = deepcopy(mini.module)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        weight = after.visual_projection.weight
+        weight += 0.7 * weight.std() * torch.randn(weight.shape, generator=generator)
+    moved = from_module(after)
+    images = ds.open_dataset("terrain", "test").pixels(range(24), mini.framing)
+    pool = ds.open_dataset("concepts100", "test").pixels(range(120), mini.framing)
+    of_pool = make_pool(mini, pool, "concepts100", prompt_rules(None, None), None)
+    judge = Judge(mini, moved, of_pool, open_target(images, mini, 24), None)
+    blend = Blend(mini, moved)
+    found = searched(blend, judge, seed=0)["projection"]
+    search, name = _Search(blend, judge), "visual_projection.weight"
+    everything = torch.arange(len(judge.searching)), torch.arange(24)
+
+    def loss(rows: torch.Tensor) -> float:
+        return search.loss({name: rows}, *everything).item()
+
+    singles = [loss(torch.full_like(found[name], one / 20)) for one in range(21)]
+    assert loss(found[name]) < 0.95 * min(singles) < 0.9 * max(singles)
 
 
 def test_the_command_tells_the_frontier_and_refuses_a_full_folder(
@@ -312,6 +359,8 @@ def test_a_path_goes_from_nothing_through_the_searched_strengths_to_everything()
     assert at(0.5) == {"a": 0.25, "b": 0.5}
     assert at(1) == {"a": 1, "b": 1}
     assert at(1 / 3) == pytest.approx({"a": 0.25**2, "b": 0.5**2})
+    rows = through({"a": {"w": torch.tensor([0.25, 0.81])}})(2 / 3)
+    torch.testing.assert_close(rows["a"]["w"], torch.tensor([0.5, 0.9]))
 
 
 def test_groups_are_tuned_one_after_the_other() -> None:

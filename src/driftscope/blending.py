@@ -1,7 +1,7 @@
 """W₀ + Σ α ΔW: models between the pretrained and the adapted one, in place on one working copy.
 
 The delta is the effective weight change, adapters merged. It is divided into groups, each with a
-strength α: 0 is pretrained, 1 adapted, to the bit.
+strength α, or with one for every row of its weights: 0 is pretrained, 1 adapted, to the bit.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from driftscope.backbones.base import Backbone
@@ -27,6 +28,9 @@ PROJECTION = "projection"
 _PARTS = (("attention", ("attn", "attention")), ("norms", ("norm", "ln_", "layer_scale")))
 
 
+Strength: TypeAlias = float | Mapping[str, Float[Tensor, " row"]]
+"""α of a group: one for all its weights, or by weight one for every row. A weight that is left out
+keeps W₀. A row is what the first index names: an output of a linear layer, an entry of a vector."""
 Part = tuple[str, tuple[slice, ...]]
 """The name of a weight, and where in it."""
 
@@ -140,24 +144,25 @@ class Blend:
         """From nothing at the embeddings to the strength at the projection (LiNeS, 2410.17146)."""
         return {group: strength * depth for group, depth in self.delta.depth.items()}
 
-    def set(self, strengths: Mapping[str, float]) -> VisionLanguageModel:
+    def set(self, strengths: Mapping[str, Strength]) -> VisionLanguageModel:
         """Makes the working copy W₀ + α·ΔW, and returns it; it is the same object every time.
 
         Args:
             strengths: α of each group; groups that are left out keep W₀.
 
         Raises:
-            ConfigError: a group that there is not, or a strength that is no finite number.
+            ConfigError: a group or a weight that there is not, as many strengths as a weight has
+                not rows, or one that is no finite number.
         """
-        _refuse_unknown(strengths, self.groups)
+        _refuse_unknown(strengths, self.delta)
         with torch.no_grad():
             for group, names in self.delta.groups.items():
                 strength = strengths.get(group, 0.0)
                 if self._now[group] == strength:
                     continue
                 for name in names:
-                    self._own[name].copy_(self.between(name, strength))
-                self._now[group] = strength
+                    self._own[name].copy_(self.between(name, of_weight(strength, name)))
+                self._now[group] = math.nan if isinstance(strength, Mapping) else strength
         return self.model
 
     def set_part(self, group: str, parts: Iterable[Part], *, adapted: bool) -> None:
@@ -173,25 +178,61 @@ class Blend:
                     self._own[name][where] = source[name][where].to(self._own[name].dtype)
 
     def between(self, name: str, strength: float | Tensor) -> Tensor:
-        """One weight at a strength; its ends are exact."""
+        """One weight at a strength, or at one for every row; the ends are exact."""
         before, after = self.delta.before[name], self.delta.after[name]
         if not isinstance(strength, Tensor) and strength in (0, 1):
             return after if strength else before
-        if isinstance(strength, Tensor):  # with a gradient
-            return before + strength * (after - before)
-        mixed = torch.lerp(before.double(), after.double(), strength)
+        along = along_rows(strength, before) if isinstance(strength, Tensor) else strength
+        if isinstance(along, Tensor) and along.requires_grad:
+            return before + along * (after - before)
+        mixed: Tensor = torch.lerp(before.double(), after.double(), along)
         return mixed.to(before.dtype)
 
 
-def _refuse_unknown(strengths: Mapping[str, float], groups: Sequence[str]) -> None:
+def of_weight(strength: Strength, name: str) -> float | Tensor:
+    """What a group's strength is for one of its weights."""
+    return strength.get(name, 0.0) if isinstance(strength, Mapping) else strength
+
+
+def along_rows(strength: Float[Tensor, " row"], weight: Tensor) -> Tensor:
+    """The strengths of a weight's rows in a shape that multiplies it, in float64 without grad."""
+    shaped = strength.reshape(-1, *[1] * (weight.ndim - 1)) if weight.ndim else strength.squeeze()
+    return shaped if shaped.requires_grad else shaped.double()
+
+
+def mean_strength(strength: Strength) -> float:
+    """A group's strength, or the mean over the rows of all its weights."""
+    if not isinstance(strength, Mapping):
+        return strength
+    return float(torch.cat([one.flatten().double() for one in strength.values()]).mean())
+
+
+def _refuse_unknown(strengths: Mapping[str, Strength], delta: Delta) -> None:
     for group, strength in strengths.items():
-        if group not in groups:
-            raise ConfigError(f"no group {group!r}: {did_you_mean(group, groups)}")
-        if not math.isfinite(strength):
+        if group not in delta.groups:
+            raise ConfigError(f"no group {group!r}: {did_you_mean(group, tuple(delta.groups))}")
+        if isinstance(strength, Mapping):
+            _refuse_other_rows(group, strength, delta)
+        elif not math.isfinite(strength):
             raise ConfigError(f"the strength of {group} is {strength}; give a number")
 
 
-Strengths: TypeAlias = float | Mapping[str, float]
+def _refuse_other_rows(group: str, by_weight: Mapping[str, Tensor], delta: Delta) -> None:
+    names = delta.groups[group]
+    for name, rows in by_weight.items():
+        if name not in names:
+            raise ConfigError(f"no weight {name!r} in {group}: {did_you_mean(name, names)}")
+        count = delta.before[name].shape[0] if delta.before[name].ndim else 1
+        if rows.numel() != count:
+            raise ConfigError(
+                f"{rows.numel()} strengths are given for {name}, and it has {count} rows; give one "
+                "for each row"
+            )
+        if not bool(torch.isfinite(rows).all()):
+            raise ConfigError(f"a strength of {name} is NaN or infinite; give numbers")
+
+
+Strengths: TypeAlias = float | Mapping[str, Strength]
 """One for all groups, or by group; groups that are left out keep W₀."""
 
 
@@ -205,8 +246,8 @@ def blend(
     Args:
         before: the pretrained model.
         after: the adapted one, or several (a soup); adapters are merged.
-        strengths: one for all groups, or by group (`Blend.groups`); of several models one of these
-            for each.
+        strengths: one for all groups, or by group (`Blend.groups`), where a group may have one for
+            every row of its weights; of several models one of these for each.
 
     Raises:
         ModelError, ConfigError: as `Blend`; several models have not as many strengths.
@@ -238,13 +279,13 @@ def _soup(
     sums: dict[str, Tensor] = {}
     for one, of_one in zip(several, given, strict=True):
         delta = delta_of(before, one)
-        groups = tuple(delta.groups)
-        by_group = of_one if isinstance(of_one, Mapping) else dict.fromkeys(groups, of_one)
-        _refuse_unknown(by_group, groups)
+        by_group = of_one if isinstance(of_one, Mapping) else dict.fromkeys(delta.groups, of_one)
+        _refuse_unknown(by_group, delta)
         for group, strength in by_group.items():
             for name in delta.groups[group]:
-                start = delta.before[name].double()
-                change = strength * (delta.after[name].double() - start)
+                start, mine = delta.before[name].double(), of_weight(strength, name)
+                along = along_rows(mine, start) if isinstance(mine, Tensor) else mine
+                change = along * (delta.after[name].double() - start)
                 sums[name] = sums.get(name, start) + change
     module = copy.deepcopy(merged(before).module).eval()
     names = ", ".join(one.source for one in several)

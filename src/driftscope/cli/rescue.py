@@ -42,7 +42,7 @@ def rescue(
     by: Annotated[
         list[str] | None,
         opt(
-            "How to blend: search (a strength for every group of weights), lines (strengths that "
+            "How to blend: search (a strength for every row of weights), lines (strengths that "
             "rise with depth), wise (one strength), layers (groups whole). May be repeated. By "
             "default the first three."
         ),

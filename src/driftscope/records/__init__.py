@@ -25,6 +25,7 @@ from driftscope.records.file_names import (
     RESULT_FILE,
     RUNS_FOLDER,
     SPEC_FILE,
+    STRENGTHS_FILE,
     STUDY_FILE,
 )
 from driftscope.records.folder import (
@@ -70,6 +71,7 @@ __all__ = [
     "RESULT_FILE",
     "RUNS_FOLDER",
     "SPEC_FILE",
+    "STRENGTHS_FILE",
     "STRUCTURE_SCALARS",
     "STUDY_FILE",
     "Overlay",

@@ -12,6 +12,7 @@ import pandas as pd
 from driftscope.analysis.chart import Axis, Chart, Marks, Panel, points
 from driftscope.analysis.table import Column, Table
 from driftscope.metrics import ESTIMATED, METRICS
+from driftscope.records import STRENGTHS_FILE
 from driftscope.report.frontier import (
     CHOSEN,
     by_way,
@@ -46,6 +47,7 @@ def write_rescue_page(told: Mapping[str, Any], out: Path) -> Path:
         has_accuracies=told["chosen"]["accuracy"] is not None,
         strengths=_strengths(told),
         one_strength=_one_strength(told),
+        by_row=STRENGTHS_FILE if told["chosen"]["is_by_row"] else None,
         table=_table(told),
         facts=_facts(told),
         version=version("driftscope"),
@@ -55,25 +57,30 @@ def write_rescue_page(told: Mapping[str, Any], out: Path) -> Path:
 def _one_strength(told: Mapping[str, Any]) -> float | None:
     """The strength that all groups have; None where they differ."""
     strengths = set(told["chosen"]["strengths"].values())
-    return strengths.pop() if len(strengths) == 1 else None
+    is_one = len(strengths) == 1 and not told["chosen"]["is_by_row"]
+    return strengths.pop() if is_one else None
 
 
 def _strengths(told: Mapping[str, Any]) -> Picture | None:
-    """The chosen strength of every group, the input below; None where all are one."""
+    """The chosen strength of every group, the input below; None where all are one.
+
+    Where rows have their own, it is their mean.
+    """
     if _one_strength(told) is not None:
         return None
+    what = "mean strength of the rows" if told["chosen"]["is_by_row"] else "strength"
     strengths = told["chosen"]["strengths"]
     groups = tuple(strengths)
     panel = Panel(
         "strengths",
-        "strength of each group",
-        Axis("strength, 0 pretrained, 1 adapted", limits=(0.0, 1.0)),
+        f"{what} of each group",
+        Axis(f"{what}, 0 pretrained, 1 adapted", limits=(0.0, 1.0)),
         Axis("", scale="names", names=groups),
         (Marks(points(strengths.values()), groups, kind="bars", name=CHOSEN),),
         words="",
     )
     chart = Chart("strengths", ((panel,),), legend=(CHOSEN,))
-    words = "Strength of each group of weights, from the input upwards: " + ", ".join(
+    words = f"{what.capitalize()} of each group of weights, from the input upwards: " + ", ".join(
         f"{group} {strength:.2f}" for group, strength in strengths.items()
     )
     return whole_picture(chart, "strengths", words)

@@ -55,8 +55,8 @@ def _steps(told: Mapping[str, Any]) -> list[str]:
     models = shlex.join([told["pretrained"], told["adapted"]])
     return [
         f"Without training: `driftscope rescue {models} --images IMAGES --pool IMAGES --out "
-        "rescued` searches a strength of its own for each of these groups, so that damage goes "
-        "back and what the task needs stays.",
+        "rescued` searches a strength of its own for every row of these weights, so that damage "
+        "goes back and what the task needs stays.",
         "If you can train again: leave the groups that do most damage as they were, such as by "
         "`freeze_first` or `last_block`, or ask for a budget. Damage in a group does not say that "
         "the task can do without it: a study of both tells.",

@@ -66,9 +66,9 @@ def rescue(
         pool, classes, class_words, templates: as `compare` takes them; half of the pool is for the
             search, the other half judges.
         keep_pct: the budget: the lower end of the estimate's 90 % interval, from 1 to 100.
-        by: `search` (a strength of its own for every group), `lines` (strengths that rise with
-            depth), `wise` (one strength), `layers` (groups are tuned whole, one after the other,
-            the least harmful first); of several the best point is chosen.
+        by: `search` (a strength of its own for every row of a weight), `lines` (strengths that
+            rise with depth), `wise` (one strength), `layers` (groups are tuned whole, one after the
+            other, the least harmful first); of several the best point is chosen.
         transfer: labeled datasets on which the chosen model's retention is measured.
         max_images: how many unlabeled images are read at most; of labeled ones twice as many of
             either split.

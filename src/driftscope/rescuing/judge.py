@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import text_fingerprint
-from driftscope.blending import TEXT, Blend
+from driftscope.blending import TEXT, Blend, Strength
 from driftscope.config import Way
 from driftscope.data import PixelSource
 from driftscope.errors import DataError, ModelError
@@ -56,7 +56,7 @@ class Judge:
             self.teacher = target.fitted(self.tuned)
 
     def estimated(
-        self, way: Way, blend: Blend, scale: float, strengths: Mapping[str, float]
+        self, way: Way, blend: Blend, scale: float, strengths: Mapping[str, Strength]
     ) -> Point:
         """One point, read with its own text tower where that moved."""
         model = blend.set(strengths)

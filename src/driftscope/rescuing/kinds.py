@@ -1,7 +1,7 @@
 """A blended model written as the adapted one was kept, so that it loads wherever that one did.
 
-A LoRA stays a LoRA: strengths scale its α, of the whole or by layer. What cannot stay what it was
-becomes a plain model in hub layout, and the reason is told.
+A LoRA stays a LoRA: strengths scale its α, of the whole or by layer, or the rows of its B. What
+cannot stay what it was becomes a plain model in hub layout, and the reason is told.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from driftscope.adapt.storage import save_delta, save_tensors, write_hub_layout
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_state
-from driftscope.blending import Blend
+from driftscope.blending import Blend, Strength, along_rows, of_weight
 from driftscope.errors import ModelError, NoteWarning
 from driftscope.files import named_path
 from driftscope.records import ADAPTED_FOLDER
@@ -30,7 +30,8 @@ from driftscope.sources.origin import ORIGIN_FILE, read_json
 from driftscope.sources.state_dict import read_tensors_of, weights_in
 
 _PEFT_PREFIX = "base_model.model."
-_LORA = (".lora_A.", ".lora_B.", ".lora_embedding_A", ".lora_embedding_B")
+_LORA_B = ".lora_B."
+_LORA = (".lora_A.", _LORA_B, ".lora_embedding_A", ".lora_embedding_B")
 _CHANGES_MORE = ("use_dora", "layer_replication", "trainable_token_indices", "lora_bias")
 """Settings of a LoRA under which its change is not α times a product of two matrices."""
 _CLOSE = 1e-5
@@ -45,13 +46,13 @@ class Chosen:
         before: the pretrained model.
         adapted: the adapted one, as the user named it.
         blend: of both.
-        strengths: α of each group.
+        strengths: α of each group, or of every row of its weights.
     """
 
     before: VisionLanguageModel
     adapted: str | Path | VisionLanguageModel
     blend: Blend
-    strengths: Mapping[str, float]
+    strengths: Mapping[str, Strength]
 
     @property
     def name(self) -> str:
@@ -68,16 +69,16 @@ class Chosen:
     def moved(self) -> dict[str, Tensor]:
         """The weights that differ from the pretrained model's, by name."""
         return {
-            name: self.blend.between(name, self.strengths.get(group, 0.0))
+            name: self.blend.between(name, of_weight(self.strengths.get(group, 0.0), name))
             for group, names in self.blend.delta.groups.items()
             for name in names
         }
 
-    def strength_of(self, name: str) -> float | None:
-        """A weight's strength; None where it did not move."""
+    def strength_of(self, name: str) -> float | Tensor | None:
+        """A weight's strength, or its rows'; None where it did not move."""
         for group, names in self.blend.delta.groups.items():
             if name in names:
-                return self.strengths.get(group, 0.0)
+                return of_weight(self.strengths.get(group, 0.0), name)
         return None
 
 
@@ -159,10 +160,16 @@ def _adapter(chosen: Chosen, source: Path, folder: Path) -> str | None:
     )
     save_tensors(scaled, folder / adapter.WEIGHT_FILES[0])
     if _is_the_model(folder, chosen):
-        return "a LoRA scaled by layer" if "alpha_pattern" in alphas else "a LoRA scaled as a whole"
+        return f"a LoRA scaled {_scaled_by(chosen, alphas)}"
     for file in (adapter.CONFIG_FILE, adapter.WEIGHT_FILES[0]):
         (folder / file).unlink()
     return None
+
+
+def _scaled_by(chosen: Chosen, alphas: Mapping[str, Any]) -> str:
+    if any(isinstance(one, Mapping) for one in chosen.strengths.values()):
+        return "by row"
+    return "by layer" if "alpha_pattern" in alphas else "as a whole"
 
 
 def _is_plain_lora(config: Mapping[str, Any]) -> bool:
@@ -176,7 +183,10 @@ def _is_plain_lora(config: Mapping[str, Any]) -> bool:
 def _alphas(
     chosen: Chosen, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> dict[str, Any] | None:
-    """The settings that scale a LoRA; None where a layer of it has no strength that is known."""
+    """The settings that scale a LoRA; None where a layer of it has no strength that is known.
+
+    Strengths of rows are in the factors (`_blended`) and change no setting.
+    """
     from peft.utils.other import get_pattern_key
 
     patterns = config.get("alpha_pattern") or {}
@@ -187,7 +197,7 @@ def _alphas(
             return None
         strength = chosen.strength_of(name)
         own = patterns.get(get_pattern_key(patterns.keys(), layer), config["lora_alpha"])
-        found[layer] = (float(own), 1.0 if strength is None else strength)
+        found[layer] = (float(own), strength if isinstance(strength, float) else 1.0)
     strengths = {strength for _, strength in found.values()}
     if len(strengths) == 1:
         (strength,) = strengths
@@ -199,14 +209,21 @@ def _alphas(
 
 
 def _blended(chosen: Chosen, key: str, tensor: Tensor) -> Tensor:
-    """A tensor that was trained whole, at its strength; a factor of a LoRA as it is."""
-    if _is_lora(key):
-        return tensor
-    name = _weight_name(chosen, key.removeprefix(_PEFT_PREFIX))
+    """A tensor that was trained whole, or the rows of a LoRA's B, at their strengths.
+
+    A strength of a whole layer is in the settings instead (`_alphas`).
+    """
+    is_lora = _is_lora(key)
+    own_name = f"{_layer_of(key)}.weight" if is_lora else key.removeprefix(_PEFT_PREFIX)
+    name = _weight_name(chosen, own_name)
     strength = None if name is None else chosen.strength_of(name)
     if name is None or strength is None:
         return tensor
-    return chosen.blend.between(name, strength).to(tensor.dtype)
+    if not is_lora:
+        return chosen.blend.between(name, strength).to(tensor.dtype)
+    if _LORA_B not in key or not isinstance(strength, Tensor):
+        return tensor
+    return (along_rows(strength, tensor) * tensor.double()).to(tensor.dtype)
 
 
 def _is_lora(key: str) -> bool:

@@ -8,18 +8,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from driftscope.adapt import CLASSIFIER_FILE
 from driftscope.adapt.storage import save_tensors
 from driftscope.analysis.words import counted, doubt_sentences, join_words
 from driftscope.analysis.zero_shot import NO_RETENTION, written
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.blending import Strength, mean_strength
 from driftscope.config import Way
 from driftscope.estimate import Estimate
 from driftscope.files import followed, free_name, named_path, whole_folder
 from driftscope.metrics import ESTIMATED, METRICS
-from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE, retention_interval_pct, write_json
+from driftscope.records import (
+    ADAPTED_FOLDER,
+    RESCUE_FILE,
+    STRENGTHS_FILE,
+    retention_interval_pct,
+    write_json,
+)
 from driftscope.report.rescue_page import write_rescue_page
 from driftscope.rescuing.kinds import Chosen, write_like
 from driftscope.rescuing.target import Accuracy, Final
@@ -27,7 +34,7 @@ from driftscope.transfer import ZeroShotScore
 
 WAYS: tuple[Way, ...] = get_args(Way)
 WAY_WORDS: dict[Way, str] = {
-    "search": "searched strengths (search)",
+    "search": "searched strengths of single rows of weights (search)",
     "lines": "strengths that rise with depth (lines)",
     "wise": "one strength for all weights (wise)",
     "layers": "groups tuned whole or not at all (layers)",
@@ -49,7 +56,7 @@ class Point:
     Attributes:
         way: how its strengths came about.
         scale: where it lies on the way, from 0 (pretrained) to 1.
-        strengths: α of each group.
+        strengths: α of each group, or of every row of its weights.
         estimate: of its retention, from the pool.
         likeness: of its image embeddings of the target to the adapted model's, mean cosine; None
             where it was not looked at.
@@ -58,7 +65,7 @@ class Point:
 
     way: Way
     scale: float
-    strengths: Mapping[str, float]
+    strengths: Mapping[str, Strength]
     estimate: Estimate
     likeness: float | None = None
     accuracy: Accuracy | None = None
@@ -67,6 +74,12 @@ class Point:
         """Whether the lower end of the estimate's 90 % interval keeps a budget."""
         low = self.estimate.low_90_pct
         return low is not None and low >= keep_pct
+
+    @property
+    def by_row(self) -> dict[str, Tensor]:
+        """The strengths of every row, by weight, of the groups that have them."""
+        groups = [one for one in self.strengths.values() if isinstance(one, Mapping)]
+        return {name: rows for one in groups for name, rows in one.items()}
 
     @property
     def worth(self) -> tuple[float, float]:
@@ -79,7 +92,8 @@ class Point:
         return {
             "way": self.way,
             "scale": self.scale,
-            "strengths": dict(self.strengths),
+            "strengths": {group: mean_strength(one) for group, one in self.strengths.items()},
+            "is_by_row": bool(self.by_row),
             "likeness": self.likeness,
             "estimate": self.estimate.to_dict(),
             "accuracy": self.accuracy.to_dict() if self.accuracy else None,
@@ -342,8 +356,9 @@ class Rescue:
     def save(self, folder: Path | str) -> str:
         """Writes the rescued model as the adapted one was kept, and says as what.
 
-        In the folder are also `rescue.json`, the page `report.html`, and, where it was fitted, the
-        classifier. The folder appears when it is whole; a failure leaves none.
+        In the folder are also `rescue.json`, the page `report.html`, where it was fitted the
+        classifier, and the strengths of rows that were searched. The folder appears when it is
+        whole; a failure leaves none.
 
         Raises:
             NonFiniteError: the weights hold NaN or infinities.
@@ -357,6 +372,8 @@ class Rescue:
                 save_tensors(self.classifier.state_dict(), place / CLASSIFIER_FILE)
             if self.probe is not None:
                 save_tensors(self.probe.state_dict(), partial / PROBE_FILE)
+            if self.chosen.by_row:
+                save_tensors(self.chosen.by_row, partial / STRENGTHS_FILE)
             steps = self._steps(str(folder), partial)
             told = {**self.to_dict(), "steps": steps, "written": written}
             write_json(partial / RESCUE_FILE, told)

@@ -1,4 +1,4 @@
-"""Ways from the pretrained to the adapted model: a strength of each group at every scale."""
+"""Ways from the pretrained to the adapted model: the strengths at every scale."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from driftscope.blending import TEXT, Blend, ImagePath
+from driftscope.blending import TEXT, Blend, ImagePath, Strength, mean_strength
 from driftscope.config import Way
 from driftscope.data import PixelSource
 from driftscope.estimate import Referee
 from driftscope.rescuing.judge import Judge
 
-Path = Callable[[float], Mapping[str, float]]
+Path = Callable[[float], Mapping[str, Strength]]
 STEPS, BATCH = 60, 48
 _STRENGTH_RATE, _HEAD_RATE = 0.15, 0.02
 
@@ -65,19 +65,29 @@ def one_by_one(order: Sequence[str]) -> Path:
     return at
 
 
-def through(strengths: Mapping[str, float]) -> Path:
+def through(strengths: Mapping[str, Strength]) -> Path:
     """From nothing by these strengths, at scale ½, to everything: α raised to (1 − s) / s."""
 
-    def at(scale: float) -> dict[str, float]:
-        if scale <= 0:
-            return dict.fromkeys(strengths, 0.0)
-        return {group: one ** ((1 - scale) / scale) for group, one in strengths.items()}
+    def at(scale: float) -> dict[str, Strength]:
+        if scale in (0, 1):
+            return dict.fromkeys(strengths, float(scale))
+        power = (1 - scale) / scale
+        return {group: _raised(one, power) for group, one in strengths.items()}
 
     return at
 
 
-def searched(blend: Blend, judge: Judge, seed: int) -> dict[str, float]:
+def _raised(strength: Strength, power: float) -> Strength:
+    if isinstance(strength, Mapping):
+        return {name: rows**power for name, rows in strength.items()}
+    return float(strength**power)
+
+
+def searched(blend: Blend, judge: Judge, seed: int) -> dict[str, Strength]:
     """Strengths that keep the pretrained distributions on the pool and the adapted choices.
+
+    Every row of every weight has its own: with one for a whole group, where damage and task sit in
+    the same group, neither can be had without the other.
 
     Adam on the strengths' logits, and on a linear head that is trained along. The loss is
     KL(p₀ ‖ p) on images of the pool, plus KL(t ‖ h) on the target's: t is what the adapted model's
@@ -88,8 +98,8 @@ def searched(blend: Blend, judge: Judge, seed: int) -> dict[str, float]:
     """
     search = _Search(blend, judge)
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.zeros(len(search.order), requires_grad=True)
-    parameters: list[dict[str, object]] = [{"params": [logits], "lr": _STRENGTH_RATE}]
+    logits = {name: torch.zeros(rows, requires_grad=True) for name, rows in search.rows.items()}
+    parameters: list[dict[str, object]] = [{"params": list(logits.values()), "lr": _STRENGTH_RATE}]
     if search.head is not None:
         parameters.append({"params": list(search.head.parameters()), "lr": _HEAD_RATE})
     optimizer = torch.optim.Adam(parameters)
@@ -99,15 +109,15 @@ def searched(blend: Blend, judge: Judge, seed: int) -> dict[str, float]:
 
     for _ in range(STEPS):
         optimizer.zero_grad()
-        loss = search.loss(
-            logits.sigmoid(), some(len(judge.searching)), some(len(judge.target.pixels))
-        )
+        strengths = {name: one.sigmoid() for name, one in logits.items()}
+        loss = search.loss(strengths, some(len(judge.searching)), some(len(judge.target.pixels)))
         torch.autograd.backward(loss)
         optimizer.step()
-    strengths = dict(zip(search.order, logits.detach().sigmoid().tolist(), strict=True))
-    if TEXT in blend.groups:
-        strengths[TEXT] = sum(strengths.values()) / len(strengths)
-    return {group: strengths[group] for group in blend.groups}
+    found = {name: one.detach().sigmoid() for name, one in logits.items()}
+    return {
+        group: mean_strength(found) if group == TEXT else {name: found[name] for name in names}
+        for group, names in blend.delta.groups.items()
+    }
 
 
 class _Search:
@@ -117,8 +127,9 @@ class _Search:
         self.blend, self.judge = blend, judge
         self.model = blend.set(blend.uniform(0.0))
         self.path = ImagePath(self.model)
-        self.names = {n: g for g, group in blend.delta.groups.items() for n in group if g != TEXT}
-        self.order = [group for group in blend.groups if group != TEXT]
+        names = [n for group, of in blend.delta.groups.items() if group != TEXT for n in of]
+        shapes = {name: blend.delta.before[name].shape for name in names}
+        self.rows = {name: shape[0] if shape else 1 for name, shape in shapes.items()}
         self.texts = functional.normalize(judge.pool.text_embeddings, dim=-1)
         before = functional.normalize(judge.before.embed_images(judge.searching).float(), dim=-1)
         self.kept = (judge.pool.logit_scale * before @ self.texts.T).log_softmax(dim=-1)
@@ -131,17 +142,15 @@ class _Search:
             self.head = _standardised(judge.teacher, self.mean, self.deviation)
 
     def embedded(
-        self, strengths: Tensor, pixels: UInt8[Tensor, "image 3 size size"]
+        self, strengths: Mapping[str, Tensor], pixels: UInt8[Tensor, "image 3 size size"]
     ) -> Float[Tensor, "image dim"]:
-        at = {group: strengths[index] for index, group in enumerate(self.order)}
         weights = {
-            f"inner.{name}": self.blend.between(name, at[group])
-            for name, group in self.names.items()
+            f"inner.{name}": self.blend.between(name, one) for name, one in strengths.items()
         }
         found: Tensor = functional_call(self.path, weights, (self.model.normalise(pixels),))
         return found.float()
 
-    def loss(self, strengths: Tensor, pool: Tensor, target: Tensor) -> Tensor:
+    def loss(self, strengths: Mapping[str, Tensor], pool: Tensor, target: Tensor) -> Tensor:
         both = torch.cat(
             [_rows(self.judge.searching, pool), _rows(self.judge.target.pixels, target)]
         )
