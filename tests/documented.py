@@ -30,8 +30,6 @@ NUM_VALUES = {"seed": 1}
 """Values of an axis that are kept of a study; two of those not named."""
 FEWER = {"--transfer": ["--transfer-images", "100"], "--pool": ["--pool-images", "100"]}
 """What a documented comparison is cut down to, by the option that it asks with."""
-ONE_CORE = ["--workers", "1", "--threads", "1"]
-"""What a documented study is run with: tests share few cores, and a worker takes long to start."""
 AT_HAND = {"openai/clip-vit-base-patch32": "mini", "cifar100": "concepts100"}
 """What needs a network, and what stands in for it."""
 
@@ -109,7 +107,7 @@ def at_hand(words: list[str]) -> list[str]:
     known = [AT_HAND.get(word, word) for word in words]
     if words[0] == "compare":
         return [*known, *(more for asked, few in FEWER.items() if asked in words for more in few)]
-    return [*known, *ONE_CORE] if words[:2] == ["study", "run"] else known
+    return known
 
 
 def save(block: Block, folder: Path) -> None:

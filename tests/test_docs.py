@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import yaml
 from documented import PAGES, ROOT, Block, at_hand, blocks_of, commands_of, save
+from pools import InThisProcess
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from driftscope.cli import app
+from driftscope.executors import local
 
 LANGUAGES = {"python", "sh", "yaml", "text"}
 NOT_RUN = {
@@ -128,6 +130,7 @@ def test_the_code_blocks_of_a_page_run_in_order(
     here = tmp_path / "reader"
     shutil.copytree(reader_folder, here)
     monkeypatch.chdir(here)
+    monkeypatch.setattr(local, "LocalPool", InThisProcess)  # a worker takes seconds to start
     namespace: dict[str, Any] = {"__name__": "documented"}
     for block in blocks_of(page):
         run_block(block, namespace, here)

@@ -16,13 +16,14 @@ from pathlib import Path
 import fake_runs
 import pytest
 from fake_runs import RUN_ONE, finished, order
+from pools import InThisProcess
 
 from driftscope import machine, records
 from driftscope.config import RunSpec, parse_run_spec, run_id
 from driftscope.errors import RecordError
 from driftscope.executors import local
 from driftscope.executors.local import LocalPool
-from driftscope.executors.schedule import MAX_LOSSES, News, Pool, Task, Update, execute
+from driftscope.executors.schedule import MAX_LOSSES, Pool, Task, Update, execute
 from driftscope.executors.work import carry_out, is_disk_full, read_steps, sign_of_life_file
 from driftscope.study import run_folder
 
@@ -184,37 +185,11 @@ def test_a_folder_that_is_moved_stops_the_study_and_the_rest_is_done_at_the_new_
     assert sorted(finished(new)) == sorted(ids(there))
 
 
-class InThisProcess:
-    """A pool of one slot, without workers of its own."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[News] = []
-        self.started: list[Path] = []
-
-    def free_slots(self) -> list[int]:
-        return [] if self.outcomes else [0]
-
-    def start(self, slot: int, spec: RunSpec, folder: Path) -> None:
-        self.started.append(folder)
-        values = spec.model_dump(mode="json")
-        self.outcomes = [News(slot, *carry_out(values, self.place_of(folder), run_one=RUN_ONE))]
-
-    def place_of(self, folder: Path) -> Path:
-        return folder
-
-    def wait(self, timeout: float | None) -> list[News]:
-        outcomes, self.outcomes = self.outcomes, []
-        return outcomes
-
-    def close(self) -> None:
-        pass
-
-
 class Elsewhere(InThisProcess):
     """Its one machine has another file system: it sees none of the folders."""
 
     def __init__(self, root: Path) -> None:
-        super().__init__()
+        super().__init__(run_one=RUN_ONE)
         self.root = root
 
     def place_of(self, folder: Path) -> Path:
@@ -239,7 +214,7 @@ def test_a_run_that_fails_in_another_process_meanwhile_has_failed_here_too(tmp_p
             if folder == first[1]:
                 fail(second, "elsewhere")
 
-    pool = Beside()
+    pool = Beside(run_one=RUN_ONE)
     ended = ends(list(execute(tasks, pool)))
     assert pool.started == [first[1], third[1]]
     assert [ended[name].failure for name in ids(tasks)] == [None, "ValueError: elsewhere", None]
@@ -264,7 +239,7 @@ def test_no_sign_of_life_outlives_its_worker(tmp_path: Path) -> None:
             sign.parent.mkdir(exist_ok=True)
             sign.write_text("{}")
 
-    updates = execute([(spec, folder)], Late())
+    updates = execute([(spec, folder)], Late(run_one=RUN_ONE))
     next(updates)
     updates.close()
     assert not sign.exists()

@@ -9,11 +9,13 @@ import pytest
 import yaml
 from fake_runs import RUN_ONE, order
 from fake_study import METHODS, RATES, SEEDS, write_fake_study
+from pools import InThisProcess
 from typer.testing import CliRunner
 
 from driftscope.cli import app, terminal
 from driftscope.cli.study import RunPlace, _calibrated
 from driftscope.config import StudySpec
+from driftscope.executors import local
 from driftscope.executors.local import LocalPool
 from driftscope.opened_study import Study
 from driftscope.records import RESULT_FILE, read_json
@@ -42,7 +44,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_study_is_planned_run_watched_exported_analysed_and_reported(
-    tiny_run: dict[str, object], tmp_path: Path
+    tiny_run: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, out = tmp_path / "study.yaml", str(tmp_path / "out")
     base = {key: value for key, value in tiny_run.items() if key not in ("method", "dataset")}
@@ -63,7 +65,9 @@ def test_a_study_is_planned_run_watched_exported_analysed_and_reported(
     assert refused.exit_code == 2
     assert "did you mean 'terrain'" in " ".join(refused.output.split())
 
-    measured = says(["study", "plan", str(study), "--calibrate", "--only", "method=lora"])
+    with monkeypatch.context() as here:  # a worker takes seconds to start; the study has one
+        here.setattr(local, "LocalPool", InThisProcess)
+        measured = says(["study", "plan", str(study), "--calibrate", "--only", "method=lora"])
     assert "(from 1 measured runs)" in measured
 
     command = ["study", "run", str(study), "--out", out, "--workers", "1", "--device", "cpu"]
@@ -86,6 +90,7 @@ def test_a_study_is_planned_run_watched_exported_analysed_and_reported(
 
     assert "1 of 3 runs failed" in says(command, code=1)  # and is not tried again
     Path(nowhere).symlink_to(str(tiny_run["dataset"]))
+    monkeypatch.setattr(local, "LocalPool", InThisProcess)
     assert "Report:" in says([*command, "--retry-failed"])
     assert {path: path.stat().st_mtime_ns for path in done} == done  # what was done was left alone
 
