@@ -14,6 +14,7 @@ from hypothesis import settings
 settings.register_profile("any-machine", deadline=None)  # how fast it is says nothing of a test
 settings.load_profile("any-machine")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+gc.set_threshold(50_000, 10, 20)  # at Python's own, a tenth of the suite's time goes to collections
 
 
 @pytest.fixture(scope="session", autouse=True)

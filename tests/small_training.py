@@ -55,17 +55,14 @@ def seen_at(monitor: Monitor) -> list[int]:
     return [seen.step for seen in monitor.history]
 
 
-def trained_in_two_processes(
-    launcher: list[str], trainer: str, clip_folder: Path, out: Path
-) -> list[dict[str, Any]]:
+def trained_in_two_processes(trainer: str, clip_folder: Path, out: Path) -> list[dict[str, Any]]:
     """What both processes of a distributed training saw, the main one's first."""
     script = str(Path(__file__).with_name("train_in_two_processes.py"))
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(
-        [sys.executable, *launcher, script, trainer, str(clip_folder), str(out)],
+        [sys.executable, script, trainer, str(clip_folder), str(out)],
         capture_output=True,
         text=True,
-        env=environment,
+        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]

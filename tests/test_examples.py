@@ -1,4 +1,4 @@
-"""The examples, run as they stand."""
+"""The examples, run as they stand but for their sizes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 BUDGET = EXAMPLES / "budget_loop.py"
 MONITORED = sorted(set(EXAMPLES.glob("*.py")) - {BUDGET})
+FEWER_IMAGES = {
+    "range(320)": "range(128)",
+    "range(320, 520)": "range(128, 208)",
+    "transfer_images=300": "transfer_images=60",
+}
+"""What the test changes in an example, for time."""
+IN_SLICES = {"labels[:320]": "labels[:128]", "labels[320:520]": "labels[128:208]"}
+"""What it changes where an example takes its labels apart from its images."""
 
 
 @pytest.mark.parametrize("example", MONITORED, ids=lambda path: path.stem)
@@ -30,8 +38,14 @@ def test_an_example_is_short_and_ends_with_a_report_of_what_was_forgotten(
 ) -> None:
     assert len(example.read_text().splitlines()) < 40
     monkeypatch.chdir(tmp_path)
-    names = runpy.run_path(str(example), run_name="__main__")
-    used = names["data"].pixels(range(520), names["model"].image_size)
+    source = example.read_text()
+    assert all(large in source for large in FEWER_IMAGES)
+    for large, small in {**FEWER_IMAGES, **IN_SLICES}.items():
+        source = source.replace(large, small)
+    smaller = tmp_path / example.name
+    smaller.write_text(source)
+    names = runpy.run_path(str(smaller), run_name="__main__")
+    used = names["data"].pixels(range(208), names["model"].image_size)
     assert found_among(names["monitor"]._reference.probe_pixels, [used]) == []
     last_line = capsys.readouterr().out.rstrip().splitlines()[-1]
     page = Path(last_line.partition("The page is ")[2])

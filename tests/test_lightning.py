@@ -14,76 +14,21 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.strategies import FSDPStrategy
+from lightning_training import Module, fit, loaders, make_trainer
 from local_stores import MLFLOW_EXPERIMENT, local_mlflow, mlflow_metric, tensorboard_scalars
 from monitored import WORDS
 from small_training import (
-    BATCH,
     STEPS_PER_EPOCH,
     CountedBudget,
     classifier,
     make_monitor,
-    samples,
     seen_at,
     trained_in_two_processes,
 )
-from torch.utils.data import DataLoader
 
 from driftscope.errors import ConfigError
 from driftscope.integrations.lightning import BudgetCallback, MonitorCallback
 from driftscope.monitor import Thresholds
-
-
-class Module(LightningModule):
-    """A classifier whose validation accuracy is scripted, an entry a validation."""
-
-    def __init__(self, clip_folder: Path, *accuracies: float, logs_late: bool = False) -> None:
-        super().__init__()
-        self.net = classifier(clip_folder)
-        self.accuracies = list(accuracies)
-        self.logs_late = logs_late
-
-    def training_step(self, batch: Any, _: int) -> torch.Tensor:
-        return self.net(**batch)["loss"]
-
-    def validation_step(self, batch: Any, _: int) -> None:
-        if self.accuracies and not self.logs_late:
-            self.log("val_accuracy", self.accuracies.pop(0))
-
-    def on_validation_epoch_end(self) -> None:
-        if self.accuracies and self.logs_late:
-            self.log("val_accuracy", self.accuracies.pop(0))
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=1e-3)
-
-
-def make_trainer(out: Path, *callbacks: Any, **settings: Any) -> Trainer:
-    return Trainer(
-        default_root_dir=out,
-        callbacks=list(callbacks),
-        **{
-            "max_epochs": 2,
-            "accelerator": "cpu",
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "num_sanity_val_steps": 0,
-            **settings,
-        },
-    )
-
-
-def loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:
-    order = torch.Generator().manual_seed(5)
-    training = DataLoader(samples(), BATCH, shuffle=True, generator=order)  # type: ignore[arg-type]
-    return training, DataLoader(samples(count=3), 3)  # type: ignore[arg-type]
-
-
-def fit(trainer: Trainer, module: LightningModule, **settings: Any) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        trainer.fit(module, *loaders(), **settings)
 
 
 def stop_at_once(folder: Path) -> dict[str, Any]:
@@ -364,7 +309,7 @@ def test_a_strategy_that_leaves_no_process_the_whole_model_is_refused(
 
 
 def test_of_two_processes_one_observes_and_both_stop(tiny_clip: Path, tmp_path: Path) -> None:
-    main, other = trained_in_two_processes([], "lightning", tiny_clip, tmp_path)
+    main, other = trained_in_two_processes("lightning", tiny_clip, tmp_path)
     assert main.pop("observed") == [3, 6, 9]
     assert other.pop("observed") == []
     assert main == other
