@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+import pytest
 from matplotlib.text import Text
 
 from driftscope.analysis.answer_charts import frontier_chart
@@ -204,3 +205,18 @@ def test_what_is_left_is_a_bar_a_retention_with_its_interval() -> None:
     assert bare is not None
     assert bare.flat[0].marks[0].x_ends == (None,)
     assert kept_chart("kept", {"estimate": {"retention_pct": None}}) is None
+
+
+def test_axes_without_a_legend_are_as_large_and_reach_as_far_as_labels_were_placed_for() -> None:
+    """Or a label that was placed beside a bar is drawn on it."""
+    x = Axis(METRICS["retention_pct"].heading, limits=(40.0, 110.0), metric="retention_pct")
+    near = (((8.0, 8.0),) * 4,)
+    dots = Marks((50.0,), (70.0,), "dots", "one", labels=("here",), label_offsets=near)
+    panel = Panel("p", "accuracy", x, Axis("accuracy, %", limits=(60.0, 104.0)), (dots,))
+    figure = draw(Chart("p", ((panel,),), legend=("one",)), legend=False)
+    figure.draw_without_rendering()
+    [axes] = figure.axes
+    assert (axes.get_xlim(), axes.get_ylim()) == ((40.0, 110.0), (60.0, 104.0))
+    size = axes.get_window_extent()
+    drawn = np.array([size.width, size.height]) / figure.dpi * 96
+    assert drawn == pytest.approx(SIZES[0], rel=0.07)

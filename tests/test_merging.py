@@ -168,7 +168,7 @@ def test_the_page_of_a_merge_has_a_point_for_every_model(tmp_path: Path) -> None
               judged("a soup", 84.5, 189)]  # fmt: skip
     told = {"recipe": "greedy", "base": "mini", "ingredients": ["one"], "judged": models}
     page = write_merge_page(told, tmp_path).read_text()
-    pictured = page[page.index('id="frontier"') : page.index('id="table"')]
+    pictured = page[page.index('id="frontier"') : page.index('id="what-to-do"')]
     table = page[page.index('id="table"') : page.index('id="provenance"')]
     assert pictured.count("<svg") >= 1
     assert "The merged model: keeps 84.5 %." in page.replace("\N{NO-BREAK SPACE}", " ")
@@ -178,7 +178,7 @@ def test_the_page_of_a_merge_has_a_point_for_every_model(tmp_path: Path) -> None
         assert accuracy in table
         assert part in pictured
     assert "a linear probe on the untouched model" in pictured
-    told_first = page[page.index('id="what-to-do"') : page.index('id="frontier"')]
+    told_first = page[page.index('id="what-to-do"') : page.index('id="table"')]
     assert "driftscope compare mini MERGED" in told_first
     assert "driftscope rescue mini MERGED" in told_first
     assert "You may need no" not in told_first

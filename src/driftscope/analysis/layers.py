@@ -18,7 +18,7 @@ from driftscope.analysis.answer import (
 from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.predictors import MIN_CELLS_FOR_RANKING
 from driftscope.analysis.tables import StudyTables
-from driftscope.analysis.words import rate_text, rho_text
+from driftscope.analysis.words import counted, rate_text, rho_text
 from driftscope.metrics import METRICS
 from driftscope.stats.correlation import permutation_correlation
 from driftscope.stats.multiplicity import Family
@@ -151,7 +151,7 @@ def _cka_entropy(
         for (dataset, layer), group in groups.items()
     ]
     family = Family(
-        "CKA with Δentropy of the same block: dataset × (mean over blocks, each layer)",
+        "CKA with Δ entropy of the same block: dataset × (mean over blocks, each layer)",
         tuple(
             f"{dataset} · {'mean over blocks' if isnan(layer) else f'layer {layer:.0f}'}"
             for dataset, layer in groups
@@ -212,7 +212,7 @@ def _sentence(onset: pd.DataFrame, pairing: pd.DataFrame, contraction: float) ->
         parts.append(text + ".")
         in_time = onset["onset_epoch"].notna().sum()
         parts.append(
-            f"The mean over layers contracts so far in {int(in_time)} cells"
+            f"The mean over layers contracts so far in {counted(in_time, 'cell')}"
             + (
                 f", from epoch {onset['onset_epoch'].min():.0f} on at the earliest."
                 if in_time

@@ -102,8 +102,10 @@ def series_swatch(style: SeriesStyle, kind: Kind = "line") -> Figure:
 def _panels(chart: Chart, styles: Mapping[str, SeriesStyle], *, legend: bool) -> Figure:
     num_rows, num_columns = len(chart.panels), len(chart.panels[0])
     width, height = _panel_size(chart)
+    # labels are placed between axes of one size, with a legend above or without
+    above = 0.05 if not legend and any(one.labels for one in chart.flat[0].marks) else 0.6
     figure = Figure(
-        figsize=(width * num_columns + 0.35 * (num_columns > 1), height * num_rows + 0.6),
+        figsize=(width * num_columns + 0.35 * (num_columns > 1), height * num_rows + above),
         layout=ConstrainedLayoutEngine(wspace=0.08 if num_rows > 1 else None),
     )
     grid = figure.subplots(
@@ -389,6 +391,8 @@ def _value_limits(axes: Axes, panel: Panel) -> None:
     """Room above and below, within what the metric can be; round ticks."""
     metric = panel.y.known
     if metric is None:
+        if panel.y.limits:
+            axes.set_ylim(panel.y.limits)
         return
     axes.relim()
     axes.autoscale(axis="y")

@@ -46,9 +46,10 @@ def frontier(
     for measure, title in measures.items():
         marks = [_marks(way, along, measure, title, kind) for way, along in by_way(models).items()]
         heights = [value for one in marks for value in one.y if isinstance(value, float)]
+        ring = _marks(called, [chosen], measure, title, "dots", ringed=(True,))
+        heights += _reach(ring.y_ends)
         ends = points((min(heights), max(heights)))
         budget = [] if keep_pct is None else [Marks((keep_pct,) * 2, ends)]
-        ring = _marks(called, [chosen], measure, title, "dots", ringed=(True,))
         level = kept_of(pretrained, "refitted" if measure == "kept_head" else measure)
         x, y = Axis(METRICS[ESTIMATED].heading, metric=ESTIMATED), Axis(title)
         if kind == "dots":

@@ -10,7 +10,7 @@ import pandas as pd
 from driftscope.analysis.advice import advice_on_run, found_by_run
 from driftscope.analysis.map_charts import head_chart, rows_of
 from driftscope.analysis.training_summaries import run_summary
-from driftscope.analysis.words import rate_text
+from driftscope.analysis.words import DOUBTFUL, rate_text
 from driftscope.analysis.zero_shot import forgotten_sentence
 from driftscope.metrics import METRICS
 from driftscope.records import RunRecord, history_table, layers_table
@@ -32,7 +32,7 @@ def write_run_page(record: RunRecord, out: Path) -> Path:
     spec, found = record.spec, found_by_run(record)
     [row] = rows_of(tables.report_runs([record]))
     layers, history = layers_table([record]), history_table([record])
-    heads = _heads(record)
+    heads, told = _heads(record), said(record)
     return write_page(
         "run.html",
         out,
@@ -40,7 +40,8 @@ def write_run_page(record: RunRecord, out: Path) -> Path:
         summary=run_summary(record, advice_on_run(record, str(record.folder))),
         first=first_picture(found, layers),
         numbers=numbers(row),
-        said=said(record),
+        said=[one for one in told if one[0] in ("", DOUBTFUL)],
+        remarks=[one for one in told if one[0] not in ("", DOUBTFUL)],
         trajectories=_trajectories(history, shown_metrics(row)),
         profiles=comparison_profiles(layers),
         layers=tables.run_layers(layers) if len(layers) else None,

@@ -62,7 +62,7 @@ def _one_strength(told: Mapping[str, Any]) -> float | None:
 
 
 def _strengths(told: Mapping[str, Any]) -> Picture | None:
-    """The chosen strength of every group, the input below; None where all are one.
+    """The chosen strength of every group, the input at the top; None where all are one.
 
     Where rows have their own, it is their mean.
     """
@@ -70,17 +70,17 @@ def _strengths(told: Mapping[str, Any]) -> Picture | None:
         return None
     what = "mean strength of the rows" if told["chosen"]["is_by_row"] else "strength"
     strengths = told["chosen"]["strengths"]
-    groups = tuple(strengths)
+    groups = tuple(reversed(strengths))  # the first name of an axis stands at its foot
     panel = Panel(
         "strengths",
         f"{what} of each group",
         Axis(f"{what}, 0 pretrained, 1 adapted", limits=(0.0, 1.0)),
         Axis("", scale="names", names=groups),
-        (Marks(points(strengths.values()), groups, kind="bars", name=CHOSEN),),
+        (Marks(points(strengths[one] for one in groups), groups, "bars", CHOSEN),),
         words="",
     )
     chart = Chart("strengths", ((panel,),), legend=(CHOSEN,))
-    words = f"{what.capitalize()} of each group of weights, from the input upwards: " + ", ".join(
+    words = f"{what.capitalize()} of each group of weights, from the input on: " + ", ".join(
         f"{group} {strength:.2f}" for group, strength in strengths.items()
     )
     return whole_picture(chart, "strengths", words)

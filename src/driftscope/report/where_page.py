@@ -64,7 +64,8 @@ def _steps(told: Mapping[str, Any]) -> list[str]:
 
 
 def _groups(groups: Sequence[Mapping[str, Any]]) -> Picture:
-    """Three bars a group, the input below."""
+    """Three bars a group, the input at the top, as in the table."""
+    groups = groups[::-1]  # the first name of an axis stands at its foot
     names = tuple(one["name"] for one in groups)
     marks = tuple(
         Marks(
