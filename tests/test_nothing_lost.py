@@ -114,20 +114,25 @@ def run(*arguments: object) -> str:
     return result.stdout
 
 
+def declared(root: Path, rates: tuple[float, ...]) -> Path:
+    """A study folder with its made-up runs."""
+    base = {"epochs": 4, "transfer_images": 5000}
+    axes = {"method": METHODS, "learning_rate": rates, "seed": SEEDS}
+    StudyFolder(root).declare(StudySpec(name="made-up", base=base, axes=axes))
+    return write_fake_study(root, rates=rates)
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One study folder with all that commands write about it."""
-    root = tmp_path_factory.mktemp("before") / "study"
-    base = {"epochs": 4, "transfer_images": 5000}
-    axes = {"method": METHODS, "learning_rate": RATES, "seed": SEEDS}
-    StudyFolder(root).declare(StudySpec(name="made-up", base=base, axes=axes))
-    write_fake_study(root)
-    shutil.copytree(root, root.parent / "twin")
+    """One study folder with all that commands write about it; beside it what they write of two."""
+    root = declared(tmp_path_factory.mktemp("before") / "study", RATES)
+    part, twin = declared(root.parent / "part", RATES[:2]), root.parent / "twin"
+    shutil.copytree(part, twin)
     for form in ("parquet", "csv", "json"):
         run("study", "export", root, "--format", form)
     run("study", "report", root, "--format", "all")
     both = root.parent / "both"
-    run("report", root, root.parent / "twin", "--out", both, "--format", "all")
+    run("report", part, twin, "--out", both, "--format", "all")
     return root
 
 

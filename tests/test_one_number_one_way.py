@@ -103,7 +103,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Page]:
     folder = tmp_path_factory.mktemp("pages")
-    study = write_fake_study(folder / "study", datasets=("terrain", "stars"), seeds=(0, 1, 2))
+    study = write_fake_study(folder / "study", seeds=(0, 1, 2))
     written = {
         "study": write_fake_report(study, folder / "study.html"),
         "compare": write_compare_report(fake_comparison(), None, folder / "compare.html"),

@@ -224,14 +224,22 @@ def test_captions_panels_and_maps_of_few_layers_are_not_cut(
         assert cut == []
 
 
+@pytest.fixture(scope="module")
+def without_stills(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of more runs than are drawn one by one: it has no still pictures."""
+    folder = tmp_path_factory.mktemp("without stills")
+    study = write_fake_study(folder, methods=("full_ft",), maps=False)
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("DRIFTSCOPE_MAX_PAGE_RUNS", "4")
+        return write_fake_report(study, folder)
+
+
 @pytest.mark.parametrize("width", [400, 1280])
 def test_maps_of_a_study_without_still_pictures_have_their_width(
-    browser: Any, page_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+    browser: Any, without_stills: Path, width: int
 ) -> None:
-    monkeypatch.setenv("DRIFTSCOPE_MAX_PAGE_RUNS", "4")
-    study = write_fake_study(tmp_path, methods=("full_ft",), maps=False)
     tab = browser.new_page(viewport={"width": width, "height": 900}, reduced_motion="reduce")
-    tab.goto(write_fake_report(study, tmp_path).as_uri())
+    tab.goto(without_stills.as_uri())
     figures = tab.locator(".heatmaps figure:has(> .plot-data)")
     widths = [figures.nth(at).bounding_box()["width"] for at in range(figures.count())]
     tab.close()

@@ -267,7 +267,7 @@ def test_the_follow_up_records_make_a_report(tmp_path: Path) -> None:
     from driftscope.analysis import answer
     from driftscope.paper.author_records import import_records
 
-    study = import_records([FOLLOWUP]).tables
+    study = import_records([FOLLOWUP]).tables.only(dataset="eurosat")
     answers = [answer(question, study) for question in ("predictors", "frontier")]
     page = write_study_report(
         study, [], tmp_path, title="Follow-up", command="", answers=answers

@@ -102,7 +102,8 @@ def test_a_study_page_warns_about_entropy_and_few_seeds(study_page: str) -> None
 
 
 def test_names_from_data_are_escaped_everywhere(tmp_path: Path) -> None:
-    folder = write_fake_study(tmp_path / "s", rates=(1e-3,), seeds=(0,), datasets=(HOSTILE,))
+    one_run = {"methods": ("lora",), "rates": (1e-3,), "seeds": (0,)}
+    folder = write_fake_study(tmp_path / "s", **one_run, datasets=(HOSTILE,))
     page = write_fake_report(
         folder, tmp_path / "r.html", title=HOSTILE, command=HOSTILE
     ).read_text()
@@ -110,7 +111,7 @@ def test_names_from_data_are_escaped_everywhere(tmp_path: Path) -> None:
     assert "&lt;script&gt;window.harmed = 1&lt;/script&gt;" in page
     assert "\\u003cscript\\u003e" in page
     # what the parser sees as elements are ours alone: theme, data blocks and one script
-    plain = write_fake_study(tmp_path / "p", rates=(1e-3,), seeds=(0,))
+    plain = write_fake_study(tmp_path / "p", **one_run)
     expected = write_fake_report(plain, tmp_path / "p.html", title="t", command="c").read_text()
     assert _Page(page).tags.count("script") == _Page(expected).tags.count("script")
 
@@ -129,9 +130,8 @@ def test_json_in_a_script_cannot_end_it_and_reads_back() -> None:
 
 
 def test_several_datasets_get_a_section_each(tmp_path: Path) -> None:
-    folder = write_fake_study(
-        tmp_path / "s", rates=(1e-3,), seeds=(0,), datasets=("terrain", "stars"), maps=False
-    )
+    one_run = {"methods": ("lora",), "rates": (1e-3,), "seeds": (0,)}
+    folder = write_fake_study(tmp_path / "s", **one_run, datasets=("terrain", "stars"), maps=False)
     page = write_fake_report(folder, tmp_path, title="Two", command="").read_text()
     words = " ".join(_Page(page).words.split())
     assert "Against the learning rate: stars" in words

@@ -224,7 +224,11 @@ def test_what_was_imported_is_looked_over_analysed_and_reported_like_any_study(
     out = str(tmp_path / "s")
     cells = str(SHARED / "published" / "controlled_cells.csv")
     (tmp_path / "other.json").write_text('{"weights": [1]}')
-    files = [cells, str(tmp_path / "other.json"), *map(str, SHARED.glob("followup/*seed7*.json"))]
+    files = [
+        cells,
+        str(tmp_path / "other.json"),
+        *map(str, SHARED.glob("followup/*eurosat*seed7*.json")),
+    ]
     said = says(["import", *files, "--out", out])
     assert "16 cell means imported, 1 skipped" in said
     assert "other.json" in said
