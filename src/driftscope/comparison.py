@@ -48,7 +48,7 @@ from driftscope.signals.weights import intruder_dimensions_per_layer, weight_dri
 from driftscope.sources import default_device, load
 from driftscope.transfer import RetrievalSet, retrieval_set, transfer_names
 from driftscope.transfer.classification import LabelledSet, live_embeddings
-from driftscope.transfer.features import benchmarks_of, refuse_protocols_of_none
+from driftscope.transfer.features import labelled_sets, refuse_protocols_of_none
 from driftscope.transfer.own_classes import own_classes
 from driftscope.transfer.suites import found_suites, places_of, summaries
 
@@ -255,7 +255,7 @@ def compare(
         model: VisionLanguageModel,
     ) -> tuple[list[LabelledSet], list[RetrievalSet], Pool | None]:
         """The benchmarks and the pool, their images as a model reads them."""
-        labelled = benchmarks_of(
+        labelled = labelled_sets(
             *(names, model, transfer_images, rules),
             by=transfer_by,
             skip_bad_images=skip_bad_images,

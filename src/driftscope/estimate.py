@@ -26,6 +26,7 @@ from driftscope.data.prompts import PromptRules, words_of
 from driftscope.data.vocabulary import GENERAL, GENERAL_VOCABULARY
 from driftscope.errors import ConfigError, DataError, DriftscopeError, shown
 from driftscope.metrics import ESTIMATED, METRICS
+from driftscope.nearby import OF_NAMES
 from driftscope.signals.label_free import (
     TEMPERATURE_SD,
     Spread,
@@ -224,16 +225,13 @@ def class_list(classes: str | Path | Sequence[str], rules: PromptRules) -> Class
         found = Classes(tuple(classes), rules, f"{len(classes)} classes of your own")
     elif str(classes) == GENERAL:
         found = Classes(GENERAL_VOCABULARY, rules, "the general vocabulary")
-    elif Path(classes).expanduser().is_file() and Path(classes).suffix.lower() in _NAMES_FILES:
+    elif Path(classes).expanduser().is_file() and Path(classes).suffix.lower() in OF_NAMES:
         named = read_names(Path(classes).expanduser())
         names = named.in_order or tuple(named.by_class.values())
         found = Classes(names, rules, f"the {len(names)} names of {classes}", f" in {classes}")
     else:
         found = _classes_of_dataset(classes, rules)
     return _checked(found)
-
-
-_NAMES_FILES = (".txt", ".json", ".yaml", ".yml")
 
 
 def _classes_of_dataset(source: str | Path, rules: PromptRules) -> Classes:

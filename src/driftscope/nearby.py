@@ -26,8 +26,10 @@ _MOST_ENTRIES = 10_000
 """Entries of a folder among which a like name is looked for."""
 _LIKE, _VERY_LIKE = 0.6, 0.8
 """How like a name must be to be offered; and to be taken for what was meant by a bare name."""
-_OF_NAMES = (".txt", ".json", ".csv", ".tsv", ".yaml", ".yml")
+OF_NAMES = (".txt", ".json", ".yaml", ".yml")
 """How files of class names end."""
+_OF_LISTS = (".csv", ".tsv")
+"""How lists of images with their classes end, whose class names can be taken."""
 _GENERAL = "general"
 """The built-in words, which stand in no file."""
 _SURELY_A_PATH = re.compile(r"[./~]|.*\\|[^/]+/[^/]+/|.*/$")
@@ -51,7 +53,7 @@ def refuse_missing_images(name: str) -> None:
 def refuse_missing_names(name: str) -> None:
     """Raises `DataError` where class names can only be in a file, and nothing is there."""
     place = name if _exists(name) else name.partition("?")[0]
-    is_file = Path(place).suffix.lower() in _OF_NAMES and not _exists(place)
+    is_file = Path(place).suffix.lower() in OF_NAMES + _OF_LISTS and not _exists(place)
     if name != _GENERAL and (is_file or (not _may_be_known(place) and _is_missing(place))):
         raise DataError(f"no class names {shown(name)}: {nothing_there(place)}")
 

@@ -36,7 +36,7 @@ from driftscope.train import Evaluation, TrainingImages
 from driftscope.transfer import RetrievalSet, retrieval_set
 from driftscope.transfer.classification import LabelledSet
 from driftscope.transfer.doubts import doubts_of_score
-from driftscope.transfer.features import benchmarks_of
+from driftscope.transfer.features import labelled_sets
 
 VALIDATION = "validation"
 """The name of the validation images among those that are embedded."""
@@ -223,7 +223,7 @@ def open_inputs(spec: RunSpec, device: str) -> Inputs:
             spec, train_labels, test_labels, class_names=class_names, groups=groups_of(train_set)
         ),
         transfer=tuple(
-            benchmarks_of(
+            labelled_sets(
                 *(spec.transfer, pretrained, spec.transfer_images, rules),
                 by=spec.transfer_by,
                 skip_bad_images=spec.skip_bad_images,

@@ -15,7 +15,7 @@ from driftscope.protocols import pretrained_accuracy_key
 from driftscope.reference import Reference, make_reference
 from driftscope.transfer import RetrievalSet, retrieval_set
 from driftscope.transfer.classification import LabelledSet
-from driftscope.transfer.features import benchmarks_of, refuse_protocols_of_none
+from driftscope.transfer.features import labelled_sets, refuse_protocols_of_none
 from driftscope.transfer.suites import FoundSuite, found_suites, places_of
 
 
@@ -107,7 +107,7 @@ def watched_by(
     ) -> tuple[list[LabelledSet], list[RetrievalSet], Pool | None]:
         """The benchmarks and the pool, their images as a model reads them."""
         places = places_of(transfer, suites)
-        labelled = benchmarks_of(places, model, transfer_images, rules, by=transfer_by)
+        labelled = labelled_sets(places, model, transfer_images, rules, by=transfer_by)
         captioned = [retrieval_set(place, model, transfer_images) for place in retrieval]
         unlabeled = None if pool is None else make_pool(model, pool, classes, rules, pool_images)
         return labelled, captioned, unlabeled

@@ -32,7 +32,7 @@ from driftscope.rescuing.target import (
 )
 from driftscope.transfer import transfer_names
 from driftscope.transfer.classification import LabelledSet
-from driftscope.transfer.features import benchmarks_of
+from driftscope.transfer.features import labelled_sets
 
 _USEFUL = 0.05
 """Below this likeness to the adapted model, beyond the pretrained one's, nothing was kept of it."""
@@ -87,7 +87,7 @@ def rescue(
     _refuse_other_size(before, after)
     refuse_non_finite(encoder_state(after))
     unlabeled = make_pool(before, pool, classes, rules, pool_images)
-    benchmarks = benchmarks_of(transfer_names(transfer), before, transfer_images, rules)
+    benchmarks = labelled_sets(transfer_names(transfer), before, transfer_images, rules)
     rules.refuse_if_unused(class_lists(benchmarks, unlabeled))
     target = open_target(images, before, max_images)
     head, notes = _usable_head(kept_classifier(adapted), target)

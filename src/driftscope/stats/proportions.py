@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-from scipy.special import ndtri
-
 
 @lru_cache(maxsize=4096)  # thousands of runs count hits on the same few images
 def wilson_interval_pct(num_hits: int, num_trials: int) -> tuple[float, float]:
@@ -42,6 +40,8 @@ def paired_ratio_interval(
     Raises:
         ValueError: nothing was right before.
     """
+    from scipy.special import ndtri  # a tenth of a second that each command would wait for
+
     before, after = num_both + num_lost, num_both + num_gained
     if before == 0:
         raise ValueError("a ratio to a share of 0 is undefined")

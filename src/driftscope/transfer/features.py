@@ -77,7 +77,7 @@ class FeatureSet(LabelledSet):
 
 
 def labelled_sets(
-    name: str,
+    names: str | Iterable[str],
     model: VisionLanguageModel,
     max_images: int | None = None,
     rules: PromptRules | None = None,
@@ -85,10 +85,11 @@ def labelled_sets(
     by: str | Sequence[str] = (),
     skip_bad_images: bool = False,
 ) -> list[LabelledSet]:
-    """A labeled dataset as a benchmark of the pretrained model by every protocol that is wanted.
+    """Labeled datasets as benchmarks of the pretrained model by every protocol that is wanted.
 
     Args:
-        name, model, max_images, rules, skip_bad_images: as for `transfer_set`.
+        names: one dataset or several; their benchmarks come one dataset after the other.
+        model, max_images, rules, skip_bad_images: as for `transfer_set`.
         by: `zero_shot`, `knn`, `linear_probe`. By default zero-shot where the model has a text
             tower, and the other two where it has none.
 
@@ -98,37 +99,15 @@ def labelled_sets(
         DataError: as for `transfer_set` and `feature_sets`.
     """
     protocols = _protocols(model, by)
-    found: list[LabelledSet] = []
-    if ZERO_SHOT in protocols:
-        found.append(transfer_set(name, model, max_images, rules, skip_bad_images=skip_bad_images))
     of_features = tuple(one for one in protocols if one != ZERO_SHOT)
-    if of_features:
-        found += feature_sets(
-            name, model, max_images, protocols=of_features, skip_bad_images=skip_bad_images
-        )
+    skips = {"skip_bad_images": skip_bad_images}
+    found: list[LabelledSet] = []
+    for name in [names] if isinstance(names, str) else names:
+        if ZERO_SHOT in protocols:
+            found.append(transfer_set(name, model, max_images, rules, **skips))
+        if of_features:
+            found += feature_sets(name, model, max_images, protocols=of_features, **skips)
     return found
-
-
-def benchmarks_of(
-    names: Iterable[str],
-    model: VisionLanguageModel,
-    max_images: int | None = None,
-    rules: PromptRules | None = None,
-    *,
-    by: str | Sequence[str] = (),
-    skip_bad_images: bool = False,
-) -> list[LabelledSet]:
-    """The benchmarks of several labeled datasets, one dataset after the other.
-
-    Arguments and errors are those of `labelled_sets`.
-    """
-    return [
-        one
-        for name in names
-        for one in labelled_sets(
-            name, model, max_images, rules, by=by, skip_bad_images=skip_bad_images
-        )
-    ]
 
 
 def refuse_protocols_of_none(by: object, transfer: Sequence[str]) -> None:
