@@ -205,6 +205,11 @@ def test_the_site_fetches_nothing(site: Path) -> None:
     )
     for page in pages:
         assert not fetched.search(page.read_text(encoding="utf-8")), page
+    first = (site / "index.html").read_text(encoding="utf-8")
+    assert (
+        '<code>driftscope study run STUDY.yaml <span class="unbroken">--out</span> study' in first
+    )
+    assert '<span class="unbroken">' not in "".join(re.findall(r"<pre.*?</pre>", first, re.DOTALL))
     api = (site / "api.html").read_text(encoding="utf-8")
     for name in ("driftscope.monitor.Monitor.step", "driftscope.comparison.compare"):
         assert f'id="{name}"' in api

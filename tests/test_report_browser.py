@@ -532,7 +532,7 @@ def test_a_run_page_holds_what_the_record_says(page: Any) -> None:
     assert "fingerprints.probe" in facts[1]
     assert "2.13.0+cpu" in facts[1]
     verdict = page.locator("#run-view .advice .verdict").inner_text()
-    assert re.match(r"(Kept|Lost|Unsure): retention is [\d.]+ %", verdict)
+    assert re.match(r"(Kept|Lost|Unsure): retention is [\d.]+\u00a0%", verdict)
     assert page.locator("#run-view .advice li code").first.inner_text().startswith("driftscope ")
     forgotten = page.locator("#run-view [data-name=flows] tbody tr").first.inner_text()
     assert HOSTILE in forgotten

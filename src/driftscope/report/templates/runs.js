@@ -135,6 +135,9 @@ function folded(summary, ...children) {
   return element("details", {}, element("summary", { textContent: summary }), ...children);
 }
 
+// no line breaks before a percent sign, as in the page's own sentences
+const unsplit = (sentence) => sentence.replaceAll(" %", "\u00a0%");
+
 // a command whose options stay in one line with what they are given, as the page's own are
 function unbroken(command) {
   return command.split(/(?<!\S)(--[\w-]+(?: [A-Z]+)?)/).map((part, at) => (
@@ -144,7 +147,7 @@ function unbroken(command) {
 // the verdict and what to do; what stands between backticks is code
 function advicePart({ outcome, verdict, steps }) {
   const words = (text) => text.split("`").map((part, at) => (at % 2 ? element("code", {}, ...unbroken(part)) : part));
-  return element("div", { className: "advice" }, element("p", { className: `verdict ${outcome}`, textContent: verdict }),
+  return element("div", { className: "advice" }, element("p", { className: `verdict ${outcome}`, textContent: unsplit(verdict) }),
     element("ul", {}, ...steps.map((step) => element("li", {}, ...words(step)))));
 }
 
@@ -164,7 +167,7 @@ function buildRun(runId, run) {
   const parts = [
     numbers,
     ...(run.advice ? [advicePart(run.advice)] : []),
-    ...run.said.map(([word, sentence]) => element("p", {}, element("strong", { textContent: word }), ` ${sentence}`)),
+    ...run.said.map(([word, sentence]) => element("p", {}, element("strong", { textContent: word }), ` ${unsplit(sentence)}`)),
     history && part("Over training", history),
     run.layers.layer && part("Layer by layer", layerFigures(run),
       folded("The numbers", tableBlock("run-layers", "Layer by layer", sharedByRuns.columns.layers, run.layers))),
