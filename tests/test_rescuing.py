@@ -85,9 +85,9 @@ def test_the_best_point_that_keeps_the_budget_is_chosen(found: ds.Rescue) -> Non
     assert 0 < len(kept) < len(found.points)
     useful = [one for one in kept if one.likeness > found.pretrained.likeness + 0.05]
     best = max(useful, key=lambda one: one.accuracy.choosing_pct)
+    assert found.chosen.accuracy.choosing_pct == best.accuracy.choosing_pct
     alike = [one for one in useful if one.accuracy.is_alike(best.accuracy)]
-    assert found.chosen.estimate.low_90_pct == max(one.estimate.low_90_pct for one in alike)
-    assert found.num_alike == len(alike) - 1
+    assert len(found.alike) == len(alike) - 1
     assert found.adapted.estimate.low_90_pct < 80
     assert found.pretrained.estimate.retention_pct == pytest.approx(100)
     (measured,) = found.transfer.values()
@@ -112,7 +112,7 @@ def test_accuracies_are_alike_within_one_standard_error_of_their_difference(
     assert (abs(change.mean()) <= error * (1 + 1e-9)) == is_alike
 
 
-def test_of_points_as_accurate_within_noise_the_one_that_keeps_most_is_chosen(
+def test_points_as_accurate_within_noise_are_told_and_of_equal_ones_the_most_is_kept(
     found: ds.Rescue,
 ) -> None:
     def point(scale: float, low: float, told: int) -> Point:
@@ -121,15 +121,20 @@ def test_of_points_as_accurate_within_noise_the_one_that_keeps_most_is_chosen(
         estimate = replace(found.chosen.estimate, low_90_pct=low)
         return replace(found.chosen, scale=scale, estimate=estimate, accuracy=accuracy)
 
-    near = [point(0.5, 91.0, 81), point(0.4, 94.0, 80), point(0.2, 99.0, 78)]
-    chosen, num_alike = chosen_of(near)
-    assert (chosen.scale, num_alike) == (0.4, 1)
-    assert chosen_of(near[::2])[0].scale == 0.5  # three images are no noise
+    near = [point(0.5, 91.0, 81), point(0.4, 94.0, 80), point(0.2, 99.0, 78), point(0.45, 93.0, 80)]
+    chosen, alike = chosen_of(near)
+    assert (chosen.scale, [one.scale for one in alike]) == (0.5, [0.4, 0.45])
+    assert chosen_of(near[1:])[0].scale == 0.4  # of equal ones
+    assert chosen_of(near[::2])[1] == ()  # three images are no noise
     unlabeled = [replace(one, accuracy=None, likeness=one.scale) for one in near]
     assert chosen_of(unlabeled)[0].scale == 0.5
-    said = "1 other point is as accurate within noise"
-    assert said in replace(found, num_alike=1).sentence()
-    assert "within noise" not in replace(found, num_alike=0).sentence()
+    more = replace(found, chosen=chosen, alike=alike).sentence()
+    assert "2 other points are as accurate within noise" in more
+    assert "interval 94.0 to" in more.partition("within noise")[2].partition("--keep")[0]
+    less = replace(found, chosen=alike[0], alike=(chosen,)).sentence()
+    assert "1 other point is as accurate within noise" in less
+    assert "None of them keeps more." in less
+    assert "within noise" not in replace(found, alike=()).sentence()
 
 
 def test_what_was_measured_stands_first_and_an_estimate_is_called_one(found: ds.Rescue) -> None:

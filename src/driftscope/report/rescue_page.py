@@ -74,7 +74,7 @@ def _strengths(told: Mapping[str, Any]) -> Picture | None:
     panel = Panel(
         "strengths",
         f"{what} of each group",
-        Axis(f"{what}, 0 pretrained, 1 adapted", limits=(0.0, 1.0)),
+        Axis(f"{what}\n(0 pretrained, 1 adapted)", limits=(0.0, 1.0)),
         Axis("", scale="names", names=groups),
         (Marks(points(strengths[one] for one in groups), groups, "bars", CHOSEN),),
         words="",
@@ -115,7 +115,7 @@ def _table(told: Mapping[str, Any]) -> Table:
             "choosing",
             "Accuracy that chose, %",
             "by a classifier fitted anew, on one half of the test images; the highest that keeps "
-            "the budget is chosen, and of those as high within noise the one of the most retention",
+            "the budget is chosen, and of equal ones the one of the most retention",
         ),
         Column("refitted", "Accuracy, new classifier, %", "by the same, on the other half"),
         Column(

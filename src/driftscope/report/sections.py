@@ -247,9 +247,10 @@ def first_picture(
     cka = METRICS["cka"]
     if not known_metrics([cka], layers):
         return None
-    chart = profile_chart("first", layers, [cka])
+    [panel] = profile_chart("first", layers, [cka]).flat
+    chart = Chart("first", ((replace(panel, title=""),),))  # the page's heading says it
     return FirstPicture(
-        "CKA with the pretrained model", whole_picture(chart, "first", chart.flat[0].words)
+        "CKA with the pretrained model, by layer", whole_picture(chart, "first", panel.words)
     )
 
 

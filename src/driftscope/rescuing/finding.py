@@ -96,7 +96,7 @@ def rescue(
     found = _Found(blend, judge, keep_pct)
     for way in chosen_ways:
         found.look_along(way, seed)
-    chosen, num_alike = found.best()
+    chosen, alike = found.best()
     chosen, classifier = judge.completed(chosen, blend)
     final = probe = None
     if target.labels is not None:
@@ -105,7 +105,7 @@ def rescue(
     return Rescue(
         keep_pct=keep_pct,
         chosen=chosen,
-        num_alike=num_alike,
+        alike=alike,
         points=tuple(found.points),
         pretrained=found.pretrained,
         adapted=found.adapted,
@@ -159,8 +159,8 @@ class _Found:
         if all(found.scale != one.scale for one in seen):
             yield self.judge.completed(found, self.blend)[0]
 
-    def best(self) -> tuple[Point, int]:
-        """The best point that keeps the budget, and how many others are as good within noise.
+    def best(self) -> tuple[Point, tuple[Point, ...]]:
+        """The best point that keeps the budget, and the others that are as good within noise.
 
         Raises:
             ModelError: there is none of any use.

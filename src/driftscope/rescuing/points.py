@@ -83,9 +83,13 @@ class Point:
 
     @property
     def worth(self) -> tuple[float, float]:
-        """What the choice is made by: accuracy where there is one, then likeness."""
-        likeness = -1.0 if self.likeness is None else self.likeness
-        return (self.accuracy.choosing_pct if self.accuracy else 0.0, likeness)
+        """What the choice is made by: accuracy and, where it is equal, retention; else likeness.
+
+        Without labels what likeness is worth is not known, and so is no noise of it.
+        """
+        if self.accuracy is None:
+            return 0.0, -1.0 if self.likeness is None else self.likeness
+        return self.accuracy.choosing_pct, self.estimate.low_90_pct or 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """The point as JSON values."""
@@ -100,20 +104,20 @@ class Point:
         }
 
 
-def chosen_of(kept: Sequence[Point]) -> tuple[Point, int]:
-    """The best of points that keep the budget, and how many others are as accurate as the best.
+def chosen_of(kept: Sequence[Point]) -> tuple[Point, tuple[Point, ...]]:
+    """The best of points that keep the budget, and the others that are as accurate within noise.
 
-    Of the points whose accuracy cannot be told from the highest it is the one of the most
-    retention, by the lower end of its interval. Without labels it is the likest to the adapted
-    model: what likeness is worth is not known, and so is no noise of it.
+    Of these the one of the most retention comes first.
     """
     best = max(kept, key=lambda one: one.worth)
     if best.accuracy is None:
-        return best, 0
+        return best, ()
     alike = [
-        one for one in kept if one.accuracy is not None and best.accuracy.is_alike(one.accuracy)
+        one
+        for one in kept
+        if one is not best and one.accuracy is not None and best.accuracy.is_alike(one.accuracy)
     ]
-    return max(alike, key=lambda one: (one.estimate.low_90_pct or 0.0, one.worth)), len(alike) - 1
+    return best, tuple(sorted(alike, key=lambda one: -(one.estimate.low_90_pct or 0.0)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +127,7 @@ class Rescue:
     Attributes:
         keep_pct: the budget.
         chosen: the best point that keeps it.
-        num_alike: how many other points that keep it are as accurate within noise; the chosen one
-            has the most retention of them.
+        alike: other points that keep it and are as accurate within noise, the most retention first.
         points: every point that was looked at.
         pretrained, adapted: both ends; the pretrained one's accuracy is that of a linear probe.
         final: their accuracies with classifiers fitted to more images; None without labels.
@@ -140,7 +143,7 @@ class Rescue:
 
     keep_pct: float
     chosen: Point
-    num_alike: int
+    alike: tuple[Point, ...]
     points: tuple[Point, ...]
     pretrained: Point
     adapted: Point
@@ -173,8 +176,8 @@ class Rescue:
     def frontier(self) -> list[dict[str, Any]]:
         """A row a point: way, scale, estimated retention with its interval, likeness, accuracies.
 
-        Of the points that keep the budget the best `choosing_accuracy_pct` is chosen, and of those
-        as accurate within noise the one of the most retention; `accuracy_pct` is on other images.
+        The best `choosing_accuracy_pct` that keeps the budget is chosen, and of equal ones the most
+        retention; `accuracy_pct` is on other images.
         """
         return [
             {
@@ -216,14 +219,19 @@ class Rescue:
         return [*told, *(self._accuracy(self.final) if self.final else self._likeness())]
 
     def _alike(self) -> list[str]:
-        """That accuracy alone did not choose."""
-        if not self.num_alike:
+        """That other points are as accurate within noise, and which of them keeps more."""
+        if not self.alike:
             return []
-        others = counted(self.num_alike, "other point")
-        are = "is" if self.num_alike == 1 else "are"
+        others = counted(len(self.alike), "other point")
+        told = (
+            f"{others} {'is' if len(self.alike) == 1 else 'are'} as accurate within noise (one "
+            "standard error on the images that choose)."
+        )
+        most, ours = self.alike[0].estimate, self.chosen.estimate
+        if (most.low_90_pct or 0.0) <= (ours.low_90_pct or 0.0):
+            return [f"{told} None of them keeps more."]
         return [
-            f"{others} {are} as accurate within noise (one standard error on the images that "
-            "choose). Of these points the one of the most retention was chosen."
+            f"{told} The most that one of them keeps is {_estimated(most)}: --keep asks for it."
         ]
 
     def _less_than_asked(self) -> list[str]:
@@ -342,7 +350,7 @@ class Rescue:
             "sentence": self.sentence(),
             "sentences": self.sentences(),
             "chosen": self.chosen.to_dict(),
-            "num_alike": self.num_alike,
+            "alike": [{"way": one.way, "scale": one.scale} for one in self.alike],
             "beats_the_probe": self.beats_the_probe,
             "final": self.final.to_dict() if self.final else None,
             "pretrained": self.pretrained.to_dict(),
