@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
-from scipy.optimize import linear_sum_assignment, minimize_scalar
-from scipy.special import ndtri
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
@@ -136,6 +134,8 @@ def transport_pct(
     The cost is that of the optimal transport from a model's distributions to one-hot labels, half
     the L1 distance apiece. The labels' shares are those that the pretrained model names.
     """
+    from scipy.optimize import linear_sum_assignment  # half a second that every run would wait for
+
     labels = pretrained.argmax(dim=1).numpy()
 
     def accuracy(distributions: Tensor) -> float:
@@ -149,6 +149,7 @@ def fitted_temperature(
     logits: Float[Tensor, "image class"], labels: Int64[Tensor, " image"]
 ) -> float:
     """The temperature that a labeled sample calls for (Guo et al. 2017): least cross-entropy."""
+    from scipy.optimize import minimize_scalar  # half a second that every run would wait for
 
     def loss(log_temperature: float) -> float:
         return float(cross_entropy(logits / np.exp(log_temperature), labels))
@@ -195,6 +196,8 @@ def estimate_spread(
         label_share: share of the variance of drawn labels; 0 where p₀ is right on every image.
         seed: of the draws.
     """
+    from scipy.special import ndtri
+
     count, drawn = len(chosen), []
     rng = np.random.default_rng(seed)
     for factor in np.exp(temperature_sd * ndtri(_TEMPERATURE_QUANTILES)):
