@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from small_training import (
     trained_in_two_processes,
 )
 
-from driftscope.errors import ConfigError
+from driftscope.errors import ConfigError, DriftscopeError
 from driftscope.integrations.lightning import BudgetCallback, MonitorCallback
 from driftscope.monitor import Thresholds
 
@@ -316,14 +316,12 @@ def test_of_two_processes_one_observes_and_both_stop(tiny_clip: Path, tmp_path: 
     assert (main["processes"], main["steps"]) == (2, 9)
 
 
-def test_without_lightning_the_exact_pip_line_is_named() -> None:
-    program = (
-        "import sys; sys.modules['lightning'] = None\n"
-        "from driftscope.errors import DriftscopeError\n"
-        "try:\n    import driftscope.integrations.lightning\n"
-        "except DriftscopeError as error:\n    print(error)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.rstrip().endswith("install it with: pip install 'driftscope[lightning]'")
+def test_without_lightning_the_exact_pip_line_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "driftscope.integrations.lightning"
+    monkeypatch.delitem(sys.modules, name)
+    for one in [one for one in sys.modules if one.split(".")[0] == "lightning"]:
+        monkeypatch.setitem(sys.modules, one, None)
+    with pytest.raises(
+        DriftscopeError, match=r"install it with: pip install 'driftscope\[lightning\]'$"
+    ):
+        import_module(name)

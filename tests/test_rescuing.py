@@ -310,8 +310,8 @@ def test_the_search_finds_what_one_strength_for_a_group_cannot(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its loss is below that of every single strength of the one group that moved."""
-    monkeypatch.setattr(ways, "STEPS", 24)
-    monkeypatch.setattr(ways, "BATCH", 24)
+    monkeypatch.setattr(ways, "STEPS", 20)
+    monkeypatch.setattr(ways, "BATCH", 16)
     mini = ds.load("mini")
     after = deepcopy(mini.module)
     generator = torch.Generator().manual_seed(0)
