@@ -10,6 +10,8 @@ JOBS ?= 2
 # Tests and lint on two cores: one thread a process, or they fight over the cores.
 export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
+# They start many processes: where bytecode is not kept, each of them compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test unit lint docs install open-clip audit clean
 
