@@ -22,10 +22,10 @@ from typing import Any
 
 import driftscope as ds
 from driftscope.blending import Blend
-from driftscope.comparison import related_models
 from driftscope.config import RunSpec
 from driftscope.data.prompts import prompt_rules
 from driftscope.estimate import make_pool
+from driftscope.related_models import related_models
 from driftscope.rescuing.budgets import BUDGETS_PCT, kept_at_budgets
 from driftscope.rescuing.judge import Judge, outcome_on
 from driftscope.rescuing.points import USUAL

@@ -18,7 +18,7 @@ def flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a model is loaded")
 
-    for place in ("comparison.load", "sources._found", "prepared_run.load"):
+    for place in ("related_models.load", "sources._found", "prepared_run.load"):
         monkeypatch.setattr(f"driftscope.{place}", refuse)
     folder = tmp_path / "flat"
     folder.mkdir()

@@ -26,10 +26,10 @@ from driftscope.backbones import families, find_image_tower
 from driftscope.backbones.capture import capture_cls
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_weights
-from driftscope.comparison import related_models
 from driftscope.config import FullFineTuning, RunSpec
 from driftscope.config.variants import Lora
 from driftscope.records.tables import all_tables
+from driftscope.related_models import related_models
 from driftscope.report.html import write_study_report
 from driftscope.signals.text import text_space_drift
 from driftscope.sources.live import find_target

@@ -10,28 +10,21 @@ from typing import Any
 
 from driftscope.analysis.advice import Advice, advice_on_comparison
 from driftscope.analysis.calibration import Forecast, load_calibration
-from driftscope.assess import Assessment, assess, check_same_towers
+from driftscope.assess import Assessment, assess
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.backbones.relation import (
-    check_same_function,
-    check_same_pixels,
-    function_facts,
-)
 from driftscope.backbones.weights import (
-    encoder_fingerprint,
     encoder_state,
     text_fingerprint,
-    without_positions,
 )
 from driftscope.data import EncodedSet, ImageSet, open_dataset
 from driftscope.data.given import Images, are_labeled, as_typed, read_notes
 from driftscope.data.prompts import PromptRules, prompt_rules
 from driftscope.deprecation import keywords
-from driftscope.errors import ConfigError, DataError, ModelError
+from driftscope.errors import ConfigError, DataError
 from driftscope.estimate import Estimate, Pool, Referee, class_lists, make_pool
 from driftscope.files import named_path
 from driftscope.metrics import units
-from driftscope.order import order_doubt, refuse_wrong_order
+from driftscope.order import order_doubt
 from driftscope.reading import Drift, Reading
 from driftscope.reading_subsets import SUBSET_SIGNALS, probe_size_sensitivity
 from driftscope.records import (
@@ -44,8 +37,8 @@ from driftscope.records import (
 from driftscope.records.json_files import encodable
 from driftscope.records.schema import RescuedFrom
 from driftscope.reference import Reference, evenly_spaced, make_reference
-from driftscope.signals.weights import intruder_dimensions_per_layer, weight_drift
-from driftscope.sources import default_device, load
+from driftscope.related_models import related_models
+from driftscope.signals.weights import intruder_dimensions_per_layer
 from driftscope.transfer import RetrievalSet, retrieval_set, transfer_names
 from driftscope.transfer.classification import LabelledSet, live_embeddings
 from driftscope.transfer.features import labelled_sets, refuse_protocols_of_none
@@ -54,8 +47,6 @@ from driftscope.transfer.suites import found_suites, places_of, summaries
 
 MIN_IMAGES = 4
 """CKA compares images with each other; its debiased estimator needs four."""
-_MERGED = 1e-5
-"""A weight drift that is rounding: of an adapter against its own merge."""
 NUM_SUBSETS = 5
 """Parts of the probe set whose entropies are set against each other (paper, table 2)."""
 
@@ -447,99 +438,6 @@ def _pool(
         f"classes is {short(classes)}, but no pool was given; give the unlabeled images that the "
         "classes are of, such as pool='concepts100' (--pool)"
     )
-
-
-def related_models(
-    pretrained: str | Path | VisionLanguageModel,
-    adapted: str | Path | VisionLanguageModel,
-    device: str | None,
-) -> tuple[VisionLanguageModel, VisionLanguageModel]:
-    """Both models, which belong together, each with what it lacks from the other."""
-    before = _loaded(pretrained, device)
-    after = _loaded(adapted, device, like=before)
-    _check_related(before, after)
-    return _completed(before, after), _completed(after, before)
-
-
-def ordered_models(
-    pretrained: str | Path | VisionLanguageModel,
-    adapted: str | Path | VisionLanguageModel,
-    device: str | None,
-) -> tuple[VisionLanguageModel, VisionLanguageModel]:
-    """The same; raises `ModelError` where their folders say that they are the wrong way round."""
-    before, after = related_models(pretrained, adapted, device)
-    refuse_wrong_order(before, after)
-    return before, after
-
-
-def _loaded(
-    model: str | Path | VisionLanguageModel,
-    device: str | None,
-    like: VisionLanguageModel | None = None,
-) -> VisionLanguageModel:
-    if isinstance(model, VisionLanguageModel):
-        return model
-    return load(model, device=device or default_device(), like=like)
-
-
-def _completed(model: VisionLanguageModel, other: VisionLanguageModel) -> VisionLanguageModel:
-    """With the other one's pixel convention and tokenizer where it was saved without."""
-    if not model.has_own_pixels:
-        framing = other.framing.at(model.image_size)
-        notes = (*model.notes, _whose_pixels(model, other))
-        model = replace(model, mean=other.mean, std=other.std, own_framing=framing, notes=notes)
-    return replace(model, tokenizer=model.tokenizer or other.tokenizer)
-
-
-def _whose_pixels(model: VisionLanguageModel, other: VisionLanguageModel) -> str:
-    """How images are prepared for a model that was saved without its preprocessor."""
-    if other.has_own_pixels:
-        return (
-            f"{model.source} has no preprocessor configuration: images are prepared for it as for "
-            f"{other.source}"
-        )
-    return (
-        "neither model has a preprocessor configuration: images are prepared as their family's "
-        "usually are"
-    )
-
-
-def _check_related(before: VisionLanguageModel, after: VisionLanguageModel) -> None:
-    if _is_base_of(after, before):
-        raise ModelError(
-            f"{before.source} was adapted from {after.source}: give the pretrained model first and "
-            "the adapted one second"
-        )
-    if not _of_one_base(before, after):
-        raise ModelError(
-            f"{after.source} was adapted from another model than {before.source} "
-            "(its base's weights differ); compare it with the base it was trained on, or, if that "
-            "base itself comes from the first model, with the adapter merged (merge_and_unload, "
-            "then save_pretrained)"
-        )
-    weights = encoder_state(before), encoder_state(after)
-    if before.image_size != after.image_size or not after.backbone.has_fixed_input_size:
-        weights = without_positions(before, weights[0]), without_positions(after, weights[1])
-    check_same_towers(*weights, before.source, after.source)
-    check_same_function(function_facts(before), function_facts(after), before.source, after.source)
-    check_same_pixels(before, after)
-
-
-def _is_base_of(after: VisionLanguageModel, before: VisionLanguageModel) -> bool:
-    """Whether the second model is the base of the first, and not an equal of it."""
-    if before.base_fingerprint is None or after.base_fingerprint is not None:
-        return False
-    fingerprint = encoder_fingerprint(after)
-    return before.base_fingerprint == fingerprint != encoder_fingerprint(before)
-
-
-def _of_one_base(before: VisionLanguageModel, after: VisionLanguageModel) -> bool:
-    """Whether nothing is known of another base: an adapter's own, a twin's, or its merge's."""
-    if after.base_fingerprint in (None, before.base_fingerprint, encoder_fingerprint(before)):
-        return True
-    weights = encoder_state(before), encoder_state(after)
-    shapes = [{name: one.shape for name, one in own.items()} for own in weights]
-    return shapes[0] == shapes[1] and weight_drift(*weights).total < _MERGED
 
 
 def _probe_set(images: str | Path, skip_bad: bool) -> tuple[ImageSet, list[str]]:

@@ -16,7 +16,6 @@ from driftscope.analysis.words import doubt_sentences, join_words
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import text_fingerprint
 from driftscope.blending import TEXT, Blend, Part
-from driftscope.comparison import ordered_models
 from driftscope.data.given import Images
 from driftscope.data.prompts import PromptRules, prompt_rules
 from driftscope.errors import ConfigError, ModelError
@@ -25,6 +24,7 @@ from driftscope.files import followed, whole_folder
 from driftscope.reading import drift
 from driftscope.reading_pass import read
 from driftscope.records import retention_interval_pct, write_json
+from driftscope.related_models import ordered_models
 from driftscope.report.where_page import write_where_page
 from driftscope.rescuing.shapley import shapley_values
 from driftscope.transfer import Outcome, labelled_sets

@@ -12,12 +12,12 @@ from torch import nn
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_state, refuse_non_finite
 from driftscope.blending import Blend
-from driftscope.comparison import ordered_models
 from driftscope.config import Way
 from driftscope.data.given import Images, as_typed
 from driftscope.data.prompts import prompt_rules
 from driftscope.errors import ConfigError, ModelError, did_you_mean
 from driftscope.estimate import class_lists, make_pool
+from driftscope.related_models import ordered_models
 from driftscope.rescuing import ways
 from driftscope.rescuing.budgets import last_that_keeps
 from driftscope.rescuing.judge import GRID, HALVINGS, Judge, outcome_on

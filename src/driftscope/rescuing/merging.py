@@ -22,13 +22,13 @@ from driftscope.adapt.storage import write_hub_layout
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import merged, text_fingerprint
 from driftscope.blending import floating_weights, refuse_other_architecture
-from driftscope.comparison import ordered_models
 from driftscope.data.given import Images
 from driftscope.data.prompts import prompt_rules
 from driftscope.errors import ConfigError, ModelError, did_you_mean
 from driftscope.estimate import Estimate, Pool, make_pool
 from driftscope.files import followed, whole_folder
 from driftscope.records import write_json
+from driftscope.related_models import ordered_models
 from driftscope.report.merge_page import write_merge_page
 from driftscope.rescuing.judge import judging, referee_of
 from driftscope.rescuing.target import Accuracy, Target, open_target
