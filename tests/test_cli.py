@@ -187,6 +187,10 @@ def test_run_then_compare_then_export(
     again = json.loads(runner.invoke(app, ["run", str(spec), "--out", str(out), "--json"]).stdout)
     assert again["result"] == json.loads((out / "result.json").read_text())
     assert again["advice"]["outcome"] == "unsure"
+    sides, given = again["result"]["splits"]["num_images"], again["result"]["splits"]["num_given"]
+    assert sides["train"] + sides["val"] + sides["probe"] == given
+    assert again["trained_on"].startswith(f"Trained on {sides['train']} of the {given} training")
+    assert again["trained_on"] in told
     arguments = ["compare", str(tiny_clip), str(out), "--images", str(coloured_images / "test")]
     shown = says([*arguments, "--out", str(tmp_path / "c")], code=0)
     assert "embedding drift" in shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from fake_study import HOSTILE, write_fake_study
 from typer.testing import CliRunner
 
 from driftscope.cli import app
-from driftscope.records import RESULT_FILE, load_run
+from driftscope.records import RESULT_FILE, load_run, training_images_sentence
+from driftscope.records.schema import Splits as RunSplits
 from driftscope.report.lone_run import write_run_page
+from driftscope.report.run_facts import said as said_of
 
 runner = CliRunner()
 
@@ -65,6 +68,42 @@ def test_it_stands_alone_without_a_study_a_missing_link_or_a_request(tmp_path: P
     assert "STUDY" not in text
     assert re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?https?:""", text) == []
     assert HOSTILE not in text
+
+
+def splits_of(train: int, given: int, **more: Any) -> dict[str, Any]:
+    return {"num_images": {"train": train, "val": 300, "probe": 200, "test": 50}, **more,
+            "num_given": given}  # fmt: skip
+
+
+def test_the_page_says_on_how_many_of_the_training_images_it_trained(tmp_path: Path) -> None:
+    run = lone_run(tmp_path, splits=splits_of(400, 900))
+    aside = "300 chose the epoch (val_images) and 200 showed the drift (probe_images)"
+    said = f"Trained on 400 of the 900 training images: {aside}."
+    assert training_images_sentence(load_run(run)) == (
+        f"{said} To train on more, set val_images: 50 and probe_images: 20 in the run's YAML; "
+        "fewer images choose and show less surely."
+    )
+    assert said in page_of(run)
+    assert said in " ".join(sentence for _, sentence in said_of(load_run(run)))  # a study's page
+
+
+def test_what_was_asked_for_costs_little_or_is_not_known_is_not_advised(tmp_path: Path) -> None:
+    def told(spec: dict[str, Any] | None = None, **splits: Any) -> str:
+        record = load_run(run)
+        spec_ = record.spec.model_copy(update=spec or {})
+        parts = RunSplits.model_validate(splits) if splits else None
+        result = record.result.model_copy(update={"splits": parts})
+        return training_images_sentence(replace(record, spec=spec_, result=result))
+
+    run = lone_run(tmp_path)
+    assert told(**splits_of(4500, 5000)).endswith("200 showed the drift (probe_images).")
+    assert told(**splits_of(5000, 5000)) == told() == ""
+    assert told({"train_images": 400}, **splits_of(400, 900)) == ""
+    assert "set val_images: 50 in" in told({"probe_images": 20}, **splits_of(400, 900))
+    few = {"probe_images": 20, "val_images": 50}
+    assert "To train on more" not in told(few, **splits_of(400, 900))
+    in_groups = told(**splits_of(300, 900))
+    assert "(probe_images), and 100 are of the same groups as these." in in_groups
 
 
 def test_without_a_transfer_set_it_leads_with_cka_and_says_what_to_give(tmp_path: Path) -> None:

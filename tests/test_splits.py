@@ -103,6 +103,7 @@ def test_the_record_holds_the_probe_images_by_index_with_a_hash() -> None:
         (0, 1000),
     ]
     leakfree = make_splits(spec_of(), train, test).to_dict()
+    assert leakfree["num_given"] == paper["num_given"] == 600
     assert leakfree["probe_of"] == "train"
     (subset,) = leakfree["probe_subsets"]
     assert subset["hash"] == leakfree["hashes"]["probe"]

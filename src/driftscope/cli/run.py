@@ -57,6 +57,7 @@ def run(
         is_done,
         refuse_foreign_folder,
         rescue_sentences,
+        training_images_sentence,
     )
 
     parsed = load_run_spec(spec)
@@ -76,11 +77,12 @@ def run(
 
     advice, page = advice_on_run(record, terminal.path_text(out)), write_run_page(record, out)
     if as_json:
-        _print_json(out, advice)
+        _print_json(out, advice, training_images_sentence(record))
         return
     terminal.show_cells([record])
-    if kept := budget_sentence(record):
-        typer.echo(f"\n{kept}")
+    for sentence in (training_images_sentence(record), budget_sentence(record)):
+        if sentence:
+            typer.echo(f"\n{sentence}")
     for told in (intervention_sentences(record), rescue_sentences(record)):
         if told:
             typer.echo("\n" + "\n".join(told))
@@ -92,14 +94,15 @@ def run(
     say(f"\nReport: {terminal.path_text(page)}")
 
 
-def _print_json(out: Path, advice: Advice) -> None:
-    """The run's result, the verdict and what to do, as one JSON object."""
+def _print_json(out: Path, advice: Advice, trained_on: str) -> None:
+    """The run's result, on how many images it trained, the verdict and what to do, as JSON."""
     import json
 
     from driftscope.records import RESULT_FILE
 
     result = json.loads((out / RESULT_FILE).read_text(encoding="utf-8"))
-    typer.echo(json.dumps({"result": result, "advice": advice.to_dict()}, indent=1))
+    told = {"result": result, "trained_on": trained_on or None, "advice": advice.to_dict()}
+    typer.echo(json.dumps(told, indent=1))
 
 
 @contextmanager

@@ -43,6 +43,8 @@ class Splits:
     probe: Int64[Tensor, " image"]
     test: Int64[Tensor, " image"]
     held_out_from_test: bool
+    num_given: int
+    """Images of the training split, before any was set aside."""
     probe_subsets: tuple[Indices, ...] = ()
     notes: tuple[str, ...] = ()
     """What was passed over or left out of the images."""
@@ -71,6 +73,7 @@ class Splits:
             "num_images": {
                 side: len(getattr(self, side)) for side in ("train", "val", "probe", "test")
             },
+            "num_given": self.num_given,
             "hashes": self.hashes(),
             "probe_of": "test" if self.held_out_from_test else "train",
             "notes": list(dict.fromkeys(self.notes)),
@@ -252,7 +255,7 @@ def _leakfree(
     test = pick.at_most(torch.arange(len(test_labels)), test_labels, spec.test_images)
     if groups is not None:
         _refuse_too_few_groups(spec, train, val, probe, groups)
-    return Splits(train, val, probe, test, held_out_from_test=False)
+    return Splits(train, val, probe, test, held_out_from_test=False, num_given=len(train_labels))
 
 
 def _paper(spec: RunSpec, train_labels: Tensor, test_labels: Tensor, pick: _Picker) -> Splits:
@@ -270,6 +273,7 @@ def _paper(spec: RunSpec, train_labels: Tensor, test_labels: Tensor, pick: _Pick
         torch.cat(subsets),
         everything,
         held_out_from_test=True,
+        num_given=len(train_labels),
         probe_subsets=subsets,
     )
 

@@ -56,6 +56,7 @@ from driftscope.records.tables import (
     layers_table,
     runs_table,
 )
+from driftscope.records.training_images import training_images_sentence
 
 __all__ = [
     "ADAPTED_FOLDER",
@@ -104,6 +105,7 @@ __all__ = [
     "retention_interval_pct",
     "rewrite_events",
     "runs_table",
+    "training_images_sentence",
     "transfer_scalars",
     "whole_file",
     "write_failure",

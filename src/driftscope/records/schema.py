@@ -316,6 +316,8 @@ class Splits(_Facts):
     """Which images were for what; an imported run's are not told."""
 
     num_images: dict[str, int] = Field(default_factory=dict)
+    num_given: int | None = None
+    """Images of the training split, before any was set aside; None in older records."""
     hashes: dict[str, str] = Field(default_factory=dict)
     probe_of: str | None = None
     probe_subsets: list[ProbeSubset] = Field(default_factory=list)

@@ -20,6 +20,7 @@ from driftscope.records import (
     budget_sentence,
     intervention_sentences,
     rescue_sentences,
+    training_images_sentence,
 )
 from driftscope.records.schema import StoredPrompts
 from driftscope.report import tables
@@ -51,8 +52,9 @@ def said(record: RunRecord) -> list[tuple[str, str]]:
     )
     notes = (f"{name}: {note}." for name, one in scores.items() for note in one.get("notes", ()))
     missing = unmeasured_sentences(point.drift.unmeasured if point else {})
+    of_run = (training_images_sentence(record), budget_sentence(record))
     return [
-        *(("", sentence) for sentence in (*told, *recalls, budget_sentence(record)) if sentence),
+        *(("", sentence) for sentence in (*told, *recalls, *of_run) if sentence),
         *(("", sentence) for sentence in intervention_sentences(record)),
         *(("", sentence) for sentence in rescue_sentences(record)),
         *((DOUBTFUL, doubt) for doubt in (*doubts_of(scores), *doubts_of(captioned))),
