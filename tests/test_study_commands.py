@@ -70,7 +70,8 @@ def test_a_study_is_planned_run_watched_exported_analysed_and_reported(
         measured = says(["study", "plan", str(study), "--calibrate", "--only", "method=lora"])
     assert "(from 1 measured runs)" in measured
 
-    command = ["study", "run", str(study), "--out", out, "--workers", "1", "--device", "cpu"]
+    command = ["study", "run", str(study), "--out", out, "--workers", "1", "--threads", "1"]
+    command += ["--device", "cpu"]
     assert "no run fits" in says([*command, "--only", "method=bitfit"], code=2)
     said = says(command, code=1)
     assert "1 of 3 runs failed" in said
