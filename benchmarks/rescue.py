@@ -8,6 +8,10 @@ target's images are parted as `driftscope rescue` does, but more test images are
 accuracies are known better. At every budget a way's last point that
 keeps it with the lower end of the 90 % interval is measured, useful or not. Seconds are those of
 the way so far, the search included.
+
+One budget leaves ways at different retentions. So they are also compared at equal retention: the
+highest that one of them has at a budget. The others' accuracy there lies on the straight line
+between their own measured points beside it.
 """
 
 from __future__ import annotations
@@ -17,8 +21,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
+
+import numpy as np
 
 import driftscope as ds
 from driftscope.blending import Blend
@@ -32,7 +38,7 @@ from driftscope.rescuing.points import USUAL
 from driftscope.rescuing.target import Target, kept_classifier, open_target
 from driftscope.transfer import labelled_sets, retention_pct
 
-TARGET_IMAGES, TEST_IMAGES, POOL_IMAGES, TRANSFER_IMAGES = 150, 250, 300, 400
+TARGET_IMAGES, TEST_IMAGES, POOL_IMAGES, TRANSFER_IMAGES = 150, 500, 300, 400
 POOL = "concepts100"
 
 
@@ -86,6 +92,33 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+RIVALS = ("lines", "wise")
+
+
+def measured_points(
+    rows: Sequence[dict[str, Any]], run: str, way: str
+) -> list[tuple[float, float]]:
+    """Retention and accuracy of a way's models and its ends, by retention."""
+    ends = ("pretrained",) if way == "lines" else ("pretrained", "adapted")
+    return sorted(
+        (one["retention_pct"], one["refitted_accuracy_pct"])
+        for one in rows
+        if one["run"] == run and one["way"] in (way, *ends)
+    )
+
+
+def margin_at_equal_retention(rows: Sequence[dict[str, Any]], run: str, budget: float) -> float:
+    """By how much the search is above the better rival in one run."""
+    points = {way: measured_points(rows, run, way) for way in USUAL}
+    asked = [one for one in rows if (one["run"], one["budget_pct"]) == (run, budget)]
+    highest = max(one["retention_pct"] for one in asked)
+    reached = min(highest, *(of_way[-1][0] for of_way in points.values()))
+    at = {
+        way: float(np.interp(reached, *zip(*of_way, strict=True))) for way, of_way in points.items()
+    }
+    return at["search"] - max(at[rival] for rival in RIVALS)
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Means over runs, and how often the search is on or above its rivals."""
     runs = sorted({one["run"] for one in rows})
@@ -114,12 +147,17 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         asked = [one for one in rows if one["budget_pct"] == budget]
         at = {(one["run"], one["way"]): one["refitted_accuracy_pct"] for one in asked}
         ends = {o["run"]: o["refitted_accuracy_pct"] for o in rows if o["way"] == "pretrained"}
-        margins = [at[run, "search"] - max(at[run, "lines"], at[run, "wise"]) for run in runs]
+        margins = [at[run, "search"] - max(at[run, one] for one in RIVALS) for run in runs]
         above = sum(margin >= 0 for margin in margins)
         beats = sum(at[run, "search"] > ends[run] for run in runs)
         lines.append(
             f"{budget:g}: search on or above the better rival in {above} of {len(runs)} runs, by "
             f"{fmean(margins):+.1f} points on average; above the linear probe in {beats}"
+        )
+        equal = [margin_at_equal_retention(rows, run, budget) for run in runs]
+        lines.append(
+            f"{budget:g}, at equal retention: on or above in {sum(one >= 0 for one in equal)} of "
+            f"{len(equal)} runs, by {fmean(equal):+.1f} ± {stdev(equal):.1f} points on average"
         )
     return "\n".join(lines)
 

@@ -178,6 +178,9 @@ def test_retention_is_the_share_that_is_left() -> None:
     assert retention_pct(score("x", 60, 200), score("x", 60, 100)) == 50
     assert retention_pct(score("x", 0, 100), score("x", 60, 100)) == 0
     assert retention_pct(score("x", 3, 100), score("x", 0, 100)) is None
+    # a gate of 100 % passes an equal model, and a verdict sees that it is one
+    for correct in range(100, 601):
+        assert retention_pct(score("x", correct, 600), score("x", correct, 600)) == 100
 
 
 def test_forgotten_classes_come_first_and_flows_say_what_they_became() -> None:

@@ -107,7 +107,7 @@ def difference_of_confidences_pct(
         pretrained_accuracy: the pretrained model's accuracy on a labeled sample, in (0, 1].
     """
     fall = float(pretrained.amax(dim=1).mean() - adapted.amax(dim=1).mean())
-    return 100 * (pretrained_accuracy - fall) / pretrained_accuracy
+    return 100 * ((pretrained_accuracy - fall) / pretrained_accuracy)
 
 
 def thresholded_confidence_pct(
@@ -142,7 +142,7 @@ def transport_pct(
         cost = 1 - distributions.numpy()[:, labels]  # half the L1 distance to a one-hot label
         return 1 - float(cost[linear_sum_assignment(cost)].mean())
 
-    return 100 * accuracy(adapted) / accuracy(pretrained)
+    return 100 * (accuracy(adapted) / accuracy(pretrained))
 
 
 def fitted_temperature(

@@ -73,7 +73,7 @@ class RetrievalScore:
         """
         before = pretrained.ways()
         retention = {
-            way: 100 * after.recall_at_1_pct / before[way].recall_at_1_pct
+            way: 100 * (after.recall_at_1_pct / before[way].recall_at_1_pct)
             if before[way].is_above_chance
             else None
             for way, after in self.ways().items()

@@ -183,7 +183,7 @@ def retention_pct(adapted: ZeroShotScore, pretrained: ZeroShotScore) -> float | 
     """
     if pretrained.num_correct == 0 or pretrained.wilson_low_pct <= pretrained.chance_pct:
         return None
-    return 100 * adapted.accuracy_pct / pretrained.accuracy_pct
+    return 100 * (adapted.accuracy_pct / pretrained.accuracy_pct)  # exactly 100 of equal ones
 
 
 def above_chance_pct(adapted: ZeroShotScore, pretrained: ZeroShotScore) -> float | None:
@@ -194,7 +194,7 @@ def above_chance_pct(adapted: ZeroShotScore, pretrained: ZeroShotScore) -> float
     if retention_pct(adapted, pretrained) is None:
         return None
     chance = pretrained.chance_pct
-    return 100 * (adapted.accuracy_pct - chance) / (pretrained.accuracy_pct - chance)
+    return 100 * ((adapted.accuracy_pct - chance) / (pretrained.accuracy_pct - chance))
 
 
 def per_class_retention(
