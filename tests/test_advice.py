@@ -376,6 +376,11 @@ def test_labels_are_asked_for_where_there_may_be_none() -> None:
     labeled = {**COMPARED, "estimate": LOST, "images_are_labeled": True}
     step = advice_on_comparison(labeled).steps[0]
     assert "As photos has labels, it fits a new classifier" in step
+    split = {**labeled, "images": "photos/test", "split_of": "photos"}
+    step = advice_on_comparison(split).steps[0]
+    assert " --images photos --pool " in step
+    assert "As photos has labels and splits, it fits a new classifier to the training split" in step
+    assert "trained on these very images" not in step
     unknown = {**COMPARED, "estimate": LOST}
     assert "give a labeled dataset of your task" in advice_on_comparison(unknown).steps[0]
 

@@ -199,6 +199,7 @@ def test_run_then_compare_then_export(
     assert (tmp_path / "c" / "report.html").stat().st_size > 1000
     result = runner.invoke(app, [*arguments, "--out", str(tmp_path / "c"), "--json"])
     assert json.loads(result.stdout)["num_images"] == 24
+    assert json.loads(result.stdout)["split_of"] == str(coloured_images)
     assert json.loads(result.stdout)["advice"]["outcome"] == "unknown"
     assert says(["export-model", str(out), "--out", str(tmp_path / "plain")], code=0)
     assert (tmp_path / "plain" / "model.safetensors").exists()

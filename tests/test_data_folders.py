@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from driftscope.data import EncodedSet, available_splits, labelled, open_dataset
+from driftscope.data.given import split_of
 from driftscope.errors import DataError
 
 
@@ -77,6 +78,24 @@ def test_split_folders_number_classes_alike_though_one_lacks_a_class(tmp_path: P
     assert test.labels is not None
     assert test.labels.tolist() == [2]
     assert len(opened(tmp_path, "train")) == 3
+
+
+def test_a_split_of_a_folder_of_splits_is_known_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in ("train", "test"):
+        for name in ("ant", "bee"):
+            write_image(tmp_path / "pets" / split / name / "1.png")
+            write_image(tmp_path / "alone" / "test" / name / "1.png")
+            write_image(tmp_path / "home" / split / name / "1.png")
+    write_image(tmp_path / "home" / "letters" / "1.png")
+    pets = tmp_path / "pets"
+    assert split_of(opened(pets / "test")) == split_of(opened(pets / "train")) == str(pets)
+    for whole in ("pets", "alone/test", "home/test", "pets/test/ant"):
+        assert split_of(opened(tmp_path / whole)) is None
+    monkeypatch.chdir(pets)
+    assert split_of(opened(Path("test"))) == "."
+    assert len(opened(Path(), "train")) == 2
 
 
 def test_a_class_named_train_beside_other_classes_is_a_class(tmp_path: Path) -> None:

@@ -291,6 +291,9 @@ def test_a_gate_on_a_monitor_names_only_what_its_folder_has(tmp_path: Path) -> N
     _, shown = gated(report, "--min-retention", "90")
     assert f"`driftscope rescue mini {tmp_path / 'stopped'} --images photos" in shown
     assert "save it first" not in shown
+    values["monitor"] = {**watched, "probe_images": "photos/test", "split_of": "photos"}
+    _, shown = gated(write(tmp_path / "report.json", values), "--min-retention", "90")
+    assert " --images photos --pool concepts100" in shown
 
 
 def test_junit_has_a_case_for_every_limit_and_fails_what_was_not_measured(

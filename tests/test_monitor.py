@@ -801,6 +801,7 @@ def test_a_report_says_the_verdict_and_where_its_page_is(
     told = json.loads((tmp_path / "report.json").read_text())
     assert lines == [f"driftscope: {told['advice']['verdict']} The page is {page}"]
     assert told["monitor"]["images_are_labeled"] is True
+    assert told["monitor"]["split_of"] is None
     assert told["monitor"]["kept_model"] is None
     monitor.close()
     lines.clear()

@@ -17,7 +17,7 @@ from driftscope.backbones.weights import (
     text_fingerprint,
 )
 from driftscope.data import EncodedSet, ImageSet, open_dataset
-from driftscope.data.given import Images, are_labeled, as_typed, read_notes
+from driftscope.data.given import Images, are_labeled, as_typed, read_notes, split_of
 from driftscope.data.prompts import PromptRules, prompt_rules
 from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, DataError
@@ -91,6 +91,8 @@ class Comparison:
     doubts: tuple[str, ...] = ()
     """Why all of it may mean something else, such as that the models may be in the wrong order."""
     images_are_labeled: bool = False
+    split_of: str | None = None
+    """The folder of which the images are one split; None where they are none."""
     rescued_from: RescuedFrom | None = None
     """Of an adapted model that came out of a rescue."""
 
@@ -135,6 +137,7 @@ class Comparison:
             "unmeasured": self.unmeasured,
             "doubts": list(self.doubts),
             "images_are_labeled": self.images_are_labeled,
+            "split_of": self.split_of,
             "rescued_from": self.rescued_from.model_dump() if self.rescued_from else None,
             "units": units(),
         }
@@ -318,6 +321,7 @@ def compare(
         overlay=None if seen.is_at_another_size else reference.overlay(found.reading.shown_rows),
         doubts=(doubt,) if doubt else (),
         images_are_labeled=are_labeled(image_set),
+        split_of=split_of(image_set),
         rescued_from=rescued_from(after.source),
     )
 

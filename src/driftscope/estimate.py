@@ -79,6 +79,7 @@ class Pool:
         classes: what is chosen among.
         text_embeddings: the classes', from the pretrained text tower.
         logit_scale: the pretrained model's factor on cosines.
+        num_given: images there are, of which `pixels` are those that were read.
         problem: why no estimate can be given, found before any image is read; "" for none.
         notes: what was passed over or left out of the images, and what is doubtful.
     """
@@ -88,6 +89,7 @@ class Pool:
     classes: Classes
     text_embeddings: Float[Tensor, "class dim"]
     logit_scale: float
+    num_given: int
     problem: str = ""
     notes: tuple[str, ...] = ()
 
@@ -188,20 +190,21 @@ def make_pool(
     refuse_pool_without_names(own_names, classes)
     listed = class_list(str(images) if classes is None else classes, rules)
     _refuse_other_labels(images, own_names or (), listed)
-    name, pixels, notes, _ = some_pixels(
+    some = some_pixels(
         images, pretrained.framing, max_images, "pool", skip_bad_images=skip_bad_images
     )
     if listed.names == GENERAL_VOCABULARY:
         known = tuple(word for word in listed.names if not unknown_words(pretrained, [word]))
         listed = Classes(known, rules, f"{len(known)} words of {listed.described}")
     return Pool(
-        name=name,
-        pixels=PixelRows.of(pixels),
+        name=some.name,
+        pixels=PixelRows.of(some.pixels),
+        num_given=some.num_given,
         classes=listed,
         text_embeddings=class_embeddings(pretrained, listed.names, listed.rules).float().cpu(),
         logit_scale=pretrained.logit_scale,
         problem=next(_problems(pretrained, listed), ""),
-        notes=notes,
+        notes=some.notes,
     )
 
 

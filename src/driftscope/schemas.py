@@ -107,6 +107,8 @@ class ComparisonReport(Report):
     doubts: list[str] = Field(default_factory=list)
     """Why all of it may mean something else."""
     images_are_labeled: bool = False
+    split_of: str | None = None
+    """The folder of which the images are one split."""
     rescued_from: RescuedFrom | None = None
     report: str | None = None
     """The folder that it was written to, as it was named."""

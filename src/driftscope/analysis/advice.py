@@ -66,6 +66,8 @@ class Place:
     """A transfer set that tells no retention; "" where there is one, or none was scored."""
     images_are_labeled: bool = False
     """Whether the images surely have labels, to which a rescue fits a classifier."""
+    split_of: str | None = None
+    """The folder of which `images` is one split, which a rescue reads with the others."""
     rescued_from: RescuedFrom | None = None
     """Of what a rescue made the adapted model; None where none did."""
     trained_under_pct: float | None = None
@@ -250,6 +252,7 @@ def _place_of(comparison: Mapping[str, Any]) -> Place:
         has_texts(comparison.get("unmeasured") or {}),
         report=str(comparison.get("report") or "REPORT"),
         images_are_labeled=bool(comparison.get("images_are_labeled")),
+        split_of=comparison.get("split_of"),
         rescued_from=RescuedFrom.model_validate(made) if made else None,
     )
 
@@ -270,6 +273,7 @@ def advice_on_look(found: Mapping[str, Any], watched: Mapping[str, Any]) -> Advi
         watched.get("classes_as_given"),
         has_texts=has_texts(found.get("unmeasured") or {}),
         images_are_labeled=bool(watched.get("images_are_labeled")),
+        split_of=watched.get("split_of"),
     )
     is_unchanged = found.get("weight_drift") == 0 and not _has_lost(found)
     budget = kept_pct_of(watched)
@@ -495,19 +499,31 @@ def _rescue(place: Place, budget: float) -> tuple[str, ...]:
     pool, classes = _pool_of(place)
     meant = " --pool takes unlabeled images of the world that you need zero-shot ability for."
     saved = " AFTER is the trained model: save it first." if place.adapted == "AFTER" else ""
-    command = _rescue_command(place.pretrained, place.adapted, place.images, pool, classes, budget)
-    fitted = (
-        f"As {place.images} has labels, it fits a new classifier and tells what the task keeps; if "
-        "the model was trained on these very images, give others, or that is too high."
-    )
-    asked = (
-        "For --images give a labeled dataset of your task, if you have one: a blended model needs "
-        "its classifier fitted again, and only labels tell what the task keeps."
-    )
+    images = place.split_of or place.images
+    command = _rescue_command(place.pretrained, place.adapted, images, pool, classes, budget)
     return (
         f"To repair this model without training: `{command}` blends it with the pretrained one. "
-        f"{fitted if place.images_are_labeled else asked}{meant if pool == 'IMAGES' else ''}"
+        f"{_what_labels_tell(place)}{meant if pool == 'IMAGES' else ''}"
         f"{saved if place.surface == 'monitor' else ''}",
+    )
+
+
+def _what_labels_tell(place: Place) -> str:
+    """What a rescue finds by the labels of its images, or that it needs some."""
+    if place.split_of:
+        return (
+            f"As {place.split_of} has labels and splits, it fits a new classifier to the training "
+            "split and tells on the other what the task keeps."
+        )
+    if place.images_are_labeled:
+        return (
+            f"As {place.images} has labels, it fits a new classifier and tells what the task "
+            "keeps; if the model was trained on these very images, give others, or that is too "
+            "high."
+        )
+    return (
+        "For --images give a labeled dataset of your task, if you have one: a blended model needs "
+        "its classifier fitted again, and only labels tell what the task keeps."
     )
 
 

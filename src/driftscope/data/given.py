@@ -12,13 +12,15 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from driftscope.data import EncodedSet, ImageSet, notes_of, open_dataset
+from driftscope.data import EncodedSet, ImageSet, available_splits, notes_of, open_dataset
+from driftscope.data.address import split_kind
 from driftscope.data.copies import told_of_copies
 from driftscope.data.depth import WHITE, greatest_value, white_of
 from driftscope.data.duplicates import found_among
 from driftscope.data.framing import Framing
 from driftscope.data.pixels import as_rgb, picture, resized, to_model_size
 from driftscope.errors import DataError, NoteWarning
+from driftscope.files import named_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,7 +36,9 @@ class SomePixels(NamedTuple):
     name: str
     pixels: UInt8[Tensor, "image 3 size size"]
     notes: tuple[str, ...]
+    num_given: int
     are_labeled: bool = False
+    split_of: str | None = None
 
 
 def some_pixels(
@@ -68,12 +72,32 @@ def some_pixels(
     pixels = source.pixels(chosen.tolist(), size)
     notes = source.notes_of(chosen)
     warn_of(notes)
-    return SomePixels(source.name, pixels, notes, source.are_labeled)
+    return SomePixels(source.name, pixels, notes, len(source), source.are_labeled, source.split_of)
 
 
 def are_labeled(images: ImageSet) -> bool:
     """Whether images surely have labels: those of two or more classes."""
     return images.labels is not None and len(images.class_names or ()) > 1
+
+
+def split_of(images: ImageSet) -> str | None:
+    """The labeled folder with splits of which the images' folder is one; None where it is none.
+
+    Such as `pets` of `pets/test` beside `pets/train`. Only a folder that holds nothing but splits
+    is looked through.
+    """
+    place = named_path(images.name)
+    if not are_labeled(images) or split_kind(place.name) is None or not place.is_dir():
+        return None
+    whole = str(Path(images.name).parent)
+    try:
+        folders = [one for one in place.resolve().parent.iterdir() if one.is_dir()]
+        kinds = {split_kind(one.name) for one in folders if not one.name.startswith(".")}
+        if None in kinds or "train" not in kinds or len(kinds) < 2:
+            return None
+        return whole if place.name in available_splits(whole) else None
+    except (DataError, OSError):  # it is advice: what cannot be read is not named
+        return None
 
 
 def read_notes(
@@ -138,6 +162,10 @@ class _Source:
     @property
     def are_labeled(self) -> bool:
         return self._dataset is not None and are_labeled(self._dataset)
+
+    @property
+    def split_of(self) -> str | None:
+        return None if self._dataset is None else split_of(self._dataset)
 
     def notes_of(self, chosen: Int64[Tensor, " image"]) -> tuple[str, ...]:
         return () if self._dataset is None else read_notes(self._dataset, chosen)

@@ -61,6 +61,7 @@ class Evidence:
         adapted: the adapted model's name or folder, where it is told.
         images, pool, classes: what the model was read on, where it is told.
         images_are_labeled: whether the images surely have labels.
+        split_of: the folder of which the images are one split, if they are one.
         rescued_from: of a model that came out of a rescue.
         trained_under_pct: the budget that it was trained under, if there was one.
         first_epoch: the drift's numbers at the end of the first epoch; empty where there are none.
@@ -83,6 +84,7 @@ class Evidence:
     pool: str | None = None
     classes: str | None = None
     images_are_labeled: bool = False
+    split_of: str | None = None
     rescued_from: RescuedFrom | None = None
     trained_under_pct: float | None = None
     first_epoch: Mapping[str, float] = field(default_factory=dict)
@@ -104,6 +106,7 @@ class Evidence:
             self.classes,
             report="",
             images_are_labeled=self.images_are_labeled,
+            split_of=self.split_of,
             rescued_from=self.rescued_from,
             trained_under_pct=self.trained_under_pct,
         )
@@ -225,6 +228,7 @@ def _of_report(file: Path, best: bool) -> Evidence:
         pool=report.pool,
         classes=report.classes,
         images_are_labeled=report.images_are_labeled,
+        split_of=report.split_of,
         rescued_from=report.rescued_from,
         prompts=report.transfer or {},
     )
@@ -324,6 +328,7 @@ def _of_monitor(file: Path, report: Report, best: bool) -> Evidence:
         adapted=None if best else _if_there(watched.kept_model),
         images=watched.probe_images,
         images_are_labeled=watched.images_are_labeled,
+        split_of=watched.split_of,
         pool=watched.pool_as_given,
         classes=watched.classes_as_given,
         first_epoch=_of_first_epoch(Event(one.model_extra or {}) for one in history),

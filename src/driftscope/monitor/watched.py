@@ -29,6 +29,7 @@ class Watched:
         suites: what was found of each suite that was asked for.
         num_leaked: how many of the probe images are among the training images.
         images_are_labeled: whether the probe images surely have labels.
+        split_of: the folder of which they are one split; None where they are none.
     """
 
     reference: Reference
@@ -36,6 +37,7 @@ class Watched:
     suites: Mapping[str, FoundSuite]
     num_leaked: int
     images_are_labeled: bool
+    split_of: str | None
 
     @property
     def num_images(self) -> int:
@@ -48,6 +50,7 @@ class Watched:
         return {
             "probe_images": self.images,
             "images_are_labeled": self.images_are_labeled,
+            "split_of": self.split_of,
             "unmeasured": dict(self.reference.texts.unmeasured),
             "pool": referee.described() if referee else None,
             "pretrained": self.reference.pretrained.source,
@@ -130,4 +133,4 @@ def watched_by(
         reference = replace(reference, pretrained=twin)
     reference = reference.detached()
     leaked = num_among(train_images, pixels, before.framing, "train_images")
-    return Watched(reference, name, suites, leaked, read.are_labeled)
+    return Watched(reference, name, suites, leaked, read.are_labeled, read.split_of)

@@ -123,6 +123,7 @@ class WatchedOn(Part):
     pool_as_given: str | None = None
     classes_as_given: str | None = None
     images_are_labeled: bool = False
+    split_of: str | None = None
     kept_model: str | None = None
     """The folder of the latest model, where the monitor kept one."""
 
@@ -141,6 +142,7 @@ class Report(Part):
     unmeasured: dict[str, str] = Field(default_factory=dict)
     doubts: list[str] = Field(default_factory=list)
     images_are_labeled: bool = False
+    split_of: str | None = None
     rescued_from: RescuedFrom | None = None
     transfer: dict[str, ComparedScore] | None = None
     estimate: StoredEstimate | None = None
