@@ -26,7 +26,7 @@ from driftscope.analysis.advice import (
     kept_of,
 )
 from driftscope.analysis.study_advice import advice_on_study, chosen_cell, setting_of
-from driftscope.config import BudgetSpec, parse_run_spec
+from driftscope.config import BudgetSpec, load_run_spec, parse_run_spec
 from driftscope.gate.limits import GATED
 from driftscope.protocols import WITHOUT_TEXTS
 from driftscope.records import rescued_from
@@ -390,17 +390,39 @@ def test_a_budget_is_advised_in_lines_to_paste() -> None:
     place = Place("comparison", "mini", "tuned", "photos", "my pool", "names.txt")
     lines = ['pool: "my pool"', 'classes: "names.txt"', "budget: {retention_pct: 90}"]
     call = "budget = driftscope.Budget('mini', model, pool='my pool', classes='names.txt', "
-    for surface, has_yaml, has_call in (
-        ("comparison", True, True),
+    for surface, has_lines, has_call in (
+        ("comparison", False, True),
         ("run", True, False),
         ("monitor", False, True),
     ):
         again = advise(lost, replace(place, surface=surface)).steps[1]
-        assert all((f"`{line}`" in again) is has_yaml for line in lines)
+        assert all((f"`{line}`" in again) is has_lines for line in lines)
         assert (call in again) is has_call
     values = yaml.safe_load("\n".join(["method: full_ft", "learning_rate: 1.0e-3", *lines]))
     assert parse_run_spec(values).budget == BudgetSpec(retention_pct=90)
     ast.parse(f"{call}retention_pct=90)")
+
+
+def test_after_a_comparison_a_whole_run_under_a_budget_is_advised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "budgeted.yaml").touch()
+    place = Place("comparison", "my 'clip' 😀", "tuned", "photos/test", "my pool", "names.txt",
+                  measured_on="birds: all", images_are_labeled=True, split_of="photos")  # fmt: skip
+    step = advise(measured(50.0, 45.0, 55.0), place).steps[1]
+    (text,) = re.findall(r"save `(\{.*?\})` as `budgeted-2.yaml`", step)
+    (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
+    spec = load_run_spec(tmp_path / "run.yaml")
+    assert (spec.model, spec.dataset) == ("my 'clip' 😀", "photos")
+    assert (spec.pool, spec.classes, spec.transfer) == ("my pool", "names.txt", ("birds: all",))
+    assert spec.budget == BudgetSpec(retention_pct=90)
+    assert (spec.method.kind, spec.learning_rate) == ("full_ft", 1e-5)
+    assert "Method and learning rate are examples: put your own." in step
+    assert "`driftscope run budgeted-2.yaml --out budgeted`" in step
+    unlabeled = advise(measured(50.0, 45.0, 55.0), replace(place, images_are_labeled=False))
+    assert 'dataset: "DATASET"' in unlabeled.steps[1]
+    assert "DATASET is a labeled dataset of your task." in unlabeled.steps[1]
 
 
 def test_a_comparison_names_the_command_that_finds_the_layers_that_do_the_damage() -> None:

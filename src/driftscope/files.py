@@ -160,11 +160,11 @@ def named_path(name: Path | str) -> Path:
         return path
 
 
-def free_name(name: str) -> str:
-    """The name of a place where nothing is yet: it, or it with a number behind it."""
-    if not named_path(name).exists():
-        return name
-    return next(one for n in count(2) if not named_path(one := f"{name}-{n}").exists())
+def free_name(name: str, ending: str = "") -> str:
+    """The name of a place where nothing is yet: it, or it with a number before its ending."""
+    if not named_path(f"{name}{ending}").exists():
+        return f"{name}{ending}"
+    return next(one for n in count(2) if not named_path(one := f"{name}-{n}{ending}").exists())
 
 
 def followed(name: Path | str) -> Path:

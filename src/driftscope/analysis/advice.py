@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -392,22 +392,19 @@ _HOW: dict[Surface, dict[str, str]] = {
 def train_under(pct: float, place: Place, spec: str = "a run's YAML") -> str:
     """How to train so that a retention is kept, to be pasted where a surface's user trains.
 
+    After a comparison that is a whole run; a run or a study has a file to add lines to.
+
     Args:
         pct: the retention to keep.
         place: where the model was read; its pool and its classes are taken.
-        spec: the file that a driftscope user writes the lines into.
+        spec: the file that lines are added to.
     """
     if place.trained_under_pct is not None:
         return _under_a_higher(max(pct, place.trained_under_pct), place.trained_under_pct)
     pool, classes = _pool_of(place)
     looks = {"pool": pool, "classes": classes} if classes else {"pool": pool}
-    lines = [*(f"{key}: {json.dumps(value)}" for key, value in looks.items())]
-    lines.append(f"budget: {{retention_pct: {pct:g}}}")
+    lines = [*map(_yaml_line, looks.items()), f"budget: {{retention_pct: {pct:g}}}"]
     given = "".join(f", {key}={value!r}" for key, value in looks.items())
-    in_yaml = (
-        f"put the lines {join_words([f'`{line}`' for line in lines])} into {spec}, and that much "
-        "is kept while the model learns."
-    )
     in_loop = (
         f"write `budget = driftscope.Budget({place.pretrained!r}, model{given}, "
         f"retention_pct={pct:g})` before the first step and `budget.step(step=step)` after each "
@@ -415,7 +412,37 @@ def train_under(pct: float, place: Place, spec: str = "a run's YAML") -> str:
     )
     if place.surface == "monitor":
         return f"{in_loop}, and that much is kept while the model learns."
-    return in_yaml if place.surface == "run" else f"{in_yaml} In a loop of your own, {in_loop}."
+    if place.surface == "run":
+        return (
+            f"put the lines {join_words([f'`{line}`' for line in lines])} into {spec}, and that "
+            "much is kept while the model learns."
+        )
+    return f"{_whole_run(place, lines)} In a loop of your own, {in_loop}."
+
+
+def _whole_run(place: Place, budget: Sequence[str]) -> str:
+    """A run under a budget as one line of YAML, and the command that carries it out."""
+    images = (place.split_of or place.images) if place.images_are_labeled else "DATASET"
+    named = {"model": place.pretrained, "dataset": images}
+    lines = [*map(_yaml_line, named.items()), "method: full_ft", "learning_rate: 1.0e-5", *budget]
+    if place.measured_on:
+        lines.append(f"transfer: [{_yaml(place.measured_on)}]")
+    file, out = free_name("budgeted", ".yaml"), free_name("budgeted")
+    yours = "" if place.images_are_labeled else " DATASET is a labeled dataset of your task."
+    return (
+        f"save `{{{', '.join(lines)}}}` as `{file}` and run `driftscope run {file} --out {out}`: "
+        "that much is kept while the model learns. Method and learning rate are examples: put "
+        f"your own.{yours}"
+    )
+
+
+def _yaml_line(item: tuple[str, str]) -> str:
+    return f"{item[0]}: {_yaml(item[1])}"
+
+
+def _yaml(text: str) -> str:
+    """A text as YAML and JSON quote it, whatever it holds."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 _MORE_THAN_ASKED = 5.0
