@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from driftscope.budget import affordable_factor
 from driftscope.config import parse_run_spec
 from driftscope.data import PixelRows
 from driftscope.errors import ConfigError, ModelError
-from driftscope.records import RunRecord
+from driftscope.records import RunRecord, budget_sentence
 from driftscope.reference import Embedded
 from driftscope.run import run_one
 from driftscope.train import _evaluated
@@ -162,6 +163,22 @@ def test_the_model_that_is_kept_is_the_one_that_keeps_the_budget(kept_run: RunRe
     assert recorded == pytest.approx(at["kept_retention_pct"], abs=1e-6)
     assert estimate.retention_pct == pytest.approx(at["kept_retention_pct"], abs=1e-6)
     assert estimate.low_90_pct == pytest.approx(at["kept_low_90_pct"], abs=1e-6)
+
+
+def test_each_estimate_of_a_budget_says_of_which_images_it_is(kept_run: RunRecord) -> None:
+    at = {look["epoch"]: look for look in looks(kept_run)}[kept_run.result.selected.epoch]
+    found = f"estimated {at['kept_retention_pct']:.1f} % on the 60 images of concepts100, lower end"
+    assert found in budget_sentence(kept_run)
+    estimate = kept_run.result.selected.estimate
+    more = estimate.model_copy(update={"num_images": 400, "retention_pct": 77.7})
+    selected = kept_run.result.selected.model_copy(update={"estimate": more})
+    result = kept_run.result.model_copy(update={"selected": selected})
+    said = budget_sentence(replace(kept_run, result=result))
+    assert (
+        f"estimated {at['kept_retention_pct']:.1f} % on the 60 images of concepts100 that the "
+        "budget looks at, lower end of"
+    ) in said
+    assert "; on all 400 that were read it is 77.7 %)" in said
 
 
 def test_what_a_look_embedded_is_not_embedded_again() -> None:

@@ -269,6 +269,8 @@ class StoredEstimate(_Facts):
     retention_pct: Number = None
     low_90_pct: Number = None
     high_90_pct: Number = None
+    num_images: int | None = None
+    """Of the pool, that were read."""
     withheld: str = ""
     doubts: list[str] = Field(default_factory=list)
     imprecise: str = ""
