@@ -419,6 +419,7 @@ def test_after_a_comparison_a_whole_run_under_a_budget_is_advised(
     assert spec.budget == BudgetSpec(retention_pct=90)
     assert (spec.method.kind, spec.learning_rate) == ("full_ft", 1e-5)
     assert "Method and learning rate are examples: put your own." in step
+    assert "So does LoRA; if you train a LoRA already, give it a lower rank." in step
     assert "`driftscope run budgeted-2.yaml --out budgeted`" in step
     unlabeled = advise(measured(50.0, 45.0, 55.0), replace(place, images_are_labeled=False))
     assert 'dataset: "DATASET"' in unlabeled.steps[1]

@@ -30,6 +30,7 @@ from driftscope.estimate import make_pool
 from driftscope.records import STRENGTHS_FILE, retention_interval_pct
 from driftscope.rescuing import RESCUE_FILE, finding, target, ways
 from driftscope.rescuing.judge import Judge
+from driftscope.rescuing.other_budgets import other_budgets
 from driftscope.rescuing.points import PROBE_FILE, Point, chosen_of
 from driftscope.rescuing.target import Accuracy, kept_classifier, open_target
 from driftscope.rescuing.ways import _Search, least_harmful_first, one_by_one, searched, through
@@ -137,7 +138,15 @@ def test_points_as_accurate_within_noise_are_told_and_of_equal_ones_the_most_is_
     assert "within noise" not in replace(found, alike=()).sentence()
 
 
+def better_at_the_task(found: ds.Rescue) -> ds.Rescue:
+    """As if training had gained something, so that nothing is doubted."""
+    every = Accuracy(0.0, score("terrain", 16, 16), found.final.adapted.kept_head)
+    few = Accuracy(0.0, score("terrain", 12, 16), None)
+    return replace(found, final=replace(found.final, adapted=every, pretrained=few))
+
+
 def test_what_was_measured_stands_first_and_an_estimate_is_called_one(found: ds.Rescue) -> None:
+    found = better_at_the_task(found)
     (measured,) = found.transfer.values()
     first, then, *others = found.sentences()
     low, high = retention_interval_pct(measured)
@@ -199,7 +208,7 @@ def test_the_folder_holds_a_run_and_its_classifier_tells_as_many_as_was_said(
     untouched = ds.load("mini").embed_images(pixels)
     by_probe = (probe(untouched).argmax(dim=1) == images.labels[chosen]).sum()
     assert told["final"]["pretrained"]["refitted"]["num_correct"] == int(by_probe)
-    assert any(f"`{out / PROBE_FILE}`" in step for step in told["steps"])
+    assert any(f"`{out / PROBE_FILE}`" in step for step in better_at_the_task(found).steps(out))
     assert told["class_names"] == list(images.class_names)
     page = (out / "report.html").read_text()
     assert "a linear probe on the untouched model" in page
@@ -219,7 +228,7 @@ def test_a_rescue_that_does_not_beat_a_linear_probe_says_so(found: ds.Rescue) ->
         return replace(found, final=final).sentence()
 
     estimate = replace(found.chosen.estimate, doubts=("the pool is small",))
-    doubtful = replace(found, chosen=replace(found.chosen, estimate=estimate))
+    doubtful = replace(better_at_the_task(found), chosen=replace(found.chosen, estimate=estimate))
     assert doubtful.sentences()[2] == "Doubtful: the pool is small."
     probe = (
         "a linear probe on the untouched model, which loses nothing and has 91.4 % (89.5–93.0) "
@@ -241,16 +250,111 @@ def test_a_measured_interval_below_the_budget_is_told(found: ds.Rescue) -> None:
     assert said not in replace(found, keep_pct=low - 0.1).sentence()
 
 
-def test_an_adapted_model_that_is_no_better_at_the_task_raises_a_doubt(found: ds.Rescue) -> None:
-    def told(tuned: int) -> bool:
+def test_an_adapted_model_that_is_no_better_at_the_task_raises_a_doubt_before_all_else(
+    found: ds.Rescue, damaged: Path, tmp_path: Path
+) -> None:
+    def with_correct(tuned: int) -> ds.Rescue:
         one = Accuracy(0.0, score("terrain", tuned, 1000), None)
         untouched = Accuracy(0.0, score("terrain", 914, 1000), None)
-        final = replace(found.final, adapted=one, pretrained=untouched)
-        return "or the models are in the wrong order" in replace(found, final=final).sentence()
+        return replace(found, final=replace(found.final, adapted=one, pretrained=untouched))
+
+    def told(tuned: int) -> bool:
+        return "or the models are in the wrong order" in with_correct(tuned).sentence()
 
     assert told(914)
     assert told(700)
     assert not told(915)
+    doubted, sure = with_correct(700), with_correct(915)
+    (step,) = doubted.steps("rescued")
+    swapped = f"driftscope rescue {damaged} mini --images terrain --pool concepts100 --keep 80"
+    assert f"`{swapped} --out rescued`" in step
+    assert any("Use it with its own classifier" in one for one in sure.steps("rescued"))
+    doubted.save(tmp_path / "rescued")
+    values = json.loads((tmp_path / "rescued" / RESCUE_FILE).read_text())
+    said = (
+        "Doubtful: the adapted model is no better at terrain than the pretrained one (70.0 and "
+        "91.4 %, new classifiers). Either training gained nothing, or the models are in the wrong "
+        "order: the pretrained one comes first."
+    )
+    assert values["sentences"][0] == said == values["doubts"][0]
+    page = (tmp_path / "rescued" / "report.html").read_text().replace(" ", " ")
+    assert re.search(r'class="headline">(.*?)</p>', page)[1] == said
+    assert "Use it" not in page
+    assert sure.to_dict()["doubts"] == []
+
+
+def test_what_was_read_of_the_pool_is_told_and_the_search_only_where_there_was_one(
+    found: ds.Rescue,
+) -> None:
+    def told(*ways: str, given: int = 500) -> str:
+        points = tuple(replace(found.chosen, way=way) for way in ways)
+        some = replace(found, points=points, num_pool=400, num_pool_given=given)
+        (sentence,) = [one for one in some.sentences() if "every other one judged" in one]
+        return sentence
+
+    assert found.num_pool == 120
+    assert found.num_pool_given == len(ds.open_dataset("concepts100", "test"))
+    read = "Of the 500 images of concepts100 400 were read, and of these every other one judged"
+    assert told("wise", "lines") == f"{read}."
+    assert told("search", "wise") == f"{read}; the others were left to the search."
+    assert told("layers") == f"{read}; the others were left to the order of the groups."
+    whole = "Of the 400 images of concepts100 every other one judged."
+    assert told("wise", given=400) == whole
+
+
+def test_chart_and_table_say_to_how_many_images_their_classifiers_are_fitted(
+    found: ds.Rescue, tmp_path: Path
+) -> None:
+    assert (found.num_fitted, found.final.num_fitted) == (32, NUM_FINAL)
+    found.save(tmp_path / "rescued")
+    page = (tmp_path / "rescued" / "report.html").read_text()
+    said = (
+        f"Each classifier here is fitted to 32 images; the sentences of this page use {NUM_FINAL}"
+    )
+    assert page.count(said) == 2  # below the chart and at the table
+    assert "<code>lines</code>" not in page  # no line of that way is in the chart
+    whole = replace(found, final=replace(found.final, num_fitted=32))
+    whole.save(tmp_path / "whole")
+    alike = "Each classifier here is fitted to 32 images, as in the sentences of this page."
+    assert alike in (tmp_path / "whole" / "report.html").read_text()
+
+
+def test_other_budgets_name_the_points_of_the_table_that_meet_them(found: ds.Rescue) -> None:
+    def point(way: str, scale: float, low: float, accuracy: float | None) -> Point:
+        estimate = replace(found.chosen.estimate, low_90_pct=low)
+        right = 12 if scale == 0.7 else 9
+        one = None if accuracy is None else Accuracy(accuracy, score("terrain", right, 16), None)
+        return replace(
+            found.chosen, way=way, scale=scale, estimate=estimate, accuracy=one, likeness=scale
+        )
+
+    before = replace(found.pretrained, likeness=0.0)
+    ours = point("wise", 0.5, 90.0, 80.0)
+    gentle, gentler = point("lines", 0.4, 95.19, 75.0), point("wise", 0.2, 99.0, 70.0)
+    bold, bolder = point("lines", 1.0, 70.0, 85.0), point("wise", 0.8, 60.0, 90.0)
+    ends = (point("wise", 0.0, 100.0, 79.0), point("wise", 1.0, 71.0, 95.0))
+    less, more = other_budgets(ours, (*ends, ours, gentle, gentler, bold, bolder), before)
+    assert less == (
+        "If it keeps too little of the task, ask for less: lines at scale 1.00 (85.0 % accurate on "
+        "the images that choose) meets `--keep 70`."
+    )
+    assert more == (
+        "If it keeps too little of the old ability, ask for more: lines at scale 0.40 (75.0 % "
+        "accurate on the images that choose) meets `--keep 95.1`."
+    )
+    none = other_budgets(ours, (*ends, ours), before)
+    assert none == [
+        "If it keeps too little of the task: no other blend in the table is more accurate on the "
+        "images that choose.",
+        "If it keeps too little of the old ability: no other blend in the table keeps more.",
+    ]
+    elsewhere = point("wise", 0.7, 82.34, 79.0)
+    assert other_budgets(ours, (*ends, ours, elsewhere), before)[0] == (
+        f"{none[0]} On the other test images wise at scale 0.70 is: 75.0 % against 56.2 %, and it "
+        "meets `--keep 82.3`. More labeled images would tell which is right."
+    )
+    unlabeled = [point("wise", 0.5, 90.0, None), point("wise", 0.6, 80.0, None)]
+    assert "(likeness 0.600) meets `--keep 80`" in other_budgets(unlabeled[0], unlabeled, before)[0]
 
 
 def test_an_interrupted_save_leaves_nothing(
@@ -336,7 +440,7 @@ def test_the_search_finds_what_one_strength_for_a_group_cannot(
 
 
 def test_the_command_tells_the_frontier_and_refuses_a_full_folder(
-    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    damaged: Path, found: ds.Rescue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finding, "GRID", (0.3,))
     monkeypatch.setattr(finding, "HALVINGS", 0)
@@ -354,8 +458,10 @@ def test_the_command_tells_the_frontier_and_refuses_a_full_folder(
         <= 80
     )
     check = f"driftscope compare mini {out} --images terrain --pool concepts100 --out {out}-checked"
-    assert f"Check it: `{check}`. With --transfer DATASET it measures" in said
-    assert f"its own classifier: `{out / 'adapted' / CLASSIFIER_FILE}` (10 classes" in said
+    assert f"First find out which of mini and {damaged} was trained from the other" in said
+    steps = " ".join(replace(better_at_the_task(found), transfer={}).steps(out))
+    assert f"Check it: `{check}`. With --transfer DATASET it measures" in steps
+    assert f"its own classifier: `{out / 'adapted' / CLASSIFIER_FILE}` (10 classes" in steps
     assert "(a run's model: the tensors that training changed)" in said
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 2

@@ -585,8 +585,8 @@ def _train_again(better: Setting | None, place: Place, budget_pct: float) -> str
         known = f"If you can train again: in your study {better.words} keeps more. {budget}"
         return known.rstrip()
     return (
-        f"If you can train again: {budget}A lower learning rate keeps more, too, and so does LoRA, "
-        "of a lower rank where it is LoRA already; a study of two methods at two rates "
+        f"If you can train again: {budget}A lower learning rate keeps more, too. So does LoRA; if "
+        "you train a LoRA already, give it a lower rank. A study of two methods at two rates "
         "(`driftscope study run`) shows what that costs in accuracy."
     )
 

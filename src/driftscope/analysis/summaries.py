@@ -59,8 +59,9 @@ class Summary:
 ENTROPY_CAVEAT = Caveat(
     "Entropy is a descriptor.",
     "Attention entropy says where and how much a model was adapted. The sign of its change differs "
-    "between datasets, methods and backbones, so its direction is no measure of damage; its size "
-    "goes with it, on the embedded model less closely than CKA. Retention, measured or estimated, "
+    "between datasets, methods and backbones, so its direction is no measure of damage. The larger "
+    "the change, the larger the damage tends to be; on the embedded model CKA follows the damage "
+    "more closely. Retention, measured or estimated, "
     "says how much ability is left. CKA roughly orders models by damage; its value depends on the "
     "images; of two high embedding drifts the higher need not mean more damage.",
 )

@@ -144,9 +144,12 @@ def _show_frontier(found: Rescue) -> None:
 
 def _explained(found: Rescue, known: Sequence[str]) -> str:
     """What the columns are, and which row is chosen."""
+    last = found.final.num_fitted if found.final else found.num_fitted
+    above = "" if last == found.num_fitted else f"; the sentences above use {last:,}"
     accuracies = (
-        "New classifiers are fitted to few images here. One half of the test images chose: the "
-        "highest accuracy that keeps the budget. The accuracies after it are on the other half. "
+        f"New classifiers are fitted to {found.num_fitted:,} images here{above}. One half of the "
+        "test images chose: the highest accuracy that keeps the budget. The accuracies after it "
+        "are on the other half. "
     )
     trained = "The trained classifier is the one beside the adapted model. "
     likest = "The blend that is likest to the adapted model and keeps the budget is chosen. "

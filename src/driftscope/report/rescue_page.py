@@ -44,7 +44,8 @@ def write_rescue_page(told: Mapping[str, Any], out: Path) -> Path:
         frontier=frontier(told["points"], told["chosen"], told["pretrained"], told["keep_pct"]),
         legend=legend(styles, "ways"),
         reference=reference(told["chosen"]),
-        has_accuracies=told["chosen"]["accuracy"] is not None,
+        fitted=_fitted(told),
+        has_lines="lines" in ways,
         strengths=_strengths(told),
         one_strength=_one_strength(told),
         by_row=STRENGTHS_FILE if told["chosen"]["is_by_row"] else None,
@@ -139,7 +140,18 @@ def _counts(told: Mapping[str, Any]) -> str:
     if chosen["accuracy"] is None:
         return said
     num_images = chosen["accuracy"]["refitted"]["num_images"]
-    return f"{said} Each accuracy is of {num_images} test images."
+    return f"{said} Each accuracy is of {num_images} test images. {_fitted(told)}"
+
+
+def _fitted(told: Mapping[str, Any]) -> str:
+    """To how many images the classifiers of chart and table are fitted; "" without labels."""
+    if told["final"] is None:
+        return ""
+    few, most = told["num_fitted"], told["final"]["num_fitted"]
+    said = f"Each classifier here is fitted to {few:,} images"
+    if few == most:
+        return f"{said}, as in the sentences of this page."
+    return f"{said}; the sentences of this page use {most:,}, so their accuracies differ."
 
 
 def _facts(told: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,9 +34,6 @@ from driftscope.transfer import transfer_names
 from driftscope.transfer.classification import LabelledSet
 from driftscope.transfer.features import labelled_sets
 
-_USEFUL = 0.05
-"""Below this likeness to the adapted model, beyond the pretrained one's, nothing was kept of it."""
-
 
 def rescue(
     pretrained: str | Path | VisionLanguageModel,
@@ -117,6 +114,8 @@ def rescue(
         class_names=target.labels.class_names if target.labels else (),
         origin=Chosen(before, adapted, blend, chosen.strengths),
         num_pool=len(unlabeled.pixels),
+        num_pool_given=unlabeled.num_given,
+        num_fitted=len(target.pixels) if target.labels is not None else 0,
         asked={
             "images": as_typed(images, "IMAGES"),
             "pool": as_typed(pool, "IMAGES"),
@@ -165,7 +164,11 @@ class _Found:
         Raises:
             ModelError: there is none of any use.
         """
-        kept = [one for one in self.points if one.keeps(self.keep_pct) and self._is_useful(one)]
+        kept = [
+            one
+            for one in self.points
+            if one.keeps(self.keep_pct) and one.is_useful(self.pretrained)
+        ]
         if not kept:
             raise ModelError(
                 f"no useful strength keeps {self.keep_pct:g} % of the zero-shot ability: what "
@@ -173,10 +176,6 @@ class _Found:
                 "anew by a gentler method or rate"
             )
         return chosen_of(kept)
-
-    def _is_useful(self, point: Point) -> bool:
-        before = self.pretrained.likeness or 0.0
-        return (point.likeness or 0.0) >= before + _USEFUL * (1 - before)
 
 
 def _final(

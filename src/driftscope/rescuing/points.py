@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from driftscope.adapt import CLASSIFIER_FILE
 from driftscope.adapt.storage import save_tensors
-from driftscope.analysis.words import counted, doubt_sentences, join_words
+from driftscope.analysis.words import DOUBTFUL, counted, doubt_sentences, join_words
 from driftscope.analysis.zero_shot import NO_RETENTION, written
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.blending import Strength, mean_strength
@@ -29,6 +29,7 @@ from driftscope.records import (
 )
 from driftscope.report.rescue_page import write_rescue_page
 from driftscope.rescuing.kinds import Chosen, write_like
+from driftscope.rescuing.other_budgets import other_budgets
 from driftscope.rescuing.target import Accuracy, Final
 from driftscope.transfer import ZeroShotScore
 
@@ -39,12 +40,16 @@ WAY_WORDS: dict[Way, str] = {
     "wise": "one strength for all weights (wise)",
     "layers": "groups tuned whole or not at all (layers)",
 }
+_OTHER_HALF: dict[Way, str] = {"search": "the search", "layers": "the order of the groups"}
+"""What the half of the pool that does not judge is for, by the ways that need it."""
 USUAL: tuple[Way, ...] = ("search", "lines", "wise")
 """The search, and its rivals on the same picture."""
 
 
 PROBE_FILE = "probe.safetensors"
 """The linear probe of the untouched model, beside the rescued one."""
+_USEFUL = 0.05
+"""Below this likeness to the adapted model, beyond the pretrained one's, nothing was kept of it."""
 _TOO_WIDE = 10.0
 """Points of an accuracy's interval, above which it decides nothing between two classifiers."""
 
@@ -74,6 +79,11 @@ class Point:
         """Whether the lower end of the estimate's 90 % interval keeps a budget."""
         low = self.estimate.low_90_pct
         return low is not None and low >= keep_pct
+
+    def is_useful(self, pretrained: Point) -> bool:
+        """Whether it has kept something of the adapted model: it is likelier to it by a share."""
+        before = pretrained.likeness or 0.0
+        return (self.likeness or 0.0) >= before + _USEFUL * (1 - before)
 
     @property
     def by_row(self) -> dict[str, Tensor]:
@@ -137,7 +147,9 @@ class Rescue:
         probe: the same on the pretrained model's.
         class_names: what both tell.
         origin: both models, and the strengths between them.
-        num_pool: images of the pool, of which every other one judged.
+        num_pool: images of the pool that were read, of which every other one judged.
+        num_pool_given: images of the pool.
+        num_fitted: labeled images that the classifiers of `points` are fitted to; 0 without labels.
         asked: what a command names: `images`, `pool` and, where they were given, `classes`.
     """
 
@@ -155,6 +167,8 @@ class Rescue:
     class_names: tuple[str, ...]
     origin: Chosen = field(repr=False)
     num_pool: int
+    num_pool_given: int
+    num_fitted: int
     asked: Mapping[str, str | None]
 
     @property
@@ -172,6 +186,21 @@ class Rescue:
             return None
         ours, probe = self.final.chosen.refitted, self.final.pretrained.refitted
         return ours.num_correct > probe.num_correct
+
+    @property
+    def order_doubt(self) -> str:
+        """That training gained nothing, or that the models were given in the wrong order; or ""."""
+        if self.final is None:
+            return ""
+        tuned, probe = self.final.adapted.refitted, self.final.pretrained.refitted
+        if tuned.num_correct > probe.num_correct:
+            return ""
+        return (
+            f"{DOUBTFUL} the adapted model is no better at {tuned.name} than the pretrained one "
+            f"({tuned.accuracy_pct:.1f} and {probe.accuracy_pct:.1f} %, new classifiers). Either "
+            "training gained nothing, or the models are in the wrong order: the pretrained one "
+            "comes first."
+        )
 
     def frontier(self) -> list[dict[str, Any]]:
         """A row a point: way, scale, estimated retention with its interval, likeness, accuracies.
@@ -201,15 +230,16 @@ class Rescue:
     def sentences(self) -> list[str]:
         """The same, a sentence each; the first says what the retention is, measured before guessed.
 
-        Of the adapted model, too, and on what each was found.
+        Of the adapted model, too, and on what each was found. Only a doubt about the order of the
+        models comes before it.
         """
         one = self.chosen
-        told = [_measured_sentence(name, found) for name, found in self.transfer.items()]
+        told = [self.order_doubt] if self.order_doubt else []
+        told += [_measured_sentence(name, found) for name, found in self.transfer.items()]
         told += [one.estimate.sentence(), *doubt_sentences(one.estimate.doubts)]
         told += [
             *self._less_than_asked(),
-            f"Of the {self.num_pool:,} images of the pool every other one judged; the rest was "
-            "left to the search.",
+            self._pool_sentence(),
             f"On the same images the adapted model keeps {_estimated(self.adapted.estimate)}. "
             "`driftscope compare` reads other images; what it measured on labels is nearer the "
             "truth.",
@@ -233,6 +263,16 @@ class Rescue:
         return [
             f"{told} The most that one of them keeps is {_estimated(most)}: --keep asks for it."
         ]
+
+    def _pool_sentence(self) -> str:
+        """How much of the pool was read, and what for."""
+        pool, read, given = self.chosen.estimate.pool, self.num_pool, self.num_pool_given
+        told = f"Of the {given:,} images of {pool} "
+        told += "" if read == given else f"{read:,} were read, and of these "
+        tried = {one.way for one in self.points}
+        uses = [use for way, use in _OTHER_HALF.items() if way in tried]
+        others = f"; the others were left to {join_words(uses)}" if uses else ""
+        return f"{told}every other one judged{others}."
 
     def _less_than_asked(self) -> list[str]:
         """That what was measured may be less than what the estimate was asked to keep."""
@@ -260,7 +300,6 @@ class Rescue:
             "others, by which the blend was not chosen. Neither is the classifier that you "
             "trained: compare these accuracies with each other, not with yours.",
             *_with_your_classifier(tuned, ours),
-            *_nothing_learned(tuned, probe),
         ]
         probed = (
             f"a linear probe on the untouched model, which loses nothing and has "
@@ -311,6 +350,8 @@ class Rescue:
         words = shlex.join(
             [self.origin.before.source, called, *given, "--out", free_name(f"{called}-checked")]
         )
+        if self.order_doubt:
+            return [self._clear_up()]
         told = []
         if not self.transfer:
             told.append(
@@ -333,11 +374,19 @@ class Rescue:
                 f"For transformers: `driftscope export-model {shlex.quote(called)} --out FOLDER` "
                 "writes the model alone, without the classifier."
             )
-        return [
-            *told,
-            "If it keeps too little of the task, ask for less: a smaller --keep. If it keeps too "
-            "little of the old ability, a larger one.",
-        ]
+        return [*told, *other_budgets(self.chosen, self.points, self.pretrained)]
+
+    def _clear_up(self) -> str:
+        """What to do first where the models may be in the wrong order."""
+        before, after = self.origin.before.source, self.origin.name
+        given = [word for key, name in self.asked.items() if name for word in (f"--{key}", name)]
+        words = [after, before, *given, "--keep", f"{self.keep_pct:g}"]
+        swapped = shlex.join([*words, "--out", free_name("rescued")])
+        return (
+            f"First find out which of {before} and {after} was trained from the other, and use "
+            f"nothing of this rescue until you know. If {after} is the pretrained one: `driftscope "
+            f"rescue {swapped}`. If not, training gained nothing for this task: keep {before}."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The rescue as JSON values."""
@@ -347,6 +396,9 @@ class Rescue:
             "keep_pct": self.keep_pct,
             "asked": dict(self.asked),
             "num_pool": self.num_pool,
+            "num_pool_given": self.num_pool_given,
+            "num_fitted": self.num_fitted,
+            "doubts": [self.order_doubt] if self.order_doubt else [],
             "sentence": self.sentence(),
             "sentences": self.sentences(),
             "chosen": self.chosen.to_dict(),
@@ -396,18 +448,6 @@ def _pct(score: ZeroShotScore | None) -> float | None:
 def _with_interval(score: ZeroShotScore) -> str:
     """An accuracy with its 95 % Wilson interval."""
     return f"{score.accuracy_pct:.1f} % ({score.wilson_low_pct:.1f}–{score.wilson_high_pct:.1f})"
-
-
-def _nothing_learned(tuned: Accuracy, probe: Accuracy) -> list[str]:
-    """That training gained nothing, or that the models were given in the wrong order."""
-    if tuned.refitted.num_correct > probe.refitted.num_correct:
-        return []
-    return [
-        f"The adapted model is no better at {tuned.refitted.name} than the pretrained one "
-        f"({tuned.refitted.accuracy_pct:.1f} and {probe.refitted.accuracy_pct:.1f} %, new "
-        "classifiers): either training gained nothing, or the models are in the wrong order (the "
-        "pretrained one comes first)."
-    ]
 
 
 def _with_your_classifier(tuned: Accuracy, ours: Accuracy) -> list[str]:
