@@ -261,25 +261,28 @@ def test_an_adapted_model_that_is_no_better_at_the_task_raises_a_doubt_before_al
     def told(tuned: int) -> bool:
         return "or the models are in the wrong order" in with_correct(tuned).sentence()
 
-    assert told(914)
     assert told(700)
-    assert not told(915)
+    assert told(890)  # 95 % Wilson interval 86.9 to 90.8
+    assert not told(905)  # 88.5 to 92.2: chance can make as much
+    for correct, is_ahead in ((905, False), (914, False), (915, True)):
+        unsure = "is not seen to be better than the untouched one (91.4 %)"
+        assert (unsure not in with_correct(correct).sentence()) == is_ahead
     doubted, sure = with_correct(700), with_correct(915)
     (step,) = doubted.steps("rescued")
     swapped = f"driftscope rescue {damaged} mini --images terrain --pool concepts100 --keep 80"
     assert f"`{swapped} --out rescued`" in step
-    assert any("Use it with its own classifier" in one for one in sure.steps("rescued"))
+    assert not any("Use nothing" in one for one in sure.steps("rescued"))
     doubted.save(tmp_path / "rescued")
     values = json.loads((tmp_path / "rescued" / RESCUE_FILE).read_text())
     said = (
-        "Doubtful: the adapted model is no better at terrain than the pretrained one (70.0 and "
-        "91.4 %, new classifiers). Either training gained nothing, or the models are in the wrong "
-        "order: the pretrained one comes first."
+        "Doubtful: the adapted model is worse at terrain than the pretrained one (70.0 % "
+        "(67.1–72.8) and 91.4 % (89.5–93.0), new classifiers). Either training did harm, or the "
+        "models are in the wrong order: the pretrained one comes first."
     )
     assert values["sentences"][0] == said == values["doubts"][0]
     page = (tmp_path / "rescued" / "report.html").read_text().replace(" ", " ")
     assert re.search(r'class="headline">(.*?)</p>', page)[1] == said
-    assert "Use it" not in page
+    assert "own classifier" not in page
     assert sure.to_dict()["doubts"] == []
 
 
@@ -458,7 +461,7 @@ def test_the_command_tells_the_frontier_and_refuses_a_full_folder(
         <= 80
     )
     check = f"driftscope compare mini {out} --images terrain --pool concepts100 --out {out}-checked"
-    assert f"First find out which of mini and {damaged} was trained from the other" in said
+    assert "First find out which" not in said  # 48 images: chance can make it seem worse
     steps = " ".join(replace(better_at_the_task(found), transfer={}).steps(out))
     assert f"Check it: `{check}`. With --transfer DATASET it measures" in steps
     assert f"its own classifier: `{out / 'adapted' / CLASSIFIER_FILE}` (10 classes" in steps

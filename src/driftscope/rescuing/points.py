@@ -189,18 +189,29 @@ class Rescue:
 
     @property
     def order_doubt(self) -> str:
-        """That training gained nothing, or that the models were given in the wrong order; or ""."""
+        """That training did harm, or that the models were given in the wrong order; or "".
+
+        Only where the adapted model is worse at the target than chance can make it seem.
+        """
         if self.final is None:
             return ""
         tuned, probe = self.final.adapted.refitted, self.final.pretrained.refitted
-        if tuned.num_correct > probe.num_correct:
+        if tuned.wilson_high_pct >= probe.accuracy_pct:
             return ""
         return (
-            f"{DOUBTFUL} the adapted model is no better at {tuned.name} than the pretrained one "
-            f"({tuned.accuracy_pct:.1f} and {probe.accuracy_pct:.1f} %, new classifiers). Either "
-            "training gained nothing, or the models are in the wrong order: the pretrained one "
-            "comes first."
+            f"{DOUBTFUL} the adapted model is worse at {tuned.name} than the pretrained one "
+            f"({_with_interval(tuned)} and {_with_interval(probe)}, new classifiers). Either "
+            "training did harm, or the models are in the wrong order: the pretrained one comes "
+            "first."
         )
+
+    @property
+    def surely_beats_the_probe(self) -> bool:
+        """Whether the probe's accuracy lies below the interval of the rescued model's."""
+        if self.final is None:
+            return False
+        ours, probe = self.final.chosen.refitted, self.final.pretrained.refitted
+        return probe.accuracy_pct < ours.wilson_low_pct
 
     def frontier(self) -> list[dict[str, Any]]:
         """A row a point: way, scale, estimated retention with its interval, likeness, accuracies.
@@ -300,6 +311,7 @@ class Rescue:
             "others, by which the blend was not chosen. Neither is the classifier that you "
             "trained: compare these accuracies with each other, not with yours.",
             *_with_your_classifier(tuned, ours),
+            *self._little_learned(tuned.refitted, probe.refitted),
         ]
         probed = (
             f"a linear probe on the untouched model, which loses nothing and has "
@@ -307,11 +319,14 @@ class Rescue:
             f"{final.num_fitted:,} labeled images"
         )
         saved = f"It is saved beside the rescued model, as {PROBE_FILE}."
-        if probe.refitted.accuracy_pct < ours.refitted.wilson_low_pct:
+        if self.surely_beats_the_probe:
             return [*told, f"It beats {probed}."]
         if ours.refitted.wilson_high_pct - ours.refitted.wilson_low_pct > _TOO_WIDE:
-            unsure = f"On {num_images} images it cannot be told from {probed}"
-            return [*told, f"{unsure}: give more labeled images before you choose."]
+            return [
+                *told,
+                f"On {num_images} images it cannot be told from {probed}. Unless more labeled "
+                f"images show that it is ahead, take that probe: it loses nothing. {saved}",
+            ]
         if self.beats_the_probe:
             too_few = f"on {num_images} images chance can make as much"
             return [
@@ -319,6 +334,16 @@ class Rescue:
                 f"It is above {probed}, but {too_few}: consider that probe. {saved}",
             ]
         return [*told, f"It does not beat {probed}: take that probe instead. {saved}"]
+
+    def _little_learned(self, tuned: ZeroShotScore, probe: ZeroShotScore) -> list[str]:
+        """That the adapted model is not seen to be ahead, where it is not surely behind either."""
+        if self.order_doubt or tuned.num_correct > probe.num_correct:
+            return []
+        return [
+            f"On these {tuned.num_images} images the adapted model is not seen to be better than "
+            f"the untouched one ({probe.accuracy_pct:.1f} %): for a linear classifier the training "
+            "may have gained little."
+        ]
 
     def _likeness(self) -> list[str]:
         ours, before = self.chosen.likeness, self.pretrained.likeness
@@ -358,23 +383,30 @@ class Rescue:
                 f"Check it: `driftscope compare {words}`. With --transfer DATASET it measures "
                 "retention on labels that the rescue has not seen."
             )
-        if self.classifier is not None:
+        if self.classifier is not None and self.probe is not None:
             head = (inner if is_run else Path(called)) / CLASSIFIER_FILE
-            told.append(
-                f"Use it with its own classifier: `{head}` ({len(self.class_names)} classes, named "
-                f"in {RESCUE_FILE})."
-            )
-        if self.probe is not None:
-            told.append(
-                f"Or keep {self.origin.before.source} untouched, with its linear probe of the same "
-                f"classes: `{Path(called) / PROBE_FILE}`."
-            )
+            told += self._either_classifier(head, Path(called) / PROBE_FILE)
         if is_run:
             told.append(
                 f"For transformers: `driftscope export-model {shlex.quote(called)} --out FOLDER` "
                 "writes the model alone, without the classifier."
             )
         return [*told, *other_budgets(self.chosen, self.points, self.pretrained)]
+
+    def _either_classifier(self, head: Path, probe: Path) -> list[str]:
+        """The rescued model and the untouched one, each with its classifier; the better one first.
+
+        That is the untouched one unless the other surely beats it, for it has lost nothing.
+        """
+        blend, classes = f"the blend with its own classifier, `{head}`", len(self.class_names)
+        same = f"({classes} classes, named in {RESCUE_FILE})"
+        untouched = f"{self.origin.before.source} untouched, with its linear probe, `{probe}`"
+        if self.surely_beats_the_probe:
+            return [f"Use {blend} {same}.", f"Or keep {untouched}."]
+        return [
+            f"Keep {untouched} {same}: nothing shows that the blend is better at your task.",
+            f"Or use {blend}.",
+        ]
 
     def _clear_up(self) -> str:
         """What to do first where the models may be in the wrong order."""
@@ -385,7 +417,7 @@ class Rescue:
         return (
             f"First find out which of {before} and {after} was trained from the other, and use "
             f"nothing of this rescue until you know. If {after} is the pretrained one: `driftscope "
-            f"rescue {swapped}`. If not, training gained nothing for this task: keep {before}."
+            f"rescue {swapped}`. If not, training did harm to this task: keep {before}."
         )
 
     def to_dict(self) -> dict[str, Any]:
