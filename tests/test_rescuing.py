@@ -464,7 +464,7 @@ def test_the_command_tells_the_frontier_and_refuses_a_full_folder(
     assert "First find out which" not in said  # 48 images: chance can make it seem worse
     steps = " ".join(replace(better_at_the_task(found), transfer={}).steps(out))
     assert f"Check it: `{check}`. With --transfer DATASET it measures" in steps
-    assert f"its own classifier: `{out / 'adapted' / CLASSIFIER_FILE}` (10 classes" in steps
+    assert f"its own classifier, `{out / 'adapted' / CLASSIFIER_FILE}`" in steps
     assert "(a run's model: the tensors that training changed)" in said
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 2
