@@ -33,6 +33,8 @@ from driftscope.transfer.features import linear_classifier
 
 BUDGET_EVENT = "budget"
 _TRIES, _MOST_TRIES = 2, 8
+"""Shares looked at where one keeps the budget, and where none does. Before the end one is enough:
+training goes on from there, and the next look finds what it left."""
 _CLOSE_PCT = 1.0
 """A share that keeps the budget by no more than this is the largest one, near enough."""
 _LEAST_FALL = 0.5
@@ -163,7 +165,8 @@ class Keeper:
         strength = 1.0
         if self._delta is not None and _low(found) < self.spec.retention_pct:
             path = ChoicePath(self.referee, cosines)
-            strength, kept, embeddings = self._shrink(self._delta, path)
+            tries = 1 if self._goes_on_after(step) else _TRIES
+            strength, kept, embeddings = self._shrink(self._delta, path, tries)
         self._last = (step, _low(kept))
         self.seen = Embedded(self._places, embeddings)
         return Look(step, found, kept, strength, self.rate_factor)
@@ -189,16 +192,22 @@ class Keeper:
     def _judged(self, cosines: Float[Tensor, "image class"]) -> Estimate:
         return self.referee.judge(cosines.argmax(dim=1))
 
-    def _shrink(self, delta: TrainedDelta, path: ChoicePath) -> tuple[float, Estimate, Tensor]:
+    def _goes_on_after(self, step: int) -> bool:
+        """Whether training is known to have more steps."""
+        return self.schedule is not None and step < self.schedule.total_steps
+
+    def _shrink(
+        self, delta: TrainedDelta, path: ChoicePath, tries: int
+    ) -> tuple[float, Estimate, Tensor]:
         """The largest share whose estimate keeps the budget, near enough; it is left so.
 
-        With what it keeps, and the pool's embeddings there.
+        With what it keeps, and the pool's embeddings there. `tries` are enough where one keeps it.
         """
         budget = self.spec.retention_pct
         reached = delta.reached(self.trained)
         good, bad, kept = 0.0, 1.0, None
         for tried in range(_MOST_TRIES):
-            if tried >= _TRIES and kept is not None:
+            if tried >= tries and kept is not None:
                 break
             share = path.largest(budget, good, bad)
             delta.set(self.trained, reached, share)

@@ -30,7 +30,7 @@ from driftscope.interventions import Interventions
 from driftscope.reference import Embedded
 from driftscope.regularize import Regularization
 
-REFIT_IMAGES = 400
+REFIT_IMAGES = 200
 """So many training images fit the classifier anew after a shrink before the last epoch."""
 
 
