@@ -24,7 +24,7 @@ from driftscope.errors import ConfigError, ModelError
 from driftscope.records import RunRecord, budget_sentence
 from driftscope.reference import Embedded
 from driftscope.run import run_one
-from driftscope.train import _evaluated
+from driftscope.train import _evaluated, refit_images
 
 DAMAGING = {
     "model": "mini",
@@ -328,3 +328,10 @@ def test_a_spec_without_a_budget_keeps_its_id() -> None:
     assert "budget" not in ds.RunSpec(method="full_ft", learning_rate=1e-3).model_dump(
         exclude_defaults=True
     )
+
+
+@pytest.mark.parametrize(("training", "fitted"), [(64, 64), (500, 200), (1000, 250), (9000, 400)])
+def test_a_quarter_of_the_training_images_fits_the_classifier_between_epochs(
+    training: int, fitted: int
+) -> None:
+    assert refit_images(training) == fitted

@@ -30,8 +30,8 @@ from driftscope.interventions import Interventions
 from driftscope.reference import Embedded
 from driftscope.regularize import Regularization
 
-REFIT_IMAGES = 200
-"""So many training images fit the classifier anew after a shrink before the last epoch."""
+REFIT_SHARE, LEAST_REFIT, MOST_REFIT = 4, 200, 400
+"""Before the last epoch every fourth training image fits the classifier anew, within these."""
 
 
 @dataclass(frozen=True)
@@ -265,10 +265,21 @@ def _keep_budget(task: _Task, epoch: int, note: OnEvent) -> dict[str, float]:
         return {}
     look = _look(task, task.keeper, epoch, epoch * task.steps_per_epoch, note)
     if look.strength < 1:
-        at_most = None if epoch == task.spec.epochs else REFIT_IMAGES
+        is_last = epoch == task.spec.epochs
+        at_most = None if is_last else refit_images(len(task.images.labels))
         with _undisturbed(task):
             refit_classifier(task.adapted, task.images.pixels, task.images.labels, at_most)
     return {"budget_strength": look.strength, "rate_factor": look.rate_factor}
+
+
+def refit_images(num_training: int) -> int:
+    """How many training images fit the classifier anew after a shrink before the last epoch.
+
+    A share of them, so that the fit costs the same part of every epoch; all of a small set, for a
+    poor classifier costs more of what is learned than a fit costs seconds.
+    """
+    share = math.ceil(num_training / REFIT_SHARE)
+    return min(num_training, MOST_REFIT, max(LEAST_REFIT, share))
 
 
 def _look(task: _Task, keeper: Keeper, epoch: int, step: int, note: OnEvent) -> Look:
