@@ -12,7 +12,7 @@ from driftscope.analysis.summaries import doubts_caveats
 from driftscope.cli import terminal
 from driftscope.config import parse_run_spec
 from driftscope.converged import not_converged
-from driftscope.report.run_pages import _said
+from driftscope.report.run_facts import said
 from driftscope.run import run_one
 
 SMALL = {
@@ -46,7 +46,7 @@ def test_a_probe_at_a_fine_tuning_s_rate_is_told_and_a_fitted_one_is_not(
     (note,) = low.result.notes
     assert note.startswith("the classifier seems not to have converged")
     assert high.result.notes == []
-    assert ("Note:", f"{note}.") in _said(low)
+    assert ("Note:", f"{note}.") in said(low)
     (caveat,) = doubts_caveats([low, low, high])
     assert caveat.text == f"linear_probe at 1e-4 on terrain: {note}."
     terminal.show_cells([low, high])
