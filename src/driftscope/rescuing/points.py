@@ -325,7 +325,7 @@ class Rescue:
             return [
                 *told,
                 f"On {num_images} images it cannot be told from {probed}. Unless more labeled "
-                f"images show that it is ahead, take that probe: it loses nothing. {saved}",
+                f"images show that it is ahead, take that probe. {saved}",
             ]
         if self.beats_the_probe:
             too_few = f"on {num_images} images chance can make as much"
