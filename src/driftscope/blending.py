@@ -182,7 +182,7 @@ class Blend:
         before, after = self.delta.before[name], self.delta.after[name]
         if not isinstance(strength, Tensor) and strength in (0, 1):
             return after if strength else before
-        along = along_rows(strength, before) if isinstance(strength, Tensor) else strength
+        along = along_rows(strength, before)
         if isinstance(along, Tensor) and along.requires_grad:
             return before + along * (after - before)
         mixed: Tensor = torch.lerp(before.double(), after.double(), along)
@@ -194,8 +194,20 @@ def of_weight(strength: Strength, name: str) -> float | Tensor:
     return strength.get(name, 0.0) if isinstance(strength, Mapping) else strength
 
 
-def along_rows(strength: Float[Tensor, " row"], weight: Tensor) -> Tensor:
-    """The strengths of a weight's rows in a shape that multiplies it, in float64 without grad."""
+def num_rows(weight: Tensor) -> int:
+    """How many strengths a weight can have."""
+    return weight.shape[0] if weight.ndim else 1
+
+
+def along_rows(
+    strength: float | Float[Tensor, " row"], weight: Tensor
+) -> float | Float[Tensor, "..."]:
+    """What a weight is multiplied by: one strength, or its rows' in a shape that fits it.
+
+    In float64, but where a gradient is wanted.
+    """
+    if not isinstance(strength, Tensor):
+        return strength
     shaped = strength.reshape(-1, *[1] * (weight.ndim - 1)) if weight.ndim else strength.squeeze()
     return shaped if shaped.requires_grad else shaped.double()
 
@@ -222,7 +234,7 @@ def _refuse_other_rows(group: str, by_weight: Mapping[str, Tensor], delta: Delta
     for name, rows in by_weight.items():
         if name not in names:
             raise ConfigError(f"no weight {name!r} in {group}: {did_you_mean(name, names)}")
-        count = delta.before[name].shape[0] if delta.before[name].ndim else 1
+        count = num_rows(delta.before[name])
         if rows.numel() != count:
             raise ConfigError(
                 f"{rows.numel()} strengths are given for {name}, and it has {count} rows; give one "
@@ -283,8 +295,8 @@ def _soup(
         _refuse_unknown(by_group, delta)
         for group, strength in by_group.items():
             for name in delta.groups[group]:
-                start, mine = delta.before[name].double(), of_weight(strength, name)
-                along = along_rows(mine, start) if isinstance(mine, Tensor) else mine
+                start = delta.before[name].double()
+                along = along_rows(of_weight(strength, name), start)
                 change = along * (delta.after[name].double() - start)
                 sums[name] = sums.get(name, start) + change
     module = copy.deepcopy(merged(before).module).eval()

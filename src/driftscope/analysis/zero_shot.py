@@ -97,6 +97,11 @@ def forgotten_sentence(name: str, score: Mapping[str, Any]) -> str:
     return f"Most forgotten on {name} (classes that lost: {len(lost)}): {'; '.join(told)}."
 
 
+def forgotten_sentences(transfer: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The same of every transfer set on which a class lost."""
+    return [told for name, score in transfer.items() if (told := forgotten_sentence(name, score))]
+
+
 def suite_sentence(name: str, summary: Mapping[str, Any]) -> str:
     """Means over the sets of a suite, with intervals over sets, and what of it is missing."""
 

@@ -250,12 +250,11 @@ def _fewer_images(stability: Mapping[str, Any]) -> RichTable:
 
 
 def _show_forgotten(transfer: Mapping[str, Mapping[str, Any]]) -> None:
-    from driftscope.analysis.zero_shot import forgotten_sentence
+    from driftscope.analysis.zero_shot import forgotten_sentences
     from driftscope.cli import terminal
 
-    for name, score in transfer.items():
-        if said := forgotten_sentence(name, score):
-            terminal.out.print(said)
+    for said in forgotten_sentences(transfer):
+        terminal.out.print(said)
 
 
 def _calibration_text(score: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 from driftscope import limits
 from driftscope.analysis import Answer, StudyTables, answer_all, grouping
 from driftscope.analysis.advice import damage_sentence
-from driftscope.analysis.map_charts import LayerScales, head_chart
+from driftscope.analysis.map_charts import LayerScales
 from driftscope.analysis.model_card import comparison_command
 from driftscope.analysis.study_charts import are_runs_drawn
 from driftscope.analysis.summaries import (
@@ -25,7 +25,7 @@ from driftscope.analysis.summaries import (
     studied_together,
 )
 from driftscope.analysis.table import Table
-from driftscope.analysis.zero_shot import forgotten_sentence, unmeasured_sentences
+from driftscope.analysis.zero_shot import forgotten_sentences, unmeasured_sentences
 from driftscope.errors import RecordError
 from driftscope.forks import MANY_RUNS, spread
 from driftscope.metrics import drift_groups
@@ -34,13 +34,14 @@ from driftscope.records import Overlay, RunRecord
 from driftscope.report import tables
 from driftscope.report.findings import findings
 from driftscope.report.overlays import NamedOverlay, other_overlays, overlay_block, study_overlays
-from driftscope.report.page import whole_picture, write_page
+from driftscope.report.page import write_page
 from driftscope.report.provenance import pool_facts, shared_and_varying
 from driftscope.report.run_pages import notable_runs, run_pages, shared_by_run_pages
 from driftscope.report.sections import (
     Section,
     comparison_profiles,
     first_picture,
+    heads_picture,
     setting_names,
     setting_section,
 )
@@ -210,22 +211,11 @@ def write_compare_report(comparison: Mapping[str, Any], overlay: Overlay | None,
         summary=comparison_summary(comparison),
         first=first_picture(comparison, layers),
         damage=damage_sentence(comparison),
-        forgotten=[
-            one
-            for item in (comparison.get("transfer") or {}).items()
-            if (one := forgotten_sentence(*item))
-        ],
+        forgotten=forgotten_sentences(comparison.get("transfer") or {}),
         classes=tables.compared_classes(comparison.get("transfer") or {}),
         fewer=tables.fewer_images(comparison),
         profiles=comparison_profiles(layers),
-        heads=None
-        if heads is None
-        else whole_picture(
-            head_chart("heads", heads),
-            "heads",
-            "Heatmap of the percent change of attention entropy, layer by head. "
-            "The numbers are in the table below it.",
-        ),
+        heads=None if heads is None else heads_picture(heads),
         heads_table=None if heads is None else tables.heads_table(heads),
         table=tables.comparison_table(layers),
         overlays=overlay_block(overlays),

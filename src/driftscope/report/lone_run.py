@@ -8,18 +8,23 @@ from pathlib import Path
 import pandas as pd
 
 from driftscope.analysis.advice import advice_on_run, found_by_run
-from driftscope.analysis.map_charts import head_chart, rows_of
+from driftscope.analysis.map_charts import rows_of
 from driftscope.analysis.training_summaries import run_summary
 from driftscope.analysis.words import DOUBTFUL, rate_text
-from driftscope.analysis.zero_shot import forgotten_sentence
+from driftscope.analysis.zero_shot import forgotten_sentences
 from driftscope.metrics import METRICS
 from driftscope.records import RunRecord, history_table, layers_table
 from driftscope.report import tables
 from driftscope.report.overlays import overlay_block, run_overlays
-from driftscope.report.page import Picture, whole_picture, write_page
+from driftscope.report.page import Picture, write_page
 from driftscope.report.provenance import flattened
 from driftscope.report.run_facts import numbers, provenance, said, shown_metrics
-from driftscope.report.sections import comparison_profiles, first_picture, path_pictures
+from driftscope.report.sections import (
+    comparison_profiles,
+    first_picture,
+    heads_picture,
+    path_pictures,
+)
 
 
 def write_run_page(record: RunRecord, out: Path) -> Path:
@@ -32,7 +37,7 @@ def write_run_page(record: RunRecord, out: Path) -> Path:
     spec, found = record.spec, found_by_run(record)
     [row] = rows_of(tables.report_runs([record]))
     layers, history = layers_table([record]), history_table([record])
-    heads, told = _heads(record), said(record)
+    heads, told = pd.DataFrame(tables.run_head_changes(record)), said(record)
     return write_page(
         "run.html",
         out,
@@ -45,9 +50,9 @@ def write_run_page(record: RunRecord, out: Path) -> Path:
         trajectories=_trajectories(history, shown_metrics(row)),
         profiles=comparison_profiles(layers),
         layers=tables.run_layers(layers) if len(layers) else None,
-        heads=_head_map(heads) if len(heads) else None,
+        heads=heads_picture(heads) if len(heads) else None,
         heads_table=tables.heads_table(heads),
-        forgotten=[one for item in found["transfer"].items() if (one := forgotten_sentence(*item))],
+        forgotten=forgotten_sentences(found["transfer"]),
         classes=tables.compared_classes(found["transfer"]),
         overlays=overlay_block(run_overlays(record)),
         spec_facts=flattened(record.result.spec),
@@ -62,20 +67,3 @@ def _trajectories(history: pd.DataFrame, keys: list[str]) -> list[Picture]:
         return []
     along = "step" if history["step"].notna().all() else "epoch"
     return path_pictures(history, map(METRICS.__getitem__, keys), along)
-
-
-def _heads(record: RunRecord) -> pd.DataFrame:
-    """The change of each head's entropy; empty where heads were not read."""
-    point, before = record.structure_point, record.result.pretrained.reading.entropy
-    if point is None or not before or record.origin != "run":  # imported ones hold means over heads
-        return pd.DataFrame()
-    return pd.DataFrame(tables.head_entropy_changes(before, point.reading.entropy))
-
-
-def _head_map(heads: pd.DataFrame) -> Picture:
-    return whole_picture(
-        head_chart("heads", heads),
-        "heads",
-        "Heatmap of the percent change of attention entropy, layer by head. "
-        "The numbers are in the table below it.",
-    )

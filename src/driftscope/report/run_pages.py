@@ -147,16 +147,10 @@ def _number(value: Any) -> float | int | None:
 
 def _heads(record: RunRecord) -> list[list[float | int | None]]:
     """Percent change of each head's entropy [layer][head]; empty where heads are unknown."""
-    point = record.structure_point
-    if point is None or record.origin != "run":  # imported records hold means over heads
-        return []
-    before = record.result.pretrained.reading.entropy
-    if not before:
-        return []
-    rows = tables.head_entropy_changes(before, point.reading.entropy)
-    num_heads = len(before[0])
-    values = [_number(round(row["delta_entropy_pct"], 1)) for row in rows]
-    return [values[start : start + num_heads] for start in range(0, len(values), num_heads)]
+    layers: dict[float, list[float | int | None]] = {}
+    for row in tables.run_head_changes(record):
+        layers.setdefault(row["layer"], []).append(_number(round(row["delta_entropy_pct"], 1)))
+    return list(layers.values())
 
 
 def _classes(record: RunRecord) -> dict[str, Any]:

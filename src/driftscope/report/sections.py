@@ -13,7 +13,7 @@ from driftscope import limits
 from driftscope.analysis import StudyTables, grouping
 from driftscope.analysis.chart import Chart
 from driftscope.analysis.kept_chart import kept_chart
-from driftscope.analysis.map_charts import LayerScales
+from driftscope.analysis.map_charts import LayerScales, head_chart
 from driftscope.analysis.study_charts import (
     PlaceCharts,
     are_runs_drawn,
@@ -205,6 +205,15 @@ def _heads(charts: PlaceCharts, name: str) -> list[Picture]:
         "The numbers are in the study's export."
     )
     return [whole_picture(chart, name, words)]
+
+
+def heads_picture(heads: pd.DataFrame) -> Picture:
+    """The percent change of each head's entropy, of `tables.head_entropy_changes`."""
+    words = (
+        "Heatmap of the percent change of attention entropy, layer by head. "
+        "The numbers are in the table below it."
+    )
+    return whole_picture(head_chart("heads", heads), "heads", words)
 
 
 def _class_retention(charts: PlaceCharts, setting: Mapping[str, str], name: str) -> list[Picture]:

@@ -48,6 +48,14 @@ def with_intervals(runs: pd.DataFrame, records: Sequence[RunRecord]) -> pd.DataF
     return runs.join(pd.DataFrame.from_dict(limits, orient="index", dtype=float), on="run_id")
 
 
+def run_head_changes(record: RunRecord) -> list[dict[str, float]]:
+    """`head_entropy_changes` of a run; none where heads were not read."""
+    point, before = record.structure_point, record.result.pretrained.reading.entropy
+    if point is None or not before or record.origin != "run":  # imported ones hold means over heads
+        return []
+    return head_entropy_changes(before, point.reading.entropy)
+
+
 def test_interval(record: RunRecord) -> dict[str, float | None]:
     """The recorded Wilson limits of a run's test accuracy; nothing of an older or imported run."""
     selected = record.result.selected

@@ -371,10 +371,8 @@ class Rescue:
         """The same of a folder that lies elsewhere than it will be called."""
         inner = Path(called) / ADAPTED_FOLDER
         is_run = (place / ADAPTED_FOLDER).is_dir()
-        given = [word for key, name in self.asked.items() if name for word in (f"--{key}", name)]
-        words = shlex.join(
-            [self.origin.before.source, called, *given, "--out", free_name(f"{called}-checked")]
-        )
+        out = free_name(f"{called}-checked")
+        words = shlex.join([self.origin.before.source, called, *self._options, "--out", out])
         if self.order_doubt:
             return [self._clear_up()]
         told = []
@@ -392,6 +390,11 @@ class Rescue:
                 "writes the model alone, without the classifier."
             )
         return [*told, *other_budgets(self.chosen, self.points, self.pretrained)]
+
+    @property
+    def _options(self) -> list[str]:
+        """What the command named, as it would be typed again."""
+        return [word for key, name in self.asked.items() if name for word in (f"--{key}", name)]
 
     def _either_classifier(self, head: Path, probe: Path) -> list[str]:
         """The rescued model and the untouched one, each with its classifier; the better one first.
@@ -411,8 +414,7 @@ class Rescue:
     def _clear_up(self) -> str:
         """What to do first where the models may be in the wrong order."""
         before, after = self.origin.before.source, self.origin.name
-        given = [word for key, name in self.asked.items() if name for word in (f"--{key}", name)]
-        words = [after, before, *given, "--keep", f"{self.keep_pct:g}"]
+        words = [after, before, *self._options, "--keep", f"{self.keep_pct:g}"]
         swapped = shlex.join([*words, "--out", free_name("rescued")])
         return (
             f"First find out which of {before} and {after} was trained from the other, and use "

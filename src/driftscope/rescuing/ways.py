@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from driftscope.blending import TEXT, Blend, ImagePath, Strength, mean_strength
+from driftscope.blending import TEXT, Blend, ImagePath, Strength, mean_strength, num_rows
 from driftscope.config import Way
 from driftscope.data import PixelSource
 from driftscope.estimate import Referee
@@ -128,8 +128,7 @@ class _Search:
         self.model = blend.set(blend.uniform(0.0))
         self.path = ImagePath(self.model)
         names = [n for group, of in blend.delta.groups.items() if group != TEXT for n in of]
-        shapes = {name: blend.delta.before[name].shape for name in names}
-        self.rows = {name: shape[0] if shape else 1 for name, shape in shapes.items()}
+        self.rows = {name: num_rows(blend.delta.before[name]) for name in names}
         self.texts = functional.normalize(judge.pool.text_embeddings, dim=-1)
         before = functional.normalize(judge.before.embed_images(judge.searching).float(), dim=-1)
         self.kept = (judge.pool.logit_scale * before @ self.texts.T).log_softmax(dim=-1)
