@@ -31,8 +31,9 @@ from driftscope.records import STRENGTHS_FILE, retention_interval_pct
 from driftscope.rescuing import RESCUE_FILE, finding, target, ways
 from driftscope.rescuing.judge import Judge
 from driftscope.rescuing.other_budgets import other_budgets
-from driftscope.rescuing.points import PROBE_FILE, Point, chosen_of
+from driftscope.rescuing.points import Point, chosen_of
 from driftscope.rescuing.target import Accuracy, kept_classifier, open_target
+from driftscope.rescuing.telling import PROBE_FILE
 from driftscope.rescuing.ways import _Search, least_harmful_first, one_by_one, searched, through
 from driftscope.sources.live import from_module
 from driftscope.sources.origin import note_origin
@@ -366,7 +367,7 @@ def test_an_interrupted_save_leaves_nothing(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("driftscope.rescuing.points.write_rescue_page", interrupt)
+    monkeypatch.setattr("driftscope.rescuing.result.write_rescue_page", interrupt)
     with pytest.raises(KeyboardInterrupt):
         found.save(tmp_path / "rescued")
     assert list(tmp_path.iterdir()) == []

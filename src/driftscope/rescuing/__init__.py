@@ -11,7 +11,8 @@ from driftscope.records import RESCUE_FILE
 from driftscope.rescuing.attribution import WHERE_FILE, Attribution, GroupDamage, where
 from driftscope.rescuing.finding import rescue
 from driftscope.rescuing.merging import MERGE_FILE, RECIPES, Merge, merge
-from driftscope.rescuing.points import USUAL, WAYS, Point, Rescue
+from driftscope.rescuing.points import USUAL, WAYS, Point
+from driftscope.rescuing.result import Rescue
 from driftscope.rescuing.target import Accuracy
 
 __all__ = [

@@ -22,7 +22,8 @@ from driftscope.rescuing import ways
 from driftscope.rescuing.budgets import last_that_keeps
 from driftscope.rescuing.judge import GRID, HALVINGS, Judge, outcome_on
 from driftscope.rescuing.kinds import Chosen
-from driftscope.rescuing.points import USUAL, WAYS, Point, Rescue, chosen_of
+from driftscope.rescuing.points import USUAL, WAYS, Point, chosen_of
+from driftscope.rescuing.result import Rescue
 from driftscope.rescuing.target import (
     Final,
     KeptClassifier,
