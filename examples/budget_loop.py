@@ -5,23 +5,19 @@ from torch import nn
 
 import driftscope as ds
 
-
-def fit_head(steps):  # to the embeddings as they are now
-    embeddings = model.embed_images(images)
-    fitting = torch.optim.Adam(head.parameters(), lr=1e-2)
-    for _ in range(steps):
-        nn.functional.cross_entropy(head(embeddings), labels).backward()
-        fitting.step()
-        fitting.zero_grad()
-
-
 model = ds.load("mini")  # or your own, such as "openai/clip-vit-base-patch32"
 data = ds.open_dataset("terrain", "train")
 images, labels = data.pixels(range(160), model.image_size), data.labels[:160]
 
 clip, head = model.module, nn.Linear(model.embedding_dim, len(data.class_names))
+embeddings, fitting = model.embed_images(images), torch.optim.Adam(head.parameters(), lr=1e-2)
+for _ in range(100):  # an untrained head would damage the encoder in its first steps
+    nn.functional.cross_entropy(head(embeddings), labels).backward()
+    fitting.step()
+    fitting.zero_grad()
+
 clip.text_model.requires_grad_(False)  # first say what is trained, then make the budget
-budget = ds.Budget("mini", clip, pool="concepts100", retention_pct=90)
+budget = ds.Budget("mini", clip, pool="concepts100", retention_pct=90, classifier=head)
 optimizer = torch.optim.AdamW([*clip.parameters(), *head.parameters()], lr=1e-3)
 step = 0
 for _ in range(2):  # epochs
@@ -33,7 +29,5 @@ for _ in range(2):  # epochs
         optimizer.zero_grad()
         step += 1
     look = budget.step(step=step)
-    if look.strength < 1:
-        fit_head(steps=100)  # the embeddings have moved back, the classifier has not
     print(f"step {step}: {look.found.retention_pct:.1f} %, now {look.kept.retention_pct:.1f} %")
 clip.save_pretrained("tuned")

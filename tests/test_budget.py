@@ -17,14 +17,14 @@ import driftscope as ds
 from driftscope.adapt import adapt
 from driftscope.adapt.trained_delta import TrainedDelta
 from driftscope.backbones.weights import merged
-from driftscope.budget import affordable_factor
+from driftscope.budget import affordable_factor, first_fit_images
 from driftscope.config import parse_run_spec
 from driftscope.data import PixelRows
 from driftscope.errors import ConfigError, ModelError
 from driftscope.records import RunRecord, budget_sentence
 from driftscope.reference import Embedded
 from driftscope.run import run_one
-from driftscope.train import _evaluated, refit_images
+from driftscope.train import _evaluated
 
 DAMAGING = {
     "model": "mini",
@@ -260,6 +260,21 @@ def test_a_loop_of_ones_own_keeps_the_budget() -> None:
     assert f"shrunk to {look.strength:.2f} of the change" in str(look)
 
 
+def test_in_a_loop_the_classifier_goes_back_with_the_encoder() -> None:
+    model, head = ds.load("mini").module, torch.nn.Linear(4, 2)
+    first = head.weight.detach().clone()
+    budget = ds.Budget("mini", model, "concepts100", images=60, classifier=head)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        head.weight.add_(1.0)
+        for name, one in model.vision_model.named_parameters():
+            if name.endswith("fc1.weight"):
+                one.add_(0.4 * torch.randn(one.shape, generator=generator))
+    look = budget.step()
+    assert 0 < look.strength < 1
+    torch.testing.assert_close(head.weight.detach(), first + look.strength)
+
+
 def test_a_budget_that_could_take_nothing_back_is_refused_and_not_kept_in_silence() -> None:
     model = ds.load("mini").module
     with pytest.raises(ModelError, match="no parameter of the model is trained"):
@@ -283,6 +298,7 @@ def test_a_budget_that_could_take_nothing_back_is_refused_and_not_kept_in_silenc
         ({"retention_pct": 0.9}, "for 90 % write 90"),
         ({"every": "epoch"}, "give a whole number of optimizer steps"),
         ({"every": 0}, "give a whole number of optimizer steps"),
+        ({"classifier": "head"}, "classifier is 'head'; give the torch module"),
         ({"pools": "x"}, "Budget takes no 'pools'"),
     ],
 )
@@ -331,7 +347,7 @@ def test_a_spec_without_a_budget_keeps_its_id() -> None:
 
 
 @pytest.mark.parametrize(("training", "fitted"), [(64, 64), (500, 200), (1000, 250), (9000, 400)])
-def test_a_quarter_of_the_training_images_fits_the_classifier_between_epochs(
+def test_a_quarter_of_the_training_images_fits_the_classifier_before_training(
     training: int, fitted: int
 ) -> None:
-    assert refit_images(training) == fitted
+    assert first_fit_images(training) == fitted

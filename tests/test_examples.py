@@ -56,7 +56,7 @@ def test_an_example_is_short_and_ends_with_a_report_of_what_was_forgotten(
     assert report["scalars"]["val_accuracy_pct"] > report["history"][0]["val_accuracy_pct"]
 
 
-def test_the_loop_under_a_budget_shrinks_fits_its_head_anew_and_saves_what_keeps_the_budget(
+def test_the_loop_under_a_budget_shrinks_with_its_head_and_saves_what_keeps_the_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert len(BUDGET.read_text().splitlines()) < 40

@@ -24,6 +24,7 @@ from driftscope.train import (
     steps_per_epoch,
     train,
 )
+from driftscope.transfer.features import linear_classifier
 
 
 def begun(values: dict) -> tuple[RunSpec, PreparedRun, TrainingImages, AdaptedModel]:
@@ -365,6 +366,27 @@ def test_lp_ft_starts_from_the_head_of_a_linear_probe(tiny_run: dict) -> None:
     fitted = evaluator.evaluate(from_probe)
     assert fitted.val_accuracy_pct > evaluator.evaluate(from_scratch).val_accuracy_pct
     assert fitted.scalars["weight_drift"] == 0.0
+
+
+def test_under_a_budget_training_starts_from_a_classifier_of_the_pretrained_embeddings(
+    tiny_run: dict,
+) -> None:
+    budget = {
+        "pool": "concepts100",
+        "pool_images": 40,
+        "budget": {"retention_pct": 90, "images": 40},
+    }
+    _, prepared, images, adapted = begun({**tiny_run, **budget})
+    embeddings = prepared.pretrained.embed_images(images.pixels).float().cpu()
+    fitted = linear_classifier(embeddings, images.labels, len(prepared.class_names))
+    assert torch.equal(adapted.classifier.weight, fitted.weight)
+    assert torch.equal(adapted.classifier.bias, fitted.bias)
+    encoders = [
+        {n: one for n, one in weights(found).items() if n.startswith("encoder.")}
+        for found in (adapted, begun(tiny_run)[-1])
+    ]
+    assert encoders[0]
+    assert equal(*encoders)
 
 
 def test_a_penalty_of_vanishing_weight_trains_to_the_same_bits(

@@ -37,6 +37,7 @@ _TRIES, _MOST_TRIES = 2, 8
 training goes on from there, and the next look finds what it left."""
 _CLOSE_PCT = 1.0
 """A share that keeps the budget by no more than this is the largest one, near enough."""
+_FIRST_FIT_SHARE, _LEAST_FIRST_FIT, _MOST_FIRST_FIT = 4, 200, 400
 _LEAST_FALL = 0.5
 """Where both ways act, a look lets the rate fall to no less than this share of it."""
 
@@ -105,7 +106,8 @@ class Keeper:
 
     Args:
         current: the model in training, as it now is.
-        trained: the encoder's trainable parameters by name, before the first step.
+        trained: what is trained, by name, before the first step; with it the classifier, which goes
+            back with the encoder and so still fits it.
         referee: the pretrained model's view of the pool.
         spec: the budget.
         schedule: of the learning rate; only `rate` and `both` need it.
@@ -274,10 +276,22 @@ def _low(estimate: Estimate) -> float:
     return math.nan if estimate.low_90_pct is None else estimate.low_90_pct
 
 
-def refit_classifier(
-    adapted: AdaptedModel, pixels: PixelRows, labels: Int64[Tensor, " image"], at_most: int | None
+def first_fit_images(num_training: int) -> int:
+    """How many training images fit the classifier that a training under a budget starts with.
+
+    A share of them, so that it costs the same part of every training; all of a small set.
+    """
+    share = math.ceil(num_training / _FIRST_FIT_SHARE)
+    return min(num_training, _MOST_FIRST_FIT, max(_LEAST_FIRST_FIT, share))
+
+
+def fit_classifier(
+    adapted: AdaptedModel,
+    pixels: PixelRows,
+    labels: Int64[Tensor, " image"],
+    at_most: int | None = None,
 ) -> None:
-    """Fits the linear classifier anew to the encoder as it now is, on evenly spaced images."""
+    """Fits the linear classifier to the encoder as it now is, on evenly spaced images."""
     if adapted.classifier is None:
         return
     places = list(evenly_spaced(len(labels), at_most))

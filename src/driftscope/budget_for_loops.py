@@ -28,8 +28,8 @@ class Budget:
 
     At each look the pretrained model judges on unlabeled images what is left. Where the lower end
     of the estimate's 90 % interval is below the budget, every trained weight goes back towards W₀
-    by one share, until it is not. The optimizer is left alone. A classifier on the embeddings must
-    be fitted again after a shrink: it was trained on the embeddings before.
+    by one share, until it is not. The optimizer is left alone. So that it still fits, a classifier
+    on the embeddings goes back with them, towards what it was when the budget was made.
 
     Args:
         pretrained: the model before, as `Monitor` takes it.
@@ -37,6 +37,7 @@ class Budget:
             step** (and before a checkpoint is loaded into it).
         pool, classes, class_words, templates: as `compare` takes them.
         retention_pct: the budget in percent, from 1 and below 100.
+        classifier: what tells classes from the embeddings, fitted to the pretrained ones already.
         every: optimizer steps between looks of `step`, from 1; None looks at every call.
         images: how many of the pool are looked at.
         model_path: where the model is in the module given, if its type alone does not tell.
@@ -55,6 +56,7 @@ class Budget:
         classes: str | Path | Sequence[str] | None = None,
         *,
         retention_pct: float = 90,
+        classifier: nn.Module | None = None,
         every: int | None = None,
         images: int = 150,
         class_words: Mapping[str, str] | str | Path | None = None,
@@ -62,6 +64,7 @@ class Budget:
         model_path: str | None = None,
     ) -> None:
         _refuse_wrong_every(every)
+        _refuse_no_module(classifier)
         self.spec: BudgetSpec = budget_spec(
             {"retention_pct": retention_pct, "every": int(every or 0) or "epoch", "images": images}
         )
@@ -85,7 +88,7 @@ class Budget:
         is_text = before.backbone.is_text_weight
         self._keeper = Keeper(
             lambda: live_model(target, before),
-            trained,
+            trained | _trained_of(classifier),
             referee,
             self.spec,
             text_tower_is_frozen=not any(is_text(before.own_prefix + name) for name in trained),
@@ -126,6 +129,19 @@ class Budget:
         """Looks now, due or not; errors as for `step`."""
         with isolated_from_training(self._device):
             return self._keeper.look(self._calls)
+
+
+def _trained_of(classifier: nn.Module | None) -> dict[str, nn.Parameter]:
+    named = () if classifier is None else classifier.named_parameters()
+    return {f"classifier.{name}": one for name, one in named if one.requires_grad}
+
+
+def _refuse_no_module(classifier: object) -> None:
+    if classifier is not None and not isinstance(classifier, nn.Module):
+        raise ConfigError(
+            f"classifier is {short(classifier)}; give the torch module that tells classes from the "
+            "embeddings, or leave it out"
+        )
 
 
 def _refuse_wrong_every(every: object) -> None:

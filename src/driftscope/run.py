@@ -18,7 +18,7 @@ from torch import Tensor
 
 from driftscope import records
 from driftscope.adapt import AdaptedModel, adapt, restore_trainable, save_adapted, trainable_state
-from driftscope.budget import Keeper, Schedule, refit_classifier
+from driftscope.budget import Keeper, Schedule, first_fit_images, fit_classifier
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec, run_id
 from driftscope.config.variants import LinearProbe, LpFt, MethodSpec
@@ -133,12 +133,12 @@ def _carry_out(
 
     rescues, attribution = _rescues(prepared, spec), _attribution(prepared, spec)
     images = training_images(prepared, spec)
-    adapted = adapted_model(prepared, spec, images, is_resumed=checkpoints.exist())
+    adapted = adapted_model(prepared, spec, images)
     interventions = Interventions(
         adapted,
         spec,
         steps_per_epoch(spec, images),
-        lambda: refit_classifier(adapted, images.pixels, images.labels, None),
+        lambda: fit_classifier(adapted, images.pixels, images.labels),
     )
     training = train(
         adapted,
@@ -219,16 +219,16 @@ def _tidy(folder: Path, spec: RunSpec) -> None:
         Checkpoints(folder / records.CHECKPOINT_FOLDER, spec).delete()
 
 
-def adapted_model(
-    prepared: PreparedRun, spec: RunSpec, images: TrainingImages, *, is_resumed: bool = False
-) -> AdaptedModel:
+def adapted_model(prepared: PreparedRun, spec: RunSpec, images: TrainingImages) -> AdaptedModel:
     """The model as the method's training finds it; LP-FT's head is trained already.
+
+    Under a budget the classifier is fitted to the pretrained embeddings first: the gradients of one
+    that starts at nothing cost most of what a first epoch loses (Kumar et al. 2022).
 
     Args:
         prepared: what the run shares with others.
         spec: the run.
         images: its training images, with features where the method wants them.
-        is_resumed: whether a checkpoint will replace all weights anyway.
     """
     embeddings = prepared.reference.reading.embeddings
     norm = 1.0 if embeddings is None else float(embeddings.norm(dim=-1).mean())
@@ -245,12 +245,15 @@ def adapted_model(
         )
 
     adapted = adapted_by(spec.method)
-    if isinstance(spec.method, LpFt) and not is_resumed:
+    if isinstance(spec.method, LpFt):
         method = LinearProbe(head=spec.method.head)
         probe = adapted_by(method)
         fit_head(probe, images, _head_spec(spec, spec.method, method))
         head = {f"classifier.{n}": p for n, p in probe.linear_classifier().state_dict().items()}
         restore_trainable(adapted, {**trainable_state(adapted), **head})
+    elif spec.budget and not adapted.encoder_is_frozen:
+        at_most = first_fit_images(len(images.labels))
+        fit_classifier(adapted, images.pixels, images.labels, at_most)
     freeze(adapted, spec)
     return adapted
 
@@ -263,7 +266,7 @@ def budget_keeper(adapted: AdaptedModel, prepared: PreparedRun, spec: RunSpec) -
     total_steps = spec.epochs * steps_per_epoch(spec, prepared.images)
     return Keeper(
         lambda: adapted.model,
-        {n: one for n, one in adapted.trainable().items() if not n.startswith("classifier.")},
+        adapted.trainable(),
         referee,
         spec.budget,
         Schedule(lambda step: learning_rate_at(step, total_steps, spec), total_steps),

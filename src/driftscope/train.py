@@ -21,7 +21,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from driftscope.adapt import AdaptedModel, derived_seed, seeded
 from driftscope.backbones import find_image_tower
-from driftscope.budget import Keeper, Look, refit_classifier
+from driftscope.budget import Keeper, Look, fit_classifier
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec
 from driftscope.data import PixelRows
@@ -29,9 +29,6 @@ from driftscope.errors import ConfigError, NonFiniteError
 from driftscope.interventions import Interventions
 from driftscope.reference import Embedded
 from driftscope.regularize import Regularization
-
-REFIT_SHARE, LEAST_REFIT, MOST_REFIT = 4, 200, 400
-"""Before the last epoch every fourth training image fits the classifier anew, within these."""
 
 
 @dataclass(frozen=True)
@@ -260,26 +257,14 @@ def _train_epoch(task: _Task, epoch: int, note: OnEvent, on_step: OnStep) -> dic
 
 
 def _keep_budget(task: _Task, epoch: int, note: OnEvent) -> dict[str, float]:
-    """Keeps the budget at an epoch's end; after a shrink the classifier is fitted anew."""
+    """Keeps the budget at an epoch's end; after the last shrink the classifier is fitted anew."""
     if task.keeper is None:
         return {}
     look = _look(task, task.keeper, epoch, epoch * task.steps_per_epoch, note)
-    if look.strength < 1:
-        is_last = epoch == task.spec.epochs
-        at_most = None if is_last else refit_images(len(task.images.labels))
+    if look.strength < 1 and epoch == task.spec.epochs:
         with _undisturbed(task):
-            refit_classifier(task.adapted, task.images.pixels, task.images.labels, at_most)
+            fit_classifier(task.adapted, task.images.pixels, task.images.labels)
     return {"budget_strength": look.strength, "rate_factor": look.rate_factor}
-
-
-def refit_images(num_training: int) -> int:
-    """How many training images fit the classifier anew after a shrink before the last epoch.
-
-    A share of them, so that the fit costs the same part of every epoch; all of a small set, for a
-    poor classifier costs more of what is learned than a fit costs seconds.
-    """
-    share = math.ceil(num_training / REFIT_SHARE)
-    return min(num_training, MOST_REFIT, max(LEAST_REFIT, share))
 
 
 def _look(task: _Task, keeper: Keeper, epoch: int, step: int, note: OnEvent) -> Look:

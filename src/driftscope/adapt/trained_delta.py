@@ -1,4 +1,4 @@
-"""What training has changed of an encoder so far, in place on the model in training."""
+"""What training has changed so far, in place on the model in training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LINEAR_FACTORS = ("lora_B.", "vera_lambda_b.", "ia3_l.")
 
 @dataclass(frozen=True, eq=False)
 class TrainedDelta:
-    """W − W₀ of what is trained of an encoder, and the way back to any share of it.
+    """W − W₀ of what is trained, and the way back to any share of it.
 
     A low-rank adapter is scaled by its second factor alone, so that its change B·A is scaled, not
     squared. IA³'s scales go back to 1.
@@ -33,8 +33,8 @@ class TrainedDelta:
         """The delta of a model that has not been trained yet.
 
         Args:
-            trained: the encoder's trainable parameters, without the classifier.
-            module: the encoder that they are of.
+            trained: what is trained, by name.
+            module: the encoder that is trained.
 
         Raises:
             ModelError: an adapter whose change cannot be scaled by scaling its weights.

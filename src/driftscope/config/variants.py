@@ -352,11 +352,11 @@ PostStep: TypeAlias = Literal[Way, "where"]
 class BudgetSpec(Frozen):
     """Least retention that a training keeps, in percent, as its pool of unlabeled images tells it.
 
-    `every` says how often it looks: at each epoch's end, or also every so many steps. By `project`
-    a model that has fallen below goes back towards the pretrained one until the lower end of the
-    estimate's 90 % interval keeps the budget, and the classifier is fitted anew; by `rate` the
-    learning rate falls so far that the forecast of the end keeps it; `both` does both. `images` of
-    the pool are looked at.
+    Training starts with a classifier that is fitted to the pretrained embeddings. `every` says how
+    often it looks: at each epoch's end, or also every so many steps. By `project` a model that has
+    fallen below goes back towards the pretrained one, and the classifier with it, until the lower
+    end of the estimate's 90 % interval keeps the budget; by `rate` the learning rate falls so far
+    that the forecast of the end keeps it; `both` does both. `images` of the pool are looked at.
     """
 
     retention_pct: float = Field(ge=1, lt=100)
