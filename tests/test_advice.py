@@ -398,6 +398,7 @@ def test_a_budget_is_advised_in_lines_to_paste() -> None:
         again = advise(lost, replace(place, surface=surface)).steps[1]
         assert all((f"`{line}`" in again) is has_lines for line in lines)
         assert (call in again) is has_call
+        assert ("give it as `classifier=`" in again) is has_call
     values = yaml.safe_load("\n".join(["method: full_ft", "learning_rate: 1.0e-3", *lines]))
     assert parse_run_spec(values).budget == BudgetSpec(retention_pct=90)
     ast.parse(f"{call}retention_pct=90)")

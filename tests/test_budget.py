@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,17 +16,19 @@ import torch
 from PIL import Image
 
 import driftscope as ds
-from driftscope.adapt import adapt
+from driftscope.adapt import adapt, load_classifier
 from driftscope.adapt.trained_delta import TrainedDelta
 from driftscope.backbones.weights import merged
 from driftscope.budget import affordable_factor, first_fit_images
-from driftscope.config import parse_run_spec
+from driftscope.config import SPEC_VERSION, canonical_spec, parse_run_spec, run_id
 from driftscope.data import PixelRows
 from driftscope.errors import ConfigError, ModelError
+from driftscope.prepared_run import prepare, training_images
 from driftscope.records import RunRecord, budget_sentence
 from driftscope.reference import Embedded
-from driftscope.run import run_one
+from driftscope.run import adapted_model, budget_keeper, run_one
 from driftscope.train import _evaluated
+from driftscope.transfer.features import linear_classifier
 
 DAMAGING = {
     "model": "mini",
@@ -209,6 +213,50 @@ def test_an_evaluation_of_a_restored_model_embeds_the_pool_anew(events: list[dic
     seen = Embedded((0,), torch.zeros(1, 2))
     given = _evaluated(task, lambda pool: pool, 1, 1, lambda _event: None, seen)
     assert given is (None if events else seen)
+
+
+def test_within_a_run_the_classifier_goes_back_by_the_share_of_the_encoder() -> None:
+    spec = parse_run_spec({**DAMAGING, "budget": BUDGET})
+    prepared = prepare(spec)
+    images = training_images(prepared, spec)
+    one = adapted_model(prepared, spec, images)
+    keeper = budget_keeper(one, prepared, spec)
+    first = one.classifier.weight.detach().clone()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        one.classifier.weight.add_(1.0)
+        for name, weight in trained_of(one).items():
+            if name.endswith("fc1.weight"):
+                weight.add_(0.4 * torch.randn(weight.shape, generator=generator))
+    look = keeper.look(step=1)
+    assert 0 < look.strength < 1
+    torch.testing.assert_close(one.classifier.weight.detach(), first + look.strength)
+
+
+def test_after_a_shrink_at_the_end_the_classifier_is_fitted_to_all_training_images(
+    kept_run: RunRecord,
+) -> None:
+    spec = kept_run.spec
+    assert looks(kept_run)[-1]["budget_strength"] < 1
+    prepared = prepare(spec)
+    images = training_images(prepared, spec)
+    model = ds.load(kept_run.folder / "adapted")
+    fitted = linear_classifier(
+        model.embed_images(images.pixels).float(), images.labels, len(prepared.class_names)
+    )
+    kept = load_classifier(kept_run.folder / "adapted")
+    assert kept_run.result.selected.epoch == spec.epochs
+    torch.testing.assert_close(kept.weight, fitted.weight, atol=1e-4, rtol=1e-3)
+
+
+def test_a_run_of_another_kind_of_budget_has_another_id() -> None:
+    """Runs of before the classifier was fitted first must not count as done."""
+    spec = parse_run_spec({**DAMAGING, "budget": BUDGET})
+    before = json.dumps([SPEC_VERSION, canonical_spec(spec)], sort_keys=True)
+    assert run_id(spec) != hashlib.sha256(before.encode()).hexdigest()[:12]
+    plain = parse_run_spec(DAMAGING)
+    same = json.dumps([SPEC_VERSION, canonical_spec(plain)], sort_keys=True)
+    assert run_id(plain) == hashlib.sha256(same.encode()).hexdigest()[:12]
 
 
 def test_a_run_with_a_budget_goes_on_to_the_bit(kept_run: RunRecord, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from driftscope.adapt import AdaptedModel
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.budget import fit_classifier
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec, parse_run_spec
 from driftscope.errors import ConfigError
@@ -368,15 +369,17 @@ def test_lp_ft_starts_from_the_head_of_a_linear_probe(tiny_run: dict) -> None:
     assert fitted.scalars["weight_drift"] == 0.0
 
 
+UNDER_A_BUDGET = {
+    "pool": "concepts100",
+    "pool_images": 40,
+    "budget": {"retention_pct": 90, "images": 40},
+}
+
+
 def test_under_a_budget_training_starts_from_a_classifier_of_the_pretrained_embeddings(
     tiny_run: dict,
 ) -> None:
-    budget = {
-        "pool": "concepts100",
-        "pool_images": 40,
-        "budget": {"retention_pct": 90, "images": 40},
-    }
-    _, prepared, images, adapted = begun({**tiny_run, **budget})
+    _, prepared, images, adapted = begun({**tiny_run, **UNDER_A_BUDGET})
     embeddings = prepared.pretrained.embed_images(images.pixels).float().cpu()
     fitted = linear_classifier(embeddings, images.labels, len(prepared.class_names))
     assert torch.equal(adapted.classifier.weight, fitted.weight)
@@ -387,6 +390,29 @@ def test_under_a_budget_training_starts_from_a_classifier_of_the_pretrained_embe
     ]
     assert encoders[0]
     assert equal(*encoders)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [{"kind": "full_ft", "head": "zero_shot"}, {"kind": "lp_ft", "probe_epochs": 2}, "flyp"],
+    ids=["zero-shot head", "lp_ft", "flyp"],
+)
+def test_a_budget_leaves_a_classifier_that_tells_something_already(
+    tiny_run: dict, method: dict | str
+) -> None:
+    plain = begun({**tiny_run, "method": method})[-1]
+    kept = begun({**tiny_run, "method": method, **UNDER_A_BUDGET})[-1]
+    assert equal(weights(plain), weights(kept))
+
+
+def test_a_classifier_is_fitted_to_all_images_where_some_would_leave_out_a_class(
+    tiny_run: dict,
+) -> None:
+    _, prepared, images, adapted = begun(tiny_run)
+    embeddings = prepared.pretrained.embed_images(images.pixels).float().cpu()
+    fit_classifier(adapted, images.pixels, images.labels, at_most=2)
+    fitted = linear_classifier(embeddings, images.labels, len(prepared.class_names))
+    assert torch.equal(adapted.classifier.weight, fitted.weight)
 
 
 def test_a_penalty_of_vanishing_weight_trains_to_the_same_bits(

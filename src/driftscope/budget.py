@@ -291,10 +291,15 @@ def fit_classifier(
     labels: Int64[Tensor, " image"],
     at_most: int | None = None,
 ) -> None:
-    """Fits the linear classifier to the encoder as it now is, on evenly spaced images."""
+    """Fits the linear classifier to the encoder as it now is, on evenly spaced images.
+
+    On all images, where those would leave out a class: it would start as one that never is.
+    """
     if adapted.classifier is None:
         return
     places = list(evenly_spaced(len(labels), at_most))
+    if set(labels[places].tolist()) != set(labels.tolist()):
+        places = list(range(len(labels)))
     features = adapted.model.embed_images(pixels.select(places)).float().cpu()
     fitted = linear_classifier(features, labels[places].cpu(), len(adapted.classifier.bias))
     adapted.classifier.load_state_dict(fitted.state_dict())

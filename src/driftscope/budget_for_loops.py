@@ -28,8 +28,9 @@ class Budget:
 
     At each look the pretrained model judges on unlabeled images what is left. Where the lower end
     of the estimate's 90 % interval is below the budget, every trained weight goes back towards W₀
-    by one share, until it is not. The optimizer is left alone. So that it still fits, a classifier
-    on the embeddings goes back with them, towards what it was when the budget was made.
+    by one share, until it is not. The optimizer is left alone. A `classifier` that is given goes
+    back with them, towards what it was when the budget was made, and so still fits. In several
+    processes it must be the same in all by then, as it is once DistributedDataParallel has it.
 
     Args:
         pretrained: the model before, as `Monitor` takes it.
@@ -133,7 +134,7 @@ class Budget:
 
 def _trained_of(classifier: nn.Module | None) -> dict[str, nn.Parameter]:
     named = () if classifier is None else classifier.named_parameters()
-    return {f"classifier.{name}": one for name, one in named if one.requires_grad}
+    return {f"the given classifier's {name}": one for name, one in named if one.requires_grad}
 
 
 def _refuse_no_module(classifier: object) -> None:

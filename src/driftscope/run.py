@@ -21,7 +21,7 @@ from driftscope.adapt import AdaptedModel, adapt, restore_trainable, save_adapte
 from driftscope.budget import Keeper, Schedule, first_fit_images, fit_classifier
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec, run_id
-from driftscope.config.variants import LinearProbe, LpFt, MethodSpec
+from driftscope.config.variants import Flyp, LinearProbe, LpFt, MethodSpec
 from driftscope.converged import not_converged
 from driftscope.data import PixelSource
 from driftscope.data.prompts import PromptRules
@@ -133,7 +133,7 @@ def _carry_out(
 
     rescues, attribution = _rescues(prepared, spec), _attribution(prepared, spec)
     images = training_images(prepared, spec)
-    adapted = adapted_model(prepared, spec, images)
+    adapted = adapted_model(prepared, spec, images, is_resumed=checkpoints.exist())
     interventions = Interventions(
         adapted,
         spec,
@@ -219,16 +219,20 @@ def _tidy(folder: Path, spec: RunSpec) -> None:
         Checkpoints(folder / records.CHECKPOINT_FOLDER, spec).delete()
 
 
-def adapted_model(prepared: PreparedRun, spec: RunSpec, images: TrainingImages) -> AdaptedModel:
+def adapted_model(
+    prepared: PreparedRun, spec: RunSpec, images: TrainingImages, *, is_resumed: bool = False
+) -> AdaptedModel:
     """The model as the method's training finds it; LP-FT's head is trained already.
 
-    Under a budget the classifier is fitted to the pretrained embeddings first: the gradients of one
-    that starts at nothing cost most of what a first epoch loses (Kumar et al. 2022).
+    Under a budget a classifier that would start at random is fitted to the pretrained embeddings:
+    its gradients would cost most of what a first epoch loses (Kumar et al. 2022).
 
     Args:
         prepared: what the run shares with others.
         spec: the run.
         images: its training images, with features where the method wants them.
+        is_resumed: whether a checkpoint will replace all weights. Under a budget the classifier is
+            made all the same, for a shrink takes it back to where it started.
     """
     embeddings = prepared.reference.reading.embeddings
     norm = 1.0 if embeddings is None else float(embeddings.norm(dim=-1).mean())
@@ -245,17 +249,25 @@ def adapted_model(prepared: PreparedRun, spec: RunSpec, images: TrainingImages) 
         )
 
     adapted = adapted_by(spec.method)
-    if isinstance(spec.method, LpFt):
+    is_needed = spec.budget is not None or not is_resumed
+    if isinstance(spec.method, LpFt) and is_needed:
         method = LinearProbe(head=spec.method.head)
         probe = adapted_by(method)
         fit_head(probe, images, _head_spec(spec, spec.method, method))
         head = {f"classifier.{n}": p for n, p in probe.linear_classifier().state_dict().items()}
         restore_trainable(adapted, {**trainable_state(adapted), **head})
-    elif spec.budget and not adapted.encoder_is_frozen:
+    elif spec.budget and _starts_at_random(adapted, spec.method):
         at_most = first_fit_images(len(images.labels))
         fit_classifier(adapted, images.pixels, images.labels, at_most)
     freeze(adapted, spec)
     return adapted
+
+
+def _starts_at_random(adapted: AdaptedModel, method: MethodSpec) -> bool:
+    """Whether an encoder is trained with a classifier that tells nothing yet."""
+    if adapted.encoder_is_frozen or isinstance(method, Flyp | LpFt):
+        return False
+    return method.head == "random"
 
 
 def budget_keeper(adapted: AdaptedModel, prepared: PreparedRun, spec: RunSpec) -> Keeper | None:

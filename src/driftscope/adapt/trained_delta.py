@@ -71,5 +71,6 @@ class TrainedDelta:
         """Makes the model W₀ + strength · (W − W₀); at 0 and 1 it is either to the bit."""
         with torch.no_grad():
             for name, before in self.start.items():
-                mixed = torch.lerp(before.double(), reached[name].double(), strength)
+                now = reached[name]
+                mixed = torch.lerp(before.to(now.device).double(), now.double(), strength)
                 trained[name].copy_(mixed)

@@ -411,13 +411,13 @@ def train_under(pct: float, place: Place, spec: str = "a run's YAML") -> str:
         "epoch"
     )
     if place.surface == "monitor":
-        return f"{in_loop}, and that much is kept while the model learns."
+        return f"{in_loop}, and that much is kept while the model learns. {_CLASSIFIER_TOO}"
     if place.surface == "run":
         return (
             f"put the lines {join_words([f'`{line}`' for line in lines])} into {spec}, and that "
             "much is kept while the model learns."
         )
-    return f"{_whole_run(place, lines)} In a loop of your own, {in_loop}."
+    return f"{_whole_run(place, lines)} In a loop of your own, {in_loop}. {_CLASSIFIER_TOO}"
 
 
 def _whole_run(place: Place, budget: Sequence[str]) -> str:
@@ -445,6 +445,10 @@ def _yaml(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+_CLASSIFIER_TOO = (
+    "If it trains a classifier, fit that to the pretrained embeddings first, and give it as "
+    "`classifier=`: it then goes back with the model."
+)
 _MORE_THAN_ASKED = 5.0
 """Points that a budget is raised by where a model under it keeps too little (docs/budget.md)."""
 

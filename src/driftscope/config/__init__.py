@@ -64,6 +64,8 @@ __all__ = [
 
 SPEC_VERSION = 1
 """Raised when a default changes its meaning; part of every run id."""
+BUDGET_VERSION = 2
+"""The same of a budget, in the ids of its runs; 2 fits the classifier first and shrinks it, too."""
 
 
 IN_COLUMNS = (
@@ -303,7 +305,8 @@ def _with_kind(variant: MethodSpec | RegularizerSpec | InterventionSpec) -> dict
 
 def run_id(spec: RunSpec) -> str:
     """Twelve hexadecimal digits that name the spec; equal specs, equal ids, on every machine."""
-    text = json.dumps([SPEC_VERSION, canonical_spec(spec)], sort_keys=True)
+    versions = [SPEC_VERSION, *([BUDGET_VERSION] if spec.budget else [])]
+    text = json.dumps([*versions, canonical_spec(spec)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
