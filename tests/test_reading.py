@@ -26,12 +26,13 @@ from driftscope.backbones.weights import encoder_weights
 from driftscope.errors import CaptureError
 from driftscope.metric import Metric
 from driftscope.metrics import METRICS, change_key, change_of, units
-from driftscope.reading import Drift, Reading, percent_drift
+from driftscope.reading import Drift, Reading
 from driftscope.reading import drift as drift_between
 from driftscope.signals.representation import linear_cka
 from driftscope.signals.text import TextSpaceDrift, text_space_drift
 from driftscope.signals.weights import weight_drift
 from driftscope.sources import load
+from driftscope.stats.change import percent_drift
 
 PIXELS = random_pixels(33)
 HALF = (0.5, 0.5, 0.5)

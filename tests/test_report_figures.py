@@ -391,6 +391,7 @@ def test_the_scale_of_nothing_is_one() -> None:
     assert symmetric_limit(pd.Series([math.nan])) == 1.0
     assert symmetric_limit(pd.Series([0.0])) == 1.0
     assert symmetric_limit(pd.Series([-3.0, 2.0])) == 3.0
+    assert symmetric_limit(pd.Series([-3.0, math.inf])) == 3.0
 
 
 def test_estimates_stand_against_measured_retention_with_intervals_that_are_not_symmetric(

@@ -285,9 +285,9 @@ def test_series_are_ordered_by_family_then_name() -> None:
 
 
 def test_head_changes_are_percent_of_the_pretrained_entropy() -> None:
-    rows = head_entropy_changes([[2.0, 4.0]], [[1.0, 5.0]])
-    assert [row["delta_entropy_pct"] for row in rows] == [-50.0, 25.0]
-    assert [(row["layer"], row["head"]) for row in rows] == [(1, 1), (1, 2)]
+    rows = head_entropy_changes([[2.0, 4.0, 0.0]], [[1.0, 5.0, 0.0]])
+    assert [row["delta_entropy_pct"] for row in rows] == [-50.0, 25.0, 0.0]
+    assert [(row["layer"], row["head"]) for row in rows] == [(1, 1), (1, 2), (1, 3)]
 
 
 def test_comparison_layers_hold_one_row_a_layer() -> None:

@@ -19,10 +19,11 @@ from random_models import normalised, random_clip, random_pixels
 from driftscope import reading_pass, reading_subsets
 from driftscope.backbones.capture import capture_cls
 from driftscope.errors import CaptureError
-from driftscope.reading import Reading, percent_drift
+from driftscope.reading import Reading
 from driftscope.reading import drift as drift_between
 from driftscope.signals import attention
 from driftscope.signals.representation import linear_cka, linear_cka_debiased
+from driftscope.stats.change import percent_drift
 
 SHARED = Path(__file__).parents[2] / "shared"
 PUBLISHED = SHARED / "records" / "published" / "published_numbers.json"

@@ -25,6 +25,7 @@ from driftscope.metrics import METRICS, drifts, levels
 from driftscope.signals.attention import subset_coefficient_of_variation
 from driftscope.signals.text import TextSpaceDrift
 from driftscope.signals.weights import WeightDrift
+from driftscope.stats.change import percent_drift
 
 TENSORS = ("cls_activations", "embeddings", "shown_rows")
 """The fields of a Reading that are tensors over its images."""
@@ -414,19 +415,6 @@ def late_entropy_change_pct(reference: Reading, reading: Reading) -> float:
     return percent_drift(
         *(_mean_of(one.per_layer("entropy")[late]) for one in (reading, reference))
     )
-
-
-def percent_drift(adapted: float, pretrained: float) -> float:
-    """Change from pretrained to adapted, percent of the pretrained value.
-
-    0 where both are 0; infinite, with the sign of the adapted value, where only the pretrained one
-    is (a change from nothing has no percentage).
-    """
-    if adapted == pretrained:
-        return 0.0
-    if pretrained == 0.0:
-        return float("inf") if adapted > 0.0 else float("-inf")
-    return 100.0 * (adapted - pretrained) / pretrained
 
 
 def _check_comparable(reading: Reading, reference: Reading) -> None:

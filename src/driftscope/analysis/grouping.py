@@ -23,6 +23,7 @@ import pandas as pd
 from driftscope.analysis.tables import NUMBERS, Exclusion, StudyTables, leave_out
 from driftscope.metric import number_text
 from driftscope.records import DRIFT_SCALARS
+from driftscope.stats.change import percent_drift
 
 SETTING = ("model", "protocol", "transfer")
 """What must be equal before two runs may enter one statistic."""
@@ -341,8 +342,8 @@ def head_cells_frame(heads: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """
     names = ["run_id", "layer", "head", "entropy_nats", "pretrained_entropy_nats"]
     own = _of_finished_runs(heads.reindex(columns=names).dropna(), runs)
-    before = own["pretrained_entropy_nats"]
-    own["delta_entropy_pct"] = 100 * (own["entropy_nats"] - before) / before.where(before != 0)
+    pairs = zip(own["entropy_nats"], own["pretrained_entropy_nats"], strict=True)
+    own["delta_entropy_pct"] = [percent_drift(*pair) for pair in pairs]
     own[["layer", "head"]] = own[["layer", "head"]].astype(int)
     keys = ["series", "learning_rate", "layer", "head"]
     return means_and_spreads(own, keys, ["delta_entropy_pct"])

@@ -194,9 +194,9 @@ class LayerScales:
 
 
 def symmetric_limit(values: pd.Series[float]) -> float:
-    """The largest absolute value, the end of a scale centred at 0 (1 where there is none)."""
-    largest = float(values.abs().max())
-    return largest if math.isfinite(largest) and largest > 0 else 1.0
+    """The largest finite size, the end of a scale centred at 0 (1 where there is none)."""
+    sizes = values.abs()
+    return max(sizes[sizes < math.inf], default=0.0) or 1.0
 
 
 # ---------------------------------------------------------------- class by class

@@ -21,6 +21,7 @@ from driftscope.analysis.tables import StudyTables
 from driftscope.config import RunSpec, parse_run_spec
 from driftscope.errors import DriftscopeError, RecordError, one_line, shown
 from driftscope.files import read_text
+from driftscope.stats.change import percent_drift
 
 ORIGIN = "import:"
 """Every imported row's ``origin`` begins with this, followed by the file's name."""
@@ -440,7 +441,7 @@ def _percent_change(
     old, new = _numbers(before, name), _numbers(after, name)
     if len(old) != len(new) or 0.0 in old:
         raise RecordError(f"{name!r} of the baseline does not fit that of the end")
-    return [100 * (b - a) / a for a, b in zip(old, new, strict=True)]
+    return [percent_drift(b, a) for a, b in zip(old, new, strict=True)]
 
 
 def _epoch(epochs: Sequence[Any], index: int) -> Mapping[str, Any]:

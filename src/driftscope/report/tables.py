@@ -6,7 +6,6 @@ taken here.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from driftscope.analysis.words import join_words
 from driftscope.metric import Metric
 from driftscope.metrics import METRICS, drifts, first_layer, main_drifts
 from driftscope.records import RunRecord, runs_table
+from driftscope.stats.change import percent_drift
 
 # ---------------------------------------------------------------- from records
 
@@ -71,7 +71,7 @@ def head_entropy_changes(
         {
             "layer": layer,
             "head": head,
-            "delta_entropy_pct": 100 * (after - before) / before if before else math.nan,
+            "delta_entropy_pct": percent_drift(after, before),
         }
         for layer, (befores, afters) in enumerate(zip(pretrained, adapted, strict=True), start=1)
         for head, (before, after) in enumerate(zip(befores, afters, strict=True), start=1)

@@ -19,6 +19,7 @@ from driftscope.errors import DataError
 from driftscope.stats.proportions import wilson_interval_pct
 from driftscope.transfer.classification import live_embeddings
 from driftscope.transfer.doubts import DoubtWarning, doubts_of_captions, doubts_of_recall
+from driftscope.transfer.scores import share_kept_pct
 
 _QUERIES_AT_ONCE = 512
 
@@ -73,7 +74,7 @@ class RetrievalScore:
         """
         before = pretrained.ways()
         retention = {
-            way: 100 * (after.recall_at_1_pct / before[way].recall_at_1_pct)
+            way: share_kept_pct(after.recall_at_1_pct, before[way].recall_at_1_pct)
             if before[way].is_above_chance
             else None
             for way, after in self.ways().items()

@@ -175,6 +175,11 @@ def _similarities(
     return similarities.masked_fill(~torch.tensor(is_first, device=embeddings.device), -torch.inf)
 
 
+def share_kept_pct(adapted: float, pretrained: float) -> float:
+    """100 × adapted / pretrained, in percent: exactly 100 of equal ones."""
+    return 100 * (adapted / pretrained)
+
+
 def retention_pct(adapted: ZeroShotScore, pretrained: ZeroShotScore) -> float | None:
     """100 × adapted / pretrained accuracy, in percent.
 
@@ -183,7 +188,7 @@ def retention_pct(adapted: ZeroShotScore, pretrained: ZeroShotScore) -> float | 
     """
     if pretrained.num_correct == 0 or pretrained.wilson_low_pct <= pretrained.chance_pct:
         return None
-    return 100 * (adapted.accuracy_pct / pretrained.accuracy_pct)  # exactly 100 of equal ones
+    return share_kept_pct(adapted.accuracy_pct, pretrained.accuracy_pct)
 
 
 def above_chance_pct(adapted: ZeroShotScore, pretrained: ZeroShotScore) -> float | None:
@@ -194,7 +199,7 @@ def above_chance_pct(adapted: ZeroShotScore, pretrained: ZeroShotScore) -> float
     if retention_pct(adapted, pretrained) is None:
         return None
     chance = pretrained.chance_pct
-    return 100 * ((adapted.accuracy_pct - chance) / (pretrained.accuracy_pct - chance))
+    return share_kept_pct(adapted.accuracy_pct - chance, pretrained.accuracy_pct - chance)
 
 
 def per_class_retention(
@@ -216,7 +221,7 @@ def per_class_retention(
                     "num_images": images,
                     "pretrained_pct": 100 * before / images,
                     "adapted_pct": 100 * after / images,
-                    "retention_pct": 100 * after / before if before else None,
+                    "retention_pct": share_kept_pct(after, before) if before else None,
                 }
             )
     return sorted(
