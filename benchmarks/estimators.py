@@ -22,6 +22,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from published_estimators import (
+    confidence_ratio_pct,
+    difference_of_confidences_pct,
+    fitted_temperature,
+    thresholded_confidence_pct,
+    transport_pct,
+)
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -78,19 +85,19 @@ def measured_pct(judged: Judged) -> float:
 ESTIMATORS: dict[str, Callable[[Judged], float]] = {
     OURS: _ours,
     "agreement": lambda one: label_free.agreement_pct(one.before.argmax(1), one.after.argmax(1)),
-    "AC": lambda one: label_free.confidence_ratio_pct(*_softmax(one)),
-    "ATC": lambda one: label_free.thresholded_confidence_pct(*_softmax(one)),
-    "COT": lambda one: label_free.transport_pct(*_softmax(one)),
+    "AC": lambda one: confidence_ratio_pct(*_softmax(one)),
+    "ATC": lambda one: thresholded_confidence_pct(*_softmax(one)),
+    "COT": lambda one: transport_pct(*_softmax(one)),
 }
 BY_LABELS: dict[str, Callable[[Judged, Judged], float]] = {
     LABELS: lambda one, _: measured_pct(one),
     f"ours, temperature of {LABELED_IMAGES} labels": lambda one, sample: _ours(
-        one, label_free.fitted_temperature(sample.before, sample.labels)
+        one, fitted_temperature(sample.before, sample.labels)
     ),
-    f"DoC, {LABELED_IMAGES} labels": lambda one, sample: label_free.difference_of_confidences_pct(
+    f"DoC, {LABELED_IMAGES} labels": lambda one, sample: difference_of_confidences_pct(
         *_softmax(one), _accuracy(sample)
     ),
-    f"ATC, {LABELED_IMAGES} labels": lambda one, sample: label_free.thresholded_confidence_pct(
+    f"ATC, {LABELED_IMAGES} labels": lambda one, sample: thresholded_confidence_pct(
         *_softmax(one), _accuracy(sample)
     ),
 }

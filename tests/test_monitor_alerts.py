@@ -22,7 +22,7 @@ from monitored import (
 import driftscope as ds
 from driftscope.errors import ConfigError
 from driftscope.monitor.alerts import alerts_of
-from driftscope.records.live import training_status
+from driftscope.records.live import TrainingFollower
 from driftscope.sources.live import from_module
 
 
@@ -343,12 +343,12 @@ def test_a_stop_on_probe_images_in_the_training_set_outlives_the_start_of_traini
     for _ in range(2):  # trainings
         monitor.start(model)
         assert monitor.should_stop
-        assert training_status(tmp_path).ended == f"stopped: {reason}"
+        assert TrainingFollower(tmp_path).status().ended == f"stopped: {reason}"
         monitor.observe(model, step=1)
         assert (tmp_path / "stopped").exists()
-        assert training_status(tmp_path).ended == f"stopped: {reason}"
+        assert TrainingFollower(tmp_path).status().ended == f"stopped: {reason}"
         monitor.close()
-        assert training_status(tmp_path).ended == f"stopped: {reason}"
+        assert TrainingFollower(tmp_path).status().ended == f"stopped: {reason}"
 
 
 def test_probe_images_in_the_training_set_are_seen_by_a_watcher_and_after_a_restart(
@@ -357,7 +357,7 @@ def test_probe_images_in_the_training_set_are_seen_by_a_watcher_and_after_a_rest
     pixels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
     first = monitor_of(tiny_clip, pixels, train_images=pixels, out=tmp_path)
     first.observe(moved(clip_of(tiny_clip)), step=1)
-    assert [sentence for _, sentence in training_status(tmp_path).alerts] == [
+    assert [sentence for _, sentence in TrainingFollower(tmp_path).status().alerts] == [
         first.alerts[0].sentence
     ]
     again = monitor_of(tiny_clip, pixels, out=tmp_path)  # it is not told the training images
@@ -384,7 +384,7 @@ def test_probe_images_in_the_training_set_are_forgotten_when_they_no_longer_are(
     assert again.alerts == []
     again.observe(moved(clip_of(tiny_clip)), step=2)
     assert again.alerts == []
-    assert training_status(tmp_path).alerts == []
+    assert TrainingFollower(tmp_path).status().alerts == []
 
 
 # ---------------------------------------------------------------- what is done about it

@@ -25,7 +25,7 @@ from driftscope.gate.limits import GATED, parse_limit
 from driftscope.opened_study import Study
 from driftscope.records import RESULT_FILE, load_run, runs_table
 from driftscope.records.columns import retention_interval_pct
-from driftscope.records.live import training_status
+from driftscope.records.live import TrainingFollower
 from driftscope.stats.proportions import paired_ratio_interval
 from driftscope.study import StudyFolder
 
@@ -119,7 +119,7 @@ def test_a_retention_of_impossible_counts_has_no_interval(num_correct: int | Non
 
 
 def test_a_monitored_training_that_0_1_wrote_can_be_watched() -> None:
-    status = training_status(OLD / "monitor")
+    status = TrainingFollower(OLD / "monitor").status()
     (observed,) = (
         json.loads(line)
         for line in (OLD / "monitor" / "events.jsonl").read_text().splitlines()

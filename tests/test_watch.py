@@ -27,9 +27,13 @@ from driftscope.records import (
     write_json,
 )
 from driftscope.records import events as records_events
-from driftscope.records.live import TrainingFollower, training_status
+from driftscope.records.live import TrainingFollower, TrainingStatus
 
 runner = CliRunner()
+
+
+def training_status(folder: Path) -> TrainingStatus:
+    return TrainingFollower(folder).status()
 
 
 def shown(folder: Path) -> str:

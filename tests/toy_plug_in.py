@@ -154,7 +154,7 @@ def study_surfaces(record: Any, folder: Path) -> dict[str, Any]:
     from driftscope.cli import terminal
     from driftscope.cli.watch import training_view
     from driftscope.records import all_tables
-    from driftscope.records.live import training_status
+    from driftscope.records.live import TrainingFollower
     from driftscope.report.html import write_study_report
 
     tables = all_tables([record])
@@ -171,7 +171,7 @@ def study_surfaces(record: Any, folder: Path) -> dict[str, Any]:
         "page": page_of(page),
         "run_page": json.loads(data),
         "terminal": shown.getvalue(),
-        "watched": printed(training_view(training_status(record.folder))),
+        "watched": printed(training_view(TrainingFollower(record.folder).status())),
         "tables": {name: list(getattr(tables, name).columns) for name in vars(tables)},
         "asked": sorted({row["signal"] for table in asked for row in table.rows}),
     }

@@ -85,9 +85,3 @@ IMAGE_PIXELS: Final = Limit("image_pixels", 80_000_000, "pixels of an image")
 RUNS: Final = Limit("runs", 100_000, "runs that a study declares")
 PAGE_RUNS: Final = Limit("page_runs", 500, "runs that a report draws and lists one by one")
 """No study is refused for it: of a larger one the report shows cells, and some runs of them."""
-
-LIMITS: Final = (
-    JSON_MB, EVENTS_MB, YAML_MB, YAML_VALUES, LIST_MB, PARSED_MB, CLASS_NAMES, TEMPLATES,
-    NAME_CHARACTERS, ARRAYS_MB, IMAGE_MB, IMAGE_ARRAYS_MB,
-    IMAGE_PIXELS, RUNS, PAGE_RUNS,
-)  # fmt: skip

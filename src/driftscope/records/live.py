@@ -42,15 +42,6 @@ class TrainingStatus:
     age_seconds: float
 
 
-def training_status(folder: Path) -> TrainingStatus:
-    """Reads how far the training in a folder is, and leaves it alone.
-
-    Raises:
-        RecordError: the folder holds no training.
-    """
-    return TrainingFollower(folder).status()
-
-
 class TrainingFollower:
     """The training in a folder, looked at again and again: of its events only new ones are read.
 

@@ -1,8 +1,7 @@
 """What is left of a model's accuracy, from unlabeled images: the pretrained model is the referee.
 
 Every function takes zero-shot distributions [image, class] (rows sum to one) or chosen classes of
-the same images. `estimated_retention_pct` is driftscope's own; the others are the published
-estimators of accuracy, each as a ratio to its value for the pretrained model, to be set against it.
+the same images. benchmarks/published_estimators.py sets other estimators against ours.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 
 from driftscope.errors import CaptureError
 
@@ -26,7 +25,6 @@ LABEL_SHARE = 0.5
 trusted as if checked on twice as many labeled images (benchmarks/estimators.py shows the cover)."""
 _TEMPERATURE_QUANTILES = np.linspace(0.05, 0.95, 10)
 _DRAWS_A_TEMPERATURE = 200
-_MOST_TEMPERATURE = 20.0
 
 
 def zero_shot_logits(
@@ -86,76 +84,6 @@ def agreement_pct(first: Int64[Tensor, " image"], second: Int64[Tensor, " image"
     in their seed one of their accuracy (generalised disagreement equality, Jiang et al. 2022).
     """
     return 100 * float((first == second).double().mean())
-
-
-def confidence_ratio_pct(
-    pretrained: Float[Tensor, "image class"], adapted: Float[Tensor, "image class"]
-) -> float:
-    """Average confidence (AC) of the adapted model over that of the pretrained one, in percent."""
-    return 100 * float(adapted.amax(dim=1).mean() / pretrained.amax(dim=1).mean())
-
-
-def difference_of_confidences_pct(
-    pretrained: Float[Tensor, "image class"],
-    adapted: Float[Tensor, "image class"],
-    pretrained_accuracy: float,
-) -> float:
-    """DoC (Guillory et al. 2021), in percent: accuracy falls by as much as mean confidence does.
-
-    Args:
-        pretrained, adapted: zero-shot distributions.
-        pretrained_accuracy: the pretrained model's accuracy on a labeled sample, in (0, 1].
-    """
-    fall = float(pretrained.amax(dim=1).mean() - adapted.amax(dim=1).mean())
-    return 100 * ((pretrained_accuracy - fall) / pretrained_accuracy)
-
-
-def thresholded_confidence_pct(
-    pretrained: Float[Tensor, "image class"],
-    adapted: Float[Tensor, "image class"],
-    pretrained_accuracy: float | None = None,
-) -> float:
-    """ATC (Garg et al. 2022), in percent: the share of images above a confidence, over the same.
-
-    The threshold is where the pretrained model's share is its accuracy: that of a labeled sample,
-    or without one its mean confidence.
-    """
-    before, after = pretrained.amax(dim=1), adapted.amax(dim=1)
-    accuracy = float(before.mean()) if pretrained_accuracy is None else pretrained_accuracy
-    threshold = torch.quantile(before, 1 - accuracy)
-    return 100 * float((after >= threshold).sum() / (before >= threshold).sum())
-
-
-def transport_pct(
-    pretrained: Float[Tensor, "image class"], adapted: Float[Tensor, "image class"]
-) -> float:
-    """COT (Lu et al. 2023), in percent: 1 − transport cost, over that of the pretrained model.
-
-    The cost is that of the optimal transport from a model's distributions to one-hot labels, half
-    the L1 distance apiece. The labels' shares are those that the pretrained model names.
-    """
-    from scipy.optimize import linear_sum_assignment  # half a second that every run would wait for
-
-    labels = pretrained.argmax(dim=1).numpy()
-
-    def accuracy(distributions: Tensor) -> float:
-        cost = 1 - distributions.numpy()[:, labels]  # half the L1 distance to a one-hot label
-        return 1 - float(cost[linear_sum_assignment(cost)].mean())
-
-    return 100 * (accuracy(adapted) / accuracy(pretrained))
-
-
-def fitted_temperature(
-    logits: Float[Tensor, "image class"], labels: Int64[Tensor, " image"]
-) -> float:
-    """The temperature that a labeled sample calls for (Guo et al. 2017): least cross-entropy."""
-    from scipy.optimize import minimize_scalar  # half a second that every run would wait for
-
-    def loss(log_temperature: float) -> float:
-        return float(cross_entropy(logits / np.exp(log_temperature), labels))
-
-    end = math.log(_MOST_TEMPERATURE)
-    return float(np.exp(minimize_scalar(loss, bounds=(-end, end), method="bounded").x))
 
 
 @dataclass(frozen=True)
