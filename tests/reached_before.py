@@ -47,6 +47,27 @@ PUBLIC: str = """
     __version__
 """
 
+PLACES = [
+    "models.load",
+    "models.VisionLanguageModel",
+    "probe.read",
+    "readings.Drift",
+    "readings.Reading",
+    "readings.drift",
+    "results.Study",
+]
+"""What docs/api.md told to import from places that have moved."""
+
+DOCUMENTED: str = """
+    data.open_dataset data.ImageSet comparison.compare comparison.Comparison monitor.Monitor
+    monitor.Observation monitor.Alert monitor.Thresholds monitor.Selection
+    integrations.hf_trainer.MonitorCallback integrations.lightning.MonitorCallback config.RunSpec
+    config.StudySpec config.load_run_spec config.load_study_spec run.run_one records.load_run
+    records.load_runs records.runs_table records.history_table records.layers_table analysis.answer
+    errors.DriftscopeError
+"""
+"""What docs/api.md told to import from where it still is."""
+
 MEMBERS: dict[str, str] = {
     "Alert": "kind sentence step",
     "Comparison": """

@@ -1,9 +1,11 @@
 import re
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import reached_before as before
 
 import driftscope as ds
 from driftscope import deprecation
@@ -98,3 +100,21 @@ def test_old_places_of_models_go_on_working() -> None:
         assert old.load is load
     with pytest.warns(RenamedWarning, match="OPEN_CLIP_NAMES is now"):
         assert open_clip_convert.OPEN_CLIP_NAMES is open_clip.OPEN_CLIP_NAMES
+
+
+@pytest.mark.parametrize("old", [*before.PLACES, "integrations.hf_trainer.DriftscopeCallback"])
+def test_an_old_place_goes_on_working_and_is_told_once(old: str) -> None:
+    module, _, name = f"driftscope.{old}".rpartition(".")
+    with pytest.warns(RenamedWarning, match=rf"{re.escape(old)} is now driftscope\.") as caught:
+        found = [getattr(import_module(module), name) for _ in range(2)]
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert found[0] is found[1]
+    new = {"DriftscopeCallback": "MonitorCallback"}.get(name, name)
+    assert found[0].__name__ == new
+
+
+@pytest.mark.parametrize("module", ["probe", "readings", "results", "models"])
+def test_an_old_module_has_nothing_else(module: str) -> None:
+    with pytest.raises(AttributeError, match=f"driftscope.{module}' has no attribute 'nothing'"):
+        import_module(f"driftscope.{module}").nothing  # noqa: B018

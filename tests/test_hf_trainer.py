@@ -31,7 +31,6 @@ from driftscope.integrations.accuracy import AccuracyMetric
 from driftscope.integrations.hf_trainer import (
     CHOICE,
     BudgetCallback,
-    DriftscopeCallback,
     MonitorCallback,
 )
 from driftscope.monitor import Monitor, Selection, Thresholds
@@ -52,7 +51,7 @@ def test_the_callback_is_given_as_the_trainers_users_write_it(
         classifier(tiny_clip),
         make_trainer(classifier(tiny_clip), tmp_path, num_train_epochs=1).args,
         train_dataset=samples(32),
-        callbacks=[DriftscopeCallback(monitor)],
+        callbacks=[MonitorCallback(monitor)],
     ).train()
     [seen] = monitor.history
     assert 0 < seen.scalars()["cka"] <= 1

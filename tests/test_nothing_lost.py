@@ -13,6 +13,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,14 @@ def test_every_public_name_is_there(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         assert getattr(ds, name) is not None
+
+
+@pytest.mark.parametrize("place", [*before.PLACES, *before.DOCUMENTED.split()])
+def test_every_documented_place_is_there(place: str) -> None:
+    module, _, name = place.rpartition(".")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        assert getattr(import_module(f"driftscope.{module}"), name) is not None
 
 
 @pytest.mark.parametrize("name", before.MEMBERS)

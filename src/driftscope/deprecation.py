@@ -6,6 +6,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from inspect import Parameter, signature
 from typing import Any, TypeVar
 
@@ -34,6 +35,19 @@ def renamed(old: str, new: str) -> None:
     _said.add(old)
     sentence = f"{old} is now {new}; {old} goes on working in this version"
     warnings.warn(sentence, RenamedWarning, stacklevel=_frames_of_driftscope() + 1)
+
+
+def moved(module: str, **homes: str) -> Callable[[str], Any]:
+    """The `__getattr__` of an old module: `moved(__name__, name="module that has it now")`."""
+
+    def find(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        home = homes[name]
+        renamed(f"{module}.{name}", f"{home}.{name}")
+        return getattr(import_module(home), name)
+
+    return find
 
 
 def keywords(**new_names: str) -> Callable[[C], C]:

@@ -1,9 +1,9 @@
 """The monitor in a transformers `Trainer`.
 
-    trainer = Trainer(model, args, train_dataset=…, callbacks=[DriftscopeCallback(monitor)])
+    trainer = Trainer(model, args, train_dataset=…, callbacks=[MonitorCallback(monitor)])
     trainer.train()
 
-`DriftscopeCallback` is `MonitorCallback`. The callback finds its Trainer; it can also be given, as
+The callback finds its Trainer; it can also be given, as
 `trainer.add_callback(MonitorCallback(monitor, trainer))`.
 
 Every number goes through `trainer.log`, so wherever the Trainer's own numbers go (`report_to`):
@@ -18,7 +18,7 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from driftscope.budget_for_loops import Budget
-from driftscope.deprecation import keywords
+from driftscope.deprecation import keywords, renamed
 from driftscope.errors import ConfigError
 from driftscope.integrations.accuracy import AccuracyMetric, AccuracyUnit, check_monitor
 from driftscope.monitor import Monitor
@@ -221,7 +221,12 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
             )
 
 
-DriftscopeCallback = MonitorCallback
+def __getattr__(name: str) -> Any:
+    """`MonitorCallback` by its old name."""
+    if name != "DriftscopeCallback":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    renamed(f"{__name__}.DriftscopeCallback", f"{__name__}.MonitorCallback")
+    return MonitorCallback
 
 
 def _calling_trainer() -> Trainer | None:
