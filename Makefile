@@ -42,7 +42,7 @@ $(DEMO_STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "driftscope needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) --version);" \
 		"name another with: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
-	@echo "Installing driftscope into $(VENV): 1.8 GB, a few minutes."
+	@echo "Installing driftscope into $(VENV): 1.8 GB. It took 66 s of CPU time; your download comes on top."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	# torch first and alone: the version pinned is the CPU build, any other pulls CUDA in
 	$(PIP) install --quiet --constraint constraints.txt torch
@@ -50,7 +50,7 @@ $(DEMO_STAMP): pyproject.toml constraints.txt
 	touch $(DEMO_STAMP)
 
 $(DEV_STAMP): $(DEMO_STAMP)
-	@echo "Installing the development tools into $(VENV): 1 GB more, about two minutes."
+	@echo "Installing the development tools into $(VENV): 1 GB more. Both installs took 3.5 minutes on 2 slow cores."
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(DEV_STAMP)
 

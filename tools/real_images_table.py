@@ -8,12 +8,12 @@ Prints it, or puts it between the page's markers. Every number comes from the re
 from __future__ import annotations
 
 import argparse
-import math
 import re
 from pathlib import Path
 
 import pandas as pd
 
+from driftscope.metrics import METRICS
 from driftscope.records import load_runs, runs_table
 from driftscope.records.schema import Point
 
@@ -50,17 +50,18 @@ def table_of(folder: Path) -> str:
 def _row(run: pd.Series, selected: Point) -> list[str]:
     transfer = selected.transfer["concepts100"]
     low, high = selected.test_wilson_pct
+
+    def written(name: str) -> str:
+        return METRICS[name].with_unit(run[name])
+
     return [
         str(run["dataset"]),
         str(run["method"]),
         f"{run['learning_rate']:g}",
-        f"{run['test_accuracy_pct']:.1f} % of {selected.test_num_images} ({low:.0f}–{high:.0f})",
-        f"{transfer.accuracy_pct:.1f} % "
+        f"{written('test_accuracy_pct')} of {selected.test_num_images} ({low:.0f}–{high:.0f})",
+        f"{METRICS['zero_shot_pct'].with_unit(transfer.accuracy_pct)} "
         f"({transfer.wilson_low_pct:.0f}–{transfer.wilson_high_pct:.0f})",
-        f"{run['retention_pct']:.1f} %",
-        f"{round(run['delta_entropy_pct'], 1) + 0.0:+.1f} %",  # no −0.0
-        "–" if math.isnan(run["cka_debiased"]) else f"{run['cka_debiased']:.3f}",
-        f"{run['weight_drift']:.3f}",
+        *map(written, ("retention_pct", "delta_entropy_pct", "cka_debiased", "weight_drift")),
     ]
 
 

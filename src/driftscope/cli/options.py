@@ -20,10 +20,18 @@ def opt(meaning: str, *names: str, panel: str | None = None, **more: Any) -> Any
 
 
 Before = Annotated[
-    str, typer.Argument(help="The model before fine-tuning: mini, a hub id or a folder.")
+    str,
+    typer.Argument(
+        help="The model before fine-tuning: mini, a hub id, a folder, a file of weights or "
+        "open_clip:NAME:FILE."
+    ),
 ]
 After = Annotated[
-    str, typer.Argument(help="The model after: a folder, PEFT adapter, run folder or hub id.")
+    str,
+    typer.Argument(
+        help="The model after: a folder, a PEFT adapter, a run's folder, a hub id, a file of "
+        "weights or open_clip:NAME:FILE."
+    ),
 ]
 OutFolder = Annotated[Path, opt("The folder to write to.", "--out", panel=PRINTED)]
 AsJson = Annotated[bool, opt("Print everything as JSON.", "--json", panel=PRINTED)]

@@ -54,8 +54,8 @@ def rescue(
     max_images: Annotated[
         int,
         opt(
-            "How many images of the task are read at most; of labeled ones twice as many of "
-            "either split.",
+            "How many images of the task are read at most; with labels, up to twice this number "
+            "from each split.",
             panel=READ,
             min=4,
         ),

@@ -307,7 +307,10 @@ def export(
     ] = "parquet",
     out: Annotated[Path | None, opt(_EXPORT_OUT, "--out", panel=PRINTED)] = None,
 ) -> None:
-    """Write the tables of runs, history, layers and classes as files."""
+    """Write a study's tables as files.
+
+    The tables are runs, history, layers (a row a head), classes, rescues and damage.
+    """
     from driftscope.opened_study import Study
 
     if out is not None:
