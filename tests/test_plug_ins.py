@@ -87,6 +87,17 @@ def test_a_monitor_observes_it_and_a_threshold_tells_of_it(found: dict[str, Any]
     assert any("Norm ratio is" in sentence for sentence in found["alerts"])
 
 
+def test_a_monitor_tells_it_in_its_line_and_can_choose_by_it(found: dict[str, Any]) -> None:
+    assert f"norm ratio {found['observed']['norm_ratio']:.3f}" in found["line"]
+    assert found["best_step"] == 1
+
+
+def test_the_metric_of_the_page_is_measured_and_its_gate_line_judges(found: dict[str, Any]) -> None:
+    assert found["result"]["effective_rank_kept_pct"] > 0
+    assert found["documented_gate"]["code"] in (0, 1)
+    assert "ffective rank kept" in found["documented_gate"]["text"]
+
+
 def test_the_list_of_metrics_has_it(found: dict[str, Any]) -> None:
     assert found["observed"].keys() <= found["schema"]["properties"].keys()
     (listed,) = json.loads(found["listed"]["text"])
@@ -133,7 +144,7 @@ def test_a_plug_ins_metric_is_in_the_tables_the_terminal_loggers_and_questions(
     assert {"norm_ratio"} <= set(study["tables"]["runs"]) & set(study["tables"]["history"])
     assert "Norm ratio" in study["terminal"]
     assert "norm ratio" in study["watched"]
-    assert "norm_ratio" in study["asked"]
+    assert {"norm_ratio"} <= set(study["asked"]) & set(study["contrasted"])
     assert "driftscope/norm_ratio" in found["log_keys"]
     assert "--min-norm-ratio" in found["gate_options"]
     assert "| `norm_ratio` | Norm ratio |" in found["documented"]
@@ -155,6 +166,7 @@ def test_a_signal_of_two_files_is_wherever_the_others_are(found: dict[str, Any])
     assert "Δ peak" in study["watched"]
     assert "Δ peak" in found["compared"]["text"]
     assert change in study["asked"]
+    assert change in study["profile"]
     assert "--max-peak-change" in found["gate_options"]
     assert {f"driftscope/{change}", f"driftscope/{change}_layer_01"} <= set(found["log_keys"])
     assert found["report"]["scalars"][change] == pytest.approx(found["changes"][change], rel=1e-6)

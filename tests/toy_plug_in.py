@@ -5,6 +5,7 @@ It is run with a plug-in installed, over a copy of the source changed as docs/ex
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import re
@@ -14,8 +15,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from documented import ROOT, blocks_of
+
 import driftscope
 
+EXTEND = ROOT / "docs" / "extend.md"
 PLUG_IN = '''
 from driftscope.metric import Metric
 
@@ -105,13 +109,40 @@ def _edit(file: Path, place: str, text: str, *, is_before: bool = False) -> None
     file.write_text(f"{start}{text}{found}{end}" if is_before else f"{start}{found}{text}{end}")
 
 
+def documented_signal() -> str:
+    """The module that docs/extend.md has a reader write: its imports, functions and metric."""
+    blocks = [block.text for block in blocks_of(EXTEND) if block.language == "python"]
+    (place,) = [at for at, text in enumerate(blocks) if "EFFECTIVE_RANK =" in text]
+    kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef)
+    return "\n".join(
+        ast.unparse(one)
+        for one in ast.parse("\n".join(blocks[place - 1 : place + 1])).body
+        if isinstance(one, kinds)
+        or (isinstance(one, ast.Assign) and ast.unparse(one.targets[0]) == "EFFECTIVE_RANK")
+    )
+
+
+def documented_entry() -> str:
+    """Its line of the entry points, without TOML's quotes."""
+    (line,) = re.findall(r"^effective_rank = .*$", EXTEND.read_text(), re.MULTILINE)
+    return str(line).replace('"', "")
+
+
+def documented_gate(folder: Path) -> list[str]:
+    """The page's command that judges by it, of this folder."""
+    (line,) = re.findall(r"`driftscope (gate DIR [^`]*)`", EXTEND.read_text())
+    return [str(folder) if word == "DIR" else word for word in line.split()]
+
+
 def install(folder: Path) -> None:
     """Puts the plug-in into a folder for `sys.path`, as an installer would."""
     (folder / "toy.py").write_text(PLUG_IN)
+    (folder / "my_package").mkdir()
+    (folder / "my_package" / "signals.py").write_text(documented_signal())
     info = folder / "toy-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(ENTRIES)
+    (info / "entry_points.txt").write_text(f"{ENTRIES}{documented_entry()}\n")
 
 
 def command(*arguments: object) -> dict[str, Any]:
@@ -150,6 +181,8 @@ def study_surfaces(record: Any, folder: Path) -> dict[str, Any]:
 
     from driftscope.analysis import StudyTables
     from driftscope.analysis.answer_tables import answer_tables
+    from driftscope.analysis.layers import layer_profile
+    from driftscope.analysis.seed_contrasts import METRICS as CONTRASTED
     from driftscope.analysis.stability import stability
     from driftscope.cli import terminal
     from driftscope.cli.watch import training_view
@@ -167,7 +200,10 @@ def study_surfaces(record: Any, folder: Path) -> dict[str, Any]:
     both = pd.concat([tables.runs, tables.runs.assign(run_id="second", seed=8)])
     asked = answer_tables(stability(StudyTables(both, tables.history, tables.layers)))
     (data,) = re.findall(r'class="run-data"[^>]*>(.*?)</script>', page.read_text())
+    profile = layer_profile(study).details["profile"]
     return {
+        "contrasted": list(CONTRASTED),
+        "profile": list(profile.columns),
         "page": page_of(page),
         "run_page": json.loads(data),
         "terminal": shown.getvalue(),
@@ -198,9 +234,12 @@ def found(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     compared = command("compare", values["model"], folder / "run", "--images", values["dataset"],
                        "--out", folder / "compared")  # fmt: skip
     limits = ds.Thresholds(limits={"min_norm_ratio": 100})
+    lines: list[str] = []
     monitor = ds.Monitor(values["model"], values["dataset"], out=folder / "monitored",
-                         vocabulary=None, alerts=limits, echo=None)  # fmt: skip
-    seen = monitor.observe(ds.load(folder / "run").module, step=1)
+                         vocabulary=None, alerts=limits, echo=lines.append,
+                         selection=ds.Selection(by="norm_ratio"))  # fmt: skip
+    module = ds.load(folder / "run").module
+    seen = monitor.observe(module, step=1, val_accuracy_pct=50.0)
     monitor.close()
     from driftscope.cli.metrics import markdown_page
     from driftscope.gate.limits import GATED
@@ -230,10 +269,13 @@ def found(values: dict[str, Any], folder: Path) -> dict[str, Any]:
         "run_fails": command("gate", folder / "run", "--min-norm-ratio", "1000"),
         "failing_is_unmeasured": command("gate", folder / "run", "--max-failing-metric", "1",
                                          "--min-failing-metric", "-1"),
+        "documented_gate": command(*documented_gate(folder / "run")),
         "compared": compared,
         "report": json.loads((folder / "compared" / "report.json").read_text()),
         "page": compared_page.read_text(),
         "observed": seen.scalars(),
+        "line": " ".join(lines),
+        "best_step": None if monitor.best is None else monitor.best.step,
         "alerts": [one.sentence for one in seen.alerts],
         "schema": numbers_schema(),
         "listed": command("metrics", "norm_ratio", "--json"),

@@ -537,6 +537,11 @@ def main_drifts(*places: Place) -> list[Metric]:
     return [one for one in drifts(*places) if not one.is_detail]
 
 
+def plugged_in(*places: Place) -> list[Metric]:
+    """The main drifts that plug-ins add."""
+    return [one for one in main_drifts(*places) if one.plug_in]
+
+
 GROUP_WORDS: Mapping[str, str] = {
     "representation": "Representation",
     "weights": "Weights",

@@ -19,7 +19,7 @@ from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.predictors import MIN_CELLS_FOR_RANKING
 from driftscope.analysis.tables import StudyTables
 from driftscope.analysis.words import counted, rate_text, rho_text
-from driftscope.metrics import METRICS
+from driftscope.metrics import METRICS, drifts
 from driftscope.stats.correlation import permutation_correlation
 from driftscope.stats.multiplicity import Family
 
@@ -74,7 +74,7 @@ def _in_setting(tables: StudyTables, contraction: float, alpha: float) -> Answer
 
 
 def _profile(layers: pd.DataFrame, contraction: float) -> pd.DataFrame:
-    wanted = ("entropy_nats", "delta_entropy_pct", "delta_erf95_pct", "delta_gini_pct", "cka")
+    wanted = ("entropy_nats", *(one.key for one in drifts("layer")))
     columns = [name for name in wanted if name in layers and layers[name].notna().any()]
     keys = ["dataset", "series", "learning_rate", "cell", "layer"]
     groups = layers.groupby(keys, sort=True)

@@ -13,6 +13,7 @@ from driftscope.analysis.answer import ALPHA, Answer, cannot_answer, per_setting
 from driftscope.analysis.grouping import SERIES_AXES, seeded_runs, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables
 from driftscope.analysis.words import general_text, of_all
+from driftscope.metrics import plugged_in
 from driftscope.stats.effects import cohens_d
 from driftscope.stats.finite import FloatArray, finite_mean, finite_sd
 from driftscope.stats.groups import permutation_of_means, welch_t
@@ -26,8 +27,9 @@ METRICS = (
     "delta_head_diversity_pct",
     "val_accuracy_pct",
     "retention_pct",
+    *(one.key for one in plugged_in("run")),
 )
-"""The metrics contrasted: the publication's, and retention."""
+"""The metrics contrasted: the publication's, retention, and those of plug-ins."""
 
 _PLAIN = tuple(axis for axis in SERIES_AXES if axis != "regularizer")
 

@@ -16,6 +16,7 @@ from driftscope.metrics import (
     find_metric,
     first_layer,
     levels,
+    plugged_in,
 )
 from driftscope.monitor.alerts import Alert
 from driftscope.reading import Drift, Reading
@@ -81,8 +82,9 @@ class Observation:
     def summary(self) -> str:
         """One line for a terminal."""
         scalars = self.scalars()
-        told = [METRICS[name] for name in _SUMMARY_PARTS if name in scalars]
-        parts = [f"{one.label} {one.with_unit(scalars[one.key])}" for one in told]
+        told = [*(METRICS[name] for name in _SUMMARY_PARTS), *plugged_in("epoch")]
+        known = [one for one in told if one.key in scalars]
+        parts = [f"{one.label} {one.with_unit(scalars[one.key])}" for one in known]
         parts = parts or ["the model could not be read"]
         epoch = "" if self.epoch is None else f", epoch {self.epoch:g}"
         return f"step {self.step}{epoch}: {', '.join(parts)}"
@@ -167,4 +169,4 @@ _SUMMARY_PARTS = (
     "embedding_drift",
     "delta_entropy_pct",
 )
-"""What a line in the terminal tells."""
+"""What a line in the terminal tells, before what plug-ins add."""

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, did_you_mean
+from driftscope.metrics import METRICS, plugged_in
 
 if TYPE_CHECKING:
     from driftscope.monitor.observation import Observation
 
-Metric = Literal["retention_pct", "estimated_retention_pct", "cka", "embedding_drift"]
-
-SUREST: tuple[Metric, ...] = ("retention_pct", "estimated_retention_pct", "cka")
+SUREST = ("retention_pct", "estimated_retention_pct", "cka")
 """What a selection goes by unless told, the first that is known: drift saturates, CKA less so."""
+
+
+def selectable() -> tuple[str, ...]:
+    """What a selection can go by: ours, and what plug-ins add that says which way is better."""
+    return (*SUREST, "embedding_drift", *(one.key for one in plugged_in("epoch") if one.better))
 
 
 @keywords()
@@ -24,13 +28,15 @@ class Selection:
     """How the best checkpoint is chosen, and when training ends early.
 
     Among the observations whose validation accuracy is within `within_points` of the best so far,
-    the best is the one with the highest retention (measured, else estimated), the highest CKA or
-    the least embedding drift; of equals the more accurate, then the earlier one.
+    the best is the one with the highest retention (measured, else estimated), the highest CKA, the
+    least embedding drift or the better number of a plug-in; of equals the more accurate, then the
+    earlier one.
 
     Attributes:
         within_points: percentage points of validation accuracy that more retention may cost.
         by: `retention_pct` (of the first transfer set), `estimated_retention_pct` (of the pool),
-            `cka` or `embedding_drift`; None for the first of the first three that is known.
+            `cka`, `embedding_drift` or the key of a plug-in's metric; None for the first of the
+            first three that is known.
         patience: observations in a row without a new best after which training should stop;
             None never.
 
@@ -39,14 +45,12 @@ class Selection:
     """
 
     within_points: float = 1.0
-    by: Metric | None = None
+    by: str | None = None
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        if self.by is not None and self.by not in get_args(Metric):
-            raise ConfigError(
-                f"selection by {self.by!r}: {did_you_mean(self.by, get_args(Metric))}"
-            )
+        if self.by is not None and self.by not in selectable():
+            raise ConfigError(f"selection by {self.by!r}: {did_you_mean(self.by, selectable())}")
         if not self.within_points >= 0:
             raise ConfigError(
                 f"within_points is {self.within_points}, but it must be 0 or more percentage points"
@@ -54,7 +58,7 @@ class Selection:
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"patience is {self.patience}, but it must be at least 1, or None")
 
-    def goes_by(self, history: Sequence[Observation]) -> Metric | None:
+    def goes_by(self, history: Sequence[Observation]) -> str | None:
         """The metric that chooses among these observations; None where none is known."""
         known = {name for one in history for name in one.scalars()}
         return self.by or next((one for one in SUREST if one in known), None)
@@ -90,8 +94,9 @@ class Selection:
 
     def _usable(self, history: Sequence[Observation]) -> list[_Candidate]:
         by = self.goes_by(history)
+        turn = 1 if by is not None and METRICS[by].better == "lower" else -1
         return [
-            _Candidate(one, one.val_accuracy_pct, value if by == "embedding_drift" else -value)
+            _Candidate(one, one.val_accuracy_pct, turn * value)
             for one in history
             if by is not None
             and one.val_accuracy_pct is not None
