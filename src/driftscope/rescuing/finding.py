@@ -68,8 +68,8 @@ def rescue(
             rise with depth), `wise` (one strength), `layers` (groups are tuned whole, one after the
             other, the least harmful first); of several the best point is chosen.
         transfer: labeled datasets on which the chosen model's retention is measured.
-        max_images: how many unlabeled images are read at most; of labeled ones twice as many of
-            either split.
+        max_images: how many images are read at most; with labels, up to twice this number from
+            each split.
         pool_images, transfer_images: how many of each are read at most.
         device: where models given by name run.
         seed: of the search.

@@ -194,7 +194,7 @@ def open_target(images: Images, model: VisionLanguageModel, max_images: int) -> 
     Args:
         images: a dataset, a tensor, or PIL images.
         model: whose input they become.
-        max_images: how many unlabeled ones are read; of labeled ones twice as many of either split.
+        max_images: how many are read; with labels, up to twice this number from each split.
     """
     if not isinstance(images, str | Path) or not _is_labelled(images):
         name, pixels, *_ = some_pixels(images, model.framing, max_images, "images")
