@@ -6,25 +6,16 @@ What a record does not say is left out, never filled in; `origin` in each result
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from driftscope.config import RunSpec, StudySpec
+from driftscope.config import StudySpec
 from driftscope.errors import RecordError
 from driftscope.files import inner_folder
-from driftscope.paper.author_records import (
-    Imported,
-    corrupted_accuracies_pct,
-    history_rows,
-    import_records,
-    layer_rows,
-    run_spec,
-    transfer_scores,
-)
+from driftscope.paper.author_records import Imported, import_records, run_spec
+from driftscope.paper.stored_records import stored, stored_events, stored_result
 from driftscope.records import (
-    DRIFT_SCALARS,
     EVENTS_FILE,
     RUNS_FOLDER,
     SPEC_FILE,
@@ -33,7 +24,7 @@ from driftscope.records import (
     write_result,
     write_whole,
 )
-from driftscope.records.schema import SCHEMA_VERSION, CellMeans, parse
+from driftscope.records.schema import CellMeans, parse
 from driftscope.study.folder import StudyFolder
 
 CELLS_FILE = "cells.json"
@@ -61,7 +52,7 @@ def import_study(
     StudyFolder(out).declare(StudySpec(name="imported", title="Imported records"))
     cells = {cell["run_id"]: cell for cell in read_cells(out)}  # of an earlier import
     for row in imported.tables.runs.to_dict(orient="records"):
-        values = {str(key): _known(value) for key, value in row.items()}
+        values = {str(key): stored(value) for key, value in row.items()}
         if values["run_id"] in imported.paths:
             _write_run(out, values, imported.paths[values["run_id"]])
         else:
@@ -84,93 +75,7 @@ def _write_run(out: Path, row: Mapping[str, Any], path: Path) -> None:
     spec = run_spec(record)
     folder = inner_folder(out / RUNS_FOLDER, str(row["run_id"]))
     write_json(folder / SPEC_FILE, spec.model_dump(mode="json"))
-    events = [{"kind": "epoch", **_event(one)} for one in history_rows(record)]
-    lines = "".join(json.dumps(event) + "\n" for event in events)
+    lines = "".join(json.dumps(event) + "\n" for event in stored_events(record))
     write_whole(folder / EVENTS_FILE, lines.encode())
     write_json(folder / AUTHORS_FILE, record)
-    write_result(folder, _result(row, record, spec))
-
-
-def _event(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _known(value) for key, value in row.items() if key in _EVENT_KEYS}
-
-
-_EVENT_KEYS = (
-    *("epoch", "step", "train_loss", "train_accuracy_pct", "val_accuracy_pct", "retention_pct"),
-    *DRIFT_SCALARS,
-)
-
-
-def _result(row: Mapping[str, Any], record: Mapping[str, Any], spec: RunSpec) -> dict[str, Any]:
-    baseline, final = record["baseline"]["attention"], record["final"]["attention"]
-    layers, transfer = layer_rows(record), transfer_scores(record)
-    steps = {one["epoch"]: one["step"] for one in history_rows(record)}
-    return {
-        "schema": SCHEMA_VERSION,
-        "run_id": row["run_id"],
-        "origin": row["origin"],
-        "status": row["status"],
-        "spec": spec.model_dump(mode="json"),
-        "protocol": row["protocol"],
-        "parameters": {
-            "trainable": row["trainable_parameters"],
-            "total": row["total_parameters"],
-        },
-        "pretrained": {
-            "reading": _reading(baseline, spec),
-            "transfer": {
-                name: {
-                    "name": name,
-                    "accuracy_pct": one["pretrained_accuracy_pct"],
-                    "num_images": one["num_images"],
-                }
-                for name, one in transfer.items()
-            },
-        },
-        "selected": {
-            "epoch": row["selected_epoch"],
-            "step": steps.get(row["selected_epoch"]),
-            "val_accuracy_pct": row["val_accuracy_pct"],
-            "test_accuracy_pct": row["test_accuracy_pct"],
-            "test_num_images": spec.test_images,
-            "reading": _reading(final, spec),
-            "drift": {
-                **{name: row.get(name) for name in DRIFT_SCALARS},
-                **{f"{name}_per_layer": [layer[name] for layer in layers] for name in _PER_LAYER},
-                "cka_per_block": [layer["cka"] for layer in layers],
-            },
-            "transfer": {name: {"name": name, **one} for name, one in transfer.items()},
-            "robustness": {
-                name: {"accuracy_pct": accuracy}
-                for name, accuracy in corrupted_accuracies_pct(record).items()
-            },
-        },
-        "last": None,
-        "environment": record.get("environment") or {},
-        "wall_seconds": {"total": row["wall_seconds"]},
-    }
-
-
-_PER_LAYER = ("delta_entropy_pct", "delta_erf95_pct", "delta_gini_pct")
-
-
-def _reading(attention: Mapping[str, Sequence[float]], spec: RunSpec) -> dict[str, Any]:
-    """Means over heads in the place of heads: one value a layer."""
-    return {
-        "num_images": spec.probe_images,
-        **{
-            name: [[value] for value in attention[f"{name}_per_layer"]]
-            for name in ("entropy", "erf95", "gini")
-        },
-    }
-
-
-def _known(value: Any) -> Any:
-    """A table's cell as JSON holds it: unknown is null, whole numbers are integers."""
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float):
-        if not isfinite(value):
-            return None
-        return int(value) if value.is_integer() and abs(value) >= 1 else value
-    return value
+    write_result(folder, stored_result(row, record, spec))
