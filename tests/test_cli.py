@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from driftscope import deprecation
 from driftscope.cli import app
-from driftscope.cli.sentences import plain_errors, show_tracebacks
+from driftscope.cli.failures import plain_errors, show_tracebacks
 from driftscope.data.cache import cache_folder
 from driftscope.reference_cache import REFERENCES_FOLDER, clear_references
 

@@ -26,8 +26,8 @@ from driftscope.cli import _show_warning as show_warning
 from driftscope.cli import app, pass_over_libraries_words, terminal
 from driftscope.cli.cache import show as show_cache
 from driftscope.cli.compare import show_comparison
+from driftscope.cli.failures import say
 from driftscope.cli.gate import show_verdicts
-from driftscope.cli.sentences import say
 from driftscope.cli.watch import training_view
 from driftscope.errors import DataError, NoteWarning
 from driftscope.gate.judging import Evidence, Verdict

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from driftscope.adapt import export_merged
 from driftscope.backbones.weights import refuse_non_finite
 from driftscope.cli import app
-from driftscope.cli.sentences import FAULT, plain_errors, readable
+from driftscope.cli.failures import FAULT, plain_errors, readable
 from driftscope.errors import ModelError, NonFiniteError, told_as
 from driftscope.sources import load
 from driftscope.sources.embedded import EMBEDDED

@@ -14,7 +14,7 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 from driftscope.cli import app
-from driftscope.cli.watch import course
+from driftscope.cli.watch import bars_of
 from driftscope.config import parse_run_spec
 from driftscope.errors import RecordError
 from driftscope.records import (
@@ -222,10 +222,10 @@ def test_the_events_that_a_real_monitor_writes_are_understood(tmp_path: Path) ->
 
 
 def test_a_course_keeps_its_last_value_however_long_it_is() -> None:
-    assert course([0, 7]) == "▁█"
-    assert course([3, 3, 3]) == "▁▁▁"
-    assert len(course(list(range(1000)))) <= 32
-    assert course([0.0] * 999 + [1.0])[-1] == "█"
+    assert bars_of([0, 7]) == "▁█"
+    assert bars_of([3, 3, 3]) == "▁▁▁"
+    assert len(bars_of(list(range(1000)))) <= 32
+    assert bars_of([0.0] * 999 + [1.0])[-1] == "█"
 
 
 def test_doubts_about_the_data_stand_below_the_numbers(monitored: Path) -> None:

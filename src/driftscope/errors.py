@@ -1,7 +1,7 @@
 """What can go wrong, in words a user can act on.
 
 Every message is one clear sentence: what failed, the value received, what would be right.
-The command line turns these into exit code 2 without a traceback (see `cli/sentences.py`).
+The command line turns these into exit code 2 without a traceback (see `cli/failures.py`).
 """
 
 from __future__ import annotations

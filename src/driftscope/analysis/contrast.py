@@ -30,8 +30,8 @@ from driftscope.analysis.words import (
 from driftscope.metric import number_text
 from driftscope.metrics import METRICS, main_drifts
 from driftscope.stats.effects import cohens_d_z
-from driftscope.stats.finite import FloatArray, finite_mean, finite_sd
 from driftscope.stats.groups import paired_t, sign_flip, wilcoxon_signed_rank
+from driftscope.stats.known_values import FloatArray, finite_mean, finite_sd
 from driftscope.stats.multiplicity import Family
 
 QUESTION = "method_contrast"

@@ -14,8 +14,8 @@ from driftscope.analysis.tables import Exclusion, StudyTables, label
 from driftscope.analysis.words import general_text, join_words
 from driftscope.metric import number_text
 from driftscope.metrics import METRICS, main_drifts
-from driftscope.stats.finite import FloatArray
 from driftscope.stats.groups import paired_t, sign_flip, welch_t
+from driftscope.stats.known_values import FloatArray
 from driftscope.stats.multiplicity import Family
 
 MEASURES = (

@@ -30,8 +30,8 @@ from driftscope.analysis.words import (
 )
 from driftscope.metric import number_text
 from driftscope.stats.effects import cohens_d_z
-from driftscope.stats.finite import FloatArray
 from driftscope.stats.groups import MeanTest, equivalence, paired_t, sign_flip
+from driftscope.stats.known_values import FloatArray
 from driftscope.stats.multiplicity import Family
 
 QUESTION = "interventions"

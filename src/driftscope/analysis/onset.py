@@ -31,8 +31,8 @@ from driftscope.analysis.words import capitalised, counted, few_words, join_word
 from driftscope.metric import number_text
 from driftscope.metrics import METRICS
 from driftscope.protocols import pretrained_accuracy_key
-from driftscope.stats.finite import FloatArray
 from driftscope.stats.groups import sign_flip
+from driftscope.stats.known_values import FloatArray
 from driftscope.stats.multiplicity import Family
 from driftscope.stats.proportions import wilson_interval_pct
 

@@ -15,8 +15,8 @@ from driftscope.analysis.tables import Exclusion, StudyTables
 from driftscope.analysis.words import general_text, of_all
 from driftscope.metrics import plugged_in
 from driftscope.stats.effects import cohens_d
-from driftscope.stats.finite import FloatArray, finite_mean, finite_sd
 from driftscope.stats.groups import permutation_of_means, welch_t
+from driftscope.stats.known_values import FloatArray, finite_mean, finite_sd
 from driftscope.stats.multiplicity import Family
 
 QUESTION = "seed_contrasts"

@@ -12,8 +12,8 @@ from driftscope.analysis.columns import KNOWN
 from driftscope.analysis.grouping import cell_means, usable_runs
 from driftscope.analysis.tables import SIGNED_SIGNALS, StudyTables, label, present_signals
 from driftscope.metric import number_text
-from driftscope.stats.finite import FloatArray
 from driftscope.stats.groups import coefficient_of_variation
+from driftscope.stats.known_values import FloatArray
 
 QUESTION = "stability"
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from driftscope.analysis.tables import SIGNALS, Exclusion, leave_out
 from driftscope.metrics import METRICS
-from driftscope.stats.finite import FloatArray
+from driftscope.stats.known_values import FloatArray
 
 Mask: TypeAlias = NDArray[np.bool_]
 Places: TypeAlias = NDArray[np.intp]

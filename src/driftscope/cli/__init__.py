@@ -14,6 +14,7 @@ import typer
 from driftscope.cli.cache import cache_app
 from driftscope.cli.card import card
 from driftscope.cli.compare import compare
+from driftscope.cli.failures import flush_output, show_tracebacks
 from driftscope.cli.files import export_model, import_records
 from driftscope.cli.gate import gate
 from driftscope.cli.merge import merge
@@ -22,7 +23,6 @@ from driftscope.cli.old_names import Commands
 from driftscope.cli.rescue import rescue
 from driftscope.cli.run import demo, run
 from driftscope.cli.schema import schema
-from driftscope.cli.sentences import flush_output, show_tracebacks
 from driftscope.cli.study import study_app
 from driftscope.cli.watch import watch
 from driftscope.cli.where import where

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import typer
 
-from driftscope.cli.sentences import plain_errors, say
+from driftscope.cli.failures import plain_errors, say
 
 cache_app = typer.Typer(
     help="List or clear what runs share on disk: decoded images, readings of pretrained models.",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from driftscope.cli.failures import plain_errors, say
 from driftscope.cli.options import (
     After,
     AsJson,
@@ -21,7 +22,6 @@ from driftscope.cli.options import (
     refuse_study_or_run,
     refuse_unfit,
 )
-from driftscope.cli.sentences import plain_errors, say
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

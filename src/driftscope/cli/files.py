@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from driftscope.cli.failures import plain_errors, say
 from driftscope.cli.options import OutFolder, refuse_full_folder, refuse_missing
-from driftscope.cli.sentences import plain_errors, say
 
 
 @plain_errors

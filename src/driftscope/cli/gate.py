@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from driftscope.cli.failures import plain_errors
 from driftscope.cli.options import PRINTED, AsJson, opt, write_text
-from driftscope.cli.sentences import plain_errors
 from driftscope.gate.limits import GATED, parse_limit
 
 if TYPE_CHECKING:

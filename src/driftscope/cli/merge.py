@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from driftscope.cli.compare import CLASSES, READ
+from driftscope.cli.failures import plain_errors
 from driftscope.cli.options import (
     AsJson,
     Device,
@@ -15,7 +16,6 @@ from driftscope.cli.options import (
     refuse_full_folder,
     refuse_unfit,
 )
-from driftscope.cli.sentences import plain_errors
 
 
 @plain_errors

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from driftscope.cli.failures import plain_errors
 from driftscope.cli.options import AsJson
-from driftscope.cli.sentences import plain_errors
 from driftscope.metric import Metric
 from driftscope.metrics import METRICS, metric, numbers_schema
 

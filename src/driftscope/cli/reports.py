@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from driftscope.cli.failures import say, say_what_is_passed_over
 from driftscope.cli.options import PRINTED, opt, refuse_file, refuse_study_or_run
-from driftscope.cli.sentences import say, say_what_is_passed_over
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from driftscope.cli.compare import CLASSES, READ
+from driftscope.cli.failures import plain_errors, say
 from driftscope.cli.options import (
     After,
     AsJson,
@@ -18,7 +19,6 @@ from driftscope.cli.options import (
     refuse_full_folder,
     refuse_unfit,
 )
-from driftscope.cli.sentences import plain_errors, say
 
 if TYPE_CHECKING:
     from driftscope.rescuing import Rescue

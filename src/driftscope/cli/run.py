@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from driftscope.cli.failures import resumable, say
 from driftscope.cli.options import AsJson, Device, OutFolder, Workers, refuse_missing, refuse_unfit
-from driftscope.cli.sentences import resumable, say
 from driftscope.cli.study import RunPlace, carry_out_study
 
 if TYPE_CHECKING:

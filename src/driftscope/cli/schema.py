@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from driftscope.cli.failures import plain_errors
 from driftscope.cli.options import PRINTED, opt, print_or_write
-from driftscope.cli.sentences import plain_errors
 
 
 class Described(StrEnum):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from driftscope.cli.failures import plain_errors, resumable, say, say_what_is_passed_over
 from driftscope.cli.options import (
     MACHINE,
     PRINTED,
@@ -23,7 +24,6 @@ from driftscope.cli.options import (
     write_text,
 )
 from driftscope.cli.reports import HTML, Formats, write_report, write_side_by_side_report
-from driftscope.cli.sentences import plain_errors, resumable, say, say_what_is_passed_over
 from driftscope.errors import ConfigError, RecordError
 
 if TYPE_CHECKING:

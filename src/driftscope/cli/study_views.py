@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from driftscope.cli.sentences import readable, say
+from driftscope.cli.failures import readable, say
 from driftscope.cli.terminal import close_table, duration, out
 from driftscope.config import run_id
 from driftscope.study.plan import wall_seconds

@@ -13,7 +13,7 @@ from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from driftscope.cli.sentences import end_if_unread
+from driftscope.cli.failures import end_if_unread
 from driftscope.errors import plain
 
 if TYPE_CHECKING:

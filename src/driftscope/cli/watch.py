@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftscope.cli.sentences import plain_errors
+from driftscope.cli.failures import plain_errors
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -157,11 +157,11 @@ def _courses(points: Sequence[dict[str, float]]) -> RichTable:
         values = [point[metric.key] for point in points if metric.key in point]
         if values:
             ends = (metric.with_unit(values[0]), metric.with_unit(values[-1]))
-            table.add_row(metric.label, course(values), *ends)
+            table.add_row(metric.label, bars_of(values), *ends)
     return table
 
 
-def course(values: Sequence[float]) -> str:
+def bars_of(values: Sequence[float]) -> str:
     """Numbers as at most 32 bars between the least and the greatest; the last is always kept."""
     step = -(-len(values) // _COURSE_WIDTH)
     chosen = values[::-1][::step][::-1]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from driftscope.cli.compare import CLASSES, READ
+from driftscope.cli.failures import plain_errors, say
 from driftscope.cli.options import (
     PRINTED,
     After,
@@ -18,7 +19,6 @@ from driftscope.cli.options import (
     refuse_full_folder,
     refuse_unfit,
 )
-from driftscope.cli.sentences import plain_errors, say
 
 
 @plain_errors

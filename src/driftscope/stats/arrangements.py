@@ -13,7 +13,7 @@ from math import comb, factorial, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from driftscope.stats.finite import FloatArray
+from driftscope.stats.known_values import FloatArray
 
 IndexArray = NDArray[np.intp]
 

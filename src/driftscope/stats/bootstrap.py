@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from driftscope.errors import ConfigError, DriftscopeError
-from driftscope.stats.finite import FloatArray, require_share
+from driftscope.stats.known_values import FloatArray, require_share
 
 WeightedStatistic = Callable[[FloatArray], FloatArray]
 """Weights [resample, unit] -> values [resample, statistic]; NaN where one is undefined."""

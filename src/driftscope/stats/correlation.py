@@ -20,7 +20,7 @@ from driftscope.stats.arrangements import (
     sampled_p,
     sampled_within_blocks,
 )
-from driftscope.stats.finite import (
+from driftscope.stats.known_values import (
     FloatArray,
     finite_rows,
     is_constant,

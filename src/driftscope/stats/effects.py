@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special
 
-from driftscope.stats.finite import (
+from driftscope.stats.known_values import (
     FloatArray,
     finite,
     finite_rows,

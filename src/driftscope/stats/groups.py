@@ -19,7 +19,7 @@ from driftscope.stats.arrangements import (
     sampled_signs,
     sampled_splits,
 )
-from driftscope.stats.finite import (
+from driftscope.stats.known_values import (
     FloatArray,
     finite,
     finite_rows,

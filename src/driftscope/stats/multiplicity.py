@@ -9,7 +9,7 @@ from math import isfinite, nan
 import numpy as np
 
 from driftscope.errors import ConfigError
-from driftscope.stats.finite import FloatArray, require_share
+from driftscope.stats.known_values import FloatArray, require_share
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from driftscope.stats.arrangements import (
     sampled_p,
     sampled_within_blocks,
 )
-from driftscope.stats.finite import FloatArray, is_constant
+from driftscope.stats.known_values import FloatArray, is_constant
 
 
 @dataclass(frozen=True)
