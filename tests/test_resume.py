@@ -93,6 +93,7 @@ def outcome(folder: Path) -> tuple:
         ),
         (5, {"method": "full_ft"}),
         (5, {"method": {"kind": "lp_ft", "probe_epochs": 2}}),
+        (3, {"method": {"kind": "peft", "type": "OFT", "options": {"r": 0, "oft_block_size": 4}}}),
         (
             3,
             {
@@ -107,7 +108,13 @@ def outcome(folder: Path) -> tuple:
             },
         ),
     ],
-    ids=["lora with dropout, regularized, probed between", "full_ft", "lp_ft", "intervened"],
+    ids=[
+        "lora with dropout, regularized, probed between",
+        "full_ft",
+        "lp_ft",
+        "peft's OFT",
+        "intervened",
+    ],
 )
 def test_a_run_killed_at_random_points_and_resumed_ends_bit_identically(
     tiny_run: dict, tmp_path: Path, num_kills: int, change: dict

@@ -19,7 +19,7 @@ from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.predictors import MIN_CELLS_FOR_RANKING
 from driftscope.analysis.tables import StudyTables
 from driftscope.analysis.words import counted, rate_text, rho_text
-from driftscope.metrics import METRICS, drifts
+from driftscope.metrics import METRICS, main_drifts, plugged_in
 from driftscope.stats.correlation import permutation_correlation
 from driftscope.stats.multiplicity import Family
 
@@ -73,8 +73,14 @@ def _in_setting(tables: StudyTables, contraction: float, alpha: float) -> Answer
     )
 
 
+_PROFILED = ("entropy_nats", "delta_entropy_pct", "delta_erf95_pct", "delta_gini_pct", "cka")
+"""What the profile over layers holds, with every other main drift of attention and of plug-ins."""
+
+
 def _profile(layers: pd.DataFrame, contraction: float) -> pd.DataFrame:
-    wanted = ("entropy_nats", *(one.key for one in drifts("layer")))
+    of_attention = [one for one in main_drifts("layer") if one.group == "attention"]
+    added = (one.key for one in (*of_attention, *plugged_in("layer")))
+    wanted = tuple(dict.fromkeys((*_PROFILED, *added)))
     columns = [name for name in wanted if name in layers and layers[name].notna().any()]
     keys = ["dataset", "series", "learning_rate", "cell", "layer"]
     groups = layers.groupby(keys, sort=True)
