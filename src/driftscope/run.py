@@ -265,7 +265,7 @@ def adapted_model(
 
 def _starts_at_random(adapted: AdaptedModel, method: MethodSpec) -> bool:
     """Whether an encoder is trained with a classifier that tells nothing yet."""
-    if adapted.encoder_is_frozen or isinstance(method, Flyp | LpFt):
+    if adapted.encoder_is_frozen or isinstance(method, Flyp):
         return False
     return method.head == "random"
 

@@ -180,7 +180,7 @@ def order_doubt(final: Final | None) -> str:
 
 
 def steps_of(rescue: Rescue, called: str, place: Path) -> list[str]:
-    """What to do with a model that was saved in `place`, a folder that will be called otherwise."""
+    """What to do with a model that was saved in `place`, a folder that will be called `called`."""
     inner = Path(called) / ADAPTED_FOLDER
     is_run = (place / ADAPTED_FOLDER).is_dir()
     out = free_name(f"{called}-checked")
