@@ -24,7 +24,7 @@ from driftscope.config import SPEC_VERSION, canonical_spec, parse_run_spec, run_
 from driftscope.data import PixelRows
 from driftscope.errors import ConfigError, ModelError
 from driftscope.prepared_run import prepare, training_images
-from driftscope.records import RunRecord, budget_sentence
+from driftscope.records import RunRecord, all_tables, budget_sentence
 from driftscope.reference import Embedded
 from driftscope.run import adapted_model, budget_keeper, run_one
 from driftscope.train import _evaluated
@@ -155,6 +155,10 @@ def test_a_run_that_would_lose_more_keeps_its_budget(kept_run: RunRecord) -> Non
     assert [one["budget_strength"] for one in epochs] == [one["budget_strength"] for one in found]
     history = ds.history_table([kept_run])
     assert history["budget_strength"].tolist() == [one["budget_strength"] for one in found]
+
+
+def test_the_table_of_runs_says_which_budget_a_run_had(kept_run: RunRecord) -> None:
+    assert all_tables([kept_run]).runs["budget_pct"].tolist() == [BUDGET["retention_pct"]]
 
 
 def test_the_model_that_is_kept_is_the_one_that_keeps_the_budget(kept_run: RunRecord) -> None:

@@ -95,6 +95,15 @@ def test_every_way_has_a_row_a_budget_with_what_was_really_kept(record: RunRecor
         assert one.retention_pct == pytest.approx(retention_at(record, one.scale))
 
 
+def test_each_epoch_holds_the_ends_of_its_estimates_interval(record: RunRecord) -> None:
+    tables = all_tables([record])
+    (epoch,) = tables.history.to_dict("records")
+    estimate = record.result.last.estimate
+    assert epoch["low_90_pct"] == estimate.low_90_pct < epoch["estimated_retention_pct"]
+    assert epoch["high_90_pct"] == estimate.high_90_pct
+    assert "budget_pct" not in tables.runs  # of runs without a budget
+
+
 def test_the_old_classifier_is_the_one_that_the_run_trained(record: RunRecord) -> None:
     prepared = prepare(record.spec)
     labels = prepared.test_labels

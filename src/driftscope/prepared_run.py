@@ -25,7 +25,7 @@ from driftscope.data.prompts import PromptRules
 from driftscope.data.rows import resident
 from driftscope.data.splits import Splits, make_splits, open_train_and_test
 from driftscope.errors import NonFiniteError
-from driftscope.estimate import Pool, make_pool
+from driftscope.estimate import Estimate, Pool, make_pool
 from driftscope.reading_pass import images_fingerprint
 from driftscope.reading_subsets import on_subsets, standard_subsets
 from driftscope.records import transfer_scalars
@@ -84,7 +84,11 @@ class PreparedRun:
             record = self._record_of(found)
         embeddings = found.further[VALIDATION]
         accuracy_pct = 100 * num_correct(adapted, embeddings, self.val_labels) / len(embeddings)
-        scalars = {**record["drift"], **transfer_scalars(found.transfer)}
+        scalars = {
+            **record["drift"],
+            **_interval(found.estimate),
+            **transfer_scalars(found.transfer),
+        }
         scalars.pop("unmeasured", None)  # reasons are told once, in the record
         return Evaluation(accuracy_pct, scalars, record)
 
@@ -125,6 +129,13 @@ class PreparedRun:
             "transfer": {name: one.score.to_dict() for name, one in reference.outcomes.items()},
             "retrieval": {name: one.to_dict() for name, one in reference.retrieved.items()},
         }
+
+
+def _interval(estimate: Estimate | None) -> dict[str, float | None]:
+    """The ends of the estimate's 90 % interval, in percent; none without an estimate."""
+    if estimate is None:
+        return {}
+    return {"low_90_pct": estimate.low_90_pct, "high_90_pct": estimate.high_90_pct}
 
 
 def num_correct(

@@ -83,8 +83,9 @@ IN_COLUMNS = (
     "budget",
     "interventions",
     "transfer",
+    "post",
 )
-"""What tells runs apart in a table by a column or label of its own."""
+"""What tells runs apart in a table by a column or label of its own, or is no part of a training."""
 
 Protocol: TypeAlias = Literal["leakfree", "paper"]
 _BareMethod: TypeAlias = Annotated[str, WithJsonSchema({"enum": list(BARE_METHODS)})]

@@ -111,11 +111,17 @@ _KEYS = {
 
 _OF_RUNS = {one.key: _column(one) for one in drifts("run")}
 
+_INTERVAL = {end: _column(METRICS[end], is_optional=True) for end in ("low_90_pct", "high_90_pct")}
+"""Of the estimate."""
+
 RUN_COLUMNS: dict[str, ColumnMeaning] = {
     **_KEYS,
     "model": ColumnMeaning("text", "", "pretrained model as the spec names it"),
     "method_kind": ColumnMeaning("text", "", "the method's kind alone"),
     "regularizer": ColumnMeaning("text", "", "penalties, budget and interventions, or none"),
+    "budget_pct": ColumnMeaning(
+        "number", "%", "retention that the training had to keep", is_optional=True
+    ),
     "data_seed": ColumnMeaning("integer", "", "seed of the splits"),
     "protocol": ColumnMeaning("text", "", "leakfree or paper"),
     "epochs": ColumnMeaning("integer", "epochs", "epochs asked for"),
@@ -136,7 +142,7 @@ RUN_COLUMNS: dict[str, ColumnMeaning] = {
     **_columns("retention_pct"),
     **_columns("above_chance_pct", "chance_pct", "ece_pct", "pretrained_ece_pct"),
     "doubts": ColumnMeaning("text", "", "what makes the zero-shot numbers doubtful"),
-    **{end: _column(METRICS[end], is_optional=True) for end in ("low_90_pct", "high_90_pct")},
+    **_INTERVAL,
     "text_vocabulary": ColumnMeaning("text", "", "the texts of the history's text-space drift"),
     **_OF_RUNS,
     **_columns(*STRUCTURE_SCALARS),
@@ -153,6 +159,7 @@ HISTORY_COLUMNS: dict[str, ColumnMeaning] = {
     **_columns("budget_strength", "rate_factor"),
     **_OF_RUNS,
     **{one.key: _column(one) for one in drifts("epoch")},
+    **_INTERVAL,
     "num_images": ColumnMeaning("integer", "images", "probe images of the signals"),
     **_columns("zero_shot_pct", "retention_pct", addition="main transfer set"),
 }

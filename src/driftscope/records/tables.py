@@ -251,6 +251,7 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
         "model": spec.model,
         "method_kind": spec.method.kind,
         "regularizer": spec.regularizer_label,
+        "budget_pct": spec.budget and spec.budget.retention_pct,
         # the splits of an imported record are not ours, so no seed of ours makes them
         "data_seed": spec.data_seed if record.origin == "run" else None,
         "protocol": spec.protocol,
