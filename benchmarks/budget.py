@@ -32,7 +32,7 @@ def variants(dataset: str) -> dict[str, RunSpec]:
     conditions = ["method=full_ft", "learning_rate=1e-3", "seed=7", "regularizers=none"]
     cells = select(expand(load_study_spec("mini-budget")), [*conditions, f"dataset={dataset}"])
     by_budget = {one.budget.retention_pct if one.budget else None: one for one in cells}
-    plain = by_budget.pop(None)
+    plain = by_budget.pop(None).model_copy(update={"post": ()})  # a rescue is no training
     budgets = {f"budget {pct:g}": one for pct, one in by_budget.items() if pct is not None}
     return {PLAIN: plain.model_copy(update={"pool": None}), POOL: plain, **budgets}
 

@@ -396,7 +396,7 @@ SHIPPED = {
     "paper-multiseed": 18,
     "followup-leakfree": 84,
     "mini-controlled-matrix": 80,
-    "mini-budget": 200,
+    "mini-budget": 210,
     "mini-rescue": 80,
     "mini-onset": 32,
     "mini-interventions": 80,
