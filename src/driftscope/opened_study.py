@@ -160,6 +160,7 @@ class Study:
             heads=found.heads.copy(deep=False),
             classes=found.classes.copy(deep=False),
             damage=found.damage.copy(deep=False),
+            rescues=found.rescues.copy(deep=False),
         )
 
     def reading(

@@ -12,6 +12,7 @@ from typing import Any
 
 from driftscope.analysis.answer import Answer
 from driftscope.analysis.answer_charts import answer_charts
+from driftscope.analysis.budgets import budgets
 from driftscope.analysis.causes import causes
 from driftscope.analysis.contrast import method_contrast
 from driftscope.analysis.dose import dose_response
@@ -32,6 +33,7 @@ from driftscope.forks import MANY_RUNS, spread
 QUESTIONS: dict[str, Callable[..., Answer]] = {
     "method_contrast": method_contrast,
     "frontier": frontier,
+    "budgets": budgets,
     "dose_response": dose_response,
     "predictors": predictors,
     "selection": selection_utility,

@@ -11,6 +11,9 @@ import pandas as pd
 
 from driftscope.analysis.advice import Setting
 from driftscope.analysis.answer import Answer
+from driftscope.analysis.budget_words import ways_in_order
+from driftscope.analysis.budgets import QUESTION as BUDGETS
+from driftscope.analysis.budgets_chart import budgets_chart
 from driftscope.analysis.chart import (
     MOST_NAMED,
     OTHERS,
@@ -34,14 +37,15 @@ from driftscope.analysis.study_charts import runs_of_cells, spread_of
 from driftscope.analysis.table import slug
 from driftscope.analysis.tables import accuracy_column, signal_name
 from driftscope.analysis.watching_charts import onset_chart, stopping_chart
-from driftscope.analysis.words import interval_text, join_words, rate_text, rho_text
+from driftscope.analysis.words import interval_text, join_words, rate_text, rho_text, short_series
 from driftscope.metrics import KEPT_PCT, METRICS
 
 PROBE_WORDS = {"final": "at the end", "first": "after the first epoch"}
 
 
 def answer_charts(answer: Answer, runs: pd.DataFrame) -> list[Chart]:
-    """The answer's figures: of predictors and onset one a setting, of others one a dataset.
+    """The answer's figures: of predictors and onset one a setting, of others one a dataset, of
+    budgets one a dataset and budget.
 
     Args:
         answer: what a question gave.
@@ -63,6 +67,15 @@ def answer_charts(answer: Answer, runs: pd.DataFrame) -> list[Chart]:
             frontier_chart(_named("frontier", name), mine, _runs_of(mine, finished), name)
             for finished in [with_series(runs[is_done(runs)])]
             for name, mine in apart(answer.table, ["dataset"])
+        ]
+    if answer.question == BUDGETS:
+        ways = ways_in_order(answer.table["way"])
+        return [
+            chart
+            for budget in [answer.table["budget_pct"].map("{:g} %".format)]
+            for name, mine in apart(answer.table.assign(budget=budget), ["dataset", "budget"])
+            for chart in [budgets_chart(_named(BUDGETS, name), mine, ways, name)]
+            if chart is not None
         ]
     if answer.question == ONSET:
         return [
@@ -309,7 +322,7 @@ def _spreads(table: pd.DataFrame, accuracy: str) -> Iterator[tuple[Spot, Spot]]:
 
 
 def _cell_label(cell: Setting, *, is_chosen: bool) -> str:
-    name = f"{_short(cell.method)} {rate_text(cell.learning_rate)}"
+    name = f"{short_series(cell.method)} {rate_text(cell.learning_rate)}"
     return f"{name}:\nmost accurate\nthat keeps {KEPT_PCT:.0f} %" if is_chosen else name
 
 
@@ -317,14 +330,3 @@ _FEW_CELLS = 20
 """As many cells all have labels where there is room; of more those on the frontier alone."""
 _MOST_LED = 12
 """Points of a frontier that lines may lead to from their labels; of more only the chosen one's."""
-_LONGEST = 30
-"""Letters of a series' name in a label."""
-
-
-def _short(series: str) -> str:
-    """A series' name with as many of its parts as a label has room for, or its beginning."""
-    parts = series.split(", ")
-    fitting = [n for n in range(len(parts), 0, -1) if len(", ".join(parts[:n])) <= _LONGEST]
-    if not fitting or (fitting[0] == 1 < len(parts)):
-        return f"{series[:_LONGEST]}…"
-    return ", ".join(parts[: fitting[0]]) + (", …" if fitting[0] < len(parts) else "")

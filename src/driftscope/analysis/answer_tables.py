@@ -22,6 +22,7 @@ TITLES = {
     "onset": "Does a signal warn before retention falls?",
     "stopping": "Had training stopped at a warning",
     "frontier": "Accuracy against retention: which cells are worth having?",
+    "budgets": "At a retention budget, which way learns most?",
     "layer_profile": "Where in the network, and when?",
     "causes": "Do the layers that change do the damage?",
     "stability": "How steady are the signals?",

@@ -194,6 +194,13 @@ def ends(values: Iterable[Any], spreads: Iterable[Any]) -> tuple[tuple[float, fl
     )
 
 
+def limits_around(values: Iterable[float]) -> tuple[float, float]:
+    """The ends of an axis in percent, with room for the labels around the points."""
+    known = list(values)
+    room = max(0.15 * (max(known) - min(known)), 1.0)
+    return float(min(known) - room), float(max(known) + room)
+
+
 def plain_json(value: Any) -> Any:
     """Chart data as JSON takes it; a field that has its default is left out."""
     if is_dataclass(value) and not isinstance(value, type):

@@ -60,6 +60,8 @@ _COLUMNS = (
     Column("value", "Of", kind="text"),
     Column("form", "Taken", "with its sign, or by size", kind="text"),
     Column("rule", "Rule", kind="text"),
+    Column("way", "Way", kind="text"),
+    Column("accuracy_on", "Accuracy on", kind="text"),
     Column("picks", "Picks", kind="text"),
     Column("procedure", "Procedure", kind="text"),
     Column("note", "Note", kind="text"),
@@ -125,6 +127,9 @@ _COLUMNS = (
            kind="general"),
     Column("num_triggered", "Stopped early", "runs that crossed the threshold", kind="count"),
     Column("num_kept", "Budget kept", "runs", kind="count"),
+    Column("is_kept", "Kept in the mean", kind="text"),
+    Column("num_untrained", "Nothing learned", "runs whose first look is under the budget, so that "
+           "a stop keeps the pretrained model", kind="count"),
     Column("median_step", "Median step", kind="count"),
     Column("short_points", "Below the oracle, points", "of accuracy; negative where a rule is more "
            "accurate because it breaks the budget in more runs", signed=True),

@@ -75,6 +75,8 @@ class StudyTables:
             adapted_pct, retention_pct.
         damage: one row a run and group of weights, where it was asked for: group, block,
             regained_points, lost_points, shapley_points.
+        rescues: one row a run, way of a rescue and budget, where `post` asked for it: way,
+            budget_pct, retention_pct, refitted_accuracy_pct, test_num_images.
     """
 
     runs: pd.DataFrame
@@ -84,6 +86,7 @@ class StudyTables:
     heads: pd.DataFrame = field(default_factory=pd.DataFrame)
     classes: pd.DataFrame = field(default_factory=pd.DataFrame)
     damage: pd.DataFrame = field(default_factory=pd.DataFrame)
+    rescues: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def only(self, **wanted: Wanted) -> StudyTables:
         """The tables of the runs whose columns have the wanted value, or one of them."""
@@ -122,7 +125,7 @@ class StudyTables:
         return replace(self, runs=runs, **others)
 
     def _companions(self) -> Mapping[str, pd.DataFrame]:
-        names = ("history", "layers", "subsets", "heads", "classes", "damage")
+        names = ("history", "layers", "subsets", "heads", "classes", "damage", "rescues")
         return {name: getattr(self, name) for name in names}
 
 

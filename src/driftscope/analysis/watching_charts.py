@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from driftscope.analysis.chart import Axis, Chart, Marks, Panel, points, spans
+from driftscope.analysis.chart import Axis, Chart, Marks, Panel, limits_around, points, spans
 from driftscope.analysis.label_places import Ends, label_offsets
 from driftscope.analysis.onset import IMAGES, QUIET
 from driftscope.analysis.stopping import BEST, LAST, ORACLE, RULES
@@ -75,7 +75,7 @@ def stopping_chart(name: str, table: pd.DataFrame, title: str = "") -> Chart:
     marks = []
     # the plain rules are named first, where room is short
     ordered = table.sort_values("rule", key=lambda rules: ~rules.isin(RULES), kind="stable")
-    x_limits, y_limits = _limits(ordered[accuracy.key]), _limits(ordered[retention.key])
+    x_limits, y_limits = limits_around(ordered[accuracy.key]), limits_around(ordered[retention.key])
     texts = [_SHORT.get(rule, label(rule)) for rule in ordered["rule"]]
     places = list(zip(ordered[accuracy.key], ordered[retention.key], strict=True))
     offsets = label_offsets(places, texts, Ends(*x_limits), Ends(*y_limits))
@@ -110,10 +110,3 @@ def stopping_chart(name: str, table: pd.DataFrame, title: str = "") -> Chart:
         "the budget. The numbers are in the table below.",
     )
     return Chart(name, ((panel,),), tuple(_KINDS.values()), "pair")
-
-
-def _limits(values: pd.Series) -> tuple[float, float]:
-    """The ends of an axis in percent, with room for the labels around the points."""
-    low, high = float(values.min()), float(values.max())
-    room = max(0.15 * (high - low), 1.0)
-    return low - room, high + room

@@ -151,6 +151,23 @@ def seed_text(row: Mapping[Any, Any]) -> str:
     return f"seed {int(seed)}"
 
 
+_LONGEST = 30
+"""Letters of a series' name in a label."""
+
+
+def short_series(series: str) -> str:
+    """A series' name with as many of its parts as a label has room for, or its beginning.
+
+    >>> short_series("full_ft, l2_sp_0.01, train_images 1700")
+    'full_ft, l2_sp_0.01, …'
+    """
+    parts = series.split(", ")
+    fitting = [n for n in range(len(parts), 0, -1) if len(", ".join(parts[:n])) <= _LONGEST]
+    if not fitting or (fitting[0] == 1 < len(parts)):
+        return f"{series[:_LONGEST]}…"
+    return ", ".join(parts[: fitting[0]]) + (", …" if fitting[0] < len(parts) else "")
+
+
 DOUBTFUL = "Doubtful:"
 """What a sentence begins with that says what makes a number doubtful."""
 

@@ -34,11 +34,22 @@ FEW_ROWS = 16
 """Of every answer, where all questions are asked at once."""
 
 ANSWERING = (
-    *("model", "protocol", "transfer", "matching", "scope", "dataset", "pool", "method"),
-    *("comparison", "learning_rate", "outcome", "metric", "probe", "signal", "form", "rule"),
+    *("model", "protocol", "transfer", "matching", "scope", "dataset", "budget_pct", "way"),
+    *(
+        "pool",
+        "method",
+        "comparison",
+        "learning_rate",
+        "outcome",
+        "metric",
+        "probe",
+        "signal",
+        "form",
+        "rule",
+    ),
     *("option", "regularizer", "layer"),
     *("rho", "difference", "low", "high", "p_over_rates", "p_holm", "p_exact", "p_value"),
-    *("test_accuracy_pct", "retention_pct", "regret_points", "is_on_frontier"),
+    *("test_accuracy_pct", "retention_pct", "is_kept", "regret_points", "is_on_frontier"),
     *("most_changed_layer", "largest_delta_entropy_pct", "onset_layer", "onset_epoch"),
     *("sd_over_seeds", "seed_share"),
 )
