@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from driftscope.analysis.budget_words import way_text
+from driftscope.analysis.budget_words import TRAINED, way_text
 from driftscope.analysis.chart import Axis, Chart, Marks, Panel, ends, limits_around, points
 from driftscope.analysis.label_places import Ends, Places, Spot, label_offsets
 from driftscope.analysis.tables import accuracy_column
@@ -74,7 +74,12 @@ def _reach(table: pd.DataFrame, key: str) -> list[float]:
 def _labels(
     table: pd.DataFrame, accuracy: str, budget: float, limits: tuple[Spot, Spot]
 ) -> dict[Any, tuple[str, Places]]:
-    """What stands beside each row, by its index: its method and rate, and how far off."""
+    """What stands beside each row, by its index: its method and rate, and how far off.
+
+    The most accurate way and every training under the budget have theirs in any case.
+    """
+    is_needed = table["way"].eq(TRAINED) | (table.index == table.index[0])
+    table = pd.concat([table[is_needed], table[~is_needed]])
     rows = table.to_dict("records")
     texts = [_label(row) for row in rows]
     places = [(float(row["retention_pct"]), float(row[accuracy])) for row in rows]
@@ -89,15 +94,16 @@ def _labels(
         Ends(*limits[0]),
         Ends(*limits[1]),
         lines=[((budget, limits[1][0]), (budget, limits[1][1])), *spreads],
-        num_needed=1,
+        num_needed=int(is_needed.sum()),
     )
     return dict(zip(table.index, zip(texts, offsets, strict=True), strict=True))
 
 
 def _label(row: Mapping[Any, Any]) -> str:
-    """A row's method and rate; its way is in the legend."""
+    """A row's method and rate; its way is in the legend, its budget in the title."""
     rate = float(row["learning_rate"])
-    name = short_series(str(row["method"]).removesuffix(", none"))
+    said = f", budget_{row['budget_pct']:g}"
+    name = short_series(str(row["method"]).removesuffix(", none").removesuffix(said))
     return f"{name} {rate_text(rate)}" if rate == rate else name
 
 
