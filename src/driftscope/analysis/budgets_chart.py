@@ -76,7 +76,8 @@ def _labels(
 ) -> dict[Any, tuple[str, Places]]:
     """What stands beside each row, by its index: its method and rate, and how far off.
 
-    The most accurate way and every training under the budget have theirs in any case.
+    The most accurate way and every training under the budget have theirs in any case,
+    others where there is room beside them: lines from many afar would cross each other.
     """
     is_needed = table["way"].eq(TRAINED) | (table.index == table.index[0])
     table = pd.concat([table[is_needed], table[~is_needed]])
@@ -94,6 +95,7 @@ def _labels(
         Ends(*limits[0]),
         Ends(*limits[1]),
         lines=[((budget, limits[1][0]), (budget, limits[1][1])), *spreads],
+        num_far=int(is_needed.sum()),
         num_needed=int(is_needed.sum()),
     )
     return dict(zip(table.index, zip(texts, offsets, strict=True), strict=True))
