@@ -150,6 +150,20 @@ def killed_in_epoch(number: int, spec: RunSpec, folder: Path) -> None:
     assert in_child(lambda: run_one(spec, folder, on_event=stop)) == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("type_", ["BOFT", "LOHA", "LOKR", "HRA", "OSF", "FOURIERFT"])
+def test_a_run_of_any_tuner_of_peft_goes_on_to_the_bit(
+    tiny_run: dict, tmp_path: Path, type_: str
+) -> None:
+    options = {"FOURIERFT": {"n_frequency": 20, "init_weights": True}}.get(type_, {})
+    method = {"kind": "peft", "type": type_, "options": options}
+    spec = parse_run_spec({**tiny_run, "epochs": 2, "method": method})
+    prepare(spec)
+    assert carry_out(spec, tmp_path / "whole") == 0
+    killed_in_epoch(2, spec, tmp_path / "resumed")
+    assert carry_out(spec, tmp_path / "resumed") == 0
+    assert outcome(tmp_path / "resumed") == outcome(tmp_path / "whole")
+
+
 def test_a_resumed_run_repeats_no_finished_epoch(tiny_run: dict, tmp_path: Path) -> None:
     spec = parse_run_spec({**tiny_run, "epochs": 4})
     killed_in_epoch(4, spec, tmp_path / "run")
