@@ -183,8 +183,7 @@ class Blend:
         if not isinstance(strength, Tensor) and strength in (0, 1):
             return after if strength else before
         along = along_rows(strength, before)
-        if isinstance(along, Tensor) and along.requires_grad:
-            return before + along * (after - before)
+        along = along.double() if isinstance(along, Tensor) else along
         mixed: Tensor = torch.lerp(before.double(), after.double(), along)
         return mixed.to(before.dtype)
 
@@ -202,18 +201,14 @@ def num_rows(weight: Tensor) -> int:
 def along_rows(
     strength: float | Float[Tensor, " row"], weight: Tensor
 ) -> float | Float[Tensor, "..."]:
-    """What a weight is multiplied by: one strength, or its rows' in a shape that fits it.
-
-    In float64, but where a gradient is wanted.
-    """
+    """What a weight is multiplied by: one strength, or its rows' in a shape that fits it."""
     if not isinstance(strength, Tensor):
         return strength
-    shaped = strength.reshape(-1, *[1] * (weight.ndim - 1)) if weight.ndim else strength.squeeze()
-    return shaped if shaped.requires_grad else shaped.double()
+    return strength.reshape(-1, *[1] * (weight.ndim - 1)) if weight.ndim else strength.squeeze()
 
 
 def mean_strength(strength: Strength) -> float:
-    """A group's strength, or the mean over the rows of all its weights."""
+    """A group's strength, or the mean over the rows of all its weights, large or small."""
     if not isinstance(strength, Mapping):
         return strength
     return float(torch.cat([one.flatten().double() for one in strength.values()]).mean())

@@ -181,7 +181,11 @@ def _rescued(
     measured = ["run_id", "way", "refitted_accuracy_pct", _RETENTION, "test_num_images"]
     found = rescues.dropna(subset=measured).rename(columns={"refitted_accuracy_pct": accuracy})
     found = found[["budget_pct", *(found.columns.intersection([accuracy, *measured]))]]
-    named = runs[["run_id", "kind", *_RUN]].merge(found, on="run_id").assign(accuracy_on=ANEW)
+    named = (
+        runs[runs["budget_pct"].isna()][["run_id", "kind", *_RUN]]
+        .merge(found, on="run_id")
+        .assign(accuracy_on=ANEW)
+    )
     at_budget = named[named["budget_pct"].eq(budget)]
     yield at_budget.assign(way=[f"rescue by {way}" for way in at_budget["way"]])
     probes = named[named["way"].eq("pretrained")].drop_duplicates(["dataset", "seed"])

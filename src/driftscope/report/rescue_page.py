@@ -24,6 +24,14 @@ from driftscope.report.frontier import (
 from driftscope.report.page import Picture, legend, whole_picture, write_page
 from driftscope.report.style import method_styles
 
+_ENDS = {
+    "search": "That of `search` ends at the strengths that were found.",
+    "lines": "That of `lines` ends at strengths that rise from 0 at the input to 1 at the output.",
+    "wise": "That of `wise` ends at the adapted model.",
+    "layers": "That of `layers` ends at the adapted model.",
+}
+"""Where each way's line ends."""
+
 
 def write_rescue_page(told: Mapping[str, Any], out: Path) -> Path:
     """Writes the page and returns its path.
@@ -45,7 +53,7 @@ def write_rescue_page(told: Mapping[str, Any], out: Path) -> Path:
         legend=legend(styles, "ways"),
         reference=reference(told["chosen"]),
         fitted=_fitted(told),
-        has_lines="lines" in ways,
+        ends=" ".join(_ENDS[way] for way in ways if way in _ENDS),
         strengths=_strengths(told),
         one_strength=_one_strength(told),
         by_row=STRENGTHS_FILE if told["chosen"]["is_by_row"] else None,
@@ -75,7 +83,7 @@ def _strengths(told: Mapping[str, Any]) -> Picture | None:
     panel = Panel(
         "strengths",
         f"{what} of each group",
-        Axis(f"{what}\n(0 pretrained, 1 adapted)", limits=(0.0, 1.0)),
+        Axis(f"{what}\n(0 pretrained, 1 adapted)", limits=(0.0, max(1.0, *strengths.values()))),
         Axis("", scale="names", names=groups),
         (Marks(points(strengths[one] for one in groups), groups, "bars", CHOSEN),),
         words="",

@@ -10,7 +10,7 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.blending import Blend
 from driftscope.config import Way
 from driftscope.rescuing.judge import Judge
-from driftscope.rescuing.points import Point
+from driftscope.rescuing.points import Point, last_that_keeps
 from driftscope.rescuing.ways import Path, path_of
 
 BUDGETS_PCT = (90.0, 95.0, 99.0)
@@ -30,7 +30,8 @@ class Kept:
         refitted_accuracy_pct: of a classifier fitted anew; of the pretrained end a linear probe.
         kept_head_accuracy_pct: of the classifier that was trained along.
         test_num_images: of these accuracies.
-        cpu_seconds: of the way so far, the search included.
+        cpu_seconds: of the looks for this budget, the search for it included; what serves all
+            budgets counts for the first.
     """
 
     way: str
@@ -82,33 +83,15 @@ def kept_at_budgets(
     for name, end in (("pretrained", 0.0), ("adapted", 1.0)):
         yield row(name, None, judge.estimated("wise", blend, end, blend.uniform(end)), 0.0)
     for way in ways:
-        started = time.process_time()
-        path = path_of(way, blend, judge, seed)
-
-        def ask(at: float, way: Way = way, path: Path = path) -> Point:
-            return judge.estimated(way, blend, at, path(at))
-
-        seen = {at: ask(at) for at in _GRID}
+        seen: dict[float, Point] = {}
         for budget in BUDGETS_PCT:
+            started = time.process_time()
+            if way == "search" or not seen:  # a search is for one budget
+                path = path_of(way, blend, judge, budget, seed)
+
+                def ask(at: float, way: Way = way, path: Path = path) -> Point:
+                    return judge.estimated(way, blend, at, path(at))
+
+                seen = {at: ask(at) for at in _GRID}
             point = last_that_keeps(budget, seen, ask, _HALVINGS)
             yield row(way, budget, point, time.process_time() - started)
-
-
-def last_that_keeps(
-    keep_pct: float, seen: dict[float, Point], ask: Callable[[float], Point], halvings: int
-) -> Point:
-    """The furthest known point of a way that keeps a budget, after some halvings.
-
-    Args:
-        keep_pct: the budget; scale 0 keeps every one.
-        seen: the points by scale, 0 among them; what is asked for is added.
-        ask: gives the point at a scale.
-        halvings: of the stretch between the last that keeps it and the next that does not.
-    """
-    good = max(at for at, one in seen.items() if one.keeps(keep_pct) or at == 0)
-    bad = min((at for at in seen if at > good), default=good)
-    for _ in range(halvings if bad > good else 0):
-        middle = (good + bad) / 2
-        seen[middle] = ask(middle)
-        good, bad = (middle, bad) if seen[middle].keeps(keep_pct) else (good, middle)
-    return seen[good]

@@ -19,10 +19,9 @@ from driftscope.errors import ConfigError, ModelError, did_you_mean
 from driftscope.estimate import class_lists, make_pool
 from driftscope.related_models import ordered_models
 from driftscope.rescuing import ways
-from driftscope.rescuing.budgets import last_that_keeps
 from driftscope.rescuing.judge import GRID, HALVINGS, Judge, outcome_on
 from driftscope.rescuing.kinds import Chosen
-from driftscope.rescuing.points import USUAL, WAYS, Point, chosen_of
+from driftscope.rescuing.points import USUAL, WAYS, Point, chosen_of, last_that_keeps
 from driftscope.rescuing.result import Rescue
 from driftscope.rescuing.target import (
     Final,
@@ -64,9 +63,10 @@ def rescue(
         pool, classes, class_words, templates: as `compare` takes them; half of the pool is for the
             search, the other half judges.
         keep_pct: the budget: the lower end of the estimate's 90 % interval, from 1 to 100.
-        by: `search` (a strength of its own for every row of a weight), `lines` (strengths that
-            rise with depth), `wise` (one strength), `layers` (groups are tuned whole, one after the
-            other, the least harmful first); of several the best point is chosen.
+        by: `search` (a strength of its own for every row of a weight, found for this budget),
+            `lines` (strengths that rise with depth), `wise` (one strength), `layers` (groups are
+            tuned whole, one after the other, the least harmful first); of several the best point
+            is chosen.
         transfer: labeled datasets on which the chosen model's retention is measured.
         max_images: how many images are read at most; with labels, up to twice this number from
             each split.
@@ -142,10 +142,12 @@ class _Found:
 
         The closer ones are judged by retention alone, but for the last.
         """
-        path = ways.path_of(way, self.blend, self.judge, seed)
+        path = ways.path_of(way, self.blend, self.judge, self.keep_pct, seed)
         seen = [replace(self.pretrained, way=way)]
         seen += [self._whole(way, scale, path) for scale in GRID]
-        last = replace(self.adapted, way=way) if way != "lines" else self._whole(way, 1.0, path)
+        last = replace(self.adapted, way=way)
+        if last.is_blend:
+            last = self._whole(way, 1.0, path)
         self.points += [*seen, last]
         self.points += self._closer(way, path, [*seen, last])
 

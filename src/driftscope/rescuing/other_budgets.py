@@ -15,7 +15,7 @@ def other_budgets(chosen: Point, points: Sequence[Point], pretrained: Point) -> 
 
     Both ends are left out: neither is a blend.
     """
-    blends = [one for one in points if _is_blend(one) and one.is_useful(pretrained)]
+    blends = [one for one in points if one.is_blend and one.is_useful(pretrained)]
     return [_more_of_the_task(chosen, blends), _more_of_the_rest(chosen, blends)]
 
 
@@ -55,10 +55,6 @@ def _more_of_the_rest(chosen: Point, blends: Sequence[Point]) -> str:
     return f"If it keeps too little of the old ability, ask for more: {_met(best)}."
 
 
-def _is_blend(point: Point) -> bool:
-    return 0 < point.scale < 1 or (point.way == "lines" and point.scale == 1)
-
-
 def _of_task(point: Point) -> float:
     """What the choice is made by, without regard to retention."""
     if point.accuracy is not None:
@@ -85,4 +81,5 @@ def _met(point: Point) -> str:
     kept = f"likeness {_of_task(point):.3f}"
     if point.accuracy is not None:
         kept = f"{point.accuracy.choosing_pct:.1f} % accurate on the images that choose"
-    return f"{_name(point)} ({kept}) meets `--keep {_keep(point):g}`"
+    anew = ", which searches anew," * (point.way == "search")
+    return f"{_name(point)} ({kept}) meets `--keep {_keep(point):g}`{anew}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -47,10 +47,24 @@ class Point:
         low = self.estimate.low_90_pct
         return low is not None and low >= keep_pct
 
+    @property
+    def is_blend(self) -> bool:
+        """Whether it is neither of both models: one strength and whole groups end at one."""
+        return self.scale > 0 and (self.scale < 1 or self.way in ("search", "lines"))
+
     def is_useful(self, pretrained: Point) -> bool:
-        """Whether it has kept something of the adapted model: it is likelier to it by a share."""
+        """Whether it has kept something of the adapted model: it is likelier to it by a share.
+
+        Or it has learnt what the pretrained one does not know: it is more accurate.
+        """
         before = pretrained.likeness or 0.0
-        return (self.likeness or 0.0) >= before + _USEFUL * (1 - before)
+        is_like = (self.likeness or 0.0) >= before + _USEFUL * (1 - before)
+        return is_like or self._is_more_accurate_than(pretrained)
+
+    def _is_more_accurate_than(self, pretrained: Point) -> bool:
+        if self.accuracy is None or pretrained.accuracy is None:
+            return False
+        return self.accuracy.choosing_pct > pretrained.accuracy.choosing_pct
 
     @property
     def by_row(self) -> dict[str, Tensor]:
@@ -95,3 +109,23 @@ def chosen_of(kept: Sequence[Point]) -> tuple[Point, tuple[Point, ...]]:
         if one is not best and one.accuracy is not None and best.accuracy.is_alike(one.accuracy)
     ]
     return best, tuple(sorted(alike, key=lambda one: -(one.estimate.low_90_pct or 0.0)))
+
+
+def last_that_keeps(
+    keep_pct: float, seen: dict[float, Point], ask: Callable[[float], Point], halvings: int
+) -> Point:
+    """The furthest known point of a way that keeps a budget, after some halvings.
+
+    Args:
+        keep_pct: the budget; scale 0 keeps every one.
+        seen: the points by scale, 0 among them; what is asked for is added.
+        ask: gives the point at a scale.
+        halvings: of the stretch between the last that keeps it and the next that does not.
+    """
+    good = max(at for at, one in seen.items() if one.keeps(keep_pct) or at == 0)
+    bad = min((at for at in seen if at > good), default=good)
+    for _ in range(halvings if bad > good else 0):
+        middle = (good + bad) / 2
+        seen[middle] = ask(middle)
+        good, bad = (middle, bad) if seen[middle].keeps(keep_pct) else (good, middle)
+    return seen[good]

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn import functional
-
-from driftscope.blending import TEXT, Blend, ImagePath, Strength, mean_strength, num_rows
+from driftscope.blending import TEXT, Blend, Strength, mean_strength
 from driftscope.config import Way
-from driftscope.data import PixelSource
 from driftscope.estimate import Referee
-from driftscope.rescuing.judge import Judge
+from driftscope.rescuing.judge import GRID, HALVINGS, Judge
+from driftscope.rescuing.points import Point, last_that_keeps
+from driftscope.strength_search import Change, ToKeep, ToLearn, found_strengths
 
 Path = Callable[[float], Mapping[str, Strength]]
-STEPS, BATCH = 60, 48
-_STRENGTH_RATE, _HEAD_RATE = 0.15, 0.02
 
 
-def path_of(way: Way, blend: Blend, judge: Judge, seed: int) -> Path:
-    """The strengths at every scale of a way, from 0 at scale 0."""
+def path_of(way: Way, blend: Blend, judge: Judge, keep_pct: float, seed: int) -> Path:
+    """The strengths at every scale of a way, from 0 at scale 0.
+
+    The search starts at the largest uniform strength that keeps the budget: from ½, where little
+    may be left, it did not find back to what keeps much.
+    """
     if way == "wise":
         return blend.uniform
     if way == "lines":
         return blend.linear_in_depth
     if way == "layers":
         return one_by_one(least_harmful_first(blend, judge))
-    return through(searched(blend, judge, seed))
+    start = largest_uniform(blend, judge, keep_pct)
+    return towards(searched(blend, judge, start, seed))
 
 
 def least_harmful_first(blend: Blend, judge: Judge) -> list[str]:
@@ -65,121 +63,58 @@ def one_by_one(order: Sequence[str]) -> Path:
     return at
 
 
-def through(strengths: Mapping[str, Strength]) -> Path:
-    """From nothing by these strengths, at scale ½, to everything: α raised to (1 − s) / s."""
+def towards(strengths: Mapping[str, Strength]) -> Path:
+    """From nothing at scale 0 to these strengths at scale 1: all are multiplied by the scale."""
 
     def at(scale: float) -> dict[str, Strength]:
-        if scale in (0, 1):
-            return dict.fromkeys(strengths, float(scale))
-        power = (1 - scale) / scale
-        return {group: _raised(one, power) for group, one in strengths.items()}
+        return {group: _times(scale, one) for group, one in strengths.items()}
 
     return at
 
 
-def _raised(strength: Strength, power: float) -> Strength:
+def _times(scale: float, strength: Strength) -> Strength:
     if isinstance(strength, Mapping):
-        return {name: rows**power for name, rows in strength.items()}
-    return float(strength**power)
+        return {name: scale * rows for name, rows in strength.items()}
+    return scale * strength
 
 
-def searched(blend: Blend, judge: Judge, seed: int) -> dict[str, Strength]:
-    """Strengths that keep the pretrained distributions on the pool and the adapted choices.
+def searched(blend: Blend, judge: Judge, start: float, seed: int) -> dict[str, Strength]:
+    """Strengths that keep the pretrained distributions on the pool and learn the target.
+
+    What is learnt are the target's labels or, without any, the adapted model's choices.
 
     Every row of every weight has its own: with one for a whole group, where damage and task sit in
-    the same group, neither can be had without the other.
+    the same group, neither can be had without the other. The text tower, where it moved, goes by
+    the mean of the others, and no further than it was adapted.
 
-    Adam on the strengths' logits, and on a linear head that is trained along. The loss is
-    KL(p₀ ‖ p) on images of the pool, plus KL(t ‖ h) on the target's: t is what the adapted model's
-    classifier makes of its embeddings, h the head on the blend's. Where there is no classifier, the
-    second part is the squared distance of the normalised embeddings. Either part is over its value
-    at the end where everything of it is lost, if there the loss has no head. The text tower, where
-    it moved, goes by the mean of the others.
+    Args:
+        blend, judge: of both models.
+        start: the strength that all rows start at.
+        seed: of the batches.
     """
-    search = _Search(blend, judge)
-    generator = torch.Generator().manual_seed(seed)
-    logits = {name: torch.zeros(rows, requires_grad=True) for name, rows in search.rows.items()}
-    parameters: list[dict[str, object]] = [{"params": list(logits.values()), "lr": _STRENGTH_RATE}]
-    if search.head is not None:
-        parameters.append({"params": list(search.head.parameters()), "lr": _HEAD_RATE})
-    optimizer = torch.optim.Adam(parameters)
-
-    def some(count: int) -> Tensor:
-        return torch.randperm(count, generator=generator)[:BATCH]
-
-    for _ in range(STEPS):
-        optimizer.zero_grad()
-        strengths = {name: one.sigmoid() for name, one in logits.items()}
-        loss = search.loss(strengths, some(len(judge.searching)), some(len(judge.target.pixels)))
-        torch.autograd.backward(loss)
-        optimizer.step()
-    found = {name: one.detach().sigmoid() for name, one in logits.items()}
+    delta = blend.delta
+    moved = [n for group, names in delta.groups.items() if group != TEXT for n in names]
+    change = Change(
+        blend.set(blend.uniform(0.0)),
+        {name: delta.before[name] for name in moved},
+        {name: delta.after[name] for name in moved},
+    )
+    keep = ToKeep.of(judge.pool, judge.searching, judge.before.embed_images(judge.searching).cpu())
+    labels = None if judge.target.labels is None else judge.target.labels.fit
+    learn = ToLearn(judge.target.pixels, judge.tuned, judge.teacher, labels)
+    found = found_strengths(change, keep, learn, start, seed)
+    of_texts = min(1.0, mean_strength(found))
     return {
-        group: mean_strength(found) if group == TEXT else {name: found[name] for name in names}
-        for group, names in blend.delta.groups.items()
+        group: of_texts if group == TEXT else {name: found[name] for name in names}
+        for group, names in delta.groups.items()
     }
 
 
-class _Search:
-    """The loss of strengths, with everything that it is reckoned from."""
+def largest_uniform(blend: Blend, judge: Judge, keep_pct: float) -> float:
+    """The largest single strength that keeps a budget: WiSE-FT's, by a few looks."""
 
-    def __init__(self, blend: Blend, judge: Judge) -> None:
-        self.blend, self.judge = blend, judge
-        self.model = blend.set(blend.uniform(0.0))
-        self.path = ImagePath(self.model)
-        names = [n for group, of in blend.delta.groups.items() if group != TEXT for n in of]
-        self.rows = {name: num_rows(blend.delta.before[name]) for name in names}
-        self.texts = functional.normalize(judge.pool.text_embeddings, dim=-1)
-        before = functional.normalize(judge.before.embed_images(judge.searching).float(), dim=-1)
-        self.kept = (judge.pool.logit_scale * before @ self.texts.T).log_softmax(dim=-1)
-        self.tuned = judge.tuned
-        self.head, self.told = None, None
-        if judge.teacher is not None:
-            with torch.no_grad():
-                self.told = judge.teacher(self.tuned).log_softmax(dim=-1)
-            self.mean, self.deviation = self.tuned.mean(dim=0), self.tuned.std(dim=0) + 1e-6
-            self.head = _standardised(judge.teacher, self.mean, self.deviation)
+    def ask(scale: float) -> Point:
+        return judge.estimated("wise", blend, scale, blend.uniform(scale))
 
-    def embedded(
-        self, strengths: Mapping[str, Tensor], pixels: UInt8[Tensor, "image 3 size size"]
-    ) -> Float[Tensor, "image dim"]:
-        weights = {
-            f"inner.{name}": self.blend.between(name, one) for name, one in strengths.items()
-        }
-        found: Tensor = functional_call(self.path, weights, (self.model.normalise(pixels),))
-        return found.float()
-
-    def loss(self, strengths: Mapping[str, Tensor], pool: Tensor, target: Tensor) -> Tensor:
-        both = torch.cat(
-            [_rows(self.judge.searching, pool), _rows(self.judge.target.pixels, target)]
-        )
-        found = self.embedded(strengths, both)
-        images, adapted = found[: len(pool)], found[len(pool) :]
-        cosines = functional.normalize(images, dim=-1) @ self.texts.T
-        after = (self.judge.pool.logit_scale * cosines).log_softmax(dim=-1)
-        return _divergence(self.kept[pool], after) + self._target_loss(adapted, target)
-
-    def _target_loss(self, found: Tensor, at: Tensor) -> Tensor:
-        if self.head is None or self.told is None:
-            tuned = functional.normalize(self.tuned[at], dim=-1)
-            return (functional.normalize(found, dim=-1) - tuned).pow(2).sum(dim=-1).mean()
-        logits = self.head((found - self.mean) / self.deviation)
-        return _divergence(self.told[at], logits.log_softmax(dim=-1))
-
-
-def _divergence(before: Tensor, after: Tensor) -> Tensor:
-    """KL of the second log-distribution from the first, mean over images, in nats."""
-    return (before.exp() * (before - after)).sum(dim=-1).mean()
-
-
-def _standardised(head: nn.Linear, mean: Tensor, deviation: Tensor) -> nn.Linear:
-    """The same function of (x − mean) / deviation."""
-    made = nn.Linear(head.in_features, head.out_features)
-    with torch.no_grad():
-        made.weight.copy_(head.weight * deviation)
-        made.bias.copy_(head.bias + head.weight @ mean)
-    return made
-
-
-def _rows(pixels: PixelSource, at: Tensor) -> UInt8[Tensor, "image 3 size size"]:
-    return pixels[at]
+    seen = {at: ask(at) for at in (0.0, *GRID, 1.0)}
+    return last_that_keeps(keep_pct, seen, ask, HALVINGS).scale

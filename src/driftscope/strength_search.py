@@ -1,0 +1,208 @@
+"""The search for strengths: how much of what training has changed to keep, row by row.
+
+Adam on the strengths' logits, and on a linear head that is trained along. What is wanted are the
+pretrained model's distributions on unlabeled images, and the right answers on the task's, or those
+of the trained model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+from torch.nn.utils import skip_init
+
+from driftscope.backbones.evaluating import evaluating
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.blending import ImagePath, along_rows, num_rows
+from driftscope.data import PixelSource
+from driftscope.estimate import Pool
+
+STEPS, BATCH = 60, 48
+_STRENGTH_RATE, _HEAD_RATE = 0.15, 0.02
+MOST = 2.0
+"""The largest strength: what is harmless and helps may go beyond what training reached."""
+_LEAST_START = 0.02
+"""Nearer to an end a strength hardly moves any more."""
+
+
+@dataclass(frozen=True, eq=False)
+class ToKeep:
+    """What shall stay: the pretrained model's class distributions on unlabeled images.
+
+    Attributes:
+        pixels: of these images.
+        texts: normalised class embeddings.
+        logit_scale: the factor on cosines.
+        log_shares: log p₀ of each class, by the pretrained model.
+    """
+
+    pixels: PixelSource
+    texts: Float[Tensor, "class dim"]
+    logit_scale: float
+    log_shares: Float[Tensor, "image class"]
+
+    @classmethod
+    def of(cls, pool: Pool, pixels: PixelSource, embeddings: Float[Tensor, "image dim"]) -> Self:
+        """Of images of a pool, and what the pretrained model makes of them."""
+        texts = functional.normalize(pool.text_embeddings, dim=-1)
+        cosines = functional.normalize(embeddings.float(), dim=-1) @ texts.T
+        shares = (pool.logit_scale * cosines).log_softmax(dim=-1)
+        return cls(pixels, texts, pool.logit_scale, shares)
+
+    def loss(self, found: Float[Tensor, "image dim"], at: Int64[Tensor, " image"]) -> Tensor:
+        """KL(p₀ ‖ p) of embeddings of these images, mean in nats."""
+        cosines = functional.normalize(found, dim=-1) @ self.texts.T
+        return _divergence(self.log_shares[at], (self.logit_scale * cosines).log_softmax(dim=-1))
+
+
+@dataclass(frozen=True, eq=False)
+class ToLearn:
+    """What shall come along: the right answers on images of the task, or the trained model's.
+
+    Attributes:
+        pixels: of these images.
+        tuned: their embeddings by the trained model.
+        classifier: its classifier, on such embeddings; None where there is none.
+        labels: the right answers; None where they are not known.
+    """
+
+    pixels: PixelSource
+    tuned: Float[Tensor, "image dim"]
+    classifier: nn.Linear | None
+    labels: Int64[Tensor, " image"] | None = None
+
+    @cached_property
+    def _scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the embeddings' coordinates."""
+        return self.tuned.mean(dim=0), self.tuned.std(dim=0) + 1e-6
+
+    @cached_property
+    def _log_shares(self) -> Tensor | None:
+        if self.classifier is None:
+            return None
+        with torch.no_grad():
+            shares: Tensor = self.classifier(self.tuned).log_softmax(dim=-1)
+        return shares
+
+    def new_head(self) -> nn.Module | None:
+        """The classifier as a function of standardised embeddings, to be trained along."""
+        if self.classifier is None:
+            return None
+        mean, deviation = self._scale
+        sizes = self.classifier.in_features, self.classifier.out_features
+        made: nn.Linear = skip_init(nn.Linear, *sizes)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            made.weight.copy_(self.classifier.weight * deviation)
+            made.bias.copy_(self.classifier.bias + self.classifier.weight @ mean)
+        return made
+
+    def loss(self, found: Tensor, at: Int64[Tensor, " image"], head: nn.Module | None) -> Tensor:
+        """The head's mean loss on embeddings of these images, in nats.
+
+        With labels their cross-entropy. Else KL(t ‖ h): t is what the classifier makes of the
+        trained embeddings, h the head of these. Without a classifier it is the squared distance of
+        the normalised embeddings.
+        """
+        if head is None or self._log_shares is None:
+            tuned = functional.normalize(self.tuned[at], dim=-1)
+            return (functional.normalize(found, dim=-1) - tuned).pow(2).sum(dim=-1).mean()
+        mean, deviation = self._scale
+        logits = head((found - mean) / deviation)
+        if self.labels is not None:
+            return functional.cross_entropy(logits, self.labels[at])
+        return _divergence(self._log_shares[at], logits.log_softmax(dim=-1))
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What training has changed, by the names that `model.plain` has for its weights.
+
+    Attributes:
+        model: computes the embeddings; its own weights are left as they are.
+        before, after: the weights W₀ and W.
+    """
+
+    model: VisionLanguageModel
+    before: Mapping[str, Tensor]
+    after: Mapping[str, Tensor]
+
+    @cached_property
+    def _path(self) -> ImagePath:
+        return ImagePath(self.model)
+
+    def embedded(
+        self, strengths: Mapping[str, Tensor], pixels: UInt8[Tensor, "image 3 size size"]
+    ) -> Float[Tensor, "image dim"]:
+        """Image embeddings by W₀ + α·(W − W₀), with a gradient to the strengths."""
+        weights = {f"inner.{name}": self._between(name, one) for name, one in strengths.items()}
+        with evaluating(self.model.module), torch.enable_grad():
+            found: Tensor = functional_call(self._path, weights, (self.model.normalise(pixels),))
+        return found.float().cpu()
+
+    def _between(self, name: str, strength: Tensor) -> Tensor:
+        """One weight at its strengths, on the model's device."""
+        device = self.model.device
+        before, after = self.before[name].to(device), self.after[name].to(device)
+        return before + along_rows(strength.to(device), before) * (after - before)
+
+
+def found_strengths(
+    change: Change, keep: ToKeep, learn: ToLearn, start: float, seed: int, most: float = MOST
+) -> dict[str, Float[Tensor, " row"]]:
+    """A strength from 0 to `most` for every row of every weight that has changed, by weight.
+
+    The loss is that of `keep` plus that of `learn`, on random batches of each.
+
+    Args:
+        change, keep, learn: what is searched in, and what for.
+        start: the strength that all rows start at, from 0 to 1. From one that keeps too little the
+            search does not find back in its few steps, so give the largest that keeps enough.
+        seed: of the batches.
+        most: the largest strength.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    head = learn.new_head()
+    first = torch.tensor(min(max(start, _LEAST_START), most - _LEAST_START) / most).logit()
+    logits = {
+        name: first.repeat(num_rows(one)).requires_grad_() for name, one in change.before.items()
+    }
+    groups: list[dict[str, object]] = [{"params": list(logits.values()), "lr": _STRENGTH_RATE}]
+    if head is not None:
+        groups.append({"params": list(head.parameters()), "lr": _HEAD_RATE})
+    optimizer = torch.optim.Adam(groups)
+    searched = [*logits.values(), *(head.parameters() if head is not None else ())]
+
+    def some(count: int) -> Tensor:
+        return torch.randperm(count, generator=generator)[:BATCH]
+
+    device = change.model.device
+
+    for _ in range(STEPS):
+        pool, task = some(len(keep.pixels)), some(len(learn.pixels))
+        both = torch.cat([_rows(keep.pixels, pool, device), _rows(learn.pixels, task, device)])
+        strengths = {name: most * one.sigmoid() for name, one in logits.items()}
+        found = change.embedded(strengths, both)
+        loss = keep.loss(found[: len(pool)], pool) + learn.loss(found[len(pool) :], task, head)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss, inputs=searched)
+        optimizer.step()
+    return {name: most * one.detach().sigmoid() for name, one in logits.items()}
+
+
+def _divergence(before: Tensor, after: Tensor) -> Tensor:
+    """KL of the second log-distribution from the first, mean over images, in nats."""
+    return (before.exp() * (before - after)).sum(dim=-1).mean()
+
+
+def _rows(
+    pixels: PixelSource, at: Tensor, device: torch.device
+) -> UInt8[Tensor, "image 3 size size"]:
+    return pixels[at].to(device)
