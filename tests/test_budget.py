@@ -16,13 +16,14 @@ import torch
 from PIL import Image
 
 import driftscope as ds
+from driftscope import strength_search, train
 from driftscope.adapt import adapt, load_classifier
 from driftscope.adapt.trained_delta import TrainedDelta
 from driftscope.backbones.weights import merged
 from driftscope.budget import affordable_factor, first_fit_images
 from driftscope.config import SPEC_VERSION, canonical_spec, parse_run_spec, run_id
 from driftscope.data import PixelRows
-from driftscope.errors import ConfigError, ModelError
+from driftscope.errors import ConfigError, ModelError, NonFiniteError
 from driftscope.prepared_run import prepare, training_images
 from driftscope.records import RunRecord, all_tables, budget_sentence
 from driftscope.reference import Embedded
@@ -373,9 +374,14 @@ def test_steps_between_looks_are_counted() -> None:
         ({"budget": {"retention_pct": 90}, "pool": None}, "a budget needs a pool"),
         ({"budget": {"retention_pct": 90, "by": "hope"}}, "'project', 'rate' or 'both'"),
         ({"budget": {"percent": 90}}, "unknown key 'budget.percent'"),
-        ({"budget": 90}, "budget is 90, but it should have keys: retention_pct, every, by, images"),
+        (
+            {"budget": 90},
+            "budget is 90, but it should have keys: retention_pct, every, by, strengths, images",
+        ),
         ({"budget": {"retention_pct": 0.9}}, "for 90 % write 90"),
-        ({"budget": {**BUDGET, "every": 2.5}}, "should be 'epoch' or a whole number$"),
+        ({"budget": {**BUDGET, "every": 2.5}}, "should be 'epoch' or 'end' or a whole number$"),
+        ({"budget": {**BUDGET, "every": "end", "by": "rate"}}, "after the end there are none"),
+        ({"budget": {**BUDGET, "strengths": "searched", "by": "rate"}}, "no strengths to search"),
     ],
 )
 def test_a_budget_that_cannot_be_meant_is_refused(values: dict, sentence: str) -> None:
@@ -403,3 +409,88 @@ def test_a_quarter_of_the_training_images_fits_the_classifier_before_training(
     training: int, fitted: int
 ) -> None:
     assert first_fit_images(training) == fitted
+
+
+SEARCHED = {**BUDGET, "every": "end", "strengths": "searched"}
+
+
+@pytest.fixture(scope="module")
+def searched_runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
+    """One that was shrunk by searched strengths at its end, and its twin of a budget of 1 %."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strength_search, "STEPS", 8)
+        return [
+            run_one(
+                parse_run_spec({**DAMAGING, "pool_images": 100, "budget": {**SEARCHED, **own}}),
+                tmp_path_factory.mktemp("budget") / "searched",
+            )
+            for own in ({}, {"retention_pct": 1})
+        ]
+
+
+def test_at_the_end_alone_the_budget_is_looked_after_once(searched_runs: list[RunRecord]) -> None:
+    record = searched_runs[0]
+    (look,) = looks(record)
+    assert look["step"] == 6
+    assert look["found_low_90_pct"] < 80 <= look["kept_low_90_pct"]
+    assert 0 < look["budget_strength"] < 1
+    # the first epoch's model was not held to the budget, so it is none to keep
+    assert record.result.selected.epoch == 2
+
+
+def test_searched_rows_go_back_each_by_a_share_of_its_own(searched_runs: list[RunRecord]) -> None:
+    name = "vision_model.encoder.layers.2.mlp.fc1.weight"
+    kept, reached = (
+        ds.load(one.folder / "adapted").module.state_dict()[name].double() for one in searched_runs
+    )
+    assert looks(searched_runs[1])[0]["budget_strength"] == 1
+    before = ds.load("mini").module.state_dict()[name].double()
+    moved = reached - before
+    shares = ((kept - before) * moved).sum(dim=1) / moved.pow(2).sum(dim=1)
+    assert 0 <= shares.min() < shares.max() <= 1
+    assert shares.std() > 0.005
+    torch.testing.assert_close(kept, before + shares[:, None] * moved, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"pool_images": 80}, "pool_images is 80; set it to 90 or more, better 210"),
+        ({"pool_images": 100, "method": "flyp"}, "flyp trains class prompts"),
+    ],
+)
+def test_a_search_that_lacks_what_it_needs_is_refused(values: dict, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        parse_run_spec({**DAMAGING, "budget": SEARCHED, **values})
+
+
+def test_a_pool_smaller_than_it_was_asked_for_leaves_nothing_to_search(tmp_path: Path) -> None:
+    images = ds.open_dataset("concepts100", "test").pixels(range(70), 56)
+    for index, one in enumerate(images):
+        Image.fromarray(one.permute(1, 2, 0).numpy()).save(tmp_path / f"{index}.png")
+    values = {"pool": str(tmp_path), "classes": "concepts100", "pool_images": 100}
+    spec = parse_run_spec({**DAMAGING, **values, "budget": SEARCHED})
+    with pytest.raises(ConfigError, match="gives 70 images, and the budget looks at 60 of them"):
+        run_one(spec, tmp_path / "run")
+
+
+def test_a_training_that_diverges_before_its_end_is_held_to_the_budget_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The budget would be looked after at the end alone, and there is none."""
+    train_step = train._train_step
+
+    def diverging(task: object, batch: object, flips: object, step: int) -> object:
+        if step == 5:
+            raise NonFiniteError("the loss is nan at step 5")
+        return train_step(task, batch, flips, step)
+
+    monkeypatch.setattr(train, "_train_step", diverging)
+    spec = parse_run_spec({**DAMAGING, "budget": {**BUDGET, "every": "end"}})
+    record = run_one(spec, tmp_path / "run")
+    assert record.result.status == "diverged"
+    (look,) = looks(record)
+    assert look["step"] == 3
+    assert look["kept_low_90_pct"] >= 80
+    assert record.result.selected.epoch == 1
+    assert (record.folder / "adapted").is_dir()

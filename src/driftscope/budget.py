@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int64
@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from driftscope.adapt import AdaptedModel
 from driftscope.adapt.trained_delta import TrainedDelta
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.blending import mean_strength
 from driftscope.budget_path import ChoicePath
+from driftscope.budget_search import SearchedShrink, TrainedTask, kept_of_others
 from driftscope.config import BudgetSpec
 from driftscope.data import PixelRows
 from driftscope.errors import ConfigError, ModelError, NonFiniteError
@@ -35,11 +37,16 @@ BUDGET_EVENT = "budget"
 _TRIES, _MOST_TRIES = 2, 8
 """Shares looked at where one keeps the budget, and where none does. Before the end one is enough:
 training goes on from there, and the next look finds what it left."""
+_SCALES = 4
+"""Scales looked at on the way from nothing to the searched strengths."""
 _CLOSE_PCT = 1.0
 """A share that keeps the budget by no more than this is the largest one, near enough."""
 _FIRST_FIT_SHARE, _LEAST_FIRST_FIT, _MOST_FIRST_FIT = 4, 200, 400
 _LEAST_FALL = 0.5
 """Where both ways act, a look lets the rate fall to no less than this share of it."""
+
+_Shrunk: TypeAlias = tuple[float, Estimate, Tensor]
+"""The share of the change that is left, what it keeps, and the pool's embeddings there."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,8 @@ class Look:
         step: optimizer steps done.
         found: the estimate before anything was done.
         kept: the estimate of the model that training goes on with.
-        strength: share of the trained change that was left, in [0, 1]; 1 where nothing was done.
+        strength: share of the trained change that was left, in [0, 1]; 1 where nothing was done,
+            and of searched strengths the mean over rows.
         rate_factor: what every later learning rate is multiplied by, in [0, 1].
     """
 
@@ -112,9 +120,10 @@ class Keeper:
         spec: the budget.
         schedule: of the learning rate; only `rate` and `both` need it.
         text_tower_is_frozen: whether the class prompts keep their pretrained embeddings.
+        task: what searched strengths keep of the training; only they need it.
 
     Raises:
-        ConfigError: the pool gives no estimate.
+        ConfigError: the pool gives no estimate, or leaves too few images to a search.
         ModelError: the method's change cannot be shrunk.
     """
 
@@ -124,13 +133,14 @@ class Keeper:
     spec: BudgetSpec
     schedule: Schedule | None = None
     text_tower_is_frozen: bool = True
+    task: TrainedTask | None = None
     rate_factor: float = field(default=1.0, init=False)
     seen: Embedded | None = field(default=None, init=False)
     """What the last look embedded, by the model that it left."""
 
     def __post_init__(self) -> None:
         self._places = evenly_spaced(len(self.referee.logits), self.spec.images)
-        self.referee = self.referee.part(self._places)
+        whole, self.referee = self.referee, self.referee.part(self._places)
         if self.referee.withheld:
             raise ConfigError(
                 f"a budget of {self.spec.retention_pct:g} % cannot be kept, for retention is not "
@@ -139,6 +149,12 @@ class Keeper:
         self._delta = (
             None if self.spec.by == "rate" else TrainedDelta.of(self.trained, self.current().module)
         )
+        self._search = None
+        if self.spec.strengths == "searched" and self._delta is not None:
+            if self.task is None:
+                raise ConfigError("searched strengths need images of the task and a classifier")
+            keep = kept_of_others(whole, self._places)
+            self._search = SearchedShrink(self._delta, keep, self.task)
         self._last = (0, 100.0)
 
     def resume(self, events: Sequence[Mapping[str, Any]]) -> None:
@@ -150,7 +166,12 @@ class Keeper:
 
     def is_due(self, step: int) -> bool:
         """Whether the budget is looked after within an epoch, after so many steps."""
-        return self.spec.every != "epoch" and step % self.spec.every == 0
+        every = self.spec.every
+        return isinstance(every, int) and step % every == 0
+
+    def is_due_after_epoch(self, step: int) -> bool:
+        """Whether it is looked after at the end of an epoch, after so many steps."""
+        return self.spec.every != "end" or not self._goes_on_after(step)
 
     def look(self, step: int) -> Look:
         """Looks at the model, and acts where the budget is not kept.
@@ -168,7 +189,11 @@ class Keeper:
         if self._delta is not None and _low(found) < self.spec.retention_pct:
             path = ChoicePath(self.referee, cosines)
             tries = 1 if self._goes_on_after(step) else _TRIES
-            strength, kept, embeddings = self._shrink(self._delta, path, tries)
+            reached = self._delta.reached(self.trained)
+            shrunk = self._shrink(self._delta, reached, path, tries)
+            if self._search is not None:
+                shrunk = self._shrink_by_rows(self._search, reached, shrunk, step)
+            strength, kept, embeddings = shrunk
         self._last = (step, _low(kept))
         self.seen = Embedded(self._places, embeddings)
         return Look(step, found, kept, strength, self.rate_factor)
@@ -199,14 +224,13 @@ class Keeper:
         return self.schedule is not None and step < self.schedule.total_steps
 
     def _shrink(
-        self, delta: TrainedDelta, path: ChoicePath, tries: int
-    ) -> tuple[float, Estimate, Tensor]:
+        self, delta: TrainedDelta, reached: Mapping[str, Tensor], path: ChoicePath, tries: int
+    ) -> _Shrunk:
         """The largest share whose estimate keeps the budget, near enough; it is left so.
 
         With what it keeps, and the pool's embeddings there. `tries` are enough where one keeps it.
         """
         budget = self.spec.retention_pct
-        reached = delta.reached(self.trained)
         good, bad, kept = 0.0, 1.0, None
         for tried in range(_MOST_TRIES):
             if tried >= tries and kept is not None:
@@ -224,6 +248,47 @@ class Keeper:
                 break
         delta.set(self.trained, reached, good)
         return (good, *(kept or self._with_nothing_left()))
+
+    def _shrink_by_rows(
+        self, search: SearchedShrink, reached: Mapping[str, Tensor], uniform: _Shrunk, step: int
+    ) -> _Shrunk:
+        """Shrinks what was reached by searched strengths where the task is served by that.
+
+        Where no scale of them keeps the budget, or the task keeps more by the uniform share, the
+        model is left by that one.
+        """
+        share = uniform[0]
+        before = search.accuracy(self.current())
+        search.delta.set(self.trained, reached, 1.0)
+        found = search.strengths(self.current(), self.trained, reached, share, seed=step)
+        shrunk = self._last_that_keeps(search.delta, reached, found)
+        if shrunk is None or search.accuracy(self.current()) < before:
+            search.delta.set(self.trained, reached, share)
+            return uniform
+        return shrunk
+
+    def _last_that_keeps(
+        self, delta: TrainedDelta, reached: Mapping[str, Tensor], found: Mapping[str, Tensor]
+    ) -> _Shrunk | None:
+        """Leaves strengths, times the largest scale that keeps the budget; None without one."""
+        good, bad, best = 0.0, 2.0, None  # so that the first scale is 1
+        for _ in range(_SCALES):
+            scale = (good + bad) / 2
+            rows = {name: scale * one for name, one in found.items()}
+            delta.set(self.trained, reached, mean_strength(rows), rows)
+            embeddings = self._embedded()
+            now = self._judged(self._cosines(embeddings))
+            if _low(now) < self.spec.retention_pct:
+                bad = scale
+                continue
+            good, best = scale, (rows, now, embeddings)
+            if scale == 1:
+                break
+        if best is None:
+            return None
+        rows, now, embeddings = best
+        delta.set(self.trained, reached, mean_strength(rows), rows)
+        return mean_strength(rows), now, embeddings
 
     def _with_nothing_left(self) -> tuple[Estimate, Tensor]:
         """The estimate where no share kept the budget, and nothing of the change is left."""

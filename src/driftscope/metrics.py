@@ -324,7 +324,8 @@ _OUTCOMES = (
     ),
     Metric(
         "budget_strength", "share of the change kept",
-        "what the retention budget left of the trained change at the epoch's end",
+        "what the retention budget left of the trained change at the epoch's end; of searched "
+        "strengths the mean over rows",
         "training", decimals=3, bounds=(0, 1), exists=_EPOCH, unchanged=1,
     ),
     Metric(
@@ -371,8 +372,11 @@ _SIZES = (
         "accuracy on the target's test images of the classifier that was trained along",
         "target", **_PERCENT, exists=frozenset(),
     ),
-    Metric("cpu_seconds", "CPU time", "CPU time of one way of rescuing until it met this budget",
-           "training", "s", decimals=0, bounds=(0, None), exists=frozenset()),
+    Metric(
+        "cpu_seconds", "CPU time",
+        "CPU time of a way of rescuing for this budget; looks for all budgets count for the first",
+        "training", "s", decimals=0, bounds=(0, None), exists=frozenset(),
+    ),
     Metric(
         "agreement_pct", "agreement", "images of the pool that both models give the same class",
         "estimate", **_PERCENT, exists=frozenset(),

@@ -19,6 +19,7 @@ from torch import Tensor
 from driftscope import records
 from driftscope.adapt import AdaptedModel, adapt, restore_trainable, save_adapted, trainable_state
 from driftscope.budget import Keeper, Schedule, first_fit_images, fit_classifier
+from driftscope.budget_search import TrainedTask
 from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec, run_id
 from driftscope.config.variants import Flyp, LinearProbe, LpFt, MethodSpec
@@ -34,6 +35,7 @@ from driftscope.reading import Reading
 from driftscope.reading_pass import read
 from driftscope.records import RunRecord
 from driftscope.records.schema import SCHEMA_VERSION
+from driftscope.reference import evenly_spaced
 from driftscope.reference_cache import CachedModel
 from driftscope.regularize import Pretrained, Regularization
 from driftscope.train import (
@@ -283,7 +285,15 @@ def budget_keeper(adapted: AdaptedModel, prepared: PreparedRun, spec: RunSpec) -
         spec.budget,
         Schedule(lambda step: learning_rate_at(step, total_steps, spec), total_steps),
         text_tower_is_frozen=adapted.class_tokens is None,
+        task=_task_of_search(adapted, prepared.images),
     )
+
+
+def _task_of_search(adapted: AdaptedModel, images: TrainingImages) -> TrainedTask:
+    """Training images, as many as fit a first classifier, and the classifier in training."""
+    chosen = list(evenly_spaced(len(images.labels), first_fit_images(len(images.labels))))
+    labels = images.labels[chosen].cpu()
+    return TrainedTask(images.pixels.select(chosen), labels, adapted.linear_classifier)
 
 
 def _head_spec(spec: RunSpec, method: LpFt, probe: LinearProbe) -> RunSpec:

@@ -106,7 +106,8 @@ def train(
     """Trains to the last epoch, from the checkpoint if there is one.
 
     At the end `adapted` holds the last epoch's weights, and `checkpoints` those of the
-    selected epoch (highest validation accuracy, the earliest of equals) and of the last.
+    selected epoch (highest validation accuracy, the earliest of equals) and of the last. Epochs
+    that were not held to a budget which is looked after at the end alone are not selected.
     `keeper` holds the model to a retention budget, `interventions` undo or bound parts of what is
     trained; what they restore is so in the evaluations, not in the checkpoints. A loss, a gradient
     or an output that is not finite ends the training as diverged, with the weights of the last
@@ -151,12 +152,15 @@ def train(
         training.events.append(event)
         training.last = {**place, **accuracy, **seen.record}
         best = training.selected
-        if best is None or seen.val_accuracy_pct > best["val_accuracy_pct"]:
+        is_held = keeper is None or keeper.is_due_after_epoch(place["step"])
+        if is_held and (best is None or seen.val_accuracy_pct > best["val_accuracy_pct"]):
             training.selected = training.last
         checkpoints.save(adapted, optimizer, training, training.with_earlier(elapsed()))
         on_event(event)
     if training.diverged and training.epoch:
         checkpoints.load_last(adapted)
+        if keeper is not None and training.selected is None:
+            training.selected = training.last = _held(task, keeper, evaluate, training.epoch, note)
     return training
 
 
@@ -258,13 +262,27 @@ def _train_epoch(task: _Task, epoch: int, note: OnEvent, on_step: OnStep) -> dic
 
 def _keep_budget(task: _Task, epoch: int, note: OnEvent) -> dict[str, float]:
     """Keeps the budget at an epoch's end; after the last shrink the classifier is fitted anew."""
-    if task.keeper is None:
+    step = epoch * task.steps_per_epoch
+    if task.keeper is None or not task.keeper.is_due_after_epoch(step):
         return {}
-    look = _look(task, task.keeper, epoch, epoch * task.steps_per_epoch, note)
+    look = _look(task, task.keeper, epoch, step, note)
     if look.strength < 1 and epoch == task.spec.epochs:
         with _undisturbed(task):
             fit_classifier(task.adapted, task.images.pixels, task.images.labels)
     return {"budget_strength": look.strength, "rate_factor": look.rate_factor}
+
+
+def _held(
+    task: _Task, keeper: Keeper, evaluate: Evaluate, epoch: int, note: OnEvent
+) -> dict[str, Any]:
+    """The record of an epoch whose model is held to the budget only now, as no later one came."""
+    step = epoch * task.steps_per_epoch
+    if _look(task, keeper, epoch, step, note).strength < 1:
+        with _undisturbed(task):
+            fit_classifier(task.adapted, task.images.pixels, task.images.labels)
+    seen = _evaluated(task, evaluate, epoch, step, note)
+    place = {"epoch": epoch, "step": step, "val_accuracy_pct": seen.val_accuracy_pct}
+    return {**place, **seen.record}
 
 
 def _look(task: _Task, keeper: Keeper, epoch: int, step: int, note: OnEvent) -> Look:

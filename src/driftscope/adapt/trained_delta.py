@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from driftscope.blending import along_rows
 from driftscope.errors import ModelError
 
 _FIXED_FACTORS = ("lora_A.", "vera_lambda_d.")
@@ -66,11 +68,23 @@ class TrainedDelta:
         return {name: trained[name].detach().clone() for name in self.start}
 
     def set(
-        self, trained: Mapping[str, nn.Parameter], reached: Mapping[str, Tensor], strength: float
+        self,
+        trained: Mapping[str, nn.Parameter],
+        reached: Mapping[str, Tensor],
+        strength: float,
+        of_rows: Mapping[str, Float[Tensor, " row"]] | None = None,
     ) -> None:
-        """Makes the model W₀ + strength · (W − W₀); at 0 and 1 it is either to the bit."""
+        """Makes the model W₀ + strength · (W − W₀); at 0 and 1 it is either to the bit.
+
+        Args:
+            trained: the weights, by name.
+            reached: their values W.
+            strength: of all of them.
+            of_rows: of every row of some weights, instead.
+        """
         with torch.no_grad():
             for name, before in self.start.items():
-                now = reached[name]
-                mixed = torch.lerp(before.to(now.device).double(), now.double(), strength)
-                trained[name].copy_(mixed)
+                now = reached[name].double()
+                rows = (of_rows or {}).get(name)
+                share = strength if rows is None else along_rows(rows.to(now), now)
+                trained[name].copy_(torch.lerp(before.to(now), now, share))

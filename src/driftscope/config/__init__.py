@@ -27,6 +27,7 @@ from driftscope.config.interventions import InterventionSpec, MaxNorm, in_one_or
 from driftscope.config.source import Source, Where, read_yaml
 from driftscope.config.study import StudySpec, load_study_spec
 from driftscope.config.variants import (
+    LEAST_SEARCHED,
     BudgetSpec,
     Flyp,
     Frozen,
@@ -45,6 +46,7 @@ from driftscope.suites import expanded
 
 __all__ = [
     "INTERVENTION_KINDS",
+    "LEAST_SEARCHED",
     "METHOD_KINDS",
     "REGULARIZER_KINDS",
     "BudgetSpec",
@@ -276,6 +278,8 @@ class RunSpec(Frozen):
                 "give pool, and classes where the pool has none",
                 "budget",
             )
+        if self.budget is not None and self.budget.strengths == "searched":
+            self._a_search_has_what_it_needs(self.budget)
         if self.post and self.pool is None:
             raise PlacedError(
                 "post needs a pool of unlabeled images on which retention is estimated; "
@@ -287,6 +291,27 @@ class RunSpec(Frozen):
                 "flyp trains by a contrastive loss; label_smoothing must be 0", "label_smoothing"
             )
         return self
+
+    def _a_search_has_what_it_needs(self, budget: BudgetSpec) -> None:
+        """A classifier, and images of the pool that the budget does not look at."""
+        if isinstance(self.method, Flyp):
+            raise PlacedError(
+                "searched strengths are found with a classifier, and flyp trains class prompts; "
+                "set strengths to uniform",
+                "budget",
+            )
+        least = budget.images + LEAST_SEARCHED
+        if self.pool_images is not None and self.pool_images < least:
+            raise PlacedError(
+                f"searched strengths need {LEAST_SEARCHED} images of the pool that the budget does "
+                f"not look at, and pool_images is {self.pool_images}; set it to {least} or more, "
+                f"better {budget.images + 5 * LEAST_SEARCHED}",
+                "budget",
+            )
+
+
+SEARCH_VERSION = 2
+"""The same of a rescue by search after a run; 2 starts at WiSE-FT's strength and learns labels."""
 
 
 def canonical_spec(spec: RunSpec) -> dict[str, Any]:
@@ -306,7 +331,8 @@ def _with_kind(variant: MethodSpec | RegularizerSpec | InterventionSpec) -> dict
 
 def run_id(spec: RunSpec) -> str:
     """Twelve hexadecimal digits that name the spec; equal specs, equal ids, on every machine."""
-    versions = [SPEC_VERSION, *([BUDGET_VERSION] if spec.budget else [])]
+    versions: list[int | str] = [SPEC_VERSION, *([BUDGET_VERSION] if spec.budget else [])]
+    versions += [f"search {SEARCH_VERSION}"] if "search" in spec.post else []
     text = json.dumps([*versions, canonical_spec(spec)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -349,6 +349,10 @@ PostStep: TypeAlias = Literal[Way, "where"]
 """What is measured after a training: what a way of a rescue keeps, or where the damage sits."""
 
 
+LEAST_SEARCHED = 30
+"""So many images of a pool a search needs that do not judge."""
+
+
 class BudgetSpec(Frozen):
     """Least retention that a training keeps, in percent, as its pool of unlabeled images tells it.
 
@@ -356,12 +360,15 @@ class BudgetSpec(Frozen):
     often it looks: at each epoch's end, or also every so many steps. By `project` a model that has
     fallen below goes back towards the pretrained one, and the classifier with it, until the lower
     end of the estimate's 90 % interval keeps the budget; by `rate` the learning rate falls so far
-    that the forecast of the end keeps it; `both` does both. `images` of the pool are looked at.
+    that the forecast of the end keeps it; `both` does both. What goes back does so by one share,
+    or, with `strengths: searched`, each row by its own, as a rescue's search finds them. At the
+    `end` alone it looks after the last step. `images` of the pool are looked at.
     """
 
     retention_pct: float = Field(ge=1, lt=100)
-    every: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
+    every: Literal["epoch", "end"] | Annotated[int, Field(ge=1)] = "epoch"
     by: Literal["project", "rate", "both"] = "project"
+    strengths: Literal["uniform", "searched"] = "uniform"
     images: int = Field(150, ge=30)
 
     @field_validator("retention_pct", mode="before")
@@ -371,10 +378,22 @@ class BudgetSpec(Frozen):
             raise ValueError(f"it is in percent: for {100 * value:g} % write {100 * value:g}")
         return value
 
+    @model_validator(mode="after")
+    def _rates_neither_wait_nor_are_searched(self) -> Self:
+        if self.by != "project" and self.every == "end":
+            raise ValueError(
+                f"by: {self.by} lets the rate of later steps fall, and after the end there are "
+                "none; set every to epoch or to a number of steps"
+            )
+        if self.by == "rate" and self.strengths == "searched":
+            raise ValueError("by: rate takes nothing back, so there are no strengths to search")
+        return self
+
     @property
     def label(self) -> str:
         """The name tables and figures show, such as `budget_90`."""
         parts = ["budget", f"{self.retention_pct:g}"]
         parts += [] if self.by == "project" else [self.by]
-        parts += [] if self.every == "epoch" else [f"every{self.every}"]
+        parts += [] if self.strengths == "uniform" else [self.strengths]
+        parts += {"epoch": [], "end": ["end"]}.get(str(self.every), [f"every{self.every}"])
         return "_".join(parts)

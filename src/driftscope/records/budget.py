@@ -30,14 +30,14 @@ def budget_sentence(record: RunRecord) -> str:
         [f"the learning rate fell to {100 * factor:.0f} % of its schedule"] if factor < 1 else []
     )
     did = "; " + ", ".join(acts) if acts else ", and nothing had to be done"
-    few, others = _read_on(record, budget.images)
+    few, others = _read_on(record, budget.images, is_searched=budget.strengths == "searched")
     return (
         f"Budget {budget.retention_pct:g} %: {kept} (estimated {text(value)} % on {few}, lower end "
         f"of the 90 % interval {text(low)} %{others}){did}."
     )
 
 
-def _read_on(record: RunRecord, num_looked_at: int) -> tuple[str, str]:
+def _read_on(record: RunRecord, num_looked_at: int, *, is_searched: bool) -> tuple[str, str]:
     """Of which images the budget's estimate is, and what all of the pool that was read says."""
     selected, pool = record.result.selected, record.spec.pool
     estimate = selected.estimate if selected else None
@@ -46,7 +46,8 @@ def _read_on(record: RunRecord, num_looked_at: int) -> tuple[str, str]:
     if num_looked_at >= estimate.num_images:
         return f"the {estimate.num_images:,} images of {pool}", ""
     whole = METRICS[ESTIMATED].text(estimate.retention_pct)
+    seen = ", which is too high, as the search has learned to keep the others" * is_searched
     return (
         f"the {num_looked_at:,} images of {pool} that the budget looks at",
-        f"; on all {estimate.num_images:,} that were read it is {whole} %",
+        f"; on all {estimate.num_images:,} that were read it is {whole} %{seen}",
     )

@@ -131,7 +131,11 @@ RUN_COLUMNS: dict[str, ColumnMeaning] = {
     "status": ColumnMeaning("text", "", "done or diverged"),
     "origin": ColumnMeaning("text", "", "run, or import:FILE"),
     "num_runs": ColumnMeaning("integer", "runs", "1; of an imported cell mean, its runs"),
-    "selected_epoch": ColumnMeaning("integer", "epoch", "epoch of best validation accuracy"),
+    "selected_epoch": ColumnMeaning(
+        "integer",
+        "epoch",
+        "epoch of best validation accuracy; of a budget looked after at the end, the last",
+    ),
     **_columns("train_loss", addition="last epoch"),
     **_columns("val_accuracy_pct", "test_accuracy_pct", addition=_SELECTED),
     "test_num_images": ColumnMeaning("integer", "images", "images of the test accuracy"),
@@ -205,7 +209,9 @@ RESCUE_COLUMNS: dict[str, ColumnMeaning] = {
     "budget_pct": ColumnMeaning(
         "number", "%", "asked of the lower end of the estimate's 90 % interval; NaN of both ends"
     ),
-    "scale": ColumnMeaning("number", "0 to 1", "where on the way, from the pretrained model"),
+    "scale": ColumnMeaning(
+        "number", "0 to 1", "where on the way, from the pretrained model; 1 is its end"
+    ),
     **_columns("estimated_retention_pct", "low_90_pct"),
     **_columns("retention_pct", addition="main transfer set"),
     **_columns("refitted_accuracy_pct", "kept_head_accuracy_pct"),
