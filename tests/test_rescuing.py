@@ -359,6 +359,11 @@ def test_other_budgets_name_the_points_of_the_table_that_meet_them(found: ds.Res
     )
     unlabeled = [point("wise", 0.5, 90.0, None), point("wise", 0.6, 80.0, None)]
     assert "(likeness 0.600) meets `--keep 80`" in other_budgets(unlabeled[0], unlabeled, before)[0]
+    # what was found is a blend at scale 1, too; at another budget the search finds another
+    found_by_search = replace(unlabeled[0], way="search", scale=1.0, likeness=0.9)
+    told = other_budgets(unlabeled[0], (*unlabeled, found_by_search), before)[0]
+    assert "search at scale 1.00 (likeness 0.900)" in told
+    assert told.endswith("(a search is then made for that budget).")
 
 
 def test_an_interrupted_save_leaves_nothing(

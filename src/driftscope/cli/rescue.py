@@ -157,7 +157,7 @@ def _explained(found: Rescue, known: Sequence[str]) -> str:
         "Retention is estimated; likeness is the mean cosine to the adapted model's embeddings. "
         f"{accuracies if known else likest}"
         f"{trained if 'kept_head_accuracy_pct' in known else ''}"
-        "Scale 0 is the pretrained model, 1 the adapted one (by lines: a blend still). "
+        "Scale 0 is the pretrained model, 1 the end of the way (by wise: the adapted one). "
         f"A blend keeps {found.keep_pct:g} % where the lower end of its 90 % interval does."
     )
 

@@ -81,5 +81,5 @@ def _met(point: Point) -> str:
     kept = f"likeness {_of_task(point):.3f}"
     if point.accuracy is not None:
         kept = f"{point.accuracy.choosing_pct:.1f} % accurate on the images that choose"
-    anew = ", which searches anew," * (point.way == "search")
+    anew = " (a search is then made for that budget)" * (point.way == "search")
     return f"{_name(point)} ({kept}) meets `--keep {_keep(point):g}`{anew}"
