@@ -167,7 +167,8 @@ def test_what_helps_and_does_no_harm_goes_beyond_what_was_trained_but_not_beyond
     change: Change, kept: ToKeep, wanted: ToLearn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the trained model is wanted twice over and nothing else is, rows go up to the most."""
-    monkeypatch.setattr(strength_search, "STEPS", 40)
+    monkeypatch.setattr(strength_search, "STEPS", 30)
+    monkeypatch.setattr(strength_search, "BATCH", 8)
     monkeypatch.setattr(ToKeep, "loss", lambda self, found, at: 0 * found.sum())
     twice = change.embedded({PROJECTION: torch.full((len(change.before[PROJECTION]),), 2.0)}, (
         wanted.pixels))  # fmt: skip
