@@ -397,6 +397,7 @@ SHIPPED = {
     "followup-leakfree": 84,
     "mini-controlled-matrix": 80,
     "mini-budget": 210,
+    "mini-budget-searched": 20,
     "mini-rescue": 80,
     "mini-onset": 32,
     "mini-interventions": 80,
