@@ -301,7 +301,7 @@ def test_datasets_are_answered_apart() -> None:
     assert found.table["dataset"].tolist() == ["stars", "stars", "terrain"]
     assert "On stars at 90 % it is training without a budget (lora_r8 at 1e-3)" in found.sentence
     assert "On terrain at 90 % it is training under the budget (full_ft at 1e-3)" in found.sentence
-    assert "No other way keeps it in the mean." in found.sentence
+    assert "Nothing else in the study keeps it in the mean." in found.sentence
     assert [one.name for one in found.charts] == ["budgets_stars_90", "budgets_terrain_90"]
 
 

@@ -164,7 +164,7 @@ def _beside(
         named = "the best other way, {}," if is_trained else "the best {}"
         yield f"{named.format(way_text(rivals[0]))} is {gap(rivals[0])}"
     elif is_trained:
-        yield "no other way keeps it in the mean"
+        yield "nothing else in the study keeps it in the mean"
     elif any(row["way"] == TRAINED for row in ways):
         yield "no training under the budget keeps it in the mean"
     probes = [row for row in kept if row["way"] == PROBE]
