@@ -14,7 +14,7 @@ from driftscope.adapt import adapt
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config.variants import Lora
 from driftscope.data.prompts import prompt_rules
-from driftscope.estimate import make_pool
+from driftscope.estimate import Referee, make_pool
 from driftscope.sources.live import from_module
 from driftscope.strength_search import Change, ToKeep, ToLearn, found_strengths
 
@@ -47,7 +47,7 @@ def change(mini: VisionLanguageModel, moved: VisionLanguageModel) -> Change:
 def kept(mini: VisionLanguageModel) -> ToKeep:
     images = ds.open_dataset("concepts100", "test").pixels(range(30), mini.framing)
     pool = make_pool(mini, images, "concepts100", prompt_rules(None, None), None)
-    return ToKeep.of(pool, images, mini.embed_images(images))
+    return ToKeep.of(Referee.of(pool, mini.embed_images(images)))
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_embeddings_are_those_of_a_model_with_these_rows(
                 after[row] - before[row]
             )
     expected = from_module(by_hand).embed_images(kept.pixels)
-    given = change.embedded({PROJECTION: rows}, kept.pixels)
+    given = change.embedded({PROJECTION: rows}, kept.pixels[torch.arange(30)])
     torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -151,7 +151,7 @@ def test_the_search_finds_what_one_strength_for_all_rows_cannot(
     def loss(rows: torch.Tensor) -> float:
         kept_places, wanted_places = torch.arange(30), torch.arange(24)
         losses = (
-            kept.loss(change.embedded({PROJECTION: rows}, kept.pixels), kept_places),
+            kept.loss(change.embedded({PROJECTION: rows}, kept.pixels[kept_places]), kept_places),
             wanted.loss(change.embedded({PROJECTION: rows}, wanted.pixels), wanted_places, None),
         )
         return sum(one.item() for one in losses)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn import functional
 
 from driftscope.adapt.trained_delta import TrainedDelta
 from driftscope.backbones.model import VisionLanguageModel
@@ -39,16 +38,14 @@ def kept_of_others(referee: Referee, judging: Sequence[int]) -> ToKeep:
     Raises:
         ConfigError: too few are left.
     """
-    pool, others = referee.pool, sorted(set(range(len(referee.logits))) - set(judging))
+    others = sorted(set(range(len(referee.logits))) - set(judging))
     if len(others) < LEAST_SEARCHED:
         raise ConfigError(
-            f"the pool {pool.name} gives {len(referee.logits)} images, and the budget looks at "
-            f"{len(judging)} of them; searched strengths need {LEAST_SEARCHED} others: give a "
+            f"the pool {referee.pool.name} gives {len(referee.logits)} images, and the budget "
+            f"looks at {len(judging)} of them; searched strengths need {LEAST_SEARCHED} others: give a "
             "larger pool, or let the budget look at fewer"
         )
-    texts = functional.normalize(pool.text_embeddings, dim=-1)
-    shares = referee.logits[others].log_softmax(dim=-1)
-    return ToKeep(PixelRows.of(pool.pixels).select(others), texts, pool.logit_scale, shares)
+    return ToKeep.of(referee.part(others))
 
 
 @dataclass(frozen=True, eq=False)

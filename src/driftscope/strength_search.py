@@ -23,7 +23,7 @@ from driftscope.backbones.evaluating import evaluating
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.blending import ImagePath, along_rows, num_rows
 from driftscope.data import PixelSource
-from driftscope.estimate import Pool
+from driftscope.estimate import Referee
 
 STEPS, BATCH = 60, 48
 _STRENGTH_RATE, _HEAD_RATE = 0.15, 0.02
@@ -50,12 +50,11 @@ class ToKeep:
     log_shares: Float[Tensor, "image class"]
 
     @classmethod
-    def of(cls, pool: Pool, pixels: PixelSource, embeddings: Float[Tensor, "image dim"]) -> Self:
-        """Of images of a pool, and what the pretrained model makes of them."""
+    def of(cls, referee: Referee) -> Self:
+        """Of a pool, and what the pretrained model makes of it."""
+        pool = referee.pool
         texts = functional.normalize(pool.text_embeddings, dim=-1)
-        cosines = functional.normalize(embeddings.float(), dim=-1) @ texts.T
-        shares = (pool.logit_scale * cosines).log_softmax(dim=-1)
-        return cls(pixels, texts, pool.logit_scale, shares)
+        return cls(pool.pixels, texts, pool.logit_scale, referee.logits.log_softmax(dim=-1))
 
     def loss(self, found: Float[Tensor, "image dim"], at: Int64[Tensor, " image"]) -> Tensor:
         """KL(p₀ ‖ p) of embeddings of these images, mean in nats."""
@@ -174,17 +173,15 @@ def found_strengths(
     logits = {
         name: first.repeat(num_rows(one)).requires_grad_() for name, one in change.before.items()
     }
-    groups: list[dict[str, object]] = [{"params": list(logits.values()), "lr": _STRENGTH_RATE}]
-    if head is not None:
-        groups.append({"params": list(head.parameters()), "lr": _HEAD_RATE})
+    of_head = [] if head is None else list(head.parameters())
+    groups = [{"params": list(logits.values()), "lr": _STRENGTH_RATE}]
+    groups += [{"params": of_head, "lr": _HEAD_RATE}] if of_head else []
     optimizer = torch.optim.Adam(groups)
-    searched = [*logits.values(), *(head.parameters() if head is not None else ())]
 
     def some(count: int) -> Tensor:
         return torch.randperm(count, generator=generator)[:BATCH]
 
     device = change.model.device
-
     for _ in range(STEPS):
         pool, task = some(len(keep.pixels)), some(len(learn.pixels))
         both = torch.cat([_rows(keep.pixels, pool, device), _rows(learn.pixels, task, device)])
@@ -192,7 +189,7 @@ def found_strengths(
         found = change.embedded(strengths, both)
         loss = keep.loss(found[: len(pool)], pool) + learn.loss(found[len(pool) :], task, head)
         optimizer.zero_grad()
-        torch.autograd.backward(loss, inputs=searched)
+        torch.autograd.backward(loss, inputs=[*logits.values(), *of_head])
         optimizer.step()
     return {name: most * one.detach().sigmoid() for name, one in logits.items()}
 

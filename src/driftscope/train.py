@@ -261,14 +261,12 @@ def _train_epoch(task: _Task, epoch: int, note: OnEvent, on_step: OnStep) -> dic
 
 
 def _keep_budget(task: _Task, epoch: int, note: OnEvent) -> dict[str, float]:
-    """Keeps the budget at an epoch's end; after the last shrink the classifier is fitted anew."""
+    """Keeps the budget at an epoch's end if a look is due; what the history holds of it."""
     step = epoch * task.steps_per_epoch
     if task.keeper is None or not task.keeper.is_due_after_epoch(step):
         return {}
-    look = _look(task, task.keeper, epoch, step, note)
-    if look.strength < 1 and epoch == task.spec.epochs:
-        with _undisturbed(task):
-            fit_classifier(task.adapted, task.images.pixels, task.images.labels)
+    is_last = epoch == task.spec.epochs
+    look = _shrunk(task, task.keeper, epoch, step, note, is_last=is_last)
     return {"budget_strength": look.strength, "rate_factor": look.rate_factor}
 
 
@@ -277,12 +275,21 @@ def _held(
 ) -> dict[str, Any]:
     """The record of an epoch whose model is held to the budget only now, as no later one came."""
     step = epoch * task.steps_per_epoch
-    if _look(task, keeper, epoch, step, note).strength < 1:
-        with _undisturbed(task):
-            fit_classifier(task.adapted, task.images.pixels, task.images.labels)
+    _shrunk(task, keeper, epoch, step, note, is_last=True)
     seen = _evaluated(task, evaluate, epoch, step, note)
     place = {"epoch": epoch, "step": step, "val_accuracy_pct": seen.val_accuracy_pct}
     return {**place, **seen.record}
+
+
+def _shrunk(
+    task: _Task, keeper: Keeper, epoch: int, step: int, note: OnEvent, *, is_last: bool
+) -> Look:
+    """A look; after a shrink that no training follows the classifier is fitted anew."""
+    look = _look(task, keeper, epoch, step, note)
+    if look.strength < 1 and is_last:
+        with _undisturbed(task):
+            fit_classifier(task.adapted, task.images.pixels, task.images.labels)
+    return look
 
 
 def _look(task: _Task, keeper: Keeper, epoch: int, step: int, note: OnEvent) -> Look:

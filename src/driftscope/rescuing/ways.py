@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from driftscope.blending import TEXT, Blend, Strength, mean_strength
 from driftscope.config import Way
@@ -35,8 +36,7 @@ def least_harmful_first(blend: Blend, judge: Judge) -> list[str]:
 
     What a group costs is the mean of what it loses alone and what is regained without it.
     """
-    kept = judge.before.embed_images(judge.searching).float().cpu()
-    referee = Referee.of(judge.pool, kept)
+    referee = _referee_of_search(judge)
 
     def retention(tuned: set[str]) -> float:
         model = blend.set(dict.fromkeys(tuned, 1.0))
@@ -51,6 +51,12 @@ def least_harmful_first(blend: Blend, judge: Judge) -> list[str]:
         for group in blend.groups
     }
     return sorted(blend.groups, key=lambda group: cost[group])
+
+
+def _referee_of_search(judge: Judge) -> Referee:
+    """What the pretrained model makes of the half of the pool that does not judge."""
+    embeddings = judge.before.embed_images(judge.searching).float().cpu()
+    return Referee.of(replace(judge.pool, pixels=judge.searching), embeddings)
 
 
 def one_by_one(order: Sequence[str]) -> Path:
@@ -99,7 +105,7 @@ def searched(blend: Blend, judge: Judge, start: float, seed: int) -> dict[str, S
         {name: delta.before[name] for name in moved},
         {name: delta.after[name] for name in moved},
     )
-    keep = ToKeep.of(judge.pool, judge.searching, judge.before.embed_images(judge.searching).cpu())
+    keep = ToKeep.of(_referee_of_search(judge))
     labels = None if judge.target.labels is None else judge.target.labels.fit
     learn = ToLearn(judge.target.pixels, judge.tuned, judge.teacher, labels)
     found = found_strengths(change, keep, learn, start, seed)
