@@ -42,8 +42,8 @@ def kept_of_others(referee: Referee, judging: Sequence[int]) -> ToKeep:
     if len(others) < LEAST_SEARCHED:
         raise ConfigError(
             f"the pool {referee.pool.name} gives {len(referee.logits)} images, and the budget "
-            f"looks at {len(judging)} of them; searched strengths need {LEAST_SEARCHED} others: give a "
-            "larger pool, or let the budget look at fewer"
+            f"looks at {len(judging)} of them; searched strengths need {LEAST_SEARCHED} others: "
+            "give a larger pool, or let the budget look at fewer"
         )
     return ToKeep.of(referee.part(others))
 

@@ -68,6 +68,8 @@ SPEC_VERSION = 1
 """Raised when a default changes its meaning; part of every run id."""
 BUDGET_VERSION = 2
 """The same of a budget, in the ids of its runs; 2 fits the classifier first and shrinks it, too."""
+SEARCH_VERSION = 2
+"""The same of a rescue by search after a run; 2 starts at WiSE-FT's strength and learns labels."""
 
 
 IN_COLUMNS = (
@@ -308,10 +310,6 @@ class RunSpec(Frozen):
                 f"better {budget.images + 5 * LEAST_SEARCHED}",
                 "budget",
             )
-
-
-SEARCH_VERSION = 2
-"""The same of a rescue by search after a run; 2 starts at WiSE-FT's strength and learns labels."""
 
 
 def canonical_spec(spec: RunSpec) -> dict[str, Any]:
