@@ -14,9 +14,10 @@ from driftscope.adapt import adapt
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config.variants import Lora
 from driftscope.data.prompts import prompt_rules
-from driftscope.estimate import Referee, make_pool
+from driftscope.estimate import make_pool
+from driftscope.image_views import mixed, shifted
 from driftscope.sources.live import from_module
-from driftscope.strength_search import Change, ToKeep, ToLearn, found_strengths
+from driftscope.strength_search import Change, ToKeep, ToLearn, found_strengths, price_of
 
 PROJECTION = "visual_projection.weight"
 
@@ -47,7 +48,7 @@ def change(mini: VisionLanguageModel, moved: VisionLanguageModel) -> Change:
 def kept(mini: VisionLanguageModel) -> ToKeep:
     images = ds.open_dataset("concepts100", "test").pixels(range(30), mini.framing)
     pool = make_pool(mini, images, "concepts100", prompt_rules(None, None), None)
-    return ToKeep.of(Referee.of(pool, mini.embed_images(images)))
+    return ToKeep.of(pool, 90)
 
 
 @pytest.fixture(scope="module")
@@ -64,34 +65,39 @@ def with_classifier(wanted: ToLearn) -> ToLearn:
 def test_what_stays_is_the_divergence_from_the_pretrained_distributions(
     mini: VisionLanguageModel, kept: ToKeep
 ) -> None:
-    places = torch.tensor([3, 20, 7])
-    found = torch.randn(3, kept.texts.shape[1], generator=torch.Generator().manual_seed(2))
-    first = mini.embed_images(kept.pixels)[places].double()
+    before = mini.embed_images(kept.pixels)
+    found = before + 0.3 * torch.randn(before.shape, generator=torch.Generator().manual_seed(2))
 
     def shares(embeddings: torch.Tensor) -> torch.Tensor:
-        cosines = embeddings / embeddings.norm(dim=1, keepdim=True) @ kept.texts.double().T
+        embeddings, texts = embeddings.double(), kept.texts.double()
+        cosines = embeddings / embeddings.norm(dim=1, keepdim=True) @ texts.T
         exponentials = (mini.logit_scale * cosines).exp()
         return exponentials / exponentials.sum(dim=1, keepdim=True)
 
-    p, q = shares(first), shares(found.double())
+    p, q = shares(before), shares(found)
     expected = (p * (p / q).log()).sum(dim=1).mean()
-    torch.testing.assert_close(kept.loss(found, places).double(), expected, rtol=1e-4, atol=1e-6)
-    assert kept.loss(mini.embed_images(kept.pixels)[places], places).abs() < 1e-6
+    torch.testing.assert_close(kept.loss(before, found).double(), expected, rtol=1e-4, atol=1e-6)
+    assert kept.loss(before, before).abs() < 1e-6
+
+
+@pytest.mark.parametrize(("keep_pct", "price"), [(60, 0.316), (90, 0.632), (99, 2.0), (100, 2.828)])
+def test_the_less_may_be_lost_the_dearer_it_is(keep_pct: float, price: float) -> None:
+    assert price_of(keep_pct) == pytest.approx(price, abs=0.001)
 
 
 def test_what_comes_along_is_the_divergence_from_the_trained_answers(wanted: ToLearn) -> None:
     classified = with_classifier(wanted)
     head = classified.new_head()
-    places = torch.arange(24)
+    places, tuned = torch.arange(24), classified.tuned
     # the head starts as the classifier, so that the trained model's own answers cost nothing
-    assert classified.loss(classified.tuned, places, head).abs() < 1e-6
+    assert classified.loss(tuned, places, head, lambda: tuned).abs() < 1e-6
     found = classified.tuned + 0.3
     with torch.no_grad():
         p, q = (
             classified.classifier(one).double().softmax(dim=1) for one in (classified.tuned, found)
         )
     expected = (p * (p / q).log()).sum(dim=1).mean()
-    given = classified.loss(found, places, head).double()
+    given = classified.loss(found, places, head, lambda: tuned).double()
     torch.testing.assert_close(given, expected, rtol=1e-3, atol=1e-6)
 
 
@@ -103,14 +109,15 @@ def test_with_labels_it_is_their_cross_entropy(wanted: ToLearn) -> None:
     with torch.no_grad():
         shares = classified.classifier(wanted.tuned[places]).double().softmax(dim=1)
     expected = -shares[torch.arange(3), labels[places]].log().mean()
-    given = labelled.loss(wanted.tuned[places], places, labelled.new_head()).double()
+    found = wanted.tuned[places]
+    given = labelled.loss(found, places, labelled.new_head(), lambda: found).double()
     torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_without_a_classifier_it_is_the_distance_of_directions(wanted: ToLearn) -> None:
     found = wanted.tuned.flip(0)
     a, b = (one.double() / one.double().norm(dim=1, keepdim=True) for one in (wanted.tuned, found))
-    given = wanted.loss(found, torch.arange(24), None).double()
+    given = wanted.loss(found, torch.arange(24), None, lambda: wanted.tuned).double()
     torch.testing.assert_close(given, ((a - b) ** 2).sum(dim=1).mean(), rtol=1e-5, atol=1e-7)
 
 
@@ -130,6 +137,15 @@ def test_embeddings_are_those_of_a_model_with_these_rows(
     torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_both_ends_are_the_two_models(
+    change: Change, mini: VisionLanguageModel, moved: VisionLanguageModel, kept: ToKeep
+) -> None:
+    pixels = kept.pixels[torch.arange(30)]
+    for given, model in ((change.pretrained(pixels), mini), (change.trained(pixels), moved)):
+        torch.testing.assert_close(given, model.embed_images(kept.pixels), rtol=1e-4, atol=1e-5)
+        assert not given.requires_grad
+
+
 @pytest.mark.parametrize(("start", "used"), [(0.3, 0.3), (0.0, 0.02), (1.0, 1.0)])
 def test_all_rows_start_at_one_strength_that_can_still_move(
     start: float, used: float, change: Change, kept: ToKeep, wanted: ToLearn,
@@ -143,18 +159,19 @@ def test_all_rows_start_at_one_strength_that_can_still_move(
 def test_the_search_finds_what_one_strength_for_all_rows_cannot(
     change: Change, kept: ToKeep, wanted: ToLearn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(strength_search, "STEPS", 20)
+    monkeypatch.setattr(strength_search, "STEPS", 60)
     monkeypatch.setattr(strength_search, "BATCH", 16)
     held = {name: one.clone() for name, one in change.model.module.state_dict().items()}
     (found,) = found_strengths(change, kept, wanted, 0.5, seed=0).values()
 
+    generator = torch.Generator().manual_seed(9)  # other views than those of the search
+    pool = torch.cat([mixed(kept.pixels[torch.arange(30)], generator) for _ in range(8)])
+    task = torch.cat([shifted(wanted.pixels[torch.arange(24)], generator) for _ in range(4)])
+
     def loss(rows: torch.Tensor) -> float:
-        kept_places, wanted_places = torch.arange(30), torch.arange(24)
-        losses = (
-            kept.loss(change.embedded({PROJECTION: rows}, kept.pixels[kept_places]), kept_places),
-            wanted.loss(change.embedded({PROJECTION: rows}, wanted.pixels), wanted_places, None),
-        )
-        return sum(one.item() for one in losses)
+        lost, missed = (change.embedded({PROJECTION: rows}, one) for one in (pool, task))
+        learnt = wanted.loss(missed, torch.arange(24), None, lambda: change.trained(task))
+        return float(kept.price * kept.loss(change.pretrained(pool), lost) + learnt)
 
     singles = [loss(torch.full_like(found, one / 10)) for one in range(11)]
     assert loss(found) < 0.95 * min(singles) < 0.9 * max(singles)
@@ -169,12 +186,13 @@ def test_what_helps_and_does_no_harm_goes_beyond_what_was_trained_but_not_beyond
     """Where the trained model is wanted twice over and nothing else is, rows go up to the most."""
     monkeypatch.setattr(strength_search, "STEPS", 30)
     monkeypatch.setattr(strength_search, "BATCH", 8)
-    monkeypatch.setattr(ToKeep, "loss", lambda self, found, at: 0 * found.sum())
-    twice = change.embedded({PROJECTION: torch.full((len(change.before[PROJECTION]),), 2.0)}, (
-        wanted.pixels))  # fmt: skip
-    of = ToLearn(wanted.pixels, twice, None)
-    (free,) = found_strengths(change, kept, of, 0.5, seed=0).values()
-    (held,) = found_strengths(change, kept, of, 0.5, seed=0, most=1.0).values()
+    monkeypatch.setattr(ToKeep, "loss", lambda self, before, found: 0 * found.sum())
+    rows = torch.full((len(change.before[PROJECTION]),), 2.0)
+    monkeypatch.setattr(
+        Change, "trained", lambda self, pixels: self.embedded({PROJECTION: rows}, pixels).detach()
+    )
+    (free,) = found_strengths(change, kept, wanted, 0.5, seed=0).values()
+    (held,) = found_strengths(change, kept, wanted, 0.5, seed=0, most=1.0).values()
     assert free.mean() > 1.3
     assert free.max() <= 2
     assert held.max() <= 1

@@ -153,7 +153,7 @@ class Keeper:
         if self.spec.strengths == "searched" and self._delta is not None:
             if self.task is None:
                 raise ConfigError("searched strengths need images of the task and a classifier")
-            keep = kept_of_others(whole, self._places)
+            keep = kept_of_others(whole, self._places, self.spec.retention_pct)
             self._search = SearchedShrink(self._delta, keep, self.task)
         self._last = (0, 100.0)
 

@@ -32,8 +32,13 @@ class TrainedTask:
     classifier: Callable[[], nn.Linear]
 
 
-def kept_of_others(referee: Referee, judging: Sequence[int]) -> ToKeep:
+def kept_of_others(referee: Referee, judging: Sequence[int], keep_pct: float) -> ToKeep:
     """What shall stay: the pretrained distributions on the pool's images that do not judge.
+
+    Args:
+        referee: of the whole pool.
+        judging: positions in the pool.
+        keep_pct: the budget.
 
     Raises:
         ConfigError: too few are left.
@@ -45,7 +50,7 @@ def kept_of_others(referee: Referee, judging: Sequence[int]) -> ToKeep:
             f"looks at {len(judging)} of them; searched strengths need {LEAST_SEARCHED} others: "
             "give a larger pool, or let the budget look at fewer"
         )
-    return ToKeep.of(referee.part(others))
+    return ToKeep.of(referee.part(others).pool, keep_pct)
 
 
 @dataclass(frozen=True, eq=False)

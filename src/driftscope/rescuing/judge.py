@@ -54,15 +54,26 @@ class Judge:
         self.teacher = kept_head
         if kept_head is None and target.labels is not None:
             self.teacher = target.fitted(self.tuned)
+        self._known: dict[tuple[object, ...], Point] = {}
 
     def estimated(
         self, way: Way, blend: Blend, scale: float, strengths: Mapping[str, Strength]
     ) -> Point:
-        """One point, read with its own text tower where that moved."""
+        """One point, read with its own text tower where that moved.
+
+        What has one strength a group is remembered: a search looks along WiSE-FT's way, too.
+        """
+        asked = (blend, way, scale, *strengths.items())
+        by_group = not any(isinstance(one, Mapping) for one in strengths.values())
+        if by_group and asked in self._known:
+            return self._known[asked]
         model = blend.set(strengths)
         texts = self.pool.texts_of(model) if strengths.get(TEXT) else None
         found = model.embed_images(self.judging).float().cpu()
-        return Point(way, scale, dict(strengths), self.referee.estimate(found, texts))
+        point = Point(way, scale, dict(strengths), self.referee.estimate(found, texts))
+        if by_group:
+            self._known[asked] = point
+        return point
 
     def completed(self, point: Point, blend: Blend) -> tuple[Point, nn.Linear | None]:
         """The point with what it has kept of the target, and a classifier fitted to it anew."""

@@ -7,19 +7,23 @@ from dataclasses import replace
 
 from driftscope.blending import TEXT, Blend, Strength, mean_strength
 from driftscope.config import Way
-from driftscope.estimate import Referee
+from driftscope.estimate import Pool, Referee
 from driftscope.rescuing.judge import GRID, HALVINGS, Judge
 from driftscope.rescuing.points import Point, last_that_keeps
 from driftscope.strength_search import Change, ToKeep, ToLearn, found_strengths
 
 Path = Callable[[float], Mapping[str, Strength]]
+REACH = 1.5
+"""How far the search's way goes: a search may stop before all that its budget allows."""
+START_PCT = 90.0
+"""A search for a larger budget starts where this one is kept: near W₀ strengths hardly move."""
 
 
 def path_of(way: Way, blend: Blend, judge: Judge, keep_pct: float, seed: int) -> Path:
     """The strengths at every scale of a way, from 0 at scale 0.
 
-    The search starts at the largest uniform strength that keeps the budget: from ½, where little
-    may be left, it did not find back to what keeps much.
+    The search starts at the largest uniform strength that keeps the budget, or 90 %: from ½, where
+    little may be left, it did not find back to what keeps much.
     """
     if way == "wise":
         return blend.uniform
@@ -27,8 +31,7 @@ def path_of(way: Way, blend: Blend, judge: Judge, keep_pct: float, seed: int) ->
         return blend.linear_in_depth
     if way == "layers":
         return one_by_one(least_harmful_first(blend, judge))
-    start = largest_uniform(blend, judge, keep_pct)
-    return towards(searched(blend, judge, start, seed))
+    return towards(searched(blend, judge, keep_pct, seed))
 
 
 def least_harmful_first(blend: Blend, judge: Judge) -> list[str]:
@@ -56,7 +59,11 @@ def least_harmful_first(blend: Blend, judge: Judge) -> list[str]:
 def _referee_of_search(judge: Judge) -> Referee:
     """What the pretrained model makes of the half of the pool that does not judge."""
     embeddings = judge.before.embed_images(judge.searching).float().cpu()
-    return Referee.of(replace(judge.pool, pixels=judge.searching), embeddings)
+    return Referee.of(_pool_of_search(judge), embeddings)
+
+
+def _pool_of_search(judge: Judge) -> Pool:
+    return replace(judge.pool, pixels=judge.searching)
 
 
 def one_by_one(order: Sequence[str]) -> Path:
@@ -84,8 +91,10 @@ def _times(scale: float, strength: Strength) -> Strength:
     return scale * strength
 
 
-def searched(blend: Blend, judge: Judge, start: float, seed: int) -> dict[str, Strength]:
-    """Strengths that keep the pretrained distributions on the pool and learn the target.
+def searched(blend: Blend, judge: Judge, keep_pct: float, seed: int) -> dict[str, Strength]:
+    """Where the search's way ends: `REACH` times strengths that keep the pool and learn the target.
+
+    Kept are the pretrained model's distributions on the pool, at the price of the budget.
 
     What is learnt are the target's labels or, without any, the adapted model's choices.
 
@@ -95,9 +104,10 @@ def searched(blend: Blend, judge: Judge, start: float, seed: int) -> dict[str, S
 
     Args:
         blend, judge: of both models.
-        start: the strength that all rows start at.
-        seed: of the batches.
+        keep_pct: the budget.
+        seed: of the search.
     """
+    start = largest_uniform(blend, judge, min(keep_pct, START_PCT))
     delta = blend.delta
     moved = [n for group, names in delta.groups.items() if group != TEXT for n in names]
     change = Change(
@@ -105,13 +115,13 @@ def searched(blend: Blend, judge: Judge, start: float, seed: int) -> dict[str, S
         {name: delta.before[name] for name in moved},
         {name: delta.after[name] for name in moved},
     )
-    keep = ToKeep.of(_referee_of_search(judge))
+    keep = ToKeep.of(_pool_of_search(judge), keep_pct)
     labels = None if judge.target.labels is None else judge.target.labels.fit
     learn = ToLearn(judge.target.pixels, judge.tuned, judge.teacher, labels)
     found = found_strengths(change, keep, learn, start, seed)
-    of_texts = min(1.0, mean_strength(found))
+    of_texts = min(1.0, REACH * mean_strength(found))
     return {
-        group: of_texts if group == TEXT else {name: found[name] for name in names}
+        group: of_texts if group == TEXT else {name: REACH * found[name] for name in names}
         for group, names in delta.groups.items()
     }
 
