@@ -9,9 +9,9 @@ accuracies are known better. At every budget a way's last point that
 keeps it with the lower end of the 90 % interval is measured, useful or not. Seconds are those of
 the way so far; of the search those of its budget.
 
-One budget leaves ways at different retentions. So they are also compared at equal retention: the
-highest that one of them has at a budget. What a way has there is the better of two: the straight
-line between its own measured points beside it, and its points that keep more.
+One budget leaves ways at different retentions. So the search is also compared at equal retention:
+that of its own point. What a rival has there is the better of two: the straight line between its
+measured points beside it, and its points that keep more.
 """
 
 from __future__ import annotations
@@ -112,17 +112,19 @@ def measured_points(
 def accuracy_at(points: Sequence[tuple[float, float]], retention: float) -> float:
     """What a way has at a retention: between its points, or by one that keeps more."""
     between = float(np.interp(retention, *zip(*points, strict=True)))
-    return max(between, *(accuracy for kept, accuracy in points if kept >= retention))
+    return max([between, *(accuracy for kept, accuracy in points if kept >= retention)])
 
 
 def margin_at_equal_retention(rows: Sequence[dict[str, Any]], run: str, budget: float) -> float:
-    """By how much the search is above the better rival in one run."""
-    points = {way: measured_points(rows, run, way) for way in USUAL}
-    asked = [one for one in rows if (one["run"], one["budget_pct"]) == (run, budget)]
-    highest = max(one["retention_pct"] for one in asked)
-    reached = min(highest, *(of_way[-1][0] for of_way in points.values()))
-    at = {way: accuracy_at(of_way, reached) for way, of_way in points.items()}
-    return at["search"] - max(at[rival] for rival in RIVALS)
+    """By how much the search's point at a budget is above the better rival's frontier."""
+    (ours,) = (
+        one
+        for one in rows
+        if (one["run"], one["budget_pct"], one["way"]) == (run, budget, "search")
+    )
+    rivals = (measured_points(rows, run, way) for way in RIVALS)
+    best = max(accuracy_at(points, ours["retention_pct"]) for points in rivals)
+    return float(ours["refitted_accuracy_pct"] - best)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -23,13 +23,13 @@ from driftscope import strength_search
 from driftscope.adapt import CLASSIFIER_FILE
 from driftscope.adapt.storage import save_delta, save_tensors
 from driftscope.backbones.weights import encoder_fingerprint
-from driftscope.blending import Blend
+from driftscope.blending import Blend, num_rows
 from driftscope.cli import app
 from driftscope.data.prompts import prompt_rules
 from driftscope.errors import ConfigError, DataError, ModelError, NonFiniteError
 from driftscope.estimate import make_pool
 from driftscope.records import STRENGTHS_FILE, retention_interval_pct
-from driftscope.rescuing import RESCUE_FILE, finding, target
+from driftscope.rescuing import RESCUE_FILE, finding, target, ways
 from driftscope.rescuing.judge import Judge
 from driftscope.rescuing.other_budgets import other_budgets
 from driftscope.rescuing.points import Point, chosen_of
@@ -37,10 +37,12 @@ from driftscope.rescuing.target import Accuracy, kept_classifier, open_target
 from driftscope.rescuing.telling import PROBE_FILE
 from driftscope.rescuing.ways import largest_uniform, least_harmful_first, one_by_one, towards
 from driftscope.sources.origin import note_origin
+from driftscope.strength_search import Change, ToKeep, price_of
 from driftscope.transfer import score
 
 SMALL = {"max_images": 16, "pool_images": 120}
 NUM_FINAL = 48
+Rows = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -484,14 +486,17 @@ def test_the_least_harmful_group_comes_first(
     assert least_harmful_first(blend, judge)[-1] == "embeddings"
 
 
-def test_the_search_starts_at_the_largest_uniform_strength_that_keeps_the_budget(
-    damaged: Path,
-) -> None:
-    before = ds.load("mini")
-    blend = Blend(before, ds.load(damaged))
+@pytest.fixture(scope="module")
+def between(damaged: Path) -> tuple[Blend, Judge]:
+    before, after = ds.load("mini"), ds.load(damaged)
     pool = make_pool(before, "concepts100", None, prompt_rules(None, None), 120)
-    target = open_target("terrain", before, 8)
-    judge = Judge(before, ds.load(damaged), pool, target, None)
+    return Blend(before, after), Judge(before, after, pool, open_target("terrain", before, 8), None)
+
+
+def test_the_largest_uniform_strength_that_keeps_a_budget_is_found(
+    between: tuple[Blend, Judge],
+) -> None:
+    blend, judge = between
     start = largest_uniform(blend, judge, 60)
 
     def low(strength: float) -> float:
@@ -501,6 +506,48 @@ def test_the_search_starts_at_the_largest_uniform_strength_that_keeps_the_budget
     assert 0 < start < 1
     assert low(start) >= 60
     assert low(start + 1 / 60) < 60  # a grid of fifths, halved four times: 1/80
+
+
+@pytest.mark.parametrize(("keep_pct", "starts_at"), [(60, 60), (90, 90), (99, 90)])
+def test_the_search_starts_where_its_budget_or_90_percent_is_kept_and_its_way_goes_further(
+    keep_pct: float,
+    starts_at: float,
+    between: tuple[Blend, Judge],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    blend, judge = between
+    monkeypatch.setattr(ways, "largest_uniform", lambda blend, judge, keep_pct: keep_pct / 100)
+    given = {}
+
+    def found(change: Change, keep: ToKeep, learn: object, start: float, seed: int) -> Rows:
+        given.update(start=start, price=keep.price, pixels=keep.pixels)
+        return {name: torch.full((num_rows(one),), 1.2) for name, one in change.before.items()}
+
+    monkeypatch.setattr(ways, "found_strengths", found)
+    path = ways.path_of("search", blend, judge, keep_pct, 0)
+    assert given["start"] == starts_at / 100
+    assert given["price"] == price_of(keep_pct)
+    assert torch.equal(given["pixels"][torch.arange(60)], judge.searching[torch.arange(60)])
+    rows = path(1.0)["block 1 MLP"]
+    assert rows
+    assert all((one == 1.5 * torch.tensor(1.2)).all() for one in rows.values())
+
+
+def test_a_point_of_one_strength_a_group_is_looked_at_once(
+    between: tuple[Blend, Judge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blend, judge = between
+    point = judge.estimated("wise", blend, 0.35, blend.uniform(0.35))
+    names = blend.delta.groups["block 1 MLP"]
+    rows = {"block 1 MLP": {name: torch.ones(len(blend.delta.before[name])) for name in names}}
+    judge.estimated("search", blend, 1.0, rows)
+    looks = []
+    monkeypatch.setattr(blend, "set", lambda strengths: looks.append(1) or judge.before)
+    assert judge.estimated("wise", blend, 0.35, blend.uniform(0.35)) is point
+    assert not looks
+    judge.estimated("lines", blend, 0.35, blend.linear_in_depth(0.35))
+    judge.estimated("search", blend, 1.0, rows)  # its rows may be others
+    assert len(looks) == 2
 
 
 def test_budgets_and_ways_that_there_are_not_are_refused(damaged: Path) -> None:
