@@ -308,6 +308,28 @@ def test_what_was_read_of_the_pool_is_told_and_the_search_only_where_there_was_o
     assert told("wise", given=400) == whole
 
 
+@pytest.mark.parametrize(
+    ("keep_pct", "judges", "read", "is_told"),
+    [(99, 200, 400, True), (99, 500, 1000, False), (95, 99, 198, True), (95, 100, 200, False),
+     (99, 250, 5000, False)],
+)  # fmt: skip
+def test_a_pool_too_small_for_its_budget_is_told_where_more_can_be_read(
+    keep_pct: float, judges: int, read: int, is_told: bool, found: ds.Rescue
+) -> None:
+    estimate = replace(found.chosen.estimate, num_images=judges)
+    some = replace(
+        found,
+        keep_pct=keep_pct,
+        chosen=replace(found.chosen, estimate=estimate),
+        num_pool=read,
+        num_pool_given=5000,
+    )
+    told = [one for one in some.sentences() if "--pool-images" in one]
+    assert len(told) == is_told
+    if keep_pct == 99 and is_told:
+        assert told[0].startswith("A budget of 99 % lets about 2 of the 200 judging images change")
+
+
 def test_chart_and_table_say_to_how_many_images_their_classifiers_are_fitted(
     found: ds.Rescue, tmp_path: Path
 ) -> None:

@@ -32,6 +32,8 @@ WAY_WORDS: dict[Way, str] = {
 }
 _OTHER_HALF: dict[Way, str] = {"search": "the search", "layers": "the order of the groups"}
 """What the half of the pool that does not judge is for, by the ways that need it."""
+_FEW_MAY_CHANGE = 5
+"""Images that may lose their answer within a budget, below which the pool limits what is kept."""
 _TOO_WIDE = 10.0
 """Points of an accuracy's interval, above which it decides nothing between two classifiers."""
 
@@ -49,6 +51,7 @@ def sentences_of(rescue: Rescue) -> list[str]:
     told += [
         *_less_than_asked(rescue),
         _pool_sentence(rescue),
+        *_too_few_judge(rescue),
         f"On the same images the adapted model keeps {_estimated(rescue.adapted.estimate)}. "
         "`driftscope compare` reads other images; what it measured on labels is nearer the "
         "truth.",
@@ -82,6 +85,19 @@ def _pool_sentence(rescue: Rescue) -> str:
     uses = [use for way, use in _OTHER_HALF.items() if way in tried]
     others = f"; the others were left to {join_words(uses)}" if uses else ""
     return f"{told}every other one judged{others}."
+
+
+def _too_few_judge(rescue: Rescue) -> list[str]:
+    """That hardly an image may change its answer, where more of them could be read."""
+    judges = rescue.chosen.estimate.num_images
+    may_change = judges * (100 - rescue.keep_pct) / 100
+    if may_change >= _FEW_MAY_CHANGE or rescue.num_pool == rescue.num_pool_given:
+        return []
+    return [
+        f"A budget of {rescue.keep_pct:g} % lets about {may_change:.2g} of the {judges} judging "
+        "images change their answer. So a blend that does little harm cannot be told from one "
+        "that breaks the budget. Read more of the pool (--pool-images) to keep more of the task."
+    ]
 
 
 def _less_than_asked(rescue: Rescue) -> list[str]:
