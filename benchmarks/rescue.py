@@ -1,17 +1,19 @@
 """What each way of a rescue keeps, on runs of a study: accuracy and retention, measured.
 
     python benchmarks/rescue.py measure STUDY/runs/* --out kept.jsonl     # goes on where it was
+    python benchmarks/rescue.py measure STUDY/runs/* --out 99.jsonl --pool-images 2000 --budget 99
     python benchmarks/rescue.py table kept.jsonl
 
 The pool is of the training split of concepts100, retention is measured on its test split, and the
 target's images are parted as `driftscope rescue` does, but more test images are read, so that
 accuracies are known better. At every budget a way's last point that
 keeps it with the lower end of the 90 % interval is measured, useful or not. Seconds are those of
-the way so far; of the search those of its budget.
+looks that no way before has made, and of the search.
 
 One budget leaves ways at different retentions. So the search is also compared at equal retention:
 that of its own point. What a rival has there is the better of two: the straight line between its
-measured points beside it, and its points that keep more.
+measured points beside it, and its points that keep more. Rivals are measured at some scales, too,
+so that they have points on both sides.
 """
 
 from __future__ import annotations
@@ -28,37 +30,43 @@ import numpy as np
 
 import driftscope as ds
 from driftscope.blending import Blend
-from driftscope.config import RunSpec
+from driftscope.config import RunSpec, Way
 from driftscope.data.prompts import prompt_rules
 from driftscope.estimate import make_pool
 from driftscope.related_models import related_models
-from driftscope.rescuing.budgets import BUDGETS_PCT, kept_at_budgets
+from driftscope.rescuing.budgets import BUDGETS_PCT, kept_at_budgets, kept_by
 from driftscope.rescuing.judge import Judge, outcome_on
-from driftscope.rescuing.points import USUAL
+from driftscope.rescuing.points import USUAL, Point
 from driftscope.rescuing.target import Target, kept_classifier, open_target
+from driftscope.rescuing.ways import path_of
 from driftscope.transfer import labelled_sets, retention_pct
 
 TARGET_IMAGES, TEST_IMAGES, POOL_IMAGES, TRANSFER_IMAGES = 150, 600, 300, 1000
 POOL = "concepts100"
+RIVALS: tuple[Way, ...] = ("lines", "wise")
+SCALES = {"lines": (0.25, 0.5, 0.75, 1.0), "wise": (0.25, 0.5, 0.75)}
 
 
-def measured(run: Path) -> Iterator[dict[str, Any]]:
+def measured(run: Path, pool_images: int, budgets_pct: Sequence[float]) -> Iterator[dict[str, Any]]:
     """A row an end and a way's point at a budget."""
     spec = RunSpec.model_validate_json((run / "spec.json").read_text())
     before, after = related_models(spec.model, run, None)
     held = ds.open_dataset(POOL, "train")
-    pixels = held.pixels(range(0, len(held), len(held) // POOL_IMAGES), before.framing)
+    pixels = held.pixels(range(0, len(held), len(held) // pool_images), before.framing)
     pool = make_pool(before, pixels, POOL, prompt_rules(None, None), None)
     target = _with_more_tests(open_target(spec.dataset, before, TARGET_IMAGES), before)
-    kept = kept_classifier(run)
+    own = kept_classifier(run)
     (benchmark,) = labelled_sets(POOL, before, TRANSFER_IMAGES)
-    judge = Judge(before, after, pool, target, kept.classifier if kept else None)
+    judge = Judge(before, after, pool, target, own.classifier if own else None)
     first = outcome_on(benchmark, before, before)
 
     def retention(model: ds.VisionLanguageModel) -> float | None:
         return retention_pct(outcome_on(benchmark, before, model).score, first.score)
 
-    for one in kept_at_budgets(Blend(before, after), judge, retention, USUAL):
+    blend = Blend(before, after)
+    kept = list(kept_at_budgets(blend, judge, retention, USUAL, budgets_pct=budgets_pct))
+    kept += [kept_by(one, blend, judge, retention, one.way) for one in along_rivals(blend, judge)]
+    for one in kept:
         yield {
             "run": run.name,
             "dataset": spec.dataset,
@@ -66,6 +74,14 @@ def measured(run: Path) -> Iterator[dict[str, Any]]:
             "rate": spec.learning_rate,
             **asdict(one),
         }
+
+
+def along_rivals(blend: Blend, judge: Judge) -> Iterator[Point]:
+    """Points of the rivals' ways; that of WiSE-FT ends at the adapted model."""
+    for way in RIVALS:
+        path = path_of(way, blend, judge, 0, 0)
+        for scale in SCALES[way]:
+            yield judge.estimated(way, blend, scale, path(scale))
 
 
 def _with_more_tests(target: Target, model: ds.VisionLanguageModel) -> Target:
@@ -76,13 +92,15 @@ def _with_more_tests(target: Target, model: ds.VisionLanguageModel) -> Target:
     return replace(target, labels=labels)
 
 
-def measure(runs: Sequence[Path], out: Path) -> None:
+def measure(
+    runs: Sequence[Path], out: Path, pool_images: int, budgets_pct: Sequence[float]
+) -> None:
     """Appends the rows of each run that is done and not yet in the file."""
     known = {one["run"] for one in rows_of(out)} if out.exists() else set()
     for run in runs:
         if run.name in known or not (run / "result.json").exists():
             continue
-        rows = list(measured(run))
+        rows = list(measured(run, pool_images, budgets_pct))
         with out.open("a") as file:
             file.writelines(json.dumps(one) + "\n" for one in rows)
 
@@ -92,7 +110,6 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-RIVALS = ("lines", "wise")
 DAMAGED_PCT = 80.0
 """Runs whose adapted model keeps less are told apart: little can be gained where little is lost."""
 
@@ -135,7 +152,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "| budget | way | fitted anew | old classifier | retention | budget kept | CPU s |",
         "|---|---|---|---|---|---|---|",
     ]
-    for budget in (None, *BUDGETS_PCT):
+    budgets = sorted({one["budget_pct"] for one in rows if one["budget_pct"] is not None})
+    for budget in (None, *budgets):
         for way in ("pretrained", "adapted", *USUAL):
             mine = [one for one in rows if (one["budget_pct"], one["way"]) == (budget, way)]
             if not mine:
@@ -151,7 +169,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 f"{f'{kept} of {len(mine)}' if budget else '–'} | "
                 f"{fmean(one['cpu_seconds'] for one in mine):.0f} |"
             )
-    for budget in BUDGETS_PCT:
+    for budget in budgets:
         asked = [one for one in rows if one["budget_pct"] == budget]
         at = {(one["run"], one["way"]): one["refitted_accuracy_pct"] for one in asked}
         ends = {o["run"]: o["refitted_accuracy_pct"] for o in rows if o["way"] == "pretrained"}
@@ -182,10 +200,12 @@ def main() -> None:
     measuring = commands.add_parser("measure")
     measuring.add_argument("runs", nargs="+", type=Path)
     measuring.add_argument("--out", type=Path, required=True)
+    measuring.add_argument("--pool-images", type=int, default=POOL_IMAGES)
+    measuring.add_argument("--budget", type=float, nargs="+", default=BUDGETS_PCT)
     commands.add_parser("table").add_argument("rows", type=Path)
     given = parser.parse_args()
     if given.command == "measure":
-        measure(given.runs, given.out)
+        measure(given.runs, given.out, given.pool_images, given.budget)
     else:
         print(table(rows_of(given.rows)))
 

@@ -21,7 +21,7 @@ from driftscope.adapt import adapt, load_classifier
 from driftscope.adapt.trained_delta import TrainedDelta
 from driftscope.backbones.weights import merged
 from driftscope.budget import affordable_factor, first_fit_images
-from driftscope.config import SPEC_VERSION, canonical_spec, parse_run_spec, run_id
+from driftscope.config import BUDGET_VERSION, SPEC_VERSION, canonical_spec, parse_run_spec, run_id
 from driftscope.data import PixelRows
 from driftscope.errors import ConfigError, ModelError, NonFiniteError
 from driftscope.prepared_run import prepare, training_images
@@ -257,8 +257,13 @@ def test_after_a_shrink_at_the_end_the_classifier_is_fitted_to_all_training_imag
 def test_a_run_of_another_kind_of_budget_has_another_id() -> None:
     """Runs of before the classifier was fitted first must not count as done."""
     spec = parse_run_spec({**DAMAGING, "budget": BUDGET})
+    now = json.dumps([SPEC_VERSION, BUDGET_VERSION, canonical_spec(spec)], sort_keys=True)
+    assert run_id(spec) == hashlib.sha256(now.encode()).hexdigest()[:12]
     before = json.dumps([SPEC_VERSION, canonical_spec(spec)], sort_keys=True)
     assert run_id(spec) != hashlib.sha256(before.encode()).hexdigest()[:12]
+    searched = parse_run_spec({**DAMAGING, "budget": {**BUDGET, "strengths": "searched"}})
+    before = json.dumps([SPEC_VERSION, BUDGET_VERSION, canonical_spec(searched)], sort_keys=True)
+    assert run_id(searched) != hashlib.sha256(before.encode()).hexdigest()[:12]
     plain = parse_run_spec(DAMAGING)
     same = json.dumps([SPEC_VERSION, canonical_spec(plain)], sort_keys=True)
     assert run_id(plain) == hashlib.sha256(same.encode()).hexdigest()[:12]

@@ -311,7 +311,7 @@ def test_what_was_read_of_the_pool_is_told_and_the_search_only_where_there_was_o
 @pytest.mark.parametrize(
     ("keep_pct", "judges", "read", "is_told"),
     [(99, 200, 400, True), (99, 500, 1000, False), (95, 99, 198, True), (95, 100, 200, False),
-     (99, 250, 5000, False)],
+     (99, 250, 5000, False), (100, 200, 400, False)],
 )  # fmt: skip
 def test_a_pool_too_small_for_its_budget_is_told_where_more_can_be_read(
     keep_pct: float, judges: int, read: int, is_told: bool, found: ds.Rescue
@@ -478,6 +478,13 @@ def test_the_path_of_the_search_goes_straight_from_nothing_to_what_was_found() -
     assert at(1)["a"] == 0.25
     assert at(0.5)["a"] == 0.125
     torch.testing.assert_close(at(0.5)["b"]["w"], torch.tensor([0.25, 0.75]))
+
+
+def test_on_the_way_of_the_search_texts_go_with_the_rows_and_no_further_than_adapted() -> None:
+    at = towards({"text tower": 1.5, "b": {"w": torch.tensor([1.5])}})
+    for scale, texts, row in ((1 / 3, 0.5, 0.5), (2 / 3, 1.0, 1.0), (1.0, 1.0, 1.5)):
+        assert at(scale)["text tower"] == pytest.approx(texts)
+        assert float(at(scale)["b"]["w"]) == pytest.approx(row)
 
 
 def test_groups_are_tuned_one_after_the_other() -> None:

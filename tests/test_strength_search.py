@@ -171,7 +171,7 @@ def test_the_search_finds_what_one_strength_for_all_rows_cannot(
     def loss(rows: torch.Tensor) -> float:
         lost, missed = (change.embedded({PROJECTION: rows}, one) for one in (pool, task))
         learnt = wanted.loss(missed, torch.arange(24), None, lambda: change.trained(task))
-        return float(kept.price * kept.loss(change.pretrained(pool), lost) + learnt)
+        return float((kept.price * kept.loss(change.pretrained(pool), lost) + learnt).detach())
 
     singles = [loss(torch.full_like(found, one / 10)) for one in range(11)]
     assert loss(found) < 0.95 * min(singles) < 0.9 * max(singles)

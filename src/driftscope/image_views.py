@@ -14,7 +14,7 @@ _SHIFT = 1 / 8
 def mixed(
     pixels: UInt8[Tensor, "image 3 size size"], generator: torch.Generator
 ) -> UInt8[Tensor, "image 3 size size"]:
-    """Each image mirrored or not, and two thirds of them mixed with another one of these.
+    """Each image mirrored or not, and two thirds of them mixed with one of these.
 
     A mixture is the weighted mean of both, of a weight between 0 and 1. No label fits it; ask a
     model for its answer.

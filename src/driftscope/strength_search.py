@@ -47,7 +47,8 @@ class ToKeep:
         pixels: of these images.
         texts: normalised class embeddings.
         logit_scale: the factor on cosines.
-        price: of a nat that is lost here, in nats of what shall come along (`price_of`).
+        price: what a nat that is lost here counts beside the loss of what shall come along
+            (`price_of`).
     """
 
     pixels: PixelSource
@@ -207,8 +208,8 @@ def found_strengths(
 
     Args:
         change, keep, learn: what is searched in, and what for.
-        start: the strength that all rows start at, from 0 to 1. From one that keeps too little the
-            search does not find back in its few steps, so give the largest that keeps enough.
+        start: the strength that all rows start at, from 0 to 1. From one that keeps little the
+            search does not find back in its few steps, and from one near 0 it hardly moves.
         seed: of the batches and their views.
         most: the largest strength.
     """

@@ -25,7 +25,7 @@ from driftscope.report.page import Picture, legend, whole_picture, write_page
 from driftscope.report.style import method_styles
 
 _ENDS = {
-    "search": "That of `search` ends at the strengths that were found.",
+    "search": "That of `search` ends at 1½ times the strengths that were found.",
     "lines": "That of `lines` ends at strengths that rise from 0 at the input to 1 at the output.",
     "wise": "That of `wise` ends at the adapted model.",
     "layers": "That of `layers` ends at the adapted model.",

@@ -30,8 +30,8 @@ class Kept:
         refitted_accuracy_pct: of a classifier fitted anew; of the pretrained end a linear probe.
         kept_head_accuracy_pct: of the classifier that was trained along.
         test_num_images: of these accuracies.
-        cpu_seconds: of the looks for this budget, the search for it included; what serves all
-            budgets counts for the first.
+        cpu_seconds: of the looks for this budget, the search for it included. Looks that were made
+            before, for another way or budget, are not made again and do not count again.
     """
 
     way: str
@@ -52,8 +52,9 @@ def kept_at_budgets(
     retention: Callable[[VisionLanguageModel], float | None],
     ways: Sequence[Way],
     seed: int = 0,
+    budgets_pct: Sequence[float] = BUDGETS_PCT,
 ) -> Iterator[Kept]:
-    """Both ends, then every way at every budget of `BUDGETS_PCT`.
+    """Both ends, then every way at every budget.
 
     Args:
         blend: of both models.
@@ -61,30 +62,17 @@ def kept_at_budgets(
         retention: measures a model.
         ways: in the order of the rows.
         seed: of the search.
+        budgets_pct: asked of the lower end of the estimate's 90 % interval.
     """
 
     def row(way: str, budget: float | None, point: Point, seconds: float) -> Kept:
-        accuracy = judge.completed(point, blend)[0].accuracy
-        if accuracy is None:
-            raise ValueError(f"the target {judge.target.name} has no labels")
-        return Kept(
-            way=way,
-            budget_pct=budget,
-            scale=point.scale,
-            estimated_retention_pct=point.estimate.retention_pct,
-            low_90_pct=point.estimate.low_90_pct,
-            retention_pct=retention(blend.set(point.strengths)),
-            refitted_accuracy_pct=accuracy.refitted.accuracy_pct,
-            kept_head_accuracy_pct=accuracy.kept_head.accuracy_pct if accuracy.kept_head else None,
-            test_num_images=accuracy.refitted.num_images,
-            cpu_seconds=seconds,
-        )
+        return kept_by(point, blend, judge, retention, way, budget, seconds)
 
     for name, end in (("pretrained", 0.0), ("adapted", 1.0)):
         yield row(name, None, judge.estimated("wise", blend, end, blend.uniform(end)), 0.0)
     for way in ways:
         seen: dict[float, Point] = {}
-        for budget in BUDGETS_PCT:
+        for budget in budgets_pct:
             started = time.process_time()
             if way == "search" or not seen:  # a search is for one budget
                 path = path_of(way, blend, judge, budget, seed)
@@ -95,3 +83,34 @@ def kept_at_budgets(
                 seen = {at: ask(at) for at in _GRID}
             point = last_that_keeps(budget, seen, ask, _HALVINGS)
             yield row(way, budget, point, time.process_time() - started)
+
+
+def kept_by(
+    point: Point,
+    blend: Blend,
+    judge: Judge,
+    retention: Callable[[VisionLanguageModel], float | None],
+    way: str,
+    budget_pct: float | None = None,
+    cpu_seconds: float = 0.0,
+) -> Kept:
+    """What a point is worth, measured.
+
+    Raises:
+        ValueError: the target has no labels.
+    """
+    accuracy = judge.completed(point, blend)[0].accuracy
+    if accuracy is None:
+        raise ValueError(f"the target {judge.target.name} has no labels")
+    return Kept(
+        way=way,
+        budget_pct=budget_pct,
+        scale=point.scale,
+        estimated_retention_pct=point.estimate.retention_pct,
+        low_90_pct=point.estimate.low_90_pct,
+        retention_pct=retention(blend.set(point.strengths)),
+        refitted_accuracy_pct=accuracy.refitted.accuracy_pct,
+        kept_head_accuracy_pct=accuracy.kept_head.accuracy_pct if accuracy.kept_head else None,
+        test_num_images=accuracy.refitted.num_images,
+        cpu_seconds=cpu_seconds,
+    )

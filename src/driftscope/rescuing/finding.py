@@ -216,10 +216,13 @@ def _refuse_other_size(before: VisionLanguageModel, after: VisionLanguageModel) 
 def _usable_head(
     kept: KeptClassifier | None, target: Target
 ) -> tuple[nn.Linear | None, tuple[str, ...]]:
-    """The classifier beside the adapted model, if it tells the target's classes."""
-    if kept is None or target.labels is None:
+    """The classifier beside the adapted model, if it tells the target's classes.
+
+    Where these are not known, a search learns what it makes of the adapted model's embeddings.
+    """
+    if kept is None:
         return None, ()
-    if kept.is_of(target.labels.class_names):
+    if target.labels is None or kept.is_of(target.labels.class_names):
         return kept.classifier, ()
     return None, (
         f"the classifier beside the adapted model tells other classes than {target.name}, so it "

@@ -32,7 +32,7 @@ class Judge:
         pool: unlabeled images; every other one is left to searches.
         target: what the model was adapted to.
         kept_head: the classifier that was trained with the adapted model, if it tells the target's
-            classes.
+            classes or these are not known.
 
     Raises:
         ModelError: retention cannot be estimated on the pool.

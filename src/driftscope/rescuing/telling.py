@@ -91,7 +91,8 @@ def _too_few_judge(rescue: Rescue) -> list[str]:
     """That hardly an image may change its answer, where more of them could be read."""
     judges = rescue.chosen.estimate.num_images
     may_change = judges * (100 - rescue.keep_pct) / 100
-    if may_change >= _FEW_MAY_CHANGE or rescue.num_pool == rescue.num_pool_given:
+    all_were_read = rescue.num_pool == rescue.num_pool_given
+    if all_were_read or not 0 < may_change < _FEW_MAY_CHANGE:
         return []
     return [
         f"A budget of {rescue.keep_pct:g} % lets about {may_change:.2g} of the {judges} judging "

@@ -77,7 +77,11 @@ def one_by_one(order: Sequence[str]) -> Path:
 
 
 def towards(strengths: Mapping[str, Strength]) -> Path:
-    """From nothing at scale 0 to these strengths at scale 1: all are multiplied by the scale."""
+    """From nothing at scale 0 to these strengths at scale 1: all are multiplied by the scale.
+
+    A group of one strength, which of a search is the text tower, goes no further than it was
+    adapted.
+    """
 
     def at(scale: float) -> dict[str, Strength]:
         return {group: _times(scale, one) for group, one in strengths.items()}
@@ -88,7 +92,7 @@ def towards(strengths: Mapping[str, Strength]) -> Path:
 def _times(scale: float, strength: Strength) -> Strength:
     if isinstance(strength, Mapping):
         return {name: scale * rows for name, rows in strength.items()}
-    return scale * strength
+    return min(1.0, scale * strength)
 
 
 def searched(blend: Blend, judge: Judge, keep_pct: float, seed: int) -> dict[str, Strength]:
@@ -96,11 +100,12 @@ def searched(blend: Blend, judge: Judge, keep_pct: float, seed: int) -> dict[str
 
     Kept are the pretrained model's distributions on the pool, at the price of the budget.
 
-    What is learnt are the target's labels or, without any, the adapted model's choices.
+    What is learnt are the target's labels or, without any, what its classifier makes of the adapted
+    model's embeddings; without a classifier, these embeddings.
 
     Every row of every weight has its own: with one for a whole group, where damage and task sit in
     the same group, neither can be had without the other. The text tower, where it moved, goes by
-    the mean of the others, and no further than it was adapted.
+    the mean of the others.
 
     Args:
         blend, judge: of both models.
@@ -119,9 +124,10 @@ def searched(blend: Blend, judge: Judge, keep_pct: float, seed: int) -> dict[str
     labels = None if judge.target.labels is None else judge.target.labels.fit
     learn = ToLearn(judge.target.pixels, judge.tuned, judge.teacher, labels)
     found = found_strengths(change, keep, learn, start, seed)
-    of_texts = min(1.0, REACH * mean_strength(found))
     return {
-        group: of_texts if group == TEXT else {name: REACH * found[name] for name in names}
+        group: REACH * mean_strength(found)
+        if group == TEXT
+        else {name: REACH * found[name] for name in names}
         for group, names in delta.groups.items()
     }
 
