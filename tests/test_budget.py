@@ -261,7 +261,9 @@ def test_a_run_of_another_kind_of_budget_has_another_id() -> None:
     assert run_id(spec) == hashlib.sha256(now.encode()).hexdigest()[:12]
     before = json.dumps([SPEC_VERSION, canonical_spec(spec)], sort_keys=True)
     assert run_id(spec) != hashlib.sha256(before.encode()).hexdigest()[:12]
-    searched = parse_run_spec({**DAMAGING, "budget": {**BUDGET, "strengths": "searched"}})
+    searched = parse_run_spec(
+        {**DAMAGING, "pool_images": 210, "budget": {**BUDGET, "strengths": "searched"}}
+    )
     before = json.dumps([SPEC_VERSION, BUDGET_VERSION, canonical_spec(searched)], sort_keys=True)
     assert run_id(searched) != hashlib.sha256(before.encode()).hexdigest()[:12]
     plain = parse_run_spec(DAMAGING)

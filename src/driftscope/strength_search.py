@@ -163,6 +163,12 @@ class Change:
     def _path(self) -> ImagePath:
         return ImagePath(self.model)
 
+    @cached_property
+    def _ends(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Both weights by name, on the model's device."""
+        device = self.model.device
+        return {n: (one.to(device), self.after[n].to(device)) for n, one in self.before.items()}
+
     def embedded(
         self, strengths: Mapping[str, Tensor], pixels: UInt8[Tensor, "image 3 size size"]
     ) -> Float[Tensor, "image dim"]:
@@ -174,18 +180,15 @@ class Change:
 
     def pretrained(self, pixels: UInt8[Tensor, "image 3 size size"]) -> Float[Tensor, "image dim"]:
         """Image embeddings by W₀."""
-        return self._at_end(self.before, pixels)
+        return self._at_end(0, pixels)
 
     def trained(self, pixels: UInt8[Tensor, "image 3 size size"]) -> Float[Tensor, "image dim"]:
         """Image embeddings by W."""
-        return self._at_end(self.after, pixels)
+        return self._at_end(1, pixels)
 
-    def _at_end(self, weights: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
-        device = self.model.device
+    def _at_end(self, end: int, pixels: Tensor) -> Tensor:
         with evaluating(self.model.module):
-            return self._embedded_by(
-                {name: one.to(device) for name, one in weights.items()}, pixels
-            )
+            return self._embedded_by({name: both[end] for name, both in self._ends.items()}, pixels)
 
     def _embedded_by(self, weights: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
         inner = {f"inner.{name}": one for name, one in weights.items()}
@@ -194,9 +197,8 @@ class Change:
 
     def _between(self, name: str, strength: Tensor) -> Tensor:
         """One weight at its strengths, on the model's device."""
-        device = self.model.device
-        before, after = self.before[name].to(device), self.after[name].to(device)
-        return before + along_rows(strength.to(device), before) * (after - before)
+        before, after = self._ends[name]
+        return before + along_rows(strength.to(before.device), before) * (after - before)
 
 
 def found_strengths(

@@ -52,7 +52,7 @@ def kept_at_budgets(
     retention: Callable[[VisionLanguageModel], float | None],
     ways: Sequence[Way],
     seed: int = 0,
-    budgets_pct: Sequence[float] = BUDGETS_PCT,
+    budgets_pct: Sequence[float] | None = None,
 ) -> Iterator[Kept]:
     """Both ends, then every way at every budget.
 
@@ -62,7 +62,8 @@ def kept_at_budgets(
         retention: measures a model.
         ways: in the order of the rows.
         seed: of the search.
-        budgets_pct: asked of the lower end of the estimate's 90 % interval.
+        budgets_pct: asked of the lower end of the estimate's 90 % interval; by default
+            `BUDGETS_PCT`.
     """
 
     def row(way: str, budget: float | None, point: Point, seconds: float) -> Kept:
@@ -72,7 +73,7 @@ def kept_at_budgets(
         yield row(name, None, judge.estimated("wise", blend, end, blend.uniform(end)), 0.0)
     for way in ways:
         seen: dict[float, Point] = {}
-        for budget in budgets_pct:
+        for budget in budgets_pct or BUDGETS_PCT:
             started = time.process_time()
             if way == "search" or not seen:  # a search is for one budget
                 path = path_of(way, blend, judge, budget, seed)
