@@ -154,7 +154,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     ]
     budgets = sorted({one["budget_pct"] for one in rows if one["budget_pct"] is not None})
     for budget in (None, *budgets):
-        for way in ("pretrained", "adapted", *USUAL):
+        for way in USUAL if budget else ("pretrained", "adapted"):
             mine = [one for one in rows if (one["budget_pct"], one["way"]) == (budget, way)]
             if not mine:
                 continue
