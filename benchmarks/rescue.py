@@ -34,7 +34,7 @@ from driftscope.config import RunSpec, Way
 from driftscope.data.prompts import prompt_rules
 from driftscope.estimate import make_pool
 from driftscope.related_models import related_models
-from driftscope.rescuing.budgets import BUDGETS_PCT, kept_at_budgets, kept_by
+from driftscope.rescuing.budgets import BUDGETS_PCT, kept_at_budgets, kept_at_point
 from driftscope.rescuing.judge import Judge, outcome_on
 from driftscope.rescuing.points import USUAL, Point
 from driftscope.rescuing.target import Target, kept_classifier, open_target
@@ -48,7 +48,7 @@ SCALES = {"lines": (0.25, 0.5, 0.75, 1.0), "wise": (0.25, 0.5, 0.75)}
 
 
 def measured(run: Path, pool_images: int, budgets_pct: Sequence[float]) -> Iterator[dict[str, Any]]:
-    """A row an end and a way's point at a budget."""
+    """A row an end, a way's point at a budget, and a rival's at a scale."""
     spec = RunSpec.model_validate_json((run / "spec.json").read_text())
     before, after = related_models(spec.model, run, None)
     held = ds.open_dataset(POOL, "train")
@@ -65,7 +65,9 @@ def measured(run: Path, pool_images: int, budgets_pct: Sequence[float]) -> Itera
 
     blend = Blend(before, after)
     kept = list(kept_at_budgets(blend, judge, retention, USUAL, budgets_pct=budgets_pct))
-    kept += [kept_by(one, blend, judge, retention, one.way) for one in along_rivals(blend, judge)]
+    kept += [
+        kept_at_point(one, blend, judge, retention, one.way) for one in along_rivals(blend, judge)
+    ]
     for one in kept:
         yield {
             "run": run.name,

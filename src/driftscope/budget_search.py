@@ -50,7 +50,7 @@ def kept_of_others(referee: Referee, judging: Sequence[int], keep_pct: float) ->
             f"looks at {len(judging)} of them; searched strengths need {LEAST_SEARCHED} others: "
             "give a larger pool, or let the budget look at fewer"
         )
-    return ToKeep.of(referee.part(others).pool, keep_pct)
+    return ToKeep.of(referee.pool.part(others), keep_pct)
 
 
 @dataclass(frozen=True, eq=False)

@@ -93,6 +93,10 @@ class Pool:
     problem: str = ""
     notes: tuple[str, ...] = ()
 
+    def part(self, places: Sequence[int]) -> Pool:
+        """Some of the images, with all classes."""
+        return replace(self, pixels=PixelRows.of(self.pixels).select(list(places)))
+
     def texts_of(self, model: VisionLanguageModel) -> Float[Tensor, "class dim"]:
         """The classes' embeddings from another text tower."""
         return class_embeddings(model, self.classes.names, self.classes.rules).float().cpu()
@@ -338,7 +342,7 @@ class Referee:
 
     def part(self, places: Sequence[int]) -> Referee:
         """The referee of some of the pool's images."""
-        pool = replace(self.pool, pixels=PixelRows.of(self.pool.pixels).select(list(places)))
+        pool = self.pool.part(places)
         logits = self.logits[list(places)]
         return Referee(pool, logits, pool.problem or _why_withheld(logits), _doubts(logits))
 

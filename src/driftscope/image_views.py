@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 _MIXED_SHARE = 2 / 3
 _SHIFT = 1 / 8
+
+
+def mirrored(
+    pixels: UInt8[Tensor, "image 3 size size"], which: Bool[Tensor, " image"]
+) -> UInt8[Tensor, "image 3 size size"]:
+    """These images left to right, the others as they are."""
+    return torch.where(_along_images(which, pixels), pixels.flip(-1), pixels)
 
 
 def mixed(
@@ -20,11 +27,11 @@ def mixed(
     model for its answer.
     """
     count = len(pixels)
-    is_mirrored, is_mixed, weight = torch.rand(3, count, generator=generator)
+    to_mirror, is_mixed, weight = torch.rand(3, count, generator=generator)
     other = torch.randperm(count, generator=generator).to(pixels.device)
     weight = torch.where(is_mixed < _MIXED_SHARE, weight, 1.0)
     own = _along_images(weight, pixels)
-    seen = torch.where(_along_images(is_mirrored, pixels) < 0.5, pixels.flip(-1), pixels).float()
+    seen = mirrored(pixels, to_mirror < 0.5).float()
     return (own * seen + (1 - own) * seen[other]).round().to(pixels.dtype)
 
 

@@ -26,6 +26,7 @@ from driftscope.checkpoints import Checkpoints, Training
 from driftscope.config import RunSpec
 from driftscope.data import PixelRows
 from driftscope.errors import ConfigError, NonFiniteError
+from driftscope.image_views import mirrored
 from driftscope.interventions import Interventions
 from driftscope.reference import Embedded
 from driftscope.regularize import Regularization
@@ -348,7 +349,7 @@ def _forward(
         embeddings = task.images.features[flips.long(), chosen].to(device)
         loss, logits = adapted.loss_and_logits(embeddings, labels, spec.label_smoothing)
         return loss, penalty, logits, labels
-    pixels = _augmented(task.images.pixels[chosen].to(device), flips.to(device))
+    pixels = mirrored(task.images.pixels[chosen].to(device), flips)
     regularization = task.regularization
     with (
         torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16"),
@@ -359,10 +360,6 @@ def _forward(
         if regularization is not None and regularization.is_active:
             penalty = regularization.penalty(pixels, embeddings, step)
     return loss, penalty, logits, labels
-
-
-def _augmented(pixels: Tensor, flips: Tensor) -> Tensor:
-    return torch.where(flips.view(-1, 1, 1, 1), pixels.flip(-1), pixels)
 
 
 def _order_and_flips(spec: RunSpec, num_images: int, epoch: int) -> tuple[Tensor, Tensor]:

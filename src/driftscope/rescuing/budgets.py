@@ -66,11 +66,9 @@ def kept_at_budgets(
             `BUDGETS_PCT`.
     """
 
-    def row(way: str, budget: float | None, point: Point, seconds: float) -> Kept:
-        return kept_by(point, blend, judge, retention, way, budget, seconds)
-
     for name, end in (("pretrained", 0.0), ("adapted", 1.0)):
-        yield row(name, None, judge.estimated("wise", blend, end, blend.uniform(end)), 0.0)
+        point = judge.estimated("wise", blend, end, blend.uniform(end))
+        yield kept_at_point(point, blend, judge, retention, name)
     for way in ways:
         seen: dict[float, Point] = {}
         for budget in budgets_pct or BUDGETS_PCT:
@@ -83,10 +81,11 @@ def kept_at_budgets(
 
                 seen = {at: ask(at) for at in _GRID}
             point = last_that_keeps(budget, seen, ask, _HALVINGS)
-            yield row(way, budget, point, time.process_time() - started)
+            seconds = time.process_time() - started
+            yield kept_at_point(point, blend, judge, retention, way, budget, seconds)
 
 
-def kept_by(
+def kept_at_point(
     point: Point,
     blend: Blend,
     judge: Judge,
