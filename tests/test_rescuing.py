@@ -10,6 +10,7 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ from driftscope.errors import ConfigError, DataError, ModelError, NonFiniteError
 from driftscope.estimate import make_pool
 from driftscope.records import STRENGTHS_FILE, retention_interval_pct
 from driftscope.rescuing import RESCUE_FILE, finding, target, ways
-from driftscope.rescuing.judge import Judge
+from driftscope.rescuing.judge import Judge, enough_images
 from driftscope.rescuing.other_budgets import other_budgets
 from driftscope.rescuing.points import Point, chosen_of
 from driftscope.rescuing.target import Accuracy, kept_classifier, open_target
@@ -311,9 +312,9 @@ def test_what_was_read_of_the_pool_is_told_and_the_search_only_where_there_was_o
 @pytest.mark.parametrize(
     ("keep_pct", "judges", "read", "is_told"),
     [(99, 200, 400, True), (99, 500, 1000, False), (95, 99, 198, True), (95, 100, 200, False),
-     (99, 250, 5000, False), (100, 200, 400, False)],
+     (99, 250, 5000, True), (100, 200, 400, False)],
 )  # fmt: skip
-def test_a_pool_too_small_for_its_budget_is_told_where_more_can_be_read(
+def test_a_pool_too_small_for_its_budget_is_told(
     keep_pct: float, judges: int, read: int, is_told: bool, found: ds.Rescue
 ) -> None:
     estimate = replace(found.chosen.estimate, num_images=judges)
@@ -324,10 +325,42 @@ def test_a_pool_too_small_for_its_budget_is_told_where_more_can_be_read(
         num_pool=read,
         num_pool_given=5000,
     )
-    told = [one for one in some.sentences() if "--pool-images" in one]
+    told = [one for one in some.sentences() if "images change their answer" in one]
     assert len(told) == is_told
     if keep_pct == 99 and is_told:
-        assert told[0].startswith("A budget of 99 % lets about 2 of the 200 judging images change")
+        lets = "2 of the 200" if read == 400 else "2.5 of the 250"
+        assert told[0].startswith(f"A budget of 99 % lets about {lets} judging images change")
+        mended = "Read more of the pool (--pool-images)" if read == 400 else "of 2,000 images"
+        assert mended in told[0]
+
+
+@pytest.mark.parametrize(
+    ("keep_pct", "enough"),
+    [(1, 400), (90, 400), (95, 400), (96, 500), (97.5, 800), (98, 1000), (99, 2000), (99.9, 2000),
+     (100, 2000)],
+)  # fmt: skip
+def test_ten_of_the_judging_images_may_change_their_answer(keep_pct: float, enough: int) -> None:
+    assert enough_images(keep_pct) == enough
+    if 95 <= keep_pct <= 99:
+        assert enough / 2 * (100 - keep_pct) / 100 == pytest.approx(10)
+
+
+def test_a_rescue_reads_as_many_images_of_the_pool_as_its_budget_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stopped(*given: object) -> None:
+        raise LookupError(given[-1])
+
+    monkeypatch.setattr(finding, "ordered_models", lambda *_: (None, None))
+    monkeypatch.setattr(finding, "_refuse_other_size", lambda *_: None)
+    monkeypatch.setattr(finding, "encoder_state", lambda _: {})
+    monkeypatch.setattr(finding, "make_pool", stopped)
+    for asked, read in ({"keep_pct": 99}, 2000), ({}, 400), ({"pool_images": None}, None):
+        with pytest.raises(LookupError) as reads:
+            ds.rescue("mini", "run", "terrain", "concepts100", **asked)
+        assert reads.value.args == (read,)
+    with pytest.raises(ConfigError, match="pool_images is 'all'; give a whole number, 'auto' for"):
+        ds.rescue("mini", "run", "terrain", "concepts100", pool_images="all")
 
 
 def test_chart_and_table_say_to_how_many_images_their_classifiers_are_fitted(
@@ -547,6 +580,34 @@ def test_the_largest_uniform_strength_that_keeps_a_budget_is_found(
     assert 0 < start < 1
     assert low(start) >= 60
     assert low(start + 1 / 60) < 60  # a grid of fifths, halved four times: 1/80
+
+
+def test_of_a_large_pool_evenly_spaced_images_judge_the_start(
+    between: tuple[Blend, Judge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blend, judge = between
+    assert judge.on_fewer(60) is judge  # it has no more
+    some = judge.on_fewer(31)
+    assert torch.equal(some.judging, judge.judging[::2])
+    middle = blend.uniform(0.4)
+    whole = judge.estimated("wise", blend, 0.4, middle)
+    part = some.estimated("wise", blend, 0.4, middle)
+    assert (whole.estimate.num_images, part.estimate.num_images) == (60, 30)
+    expected = judge.referee.part(range(0, 60, 2)).estimate(
+        blend.set(middle).embed_images(judge.judging[::2]).float().cpu()
+    )
+    assert part.estimate.retention_pct == pytest.approx(expected.retention_pct, abs=1e-6)
+    assert judge.on_fewer(8) is judge  # so few give no estimate
+    monkeypatch.setattr(ways, "START_IMAGES", 31)
+    looks, look = [], Judge.estimated
+
+    def counted(one: Judge, *given: Any) -> Point:
+        looks.append(look(one, *given))
+        return looks[-1]
+
+    monkeypatch.setattr(Judge, "estimated", counted)
+    assert 0 < largest_uniform(blend, judge, 60) < 1
+    assert {one.estimate.num_images for one in looks} == {30}
 
 
 @pytest.mark.parametrize(("keep_pct", "starts_at"), [(60, 60), (90, 90), (99, 90)])

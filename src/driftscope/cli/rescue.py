@@ -61,8 +61,13 @@ def rescue(
         ),
     ] = 200,
     pool_images: Annotated[
-        int, opt("How many images of the pool are read at most.", panel=READ)
-    ] = 400,
+        int | None,
+        opt(
+            "How many images of the pool are read at most. By default as many as the budget needs: "
+            "400 up to 95 %, 1,000 at 98 %, 2,000 at 99 %.",
+            panel=READ,
+        ),
+    ] = None,
     as_json: AsJson = False,
     device: Device = None,
 ) -> None:
@@ -89,7 +94,7 @@ def rescue(
             by=by or USUAL,  # type: ignore[arg-type]
             transfer=transfer or (),
             max_images=max_images,
-            pool_images=pool_images,
+            pool_images="auto" if pool_images is None else pool_images,
             device=device,
         )
         written = found.save(out)

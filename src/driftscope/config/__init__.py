@@ -68,9 +68,10 @@ SPEC_VERSION = 1
 """Raised when a default changes its meaning; part of every run id."""
 BUDGET_VERSION = 2
 """The same of a budget, in the ids of its runs; 2 fits the classifier first and shrinks it, too."""
-SEARCH_VERSION = 3
+SEARCH_VERSION = 4
 """The same of a search for strengths, after a run or in its budget; 2 starts at WiSE-FT's strength
-and learns labels, 3 sees mixed and shifted views and prices what is lost by the budget."""
+and learns labels, 3 sees mixed and shifted views and prices what is lost by the budget, 4
+looks at some of a large pool for its start."""
 
 
 IN_COLUMNS = (

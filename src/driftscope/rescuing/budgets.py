@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.blending import Blend
@@ -14,7 +14,7 @@ from driftscope.rescuing.points import Point, last_that_keeps
 from driftscope.rescuing.ways import Path, path_of
 
 BUDGETS_PCT = (90.0, 95.0, 99.0)
-_GRID, _HALVINGS = (0.0, 0.25, 0.5, 0.75, 1.0), 3
+_GRID, _HALVINGS = (0.25, 0.5, 0.75, 1.0), 3
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ def kept_at_budgets(
             `BUDGETS_PCT`.
     """
 
-    for name, end in (("pretrained", 0.0), ("adapted", 1.0)):
-        point = judge.estimated("wise", blend, end, blend.uniform(end))
-        yield kept_at_point(point, blend, judge, retention, name)
+    first, last = (judge.estimated("wise", blend, at, blend.uniform(at)) for at in (0.0, 1.0))
+    yield kept_at_point(first, blend, judge, retention, "pretrained")
+    yield kept_at_point(last, blend, judge, retention, "adapted")
     for way in ways:
         seen: dict[float, Point] = {}
         for budget in budgets_pct or BUDGETS_PCT:
@@ -79,7 +79,7 @@ def kept_at_budgets(
                 def ask(at: float, way: Way = way, path: Path = path) -> Point:
                     return judge.estimated(way, blend, at, path(at))
 
-                seen = {at: ask(at) for at in _GRID}
+                seen = {0.0: replace(first, way=way), **{at: ask(at) for at in _GRID}}
             point = last_that_keeps(budget, seen, ask, _HALVINGS)
             seconds = time.process_time() - started
             yield kept_at_point(point, blend, judge, retention, way, budget, seconds)

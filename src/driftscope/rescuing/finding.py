@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -19,7 +19,7 @@ from driftscope.errors import ConfigError, ModelError, did_you_mean
 from driftscope.estimate import class_lists, make_pool
 from driftscope.related_models import ordered_models
 from driftscope.rescuing import ways
-from driftscope.rescuing.judge import GRID, HALVINGS, Judge, outcome_on
+from driftscope.rescuing.judge import GRID, HALVINGS, Judge, enough_images, outcome_on
 from driftscope.rescuing.kinds import Chosen
 from driftscope.rescuing.points import USUAL, WAYS, Point, chosen_of, last_that_keeps
 from driftscope.rescuing.result import Rescue
@@ -48,7 +48,7 @@ def rescue(
     class_words: Mapping[str, str] | str | Path | None = None,
     templates: str | Sequence[str] | None = None,
     max_images: int = 200,
-    pool_images: int | None = 400,
+    pool_images: int | Literal["auto"] | None = "auto",
     transfer_images: int | None = None,
     device: str | None = None,
     seed: int = 0,
@@ -70,7 +70,9 @@ def rescue(
         transfer: labeled datasets on which the chosen model's retention is measured.
         max_images: how many images are read at most; with labels, up to twice this number from
             each split.
-        pool_images, transfer_images: how many of each are read at most.
+        pool_images: how many are read at most; "auto" for as many as the budget needs
+            (`judge.enough_images`: 400 up to 95 %, 2,000 at 99 %), None for all.
+        transfer_images: how many are read at most of each dataset; None for all.
         device: where models given by name run.
         seed: of the search.
 
@@ -84,7 +86,8 @@ def rescue(
     before, after = ordered_models(pretrained, adapted, device)
     _refuse_other_size(before, after)
     refuse_non_finite(encoder_state(after))
-    unlabeled = make_pool(before, pool, classes, rules, pool_images)
+    num_pool = _num_pool(pool_images, keep_pct)
+    unlabeled = make_pool(before, pool, classes, rules, num_pool)
     benchmarks = labelled_sets(transfer_names(transfer), before, transfer_images, rules)
     rules.refuse_if_unused(class_lists(benchmarks, unlabeled))
     target = open_target(images, before, max_images)
@@ -203,6 +206,17 @@ def _checked(keep_pct: float, by: Sequence[Way] | Way) -> tuple[Way, ...]:
         if way not in WAYS:
             raise ConfigError(f"there is no way {way!r}: {did_you_mean(way, WAYS)}")
     return tuple(way for way in WAYS if way in named) or USUAL
+
+
+def _num_pool(pool_images: int | str | None, keep_pct: float) -> int | None:
+    if not isinstance(pool_images, str):
+        return pool_images
+    if pool_images != "auto":
+        raise ConfigError(
+            f"pool_images is {pool_images!r}; give a whole number, 'auto' for as many as the "
+            "budget needs, or None for all"
+        )
+    return enough_images(keep_pct)
 
 
 def _refuse_other_size(before: VisionLanguageModel, after: VisionLanguageModel) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
+from typing import Self
 
 from torch import nn
 from torch.nn import functional
@@ -22,6 +25,17 @@ from driftscope.transfer.scores import Outcome
 
 GRID = (0.2, 0.4, 0.6, 0.8)
 HALVINGS = 4
+_LEAST_POOL, _MOST_POOL, _ENOUGH_MAY_CHANGE = 400, 2000, 10
+
+
+def enough_images(keep_pct: float) -> int:
+    """How large a pool a budget needs: 10 of the half that judges may lose their answer.
+
+    With fewer, a blend that does little harm cannot be told from one that breaks the budget. It is
+    400 images at least, up to a budget of 95 %, and 2,000 at most, from 99 %.
+    """
+    enough = 2 * _ENOUGH_MAY_CHANGE * 100 / max(100 - keep_pct, 1)
+    return min(_MOST_POOL, max(_LEAST_POOL, math.ceil(enough)))
 
 
 class Judge:
@@ -74,6 +88,17 @@ class Judge:
         if by_group:
             self._known[asked] = point
         return point
+
+    def on_fewer(self, most: int) -> Self:
+        """A judge by at most so many of the images, evenly spaced, if they give an estimate."""
+        places = range(0, len(self.judging), math.ceil(len(self.judging) / most))
+        referee = self.referee.part(places)
+        if len(places) == len(self.judging) or referee.withheld:
+            return self
+        fewer = copy(self)
+        fewer.judging, fewer.referee = self.judging[:: places.step], referee
+        fewer._known = {}
+        return fewer
 
     def completed(self, point: Point, blend: Blend) -> tuple[Point, nn.Linear | None]:
         """The point with what it has kept of the target, and a classifier fitted to it anew."""

@@ -194,7 +194,8 @@ def merge(
         pool, classes: as `compare` takes them; retention is estimated.
         images: a labeled dataset of the target, which `greedy` needs: a model is added where that
             does not lower the accuracy of a classifier fitted anew.
-        max_images, pool_images: as for `rescue`.
+        max_images: as for `rescue`.
+        pool_images: how many are read at most; None for all.
         device: where models given by name run.
 
     Raises:

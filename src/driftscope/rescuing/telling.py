@@ -15,6 +15,7 @@ from driftscope.estimate import Estimate
 from driftscope.files import free_name
 from driftscope.metrics import ESTIMATED, METRICS
 from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE, retention_interval_pct
+from driftscope.rescuing.judge import enough_images
 from driftscope.rescuing.other_budgets import other_budgets
 from driftscope.rescuing.target import Accuracy, Final
 from driftscope.transfer import ZeroShotScore
@@ -88,16 +89,18 @@ def _pool_sentence(rescue: Rescue) -> str:
 
 
 def _too_few_judge(rescue: Rescue) -> list[str]:
-    """That hardly an image may change its answer, where more of them could be read."""
+    """That hardly an image may change its answer, and how many images would mend it."""
     judges = rescue.chosen.estimate.num_images
     may_change = judges * (100 - rescue.keep_pct) / 100
-    all_were_read = rescue.num_pool == rescue.num_pool_given
-    if all_were_read or not 0 < may_change < _FEW_MAY_CHANGE:
+    if not 0 < may_change < _FEW_MAY_CHANGE:
         return []
+    mended = "Read more of the pool (--pool-images)"
+    if rescue.num_pool == rescue.num_pool_given:
+        mended = f"Give a pool of {enough_images(rescue.keep_pct):,} images"
     return [
         f"A budget of {rescue.keep_pct:g} % lets about {may_change:.2g} of the {judges} judging "
         "images change their answer. So a blend that does little harm cannot be told from one "
-        "that breaks the budget. Read more of the pool (--pool-images) to keep more of the task."
+        f"that breaks the budget. {mended} to keep more of the task."
     ]
 
 
