@@ -1,14 +1,14 @@
 """What each way of a rescue keeps, on runs of a study: accuracy and retention, measured.
 
     python benchmarks/rescue.py measure STUDY/runs/* --out kept.jsonl     # goes on where it was
-    python benchmarks/rescue.py measure STUDY/runs/* --out 99.jsonl --pool-images 2000 --budget 99
+    python benchmarks/rescue.py measure STUDY/runs/* --out small.jsonl --budget 99 --pool-images 300
     python benchmarks/rescue.py table kept.jsonl
 
-The pool is of the training split of concepts100, retention is measured on its test split, and the
-target's images are parted as `driftscope rescue` does, but more test images are read, so that
-accuracies are known better. At every budget a way's last point that
-keeps it with the lower end of the 90 % interval is measured, useful or not. Seconds are those of
-looks that no way before has made, and of the search.
+The pool is of the training split of concepts100, and larger at 99 %. Retention is measured on its
+test split. The target's images are parted as `driftscope rescue` does, but more test images are
+read, so that accuracies are known better. At every budget a way's last point that keeps it with the
+lower end of the 90 % interval is measured, useful or not. Seconds are those of looks that no way
+before has made, and of the search.
 
 One budget leaves ways at different retentions. So the search is also compared at equal retention:
 that of its own point. What a rival has there is the better of two: the straight line between its
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -34,56 +34,70 @@ from driftscope.config import RunSpec, Way
 from driftscope.data.prompts import prompt_rules
 from driftscope.estimate import make_pool
 from driftscope.related_models import related_models
-from driftscope.rescuing.budgets import BUDGETS_PCT, kept_at_budgets, kept_at_point
+from driftscope.rescuing.budgets import (
+    BUDGETS_PCT,
+    Kept,
+    kept_at_budgets,
+    kept_at_ends,
+    kept_at_point,
+)
 from driftscope.rescuing.judge import Judge, outcome_on
-from driftscope.rescuing.points import USUAL, Point
+from driftscope.rescuing.points import USUAL
 from driftscope.rescuing.target import Target, kept_classifier, open_target
 from driftscope.rescuing.ways import path_of
 from driftscope.transfer import labelled_sets, retention_pct
 
-TARGET_IMAGES, TEST_IMAGES, POOL_IMAGES, TRANSFER_IMAGES = 150, 600, 300, 1000
+TARGET_IMAGES, TEST_IMAGES, TRANSFER_IMAGES = 150, 600, 1000
+POOL_IMAGES: dict[float | None, int] = {None: 300, 90.0: 300, 95.0: 300, 99.0: 2000}
+"""By budget, None is of other points; a rescue reads 400 at 90 and 95 %, and 2,000 at 99 %."""
 POOL = "concepts100"
 RIVALS: tuple[Way, ...] = ("lines", "wise")
 SCALES = {"lines": (0.25, 0.5, 0.75, 1.0), "wise": (0.25, 0.5, 0.75)}
 
 
-def measured(run: Path, pool_images: int, budgets_pct: Sequence[float]) -> Iterator[dict[str, Any]]:
-    """A row an end, a way's point at a budget, and a rival's at a scale."""
-    spec = RunSpec.model_validate_json((run / "spec.json").read_text())
-    before, after = related_models(spec.model, run, None)
-    held = ds.open_dataset(POOL, "train")
-    pixels = held.pixels(range(0, len(held), len(held) // pool_images), before.framing)
-    pool = make_pool(before, pixels, POOL, prompt_rules(None, None), None)
-    target = _with_more_tests(open_target(spec.dataset, before, TARGET_IMAGES), before)
-    own = kept_classifier(run)
-    (benchmark,) = labelled_sets(POOL, before, TRANSFER_IMAGES)
-    judge = Judge(before, after, pool, target, own.classifier if own else None)
-    first = outcome_on(benchmark, before, before)
+class Measured:
+    """A run's models, and what they are measured on.
 
-    def retention(model: ds.VisionLanguageModel) -> float | None:
-        return retention_pct(outcome_on(benchmark, before, model).score, first.score)
+    Args:
+        run: its folder.
+    """
 
-    blend = Blend(before, after)
-    kept = list(kept_at_budgets(blend, judge, retention, USUAL, budgets_pct=budgets_pct))
-    kept += [
-        kept_at_point(one, blend, judge, retention, one.way) for one in along_rivals(blend, judge)
-    ]
-    for one in kept:
-        yield {
-            "run": run.name,
-            "dataset": spec.dataset,
-            "method": spec.method.kind,
-            "rate": spec.learning_rate,
-            **asdict(one),
-        }
+    def __init__(self, run: Path) -> None:
+        self.spec = RunSpec.model_validate_json((run / "spec.json").read_text())
+        self.before, self.after = related_models(self.spec.model, run, None)
+        self.blend = Blend(self.before, self.after)
+        target = open_target(self.spec.dataset, self.before, TARGET_IMAGES)
+        self.target = _with_more_tests(target, self.before)
+        kept = kept_classifier(run)
+        self.classifier = kept.classifier if kept else None
+        (self.benchmark,) = labelled_sets(POOL, self.before, TRANSFER_IMAGES)
+        self.first = outcome_on(self.benchmark, self.before, self.before)
 
+    def judge(self, pool_images: int) -> Judge:
+        """One with a pool of about so many images."""
+        held = ds.open_dataset(POOL, "train")
+        some = range(0, len(held), len(held) // pool_images)
+        pixels = held.pixels(some, self.before.framing)
+        pool = make_pool(self.before, pixels, POOL, prompt_rules(None, None), None)
+        return Judge(self.before, self.after, pool, self.target, self.classifier)
 
-def along_rivals(blend: Blend, judge: Judge) -> Iterator[Point]:
-    """Points of the rivals' ways; that of WiSE-FT ends at the adapted model."""
-    for way in RIVALS:
-        path = path_of(way, blend, judge, 0, 0)
-        for scale in SCALES[way]:
-            yield judge.estimated(way, blend, scale, path(scale))
+    def retention(self, model: ds.VisionLanguageModel) -> float | None:
+        """As measured on labels, in percent."""
+        found = outcome_on(self.benchmark, self.before, model)
+        return retention_pct(found.score, self.first.score)
+
+    def beside_budgets(self, judge: Judge) -> Iterator[Kept]:
+        """Both ends, and the rivals' points at some scales; WiSE-FT's way ends at the model."""
+        yield from kept_at_ends(self.blend, judge, self.retention)
+        for way in RIVALS:
+            path = path_of(way, self.blend, judge, 0, 0)
+            for scale in SCALES[way]:
+                point = judge.estimated(way, self.blend, scale, path(scale))
+                yield kept_at_point(point, self.blend, judge, self.retention, way)
+
+    def at_budgets(self, judge: Judge, budgets_pct: Sequence[float]) -> Iterator[Kept]:
+        """Every way's point at these budgets."""
+        return kept_at_budgets(self.blend, judge, self.retention, USUAL, budgets_pct=budgets_pct)
 
 
 def _with_more_tests(target: Target, model: ds.VisionLanguageModel) -> Target:
@@ -94,15 +108,38 @@ def _with_more_tests(target: Target, model: ds.VisionLanguageModel) -> Target:
     return replace(target, labels=labels)
 
 
+def rows_of_run(run: Path, budgets: Mapping[float | None, int]) -> Iterator[dict[str, Any]]:
+    """A row a point of the budgets asked, and of what is beside them (None), by pool size."""
+    one = Measured(run)
+    for size in sorted(set(budgets.values())):
+        judge = one.judge(size)
+        mine = [budget for budget, its in budgets.items() if its == size]
+        kept = list(one.beside_budgets(judge)) if None in mine else []
+        kept += one.at_budgets(judge, [budget for budget in mine if budget is not None])
+        for found in kept:
+            yield {
+                "run": run.name,
+                "dataset": one.spec.dataset,
+                "method": one.spec.method.kind,
+                "rate": one.spec.learning_rate,
+                **asdict(found),
+            }
+
+
 def measure(
-    runs: Sequence[Path], out: Path, pool_images: int, budgets_pct: Sequence[float]
+    runs: Sequence[Path], out: Path, pool_images: int | None, budgets_pct: Sequence[float]
 ) -> None:
-    """Appends the rows of each run that is done and not yet in the file."""
-    known = {one["run"] for one in rows_of(out)} if out.exists() else set()
+    """Appends the rows of each run that is done, for the budgets that are not yet in the file."""
+    known = {(one["run"], one["budget_pct"]) for one in rows_of(out)} if out.exists() else set()
     for run in runs:
-        if run.name in known or not (run / "result.json").exists():
+        if not (run / "result.json").exists():
             continue
-        rows = list(measured(run, pool_images, budgets_pct))
+        asked = {
+            budget: pool_images or POOL_IMAGES[budget]
+            for budget in (None, *budgets_pct)
+            if (run.name, budget) not in known
+        }
+        rows = list(rows_of_run(run, asked)) if asked else []
         with out.open("a") as file:
             file.writelines(json.dumps(one) + "\n" for one in rows)
 
@@ -202,7 +239,7 @@ def main() -> None:
     measuring = commands.add_parser("measure")
     measuring.add_argument("runs", nargs="+", type=Path)
     measuring.add_argument("--out", type=Path, required=True)
-    measuring.add_argument("--pool-images", type=int, default=POOL_IMAGES)
+    measuring.add_argument("--pool-images", type=int, help="instead of those by budget")
     measuring.add_argument("--budget", type=float, nargs="+", default=BUDGETS_PCT)
     commands.add_parser("table").add_argument("rows", type=Path)
     given = parser.parse_args()

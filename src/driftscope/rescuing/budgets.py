@@ -46,15 +46,26 @@ class Kept:
     cpu_seconds: float
 
 
+Retention = Callable[[VisionLanguageModel], float | None]
+"""Measures a model, in percent; None where there is nothing to measure it on."""
+
+
+def kept_at_ends(blend: Blend, judge: Judge, retention: Retention) -> Iterator[Kept]:
+    """The pretrained and the adapted model."""
+    for name, end in (("pretrained", 0.0), ("adapted", 1.0)):
+        point = judge.estimated("wise", blend, end, blend.uniform(end))
+        yield kept_at_point(point, blend, judge, retention, name)
+
+
 def kept_at_budgets(
     blend: Blend,
     judge: Judge,
-    retention: Callable[[VisionLanguageModel], float | None],
+    retention: Retention,
     ways: Sequence[Way],
     seed: int = 0,
     budgets_pct: Sequence[float] | None = None,
 ) -> Iterator[Kept]:
-    """Both ends, then every way at every budget.
+    """Every way at every budget.
 
     Args:
         blend: of both models.
@@ -66,9 +77,7 @@ def kept_at_budgets(
             `BUDGETS_PCT`.
     """
 
-    first, last = (judge.estimated("wise", blend, at, blend.uniform(at)) for at in (0.0, 1.0))
-    yield kept_at_point(first, blend, judge, retention, "pretrained")
-    yield kept_at_point(last, blend, judge, retention, "adapted")
+    first = judge.estimated("wise", blend, 0.0, blend.uniform(0.0))
     for way in ways:
         seen: dict[float, Point] = {}
         for budget in budgets_pct or BUDGETS_PCT:
@@ -89,7 +98,7 @@ def kept_at_point(
     point: Point,
     blend: Blend,
     judge: Judge,
-    retention: Callable[[VisionLanguageModel], float | None],
+    retention: Retention,
     way: str,
     budget_pct: float | None = None,
     cpu_seconds: float = 0.0,

@@ -14,7 +14,7 @@ from driftscope.data.splits import balanced_subset
 from driftscope.errors import ModelError
 from driftscope.estimate import Pool
 from driftscope.prepared_run import PreparedRun
-from driftscope.rescuing.budgets import Kept, kept_at_budgets
+from driftscope.rescuing.budgets import Kept, kept_at_budgets, kept_at_ends
 from driftscope.rescuing.judge import Judge, outcome_on, referee_of
 from driftscope.rescuing.target import Labels, Target
 
@@ -57,7 +57,8 @@ class RunRescues:
         before, after = self.prepared.pretrained, adapted.model
         head = adapted.linear_classifier()
         judge = Judge(before, after, self.pool, _target(self.spec, self.prepared), head)
-        return list(kept_at_budgets(Blend(before, after), judge, self._retention, self.spec.ways))
+        given = Blend(before, after), judge, self._retention
+        return [*kept_at_ends(*given), *kept_at_budgets(*given, self.spec.ways)]
 
     def _retention(self, model: VisionLanguageModel) -> float | None:
         """On the main transfer set, in percent; None without one."""
