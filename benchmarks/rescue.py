@@ -1,14 +1,13 @@
 """What each way of a rescue keeps, on runs of a study: accuracy and retention, measured.
 
     python benchmarks/rescue.py measure STUDY/runs/* --out kept.jsonl     # goes on where it was
-    python benchmarks/rescue.py measure STUDY/runs/* --out small.jsonl --budget 99 --pool-images 300
     python benchmarks/rescue.py table kept.jsonl
 
-The pool is of the training split of concepts100, and larger at 99 %. Retention is measured on its
-test split. The target's images are parted as `driftscope rescue` does, but more test images are
-read, so that accuracies are known better. At every budget a way's last point that keeps it with the
-lower end of the 90 % interval is measured, useful or not. Seconds are those of looks that no way
-before has made, and of the search.
+The pool comes from the training split of concepts100; at 99 % it is larger. Retention is measured
+on the test split. The target's images are parted as `driftscope rescue` does, but more test images
+are read, so that accuracies are known better. At every budget a way's last point that keeps it with
+the lower end of the 90 % interval is measured, useful or not. Seconds are those of looks that no
+way before has made, and of the search.
 
 One budget leaves ways at different retentions. So the search is also compared at equal retention:
 that of its own point. What a rival has there is the better of two: the straight line between its
@@ -33,6 +32,7 @@ from driftscope.blending import Blend
 from driftscope.config import RunSpec, Way
 from driftscope.data.prompts import prompt_rules
 from driftscope.estimate import make_pool
+from driftscope.reference import evenly_spaced
 from driftscope.related_models import related_models
 from driftscope.rescuing.budgets import (
     BUDGETS_PCT,
@@ -41,15 +41,15 @@ from driftscope.rescuing.budgets import (
     kept_at_ends,
     kept_at_point,
 )
-from driftscope.rescuing.judge import Judge, outcome_on
+from driftscope.rescuing.judge import Judge, outcome_on, usual_of_pool
 from driftscope.rescuing.points import USUAL
 from driftscope.rescuing.target import Target, kept_classifier, open_target
 from driftscope.rescuing.ways import path_of
 from driftscope.transfer import labelled_sets, retention_pct
 
 TARGET_IMAGES, TEST_IMAGES, TRANSFER_IMAGES = 150, 600, 1000
-POOL_IMAGES: dict[float | None, int] = {None: 300, 90.0: 300, 95.0: 300, 99.0: 2000}
-"""By budget, None is of other points; a rescue reads 400 at 90 and 95 %, and 2,000 at 99 %."""
+EVERY = 16
+"""Up to 95 % every 16th of 5,000 images is the pool: 313. A rescue reads 400."""
 POOL = "concepts100"
 RIVALS: tuple[Way, ...] = ("lines", "wise")
 SCALES = {"lines": (0.25, 0.5, 0.75, 1.0), "wise": (0.25, 0.5, 0.75)}
@@ -73,11 +73,9 @@ class Measured:
         (self.benchmark,) = labelled_sets(POOL, self.before, TRANSFER_IMAGES)
         self.first = outcome_on(self.benchmark, self.before, self.before)
 
-    def judge(self, pool_images: int) -> Judge:
-        """One with a pool of about so many images."""
-        held = ds.open_dataset(POOL, "train")
-        some = range(0, len(held), len(held) // pool_images)
-        pixels = held.pixels(some, self.before.framing)
+    def judge(self, places: Sequence[int]) -> Judge:
+        """One with a pool of these images."""
+        pixels = ds.open_dataset(POOL, "train").pixels(places, self.before.framing)
         pool = make_pool(self.before, pixels, POOL, prompt_rules(None, None), None)
         return Judge(self.before, self.after, pool, self.target, self.classifier)
 
@@ -108,12 +106,19 @@ def _with_more_tests(target: Target, model: ds.VisionLanguageModel) -> Target:
     return replace(target, labels=labels)
 
 
-def rows_of_run(run: Path, budgets: Mapping[float | None, int]) -> Iterator[dict[str, Any]]:
-    """A row a point of the budgets asked, and of what is beside them (None), by pool size."""
+def rows_of_run(
+    run: Path, budgets: Mapping[float | None, Sequence[int]]
+) -> Iterator[dict[str, Any]]:
+    """A row for every point.
+
+    Args:
+        run: its folder.
+        budgets: the places of the pool's images by budget; None is what is beside budgets.
+    """
     one = Measured(run)
-    for size in sorted(set(budgets.values())):
-        judge = one.judge(size)
-        mine = [budget for budget, its in budgets.items() if its == size]
+    for places in dict.fromkeys(budgets.values()):
+        judge = one.judge(places)
+        mine = [budget for budget, its in budgets.items() if its == places]
         kept = list(one.beside_budgets(judge)) if None in mine else []
         kept += one.at_budgets(judge, [budget for budget in mine if budget is not None])
         for found in kept:
@@ -126,6 +131,14 @@ def rows_of_run(run: Path, budgets: Mapping[float | None, int]) -> Iterator[dict
             }
 
 
+def places_of_pool(budget: float | None, pool_images: int | None) -> Sequence[int]:
+    """Which images of the training split are the pool for a budget, or beside budgets."""
+    num_images = len(ds.open_dataset(POOL, "train"))
+    if pool_images is None and (budget is None or budget <= 95):
+        return range(0, num_images, EVERY)
+    return evenly_spaced(num_images, pool_images or usual_of_pool(budget or 95))
+
+
 def measure(
     runs: Sequence[Path], out: Path, pool_images: int | None, budgets_pct: Sequence[float]
 ) -> None:
@@ -135,7 +148,7 @@ def measure(
         if not (run / "result.json").exists():
             continue
         asked = {
-            budget: pool_images or POOL_IMAGES[budget]
+            budget: places_of_pool(budget, pool_images)
             for budget in (None, *budgets_pct)
             if (run.name, budget) not in known
         }
@@ -185,9 +198,9 @@ def margin_at_equal_retention(rows: Sequence[dict[str, Any]], run: str, budget: 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Means over runs, and how often the search is on or above its rivals."""
-    runs = sorted({one["run"] for one in rows})
+    all_runs = {one["run"] for one in rows}
     lines = [
-        f"{len(runs)} runs; retention measured on {TRANSFER_IMAGES} images",
+        f"{len(all_runs)} runs; retention measured on {TRANSFER_IMAGES} images",
         "| budget | way | fitted anew | old classifier | retention | budget kept | CPU s |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -210,6 +223,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             )
     for budget in budgets:
         asked = [one for one in rows if one["budget_pct"] == budget]
+        runs = sorted({one["run"] for one in asked})
         at = {(one["run"], one["way"]): one["refitted_accuracy_pct"] for one in asked}
         ends = {o["run"]: o["refitted_accuracy_pct"] for o in rows if o["way"] == "pretrained"}
         margins = [at[run, "search"] - max(at[run, one] for one in RIVALS) for run in runs]
@@ -225,9 +239,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             equal = [margin_at_equal_retention(rows, run, budget) for run in some]
             lines.append(
                 f"{budget:g}, at equal retention, {told}: on or above in "
-                f"{sum(one >= 0 for one in equal)} of {len(equal)} runs, by {fmean(equal):+.1f} ± "
-                f"{stdev(equal):.1f} points on average; behind by more than a point in "
-                f"{sum(one < -1 for one in equal)}"
+                f"{sum(one >= 0 for one in equal)} of {len(equal)} runs, by {fmean(equal):+.1f} "
+                f"points on average (± {stdev(equal) if len(equal) > 1 else 0:.1f}); behind by "
+                f"more than a point in {sum(one < -1 for one in equal)}"
             )
     return "\n".join(lines)
 

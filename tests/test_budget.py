@@ -190,6 +190,17 @@ def test_each_estimate_of_a_budget_says_of_which_images_it_is(kept_run: RunRecor
     assert "; on all 400 that were read it is 77.7 %)" in said
 
 
+@pytest.mark.parametrize(("retention_pct", "is_told"), [(90, False), (99, True)])
+def test_a_budget_that_too_few_images_judge_is_told(
+    retention_pct: float, is_told: bool, kept_run: RunRecord
+) -> None:
+    budget = kept_run.spec.budget.model_copy(update={"retention_pct": retention_pct})
+    spec = kept_run.spec.model_copy(update={"budget": budget})
+    said = budget_sentence(replace(kept_run, spec=spec))
+    assert ("At a budget of 99 % none of the 60 judging images may be lost." in said) == is_told
+    assert said.endswith("More images of the budget let it change more.") == is_told
+
+
 def test_what_a_look_embedded_is_not_embedded_again() -> None:
     pixels = torch.arange(6).view(6, 1, 1, 1).expand(6, 3, 2, 2).to(torch.uint8)
     asked: list[int] = []

@@ -171,6 +171,24 @@ def test_sentences_say_what_each_way_kept_and_what_a_probe_has() -> None:
     ]
 
 
+@pytest.mark.parametrize(("num_images", "is_told"), [(156, True), (500, False), (None, False)])
+def test_a_budget_that_too_few_images_judge_is_told(num_images: int | None, is_told: bool) -> None:
+    rows = [
+        StoredRescue(
+            way=way, budget_pct=budget, scale=1, retention_pct=99.0, cpu_seconds=1.0,
+            refitted_accuracy_pct=90.0, test_num_images=150, judging_num_images=num_images,
+        )
+        for way, budget in (("pretrained", None), ("adapted", None), ("wise", 95), ("wise", 99))
+    ]  # fmt: skip
+    told = rescue_sentences(SimpleNamespace(result=SimpleNamespace(rescues=rows)))
+    why = [one for one in told if "may be lost" in one]
+    assert why == is_told * [
+        "At a budget of 99 % no more than 1 of the 156 judging images may be lost, and the "
+        "estimate's interval takes some of them. So the ways keep little of the change there. A "
+        "larger pool (pool_images) lets them keep more."
+    ]
+
+
 def test_the_table_has_a_row_a_run_way_and_budget(record: RunRecord) -> None:
     table = all_tables([load_run(record.folder)]).rescues
     assert list(table.columns) == list(RESCUE_COLUMNS)
@@ -199,3 +217,19 @@ def test_post_needs_a_pool_and_names_ways_in_any_order() -> None:
     ]
     assert ids[0] == ids[1] != ids[2]
     assert ids[2] == run_id(parse_run_spec({**base, "pool": "concepts100"}))
+
+
+def test_only_a_search_after_a_run_has_its_version_in_the_id(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base = {"method": "full_ft", "learning_rate": 1e-3, "pool": "concepts100"}
+    budget = {"retention_pct": 90, "strengths": "searched"}
+    specs = [
+        parse_run_spec({**base, **more})
+        for more in ({"post": ["search"]}, {"post": ["wise"]}, {"budget": budget}, {})
+    ]
+    before = [run_id(spec) for spec in specs]
+    monkeypatch.setattr("driftscope.config.RESCUE_VERSION", 0)
+    assert [run_id(spec) == was for spec, was in zip(specs, before, strict=True)] == [
+        False, True, True, True,
+    ]  # fmt: skip

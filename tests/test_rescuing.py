@@ -6,7 +6,7 @@ import html
 import json
 import re
 from collections.abc import Iterator
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,10 +28,11 @@ from driftscope.blending import Blend, num_rows
 from driftscope.cli import app
 from driftscope.data.prompts import prompt_rules
 from driftscope.errors import ConfigError, DataError, ModelError, NonFiniteError
-from driftscope.estimate import make_pool
+from driftscope.estimate import Referee, make_pool
 from driftscope.records import STRENGTHS_FILE, retention_interval_pct
 from driftscope.rescuing import RESCUE_FILE, finding, target, ways
-from driftscope.rescuing.judge import Judge, enough_images
+from driftscope.rescuing import judge as judge_module
+from driftscope.rescuing.judge import Judge, usual_of_pool
 from driftscope.rescuing.other_budgets import other_budgets
 from driftscope.rescuing.points import Point, chosen_of
 from driftscope.rescuing.target import Accuracy, kept_classifier, open_target
@@ -310,39 +311,52 @@ def test_what_was_read_of_the_pool_is_told_and_the_search_only_where_there_was_o
 
 
 @pytest.mark.parametrize(
-    ("keep_pct", "judges", "read", "is_told"),
-    [(99, 200, 400, True), (99, 500, 1000, False), (95, 99, 198, True), (95, 100, 200, False),
-     (99, 250, 5000, True), (100, 200, 400, False)],
-)  # fmt: skip
+    ("keep_pct", "read", "given", "told"),
+    [
+        (99, 400, 5000, "no more than 2 of the 200 judging.*Read 2,000 of the 5,000.*-images 2000"),
+        (99, 400, 1500, "no more than 2 of the 200.*Read 1,500 of the 1,500 images"),
+        (99, 500, 500, "no more than 2 of the 250 judging images.*Give a pool of 2,000 images"),
+        (99.9, 2000, 2000, "than 1 of the 1,000 judging images.*Give a pool of 20,000 images"),
+        (99.9, 400, 400, "At a budget of 99.9 % none of the 200 judging images may be lost"),
+        (95, 198, 5000, "no more than 4 of the 99 judging images.*Read 400 of the 5,000"),
+        (95, 200, 5000, None),
+        (99, 1000, 5000, None),
+        (100, 400, 5000, None),
+    ],
+)
 def test_a_pool_too_small_for_its_budget_is_told(
-    keep_pct: float, judges: int, read: int, is_told: bool, found: ds.Rescue
+    keep_pct: float, read: int, given: int, told: str | None, found: ds.Rescue
 ) -> None:
-    estimate = replace(found.chosen.estimate, num_images=judges)
+    estimate = replace(found.chosen.estimate, num_images=read // 2)
     some = replace(
         found,
         keep_pct=keep_pct,
         chosen=replace(found.chosen, estimate=estimate),
         num_pool=read,
-        num_pool_given=5000,
+        num_pool_given=given,
     )
-    told = [one for one in some.sentences() if "images change their answer" in one]
-    assert len(told) == is_told
-    if keep_pct == 99 and is_told:
-        lets = "2 of the 200" if read == 400 else "2.5 of the 250"
-        assert told[0].startswith(f"A budget of 99 % lets about {lets} judging images change")
-        mended = "Read more of the pool (--pool-images)" if read == 400 else "of 2,000 images"
-        assert mended in told[0]
+    said = [one for one in some.sentences() if "may be lost" in one]
+    assert len(said) == (told is not None)
+    if told is not None:
+        assert re.search(told, said[0])
 
 
 @pytest.mark.parametrize(
-    ("keep_pct", "enough"),
-    [(1, 400), (90, 400), (95, 400), (96, 500), (97.5, 800), (98, 1000), (99, 2000), (99.9, 2000),
-     (100, 2000)],
+    ("keep_pct", "usual"),
+    [(1, 400), (90, 400), (95, 400), (96, 500), (97.5, 800), (98, 1000), (98.4, 1250), (99, 2000),
+     (99.9, 2000), (100, 2000)],
 )  # fmt: skip
-def test_ten_of_the_judging_images_may_change_their_answer(keep_pct: float, enough: int) -> None:
-    assert enough_images(keep_pct) == enough
+def test_of_the_images_that_are_read_the_budget_lets_ten_be_lost(
+    keep_pct: float, usual: int
+) -> None:
+    assert usual_of_pool(keep_pct) == usual
     if 95 <= keep_pct <= 99:
-        assert enough / 2 * (100 - keep_pct) / 100 == pytest.approx(10)
+        assert usual / 2 * (100 - keep_pct) / 100 == pytest.approx(10)
+    text = " ".join(
+        CliRunner().invoke(app, ["rescue", "--help"], env={"COLUMNS": "200"}).output.split()
+    )
+    if keep_pct in (95, 98, 99):
+        assert f"{usual:,} {'up to' if keep_pct == 95 else 'at'} {keep_pct} %" in text
 
 
 def test_a_rescue_reads_as_many_images_of_the_pool_as_its_budget_needs(
@@ -421,6 +435,43 @@ def test_other_budgets_name_the_points_of_the_table_that_meet_them(found: ds.Res
     told = other_budgets(unlabeled[0], (*unlabeled, found_by_search), before)[0]
     assert "search at scale 1.00 (likeness 0.900)" in told
     assert told.endswith("(a search is then made for that budget).")
+
+
+def test_another_budget_is_asked_of_the_same_images_of_the_pool(
+    found: ds.Rescue, tmp_path: Path
+) -> None:
+    def steps(read: int, given: int) -> str:
+        estimate = replace(found.chosen.estimate, low_90_pct=90.0)
+        ours = replace(found.chosen, estimate=estimate)
+        safer = replace(ours, scale=0.1, estimate=replace(estimate, low_90_pct=99.0))
+        some = replace(
+            found, chosen=ours, points=(ours, safer), num_pool=read, num_pool_given=given
+        )
+        return " ".join(some.steps(tmp_path))
+
+    assert "meets `--keep 99 --pool-images 400`" in steps(400, 5000)
+    assert "meets `--keep 99`" in steps(2000, 5000)
+    assert "meets `--keep 99`" in steps(500, 500)  # all that there are
+    assert "meets `--keep 99 --pool-images 5000`" in steps(5000, 5000)
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"), [([], "auto"), (["--pool-images", "0"], None), (["--pool-images", "60"], 60)]
+)
+def test_the_command_reads_as_many_of_the_pool_as_was_typed(
+    typed: list[str], read: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {}
+
+    def noted(*_: object, **asked: object) -> None:
+        given.update(asked)
+        raise DataError("that is all")
+
+    monkeypatch.setattr("driftscope.rescuing.rescue", noted)
+    arguments = ["rescue", "mini", "mini", "--images", "terrain", "--pool", "concepts100", *typed]
+    done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])
+    assert "that is all" in done.output
+    assert given["pool_images"] == read
 
 
 def test_an_interrupted_save_leaves_nothing(
@@ -582,24 +633,33 @@ def test_the_largest_uniform_strength_that_keeps_a_budget_is_found(
     assert low(start + 1 / 60) < 60  # a grid of fifths, halved four times: 1/80
 
 
-def test_of_a_large_pool_evenly_spaced_images_judge_the_start(
+def _fresh(judge: Judge) -> Judge:
+    """A copy that has not yet chosen its fewer images."""
+    other = copy(judge)
+    vars(other).pop("by_fewer", None)
+    return other
+
+
+def test_at_most_so_many_evenly_spaced_images_judge_the_start(
     between: tuple[Blend, Judge], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blend, judge = between
-    assert judge.on_fewer(60) is judge  # it has no more
-    some = judge.on_fewer(31)
-    assert torch.equal(some.judging, judge.judging[::2])
-    middle = blend.uniform(0.4)
-    whole = judge.estimated("wise", blend, 0.4, middle)
-    part = some.estimated("wise", blend, 0.4, middle)
-    assert (whole.estimate.num_images, part.estimate.num_images) == (60, 30)
-    expected = judge.referee.part(range(0, 60, 2)).estimate(
-        blend.set(middle).embed_images(judge.judging[::2]).float().cpu()
+    blend, judge = between[0], _fresh(between[1])
+    assert judge.by_fewer is judge  # it has no more
+    monkeypatch.setattr(judge_module, "_FEWER_IMAGES", 31)
+    judge, looks, look = _fresh(judge), [], Judge.estimated
+    some = judge.by_fewer
+    assert some is judge.by_fewer  # so that it remembers what it has seen
+    places = torch.linspace(0, 59, 31).long().tolist()
+    seen = torch.stack([judge.judging[place] for place in places])
+    assert torch.equal(some.judging[:], seen)
+    pool = replace(judge.pool, pixels=seen)
+    expected = Referee.of(pool, judge.before.embed_images(seen).float().cpu()).estimate(
+        blend.set(blend.uniform(0.4)).embed_images(seen).float().cpu()
     )
-    assert part.estimate.retention_pct == pytest.approx(expected.retention_pct, abs=1e-6)
-    assert judge.on_fewer(8) is judge  # so few give no estimate
-    monkeypatch.setattr(ways, "START_IMAGES", 31)
-    looks, look = [], Judge.estimated
+    part = some.estimated("wise", blend, 0.4, blend.uniform(0.4)).estimate
+    assert part.num_images == 31
+    assert part.retention_pct == pytest.approx(expected.retention_pct, abs=1e-4)
+    assert part.low_90_pct == pytest.approx(expected.low_90_pct, abs=1e-4)
 
     def counted(one: Judge, *given: Any) -> Point:
         looks.append(look(one, *given))
@@ -607,7 +667,21 @@ def test_of_a_large_pool_evenly_spaced_images_judge_the_start(
 
     monkeypatch.setattr(Judge, "estimated", counted)
     assert 0 < largest_uniform(blend, judge, 60) < 1
-    assert {one.estimate.num_images for one in looks} == {30}
+    assert {one.estimate.num_images for one in looks} == {31}
+
+
+def test_so_few_images_that_give_no_estimate_judge_no_start(
+    between: tuple[Blend, Judge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = _fresh(between[1])
+    monkeypatch.setattr(judge_module, "_FEWER_IMAGES", 8)
+    assert judge.by_fewer is judge
+
+
+def test_a_judge_s_referee_has_the_images_that_judge(between: tuple[Blend, Judge]) -> None:
+    _, judge = between
+    assert torch.equal(judge.referee.pool.pixels[:], judge.judging[:])
+    assert len(judge.referee.logits) == len(judge.judging) == 60
 
 
 @pytest.mark.parametrize(("keep_pct", "starts_at"), [(60, 60), (90, 90), (99, 90)])
@@ -680,7 +754,8 @@ def test_a_budget_that_no_useful_strength_keeps_is_refused(
 ) -> None:
     monkeypatch.setattr(finding, "GRID", ())
     monkeypatch.setattr(finding, "HALVINGS", 0)
-    with pytest.raises(ModelError, match="no useful strength keeps 99 %"):
+    few = "no useful strength keeps 99 %.*none of the 60 judging.*Read 2,000 of the 5,000 images"
+    with pytest.raises(ModelError, match=few):
         ds.rescue("mini", damaged, "terrain", "concepts100", keep_pct=99, by="wise", **SMALL)
 
 

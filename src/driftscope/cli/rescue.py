@@ -63,9 +63,10 @@ def rescue(
     pool_images: Annotated[
         int | None,
         opt(
-            "How many images of the pool are read at most. By default as many as the budget needs: "
-            "400 up to 95 %, 1,000 at 98 %, 2,000 at 99 %.",
+            "How many images of the pool are read at most; 0 for all. By default as many as the "
+            "budget needs: 400 up to 95 %, 1,000 at 98 %, 2,000 at 99 %.",
             panel=READ,
+            min=0,
         ),
     ] = None,
     as_json: AsJson = False,
@@ -94,7 +95,7 @@ def rescue(
             by=by or USUAL,  # type: ignore[arg-type]
             transfer=transfer or (),
             max_images=max_images,
-            pool_images="auto" if pool_images is None else pool_images,
+            pool_images="auto" if pool_images is None else pool_images or None,
             device=device,
         )
         written = found.save(out)

@@ -68,10 +68,11 @@ SPEC_VERSION = 1
 """Raised when a default changes its meaning; part of every run id."""
 BUDGET_VERSION = 2
 """The same of a budget, in the ids of its runs; 2 fits the classifier first and shrinks it, too."""
-SEARCH_VERSION = 4
+SEARCH_VERSION = 3
 """The same of a search for strengths, after a run or in its budget; 2 starts at WiSE-FT's strength
-and learns labels, 3 sees mixed and shifted views and prices what is lost by the budget, 4
-looks at some of a large pool for its start."""
+and learns labels, 3 sees mixed and shifted views and prices what is lost by the budget."""
+RESCUE_VERSION = 2
+"""The same of a search after a run; 2 looks at some of a large pool for its start."""
 
 
 IN_COLUMNS = (
@@ -332,8 +333,10 @@ def _with_kind(variant: MethodSpec | RegularizerSpec | InterventionSpec) -> dict
 def run_id(spec: RunSpec) -> str:
     """Twelve hexadecimal digits that name the spec; equal specs, equal ids, on every machine."""
     versions: list[int | str] = [SPEC_VERSION, *([BUDGET_VERSION] if spec.budget else [])]
-    searches = "search" in spec.post or (spec.budget and spec.budget.strengths == "searched")
+    is_rescued = "search" in spec.post
+    searches = is_rescued or (spec.budget and spec.budget.strengths == "searched")
     versions += [f"search {SEARCH_VERSION}"] if searches else []
+    versions += [f"rescue {RESCUE_VERSION}"] if is_rescued else []
     text = json.dumps([*versions, canonical_spec(spec)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

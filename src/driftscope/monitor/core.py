@@ -107,7 +107,8 @@ class Monitor:
             training at little cost; 200 give the precision of a study's runs (docs/speed.md); None
             for all.
         transfer_images: how many images of each transfer set are read at most; None for all.
-        pool_images: how many images of the pool are read at most; None for all.
+        pool_images: how many images of the pool are read at most; None for all. The rescue at the
+            end reads as many as its budget needs.
         maps: whether to read rollout and patch-to-patch entropy too (full attention maps).
         image_size: pixels of a side that the model in training reads, where it was begun at another
             image size than the pretrained one's. Each is then read at its own size; changes of
@@ -178,7 +179,7 @@ class Monitor:
         self._rescue: Rescuer | None = None
         if rescue is not None:
             asked_of = {"classes": classes, "class_words": class_words, "templates": templates}
-            self._rescue = Rescuer(pretrained, images, pool, rescue, pool_images, asked_of)
+            self._rescue = Rescuer(pretrained, images, pool, rescue, asked_of)
         self._is_main = is_main_process()
         if not self._is_main:
             keep_best, echo = False, None  # one process writes and speaks

@@ -25,7 +25,6 @@ class Rescuer:
     images: Images
     pool: Images | None
     keep_pct: float
-    pool_images: int | None
     asked_of: Mapping[str, Any]
 
     def __post_init__(self) -> None:
@@ -50,7 +49,6 @@ class Rescuer:
                 self.images,
                 self.pool,
                 keep_pct=self.keep_pct,
-                pool_images=self.pool_images,
                 **self.asked_of,
             )
             found.save(out / RESCUED_FOLDER)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from driftscope.config import BudgetSpec
+from driftscope.enough_images import why_too_few
 from driftscope.metrics import ESTIMATED, METRICS
 from driftscope.records.folder import RunRecord
 
@@ -33,8 +35,17 @@ def budget_sentence(record: RunRecord) -> str:
     few, others = _read_on(record, budget.images, is_searched=budget.strengths == "searched")
     return (
         f"Budget {budget.retention_pct:g} %: {kept} (estimated {text(value)} % on {few}, lower end "
-        f"of the 90 % interval {text(low)} %{others}){did}."
+        f"of the 90 % interval {text(low)} %{others}){did}.{_too_few_judge(record, budget)}"
     )
+
+
+def _too_few_judge(record: RunRecord, budget: BudgetSpec) -> str:
+    """That so few images let the model change little within the budget."""
+    read = record.spec.pool_images
+    why = why_too_few(min(budget.images, read or budget.images), budget.retention_pct)
+    if not why:
+        return ""
+    return f" {why} So the model may change little. More images of the budget let it change more."
 
 
 def _read_on(record: RunRecord, num_looked_at: int, *, is_searched: bool) -> tuple[str, str]:

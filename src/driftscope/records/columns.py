@@ -216,6 +216,7 @@ RESCUE_COLUMNS: dict[str, ColumnMeaning] = {
     **_columns("retention_pct", addition="main transfer set"),
     **_columns("refitted_accuracy_pct", "kept_head_accuracy_pct"),
     "test_num_images": ColumnMeaning("integer", "images", "images of these accuracies"),
+    "judging_num_images": ColumnMeaning("integer", "images", "of the pool, that judge the budget"),
     **_columns("cpu_seconds"),
 }
 

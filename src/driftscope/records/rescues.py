@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from driftscope.enough_images import why_too_few
 from driftscope.metrics import METRICS
 from driftscope.records.folder import RunRecord
 from driftscope.records.schema import StoredRescue
@@ -23,6 +26,7 @@ def rescue_sentences(record: RunRecord) -> list[str]:
         + "."
         for budget in budgets
     ]
+    told += _too_few_judge(rows[0].judging_num_images, list(budgets))
     ends = {one.way: one for one in rows if one.budget_pct is None}
     accuracy = METRICS["refitted_accuracy_pct"]
     probe, adapted = (ends[end].refitted_accuracy_pct for end in ("pretrained", "adapted"))
@@ -32,6 +36,19 @@ def rescue_sentences(record: RunRecord) -> list[str]:
         f"({rows[0].test_num_images} images): a linear probe on the untouched model, which keeps "
         "everything, has "
         f"{accuracy.text(probe)} %, the adapted model {accuracy.text(adapted)} %.",
+    ]
+
+
+def _too_few_judge(num_images: int | None, budgets_pct: Sequence[float]) -> list[str]:
+    """That the ways keep little of the change at budgets that so few images judge."""
+    if num_images is None:
+        return []
+    why = {budget: why_too_few(num_images, budget) for budget in budgets_pct}
+    return [
+        f"{told} So the ways keep little of the change there. A larger pool (pool_images) lets "
+        "them keep more."
+        for budget, told in why.items()
+        if told
     ]
 
 

@@ -379,6 +379,7 @@ class StoredRescue(Part):
     refitted_accuracy_pct: float
     kept_head_accuracy_pct: Number = None
     test_num_images: int
+    judging_num_images: int | None = None
     cpu_seconds: float
 
 

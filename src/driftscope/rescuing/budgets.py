@@ -1,4 +1,4 @@
-"""What each way keeps at fixed budgets, measured: a row a way and budget, and one for each end."""
+"""What each way keeps at fixed budgets, and both ends keep, measured."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Kept:
         refitted_accuracy_pct: of a classifier fitted anew; of the pretrained end a linear probe.
         kept_head_accuracy_pct: of the classifier that was trained along.
         test_num_images: of these accuracies.
+        judging_num_images: of the pool, which the estimate is of.
         cpu_seconds: of the looks for this budget, the search for it included. Looks that were made
             before, for another way or budget, are not made again and do not count again.
     """
@@ -43,6 +44,7 @@ class Kept:
     refitted_accuracy_pct: float
     kept_head_accuracy_pct: float | None
     test_num_images: int
+    judging_num_images: int
     cpu_seconds: float
 
 
@@ -121,5 +123,6 @@ def kept_at_point(
         refitted_accuracy_pct=accuracy.refitted.accuracy_pct,
         kept_head_accuracy_pct=accuracy.kept_head.accuracy_pct if accuracy.kept_head else None,
         test_num_images=accuracy.refitted.num_images,
+        judging_num_images=point.estimate.num_images,
         cpu_seconds=cpu_seconds,
     )

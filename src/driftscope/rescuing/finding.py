@@ -19,7 +19,14 @@ from driftscope.errors import ConfigError, ModelError, did_you_mean
 from driftscope.estimate import class_lists, make_pool
 from driftscope.related_models import ordered_models
 from driftscope.rescuing import ways
-from driftscope.rescuing.judge import GRID, HALVINGS, Judge, enough_images, outcome_on
+from driftscope.rescuing.judge import (
+    GRID,
+    HALVINGS,
+    Judge,
+    outcome_on,
+    too_few_judge,
+    usual_of_pool,
+)
 from driftscope.rescuing.kinds import Chosen
 from driftscope.rescuing.points import USUAL, WAYS, Point, chosen_of, last_that_keeps
 from driftscope.rescuing.result import Rescue
@@ -71,7 +78,7 @@ def rescue(
         max_images: how many images are read at most; with labels, up to twice this number from
             each split.
         pool_images: how many are read at most; "auto" for as many as the budget needs
-            (`judge.enough_images`: 400 up to 95 %, 2,000 at 99 %), None for all.
+            (`judge.usual_of_pool`), None for all.
         transfer_images: how many are read at most of each dataset; None for all.
         device: where models given by name run.
         seed: of the search.
@@ -81,12 +88,11 @@ def rescue(
         ModelError: the two do not belong together or are equal, the pool gives no estimate, or no
             point of any use keeps the budget.
     """
-    chosen_ways = _checked(keep_pct, by)
+    chosen_ways, num_pool = _checked(keep_pct, by), _num_pool(pool_images, keep_pct)
     rules = prompt_rules(class_words, templates)
     before, after = ordered_models(pretrained, adapted, device)
     _refuse_other_size(before, after)
     refuse_non_finite(encoder_state(after))
-    num_pool = _num_pool(pool_images, keep_pct)
     unlabeled = make_pool(before, pool, classes, rules, num_pool)
     benchmarks = labelled_sets(transfer_names(transfer), before, transfer_images, rules)
     rules.refuse_if_unused(class_lists(benchmarks, unlabeled))
@@ -179,9 +185,16 @@ class _Found:
             raise ModelError(
                 f"no useful strength keeps {self.keep_pct:g} % of the zero-shot ability: what "
                 "keeps it is the pretrained model, or nearly so; give a smaller budget, or train "
-                "anew by a gentler method or rate"
+                f"anew by a gentler method or rate{self._or_more_images()}"
             )
         return chosen_of(kept)
+
+    def _or_more_images(self) -> str:
+        """What else a pool that is too small for the budget lets one do."""
+        pool = self.judge.pool
+        read, given = len(pool.pixels), pool.num_given
+        few = too_few_judge(len(self.judge.judging), self.keep_pct, read, given)
+        return f". {few}".rstrip(".") if few else ""
 
 
 def _final(
@@ -216,7 +229,7 @@ def _num_pool(pool_images: int | str | None, keep_pct: float) -> int | None:
             f"pool_images is {pool_images!r}; give a whole number, 'auto' for as many as the "
             "budget needs, or None for all"
         )
-    return enough_images(keep_pct)
+    return usual_of_pool(keep_pct)
 
 
 def _refuse_other_size(before: VisionLanguageModel, after: VisionLanguageModel) -> None:

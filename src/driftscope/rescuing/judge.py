@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
+from functools import cached_property
 from typing import Self
 
 from torch import nn
@@ -16,8 +16,10 @@ from driftscope.backbones.weights import text_fingerprint
 from driftscope.blending import TEXT, Blend, Strength
 from driftscope.config import Way
 from driftscope.data import PixelSource
+from driftscope.enough_images import enough_images, why_too_few
 from driftscope.errors import DataError, ModelError
 from driftscope.estimate import MIN_POOL_IMAGES, Pool, Referee
+from driftscope.reference import evenly_spaced
 from driftscope.rescuing.points import Point
 from driftscope.rescuing.target import Target
 from driftscope.transfer.classification import LabelledSet
@@ -25,17 +27,22 @@ from driftscope.transfer.scores import Outcome
 
 GRID = (0.2, 0.4, 0.6, 0.8)
 HALVINGS = 4
-_LEAST_POOL, _MOST_POOL, _ENOUGH_MAY_CHANGE = 400, 2000, 10
+_LEAST_POOL, _MOST_POOL = 400, 2000
+_FEWER_IMAGES = 200
 
 
-def enough_images(keep_pct: float) -> int:
-    """How large a pool a budget needs: 10 of the half that judges may lose their answer.
+def enough_of_pool(keep_pct: float) -> int | None:
+    """How large a pool a budget needs, half of which judges; None where no pool is enough."""
+    enough = enough_images(keep_pct)
+    return None if enough is None else max(_LEAST_POOL, 2 * enough)
 
-    With fewer, a blend that does little harm cannot be told from one that breaks the budget. It is
-    400 images at least, up to a budget of 95 %, and 2,000 at most, from 99 %.
+
+def usual_of_pool(keep_pct: float) -> int:
+    """How many images of a pool are read for a budget, if nobody says how many.
+
+    Of 100 % no number is enough, and any image that is lost breaks it.
     """
-    enough = 2 * _ENOUGH_MAY_CHANGE * 100 / max(100 - keep_pct, 1)
-    return min(_MOST_POOL, max(_LEAST_POOL, math.ceil(enough)))
+    return min(enough_of_pool(keep_pct) or _MOST_POOL, _MOST_POOL)
 
 
 class Judge:
@@ -89,14 +96,20 @@ class Judge:
             self._known[asked] = point
         return point
 
-    def on_fewer(self, most: int) -> Self:
-        """A judge by at most so many of the images, evenly spaced, if they give an estimate."""
-        places = range(0, len(self.judging), math.ceil(len(self.judging) / most))
+    @cached_property
+    def by_fewer(self) -> Self:
+        """A judge by at most 200 of the images, evenly spaced, if these give an estimate.
+
+        It is for what need not be exact, such as where a search starts.
+        """
+        places = evenly_spaced(len(self.judging), _FEWER_IMAGES)
+        if len(places) == len(self.judging):
+            return self
         referee = self.referee.part(places)
-        if len(places) == len(self.judging) or referee.withheld:
+        if referee.withheld:
             return self
         fewer = copy(self)
-        fewer.judging, fewer.referee = self.judging[:: places.step], referee
+        fewer.judging, fewer.referee = referee.pool.pixels, referee
         fewer._known = {}
         return fewer
 
@@ -124,6 +137,28 @@ def outcome_on(
     return benchmark.outcome_from(embedded, model, has_own_texts=own)
 
 
+def too_few_judge(num_judging: int, keep_pct: float, num_read: int, num_given: int) -> str:
+    """Why so many images are too few to judge a budget, and how to mend it; "" where they are not.
+
+    Args:
+        num_judging: the images that judge.
+        keep_pct: the budget.
+        num_read: how many were read of the pool.
+        num_given: how many it has.
+    """
+    why, enough = why_too_few(num_judging, keep_pct), enough_of_pool(keep_pct)
+    if not why or enough is None:
+        return ""
+    mended = f"Give a pool of {enough:,} images"
+    if num_read < num_given:
+        more = min(enough, num_given)
+        mended = f"Read {more:,} of the {num_given:,} images of the pool (--pool-images {more})"
+    return (
+        f"{why} So a blend that does little harm cannot be told from one that breaks the budget. "
+        f"{mended} to keep more of the task."
+    )
+
+
 def judging(pool: Pool) -> PixelSource:
     """The half of a pool that judges."""
     return pool.pixels[1::2]
@@ -141,7 +176,8 @@ def referee_of(before: VisionLanguageModel, pool: Pool) -> Referee:
             f"the pool {pool.name} gives {len(pool.pixels)} images; one half of them judges, and "
             f"an estimate needs {MIN_POOL_IMAGES}: give {2 * MIN_POOL_IMAGES} or more"
         )
-    referee = Referee.of(pool, before.embed_images(judging(pool)).float().cpu())
+    half = replace(pool, pixels=judging(pool))
+    referee = Referee.of(half, before.embed_images(half.pixels).float().cpu())
     if referee.withheld:
         raise ModelError(
             f"retention cannot be estimated on {pool.name}, so no budget can be kept: "

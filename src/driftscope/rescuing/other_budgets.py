@@ -3,37 +3,54 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from driftscope.rescuing.points import Point
 
+Option = Callable[[float], str]
 
-def other_budgets(chosen: Point, points: Sequence[Point], pretrained: Point) -> list[str]:
+
+def other_budgets(
+    chosen: Point,
+    points: Sequence[Point],
+    pretrained: Point,
+    option: Option = "--keep {:g}".format,
+) -> list[str]:
     """What to ask for where too little is kept of the task, or of the old ability.
 
     Both ends are left out: neither is a blend.
+
+    Args:
+        chosen, points, pretrained: of the rescue.
+        option: what asks for a budget.
     """
     blends = [one for one in points if one.is_blend and one.is_useful(pretrained)]
-    return [_more_of_the_task(chosen, blends), _more_of_the_rest(chosen, blends)]
+    return [
+        _more_of_the_task(chosen, blends, option),
+        _more_of_the_rest(chosen, blends, option),
+    ]
 
 
-def _more_of_the_task(chosen: Point, blends: Sequence[Point]) -> str:
+def _more_of_the_task(chosen: Point, blends: Sequence[Point], option: Option) -> str:
     """The point that costs least retention among those that keep more of the task."""
-    better = [one for one in blends if _of_task(one) > _of_task(chosen) and _keep(one) >= 1]
+    better = [
+        one for one in blends if _of_task(one) > _of_task(chosen) and highest_budget(one) >= 1
+    ]
     if better:
-        return f"If it keeps too little of the task, ask for less: {_met(max(better, key=_keep))}."
+        best = max(better, key=highest_budget)
+        return f"If it keeps too little of the task, ask for less: {_met(best, option)}."
     what = "likelier to the adapted model"
     if chosen.accuracy is not None:
         what = "more accurate on the images that choose"
     return (
         f"If it keeps too little of the task: no other blend in the table is {what}."
-        f"{_better_elsewhere(chosen, blends)}"
+        f"{_better_elsewhere(chosen, blends, option)}"
     )
 
 
-def _better_elsewhere(chosen: Point, blends: Sequence[Point]) -> str:
+def _better_elsewhere(chosen: Point, blends: Sequence[Point], option: Option) -> str:
     """The most accurate point on the images that do not choose; "" where that is the chosen one."""
     best = max(blends, key=_reported, default=chosen)
     ours, theirs = _reported(chosen), _reported(best)
@@ -41,18 +58,18 @@ def _better_elsewhere(chosen: Point, blends: Sequence[Point]) -> str:
         return ""
     return (
         f" On the other test images {_name(best)} is: {theirs:.1f} % against {ours:.1f} %, and it "
-        f"meets `--keep {_keep(best):g}`. More labeled images would tell which is right."
+        f"meets `{option(highest_budget(best))}`. More labeled images would tell which is right."
     )
 
 
-def _more_of_the_rest(chosen: Point, blends: Sequence[Point]) -> str:
+def _more_of_the_rest(chosen: Point, blends: Sequence[Point], option: Option) -> str:
     """The point that keeps most of the task among those that keep more retention."""
     low = chosen.estimate.low_90_pct or 0.0
-    safer = [one for one in blends if _keep(one) > low]
+    safer = [one for one in blends if highest_budget(one) > low]
     if not safer:
         return "If it keeps too little of the old ability: no other blend in the table keeps more."
     best = max(safer, key=_of_task)
-    return f"If it keeps too little of the old ability, ask for more: {_met(best)}."
+    return f"If it keeps too little of the old ability, ask for more: {_met(best, option)}."
 
 
 def _of_task(point: Point) -> float:
@@ -71,15 +88,15 @@ def _name(point: Point) -> str:
     return f"{point.way} at scale {point.scale:.2f}"
 
 
-def _keep(point: Point) -> float:
+def highest_budget(point: Point) -> float:
     """The highest budget that a point keeps, in percent to one decimal; 0 where none is known."""
     return math.floor(10 * (point.estimate.low_90_pct or 0.0)) / 10
 
 
-def _met(point: Point) -> str:
+def _met(point: Point, option: Option) -> str:
     """The budget that a point keeps, and what it has of the task."""
     kept = f"likeness {_of_task(point):.3f}"
     if point.accuracy is not None:
         kept = f"{point.accuracy.choosing_pct:.1f} % accurate on the images that choose"
     anew = " (a search is then made for that budget)" * (point.way == "search")
-    return f"{_name(point)} ({kept}) meets `--keep {_keep(point):g}`{anew}"
+    return f"{_name(point)} ({kept}) meets `{option(highest_budget(point))}`{anew}"

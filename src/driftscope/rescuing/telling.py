@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,8 @@ from driftscope.estimate import Estimate
 from driftscope.files import free_name
 from driftscope.metrics import ESTIMATED, METRICS
 from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE, retention_interval_pct
-from driftscope.rescuing.judge import enough_images
-from driftscope.rescuing.other_budgets import other_budgets
+from driftscope.rescuing.judge import too_few_judge, usual_of_pool
+from driftscope.rescuing.other_budgets import highest_budget, other_budgets
 from driftscope.rescuing.target import Accuracy, Final
 from driftscope.transfer import ZeroShotScore
 
@@ -33,8 +34,6 @@ WAY_WORDS: dict[Way, str] = {
 }
 _OTHER_HALF: dict[Way, str] = {"search": "the search", "layers": "the order of the groups"}
 """What the half of the pool that does not judge is for, by the ways that need it."""
-_FEW_MAY_CHANGE = 5
-"""Images that may lose their answer within a budget, below which the pool limits what is kept."""
 _TOO_WIDE = 10.0
 """Points of an accuracy's interval, above which it decides nothing between two classifiers."""
 
@@ -74,7 +73,15 @@ def _alike(rescue: Rescue) -> list[str]:
     most, ours = rescue.alike[0].estimate, rescue.chosen.estimate
     if (most.low_90_pct or 0.0) <= (ours.low_90_pct or 0.0):
         return [f"{told} None of them keeps more."]
-    return [f"{told} The most that one of them keeps is {_estimated(most)}: --keep asks for it."]
+    asked = _keep_option(rescue, highest_budget(rescue.alike[0]))
+    return [f"{told} The most that one of them keeps is {_estimated(most)}: `{asked}` asks for it."]
+
+
+def _keep_option(rescue: Rescue, keep_pct: float) -> str:
+    """What asks for another budget, judged by the same images of the pool."""
+    read, given = rescue.num_pool, rescue.num_pool_given
+    is_usual = read == min(usual_of_pool(keep_pct), given)
+    return f"--keep {keep_pct:g}" + ("" if is_usual else f" --pool-images {read}")
 
 
 def _pool_sentence(rescue: Rescue) -> str:
@@ -89,19 +96,11 @@ def _pool_sentence(rescue: Rescue) -> str:
 
 
 def _too_few_judge(rescue: Rescue) -> list[str]:
-    """That hardly an image may change its answer, and how many images would mend it."""
-    judges = rescue.chosen.estimate.num_images
-    may_change = judges * (100 - rescue.keep_pct) / 100
-    if not 0 < may_change < _FEW_MAY_CHANGE:
-        return []
-    mended = "Read more of the pool (--pool-images)"
-    if rescue.num_pool == rescue.num_pool_given:
-        mended = f"Give a pool of {enough_images(rescue.keep_pct):,} images"
-    return [
-        f"A budget of {rescue.keep_pct:g} % lets about {may_change:.2g} of the {judges} judging "
-        "images change their answer. So a blend that does little harm cannot be told from one "
-        f"that breaks the budget. {mended} to keep more of the task."
-    ]
+    """That too few images judge this budget, and how many would be enough."""
+    told = too_few_judge(
+        rescue.chosen.estimate.num_images, rescue.keep_pct, rescue.num_pool, rescue.num_pool_given
+    )
+    return [told] if told else []
 
 
 def _less_than_asked(rescue: Rescue) -> list[str]:
@@ -221,7 +220,8 @@ def steps_of(rescue: Rescue, called: str, place: Path) -> list[str]:
             f"For transformers: `driftscope export-model {shlex.quote(called)} --out FOLDER` "
             "writes the model alone, without the classifier."
         )
-    return [*told, *other_budgets(rescue.chosen, rescue.points, rescue.pretrained)]
+    given = rescue.chosen, rescue.points, rescue.pretrained
+    return [*told, *other_budgets(*given, partial(_keep_option, rescue))]
 
 
 def _options(rescue: Rescue) -> list[str]:

@@ -17,8 +17,6 @@ REACH = 1.5
 """How far the search's way goes: a search may stop before all that its budget allows."""
 START_PCT = 90.0
 """A search for a larger budget starts where this one is kept: near W₀ strengths hardly move."""
-START_IMAGES = 200
-"""Of a large pool so many judge where a search starts: that need not be exact."""
 
 
 def path_of(way: Way, blend: Blend, judge: Judge, keep_pct: float, seed: int) -> Path:
@@ -136,10 +134,9 @@ def searched(blend: Blend, judge: Judge, keep_pct: float, seed: int) -> dict[str
 
 def largest_uniform(blend: Blend, judge: Judge, keep_pct: float) -> float:
     """The largest single strength that keeps a budget, by a few looks at some of the images."""
-    some = judge.on_fewer(START_IMAGES)
 
     def ask(scale: float) -> Point:
-        return some.estimated("wise", blend, scale, blend.uniform(scale))
+        return judge.by_fewer.estimated("wise", blend, scale, blend.uniform(scale))
 
     seen = {at: ask(at) for at in (0.0, *GRID, 1.0)}
     return last_that_keeps(keep_pct, seen, ask, HALVINGS).scale
