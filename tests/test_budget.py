@@ -197,7 +197,9 @@ def test_a_budget_that_too_few_images_judge_is_told(
     budget = kept_run.spec.budget.model_copy(update={"retention_pct": retention_pct})
     spec = kept_run.spec.model_copy(update={"budget": budget})
     said = budget_sentence(replace(kept_run, spec=spec))
-    assert ("At a budget of 99 % none of the 60 judging images may be lost." in said) == is_told
+    assert (
+        "At a budget of 99 % hardly one of the 60 judging images may get another answer." in said
+    ) == is_told
     assert said.endswith("More images of the budget let it change more.") == is_told
 
 
