@@ -234,9 +234,16 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             f"{fmean(margins):+.1f} points on average; above the linear probe in {beats}"
         )
         kept = {one["run"]: one["retention_pct"] for one in rows if one["way"] == "adapted"}
-        damaged = [run for run in runs if kept[run] < DAMAGED_PCT]
-        for told, some in (("all", runs), (f"adapted keeps under {DAMAGED_PCT:g} %", damaged)):
+        groups = (
+            ("all", np.inf),
+            ("below the budget as trained", budget),
+            (f"under {DAMAGED_PCT:g} % as trained", DAMAGED_PCT),
+        )
+        for told, most in groups:
+            some = [run for run in runs if kept[run] < most]
             equal = [margin_at_equal_retention(rows, run, budget) for run in some]
+            if not equal:
+                continue
             lines.append(
                 f"{budget:g}, at equal retention, {told}: on or above in "
                 f"{sum(one >= 0 for one in equal)} of {len(equal)} runs, by {fmean(equal):+.1f} "
