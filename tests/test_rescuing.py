@@ -479,6 +479,20 @@ def test_the_command_reads_as_many_of_the_pool_as_was_typed(
     assert given["pool_images"] == read
 
 
+def test_a_model_that_keeps_the_budget_as_it_is_needs_no_rescue(found: ds.Rescue) -> None:
+    def told(keep_pct: float, scale: float) -> list[str]:
+        estimate = replace(found.adapted.estimate, low_90_pct=92.0)
+        adapted = replace(found.adapted, estimate=estimate)
+        chosen = replace(found.chosen, scale=scale)
+        some = replace(found, keep_pct=keep_pct, adapted=adapted, chosen=chosen)
+        return [one for one in some.sentences() if "needs no rescue" in one]
+
+    needless = "The adapted model keeps the budget as it is, and needs no rescue."
+    assert told(90, 0.5) == [needless]
+    assert told(90, 1.0) == [f"{needless} It is also what was chosen."]
+    assert told(95, 0.5) == []
+
+
 def test_an_interrupted_save_leaves_nothing(
     found: ds.Rescue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

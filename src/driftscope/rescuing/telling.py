@@ -55,10 +55,19 @@ def sentences_of(rescue: Rescue) -> list[str]:
         f"On the same images the adapted model keeps {_estimated(rescue.adapted.estimate)}. "
         "`driftscope compare` reads other images; what it measured on labels is nearer the "
         "truth.",
+        *_needless(rescue),
         f"The blend has {WAY_WORDS[one.way]}, at scale {one.scale:.2f}.",
         *_alike(rescue),
     ]
     return [*told, *(_accuracy(rescue, rescue.final) if rescue.final else _likeness(rescue))]
+
+
+def _needless(rescue: Rescue) -> list[str]:
+    """That the adapted model keeps the budget without a rescue, and whether it was chosen."""
+    if not rescue.adapted.keeps(rescue.keep_pct):
+        return []
+    told = "The adapted model keeps the budget as it is, and needs no rescue."
+    return [told if rescue.chosen.is_blend else f"{told} It is also what was chosen."]
 
 
 def _alike(rescue: Rescue) -> list[str]:
