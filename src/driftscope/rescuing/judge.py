@@ -40,7 +40,7 @@ def enough_of_pool(keep_pct: float) -> int | None:
 def usual_of_pool(keep_pct: float) -> int:
     """How many images of a pool are read for a budget, if nobody says how many.
 
-    Of 100 % no number is enough, and any image that is lost breaks it.
+    Of 100 % no number is enough: any image that gets another answer breaks it.
     """
     return min(enough_of_pool(keep_pct) or _MOST_POOL, _MOST_POOL)
 
@@ -68,7 +68,7 @@ class Judge:
         kept_head: nn.Linear | None,
     ) -> None:
         self.pool, self.target, self.kept_head = pool, target, kept_head
-        self.judging, self.searching = judging(pool), pool.pixels[0::2]
+        self.searching = pool.pixels[0::2]
         self.before = before
         self.referee = referee_of(before, pool)
         self.tuned = after.embed_images(target.pixels).float().cpu()
@@ -76,6 +76,11 @@ class Judge:
         if kept_head is None and target.labels is not None:
             self.teacher = target.fitted(self.tuned)
         self._known: dict[tuple[object, ...], Point] = {}
+
+    @property
+    def judging(self) -> PixelSource:
+        """The images that judge."""
+        return self.referee.pool.pixels
 
     def estimated(
         self, way: Way, blend: Blend, scale: float, strengths: Mapping[str, Strength]
@@ -109,8 +114,7 @@ class Judge:
         if referee.withheld:
             return self
         fewer = copy(self)
-        fewer.judging, fewer.referee = referee.pool.pixels, referee
-        fewer._known = {}
+        fewer.referee, fewer._known = referee, {}
         return fewer
 
     def completed(self, point: Point, blend: Blend) -> tuple[Point, nn.Linear | None]:
