@@ -14,6 +14,7 @@ from pyarrow import parquet
 from small_sets import NAMES, TRUTH, classes, png, table, write, write_tar
 
 from driftscope.data import EncodedSet, labelled, open_dataset, open_labelled
+from driftscope.data.prompts import class_word
 from driftscope.errors import DataError
 
 
@@ -255,6 +256,17 @@ def test_words_of_class_numbers_come_from_the_column_beside(tmp_path: Path) -> N
     assert isinstance(images, EncodedSet)
     assert images.class_names == ("0", "1")
     assert images.words == {"0": "cat", "1": "dog"}  # and not of their category, which both share
+
+
+@pytest.mark.parametrize("column", ["ClassName", "label_name"])
+def test_words_beside_class_numbers_are_written_as_class_names_are(
+    tmp_path: Path, column: str
+) -> None:
+    names = ("AnnualCrop", "red_fox")
+    rows = [f"{at}.png,{at},{name}" for at, name in enumerate(names)]
+    images = open_dataset(a_list(tmp_path, f"Filename,Label,{column}", *rows), "test")
+    assert isinstance(images, EncodedSet)
+    assert [images.words[one] for one in "01"] == [class_word(name) for name in names]
 
 
 @pytest.mark.parametrize("name", ["Split", "subset", "Data Set", "usage"])

@@ -352,6 +352,53 @@ def test_numbers_behind_one_word_are_named_by_lines_beside(tmp_path: Path, form:
     ]
 
 
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (
+            "1 001.Black_footed_Albatross\n2 002.Laysan_Auklet",
+            ["Black footed Albatross", "Laysan Auklet"],
+        ),
+        ("AnnualCrop\nSeaLake", ["annual crop", "sea lake"]),
+    ],
+)
+def test_words_beside_are_written_as_class_names_are_and_those_that_are_asked_for_as_they_are(
+    tmp_path: Path, lines: str, words: list[str]
+) -> None:
+    write(tmp_path / "set", classes("", ["1", "2"]))
+    (tmp_path / "set" / "classes.txt").write_text(lines)
+    (tmp_path / "own.txt").write_text("AnnualCrop\nSeaLake")
+    found = open_dataset(tmp_path / "set", "test")
+    asked_for = open_dataset(f"{tmp_path / 'set'}?names={tmp_path / 'own.txt'}", "test")
+    assert isinstance(found, EncodedSet)
+    assert isinstance(asked_for, EncodedSet)
+    assert found.words == dict(zip("12", words, strict=True))
+    assert asked_for.words == {"1": "AnnualCrop", "2": "SeaLake"}
+
+
+def test_imagenets_words_beside_hold_as_they_are(tmp_path: Path) -> None:
+    ids = [one for one, said in imagenet_names().items() if said in ("iPod", "tench")]
+    write(tmp_path, classes("", ids))
+    (tmp_path / "classnames.txt").write_text(
+        "\n".join(f"{one} {imagenet_names()[one]}" for one in ids)
+    )
+    images = open_dataset(tmp_path, "test")
+    assert isinstance(images, EncodedSet)
+    assert set(images.words.values()) == {"iPod", "tench"}
+
+
+def test_words_that_are_found_are_doubted_and_those_that_are_asked_for_are_not(
+    tmp_path: Path, mini: VisionLanguageModel
+) -> None:
+    place = pictures(tmp_path / "set", "0123")
+    for file in (place / "classnames.txt", tmp_path / "own.txt"):
+        file.write_text("\n".join(f"type_{letter}" for letter in "wxyz"))
+    said = change(place, mini)["doubts"]
+    assert "4 of its 4 class names are no words" in said[0]  # type: ignore[index]
+    asked_for = change(f"{place}?names={tmp_path / 'own.txt'}", mini)["doubts"]
+    assert not any("are no words" in one for one in asked_for)  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("lines", ["c1\nc2\nc3", "c2\nc3\nc1", "x\ny"])
 def test_lines_that_are_the_names_themselves_name_no_class(tmp_path: Path, lines: str) -> None:
     write(tmp_path, classes("", ["c1", "c2", "c3"]))

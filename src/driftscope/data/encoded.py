@@ -102,9 +102,10 @@ class EncodedSet:
 
     `captions` holds one or more sentences an image; `groups` says which images belong together
     (a place, a patient) and must not be split across sides. `words` and `templates` are prompts
-    that came with the set. `notes` say what of it was passed over, `doubts` what may make a number
-    of it mean something else, `unlabeled_because` why it has no labels. `white` is the value that
-    is white in 16-bit greyscale.
+    that came with the set; the words of the classes in `given_words` are of a file that the user
+    named. `notes` say what of it was passed over, `doubts` what may make a number of it mean
+    something else, `unlabeled_because` why it has no labels. `white` is the value that is white in
+    16-bit greyscale.
     """
 
     name: str
@@ -115,6 +116,7 @@ class EncodedSet:
     captions: tuple[tuple[str, ...], ...] | None = None
     groups: tuple[str, ...] | None = None
     words: Mapping[str, str] = field(default_factory=dict)
+    given_words: frozenset[str] = frozenset()
     templates: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()

@@ -2,7 +2,8 @@
 
 A class name becomes words by these rules, in this order:
 
-1. what the user says (`class_words` of a spec: class name to words) holds as it is;
+1. what the user says (`class_words` of a spec: class name to words) holds as it is; words that are
+   found beside a set's names are names themselves (`plain_words`);
 2. what all names of a set have in common is no part of a name: a number before each, each
    another one (`01_cat`, `02_dog`), numbers behind each that count the classes (`cat_0`, `dog_1`),
    a word such as *class* before each, and hyphens that stand for spaces (`beer-mug`, in a set whose
@@ -161,6 +162,20 @@ def words_of(class_names: Sequence[str], class_words: Mapping[str, str]) -> list
         class_words.get(name) or class_word(bare)
         for name, bare in zip(class_names, plain, strict=True)
     ]
+
+
+def plain_words(found: Mapping[str, str]) -> dict[str, str]:
+    """Words that are found beside class names, by the rules for names: `red_fox` is red fox.
+
+    Those of our own list of ImageNet's classes hold as they are, such as iPod.
+    """
+    as_they_are = set(imagenet_names().values())
+    return {
+        name: said if said in as_they_are else plain
+        for (name, said), plain in zip(
+            found.items(), words_of(list(found.values()), {}), strict=True
+        )
+    }
 
 
 def _without_numbers(class_names: Sequence[str]) -> Sequence[str]:

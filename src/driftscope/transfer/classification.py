@@ -16,7 +16,14 @@ from torch.nn import functional
 
 from driftscope.backbones.capture import check_adapters_in_effect
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.data import EncodedSet, PixelSource, labelled, open_labelled, rows_of
+from driftscope.data import (
+    EncodedSet,
+    ImageSet,
+    PixelSource,
+    labelled,
+    open_labelled,
+    rows_of,
+)
 from driftscope.data.copies import told_of_copies
 from driftscope.data.prompts import PromptRules, expand_templates, words_of
 from driftscope.data.splits import balanced_subset
@@ -300,11 +307,9 @@ def transfer_set(
         of_copies = told_of_copies(images)
         notes += [*images.notes, *of_copies[0]]
         doubts += [*images.doubts, *of_copies[1]]
-    rules = (rules or PromptRules()).filled_from(images, class_names)
-    words = words_of(class_names, dict(rules.class_words))
-    given = {word for _, word in rules.class_words}
-    shown = ["given" if word in given else word for word in words]
-    doubts += doubts_of_names(class_names, shown, rules.templates)
+    asked = rules or PromptRules()
+    rules = asked.filled_from(images, class_names)
+    doubts += doubts_of_names(class_names, _words_to_doubt(images, asked), rules.templates)
     doubts += doubts_of_several(class_names)
     doubts += doubts_of_prompts(pretrained, class_names, rules.prompts(class_names))
     for doubt in doubts:
@@ -320,10 +325,19 @@ def transfer_set(
         logit_bias=pretrained.logit_bias,
         class_names=class_names,
         rules=rules,
-        unknown_words=unknown_words(pretrained, words),
+        unknown_words=unknown_words(pretrained, words_of(class_names, dict(rules.class_words))),
         doubts=tuple(doubts),
         notes=tuple(notes),
     )
+
+
+def _words_to_doubt(images: ImageSet, asked: PromptRules) -> list[str]:
+    """The words of the classes, with a plain one for those that the user says."""
+    _, class_names = labelled(images)
+    found: Mapping[str, str] = getattr(images, "words", {})
+    given = {*asked.own_words(class_names), *getattr(images, "given_words", ())}
+    words = zip(class_names, words_of(class_names, found), strict=True)
+    return ["given" if name in given else word for name, word in words]
 
 
 def _difference(after: float | None, before: float | None) -> float | None:

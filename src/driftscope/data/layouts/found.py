@@ -18,6 +18,7 @@ from driftscope.data.address import (
 from driftscope.data.encoded import EncodedSet
 from driftscope.data.names import NamesFile, benchmark_words, read_names, read_templates
 from driftscope.data.procedural import ProceduralSet
+from driftscope.data.prompts import plain_words
 from driftscope.errors import DataError, told_as
 from driftscope.suites import member_of
 
@@ -113,7 +114,9 @@ class Found:
                 images = replace(images, notes=(*images.notes, said))
         if names is not None and (classes := images.class_names) is not None:
             words = names.words_of(classes, must_fit=given is not None)
-            images = replace(images, words={**images.words, **words})
+            words = plain_words(words) if given is None else words
+            asked_for = frozenset(words if given is not None else ())
+            images = replace(images, words={**images.words, **words}, given_words=asked_for)
             if not words and not {*classes} <= {*names.in_order, *names.by_class.values()}:
                 said = f"{names.path.name} names none of its classes, and is passed over"
                 images = replace(images, notes=(*images.notes, said))

@@ -20,6 +20,7 @@ from driftscope.data.layouts.labels import (
     words_by_number,
     yes_or_no,
 )
+from driftscope.data.prompts import plain_words
 from driftscope.errors import DataError
 
 _USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -351,7 +352,7 @@ def _words_beside(
         values = [value for name in numbers for value in tables[name].values(name, column)]
         joined = [value for of_split in numbers.values() for value in of_split]
         if words := words_by_number(joined, values, place, label):
-            return words
+            return plain_words(words)
     return {}
 
 
