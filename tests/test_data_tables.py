@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -373,6 +374,51 @@ def test_a_card_says_which_configuration_is_meant_by_default(tmp_path: Path) -> 
     )
     assert open_dataset(tmp_path, "train").class_names == ("y", "z")
     assert open_dataset(f"{tmp_path}?config=first", "train").class_names == ("x", "z")
+
+
+LAID_OUT = (
+    "train.parquet",
+    "small/train.parquet",
+    "small/more/train.parquet",
+    "small/test.parquet",
+)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "train.parquet", "./train.parquet", "*/train.parquet", "small/*", "small/**", "**", "*",
+        "**/train.parquet", "small/**/*.parquet", "**/more/*", "s[a-m]all/t?*.parquet",
+    ],
+)  # fmt: skip
+def test_a_cards_patterns_give_the_files_that_the_hubs_own_glob_gives(
+    tmp_path: Path, pattern: str
+) -> None:
+    for at, name in enumerate(LAID_OUT):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(table(["x", "y"], [png(at), png(at)]), tmp_path / name)
+    (tmp_path / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: default\n  data_files: '{pattern}'\n"
+        "- config_name: small\n  data_files: small/test.parquet\n---\n"
+    )
+    system = fsspec.filesystem("file")
+    given = set(map(Path, system.glob(f"{tmp_path}/{pattern}")))
+    expected = [at for at, name in enumerate(LAID_OUT) if tmp_path / name in given]
+    images = open_dataset(tmp_path, "train")
+    assert sorted({*images.pixels(range(len(images)), 8)[:, 0, 0, 0].tolist()}) == expected
+    assert len(images) == 2 * len(expected)
+
+
+def test_the_patterns_of_a_configuration_start_at_its_folder(tmp_path: Path) -> None:
+    for at, name in enumerate(LAID_OUT):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(table(["x", "y"], [png(at), png(at)]), tmp_path / name)
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files: train.parquet\n"
+        "- config_name: small\n  data_dir: small\n  data_files: train.parquet\n---\n"
+    )
+    images = open_dataset(f"{tmp_path}?config=small", "train")
+    assert images.pixels(range(len(images)), 8)[:, 0, 0, 0].tolist() == [1, 1]
 
 
 def test_shards_whose_labels_are_of_two_types_do_not_belong_together(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -293,7 +294,8 @@ def _declared(
         splits: dict[str, list[Path]] = {}
         try:
             for split, pattern in _patterns(one["data_files"]):
-                fitting = [file for file, path in relative.items() if path.match(pattern)]
+                whole = PurePosixPath(one.get("data_dir") or "", pattern)
+                fitting = [file for file, path in relative.items() if _fits(path, whole)]
                 splits.setdefault(split, []).extend(fitting)
             name = str(one["config_name"])
         except (KeyError, TypeError):
@@ -301,6 +303,24 @@ def _declared(
         if splits := {split: of for split, of in splits.items() if of}:
             found[name] = splits
     return found
+
+
+def _fits(path: PurePath, pattern: PurePath) -> bool:
+    """Whether a pattern gives a path from its first part on; `**` stands for any number of parts.
+
+    So read cards `datasets`. `PurePath.full_match` (Python 3.13) is the same; a regular expression
+    of a whole pattern may take for ever.
+    """
+    ends = {0}
+    for part in pattern.parts:
+        if part == "**":
+            ends = set(range(min(ends), len(path.parts) + 1))
+        else:
+            rest = (end for end in ends if end < len(path.parts))
+            ends = {end + 1 for end in rest if fnmatchcase(path.parts[end], part)}
+        if not ends:
+            return False
+    return len(path.parts) in ends
 
 
 def _patterns(listed: Any) -> Iterator[tuple[str, str]]:
