@@ -13,6 +13,7 @@ from small_sets import classes, write
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data import EncodedSet, encoded, open_dataset
+from driftscope.data.given import some_pixels
 from driftscope.data.names import benchmark_words, imagenet_names, read_names
 from driftscope.data.prompts import PromptRules, class_word, prompt_rules, words_of
 from driftscope.errors import DataError
@@ -20,6 +21,7 @@ from driftscope.limits import Megabytes
 from driftscope.sources import load
 from driftscope.transfer import retention_pct, retrieval_set, score, transfer_set
 from driftscope.transfer.doubts import DoubtWarning, doubts_of_names, doubts_of_score
+from driftscope.transfer.features import labelled_sets
 from driftscope.transfer.scores import above_chance_pct, outcome_of
 
 WORDS = ("red circle", "red square", "red triangle", "red star")
@@ -242,6 +244,44 @@ def test_a_draw_and_what_is_left_out_are_noted(tmp_path: Path, mini: VisionLangu
     found = change(place, mini, skip_bad_images=True)
     assert found["num_images"] == 20
     assert "1 images cannot be read and are left out" in str(found["notes"])
+
+
+def test_classes_that_skipping_leaves_without_an_image_are_counted(
+    tmp_path: Path, mini: VisionLanguageModel
+) -> None:
+    place = pictures(tmp_path, WORDS)
+    for file in (place / WORDS[1]).iterdir():
+        file.write_bytes(b"")
+    said = "1 of its 4 classes have no image among those that"
+    found = change(place, mini, skip_bad_images=True)
+    assert f"{said} are scored" in str(found["notes"])
+    (knn,) = labelled_sets(str(place), mini, by="knn", skip_bad_images=True)
+    assert f"{said} are scored" in str(knn.notes)
+    assert f"{said} tell the classes" in str(knn.notes)
+
+
+def test_a_set_of_which_no_image_can_be_read_is_refused_where_bad_ones_are_skipped(
+    tmp_path: Path, mini: VisionLanguageModel
+) -> None:
+    place = pictures(tmp_path / "set", WORDS)
+    files = sorted(place.rglob("*.png"))
+    for file in files:
+        file.write_bytes(b"")
+    rows = [f"{file},a caption" for file in files]
+    (tmp_path / "captions.csv").write_text("\n".join(["path,caption", *rows]))
+    skips = {"skip_bad_images": True}
+    reads = (
+        lambda: transfer_set(str(place), mini, **skips),
+        lambda: labelled_sets(str(place), mini, by="knn", **skips),
+        lambda: retrieval_set(str(tmp_path / "captions.csv"), mini, **skips),
+        lambda: some_pixels(place, 56, None, "pool", **skips),
+        lambda: open_dataset(f"{place}?bad=skip", "test"),
+    )
+    for read in reads:
+        with pytest.raises(
+            DataError, match=r"none of its \d+ images can be read, such as: .* empty"
+        ):
+            read()
 
 
 def test_a_few_images_of_many_are_scored_without_reading_the_others(

@@ -206,6 +206,19 @@ class EncodedSet:
                 problems.append(str(error))
         return self.select(torch.tensor(kept, dtype=torch.int64)), problems
 
+    def only_readable(self) -> EncodedSet:
+        """The set without the images that cannot be read, and a note of how many they are.
+
+        Raises:
+            DataError: none can be read.
+        """
+        kept, problems = self.readable()
+        if problems and not len(kept):
+            raise DataError(
+                f"{self.name}: none of its {len(self):,} images can be read, such as: {problems[0]}"
+            )
+        return kept.without(problems)
+
     def without(self, problems: Sequence[str]) -> EncodedSet:
         """The set with a note of the images that were left out of it."""
         if not problems:

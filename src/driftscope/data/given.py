@@ -147,8 +147,7 @@ class _Source:
     ) -> None:
         self._dataset = open_dataset(images, split) if isinstance(images, str | Path) else None
         if skip_bad_images and isinstance(self._dataset, EncodedSet):
-            kept, problems = self._dataset.readable()
-            self._dataset = kept.without(problems)
+            self._dataset = self._dataset.only_readable()
         self._tensor = images if isinstance(images, Tensor) else None
         self._pictures: Sequence[Image] = []
         self._what = what

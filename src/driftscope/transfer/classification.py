@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
@@ -293,20 +293,18 @@ def transfer_set(
     indices = balanced_subset(labels, max_images)
     notes: list[str] = []
     doubts: list[str] = []
-    if absent := len(class_names) - len(torch.unique(labels)):
-        notes.append(f"{absent} of its {len(class_names)} classes have no image in it")
     if len(indices) < len(labels):
         notes.append(f"{len(indices):,} of its {len(labels):,} images, drawn evenly over classes")
     if isinstance(images, EncodedSet):  # so that no more is read than is scored on
         images = images.select(indices)
         if skip_bad_images:
-            kept, problems = images.readable()
-            images = kept.without(problems)
+            images = images.only_readable()
         labels, _ = labelled(images)
         indices = torch.arange(len(images))
         of_copies = told_of_copies(images)
         notes += [*images.notes, *of_copies[0]]
         doubts += [*images.doubts, *of_copies[1]]
+    notes += notes_of_absent(labels[indices], class_names)
     asked = rules or PromptRules()
     rules = asked.filled_from(images, class_names)
     doubts += doubts_of_names(class_names, _words_to_doubt(images, asked), rules.templates)
@@ -329,6 +327,15 @@ def transfer_set(
         doubts=tuple(doubts),
         notes=tuple(notes),
     )
+
+
+def notes_of_absent(
+    labels: Int64[Tensor, " image"], class_names: Sequence[str], what: str = "are scored"
+) -> Iterator[str]:
+    """Classes that none of some images is of."""
+    if absent := len(class_names) - len(torch.unique(labels)):
+        told = f"{absent} of its {len(class_names)} classes"
+        yield f"{told} have no image among those that {what}"
 
 
 def _words_to_doubt(images: ImageSet, asked: PromptRules) -> list[str]:

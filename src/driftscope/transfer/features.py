@@ -26,7 +26,7 @@ from driftscope.data.prompts import PromptRules
 from driftscope.data.splits import balanced_subset, open_train_and_test
 from driftscope.errors import ConfigError, ModelError, did_you_mean
 from driftscope.protocols import BY_OPTION, KNN, LINEAR_PROBE, ZERO_SHOT, name_of
-from driftscope.transfer.classification import LabelledSet, transfer_set
+from driftscope.transfer.classification import LabelledSet, notes_of_absent, transfer_set
 from driftscope.transfer.doubts import DoubtWarning
 from driftscope.transfer.scores import Outcome, outcome_of_scores
 
@@ -177,6 +177,8 @@ def feature_sets(
     notes = [f"told by {len(bank_labels):,} labeled images of its split {train.split}"]
     if max_images is not None and max_images < len(test):
         notes.append(f"{max_images:,} of its {len(test):,} images, drawn evenly over classes")
+    notes += notes_of_absent(labels, class_names)
+    notes += notes_of_absent(bank_labels, class_names, "tell the classes")
     doubts: list[str] = []
     if isinstance(images, EncodedSet) and isinstance(bank, EncodedSet):
         of_copies, of_shared = told_of_copies(images), told_of_shared(images, bank)
@@ -326,8 +328,7 @@ def _chosen(
     if isinstance(images, EncodedSet):
         images = images.select(chosen)
         if skip_bad:
-            kept, problems = images.readable()
-            images = kept.without(problems)
+            images = images.only_readable()
         labels, _ = labelled(images)
         chosen = torch.arange(len(images))
     return images, chosen, labels[chosen]

@@ -148,8 +148,7 @@ def retrieval_set(
     indices = torch.linspace(0, total - 1, min(total, max_images or total)).long()
     images = images.select(indices)
     if skip_bad_images:
-        kept, problems = images.readable()
-        images = kept.without(problems)
+        images = images.only_readable()
     captions = images.captions or ()
     texts = list(dict.fromkeys(caption for of_image in captions for caption in of_image))
     notes, doubts = told_of_copies(images)

@@ -91,10 +91,7 @@ class Found:
             doubts=(*images.doubts, *self.doubts),
         )
         images = self._with_names(images).with_its_white()
-        if "bad" not in self.address.options:
-            return images
-        kept, problems = images.readable()
-        return kept.without(problems)
+        return images.only_readable() if "bad" in self.address.options else images
 
     def _with_names(self, images: EncodedSet) -> EncodedSet:
         """With the words and templates that lie beside the images or that the user names."""
