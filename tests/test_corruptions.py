@@ -8,7 +8,9 @@ import torch
 from PIL import Image
 from random_models import random_pixels
 
+from driftscope.data import Framing
 from driftscope.data.corruptions import CORRUPTIONS, corrupt
+from driftscope.data.pixels import to_model_size
 from driftscope.errors import DataError
 from driftscope.transfer import CorruptedTest, corrupted_tests
 
@@ -106,11 +108,23 @@ def write_splits(folder: Path, levels: dict[str, int], names: str = "ab") -> str
 
 
 def corrupted(
-    dataset: str, corruptions: list[str], class_names: tuple[str, ...] = ("a", "b")
+    dataset: str,
+    corruptions: list[str],
+    class_names: tuple[str, ...] = ("a", "b"),
+    framing: int | Framing = 8,
+    **options: bool,
 ) -> Iterator[CorruptedTest]:
     clean = torch.full((2, 3, 8, 8), 20, dtype=torch.uint8)
     labels = torch.tensor([0, 1])
-    return corrupted_tests(dataset, corruptions, clean, labels, class_names=class_names)
+    return corrupted_tests(
+        dataset,
+        corruptions,
+        clean,
+        labels,
+        class_names=class_names,
+        framing=Framing.of(framing),
+        **options,
+    )
 
 
 def test_shipped_corrupted_splits_are_preferred_over_made_ones(tmp_path: Path) -> None:
@@ -130,6 +144,28 @@ def test_shipped_splits_are_read_one_at_a_time_and_only_those_asked_for(tmp_path
     assert next(tests).pixels[:].unique().tolist() == [25]
     with pytest.raises(DataError, match=r"spatter-a\.png"):
         next(tests)
+
+
+@pytest.mark.parametrize("framing", [Framing(8, 4), Framing(8, squashes=True, resample="lanczos")])
+def test_shipped_splits_are_framed_as_the_model_reads_its_test_images(
+    tmp_path: Path, framing: Framing
+) -> None:
+    dataset = write_splits(tmp_path, {"test": 20, "contrast": 25})
+    ramp = torch.arange(12 * 24 * 3, dtype=torch.uint8).reshape(12, 24, 3)
+    for name in "ab":
+        Image.fromarray(ramp.numpy()).save(tmp_path / f"contrast-{name}.png")
+    (shipped,) = corrupted(dataset, ["contrast"], framing=framing)
+    own = to_model_size(Image.fromarray(ramp.numpy()), framing)
+    assert torch.equal(shipped.pixels[:], torch.stack([own, own]))
+    assert not torch.equal(own, to_model_size(Image.fromarray(ramp.numpy()), 8))
+
+
+def test_unreadable_images_of_a_shipped_split_are_left_out_and_counted(tmp_path: Path) -> None:
+    dataset = write_splits(tmp_path, {"test": 20, "contrast": 25})
+    (tmp_path / "contrast-a.png").write_bytes(b"broken")
+    (shipped,) = corrupted(dataset, ["contrast"], skip_bad_images=True)
+    assert shipped.labels.tolist() == [1]
+    assert "1 images cannot be read and are left out" in str(shipped.notes)
 
 
 def test_a_dataset_pinned_to_one_split_ships_no_other(tmp_path: Path) -> None:

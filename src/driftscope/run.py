@@ -360,7 +360,9 @@ def _robustness(adapted: AdaptedModel, prepared: PreparedRun, spec: RunSpec) -> 
         prepared.test_pixels,
         prepared.test_labels,
         class_names=prepared.class_names,
+        framing=prepared.pretrained.framing,
         severity=spec.corruption_severity,
+        skip_bad_images=spec.skip_bad_images,
     )
     found = {}
     for test in tests:
@@ -372,6 +374,7 @@ def _robustness(adapted: AdaptedModel, prepared: PreparedRun, spec: RunSpec) -> 
             "num_images": counted.num_images,
             "accuracy_pct": counted.accuracy_pct,
             "wilson_pct": [counted.wilson_low_pct, counted.wilson_high_pct],
+            "notes": list(test.notes),
         }
     return found
 

@@ -260,6 +260,8 @@ class Corrupted(Part):
     num_images: int | None = None
     accuracy_pct: Number = None
     wilson_pct: list[Number] | None = None
+    notes: list[str] = Field(default_factory=list)
+    """What was passed over or left out of a shipped split, and what is doubtful."""
 
 
 class StoredEstimate(_Facts):

@@ -9,7 +9,16 @@ from typing import Literal
 from jaxtyping import Int64
 from torch import Tensor
 
-from driftscope.data import PixelSource, available_splits, labelled, open_dataset, rows_of
+from driftscope.data import (
+    EncodedSet,
+    Framing,
+    PixelSource,
+    available_splits,
+    labelled,
+    notes_of,
+    open_dataset,
+    rows_of,
+)
 from driftscope.data.corruptions import corrupt
 from driftscope.data.splits import balanced_subset
 from driftscope.errors import DataError
@@ -20,7 +29,7 @@ class CorruptedTest:
     """Test images under one corruption.
 
     `made` says whether the dataset ships them as a split or driftscope made them; a shipped
-    split has its own severity, which is then None.
+    split has its own severity, which is then None. `notes` are that split's.
     """
 
     corruption: str
@@ -28,6 +37,7 @@ class CorruptedTest:
     severity: int | None
     pixels: PixelSource
     labels: Int64[Tensor, " image"]
+    notes: tuple[str, ...] = ()
 
 
 def corrupted_tests(
@@ -37,7 +47,9 @@ def corrupted_tests(
     labels: Int64[Tensor, " image"],
     *,
     class_names: Sequence[str],
+    framing: Framing,
     severity: int = 3,
+    skip_bad_images: bool = False,
 ) -> Iterator[CorruptedTest]:
     """One test set a corruption, one at a time in memory.
 
@@ -47,7 +59,9 @@ def corrupted_tests(
         pixels: the clean test images, from which what is not shipped is made.
         labels: their classes.
         class_names: the classes in label order; a shipped split must have the same.
+        framing: how the model reads images; the clean ones are framed so.
         severity: 1 (mild) to 5, of what is made.
+        skip_bad_images: whether unreadable images of a shipped split are left out or an error.
 
     Raises:
         DataError: an unknown corruption, or a shipped split of other classes.
@@ -56,6 +70,8 @@ def corrupted_tests(
     for name in corruptions:
         if name in shipped:
             images = open_dataset(dataset, name)
+            if skip_bad_images and isinstance(images, EncodedSet):
+                images = images.only_readable()
             own_labels, own_names = labelled(images)
             if own_names != tuple(class_names):
                 raise DataError(
@@ -63,8 +79,8 @@ def corrupted_tests(
                     "accuracy on it would mean nothing"
                 )
             chosen = balanced_subset(own_labels, len(labels))
-            shown = rows_of(images, chosen, pixels.shape[-1])
-            yield CorruptedTest(name, "shipped", None, shown, own_labels[chosen])
+            shown = rows_of(images, chosen, framing)
+            yield CorruptedTest(name, "shipped", None, shown, own_labels[chosen], notes_of(images))
         else:
             made = corrupt(pixels, name, severity)
             yield CorruptedTest(name, "generated", severity, made, labels)
