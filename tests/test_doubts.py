@@ -6,9 +6,11 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
 from small_sets import classes, write
 
 from driftscope.backbones.model import VisionLanguageModel
@@ -282,6 +284,28 @@ def test_a_set_of_which_no_image_can_be_read_is_refused_where_bad_ones_are_skipp
             DataError, match=r"none of its \d+ images can be read, such as: .* empty"
         ):
             read()
+
+
+def test_rows_without_an_image_are_left_out_where_bad_ones_are_skipped(
+    tmp_path: Path, mini: VisionLanguageModel
+) -> None:
+    place = pictures(tmp_path, WORDS)
+    files = [
+        (word, file.read_bytes()) for word in WORDS for file in sorted((place / word).iterdir())
+    ]
+    rows = {"image": [None, b"no image", *(data for _, data in files)]}
+    said = [WORDS[0], WORDS[1], *(word for word, _ in files)]
+    parquet.write_table(pa.table({**rows, "caption": said}), tmp_path / "captions.parquet")
+    parquet.write_table(pa.table({**rows, "label": said}), tmp_path / "labels.parquet")
+    skips = {"skip_bad_images": True}
+    with pytest.raises(DataError, match="the row holds none"):
+        retrieval_set(str(tmp_path / "captions.parquet"), mini)
+    captioned = retrieval_set(str(tmp_path / "captions.parquet"), mini, **skips)
+    assert captioned.matches.shape == (len(files), len(WORDS))
+    for reason in ("the row holds none", "not an image"):
+        assert any("1 images cannot be" in one and reason in one for one in captioned.notes)
+    (knn,) = labelled_sets(str(tmp_path / "labels.parquet"), mini, by="knn", **skips)
+    assert len(knn.labels) + len(knn.bank_labels) == len(files)
 
 
 def test_a_few_images_of_many_are_scored_without_reading_the_others(

@@ -212,19 +212,41 @@ class EncodedSet:
         Raises:
             DataError: none can be read.
         """
-        kept, problems = self.readable()
-        if problems and not len(kept):
+        return self._without(*self.readable())
+
+    def with_bytes(self) -> EncodedSet:
+        """The set without the rows that hold no image, and a note of how many they are.
+
+        Images that are files are told apart by their names, and left as they are.
+
+        Raises:
+            DataError: none holds one.
+        """
+        if isinstance(self.encoded, FilesOnDisk):
+            return self
+        kept: list[int] = []
+        problems: list[str] = []
+        for row, data in enumerate(self.encoded.read(range(len(self)))):
+            if isinstance(data, DataError):
+                problems.append(str(data))
+            else:
+                kept.append(row)
+        return self._without(self.select(torch.tensor(kept, dtype=torch.int64)), problems)
+
+    def _without(self, kept: EncodedSet, problems: Sequence[str]) -> EncodedSet:
+        """What is kept of the set, with a note of the images that were left out.
+
+        Raises:
+            DataError: nothing is kept.
+        """
+        if not problems:
+            return self
+        if not len(kept):
             raise DataError(
                 f"{self.name}: none of its {len(self):,} images can be read, such as: {problems[0]}"
             )
-        return kept.without(problems)
-
-    def without(self, problems: Sequence[str]) -> EncodedSet:
-        """The set with a note of the images that were left out of it."""
-        if not problems:
-            return self
         said = f"{len(problems)} images cannot be read and are left out, such as: {problems[0]}"
-        return replace(self, notes=(*self.notes, said))
+        return replace(kept, notes=(*self.notes, said))
 
     def with_its_white(self) -> EncodedSet:
         """The set with the white of its 16-bit images, told by a look at some, and a note of it."""

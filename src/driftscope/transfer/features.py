@@ -194,7 +194,7 @@ def feature_sets(
             protocol=protocol,
             set_name=name,
             split=test.split,
-            fingerprint=f"{test.fingerprint}-{train.fingerprint}",
+            fingerprint=f"{images.fingerprint}-{bank.fingerprint}",
             pixels=pixels,
             labels=labels,
             bank_pixels=bank_pixels,

@@ -141,7 +141,7 @@ def retrieval_set(
             f"{name} has no captions, so nothing can be retrieved in it; give a list or table with "
             f"a caption column, or name the column: {name}?caption=COLUMN"
         )
-    images = images.by_image()
+    images = (images.with_bytes() if skip_bad_images else images).by_image()
     if not len(images):
         raise DataError(f"{name} has no caption in any row, so nothing can be retrieved in it")
     total = len(images)
