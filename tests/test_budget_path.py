@@ -21,7 +21,10 @@ def cosines(seed: int) -> torch.Tensor:
 
 def referee(pretrained: torch.Tensor) -> Referee:
     pool = SimpleNamespace(
-        logit_scale=SCALE, name="drawn", classes=SimpleNamespace(described="30 classes")
+        logit_scale=SCALE,
+        name="drawn",
+        num_copies=0,
+        classes=SimpleNamespace(described="30 classes"),
     )
     return Referee(pool, SCALE * pretrained, withheld="", doubts=())
 

@@ -8,8 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
+from pyarrow import parquet
 from typer.testing import CliRunner
 
 import driftscope as ds
@@ -292,3 +295,53 @@ def test_the_command_says_the_estimate_before_any_table(tmp_path: Path) -> None:
     measured = told.index(f"zero-shot on {WORLD}")
     assert measured < told.index(answer) < told.index("What changed")
     assert "(from 40 unlabeled images of" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------- images that count several times
+
+
+def captioned(folder: Path, num_images: int, form: str) -> str:
+    """A list, or a table, of images with five captions each, a row a caption."""
+    world = open_dataset(WORLD, "test")
+    places = np.linspace(0, len(world) - 1, num_images).astype(int).tolist()
+    rows = [(at, f"caption {number}") for at in range(num_images) for number in range(5)]
+    for at, pixels in enumerate(world.pixels(places, 56)):
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"{at}.png")
+    if form == "list.csv":
+        lines = [f"{at}.png,{caption}" for at, caption in rows]
+        (folder / form).write_text("\n".join(["path,caption", *lines]))
+    else:
+        data = [(folder / f"{at}.png").read_bytes() for at, _ in rows]
+        parquet.write_table(
+            pa.table({"image": data, "caption": [c for _, c in rows]}), folder / form
+        )
+    return str(folder / form)
+
+
+@pytest.mark.parametrize("form", ["list.csv", "table.parquet"])
+def test_an_image_with_a_row_a_caption_is_one_image_of_a_pool_and_of_a_probe_set(
+    mini: VisionLanguageModel, adapted: VisionLanguageModel, tmp_path: Path, form: str
+) -> None:
+    place = captioned(tmp_path, 12, form)
+    found = ds.compare(mini, adapted, place, pool=place, classes=WORLD)
+    assert found.estimate is not None
+    assert found.estimate.num_images == found.num_images == 12
+    assert "the pool has 12 images, and an estimate needs 30" in found.estimate.withheld
+    assert any("48 rows name an image that another row names" in one for one in found.notes)
+
+
+def test_copies_in_a_pool_are_doubted_and_do_not_make_it_large_enough(
+    mini: VisionLanguageModel, adapted: VisionLanguageModel
+) -> None:
+    world = open_dataset(WORLD, "test")
+    places = np.linspace(0, len(world) - 1, 80).astype(int).tolist()
+    images = world.pixels(places, mini.image_size)
+
+    def of(pixels: torch.Tensor) -> ds.Estimate:
+        return referee_of(mini, pixels, WORLD).estimate(adapted.embed_images(pixels).float())
+
+    assert not any("copies" in doubt for doubt in of(images).doubts)
+    (said,) = (doubt for doubt in of(images.repeat(2, 1, 1, 1)).doubts if "copies" in doubt)
+    assert said.startswith("80 of the pool's 160 images are copies of others")
+    assert "the pool has 40 images" in of(images[:40].repeat(2, 1, 1, 1)).imprecise
+    assert "the pool has 20 different images" in of(images[:20].repeat(4, 1, 1, 1)).withheld

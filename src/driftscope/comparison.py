@@ -17,7 +17,8 @@ from driftscope.backbones.weights import (
     text_fingerprint,
 )
 from driftscope.data import EncodedSet, ImageSet, open_dataset
-from driftscope.data.given import Images, are_labeled, as_typed, read_notes, split_of
+from driftscope.data.encoded import repeats_left_out
+from driftscope.data.given import Images, are_labeled, as_typed, each_once, read_notes, split_of
 from driftscope.data.prompts import PromptRules, prompt_rules
 from driftscope.deprecation import keywords
 from driftscope.errors import ConfigError, DataError
@@ -236,14 +237,16 @@ def compare(
     gauge = None if calibration is None else load_calibration(calibration)
     before, after = related_models(pretrained, adapted, device)
     image_set, skipped = _probe_set(images, skip_bad_images)
-    chosen = evenly_spaced(len(image_set), max_images)
+    drawn = evenly_spaced(len(image_set), max_images)
     try:
+        chosen = each_once(image_set, drawn).tolist()
         pixels = image_set.pixels(chosen, before.framing)
     except DataError as error:
         raise DataError(
             f"{error}; replace it, or leave such images out with --skip-bad-images "
             "(skip_bad_images=True)"
         ) from None
+    _refuse_few(images, len(chosen))
 
     def opened(
         model: VisionLanguageModel,
@@ -268,6 +271,8 @@ def compare(
     )
     seen, notes = reference, _notes_of(before, after)
     notes += read_notes(image_set, chosen)
+    if repeated := len(drawn) - len(chosen):
+        notes.append(f"{image_set.name}: {repeats_left_out(repeated)}")
     notes += unlabeled.notes if unlabeled else ()
     if (grids := _grids(before)) != _grids(after):
         notes.append(
@@ -447,11 +452,17 @@ def _pool(
 def _probe_set(images: str | Path, skip_bad: bool) -> tuple[ImageSet, list[str]]:
     image_set = open_dataset(images, "test")
     skipped: list[str] = []
+    if isinstance(image_set, EncodedSet):
+        image_set = image_set.by_file()
     if skip_bad and isinstance(image_set, EncodedSet):
         image_set, skipped = image_set.readable()
-    if len(image_set) < MIN_IMAGES:
+    _refuse_few(images, len(image_set))
+    return image_set, skipped
+
+
+def _refuse_few(images: str | Path, num_images: int) -> None:
+    if num_images < MIN_IMAGES:
         raise DataError(
-            f"{images} has {len(image_set)} readable image(s); drift is read on at least "
+            f"{images} has {num_images} readable image(s); drift is read on at least "
             f"{MIN_IMAGES}, and is steadier on 200"
         )
-    return image_set, skipped

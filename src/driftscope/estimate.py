@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data import PixelRows, PixelSource, labelled, open_dataset
+from driftscope.data.copies import FEW
+from driftscope.data.duplicates import find_duplicates
 from driftscope.data.given import Images, some_pixels
 from driftscope.data.names import read_names, refuse_pool_without_names
 from driftscope.data.prompts import PromptRules, words_of
@@ -92,6 +95,11 @@ class Pool:
     num_given: int
     problem: str = ""
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def num_copies(self) -> int:
+        """Images that are copies of others, to the pixel."""
+        return len(find_duplicates({"pool": self.pixels}).within["pool"])
 
     def part(self, places: Sequence[int]) -> Pool:
         """Some of the images, with all classes."""
@@ -338,13 +346,16 @@ class Referee:
     def of(cls, pool: Pool, embeddings: Float[Tensor, "image dim"]) -> Referee:
         """The referee of a pool, from the pretrained model's image embeddings."""
         logits = zero_shot_logits(embeddings, pool.text_embeddings, pool.logit_scale)
-        return cls(pool, logits, pool.problem or _why_withheld(logits), _doubts(logits))
+        return cls._judging(pool, logits)
+
+    @classmethod
+    def _judging(cls, pool: Pool, logits: Float[Tensor, "image class"]) -> Referee:
+        withheld = pool.problem or _why_withheld(logits, pool.num_copies)
+        return cls(pool, logits, withheld, (*_doubts(logits), *_doubts_of_copies(pool)))
 
     def part(self, places: Sequence[int]) -> Referee:
         """The referee of some of the pool's images."""
-        pool = self.pool.part(places)
-        logits = self.logits[list(places)]
-        return Referee(pool, logits, pool.problem or _why_withheld(logits), _doubts(logits))
+        return Referee._judging(self.pool.part(places), self.logits[list(places)])
 
     def described(self) -> dict[str, Any]:
         """What judges, as JSON values."""
@@ -375,7 +386,7 @@ class Referee:
         distribution = self.logits.softmax(dim=1)
         given = not self.withheld
         spread = estimate_spread(self.logits, chosen, temperature_sd=TEMPERATURE_SD)
-        imprecise = _why_imprecise(len(chosen), spread) if given else ""
+        imprecise = _why_imprecise(len(chosen) - self.pool.num_copies, spread) if given else ""
         return Estimate(
             retention_pct=estimated_retention_pct(distribution, chosen) if given else None,
             low_90_pct=spread.low_90 if given else None,
@@ -413,11 +424,12 @@ def _why_imprecise(num_images: int, spread: Spread) -> str:
     return ""
 
 
-def _why_withheld(logits: Float[Tensor, "image class"]) -> str:
+def _why_withheld(logits: Float[Tensor, "image class"], num_copies: int) -> str:
     """Why the pretrained model's view of a pool carries no estimate; "" where it does."""
-    count, num_classes = logits.shape
+    count, num_classes = len(logits) - num_copies, logits.shape[1]
     if count < MIN_POOL_IMAGES:
-        return f"the pool has {count} images, and an estimate needs {MIN_POOL_IMAGES} or more"
+        told = f"{count} different images" if num_copies else f"{count} images"
+        return f"the pool has {told}, and an estimate needs {MIN_POOL_IMAGES} or more"
     distribution = logits.softmax(dim=1)
     information = information_share(distribution)
     if information < MIN_INFORMATION:
@@ -433,6 +445,14 @@ def _why_withheld(logits: Float[Tensor, "image class"]) -> str:
             "cannot tell a good model from a dead one; give more classes, or images of all of them"
         )
     return ""
+
+
+def _doubts_of_copies(pool: Pool) -> Iterator[str]:
+    if pool.num_copies > FEW * len(pool.pixels):
+        yield (
+            f"{pool.num_copies:,} of the pool's {len(pool.pixels):,} images are copies of others, "
+            "so the estimate is less sure than its interval says; give each image once"
+        )
 
 
 def _doubts(logits: Float[Tensor, "image class"]) -> tuple[str, ...]:

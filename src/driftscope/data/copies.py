@@ -12,7 +12,7 @@ from pathlib import Path
 
 from driftscope.data.encoded import EncodedSet, FilesOnDisk, printable
 
-_FEW = 0.01
+FEW = 0.01
 """Up to this share of the images, what is said is a note: it moves a number by no more."""
 _CHANGES = (
     r"aug(?:mented|mentation)?|(?:[hv]|lr|ud)?flip(?:ped)?|mirror(?:ed)?|rot(?:ate|ated|ation)?|"
@@ -54,7 +54,7 @@ def _weighed(
     notes: list[str] = []
     doubts: list[str] = []
     for rows, said in found:
-        (doubts if len(rows) > _FEW * len(images) else notes).append(
+        (doubts if len(rows) > FEW * len(images) else notes).append(
             f"{len(rows):,} of its {len(images):,} images {said}"
         )
     return notes, doubts

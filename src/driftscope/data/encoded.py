@@ -277,9 +277,8 @@ class EncodedSet:
         repeated = len(files) - len(first)
         if not repeated:
             return self
-        said = f"{repeated} rows name an image that another row names, and are left out"
         kept = self.select(torch.tensor(sorted(first.values()), dtype=torch.int64))
-        return replace(kept, notes=(*kept.notes, said))
+        return replace(kept, notes=(*kept.notes, repeats_left_out(repeated)))
 
     def by_image(self) -> EncodedSet:
         """Captioned rows as images: rows of the same image are one with all their captions.
@@ -395,6 +394,11 @@ def image_bytes(value: Any, name: str, folder: Path) -> bytes | DataError:
             "of one encoded image"
         )
     return data
+
+
+def repeats_left_out(num_rows: int) -> str:
+    """What is said of rows of an image that has another row."""
+    return f"{num_rows} rows name an image that another row names, and are left out"
 
 
 def printable(name: str) -> str:

@@ -17,6 +17,7 @@ from driftscope.data.address import split_kind
 from driftscope.data.copies import told_of_copies
 from driftscope.data.depth import WHITE, greatest_value, white_of
 from driftscope.data.duplicates import found_among
+from driftscope.data.encoded import repeats_left_out
 from driftscope.data.framing import Framing
 from driftscope.data.pixels import as_rgb, picture, resized, to_model_size
 from driftscope.errors import DataError, NoteWarning
@@ -68,11 +69,15 @@ def some_pixels(
     if len(source) < 4:
         raise DataError(f"{what} holds {len(source)} image(s), but at least 4 are read")
     count = min(max_images or len(source), len(source))
-    chosen = torch.linspace(0, len(source) - 1, count).long()
+    drawn = torch.linspace(0, len(source) - 1, count).long()
+    chosen = source.each_once(drawn)
     pixels = source.pixels(chosen.tolist(), size)
     notes = source.notes_of(chosen)
+    if repeated := len(drawn) - len(chosen):
+        notes = (*notes, f"{source.name}: {repeats_left_out(repeated)}")
     warn_of(notes)
-    return SomePixels(source.name, pixels, notes, len(source), source.are_labeled, source.split_of)
+    num_given = len(chosen) if count == len(source) else len(source)
+    return SomePixels(source.name, pixels, notes, num_given, source.are_labeled, source.split_of)
 
 
 def are_labeled(images: ImageSet) -> bool:
@@ -98,6 +103,18 @@ def split_of(images: ImageSet) -> str | None:
         return whole if place.name in available_splits(whole) else None
     except (DataError, OSError):  # it is advice: what cannot be read is not named
         return None
+
+
+def each_once(
+    images: ImageSet, chosen: Int64[Tensor, " row"] | Sequence[int]
+) -> Int64[Tensor, " image"]:
+    """Of some rows the first of each image, in a set that may have a row a caption."""
+    rows = torch.as_tensor(chosen)
+    if not isinstance(images, EncodedSet) or images.captions is None:
+        return rows
+    digests = images.select(rows).image_digests
+    first = {digest: at for at, digest in reversed(list(enumerate(digests)))}
+    return rows[sorted(first.values())]
 
 
 def read_notes(
@@ -146,8 +163,9 @@ class _Source:
         self, images: Images, split: str, what: str, *, skip_bad_images: bool = False
     ) -> None:
         self._dataset = open_dataset(images, split) if isinstance(images, str | Path) else None
-        if skip_bad_images and isinstance(self._dataset, EncodedSet):
-            self._dataset = self._dataset.only_readable()
+        if isinstance(self._dataset, EncodedSet):
+            once = self._dataset.by_file()
+            self._dataset = once.only_readable() if skip_bad_images else once
         self._tensor = images if isinstance(images, Tensor) else None
         self._pictures: Sequence[Image] = []
         self._what = what
@@ -165,6 +183,9 @@ class _Source:
     @property
     def split_of(self) -> str | None:
         return None if self._dataset is None else split_of(self._dataset)
+
+    def each_once(self, chosen: Int64[Tensor, " row"]) -> Int64[Tensor, " image"]:
+        return chosen if self._dataset is None else each_once(self._dataset, chosen)
 
     def notes_of(self, chosen: Int64[Tensor, " image"]) -> tuple[str, ...]:
         return () if self._dataset is None else read_notes(self._dataset, chosen)
