@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from driftscope.data import EncodedSet, available_splits, labelled, open_dataset
+from driftscope.data import EncodedSet, available_splits, labelled, notes_of, open_dataset
 from driftscope.data.layouts import hub
 from driftscope.errors import DataError
 from driftscope.suites import PRESETS
@@ -225,6 +225,33 @@ def test_the_same_images_have_the_same_fingerprint_in_every_format(tmp_path: Pat
         for kind in ("folder", "parquet", "arrow")
     }
     assert len(prints) == 1
+
+
+def typed_as_classes(column: str) -> dict[str, Any]:
+    return {"image": {"_type": "Image"}, column: {"_type": "ClassLabel", "names": ["a", "b"]}}
+
+
+def test_a_column_called_label_comes_before_one_of_class_numbers_of_no_usual_name(
+    tmp_path: Path,
+) -> None:
+    columns = {"image": images_of([1, 2]), "domain": [0, 1], "label": ["dog", "cat"]}
+    write_parquet(tmp_path / "train.parquet", columns, typed_as_classes("domain"))
+    images = open_dataset(tmp_path, "train")
+    assert images.class_names == ("cat", "dog")
+    assert not notes_of(images)
+    asked_for = open_dataset(f"{tmp_path}?label=domain", "train")
+    assert (asked_for.class_names, notes_of(asked_for)) == (("a", "b"), ())
+
+
+@pytest.mark.parametrize(("column", "is_told"), [("sex", True), ("Category", False)])
+def test_the_only_column_of_class_numbers_is_named_where_its_name_is_not_usual(
+    tmp_path: Path, column: str, is_told: bool
+) -> None:
+    columns = {"image": images_of([1, 2]), "dx": ["nv", "mel"], column: [0, 1]}
+    write_parquet(tmp_path / "train.parquet", columns, typed_as_classes(column))
+    images = open_dataset(tmp_path, "train")
+    assert images.class_names == ("a", "b")
+    assert any("labels are those of the column sex" in one for one in notes_of(images)) == is_told
 
 
 def test_a_hub_name_uses_its_presets_columns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,7 +252,8 @@ def open_table(found: Found, split: str) -> EncodedSet:
     label = optional_column("label", columns, address, list(typed))
     if label is not None:
         images = _labelled(images, found, label, typed.get(label))
-        images = replace(images, notes=(*images.notes, *_other_labels(table, split, label)))
+        told = [*_only_typed(label, typed, address), *_other_labels(table, split, label)]
+        images = replace(images, notes=(*images.notes, *told))
     elif images.captions is None:
         images = _with_one_hot(images, table, {image, group, *table.image_columns(split)})
     _refuse_two_classes(images)
@@ -356,6 +357,16 @@ def _words_beside(
     return {}
 
 
+def _only_typed(label: str, typed: Collection[str], address: Address) -> Iterator[str]:
+    """That the labels are of a column of no usual name, for its type alone."""
+    is_usual = _plain(label) in _USUAL_NAMES["label"]
+    if label in typed and not is_usual and "label" not in address.options:
+        yield (
+            f"its labels are those of the column {label}, the only one whose type is that of "
+            "classes; if they are in another, add ?label=COLUMN"
+        )
+
+
 def _other_labels(table: Table, split: str, label: str) -> Iterator[str]:
     """What is said of other columns of labels that divide the images in another way."""
     values = [str(value) for value in table.values(split, label)]
@@ -404,6 +415,8 @@ def optional_column(
 ) -> str | None:
     """The column that plays a role: as given, by its usual name, or the only one that fits.
 
+    Of usual names those come first whose type fits.
+
     Args:
         role: image, label, caption or group.
         columns: all there are.
@@ -421,10 +434,12 @@ def optional_column(
                 f"{', '.join(columns)}"
             )
         return given
-    by_plain_name = {_plain(name): name for name in reversed(fitting or columns)}
-    for name in _USUAL_NAMES[role]:
-        if name in by_plain_name:
-            return by_plain_name[name]
+    may_be_untyped = role == "label" or not fitting  # only its type tells what holds images
+    for among in (fitting, columns if may_be_untyped else ()):
+        by_plain_name = {_plain(name): name for name in reversed(among)}
+        for name in _USUAL_NAMES[role]:
+            if name in by_plain_name:
+                return by_plain_name[name]
     if len(fitting) > 1:
         raise DataError(
             f"{address.place} has several columns that may be the {role} ({', '.join(fitting)}); "
