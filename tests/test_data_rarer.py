@@ -35,6 +35,10 @@ def levels(images: object) -> list[int]:
         (["cat (2)", "dog (1)"], ["cat", "dog"]),
         (["Boeing 737", "Airbus 320"], ["Boeing 737", "Airbus 320"]),
         (["A_1", "A_2"], ["A 1", "A 2"]),
+        (["10_euro", "20_euro", "50_euro"], ["10 euro", "20 euro", "50 euro"]),
+        (["10_euro", "20_euro", "5_coins"], ["10 euro", "20 euro", "5 coins"]),
+        (["1_euro", "2_euro"], ["1 euro", "2 euro"]),
+        (["0_crane", "1_crane", "2_tench"], ["crane", "crane", "tench"]),  # which is doubted
         (["class cat", "class dog"], ["cat", "dog"]),
         (["images_cat", "images_dog"], ["cat", "dog"]),
         (["images_cat", "dog"], ["images cat", "dog"]),

@@ -5,9 +5,9 @@ A class name becomes words by these rules, in this order:
 1. what the user says (`class_words` of a spec: class name to words) holds as it is; words that are
    found beside a set's names are names themselves (`plain_words`);
 2. what all names of a set have in common is no part of a name: a number before each, each
-   another one (`01_cat`, `02_dog`), numbers behind each that count the classes (`cat_0`, `dog_1`),
-   a word such as *class* before each, and hyphens that stand for spaces (`beer-mug`, in a set whose
-   names have no spaces and often hyphens);
+   another one (`01_cat`, `02_dog`, not `10_euro`, `20_euro`), numbers behind each that count the
+   classes (`cat_0`, `dog_1`), a word such as *class* before each, and hyphens that stand for spaces
+   (`beer-mug`, in a set whose names have no spaces and often hyphens);
 3. known misspellings of published label lists are put right (`cra` is crab), numbers before the
    name go (`001.Albatross`, `n02085620-Chihuahua`), WordNet ids of ImageNet become its words;
 4. underscores, `%20` and runs of spaces become one space, and of `/b/bakery/shop` the letter goes;
@@ -179,23 +179,34 @@ def plain_words(found: Mapping[str, str]) -> dict[str, str]:
 
 
 def _without_numbers(class_names: Sequence[str]) -> Sequence[str]:
-    """Names without the numbers before them, where each has one, and each another."""
-    found = [_NUMBER_BEFORE.match(name) for name in class_names]
-    numbers = {match[1] for match in found if match}
+    """Names without the numbers before them, where each has one, and each another.
+
+    Numbers that tell the names apart are of the names (`10_euro`, `20_euro`). Where they count the
+    classes, a few names may be alike without them (ImageNet has two cranes).
+    """
+    found = [match for name in class_names if (match := _NUMBER_BEFORE.match(name))]
+    numbers = {match[1] for match in found}
     if len(class_names) < 2 or len(numbers) < len(class_names):
         return _without_count(class_names)
-    return [name[match.end() :] for name, match in zip(class_names, found, strict=True) if match]
+    cut = [match.string[match.end() :] for match in found]
+    different = len(set(cut))
+    may_be_alike = 2 * different > len(cut) and _count_from_first([int(one) for one in numbers])
+    return cut if different == len(cut) or may_be_alike else class_names
 
 
 def _without_count(class_names: Sequence[str]) -> Sequence[str]:
     """Names without the numbers behind them, where those count the classes."""
     found = [match for name in class_names if (match := _NUMBER_BEHIND.fullmatch(name))]
-    numbers = sorted(int(match[2]) for match in found)
     are_names = len({match[1] for match in found}) == len(class_names) > 1
-    first = numbers[0] if numbers else 0
-    if not are_names or first > 1 or numbers != list(range(first, first + len(class_names))):
+    if not are_names or not _count_from_first([int(match[2]) for match in found]):
         return class_names
     return [match[1] for match in found]
+
+
+def _count_from_first(numbers: Sequence[int]) -> bool:
+    """Whether numbers are 0, 1, … or 1, 2, … in any order."""
+    first = min(numbers)
+    return first <= 1 and sorted(numbers) == list(range(first, first + len(numbers)))
 
 
 def _without_one_word(class_names: Sequence[str]) -> Sequence[str]:
