@@ -201,8 +201,12 @@ def test_exif_rotated_images_are_upright(orientation: int) -> None:
             8: Image.Transpose.ROTATE_270,
         }[orientation]
     )
-    upright = decode(encoded(stored, "PNG", exif=exif), "x")
-    assert np.array_equal(upright, np.asarray(image))
+    data = encoded(stored, "PNG", exif=exif)
+    assert np.array_equal(decode(data, "x"), np.asarray(image))
+    given = [Image.open(io.BytesIO(data)) for _ in range(4)]
+    seen = some_pixels(given, 20, None, "images").pixels
+    assert torch.equal(seen, to_model_size(image, 20).expand(4, -1, -1, -1))
+    assert given[0].size == stored.size  # the user's own image stays as it was
 
 
 def test_of_an_animation_the_first_frame_is_taken() -> None:

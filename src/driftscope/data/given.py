@@ -19,7 +19,7 @@ from driftscope.data.depth import WHITE, greatest_value, white_of
 from driftscope.data.duplicates import found_among
 from driftscope.data.encoded import repeats_left_out
 from driftscope.data.framing import Framing
-from driftscope.data.pixels import as_rgb, picture, resized, to_model_size
+from driftscope.data.pixels import as_rgb, picture, resized, to_model_size, upright
 from driftscope.errors import DataError, NoteWarning
 from driftscope.files import named_path
 
@@ -209,7 +209,7 @@ class _Source:
         return torch.stack([to_model_size(picture(one), size) for one in chosen])
 
     def _sized_picture(self, index: int, size: int | Framing) -> UInt8[Tensor, "3 size size"]:
-        image = _as_picture(self._pictures[index], self._what)
+        image = upright(_as_picture(self._pictures[index], self._what))
         return to_model_size(as_rgb(image, "that was given", self._white), size)
 
 

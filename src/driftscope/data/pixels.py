@@ -68,7 +68,7 @@ def decode(data: bytes, name: str, white: int = WHITE) -> Image:
     Raises:
         DataError: it cannot be decoded or would not mean what it shows; the sentence names it.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     if not data:
         raise DataError(f"cannot read the image {name}: it is empty (0 bytes)")
@@ -81,9 +81,7 @@ def decode(data: bytes, name: str, white: int = WHITE) -> Image:
             image.load()
             if is_deep:
                 _refuse_dark_colours(image, name)
-            with _without_pillows_warnings():
-                ImageOps.exif_transpose(image, in_place=True)
-            return as_rgb(image, name, white)
+            return as_rgb(upright(image), name, white)
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -125,6 +123,16 @@ def greatest_value_of(data: bytes) -> int | None:
             return greatest_value(image) if is_read else None
     except Exception:  # as `decode`, which says what is wrong when the image is asked for
         return None
+
+
+def upright(image: Image) -> Image:
+    """The image as its EXIF orientation shows it; itself where it says none."""
+    from PIL import ImageOps
+    from PIL.ExifTags import Base
+
+    with _without_pillows_warnings():
+        is_upright = image.getexif().get(Base.Orientation, 1) == 1
+        return image if is_upright else ImageOps.exif_transpose(image)
 
 
 def as_rgb(image: Image, name: str, white: int = WHITE) -> Image:
