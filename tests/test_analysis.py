@@ -2,6 +2,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -334,6 +335,25 @@ def test_a_study_without_history_has_no_first_probe_and_says_so():
     result = answer("predictors", bare, num_resamples=2)
     assert set(result.table["probe"]) == {"final"}
     assert [str(one) for one in result.excluded] == ["48 first probes: the runs have no history"]
+
+
+def with_probes_within_epochs(tables: StudyTables, says_kind: bool) -> StudyTables:
+    """Each epoch also has a probe after its first step, which drifted the other way."""
+    ends = tables.history.assign(step=10 * tables.history["epoch"], kind="epoch")
+    within = ends.assign(step=ends["step"] - 9, kind="probe", cka=1 - ends["cka"])
+    within["delta_entropy_pct"] = 50.0
+    history = pd.concat([within, ends], ignore_index=True)
+    return replace(tables, history=history if says_kind else history.drop(columns="kind"))
+
+
+@pytest.mark.parametrize("question", ["predictors", "layer_profile"])
+@pytest.mark.parametrize("says_kind", [True, False])
+def test_probes_within_an_epoch_are_not_taken_for_its_end(question: str, says_kind: bool):
+    tables = study()
+    probed = with_probes_within_epochs(tables, says_kind)
+    found, expected = (answer(question, one) for one in (probed, tables))
+    pd.testing.assert_frame_equal(found.table, expected.table)
+    assert found.sentence == expected.sentence
 
 
 def test_selection_picks_by_hand():

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from driftscope.analysis.tables import StudyTables
+from driftscope.analysis.trajectories import ends_of_epochs
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 from driftscope.files import named_path
 from driftscope.metrics import METRICS, drifts
@@ -220,7 +221,7 @@ def _usable(study: StudyTables, signals: tuple[str, ...], at: At) -> pd.DataFram
     if at == "end":
         found = runs[[*kept, *[one for one in signals if one in runs]]]
     else:
-        first = study.history[(study.history["kind"] == "epoch") & (study.history["epoch"] == 1)]
+        first = ends_of_epochs(study.history).query("epoch == 1")
         found = runs[kept].merge(
             first[["run_id", *[one for one in signals if one in first]]], on="run_id"
         )

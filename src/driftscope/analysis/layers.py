@@ -18,6 +18,7 @@ from driftscope.analysis.answer import (
 from driftscope.analysis.grouping import usable_runs
 from driftscope.analysis.predictors import MIN_CELLS_FOR_RANKING
 from driftscope.analysis.tables import StudyTables
+from driftscope.analysis.trajectories import ends_of_epochs
 from driftscope.analysis.words import counted, rate_text, rho_text
 from driftscope.metrics import METRICS, main_drifts, plugged_in
 from driftscope.stats.correlation import permutation_correlation
@@ -37,7 +38,7 @@ def layer_profile(
 
     A layer has contracted where the mean over seeds of Δentropy lies below −``contraction_pct``
     and every seed's is negative; ``onset_layer`` is the first such layer (1…L), ``onset_epoch`` the
-    first epoch at which the mean over layers does so. ``most_contracted_layer`` has the lowest
+    first epoch at whose end the mean over layers does so. ``most_contracted_layer`` has the lowest
     mean, where that lies below −``contraction_pct``, whether or not the seeds agree;
     ``most_changed_layer`` has the largest change, up or down.
 
@@ -125,9 +126,8 @@ def _onset_epochs(
 ) -> dict[str, float]:
     if history.empty or "delta_entropy_pct" not in history:
         return {}
-    joined = history[["run_id", "epoch", "delta_entropy_pct"]].merge(
-        runs[["run_id", "cell"]], on="run_id"
-    )
+    ends = ends_of_epochs(history)[["run_id", "epoch", "delta_entropy_pct"]]
+    joined = ends.merge(runs[["run_id", "cell"]], on="run_id")
     groups = joined.groupby(["cell", "epoch"])["delta_entropy_pct"]
     contracted = (groups.mean() < -contraction) & (groups.max() < 0)
     reached = contracted[contracted].reset_index()

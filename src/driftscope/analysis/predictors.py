@@ -21,6 +21,7 @@ from driftscope.analysis.tables import (
     signal_name,
     without_missing,
 )
+from driftscope.analysis.trajectories import ends_of_epochs
 from driftscope.analysis.words import (
     capitalised,
     counted,
@@ -125,11 +126,11 @@ def _in_setting(tables: StudyTables, budget: float, num_resamples: int, seed: in
 
 
 def _first_probe(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with their signals as read at the first epoch after the start."""
+    """The runs with their signals as read at the end of the first epoch."""
     if history.empty or "epoch" not in history:
         return pd.DataFrame()
-    after_start = history[(history["epoch"] >= 1) & history["run_id"].isin(runs["run_id"])]
-    first = after_start.sort_values("epoch").drop_duplicates("run_id")
+    ends = ends_of_epochs(history[history["run_id"].isin(runs["run_id"])])
+    first = ends[ends["epoch"] >= 1].sort_values("epoch").drop_duplicates("run_id")
     signals = present_signals(first)
     if not signals:
         return pd.DataFrame()

@@ -73,6 +73,20 @@ class Trajectories:
         return np.where(has_ends, ends, self.is_probe)
 
 
+def ends_of_epochs(history: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a history that are ends of epochs: of each run and epoch the last look.
+
+    A look within an epoch bears its number too. Where a history does not say of what kind a row is,
+    the end is the row of the highest step.
+    """
+    rows = history
+    if "kind" in rows:
+        rows = rows[rows["kind"].ne("probe")]
+    if "step" in rows:
+        rows = rows.sort_values("step", kind="stable")
+    return rows.drop_duplicates(["run_id", "epoch"], keep="last")
+
+
 def first_place(is_so: Mask) -> Places:
     """The first probe of each run at which something is so."""
     places: Places = np.where(is_so.any(axis=1), is_so.argmax(axis=1), -1)
