@@ -250,6 +250,22 @@ def test_a_mean_above_the_budget_is_not_enough_where_a_run_lies_below() -> None:
     )
 
 
+def test_a_setting_of_which_a_run_diverged_is_not_advised_and_that_is_said() -> None:
+    cells = CELLS.assign(num_runs=[3, 2, 3, 3], num_diverged=[0, 1, 0, 0])
+    assert chosen_cell(cells.to_dict("records"), ACCURACY) == cells.to_dict("records")[3]
+    [advice] = advice_on_study(cells, ACCURACY)
+    assert advice.verdict.startswith("eurosat: take last_block at 1e-5")
+    assert advice.steps[0] == (
+        "Not surely: lora_r8 at 3e-5 (test accuracy 91.7 %, retention 94.5 %) keeps 90 % on "
+        "average, but 1 of its 3 runs diverged."
+    )
+    [none] = advice_on_study(cells[1:2], ACCURACY)
+    assert none.outcome == "lost"
+    assert none.verdict.endswith("keeps most, but 1 of its 3 runs diverged.")
+    [priced] = advice_on_study(CELLS.assign(num_diverged=[1, 0, 0, 0]), ACCURACY)
+    assert "for 53.3 points of retention, but 1 of its 4 runs diverged." in priced.steps[0]
+
+
 def test_an_imported_mean_keeps_the_budget_on_average_and_says_so() -> None:
     [advice] = advice_on_study(CELLS.assign(lowest_retention_pct=np.nan), ACCURACY)
     assert "lora_r8 at 3e-5" in advice.verdict

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from driftscope.analysis import QUESTIONS, StudyTables, answer
-from driftscope.analysis.grouping import cell_means, usable_runs
+from driftscope.analysis.grouping import cell_means, cells_frame, usable_runs
 from driftscope.analysis.predictors import _resamples
 from driftscope.analysis.stability import probe_size_sensitivity, subset_variation
 from driftscope.analysis.tables import Exclusion
@@ -421,6 +421,39 @@ def test_the_frontier_of_cells_is_found_and_its_area_measured():
     assert dict(on) == {"x": True, "y": True, "z": False}
     assert result.table["hypervolume_pct2"].iloc[0] == pytest.approx(90 * 20 + 50 * 80)
     assert "one run" in result.words
+
+
+def test_a_cell_of_which_a_seed_diverged_is_not_the_one_to_take():
+    tables = study(datasets=("terrain",), methods=("lora_r8",), rates=(1e-6, 1e-5))
+    tables = with_runs(tables, retention_pct=95.0)
+    runs = tables.runs.copy()
+    kept = answer("frontier", tables)
+    assert kept.advice[0].verdict.startswith("terrain: take lora_r8 at 1e-5")
+    assert (kept.table["num_diverged"] == 0).all()
+    is_lost = (runs["learning_rate"] == 1e-5) & (runs["seed"] == 19)
+    runs.loc[is_lost, ["status", "test_accuracy_pct"]] = ["diverged", 99.0]
+    found = answer("frontier", tables.with_runs(runs))
+    cells = found.table.set_index("learning_rate")
+    assert dict(cells["num_diverged"]) == {1e-6: 0, 1e-5: 1}
+    assert dict(cells["num_runs"]) == {1e-6: 3, 1e-5: 2}
+    assert found.advice[0].verdict.startswith("terrain: take lora_r8 at 1e-6")
+    assert "2 seeds, 1 more diverged). Of those whose every run keeps at least 90 %" in (
+        found.sentence
+    )
+    assert "In 1 cell a run diverged" in found.words
+
+
+def test_diverged_runs_are_counted_in_the_cells_that_pages_name_them_by():
+    tables = study(datasets=("terrain",), methods=("full_ft",), rates=(1e-5,))
+    decayed = tables.runs.assign(weight_decay=0.1, run_id="decay_" + tables.runs["run_id"])
+    runs = pd.concat([tables.runs.assign(weight_decay=0.01), decayed.assign(status="diverged")])
+    runs = pd.concat([runs, runs[-1:]])  # given twice
+    kept, _ = usable_runs(runs)
+    pages = cells_frame(runs).set_index("series")["num_diverged"]
+    assert set(kept["series"]) == {"full_ft, weight decay 0.01"}
+    assert (kept["num_diverged"] == pages["full_ft, weight decay 0.01"]).all()
+    one_of_three = runs.assign(status=["done", "done", "diverged"] * 2 + ["diverged"])
+    assert usable_runs(one_of_three)[0]["num_diverged"].tolist() == [1] * 4
 
 
 def test_the_layer_profile_names_the_layer_and_epoch_where_contraction_sets_in():

@@ -235,6 +235,33 @@ def test_a_run_whose_first_look_is_under_the_budget_learns_nothing() -> None:
     ) in found.remarks
 
 
+def test_a_cell_of_which_a_run_diverged_does_not_keep_the_budget() -> None:
+    made = Made()
+    made.cell((95, 93), (97, 95), budget=90)
+    made.cell((94, 99), (94, 97), budget=90, rate=3e-4)
+    plain = made.cell((96, 92), (96, 92), (96, 92), rate=1e-4)
+    slow = made.cell((60, 97), (62, 97), rate=1e-5)
+    for run in (*plain, *slow):
+        made.looks(run, (50, 96, 92))
+        made.rescue(run, "search", 90, (80, 94) if run in plain else (70, 98))
+        made.rescue(run, "pretrained", None, (50, 100))
+    for at in (1, 4 + 2):  # a run under the budget, and the last of the plain ones
+        made.runs[at]["status"] = "diverged"
+    found = made.answer
+    trained = row_of(found, "training under the budget", learning_rate=1e-3)
+    assert (trained["num_kept"], trained["num_runs"], trained["num_diverged"]) == (1, 1, 1)
+    assert not trained["is_kept"]
+    assert math.isnan(trained[ACCURACY])
+    whole = row_of(found, "training under the budget", learning_rate=3e-4)
+    assert (whole["is_kept"], whole["num_diverged"]) == (True, 0)
+    reached = {"training without a budget": 61, "rescue by search": 70, "stop by the estimate": 50}
+    for way, accuracy in reached.items():
+        row = row_of(found, way)
+        assert (row["learning_rate"], row[ACCURACY]) == (1e-5, accuracy)  # where no run diverged
+    assert row_of(found, "linear probe", method="untouched model")["num_diverged"] == 0
+    assert any("a diverged run keeps nothing" in one for one in found.remarks)
+
+
 def test_a_history_without_the_intervals_end_is_stopped_by_the_estimate() -> None:
     made = Made()
     made.cell((95, 93), (95, 93), budget=90)

@@ -210,6 +210,11 @@ def budget_remarks(
     stops = outcomes[outcomes["way"].eq(STOPPED)]
     if len(stops):
         yield from _on_stops(stops, is_by_low=stopped_by == LOW)
+    if table["num_diverged"].gt(0).any():
+        yield (
+            "A cell of which a run diverged does not count as keeping a budget, and has no "
+            "accuracy: a diverged run keeps nothing."
+        )
     if (~table["is_kept"] & table["way"].ne(TRAINED)).any():
         yield (
             "A kind of training of which no cell keeps the budget in the mean stands without an "

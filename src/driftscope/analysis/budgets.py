@@ -66,7 +66,7 @@ def budgets(tables: StudyTables) -> Answer:
       no accuracy, nor has its cell. A linear probe, which moves nothing, is not stopped.
 
     Where no cell of a kind keeps the budget in the mean, its row is the cell that keeps most,
-    without an accuracy.
+    without an accuracy. A cell of which a run diverged does not keep it: that run keeps nothing.
 
     Returns:
         One row a dataset, budget and way, the most accurate that keeps the budget first; units are
@@ -111,7 +111,7 @@ def _in_setting(tables: StudyTables) -> Answer:
         table=lead_with(
             table,
             *("dataset", "budget_pct", "way", "method", "learning_rate", accuracy, _RETENTION),
-            *("is_kept", "num_kept", "num_runs", "lowest_retention_pct"),
+            *("is_kept", "num_kept", "num_runs", "num_diverged", "lowest_retention_pct"),
         ),
         unit="cells",
         num_units=int(runs["cell"].nunique()),
@@ -160,7 +160,8 @@ def _outcomes(
         *_rescued(rescues, runs, budget, accuracy),
         *([] if seen is None else [_stopped(seen, stopped_by, budget, accuracy)]),
     ]
-    wanted = [*_RUN, "way", "kind", "accuracy_on", "test_num_images", accuracy, _RETENTION]
+    counts = ["num_diverged", "test_num_images"]
+    wanted = [*_RUN, "way", "kind", "accuracy_on", *counts, accuracy, _RETENTION]
     filled = [one.reindex(columns=wanted) for one in parts if len(one)]
     return pd.concat(filled, ignore_index=True).assign(budget_pct=budget)
 
@@ -182,14 +183,16 @@ def _rescued(
     found = rescues.dropna(subset=measured).rename(columns={"refitted_accuracy_pct": accuracy})
     found = found[["budget_pct", *(found.columns.intersection([accuracy, *measured]))]]
     named = (
-        runs[runs["budget_pct"].isna()][["run_id", "kind", *_RUN]]
+        runs[runs["budget_pct"].isna()][["run_id", "kind", "num_diverged", *_RUN]]
         .merge(found, on="run_id")
         .assign(accuracy_on=ANEW)
     )
     at_budget = named[named["budget_pct"].eq(budget)]
     yield at_budget.assign(way=[f"rescue by {way}" for way in at_budget["way"]])
     probes = named[named["way"].eq("pretrained")].drop_duplicates(["dataset", "seed"])
-    yield probes.assign(way=PROBE, kind=UNTOUCHED, series=UNTOUCHED, learning_rate=np.nan)
+    yield probes.assign(
+        way=PROBE, kind=UNTOUCHED, series=UNTOUCHED, learning_rate=np.nan, num_diverged=0
+    )
 
 
 def _followed(
@@ -242,7 +245,8 @@ def _ranked(cells: pd.DataFrame, accuracy: str) -> pd.DataFrame:
 def _cells(outcomes: pd.DataFrame, budget: float, accuracy: str) -> pd.DataFrame:
     """Means over the seeds of every cell and way, and how many of its runs keep the budget.
 
-    A cell of which a run learns nothing has no accuracy: a mean over the others would flatter it.
+    A cell of which a run learns nothing or diverged has no accuracy: a mean over the others would
+    flatter it.
     """
     measured = [accuracy, _RETENTION]
     cells = means_and_spreads(outcomes, _CELL, measured)
@@ -252,7 +256,8 @@ def _cells(outcomes: pd.DataFrame, budget: float, accuracy: str) -> pd.DataFrame
     cells["num_kept"] = groups["keeps"].sum().to_numpy(dtype=np.int64)
     cells["num_untrained"] = groups["learns_nothing"].sum().to_numpy(dtype=np.int64)
     cells["lowest_retention_pct"] = groups[_RETENTION].min().to_numpy()
-    has_gap = cells["num_untrained"] > 0
+    cells["num_diverged"] = groups["num_diverged"].max().to_numpy(dtype=np.int64)
+    has_gap = cells[["num_untrained", "num_diverged"]].gt(0).any(axis=1)
     columns: Sequence[str] = [accuracy, f"{accuracy}_sd"]
     cells[columns] = cells[columns].mask(has_gap)
     cells["is_kept"] = (cells[_RETENTION] >= budget) & ~has_gap

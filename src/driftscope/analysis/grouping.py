@@ -201,6 +201,9 @@ def usable_runs(
 ) -> tuple[pd.DataFrame, list[Exclusion]]:
     """The finished runs with `series`, `variation`, `cell` and `log10_learning_rate`.
 
+    `num_diverged` is how many other runs of the cell diverged. They are named apart as the finished
+    ones are, so that a cell has one name wherever it stands.
+
     Args:
         runs: the runs of one setting.
         apart: columns in which runs may be equal but for them, such as the study that they are of.
@@ -209,16 +212,12 @@ def usable_runs(
         The runs, and what was left out: not finished, given twice, or a second run of the same
         cell and seed.
     """
-    frame = runs.copy()
+    frame = runs.reset_index(drop=True)
     for column in (*_KEYS, *SETTING, *SERIES_AXES, "status", *NUMBERS):
         if column not in frame:
             frame[column] = np.nan
     for column in NUMBERS:
         frame[column] = pd.to_numeric(frame[column], errors="coerce").astype(np.float64)
-    excluded: list[Exclusion] = []
-    frame = leave_out(frame, is_done(frame), "runs", "not finished or diverged", excluded)
-    is_new = ~frame.duplicated([*apart, "run_id"]) | frame["run_id"].isna()
-    frame = leave_out(frame, is_new, "runs", "given twice", excluded)
     # An imported cell mean stands for several runs, any other row for one.
     stands_for = frame["num_runs"] if "num_runs" in frame else pd.Series(1, index=frame.index)
     frame["num_runs"] = pd.to_numeric(stands_for, errors="coerce").fillna(1)
@@ -228,6 +227,13 @@ def usable_runs(
         frame["log10_learning_rate"] = np.log10(frame["learning_rate"])
     rate = frame["learning_rate"].map("{:g}".format).astype(str)
     frame["cell"] = frame["dataset"].astype(str) + " · " + frame["series"] + " · " + rate
+    is_new = ~frame.duplicated([*apart, "run_id"]) | frame["run_id"].isna()
+    diverged = frame["num_runs"].where(is_new & ~is_done(frame), 0)
+    in_cells = diverged.groupby([frame[key] for key in (*apart, *SETTING, "cell")], dropna=False)
+    frame["num_diverged"] = in_cells.transform("sum").astype(int)
+    excluded: list[Exclusion] = []
+    frame = leave_out(frame, is_done(frame), "runs", "not finished or diverged", excluded)
+    frame = leave_out(frame, is_new[frame.index], "runs", "given twice", excluded)
     is_repeat = frame["seed"].notna() & frame.duplicated([*apart, *SETTING, "cell", "seed"])
     why = "a second run of the same cell and seed; what tells them apart is not in the table"
     frame = leave_out(frame, ~is_repeat, "runs", why, excluded)

@@ -204,6 +204,7 @@ def _frontier(tables: StudyTables) -> Answer:
     if runs.empty:
         return cannot_answer(FRONTIER, "no run has both retention and accuracy", excluded)
     cells = cell_means(runs, [accuracy, "retention_pct"])
+    cells["num_diverged"] = cells["cell"].map(runs.groupby("cell")["num_diverged"].first())
     cells["lowest_retention_pct"] = cells.pop("cell").map(_lowest_retention(runs))
     cells = cells.rename(columns={"series": "method", "method": "method_label"})
     cells = cells.drop(columns="method_label")
@@ -226,6 +227,11 @@ def _frontier(tables: StudyTables) -> Answer:
     if single:
         remarks.append(
             f"{counted(single, 'cell')} of them hold one run, so their place is uncertain."
+        )
+    if lossy := int(table["num_diverged"].gt(0).sum()):
+        remarks.append(
+            f"In {counted(lossy, 'cell')} a run diverged. Means are of the others, but a diverged "
+            "run keeps nothing, so such a cell is not advised."
         )
     areas = [
         f"{number_text(group['hypervolume_pct2'].iloc[0], 0)} %² on {dataset}"
@@ -281,7 +287,8 @@ def _cell(cell: Mapping[Any, Any], accuracy: str) -> str:
         spread_text(cell[name], cell[f"{name}_sd"], METRICS[name].decimals)
         for name in (accuracy, "retention_pct")
     )
+    diverged = f", {cell['num_diverged']} more diverged" if cell["num_diverged"] else ""
     return (
         f"{cell['method']} at {rate_text(cell['learning_rate'])} ({label(accuracy)} {reached} %, "
-        f"retention {kept} %, {counted(cell['num_runs'], 'seed')})"
+        f"retention {kept} %, {counted(cell['num_runs'], 'seed')}{diverged})"
     )

@@ -21,7 +21,8 @@ def chosen_cell(
 ) -> Mapping[Any, Any] | None:
     """The most accurate cell whose every run keeps the budget; None where there is none.
 
-    A mean above the budget is not enough: half of its runs may lie below.
+    A mean above the budget is not enough: half of its runs may lie below. A run that diverged keeps
+    nothing.
 
     Args:
         cells: rows of one dataset of `analysis.frontier`.
@@ -33,9 +34,21 @@ def chosen_cell(
 
 
 def _surest_retention(cell: Mapping[Any, Any]) -> float:
-    """Of a cell's lowest run; its mean where imported means are all there is."""
+    """Of a cell's lowest run, 0 where one diverged; its mean where imported means are all."""
+    if _num_diverged(cell):
+        return 0.0
     lowest = float(cell["lowest_retention_pct"])
     return lowest if lowest == lowest else float(cell["retention_pct"])
+
+
+def _num_diverged(cell: Mapping[Any, Any]) -> int:
+    return int(cell.get("num_diverged", 0))
+
+
+def _but_diverged(cell: Mapping[Any, Any]) -> str:
+    """That a cell's means are not of all its runs; nothing where they are."""
+    count = _num_diverged(cell)
+    return f", but {count} of its {count + cell['num_runs']} runs diverged" if count else ""
 
 
 def setting_of(row: Mapping[Any, Any], accuracy: str) -> Setting:
@@ -80,11 +93,12 @@ def _on_dataset(
     top = max(cells, key=lambda one: float(one[accuracy]))
     best = chosen_cell(cells, accuracy, budget)
     if best is None:
-        nearest = max(cells, key=lambda one: float(one["retention_pct"]))
+        nearest = max(cells, key=lambda one: (not _num_diverged(one), float(one["retention_pct"])))
         return Advice(
             "lost",
             f"{dataset}: no setting keeps {budget:g} % in every run; "
-            f"{setting_of(nearest, accuracy).words} keeps most.",
+            f"{setting_of(nearest, accuracy).words} keeps "
+            f"most{_but_diverged(nearest)}.",
             (
                 "To keep a trained model: `driftscope rescue BEFORE RUN --images IMAGES --pool "
                 "IMAGES --out rescued` blends it with the pretrained one, without training.",
@@ -101,7 +115,7 @@ def _on_dataset(
         return Advice("kept", f"{verdict}, and the most accurate of all.", steps)
     steps = (
         *_on_average_alone(cells, accuracy, budget),
-        *_price(setting_of(best, accuracy), setting_of(top, accuracy)),
+        *_price(best, top, accuracy),
         *_seeds_step(best),
         *_probe_step(cells),
         f"If you can train again: {_under_budget(budget)}",
@@ -121,9 +135,9 @@ def _on_average_alone(
     first = max(kept, key=lambda one: float(one[accuracy]))
     if _surest_retention(first) < budget:
         lowest = written("retention_pct", first["lowest_retention_pct"])
+        doubt = _but_diverged(first) or f", but its lowest run keeps {lowest}"
         yield (
-            f"Not surely: {setting_of(first, accuracy).words} keeps {budget:g} % on average, but "
-            f"its lowest run keeps {lowest}."
+            f"Not surely: {setting_of(first, accuracy).words} keeps {budget:g} % on average{doubt}."
         )
 
 
@@ -133,16 +147,16 @@ def _whose(cell: Mapping[Any, Any]) -> str:
     return "whose run keeps" if cell["num_runs"] == 1 else "whose every run keeps"
 
 
-def _price(take: Setting, most: Setting) -> Iterable[str]:
+def _price(take: Mapping[Any, Any], most: Mapping[Any, Any], accuracy: str) -> Iterable[str]:
     """What more accuracy costs, where it costs retention on average."""
-    gained = most.accuracy_pct - take.accuracy_pct
-    lost = take.retention_pct - most.retention_pct
+    gained = most[accuracy] - take[accuracy]
+    lost = take["retention_pct"] - most["retention_pct"]
     if gained <= 0 or lost <= 0:
         return
     yield (
-        f"To gain {gained:.1f} points of accuracy: {most.words} is the most accurate, for "
-        f"{lost:.1f} points of retention. `driftscope rescue` on one of its runs may bring part of "
-        "them back, without training."
+        f"To gain {gained:.1f} points of accuracy: {setting_of(most, accuracy).words} is the most "
+        f"accurate, for {lost:.1f} points of retention{_but_diverged(most)}. `driftscope "
+        "rescue` on one of its runs may bring part of them back, without training."
     )
 
 
