@@ -240,6 +240,42 @@ def test_methods_are_paired_over_identical_rates_and_seeds():
     )
 
 
+def test_methods_are_paired_by_the_options_of_their_runs_and_not_by_what_varies_within_one():
+    tables = study(datasets=("terrain",))
+    plain = tables.runs.assign(weight_decay=0.0, options="train_images 400")
+    full = plain[plain["method"] == "full_ft"]
+    decayed = full.assign(weight_decay=0.1, run_id="decay_" + full["run_id"], retention_pct=0.0)
+    more = full.assign(
+        options="train_images 800", run_id="more_" + full["run_id"], retention_pct=0.0
+    )
+    expected = answer("method_contrast", tables)
+    found = answer("method_contrast", tables.with_runs(pd.concat([more, decayed, plain])))
+    pd.testing.assert_frame_equal(found.table, expected.table)
+    assert found.sentence == expected.sentence
+    both = pd.concat([decayed, plain[plain["method"] == "lora_r8"]])
+    apart = answer("method_contrast", tables.with_runs(pd.concat([both, more])))
+    assert "no run shares dataset, rate, seed and options with one of 'full_ft'" in apart.sentence
+
+
+def test_what_two_methods_never_share_is_said_where_they_are_compared():
+    tables = study()
+    is_lora = tables.runs["method"] == "lora_r8"
+    runs = tables.runs.assign(
+        epochs=np.where(is_lora, 12, 5),
+        options=np.where(is_lora, "warmup_fraction 0.1, maps true", "maps true"),
+    )
+    expected = answer("method_contrast", tables)
+    found = answer("method_contrast", tables.with_runs(runs))
+    pd.testing.assert_frame_equal(found.table, expected.table)
+    assert found.sentence == (
+        f"{expected.sentence} On stars and terrain lora_r8 differs from full_ft in more than the "
+        "method: epochs 12 against 5 and warmup fraction 0.1 against default."
+    )
+    doubled = runs[is_lora].assign(epochs=20, run_id="long_" + runs["run_id"])
+    without_pair = answer("method_contrast", tables.with_runs(pd.concat([runs, doubled])))
+    assert "no run shares dataset, rate, seed and options" in without_pair.sentence
+
+
 def test_at_matched_accuracy_methods_are_compared_by_interpolation():
     result = answer("method_contrast", study(datasets=("terrain",)))
     table = result.table[result.table["matching"] == "accuracy"].set_index("metric")

@@ -17,8 +17,9 @@ from driftscope.analysis.answer import (
     per_setting,
     with_holm,
 )
-from driftscope.analysis.grouping import seeded_runs, usable_runs
+from driftscope.analysis.grouping import axis_values, seeded_runs, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables, accuracy_column, label
+from driftscope.analysis.twins import alike
 from driftscope.analysis.words import (
     counted,
     join_words,
@@ -63,7 +64,10 @@ def method_contrast(
 ) -> Answer:
     """Each method minus the baseline, paired over what the two share.
 
-    - matching "learning_rate": pairs of runs with identical dataset, rate and seed. Pairs of one
+    A pair agrees in dataset, seed and every option. Where each method holds an option constant, at
+    values of their own, they are paired all the same, and the sentence says in what they differ.
+
+    - matching "learning_rate": pairs of runs with identical rate. Pairs of one
       rate share that rate, so ``p_over_rates`` (paired t over the rates' mean differences) is
       given beside the run-level tests.
     - matching "accuracy" and "weight_drift": along its rates each method and seed traces a curve;
@@ -99,8 +103,9 @@ def _in_setting(
     parts: list[pd.DataFrame] = []
     at_rates: dict[tuple[str, str], pd.DataFrame] = {}
     families: list[dict[str, Any]] = []
+    apart: dict[tuple[str, str], list[str]] = {}
     for matching in ("learning_rate", "accuracy", "weight_drift"):
-        pairs = _pairs(runs, baseline, others, metrics, matching, excluded)
+        pairs = _pairs(runs, baseline, others, metrics, matching, excluded, apart)
         if not pairs:
             continue
         if matching == "learning_rate":
@@ -123,14 +128,16 @@ def _in_setting(
         families.append(declared)
     if not parts:
         return cannot_answer(
-            QUESTION, f"no run shares dataset, rate and seed with one of {baseline!r}", excluded
+            QUESTION,
+            f"no run shares dataset, rate, seed and options with one of {baseline!r}",
+            excluded,
         )
     whole = pd.concat(parts, ignore_index=True)
     at_rate = whole[whole["matching"] == "learning_rate"]
     by_rate = _by_rate(at_rates, baseline) if "retention_pct" in metrics else pd.DataFrame()
     return Answer(
         question=QUESTION,
-        sentence=_sentence(whole, by_rate),
+        sentence=" ".join([_sentence(whole, by_rate), *_apart_sentences(apart, baseline)]),
         remarks=_remarks(whole, alpha),
         table=lead_with(
             *(whole, "matching", "dataset", "method", "metric"),
@@ -151,26 +158,35 @@ def _pairs(
     metrics: tuple[str, ...],
     matching: str,
     excluded: list[Exclusion],
+    apart: dict[tuple[str, str], list[str]],
 ) -> dict[tuple[str, str], pd.DataFrame]:
-    """Per dataset and method: rows of pairs, columns ``METRIC_method`` and ``METRIC_baseline``."""
+    """Per dataset and method: rows of pairs, columns ``METRIC_method`` and ``METRIC_baseline``.
+
+    To `apart` is added, by method and what else differs, the datasets.
+    """
     pairs: dict[tuple[str, str], pd.DataFrame] = {}
+    axes = axis_values(runs)
     for dataset, group in runs.groupby("dataset", sort=True):
         base = group[group["method"] == baseline]
         for method in others:
             other = group[group["method"] == method]
             if base.empty or other.empty:
                 continue
+            numbers, differences = alike(axes, other, base)
+            other, plain = (side.assign(alike=numbers) for side in (other, base))
             if matching == "learning_rate":
-                keys = ["variation", "learning_rate", "seed"]
-                frame = other.merge(base, on=keys, suffixes=("_method", "_baseline"))
+                keys = ["alike", "learning_rate", "seed"]
+                frame = other.merge(plain, on=keys, suffixes=("_method", "_baseline"))
                 lonely = len(other) - len(frame)
                 if lonely:
-                    why = f"no {baseline} run with identical dataset, rate and seed"
+                    why = f"no {baseline} run with identical dataset, rate, seed and options"
                     excluded.append(Exclusion(f"{dataset} {method} runs", lonely, why))
             else:
-                frame = _matched(other, base, metrics, matching, str(dataset), excluded)
+                frame = _matched(other, plain, metrics, matching, str(dataset), excluded)
             if not frame.empty:
                 pairs[str(dataset), method] = frame
+                found = apart.setdefault((method, differences), []) if differences else []
+                found += [str(dataset)] * (str(dataset) not in found)
     return pairs
 
 
@@ -184,7 +200,7 @@ def _matched(
 ) -> pd.DataFrame:
     column = accuracy_column(other) if matching == "accuracy" else "weight_drift"
     rows, apart = [], []
-    keys = ["variation", "seed"]
+    keys = ["alike", "seed"]
     read = [*dict.fromkeys([*keys, "learning_rate", column, *metrics])]  # of fifty columns
     curves = dict(_curves(base[read], keys))
     for key, curve in _curves(other[read], keys):
@@ -373,6 +389,17 @@ def _sentence(table: pd.DataFrame, by_rate: pd.DataFrame) -> str:
         f"accuracy is the mean over {len(LEVELS)} accuracies that both reach, each interpolated "
         "between rates."
     )
+
+
+def _apart_sentences(
+    apart: Mapping[tuple[str, str], Sequence[str]], baseline: str
+) -> Iterator[str]:
+    """In what the methods compared differ beside the method, a sentence each."""
+    for (method, differences), datasets in apart.items():
+        yield (
+            f"On {join_words(datasets)} {method} differs from {baseline} in more than the method: "
+            f"{differences}."
+        )
 
 
 def _at_rates(group: pd.DataFrame) -> str:

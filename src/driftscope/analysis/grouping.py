@@ -108,12 +108,12 @@ def place_text(row: Mapping[str, Any], runs: pd.DataFrame) -> str:
 # ---------------------------------------------------------------- series
 
 
-def series_labels(runs: pd.DataFrame, variation: pd.Series[str] | None = None) -> pd.Series[str]:
+def series_labels(runs: pd.DataFrame) -> pd.Series[str]:
     """Each run's series: its method, and whatever else varies among its runs of one place.
 
-    A method's own options are in its name. `variation` is what varies, where it is known already.
+    A method's own options are in its name.
     """
-    return runs["method"].astype(str) + (_variation(runs) if variation is None else variation)
+    return runs["method"].astype(str) + _variation(runs)
 
 
 def with_series(runs: pd.DataFrame) -> pd.DataFrame:
@@ -168,6 +168,24 @@ def _without_common(options: pd.Series[str], group: pd.Series[int]) -> pd.Series
     return pd.Series(rest, index=options.index, dtype=object)
 
 
+def axis_values(runs: pd.DataFrame) -> pd.DataFrame:
+    """Each run's values of `SERIES_AXES`, as text: of those that vary, each option by itself.
+
+    An option that a run does not name has its default.
+    """
+    values = {
+        _AXIS_WORDS[axis].strip() or axis: runs[axis].map(cache(_axis_text))
+        for axis in SERIES_AXES
+        if axis != "options"
+    }
+    parts = [_NEXT_OPTION.split(_axis_text(one)) for one in runs["options"]]
+    named = [dict(one.split(" ", 1) for one in mine if " " in one) for mine in parts]
+    options = pd.DataFrame(named, index=runs.index).fillna("default")
+    options.columns = [str(name).replace("_", " ") for name in options]
+    axes = pd.DataFrame(values).join(options)
+    return axes.loc[:, axes.nunique() > 1]
+
+
 def _axis_text(value: object) -> str:
     if value is None or value != value:
         return "none"
@@ -199,7 +217,7 @@ def is_done(runs: pd.DataFrame) -> pd.Series[bool]:
 def usable_runs(
     runs: pd.DataFrame, *, apart: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, list[Exclusion]]:
-    """The finished runs with `series`, `variation`, `cell` and `log10_learning_rate`.
+    """The finished runs with `series`, `cell` and `log10_learning_rate`.
 
     `num_diverged` is how many other runs of the cell diverged. They are named apart as the finished
     ones are, so that a cell has one name wherever it stands.
@@ -221,8 +239,7 @@ def usable_runs(
     # An imported cell mean stands for several runs, any other row for one.
     stands_for = frame["num_runs"] if "num_runs" in frame else pd.Series(1, index=frame.index)
     frame["num_runs"] = pd.to_numeric(stands_for, errors="coerce").fillna(1)
-    frame["variation"] = _variation(frame)
-    frame["series"] = series_labels(frame, frame["variation"])
+    frame["series"] = series_labels(frame)
     with np.errstate(divide="ignore"):
         frame["log10_learning_rate"] = np.log10(frame["learning_rate"])
     rate = frame["learning_rate"].map("{:g}".format).astype(str)

@@ -137,7 +137,7 @@ def _pairs(
             else:
                 unmatched += 1
         if unmatched:
-            why = f"no {baseline} cell of its rate with two seeds"
+            why = f"no {baseline} cell of its rate and options with two seeds"
             excluded.append(Exclusion(f"{dataset} cells", unmatched, why))
 
 

@@ -1,4 +1,4 @@
-"""Pairs of runs that differ in what was done beside the method alone: penalties, interventions."""
+"""Pairs of runs: those that differ in what was done beside the method, or in the method, alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pandas as pd
 
 from driftscope.analysis.grouping import SERIES_AXES
 from driftscope.analysis.tables import Exclusion
+from driftscope.analysis.words import join_words
 
 NONE = "none"
 """The `regularizer` of a run to which nothing was done beside its method."""
@@ -42,3 +43,31 @@ def twins(
     if lonely := len(treated) - len(pairs):
         excluded.append(Exclusion(what, lonely, "no unregularised twin"))
     return pairs
+
+
+def alike(
+    axes: pd.DataFrame, first: pd.DataFrame, second: pd.DataFrame
+) -> tuple[pd.Series[int], str]:
+    """Which runs of two methods agree in all else, and what all runs of one differ in.
+
+    What each method holds constant, but not at the same value, leaves no pair that agrees. It is
+    not asked for, but told.
+
+    Args:
+        axes: `grouping.axis_values` of all runs.
+        first: the runs of one method on one dataset.
+        second: those of the other one.
+
+    Returns:
+        A number for each run, the same for those that agree, and the values that differ, such as
+        "epochs 12 against 5".
+    """
+    asked, apart = [], []
+    for name in map(str, axes):
+        mine, others = (set(axes.loc[runs.index, name]) for runs in (first, second))
+        if mine.isdisjoint(others) and len(mine) == len(others) == 1:
+            apart.append(f"{name} {mine.pop()} against {others.pop()}")
+        else:
+            asked.append(name)
+    numbers = axes.groupby(asked).ngroup() if asked else pd.Series(0, index=axes.index)
+    return numbers, join_words(apart) if apart else ""
