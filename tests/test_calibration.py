@@ -115,6 +115,44 @@ def test_studies_that_cannot_calibrate_are_refused() -> None:
         calibrate(made(), ["weight_drift"])
 
 
+def test_datasets_of_which_no_two_have_a_method_in_common_are_refused_in_a_sentence() -> None:
+    whole = made()
+    is_crossed = (whole.runs["dataset"] == "one") == (whole.runs["method"] == "lora")
+    with pytest.raises(RecordError, match="needs a method that two of its datasets have") as caught:
+        calibrate(whole.with_runs(whole.runs[~is_crossed]))
+    assert "one has full_ft" in str(caught.value)
+    assert "two has lora" in str(caught.value)
+
+
+def test_a_dataset_that_shares_no_method_with_the_others_has_no_part_in_the_error() -> None:
+    whole = made(datasets=("one", "two", "three"))
+    is_lone = whole.runs["dataset"] == "three"
+    runs = whole.runs.assign(method=whole.runs["method"].mask(is_lone, "last_block"))
+    found, errors = calibrate(whole.with_runs(runs))
+    assert (found.num_runs, errors["num_runs"].iloc[0]) == (len(runs), (~is_lone).sum())
+
+
+@pytest.mark.parametrize("key", ["model", "protocol", "transfer"])
+def test_a_calibration_is_of_one_setting(key: str) -> None:
+    whole = made()
+    whole = whole.with_runs(whole.runs.assign(protocol="leakfree"))
+    half = np.arange(len(whole.runs)) % 2 == 0
+    mixed = whole.with_runs(whole.runs.assign(**{key: np.where(half, "first", "second")}))
+    with pytest.raises(RecordError, match=f"{key} first and second") as caught:
+        calibrate(mixed)
+    assert f"--where {key}=first" in str(caught.value)
+    one, _ = calibrate(mixed.where([f"{key}=first"]))
+    assert one.num_runs == half.sum()
+
+
+def test_a_run_that_is_given_twice_is_calibrated_on_once() -> None:
+    whole = made()
+    twice = StudyTables(pd.concat([whole.runs, whole.runs]), whole.history, whole.layers)
+    assert calibrate(twice)[0] == calibrate(whole)[0]
+    early = {"at": "first epoch"}
+    assert calibrate(twice, **early)[0] == calibrate(whole, **early)[0]
+
+
 @pytest.mark.skipif(not FOLLOWUP.exists(), reason="shared/ does not lie beside the checkout")
 @pytest.mark.parametrize(("at", "single"), [("end", 7.6), ("first epoch", 7.4)])
 def test_on_the_published_follow_up_two_signals_beat_one(

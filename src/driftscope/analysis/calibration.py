@@ -19,8 +19,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
+from driftscope.analysis.grouping import SETTING, usable_runs
 from driftscope.analysis.tables import StudyTables
 from driftscope.analysis.trajectories import ends_of_epochs
+from driftscope.analysis.words import join_words
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 from driftscope.files import named_path
 from driftscope.metrics import METRICS, drifts
@@ -175,7 +177,8 @@ def calibrate(
 
     Raises:
         ConfigError: a signal that cannot be used.
-        RecordError: the study has too few runs, or of one dataset and one method alone.
+        RecordError: the study has too few runs, those of several settings, or none that tell an
+            error: of one dataset and one method alone, or of datasets without a common method.
     """
     runs = _usable(study, _checked(signals), at)
     group = "dataset" if runs["dataset"].nunique() > 1 else "method"
@@ -185,6 +188,8 @@ def calibrate(
             f"told on what was left out; this study has {runs['dataset'].iloc[0]} and "
             f"{runs['method'].iloc[0]} alone"
         )
+    if group == "dataset":
+        _refuse_without_a_common_method(runs)
     table = pd.DataFrame([_errors(runs, some, group) for some in _alternatives(tuple(signals))])
     off = _left_out(runs, tuple(signals), group)
     return (
@@ -204,6 +209,28 @@ def calibrate(
     )
 
 
+def _refuse_without_a_common_method(runs: pd.DataFrame) -> None:
+    if runs.groupby("method")["dataset"].nunique().max() > 1:
+        return
+    methods = runs.groupby("dataset")["method"].unique()
+    own = [f"{dataset} has {join_words(sorted(mine))}" for dataset, mine in methods.items()]
+    raise RecordError(
+        "a calibration needs a method that two of its datasets have, so that its error can be told "
+        f"on what was left out; {'; '.join(own)}"
+    )
+
+
+def _refuse_several_settings(runs: pd.DataFrame) -> None:
+    values = {key: sorted(runs[key].dropna().astype(str).unique()) for key in SETTING}
+    several = [key for key in SETTING if len(values[key]) > 1]
+    if several:
+        told = "; ".join(f"{key} {join_words(values[key])}" for key in several)
+        raise RecordError(
+            f"a calibration is of one model, protocol and transfer set, and this study has {told}; "
+            f"take the runs of one, as by --where {several[0]}={values[several[0]][0]}"
+        )
+
+
 def _checked(signals: Sequence[str]) -> tuple[str, ...]:
     known = [one.key for one in drifts() if one.better is not None]
     for signal in signals:
@@ -215,9 +242,9 @@ def _checked(signals: Sequence[str]) -> tuple[str, ...]:
 
 
 def _usable(study: StudyTables, signals: tuple[str, ...], at: At) -> pd.DataFrame:
-    """The finished runs with a retention and every signal."""
-    kept = ["run_id", "model", "dataset", "method", "transfer", "retention_pct"]
-    runs = study.runs[study.runs["status"] == "done"]
+    """The finished runs of one setting with a retention and every signal, each of them once."""
+    kept = ["run_id", *SETTING, "dataset", "method", "retention_pct"]
+    runs, _ = usable_runs(study.runs)
     if at == "end":
         found = runs[[*kept, *[one for one in signals if one in runs]]]
     else:
@@ -229,6 +256,7 @@ def _usable(study: StudyTables, signals: tuple[str, ...], at: At) -> pd.DataFram
     if missing:
         raise RecordError(f"the study's runs have no {METRICS[missing[0]].label} ({missing[0]})")
     found = found.dropna(subset=["retention_pct", *signals])
+    _refuse_several_settings(found)
     if len(found) < _MIN_RUNS:
         raise RecordError(
             f"the study has {len(found)} finished runs with a retention and {', '.join(signals)}; "

@@ -27,6 +27,7 @@ from driftscope.cli.reports import HTML, Formats, write_report, write_side_by_si
 from driftscope.errors import ConfigError, RecordError
 
 if TYPE_CHECKING:
+    from driftscope.analysis import StudyTables
     from driftscope.config import RunSpec, StudySpec
     from driftscope.executors.schedule import Pool
     from driftscope.study.plan import Sample
@@ -223,11 +224,7 @@ def analyse(
             raise ConfigError(f"unknown question {name!r}: {did_you_mean(name, QUESTIONS)}")
     study = Study(folder)
     say_what_is_passed_over(folder, study.undeclared, study.damaged, study.changed)
-    tables = study.tables()
-    if where:
-        num_runs = len(tables.runs)
-        tables = tables.where(where)
-        say(f"{len(tables.runs)} of {num_runs} runs, {', '.join(where)}", err=True)
+    tables = _narrowed(study.tables(), where)
     answers = [answer(name, tables) for name in question or QUESTIONS]
     if as_json:
         typer.echo(json.dumps([one.to_dict() for one in answers], indent=1))
@@ -235,6 +232,15 @@ def analyse(
     for one in answers:
         show_answer(one, wide=wide, most=MAX_ROWS if question else FEW_ROWS)
     terminal.show_advice(advice for one in answers for advice in one.advice)
+
+
+def _narrowed(tables: StudyTables, where: Sequence[str] | None) -> StudyTables:
+    """The tables of the runs that fit; how many these are is said."""
+    if not where:
+        return tables
+    narrowed = tables.where(where)
+    say(f"{len(narrowed.runs)} of {len(tables.runs)} runs, {', '.join(where)}", err=True)
+    return narrowed
 
 
 @study_app.command("calibrate", epilog="Example: driftscope study calibrate rates --out rates.json")
@@ -248,6 +254,7 @@ def calibrate(
     signal: Annotated[
         list[str] | None, opt("A signal to take instead of CKA and embedding drift.", "--signal")
     ] = None,
+    where: Annotated[list[str] | None, opt(_WHERE)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit a finished study's drift to its retention, for models whose retention is not measured.
@@ -263,7 +270,7 @@ def calibrate(
     study = Study(folder)
     say_what_is_passed_over(folder, study.undeclared, study.damaged)
     at: Literal["end", "first epoch"] = "first epoch" if first_epoch else "end"
-    found, errors = fit(study.tables(), signal or SIGNALS, at=at)
+    found, errors = fit(_narrowed(study.tables(), where), signal or SIGNALS, at=at)
     text = found.model_dump_json(by_alias=True, indent=1)
     write_text(out, text, "--out")
     if as_json:
