@@ -142,6 +142,26 @@ def test_what_has_no_twin_or_one_seed_is_left_out_and_said() -> None:
     assert "pooled" not in answer("interventions", whole).details
 
 
+@pytest.mark.parametrize(
+    ("gap", "said"),
+    [(0.0, "retention stays"), (1.5, "retention stays"), (3.0, "retention rises"),
+     (-3.0, "retention falls")],
+)  # fmt: skip
+def test_retention_that_differs_by_the_same_in_every_pair_is_told(gap: float, said: str) -> None:
+    whole = tables(("terrain",))
+    kept = 90.0 + gap * (whole.runs["regularizer"] != "none")
+    found = answer("interventions", whole.with_runs(whole.runs.assign(retention_pct=kept)))
+    assert found.is_answered
+    answers = found.table.set_index("regularizer")["answer"]
+    assert answers["harmless"] == said
+    assert answers["confounded"] == f"{said}; weight drift moved too"
+    within = " within 2 points" if said.endswith("stays") else ""
+    assert f"{said.capitalize()}{within} in 2 of these: harmful on terrain" in found.sentence
+    assert "cannot say" not in found.sentence
+    shown = {0.0: "0.0", 1.5: "+1.5", 3.0: "+3.0", -3.0: "−3.0"}[gap]
+    assert f"at 1e-3: {shown} points in every pair" in found.sentence
+
+
 @pytest.mark.parametrize("margin", [0.5, 2.0])
 def test_equivalence_is_that_of_statsmodels_also_about_a_mean_of_zero(margin: float) -> None:
     a, b = np.array([1.0, -1.0, 0.4, -0.4, 2.0]), np.zeros(5)

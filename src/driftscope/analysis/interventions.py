@@ -96,7 +96,7 @@ def _in_setting(tables: StudyTables, alpha: float, margin: float) -> Answer:
         num_units=len(pairs),
         excluded=tuple(excluded),
         family=tuple(families),
-        is_answered=bool(table["p_value"].notna().any()),
+        is_answered=bool(table["difference"].notna().any()),
     )
 
 
@@ -116,7 +116,7 @@ def _tested(
         for key, group in groups.items()
     ]
     table, declared = with_holm(pd.DataFrame(rows), family, alpha)
-    table["answer"] = [_answer(row, alpha) for row in table.to_dict("records")]
+    table["answer"] = [_answer(row, alpha, margin) for row in table.to_dict("records")]
     leading = ("regularizer", "dataset", "method", "learning_rate", "answer", "attention")
     return lead_with(table, *leading, "difference", "low", "high"), declared
 
@@ -167,10 +167,15 @@ def _row(pairs: pd.DataFrame, accuracy: str, alpha: float, margin: float) -> dic
     }
 
 
+def _is_constant(num_pairs: int, p_value: float) -> bool:
+    """Whether every pair differs by the same, so that there is nothing to test."""
+    return num_pairs > 1 and p_value != p_value
+
+
 def _state(
     test: MeanTest, sides: tuple[FloatArray, FloatArray], margin: float, alpha: float
 ) -> State:
-    if test.num_a > 1 and test.p_value != test.p_value:  # every pair differs by the same
+    if _is_constant(test.num_a, test.p_value):
         return "moved" if abs(test.difference) > margin else "held"
     if abs(test.difference) > margin and (test.low > 0 or test.high < 0):
         return "moved"
@@ -182,11 +187,12 @@ def is_confounded(row: Mapping[Any, Any]) -> bool:
     return "moved" in (row["accuracy_is"], row["weight_drift_is"])
 
 
-def _answer(row: Mapping[Any, Any], alpha: float) -> str:
+def _answer(row: Mapping[Any, Any], alpha: float, margin: float) -> str:
     """What a row says of retention, and of which change it says so."""
-    if row["p_holm"] <= alpha:
+    is_constant = _is_constant(row["num_pairs"], row["p_value"])
+    if row["p_holm"] <= alpha or (is_constant and abs(row["difference"]) > margin):
         effect = "retention rises" if row["difference"] > 0 else "retention falls"
-    elif row["p_equivalence"] <= alpha:
+    elif row["p_equivalence"] <= alpha or is_constant:
         effect = "retention stays"
     else:
         effect = "undecided"
@@ -239,11 +245,18 @@ def _sentence(table: pd.DataFrame, margin: float) -> str:
 
 
 def _listed(row: Mapping[Any, Any]) -> str:
-    ends = [number_text(row[key], 1, signed=True) for key in ("difference", "low", "high")]
     return (
         f"{row['regularizer']} on {row['dataset']} for {row['method']} at "
-        f"{rate_text(row['learning_rate'])}: {ends[0]} points [{ends[1]}, {ends[2]}]"
+        f"{rate_text(row['learning_rate'])}: {_moved_text(row)}"
     )
+
+
+def _moved_text(row: Mapping[Any, Any]) -> str:
+    """How far retention moves, with its interval."""
+    ends = [number_text(row[key], 1, signed=True) for key in ("difference", "low", "high")]
+    if _is_constant(row["num_pairs"], row["p_value"]):
+        return f"{ends[0]} points in every pair"
+    return f"{ends[0]} points [{ends[1]}, {ends[2]}]"
 
 
 def _remarks(pooled: pd.DataFrame | None, table: pd.DataFrame, alpha: float) -> tuple[str, ...]:
@@ -267,9 +280,8 @@ def _remarks(pooled: pd.DataFrame | None, table: pd.DataFrame, alpha: float) -> 
 
 
 def _pooled_text(row: Mapping[Any, Any]) -> str:
-    ends = [number_text(row[key], 1, signed=True) for key in ("difference", "low", "high")]
     return (
         f"moves entropy by {number_text(row['entropy_points'], 1, signed=True)} and retention by "
-        f"{ends[0]} points [{ends[1]}, {ends[2]}] ({counted(row['num_pairs'], 'pair')}, sign flip "
+        f"{_moved_text(row)} ({counted(row['num_pairs'], 'pair')}, sign flip "
         f"p = {row['p_sign_flip']:.3g}, floor {row['p_sign_flip_floor']:.2g})"
     )
