@@ -170,10 +170,26 @@ def test_a_cell_is_the_unit_of_the_sign_flips_and_a_silent_signal_counts_as_late
     assert (test["num_cells"], test["p_value"]) == (4, pytest.approx(exact.pvalue))
     row = found.table.set_index(["band", "scope", "signal"]).loc["quiet runs", "overall", "cka"]
     assert (row["num_before"], row["num_never"], row["num_lost"]) == (4, 1, 5)
-    assert row["points_to_come"] == pytest.approx(4 * 59 / 5)
     cells = [59.0, 59.0, 59.0, 59.0 / 2]
-    low, high = scipy_stats.t.interval(0.95, 3, loc=4 * 59 / 5, scale=scipy_stats.sem(cells))
+    assert row["points_to_come"] == pytest.approx(np.mean(cells))
+    low, high = scipy_stats.t.interval(0.95, 3, loc=np.mean(cells), scale=scipy_stats.sem(cells))
     assert (row["to_come_low"], row["to_come_high"]) == pytest.approx((low, high))
+
+
+def test_cells_of_unlike_numbers_of_lost_seeds_weigh_alike_in_mean_and_interval() -> None:
+    less = {**LOSING, "retention_pct": [100.0, 99.0, 85.0, 80.0, 70.0]}
+    runs = {("stars", 1e-4, seed): QUIET for seed in (1, 2)}
+    runs |= {("terrain", 1e-3, seed): LOSING for seed in (1, 2, 3)}
+    runs |= {("terrain", 2e-3, 1): less}
+    table = answer("onset", study(runs)).table.set_index(["band", "scope", "signal"])
+    row = table.loc["quiet runs", "terrain", "cka"]
+    to_come = [99.0 - 40, 99.0 - 70]
+    low, high = scipy_stats.t.interval(
+        0.95, 1, loc=np.mean(to_come), scale=scipy_stats.sem(to_come)
+    )
+    told = (row["points_to_come"], row["to_come_low"], row["to_come_high"])
+    assert told == pytest.approx((np.mean(to_come), low, high))
+    assert row["damage_points"] == pytest.approx(np.mean([60, 30]))
 
 
 def test_onset_says_what_is_missing_and_a_loss_in_every_run_leaves_no_quiet_band() -> None:

@@ -70,7 +70,8 @@ def onset(tables: StudyTables, *, alpha: float = ALPHA) -> Answer:
     same one, and −1 later or never. The score's mean over the seeds of a cell is the unit of an
     exact sign-flip test over all datasets' cells; Holm over band × signal. `points_to_come` is
     retention at the probe at which the signal left less that at the last one, 0 where it never
-    left; its interval is Student's over the means of the cells.
+    left. Its mean and Student's interval are over the means of the cells, as is the mean of
+    `damage_points`.
 
     Returns:
         One row a scope, band and signal; units are cells. Details: "cells"; "tests"; "against_cka":
@@ -251,7 +252,8 @@ def _answer(
 def _row(mine: pd.DataFrame) -> dict[str, Any]:
     damaged, quiet = mine[mine["is_damaged"]], mine[~mine["is_damaged"]]
     is_one = mine["dataset"].nunique() == 1
-    to_come, reach = _over_cells(damaged)
+    cells = damaged.groupby("cell")[["points_to_come", "damage_points"]].mean()
+    to_come, reach = _with_reach(cells["points_to_come"])
     return {
         "band_width": float(mine["band_width"].mean()) if is_one else nan,
         "num_lost": len(damaged),
@@ -264,18 +266,16 @@ def _row(mine: pd.DataFrame) -> dict[str, Any]:
         "points_to_come": to_come,
         "to_come_low": to_come - reach,
         "to_come_high": to_come + reach,
-        "damage_points": float(damaged["damage_points"].mean()),
+        "damage_points": float(cells["damage_points"].mean()),
     }
 
 
-def _over_cells(damaged: pd.DataFrame) -> tuple[float, float]:
-    """The mean of the points to come, and how far its 95 % interval over cells reaches."""
-    means = damaged.groupby("cell")["points_to_come"].mean()
-    count = len(means)
-    mean = float(damaged["points_to_come"].mean())
+def _with_reach(cells: pd.Series[float]) -> tuple[float, float]:
+    """The mean over cells, and how far its 95 % interval reaches."""
+    count, mean = len(cells), float(cells.mean())
     if count < 2:
         return mean, nan
-    return mean, float(student_t.ppf(0.975, count - 1) * means.std(ddof=1) / sqrt(count))
+    return mean, float(student_t.ppf(0.975, count - 1) * cells.std(ddof=1) / sqrt(count))
 
 
 def _tests(found: pd.DataFrame) -> list[dict[str, Any]]:
