@@ -469,6 +469,36 @@ def test_a_lone_file_of_another_image_size_is_read_at_its_own(
     assert (found.drift.delta_entropy_pct is None) == is_fixed
 
 
+@pytest.mark.parametrize("lacking", [("before",), ("after",), ("before", "after")], ids="+".join)
+def test_a_model_without_a_preprocessor_reads_images_of_the_other_ones_size(
+    lacking: tuple[str, ...], tmp_path: Path, coloured_images: Path
+) -> None:
+    """As Trainer saves it. Of DINOv2 the configuration says 518 pixels, the preprocessor 224."""
+    pixels = {**dict.fromkeys(("image_mean", "image_std"), HALF), "size": {"shortest_edge": 18}}
+    pixels |= {
+        "crop_size": {"height": 16, "width": 16},
+        "image_processor_type": "BitImageProcessor",
+    }
+    for one in ("before", "after"):
+        file = save_family("DINOv2", tmp_path / one) / "preprocessor_config.json"
+        file.unlink() if one in lacking else file.write_text(json.dumps(pixels))
+    found = driftscope.compare(tmp_path / "before", tmp_path / "after", coloured_images / "test")
+    assert found.drift.embedding_drift == pytest.approx(0, abs=1e-6)
+    assert found.drift.delta_entropy_pct == 0
+    assert found.drift.cka == pytest.approx(1)
+
+
+def test_without_any_preprocessor_both_are_read_at_the_size_of_the_pretrained_one(
+    tmp_path: Path,
+) -> None:
+    before = model_of("DINOv2")
+    larger: Any = before.backbone.at_grid(before.plain, 8).eval()
+    for one, module in (("before", before.plain), ("after", larger)):
+        module.save_pretrained(tmp_path / one)
+    models = related_models(str(tmp_path / "before"), str(tmp_path / "after"), None)
+    assert [one.framing.size for one in models] == [SIZE, SIZE]
+
+
 def test_a_class_derived_from_a_librarys_own_is_read_with_its_attention() -> None:
     """Its module is not where transformers keeps the attention function."""
     towers = [CLIPVisionModel(CLIPVisionConfig(**SMALL)) for _ in range(2)]

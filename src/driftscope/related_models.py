@@ -35,7 +35,8 @@ def related_models(
     before = _loaded(pretrained, device)
     after = _loaded(adapted, device, like=before)
     _check_related(before, after)
-    return _completed(before, after), _completed(after, before)
+    after = _completed(after, before)
+    return _completed(before, after), after
 
 
 def ordered_models(
@@ -60,11 +61,17 @@ def _loaded(
 
 
 def _completed(model: VisionLanguageModel, other: VisionLanguageModel) -> VisionLanguageModel:
-    """With the other one's pixel convention and tokenizer where it was saved without."""
+    """With the other one's pixel convention and tokenizer where it was saved without.
+
+    The convention includes the size of images where the family reads any.
+    """
     if not model.has_own_pixels:
-        framing = other.framing.at(model.image_size)
+        size = model.image_size if model.backbone.has_fixed_input_size else other.image_size
         notes = (*model.notes, _whose_pixels(model, other))
-        model = replace(model, mean=other.mean, std=other.std, own_framing=framing, notes=notes)
+        model = replace(
+            model, mean=other.mean, std=other.std, own_framing=other.framing, notes=notes
+        )
+        model = model.at_size(size)
     return replace(model, tokenizer=model.tokenizer or other.tokenizer)
 
 
