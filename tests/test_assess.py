@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch.nn.utils import prune
 
 import driftscope
 from driftscope import reference_cache
@@ -133,6 +134,30 @@ def test_a_comparison_is_taken_from_the_cache_that_runs_and_monitors_share(
     again = driftscope.compare("mini", moved(), "terrain", max_images=NUM_IMAGES)
     assert not read
     assert again.scalars() == first.scalars()
+
+
+def test_an_equal_model_of_another_activation_is_not_taken_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRIFTSCOPE_CACHE", str(tmp_path / "cache"))
+    make_reference(load("mini"), probe_pixels())
+    changed = load("mini")
+    for block in changed.plain.vision_model.encoder.layers:
+        block.mlp.activation_fn = torch.nn.SiLU()
+    assert assess(changed, make_reference(changed, probe_pixels())).drift.embedding_drift < 1e-6
+
+
+def test_an_equal_model_of_another_mask_is_not_taken_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a batch norm's statistics, the mask of a pruned weight is no parameter."""
+    monkeypatch.setenv("DRIFTSCOPE_CACHE", str(tmp_path / "cache"))
+    models = [load("mini") for _ in range(2)]
+    for model, amount in zip(models, (0.1, 0.9), strict=True):
+        prune.l1_unstructured(model.plain.text_projection, "weight", amount)
+        text = ["a photo of a red circle"]
+        found = reference_cache.CachedModel(model).texts(text)
+        torch.testing.assert_close(found, model.embed_texts(text))
 
 
 def test_what_was_not_measured_is_in_a_comparisons_json_and_for_a_gate(tmp_path: Path) -> None:

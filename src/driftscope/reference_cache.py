@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock
@@ -26,7 +25,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.backbones.weights import encoder_fingerprint, text_fingerprint
+from driftscope.backbones.relation import function_facts
+from driftscope.backbones.weights import buffers_digest, encoder_fingerprint, text_fingerprint
 from driftscope.data import PixelSource
 from driftscope.data.cache import bound_bytes, cache_folder, files_of_ours
 from driftscope.errors import RecordError
@@ -83,14 +83,14 @@ class CachedModel:
     ) -> Reading:
         """The model's `reading_pass.read` of the images."""
         asked = f"{images_fingerprint(pixels)}-maps={maps}-shown={list(shown)}"
-        key = _key("reading", self.model, self.fingerprint, asked)
+        key = self._key("reading", self.fingerprint, asked)
         return _unpacked(
             *_cached(key, lambda: _packed(read(self.model, pixels, maps=maps, shown=shown)))
         )
 
     def embeddings(self, pixels: PixelSource) -> Float[Tensor, "image dim"]:
         """The images' projected, unnormalised embeddings."""
-        key = _key("embeddings", self.model, self.fingerprint, images_fingerprint(pixels))
+        key = self._key("embeddings", self.fingerprint, images_fingerprint(pixels))
         return _tensor(key, lambda: self.model.embed_images(pixels))
 
     def texts(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
@@ -100,8 +100,23 @@ class CachedModel:
             ModelError: the model came without a tokenizer.
         """
         tokens = self.model.tokenised(texts)["input_ids"].tolist()
-        key = _key("texts", self.model, self._text_fingerprint, json.dumps(tokens))
+        key = self._key("texts", self._text_fingerprint, json.dumps(tokens))
         return _tensor(key, lambda: self.model.embed_texts(texts))
+
+    def _key(self, kind: str, weights: str, content: str) -> str:
+        """Names an entry by everything that decides its numbers."""
+        parts = (kind, weights, content, _code_digest(), *self._function)
+        text = json.dumps([*parts, *_surroundings(self.model)], sort_keys=True, default=str)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    @cached_property
+    def _function(self) -> tuple[object, ...]:
+        """What decides its outputs beside the weights: a module in memory may have been changed."""
+        model, config = self.model, self.model.plain.config
+        towers = (getattr(config, name, config) for name in ("vision_config", "text_config"))
+        attention = [one._attn_implementation for one in towers]
+        pixels = (model.mean, model.std)
+        return (*pixels, config.to_dict(), attention, function_facts(model), buffers_digest(model))
 
 
 def list_references() -> list[ReferenceEntry]:
@@ -131,16 +146,6 @@ def clear_references() -> tuple[int, int]:
     with suppress(OSError):  # not there, or something of someone else's is in it
         folder.rmdir()
     return len(entries), sum(entry.num_bytes for entry in entries)
-
-
-def _key(kind: str, model: VisionLanguageModel, weights: str, content: str) -> str:
-    """Names an entry by everything that decides its numbers."""
-    config: Any = model.plain.config
-    parts = (kind, weights, content, _code_digest(), model.mean, model.std, config.to_dict())
-    towers = (getattr(config, name, config) for name in ("vision_config", "text_config"))
-    attention = (one._attn_implementation for one in towers)
-    text = json.dumps([*parts, *attention, *_surroundings(model)], sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _surroundings(model: VisionLanguageModel) -> Iterator[object]:

@@ -51,6 +51,15 @@ def text_fingerprint(model: VisionLanguageModel) -> str:
     return _fingerprint({name: one for name, one in parameters if not is_encoder(prefix + name)})
 
 
+def buffers_digest(model: VisionLanguageModel) -> str:
+    """Sixteen hexadecimal digits of the numbers that no training moves by gradients.
+
+    Such are the running statistics of batch norms, masks, and positions that are computed.
+    """
+    buffers = model.plain.named_buffers()
+    return _fingerprint({name: one for name, one in buffers if one.is_floating_point()})
+
+
 def _fingerprint(weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(weights.items()):
