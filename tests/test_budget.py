@@ -365,6 +365,16 @@ def test_a_budget_that_could_take_nothing_back_is_refused_and_not_kept_in_silenc
         ds.Budget("mini", model.requires_grad_(True), "concepts100", images=40)
 
 
+def test_a_budget_reads_texts_by_a_text_tower_that_an_earlier_training_moved() -> None:
+    model = ds.load("mini").module
+    with torch.no_grad():
+        model.text_projection.weight.neg_()
+    model.text_model.requires_grad_(False)
+    model.text_projection.requires_grad_(False)
+    with pytest.raises(ModelError, match="it has been trained before"):
+        ds.Budget("mini", model, "concepts100", images=40)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -7,6 +7,7 @@ import json
 import math
 import pickle
 import random
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,6 +128,24 @@ def test_a_text_tower_that_is_trained_scores_for_itself(
     for one in (turned, frozen):
         assert one.transfer[name]["text_tower"] == "its own"
         assert one.scalars()["zero_shot_pct"] < 100
+
+
+def test_a_text_tower_that_moved_in_an_earlier_training_scores_for_itself_once_frozen(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    model, name = clip_of(tiny_clip), str(coloured_images)
+    with torch.no_grad():
+        model.text_projection.weight.neg_()  # type: ignore[union-attr,operator]
+    model.text_model.requires_grad_(False)  # type: ignore[union-attr,operator]
+    model.text_projection.requires_grad_(False)  # type: ignore[union-attr,operator]
+    monitor = monitor_of(tiny_clip, coloured_images, transfer=name)
+    model.save_pretrained(tmp_path / "stage-two")  # type: ignore[operator]
+    shutil.copy(tiny_clip / "preprocessor_config.json", tmp_path / "stage-two")
+    after = ds.compare(tiny_clip, tmp_path / "stage-two", coloured_images, transfer=name)
+    for step in (1, 2):
+        seen = monitor.observe(model, step=step)
+        assert seen.transfer[name]["text_tower"] == "its own"
+        assert seen.scalars()["zero_shot_pct"] == after.scalars()["zero_shot_pct"] < 100
 
 
 def test_probe_images_may_be_files_pixels_or_pictures(

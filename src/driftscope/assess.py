@@ -38,7 +38,7 @@ from driftscope.reference import (
 )
 from driftscope.signals.text import TextSpaceDrift
 from driftscope.signals.weights import weight_drift
-from driftscope.text_space import text_tower_digest, text_weights
+from driftscope.text_space import text_tower_has_moved
 from driftscope.transfer import ZeroShotScore
 
 OWN_TEXTS, PRETRAINED_TEXTS = "its own", "the pretrained one"
@@ -128,11 +128,7 @@ def assess(
             f"{model.source} gives image embeddings with NaN or infinite values: the model has "
             "diverged, and its signals would mean nothing"
         )
-    has_moved = (
-        not text_tower_is_frozen
-        and bool(text_weights(model))
-        and text_tower_digest(model) != reference.text_digest
-    )
+    has_moved = not text_tower_is_frozen and text_tower_has_moved(model, reference.text_digest)
     return _assessment(
         reference,
         model,

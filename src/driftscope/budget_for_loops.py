@@ -21,6 +21,7 @@ from driftscope.monitor.isolation import isolated_from_training
 from driftscope.monitor.options import counted
 from driftscope.monitor.pretrained import pretrained_model
 from driftscope.sources.live import find_target, live_model
+from driftscope.text_space import text_tower_digest, text_tower_has_moved
 
 
 class Budget:
@@ -87,12 +88,14 @@ class Budget:
                 "it after requires_grad_ has said what is trained"
             )
         is_text = before.backbone.is_text_weight
+        trains_texts = any(is_text(before.own_prefix + name) for name in trained)
+        has_moved = text_tower_has_moved(live_model(target, before), text_tower_digest(before))
         self._keeper = Keeper(
             lambda: live_model(target, before),
             trained | _trained_of(classifier),
             referee,
             self.spec,
-            text_tower_is_frozen=not any(is_text(before.own_prefix + name) for name in trained),
+            text_tower_is_frozen=not (trains_texts or has_moved),
         )
         self._device, self._calls = before.device, 0
         self._refuse_changed()

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from driftscope.backbones.base import WRAPPERS
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data.prompts import class_prompts
 from driftscope.data.vocabulary import GENERAL, GENERAL_VOCABULARY
@@ -118,10 +119,15 @@ def text_weights(model: VisionLanguageModel) -> dict[str, nn.Parameter]:
     return {name: one for name, one in model.plain.named_parameters() if is_text(name)}
 
 
+def text_tower_has_moved(model: VisionLanguageModel, digest: str) -> bool:
+    """Whether a model has a text tower, and another than that of the `text_tower_digest`."""
+    return bool(text_weights(model)) and text_tower_digest(model) != digest
+
+
 def text_tower_digest(model: VisionLanguageModel) -> str:
     """Sixteen hexadecimal digits of the weights of the text tower and its projection."""
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in text_weights(model).items():
-        digest.update(name.encode())
+        digest.update(WRAPPERS.sub("", name).encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

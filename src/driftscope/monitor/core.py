@@ -334,7 +334,12 @@ class Monitor:
             self._say(f"going on from step {self.history[-1].step}")
         with isolated_from_training(next(target.found.parameters()).device):
             place = Observation(at, epoch, val_accuracy_pct, None)
-            looked = look(target, self._reference, place, self._course.history, self._thresholds)
+            course = self._course
+            looked = look(
+                *(target, self._reference, place, course.history, self._thresholds),
+                text_tower=course.text_tower,
+            )
+            course.text_tower = looked.text_tower or course.text_tower
             seen = self._with_forecast(looked.observation)
             alerts = (*seen.alerts, *alerts_of(seen, self._course.history, self._thresholds))
             seconds = time.perf_counter() - began

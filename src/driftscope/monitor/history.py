@@ -23,6 +23,8 @@ class Course:
         alerts: every alert, the earliest first; one that goes on is there once.
         stop_reason: why it should end, in a sentence; None while it should not.
         stop_is_kept: whether the model at the stop has been written.
+        text_tower: which one's class embeddings scored last; None before the first look of this
+            process.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Course:
         self.stop_reason: str | None = None
         self.stopped_before = stopped_before
         self.stop_is_kept = False
+        self.text_tower: str | None = None
         self._taken_up_at = at
         self._num_taken_up = len(self.history)
         self._told: set[str] = set()

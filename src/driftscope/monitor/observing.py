@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from driftscope.assess import OWN_TEXTS, Assessment, assess, refuse_another_size
+from driftscope.assess import PRETRAINED_TEXTS, Assessment, assess, refuse_another_size
 from driftscope.backbones.capture import check_adapters_in_effect
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import CaptureError, ModelError, NonFiniteError
@@ -32,12 +32,15 @@ class Look:
         shown_rows: attention of the shown images, [image, layer, head, patch]; None where it could
             not be read.
         not_kept_because: why `live` is None, in words that go on from "no model is kept: ".
+        text_tower: which one's class embeddings score, as `Assessment` says it; None where it was
+            not found.
     """
 
     observation: Observation
     live: VisionLanguageModel | None = None
     shown_rows: Tensor | None = None
     not_kept_because: str = ""
+    text_tower: str | None = None
 
 
 def look(
@@ -46,6 +49,7 @@ def look(
     place: Observation,
     earlier: Sequence[Observation],
     thresholds: Thresholds,
+    text_tower: str | None = None,
 ) -> Look:
     """Reads the model; what cannot be read becomes an alert, so that no training dies of it.
 
@@ -55,13 +59,15 @@ def look(
         place: an observation with its step, epoch and accuracy.
         earlier: the observations before it.
         thresholds: which alerts are wanted.
+        text_tower: what the look before found of it. One that was the pretrained one then, and is
+            not trained, still is; else its weights are looked at.
 
     Raises:
         ModelError: the model is not of the pretrained one's architecture.
     """
     _refuse_shards(target)
     try:
-        return _read(target, reference, place, earlier, thresholds)
+        return _read(target, reference, place, earlier, thresholds, text_tower)
     except torch.OutOfMemoryError:
         sentence, why = _NO_MEMORY, "there was no memory left to copy it"
     except RuntimeError as error:  # of torch's own, as where an attention kernel takes no float32
@@ -88,6 +94,7 @@ def _read(
     place: Observation,
     earlier: Sequence[Observation],
     thresholds: Thresholds,
+    text_tower: str | None,
 ) -> Look:
     live = live_model(target, reference.pretrained)
     if reference.is_at_another_size:
@@ -97,12 +104,8 @@ def _read(
     except CaptureError as error:
         wanted = thresholds.adapter_inactive
         return Look(_unreadable(place, "adapter_inactive", str(error), wanted=wanted), live)
-    had_own_texts = any(
-        score.get("text_tower") == OWN_TEXTS for one in earlier for score in one.transfer.values()
-    )
-    is_frozen = not had_own_texts and not any(
-        one.requires_grad for one in text_weights(live).values()
-    )
+    is_trained = any(one.requires_grad for one in text_weights(live).values())
+    is_frozen = text_tower == PRETRAINED_TEXTS and not is_trained
     try:
         found = assess(live, reference, text_tower_is_frozen=is_frozen)
     except NonFiniteError as error:
@@ -125,7 +128,7 @@ def _read(
         estimate=found.estimate.to_dict() if found.estimate else {},
         alerts=alerts,
     )
-    return Look(seen, live, found.reading.shown_rows)
+    return Look(seen, live, found.reading.shown_rows, text_tower=found.text_tower)
 
 
 def _scores(found: Assessment) -> dict[str, dict[str, Any]]:
