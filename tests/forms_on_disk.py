@@ -94,10 +94,13 @@ def trainer_checkpoint(place: Place) -> Made:
     return folder, embed_by(model)
 
 
-def half_precision(place: Place) -> Made:
-    model = place.tuned().half()
-    model.save_pretrained(place.folder)
-    return place.folder, embed_by(model.float())
+def half_precision(kind: torch.dtype) -> Callable[[Place], Made]:
+    def make(place: Place) -> Made:
+        model = place.tuned().to(kind)
+        model.save_pretrained(place.folder)
+        return place.folder, embed_by(model.float())
+
+    return make
 
 
 def sharded(place: Place) -> Made:
@@ -564,7 +567,8 @@ class Form:
 _LFS = b"version https://git-lfs.github.com/spec/v1\n"
 FORMS = (
     Form("Trainer's checkpoint without tokenizer and preprocessor", trainer_checkpoint),
-    Form("folder in half precision", half_precision),
+    Form("folder in half precision", half_precision(torch.float16)),
+    Form("folder in bfloat16", half_precision(torch.bfloat16)),
     Form("folder in shards with an index", sharded),
     Form("folder with pytorch_model.bin", pickled_weights),
     Form("folder with model.fp16.safetensors", variant),

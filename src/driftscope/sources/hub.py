@@ -269,7 +269,7 @@ def _refuse_what_is_left_out(
             )
 
 
-_WHOLE = ("I", "U", "B", "C", "int", "uint", "bool", "q", "complex")
+_WHOLE = ("I", "U", "BOOL", "C", "int", "uint", "bool", "q", "complex")
 """How the types of numbers begin that are no weights, in safetensors' words and in torch's."""
 
 
