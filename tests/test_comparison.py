@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_models import moved
+from transformers import CLIPModel
 
 import driftscope as ds
 from driftscope.adapt import export_merged, save_adapted
@@ -21,6 +22,17 @@ def test_a_model_compared_with_itself_has_not_drifted(
     assert result.drift.embedding_drift == pytest.approx(0, abs=1e-6)
     assert result.drift.cka == pytest.approx(1)
     assert result.transfer[str(coloured_images)]["retention_pct"] == 100
+
+
+def test_rounding_to_half_precision_is_told_where_the_pretrained_model_has_more(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    CLIPModel.from_pretrained(tiny_clip).to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    halves = ds.compare(tmp_path / "half", tmp_path / "half", coloured_images)
+    found = ds.compare(tiny_clip, tmp_path / "half", coloured_images)
+    assert found.drift.weight_drift > 0
+    assert any("stored in 16 bits (bfloat16" in note for note in found.notes)
+    assert not any("16 bits" in note for note in halves.notes)
 
 
 def test_one_transfer_set_needs_no_list(tiny_clip: Path, coloured_images: Path) -> None:

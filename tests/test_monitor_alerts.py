@@ -185,6 +185,23 @@ def test_a_model_that_training_does_not_reach_is_an_alert(
     assert kinds(monitor.observe(model, step=10)) == []
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("adapter", [False, True])
+def test_rounding_hides_no_model_that_training_does_not_reach(
+    adapter: bool, kind: torch.dtype, tiny_clip: Path, coloured_images: Path
+) -> None:
+    said: list[str] = []
+    monitor = monitor_of(tiny_clip, coloured_images, echo=said.append)
+    model = clip_of(tiny_clip)
+    model = (with_lora(model) if adapter else model).to(kind)
+    first, second = (monitor.observe(model, step=step) for step in (1, 9))
+    assert [kinds(first), kinds(second)] == [[], ["unchanged"]]
+    assert second.scalars()["weight_drift"] > 0
+    assert sum("stored in 16 bits" in line for line in said) == 1
+    moved(model)
+    assert kinds(monitor.observe(model, step=20)) == []
+
+
 @pytest.mark.parametrize(
     ("place", "is_told"),
     [

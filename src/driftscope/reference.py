@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, UInt8
@@ -26,6 +27,7 @@ from driftscope.reading import Reading
 from driftscope.reading_pass import images_fingerprint
 from driftscope.records import Overlay
 from driftscope.reference_cache import CachedModel
+from driftscope.signals.weights import sixteen_bits_of
 from driftscope.text_space import Texts, text_tower_digest, texts_of_drift
 from driftscope.transfer import (
     Outcome,
@@ -89,6 +91,11 @@ class Reference:
     referee: Referee | None = None
     is_at_another_size: bool = False
     has_texts: bool = True
+
+    @cached_property
+    def sixteen_bits(self) -> frozenset[torch.dtype]:
+        """The number types of 16 bits that hold the pretrained encoder's weights."""
+        return sixteen_bits_of(self.weights)
 
     def at_another_size(
         self,

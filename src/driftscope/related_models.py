@@ -19,8 +19,9 @@ from driftscope.backbones.weights import (
 )
 from driftscope.errors import ModelError
 from driftscope.order import refuse_wrong_order
-from driftscope.signals.weights import weight_drift
+from driftscope.signals.weights import sixteen_bits_of, weight_drift
 from driftscope.sources import default_device, load
+from driftscope.sources.state_dict import told_of_half_precision
 
 _MERGED = 1e-5
 """A weight drift that is rounding: of an adapter against its own merge."""
@@ -36,7 +37,9 @@ def related_models(
     after = _loaded(adapted, device, like=before)
     _check_related(before, after)
     after = _completed(after, before)
-    return _completed(before, after), after
+    before_bits, after_bits = (sixteen_bits_of(encoder_state(one)) for one in (before, after))
+    told = told_of_half_precision(before_bits, after_bits, after.source)
+    return _completed(before, after), replace(after, notes=(*after.notes, *told))
 
 
 def ordered_models(

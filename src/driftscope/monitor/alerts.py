@@ -154,8 +154,8 @@ def unchanged_alert(step: int, *, has_adapter: bool, thresholds: Thresholds) -> 
     return (
         Alert(
             "unchanged",
-            f"After {step} steps {what} the image encoder: its weights are the pretrained ones to "
-            "the bit. Check that the optimizer was given its parameters and that the loss reaches "
+            f"After {step} steps {what} the image encoder: its weights are still the pretrained "
+            "ones. Check that the optimizer was given its parameters and that the loss reaches "
             "them.",
             step,
         ),

@@ -12,12 +12,15 @@ from torch import Tensor
 from driftscope.assess import PRETRAINED_TEXTS, Assessment, assess, refuse_another_size
 from driftscope.backbones.capture import check_adapters_in_effect
 from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import encoder_state
 from driftscope.errors import CaptureError, ModelError, NonFiniteError
 from driftscope.monitor.alerts import UNREADABLE, Alert, Thresholds, unchanged_alert
 from driftscope.monitor.observation import Observation, levels_of
 from driftscope.reference import Reference
+from driftscope.signals.weights import SIXTEEN_BITS, is_at_most_rounded
 from driftscope.sources import open_clip
 from driftscope.sources.live import Target, live_model
+from driftscope.sources.state_dict import told_of_half_precision
 from driftscope.text_space import text_weights
 from driftscope.transfer import BESIDE_RETENTION
 
@@ -115,10 +118,14 @@ def _read(
         wanted = thresholds.no_attention
         return Look(_unreadable(place, "no_attention", str(error), wanted=wanted), live)
     alerts: tuple[Alert, ...] = ()
-    has_had_time = _is_well_under_way(place) or _was_unchanged(earlier)
-    if found.drift.weight_drift == 0 and has_had_time and _is_trained(target, live):
+    drifted = found.drift.weight_drift
+    has_had_time = _is_well_under_way(place) or _has_drifted_before(drifted, earlier)
+    if has_had_time and _is_trained(target, live) and _is_unchanged(live, reference):
         has_adapter = any(hasattr(module, "lora_A") for module in target.found.modules())
         alerts = unchanged_alert(place.step, has_adapter=has_adapter, thresholds=thresholds)
+    kinds = {one.dtype for one in live.plain.parameters()} & set(SIXTEEN_BITS)
+    told = told_of_half_precision(reference.sixteen_bits, kinds, live.source)
+    live = replace(live, notes=(*live.notes, *told))
     seen = replace(
         place,
         drift=found.drift,
@@ -148,10 +155,15 @@ def _is_well_under_way(place: Observation) -> bool:
     return place.step > _FEW_STEPS or (place.epoch is not None and place.epoch >= 1)
 
 
-def _was_unchanged(earlier: Sequence[Observation]) -> bool:
-    """Whether the last observation, after a step at least, saw not one weight changed."""
+def _has_drifted_before(weight_drift: float | None, earlier: Sequence[Observation]) -> bool:
+    """Whether the last observation, after a step at least, saw the same weight drift."""
     last = earlier[-1] if earlier else None
-    return bool(last and last.step > 0 and last.drift and last.drift.weight_drift == 0)
+    return bool(last and last.step > 0 and last.drift and last.drift.weight_drift == weight_drift)
+
+
+def _is_unchanged(live: VisionLanguageModel, reference: Reference) -> bool:
+    """Whether its weights are the pretrained ones, in the numbers that it is trained in."""
+    return is_at_most_rounded(reference.weights, encoder_state(live))
 
 
 _FEW_STEPS = 10

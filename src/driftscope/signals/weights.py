@@ -15,6 +15,9 @@ from driftscope.errors import CaptureError
 # "encoder.layers.3.", "layers.3.", "encoder.layer.3." in transformers' ViTs.
 _BLOCK_INDEX = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
 
+SIXTEEN_BITS = (torch.bfloat16, torch.float16)
+"""The number types in half precision."""
+
 
 @dataclass(frozen=True)
 class WeightDrift:
@@ -60,6 +63,34 @@ def weight_drift(
         total=_relative(sum(change.values()), sum(size.values())),
         per_layer=[_relative(change[block], size[block]) for block in blocks],
         outside_layers=_relative(change.get(None, 0.0), size.get(None, 0.0)),
+    )
+
+
+def is_at_most_rounded(
+    pretrained_state: Mapping[str, Tensor], adapted_state: Mapping[str, Tensor]
+) -> bool:
+    """Whether every adapted tensor is the pretrained one, to the bit or in numbers of 16 bits.
+
+    Tensors of another shape, such as positions of another grid, are not compared.
+    """
+    for name, after in adapted_state.items():
+        before = pretrained_state.get(name)
+        if before is None or before.shape != after.shape:
+            continue
+        before = before.detach().to(after.device)
+        roundings = (before, *(before.to(kind) for kind in SIXTEEN_BITS))
+        if not any(torch.equal(one.double(), after.detach().double()) for one in roundings):
+            return False
+    return True
+
+
+def sixteen_bits_of(state: Mapping[str, Tensor]) -> frozenset[torch.dtype]:
+    """The number types of 16 bits that hold every value of the tensors, whatever their own type."""
+    tensors = [one.detach() for one in state.values() if one.is_floating_point()]
+    return frozenset(
+        kind
+        for kind in SIXTEEN_BITS
+        if all(torch.equal(one.to(kind).to(one.dtype), one) for one in tensors)
     )
 
 

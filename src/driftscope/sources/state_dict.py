@@ -12,7 +12,7 @@ import re
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -290,9 +290,25 @@ def told_of_rounding(kinds: Iterable[str], name: str) -> tuple[str, ...]:
     rounded = {one.removeprefix("torch.") for one in kinds if _OF_EIGHT_BITS.match(one)}
     if not rounded:
         return ()
+    return (_rounded(name, "8 bits", rounded),)
+
+
+def told_of_half_precision(
+    before: Set[torch.dtype], after: Set[torch.dtype], name: str
+) -> tuple[str, ...]:
+    """What is to be said of an adapted model in numbers of 16 bits, where its pretrained has more.
+
+    By the types of 16 bits that hold the weights of each.
+    """
+    if not after or after & before:
+        return ()
+    return (_rounded(name, "16 bits", [str(one).removeprefix("torch.") for one in after]),)
+
+
+def _rounded(name: str, bits: str, kinds: Iterable[str]) -> str:
     return (
-        f"weights of {name} are stored in 8 bits ({', '.join(sorted(rounded))}): what is measured "
-        "of it is the rounding, too",
+        f"weights of {name} are stored in {bits} ({', '.join(sorted(kinds))}): what is measured of "
+        "it is the rounding, too"
     )
 
 
