@@ -1,8 +1,10 @@
 import gc
 import json
 import select
+import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from filelock import FileLock
 from typer.testing import CliRunner
 
+import driftscope as ds
 from driftscope.cli import app
 from driftscope.cli.watch import bars_of
 from driftscope.config import parse_run_spec
@@ -28,6 +31,7 @@ from driftscope.records import (
 )
 from driftscope.records import events as records_events
 from driftscope.records.live import TrainingFollower, TrainingStatus
+from driftscope.run import run_one
 
 runner = CliRunner()
 
@@ -226,6 +230,28 @@ def test_a_course_keeps_its_last_value_however_long_it_is() -> None:
     assert bars_of([3, 3, 3]) == "▁▁▁"
     assert len(bars_of(list(range(1000)))) <= 32
     assert bars_of([0.0] * 999 + [1.0])[-1] == "█"
+
+
+@pytest.mark.parametrize("by", ["monitor", "run"])
+def test_an_assumed_preparation_of_images_is_told_and_stands_below_the_numbers(
+    by: str, tiny_clip: Path, tiny_run: dict[str, object], coloured_images: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "no-pixels"
+    shutil.copytree(tiny_clip, model, ignore=lambda *_: ["preprocessor_config.json"])
+    told = f"{model} has no preprocessor configuration: images are prepared as its family's"
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        if by == "monitor":
+            watching = ds.Monitor(model, coloured_images, echo=None, out=tmp_path / "out")
+            watching.observe(ds.load(tiny_clip).module, step=1)
+        else:
+            spec = parse_run_spec({**tiny_run, "model": str(model)})
+            assert run_one(spec, tmp_path / "out").result.notes[0].startswith(told)
+        assert sum(str(one.message).startswith(told) for one in heard) == 1
+        heard.clear()
+        after = ds.compare(model, tiny_clip, coloured_images)
+        assert not any(told in said for said in (*map(str, heard), *after.notes))
+    assert [one.startswith(told) for one in training_status(tmp_path / "out").doubts] == [True]
 
 
 def test_doubts_about_the_data_stand_below_the_numbers(monitored: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -24,7 +25,7 @@ from driftscope.data.duplicates import Duplicates, find_duplicates
 from driftscope.data.prompts import PromptRules
 from driftscope.data.rows import resident
 from driftscope.data.splits import Splits, make_splits, open_train_and_test
-from driftscope.errors import NonFiniteError
+from driftscope.errors import NonFiniteError, NoteWarning
 from driftscope.estimate import Estimate, Pool, make_pool
 from driftscope.reading_pass import images_fingerprint
 from driftscope.reading_subsets import on_subsets, standard_subsets
@@ -32,6 +33,7 @@ from driftscope.records import transfer_scalars
 from driftscope.reference import Embedded, Reference, make_reference
 from driftscope.reference_cache import CachedModel
 from driftscope.sources import default_device, load
+from driftscope.sources.preprocessor import assumed_pixels
 from driftscope.train import Evaluation, TrainingImages
 from driftscope.transfer import RetrievalSet, retrieval_set
 from driftscope.transfer.classification import LabelledSet
@@ -113,13 +115,14 @@ class PreparedRun:
         }
 
     def doubts(self) -> list[str]:
-        """What makes the numbers of its transfer and retrieval sets doubtful, by their names."""
+        """What makes its numbers doubtful, those of transfer and retrieval sets by their names."""
         reference = self.reference
         found = {
             one.name: [*one.doubts, *doubts_of_score(reference.outcomes[one.name].score)]
             for one in reference.transfer
         }
-        return [f"{name}: {doubt}." for name, doubts in found.items() for doubt in doubts]
+        of_sets = [f"{name}: {doubt}." for name, doubts in found.items() for doubt in doubts]
+        return [f"{one}." for one in assumed_pixels(self.pretrained)] + of_sets
 
     def pretrained_record(self) -> dict[str, Any]:
         """The pretrained model's reading and what it scores on every set."""
@@ -258,6 +261,8 @@ def open_inputs(spec: RunSpec, device: str) -> Inputs:
 @lru_cache(maxsize=1)
 def _prepare(spec: RunSpec, device: str) -> PreparedRun:
     inputs = open_inputs(spec, device)
+    for note in assumed_pixels(inputs.pretrained):
+        warnings.warn(note, NoteWarning, stacklevel=3)
     pretrained, splits, pool = inputs.pretrained, inputs.splits, inputs.pool
     train_set, test_set, framing = inputs.train_set, inputs.test_set, pretrained.framing
     held_out, held_labels = (

@@ -38,6 +38,7 @@ from driftscope.records.schema import SCHEMA_VERSION
 from driftscope.reference import evenly_spaced
 from driftscope.reference_cache import CachedModel
 from driftscope.regularize import Pretrained, Regularization
+from driftscope.sources.preprocessor import assumed_pixels
 from driftscope.train import (
     OnEvent,
     OnStep,
@@ -169,7 +170,7 @@ def _carry_out(
     _keep_adapted(adapted, prepared, folder, has_weights=has_weights)
     kept = [asdict(one) for one in rescues.kept_by(adapted)] if rescues and has_weights else []
     damage = attribution.told(adapted) if attribution and has_weights else None
-    notes = _notes(adapted, prepared, images, points)
+    notes = assumed_pixels(prepared.pretrained) + _notes(adapted, prepared, images, points)
     records.write_result(
         folder,
         {

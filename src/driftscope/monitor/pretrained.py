@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.errors import ModelError
+from driftscope.errors import ModelError, NoteWarning
 from driftscope.monitor.isolation import isolated_from_training
 from driftscope.sources import default_device, load
 from driftscope.sources.live import find_target, from_target
+from driftscope.sources.preprocessor import assumed_pixels
 
 
 def pretrained_model(
@@ -19,9 +21,20 @@ def pretrained_model(
 ) -> VisionLanguageModel:
     """The pretrained model as it was given, ready to be read.
 
+    A `NoteWarning` says where its preparation of images is assumed.
+
     Raises:
         ModelError: it cannot be loaded, lacks its text tower, or carries an adapter.
     """
+    model = _opened(source, model_path)
+    for note in assumed_pixels(model):
+        warnings.warn(note, NoteWarning, stacklevel=3)
+    return model
+
+
+def _opened(
+    source: str | Path | VisionLanguageModel | nn.Module, model_path: str | None
+) -> VisionLanguageModel:
     if isinstance(source, VisionLanguageModel):
         return source
     with isolated_from_training(torch.device("cpu")):  # a module draws its first weights when made

@@ -13,6 +13,7 @@ from driftscope.data.prompts import PromptRules
 from driftscope.estimate import Pool, class_lists, make_pool
 from driftscope.protocols import pretrained_accuracy_key
 from driftscope.reference import Reference, make_reference
+from driftscope.sources.preprocessor import assumed_pixels
 from driftscope.transfer import RetrievalSet, retrieval_set
 from driftscope.transfer.classification import LabelledSet
 from driftscope.transfer.features import labelled_sets, refuse_protocols_of_none
@@ -54,6 +55,7 @@ class Watched:
             "unmeasured": dict(self.reference.texts.unmeasured),
             "pool": referee.described() if referee else None,
             "pretrained": self.reference.pretrained.source,
+            "doubts": [f"{one}." for one in assumed_pixels(self.reference.pretrained)],
             "pretrained_fingerprint": self.reference.fingerprint,
             "num_images": len(self.reference.probe_pixels),
             "images_fingerprint": self.reference.reading.images_fingerprint,

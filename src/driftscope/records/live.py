@@ -16,6 +16,7 @@ from driftscope.records.schema import parse
 from driftscope.records.watched_schema import Alert, Event, MonitorHeader
 
 _SEEN_KINDS = ("epoch", "probe", "observation")
+_DOUBTED_KINDS = (*_SEEN_KINDS, "monitor")
 """Events with numbers: a run's and a monitor's."""
 
 
@@ -137,9 +138,12 @@ def _last_written(folder: Path) -> float:
 
 
 def _doubts(events: list[Event]) -> list[str]:
-    """Those of the latest event with numbers: the same sets are scored at each."""
-    latest = next((event for event in reversed(events) if event.kind in _SEEN_KINDS), None)
-    return [] if latest is None else list(dict.fromkeys(latest.doubts()))
+    """Those of the latest event with numbers, for the same sets are scored at each.
+
+    And those of the line that a monitor begins with.
+    """
+    newest = {event.kind in _SEEN_KINDS: event for event in events if event.kind in _DOUBTED_KINDS}
+    return list(dict.fromkeys(told for event in newest.values() for told in event.doubts()))
 
 
 def _alerts(events: list[Event]) -> list[tuple[int, str]]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from driftscope.backbones import families
 from driftscope.backbones.base import Backbone
+from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data.framing import Framing
 from driftscope.errors import ModelError, shown
 from driftscope.hugging_face import quiet_libraries
@@ -94,6 +95,17 @@ def usual_pixels(family: Backbone, image_size: int) -> dict[str, Any]:
     framing = _framing(settings, family.family, image_size)
     own = None if framing.is_usual else framing
     return {**OPENAI_PIXELS, **family.usual_pixels, "image_size": image_size, "own_framing": own}
+
+
+def assumed_pixels(model: VisionLanguageModel) -> list[str]:
+    """What is to be said of a model that came without a word on pixels, where no other has one."""
+    if model.has_own_pixels:
+        return []
+    return [
+        f"{model.source} has no preprocessor configuration: images are prepared as its family's "
+        "usually are; if it was trained on others, give a folder of it with its "
+        "preprocessor_config.json"
+    ]
 
 
 def timm_pixels(said: Mapping[str, Any], name: str, image_size: int) -> dict[str, Any]:
