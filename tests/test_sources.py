@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from forms_on_disk import FORMS, TOWER, Form, Place, at_another_size, embed_by, moved
+from families import save_family
+from forms_on_disk import FORMS, TOWER, Form, Place, at_another_size, embed_by, in_the_hub, moved
 from peft import LoraConfig, get_peft_model
 from rarer_forms import RARER_FORMS
 from safetensors.torch import load_file, save_file
@@ -65,6 +67,44 @@ def test_a_form_is_read_as_its_library_does_or_refused_in_one_sentence(
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(found, base.embed_images(pixels()), atol=1e-3)
     assert "".join(capfd.readouterr()) == ""
+
+
+def test_a_tokenizer_on_the_hub_that_needs_a_package_is_no_missing_one(place: Place) -> None:
+    folder = save_family("SigLIP", place.folder / "siglip")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "SiglipTokenizer"}')
+    in_the_hub(place, "google/without-a-tokenizer", folder)
+    assert ds.load("google/without-a-tokenizer").tokenizer is None
+    (folder / "spiece.model").write_bytes(b"x")
+    in_the_hub(place, "google/siglip-x", folder)
+    is_installed = find_spec("sentencepiece") is not None
+    told = "cannot be read" if is_installed else "pip install sentencepiece protobuf"
+    for source in (folder, "google/siglip-x"):
+        with pytest.raises(ModelError, match=rf"siglip.* {told}"):
+            ds.load(source)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("tokenizer.json", "{", "the tokenizer of someone/clip cannot be read"),
+        ("preprocessor_config.json", "{", "preprocessor_config.json"),
+        ("model.safetensors", None, "is stored as I8"),
+    ],
+)
+def test_a_damaged_file_on_the_hub_is_no_missing_one(
+    file: str, content: str | None, told: str, place: Place
+) -> None:
+    folder = Path(shutil.copytree(place.base, place.folder / "clip"))
+    if content is not None:
+        (folder / file).write_text(content)
+    else:
+        state = load_file(folder / file)
+        odd = {name: (100 * one).to(torch.int8) for name, one in state.items()}
+        save_file(odd, folder / file, metadata={"format": "pt"})
+    in_the_hub(place, "someone/clip", folder)
+    with pytest.raises(ModelError, match=told):
+        ds.load("someone/clip")
 
 
 def test_a_model_of_another_image_size_is_compared_where_that_means_something(

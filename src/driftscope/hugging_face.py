@@ -40,6 +40,21 @@ def offline_where_unreachable() -> Iterator[bool]:
         constants.HF_HUB_OFFLINE = before
 
 
+def file_of(place: str, file: str) -> Path | None:
+    """A file of a folder, or else of a repository: in the cache, or fetched where that is possible.
+
+    None where there is none.
+    """
+    from huggingface_hub import hf_hub_download
+
+    if (folder := Path(place)).is_dir():
+        return folder / file if (folder / file).exists() else None
+    try:
+        return Path(hf_hub_download(place, file))
+    except (OSError, ValueError):  # not there, not to be reached, or no name of a repository
+        return None
+
+
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Keeps the libraries' chatter out of our own display while a model is loaded or saved.

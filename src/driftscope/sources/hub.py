@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,12 @@ from driftscope.backbones.base import Backbone
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, one_line, told_as
 from driftscope.files import named_path
-from driftscope.hugging_face import offline_where_unreachable, quiet_libraries, quiet_panics
+from driftscope.hugging_face import (
+    file_of,
+    offline_where_unreachable,
+    quiet_libraries,
+    quiet_panics,
+)
 from driftscope.nearby import neighbour, nothing_there
 from driftscope.sources.fitting import ADAPTER_PARTS, NO_WEIGHTS, fitted, told_of_rest
 from driftscope.sources.form import Beside
@@ -98,21 +104,11 @@ def class_in(config: Path) -> str:
 
 def _is_of_another_form(repository: str, like: VisionLanguageModel | None) -> bool:
     """Whether a repository holds an adapter, a model of open_clip, or a tower without texts."""
-    config = _fetched(repository, "config.json")
+    config = file_of(repository, "config.json")
     if config is not None:
         return like is not None and like.has_text and class_in(config).endswith(WITHOUT_TEXTS)
     others = ("adapter_config.json", "open_clip_config.json")
-    return any(_fetched(repository, one) is not None for one in others)
-
-
-def _fetched(repository: str, file: str) -> Path | None:
-    """A repository's file in the cache, fetched where the hub can be reached."""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(repository, file))
-    except (OSError, ValueError):  # not there, not to be reached, or no name of a repository
-        return None
+    return any(file_of(repository, one) is not None for one in others)
 
 
 def _snapshot(repository: str, revision: str | None) -> Path | None:
@@ -228,7 +224,8 @@ def _module(
         raise ModelError(
             f"the weights of {name} cannot be loaded: {why_unreadable(error)}"
         ) from None
-    kinds = types_in(weights) if weights is not None else {}
+    stored = weights or next((one for file in FILES if (one := file_of(where, file))), None)
+    kinds = types_in(stored) if stored is not None else {}
     _refuse_whole_numbers(kinds, module, name)
     if loading["missing_keys"]:  # transformers would fill them with random numbers
         return module, _fill(module, backbone, folder, name)
@@ -313,7 +310,11 @@ def _fill(module: nn.Module, backbone: Backbone, folder: Path, name: str) -> tup
     return fit.notes
 
 
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "vocab.json", "vocab.txt"),
+    *("spiece.model", "sentencepiece.bpe.model", "tokenizer.model"),
+)
+"""What a tokenizer is read from; one of them is in every folder that has one."""
 
 
 def load_tokenizer(
@@ -326,28 +327,37 @@ def load_tokenizer(
     """
     from transformers import AutoTokenizer
 
-    there = [file for file in _TOKENIZER_FILES if (Path(where) / file).exists()]
     doing = f"the tokenizer of {name or where} cannot be read"
-    refuse_growing_rules(Path(where), name or where)
+    if (rules := file_of(where, _TOKENIZER_FILES[0])) is not None:
+        refuse_growing_rules(rules.parent, name or where)
     try:
         with quiet_libraries(), quiet_panics(), told_as(ModelError, doing):
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 where, trust_remote_code=False
             )
-    except ModelError:
-        if there:
-            raise
-        return None
+    except ModelError as error:
+        if not _tokenizer_files(where):
+            return None
+        if "sentencepiece" in str(error).lower() and find_spec("sentencepiece") is None:
+            raise ModelError(
+                f"{doing}: it needs sentencepiece, which is not installed here; install it with: "
+                "pip install sentencepiece protobuf"
+            ) from None
+        raise
     # without tokenizer files transformers makes up a CLIP tokenizer with an empty vocabulary
     if 2 * len(tokenizer) > vocabulary_size:
         refuse_slow_or_endless(tokenizer, name or where)
         return tokenizer
-    if there:
+    if there := _tokenizer_files(where):
         raise ModelError(
             f"{doing}: it knows {len(tokenizer):,} tokens and the model {vocabulary_size:,}, so "
             f"{there[0]} is another model's, or cut off"
         )
     return None
+
+
+def _tokenizer_files(where: str) -> list[str]:
+    return [file for file in _TOKENIZER_FILES if file_of(where, file) is not None]
 
 
 def unread_type(model_type: str, name: str) -> str:

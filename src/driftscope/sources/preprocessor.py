@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from driftscope.backbones import families
@@ -17,7 +16,7 @@ from driftscope.backbones.base import Backbone
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data.framing import Framing
 from driftscope.errors import ModelError, shown
-from driftscope.hugging_face import quiet_libraries
+from driftscope.hugging_face import file_of, quiet_libraries
 from driftscope.sources.origin import read_json
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
@@ -60,8 +59,8 @@ def pixel_convention(
     from transformers import ImageProcessingMixin
 
     for file in PROCESSOR_FILES:
-        if (Path(where) / file).exists():
-            read_json(Path(where) / file)
+        if (found := file_of(where, file)) is not None:
+            read_json(found)
     try:
         with quiet_libraries():
             found, _ = ImageProcessingMixin.get_image_processor_dict(where)
