@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -13,10 +14,20 @@ import numpy as np
 import pytest
 import torch
 from families import FAMILIES, SMALL, Family, save_family, toy_family_installed
+from forms_on_disk import moved, rewritten
 from full_map_signals import patch_to_patch_entropy_bits
+from peft import LoraConfig, get_peft_model
 from random_models import normalised, random_pixels
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, Siglip2VisionConfig, Siglip2VisionModel
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    Dinov2ForImageClassification,
+    Siglip2VisionConfig,
+    Siglip2VisionModel,
+    ViTForImageClassification,
+)
 
 import driftscope
 from driftscope.adapt import AdaptedModel, adapt, export_merged
@@ -467,6 +478,68 @@ def test_a_lone_file_of_another_image_size_is_read_at_its_own(
     found = driftscope.compare(before, after, coloured_images / "test")
     assert found.drift.weight_drift > 0.1  # of other random weights, positions left out
     assert (found.drift.delta_entropy_pct is None) == is_fixed
+
+
+VERSION_4 = {
+    r"\bq_proj": "attention.query",
+    r"\bk_proj": "attention.key",
+    r"\bv_proj": "attention.value",
+    r"\battention\.o_proj": "attention.output.dense",
+}
+"""What transformers 4 called the attention's parts in ViT and DINOv2."""
+VERSION_4_VIT = {
+    **VERSION_4,
+    r"\blayers\.(\d)": r"encoder.layer.\1",
+    r"\bmlp\.fc1": "intermediate.dense",
+    r"\bmlp\.fc2": "output.dense",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "old_names", "targets", "old_targets", "more", "old_more"),
+    [
+        ("ViT", ViTForImageClassification, VERSION_4_VIT, ["q_proj", "v_proj"],
+         ["query", "value"], {"modules_to_save": ["classifier"]}, {}),
+        ("ViT", None, VERSION_4_VIT, ["q_proj", "mlp.fc2"],
+         r".*(query|layer\.\d\.output\.dense)", {"alpha_pattern": {"q_proj": 3}},
+         {"alpha_pattern": {"query": 3}}),
+        ("DINOv2", Dinov2ForImageClassification, VERSION_4, ["v_proj"], ["value"],
+         {"modules_to_save": ["classifier"], "layers_to_transform": [1]}, {}),
+        ("DINOv2", None, VERSION_4, ["o_proj", "fc1"], ["output.dense", "fc1"],
+         {"modules_to_save": ["k_proj"]}, {"modules_to_save": ["key"]}),
+    ],
+)  # fmt: skip
+def test_an_adapter_of_transformers_4_is_put_on_the_layers_that_it_means(
+    name: str,
+    kind: Any,
+    old_names: dict[str, str],
+    targets: list[str],
+    old_targets: list[str] | str,
+    more: dict[str, Any],
+    old_more: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    base = save_family(name, tmp_path / "base")
+    module = module_of(name) if kind is None else kind.from_pretrained(base)
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=targets, **more)
+    trained: Any = moved(get_peft_model(module, lora))
+    folder = tmp_path / "lora"
+    trained.save_pretrained(folder)
+    state = load_file(folder / "adapter_model.safetensors")
+    for new, old in old_names.items():
+        state = {re.sub(new, old, key): one for key, one in state.items()}
+    save_file(state, folder / "adapter_model.safetensors")
+    said = {"target_modules": old_targets, "base_model_name_or_path": str(base), **old_more}
+    rewritten(folder / "adapter_config.json", **said)
+    found = driftscope.load(folder)
+    plain = trained.merge_and_unload()
+    with torch.no_grad():
+        tower = getattr(plain, plain.base_model_prefix, plain)
+        expected = FAMILIES[name].embed(tower, found.normalise(RAW))
+    torch.testing.assert_close(found.embed_images(RAW), expected, atol=1e-5, rtol=1e-4)
+    before = driftscope.load(base).embed_images(RAW)
+    assert not torch.allclose(before, expected, atol=1e-2)
+    assert related_models(str(base), str(folder), None)[1].base_fingerprint is not None
 
 
 @pytest.mark.parametrize("lacking", [("before",), ("after",), ("before", "after")], ids="+".join)

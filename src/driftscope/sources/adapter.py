@@ -23,6 +23,7 @@ from driftscope.backbones.weights import merged
 from driftscope.errors import ModelError, one_line, shown, told_as
 from driftscope.files import named_path
 from driftscope.hugging_face import quiet_libraries
+from driftscope.sources.adapter_names import by_own_names
 from driftscope.sources.form import Beside
 from driftscope.sources.origin import checked_base, read_json
 from driftscope.sources.plausible import refuse_implausible, refuse_slow_patterns
@@ -64,8 +65,10 @@ def load_adapter(folder: Path, name: str, beside: Beside) -> VisionLanguageModel
         notes += (f"{name} holds an adapter and {whole[0]}: the adapter is read, on its base",)
     refuse_slow_patterns(config, [one for one, _ in base.module.named_modules()], name)
     fingerprint = checked_base(folder, name, base)
+    plain = merged(base)
+    state, config = by_own_names(state, config, plain.plain)
     with _tidied(folder, weights, config, state) as tidy:
-        module = _adapted(state, merged(base), tidy, name)
+        module = _adapted(state, plain, tidy, name)
     return replace(
         base, module=module, source=name, base_fingerprint=fingerprint, notes=base.notes + notes
     )

@@ -226,7 +226,7 @@ def _by_own_names(
     Since version 5 the two differ for many families. What version 4 had as names of its own are
     those which are written.
     """
-    written_names, own_name = _own_names_of_written(wanted, module)
+    written_names, own_name = own_names_of_written(wanted, module)
     found, better = (
         max(prefixes_of(state, names).values(), default=0) for names in (wanted, written_names)
     )
@@ -267,7 +267,7 @@ def _converted(
     return found | {key: one for key, one in state.items() if key not in used.values()}
 
 
-def _own_names_of_written(
+def own_names_of_written(
     wanted: Mapping[str, Tensor], module: nn.Module
 ) -> tuple[frozenset[str], dict[str, str]]:
     """The names that transformers gives a module's weights in a file, and its own names by them.
