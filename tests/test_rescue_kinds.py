@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from forms_on_disk import FORMS, TOWER, Form, Place, adapter_on
+from forms_on_disk import FORMS, TOWER, Form, Place, adapter_in_the_hub, adapter_on
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
 import driftscope as ds
@@ -137,6 +138,40 @@ def test_a_lora_with_strengths_of_rows_stays_one_for_peft(
     expected = blend.set(strengths).embed_images(pixels())
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert (found - loaded(source, base).embed_images(pixels())).abs().max() > 1e-3
+
+
+def as_pickle(tensors: dict, folder: Path) -> None:
+    (folder / "adapter_model.safetensors").unlink()
+    torch.save(tensors, folder / "adapter_model.bin")
+
+
+def in_half(tensors: dict, folder: Path) -> None:
+    halves = {name: one.bfloat16() for name, one in tensors.items()}
+    save_file(halves, folder / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("kept", [as_pickle, in_half])
+def test_a_lora_stays_one_however_its_weights_were_kept(
+    kept: Callable[[dict, Path], None], place: Place, base: VisionLanguageModel, tmp_path: Path
+) -> None:
+    source, _ = adapter_on("CLIPModel", TOWER)(place)
+    kept(load_file(Path(source) / "adapter_model.safetensors"), Path(source))
+    blend = Blend(base, loaded(source, base))
+    strengths = by_row(blend)
+    (tmp_path / "out").mkdir()
+    told = write_like(Chosen(base, source, blend, strengths), tmp_path / "out")
+    assert told == "a LoRA scaled by row"
+    blend.set(strengths)
+    is_the_blend(tmp_path / "out", base, blend)
+
+
+def test_a_lora_of_the_hub_stays_one(
+    place: Place, base: VisionLanguageModel, tmp_path: Path
+) -> None:
+    source, _ = adapter_in_the_hub(place)
+    told, blend = written(base, source, tmp_path / "out")
+    assert told == "a LoRA scaled as a whole"
+    is_the_blend(tmp_path / "out", base, blend)
 
 
 @pytest.mark.parametrize("more", [{"use_dora": True}, {"bias": "lora_only"}])

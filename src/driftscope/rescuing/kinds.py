@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from driftscope.adapt.storage import save_delta, save_tensors, write_hub_layout
@@ -25,7 +24,15 @@ from driftscope.blending import Blend, Strength, along_rows, of_weight
 from driftscope.errors import ModelError, NoteWarning
 from driftscope.files import named_path
 from driftscope.records import ADAPTED_FOLDER
-from driftscope.sources import adapter, load, open_clip, run_folder, weights_file
+from driftscope.sources import (
+    adapter,
+    hub,
+    is_on_hub_alone,
+    load,
+    open_clip,
+    run_folder,
+    weights_file,
+)
 from driftscope.sources.origin import ORIGIN_FILE, read_json
 from driftscope.sources.state_dict import read_tensors_of, weights_in
 
@@ -89,9 +96,11 @@ def write_like(chosen: Chosen, folder: Path) -> str:
         NonFiniteError: the weights hold NaN or infinities.
         OSError: it cannot be written.
     """
-    name = None if isinstance(chosen.adapted, VisionLanguageModel) else str(chosen.adapted)
-    if name is None:
+    if isinstance(chosen.adapted, VisionLanguageModel):
         return _plain(chosen, folder)
+    name = str(chosen.adapted)
+    if is_on_hub_alone(name):
+        name = hub.place_of(name)
     if open_clip.recognises(name) or _is_file_of_open_clip(name):
         return _open_clip(chosen, name, folder)
     if run_folder.recognises(name):
@@ -116,6 +125,9 @@ def _is_file_of_open_clip(name: str) -> bool:
 
 def _open_clip(chosen: Chosen, name: str, folder: Path) -> str:
     source = named_path(name.removeprefix("local-dir:"))
+    if chosen.model.backbone.kept_by == open_clip.KIND:
+        write_hub_layout(chosen.model, folder)
+        return "a folder of open_clip"
     if name.startswith("hf-hub:"):
         return _plain(chosen, folder, "as open_clip's configuration is on the hub")
     state = open_clip.to_open_clip(chosen.model.plain.state_dict())
@@ -147,10 +159,9 @@ def _run(chosen: Chosen, source: Path, folder: Path) -> str:
 def _adapter(chosen: Chosen, source: Path, folder: Path) -> str | None:
     """The adapter with strengths in it; None, and nothing, where it cannot have them."""
     config = read_json(source / adapter.CONFIG_FILE)
-    weights = source / adapter.WEIGHT_FILES[0]
-    if not _is_plain_lora(config) or not weights.is_file():
+    if not _is_plain_lora(config):
         return None
-    tensors = load_file(weights)
+    tensors = read_tensors_of(adapter.weights_of(source))
     alphas = _alphas(chosen, config, tensors)
     if alphas is None:
         return None
@@ -219,11 +230,12 @@ def _blended(chosen: Chosen, key: str, tensor: Tensor) -> Tensor:
     strength = None if name is None else chosen.strength_of(name)
     if name is None or strength is None:
         return tensor
+    precise = torch.promote_types(tensor.dtype, torch.float32)  # half of it would round the blend
     if not is_lora:
-        return chosen.blend.between(name, strength).to(tensor.dtype)
+        return chosen.blend.between(name, strength).to(precise)
     if _LORA_B not in key or not isinstance(strength, Tensor):
         return tensor
-    return (along_rows(strength, tensor) * tensor.double()).to(tensor.dtype)
+    return (along_rows(strength, tensor) * tensor.double()).to(precise)
 
 
 def _is_lora(key: str) -> bool:
@@ -261,6 +273,6 @@ def _is_the_model(folder: Path, chosen: Chosen) -> bool:
         return False
     wanted = encoder_state(chosen.model)
     return all(
-        torch.allclose(one.double(), wanted[name].double(), atol=_CLOSE, rtol=_CLOSE)
+        torch.allclose(one.double(), wanted[name].cpu().double(), atol=_CLOSE, rtol=_CLOSE)
         for name, one in again.items()
     )

@@ -53,9 +53,7 @@ def load_adapter(folder: Path, name: str, beside: Beside) -> VisionLanguageModel
     config = read_json(folder / CONFIG_FILE)
     refuse_implausible(config, name)
     _refuse_odd_settings(config, folder, name)
-    weights = next((folder / file for file in WEIGHT_FILES if (folder / file).exists()), None)
-    if weights is None:
-        raise ModelError(f"the adapter {name} has no weights: {WEIGHT_FILES[0]} is missing")
+    weights = weights_of(folder, name)
     state = {key.removeprefix(_PEFT_PREFIX): one for key, one in read_tensors_of(weights).items()}
     _refuse_prompts(config, name)
     _refuse_no_weights(state, name)
@@ -72,6 +70,18 @@ def load_adapter(folder: Path, name: str, beside: Beside) -> VisionLanguageModel
     return replace(
         base, module=module, source=name, base_fingerprint=fingerprint, notes=base.notes + notes
     )
+
+
+def weights_of(folder: Path, name: str = "") -> Path:
+    """The file of an adapter's weights.
+
+    Raises:
+        ModelError: there is none.
+    """
+    found = next((folder / file for file in WEIGHT_FILES if (folder / file).exists()), None)
+    if found is None:
+        raise ModelError(f"the adapter {name or folder} has no weights: {WEIGHT_FILES[0]} is missing")
+    return found
 
 
 def _adapted(

@@ -82,13 +82,23 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
     folder = named_path(name)
     if folder.is_dir():
         return load_hub_layout(folder, name)
+    place = place_of(name, beside.like)
+    if place != name:
+        return replace(beside.load(place, beside.like), source=name)
+    with offline_where_unreachable():
+        return load_hub_layout(name, name)
+
+
+def place_of(name: str, like: VisionLanguageModel | None = None) -> str:
+    """The folder in the cache of a repository that another form or a revision is loaded from.
+
+    Else the name: transformers itself fetches it.
+    """
     repository, _, revision = name.partition("@")
     with offline_where_unreachable():
-        if revision or _is_of_another_form(repository, beside.like):
-            snapshot = _snapshot(repository, revision or None)
-            if snapshot is not None:
-                return replace(beside.load(str(snapshot), beside.like), source=name)
-        return load_hub_layout(name, name)
+        if revision or _is_of_another_form(repository, like):
+            return str(_snapshot(repository, revision or None) or name)
+    return name
 
 
 def is_of_timms_hub(said: Mapping[str, Any]) -> bool:
