@@ -29,14 +29,13 @@ from driftscope.cli import app
 from driftscope.data.prompts import prompt_rules
 from driftscope.errors import ConfigError, DataError, ModelError, NonFiniteError
 from driftscope.estimate import Referee, make_pool
-from driftscope.records import STRENGTHS_FILE, retention_interval_pct
+from driftscope.records import PROBE_FILE, STRENGTHS_FILE, retention_interval_pct
 from driftscope.rescuing import RESCUE_FILE, finding, target, ways
 from driftscope.rescuing import judge as judge_module
 from driftscope.rescuing.judge import Judge, usual_of_pool
 from driftscope.rescuing.other_budgets import other_budgets
 from driftscope.rescuing.points import Point, chosen_of
 from driftscope.rescuing.target import Accuracy, kept_classifier, open_target
-from driftscope.rescuing.telling import PROBE_FILE
 from driftscope.rescuing.ways import largest_uniform, least_harmful_first, one_by_one, towards
 from driftscope.sources.origin import note_origin
 from driftscope.strength_search import Change, ToKeep, ToLearn, price_of
@@ -794,7 +793,8 @@ def test_a_monitor_leaves_the_rescued_model_beside_the_last_one(
     monitor.observe(model, step=1)
     assert (tmp_path / "out" / "last").is_dir()
     assert not (tmp_path / "out" / "rescued").exists()
-    monitor.close()
+    with torch.no_grad():
+        monitor.close()
     assert any("the rescued model is in" in line for line in said), said
     told = json.loads((tmp_path / "out" / "rescued" / RESCUE_FILE).read_text())
     assert told["keep_pct"] == 50
@@ -815,3 +815,49 @@ def test_a_monitor_s_rescue_needs_a_pool_a_folder_and_a_name(tmp_path: Path) -> 
             ds.Monitor("mini", pixels, **more)
     with pytest.raises(ConfigError, match="give it by name or folder"):
         ds.Monitor(nn.Linear(1, 1), pixels, rescue=95, pool="x", out=tmp_path)
+
+
+def quick_monitor(pretrained: object, out: Path, said: list[str], **more: Any) -> ds.Monitor:
+    """One whose rescue looks at few points, with a search of a step."""
+    return ds.Monitor(
+        pretrained, "terrain", pool="concepts100", max_images=8, pool_images=80, rescue=50,
+        vocabulary=None, out=out, echo=said.append, **more,
+    )  # fmt: skip
+
+
+def test_a_second_rescue_of_a_monitor_takes_the_place_of_the_first(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strength_search, "STEPS", 1)
+    monkeypatch.setattr(finding, "GRID", ())
+    monkeypatch.setattr(finding, "HALVINGS", 1)
+    said: list[str] = []
+    monitor = quick_monitor("mini", tmp_path / "out", said)
+    folder, model = tmp_path / "out" / "rescued", ds.load(damaged).module
+    for step in (1, 2):
+        monitor.observe(model, step=step)
+        monitor.close()
+        for name in (RESCUE_FILE, PROBE_FILE, "report.html"):
+            assert (folder / name).is_file(), name
+        (folder / STRENGTHS_FILE).touch()  # as where the search wins
+    assert sum("the rescued model is in" in line for line in said) == 2, said
+    monkeypatch.setattr(finding, "make_pool", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        monitor.close()
+    assert (folder / RESCUE_FILE).is_file()  # a rescue that fails leaves the last one
+
+
+def test_a_monitor_s_rescue_goes_back_to_the_model_before_the_training(
+    damaged: Path, tmp_path: Path
+) -> None:
+    mini = ds.load("mini")
+    kept = encoder_fingerprint(mini)
+    monitor = quick_monitor(mini, tmp_path / "out", [])
+    mini.module.load_state_dict(ds.load(damaged).module.state_dict())  # trained in place
+    assert encoder_fingerprint(mini) != kept
+    assert encoder_fingerprint(monitor._rescue.pretrained) == kept
+
+
+def test_a_rescue_at_another_image_size_is_refused_before_the_training(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="image_size is 96, but mini reads images of"):
+        quick_monitor("mini", tmp_path / "out", [], image_size=96)

@@ -52,7 +52,7 @@ from driftscope.monitor.options import (
 from driftscope.monitor.pretrained import pretrained_model
 from driftscope.monitor.processes import is_main_process
 from driftscope.monitor.reporting import report_of, write_report
-from driftscope.monitor.rescuer import Rescuer
+from driftscope.monitor.rescuer import Rescuer, refuse_rescue_at_another_size
 from driftscope.monitor.schedule import Every, Schedule
 from driftscope.monitor.selection import Selection
 from driftscope.monitor.watched import watched_by
@@ -177,9 +177,9 @@ class Monitor:
             image_size=image_size,
         )
         self._rescue: Rescuer | None = None
-        if rescue is not None:
+        if rescue is not None and pool is not None:
             asked_of = {"classes": classes, "class_words": class_words, "templates": templates}
-            self._rescue = Rescuer(pretrained, images, pool, rescue, asked_of)
+            self._rescue = Rescuer.of(pretrained, images, pool, rescue, asked_of)
         self._is_main = is_main_process()
         if not self._is_main:
             keep_best, echo = False, None  # one process writes and speaks
@@ -191,6 +191,7 @@ class Monitor:
         self._out = None if out is None else named_path(out)
         began = time.perf_counter()
         before = pretrained_model(pretrained, model_path)
+        refuse_rescue_at_another_size(rescue, image_size, before)
         with isolated_from_training(before.device):
             watched = watched_by(
                 before,

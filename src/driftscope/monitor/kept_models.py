@@ -16,7 +16,7 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_state, without_adapters
 from driftscope.files import refuse_link_or_device, remove_files, whole_folder
 from driftscope.hugging_face import quiet_libraries
-from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE
+from driftscope.records import ADAPTED_FOLDER, RESCUE_FILES
 from driftscope.reference import Reference
 from driftscope.sources import open_clip
 from driftscope.sources.live import NAMELESS, Target
@@ -101,7 +101,7 @@ def drop_models_but(out: Path, steps: Collection[int]) -> None:
 def drop_rescued(out: Path) -> None:
     """Deletes what was rescued of an earlier training, or of an earlier part of this one."""
     for folder in (out / RESCUED_FOLDER / ADAPTED_FOLDER, out / RESCUED_FOLDER):
-        remove_files(folder, (*MODEL_FILES, RESCUE_FILE, "report.html"))
+        remove_files(folder, (*MODEL_FILES, *RESCUE_FILES))
 
 
 def _can_stand_alone(peft_model: Any, live: VisionLanguageModel, reference: Reference) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +18,49 @@ from driftscope.monitor.kept_models import RESCUED_FOLDER, drop_rescued, kept_mo
 class Rescuer:
     """What a rescue needs, as the monitor was given it.
 
-    Raises:
-        ConfigError: the pretrained model has no name to load it by once more.
+    Attributes:
+        pretrained: by name, or as a copy: the module that was given may be trained by then.
+        images, pool, keep_pct: as `rescue` takes them.
+        asked_of: what else it is told.
     """
 
-    pretrained: Any
+    pretrained: str | Path | VisionLanguageModel
     images: Images
-    pool: Images | None
+    pool: Images
     keep_pct: float
     asked_of: Mapping[str, Any]
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.pretrained, str | Path | VisionLanguageModel):
+    @classmethod
+    def of(
+        cls,
+        pretrained: object,
+        images: Images,
+        pool: Images,
+        keep_pct: float,
+        asked_of: Mapping[str, Any],
+    ) -> Rescuer:
+        """With the pretrained model as it is now.
+
+        Raises:
+            ConfigError: it has no name to load it by once more.
+        """
+        if isinstance(pretrained, VisionLanguageModel):
+            pretrained = replace(pretrained, module=copy.deepcopy(pretrained.module))
+        if not isinstance(pretrained, str | Path | VisionLanguageModel):
             raise ConfigError(
                 "rescue loads the pretrained model once more, and a module may be trained by then; "
                 "give it by name or folder"
             )
+        return cls(pretrained, images, pool, keep_pct, asked_of)
 
     def leave_in(self, out: Path) -> str:
         """Rescues the model of the stop, or the last one; a line of what came out."""
         kept = kept_model(out)
-        if kept is None or self.pool is None:
+        if kept is None:
             return "no model is rescued: none was kept"
         from driftscope.rescuing import rescue
 
         try:
-            drop_rescued(out)
             found = rescue(
                 self.pretrained,
                 kept,
@@ -51,7 +69,21 @@ class Rescuer:
                 keep_pct=self.keep_pct,
                 **self.asked_of,
             )
+            drop_rescued(out)
             found.save(out / RESCUED_FOLDER)
         except (OSError, RuntimeError, DriftscopeError) as error:
             return f"no model is rescued: {error}"
         return f"the rescued model is in {out / RESCUED_FOLDER}. {found.sentence()}"
+
+
+def refuse_rescue_at_another_size(
+    keep_pct: float | None, image_size: int | None, pretrained: VisionLanguageModel
+) -> None:
+    """Raises `ConfigError` where a rescue is asked for that could only fail after the training."""
+    if keep_pct is None or image_size in (None, pretrained.image_size):
+        return
+    raise ConfigError(
+        f"rescue blends models of one image size, and image_size is {image_size}, but "
+        f"{pretrained.source} reads images of {pretrained.image_size} pixels; leave rescue out, or "
+        "train at that size"
+    )

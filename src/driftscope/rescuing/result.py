@@ -13,12 +13,12 @@ from driftscope.adapt import CLASSIFIER_FILE
 from driftscope.adapt.storage import save_tensors
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.files import followed, named_path, whole_folder
-from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE, STRENGTHS_FILE, write_json
+from driftscope.records import ADAPTED_FOLDER, PROBE_FILE, RESCUE_FILE, STRENGTHS_FILE, write_json
 from driftscope.report.rescue_page import write_rescue_page
 from driftscope.rescuing.kinds import Chosen, write_like
 from driftscope.rescuing.points import Point
 from driftscope.rescuing.target import Final
-from driftscope.rescuing.telling import PROBE_FILE, order_doubt, sentences_of, steps_of
+from driftscope.rescuing.telling import order_doubt, sentences_of, steps_of
 from driftscope.transfer import ZeroShotScore
 
 

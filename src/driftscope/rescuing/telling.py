@@ -15,7 +15,7 @@ from driftscope.config import Way
 from driftscope.estimate import Estimate
 from driftscope.files import free_name
 from driftscope.metrics import ESTIMATED, METRICS
-from driftscope.records import ADAPTED_FOLDER, RESCUE_FILE, retention_interval_pct
+from driftscope.records import ADAPTED_FOLDER, PROBE_FILE, RESCUE_FILE, retention_interval_pct
 from driftscope.rescuing.judge import too_few_judge, usual_of_pool
 from driftscope.rescuing.other_budgets import highest_budget, other_budgets
 from driftscope.rescuing.target import Accuracy, Final
@@ -24,8 +24,6 @@ from driftscope.transfer import ZeroShotScore
 if TYPE_CHECKING:
     from driftscope.rescuing.result import Rescue
 
-PROBE_FILE = "probe.safetensors"
-"""The linear probe of the untouched model, beside the rescued one."""
 WAY_WORDS: dict[Way, str] = {
     "search": "searched strengths of single rows of weights (search)",
     "lines": "strengths that rise with depth (lines)",
