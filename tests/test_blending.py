@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from families import FAMILIES
 from monitored import clip_of, moved, with_lora
 
 import driftscope as ds
+from driftscope import blending
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.blending import TEXT, Blend
+from driftscope.blending import POOLING, TEXT, Blend
 from driftscope.errors import ConfigError, ModelError
 from driftscope.sources.live import from_module
 
@@ -22,6 +28,16 @@ def pair(tiny_clip: Path) -> tuple[VisionLanguageModel, VisionLanguageModel]:
 
 def state(model: VisionLanguageModel) -> dict[str, torch.Tensor]:
     return {n: one.clone() for n, one in model.module.state_dict().items()}
+
+
+def with_moved(model: VisionLanguageModel, names: Sequence[str]) -> VisionLanguageModel:
+    """A copy in which some weights are others."""
+    module = copy.deepcopy(model.module)
+    with torch.no_grad():
+        for name, one in module.named_parameters():
+            if name in names:
+                one.add_(1.0)
+    return replace(model, module=module)
 
 
 def test_the_ends_are_both_models_to_the_bit(pair: tuple) -> None:
@@ -88,6 +104,52 @@ def test_groups_part_the_weights_that_moved_and_go_by_themselves(pair: tuple) ->
     depths = list(working.delta.depth.values())
     assert depths == sorted(depths)
     assert (depths[0], depths[-1]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("vision_model.embeddings.patch_embedding.weight", ("embeddings", 0.0)),
+        ("vision_model.post_layernorm.weight", ("outer norms", 1.0)),
+        ("vision_model.head.probe", (POOLING, 1.0)),
+        ("vision_model.head.attention.in_proj_weight", (POOLING, 1.0)),
+        ("vision_model.head.layernorm.weight", (POOLING, 1.0)),
+        ("vision_model.head.mlp.fc1.weight", (POOLING, 1.0)),
+    ],
+)
+def test_the_head_that_pools_is_a_group_of_its_own(name: str, group: tuple[str, float]) -> None:
+    model = from_module(FAMILIES["SigLIP"].module())
+    names = dict(model.plain.named_parameters())
+    assert name in names
+    found = Blend(model, with_moved(model, [name]))
+    assert (found.groups, tuple(found.delta.depth.values())) == ((group[0],), (group[1],))
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("visual.conv1.weight", ("embeddings", 0.0)),
+        ("visual.class_embedding", ("embeddings", 0.0)),
+        ("visual.ln_pre.weight", ("embeddings", 0.0)),
+        ("visual.ln_post.weight", ("outer norms", 1.0)),
+        ("visual.proj", ("projection", 1.0)),
+        ("visual.attnpool.k_proj.weight", (POOLING, 1.0)),
+        ("visual.trunk.cls_token", ("embeddings", 0.0)),
+        ("visual.trunk.stem.0.weight", ("embeddings", 0.0)),
+        ("visual.trunk.norm_pre.weight", ("embeddings", 0.0)),
+        ("visual.trunk.fc_norm.weight", ("outer norms", 1.0)),
+        ("visual.trunk.attn_pool.latent", (POOLING, 1.0)),
+        ("visual.head.proj.weight", ("projection", 1.0)),
+    ],
+)
+def test_parts_of_open_clips_own_models_lie_where_images_pass_them(
+    name: str, group: tuple[str, float]
+) -> None:
+    backbone = SimpleNamespace(
+        block_of=lambda _: None, is_text_weight=lambda _: False, is_encoder_weight=lambda _: True,
+        projection_name=None, pooling_name=None, tower_name="visual",
+    )  # fmt: skip
+    assert blending._group(backbone, name, 12) == group
 
 
 def test_an_adapter_counts_as_its_merged_weights(tiny_clip: Path) -> None:

@@ -22,7 +22,8 @@ from driftscope.prepared_run import prepare
 from driftscope.records import RunRecord, all_tables, load_run, rescue_sentences
 from driftscope.records.columns import DAMAGE_COLUMNS, RESCUE_COLUMNS
 from driftscope.records.schema import StoredRescue
-from driftscope.rescuing import budgets, of_run, where_of_run
+from driftscope.rescuing import budgets, where_of_run
+from driftscope.rescuing.apart import pool_apart
 from driftscope.rescuing.attribution import Estimated
 from driftscope.rescuing.of_run import RunRescues
 from driftscope.rescuing.target import kept_classifier
@@ -121,11 +122,11 @@ def test_the_pool_is_without_the_images_that_retention_is_measured_on(record: Ru
     prepared = prepare(record.spec)
     pool, measured = prepared.reference.referee.pool, prepared.reference.transfer[0].pixels
     mixed = replace(pool, pixels=torch.cat([pool.pixels[:], measured[:30]]))
-    left = of_run._apart(mixed, prepared)
+    left = pool_apart(mixed, prepared.reference.transfer[0])
     assert found_among(left.pixels, [measured]) == []
     assert len(left.pixels) == len(pool.pixels) - len(found_among(pool.pixels, [measured]))
     with pytest.raises(ModelError, match="30 of the pool's 30 images are also of the transfer set"):
-        of_run._apart(replace(pool, pixels=measured[:30]), prepared)
+        pool_apart(replace(pool, pixels=measured[:30]), prepared.reference.transfer[0])
 
 
 def test_a_frozen_encoder_has_nothing_to_rescue(record: RunRecord) -> None:
@@ -233,3 +234,15 @@ def test_only_a_search_after_a_run_has_its_version_in_the_id(
     assert [run_id(spec) == was for spec, was in zip(specs, before, strict=True)] == [
         False, True, True, True,
     ]  # fmt: skip
+
+
+def test_an_encoder_that_was_put_back_has_nothing_to_rescue_or_to_attribute(
+    record: RunRecord,
+) -> None:
+    prepared = prepare(record.spec)
+    put_back = adapt(prepared.pretrained, record.spec.method, 10, record.spec.seed)
+    assert not put_back.encoder_is_frozen
+    assert RunRescues.of(record.spec, prepared).kept_by(put_back) == []
+    attribution = where_of_run.RunAttribution.of(record.spec, prepared)
+    assert attribution is not None
+    assert attribution.told(put_back) is None

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 from typer.testing import CliRunner
@@ -26,23 +27,32 @@ from driftscope.adapt.storage import save_delta, save_tensors
 from driftscope.backbones.weights import encoder_fingerprint
 from driftscope.blending import Blend, num_rows
 from driftscope.cli import app
+from driftscope.config import parse_run_spec
+from driftscope.data.duplicates import found_among
 from driftscope.data.prompts import prompt_rules
 from driftscope.errors import ConfigError, DataError, ModelError, NonFiniteError
 from driftscope.estimate import Referee, make_pool
+from driftscope.prepared_run import prepare
 from driftscope.records import PROBE_FILE, STRENGTHS_FILE, retention_interval_pct
 from driftscope.rescuing import RESCUE_FILE, finding, target, ways
 from driftscope.rescuing import judge as judge_module
+from driftscope.rescuing.apart import measured_apart
 from driftscope.rescuing.judge import Judge, usual_of_pool
 from driftscope.rescuing.other_budgets import other_budgets
 from driftscope.rescuing.points import Point, chosen_of
 from driftscope.rescuing.target import Accuracy, kept_classifier, open_target
 from driftscope.rescuing.ways import largest_uniform, least_harmful_first, one_by_one, towards
+from driftscope.run import run_one
 from driftscope.sources.origin import note_origin
 from driftscope.strength_search import Change, ToKeep, ToLearn, price_of
-from driftscope.transfer import score
+from driftscope.transfer import labelled_sets, score
 
 SMALL = {"max_images": 16, "pool_images": 120}
 NUM_FINAL = 48
+TINY_RUN = {
+    "method": "full_ft", "learning_rate": 1e-3, "epochs": 1, "train_images": 20, "val_images": 10,
+    "probe_images": 10, "transfer": [],
+}  # fmt: skip
 Rows = dict[str, torch.Tensor]
 
 
@@ -861,3 +871,82 @@ def test_a_monitor_s_rescue_goes_back_to_the_model_before_the_training(
 def test_a_rescue_at_another_image_size_is_refused_before_the_training(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="image_size is 96, but mini reads images of"):
         quick_monitor("mini", tmp_path / "out", [], image_size=96)
+
+
+def test_a_change_of_the_text_tower_alone_has_nothing_to_search(tmp_path: Path) -> None:
+    mini = ds.load("mini")
+    model = deepcopy(mini.module)
+    with torch.no_grad():
+        for name, one in model.named_parameters():
+            if name.startswith("text_model") and one.ndim > 1:
+                one.add_(0.3 * one.std())
+    after = replace(mini, module=model)
+    found = ds.rescue(mini, after, "terrain", "concepts100", keep_pct=50, **SMALL)
+    assert {one.way for one in found.points} == {"lines", "wise"}
+    assert any("as the text tower alone has changed" in note for note in found.notes)
+    assert found.adapted.estimate.retention_pct < 100
+    alone = ds.rescue(mini, after, "terrain", "concepts100", keep_pct=50, by="search", **SMALL)
+    assert {one.way for one in alone.points} == {"wise"}
+
+
+def test_what_measures_is_apart_from_what_chose(found: ds.Rescue) -> None:
+    mini = ds.load("mini")
+    (whole,) = labelled_sets("concepts100", mini, 300)
+    rules = prompt_rules(None, None)
+    pool = make_pool(mini, "concepts100", None, rules, 120)
+    shared = found_among(whole.pixels, [pool.pixels])
+    assert shared
+    left = measured_apart(whole, pool)
+    assert found_among(left.pixels, [pool.pixels]) == []
+    assert len(left.pixels) == len(left.labels) == 300 - len(shared)
+    assert any(f"{len(shared)} of its 300 images" in note for note in left.notes)
+    kept = [at for at in range(300) if at not in shared]
+    assert torch.equal(left.labels, whole.labels[kept])
+    inside = replace(pool, pixels=whole.pixels)
+    doubted = measured_apart(whole, inside)
+    assert len(doubted.pixels) == 300
+    assert "300 of the 300 images" in doubted.doubts[-1]
+    told = {"concepts100": {**found.transfer["concepts100"], "doubts": ["it is odd"]}}
+    assert "Doubtful: it is odd." in replace(found, transfer=told).sentences()
+
+
+def test_a_set_without_splits_is_divided_as_the_run_divided_it(
+    damaged: Path, tmp_path: Path
+) -> None:
+    mini, photos = ds.load("mini"), tmp_path / "photos"
+    terrain = ds.open_dataset("terrain", "test")
+    for at in range(0, 400, 2):
+        folder = photos / terrain.class_names[int(terrain.labels[at])]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = terrain.pixels([at], mini.framing)[0].permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(folder / f"{at}.png")
+    spec = {**TINY_RUN, "dataset": str(photos), "data_seed": 3}
+    run_one(parse_run_spec(spec), tmp_path / "run")
+    ours = open_target(str(photos), mini, 200, [tmp_path / "run"])
+    theirs = prepare(parse_run_spec(spec)).test_pixels
+    tested = torch.stack([theirs[at] for at in range(len(theirs))])
+    assert len(found_among(ours.labels.test_pixels, [tested])) == len(tested)
+    assert ours.doubts == ()
+    unknown = open_target(str(photos), mini, 200, [damaged])
+    assert len(found_among(unknown.labels.test_pixels, [tested])) < len(tested)
+    assert "has no test split, so a fifth of it was set aside" in unknown.doubts[0]
+
+
+def test_a_classifier_is_of_the_classes_that_its_rescue_names(
+    found: ds.Rescue, tmp_path: Path
+) -> None:
+    found.save(tmp_path / "out")
+    kept = kept_classifier(tmp_path / "out")
+    assert kept is not None
+    assert kept.class_names == found.class_names
+    assert not kept.is_of(reversed(found.class_names))
+    unknown = replace(kept, class_names=None)
+    terrain = open_target("terrain", ds.load("mini"), 16)
+    head, notes = finding._usable_head(unknown, terrain, 64)
+    assert head is None or "which nothing names" in notes[0]
+    assert finding._usable_head(unknown, terrain, 9)[0] is None
+    place = tmp_path / "odd"
+    place.mkdir()
+    save_tensors({"fc.weight": torch.zeros(3, 4)}, place / CLASSIFIER_FILE)
+    with pytest.raises(ModelError, match="holds no linear classifier"):
+        kept_classifier(place)

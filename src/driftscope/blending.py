@@ -24,9 +24,13 @@ from driftscope.errors import ConfigError, ModelError, did_you_mean
 TEXT = "text tower"
 EMBEDDINGS = "embeddings"
 NORMS = "outer norms"
+POOLING = "pooling head"
 PROJECTION = "projection"
 _PARTS = (("attention", ("attn", "attention")), ("norms", ("norm", "ln_", "layer_scale")))
-
+_POOLS = ("attn_pool", "attnpool")
+_PROJECTS = ("visual.proj", "visual.head.")
+"""How open_clip's models call what pools the patches, and what projects."""
+_AT_THE_INPUT = ("embed", "pre", "stem", "conv", "bn", "token")
 
 Strength: TypeAlias = float | Mapping[str, Float[Tensor, " row"]]
 """α of a group: one for all its weights, or by weight one for every row. A weight that is left out
@@ -59,7 +63,7 @@ def delta_of(before: VisionLanguageModel, after: VisionLanguageModel) -> Delta:
     """
     refuse_other_architecture(before, after)
     states = [floating_weights(one) for one in (before, after)]
-    moved = [n for n, one in states[0].items() if not torch.equal(one, states[1][n])]
+    moved = _moved(*states)
     if not moved:
         raise ModelError(
             f"{after.source} equals {before.source} to the bit, so there is nothing between them; "
@@ -75,6 +79,15 @@ def delta_of(before: VisionLanguageModel, after: VisionLanguageModel) -> Delta:
         {one[0]: tuple(name for group, name in placed if group == one) for one in groups},
         {one[0]: one[1] for one in groups},
     )
+
+
+def equal_to_the_bit(before: VisionLanguageModel, after: VisionLanguageModel) -> bool:
+    """Whether two models of one architecture have the same weights, adapters merged."""
+    return not _moved(floating_weights(before), floating_weights(after))
+
+
+def _moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
+    return [name for name, one in before.items() if not torch.equal(one, after[name])]
 
 
 def floating_weights(model: VisionLanguageModel) -> dict[str, Tensor]:
@@ -106,10 +119,16 @@ def _group(backbone: Backbone, name: str, num_blocks: int) -> tuple[str, float]:
         return f"block {block + 1} {part}", (block + 1) / (num_blocks + 1)
     if backbone.is_text_weight(name) or not backbone.is_encoder_weight(name):
         return TEXT, 1.0
-    if backbone.projection_name is not None and name.startswith(backbone.projection_name):
+    pools = (*_POOLS, *filter(None, [backbone.pooling_name]))
+    if any(word in name for word in pools):
+        return POOLING, 1.0
+    projects = (*_PROJECTS, *filter(None, [backbone.projection_name]))
+    if any(word in name for word in projects):
         return PROJECTION, 1.0
-    is_embedding = "embed" in name or "pre" in name
-    return (EMBEDDINGS, 0.0) if is_embedding else (NORMS, 1.0)
+    inside = name.removeprefix(f"{backbone.tower_name}.")
+    if any(word in inside for word in _AT_THE_INPUT):
+        return EMBEDDINGS, 0.0
+    return NORMS, 1.0
 
 
 class Blend:
@@ -130,6 +149,11 @@ class Blend:
                              f"{after.source}", base_fingerprint=None)  # fmt: skip
         self._own = dict(self.model.plain.state_dict())
         self._now = dict.fromkeys(self.delta.groups, 0.0)
+
+    @property
+    def moves_images(self) -> bool:
+        """Whether a weight of the image tower differs, and not of the text tower alone."""
+        return any(group != TEXT for group in self.groups)
 
     @property
     def groups(self) -> tuple[str, ...]:

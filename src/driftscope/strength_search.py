@@ -201,7 +201,7 @@ class Change:
         return before + along_rows(strength.to(before.device), before) * (after - before)
 
 
-@torch.enable_grad()  # type: ignore[untyped-decorator]
+@torch.enable_grad()
 def found_strengths(
     change: Change, keep: ToKeep, learn: ToLearn, start: float, seed: int, most: float = MOST
 ) -> dict[str, Float[Tensor, " row"]]:

@@ -105,8 +105,17 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
 
 
 def load_classifier(folder: Path) -> nn.Linear:
-    """The linear classifier saved beside an adapted encoder; it acts on `embed_images`."""
+    """The linear classifier saved beside an adapted encoder; it acts on `embed_images`.
+
+    Raises:
+        ModelError: the file holds something else.
+    """
     state = load_file(folder / CLASSIFIER_FILE)
+    if state.keys() != {"weight", "bias"} or state["weight"].ndim != 2:
+        raise ModelError(
+            f"{folder / CLASSIFIER_FILE} holds no linear classifier, which is weight [class, dim] "
+            "and bias [class]; take it out of the folder to go on without it"
+        )
     classes, dim = state["weight"].shape
     classifier = nn.Linear(dim, classes)
     classifier.load_state_dict(state)

@@ -25,7 +25,12 @@ def rescued_from(model: str) -> RescuedFrom | None:
     try:
         told = read_json(note)
         return RescuedFrom.model_validate(
-            {**told["models"], "keep_pct": told["keep_pct"], **(told.get("asked") or {})}
+            {
+                **told["models"],
+                "keep_pct": told["keep_pct"],
+                "class_names": tuple(told.get("class_names") or ()),
+                **(told.get("asked") or {}),
+            }
         )
     except (RecordError, ValidationError, KeyError, TypeError):
         return None

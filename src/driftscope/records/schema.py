@@ -394,6 +394,7 @@ class RescuedFrom(Part):
     images: str | None = None
     pool: str | None = None
     classes: str | None = None
+    class_names: tuple[str, ...] = ()
 
 
 class StoredDamage(Part):

@@ -319,7 +319,9 @@ class _Measured:
 def _heads_of(before: VisionLanguageModel, blend: Blend) -> dict[str, dict[str, list[Part]]]:
     """Group of a block's attention -> head -> the parts of weights that are its own."""
     config = before.backbone.vision_config(before.plain.config)
-    count = int(config.num_attention_heads)
+    count = int(getattr(config, "num_attention_heads", 0))
+    if not count:
+        return {}
     found: dict[str, dict[str, list[Part]]] = {}
     for group, names in blend.delta.groups.items():
         if not group.endswith("attention") or group == TEXT:

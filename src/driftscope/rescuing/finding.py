@@ -19,6 +19,7 @@ from driftscope.errors import ConfigError, ModelError, did_you_mean
 from driftscope.estimate import class_lists, make_pool
 from driftscope.related_models import ordered_models
 from driftscope.rescuing import ways
+from driftscope.rescuing.apart import measured_apart
 from driftscope.rescuing.judge import (
     GRID,
     HALVINGS,
@@ -94,11 +95,14 @@ def rescue(
     _refuse_other_size(before, after)
     refuse_non_finite(encoder_state(after))
     unlabeled = make_pool(before, pool, classes, rules, num_pool)
-    benchmarks = labelled_sets(transfer_names(transfer), before, transfer_images, rules)
-    rules.refuse_if_unused(class_lists(benchmarks, unlabeled))
-    target = open_target(images, before, max_images)
-    head, notes = _usable_head(kept_classifier(adapted), target)
+    given = labelled_sets(transfer_names(transfer), before, transfer_images, rules)
+    rules.refuse_if_unused(class_lists(given, unlabeled))
+    benchmarks = [measured_apart(one, unlabeled) for one in given]
+    target = open_target(images, before, max_images, [adapted])
+    head, notes = _usable_head(kept_classifier(adapted), target, before.embedding_dim)
     blend = Blend(before, after)
+    if not blend.moves_images:
+        chosen_ways, notes = _without_search(chosen_ways), (*notes, _NOTHING_TO_SEARCH)
     judge = Judge(before, after, unlabeled, target, head)
     found = _Found(blend, judge, keep_pct)
     for way in chosen_ways:
@@ -119,6 +123,7 @@ def rescue(
         final=final,
         transfer=measured,
         notes=notes,
+        target_doubts=target.doubts,
         classifier=classifier,
         probe=probe,
         class_names=target.labels.class_names if target.labels else (),
@@ -221,6 +226,17 @@ def _checked(keep_pct: float, by: Sequence[Way] | Way) -> tuple[Way, ...]:
     return tuple(way for way in WAYS if way in named) or USUAL
 
 
+_NOTHING_TO_SEARCH = (
+    "a search, as the text tower alone has changed, and what is searched are strengths of the "
+    "image tower"
+)
+
+
+def _without_search(ways: Sequence[Way]) -> tuple[Way, ...]:
+    """The ways that a change of the text tower alone has."""
+    return tuple(way for way in ways if way != "search") or ("wise",)
+
+
 def _num_pool(pool_images: int | str | None, keep_pct: float) -> int | None:
     if not isinstance(pool_images, str):
         return pool_images
@@ -241,7 +257,7 @@ def _refuse_other_size(before: VisionLanguageModel, after: VisionLanguageModel) 
 
 
 def _usable_head(
-    kept: KeptClassifier | None, target: Target
+    kept: KeptClassifier | None, target: Target, dim: int
 ) -> tuple[nn.Linear | None, tuple[str, ...]]:
     """The classifier beside the adapted model, if it tells the target's classes.
 
@@ -249,7 +265,19 @@ def _usable_head(
     """
     if kept is None:
         return None, ()
-    if target.labels is None or kept.is_of(target.labels.class_names):
+    if kept.classifier.in_features != dim:
+        return None, (
+            f"the classifier beside the adapted model, which reads {kept.classifier.in_features} "
+            f"numbers of an image, where the model gives {dim}",
+        )
+    if target.labels is None:
+        return kept.classifier, ()
+    if kept.class_names is None and kept.is_of(target.labels.class_names):
+        return kept.classifier, (
+            "the classes of the classifier beside the adapted model, which nothing names: it has "
+            f"as many as {target.name}, and is taken to tell these in this order",
+        )
+    if kept.is_of(target.labels.class_names):
         return kept.classifier, ()
     return None, (
         f"the classifier beside the adapted model tells other classes than {target.name}, so it "

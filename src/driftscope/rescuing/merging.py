@@ -22,7 +22,7 @@ from driftscope.adapt.storage import write_hub_layout
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import merged, text_fingerprint
 from driftscope.blending import floating_weights, refuse_other_architecture
-from driftscope.data.given import Images
+from driftscope.data.given import Images, warn_of
 from driftscope.data.prompts import prompt_rules
 from driftscope.errors import ConfigError, ModelError, did_you_mean
 from driftscope.estimate import Estimate, Pool, make_pool
@@ -213,9 +213,10 @@ def merge(
         states.append(_doubled(floating_weights(one)))
     _refuse_equals([before, *adapted], [_doubled(first), *states])
     start, kinds = _doubled(first), {name: one.dtype for name, one in first.items()}
-    target = None if images is None else open_target(images, before, max_images)
+    target = None if images is None else open_target(images, before, max_images, models)
     if by == "greedy" and (target is None or target.labels is None):
         raise ConfigError(f"a greedy soup needs labels, and {images} has none; give a labeled set")
+    warn_of(target.doubts if target else ())
     unlabeled = pool and make_pool(before, pool, classes, prompt_rules(None, None), pool_images)
     judge = _Judge(before, unlabeled or None, target)
 

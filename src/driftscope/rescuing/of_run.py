@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from driftscope.adapt import AdaptedModel
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.blending import Blend
+from driftscope.blending import Blend, equal_to_the_bit
 from driftscope.config import RunSpec
-from driftscope.data.duplicates import found_among
 from driftscope.data.rows import PixelRows
 from driftscope.data.splits import balanced_subset
-from driftscope.errors import ModelError
 from driftscope.estimate import Pool
 from driftscope.prepared_run import PreparedRun
+from driftscope.rescuing.apart import pool_apart
 from driftscope.rescuing.budgets import Kept, kept_at_budgets, kept_at_ends
 from driftscope.rescuing.judge import Judge, outcome_on, referee_of
 from driftscope.rescuing.target import Labels, Target
@@ -46,18 +45,20 @@ class RunRescues:
         referee = prepared.reference.referee
         if not spec.ways or referee is None:
             return None
-        pool = _apart(referee.pool, prepared)
+        main = prepared.reference.transfer[:1]
+        pool = pool_apart(referee.pool, *main) if main else referee.pool
         referee_of(prepared.pretrained, pool)  # refuses before the training
         return cls(spec, prepared, pool)
 
     def kept_by(self, adapted: AdaptedModel) -> list[Kept]:
-        """Rows of both ends and of every way and budget; none of a frozen encoder."""
-        if adapted.encoder_is_frozen:
-            return []
+        """Rows of both ends and of every way and budget; none where the encoder is as it was."""
         before, after = self.prepared.pretrained, adapted.model
+        blend = blend_to(before, adapted)
+        if blend is None:
+            return []
         head = adapted.linear_classifier()
         judge = Judge(before, after, self.pool, _target(self.spec, self.prepared), head)
-        given = Blend(before, after), judge, self._retention
+        given = blend, judge, self._retention
         return [*kept_at_ends(*given), *kept_at_budgets(*given, self.spec.ways)]
 
     def _retention(self, model: VisionLanguageModel) -> float | None:
@@ -71,18 +72,11 @@ class RunRescues:
         return value
 
 
-def _apart(pool: Pool, prepared: PreparedRun) -> Pool:
-    """The pool without the images of the main transfer set, on which retention is measured."""
-    measured = [one.image_sets().values() for one in prepared.reference.transfer[:1]]
-    shared = set(found_among(pool.pixels, (pixels for sets in measured for pixels in sets)))
-    left = [place for place in range(len(pool.pixels)) if place not in shared]
-    if len(left) < 4:
-        raise ModelError(
-            f"{len(shared)} of the pool's {len(pool.pixels)} images are also of the transfer set "
-            f"{prepared.reference.transfer[0].name}, so a rescue would be judged by what it was "
-            "searched on; give another pool, more pool_images or fewer transfer_images"
-        )
-    return replace(pool, pixels=PixelRows.of(pool.pixels).select(left))
+def blend_to(pretrained: VisionLanguageModel, adapted: AdaptedModel) -> Blend | None:
+    """What lies between the models; None where the encoder was frozen, or put back to the bit."""
+    if adapted.encoder_is_frozen or equal_to_the_bit(pretrained, adapted.model):
+        return None
+    return Blend(pretrained, adapted.model)
 
 
 def _target(spec: RunSpec, prepared: PreparedRun) -> Target:

@@ -35,6 +35,7 @@ class Rescue:
         final: their accuracies with classifiers fitted to more images; None without labels.
         transfer: benchmark -> what the chosen model has kept, measured on labeled images.
         notes: what was not measured, and why.
+        target_doubts: what makes the accuracies doubtful.
         classifier: fitted anew on the chosen model's embeddings; None without labels.
         probe: the same on the pretrained model's.
         class_names: what both tell.
@@ -54,6 +55,7 @@ class Rescue:
     final: Final | None
     transfer: Mapping[str, Mapping[str, Any]]
     notes: tuple[str, ...]
+    target_doubts: tuple[str, ...]
     classifier: nn.Linear | None = field(repr=False)
     probe: nn.Linear | None = field(repr=False)
     class_names: tuple[str, ...]
@@ -140,7 +142,7 @@ class Rescue:
             "num_pool": self.num_pool,
             "num_pool_given": self.num_pool_given,
             "num_fitted": self.num_fitted,
-            "doubts": [self.order_doubt] if self.order_doubt else [],
+            "doubts": [*([self.order_doubt] if self.order_doubt else []), *self.target_doubts],
             "sentence": self.sentence(),
             "sentences": self.sentences(),
             "chosen": self.chosen.to_dict(),

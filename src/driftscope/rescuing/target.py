@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from driftscope.adapt import CLASSIFIER_FILE, load_classifier
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.data import PixelSource, labelled, notes_of, open_dataset, rows_of
-from driftscope.data.given import Images, some_pixels, warn_of
+from driftscope.data import ImageSet, PixelSource, labelled, notes_of, open_dataset, rows_of
+from driftscope.data.given import Images, some_pixels, split_of, warn_of
 from driftscope.data.splits import balanced_subset, open_train_and_test
 from driftscope.errors import DataError
 from driftscope.files import named_path
-from driftscope.records import ADAPTED_FOLDER, is_done, load_run
+from driftscope.records import ADAPTED_FOLDER, RunRecord, is_done, load_run, rescued_from
 from driftscope.transfer import ZeroShotScore, score
 from driftscope.transfer.features import linear_classifier
 
@@ -139,12 +139,14 @@ class Target:
         pixels: that strengths are searched on, and a classifier is fitted to.
         labels: where there are any.
         whole: the same with more training images, for the last word; None where these are all.
+        doubts: what makes its accuracies doubtful.
     """
 
     name: str
     pixels: PixelSource
     labels: Labels | None
     whole: Target | None = None
+    doubts: tuple[str, ...] = ()
 
     def fitted(self, embeddings: Float[Tensor, "fit dim"]) -> nn.Linear:
         """A linear probe of the labeled images, from their embeddings by some model."""
@@ -188,18 +190,29 @@ class Target:
         return self.labels
 
 
-def open_target(images: Images, model: VisionLanguageModel, max_images: int) -> Target:
+def open_target(
+    images: Images,
+    model: VisionLanguageModel,
+    max_images: int,
+    adapted: Sequence[str | Path | VisionLanguageModel] = (),
+) -> Target:
     """The target's images at the model's input, with labels where they have any.
+
+    Images without a test split are divided as the runs were that the adapted models come from.
 
     Args:
         images: a dataset, a tensor, or PIL images.
         model: whose input they become.
         max_images: how many are read; with labels, up to twice this number from each split.
+        adapted: the models that were adapted to them, as the user named them.
     """
     if not isinstance(images, str | Path) or not _is_labelled(images):
         name, pixels, *_ = some_pixels(images, model.framing, max_images, "images")
         return Target(name, pixels, None)
-    train, test = open_train_and_test(str(images), 0)
+    seeds = {_seed_of_split(one, images) for one in adapted}
+    seed = seeds.pop() if len(seeds) == 1 else None
+    train, test = open_train_and_test(str(images), seed or 0)
+    doubts = () if seed is not None or train.split != test.split else (_why_divided(test),)
     warn_of(dict.fromkeys((*notes_of(train), *notes_of(test))))
     fit_labels, class_names = labelled(train)
     test_labels, _ = labelled(test)
@@ -220,7 +233,33 @@ def open_target(images: Images, model: VisionLanguageModel, max_images: int) -> 
             rows_of(train, more, model.framing),
             replace(labels, fit=fit_labels[more]),
         )
-    return Target(train.name, rows_of(train, fit, model.framing), labels, whole)
+    return Target(train.name, rows_of(train, fit, model.framing), labels, whole, doubts)
+
+
+def _why_divided(images: ImageSet) -> str:
+    """What is doubtful where a fifth of a set without splits was set aside for testing."""
+    whole = split_of(images)
+    way_out = f"give {whole}, of which it is a split" if whole else "give a set with a test split"
+    return (
+        f"{images.name} has no test split, so a fifth of it was set aside. If an adapted model has "
+        f"learnt these images, the accuracies of it and of blends with it are too high; {way_out}"
+    )
+
+
+def _seed_of_split(adapted: str | Path | VisionLanguageModel, images: str | Path) -> int | None:
+    """By what seed the run divided these images that a model comes from; None where none did."""
+    run = _run_of(adapted)
+    is_same = run is not None and named_path(run.spec.dataset) == named_path(images)
+    return run.spec.data_seed if run is not None and is_same else None
+
+
+def _run_of(adapted: str | Path | VisionLanguageModel) -> RunRecord | None:
+    """The finished run that a model was named by, or by the folder in it; None for others."""
+    if isinstance(adapted, VisionLanguageModel):
+        return None
+    folder = named_path(adapted)
+    runs = [folder, *([folder.parent] if folder.name == ADAPTED_FOLDER else [])]
+    return next((load_run(one) for one in runs if is_done(one)), None)
 
 
 def _is_labelled(images: str | Path) -> bool:
@@ -252,9 +291,10 @@ def kept_classifier(adapted: str | Path | VisionLanguageModel) -> KeptClassifier
     if isinstance(adapted, VisionLanguageModel):
         return None
     folder = named_path(adapted)
-    inner = folder / ADAPTED_FOLDER
-    for place, run in ((inner, folder), (folder, folder.parent)):
-        if (place / CLASSIFIER_FILE).is_file():
-            names = tuple(load_run(run).result.class_names) if is_done(run) else None
-            return KeptClassifier(load_classifier(place), names or None)
-    return None
+    places = (folder / ADAPTED_FOLDER, folder)
+    place = next((one for one in places if (one / CLASSIFIER_FILE).is_file()), None)
+    if place is None:
+        return None
+    run, rescued = _run_of(adapted), rescued_from(str(adapted))
+    names = run.result.class_names if run else rescued.class_names if rescued else ()
+    return KeptClassifier(load_classifier(place), tuple(names) or None)

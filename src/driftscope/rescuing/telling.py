@@ -44,7 +44,8 @@ def sentences_of(rescue: Rescue) -> list[str]:
     """
     one = rescue.chosen
     told = [rescue.order_doubt] if rescue.order_doubt else []
-    told += [_measured_sentence(name, found) for name, found in rescue.transfer.items()]
+    for name, found in rescue.transfer.items():
+        told += [_measured_sentence(name, found), *doubt_sentences(found["doubts"])]
     told += [one.estimate.sentence(), *doubt_sentences(one.estimate.doubts)]
     told += [
         *_less_than_asked(rescue),
@@ -136,6 +137,7 @@ def _accuracy(rescue: Rescue, final: Final) -> list[str]:
         f"that the rescue fitted to {final.num_fitted:,} labeled images, read on {num_images} "
         "others, by which the blend was not chosen. Neither is the classifier that you "
         "trained: compare these accuracies with each other, not with yours.",
+        *doubt_sentences(rescue.target_doubts),
         *_with_your_classifier(tuned, ours),
         *_little_learned(rescue, tuned.refitted, probe.refitted),
     ]

@@ -7,11 +7,11 @@ from typing import Any
 
 from driftscope.adapt import AdaptedModel
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.blending import Blend
 from driftscope.config import RunSpec
 from driftscope.data.rows import PixelRows
 from driftscope.prepared_run import PreparedRun
 from driftscope.rescuing.attribution import Estimated, attributed
+from driftscope.rescuing.of_run import blend_to
 
 IMAGES, PAIRS = 80, 2
 """How many images of the pool are read for each answer, and pairs of orders that are drawn."""
@@ -41,10 +41,10 @@ class RunAttribution:
         return cls(prepared.pretrained, Estimated(prepared.pretrained, few))
 
     def told(self, adapted: AdaptedModel) -> dict[str, Any] | None:
-        """As `records.schema.StoredAttribution` holds it; None of a frozen encoder."""
-        if adapted.encoder_is_frozen:
+        """As `records.schema.StoredAttribution` holds it; None where the encoder is as it was."""
+        blend = blend_to(self.pretrained, adapted)
+        if blend is None:
             return None
-        blend = Blend(self.pretrained, adapted.model)
         whole = self.scale.retention_pct(blend.set(blend.uniform(1.0)))
         groups = attributed(blend, self.scale.retention_pct, whole, PAIRS)
         return {

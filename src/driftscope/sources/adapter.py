@@ -80,7 +80,8 @@ def weights_of(folder: Path, name: str = "") -> Path:
     """
     found = next((folder / file for file in WEIGHT_FILES if (folder / file).exists()), None)
     if found is None:
-        raise ModelError(f"the adapter {name or folder} has no weights: {WEIGHT_FILES[0]} is missing")
+        told = name or folder
+        raise ModelError(f"the adapter {told} has no weights: {WEIGHT_FILES[0]} is missing")
     return found
 
 
