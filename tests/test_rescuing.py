@@ -46,6 +46,7 @@ from driftscope.run import run_one
 from driftscope.sources.origin import note_origin
 from driftscope.strength_search import Change, ToKeep, ToLearn, price_of
 from driftscope.transfer import labelled_sets, score
+from driftscope.transfer.features import linear_classifier
 
 SMALL = {"max_images": 16, "pool_images": 120}
 NUM_FINAL = 48
@@ -162,10 +163,15 @@ def better_at_the_task(found: ds.Rescue) -> ds.Rescue:
 def test_what_was_measured_stands_first_and_an_estimate_is_called_one(found: ds.Rescue) -> None:
     found = better_at_the_task(found)
     (measured,) = found.transfer.values()
-    first, then, *others = found.sentences()
+    first, notes, then, *others = found.sentences()
     low, high = retention_interval_pct(measured)
+    num_images = measured["rescued"]["num_images"]
+    assert notes == (
+        "Of concepts100: 100 of its 5,000 images, drawn evenly over classes; "
+        f"{100 - num_images} of its 100 images are in the pool, too, and are left out."
+    )
     assert first == (
-        f"Measured on 100 labeled images of concepts100: retention "
+        f"Measured on {num_images} labeled images of concepts100: retention "
         f"{measured['retention_pct']:.1f} % (95 % interval {low:.1f} to {high:.1f}); the adapted "
         f"model's is {_with_ends(measured['adapted'])}."
     )
@@ -950,3 +956,45 @@ def test_a_classifier_is_of_the_classes_that_its_rescue_names(
     save_tensors({"fc.weight": torch.zeros(3, 4)}, place / CLASSIFIER_FILE)
     with pytest.raises(ModelError, match="holds no linear classifier"):
         kept_classifier(place)
+
+
+def test_without_labels_the_classifier_beside_the_model_answers_for_them(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finding, "GRID", (0.3, 0.6))
+    monkeypatch.setattr(finding, "HALVINGS", 0)
+    mini, after = ds.load("mini"), ds.load(damaged)
+    pixels = ds.open_dataset("terrain", "test").pixels(range(0, 480, 5), mini.framing)
+    found = ds.rescue(mini, damaged, pixels, "concepts100", keep_pct=60, by="wise", **SMALL)
+    head = kept_classifier(damaged).classifier
+    with torch.no_grad():
+        read = pixels[torch.linspace(0, len(pixels) - 1, 64).long()]  # four times max_images
+        answers = head(after.embed_images(read)).argmax(dim=-1)
+        order = answers.argsort(stable=True)
+        fit, test = order[::2], order[1::2]
+        assert found.num_fitted == found.final.num_fitted == len(fit) == 32
+        for model, told in (
+            (mini, found.final.pretrained),
+            (after, found.final.adapted),
+            (found.model, found.final.chosen),
+        ):
+            embeddings = model.embed_images(read)
+            probe = linear_classifier(embeddings[fit], answers[fit], 10)
+            agrees = probe(embeddings[test]).argmax(dim=-1) == answers[test]
+            assert told.choosing_pct == pytest.approx(100 * float(agrees[::2].float().mean()))
+            assert told.refitted.num_correct == int(agrees[1::2].sum())
+            own = head(embeddings[test]).argmax(dim=-1) == answers[test]
+            assert told.kept_head.num_correct == int(own[1::2].sum())
+    assert found.is_agreement
+    assert found.final.adapted.kept_head.accuracy_pct == 100  # with itself
+    said = found.sentence()
+    assert "agreement with the classifier that was trained with the adapted model" in said
+    assert "This is no accuracy" in said
+    assert "a linear probe on the untouched model" in said
+    assert found.order_doubt == ""
+    assert found.to_dict()["final"]["chosen"]["measures"] == "agreement"
+    found.save(tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "agreement, new classifier, %" in page
+    assert "Agreement that chose, %" in page
+    assert "ccuracy, new" not in page

@@ -134,7 +134,10 @@ def _show_frontier(found: Rescue) -> None:
     for heading in ("Scale", "Retention,\nestimated", "90 %\nlow", "Likeness"):
         table.add_column(heading, justify="right")
     for key in known:
-        table.add_column(_ACCURACIES[key], justify="right")
+        heading = _ACCURACIES[key]
+        if found.is_agreement:
+            heading = heading.replace("Accuracy", "Agreement")
+        table.add_column(heading, justify="right")
     for one in sorted(points, key=lambda point: (point["way"], point["scale"])):
         is_chosen = (one["way"], one["scale"]) == (found.chosen.way, found.chosen.scale)
         table.add_row(
@@ -150,12 +153,13 @@ def _show_frontier(found: Rescue) -> None:
 
 def _explained(found: Rescue, known: Sequence[str]) -> str:
     """What the columns are, and which row is chosen."""
+    what = "agreement" if found.is_agreement else "accuracy"
     last = found.final.num_fitted if found.final else found.num_fitted
     above = "" if last == found.num_fitted else f"; the sentences above use {last:,}"
     accuracies = (
         f"New classifiers are fitted to {found.num_fitted:,} images here{above}. One half of the "
-        "test images chose: the highest accuracy that keeps the budget. The accuracies after it "
-        "are on the other half. "
+        f"test images chose: the highest {what} that keeps the budget. What stands after it is "
+        "on the other half. "
     )
     trained = "The trained classifier is the one beside the adapted model. "
     likest = "The blend that is likest to the adapted model and keeps the budget is chosen. "

@@ -39,9 +39,10 @@ def frontier(
     """
     measures = {"likeness": "likeness to the adapted model, cosine"}
     if chosen["accuracy"] is not None:
-        measures = {"refitted": "accuracy, new classifier, %"}
+        what = chosen["accuracy"]["measures"]
+        measures = {"refitted": f"{what}, new classifier, %"}
         if chosen["accuracy"]["kept_head"] is not None:
-            measures["kept_head"] = "accuracy, trained classifier, %"
+            measures["kept_head"] = f"{what}, trained classifier, %"
     panels = []
     for measure, title in measures.items():
         marks = [_marks(way, along, measure, title, kind) for way, along in by_way(models).items()]

@@ -112,6 +112,7 @@ def _table(told: Mapping[str, Any]) -> Table:
         for way, along in by_way(told["points"]).items()
         for one in along
     ]
+    what = (told["chosen"]["accuracy"] or {}).get("measures", "accuracy").capitalize()
     columns = [
         Column("way", "Way", kind="text"),
         Column("scale", "Scale", decimals=2),
@@ -122,13 +123,13 @@ def _table(told: Mapping[str, Any]) -> Table:
         Column("likeness", "Likeness", "mean cosine to the adapted embeddings", decimals=3),
         Column(
             "choosing",
-            "Accuracy that chose, %",
+            f"{what} that chose, %",
             "by a classifier fitted anew, on one half of the test images; the highest that keeps "
             "the budget is chosen, and of equal ones the one of the most retention",
         ),
-        Column("refitted", "Accuracy, new classifier, %", "by the same, on the other half"),
+        Column("refitted", f"{what}, new classifier, %", "by the same, on the other half"),
         Column(
-            "kept_head", "Accuracy, trained classifier, %", "by the one beside the adapted model"
+            "kept_head", f"{what}, trained classifier, %", "by the one beside the adapted model"
         ),
     ]
     frame = pd.DataFrame(rows)
@@ -148,7 +149,8 @@ def _counts(told: Mapping[str, Any]) -> str:
     if chosen["accuracy"] is None:
         return said
     num_images = chosen["accuracy"]["refitted"]["num_images"]
-    return f"{said} Each accuracy is of {num_images} test images. {_fitted(told)}"
+    what = chosen["accuracy"]["measures"]
+    return f"{said} Each {what} is of {num_images} test images. {_fitted(told)}"
 
 
 def _fitted(told: Mapping[str, Any]) -> str:
@@ -159,7 +161,7 @@ def _fitted(told: Mapping[str, Any]) -> str:
     said = f"Each classifier here is fitted to {few:,} images"
     if few == most:
         return f"{said}, as in the sentences of this page."
-    return f"{said}; the sentences of this page use {most:,}, so their accuracies differ."
+    return f"{said}; the sentences of this page use {most:,}, so their numbers differ."
 
 
 def _facts(told: Mapping[str, Any]) -> dict[str, Any]:

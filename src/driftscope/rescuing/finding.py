@@ -35,6 +35,7 @@ from driftscope.rescuing.target import (
     Final,
     KeptClassifier,
     Target,
+    answered,
     kept_classifier,
     open_target,
 )
@@ -65,9 +66,10 @@ def rescue(
 
     Args:
         pretrained, adapted: as `compare` takes them. A run's folder gives its classifier, too.
-        images: of the target. Where they are unlabeled, likeness to the adapted model is wanted of
-            them. Where they are a labeled dataset, a classifier is fitted to its training split;
-            one half of its test split chooses, the other half reports.
+        images: of the target. Where they are a labeled dataset, a classifier is fitted to its
+            training split; one half of its test split chooses, the other half reports. Where they
+            are unlabeled, agreement with the classifier beside the adapted model is wanted of
+            them, and without one likeness of the embeddings.
         pool, classes, class_words, templates: as `compare` takes them; half of the pool is for the
             search, the other half judges.
         keep_pct: the budget: the lower end of the estimate's 90 % interval, from 1 to 100.
@@ -77,7 +79,7 @@ def rescue(
             is chosen.
         transfer: labeled datasets on which the chosen model's retention is measured.
         max_images: how many images are read at most; with labels, up to twice this number from
-            each split.
+            each split, and without them up to four times as many where a classifier answers.
         pool_images: how many are read at most; "auto" for as many as the budget needs
             (`judge.usual_of_pool`), None for all.
         transfer_images: how many are read at most of each dataset; None for all.
@@ -98,8 +100,11 @@ def rescue(
     given = labelled_sets(transfer_names(transfer), before, transfer_images, rules)
     rules.refuse_if_unused(class_lists(given, unlabeled))
     benchmarks = [measured_apart(one, unlabeled) for one in given]
-    target = open_target(images, before, max_images, [adapted])
-    head, notes = _usable_head(kept_classifier(adapted), target, before.embedding_dim)
+    kept = kept_classifier(adapted)
+    target = open_target(images, before, max_images, [adapted], has_classifier=kept is not None)
+    head, notes = _usable_head(kept, target, before.embedding_dim)
+    if kept is not None and head is not None and target.labels is None:
+        target = answered(target, after, kept)
     blend = Blend(before, after)
     if not blend.moves_images:
         chosen_ways, notes = _without_search(chosen_ways), (*notes, _NOTHING_TO_SEARCH)

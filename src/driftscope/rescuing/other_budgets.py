@@ -41,11 +41,12 @@ def _more_of_the_task(chosen: Point, blends: Sequence[Point], option: Option) ->
     if better:
         best = max(better, key=highest_budget)
         return f"If it keeps too little of the task, ask for less: {_met(best, option)}."
-    what = "likelier to the adapted model"
+    what = "is likelier to the adapted model"
     if chosen.accuracy is not None:
-        what = "more accurate on the images that choose"
+        is_agreement = chosen.accuracy.is_agreement
+        what = f"{'agrees more' if is_agreement else 'is more accurate'} on the images that choose"
     return (
-        f"If it keeps too little of the task: no other blend in the table is {what}."
+        f"If it keeps too little of the task: no other blend in the table {what}."
         f"{_better_elsewhere(chosen, blends, option)}"
     )
 
@@ -56,9 +57,10 @@ def _better_elsewhere(chosen: Point, blends: Sequence[Point], option: Option) ->
     ours, theirs = _reported(chosen), _reported(best)
     if theirs <= ours:
         return ""
+    more = "images" if best.accuracy and best.accuracy.is_agreement else "labeled images"
     return (
         f" On the other test images {_name(best)} is: {theirs:.1f} % against {ours:.1f} %, and it "
-        f"meets `{option(highest_budget(best))}`. More labeled images would tell which is right."
+        f"meets `{option(highest_budget(best))}`. More {more} would tell which is right."
     )
 
 
@@ -97,6 +99,7 @@ def _met(point: Point, option: Option) -> str:
     """The budget that a point keeps, and what it has of the task."""
     kept = f"likeness {_of_task(point):.3f}"
     if point.accuracy is not None:
-        kept = f"{point.accuracy.choosing_pct:.1f} % accurate on the images that choose"
+        good = "agreement" if point.accuracy.is_agreement else "accurate"
+        kept = f"{point.accuracy.choosing_pct:.1f} % {good} on the images that choose"
     anew = " (a search is then made for that budget)" * (point.way == "search")
     return f"{_name(point)} ({kept}) meets `{option(highest_budget(point))}`{anew}"

@@ -84,7 +84,12 @@ class Rescue:
     @property
     def order_doubt(self) -> str:
         """That training did harm, or that the models were given in the wrong order; or ""."""
-        return order_doubt(self.final)
+        return "" if self.is_agreement else order_doubt(self.final)
+
+    @property
+    def is_agreement(self) -> bool:
+        """Whether `final` tells no accuracy, but agreement with the adapted model's classifier."""
+        return self.final is not None and self.final.chosen.is_agreement
 
     @property
     def surely_beats_the_probe(self) -> bool:
@@ -98,7 +103,8 @@ class Rescue:
         """A row a point: way, scale, estimated retention with its interval, likeness, accuracies.
 
         The best `choosing_accuracy_pct` that keeps the budget is chosen, and of equal ones the most
-        retention; `accuracy_pct` is on other images.
+        retention; `accuracy_pct` is on other images. Without labels both are agreement with the
+        adapted model's classifier (`is_agreement`).
         """
         return [
             {

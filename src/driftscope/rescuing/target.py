@@ -1,7 +1,9 @@
 """The target's images, and what a classifier on their embeddings is worth.
 
 Labeled images are parted: a classifier is fitted to images of the training split, a model is chosen
-by one half of the test split, and its accuracy is reported on the other.
+by one half of the test split, and its accuracy is reported on the other. Where unlabeled images
+have a classifier beside the adapted model, its answers stand in for labels: what is measured then
+is agreement with it.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from driftscope.adapt import CLASSIFIER_FILE, load_classifier
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data import ImageSet, PixelSource, labelled, notes_of, open_dataset, rows_of
 from driftscope.data.given import Images, some_pixels, split_of, warn_of
+from driftscope.data.rows import PixelRows
 from driftscope.data.splits import balanced_subset, open_train_and_test
 from driftscope.errors import DataError
 from driftscope.files import named_path
@@ -29,6 +32,10 @@ from driftscope.transfer.features import linear_classifier
 
 _PER_UNLABELED = 2
 """How many labeled images are read of either split for every unlabeled one that would be."""
+_PER_ANSWERED = 4
+"""And how many unlabeled ones where a classifier answers: half of them test."""
+_LEAST_ANSWERED = 40
+"""Fewer answers tell nothing of a blend: half are fitted to, a quarter chooses."""
 MOST_FINAL = 2000
 """Training images that the final classifier is fitted to at most: far more than at every point."""
 
@@ -42,12 +49,19 @@ class Accuracy:
         refitted: of the same, on the other half.
         kept_head: of the one that was trained with the adapted model, there; None without one.
         choosing: whether each image of the first half is told; None where that was not kept.
+        is_agreement: whether no label is told, but what the adapted model's classifier answers.
     """
 
     choosing_pct: float
     refitted: ZeroShotScore
     kept_head: ZeroShotScore | None
     choosing: Bool[Tensor, " choosing"] | None = field(default=None, repr=False, compare=False)
+    is_agreement: bool = False
+
+    @property
+    def measures(self) -> str:
+        """What the percentages are."""
+        return "agreement" if self.is_agreement else "accuracy"
 
     def is_alike(self, other: Accuracy) -> bool:
         """Whether both tell the images that choose equally well, within one standard error.
@@ -64,6 +78,7 @@ class Accuracy:
     def to_dict(self) -> dict[str, Any]:
         """The accuracies as JSON values."""
         return {
+            "measures": self.measures,
             "choosing_pct": self.choosing_pct,
             "refitted": self.refitted.to_dict(),
             "kept_head": self.kept_head.to_dict() if self.kept_head else None,
@@ -102,6 +117,7 @@ class Labels:
         class_names: of the target.
         fit: the labels of the images that a classifier is fitted to.
         test_pixels, test: other images with their labels.
+        are_answers: whether the labels are what the adapted model's classifier answers.
         choosing, reporting: positions among these.
     """
 
@@ -109,6 +125,7 @@ class Labels:
     fit: Int64[Tensor, " fit"]
     test_pixels: PixelSource
     test: Int64[Tensor, " test"]
+    are_answers: bool = False
 
     @property
     def choosing(self) -> slice:
@@ -181,7 +198,13 @@ class Target:
         )
         choosing = labels.correct(classifier, tests, labels.choosing)
         share = int(choosing.sum()) / len(choosing)
-        found = Accuracy(100 * share, refitted, kept, choosing)  # type: ignore[arg-type]
+        found = Accuracy(
+            100 * share,
+            refitted,  # type: ignore[arg-type]
+            kept,
+            choosing,
+            labels.are_answers,
+        )
         return found, classifier
 
     def _labels(self) -> Labels:
@@ -195,6 +218,8 @@ def open_target(
     model: VisionLanguageModel,
     max_images: int,
     adapted: Sequence[str | Path | VisionLanguageModel] = (),
+    *,
+    has_classifier: bool = False,
 ) -> Target:
     """The target's images at the model's input, with labels where they have any.
 
@@ -205,9 +230,11 @@ def open_target(
         model: whose input they become.
         max_images: how many are read; with labels, up to twice this number from each split.
         adapted: the models that were adapted to them, as the user named them.
+        has_classifier: whether there is one that can answer for labels (`answered`).
     """
     if not isinstance(images, str | Path) or not _is_labelled(images):
-        name, pixels, *_ = some_pixels(images, model.framing, max_images, "images")
+        most = max_images * (_PER_ANSWERED if has_classifier else 1)
+        name, pixels, *_ = some_pixels(images, model.framing, most, "images")
         return Target(name, pixels, None)
     seeds = {_seed_of_split(one, images) for one in adapted}
     seed = seeds.pop() if len(seeds) == 1 else None
@@ -234,6 +261,31 @@ def open_target(
             replace(labels, fit=fit_labels[more]),
         )
     return Target(train.name, rows_of(train, fit, model.framing), labels, whole, doubts)
+
+
+def answered(target: Target, tuned: VisionLanguageModel, kept: KeptClassifier) -> Target:
+    """Unlabeled images with what the adapted model's own classifier answers in place of labels.
+
+    Half are fitted to; of the others one half chooses and one reports. The target as it is where
+    the images are too few, or get one answer.
+    """
+    with torch.no_grad():
+        scores = kept.classifier(tuned.embed_images(target.pixels).float().cpu())
+    answers = scores.argmax(dim=-1)
+    order = answers.argsort(stable=True)  # so that all parts are balanced
+    fit, test = order[0::2], order[1::2]
+    if len(answers) < _LEAST_ANSWERED or len(answers[fit].unique()) < 2:
+        return target
+    pixels = PixelRows.of(target.pixels)
+    numbers = map(str, range(kept.classifier.out_features))
+    labels = Labels(
+        class_names=kept.class_names or tuple(numbers),
+        fit=answers[fit],
+        test_pixels=pixels.select(test),
+        test=answers[test],
+        are_answers=True,
+    )
+    return Target(target.name, pixels.select(fit), labels)
 
 
 def _why_divided(images: ImageSet) -> str:

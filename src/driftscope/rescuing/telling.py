@@ -45,7 +45,9 @@ def sentences_of(rescue: Rescue) -> list[str]:
     one = rescue.chosen
     told = [rescue.order_doubt] if rescue.order_doubt else []
     for name, found in rescue.transfer.items():
-        told += [_measured_sentence(name, found), *doubt_sentences(found["doubts"])]
+        told.append(_measured_sentence(name, found))
+        told += [f"Of {name}: {'; '.join(found['notes'])}."] if found["notes"] else []
+        told += doubt_sentences(found["doubts"])
     told += [one.estimate.sentence(), *doubt_sentences(one.estimate.doubts)]
     told += [
         *_less_than_asked(rescue),
@@ -73,9 +75,11 @@ def _alike(rescue: Rescue) -> list[str]:
     """That other points are as accurate within noise, and which of them keeps more."""
     if not rescue.alike:
         return []
-    others = counted(len(rescue.alike), "other point")
+    others, good = counted(len(rescue.alike), "other point"), "accurate"
+    if rescue.is_agreement:
+        good = "good"
     told = (
-        f"{others} {'is' if len(rescue.alike) == 1 else 'are'} as accurate within noise (one "
+        f"{others} {'is' if len(rescue.alike) == 1 else 'are'} as {good} within noise (one "
         "standard error on the images that choose)."
     )
     most, ours = rescue.alike[0].estimate, rescue.chosen.estimate
@@ -131,6 +135,8 @@ def _less_than_asked(rescue: Rescue) -> list[str]:
 def _accuracy(rescue: Rescue, final: Final) -> list[str]:
     ours, tuned, probe = final.chosen, final.adapted, final.pretrained
     num_images, target = ours.refitted.num_images, ours.refitted.name
+    if rescue.is_agreement:
+        return _agreement(rescue, final)
     told = [
         f"Accuracy on {target} with new classifiers: {_with_interval(tuned.refitted)} before "
         f"the rescue, {_with_interval(ours.refitted)} after it. Each is a linear classifier "
@@ -162,6 +168,36 @@ def _accuracy(rescue: Rescue, final: Final) -> list[str]:
             f"It is above {probed}, but {too_few}: consider that probe. {saved}",
         ]
     return [*told, f"It does not beat {probed}: take that probe instead. {saved}"]
+
+
+def _agreement(rescue: Rescue, final: Final) -> list[str]:
+    """What is told of images without labels where a classifier answers for them."""
+    ours, tuned, probe = (one.refitted for one in (final.chosen, final.adapted, final.pretrained))
+    own = final.chosen.kept_head
+    told = [
+        f"{ours.name} has no labels. So what is told is agreement with the classifier that was "
+        f"trained with the adapted model: {_with_interval(tuned)} before the rescue, "
+        f"{_with_interval(ours)} after it, by new classifiers. Each is a linear classifier that "
+        f"the rescue fitted to the answers on {final.num_fitted:,} images, read on "
+        f"{ours.num_images} others, by which the blend was not chosen. This is no accuracy: where "
+        "the adapted model errs, erring alike counts as right. Give a labeled dataset as images, "
+        "and accuracy is measured.",
+    ]
+    if own is not None:
+        is_better = ours.num_correct >= own.num_correct
+        use = f"use the new one, {CLASSIFIER_FILE}" if is_better else "it still fits"
+        told.append(
+            f"That classifier itself gives {_with_interval(own)} of the same answers after the "
+            f"rescue: {use}."
+        )
+    probed = (
+        f"a linear probe on the untouched model, which loses nothing and has "
+        f"{_with_interval(probe)} when it is fitted to the same answers"
+    )
+    if rescue.surely_beats_the_probe:
+        return [*told, f"It agrees more than {probed}."]
+    saved = f"It is saved beside the rescued model, as {PROBE_FILE}."
+    return [*told, f"It does not surely agree more than {probed}: consider that probe. {saved}"]
 
 
 def _little_learned(rescue: Rescue, tuned: ZeroShotScore, probe: ZeroShotScore) -> list[str]:

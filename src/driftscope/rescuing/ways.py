@@ -121,7 +121,8 @@ def searched(blend: Blend, judge: Judge, keep_pct: float, seed: int) -> dict[str
         {name: delta.after[name] for name in moved},
     )
     keep = ToKeep.of(_pool_of_search(judge), keep_pct)
-    labels = None if judge.target.labels is None else judge.target.labels.fit
+    given = judge.target.labels
+    labels = None if given is None or given.are_answers else given.fit
     learn = ToLearn(judge.target.pixels, judge.tuned, judge.teacher, labels)
     found = found_strengths(change, keep, learn, start, seed)
     return {
