@@ -136,7 +136,7 @@ def _show_frontier(found: Rescue) -> None:
     for key in known:
         heading = _ACCURACIES[key]
         if found.is_agreement:
-            heading = heading.replace("Accuracy", "Agreement")
+            heading = heading.replace("Accuracy", "Agreeing")  # as wide, so that it is not cut
         table.add_column(heading, justify="right")
     for one in sorted(points, key=lambda point: (point["way"], point["scale"])):
         is_chosen = (one["way"], one["scale"]) == (found.chosen.way, found.chosen.scale)
