@@ -249,7 +249,7 @@ def test_a_rescue_that_does_not_beat_a_linear_probe_says_so(found: ds.Rescue) ->
 
     estimate = replace(found.chosen.estimate, doubts=("the pool is small",))
     doubtful = replace(better_at_the_task(found), chosen=replace(found.chosen, estimate=estimate))
-    assert doubtful.sentences()[2] == "Doubtful: the pool is small."
+    assert doubtful.sentences()[3] == "Doubtful: the pool is small."
     probe = (
         "a linear probe on the untouched model, which loses nothing and has 91.4 % (89.5–93.0) "
         f"when it is fitted to the same {NUM_FINAL} labeled images"
