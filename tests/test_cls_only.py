@@ -1,13 +1,18 @@
 """The last block for the CLS token alone, against the whole tower of transformers."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from random_models import normalised, random_clip, random_pixels
 from torch import Tensor, nn
+from torch.nn import functional
+from transformers.models.clip.modeling_clip import CLIPAttention
 
 from driftscope.adapt import adapt
 from driftscope.backbones.capture import capture_cls
-from driftscope.backbones.clip import last_block_for_cls
+from driftscope.backbones.clip import Clip, last_block_for_cls
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.config import parse_run_spec
 
@@ -60,23 +65,103 @@ def test_embeddings_and_gradients_are_those_of_the_whole_tower(method: str, kern
         torch.testing.assert_close(gradient, whole_gradients[name], rtol=1e-4, atol=1e-5 * largest)
 
 
-def test_the_last_block_computes_one_query_one_output_and_one_mlp() -> None:
-    model = trained_a_little("full_ft")
+@pytest.mark.parametrize("method", ["full_ft", "lora"])
+def test_the_last_block_computes_one_query_one_output_and_one_mlp(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained_a_little(method)
     block = model.plain.vision_model.encoder.layers[-1]
+    names = {one: name for name, one in block.named_modules() if "lora" not in name}
     tokens: dict[str, int] = {}
+    linear = functional.linear
 
-    def note(name: str) -> object:
-        return lambda _module, inputs: tokens.update({name: inputs[0].shape[1]})
+    def noted(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        for module, name in names.items():
+            if getattr(module, "weight", None) is weight:
+                tokens[name.removesuffix(".base_layer")] = values.shape[1]
+        return linear(values, weight, bias)
 
-    for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.out_proj", "mlp"):
-        block.get_submodule(name).register_forward_pre_hook(note(name))
+    monkeypatch.setattr(functional, "linear", noted)
     model.image_embeddings(random_pixels(2))
     assert tokens == {
         "self_attn.q_proj": 1,
         "self_attn.k_proj": 50,
+        "self_attn.v_proj": 50,
         "self_attn.out_proj": 1,
-        "mlp": 1,
+        "mlp.fc1": 1,
+        "mlp.fc2": 1,
     }
+
+
+def _hook_on_the_attention(block: Any) -> None:
+    block.self_attn.register_forward_hook(lambda _m, _i, given: (0 * given[0], *given[1:]))
+
+
+def _hook_before_the_attention(block: Any) -> None:
+    block.self_attn.register_forward_pre_hook(
+        lambda _m, _i, named: ((), {**named, "hidden_states": 2 * named["hidden_states"]}),
+        with_kwargs=True,
+    )
+
+
+def _hook_on_the_block(block: Any) -> None:
+    block.register_forward_hook(lambda _m, _i, tokens: tokens.mean(dim=1, keepdim=True) + tokens)
+
+
+def _hook_on_the_mlp(block: Any) -> None:
+    block.mlp.register_forward_hook(lambda _m, _i, tokens: tokens.mean(dim=1, keepdim=True))
+
+
+def _another_forward_of_the_attention(block: Any) -> None:
+    own = block.self_attn.forward
+    block.self_attn.forward = lambda **named: (2 * own(**named)[0], None)
+
+
+class _Doubled(CLIPAttention):
+    def forward(self, *args: Any, **named: Any) -> Any:
+        return 2 * super().forward(*args, **named)[0], None
+
+
+def _subclass_of_the_attention(block: Any) -> None:
+    block.self_attn.__class__ = _Doubled
+
+
+class _OverTokens(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).cumsum(dim=1).flip(1)
+
+
+def _output_over_all_tokens(block: Any) -> None:
+    block.self_attn.out_proj.__class__ = _OverTokens
+
+
+CHANGES = (
+    *(_hook_on_the_attention, _hook_before_the_attention, _hook_on_the_block, _hook_on_the_mlp),
+    *(_another_forward_of_the_attention, _subclass_of_the_attention, _output_over_all_tokens),
+)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_put_into_the_last_block_acts_on_its_embeddings(
+    change: Callable[[Any], None],
+) -> None:
+    model, pixels = trained_a_little("full_ft"), random_pixels(3)
+    before = whole(model, pixels)
+    change(model.plain.vision_model.encoder.layers[-1])
+    expected = whole(model, pixels)
+    assert not torch.allclose(expected, before, atol=1e-3)
+    torch.testing.assert_close(model.image_embeddings(pixels), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_class_whose_forward_somebody_has_replaced_is_left_to_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, pixels = trained_a_little("full_ft"), random_pixels(3)
+    own = CLIPAttention.forward
+    monkeypatch.setattr(CLIPAttention, "forward", lambda *a, **k: (2 * own(*a, **k)[0], None))
+    torch.testing.assert_close(
+        model.image_embeddings(pixels), whole(model, pixels), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_captured_rows_and_states_are_those_of_the_whole_tower() -> None:
@@ -116,3 +201,13 @@ def test_gradient_checkpointing_still_works() -> None:
     found = gradients(model.module, model.image_embeddings(pixels))
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_hook_on_the_projection_beside_a_tower_acts_on_its_embeddings() -> None:
+    clip = random_clip()
+    projection = clip.visual_projection
+    tower = Clip().tower_with_projection(clip.vision_model, projection)
+    values = normalised(random_pixels(2))
+    before = Clip().embed_images(tower, values)
+    projection.register_forward_hook(lambda _m, _i, embedded: 2 * embedded)
+    torch.testing.assert_close(Clip().embed_images(tower, values), 2 * before)

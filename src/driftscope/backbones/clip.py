@@ -95,7 +95,11 @@ class _ImageTowerOnly(nn.Module):
             pooled, projection = seen.pooler_output, getattr(self, "visual_projection", None)
             if projection is None:  # nor has the pretrained one
                 embeddings = pooled
-            elif type(projection) is nn.Linear and projection.bias is None:
+            elif (
+                type(projection) is nn.Linear
+                and projection.bias is None
+                and _acts_as_its_class(projection)
+            ):
                 # the pretrained one may be on another device, or of another precision
                 embeddings = functional.linear(pooled, projection.weight.to(pooled))
             else:
@@ -113,14 +117,15 @@ class _ImageTowerOnly(nn.Module):
 def last_block_for_cls(vision_model: Any) -> Iterator[None]:
     """Inside, the tower's last block gives the CLS token alone: `[image, 1, dim]`.
 
-    The block is left as it is where something else has put itself in its place already, and under
-    gradient checkpointing, which runs it once more after the context has ended.
+    The block is left as it is where it, or a part of it, is not what transformers made: of another
+    class, with a forward of its own, or with hooks that may change what it gives. So it is under
+    gradient checkpointing, too, which runs it once more after the context has ended.
 
     Args:
         vision_model: the `CLIPVisionModel` of a CLIPModel, with adapter layers or without.
     """
     block = vision_model.encoder.layers[-1]
-    if "forward" in vars(block) or block.gradient_checkpointing:
+    if not _is_plain(block) or block.gradient_checkpointing:
         yield
         return
     block.forward = MethodType(_forward, block)
@@ -128,6 +133,38 @@ def last_block_for_cls(vision_model: Any) -> Iterator[None]:
         yield
     finally:
         del block.forward
+
+
+_BLOCKS: Mapping[str, str] = {
+    "CLIPEncoderLayer": "CLIPAttention",
+    "MetaClip2EncoderLayer": "MetaClip2Attention",
+    "ChineseCLIPVisionLayer": "ChineseCLIPVisionAttention",
+    "AltCLIPEncoderLayer": "AltCLIPAttention",
+}
+"""Blocks that compute what CLIP's do -> their attention."""
+_KNOWN = ("torch", "transformers", "peft", "loralib", "bitsandbytes", "driftscope")
+"""Whose linear layers, norms and MLPs treat every token by itself."""
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+
+
+def _is_plain(block: Any) -> bool:
+    """Whether a block computes for the first token what `_forward` computes."""
+    attention = type(getattr(block, "self_attn", None)).__name__
+    is_known = _BLOCKS.get(type(block).__name__) == attention
+    return is_known and all(_acts_as_its_class(part) for part in block.modules())
+
+
+def _acts_as_its_class(module: nn.Module) -> bool:
+    """Whether a module computes what its library wrote, with no hook that somebody else put on."""
+    hooks = (hook for kind in _HOOKS for hook in vars(module).get(kind, {}).values())
+    makers = (_maker(one) for one in (type(module).forward, *hooks))
+    return "forward" not in vars(module) and all(one in _KNOWN for one in makers)
+
+
+def _maker(of: Any) -> str:
+    """The package that a function, or the class of an object that is called, was written in."""
+    written = of if isinstance(getattr(of, "__module__", None), str) else type(of)
+    return str(written.__module__).partition(".")[0]
 
 
 def _forward(
