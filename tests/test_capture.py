@@ -40,6 +40,7 @@ from driftscope.backbones.capture import (
     check_rows,
 )
 from driftscope.backbones.transformers_attention import ATTENTION_NAME
+from driftscope.backbones.weights import encoder_weights
 from driftscope.errors import CaptureError
 from driftscope.signals import attention
 
@@ -514,6 +515,60 @@ def test_an_inactive_adapter_is_refused() -> None:
             layer._active_adapter = ["of_another_run"]
     with (
         pytest.raises(CaptureError, match=r"'default'.* inactive .*'of_another_run'"),
+        capture_cls(module),
+    ):
+        pass
+
+
+def two_adapters() -> Any:
+    """A CLIP with a moved adapter on the image tower, `img`, and one on the text tower, `txt`."""
+    towers = {"img": "vision_model", "txt": "text_model"}
+    lora = {
+        name: peft.LoraConfig(target_modules=rf"{tower}.*\.(q|v)_proj", init_lora_weights=False)
+        for name, tower in towers.items()
+    }
+    module = peft.get_peft_model(random_clip(), lora["img"], adapter_name="img")
+    module.add_adapter("txt", lora["txt"])
+    return module
+
+
+def test_an_inactive_adapter_of_the_image_tower_is_refused_where_one_of_the_texts_acts() -> None:
+    module = two_adapters()
+    module.set_adapter("txt")
+    with pytest.raises(CaptureError, match=r"'img'.* inactive .*'txt'"), capture_cls(module):
+        pass
+    with pytest.raises(CaptureError, match=r"'img'.* inactive .*'txt'"):
+        encoder_weights(module)
+    module.set_adapter("img")
+    with capture_cls(module):
+        forward(module)
+
+
+@pytest.mark.parametrize("state", ["active", "inactive", "disabled"])
+def test_an_adapter_of_the_texts_alone_leaves_the_images_to_be_read(state: str) -> None:
+    config = peft.LoraConfig(target_modules=r"text_model.*\.(q|v)_proj", init_lora_weights=False)
+    module = peft.get_peft_model(random_clip(), config)
+    for layer in module.modules():
+        if isinstance(layer, peft.tuners.tuners_utils.BaseTunerLayer):
+            layer.enable_adapters(state != "disabled")
+            layer._active_adapter = ["default"] if state == "active" else ["of_another_run"]
+    plain = random_clip()
+    with torch.no_grad(), capture_cls(plain) as expected:
+        forward(plain)
+    with torch.no_grad(), capture_cls(module) as found:
+        forward(module)
+    for own, wanted in zip(found.rows, expected.rows, strict=True):
+        torch.testing.assert_close(own, wanted)
+    assert encoder_weights(module).keys() == encoder_weights(plain).keys()
+
+
+def test_an_inactive_adapter_of_the_projection_alone_is_refused() -> None:
+    module = peft.get_peft_model(
+        random_clip(), peft.LoraConfig(target_modules=["visual_projection"])
+    )
+    with (
+        module.disable_adapter(),
+        pytest.raises(CaptureError, match="present but disabled"),
         capture_cls(module),
     ):
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from hypothesis import given
@@ -167,6 +168,23 @@ def test_an_adapter_that_is_switched_off_is_an_alert_and_no_number(
     assert seen.drift is None
     assert seen.scalars() == {}
     assert kinds(monitor.observe(model, step=2)) == []
+
+
+def test_an_image_adapter_that_is_off_while_the_texts_are_trained_is_an_alert_and_no_number(
+    tiny_clip: Path, coloured_images: Path
+) -> None:
+    towers = {"img": "vision_model", "txt": "text_model"}
+    lora = {n: peft.LoraConfig(target_modules=rf"{t}.*\.(q|v)_proj") for n, t in towers.items()}
+    model: Any = peft.get_peft_model(clip_of(tiny_clip), lora["img"], adapter_name="img")
+    model.add_adapter("txt", lora["txt"])
+    model = moved(model)
+    monitor = monitor_of(tiny_clip, coloured_images)
+    model.set_adapter("txt")
+    seen = monitor.observe(model, step=20)
+    assert kinds(seen) == ["adapter_inactive"]
+    assert seen.drift is None
+    model.set_adapter("img")
+    assert monitor.observe(model, step=40).drift is not None
 
 
 @pytest.mark.parametrize("adapter", [False, True])

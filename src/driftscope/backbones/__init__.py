@@ -120,6 +120,20 @@ def find_image_tower(module: nn.Module) -> ImageTower:
     )
 
 
+def encoder_parts(module: nn.Module) -> dict[str, nn.Module]:
+    """The image tower and its projection, by their names in the family's whole model.
+
+    Raises:
+        CaptureError: as `find_image_tower`.
+    """
+    tower = find_image_tower(module)
+    parts, projection = {tower.backbone.tower_name: tower.module}, tower.backbone.projection_name
+    for name, child in module.named_modules():
+        if projection is not None and name.rpartition(".")[2] == projection:
+            parts[projection] = child
+    return parts
+
+
 def _family_of_tower(module: nn.Module, known: Sequence[Backbone]) -> tuple[Backbone, str] | None:
     """The family that an image tower is of, and its class there; None of all else.
 

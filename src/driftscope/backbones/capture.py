@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from driftscope.backbones import find_image_tower
+from driftscope.backbones import encoder_parts, find_image_tower
 from driftscope.backbones.base import ImageTower
 from driftscope.backbones.torch_attention import Attended, attention_seen
 from driftscope.backbones.transformers_attention import attention_replaced
@@ -235,28 +235,29 @@ def check_rows(rows: Sequence[Float[Tensor, "image head patch"]]) -> None:
 
 
 def check_adapters_in_effect(module: nn.Module) -> None:
-    """Raises CaptureError if PEFT adapters are present but do not act in the forward pass.
+    """Raises CaptureError if PEFT adapters of the image encoder do not act in the forward pass.
 
     Such a model silently gives the pretrained signals. Merged adapters act; disabled ones, and
-    active names that no layer knows, do not. Without peft imported there can be no adapter.
+    active names that no layer knows, do not. Without peft imported there can be no adapter. Those
+    of the text tower do not matter: no image goes through them.
     """
     tuners = sys.modules.get("peft.tuners.tuners_utils")
     if tuners is None:
         return
-    layers = [layer for layer in module.modules() if isinstance(layer, tuners.BaseTunerLayer)]
+    layers = [one for one in _image_side(module) if isinstance(one, tuners.BaseTunerLayer)]
     if not layers:
         return
     if any(layer.disable_adapters for layer in layers):
         raise CaptureError(
-            "The model's adapters are present but disabled, so its signals would be the "
+            "The image encoder's adapters are present but disabled, so its signals would be the "
             "pretrained model's; enable them (leave disable_adapter()), or read the base itself."
         )
     if not any(_acts(layer) for layer in layers):
         active = sorted({name for layer in layers for name in layer.active_adapters})
         present = sorted({name for layer in layers for name in layer._get_available_adapters()})
         raise CaptureError(
-            f"The model's adapters {present} are present but inactive (active: {active}), so its "
-            "signals would be the pretrained model's; call set_adapter with one of them."
+            f"The image encoder's adapters {present} are present but inactive (active: {active}), "
+            "so its signals would be the pretrained model's; call set_adapter with one of them."
         )
     for layer in layers:
         if layer.merged and not set(layer.active_adapters) <= set(layer.merged_adapters):
@@ -265,6 +266,16 @@ def check_adapters_in_effect(module: nn.Module) -> None:
                 f"{sorted(layer.active_adapters)} are active, so the active ones have no effect; "
                 "unmerge first, or make the merged ones active."
             )
+
+
+def _image_side(module: nn.Module) -> Iterator[nn.Module]:
+    """All modules that images go through."""
+    try:
+        parts = [*encoder_parts(module).values()]
+    except CaptureError:  # open_clip's own, which is read as a copy without adapters
+        parts = [getattr(module, "visual", module)]
+    for part in parts:
+        yield from part.modules()
 
 
 def _acts(layer: Any) -> bool:

@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from driftscope.backbones import find_image_tower
+from driftscope.backbones import encoder_parts, find_image_tower
 from driftscope.backbones.base import WRAPPERS
 from driftscope.backbones.capture import check_adapters_in_effect
 from driftscope.backbones.evaluating import evaluating
@@ -79,16 +79,12 @@ def encoder_weights(module: nn.Module) -> dict[str, Tensor]:
     Raises:
         CaptureError: no readable image tower, or an adapter that is present but not in effect.
     """
-    tower = find_image_tower(module)
     check_adapters_in_effect(module)
+    is_encoder_weight = find_image_tower(module).backbone.is_encoder_weight
     weights: dict[str, Tensor] = {}
-    _collect(tower.module, f"{tower.backbone.tower_name}.", weights)
-    weights = {name: one for name, one in weights.items() if tower.backbone.is_encoder_weight(name)}
-    projection = tower.backbone.projection_name
-    for name, child in module.named_modules():
-        if projection is not None and name.rpartition(".")[2] == projection:
-            _collect(child, f"{projection}.", weights)
-    return weights
+    for name, part in encoder_parts(module).items():
+        _collect(part, f"{name}.", weights)
+    return {name: one for name, one in weights.items() if is_encoder_weight(name)}
 
 
 def without_adapters(module: nn.Module) -> nn.Module:
