@@ -17,6 +17,7 @@ from driftscope.errors import CaptureError
 from driftscope.signals.weights import (
     intruder_dimensions,
     intruder_dimensions_per_layer,
+    numbered_block,
     weight_drift,
 )
 
@@ -72,6 +73,40 @@ def test_blocks_are_ordered_by_number_and_not_by_name() -> None:
     before = {f"layers.{i}.w": torch.ones(1) for i in range(12)}
     after = {f"layers.{i}.w": torch.ones(1) + i for i in range(12)}
     assert weight_drift(before, after).per_layer == [float(i) for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("timm_model.blocks.3.attn.qkv.weight", 3),
+        ("visual.transformer.resblocks.11.mlp.c_fc.weight", 11),
+        ("timm_model.stages.2.blocks.7.mlp.fc1.weight", 2),
+        ("timm_model.layers.1.blocks.0.attn.qkv.weight", 1),
+        ("vision_model.encoder.layer.4.attention.q_proj.weight", 4),
+        ("visual.head.proj.weight", None),
+        ("timm_model.patch_embed.proj.weight", None),
+    ],
+)
+def test_blocks_are_found_by_what_libraries_call_them(name: str, block: int | None) -> None:
+    assert numbered_block(name) == block
+
+
+def test_blocks_are_those_that_a_backbone_says() -> None:
+    before = {f"layer{i}.0.{what}": torch.ones(2, 2) for i in (1, 2) for what in ("fc", "out")}
+    after = {**before, "layer2.0.fc": 2 * torch.ones(2, 2)}
+
+    def block_of(name: str) -> int:
+        return int(name[len("layer")]) - 1
+
+    assert weight_drift(before, after, block_of=block_of).per_layer == [0.0, 0.5**0.5]
+    assert intruder_dimensions_per_layer(before, after, block_of=block_of) == [0, 0]
+
+
+def test_blocks_of_kernels_alone_have_no_intruder_dimensions() -> None:
+    before = {"layers.0.conv": torch.ones(2, 2, 3, 3), "head": torch.ones(2, 2)}
+    assert intruder_dimensions_per_layer(before, before) == []
+    with_matrix = {**before, "layers.1.fc": torch.ones(2, 2)}
+    assert intruder_dimensions_per_layer(with_matrix, with_matrix) == [0, 0]
 
 
 def test_nothing_moved_is_0_and_a_move_away_from_all_zeros_is_infinite() -> None:

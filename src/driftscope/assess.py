@@ -243,10 +243,11 @@ def _assessment(
     *,
     text_tower_moved: bool = False,
 ) -> Assessment:
+    block_of = (model or reference.pretrained).backbone.block_of
     change = drift(
         reading,
         reference.reading,
-        weights=weight_drift(reference.weights, weights),
+        weights=weight_drift(reference.weights, weights, block_of=block_of),
         text=_text_drift(reference, reading),
     )
     estimate = _estimate(reference, model, embeddings, text_tower_moved=text_tower_moved)

@@ -114,7 +114,7 @@ def _group(backbone: Backbone, name: str, num_blocks: int) -> tuple[str, float]:
     """The group of a weight, and how deep it is."""
     block = backbone.block_of(name)
     if block is not None:
-        inside = name.lower().split(f".{block}.", 1)[1]
+        inside = name.removeprefix(backbone.blocks_name).lower()
         part = next((part for part, words in _PARTS if any(w in inside for w in words)), "MLP")
         return f"block {block + 1} {part}", (block + 1) / (num_blocks + 1)
     if backbone.is_text_weight(name) or not backbone.is_encoder_weight(name):

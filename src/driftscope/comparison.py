@@ -290,10 +290,15 @@ def compare(
     found = assess(after, seen)
     counts = None
     if intruders:
-        counts = intruder_dimensions_per_layer(seen.weights, encoder_state(after))
+        weights, block_of = encoder_state(after), before.backbone.block_of
+        counts = intruder_dimensions_per_layer(seen.weights, weights, block_of=block_of)
     unmeasured = found.unmeasured
-    if counts is None:
-        unmeasured["intruder_dimensions"] = "it was not asked for (intruders)"
+    if not counts:
+        unmeasured["intruder_dimensions"] = (
+            "it was not asked for (intruders)"
+            if counts is None
+            else "the blocks of the image tower hold kernels, and no matrices"
+        )
     own = own_classes(
         None if image_set.labels is None else image_set.labels[list(chosen)],
         reference.reading.embeddings,

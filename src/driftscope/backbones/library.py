@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -169,6 +170,11 @@ class LibraryBackbone(Backbone):
         """All of a model of two towers that is not its image tower, and no scale of logits."""
         is_other = name.startswith(("logit_", f"{self.tower_name}."))
         return self.whole is not None and not is_other
+
+    def block_of(self, name: str) -> int | None:
+        """Also of a ResNet, whose blocks are counted from 1."""
+        match = re.match(rf"{re.escape(self.blocks_name)}(\d)\.", name)
+        return int(match.group(1)) - 1 if match else super().block_of(name)
 
     def image_facts(self, config: Any) -> dict[str, object]:
         """What is pooled, and the library's own name of what it built."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -12,8 +13,18 @@ from torch import Tensor
 
 from driftscope.errors import CaptureError
 
-# "encoder.layers.3.", "layers.3.", "encoder.layer.3." in transformers' ViTs.
-_BLOCK_INDEX = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
+BlockOf: TypeAlias = Callable[[str], int | None]
+"""The block that a weight of this name is in, from 0; None outside blocks."""
+_BLOCK_INDEX = re.compile(r"(?:^|\.)(?:layers?|blocks|resblocks|stages)\.(\d+)\.")
+
+
+def numbered_block(name: str) -> int | None:
+    """The outermost number behind `layer`, `layers`, `blocks`, `resblocks` or `stages` in a name.
+
+    So transformers, timm and open_clip call their blocks. A backbone knows better.
+    """
+    match = _BLOCK_INDEX.search(name)
+    return int(match.group(1)) if match else None
 
 SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 """The number types in half precision."""
@@ -33,7 +44,10 @@ class WeightDrift:
 
 
 def weight_drift(
-    pretrained_state: Mapping[str, Tensor], adapted_state: Mapping[str, Tensor]
+    pretrained_state: Mapping[str, Tensor],
+    adapted_state: Mapping[str, Tensor],
+    *,
+    block_of: BlockOf = numbered_block,
 ) -> WeightDrift:
     """Relative L2 change of the weights, ‖W − W₀‖₂ / ‖W₀‖₂ over all entries, in [0, ∞).
 
@@ -44,6 +58,7 @@ def weight_drift(
 
     Args:
         pretrained_state, adapted_state: tensors by name, the same names and shapes on both sides.
+        block_of: which block a weight is in; a backbone has it.
 
     Raises:
         CaptureError: names or shapes differ, or there are no floating-point tensors.
@@ -53,7 +68,7 @@ def weight_drift(
     change: dict[int | None, float] = {}
     size: dict[int | None, float] = {}
     for name in names:
-        group = _block_of(name)
+        group = block_of(name)
         after = adapted_state[name].detach().double()
         before = pretrained_state[name].detach().to(after)  # where the adapted weights are
         change[group] = change.get(group, 0.0) + float((after - before).square().sum())
@@ -94,11 +109,6 @@ def sixteen_bits_of(state: Mapping[str, Tensor]) -> frozenset[torch.dtype]:
     )
 
 
-def _block_of(name: str) -> int | None:
-    match = _BLOCK_INDEX.search(name)
-    return int(match.group(1)) if match else None
-
-
 def _relative(change_squared: float, size_squared: float) -> float:
     if change_squared == 0.0:
         return 0.0
@@ -130,27 +140,28 @@ def intruder_dimensions_per_layer(
     adapted_state: Mapping[str, Tensor],
     num_top: int = 10,
     epsilon: float = 0.5,
+    *,
+    block_of: BlockOf = numbered_block,
 ) -> list[int]:
     """Intruder dimensions of every block's weight matrices, summed per block, first block first.
 
-    Takes the singular value decomposition of every matrix that changed: minutes for a fully
-    fine-tuned ViT-B, seconds where only a few matrices were adapted. Arguments as for
-    `weight_drift` and `intruder_dimensions`.
+    Kernels are no matrices: empty where the blocks hold nothing else. Takes the singular value
+    decomposition of every matrix that changed: minutes for a fully fine-tuned ViT-B, seconds where
+    only a few matrices were adapted. Arguments as for `weight_drift` and `intruder_dimensions`.
 
     Raises:
         CaptureError: names or shapes differ, or there are no floating-point tensors.
     """
     names = [name for name, tensor in pretrained_state.items() if tensor.is_floating_point()]
     _check_same_tensors(pretrained_state, adapted_state, names)
-    counts: dict[int, int] = {}
-    for name in names:
-        block = _block_of(name)
+    blocks = {name: block for name in names if (block := block_of(name)) is not None}
+    matrices = [name for name in blocks if pretrained_state[name].ndim == 2]
+    counts = dict.fromkeys(blocks.values() if matrices else (), 0)
+    for name in matrices:
         before, after = pretrained_state[name], adapted_state[name]
-        if block is None or before.ndim != 2:
-            continue
         changed = not torch.equal(before.double(), after.to(before.device).double())
         found = intruder_dimensions(before, after, num_top, epsilon) if changed else 0
-        counts[block] = counts.get(block, 0) + found
+        counts[blocks[name]] += found
     return [counts[block] for block in sorted(counts)]
 
 
