@@ -32,6 +32,7 @@ from driftscope.adapt.parts import trained_parts
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.capture import capture_cls
 from driftscope.backbones.library import OpenClipModel, TimmTower
+from driftscope.backbones.weights import encoder_fingerprint, encoder_weights, text_fingerprint
 from driftscope.comparison import compare
 from driftscope.config import FullFineTuning
 from driftscope.config.interventions import Restore
@@ -187,6 +188,27 @@ def test_attention_that_cannot_be_told_is_absent_with_its_reason(name: str) -> N
     assert type(reading).from_dict(reading.to_dict()).unread == reading.unread
     with pytest.raises(CaptureError, match=why), capture_cls(read, differentiable=True):
         pass
+
+
+def drift_by_block(before: Any, after: Any) -> list[float]:
+    """The relative change of every block's parameters, of two image towers."""
+    found = []
+    for one, own in zip(
+        *(find_image_tower(model).blocks for model in (before, after)), strict=True
+    ):
+        weights, moved = (torch.cat([w.flatten() for w in x.parameters()]) for x in (one, own))
+        found.append(float((moved - weights).norm() / weights.norm()))
+    return found
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch16_224", *UNTOLD])
+def test_weights_drift_by_the_blocks_that_are_read(name: str) -> None:
+    before = tower(name)
+    after = shaken(copy.deepcopy(before))
+    raw = random_pixels(4, size=TimmTower(before).config.image_size)
+    seen = ds.Monitor(before, raw, echo=None).observe(after, step=1)
+    expected = drift_by_block(TimmTower(before), TimmTower(after))
+    assert seen.drift.weight_drift_per_layer == pytest.approx(expected, rel=1e-4)
 
 
 # ------------------------------------------------------------------ folders of timm
@@ -370,7 +392,27 @@ def test_what_open_clip_builds_on_timm_is_monitored_by_its_own_forward(trunk: st
     assert (seen.drift.delta_entropy_pct is None) == (trunk == "fastvit_t8")
     assert read.logit_scale == pytest.approx(before.logit_scale.exp().item())
     assert read.logit_bias is None
-    assert seen.drift.weight_drift > 0
+    expected = drift_by_block(*(OpenClipModel(one) for one in (before, after)))
+    assert seen.drift.weight_drift_per_layer == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_projection_behind_a_tower_of_timm_is_of_the_image_encoder() -> None:
+    before = open_clip_of("eva02_base_patch16_clip_224")
+    after = copy.deepcopy(before)
+    with torch.no_grad():
+        after.visual.head[0].weight.mul_(1.5)
+    own, trained = OpenClipModel(before), OpenClipModel(after)
+    raw = random_pixels(8, size=64)
+    seen = ds.Monitor(before, raw, echo=None).observe(after, step=20)
+    norms = [float(one.norm()) ** 2 for one in before.visual.parameters()]
+    head = float(before.visual.head[0].weight.norm())
+    assert seen.drift.weight_drift == pytest.approx(0.5 * head / sum(norms) ** 0.5, rel=1e-4)
+    assert not seen.alerts
+    read, changed = (from_target(find_target(one)) for one in (before, after))
+    assert encoder_fingerprint(read) != encoder_fingerprint(changed)
+    assert text_fingerprint(read) == text_fingerprint(changed)
+    names = {f"visual.{name}" for name, _ in before.visual.named_parameters()}
+    assert encoder_weights(own).keys() == encoder_weights(trained).keys() == names
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ def find_image_tower(module: nn.Module) -> ImageTower:
     config: Any = tower.config
     return ImageTower(
         module=tower,
+        encoder=tower,
         blocks=list(tower.get_submodule(backbone.towers[name]).children()),
         num_prefix=backbone.num_prefix(config),
         config=config,
@@ -127,7 +128,7 @@ def encoder_parts(module: nn.Module) -> dict[str, nn.Module]:
         CaptureError: as `find_image_tower`.
     """
     tower = find_image_tower(module)
-    parts, projection = {tower.backbone.tower_name: tower.module}, tower.backbone.projection_name
+    parts, projection = {tower.backbone.tower_name: tower.encoder}, tower.backbone.projection_name
     for name, child in module.named_modules():
         if projection is not None and name.rpartition(".")[2] == projection:
             parts[projection] = child

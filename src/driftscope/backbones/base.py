@@ -301,10 +301,12 @@ def _tower_facts(tower: str, config: Any) -> dict[str, object]:
 class ImageTower:
     """The image tower found inside a module: the part whose attention is read.
 
+    `encoder` is the part that is called `tower_name`: the same, or what holds it and a projection.
     `num_prefix` counts the tokens before the patches: the CLS token, then registers.
     """
 
     module: nn.Module
+    encoder: nn.Module
     blocks: list[nn.Module]
     num_prefix: int
     config: Any

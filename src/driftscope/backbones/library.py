@@ -256,6 +256,7 @@ class LibraryModel(nn.Module):
         """Its image tower."""
         return ImageTower(
             module=self._tower[0],
+            encoder=self.get_submodule(self.tower_name),
             blocks=_blocks_of(self._tower[0])[1],
             num_prefix=self.backbone.pooling.num_prefix,
             config=self.config,

@@ -30,7 +30,7 @@ def function_facts(model: VisionLanguageModel) -> dict[str, object]:
     config = getattr(model.plain, "config", None)
     if config is not None:
         facts |= tower.backbone.text_facts(config)
-    facts |= _facts_of_parts(tower.module.named_modules(prefix=tower.backbone.tower_name))
+    facts |= _facts_of_parts(tower.encoder.named_modules(prefix=tower.backbone.tower_name))
     texts = (
         (name, part)
         for name, part in model.plain.named_modules()
