@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 import driftscope as ds
-from driftscope.adapt import adapt, export_merged
+from driftscope.adapt import adapt, export_merged, save_adapted
 from driftscope.adapt.parts import trained_parts
 from driftscope.backbones import find_image_tower
 from driftscope.backbones.capture import capture_cls
@@ -209,6 +209,37 @@ def test_weights_drift_by_the_blocks_that_are_read(name: str) -> None:
     seen = ds.Monitor(before, raw, echo=None).observe(after, step=1)
     expected = drift_by_block(TimmTower(before), TimmTower(after))
     assert seen.drift.weight_drift_per_layer == pytest.approx(expected, rel=1e-4)
+
+
+def test_statistics_of_batch_norms_that_move_are_no_unchanged_encoder() -> None:
+    before, raw = tower("test_resnet"), random_pixels(8, size=160)
+    after = copy.deepcopy(before).train()
+    with torch.no_grad():
+        after(torch.randn(8, 3, 160, 160, generator=torch.Generator().manual_seed(3)))
+    assert all(
+        torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True)
+    )
+    seen = ds.Monitor(before, raw, echo=None).observe(after, step=20)
+    assert seen.drift.embedding_drift > 0
+    assert seen.drift.weight_drift > 0
+    assert not [one for one in seen.alerts if one.kind == "unchanged"]
+
+
+def test_a_run_on_batch_norms_keeps_the_statistics_that_its_weights_are_saved_without(
+    tmp_path: Path,
+) -> None:
+    config = {"architecture": "test_resnet", "model_args": {}, "pretrained_cfg": {}}
+    TimmWrapperModel(TimmWrapperConfig(**config)).save_pretrained(tmp_path / "before")
+    model, raw = ds.load(tmp_path / "before"), random_pixels(8, size=160)
+    adapted = adapt(model, FullFineTuning(), 3, seed=0)
+    adapted.train()
+    adapted.logits(raw).square().sum().backward()
+    with torch.no_grad():
+        for one in adapted.trainable().values():
+            one.sub_(0.01 * one.grad.sign())
+    save_adapted(adapted, model, tmp_path / "after")
+    again = ds.load(tmp_path / "after")
+    torch.testing.assert_close(again.embed_images(raw), adapted.model.embed_images(raw))
 
 
 # ------------------------------------------------------------------ folders of timm

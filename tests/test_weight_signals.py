@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import peft
 import pytest
@@ -12,7 +13,8 @@ import torch
 from random_models import random_clip
 from torch import Tensor, nn
 
-from driftscope.backbones.weights import encoder_weights
+from driftscope.backbones.model import VisionLanguageModel
+from driftscope.backbones.weights import encoder_fingerprint, encoder_weights
 from driftscope.errors import CaptureError
 from driftscope.signals.weights import (
     intruder_dimensions,
@@ -142,6 +144,38 @@ def test_states_that_are_not_of_one_model_are_refused(
 
 
 # -------------------------------------------------------------------- effective weights
+
+
+def model_of(clip: Any) -> VisionLanguageModel:
+    return VisionLanguageModel(clip, None, 56, mean=(0.5,) * 3, std=(0.5,) * 3, source="random")
+
+
+def test_running_statistics_of_batch_norms_count_as_weights() -> None:
+    before = random_clip()
+    plain = encoder_fingerprint(model_of(before)), encoder_weights(before).keys()
+    before.vision_model.embeddings.norm = nn.BatchNorm1d(50)
+    after = copy.deepcopy(before)
+    for clip in (before, after):
+        clip.text_model.norm = nn.BatchNorm1d(3)
+    after.vision_model.embeddings.norm.running_mean += 1.0
+    new = encoder_weights(after).keys() - plain[1]
+    assert {name.rpartition(".")[2] for name in new} == {
+        *("weight", "bias", "running_mean", "running_var"),
+    }
+    change = weight_drift(encoder_weights(before), encoder_weights(after))
+    size = sum(float(one.double().square().sum()) for one in encoder_weights(before).values())
+    assert change.total == pytest.approx((50 / size) ** 0.5)
+    assert encoder_fingerprint(model_of(before)) != encoder_fingerprint(model_of(after))
+
+
+def test_no_buffer_but_a_batch_norms_is_of_the_weights() -> None:
+    clip = random_clip()
+    buffers = dict(clip.vision_model.named_buffers())
+    assert buffers  # the numbers of positions
+    clip.vision_model.register_buffer("scale", torch.ones(2))
+    parameters = {f"vision_model.{n}" for n, _ in clip.vision_model.named_parameters()}
+    assert encoder_weights(clip).keys() == parameters | {"visual_projection.weight"}
+
 
 ADAPTERS = {
     "lora": peft.LoraConfig(target_modules=QUERY_AND_VALUE, r=4, lora_alpha=8),

@@ -108,8 +108,14 @@ class AdaptedModel:
         }
 
     def train(self) -> None:
-        """Puts encoder and classifier into training mode."""
+        """Puts encoder and classifier into training mode, but for the statistics of batch norms.
+
+        Those are no parameters, so that nothing would keep what a training makes of them.
+        """
         self.model.module.train()
+        for module in self.model.module.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
         if self.classifier is not None:
             self.classifier.train()
 

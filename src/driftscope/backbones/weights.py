@@ -71,7 +71,9 @@ def _fingerprint(weights: Mapping[str, Tensor]) -> str:
 def encoder_weights(module: nn.Module) -> dict[str, Tensor]:
     """The effective parameters of the image tower and its projection, by their plain names.
 
-    Names are those of the family's whole model (CLIP: `vision_model.…`, `visual_projection.…`)
+    With them the running statistics of batch norms, which training moves, too, and images are
+    computed with. Names are those of the family's whole model (CLIP: `vision_model.…`,
+    `visual_projection.…`)
     whatever wraps it, so that a pretrained and an adapted model of any method can be compared.
     Adapted layers come as float64 on the CPU: a small change survives the addition to a large
     weight. All other tensors are the model's own (detached, not copied).
@@ -126,9 +128,18 @@ def _collect(module: nn.Module, prefix: str, weights: dict[str, Tensor]) -> None
         if name not in parts:
             weights[prefix + name] = parameter.detach()
     weights |= {prefix + name: tensor.detach() for name, tensor in made.items()}
+    weights |= {prefix + name: tensor.detach() for name, tensor in _statistics(effective).items()}
     for name, child in effective.named_children():
         if name != "parametrizations":
             _collect(child, prefix + WRAPPERS.sub("", f"{name}."), weights)
+
+
+def _statistics(module: nn.Module) -> dict[str, Tensor]:
+    """The buffers that a batch norm computes with; no other buffer is learnt."""
+    held = dict(module.named_buffers(recurse=False))
+    if "running_var" not in held:
+        return {}
+    return {name: one for name, one in held.items() if one.is_floating_point()}
 
 
 def _made_of_parts(module: nn.Module) -> tuple[dict[str, Tensor], set[str]]:
