@@ -16,6 +16,7 @@ import numpy as np
 import open_clip
 import pytest
 import timm
+import tokenizers
 import torch
 import transformers
 from full_map_signals import patch_to_patch_entropy_bits
@@ -516,3 +517,99 @@ def test_a_folder_that_open_clip_writes_of_a_timm_tower_is_compared(
         save_file(state, tmp_path / "after" / "open_clip_model.safetensors")
         with pytest.raises(ModelError, match=told):
             ds.load(tmp_path / "after")
+
+
+# ------------------------------------------------------------------ texts as open_clip reads them
+
+WORDS = "a photo of the don ' t dont st . , - _ Cat cat bernard amp & ; !"
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+SAID = ["A photo, of the Cat.", "the_cat  don't!", "a &amp; cat", "St. Bernard"]
+
+
+def word_tokenizer(folder: Path, pad: str = "[PAD]") -> Path:
+    """A tokenizer that tells capitals and punctuation, and ends its texts by [SEP]."""
+    known = [pad, *(one for one in (*SPECIAL, *dict.fromkeys(WORDS.split())) if one != pad)]
+    if pad != "[PAD]":
+        known = [*known[1:], pad]  # padding has the last number, and not 0
+    numbers = {word: number for number, word in enumerate(known)}
+    rules = tokenizers.Tokenizer(tokenizers.models.WordLevel(numbers, unk_token="[UNK]"))
+    rules.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    rules.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[(one, numbers[one]) for one in ("[CLS]", "[SEP]")]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=rules,
+        **{"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": pad},
+    ).save_pretrained(folder)
+    return folder
+
+
+def open_clip_folder(folder: Path, model: Any, config: dict[str, Any]) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    save_file(
+        {name: one.contiguous() for name, one in model.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
+    return folder
+
+
+@pytest.mark.parametrize("pad", ["[PAD]", "[LAST]"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"clean": "canonicalize"}, {"clean": "lower"}, {"strip_sep_token": True}],
+    ids=str,
+)
+def test_texts_are_cleaned_and_padded_as_the_configuration_says(
+    settings: dict[str, Any], pad: str, tmp_path: Path
+) -> None:
+    text = {**TEXT, "hf_tokenizer_name": "not/there", "tokenizer_kwargs": settings}
+    text |= {"pool_type": "last", "no_causal_mask": True}
+    vision = {"layers": 1, "width": 64, "head_width": 32, "patch_size": 8, "image_size": 32}
+    config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text, "custom_text": True}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        built = {name: one for name, one in config.items() if name != "custom_text"}
+        model = CustomTextCLIP(**built).eval()
+    folder = open_clip_folder(word_tokenizer(tmp_path / "of", pad), model, config)
+    tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
+    loaded = ds.load(folder)
+    with torch.no_grad():
+        expected = model.encode_text(tokenize(SAID))
+    torch.testing.assert_close(loaded.embed_texts(SAID), expected)
+    live = live_model(find_target(model), loaded)  # in training nothing tells its configuration
+    torch.testing.assert_close(live.embed_texts(SAID), expected)
+    export_merged(loaded, tmp_path / "again")
+    torch.testing.assert_close(ds.load(tmp_path / "again").embed_texts(SAID), expected)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"tokenizer_mode": "clips"}, {"tokenizer_kwargs": {"language": "deu_Latn"}}],
+    ids=str,
+)
+def test_settings_of_a_tokenizer_that_are_not_followed_are_refused(
+    said: dict[str, Any], tmp_path: Path
+) -> None:
+    text = {**TEXT, "hf_tokenizer_name": "not/there", "no_causal_mask": True}
+    vision = {"layers": 1, "width": 64, "head_width": 32, "patch_size": 8, "image_size": 32}
+    model = CLIP(32, vision, text).eval()
+    config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": {**text, **said}}
+    folder = open_clip_folder(word_tokenizer(tmp_path / "of"), model, config)
+    with pytest.raises(ModelError, match="driftscope does not follow") as refusal:
+        ds.load(folder)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_plain_vit_with_a_tokenizer_of_its_own_reads_texts_by_it(tmp_path: Path) -> None:
+    folder = word_tokenizer(tmp_path / "of")
+    text = {**TEXT, "hf_tokenizer_name": "not/there"}
+    vision = {"layers": 1, "width": 64, "head_width": 64, "patch_size": 8, "image_size": 32}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = CLIP(32, vision, text).eval()
+    config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}
+    loaded = ds.load(open_clip_folder(folder, model, config))
+    with torch.no_grad():
+        expected = model.encode_text(open_clip.get_tokenizer(f"local-dir:{folder}")(SAID))
+    torch.testing.assert_close(loaded.embed_texts(SAID), expected)

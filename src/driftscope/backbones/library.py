@@ -355,8 +355,10 @@ class OpenClipModel(LibraryModel):
             self.__dict__[part] = model.__dict__[part]
         self.texts = _LogitsOf(model)
         text = getattr(model, "text", model)
-        pools = getattr(text, "pool_type", None) or getattr(model, "text_pool_type", "argmax")
-        self.pads_with = None if pools == "last" else int(getattr(text, "pad_id", 0) or 0)
+        pools = _pooling_of_texts(model, text)
+        is_of_transformers = type(text).__name__ == "HFTextEncoder"  # it finds padding by itself
+        by_itself = is_of_transformers or pools == "last"
+        self.pads_with = None if by_itself else int(getattr(text, "pad_id", 0) or 0)
         tower = model.visual
         trunk = getattr(tower, "trunk", None)
         size = getattr(tower, "image_size", None)
@@ -364,7 +366,7 @@ class OpenClipModel(LibraryModel):
             tower if trunk is None else trunk,
             size[0] if isinstance(size, tuple | list) else int(size or _image_size(trunk)),
             _open_clip_pooling(tower) if trunk is None else _projected(timm_pooling(trunk), tower),
-            text_length=int(getattr(model, "context_length", 77)),
+            text_length=77 if is_of_transformers else int(getattr(model, "context_length", 77)),
             vocab_size=int(getattr(model, "vocab_size", 49408)),
             text_facts={
                 "what the text tower pools": pools,
@@ -430,6 +432,13 @@ def _open_clip_pooling(tower: Any) -> Pooling:
     by = {"tok": "token"}.get(getattr(tower, "pool_type", ""), getattr(tower, "pool_type", ""))
     pool = getattr(tower, "attn_pool", None)
     return Pooling(by if pool is None else type(pool).__name__, num_prefix=1)
+
+
+def _pooling_of_texts(model: Any, text: Any) -> str:
+    pooler = getattr(text, "pooler", None)
+    if isinstance(pooler, nn.Module):
+        return type(pooler).__name__
+    return str(getattr(text, "pool_type", None) or getattr(model, "text_pool_type", "argmax"))
 
 
 def _number_type(module: nn.Module) -> torch.dtype:

@@ -22,10 +22,8 @@ from driftscope.backbones.mean_pooled import MeanPooledTower, pooled
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError
 from driftscope.files import named_path, write_whole
-from driftscope.hugging_face import offline_where_unreachable
 from driftscope.sources.fitting import completed
 from driftscope.sources.form import Beside
-from driftscope.sources.hub import load_tokenizer
 from driftscope.sources.open_clip import library
 from driftscope.sources.open_clip.live import (
     converted,
@@ -46,6 +44,7 @@ from driftscope.sources.open_clip.names import (
     vision_head_width,
 )
 from driftscope.sources.open_clip.names import QUICK_SUFFIX as _QUICK_SUFFIX
+from driftscope.sources.open_clip.texts import is_as_transformers_calls_it, tokenizer_of
 from driftscope.sources.open_clip.weights import (
     TowerFacts,
     convert_open_clip,
@@ -77,14 +76,12 @@ WEIGHT_FILES = (
     *("open_clip_pytorch_model.bin", "open_clip_model.bin"),
 )
 """What open_clip calls a model's weights in a folder."""
-OPENAI_CLIP = "openai/clip-vit-base-patch32"
-"""Whose tokenizer every open_clip model of OpenAI's text tower shares."""
-OPENAI_VOCABULARY = 49_408
 _OF_A_FOLDER = ("hf-hub:", "local-dir:")
 """What open_clip puts before the name of a folder."""
 _VISION_KEYS = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}
 _TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
-_HARMLESS_KEYS = {"hf_tokenizer_name", "tokenizer_kwargs", "patch_dropout", "output_tokens"}
+_TOKENIZER_KEYS = ("hf_tokenizer_name", "tokenizer_kwargs")
+_HARMLESS_KEYS = {"patch_dropout", "output_tokens"}
 
 
 def recognises(name: str) -> bool:
@@ -128,7 +125,8 @@ def from_open_clip(
     source: str = KIND,
     pixels: Mapping[str, Any] | None = None,
     notes: tuple[str, ...] = (),
-    tokenizer_name: str | None = None,
+    said_of_texts: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
 ) -> VisionLanguageModel:
     """An open_clip model that can be read, with its tokenizer where that is at hand.
 
@@ -137,15 +135,13 @@ def from_open_clip(
         source: how the user knows it.
         pixels: what is known of its pixels.
         notes: what is to be said of it.
-        tokenizer_name: the hub id that its configuration names; OpenAI's where there is none.
+        said_of_texts: the `text_cfg` of its configuration.
+        folder: its own, where its tokenizer may lie, too.
     """
     backbone = find_image_tower(clip).backbone
     has_texts = backbone.has_text(clip.config)
     vocabulary = backbone.vocabulary_size(clip.config) if has_texts else 0
-    tokenizer = None
-    if tokenizer_name or vocabulary == OPENAI_VOCABULARY:
-        with offline_where_unreachable():
-            tokenizer = load_tokenizer(tokenizer_name or OPENAI_CLIP, vocabulary)
+    tokenizer = tokenizer_of(said_of_texts or {}, vocabulary, folder, source) if has_texts else None
     known = {name: OPENAI_PIXELS[name] for name in ("mean", "std")}
     return VisionLanguageModel(
         module=clip,
@@ -311,7 +307,7 @@ def _load_folder(folder: Path, name: str) -> VisionLanguageModel:
     for settings, plain in ((vision, _VISION_KEYS), (text, _TEXT_KEYS)):
         if unknown := _unknown_setting(settings, plain):
             why = f"its configuration says {unknown} {settings[unknown]!r}"
-            return _by_open_clip(path, name, said, why)
+            return _by_open_clip(path, name, said, why, folder)
     activation = "quick_gelu" if model_config.get("quick_gelu") else "gelu"
     held = read_tensors_of(path)
     clip = _built(
@@ -335,7 +331,7 @@ def _load_folder(folder: Path, name: str) -> VisionLanguageModel:
     notes = file_notes(held, name) + (
         () if framing is None else tuple(framing_notes(framing, name))
     )
-    return from_open_clip(clip, name, pixels, notes)
+    return from_open_clip(clip, name, pixels, notes, text, folder)
 
 
 def _refuse_another_model(said: Mapping[str, Any], built: Any, name: str) -> None:
@@ -443,20 +439,22 @@ def _unknown_setting(tower: Mapping[str, Any], plain: set[str]) -> str:
         *(("pool_type",) if pools else ()),
         *(("act_kwargs",) if tower.get("act_kwargs") in (None, {"approximate": "tanh"}) else ()),
         *(("norm_kwargs",) if set(tower.get("norm_kwargs") or {}) <= {"eps"} else ()),
+        *(_TOKENIZER_KEYS if is_as_transformers_calls_it(tower) else ()),
         *(("final_ln_after_pool",) if tower.get("pool_type") == "avg" and pools else ()),
     }
     return next(iter(sorted(tower.keys() - known)), "")
 
 
-def _by_open_clip(path: Path, name: str, said: Mapping[str, Any], why: str) -> VisionLanguageModel:
+def _by_open_clip(
+    path: Path, name: str, said: Mapping[str, Any], why: str, folder: Path | None = None
+) -> VisionLanguageModel:
     """A model that is no plain ViT, built by open_clip itself, where that is installed."""
     model, told = library.built(said["model_cfg"], path, name, why)
     clip = OpenClipModel(model, said)
     pixels = pixels_of(dict(said.get("preprocess_cfg") or {}), clip.config.image_size)
     framing = pixels.get("own_framing")
     notes = told + (() if framing is None else tuple(framing_notes(framing, name)))
-    text = said["model_cfg"].get("text_cfg") or {}
-    return from_open_clip(clip, name, pixels, notes, text.get("hf_tokenizer_name"))
+    return from_open_clip(clip, name, pixels, notes, said["model_cfg"].get("text_cfg"), folder)
 
 
 __all__ = [
