@@ -20,6 +20,7 @@ import tokenizers
 import torch
 import transformers
 from full_map_signals import patch_to_patch_entropy_bits
+from open_clip.coca_model import CoCa
 from open_clip.model import CLIP, CustomTextCLIP
 from PIL import Image
 from random_models import random_pixels
@@ -599,6 +600,48 @@ def test_settings_of_a_tokenizer_that_are_not_followed_are_refused(
     with pytest.raises(ModelError, match="driftscope does not follow") as refusal:
         ds.load(folder)
     assert "\n" not in str(refusal.value)
+
+
+def roberta(folder: Path, num_tokens: int) -> Path:
+    """A text tower of transformers, whose padding is masked by its number."""
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+    transformers.RobertaConfig(
+        **sizes, num_hidden_layers=1, vocab_size=num_tokens, max_position_embeddings=120,
+        pad_token_id=num_tokens - 1,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize("is_coca", [False, True])
+def test_a_text_tower_of_transformers_is_built_and_read_as_open_clip_does(
+    is_coca: bool, tmp_path: Path
+) -> None:
+    folder = word_tokenizer(tmp_path / "of", "[LAST]")
+    num_tokens = len(transformers.AutoTokenizer.from_pretrained(folder))
+    text = {"hf_model_name": str(roberta(tmp_path / "text", num_tokens)), "hf_proj_type": "mlp"}
+    text |= {"hf_tokenizer_name": "not/there", "hf_pooler_type": "mean_pooler"}
+    vision = {"layers": 1, "width": 64, "head_width": 32, "patch_size": 8, "image_size": 32}
+    config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}
+    kind = CustomTextCLIP
+    if is_coca:
+        kind = CoCa
+        vision |= {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+        text |= {**TEXT, "embed_cls": True, "output_tokens": True, "vocab_size": num_tokens}
+        for name in ("hf_model_name", "hf_proj_type", "hf_pooler_type"):
+            del text[name]
+        config |= {"multimodal_cfg": {**TEXT, "attn_pooler_heads": 2}, "custom_text": True}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        settings = {name: one for name, one in config.items() if name != "custom_text"}
+        text_cfg = {**text, "hf_model_pretrained": False}
+        model = kind(**{**settings, "text_cfg": text_cfg}).eval()
+    loaded = ds.load(open_clip_folder(folder, model, config))
+    tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(SAID)
+    assert tokens.shape[1] == (16 if is_coca else 77)
+    with torch.no_grad():
+        expected = model.encode_text(tokens)
+    for one in (loaded, live_model(find_target(model), loaded)):
+        torch.testing.assert_close(one.embed_texts(SAID), expected)
 
 
 def test_a_plain_vit_with_a_tokenizer_of_its_own_reads_texts_by_it(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from driftscope.errors import ModelError, one_line, told_as
-from driftscope.hugging_face import quiet_libraries
+from driftscope.hugging_face import offline_where_unreachable, quiet_libraries
 from driftscope.sources.fitting import NO_WEIGHTS, told_of_rest
 from driftscope.sources.state_dict import (
     about_extra,
@@ -63,14 +63,8 @@ def built(
             f"where open_clip is installed ({_INSTALL})"
         )
     doing = f"open_clip cannot build {name}"
-    with told_as(ModelError, doing), quiet_libraries():
-        open_clip: Any = importlib.import_module("open_clip")
-        settings = dict(config)
-        kind = open_clip.CustomTextCLIP if settings.pop("custom_text", False) else open_clip.CLIP
-        settings["vision_cfg"] = {**settings["vision_cfg"], "timm_model_pretrained": False}
-        if "hf_model_name" in settings["text_cfg"]:
-            settings["text_cfg"] = {**settings["text_cfg"], "hf_model_pretrained": False}
-        model: nn.Module = kind(**settings)
+    with told_as(ModelError, doing), quiet_libraries(), offline_where_unreachable():
+        model = _empty(config)
     state = read_tensors_of(path)
     prefix, _ = main_prefix(state, model.state_dict(), name)
     own = {key.removeprefix(prefix): one for key, one in state.items() if key.startswith(prefix)}
@@ -98,6 +92,22 @@ def built(
         )
     notes = told_of_rounding((str(one.dtype) for one in used.values()), name)
     return model.float().eval(), (*told_of_rest(left, name), *notes)
+
+
+def _empty(config: Mapping[str, Any]) -> nn.Module:
+    """The model of a `model_cfg`, of the class that open_clip's own factory takes."""
+    open_clip: Any = importlib.import_module("open_clip")
+    settings = dict(config)
+    settings["vision_cfg"] = {**settings["vision_cfg"], "timm_model_pretrained": False}
+    is_of_transformers = "hf_model_name" in settings["text_cfg"]
+    if is_of_transformers:
+        settings["text_cfg"] = {**settings["text_cfg"], "hf_model_pretrained": False}
+    if not (settings.pop("custom_text", False) or is_of_transformers):
+        kind = open_clip.CLIP
+    else:
+        kind = open_clip.CoCa if "multimodal_cfg" in settings else open_clip.CustomTextCLIP
+    model: nn.Module = kind(**settings)
+    return model
 
 
 def _custom(name: str, model: nn.Module) -> str:
