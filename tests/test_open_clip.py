@@ -6,17 +6,22 @@ written out here, and compared with the installed open_clip only where there is 
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from openai_clip import openai_clip
+from random_models import random_pixels
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+import driftscope as ds
 from driftscope.errors import ModelError
+from driftscope.sources.live import find_target, from_target
 from driftscope.sources.open_clip import convert_open_clip, load_open_clip
 from driftscope.sources.open_clip.names import SIZES, Size
 from driftscope.sources.open_clip.weights import TowerFacts
@@ -304,3 +309,45 @@ def test_files_that_are_not_safe_tensors_are_refused(
         path.write_bytes(b"not a checkpoint")
     with pytest.raises(ModelError, match=r"weights\.pt"):
         load_open_clip(path, tiny_name)
+
+
+# ------------------------------------------------------------- OpenAI's own package, in memory
+
+
+def moved(model: Any) -> Any:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.visual.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def test_openais_own_vit_is_converted_to_what_it_computes() -> None:
+    model = openai_clip()
+    read = from_target(find_target(nn.Sequential(model)))
+    assert (read.image_size, read.mean[0]) == (32, pytest.approx(0.48145466))
+    pixels, generator = random_pixels(4, size=32), torch.Generator().manual_seed(2)
+    texts = torch.randint(1, 58, (4, CONTEXT), generator=generator)
+    texts[:, 9], texts[:, 10:] = 59, 0
+    with torch.no_grad():
+        image, text = model.encode_image(read.normalise(pixels)), model.encode_text(texts)
+        embedded = read.plain.get_text_features(input_ids=texts).pooler_output
+    torch.testing.assert_close(read.embed_images(pixels), image, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(embedded, text, rtol=1e-4, atol=1e-5)
+    assert read.plain.config.vision_config.hidden_act == "quick_gelu"
+
+
+@pytest.mark.parametrize("form", ["ViT", "ResNet", "tower"])
+def test_openais_own_models_in_training_are_monitored(form: str) -> None:
+    before = openai_clip("ViT" if form == "tower" else form)
+    after = moved(copy.deepcopy(before))
+    pixels = random_pixels(8, size=before.visual.input_resolution)
+    watched = nn.Sequential(after.visual, nn.Linear(32, 3)) if form == "tower" else after
+    seen = ds.Monitor(before, pixels, echo=None).observe(watched, step=1)
+    values = from_target(find_target(before)).normalise(pixels)
+    with torch.no_grad():
+        own = [one.encode_image(values) for one in (before, after)]
+    expected = 1 - float(functional.cosine_similarity(*own).mean())
+    assert seen.drift.embedding_drift == pytest.approx(expected, rel=1e-3)
+    assert len(seen.drift.weight_drift_per_layer) == (4 if form == "ResNet" else 3)
+    assert (seen.drift.delta_entropy_pct is None) == (form == "ResNet")

@@ -341,7 +341,7 @@ class OpenClipModel(LibraryModel):
     """A model of open_clip, its parts under their own names.
 
     Args:
-        model: open_clip's CLIP or CustomTextCLIP.
+        model: open_clip's CLIP, CustomTextCLIP or CoCa, or the CLIP of OpenAI's own package.
         said: its `open_clip_config.json`, where that is known.
     """
 
@@ -361,7 +361,7 @@ class OpenClipModel(LibraryModel):
         self.pads_with = None if by_itself else int(getattr(text, "pad_id", 0) or 0)
         tower = model.visual
         trunk = getattr(tower, "trunk", None)
-        size = getattr(tower, "image_size", None)
+        size = getattr(tower, "image_size", getattr(tower, "input_resolution", None))
         self.describe(
             tower if trunk is None else trunk,
             size[0] if isinstance(size, tuple | list) else int(size or _image_size(trunk)),
@@ -370,7 +370,7 @@ class OpenClipModel(LibraryModel):
             vocab_size=int(getattr(model, "vocab_size", 49408)),
             text_facts={
                 "what the text tower pools": pools,
-                "whether earlier words see later ones": getattr(text, "attn_mask", None) is None,
+                "whether earlier words see later ones": _mask_of(text) is None,
             },
         )
 
@@ -432,6 +432,13 @@ def _open_clip_pooling(tower: Any) -> Pooling:
     by = {"tok": "token"}.get(getattr(tower, "pool_type", ""), getattr(tower, "pool_type", ""))
     pool = getattr(tower, "attn_pool", None)
     return Pooling(by if pool is None else type(pool).__name__, num_prefix=1)
+
+
+def _mask_of(text: Any) -> Any:
+    """The mask of a text tower, which OpenAI's package keeps in every block."""
+    blocks = getattr(getattr(text, "transformer", None), "resblocks", None)
+    in_block = None if blocks is None else getattr(blocks[0], "attn_mask", None)
+    return getattr(text, "attn_mask", in_block)
 
 
 def _pooling_of_texts(model: Any, text: Any) -> str:

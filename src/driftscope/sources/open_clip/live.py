@@ -1,5 +1,6 @@
 """An open_clip model in memory, as a transformers CLIPModel that gives the same embeddings.
 
+OpenAI's own package `clip` has the same parts by the same names, and is read alike.
 What decides its function is asked of the module. One image and one text, embedded both ways, then
 prove the conversion or refuse it.
 """
@@ -36,10 +37,7 @@ _GELUS = {"none": "gelu", "tanh": "gelu_pytorch_tanh"}
 
 def is_live(module: nn.Module) -> bool:
     """Whether a module is an open_clip model, by class name, so that nothing need be imported."""
-    return any(
-        base.__module__.startswith("open_clip") and base.__name__ in _WHOLE
-        for base in type(module).__mro__
-    )
+    return _is_of(module, _WHOLE)
 
 
 class NotPlainError(ModelError):
@@ -48,8 +46,16 @@ class NotPlainError(ModelError):
 
 def is_live_tower(module: nn.Module) -> bool:
     """Whether a module is open_clip's ViT, which is `model.visual` of a plain model."""
+    return _is_of(module, ("VisionTransformer",))
+
+
+def _is_of(module: nn.Module, names: tuple[str, ...]) -> bool:
     return any(
-        base.__module__.startswith("open_clip") and base.__name__ == "VisionTransformer"
+        base.__name__ in names
+        # OpenAI's is copied into other packages, too
+        and (
+            base.__module__.startswith("open_clip") or f".{base.__module__}".endswith(".clip.model")
+        )
         for base in type(module).__mro__
     )
 
