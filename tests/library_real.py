@@ -193,12 +193,17 @@ def test_attention_that_cannot_be_told_is_absent_with_its_reason(name: str) -> N
 
 
 def drift_by_block(before: Any, after: Any) -> list[float]:
-    """The relative change of every block's parameters, of two image towers."""
+    """The relative change of every block's weights and statistics, of two image towers."""
+
+    def numbers(block: nn.Module) -> Tensor:
+        held = [one for name, one in block.named_buffers() if "running" in name]
+        return torch.cat([one.flatten() for one in (*block.parameters(), *held)])
+
     found = []
     for one, own in zip(
         *(find_image_tower(model).blocks for model in (before, after)), strict=True
     ):
-        weights, moved = (torch.cat([w.flatten() for w in x.parameters()]) for x in (one, own))
+        weights, moved = numbers(one), numbers(own)
         found.append(float((moved - weights).norm() / weights.norm()))
     return found
 

@@ -367,7 +367,7 @@ class OpenClipModel(LibraryModel):
             size[0] if isinstance(size, tuple | list) else int(size or _image_size(trunk)),
             _open_clip_pooling(tower) if trunk is None else _projected(timm_pooling(trunk), tower),
             text_length=77 if is_of_transformers else int(getattr(model, "context_length", 77)),
-            vocab_size=int(getattr(model, "vocab_size", 49408)),
+            vocab_size=int(getattr(model, "vocab_size", getattr(text, "vocab_size", 49408))),
             text_facts={
                 "what the text tower pools": pools,
                 "whether earlier words see later ones": _mask_of(text) is None,
