@@ -591,7 +591,13 @@ def test_texts_are_cleaned_and_padded_as_the_configuration_says(
 
 @pytest.mark.parametrize(
     "said",
-    [{"tokenizer_mode": "clips"}, {"tokenizer_kwargs": {"language": "deu_Latn"}}],
+    [
+        {"tokenizer_mode": "clips"},
+        {"tokenizer_kwargs": {"language": "deu_Latn"}},
+        {"tokenizer_kwargs": {"clean": "small"}},
+        {"tokenizer_kwargs": {"context_length": "long"}},
+        {"tokenizer_kwargs": "canonicalize"},
+    ],
     ids=str,
 )
 def test_settings_of_a_tokenizer_that_are_not_followed_are_refused(
@@ -661,3 +667,19 @@ def test_a_plain_vit_with_a_tokenizer_of_its_own_reads_texts_by_it(tmp_path: Pat
     with torch.no_grad():
         expected = model.encode_text(open_clip.get_tokenizer(f"local-dir:{folder}")(SAID))
     torch.testing.assert_close(loaded.embed_texts(SAID), expected)
+
+
+def test_code_of_a_text_towers_own_is_neither_run_nor_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks"))
+    (tmp_path / "text").mkdir()
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}
+    (tmp_path / "text" / "config.json").write_text(json.dumps(own))
+    (tmp_path / "text" / "own.py").write_text("raise SystemExit('it runs')")
+    vision = {"layers": 1, "width": 64, "head_width": 32, "patch_size": 8, "image_size": 32}
+    text = {"hf_model_name": str(tmp_path / "text"), "hf_pooler_type": "mean_pooler"}
+    config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}
+    folder = open_clip_folder(tmp_path / "of", nn.Linear(1, 1), config)
+    with pytest.raises(ModelError, match="open_clip cannot build"):
+        ds.load(folder)

@@ -80,7 +80,7 @@ _OF_A_FOLDER = ("hf-hub:", "local-dir:")
 """What open_clip puts before the name of a folder."""
 _VISION_KEYS = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}
 _TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
-_TOKENIZER_KEYS = ("hf_tokenizer_name", "tokenizer_kwargs")
+_TOKENIZER_KEYS = ("hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode")
 _HARMLESS_KEYS = {"patch_dropout", "output_tokens"}
 
 

@@ -101,6 +101,10 @@ def _empty(config: Mapping[str, Any]) -> nn.Module:
     settings["vision_cfg"] = {**settings["vision_cfg"], "timm_model_pretrained": False}
     is_of_transformers = "hf_model_name" in settings["text_cfg"]
     if is_of_transformers:
+        from transformers import AutoConfig
+
+        # open_clip itself would ask on the terminal whether to run code of the model's own
+        AutoConfig.from_pretrained(settings["text_cfg"]["hf_model_name"], trust_remote_code=False)
         settings["text_cfg"] = {**settings["text_cfg"], "hf_model_pretrained": False}
     if not (settings.pop("custom_text", False) or is_of_transformers):
         kind = open_clip.CLIP

@@ -36,6 +36,8 @@ def tokenizer_of(
         ModelError: it cannot be read, or the configuration says what is not followed.
     """
     named = said.get("hf_tokenizer_name") or ""
+    if not isinstance(named, str):
+        raise ModelError(f"{name} says hf_tokenizer_name {named!r}; a name would be right")
     usual = OPENAI_CLIP if vocabulary_size == OPENAI_VOCABULARY else ""
     places = [place for place in (folder and str(folder), named or usual) if place]
     with offline_where_unreachable():
@@ -48,31 +50,41 @@ def is_as_transformers_calls_it(said: Mapping[str, Any]) -> bool:
     """Whether a `text_cfg` asks for nothing that transformers' CLIP tokenizer would not do."""
     is_openais = said.get("vocab_size", OPENAI_VOCABULARY) == OPENAI_VOCABULARY
     has_no_other = is_openais or not said.get("hf_tokenizer_name")
-    return has_no_other and (said.get("tokenizer_kwargs") or {}) in ({}, {"clean": "lower"})
+    is_usual = (said.get("tokenizer_kwargs") or {}) in ({}, {"clean": "lower"})
+    return has_no_other and is_usual and not said.get("tokenizer_mode")
 
 
 def _as_called(found: Any, said: Mapping[str, Any], name: str, *, is_openais: bool) -> Any:
     if is_openais and is_as_transformers_calls_it(said):
         return found
     settings = said.get("tokenizer_kwargs") or {}
-    odd = {one: value for one, value in settings.items() if one not in _FOLLOWED}
-    if mode := said.get("tokenizer_mode"):
-        odd["tokenizer_mode"] = mode
+    if not isinstance(settings, Mapping):
+        raise _not_followed(name, "tokenizer_kwargs", settings)
     clean = settings.get("clean", "lower" if is_openais else "whitespace")
+    length = settings.get("context_length") or said.get("context_length", _USUAL_LENGTH)
+    unfollowed = {one: value for one, value in settings.items() if one not in _FOLLOWED}
+    if mode := said.get("tokenizer_mode"):
+        unfollowed["tokenizer_mode"] = mode
     # OpenAI's tokenizer of transformers makes all letters small
     if clean not in _CLEANED or (is_openais and clean == "whitespace"):
-        odd["clean"] = clean
-    for setting, value in odd.items():
-        raise ModelError(
-            f"{name} reads texts with the setting {setting} {value!r}, which driftscope does not "
-            f"follow; it follows {', '.join(_FOLLOWED)}"
-        )
+        unfollowed["clean"] = clean
+    if not isinstance(length, int) or length < 1:
+        unfollowed["context_length"] = length
+    for setting, value in unfollowed.items():
+        raise _not_followed(name, setting, value)
     return OpenClipTokenizer(
         found,
         clean=partial(_cleaned, clean),
-        length=int(settings.get("context_length") or said.get("context_length", _USUAL_LENGTH)),
+        length=length,
         blanks_separators=bool(settings.get("strip_sep_token")),
         pads_by_number=not is_openais,
+    )
+
+
+def _not_followed(name: str, setting: str, value: object) -> ModelError:
+    return ModelError(
+        f"{name} reads texts with the setting {setting} {value!r}, which driftscope does not "
+        f"follow; it follows {', '.join(_FOLLOWED)}"
     )
 
 
