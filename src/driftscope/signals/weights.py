@@ -26,6 +26,7 @@ def numbered_block(name: str) -> int | None:
     match = _BLOCK_INDEX.search(name)
     return int(match.group(1)) if match else None
 
+
 SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 """The number types in half precision."""
 
