@@ -520,7 +520,7 @@ def test_an_adapter_of_transformers_4_is_put_on_the_layers_that_it_means(
     tmp_path: Path,
 ) -> None:
     base = save_family(name, tmp_path / "base")
-    module = module_of(name) if kind is None else kind.from_pretrained(base)
+    module = FAMILIES[name].module() if kind is None else kind.from_pretrained(base)
     lora = LoraConfig(r=4, lora_alpha=8, target_modules=targets, **more)
     trained: Any = moved(get_peft_model(module, lora))
     folder = tmp_path / "lora"
