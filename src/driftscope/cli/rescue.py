@@ -55,7 +55,8 @@ def rescue(
         int,
         opt(
             "How many images of the task are read at most; with labels, up to twice this number "
-            "from each split.",
+            "from each split; without them, but with a classifier beside the adapted model, up to "
+            "four times.",
             panel=READ,
             min=4,
         ),

@@ -177,10 +177,11 @@ class Monitor:
             image_size=image_size,
         )
         self._rescue: Rescuer | None = None
+        self._is_main = is_main_process()
         if rescue is not None and pool is not None:
             asked_of = {"classes": classes, "class_words": class_words, "templates": templates}
-            self._rescue = Rescuer.of(pretrained, images, pool, rescue, asked_of)
-        self._is_main = is_main_process()
+            given = (pretrained, images, pool, rescue, asked_of)
+            self._rescue = Rescuer.of(*given, is_main=self._is_main)
         if not self._is_main:
             keep_best, echo = False, None  # one process writes and speaks
         self._calibration = None if calibration is None else load_calibration(calibration)

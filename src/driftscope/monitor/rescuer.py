@@ -38,13 +38,15 @@ class Rescuer:
         pool: Images,
         keep_pct: float,
         asked_of: Mapping[str, Any],
+        *,
+        is_main: bool = True,
     ) -> Rescuer:
-        """With the pretrained model as it is now.
+        """With the pretrained model as it is now, copied in the process that will rescue.
 
         Raises:
             ConfigError: it has no name to load it by once more.
         """
-        if isinstance(pretrained, VisionLanguageModel):
+        if isinstance(pretrained, VisionLanguageModel) and is_main:
             pretrained = replace(pretrained, module=copy.deepcopy(pretrained.module))
         if not isinstance(pretrained, str | Path | VisionLanguageModel):
             raise ConfigError(
@@ -55,7 +57,7 @@ class Rescuer:
 
     def leave_in(self, out: Path) -> str:
         """Rescues the model of the stop, or the last one; a line of what came out."""
-        kept = kept_model(out)
+        kept, place = kept_model(out), out / RESCUED_FOLDER
         if kept is None:
             return "no model is rescued: none was kept"
         from driftscope.rescuing import rescue
@@ -70,10 +72,11 @@ class Rescuer:
                 **self.asked_of,
             )
             drop_rescued(out)
-            found.save(out / RESCUED_FOLDER)
+            found.save(place)
         except (OSError, RuntimeError, DriftscopeError) as error:
-            return f"no model is rescued: {error}"
-        return f"the rescued model is in {out / RESCUED_FOLDER}. {found.sentence()}"
+            earlier = f". {place} is of an earlier part of the training" * place.is_dir()
+            return f"no model is rescued: {str(error).rstrip('.')}{earlier}"
+        return f"the rescued model is in {place}. {found.sentence()}"
 
 
 def refuse_rescue_at_another_size(

@@ -16,8 +16,8 @@ from driftscope.records.schema import parse
 from driftscope.records.watched_schema import Alert, Event, MonitorHeader
 
 _SEEN_KINDS = ("epoch", "probe", "observation")
-_DOUBTED_KINDS = (*_SEEN_KINDS, "monitor")
 """Events with numbers: a run's and a monitor's."""
+_DOUBTED_KINDS = (*_SEEN_KINDS, "monitor")
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,9 @@ def _last_written(folder: Path) -> float:
 
 
 def _doubts(events: list[Event]) -> list[str]:
-    """Those of the latest event with numbers, for the same sets are scored at each.
+    """Those of the latest event with numbers, and of the line that a monitor begins with.
 
-    And those of the line that a monitor begins with.
+    The same sets are scored at each event.
     """
     newest = {event.kind in _SEEN_KINDS: event for event in events if event.kind in _DOUBTED_KINDS}
     return list(dict.fromkeys(told for event in newest.values() for told in event.doubts()))

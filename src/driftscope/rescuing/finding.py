@@ -100,14 +100,16 @@ def rescue(
     given = labelled_sets(transfer_names(transfer), before, transfer_images, rules)
     rules.refuse_if_unused(class_lists(given, unlabeled))
     benchmarks = [measured_apart(one, unlabeled) for one in given]
-    kept = kept_classifier(adapted)
+    kept, notes = _fitting(kept_classifier(adapted), before.embedding_dim)
     target = open_target(images, before, max_images, [adapted], has_classifier=kept is not None)
-    head, notes = _usable_head(kept, target, before.embedding_dim)
-    if kept is not None and head is not None and target.labels is None:
+    if kept is not None and target.labels is None:
         target = answered(target, after, kept)
+    head, doubts = None, target.doubts
+    if kept is not None and (notes := _told_of_other_classes(kept, target)) == ():
+        head, doubts = kept.classifier, (*doubts, *_doubts_of_classes(kept, target))
     blend = Blend(before, after)
     if not blend.moves_images:
-        chosen_ways, notes = _without_search(chosen_ways), (*notes, _NOTHING_TO_SEARCH)
+        chosen_ways, notes = ("wise",), (*notes, _TEXTS_ALONE)
     judge = Judge(before, after, unlabeled, target, head)
     found = _Found(blend, judge, keep_pct)
     for way in chosen_ways:
@@ -128,10 +130,10 @@ def rescue(
         final=final,
         transfer=measured,
         notes=notes,
-        target_doubts=target.doubts,
+        target_doubts=doubts,
         classifier=classifier,
         probe=probe,
-        class_names=target.labels.class_names if target.labels else (),
+        class_names=target.class_names,
         origin=Chosen(before, adapted, blend, chosen.strengths),
         num_pool=len(unlabeled.pixels),
         num_pool_given=unlabeled.num_given,
@@ -186,18 +188,30 @@ class _Found:
         Raises:
             ModelError: there is none of any use.
         """
+        if not self.blend.moves_images:
+            return self._furthest(), ()
         kept = [
             one
             for one in self.points
             if one.keeps(self.keep_pct) and one.is_useful(self.pretrained)
         ]
         if not kept:
-            raise ModelError(
-                f"no useful strength keeps {self.keep_pct:g} % of the zero-shot ability: what "
-                "keeps it is the pretrained model, or nearly so; give a smaller budget, or train "
-                f"anew by a gentler method or rate{self._or_more_images()}"
-            )
+            raise self._nothing_keeps()
         return chosen_of(kept)
+
+    def _furthest(self) -> Point:
+        """The largest strength that keeps the budget: of a text tower alone nothing else counts."""
+        point = max((one for one in self.points if one.keeps(self.keep_pct)), key=_scale_of)
+        if point.scale == 0:
+            raise self._nothing_keeps()
+        return point
+
+    def _nothing_keeps(self) -> ModelError:
+        return ModelError(
+            f"no useful strength keeps {self.keep_pct:g} % of the zero-shot ability: what "
+            "keeps it is the pretrained model, or nearly so; give a smaller budget, or train "
+            f"anew by a gentler method or rate{self._or_more_images()}"
+        )
 
     def _or_more_images(self) -> str:
         """What else a pool that is too small for the budget lets one do."""
@@ -205,6 +219,10 @@ class _Found:
         read, given = len(pool.pixels), pool.num_given
         few = too_few_judge(len(self.judge.judging), self.keep_pct, read, given)
         return f". {few}".rstrip(".") if few else ""
+
+
+def _scale_of(point: Point) -> float:
+    return point.scale
 
 
 def _final(
@@ -231,15 +249,10 @@ def _checked(keep_pct: float, by: Sequence[Way] | Way) -> tuple[Way, ...]:
     return tuple(way for way in WAYS if way in named) or USUAL
 
 
-_NOTHING_TO_SEARCH = (
-    "a search, as the text tower alone has changed, and what is searched are strengths of the "
-    "image tower"
+_TEXTS_ALONE = (
+    "other ways than wise, as the text tower alone has changed: it has one strength, and what the "
+    "model makes of the target's images is the same at each"
 )
-
-
-def _without_search(ways: Sequence[Way]) -> tuple[Way, ...]:
-    """The ways that a change of the text tower alone has."""
-    return tuple(way for way in ways if way != "search") or ("wise",)
 
 
 def _num_pool(pool_images: int | str | None, keep_pct: float) -> int | None:
@@ -261,30 +274,38 @@ def _refuse_other_size(before: VisionLanguageModel, after: VisionLanguageModel) 
         )
 
 
-def _usable_head(
-    kept: KeptClassifier | None, target: Target, dim: int
-) -> tuple[nn.Linear | None, tuple[str, ...]]:
-    """The classifier beside the adapted model, if it tells the target's classes.
-
-    Where these are not known, a search learns what it makes of the adapted model's embeddings.
-    """
-    if kept is None:
-        return None, ()
-    if kept.classifier.in_features != dim:
-        return None, (
-            f"the classifier beside the adapted model, which reads {kept.classifier.in_features} "
-            f"numbers of an image, where the model gives {dim}",
-        )
-    if target.labels is None:
-        return kept.classifier, ()
-    if kept.class_names is None and kept.is_of(target.labels.class_names):
-        return kept.classifier, (
-            "the classes of the classifier beside the adapted model, which nothing names: it has "
-            f"as many as {target.name}, and is taken to tell these in this order",
-        )
-    if kept.is_of(target.labels.class_names):
-        return kept.classifier, ()
+def _fitting(
+    kept: KeptClassifier | None, dim: int
+) -> tuple[KeptClassifier | None, tuple[str, ...]]:
+    """The classifier beside the adapted model if it reads such embeddings, and what is not."""
+    if kept is None or kept.classifier.in_features == dim:
+        return kept, ()
     return None, (
+        f"the classifier beside the adapted model, which reads {kept.classifier.in_features} "
+        f"numbers of an image, where the model gives {dim}",
+    )
+
+
+def _doubts_of_classes(kept: KeptClassifier, target: Target) -> tuple[str, ...]:
+    """What is doubtful of a classifier whose classes nothing names."""
+    if kept.class_names is not None or target.labels is None or target.labels.are_answers:
+        return ()
+    return (
+        "nothing names the classes of the classifier beside the adapted model. It has as many as "
+        f"{target.name}, and is taken to tell these in this order",
+    )
+
+
+def _told_of_other_classes(kept: KeptClassifier, target: Target) -> tuple[str, ...]:
+    """That the classifier beside the adapted model is of no use here, if it is of none.
+
+    Where the target's classes are not known, a search learns what it makes of the adapted model's
+    embeddings.
+    """
+    labels = target.labels
+    if labels is None or labels.are_answers or kept.is_of(labels.class_names):
+        return ()
+    return (
         f"the classifier beside the adapted model tells other classes than {target.name}, so it "
         "was not measured there",
     )

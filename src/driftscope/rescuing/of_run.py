@@ -86,6 +86,7 @@ def _target(spec: RunSpec, prepared: PreparedRun) -> Target:
     test = test[prepared.test_labels[test].argsort(stable=True)]  # so that each half is balanced
     labels = Labels(
         class_names=prepared.class_names,
+        num_classes=len(prepared.class_names),
         fit=prepared.images.labels[fit],
         test_pixels=PixelRows.of(prepared.test_pixels).select(test.tolist()),
         test=prepared.test_labels[test],

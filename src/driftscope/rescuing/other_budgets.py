@@ -57,10 +57,11 @@ def _better_elsewhere(chosen: Point, blends: Sequence[Point], option: Option) ->
     ours, theirs = _reported(chosen), _reported(best)
     if theirs <= ours:
         return ""
+    verb = "does" if best.accuracy and best.accuracy.is_agreement else "is"
     more = "images" if best.accuracy and best.accuracy.is_agreement else "labeled images"
     return (
-        f" On the other test images {_name(best)} is: {theirs:.1f} % against {ours:.1f} %, and it "
-        f"meets `{option(highest_budget(best))}`. More {more} would tell which is right."
+        f" On the other test images {_name(best)} {verb}: {theirs:.1f} % against {ours:.1f} %, and "
+        f"it meets `{option(highest_budget(best))}`. More {more} would tell which is right."
     )
 
 

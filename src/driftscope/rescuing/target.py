@@ -114,7 +114,8 @@ class Labels:
     """Labeled images of the target, beyond those that a classifier is fitted to.
 
     Attributes:
-        class_names: of the target.
+        class_names: of the target; empty where nobody says.
+        num_classes: how many there are.
         fit: the labels of the images that a classifier is fitted to.
         test_pixels, test: other images with their labels.
         are_answers: whether the labels are what the adapted model's classifier answers.
@@ -122,6 +123,7 @@ class Labels:
     """
 
     class_names: tuple[str, ...]
+    num_classes: int
     fit: Int64[Tensor, " fit"]
     test_pixels: PixelSource
     test: Int64[Tensor, " test"]
@@ -165,10 +167,15 @@ class Target:
     whole: Target | None = None
     doubts: tuple[str, ...] = ()
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What its classes are called; empty where nobody says."""
+        return self.labels.class_names if self.labels else ()
+
     def fitted(self, embeddings: Float[Tensor, "fit dim"]) -> nn.Linear:
         """A linear probe of the labeled images, from their embeddings by some model."""
         labels = self._labels()
-        return linear_classifier(embeddings, labels.fit, len(labels.class_names))
+        return linear_classifier(embeddings, labels.fit, labels.num_classes)
 
     def accuracy_of(
         self,
@@ -236,10 +243,11 @@ def open_target(
         most = max_images * (_PER_ANSWERED if has_classifier else 1)
         name, pixels, *_ = some_pixels(images, model.framing, most, "images")
         return Target(name, pixels, None)
-    seeds = {_seed_of_split(one, images) for one in adapted}
-    seed = seeds.pop() if len(seeds) == 1 else None
-    train, test = open_train_and_test(str(images), seed or 0)
-    doubts = () if seed is not None or train.split != test.split else (_why_divided(test),)
+    divisions = {_division_by(one, images) for one in adapted}
+    known = divisions.pop() if len(divisions) == 1 else None
+    seed, skips = known or (0, False)
+    train, test = open_train_and_test(str(images), seed, skip_bad_images=skips)
+    doubts = () if known is not None or train.split != test.split else (_why_divided(test),)
     warn_of(dict.fromkeys((*notes_of(train), *notes_of(test))))
     fit_labels, class_names = labelled(train)
     test_labels, _ = labelled(test)
@@ -248,6 +256,7 @@ def open_target(
     chosen = chosen[test_labels[chosen].argsort(stable=True)]  # so that every other one is balanced
     labels = Labels(
         class_names=class_names,
+        num_classes=len(class_names),
         fit=fit_labels[fit],
         test_pixels=rows_of(test, chosen, model.framing),
         test=test_labels[chosen],
@@ -277,9 +286,9 @@ def answered(target: Target, tuned: VisionLanguageModel, kept: KeptClassifier) -
     if len(answers) < _LEAST_ANSWERED or len(answers[fit].unique()) < 2:
         return target
     pixels = PixelRows.of(target.pixels)
-    numbers = map(str, range(kept.classifier.out_features))
     labels = Labels(
-        class_names=kept.class_names or tuple(numbers),
+        class_names=kept.class_names or (),
+        num_classes=kept.classifier.out_features,
         fit=answers[fit],
         test_pixels=pixels.select(test),
         test=answers[test],
@@ -298,11 +307,17 @@ def _why_divided(images: ImageSet) -> str:
     )
 
 
-def _seed_of_split(adapted: str | Path | VisionLanguageModel, images: str | Path) -> int | None:
-    """By what seed the run divided these images that a model comes from; None where none did."""
+def _division_by(
+    adapted: str | Path | VisionLanguageModel, images: str | Path
+) -> tuple[int, bool] | None:
+    """How the run that a model comes from divided these images; None where none did.
+
+    By its seed, and whether images that cannot be read were left out before.
+    """
     run = _run_of(adapted)
-    is_same = run is not None and named_path(run.spec.dataset) == named_path(images)
-    return run.spec.data_seed if run is not None and is_same else None
+    if run is None or named_path(run.spec.dataset) != named_path(images):
+        return None
+    return run.spec.data_seed, run.spec.skip_bad_images
 
 
 def _run_of(adapted: str | Path | VisionLanguageModel) -> RunRecord | None:

@@ -215,6 +215,8 @@ def _likeness(rescue: Rescue) -> list[str]:
     ours, before = rescue.chosen.likeness, rescue.pretrained.likeness
     if ours is None or before is None:
         return []
+    if not rescue.origin.blend.moves_images:
+        return ["The image tower is as it was, so nothing changes for the target's images."]
     share = 100 * (ours - before) / max(1 - before, 1e-9)
     return [
         "What your task keeps is not known: the classifier that was trained no longer fits "
@@ -281,6 +283,8 @@ def _either_classifier(rescue: Rescue, head: Path, probe: Path) -> list[str]:
     """
     blend, classes = f"the blend with its own classifier, `{head}`", len(rescue.class_names)
     same = f"({classes} classes, named in {RESCUE_FILE})"
+    if not classes:
+        same = "(of the classes of the classifier beside the adapted model, which nothing names)"
     untouched = f"{rescue.origin.before.source} untouched, with its linear probe, `{probe}`"
     if rescue.surely_beats_the_probe:
         return [f"Use {blend} {same}.", f"Or keep {untouched}."]
