@@ -7,12 +7,16 @@ written out here, and compared with the installed open_clip only where there is 
 from __future__ import annotations
 
 import copy
+import json
 import math
+import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forms_on_disk import Place, open_clip_folder
 from openai_clip import openai_clip
 from random_models import random_pixels
 from safetensors.torch import save_file
@@ -351,3 +355,21 @@ def test_openais_own_models_in_training_are_monitored(form: str) -> None:
     assert seen.drift.embedding_drift == pytest.approx(expected, rel=1e-3)
     assert len(seen.drift.weight_drift_per_layer) == (4 if form == "ResNet" else 3)
     assert (seen.drift.delta_entropy_pct is None) == (form == "ResNet")
+
+
+@pytest.mark.skipif(find_spec("open_clip") is not None, reason="it would read the texts")
+def test_how_texts_are_cleaned_does_not_decide_how_images_are_read(
+    tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place.within(tmp_path, tiny_clip, monkeypatch)
+    folder, embed = open_clip_folder()(place)
+    said = json.loads((Path(folder) / "open_clip_config.json").read_text())
+    said["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"clean": "canonicalize"}
+    (Path(folder) / "open_clip_config.json").write_text(json.dumps(said))
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_clip / file, folder)
+    model, pixels = ds.load(folder), random_pixels(4, size=32)
+    with torch.no_grad():
+        expected = embed(model.normalise(pixels))
+    torch.testing.assert_close(model.embed_images(pixels), expected, rtol=1e-4, atol=1e-5)
+    assert model.tokenizer is None  # open_clip cleans, and is not here

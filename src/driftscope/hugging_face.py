@@ -40,17 +40,17 @@ def offline_where_unreachable() -> Iterator[bool]:
         constants.HF_HUB_OFFLINE = before
 
 
-def file_of(place: str, file: str) -> Path | None:
-    """A file of a folder, or else of a repository: in the cache, or fetched where that is possible.
+def file_of(place: str, file: str, *, fetches: bool = True) -> Path | None:
+    """A file of a folder, or else of a repository; None where there is none.
 
-    None where there is none.
+    That is in the cache, or is fetched where this is wanted and possible.
     """
     from huggingface_hub import hf_hub_download
 
     if (folder := Path(place)).is_dir():
         return folder / file if (folder / file).exists() else None
     try:
-        return Path(hf_hub_download(place, file))
+        return Path(hf_hub_download(place, file, local_files_only=not fetches))
     except (OSError, ValueError):  # not there, not to be reached, or no name of a repository
         return None
 

@@ -37,7 +37,11 @@ def related_models(
     after = _loaded(adapted, device, like=before)
     _check_related(before, after)
     after = _completed(after, before)
-    before_bits, after_bits = (sixteen_bits_of(encoder_state(one)) for one in (before, after))
+    # an adapter is merged in double precision
+    before_bits, after_bits = (
+        frozenset() if one.is_adapter else sixteen_bits_of(encoder_state(one))
+        for one in (before, after)
+    )
     told = told_of_half_precision(before_bits, after_bits, after.source)
     return _completed(before, after), replace(after, notes=(*after.notes, *told))
 

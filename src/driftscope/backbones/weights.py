@@ -69,11 +69,10 @@ def _fingerprint(weights: Mapping[str, Tensor]) -> str:
 
 
 def encoder_weights(module: nn.Module) -> dict[str, Tensor]:
-    """The effective parameters of the image tower and its projection, by their plain names.
+    """The effective weights of the image tower and its projection, by their plain names.
 
-    With them the running statistics of batch norms, which training moves, too, and images are
-    computed with. Names are those of the family's whole model (CLIP: `vision_model.…`,
-    `visual_projection.…`)
+    These are its parameters and the running statistics of batch norms, which training moves, too.
+    Names are those of the family's whole model (CLIP: `vision_model.…`, `visual_projection.…`)
     whatever wraps it, so that a pretrained and an adapted model of any method can be compared.
     Adapted layers come as float64 on the CPU: a small change survives the addition to a large
     weight. All other tensors are the model's own (detached, not copied).

@@ -234,7 +234,8 @@ def _module(
         raise ModelError(
             f"the weights of {name} cannot be loaded: {why_unreadable(error)}"
         ) from None
-    stored = weights or next((one for file in FILES if (one := file_of(where, file))), None)
+    kept = (file_of(where, file, fetches=False) for file in FILES)  # what was loaded is there
+    stored = weights or next(filter(None, kept), None)
     kinds = types_in(stored) if stored is not None else {}
     _refuse_whole_numbers(kinds, module, name)
     if loading["missing_keys"]:  # transformers would fill them with random numbers
@@ -324,7 +325,7 @@ _TOKENIZER_FILES = (
     *("tokenizer.json", "vocab.json", "vocab.txt"),
     *("spiece.model", "sentencepiece.bpe.model", "tokenizer.model"),
 )
-"""What a tokenizer is read from; one of them is in every folder that has one."""
+"""What a tokenizer is read from: every folder that has a tokenizer has one of these files."""
 
 
 def load_tokenizer(
@@ -367,7 +368,7 @@ def load_tokenizer(
 
 
 def _tokenizer_files(where: str) -> list[str]:
-    return [file for file in _TOKENIZER_FILES if file_of(where, file) is not None]
+    return [one for one in _TOKENIZER_FILES if file_of(where, one, fetches=False) is not None]
 
 
 def unread_type(model_type: str, name: str) -> str:

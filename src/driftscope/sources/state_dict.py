@@ -307,7 +307,7 @@ def told_of_half_precision(
 
 def _rounded(name: str, bits: str, kinds: Iterable[str]) -> str:
     return (
-        f"weights of {name} are stored in {bits} ({', '.join(sorted(kinds))}): what is measured of "
+        f"weights of {name} are in {bits} ({', '.join(sorted(kinds))}): what is measured of "
         "it is the rounding, too"
     )
 

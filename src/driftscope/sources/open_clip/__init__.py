@@ -44,7 +44,7 @@ from driftscope.sources.open_clip.names import (
     vision_head_width,
 )
 from driftscope.sources.open_clip.names import QUICK_SUFFIX as _QUICK_SUFFIX
-from driftscope.sources.open_clip.texts import is_as_transformers_calls_it, tokenizer_of
+from driftscope.sources.open_clip.texts import tokenizer_of
 from driftscope.sources.open_clip.weights import (
     TowerFacts,
     convert_open_clip,
@@ -439,7 +439,7 @@ def _unknown_setting(tower: Mapping[str, Any], plain: set[str]) -> str:
         *(("pool_type",) if pools else ()),
         *(("act_kwargs",) if tower.get("act_kwargs") in (None, {"approximate": "tanh"}) else ()),
         *(("norm_kwargs",) if set(tower.get("norm_kwargs") or {}) <= {"eps"} else ()),
-        *(_TOKENIZER_KEYS if is_as_transformers_calls_it(tower) else ()),
+        *_TOKENIZER_KEYS,
         *(("final_ln_after_pool",) if tower.get("pool_type") == "avg" and pools else ()),
     }
     return next(iter(sorted(tower.keys() - known)), "")

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def tokenizer_of(
     """The tokenizer of a model by its `text_cfg`; None where it is not at hand.
 
     Files in the model's own folder come before the hub id that the configuration names. Without
-    both it is OpenAI's, of a model of that vocabulary.
+    both it is OpenAI's, of a model of that vocabulary. Texts that open_clip cleans need open_clip:
+    there is no tokenizer where it is not installed.
 
     Raises:
         ModelError: it cannot be read, or the configuration says what is not followed.
@@ -43,20 +45,24 @@ def tokenizer_of(
     with offline_where_unreachable():
         tokenizers = (load_tokenizer(place, vocabulary_size) for place in places)
         found = next((one for one in tokenizers if one is not None), None)
-    return found if found is None else _as_called(found, said, name, is_openais=not named)
+    is_openais = vocabulary_size == OPENAI_VOCABULARY
+    if found is None or (is_openais and _is_as_transformers_calls_it(said)):
+        return found
+    return _as_called(found, said, name, is_openais=is_openais) if _is_here() else None
 
 
-def is_as_transformers_calls_it(said: Mapping[str, Any]) -> bool:
+def _is_as_transformers_calls_it(said: Mapping[str, Any]) -> bool:
     """Whether a `text_cfg` asks for nothing that transformers' CLIP tokenizer would not do."""
-    is_openais = said.get("vocab_size", OPENAI_VOCABULARY) == OPENAI_VOCABULARY
-    has_no_other = is_openais or not said.get("hf_tokenizer_name")
     is_usual = (said.get("tokenizer_kwargs") or {}) in ({}, {"clean": "lower"})
-    return has_no_other and is_usual and not said.get("tokenizer_mode")
+    return is_usual and not said.get("tokenizer_mode")
+
+
+def _is_here() -> bool:
+    """Whether open_clip is installed."""
+    return find_spec("open_clip") is not None
 
 
 def _as_called(found: Any, said: Mapping[str, Any], name: str, *, is_openais: bool) -> Any:
-    if is_openais and is_as_transformers_calls_it(said):
-        return found
     settings = said.get("tokenizer_kwargs") or {}
     if not isinstance(settings, Mapping):
         raise _not_followed(name, "tokenizer_kwargs", settings)
