@@ -161,7 +161,8 @@ def test_the_page_of_a_merge_has_a_point_for_every_model(tmp_path: Path) -> None
                     "high_90_pct": retention + 3, "sentence": f"Keeps {retention} %.",
                     "pool": "world", "num_images": 50, "classes": "9 names"}  # fmt: skip
         refitted = score("terrain", correct, 200).to_dict()
-        accuracy = {"choosing_pct": 0.0, "refitted": refitted, "kept_head": None}
+        accuracy = {"measures": "accuracy", "choosing_pct": 0.0, "refitted": refitted}
+        accuracy["kept_head"] = None
         return {"name": name, "estimate": estimate, "accuracy": accuracy}
 
     models = [judged("mini", 100.0, 182), judged("one", 41.5, 195), judged("other", 52.5, 193),

@@ -82,10 +82,10 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
     folder = named_path(name)
     if folder.is_dir():
         return load_hub_layout(folder, name)
-    place = place_of(name, beside.like)
-    if place != name:
-        return replace(beside.load(place, beside.like), source=name)
     with offline_where_unreachable():
+        place = place_of(name, beside.like)
+        if place != name:
+            return replace(beside.load(place, beside.like), source=name)
         return load_hub_layout(name, name)
 
 
