@@ -31,7 +31,7 @@ def test_rounding_to_half_precision_is_told_where_the_pretrained_model_has_more(
     halves = ds.compare(tmp_path / "half", tmp_path / "half", coloured_images)
     found = ds.compare(tiny_clip, tmp_path / "half", coloured_images)
     assert found.drift.weight_drift > 0
-    assert any("stored in 16 bits (bfloat16" in note for note in found.notes)
+    assert any("are in 16 bits (bfloat16" in note for note in found.notes)
     assert not any("16 bits" in note for note in halves.notes)
 
 

@@ -215,7 +215,7 @@ def test_rounding_hides_no_model_that_training_does_not_reach(
     first, second = (monitor.observe(model, step=step) for step in (1, 9))
     assert [kinds(first), kinds(second)] == [[], ["unchanged"]]
     assert second.scalars()["weight_drift"] > 0
-    assert sum("stored in 16 bits" in line for line in said) == 1
+    assert sum("in 16 bits" in line for line in said) == 1
     moved(model)
     assert kinds(monitor.observe(model, step=20)) == []
 
