@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from driftscope.data.duplicates import found_among
-from driftscope.data.rows import PixelRows
+from driftscope.data.rows import PixelRows, PixelSource
 from driftscope.errors import ModelError
 from driftscope.estimate import Pool
 from driftscope.transfer.classification import LabelledSet
@@ -20,11 +21,11 @@ def pool_apart(pool: Pool, benchmark: LabelledSet) -> Pool:
     Raises:
         ModelError: hardly anything is left.
     """
-    shared = set(found_among(pool.pixels, benchmark.image_sets().values()))
-    left = [place for place in range(len(pool.pixels)) if place not in shared]
+    left = _left_of(pool.pixels, benchmark.image_sets().values())
     if len(left) < 4:
+        count = len(pool.pixels)
         raise ModelError(
-            f"{len(shared)} of the pool's {len(pool.pixels)} images are also of the transfer set "
+            f"{count - len(left)} of the pool's {count} images are also of the transfer set "
             f"{benchmark.name}, so a rescue would be judged by what it was searched on; give "
             "another pool, more pool_images or fewer transfer_images"
         )
@@ -33,20 +34,25 @@ def pool_apart(pool: Pool, benchmark: LabelledSet) -> Pool:
 
 def measured_apart(benchmark: LabelledSet, pool: Pool) -> LabelledSet:
     """The labeled set without the images of the pool; with a doubt where too few would be left."""
-    shared = set(found_among(benchmark.pixels, [pool.pixels]))
-    if not shared:
+    left, count = _left_of(benchmark.pixels, [pool.pixels]), len(benchmark.pixels)
+    num_shared = count - len(left)
+    if not num_shared:
         return benchmark
-    count = len(benchmark.pixels)
-    left = [place for place in range(count) if place not in shared]
     if len(left) < min(_LEAST_MEASURED, count / 2):
-        return _doubted(benchmark, len(shared), pool.name)
-    note = f"{len(shared):,} of its {count:,} images are in the pool, too, and are left out"
+        return _doubted(benchmark, num_shared, pool.name)
+    note = f"{num_shared:,} of its {count:,} images are in the pool, too, and are left out"
     return replace(
         benchmark,
         pixels=PixelRows.of(benchmark.pixels).select(left),
         labels=benchmark.labels[left],
         notes=(*benchmark.notes, note),
     )
+
+
+def _left_of(images: PixelSource, others: Iterable[PixelSource]) -> list[int]:
+    """Positions of the images that are not among the others."""
+    shared = set(found_among(images, others))
+    return [place for place in range(len(images)) if place not in shared]
 
 
 def _doubted(benchmark: LabelledSet, num_shared: int, pool: str) -> LabelledSet:

@@ -94,7 +94,7 @@ def is_at_most_rounded(
         if before is None or before.shape != after.shape:
             continue
         before = before.detach().to(after.device)
-        roundings = (before, *(before.to(kind) for kind in SIXTEEN_BITS))
+        roundings = (before.to(kind) for kind in (before.dtype, *SIXTEEN_BITS))
         if not any(torch.equal(one.double(), after.detach().double()) for one in roundings):
             return False
     return True
