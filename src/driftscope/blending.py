@@ -39,6 +39,10 @@ Part = tuple[str, tuple[slice, ...]]
 """The name of a weight, and where in it."""
 
 
+class EqualModelsError(ModelError):
+    """There is nothing between two models."""
+
+
 @dataclass(frozen=True, eq=False)
 class Delta:
     """The weights that differ between two models of one architecture, by group.
@@ -59,13 +63,14 @@ def delta_of(before: VisionLanguageModel, after: VisionLanguageModel) -> Delta:
     """The effective weight change from one model to the other, adapters merged.
 
     Raises:
-        ModelError: the models are not of one architecture, or they are equal to the bit.
+        ModelError: the models are not of one architecture.
+        EqualModelsError: they are equal to the bit.
     """
     refuse_other_architecture(before, after)
     states = [floating_weights(one) for one in (before, after)]
-    moved = _moved(*states)
+    moved = [n for n, one in states[0].items() if not torch.equal(one, states[1][n])]
     if not moved:
-        raise ModelError(
+        raise EqualModelsError(
             f"{after.source} equals {before.source} to the bit, so there is nothing between them; "
             "is one of them the wrong model?"
         )
@@ -79,15 +84,6 @@ def delta_of(before: VisionLanguageModel, after: VisionLanguageModel) -> Delta:
         {one[0]: tuple(name for group, name in placed if group == one) for one in groups},
         {one[0]: one[1] for one in groups},
     )
-
-
-def equal_to_the_bit(before: VisionLanguageModel, after: VisionLanguageModel) -> bool:
-    """Whether two models of one architecture have the same weights, adapters merged."""
-    return not _moved(floating_weights(before), floating_weights(after))
-
-
-def _moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
-    return [name for name, one in before.items() if not torch.equal(one, after[name])]
 
 
 def floating_weights(model: VisionLanguageModel) -> dict[str, Tensor]:

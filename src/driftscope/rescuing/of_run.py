@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from driftscope.adapt import AdaptedModel
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.blending import Blend, equal_to_the_bit
+from driftscope.blending import Blend, EqualModelsError
 from driftscope.config import RunSpec
 from driftscope.data.rows import PixelRows
 from driftscope.data.splits import balanced_subset
@@ -74,9 +74,12 @@ class RunRescues:
 
 def blend_to(pretrained: VisionLanguageModel, adapted: AdaptedModel) -> Blend | None:
     """What lies between the models; None where the encoder was frozen, or put back to the bit."""
-    if adapted.encoder_is_frozen or equal_to_the_bit(pretrained, adapted.model):
+    if adapted.encoder_is_frozen:
         return None
-    return Blend(pretrained, adapted.model)
+    try:
+        return Blend(pretrained, adapted.model)
+    except EqualModelsError:
+        return None
 
 
 def _target(spec: RunSpec, prepared: PreparedRun) -> Target:
