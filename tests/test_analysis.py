@@ -601,6 +601,29 @@ def test_regularizers_are_tested_per_layer_against_their_own_twins():
     assert "not independent" in result.words
 
 
+def test_regularizers_at_other_epochs_are_rows_of_their_own_and_named():
+    plain = study(datasets=("terrain",), rates=(1e-5,))
+    rng = np.random.default_rng(3)
+    runs, layers = [], []
+    for epochs, effect in ((3, -0.1), (12, 0.1)):
+        for name, change in (("none", 0.0), ("apr_0.1", effect)):
+            prefix = f"{name}_{epochs}_"
+            given = {"regularizer": name, "epochs": epochs}
+            runs.append(plain.runs.assign(run_id=prefix + plain.runs["run_id"], **given))
+            entropy = 3 + change + rng.normal(0, 0.01, len(plain.layers))
+            layers.append(
+                plain.layers.assign(run_id=prefix + plain.layers["run_id"], entropy_nats=entropy)
+            )
+    found = answer("regularizers", StudyTables(pd.concat(runs), plain.history, pd.concat(layers)))
+    rows = found.table.set_index("method")
+    assert rows["mean_difference"].round(1).to_dict() == {
+        "full_ft, epochs 12": 0.1, "full_ft, epochs 3": -0.1,
+        "lora_r8, epochs 12": 0.1, "lora_r8, epochs 3": -0.1,
+    }  # fmt: skip
+    assert rows["num_seeds"].eq(3).all()
+    assert "apr_0.1 on terrain for full_ft, epochs 12 at 1e-5 (0.1" in found.sentence
+
+
 def test_a_run_with_an_infinite_signal_is_not_picked():
     runs = pd.DataFrame(
         [

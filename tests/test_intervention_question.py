@@ -162,6 +162,32 @@ def test_retention_that_differs_by_the_same_in_every_pair_is_told(gap: float, sa
     assert f"at 1e-3: {shown} points in every pair" in found.sentence
 
 
+def test_an_intervention_at_other_epochs_is_another_row() -> None:
+    """What falls at 3 epochs and rises at 12 would be no effect in one row of both."""
+    whole = tables(("terrain",))
+    few = whole.runs[whole.runs["regularizer"].isin(["none", "harmful"])].assign(epochs=3)
+    rise = 18 * few["regularizer"].eq("harmful")
+    many = few.assign(
+        epochs=12, run_id="long_" + few["run_id"], retention_pct=few["retention_pct"] + rise
+    )
+    both = answer("interventions", whole.with_runs(pd.concat([few, many])))
+    assert both.table["method"].tolist() == ["full_ft, epochs 12", "full_ft, epochs 3"]
+    assert both.table["answer"].tolist() == ["retention rises", "retention falls"]
+    for part, row in zip((many, few), both.table.to_dict("records"), strict=True):
+        (alone,) = answer("interventions", whole.with_runs(part)).table.to_dict("records")
+        for name in ("num_pairs", "difference", "low", "high", "p_value"):
+            assert row[name] == pytest.approx(alone[name]), name
+    assert len(both.family[0]["members"]) == 2
+    assert "for full_ft, epochs 3 at 1e-3: −" in both.sentence
+
+
+def test_all_targets_are_pooled_only_where_all_have_the_comparison() -> None:
+    whole = tables()
+    lacks = whole.runs["dataset"].eq("stars") & whole.runs["regularizer"].eq("harmful")
+    pooled = answer("interventions", whole.with_runs(whole.runs[~lacks])).details["pooled"]
+    assert sorted(pooled["regularizer"]) == ["confounded", "harmless", "idle"]
+
+
 @pytest.mark.parametrize("margin", [0.5, 2.0])
 def test_equivalence_is_that_of_statsmodels_also_about_a_mean_of_zero(margin: float) -> None:
     a, b = np.array([1.0, -1.0, 0.4, -0.4, 2.0]), np.zeros(5)

@@ -18,7 +18,7 @@ from driftscope.analysis.answer import (
     with_holm,
 )
 from driftscope.analysis.grouping import usable_runs
-from driftscope.analysis.tables import StudyTables, accuracy_column
+from driftscope.analysis.tables import StudyTables, accuracy_column, leave_out
 from driftscope.analysis.twins import is_treated, twins
 from driftscope.analysis.words import (
     counted,
@@ -51,7 +51,8 @@ def interventions(
 ) -> Answer:
     """Each intervention, penalty or budget against its twin without, paired over seeds.
 
-    Both share dataset, method, rate, all options and seed. Of entropy, accuracy and weight drift a
+    Both share dataset, method, rate, all options and seed; a method with other options is another
+    method. Of entropy, accuracy and weight drift a
     row says whether the intervention *moved* it (by more than a margin, and the 95 % interval of
     the paired differences is without 0), *held* it (equivalence within the margin, TOST at
     `alpha`), or neither is shown (unclear). The effect on retention is of attention alone where
@@ -61,7 +62,8 @@ def interventions(
 
     Returns:
         One row per dataset, method, rate and intervention; units are pairs of runs. Details:
-        "pooled" (the same over the pairs of all datasets, whose exact test has a lower floor).
+        "pooled" (the same over the pairs of all datasets, of what every dataset has; its exact
+        test has a lower floor).
     """
     return per_setting(QUESTION, tables, lambda part: _in_setting(part, alpha, margin))
 
@@ -74,17 +76,17 @@ def _in_setting(tables: StudyTables, alpha: float, margin: float) -> Answer:
         return cannot_answer(QUESTION, "no run names an intervention or a penalty", excluded)
     pairs = twins(runs, measured, excluded)
     sizes = pairs.groupby(_KEYS)["seed"].transform("size") if len(pairs) else pd.Series(dtype=int)
-    pairs = pairs[sizes > 1]
+    why = "the only seed of its intervention that has a twin"
+    pairs = leave_out(pairs, sizes > 1, "pairs", why, excluded)
     if pairs.empty:
         return cannot_answer(
             QUESTION, "it needs two seeds of an intervention that have a twin without it", excluded
         )
     table, family = _tested(pairs, _KEYS, accuracy, alpha, margin)
     details, families = {}, [family]
-    if pairs["dataset"].nunique() > 1:
-        details["pooled"], pooled = _tested(
-            pairs.assign(dataset=ALL), _KEYS, accuracy, alpha, margin
-        )
+    everywhere = _of_all_datasets(pairs)
+    if len(everywhere):
+        details["pooled"], pooled = _tested(everywhere, _KEYS, accuracy, alpha, margin)
         families.append(pooled)
     return Answer(
         question=QUESTION,
@@ -101,6 +103,13 @@ def _in_setting(tables: StudyTables, alpha: float, margin: float) -> Answer:
 
 
 _KEYS = ["dataset", "method", "learning_rate", "regularizer"]
+
+
+def _of_all_datasets(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The pairs of what every dataset has, as of `ALL`; none where there is one dataset."""
+    num_datasets = pairs["dataset"].nunique()
+    found_in = pairs.groupby(_KEYS[1:])["dataset"].transform("nunique")
+    return pairs[(found_in == num_datasets) & (num_datasets > 1)].assign(dataset=ALL)
 
 
 def _tested(

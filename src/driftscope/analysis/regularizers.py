@@ -27,11 +27,12 @@ QUESTION = "regularizers"
 def regularizers(tables: StudyTables, *, alpha: float = ALPHA) -> Answer:
     """Each regularizer against no regularizer: the paired t test over layers, with Holm.
 
-    Both sides share dataset, method, rate and seed; a layer's value is its mean entropy (nats;
-    percent drift where entropy was not recorded) over the seeds that both have. Holm over dataset
-    × method × rate × regularizer. The layers of one network are not independent, so these p-values
-    describe a profile; with three or more seeds ``p_over_seeds`` (paired t of the runs' mean
-    entropy drift) is the honest test beside them.
+    Both sides share dataset, method, rate, all options and seed; a method with other options is
+    another method. A layer's value is its mean entropy (nats; percent drift where entropy was not
+    recorded) over the seeds that both have. Holm over dataset × method × rate × regularizer. The
+    layers of one network are not independent, so these p-values describe a profile; with three or
+    more seeds ``p_over_seeds`` (paired t of the runs' mean entropy drift) is the honest test beside
+    them.
 
     Returns:
         One row per dataset, method, rate and regularizer; units are layers.
@@ -113,8 +114,9 @@ def _sentence(table: pd.DataFrame, alpha: float) -> str:
     )
     if not shown.empty:
         listed = [
-            f"{row['regularizer']} on {row['dataset']} at {rate_text(row['learning_rate'])} "
-            f"({general_text(row['mean_difference'])}, Holm p = {general_text(row['p_holm'])})"
+            f"{row['regularizer']} on {row['dataset']} for {row['method']} at "
+            f"{rate_text(row['learning_rate'])} ({general_text(row['mean_difference'])}, "
+            f"Holm p = {general_text(row['p_holm'])})"
             for row in shown.to_dict("records")
         ]
         found += f": {few_words(listed)}"

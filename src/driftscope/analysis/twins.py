@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from driftscope.analysis.grouping import SERIES_AXES
+from driftscope.analysis.grouping import SERIES_AXES, series_labels
 from driftscope.analysis.tables import Exclusion
 from driftscope.analysis.words import join_words
 
@@ -24,8 +24,9 @@ def twins(
 ) -> pd.DataFrame:
     """Each run with a regularizer beside its twin without; the twin's columns end in `_baseline`.
 
-    Both share dataset, method, rate, every other option and seed. A run without a twin is added to
-    `excluded`.
+    Both share dataset, method, rate, every other option and seed. The `method` of a pair is its
+    twin's series: the method and whatever else varies among its runs, but for the regularizer. A
+    run without a twin is added to `excluded`.
 
     Args:
         runs: of `usable_runs`.
@@ -36,6 +37,7 @@ def twins(
     others = [axis for axis in SERIES_AXES if axis != "regularizer"]
     keys = ["dataset", "method", "learning_rate", *others, "seed"]
     wanted = [*keys, *columns]
+    runs = runs.assign(method=series_labels(runs.drop(columns="regularizer")))
     treated, plain = (runs[which] for which in (is_treated(runs), ~is_treated(runs)))
     pairs = treated[[*wanted, "regularizer"]].merge(
         plain[wanted], on=keys, suffixes=("", "_baseline")
