@@ -250,11 +250,43 @@ def test_methods_are_paired_by_the_options_of_their_runs_and_not_by_what_varies_
     )
     expected = answer("method_contrast", tables)
     found = answer("method_contrast", tables.with_runs(pd.concat([more, decayed, plain])))
-    pd.testing.assert_frame_equal(found.table, expected.table)
-    assert found.sentence == expected.sentence
+    baseline = "full_ft, weight decay 0, train_images 400"
+    pd.testing.assert_frame_equal(found.table, expected.table.assign(baseline=baseline))
+    assert found.sentence == expected.sentence.replace("full_ft", baseline)
     both = pd.concat([decayed, plain[plain["method"] == "lora_r8"]])
     apart = answer("method_contrast", tables.with_runs(pd.concat([both, more])))
     assert "no run shares dataset, rate, seed and options with one of 'full_ft'" in apart.sentence
+
+
+def test_pairs_that_differ_in_more_than_the_seed_are_contrasts_of_their_own():
+    """Two data seeds of three seeds are no six seeds, and opposite effects are not averaged."""
+    tables = study(datasets=("terrain",))
+    is_lora = tables.runs["method"] == "lora_r8"
+    first = tables.runs.assign(data_seed=0, epochs=3)
+    worse = first["retention_pct"].where(~is_lora, first["retention_pct"] - 150)
+    second = first.assign(data_seed=1, run_id="second_" + first["run_id"], retention_pct=worse)
+    found = answer("method_contrast", tables.with_runs(pd.concat([first, second])))
+    assert set(zip(found.table["method"], found.table["baseline"], strict=True)) == {
+        (f"lora_r8, data seed {number}", f"full_ft, data seed {number}") for number in (0, 1)
+    }
+    for number, part in enumerate((first, second)):
+        alone = answer("method_contrast", tables.with_runs(part))
+        mine = found.table[found.table["method"] == f"lora_r8, data seed {number}"]
+        told = ["method", "baseline", "p_holm"]  # the family is twice as large
+        pd.testing.assert_frame_equal(
+            mine.drop(columns=told).reset_index(drop=True), alone.table.drop(columns=told)
+        )
+        assert (mine["num_pairs"] == np.where(mine["matching"] == "learning_rate", 12, 3)).all()
+        named = alone.details["by_rate"].assign(
+            method=f"lora_r8, data seed {number}", baseline=f"full_ft, data seed {number}"
+        )
+        by_rate = found.details["by_rate"]
+        by_rate = by_rate[by_rate["method"] == f"lora_r8, data seed {number}"]
+        pd.testing.assert_frame_equal(by_rate.reset_index(drop=True), named)
+    assert "lora_r8, data seed 0 keeps more than full_ft, data seed 0" in found.sentence
+    assert "lora_r8, data seed 1 keeps less than full_ft, data seed 1" in found.sentence
+    assert "6 seeds" not in found.sentence
+    assert found.num_units == 24
 
 
 def test_what_two_methods_never_share_is_said_where_they_are_compared():

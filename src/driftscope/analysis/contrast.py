@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import nan
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -64,8 +64,10 @@ def method_contrast(
 ) -> Answer:
     """Each method minus the baseline, paired over what the two share.
 
-    A pair agrees in dataset, seed and every option. Where each method holds an option constant, at
-    values of their own, they are paired all the same, and the sentence says in what they differ.
+    A pair agrees in dataset, seed and every option. Pairs that differ from each other in an option
+    are contrasts of their own: `method` and `baseline` are the series of either side. Where each
+    method holds an option constant, at values of their own, they are paired all the same, and the
+    sentence says in what they differ.
 
     - matching "learning_rate": pairs of runs with identical rate. Pairs of one
       rate share that rate, so ``p_over_rates`` (paired t over the rates' mean differences) is
@@ -77,7 +79,7 @@ def method_contrast(
       is lost again, and nobody would choose to be there.
 
     Paired t with its interval, d_z, Wilcoxon, and the exact sign flip with its floor; Holm over
-    dataset × method × metric, for each matching.
+    dataset × method (its series) × metric, for each matching.
 
     Returns:
         One row per matching, dataset, method and metric; units are pairs of runs. Details:
@@ -101,7 +103,7 @@ def _in_setting(
         )
     matched_column = {"accuracy": accuracy_column(runs), "weight_drift": "weight_drift"}
     parts: list[pd.DataFrame] = []
-    at_rates: dict[tuple[str, str], pd.DataFrame] = {}
+    at_rates: dict[_Sides, pd.DataFrame] = {}
     families: list[dict[str, Any]] = []
     apart: dict[tuple[str, str], list[str]] = {}
     for matching in ("learning_rate", "accuracy", "weight_drift"):
@@ -114,12 +116,12 @@ def _in_setting(
         left = tuple(name for name in metrics if name != matched_column.get(matching))
         family = Family(
             f"method contrast at matched {matching}: dataset × method × metric",
-            tuple(f"{d} · {method} · {metric}" for d, method in pairs for metric in left),
+            tuple(f"{dataset} · {one} · {metric}" for dataset, one, _ in pairs for metric in left),
         )
         table = pd.DataFrame(
             [
-                _row(matching, dataset, method, baseline, metric, frame, alpha)
-                for (dataset, method), frame in pairs.items()
+                _row(matching, sides, metric, frame, alpha)
+                for sides, frame in pairs.items()
                 for metric in left
             ]
         )
@@ -134,7 +136,7 @@ def _in_setting(
         )
     whole = pd.concat(parts, ignore_index=True)
     at_rate = whole[whole["matching"] == "learning_rate"]
-    by_rate = _by_rate(at_rates, baseline) if "retention_pct" in metrics else pd.DataFrame()
+    by_rate = _by_rate(at_rates) if "retention_pct" in metrics else pd.DataFrame()
     return Answer(
         question=QUESTION,
         sentence=" ".join([_sentence(whole, by_rate), *_apart_sentences(apart, baseline)]),
@@ -151,6 +153,14 @@ def _in_setting(
     )
 
 
+class _Sides(NamedTuple):
+    """What is contrasted: the series of a method against the baseline's that agrees with it."""
+
+    dataset: str
+    method: str
+    baseline: str
+
+
 def _pairs(
     runs: pd.DataFrame,
     baseline: str,
@@ -159,12 +169,12 @@ def _pairs(
     matching: str,
     excluded: list[Exclusion],
     apart: dict[tuple[str, str], list[str]],
-) -> dict[tuple[str, str], pd.DataFrame]:
-    """Per dataset and method: rows of pairs, columns ``METRIC_method`` and ``METRIC_baseline``.
+) -> dict[_Sides, pd.DataFrame]:
+    """Per contrast: rows of pairs, columns ``METRIC_method`` and ``METRIC_baseline``.
 
     To `apart` is added, by method and what else differs, the datasets.
     """
-    pairs: dict[tuple[str, str], pd.DataFrame] = {}
+    pairs: dict[_Sides, pd.DataFrame] = {}
     axes = axis_values(runs)
     for dataset, group in runs.groupby("dataset", sort=True):
         base = group[group["method"] == baseline]
@@ -173,65 +183,74 @@ def _pairs(
             if base.empty or other.empty:
                 continue
             numbers, differences = alike(axes, other, base)
-            other, plain = (side.assign(alike=numbers) for side in (other, base))
-            if matching == "learning_rate":
-                keys = ["alike", "learning_rate", "seed"]
-                frame = other.merge(plain, on=keys, suffixes=("_method", "_baseline"))
-                lonely = len(other) - len(frame)
-                if lonely:
-                    why = f"no {baseline} run with identical dataset, rate, seed and options"
-                    excluded.append(Exclusion(f"{dataset} {method} runs", lonely, why))
-            else:
-                frame = _matched(other, plain, metrics, matching, str(dataset), excluded)
-            if not frame.empty:
-                pairs[str(dataset), method] = frame
-                found = apart.setdefault((method, differences), []) if differences else []
-                found += [str(dataset)] * (str(dataset) not in found)
+            found = {}
+            for mine, plain in _agreeing(other, base, numbers):
+                sides = _Sides(str(dataset), mine["series"].iloc[0], plain["series"].iloc[0])
+                if matching == "learning_rate":
+                    keys = ["learning_rate", "seed"]
+                    frame = mine.merge(plain, on=keys, suffixes=("_method", "_baseline"))
+                else:
+                    frame = _matched(sides, mine, plain, metrics, matching, excluded)
+                if not frame.empty:
+                    found[sides] = frame
+            lonely = len(other) - sum(map(len, found.values()))
+            if matching == "learning_rate" and lonely:
+                why = f"no {baseline} run with identical dataset, rate, seed and options"
+                excluded.append(Exclusion(f"{dataset} {method} runs", lonely, why))
+            pairs |= found
+            if found and differences:
+                told = apart.setdefault((method, differences), [])
+                told += [str(dataset)] * (str(dataset) not in told)
     return pairs
 
 
+def _agreeing(
+    other: pd.DataFrame, base: pd.DataFrame, numbers: pd.Series[int]
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """The runs of a method, and those of the baseline with the same number (of `alike`)."""
+    plain = dict(iter(base.groupby(numbers[base.index])))
+    for number, mine in other.groupby(numbers[other.index], sort=True):
+        if number in plain:
+            yield mine, plain[number]
+
+
 def _matched(
+    names: _Sides,
     other: pd.DataFrame,
     base: pd.DataFrame,
     metrics: tuple[str, ...],
     matching: str,
-    dataset: str,
     excluded: list[Exclusion],
 ) -> pd.DataFrame:
+    """A row a seed that both series have: what is read of either curve at common levels."""
     column = accuracy_column(other) if matching == "accuracy" else "weight_drift"
     rows, apart = [], []
-    keys = ["alike", "seed"]
-    read = [*dict.fromkeys([*keys, "learning_rate", column, *metrics])]  # of fifty columns
-    curves = dict(_curves(base[read], keys))
-    for key, curve in _curves(other[read], keys):
-        if key not in curves:
+    read = [*dict.fromkeys(["seed", "learning_rate", column, *metrics])]  # of fifty columns
+    curves = dict(_curves(base[read]))
+    for seed, curve in _curves(other[read]):
+        if seed not in curves:
             continue
-        sides = {"method": _branch(curve, column), "baseline": _branch(curves[key], column)}
+        sides = {"method": _branch(curve, column), "baseline": _branch(curves[seed], column)}
         values = _interpolated_pair(sides, metrics, column)
         if values is None:
             apart.append(sides)
         else:
-            rows.append({"seed": key[1], "learning_rate": nan, **values})
+            rows.append({"seed": seed, "learning_rate": nan, **values})
     if apart:
-        method = other["method"].iloc[0]
-        why = _why_apart(apart, str(method), str(base["method"].iloc[0]), column)
-        what = f"{dataset} {method} seeds at matched {matching}"
-        excluded.append(Exclusion(what, len(apart), why))
+        what = f"{names.dataset} {names.method} seeds at matched {matching}"
+        excluded.append(Exclusion(what, len(apart), _why_apart(apart, names, column)))
     return pd.DataFrame(rows)
 
 
 _Curve: TypeAlias = dict[str, FloatArray]
 
 
-def _curves(runs: pd.DataFrame, keys: list[str]) -> Iterator[tuple[Any, _Curve]]:
-    """The numbers of each method and seed along its rates, column by column."""
+def _curves(runs: pd.DataFrame) -> Iterator[tuple[Any, _Curve]]:
+    """The numbers of each seed of a series along its rates, column by column."""
     ordered = runs.sort_values("learning_rate", kind="stable")
-    numbers = {
-        str(name): ordered[name].to_numpy(dtype=np.float64)
-        for name in ordered.columns.difference(keys)
-    }
-    for key, rows in ordered.groupby(keys).indices.items():
-        yield key, {name: values[rows] for name, values in numbers.items()}
+    numbers = {str(name): ordered[name].to_numpy(dtype=np.float64) for name in ordered}
+    for seed, rows in ordered.groupby("seed").indices.items():
+        yield seed, {name: values[rows] for name, values in numbers.items()}
 
 
 def _branch(curve: _Curve, column: str) -> _Curve:
@@ -244,20 +263,18 @@ def _branch(curve: _Curve, column: str) -> _Curve:
     return {name: values[is_known][:end] for name, values in curve.items()}
 
 
-def _why_apart(
-    apart: Sequence[Mapping[str, _Curve]], method: str, baseline: str, column: str
-) -> str:
+def _why_apart(apart: Sequence[Mapping[str, _Curve]], sides: _Sides, column: str) -> str:
     """Why curves could not be read at a common level."""
-    names = {"method": method, "baseline": baseline}
+    names = {"method": sides.method, "baseline": sides.baseline}
     single = [
-        name for side, name in names.items() if any(sides[side][column].size < 2 for sides in apart)
+        name for side, name in names.items() if any(pair[side][column].size < 2 for pair in apart)
     ]
     up_to = f"up to the highest {label(column)}"
     if single:
         return f"{up_to} {join_words(single)} has runs of one rate only, which is no curve"
     spans = []
     for side, name in names.items():
-        reached = np.concatenate([sides[side][column] for sides in apart])
+        reached = np.concatenate([pair[side][column] for pair in apart])
         low, high = (METRICS[column].text(end) for end in (reached.min(), reached.max()))
         spans.append(f"{name} covers {low} to {high}")
     return f"{up_to} {' and '.join(spans)}: no level is common"
@@ -296,26 +313,18 @@ def _first_crossing(along: FloatArray, outcome: FloatArray, level: float) -> flo
 
 
 def _row(
-    matching: str,
-    dataset: str,
-    method: str,
-    baseline: str,
-    metric: str,
-    pairs: pd.DataFrame,
-    alpha: float,
+    matching: str, sides: _Sides, metric: str, pairs: pd.DataFrame, alpha: float
 ) -> dict[str, Any]:
     a = pairs[f"{metric}_method"].to_numpy(dtype=np.float64)
     b = pairs[f"{metric}_baseline"].to_numpy(dtype=np.float64)
     test, effect = paired_t(a, b), cohens_d_z(a, b)
     flip, ranks = sign_flip(a, b), wilcoxon_signed_rank(a, b)
-    sides = pd.DataFrame({"rate": pairs["learning_rate"].to_numpy(), "a": a, "b": b}).dropna()
-    by_rate = sides.groupby("rate").mean()
+    at_rates = pd.DataFrame({"rate": pairs["learning_rate"].to_numpy(), "a": a, "b": b}).dropna()
+    by_rate = at_rates.groupby("rate").mean()
     over_rates = paired_t(by_rate["a"], by_rate["b"])
     return {
         "matching": matching,
-        "dataset": dataset,
-        "method": method,
-        "baseline": baseline,
+        **sides._asdict(),
         "metric": metric,
         "num_pairs": test.num_a,
         "num_rates": len(by_rate),
@@ -340,17 +349,15 @@ def _row(
     }
 
 
-def _by_rate(pairs: dict[tuple[str, str], pd.DataFrame], baseline: str) -> pd.DataFrame:
-    """Per dataset, method and rate: the mean difference in retention, and its sd over the seeds."""
+def _by_rate(pairs: Mapping[_Sides, pd.DataFrame]) -> pd.DataFrame:
+    """Per contrast and rate: the mean difference in retention, and its sd over the seeds."""
     rows = []
-    for (dataset, method), frame in pairs.items():
+    for sides, frame in pairs.items():
         gaps = frame["retention_pct_method"] - frame["retention_pct_baseline"]
         for rate, own in gaps.dropna().groupby(frame["learning_rate"]):
             rows.append(
                 {
-                    "dataset": dataset,
-                    "method": method,
-                    "baseline": baseline,
+                    **sides._asdict(),
                     "metric": "retention_pct",
                     "learning_rate": rate,
                     "difference": own.mean(),
