@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import fake_runs
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 import driftscope as ds
 from driftscope.analysis import StudyTables
-from driftscope.analysis.calibration import calibrate, load_calibration
+from driftscope.analysis.calibration import adapted_by, calibrate, load_calibration
 from driftscope.cli import app
 from driftscope.errors import ConfigError, RecordError
 from driftscope.gate.judging import judge, read_evidence
@@ -102,6 +103,44 @@ def test_what_was_never_seen_is_not_forecast(numbers: dict, known: dict, words: 
     told = calibrate(made())[0].forecast(numbers, **known)
     assert told.retention_pct is None
     assert words in told.sentence
+
+
+def with_penalty(tables: StudyTables, name: str = "l2_sp_0.1") -> StudyTables:
+    """The runs, and beside them as many under a penalty."""
+    held = tables.runs.assign(regularizer=name, run_id="held_" + tables.runs["run_id"])
+    return tables.with_runs(pd.concat([tables.runs.assign(regularizer="none"), held]))
+
+
+def test_what_was_done_beside_a_method_is_named_with_it() -> None:
+    found, _ = calibrate(with_penalty(made()))
+    held = ["full_ft with l2_sp_0.1", "lora with l2_sp_0.1"]
+    assert found.methods == ["full_ft", held[0], "lora", held[1]]
+    numbers = {"embedding_drift": 0.4, "cka": 0.6}
+    assert found.forecast(numbers, method=held[0]).retention_pct is not None
+    plain, _ = calibrate(with_penalty(made()).only(regularizer="none"))
+    assert plain.model_dump() == calibrate(made())[0].model_dump()
+    refused = plain.forecast(numbers, method=adapted_by("full_ft", "budget_60+restore_blocks"))
+    assert refused.refused == (
+        "the calibration has seen full_ft or lora, and this is full_ft with "
+        "budget_60+restore_blocks"
+    )
+    assert [adapted_by("lora", one) for one in ("none", None, float("nan"))] == ["lora"] * 3
+
+
+def test_a_gate_forecasts_a_run_under_a_penalty_from_runs_under_it_alone(tmp_path: Path) -> None:
+    spec = fake_runs.spec(7, model="mini", regularizers=[{"kind": "l2_sp", "weight": 0.1}])
+    selected = {
+        "epoch": 2,
+        "reading": {"entropy": [[1.0]], "erf95": [[0.5]], "gini": [[0.5]]},
+        "drift": {"embedding_drift": 0.4, "cka": 0.6},
+    }
+    write_json(tmp_path / "spec.json", spec.model_dump(mode="json"))
+    write_json(tmp_path / "result.json", fake_runs.fake_result(spec, selected=selected))
+    evidence = read_evidence(tmp_path)
+    refused = evidence.with_forecast(calibrate(made())[0]).forecast
+    assert refused.refused.endswith("and this is full_ft with l2_sp_0.1")
+    told = evidence.with_forecast(calibrate(with_penalty(made()))[0]).forecast
+    assert told.retention_pct == pytest.approx(100 * (1 - 0.16), abs=5)
 
 
 def test_studies_that_cannot_calibrate_are_refused() -> None:

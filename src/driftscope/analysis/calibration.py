@@ -22,6 +22,7 @@ from scipy.optimize import isotonic_regression
 from driftscope.analysis.grouping import SETTING, usable_runs
 from driftscope.analysis.tables import StudyTables
 from driftscope.analysis.trajectories import ends_of_epochs
+from driftscope.analysis.twins import NONE
 from driftscope.analysis.words import join_words
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 from driftscope.files import named_path
@@ -100,7 +101,7 @@ class Calibration(Part):
         Args:
             numbers: the drift's, by the metric's key.
             model: the pretrained model's name, where it is known.
-            method: how it was adapted, where it is known.
+            method: how it was adapted, where it is known, as `adapted_by` says it.
             is_after_first_epoch: whether they are known to be of the end of the first epoch; else
                 a calibration of that time says "if".
         """
@@ -142,6 +143,20 @@ class Calibration(Part):
                 shown = [METRICS[one.signal].text(each) for each in (value, *one.reach)]
                 return f"{label} is {shown[0]}, and the calibration has seen {shown[1]}–{shown[2]}"
         return ""
+
+
+def adapted_by(method: str, regularizer: str | float | None) -> str:
+    """A method with what was done beside it, which changes what drift tells of retention.
+
+    Args:
+        method: the method's label.
+        regularizer: penalties, budget and interventions; `none`, or unknown, where there are none.
+
+    >>> adapted_by("full_ft", "l2_sp_0.1"), adapted_by("full_ft", "none")
+    ('full_ft with l2_sp_0.1', 'full_ft')
+    """
+    is_plain = not isinstance(regularizer, str) or regularizer == NONE
+    return method if is_plain else f"{method} with {regularizer}"
 
 
 def load_calibration(path: Path | str) -> Calibration:
@@ -242,9 +257,13 @@ def _checked(signals: Sequence[str]) -> tuple[str, ...]:
 
 
 def _usable(study: StudyTables, signals: tuple[str, ...], at: At) -> pd.DataFrame:
-    """The finished runs of one setting with a retention and every signal, each of them once."""
+    """The finished runs of one setting with a retention and every signal, each of them once.
+
+    Their `method` is that of `adapted_by`.
+    """
     kept = ["run_id", *SETTING, "dataset", "method", "retention_pct"]
     runs, _ = usable_runs(study.runs)
+    runs["method"] = [*map(adapted_by, runs["method"], runs["regularizer"])]
     if at == "end":
         found = runs[[*kept, *[one for one in signals if one in runs]]]
     else:

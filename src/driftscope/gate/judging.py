@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from driftscope.analysis.advice import Advice, Place, Surface, advice_on, classes_of
-from driftscope.analysis.calibration import Calibration, Forecast
+from driftscope.analysis.calibration import Calibration, Forecast, adapted_by
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 from driftscope.files import named_path
 from driftscope.gate.limits import GATED, Limit
@@ -55,7 +55,7 @@ class Evidence:
         unmeasured: why a number is missing, by its key.
         estimate: of retention without labels.
         model: the pretrained model's name, where it is told.
-        method: how the model was adapted, where it is told.
+        method: how the model was adapted, and what was done beside it, where it is told.
         forecast: of retention, by a calibration.
         surface: what made the report.
         adapted: the adapted model's name or folder, where it is told.
@@ -288,7 +288,7 @@ def _of_run(file: Path) -> Evidence:
         unmeasured,
         structure.estimate if structure else None,
         spec.model,
-        spec.method.label,
+        adapted_by(spec.method.label, spec.regularizer_label),
         surface="run",
         adapted=str(file.parent),
         images=spec.dataset,
