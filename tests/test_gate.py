@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 from typer.testing import CliRunner
 
 import driftscope as ds
+from driftscope.analysis.estimate_charts import told as told_of_estimates
 from driftscope.cli import app
 from driftscope.cli.terminal import PlainConsole
 from driftscope.config import parse_run_spec
@@ -19,6 +20,8 @@ from driftscope.errors import ConfigError, RecordError
 from driftscope.gate.judging import Evidence, judge, read_evidence
 from driftscope.gate.limits import GATED, parse_limit
 from driftscope.metrics import drifts, units
+from driftscope.records import epochs_sentence, load_run, runs_table
+from driftscope.report.run_facts import said
 from driftscope.stats.proportions import paired_ratio_interval
 
 runner = CliRunner()
@@ -245,6 +248,51 @@ def test_an_imported_run_is_judged_and_a_damaged_one_is_a_sentence(
     assert "does not say how many images validation accuracy was counted on" in shown
     write(tmp_path / "result.json", {"schema": 1, "selected": 5})
     assert gated(tmp_path, *limits)[0] == 2
+
+
+def test_a_run_of_the_papers_protocol_is_told_by_the_model_that_it_keeps(
+    tiny_run: dict[str, Any], tmp_path: Path
+) -> None:
+    """Structure is of the last epoch; the estimate and a gate are of the one that is kept."""
+    spec = parse_run_spec({**tiny_run, "protocol": "paper", "pool": "stars"}, "test")
+
+    def point(epoch: int, kept: float, cka: float) -> dict[str, Any]:
+        return {
+            "epoch": epoch,
+            "reading": {"entropy": [[1.0]], "erf95": [[0.5]], "gini": [[0.5]]},
+            "drift": {"cka": cka, "estimated_retention_pct": kept},
+            "transfer": {"pets": {"accuracy_pct": 60.0, "num_images": 99, "retention_pct": kept}},
+            "estimate": {
+                "pool": "stars",
+                "retention_pct": kept,
+                "low_90_pct": kept - 5,
+                "high_90_pct": kept + 5,
+            },
+        }
+
+    last = point(2, 21.0, 0.3)
+    last["drift"] = {"cka": 0.3, "unmeasured": {"estimated_retention_pct": "why", "gini": "none"}}
+    result = fake_result(spec, selected=point(1, 88.0, 0.9), last=last)
+    result["pretrained"]["transfer"] = {"pets": {"accuracy_pct": 68.0, "num_images": 99}}
+    write(tmp_path / "spec.json", spec.model_dump(mode="json"))
+    write(tmp_path / "result.json", result)
+    record = load_run(tmp_path)
+    [row] = runs_table([record]).to_dict("records")
+    assert row["selected_epoch"] == 1
+    assert (row["retention_pct"], row["estimated_retention_pct"]) == (88.0, 88.0)
+    assert (row["low_90_pct"], row["high_90_pct"], row["cka"]) == (83.0, 93.0, 0.3)
+    assert record.drift.unmeasured == {"gini": "none"}
+    assert "are 0.0 points off on average" in told_of_estimates(runs_table([record]))
+    assert epochs_sentence(record) == (
+        "Drift and attention are of epoch 2, the last one, as the protocol “paper” has it. "
+        "Accuracy and retention are of epoch 1, whose model is kept."
+    )
+    assert epochs_sentence(record) in [words for _, words in said(record)]
+    limits = ("--min-cka", "0.5", "--min-estimated-retention", "80", "--confident")
+    assert gated(tmp_path, *limits)[0] == 0
+    code, shown = gated(tmp_path, "--min-cka", "0.95")
+    assert code == 1
+    assert "CKA is 0.900, not at least 0.95" in shown
 
 
 def test_a_folder_without_a_report_exits_with_2(tmp_path: Path) -> None:

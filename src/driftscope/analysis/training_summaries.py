@@ -125,12 +125,12 @@ def run_summary(record: RunRecord, advice: Advice) -> Summary:
         record: the run's, with all it holds.
         advice: `advice_on_run` of it.
     """
-    point, found = record.structure_point, found_by_run(record)
-    drift = point.drift.facts() if point else {}
+    changed, found = record.drift, found_by_run(record)
+    drift = changed.facts() if changed else {}
     headline, emphasised = unmeasured_headline(drift.get("cka"), needs_for_retention(found | drift))
     if (kept := kept_of(found)) is not None:
         headline, emphasised = advice.verdict, (written(kept.key, kept.pct),)
-    if point is None:
+    if changed is None:
         headline, emphasised = "The run diverged before anything of it could be read.", ()
     return Summary(
         _what_was_run(record),
@@ -138,7 +138,7 @@ def run_summary(record: RunRecord, advice: Advice) -> Summary:
         drift_sentences(drift),
         _run_caveats(record, found),
         emphasised,
-        (advice,) if point else (),
+        (advice,) if changed else (),
     )
 
 

@@ -53,6 +53,7 @@ def run(
     from driftscope.config import load_run_spec
     from driftscope.records import (
         budget_sentence,
+        epochs_sentence,
         intervention_sentences,
         is_done,
         refuse_foreign_folder,
@@ -80,8 +81,8 @@ def run(
         _print_json(out, advice, training_images_sentence(record))
         return
     terminal.show_cells([record])
-    for sentence in (training_images_sentence(record), budget_sentence(record)):
-        if sentence:
+    for tell in (epochs_sentence, training_images_sentence, budget_sentence):
+        if sentence := tell(record):
             typer.echo(f"\n{sentence}")
     for told in (intervention_sentences(record), rescue_sentences(record)):
         if told:

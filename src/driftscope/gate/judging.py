@@ -262,10 +262,10 @@ def _of_run(file: Path) -> Evidence:
     record = load_run(file.parent)
     _refuse_changed(file, record.is_changed)
     spec, result = record.spec, record.result
-    selected, structure = result.selected, record.structure_point
+    selected = result.selected  # the model that is kept, also where structure is told of another
     diverged = ", which diverged" if result.status == "diverged" else ""
-    scalars: dict[str, Any] = dict(structure.drift.numbers()) if structure else {}
-    unmeasured = dict(structure.drift.unmeasured) if structure else {}
+    scalars: dict[str, Any] = dict(selected.drift.numbers()) if selected else {}
+    unmeasured = dict(selected.drift.unmeasured) if selected else {}
     if result.texts == OLD_TEXTS:
         why = f"the run read it against {OLD_TEXTS}; run it again to limit it"
         for key in [one.key for one in drifts() if one.group == "text space"]:
@@ -286,7 +286,7 @@ def _of_run(file: Path) -> Evidence:
         selected.transfer if selected else {},
         num_images,
         unmeasured,
-        structure.estimate if structure else None,
+        selected.estimate if selected else None,
         spec.model,
         adapted_by(spec.method.label, spec.regularizer_label),
         surface="run",

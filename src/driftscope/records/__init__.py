@@ -11,6 +11,7 @@ from driftscope.records.columns import (
     retention_interval_pct,
     transfer_scalars,
 )
+from driftscope.records.epochs import epochs_sentence
 from driftscope.records.events import append_event, read_events, rewrite_events
 from driftscope.records.file_names import (
     ADAPTED_FOLDER,
@@ -86,6 +87,7 @@ __all__ = [
     "append_event",
     "budget_sentence",
     "claimed",
+    "epochs_sentence",
     "heads_table",
     "history_table",
     "intervention_sentences",

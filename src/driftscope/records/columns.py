@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from driftscope.metric import Metric
-from driftscope.metrics import METRICS, drifts, levels
+from driftscope.metrics import ESTIMATED, METRICS, drifts, levels
 from driftscope.protocols import ACCURACIES, protocol_of
 
 if TYPE_CHECKING:
@@ -146,9 +146,10 @@ RUN_COLUMNS: dict[str, ColumnMeaning] = {
     **_columns("retention_pct"),
     **_columns("above_chance_pct", "chance_pct", "ece_pct", "pretrained_ece_pct"),
     "doubts": ColumnMeaning("text", "", "what makes the zero-shot numbers doubtful"),
-    **_INTERVAL,
+    **{end: _column(METRICS[end], _SELECTED, is_optional=True) for end in _INTERVAL},
     "text_vocabulary": ColumnMeaning("text", "", "the texts of the history's text-space drift"),
     **_OF_RUNS,
+    **_columns(ESTIMATED, addition=_SELECTED),
     **_columns(*STRUCTURE_SCALARS),
     **_of_pretrained(_columns(*STRUCTURE_SCALARS)),
     **_columns("trainable_parameters", "total_parameters", "wall_seconds"),

@@ -17,6 +17,7 @@ from driftscope.config import RunSpec, parse_run_spec
 from driftscope.errors import ConfigError, RecordError, shown, told_as
 from driftscope.files import named_path, read_arrays, read_bytes, write_whole
 from driftscope.limits import ARRAYS_MB
+from driftscope.metrics import ESTIMATED
 from driftscope.records.events import events_bytes, parsed_events
 from driftscope.records.file_names import (
     ATTENTION_FILE,
@@ -39,6 +40,7 @@ from driftscope.records.schema import (
     Point,
     Pretrained,
     RunResult,
+    StoredDrift,
     StoredReading,
     TransferScore,
     parse,
@@ -123,6 +125,21 @@ class RunRecord:
         return self.result.last if self.spec.protocol == "paper" else self.result.selected
 
     @property
+    def drift(self) -> StoredDrift | None:
+        """What has changed, as tables and pages tell it: that of `structure_point`.
+
+        But retention as estimated is of the selected epoch, as the measured one is.
+        """
+        point, selected = self.structure_point, self.result.selected
+        if point is None or selected is None or point is selected:
+            return point.drift if point else None
+        facts, estimate = point.drift.facts(), selected.drift.facts()
+        unmeasured = (estimate.get("unmeasured", {}), facts.get("unmeasured", {}))
+        return StoredDrift.model_validate(
+            _with_estimate_of(estimate, facts) | {"unmeasured": _with_estimate_of(*unmeasured)}
+        )
+
+    @property
     def main_score(self) -> TransferScore:
         """The selected epoch's score on the main transfer set; empty where there is none."""
         return _score(self.result.selected, self.main_transfer)
@@ -137,6 +154,12 @@ class RunRecord:
     def pretrained_score(self) -> TransferScore:
         """The pretrained model's score on the main transfer set; empty where there is none."""
         return _score(self.result.pretrained, self.main_transfer)
+
+
+def _with_estimate_of(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """All of the second but for the estimate, which is the first's, if it has one."""
+    others = {key: value for key, value in second.items() if key != ESTIMATED}
+    return others | {key: value for key, value in first.items() if key == ESTIMATED}
 
 
 def _held_once(part: M, known: dict[str, Part]) -> M:

@@ -201,7 +201,7 @@ def _add_subsets(rows: _Rows, record: RunRecord) -> None:
 
 
 def runs_table(records: Iterable[RunRecord]) -> pd.DataFrame:
-    """One row a run. Signals are those at `RunRecord.structure_point`."""
+    """One row a run. Signals are those of `RunRecord.drift`."""
     import pandas as pd
 
     return typed(pd.DataFrame([_run_row(record) for record in records]), RUN_COLUMNS)
@@ -241,7 +241,8 @@ def _keys(record: RunRecord) -> dict[str, Any]:
 
 def _run_row(record: RunRecord) -> dict[str, Any]:
     spec, result = record.spec, record.result
-    selected, point = result.selected, record.structure_point
+    selected, point, drift = result.selected, record.structure_point, record.drift
+    estimate = selected and selected.estimate
     before, after = record.pretrained_score, record.main_score
     main = record.main_transfer or ""
     accuracy = ACCURACIES[protocol_of(main)]
@@ -278,10 +279,10 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
         "ece_pct": after.ece_pct,
         "pretrained_ece_pct": before.ece_pct,
         "doubts": "; ".join(after.doubts) or None,
-        "low_90_pct": point and point.estimate and point.estimate.low_90_pct,
-        "high_90_pct": point and point.estimate and point.estimate.high_90_pct,
+        "low_90_pct": estimate and estimate.low_90_pct,
+        "high_90_pct": estimate and estimate.high_90_pct,
         "text_vocabulary": result.texts,
-        **{name: point and point.drift.number(name) for name in DRIFT_SCALARS},
+        **{name: drift and drift.number(name) for name in DRIFT_SCALARS},
         **{name: point and point.reading.mean(name) for name in STRUCTURE_SCALARS},
         **{f"pretrained_{n}": result.pretrained.reading.mean(n) for n in STRUCTURE_SCALARS},
         "trainable_parameters": result.parameters.trainable,

@@ -18,6 +18,7 @@ from driftscope.metrics import METRICS
 from driftscope.records import (
     RunRecord,
     budget_sentence,
+    epochs_sentence,
     intervention_sentences,
     rescue_sentences,
     training_images_sentence,
@@ -40,7 +41,7 @@ def numbers(row: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 def said(record: RunRecord) -> list[tuple[str, str]]:
     """What stands beside the numbers: every zero-shot score in words, doubts, what is missing."""
     scores = record.scores()
-    point = record.structure_point
+    changed = record.drift
     told = (sentence for name, one in scores.items() for sentence in score_sentences(name, one))
     selected = record.result.selected
     captioned = selected.retrieval if selected else {}
@@ -51,8 +52,8 @@ def said(record: RunRecord) -> list[tuple[str, str]]:
         for sentence in recall_sentences(one)
     )
     notes = (f"{name}: {note}." for name, one in scores.items() for note in one.get("notes", ()))
-    missing = unmeasured_sentences(point.drift.unmeasured if point else {})
-    of_run = (training_images_sentence(record), budget_sentence(record))
+    missing = unmeasured_sentences(changed.unmeasured if changed else {})
+    of_run = (epochs_sentence(record), training_images_sentence(record), budget_sentence(record))
     return [
         *(("", sentence) for sentence in (*told, *recalls, *of_run) if sentence),
         *(("", sentence) for sentence in intervention_sentences(record)),
