@@ -46,6 +46,21 @@ def test_the_same_seed_gives_the_same_interval_and_another_does_not():
     assert one.low != other.low
 
 
+def test_an_interval_holds_its_estimate_and_nothing_that_is_impossible():
+    """Also where the order is perfect, and of sizes of correlations that may have either sign."""
+    rng = np.random.default_rng(0)
+    for num_cells in (6, 8, 12):
+        x = np.arange(float(num_cells))
+        noise = rng.normal(size=(num_cells, 6))
+        swapped = x.copy()
+        swapped[[2, 3]] = swapped[[3, 2]]
+        signals = np.column_stack([x, -x, swapped, noise])
+        for target in (x, -x):
+            for found in spearman_over_cells(signals, target, np.arange(num_cells)):
+                for one in found:
+                    assert -1 <= one.low <= one.estimate <= one.high <= 1
+
+
 def test_weighted_spearman_equals_scipy_on_the_resample_written_out():
     rng = np.random.default_rng(2)
     x, y = rng.integers(0, 8, size=30).astype(float), rng.normal(size=30)

@@ -66,8 +66,10 @@ def spearman_over_cells(
     (`benchmarks/predictor_intervals.py`, docs/decisions.md); a percentile interval covers less than
     half at 0.98 where seeds scatter.
 
+    A perfect order has no Fisher z, so its own end is the estimate.
+
     A gap's interval joins those of its two sides (Zou 2007) with the correlation of their
-    resamples.
+    resamples, and ends at −1 and 1.
 
     Args:
         signals: [unit, signal], finite.
@@ -101,9 +103,9 @@ def spearman_over_cells(
     farthest = float(np.arctanh(bound))
     intervals = [
         BootstrapInterval(
-            float(rho), *_ends(float(z[k]), drawn_z[:, k], quantile, farthest, num_cells), num_cells
+            rho, *_ends(rho, float(z[k]), drawn_z[:, k], quantile, farthest, num_cells), num_cells
         )
-        for k, rho in enumerate(estimates)
+        for k, rho in enumerate(map(float, estimates))
     ]
     oriented = drawn_z * np.sign(estimates)
     gaps = [
@@ -114,9 +116,9 @@ def spearman_over_cells(
 
 
 def _ends(
-    z: float, drawn: FloatArray, quantile: float, farthest: float, num_cells: int
+    rho: float, z: float, drawn: FloatArray, quantile: float, farthest: float, num_cells: int
 ) -> tuple[float, float]:
-    """The ends of ρ from the Fisher z of the estimate and of the resamples.
+    """The ends of ρ from the Fisher z, at most `farthest`, of the estimate and of the resamples.
 
     Resamples in perfect order cannot tell how far from it the population is: the variance is at
     least their share of what theory gives so many cells.
@@ -129,7 +131,7 @@ def _ends(
     of_theory = (1 + np.tanh(z) ** 2 / 2) / max(num_cells - 3, 1)  # Bonett & Wright 2000
     half = quantile * float(np.sqrt(max(defined.var(ddof=1), in_order * of_theory)))
     low, high = np.tanh([min(z, unbiased) - half, max(z, unbiased) + half])
-    return float(low), float(high)
+    return min(float(low), rho), max(float(high), rho)
 
 
 def _gap(
@@ -152,14 +154,18 @@ def _gap(
 
     return BootstrapInterval(
         gap,
-        gap - reach(size_a - low_a, high_b - size_b),
-        gap + reach(high_a - size_a, size_b - low_b),
+        max(gap - reach(size_a - low_a, high_b - size_b), -1.0),
+        min(gap + reach(high_a - size_a, size_b - low_b), 1.0),
         a.num_cells,
     )
 
 
 def _by_size(interval: BootstrapInterval) -> tuple[float, float, float]:
-    """The estimate's size and its ends, seen in the estimate's direction."""
+    """The estimate's size and its ends, seen in the estimate's direction.
+
+    The lower end stays below 0 where the sign is open: the size of a ρ near 0 is estimated too
+    large, and a gap to it would be covered too seldom.
+    """
     if interval.estimate < 0:
         return -interval.estimate, -interval.high, -interval.low
     return interval.estimate, interval.low, interval.high
