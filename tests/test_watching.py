@@ -143,6 +143,24 @@ def test_where_all_was_lost_at_the_warning_no_negative_points_are_to_come() -> N
     )
 
 
+def test_a_signal_that_never_warned_is_not_said_to_have_warned() -> None:
+    still = {**LOSING, "cka": QUIET["cka"], "embedding_drift": QUIET["embedding_drift"]}
+    cells = itertools.product(("stars", "terrain"), (1e-4, *np.arange(1, 9) * 1e-3), (1, 2))
+    runs = {cell: QUIET if cell[1] == RATES[0] else still for cell in cells}
+    found = answer("onset", study(runs))
+    assert "The earliest is Δ entropy: of the" in found.sentence
+    rows = found.table[found.table["band"].eq("quiet runs") & found.table["scope"].eq("overall")]
+    silent = rows[rows["signal"] != "delta_entropy_pct"]
+    assert (silent["num_never"] == 32).all()
+    assert _ranked(silent) == "None of CKA and embedding drift warned in any of 32 runs"
+    assert _ranked(silent[:1]) == "CKA warned in none of 32 runs"
+    late = silent[:1].assign(num_never=31, num_later=1, signal="gini")  # nothing to come then
+    told = _ranked(pd.concat([silent, late]))
+    assert told.startswith("The earliest is Gini: when it warned, nothing of the 60.0 points")
+    leave = "By Holm p ≤ 0.05 these leave after retention or never: CKA (quiet runs)"
+    assert any(one.startswith(leave) for one in found.remarks)
+
+
 def test_the_band_of_images_is_that_of_the_pretrained_readings_mean(warned: pd.DataFrame) -> None:
     low, high = scipy_stats.t.interval(
         0.95, 4, loc=0, scale=np.std(PRETRAINED_ENTROPIES, ddof=1) / np.sqrt(5)

@@ -363,10 +363,14 @@ def _how_often_first(table: pd.DataFrame) -> str:
 def _ranked(rows: pd.DataFrame) -> str:
     """The signal that warns with the most still to come, ties named, and what it is worth."""
     text = METRICS["retention_pct"].text
-    rows = rows.sort_values("points_to_come", ascending=False)
-    best, told = rows.iloc[0], rows["points_to_come"].map(text)
-    alike = [label(name) for name in rows.loc[told == told.iloc[0], "signal"]]
-    where = "" if best["scope"] == OVERALL else f" on {best['scope']}"
+    scope = rows["scope"].iloc[0]
+    where = "" if scope == OVERALL else f" on {scope}"
+    have_warned = rows[rows["num_never"] < rows["num_lost"]]
+    if have_warned.empty:
+        return _silent(rows) + where
+    have_warned = have_warned.sort_values("points_to_come", ascending=False)
+    best, told = have_warned.iloc[0], have_warned["points_to_come"].map(text)
+    alike = [label(name) for name in have_warned.loc[told == told.iloc[0], "signal"]]
     is_one = len(alike) == 1
     earliest = f"The earliest{where} {'is' if is_one else 'are'} {few_words(alike)}"
     lost = f"of the {text(best['damage_points'])} points of retention lost on average"
@@ -384,6 +388,14 @@ def _ranked(rows: pd.DataFrame) -> str:
     )
 
 
+def _silent(rows: pd.DataFrame) -> str:
+    """That no signal warned."""
+    names, runs = rows["signal"].map(label), counted(rows["num_lost"].max(), "run")
+    if len(names) == 1:
+        return f"{capitalised(names.iloc[0])} warned in none of {runs}"
+    return f"None of {few_words(names)} warned in any of {runs}"
+
+
 def _remarks(
     seen: Trajectories, found: pd.DataFrame, details: dict[str, pd.DataFrame], alpha: float
 ) -> Iterator[str]:
@@ -396,11 +408,11 @@ def _remarks(
         )
     if "tests" in details:
         shown = details["tests"][details["tests"]["p_holm"] <= alpha]
-        for is_first, words in ((True, "before"), (False, "after")):
+        for is_first, words in ((True, "before retention"), (False, "after retention or never")):
             named = shown[(shown["score"] > 0) == is_first]
             listed = [f"{label(row['signal'])} ({row['band']})" for row in named.to_dict("records")]
             if listed:
-                yield f"By Holm p ≤ {alpha:g} these leave {words} retention: {few_words(listed)}."
+                yield f"By Holm p ≤ {alpha:g} these leave {words}: {few_words(listed)}."
         if shown.empty:
             yield f"No signal leaves before or after retention by Holm p ≤ {alpha:g}."
     if "against_cka" in details:
