@@ -19,6 +19,7 @@ from driftscope.errors import ConfigError
 
 RATES = (1e-6, 1e-5, 1e-4, 1e-3)
 SEEDS = (7, 11, 19)
+NOTHING = pd.DataFrame()
 
 
 def study(
@@ -654,6 +655,25 @@ def test_regularizers_at_other_epochs_are_rows_of_their_own_and_named():
     }  # fmt: skip
     assert rows["num_seeds"].eq(3).all()
     assert "apr_0.1 on terrain for full_ft, epochs 12 at 1e-5 (0.1" in found.sentence
+
+
+@pytest.mark.parametrize("agreed", [True, False])
+def test_the_layer_where_entropy_falls_most_is_sought_in_all_cells(agreed: bool):
+    """Layer 2 at 1e-3 falls by 20 % in the mean of (−30, −30, 0.5) %; layer 3 at 1e-5 by 2 %."""
+    tables = study(datasets=("terrain",), methods=("full_ft",), rates=(1e-5, 1e-3))
+    high = tables.layers["run_id"].str.contains("0.001")
+    layer, first = tables.layers["layer"], tables.layers["run_id"].str.endswith("_7")
+    change = np.where(high & (layer == 2), np.where(first, 0.5, -30.0), 0.1)
+    if agreed:
+        change = np.where(~high & (layer == 3), -2.0, change)
+    layers = tables.layers.assign(delta_entropy_pct=change)
+    sentence = answer("layer_profile", StudyTables(tables.runs, NOTHING, layers)).sentence
+    assert f"In {int(agreed)} of 2 cells some layer's entropy falls by more than 1 %" in sentence
+    assert ("The first is layer 3 in the median." in sentence) == agreed
+    most = (
+        "In the mean over seeds it falls most at layer 2 of full_ft on terrain at 1e-3 (−19.8 %)."
+    )
+    assert most in sentence
 
 
 def test_a_run_with_an_infinite_signal_is_not_picked():
