@@ -22,6 +22,7 @@ from driftscope.adapt.trained_delta import TrainedDelta
 from driftscope.backbones.weights import merged
 from driftscope.budget import affordable_factor, first_fit_images
 from driftscope.config import BUDGET_VERSION, SPEC_VERSION, canonical_spec, parse_run_spec, run_id
+from driftscope.config.interventions import Restore
 from driftscope.data import PixelRows
 from driftscope.errors import ConfigError, ModelError, NonFiniteError
 from driftscope.prepared_run import prepare, training_images
@@ -188,6 +189,33 @@ def test_each_estimate_of_a_budget_says_of_which_images_it_is(kept_run: RunRecor
         "budget looks at, lower end of"
     ) in said
     assert "; on all 400 that were read it is 77.7 %)" in said
+
+
+@pytest.mark.parametrize(
+    ("low_90_pct", "said"),
+    [
+        (70.0, "NOT kept (estimated 77.7 % on the 60 images of concepts100, lower end of the 90 % "
+               "interval 70.0 %, of the model that is kept, with restore_queries_keys"),
+        (85.0, "kept (estimated 77.7 % on the 60 images"),
+        (None, "not known to be kept (nothing was estimated of the model that is kept, with "
+               "restore_queries_keys"),
+    ],
+)  # fmt: skip
+def test_a_budget_with_a_restoration_is_told_of_the_model_that_is_kept(
+    low_90_pct: float | None, said: str, kept_run: RunRecord
+) -> None:
+    """The looks of the budget come before a part goes back to W₀."""
+    at = {look["epoch"]: look for look in looks(kept_run)}[kept_run.result.selected.epoch]
+    selected = kept_run.result.selected
+    changed = {"retention_pct": 77.7, "low_90_pct": low_90_pct, "num_images": 60}
+    estimate = selected.estimate.model_copy(update=changed)
+    result = kept_run.result.model_copy(
+        update={"selected": selected.model_copy(update={"estimate": estimate})}
+    )
+    spec = kept_run.spec.model_copy(update={"interventions": (Restore(what="queries_keys"),)})
+    told = budget_sentence(replace(kept_run, result=result, spec=spec))
+    assert told.startswith(f"Budget 80 %: {said}")
+    assert f"; before that {at['kept_retention_pct']:.1f} %)" in told
 
 
 @pytest.mark.parametrize(("retention_pct", "is_told"), [(90, False), (99, True)])
