@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from fake_study import METHODS, NUM_EPOCHS, NUM_TRANSFER_IMAGES, RATES, SEEDS, write_fake_study
 
 from driftscope.analysis import answer
+from driftscope.analysis.grouping import settings_apart
 from driftscope.config import StudySpec
 from driftscope.errors import RecordError
 from driftscope.opened_study import Study
@@ -236,3 +238,66 @@ def test_damaged_and_unknown_records_are_named_counted_and_passed_over(tmp_path:
             "table.csv",
             "torn.json",
         ]
+
+
+# ---------------------------------------------------------------- runs that are missing
+
+
+@pytest.fixture
+def partly(folder: Path, tmp_path: Path) -> Path:
+    """Of the declared runs the last seed's are missing: one has failed, one is damaged."""
+    root = shutil.copytree(folder, tmp_path / "partly")
+    last = [one.folder for one in Study(root).records() if one.spec.seed == SEEDS[-1]]
+    (last[0] / "result.json").write_text("{}")
+    (last[1] / "result.json").unlink()
+    (last[1] / "failure.json").write_text(
+        '{"error": "E", "message": "m", "traceback": "t", "when": "w"}'
+    )
+    for run in last[2:]:
+        shutil.rmtree(run)
+    return root
+
+
+def test_a_study_tells_the_declared_runs_that_are_in_no_table(folder: Path, partly: Path) -> None:
+    assert Study(folder).missing.empty
+    missing = Study(partly).missing
+    assert set(missing["seed"]) == {SEEDS[-1]}
+    waiting = NUM_RUNS // len(SEEDS) - 2
+    assert missing["state"].value_counts().to_dict() == {
+        "waiting": waiting, "failed": 1, "damaged": 1
+    }  # fmt: skip
+    whole = Study(folder).runs().set_index("run_id")
+    for row in missing.drop(columns=["state", "transfer"]).to_dict("records"):
+        declared = whole.loc[row.pop("run_id"), list(row)].to_dict()
+        assert {k: v for k, v in row.items() if v == v} == {
+            k: v for k, v in declared.items() if v == v
+        }
+
+
+def test_advice_of_a_partly_finished_study_says_so_and_claims_no_more(
+    folder: Path, partly: Path
+) -> None:
+    per_seed = NUM_RUNS // len(SEEDS)
+    [whole] = answer("frontier", Study(folder).tables()).advice
+    assert "declared" not in whole.verdict
+    tables = Study(partly).tables()
+    [advice] = answer("frontier", tables).advice
+    said = f", by {NUM_RUNS - per_seed} of {NUM_RUNS} declared runs so far: "
+    assert said in advice.verdict
+    assert "of all" not in advice.verdict
+    one = tables.where([f"method={METHODS[0]}", "cka>=0"])
+    [narrow] = answer("frontier", one).advice
+    num = len(RATES) * len(SEEDS)
+    assert f", by {num - len(RATES)} of {num} declared runs so far: " in narrow.verdict
+    [done] = answer("frontier", tables.only(seed=SEEDS[:-1])).advice
+    assert "declared" not in done.verdict
+
+
+def test_missing_runs_are_counted_in_the_setting_that_waits_for_them(partly: Path) -> None:
+    tables = Study(partly).tables()
+    runs = pd.concat([tables.runs, tables.runs.assign(transfer="pets (k-NN)")], ignore_index=True)
+    theirs = pd.concat([tables.missing[:2].assign(transfer="pets"), tables.missing[2:]])
+    both = replace(tables, runs=runs, missing=theirs.assign(model="mini"))
+    counts = {name["transfer"]: len(part.missing) for name, part in settings_apart(both)}
+    of_one = len(theirs) - 2
+    assert counts == {"concepts100": of_one, "pets (k-NN)": 2}

@@ -261,3 +261,27 @@ def test_a_misspelt_dataset_is_told_before_anything_is_run_or_written(
     assert "no dataset 'terrian'" in said
     assert "did you mean 'terrain'?" in said
     assert not out.exists()
+
+
+def test_a_partly_finished_study_says_what_is_missing_beside_its_advice_and_on_its_page(
+    made_up: Path, tmp_path: Path
+) -> None:
+    num_there, num_missing = len(METHODS) * len(RATES) * len(SEEDS), len(METHODS) * len(RATES)
+    declared = num_there + num_missing
+    missing = f"{num_missing} of {declared} declared runs are in no table ({num_missing} waiting)"
+    said = says(["study", "analyse", str(made_up), "--question", "frontier"])
+    assert missing in said
+    assert f", by {num_there} of {declared} declared runs so far: " in said
+    assert missing in says(["study", "report", str(made_up), "--out", str(tmp_path)])
+    page = " ".join((tmp_path / "report.html").read_text().split())
+    assert f"{missing}: what is best so far need not be best in the end." in page
+    both = str(tmp_path / "both")
+    whole = tmp_path / "whole"
+    axes = {"method": METHODS, "learning_rate": RATES, "seed": SEEDS}
+    base = {"epochs": 4, "transfer_images": 5000}
+    StudyFolder(whole).declare(StudySpec(name="whole", base=base, axes=axes))
+    write_fake_study(whole)
+    assert "declared runs" not in says(["study", "report", str(whole)])
+    assert "declared runs" not in (whole / "report.html").read_text()
+    assert missing in says(["study", "report", str(made_up), str(whole), "--out", both])
+    assert "Missing" in (tmp_path / "both" / "report.html").read_text()

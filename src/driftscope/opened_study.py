@@ -29,8 +29,8 @@ from driftscope.records import (
 )
 from driftscope.records.columns import RUN_COLUMNS, TABLES, typed
 from driftscope.records.schema import Part, Point, Pretrained
-from driftscope.records.tables import TableRows, tables_of
-from driftscope.study.folder import StudyFolder
+from driftscope.records.tables import TableRows, declared_columns, tables_of
+from driftscope.study.folder import Listing, StudyFolder
 from driftscope.study.import_command import read_cells
 
 if TYPE_CHECKING:
@@ -61,11 +61,12 @@ class Study:
         self._damaged: dict[str, str] = {}
         self._changed: set[str] = set()
         self._outlines: list[RunRecord] = []
-        self._undeclared: list[Path] = []
+        self._listing = Listing({}, [], [])
 
     @cached_property
     def _tables(self) -> Tables:
-        folders, self._undeclared = self.folder.finished_and_undeclared()
+        self._listing = self.folder.listing()
+        folders = self._listing.finished
         pieces = [folders[at : at + _TOGETHER] for at in range(0, len(folders), _TOGETHER)]
         read: list[_Read] = []
         self._outlines.clear()
@@ -107,7 +108,37 @@ class Study:
     def undeclared(self) -> list[Path]:
         """The folders of finished runs of an earlier declaration, which are in no table."""
         _ = self._tables
-        return list(self._undeclared)
+        return list(self._listing.undeclared)
+
+    @cached_property
+    def missing(self) -> pd.DataFrame:
+        """The declared runs that are in no table: one row a run, with its `state`.
+
+        That is `failed`, `running`, `interrupted` or `waiting`, or `damaged` where it has finished
+        and cannot be read. The other columns are what a run declares, as in `runs`; `transfer` is
+        its first transfer set.
+        """
+        damaged = dict.fromkeys(self.damaged, "damaged")
+        # what has ended since the tables were read was running then
+        ended = {"done": "running"}
+        states = self.folder.states(self._listing.unfinished).items()
+        found = damaged | {name: ended.get(state, state) for name, state in states}
+        rows = [
+            {
+                "run_id": name,
+                **declared_columns(spec),
+                "transfer": next(iter(spec.transfer), None),
+                "state": found[name],
+            }
+            for name, spec in self._listing.declared.items()
+            if name in found
+        ]
+        if not rows:
+            return pd.DataFrame()
+        return typed(
+            pd.DataFrame(rows),
+            {name: one for name, one in RUN_COLUMNS.items() if name in rows[0]},
+        )
 
     def _readable(self) -> Iterator[RunRecord]:
         for record in readable_runs(self.folder.finished(), self._damaged):
@@ -161,6 +192,7 @@ class Study:
             classes=found.classes.copy(deep=False),
             damage=found.damage.copy(deep=False),
             rescues=found.rescues.copy(deep=False),
+            missing=self.missing.copy(),
         )
 
     def reading(

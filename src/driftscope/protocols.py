@@ -26,6 +26,15 @@ def protocol_of(name: str) -> str:
     return next((one for one in (KNN, LINEAR_PROBE) if name.endswith(f" ({one})")), ZERO_SHOT)
 
 
+def set_of(name: str) -> str:
+    """The transfer set of a benchmark, without its protocol.
+
+    >>> set_of("pets"), set_of("pets (k-NN)")
+    ('pets', 'pets')
+    """
+    return name.removesuffix(f" ({protocol_of(name)})")
+
+
 def pretrained_accuracy_key(name: str) -> str:
     """What records call the pretrained model's accuracy on a benchmark.
 
@@ -41,8 +50,7 @@ def scored_on(name: str, what: str = "") -> str:
     >>> scored_on("pets"), scored_on("pets (k-NN)", "accuracy")
     ('zero-shot on pets', 'k-NN accuracy on pets')
     """
-    protocol = protocol_of(name)
-    return f"{protocol}{what and f' {what}'} on {name.removesuffix(f' ({protocol})')}"
+    return f"{protocol_of(name)}{what and f' {what}'} on {set_of(name)}"
 
 
 def ability_on(name: str) -> str:

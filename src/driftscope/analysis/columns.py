@@ -83,6 +83,7 @@ _COLUMNS = (
     metric_column("num_runs", ""),
     Column("num_cells", "n (cells)", kind="count"),
     Column("num_diverged", "Diverged", "runs left out of means", kind="count"),
+    Column("num_missing", "Missing", "declared runs that are in no table", kind="count"),
     Column("num_groups", "n (groups)", kind="count"),
     Column("num_rates", "n (rates)", kind="count"),
     Column("num_seeds", "n (seeds)", kind="count"),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -22,6 +23,7 @@ import pandas as pd
 
 from driftscope.analysis.tables import NUMBERS, Exclusion, StudyTables, leave_out
 from driftscope.metric import number_text
+from driftscope.protocols import set_of
 from driftscope.records import DRIFT_SCALARS
 from driftscope.stats.change import percent_drift
 
@@ -96,7 +98,18 @@ def settings_apart(tables: StudyTables) -> list[tuple[dict[str, str], StudyTable
     ]
     if len(settings) == 1:
         return [(settings[0][0], tables)]
-    return [(name, tables.with_runs(runs)) for name, runs in settings]
+    return [
+        (name, replace(tables.with_runs(runs), missing=_of_setting(tables.missing, name)))
+        for name, runs in settings
+    ]
+
+
+def _of_setting(missing: pd.DataFrame, name: Mapping[str, str]) -> pd.DataFrame:
+    """The missing runs that a setting waits for."""
+    if missing.empty:
+        return missing
+    known = {key: set_of(value) if key == "transfer" else value for key, value in name.items()}
+    return missing[(missing[[*known]].fillna("unknown") == pd.Series(known)).all(axis=1)]
 
 
 def place_text(row: Mapping[str, Any], runs: pd.DataFrame) -> str:

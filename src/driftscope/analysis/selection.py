@@ -10,7 +10,7 @@ import pandas as pd
 
 from driftscope.analysis.answer import Answer, cannot_answer, lead_with, per_setting
 from driftscope.analysis.grouping import cell_means, usable_runs
-from driftscope.analysis.study_advice import advice_on_study, chosen_cell
+from driftscope.analysis.study_advice import advice_on_study, chosen_cell, runs_so_far
 from driftscope.analysis.tables import (
     HIGH_MEANS_RETAINED,
     Exclusion,
@@ -247,7 +247,7 @@ def _frontier(tables: StudyTables) -> Answer:
         len(table),
         tuple(excluded),
         remarks=tuple(remarks),
-        advice=tuple(advice_on_study(table, accuracy)),
+        advice=tuple(advice_on_study(table, accuracy, so_far=runs_so_far(tables))),
     )  # fmt: skip
 
 

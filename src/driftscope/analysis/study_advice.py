@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from driftscope.analysis.advice import Advice, Place, Setting, train_under
-from driftscope.analysis.words import counted
+from driftscope.analysis.tables import StudyTables
+from driftscope.analysis.words import counted, share_of_declared
 from driftscope.analysis.zero_shot import written
 from driftscope.metrics import KEPT_PCT
 
@@ -70,7 +71,11 @@ def _spread(row: Mapping[Any, Any], key: str) -> float | None:
 
 
 def advice_on_study(
-    cells: pd.DataFrame, accuracy: str, budget_pct: float = KEPT_PCT
+    cells: pd.DataFrame,
+    accuracy: str,
+    budget_pct: float = KEPT_PCT,
+    *,
+    so_far: Mapping[str, str] | None = None,
 ) -> list[Advice]:
     """What each dataset of a study says to do: the setting to take, what it costs, what is next.
 
@@ -78,25 +83,44 @@ def advice_on_study(
         cells: the table of `analysis.frontier`, one row a cell; empty gives no advice.
         accuracy: the key of its accuracy.
         budget_pct: the retention to keep.
+        so_far: of each dataset of which runs are missing, how many of how many are there.
     """
     if cells.empty:
         return []
     return [
-        _on_dataset(str(dataset), rows.to_dict("records"), accuracy, budget_pct)
+        _on_dataset(
+            str(dataset),
+            rows.to_dict("records"),
+            accuracy,
+            budget_pct,
+            (so_far or {}).get(str(dataset), ""),
+        )
         for dataset, rows in cells.groupby("dataset", sort=True)
     ]
 
 
+def runs_so_far(tables: StudyTables) -> dict[str, str]:
+    """Of each dataset of which runs are missing, such as "6 of 80 declared runs"."""
+    if tables.missing.empty:
+        return {}
+    there = tables.runs["dataset"].value_counts()
+    return {
+        str(dataset): share_of_declared(int(there.get(dataset, 0)), int(count))
+        for dataset, count in tables.missing["dataset"].value_counts().items()
+    }
+
+
 def _on_dataset(
-    dataset: str, cells: Sequence[Mapping[Any, Any]], accuracy: str, budget: float
+    dataset: str, cells: Sequence[Mapping[Any, Any]], accuracy: str, budget: float, so_far: str
 ) -> Advice:
+    place = f"{dataset}, by {so_far} so far" if so_far else dataset
     top = max(cells, key=lambda one: float(one[accuracy]))
     best = chosen_cell(cells, accuracy, budget)
     if best is None:
         nearest = max(cells, key=lambda one: (not _num_diverged(one), float(one["retention_pct"])))
         return Advice(
             "lost",
-            f"{dataset}: no setting keeps {budget:g} % in every run; "
+            f"{place}: no setting keeps {budget:g} % in every run; "
             f"{setting_of(nearest, accuracy).words} keeps "
             f"most{_but_diverged(nearest)}.",
             (
@@ -107,12 +131,13 @@ def _on_dataset(
             ),
         )
     verdict = (
-        f"{dataset}: take {setting_of(best, accuracy).words}, the most accurate {_whose(best)} "
+        f"{place}: take {setting_of(best, accuracy).words}, the most accurate {_whose(best)} "
         f"{budget:g} %"
     )
     if best is top:
         steps = (*_seeds_step(best), *_probe_step(cells))
-        return Advice("kept", f"{verdict}, and the most accurate of all.", steps)
+        others = "these" if so_far else "all"
+        return Advice("kept", f"{verdict}, and the most accurate of {others}.", steps)
     steps = (
         *_on_average_alone(cells, accuracy, budget),
         *_price(best, top, accuracy),

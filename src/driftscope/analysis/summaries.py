@@ -15,7 +15,13 @@ from driftscope.analysis.advice import (
     kept_of,
 )
 from driftscope.analysis.chart import MOST_NAMED
-from driftscope.analysis.words import counted, doubt_sentences, join_words, rate_text
+from driftscope.analysis.words import (
+    counted,
+    doubt_sentences,
+    join_words,
+    rate_text,
+    share_of_declared,
+)
 from driftscope.analysis.zero_shot import (
     doubts_of,
     interval_phrase,
@@ -90,6 +96,34 @@ def unmeasured_caveat(way_out: str) -> Caveat:
 
 
 # ---------------------------------------------------------------- a study
+
+
+def missing_text(num_there: int, missing: pd.DataFrame) -> str:
+    """How many declared runs are in no table and why, such as "74 of 80 declared runs are in no
+    table (1 failed, 73 waiting)".
+
+    Args:
+        num_there: the runs that are in the tables.
+        missing: `StudyTables.missing`, of which there is a row.
+    """
+    states = missing["state"].value_counts(sort=False).sort_index()
+    why = ", ".join(f"{count} {state}" for state, count in states.items())
+    verb = "is" if len(missing) == 1 else "are"
+    return f"{share_of_declared(len(missing), num_there)} {verb} in no table ({why})"
+
+
+def missing_caveats(num_there: int, missing: pd.DataFrame) -> list[Caveat]:
+    """That a study is not finished, as `missing_text` takes it; nothing where no run is missing."""
+    if missing.empty:
+        return []
+    return [
+        Caveat(
+            "Not finished.",
+            f"{missing_text(num_there, missing)}: what is best so far need not be best in the end. "
+            "`driftscope study run` carries out what is missing, with --retry-failed also what "
+            "failed.",
+        )
+    ]
 
 
 def study_summary(cells: pd.DataFrame, runs: pd.DataFrame, setting: Mapping[str, str]) -> Summary:

@@ -77,6 +77,8 @@ class StudyTables:
             regained_points, lost_points, shapley_points.
         rescues: one row a run, way of a rescue and budget, where `post` asked for it: way,
             budget_pct, retention_pct, refitted_accuracy_pct, test_num_images.
+        missing: one row a declared run that is in no table: what it declares, as in ``runs``, and
+            its state; empty where all are there.
     """
 
     runs: pd.DataFrame
@@ -87,10 +89,12 @@ class StudyTables:
     classes: pd.DataFrame = field(default_factory=pd.DataFrame)
     damage: pd.DataFrame = field(default_factory=pd.DataFrame)
     rescues: pd.DataFrame = field(default_factory=pd.DataFrame)
+    missing: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def only(self, **wanted: Wanted) -> StudyTables:
         """The tables of the runs whose columns have the wanted value, or one of them."""
         keep = pd.Series(True, index=self.runs.index)
+        missing = self.missing
         for column, values in wanted.items():
             if column not in self.runs.columns:
                 raise ConfigError(
@@ -98,23 +102,29 @@ class StudyTables:
                 )
             chosen = [values] if isinstance(values, str | float | int) else list(values)
             keep &= self.runs[column].isin(chosen)
-        return self.with_runs(self.runs[keep])
+            if column in missing:
+                missing = missing[missing[column].isin(chosen)]
+        return replace(self.with_runs(self.runs[keep]), missing=missing)
 
     def where(self, conditions: Sequence[str]) -> StudyTables:
         """The tables of the runs that keep every condition, as the command line writes them.
 
         A condition is a column, `=`, `!=`, `<`, `<=`, `>` or `>=`, and a value; of `=` and `!=`
         several values, `method=full_ft|lora_r8`. A text may hold several conditions, with commas.
+        Of `missing` those rows stay that may keep them all, once they are finished.
 
         Raises:
             ConfigError: no condition, an unknown column, a value that is no number, or no run left.
         """
         keep = pd.Series(True, index=self.runs.index)
-        for condition in (part for text in conditions for part in text.split(",")):
-            keep &= _fitting(self.runs, condition.strip())
+        missing = self.missing
+        for condition in (part.strip() for text in conditions for part in text.split(",")):
+            keep &= _fitting(self.runs, condition)
+            if _column_of(condition) in missing:
+                missing = missing[_fitting(missing, condition)]
         if not keep.any():
             raise ConfigError(f"no run of {len(keep)} fits {', '.join(conditions)!r}")
-        return self.with_runs(self.runs[keep])
+        return replace(self.with_runs(self.runs[keep]), missing=missing)
 
     def with_runs(self, runs: pd.DataFrame) -> StudyTables:
         """These runs, with the companion rows that belong to them."""
@@ -196,6 +206,11 @@ _COMPARED: Mapping[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+
+
+def _column_of(condition: str) -> str:
+    match = _CONDITION.fullmatch(condition)
+    return match[1] if match else ""
 
 
 def _fitting(runs: pd.DataFrame, condition: str) -> pd.Series:

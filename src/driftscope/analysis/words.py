@@ -26,6 +26,15 @@ def rate_text(learning_rate: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
+def share_of_declared(count: int, others: int) -> str:
+    """So many of a study's declared runs, where there are so many others.
+
+    >>> share_of_declared(6, 74)
+    '6 of 80 declared runs'
+    """
+    return f"{count} of {count + others} declared runs"
+
+
 def general_text(value: float) -> str:
     """A number to three significant digits, as tables of mixed quantities show it.
 

@@ -25,6 +25,8 @@ from driftscope.errors import DriftscopeError, one_line, plain
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from driftscope.opened_study import Study
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -200,6 +202,19 @@ def say_what_is_passed_over(
             f"written (their digests differ), and are shown as they are now: {few(changed)}",
             style="yellow",
             markup=False,
+        )
+
+
+def say_what_a_study_lacks(study: Study) -> None:
+    """Says which of a study's runs are in no table, and which have been changed."""
+    from driftscope.analysis.summaries import missing_text
+    from driftscope.cli import terminal
+
+    root, missing = study.folder.root, study.missing
+    say_what_is_passed_over(root, study.undeclared, study.damaged, study.changed)
+    if len(missing) > len(study.damaged):
+        terminal.err.print(
+            f"{root}: {missing_text(len(study.runs()), missing)}", style="yellow", markup=False
         )
 
 

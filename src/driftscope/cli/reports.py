@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from driftscope.cli.failures import say, say_what_is_passed_over
+from driftscope.cli.failures import say, say_what_a_study_lacks
 from driftscope.cli.options import PRINTED, opt, refuse_file, refuse_study_or_run
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 
@@ -182,7 +182,7 @@ def _finished(folder: Path) -> tuple[Study, StudyTables]:
     from driftscope.opened_study import Study
 
     study = Study(folder)
-    say_what_is_passed_over(folder, study.undeclared, study.damaged, study.changed)
+    say_what_a_study_lacks(study)
     tables = study.tables()
     if tables.runs.empty:
         raise RecordError(f"there is nothing to report: {folder} has no finished run yet")

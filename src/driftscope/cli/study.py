@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from driftscope.cli.failures import plain_errors, resumable, say, say_what_is_passed_over
+from driftscope.cli.failures import (
+    plain_errors,
+    resumable,
+    say,
+    say_what_a_study_lacks,
+    say_what_is_passed_over,
+)
 from driftscope.cli.options import (
     MACHINE,
     PRINTED,
@@ -223,7 +229,7 @@ def analyse(
         if name not in QUESTIONS:
             raise ConfigError(f"unknown question {name!r}: {did_you_mean(name, QUESTIONS)}")
     study = Study(folder)
-    say_what_is_passed_over(folder, study.undeclared, study.damaged, study.changed)
+    say_what_a_study_lacks(study)
     tables = _narrowed(study.tables(), where)
     answers = [answer(name, tables) for name in question or QUESTIONS]
     if as_json:
@@ -268,7 +274,7 @@ def calibrate(
     from driftscope.opened_study import Study
 
     study = Study(folder)
-    say_what_is_passed_over(folder, study.undeclared, study.damaged)
+    say_what_a_study_lacks(study)
     at: Literal["end", "first epoch"] = "first epoch" if first_epoch else "end"
     found, errors = fit(_narrowed(study.tables(), where), signal or SIGNALS, at=at)
     text = found.model_dump_json(by_alias=True, indent=1)
@@ -323,7 +329,7 @@ def export(
     if out is not None:
         refuse_file(out)
     study = Study(folder)
-    say_what_is_passed_over(folder, study.undeclared, study.damaged, study.changed)
+    say_what_a_study_lacks(study)
     for path, shape in study.export(out, form).items():
         say(f"{path}: {shape[0]} rows × {shape[1]} columns")
 
@@ -381,7 +387,7 @@ def carry_out_study(
         told = follow(updates, asked, len(asked) - len(todo))
     study_read = Study(out)
     records = study_read.records()
-    say_what_is_passed_over(out, study_read.undeclared, study_read.damaged, study_read.changed)
+    say_what_a_study_lacks(study_read)
     # a failure may have been told and not been written down: a full disk, a moved folder
     failures = {**folder.failures(map(run_id, asked)), **told}
     if not records:

@@ -30,6 +30,8 @@ from driftscope.records.schema import Point, Signals
 if TYPE_CHECKING:
     import pandas as pd
 
+    from driftscope.config import RunSpec
+
 
 SUBSET_COLUMNS = ["run_id", "subset", "num_images", "signal", "value"]
 
@@ -229,13 +231,32 @@ def heads_table(records: Iterable[RunRecord]) -> pd.DataFrame:
 
 
 def _keys(record: RunRecord) -> dict[str, Any]:
-    spec = record.spec
+    return {"run_id": record.id, **_cell_and_seed(record.spec)}
+
+
+def _cell_and_seed(spec: RunSpec) -> dict[str, Any]:
     return {
-        "run_id": record.id,
         "dataset": spec.dataset,
         "method": spec.method.label,
         "learning_rate": spec.learning_rate,
         "seed": spec.seed,
+    }
+
+
+def declared_columns(spec: RunSpec) -> dict[str, Any]:
+    """What a run declares, as columns of `runs`, whether it has been carried out or not."""
+    return {
+        **_cell_and_seed(spec),
+        "model": spec.model,
+        "method_kind": spec.method.kind,
+        "regularizer": spec.regularizer_label,
+        "budget_pct": spec.budget and spec.budget.retention_pct,
+        "data_seed": spec.data_seed,
+        "protocol": spec.protocol,
+        "epochs": spec.epochs,
+        "batch_size": spec.batch_size,
+        "weight_decay": spec.weight_decay,
+        "options": spec.options_label,
     }
 
 
@@ -247,20 +268,13 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
     main = record.main_transfer or ""
     accuracy = ACCURACIES[protocol_of(main)]
     losses = [event.get("train_loss") for event in record.events if event.kind == "epoch"]
+    # Of an imported record's options only those with a column are known. Its splits are not ours,
+    # so no seed of ours makes them.
+    unknown = {} if record.origin == "run" else {"data_seed": None, "options": None}
     return {
-        **_keys(record),
-        "model": spec.model,
-        "method_kind": spec.method.kind,
-        "regularizer": spec.regularizer_label,
-        "budget_pct": spec.budget and spec.budget.retention_pct,
-        # the splits of an imported record are not ours, so no seed of ours makes them
-        "data_seed": spec.data_seed if record.origin == "run" else None,
-        "protocol": spec.protocol,
-        "epochs": spec.epochs,
-        "batch_size": spec.batch_size,
-        "weight_decay": spec.weight_decay,
-        # of an imported record's options only those above are known
-        "options": spec.options_label if record.origin == "run" else None,
+        "run_id": record.id,
+        **declared_columns(spec),
+        **unknown,
         "status": result.status,
         "origin": record.origin,
         "num_runs": 1,

@@ -21,6 +21,7 @@ from driftscope.analysis.summaries import (
     Caveat,
     comparison_summary,
     doubts_caveats,
+    missing_caveats,
     scope_caveat,
     studied_together,
 )
@@ -111,6 +112,7 @@ def write_study_report(
             ]
         ),
         caveats=[
+            *missing_caveats(len(runs), study.missing),
             *doubts_caveats(records),
             *_caveats(sections, [setting for setting, _ in settings]),
         ],

@@ -150,15 +150,17 @@ def studies_table(studies: Sequence[OneStudy]) -> Table:
                 "study": one.name,
                 "num_runs": int(done.sum()),
                 "num_diverged": int((~done).sum()),
+                "num_missing": len(one.study.missing),
                 "num_cells": sum(cells),
                 **values,
             }
         )
+    missing = ("num_missing",) if any(row["num_missing"] for row in rows) else ()
     return Table(
         "studies",
         "The studies",
         "",
-        known("study", "num_runs", "num_diverged", "num_cells", "dataset", *SETTING),
+        known("study", "num_runs", "num_diverged", *missing, "num_cells", "dataset", *SETTING),
         pd.DataFrame(rows),
     )
 

@@ -63,6 +63,27 @@ class SignOfLife:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """What one look at a study's folder finds.
+
+    Attributes:
+        declared: the declared runs by id, in the matrix's order; none of imported records.
+        finished: the folders of the finished runs in that order, imported ones by name.
+        undeclared: the folders of finished runs of an earlier declaration, by name.
+    """
+
+    declared: dict[str, RunSpec]
+    finished: list[Path]
+    undeclared: list[Path]
+
+    @property
+    def unfinished(self) -> list[str]:
+        """The ids of the declared runs that have not ended well, in the matrix's order."""
+        done = {folder.name for folder in self.finished}
+        return [name for name in self.declared if name not in done]
+
+
+@dataclass(frozen=True)
 class StudyFolder:
     """A study on disk."""
 
@@ -152,19 +173,20 @@ class StudyFolder:
 
         What is no longer declared is passed over: see `undeclared`.
         """
-        return self.finished_and_undeclared()[0]
+        return self.listing().finished
 
     def undeclared(self) -> list[Path]:
         """The folders of finished runs of an earlier declaration, by name."""
-        return self.finished_and_undeclared()[1]
+        return self.listing().undeclared
 
-    def finished_and_undeclared(self) -> tuple[list[Path], list[Path]]:
-        """Both by one listing: a run that finishes meanwhile is in neither."""
+    def listing(self) -> Listing:
+        """All by one look: a run that finishes meanwhile is neither finished nor undeclared."""
         folders = self._with_result()
         declared = self._declared()
         if declared is None:
-            return [folders[name] for name in sorted(folders)], []
-        return (
+            return Listing({}, [folders[name] for name in sorted(folders)], [])
+        return Listing(
+            declared,
             [folders[name] for name in declared if name in folders],
             [folder for name, folder in folders.items() if name not in declared],
         )
