@@ -12,7 +12,6 @@ Means, standard deviations and counts of cells are computed here; pages and file
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -22,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from driftscope.analysis.tables import NUMBERS, Exclusion, StudyTables, leave_out
+from driftscope.config.options_text import DEFAULT, options_in
 from driftscope.metric import number_text
 from driftscope.protocols import set_of
 from driftscope.records import DRIFT_SCALARS
@@ -44,7 +44,6 @@ _AXIS_WORDS = {
     "data_seed": "data seed ",
     "options": "",
 }
-_NEXT_OPTION = re.compile(r", (?=[a-z_]+ )")
 _KEYS = ("run_id", "dataset", "method", "learning_rate", "seed")
 
 _ROUNDING_POINTS = 1e-6
@@ -170,7 +169,9 @@ def _variation(frame: pd.DataFrame) -> pd.Series[str]:
 
 def _without_common(options: pd.Series[str], group: pd.Series[int]) -> pd.Series[str]:
     """Options such as "train_images 400, maps true" but for those that all of a group have."""
-    parts = [_NEXT_OPTION.split(one) for one in options]
+    parts = [
+        [f"{name} {value}" for name, value in options_in(one).items()] or [one] for one in options
+    ]
     common: dict[int, set[str]] = {}
     for number, mine in zip(group, parts, strict=True):
         common[number] = common.get(number, set(mine)) & set(mine)
@@ -191,9 +192,8 @@ def axis_values(runs: pd.DataFrame) -> pd.DataFrame:
         for axis in SERIES_AXES
         if axis != "options"
     }
-    parts = [_NEXT_OPTION.split(_axis_text(one)) for one in runs["options"]]
-    named = [dict(one.split(" ", 1) for one in mine if " " in one) for mine in parts]
-    options = pd.DataFrame(named, index=runs.index).fillna("default")
+    named = [options_in(_axis_text(one)) for one in runs["options"]]
+    options = pd.DataFrame(named, index=runs.index).fillna(DEFAULT)
     options.columns = [str(name).replace("_", " ") for name in options]
     axes = pd.DataFrame(values).join(options)
     return axes.loc[:, axes.nunique() > 1]

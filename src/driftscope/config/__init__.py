@@ -24,6 +24,7 @@ from driftscope.config.explain import (
     explain,
 )
 from driftscope.config.interventions import InterventionSpec, MaxNorm, in_one_order
+from driftscope.config.options_text import options_text
 from driftscope.config.source import Source, Where, read_yaml
 from driftscope.config.study import StudySpec, load_study_spec
 from driftscope.config.variants import (
@@ -233,14 +234,11 @@ class RunSpec(Frozen):
     def options_label(self) -> str:
         """All else that differs from the defaults, such as `train_images 400`, or `default`.
 
-        All but what has a name or a column of its own: `IN_COLUMNS`.
+        All but what has a name or a column of its own: `IN_COLUMNS`. `options_in` reads it back.
         """
-        changed = self.model_dump(mode="json", exclude_defaults=True, exclude=set(IN_COLUMNS))
-        parts = [
-            f"{name} {value if isinstance(value, str) else json.dumps(value)}"
-            for name, value in changed.items()
-        ]
-        return ", ".join(parts) or "default"
+        return options_text(
+            self.model_dump(mode="json", exclude_defaults=True, exclude=set(IN_COLUMNS))
+        )
 
     @model_validator(mode="after")
     def _options_fit_together(self) -> RunSpec:
