@@ -8,7 +8,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from driftscope.analysis import StudyTables, answer
-from driftscope.analysis.grouping import axis_values, series_labels
+from driftscope.analysis.grouping import (
+    axis_values,
+    cells_frame,
+    measuring_of,
+    series_labels,
+    settings_apart,
+    split_settings,
+)
+from driftscope.analysis.summaries import study_summary
 from driftscope.config import parse_run_spec
 from driftscope.config.options_text import options_in, options_text
 
@@ -24,7 +32,7 @@ DRAWN = ("a drawing of a {}, a type of pet.", "one {}, a big pet")
 @example({"pool": "a, classes b"})
 @example({"pool": '["torn', "classes": ""})
 @example({"templates": ["one {}, a big pet", "two {}, a small pet"]})
-def test_options_read_back_are_those_that_were_written(options):
+def test_options_read_back_are_those_that_were_written(options: dict[str, object]) -> None:
     found = options_in(options_text(options))
     assert list(found) == list(options)
     for name, value in options.items():
@@ -33,14 +41,14 @@ def test_options_read_back_are_those_that_were_written(options):
         assert (text if is_plain else json.loads(text)) == value
 
 
-def test_a_text_of_an_earlier_version_is_read_as_far_as_it_goes():
+def test_a_text_of_an_earlier_version_is_read_as_far_as_it_goes() -> None:
     assert options_in('pool [my photos, classes "names') == {
         "pool": "[my photos",
         "classes": '"names',
     }
 
 
-def runs_with(*templates):
+def runs_with(*templates: tuple[str, ...]) -> pd.DataFrame:
     """Two methods by each set of templates, seed by seed; accuracy grows with the set's number."""
     rows = [
         {
@@ -67,7 +75,7 @@ def runs_with(*templates):
     return pd.DataFrame(rows).assign(epochs=3, batch_size=64, weight_decay=0.01, data_seed=0)
 
 
-def test_templates_with_commas_tell_runs_apart_and_are_named_whole():
+def test_templates_with_commas_tell_runs_apart_and_are_named_whole() -> None:
     runs = runs_with(PETS, DRAWN)
     axes = axis_values(runs)
     assert list(axes) == ["templates"]
@@ -79,11 +87,59 @@ def test_templates_with_commas_tell_runs_apart_and_are_named_whole():
     }
 
 
-def test_methods_are_paired_within_one_set_of_templates():
+def test_methods_are_paired_within_one_set_of_templates() -> None:
     empty = pd.DataFrame()
     found = answer("method_contrast", StudyTables(runs_with(PETS, DRAWN), empty, empty))
     assert all(exclusion.count > 0 for exclusion in found.excluded)
     pairs = found.table[found.table["matching"] == "learning_rate"]
     kept = pairs[pairs["metric"] == "retention_pct"]
-    assert kept["num_pairs"].tolist() == [6]
+    assert kept["num_pairs"].tolist() == [3, 3]
     np.testing.assert_allclose(kept["difference"].abs(), 1.0)
+
+
+# ---------------------------------------------------------------- what is measured
+
+
+def measured_apart() -> StudyTables:
+    """As `runs_with`, where the pretrained model's score and what is kept go by the templates."""
+    runs = runs_with(PETS, DRAWN)
+    is_drawn = runs["options"].str.contains("drawing")
+    runs["pretrained_zero_shot_pct"] = np.where(is_drawn, 40.0, 95.0)
+    runs["retention_pct"] = np.where(is_drawn, 140.0, runs["retention_pct"])
+    return StudyTables(runs, pd.DataFrame(), pd.DataFrame())
+
+
+def test_runs_of_other_templates_enter_no_statistic_together() -> None:
+    tables = measured_apart()
+    parts = {name["measuring"]: part.runs for name, part in settings_apart(tables)}
+    told = [f"templates {json.dumps(list(one))}" for one in (PETS, DRAWN)]
+    assert list(parts) == sorted(told)
+    assert all(len(runs) == 6 for runs in parts.values())
+    found = answer("frontier", tables)
+    assert found.remarks[0] == "2 settings are answered apart; they differ in measuring."
+    assert len(found.advice) == 2
+    [drawn] = [one for one in found.advice if one.verdict.startswith(told[1])]
+    assert "retention 140.0" in drawn.verdict
+    assert len({chart.name for chart in found.charts}) == len(found.charts) == 2
+    per_chart = answer("frontier", tables.with_runs(parts[told[0]])).charts
+    assert len(per_chart) == 1
+
+
+def test_what_a_dataset_alone_is_measured_with_parts_no_datasets() -> None:
+    runs = runs_with(PETS)
+    few = runs.assign(
+        dataset="cars", run_id="c" + runs["run_id"], options=runs["options"] + ", probe_images 37"
+    )
+    both = StudyTables(pd.concat([runs, few], ignore_index=True), pd.DataFrame(), pd.DataFrame())
+    [(name, _)] = settings_apart(both)
+    assert set(name) == {"model", "protocol", "transfer"}
+    assert set(measuring_of(both.runs)) == {""}
+
+
+def test_the_pretrained_score_of_runs_that_are_measured_otherwise_is_a_range() -> None:
+    runs = measured_apart().runs.assign(num_runs=1)
+    [(setting, part)] = split_settings(runs)
+    studied = study_summary(cells_frame(part), part, setting).studied
+    assert "reaches 40.0 % to 95.0 % on t without training" in studied
+    one = part[part["pretrained_zero_shot_pct"] == 95.0].reset_index(drop=True)
+    assert "reaches 95.0 % on t without" in study_summary(cells_frame(one), one, setting).studied

@@ -113,7 +113,7 @@ def describe_family(adjusted: Adjusted) -> dict[str, Any]:
 
 
 def per_setting(question: str, tables: StudyTables, ask: Callable[[StudyTables], Answer]) -> Answer:
-    """Ask for each backbone, protocol and transfer set by itself; none share a statistic."""
+    """Ask in each setting by itself (`settings_apart`); none share a statistic."""
     if tables.runs.empty:
         return cannot_answer(question, "there are no runs")
     settings = settings_apart(tables)

@@ -25,7 +25,14 @@ from driftscope.analysis.chart import (
     points,
     spans,
 )
-from driftscope.analysis.grouping import PLACE, SETTING, is_done, with_series
+from driftscope.analysis.grouping import (
+    MEASURING,
+    PLACE,
+    SETTING,
+    is_done,
+    measuring_of,
+    with_series,
+)
 from driftscope.analysis.interventions import QUESTION as INTERVENTIONS
 from driftscope.analysis.interventions_chart import interventions_chart
 from driftscope.analysis.label_places import Ends, Places, Spot, label_offsets
@@ -99,7 +106,8 @@ def answer_charts(answer: Answer, runs: pd.DataFrame) -> list[Chart]:
 
 def apart(table: pd.DataFrame, keys: list[str]) -> list[tuple[str, pd.DataFrame]]:
     """The table's parts by `keys` and by what of their setting differs, and the parts' names."""
-    keys = [*keys, *(key for key in SETTING if key in table and table[key].nunique() > 1)]
+    setting = (*SETTING, MEASURING)
+    keys = [*keys, *(key for key in setting if key in table and table[key].nunique() > 1)]
     if not keys:
         return [("", table)]
     return [
@@ -122,7 +130,9 @@ def pooled(predictors: pd.DataFrame) -> str:
 def _runs_of(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The runs behind a table of one place."""
     row = table.iloc[0]
-    for key in PLACE:
+    if MEASURING in table:
+        runs = runs.assign(**{MEASURING: measuring_of(runs)})
+    for key in (*PLACE, MEASURING):
         if key in table and key in runs:
             runs = runs[runs[key].astype(object).fillna("unknown").astype(str) == str(row[key])]
     return runs

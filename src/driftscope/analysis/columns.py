@@ -33,6 +33,7 @@ _COLUMNS = (
     Column("model", "Model", kind="text"),
     Column("protocol", "Protocol", kind="text"),
     Column("transfer", "Transfer set", kind="text"),
+    Column("measuring", "Measured with", kind="text"),
     Column("dataset", "Target", kind="text"),
     Column("method", "Method", kind="text"),
     Column("baseline", "Baseline", kind="text"),

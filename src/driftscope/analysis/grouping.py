@@ -1,6 +1,7 @@
 """Settings, series and cells: which runs belong together, defined here for everything.
 
-- A **setting** is what must be equal before two runs may enter one statistic.
+- A **setting** is what must be equal before two runs may enter one statistic: `SETTING`, and what
+  the runs of one place are measured with (`measuring_of`).
 - A **place** is a setting and a target dataset: what one number or one picture is about.
 - A **series** is the runs that one line of a figure joins: a method, and whatever else of
   `SERIES_AXES` varies among its runs of a place.
@@ -32,6 +33,20 @@ SETTING = ("model", "protocol", "transfer")
 
 PLACE = ("dataset", *SETTING)
 """Runs that differ in one of these are never put into one number or one picture."""
+
+MEASURING = "measuring"
+"""The name of what runs are measured with, where runs of one place differ in it."""
+
+_MEASURING_OPTIONS = (
+    "templates",
+    "class_words",
+    "transfer_images",
+    "probe_images",
+    "val_images",
+    "test_images",
+    "balanced",
+)
+"""Options by which a number is of other images or prompts. A pool is none: budgets train by it."""
 
 SERIES_AXES = ("regularizer", "epochs", "batch_size", "weight_decay", "data_seed", "options")
 """What, beside dataset, method, rate and seed, tells two runs of a study apart, where it varies."""
@@ -88,17 +103,32 @@ def split_settings(
 
 
 def settings_apart(tables: StudyTables) -> list[tuple[dict[str, str], StudyTables]]:
-    """The tables of each backbone, protocol and transfer set, with its name ("unknown" if none)."""
+    """The tables of each backbone, protocol and transfer set, with its name ("unknown" if none).
+
+    Runs of one place that are measured with different things are apart, too: `measuring_of`.
+    """
     if tables.runs.empty:
         return [({}, tables)]
+    varying = _varying_measuring(tables.runs)
     settings = [
         ({key: value or "unknown" for key, value in name.items()}, runs)
-        for name, runs in split_settings(tables.runs, SETTING)
+        for name, runs in split_settings(
+            tables.runs.assign(**{MEASURING: _measuring(tables.runs, varying)}),
+            (*SETTING, *([MEASURING] if varying else [])),
+        )
     ]
     if len(settings) == 1:
         return [(settings[0][0], tables)]
+    missing = tables.missing
+    if not missing.empty:
+        missing = missing.assign(**{MEASURING: _measuring(missing, varying)})
     return [
-        (name, replace(tables.with_runs(runs), missing=_of_setting(tables.missing, name)))
+        (
+            name,
+            replace(
+                tables.with_runs(runs.drop(columns=MEASURING)), missing=_of_setting(missing, name)
+            ),
+        )
         for name, runs in settings
     ]
 
@@ -109,6 +139,44 @@ def _of_setting(missing: pd.DataFrame, name: Mapping[str, str]) -> pd.DataFrame:
         return missing
     known = {key: set_of(value) if key == "transfer" else value for key, value in name.items()}
     return missing[(missing[[*known]].fillna("unknown") == pd.Series(known)).all(axis=1)]
+
+
+def measuring_of(runs: pd.DataFrame) -> pd.Series[str]:
+    """What each run is measured with, such as "probe images 20", where runs of one place differ.
+
+    Of one dataset that is. Datasets are measured on images of their own anyhow.
+    """
+    return _measuring(runs, _varying_measuring(runs))
+
+
+def _varying_measuring(runs: pd.DataFrame) -> list[str]:
+    """Which measuring options differ among the runs of one place."""
+    if "options" not in runs or runs["options"].nunique(dropna=False) < 2:
+        return []
+    named = runs["options"].map(cache(lambda one: options_in(_axis_text(one))))
+    places = [runs[key] for key in PLACE if key in runs]
+    return [
+        name
+        for name in _MEASURING_OPTIONS
+        if (
+            named.map(lambda one, name=name: one.get(name, DEFAULT))
+            .groupby(places, dropna=False)
+            .nunique()
+            > 1
+        ).any()
+    ]
+
+
+def _measuring(runs: pd.DataFrame, varying: Sequence[str]) -> pd.Series[str]:
+    @cache
+    def told(options: object) -> str:
+        given = options_in(_axis_text(options))
+        values = (f"{name.replace('_', ' ')} {given.get(name, DEFAULT)}" for name in varying)
+        return ", ".join(values)
+
+    if not varying:
+        return pd.Series("", index=runs.index, dtype=object)
+    return runs["options"].map(told).astype(object)
 
 
 def place_text(row: Mapping[str, Any], runs: pd.DataFrame) -> str:

@@ -173,15 +173,26 @@ def _what_was_studied(cells: pd.DataFrame, runs: pd.DataFrame, setting: Mapping[
     )
     if diverged := int(cells["num_diverged"].sum()):
         text += f" {counted(diverged, 'run')} diverged and is left out of every mean."
-    before = runs.iloc[0]
-    if is_number(before.get("pretrained_zero_shot_pct")):
-        names = ("zero_shot_num_images", "pretrained_low_pct", "pretrained_high_pct")
-        text += (
-            " The pretrained model reaches "
-            f"{written('zero_shot_pct', before['pretrained_zero_shot_pct'])} on "
-            f"{setting['transfer']} without training{interval_phrase(*map(before.get, names))}."
+    return text + _pretrained_sentence(runs, setting)
+
+
+def _pretrained_sentence(runs: pd.DataFrame, setting: Mapping[str, str]) -> str:
+    """What the pretrained model reaches on the transfer set; "" where that is not known."""
+    key = "pretrained_zero_shot_pct"
+    known = runs[runs[key].notna()] if key in runs else runs.iloc[:0]
+    if known.empty:
+        return ""
+    ordered = known.sort_values(key, kind="stable")
+    lowest, highest = (written("zero_shot_pct", ordered[key].iloc[end]) for end in (0, -1))
+    on = f"on {setting['transfer']} without training"
+    if lowest != highest:
+        return (
+            f" The pretrained model reaches {lowest} to {highest} {on}: runs differ in what they "
+            "are measured with."
         )
-    return text
+    names = ("zero_shot_num_images", "pretrained_low_pct", "pretrained_high_pct")
+    interval = interval_phrase(*map(known.iloc[0].get, names))
+    return f" The pretrained model reaches {lowest} {on}{interval}."
 
 
 def _named(methods: Sequence[str]) -> str:
