@@ -31,10 +31,12 @@ from driftscope.analysis.tables import (
     Exclusion,
     StudyTables,
     accuracy_column,
+    retention_columns,
     without_missing,
 )
 from driftscope.analysis.trajectories import Trajectories, first_place, trajectories
 from driftscope.analysis.twins import is_treated
+from driftscope.analysis.words import few_words
 from driftscope.metrics import ESTIMATED
 
 QUESTION = "budgets"
@@ -107,7 +109,7 @@ def _in_setting(tables: StudyTables) -> Answer:
     return Answer(
         question=QUESTION,
         sentence=budget_sentence(table, outcomes, accuracy),
-        remarks=tuple(budget_remarks(table, outcomes, accuracy, stopped_by)),
+        remarks=(*budget_remarks(table, outcomes, accuracy, stopped_by), *_sets_remark(runs)),
         table=lead_with(
             table,
             *("dataset", "budget_pct", "way", "method", "learning_rate", accuracy, _RETENTION),
@@ -117,6 +119,14 @@ def _in_setting(tables: StudyTables) -> Answer:
         num_units=int(runs["cell"].nunique()),
         excluded=tuple(excluded),
     )
+
+
+def _sets_remark(runs: pd.DataFrame) -> list[str]:
+    """That one transfer set decides, where several were measured."""
+    main, *others = retention_columns(runs)
+    if not others:
+        return []
+    return [f"Kept is what is kept on {main} alone; {few_words(others)} were measured, too."]
 
 
 def _asked(runs: pd.DataFrame, rescues: pd.DataFrame) -> list[float]:

@@ -239,6 +239,7 @@ _COLUMNS = (
     Column("on_frontier", "Non-dominated", kind="text"),
     Column("is_on_frontier", "Non-dominated", kind="text"),
     Column("lowest_retention_pct", "Lowest retention, %", "of the cell's runs"),
+    Column("lowest_on", "Lowest on", "of the transfer sets", kind="text"),
     Column("hypervolume_pct2", "Hypervolume, %²", "of the dataset's cells", kind="count"),
     Column("method_hypervolume_pct2", "Hypervolume of the method, %²", kind="count"),
 )  # fmt: skip

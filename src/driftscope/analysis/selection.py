@@ -18,6 +18,7 @@ from driftscope.analysis.tables import (
     accuracy_column,
     label,
     present_signals,
+    retention_columns,
     without_missing,
 )
 from driftscope.analysis.words import (
@@ -187,7 +188,9 @@ def _count_text(mean: float) -> str:
 def frontier(tables: StudyTables) -> Answer:
     """The cells that no other cell beats in both accuracy and retention, and the area they hold.
 
-    Means over seeds of test accuracy (validation accuracy where there is no test) and retention.
+    Means over seeds of test accuracy (validation accuracy where there is no test) and retention on
+    the first transfer set. What a cell keeps for sure is the lowest retention of its runs on any
+    set that was measured (``lowest_retention_pct``, ``lowest_on``).
     The hypervolume is the area dominated above (0, 0), in percent²; 10,000 would be perfect
     accuracy at full retention.
 
@@ -205,7 +208,9 @@ def _frontier(tables: StudyTables) -> Answer:
         return cannot_answer(FRONTIER, "no run has both retention and accuracy", excluded)
     cells = cell_means(runs, [accuracy, "retention_pct"])
     cells["num_diverged"] = cells["cell"].map(runs.groupby("cell")["num_diverged"].first())
-    cells["lowest_retention_pct"] = cells.pop("cell").map(_lowest_retention(runs))
+    sets = retention_columns(runs)
+    lowest = _lowest_retentions(runs, sets)
+    cells = cells.merge(lowest, left_on="cell", right_index=True, how="left").drop(columns="cell")
     cells = cells.rename(columns={"series": "method", "method": "method_label"})
     cells = cells.drop(columns="method_label")
     cells["is_on_frontier"] = False
@@ -238,6 +243,12 @@ def _frontier(tables: StudyTables) -> Answer:
         for dataset, group in table.groupby("dataset", sort=True)
     ]
     remarks.append(f"The area that the cells hold: {join_words(areas)}.")
+    if len(sets) > 1:
+        main, *others = sets
+        remarks.append(
+            f"Retention is that on {main}. A cell keeps {KEPT_PCT:.0f} % where its runs keep that "
+            f"on {few_words(others)}, too."
+        )
     return Answer(
         FRONTIER,
         _frontier_sentence(table, accuracy),
@@ -247,16 +258,21 @@ def _frontier(tables: StudyTables) -> Answer:
         len(table),
         tuple(excluded),
         remarks=tuple(remarks),
-        advice=tuple(advice_on_study(table, accuracy, so_far=runs_so_far(tables))),
+        advice=tuple(advice_on_study(table, accuracy, so_far=runs_so_far(tables), sets=list(sets))),
     )  # fmt: skip
 
 
-def _lowest_retention(runs: pd.DataFrame) -> pd.Series[float]:
-    """Of every cell's runs; NaN where an imported mean stands for several, whose lowest is lost."""
-    lowest = runs.groupby("cell")["retention_pct"].min()
+def _lowest_retentions(runs: pd.DataFrame, sets: Mapping[str, str]) -> pd.DataFrame:
+    """By cell the lowest retention of any run on any set, and of several sets on which.
+
+    NaN where an imported mean stands for several runs, whose lowest is lost.
+    """
+    by_set = pd.DataFrame({name: runs.groupby("cell")[key].min() for name, key in sets.items()})
+    lowest = by_set.min(axis=1)
     if "num_runs" in runs:
         lowest = lowest.mask(runs.groupby("cell")["num_runs"].max().fillna(1) > 1)
-    return lowest
+    found = pd.DataFrame({"lowest_retention_pct": lowest})
+    return found.assign(lowest_on=by_set.idxmin(axis=1)) if len(sets) > 1 else found
 
 
 def _frontier_sentence(table: pd.DataFrame, accuracy: str) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from driftscope.analysis.advice import Advice, Place, Setting, train_under
 from driftscope.analysis.tables import StudyTables
-from driftscope.analysis.words import counted, share_of_declared
+from driftscope.analysis.words import counted, few_words, share_of_declared
 from driftscope.analysis.zero_shot import written
 from driftscope.metrics import KEPT_PCT
 
@@ -40,6 +40,22 @@ def _surest_retention(cell: Mapping[Any, Any]) -> float:
         return 0.0
     lowest = float(cell["lowest_retention_pct"])
     return lowest if lowest == lowest else float(cell["retention_pct"])
+
+
+def _mean_or_lowest(cell: Mapping[Any, Any]) -> float:
+    """The mean retention; of several transfer sets the lowest of a run on any of them."""
+    return float(cell["lowest_retention_pct" if "lowest_on" in cell else "retention_pct"])
+
+
+def _lowest_words(cell: Mapping[Any, Any]) -> str:
+    """What a cell's lowest run keeps, and of several transfer sets on which."""
+    on = f" on {cell['lowest_on']}" if "lowest_on" in cell else ""
+    return f"its lowest run keeps {written('retention_pct', cell['lowest_retention_pct'])}{on}"
+
+
+def _but_elsewhere(cell: Mapping[Any, Any]) -> str:
+    """What a cell keeps on the transfer set where it keeps least; nothing where there is one."""
+    return f": {_lowest_words(cell)}" if "lowest_on" in cell else ""
 
 
 def _num_diverged(cell: Mapping[Any, Any]) -> int:
@@ -76,6 +92,7 @@ def advice_on_study(
     budget_pct: float = KEPT_PCT,
     *,
     so_far: Mapping[str, str] | None = None,
+    sets: Sequence[str] = (),
 ) -> list[Advice]:
     """What each dataset of a study says to do: the setting to take, what it costs, what is next.
 
@@ -84,16 +101,19 @@ def advice_on_study(
         accuracy: the key of its accuracy.
         budget_pct: the retention to keep.
         so_far: of each dataset of which runs are missing, how many of how many are there.
+        sets: the transfer sets on which the budget is to be kept, where there are several.
     """
     if cells.empty:
         return []
+    on = f" on each of {few_words(sets)}" if len(sets) > 1 else ""
     return [
         _on_dataset(
             str(dataset),
             rows.to_dict("records"),
             accuracy,
             budget_pct,
-            (so_far or {}).get(str(dataset), ""),
+            so_far=(so_far or {}).get(str(dataset), ""),
+            on=on,
         )
         for dataset, rows in cells.groupby("dataset", sort=True)
     ]
@@ -111,18 +131,24 @@ def runs_so_far(tables: StudyTables) -> dict[str, str]:
 
 
 def _on_dataset(
-    dataset: str, cells: Sequence[Mapping[Any, Any]], accuracy: str, budget: float, so_far: str
+    dataset: str,
+    cells: Sequence[Mapping[Any, Any]],
+    accuracy: str,
+    budget: float,
+    *,
+    so_far: str,
+    on: str,
 ) -> Advice:
     place = f"{dataset}, by {so_far} so far" if so_far else dataset
     top = max(cells, key=lambda one: float(one[accuracy]))
     best = chosen_cell(cells, accuracy, budget)
     if best is None:
-        nearest = max(cells, key=lambda one: (not _num_diverged(one), float(one["retention_pct"])))
+        nearest = max(cells, key=lambda one: (not _num_diverged(one), _mean_or_lowest(one)))
         return Advice(
             "lost",
-            f"{place}: no setting keeps {budget:g} % in every run; "
+            f"{place}: no setting keeps {budget:g} % in every run{on}; "
             f"{setting_of(nearest, accuracy).words} keeps "
-            f"most{_but_diverged(nearest)}.",
+            f"most{_but_diverged(nearest) or _but_elsewhere(nearest)}.",
             (
                 "To keep a trained model: `driftscope rescue BEFORE RUN --images IMAGES --pool "
                 "IMAGES --out rescued` blends it with the pretrained one, without training.",
@@ -132,7 +158,7 @@ def _on_dataset(
         )
     verdict = (
         f"{place}: take {setting_of(best, accuracy).words}, the most accurate {_whose(best)} "
-        f"{budget:g} %"
+        f"{budget:g} %{on}"
     )
     if best is top:
         steps = (*_seeds_step(best), *_probe_step(cells))
@@ -159,8 +185,7 @@ def _on_average_alone(
     kept = [one for one in cells if one["retention_pct"] >= budget]
     first = max(kept, key=lambda one: float(one[accuracy]))
     if _surest_retention(first) < budget:
-        lowest = written("retention_pct", first["lowest_retention_pct"])
-        doubt = _but_diverged(first) or f", but its lowest run keeps {lowest}"
+        doubt = _but_diverged(first) or f", but {_lowest_words(first)}"
         yield (
             f"Not surely: {setting_of(first, accuracy).words} keeps {budget:g} % on average{doubt}."
         )

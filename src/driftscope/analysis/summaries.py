@@ -18,6 +18,7 @@ from driftscope.analysis.chart import MOST_NAMED
 from driftscope.analysis.words import (
     counted,
     doubt_sentences,
+    few_words,
     join_words,
     rate_text,
     share_of_declared,
@@ -262,13 +263,23 @@ def training_notes(records: Iterable[RunRecord]) -> list[str]:
     return list(told.values())
 
 
-def scope_caveat(settings: Sequence[Mapping[str, str]]) -> Caveat:
-    """How far the numbers reach: the models, targets and transfer sets that they come from."""
+def scope_caveat(settings: Sequence[Mapping[str, str]], further_sets: Sequence[str] = ()) -> Caveat:
+    """How far the numbers reach: the models, targets and transfer sets that they come from.
+
+    Args:
+        settings: the places of a study.
+        further_sets: transfer sets that were measured beside those of the places.
+    """
     models, targets, transfers = (
         list(dict.fromkeys(one[key] for one in settings if one.get(key)))
         for key in ("model", "dataset", "transfer")
     )
-    on = f", {join_words(map(scored_on, transfers))} alone" if transfers else ""
+    on = f", {join_words(map(scored_on, transfers))}" if transfers else ""
+    further = [name for name in further_sets if name not in transfers]
+    if further:
+        on += f"; of {few_words(further)} the tables and the advice tell"
+    elif transfers:
+        on += " alone"
     return Caveat(
         f"{counted(len(models), 'model')}, {counted(len(targets), 'target')}.",
         f"Measured with {join_words(models)} on {join_words(targets)}{on}; another backbone or "

@@ -180,6 +180,18 @@ def accuracy_column(frame: pd.DataFrame) -> str:
     return "test_accuracy_pct" if has_test else "val_accuracy_pct"
 
 
+def retention_columns(runs: pd.DataFrame) -> dict[str, str]:
+    """Each transfer set on which a run's retention is known and its column, the main set first."""
+    further = "retention_pct_"
+    columns = [str(key) for key in runs if str(key).startswith(further)]
+    mains = runs["transfer"].dropna() if "transfer" in runs else ()
+    found = {
+        next(iter(mains), ""): "retention_pct",
+        **{key.removeprefix(further): key for key in columns},
+    }
+    return {name: key for name, key in found.items() if key in runs and runs[key].notna().any()}
+
+
 def present_signals(frame: pd.DataFrame) -> list[str]:
     """The signals with at least one finite value."""
     return [name for name in SIGNALS if name in frame and frame[name].notna().any()]

@@ -26,6 +26,7 @@ from driftscope.analysis.summaries import (
     studied_together,
 )
 from driftscope.analysis.table import Table
+from driftscope.analysis.tables import retention_columns
 from driftscope.analysis.zero_shot import forgotten_sentences, unmeasured_sentences
 from driftscope.errors import RecordError
 from driftscope.forks import MANY_RUNS, spread
@@ -114,7 +115,8 @@ def write_study_report(
         caveats=[
             *missing_caveats(len(runs), study.missing),
             *doubts_caveats(records),
-            *_caveats(sections, [setting for setting, _ in settings]),
+            *_caveats(sections),
+            scope_caveat([setting for setting, _ in settings], [*retention_columns(runs)]),
         ],
         findings=findings(answers, styles, has_stills=are_runs_drawn(runs)),
         advice=[one for answer in answers for one in answer.advice],
@@ -144,19 +146,18 @@ def _runs_table(listed: pd.DataFrame, num_runs: int) -> Table:
     )
 
 
-def _caveats(sections: Sequence[Section], settings: Sequence[Mapping[str, str]]) -> list[Caveat]:
-    """Every setting's caveats, each once, and how far the whole reaches."""
+def _caveats(sections: Sequence[Section]) -> list[Caveat]:
+    """Every setting's caveats, each once."""
     own: dict[Caveat, list[str]] = {}
     for section in sections:
         for caveat in section.summary.caveats:
             own.setdefault(caveat, []).append(section.heading)
-    told = [
+    return [
         caveat
         if len(where) == len(sections)
         else replace(caveat, text=f"{caveat.text} ({'; '.join(where)})")
         for caveat, where in own.items()
     ]
-    return [*told, scope_caveat(settings)]
 
 
 _Facts: TypeAlias = tuple[dict[str, str], dict[str, list[str]]]
