@@ -13,7 +13,10 @@ import pytest
 from fake_study import HOSTILE, write_fake_study
 from typer.testing import CliRunner
 
+from driftscope.analysis.advice import advice_on_run
 from driftscope.cli import app
+from driftscope.config import parse_run_spec
+from driftscope.gate.judging import read_evidence
 from driftscope.records import RESULT_FILE, load_run, training_images_sentence
 from driftscope.records.schema import Splits as RunSplits
 from driftscope.report.lone_run import write_run_page
@@ -68,6 +71,23 @@ def test_it_stands_alone_without_a_study_a_missing_link_or_a_request(tmp_path: P
     assert "STUDY" not in text
     assert re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?https?:""", text) == []
     assert HOSTILE not in text
+
+
+def test_a_run_under_its_own_budget_is_judged_at_it(tmp_path: Path) -> None:
+    run = lone_run(tmp_path)
+    assert "less than the 90 % to keep" in advice_on_run(load_run(run), "r").verdict
+    given = {"pool": "concepts100", "budget": {"retention_pct": 5}}
+    record = load_run(run)
+    budgeted = replace(record, spec=parse_run_spec(record.spec.model_dump() | given))
+    advice = advice_on_run(budgeted, "r")
+    assert advice.outcome == "kept"
+    assert "at least the 5 % to keep" in advice.verdict
+    page = write_run_page(budgeted, tmp_path / "page").read_text()
+    assert "90 % is a convention" not in page
+    assert "90 % is a convention" in page_of(run)
+    of_gate = replace(read_evidence(run), trained_under_pct=5.0)
+    assert "at least the 5 % to keep" in of_gate.advice().verdict
+    assert "less than the 95 % to keep" in of_gate.advice(95).verdict
 
 
 def splits_of(train: int, given: int, **more: Any) -> dict[str, Any]:

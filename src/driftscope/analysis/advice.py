@@ -162,7 +162,7 @@ def advice_on(
     found: Mapping[str, Any],
     place: Place,
     *,
-    budget_pct: float = KEPT_PCT,
+    budget_pct: float | None = None,
     is_unchanged: bool = False,
 ) -> Advice:
     """The verdict on what was found, and what to do next.
@@ -170,8 +170,11 @@ def advice_on(
     Args:
         found: with `transfer`, `estimate` and `forecast`, as JSON values hold them.
         place: where it was read; what `found` tells of it is filled in.
-        budget_pct, is_unchanged: as for `advise`.
+        budget_pct: the retention from which ability counts as kept; by default what the model was
+            trained to keep, or `KEPT_PCT`.
+        is_unchanged: as for `advise`.
     """
+    budget_pct = budget_pct or place.trained_under_pct or KEPT_PCT
     kept = kept_of(found)
     known = replace(place, measured_on=_measured_on(found), withheld=_withheld(found))
     if kept is None and (doubts := found.get("doubts")):
@@ -284,6 +287,11 @@ def kept_pct_of(watched: Mapping[str, Any]) -> float:
     """The retention to keep that a monitor was given, as its `report.json` says it."""
     least = (watched.get("thresholds") or {}).get("min_retention_pct")
     return float(least or KEPT_PCT)
+
+
+def kept_pct_of_run(spec: RunSpec) -> float:
+    """The retention that counts as kept of a run: its budget, where it has one."""
+    return spec.budget.retention_pct if spec.budget else KEPT_PCT
 
 
 def found_by_run(record: RunRecord) -> dict[str, Any]:

@@ -158,7 +158,8 @@ def _run_caveats(record: RunRecord, found: Mapping[str, Any]) -> list[Caveat]:
     is_known = kept_of(found) is not None
     unmeasured = unmeasured_caveat("name a pool or a transfer set in the spec")
     return [
-        BUDGET_CAVEAT if is_known else unmeasured,
+        *([] if is_known else [unmeasured]),
+        *([BUDGET_CAVEAT] if is_known and record.spec.budget is None else []),
         ENTROPY_CAVEAT,
         _ONE_TRAINING,
         *([PAPER_CAVEAT] if record.spec.protocol == "paper" else []),

@@ -13,7 +13,7 @@ from driftscope.analysis.calibration import Calibration, Forecast, adapted_by
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 from driftscope.files import named_path
 from driftscope.gate.limits import GATED, Limit
-from driftscope.metrics import ESTIMATED, FORECAST, KEPT_PCT, RETENTIONS, drifts
+from driftscope.metrics import ESTIMATED, FORECAST, RETENTIONS, drifts
 from driftscope.protocols import ACCURACIES, ZERO_SHOT, protocol_of
 from driftscope.records import (
     REPORT_FILE,
@@ -91,7 +91,7 @@ class Evidence:
     prompts: Mapping[str, StoredPrompts] = field(default_factory=dict)
 
     def advice(self, budget_pct: float | None = None) -> Advice:
-        """What to do: a verdict against the budget, and next steps."""
+        """What to do: a verdict against the budget, by default the run's own, and next steps."""
         found = {
             "transfer": {n: one.model_dump(by_alias=True) for n, one in self.transfer.items()},
             "estimate": self.estimate.model_dump() if self.estimate else None,
@@ -110,7 +110,7 @@ class Evidence:
             rescued_from=self.rescued_from,
             trained_under_pct=self.trained_under_pct,
         )
-        return advice_on(found, place, budget_pct=budget_pct or KEPT_PCT)
+        return advice_on(found, place, budget_pct=budget_pct)
 
     def with_forecast(self, calibration: Calibration) -> Evidence:
         """With the retention that a calibration tells from the numbers, or why it does not.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from driftscope.analysis.advice import advice_on_run, found_by_run
+from driftscope.analysis.advice import advice_on_run, found_by_run, kept_pct_of_run
 from driftscope.analysis.map_charts import rows_of
 from driftscope.analysis.training_summaries import run_summary
 from driftscope.analysis.words import DOUBTFUL, rate_text
@@ -43,7 +43,7 @@ def write_run_page(record: RunRecord, out: Path) -> Path:
         out,
         title=f"{spec.method.label} at {rate_text(spec.learning_rate)} on {spec.dataset}",
         summary=run_summary(record, advice_on_run(record, str(record.folder))),
-        first=first_picture(found, layers),
+        first=first_picture(found, layers, kept_pct_of_run(spec)),
         numbers=numbers(row),
         said=[one for one in told if one[0] in ("", DOUBTFUL)],
         remarks=[one for one in told if one[0] not in ("", DOUBTFUL)],
