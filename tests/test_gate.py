@@ -372,6 +372,18 @@ def test_a_report_that_is_missing_is_an_error_in_junit(tmp_path: Path) -> None:
     assert "does not exist" in error.attrib["message"]
 
 
+@pytest.mark.parametrize("limit", [["--min-retention", "0.5"], ["--min-cka", "much"]])
+def test_a_limit_that_makes_no_sense_leaves_no_junit_file_that_passed(
+    limit: list[str], report: Path, tmp_path: Path
+) -> None:
+    junit = tmp_path / "drift.xml"
+    assert gated(report, "--min-cka", "0.5", "--junit", str(junit))[0] == 0
+    code, shown = gated(report, *limit, "--junit", str(junit))
+    assert code == 2
+    [error] = ElementTree.parse(junit).getroot().iter("error")
+    assert error.attrib["message"].split()[0] in shown
+
+
 def test_a_junit_file_that_cannot_be_written_exits_with_2(report: Path, tmp_path: Path) -> None:
     code, shown = gated(report, "--min-cka", "0.5", "--junit", str(tmp_path))
     assert code == 2

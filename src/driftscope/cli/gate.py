@@ -120,10 +120,10 @@ def gate(
     from driftscope.gate.judging import asked_budget, judge, read_evidence
     from driftscope.gate.junit import junit_of_error, junit_xml
 
-    limits = [
-        parse_limit(gated, text) for gated in GATED for text in asked.get(gated.parameter) or ()
-    ]
     try:
+        limits = [
+            parse_limit(gated, text) for gated in GATED for text in asked.get(gated.parameter) or ()
+        ]
         evidence = read_evidence(report, best=best)
         if calibration is not None:
             from driftscope.analysis.calibration import load_calibration
