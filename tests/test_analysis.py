@@ -698,6 +698,34 @@ def test_a_run_with_an_infinite_signal_is_not_picked():
     assert picked["all runs", "cka"] == 95.0
 
 
+def test_where_every_candidate_keeps_the_same_no_signal_is_recommended():
+    runs = pd.DataFrame(
+        {
+            "run_id": list("abc"),
+            "dataset": "d",
+            "method": list("xyz"),
+            "learning_rate": 1e-5,
+            "seed": 7,
+            "status": "done",
+            "val_accuracy_pct": [90.0, 89.0, 70.0],
+            "retention_pct": [100.0, 100.0, 60.0],
+            "cka": [0.9, 0.99, 0.5],
+        }
+    )
+    alike = StudyTables(runs, pd.DataFrame(), pd.DataFrame())
+    found = answer("selection", alike)
+    assert not found.is_answered
+    why = "all runs within 2 points of the best validation accuracy keep the same"
+    assert why in found.sentence
+    assert "Picked by" not in found.words
+    apart = runs.assign(dataset="e", run_id=list("def"), retention_pct=[100.0, 99.0, 60.0])
+    both = answer("selection", alike.with_runs(pd.concat([runs, apart], ignore_index=True)))
+    assert set(both.table["dataset"]) == {"e"}
+    (left_out,) = both.excluded
+    assert left_out.what == "choices on d among all its runs"
+    assert why in left_out.why
+
+
 @pytest.mark.parametrize(
     ("modules", "unwanted"),
     [

@@ -51,7 +51,8 @@ def selection_utility(tables: StudyTables, *, margin_points: float = MARGIN_POIN
     retention), a random pick (the mean), the worst, and the run of best validation accuracy. Two
     pools: all runs of a dataset (one decision), and each seed's runs apart (the mean over the
     seeds' decisions). Ties are picked at random: their mean. A pool of which
-    no decision has two candidates has nothing to choose and no rows.
+    no decision has two candidates, or whose candidates all keep the same, has nothing to choose and
+    no rows.
 
     Returns:
         One row per dataset, pool and rule; units are choices of a run.
@@ -67,7 +68,7 @@ def _selection(tables: StudyTables, margin: float) -> Answer:
             SELECTION, "no run has both retention and validation accuracy", excluded
         )
     signals = present_signals(runs)
-    rows = []
+    rows, whys = [], []
     for dataset, group in runs.groupby("dataset", sort=True):
         decisions = {"all runs": [group]}
         by_seed = [part for _, part in group.groupby("seed") if len(part) > 1]
@@ -75,20 +76,17 @@ def _selection(tables: StudyTables, margin: float) -> Answer:
             decisions["each seed"] = by_seed
         for pool, parts in decisions.items():
             chosen = _pool_rows(str(dataset), pool, parts, signals, margin)
-            if chosen[0]["num_candidates"] > 1:
+            why = _why_no_choice(chosen, margin)
+            if not why:
                 rows += chosen
                 continue
-            why = f"only one run is within {margin:g} points, so nothing is chosen"
+            whys.append(why)
             excluded.append(
                 Exclusion(f"choices on {dataset} among {_AMONG[pool]}", len(parts), why)
             )
     if not rows:
-        return cannot_answer(
-            SELECTION,
-            f"on every dataset only one run is within {margin:g} points of the best validation "
-            "accuracy, so nothing is chosen",
-            excluded,
-        )
+        reasons = join_words(dict.fromkeys(whys))
+        return cannot_answer(SELECTION, f"there is no choice on any dataset: {reasons}", excluded)
     table = pd.DataFrame(rows)
     return Answer(
         question=SELECTION,
@@ -99,6 +97,22 @@ def _selection(tables: StudyTables, margin: float) -> Answer:
         num_units=int(table.groupby(["dataset", "pool"])["num_decisions"].first().sum()),
         excluded=tuple(excluded),
     )
+
+
+def _why_no_choice(chosen: Sequence[Mapping[str, Any]], margin: float) -> str:
+    """Why a pool's rules choose nothing; "" where they do."""
+    if chosen[0]["num_candidates"] <= 1:
+        return (
+            f"only one run is within {margin:g} points of the best validation accuracy, so nothing "
+            "is chosen"
+        )
+    kept = {row["rule"]: row["retention_pct"] for row in chosen}
+    if kept["oracle"] - kept["worst"] <= _ROUNDING:
+        return (
+            f"all runs within {margin:g} points of the best validation accuracy keep the same, so "
+            "there is nothing to choose by"
+        )
+    return ""
 
 
 def _pool_rows(
