@@ -387,3 +387,13 @@ def test_what_is_measured_after_a_training_does_not_make_it_another() -> None:
     assert parse_run_spec(plain).options_label == (
         parse_run_spec({**plain, "post": ["search", "wise"]}).options_label
     )
+
+
+def test_of_several_transfer_sets_the_one_that_decides_is_named() -> None:
+    made = Made()
+    made.cell((95, 93), (95, 93), budget=90, retention_pct_cars=12.0)
+    told = "Kept is what is kept on mosaic alone. Retention on cars is not asked."
+    assert told in made.answer.remarks
+    one = Made()
+    one.cell((95, 93), (95, 93), budget=90)
+    assert not any("alone" in remark for remark in one.answer.remarks)

@@ -126,7 +126,7 @@ def _sets_remark(runs: pd.DataFrame) -> list[str]:
     main, *others = retention_columns(runs)
     if not others:
         return []
-    return [f"Kept is what is kept on {main} alone; {few_words(others)} were measured, too."]
+    return [f"Kept is what is kept on {main} alone. Retention on {few_words(others)} is not asked."]
 
 
 def _asked(runs: pd.DataFrame, rescues: pd.DataFrame) -> list[float]:
