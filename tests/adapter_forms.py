@@ -41,15 +41,15 @@ def _lora(**options: Any) -> Callable[[Place], Made]:
     )
 
 
-def _with_rank(rank: int) -> Callable[[Place], Made]:
-    """LoRA whose configuration tells another rank than its weights have."""
+def _told_otherwise(make: Callable[[Place], Made], **config: Any) -> Callable[[Place], Made]:
+    """An adapter whose configuration tells something else than what was trained."""
 
-    def make(place: Place) -> Made:
-        _lora()(place)
-        rewritten(place.folder / "adapter_config.json", r=rank)
-        return place.folder, None
+    def make_and_tell(place: Place) -> Made:
+        made = make(place)
+        rewritten(place.folder / "adapter_config.json", **config)
+        return made
 
-    return make
+    return make_and_tell
 
 
 class Holder(nn.Module):
@@ -93,6 +93,14 @@ def _of_torch_compile(place: Place) -> Made:
     return path, embed
 
 
+def _ia3(*targets: str) -> Callable[[Place], Made]:
+    return _adapter(lambda: IA3Config(target_modules=list(targets), feedforward_modules=[]))
+
+
+def _vera(place: Place) -> Made:
+    return _adapter(lambda: VeraConfig(r=2, target_modules=BOTH))(place)
+
+
 def _prompts_of_peft(place: Place) -> Made:
     said = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4, "task_type": "CAUSAL_LM"}
     (place.folder / "adapter_config.json").write_text(json.dumps(said))
@@ -129,6 +137,7 @@ def _says(**config: Any) -> Callable[[Place], Made]:
     return make
 
 
+_LEFT_OUT = "does not name, so that PEFT would leave it out"
 ADAPTER_FORMS = (
     Form("adapter and whole weights in one folder", _adapter_and_weights),
     Form("LoRA with its projection saved", _lora(modules_to_save=["visual_projection"])),
@@ -140,8 +149,8 @@ ADAPTER_FORMS = (
     Form("LoRA on all linear layers", _lora(target_modules="all-linear")),
     Form("DoRA", _lora(use_dora=True)),
     Form("PiSSA", _lora(init_lora_weights="pissa", target_modules=TOWER)),
-    Form("IA³", _adapter(lambda: IA3Config(target_modules=["k_proj"], feedforward_modules=[]))),
-    Form("VeRA", _adapter(lambda: VeraConfig(r=2, target_modules=BOTH))),
+    Form("IA³", _ia3("k_proj")),
+    Form("VeRA", _vera),
     Form("LoRA on a module around a CLIP", _adapter_on_a_holder(rf"clip\.{TOWER}")),
     Form("LoRA on a module around a CLIP, by names", _adapter_on_a_holder(BOTH)),
     Form("LoRA on another LoRA", _on_another_adapter),
@@ -156,6 +165,19 @@ ADAPTER_FORMS = (
     Form("adapter of no layers", _says(peft_type="LORA", r=4), "target_modules"),
     Form("adapter of an odd rank", _says(peft_type="LORA", r="4", target_modules=BOTH), "says r"),
     Form("prompts of PEFT", _prompts_of_peft, "tokens before"),
-    Form("rank of another LoRA", _with_rank(8), "another shape in its file"),
+    Form("rank of another LoRA", _told_otherwise(_lora(), r=8), "another shape in its file"),
+    Form("LoRA on more layers than its configuration names", _told_otherwise(
+        _lora(), target_modules=["q_proj"]), rf"v_proj\.lora_A.*{_LEFT_OUT}"),
+    Form("LoRA on more blocks than its configuration names", _told_otherwise(
+        _lora(), layers_to_transform=[0]), rf"layers\.1\..*{_LEFT_OUT}"),
+    Form("DoRA, told as LoRA", _told_otherwise(
+        _lora(use_dora=True), use_dora=False), rf"lora_magnitude_vector.*{_LEFT_OUT}"),
+    Form("LoRA with biases of its own, told without", _told_otherwise(
+        _lora(lora_bias=True), lora_bias=False), rf"lora_B\.bias.*{_LEFT_OUT}"),
+    Form("IA³ on more layers than its configuration names", _told_otherwise(
+        _ia3("k_proj", "v_proj"), target_modules=["k_proj"]), rf"v_proj\.ia3_l.*{_LEFT_OUT}"),
+    Form("LoRA with its projection saved, told without", _told_otherwise(
+        _lora(modules_to_save=["visual_projection"]), modules_to_save=None)),
+    Form("VeRA, its matrices in its file alone", _told_otherwise(_vera, projection_prng_key=77)),
     Form("tensors of an adapter in a file", _adapters_tensors, r"adapter_config\.json"),
 )  # fmt: skip

@@ -96,6 +96,7 @@ def _adapted(
         root = _held(base.plain if inner is base.module else inner, path, state)
     _refuse_weights_of_other_layers(state, root, name, base.source)
     module = _with_adapter(root, folder, name, base.source)
+    _refuse_unnamed_weights(module, folder, name)
     if root is base.module:
         adapted: nn.Module = module
         return adapted
@@ -310,6 +311,28 @@ def _refuse_weights_of_other_layers(
             raise ModelError(
                 f"the adapter {name} does not fit its base {base_name}: it has weights for "
                 f"{layer}, which is not there"
+            )
+
+
+def _refuse_unnamed_weights(module: Any, folder: Path, name: str) -> None:
+    """Raises ModelError where the file changes what the configuration does not name.
+
+    PEFT leaves such weights out without a word. What is trained whole beside the adapter's layers,
+    such as a head, is no such change.
+    """
+    from peft import set_peft_model_state_dict
+    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+    from peft.utils import load_peft_weights
+
+    with quiet_libraries(), _quiet():
+        left_out = set_peft_model_state_dict(module, load_peft_weights(str(folder))).unexpected_keys
+    part = PEFT_TYPE_TO_PREFIX_MAPPING[module.peft_config["default"].peft_type]
+    for key in left_out:
+        if part in key:
+            raise ModelError(
+                f"the adapter {name} holds {key.removeprefix(_PEFT_PREFIX)}, which its "
+                f"{CONFIG_FILE} does not name, so that PEFT would leave it out; put the "
+                f"{CONFIG_FILE} there that was saved with the weights"
             )
 
 
