@@ -71,6 +71,52 @@ def _adapter_on_a_holder(targets: Any) -> Callable[[Place], Made]:
     return make
 
 
+class Beside(nn.Module):
+    """An image tower and its projection side by side, as people write one."""
+
+    def __init__(self, tower: nn.Module, clip: Any, name: str = "visual_projection") -> None:
+        super().__init__()
+        self.net = nn.ModuleDict({"tower": tower, name: clip.visual_projection})
+        self.head = nn.Linear(16, 3)
+        self.name = name
+
+    def forward(self, values: Any) -> Any:
+        return self.net[self.name](self.net["tower"](values).pooler_output)
+
+
+class OldTower(nn.Module):
+    """CLIPVisionModel as transformers 4 has it: its weights are below `vision_model`."""
+
+    def __init__(self, clip: Any) -> None:
+        super().__init__()
+        self.vision_model = clip.vision_model
+
+    def forward(self, values: Any) -> Any:
+        return self.vision_model(values)
+
+
+def _beside_its_projection(
+    tower: Callable[[Any], nn.Module], name: str = "visual_projection", **options: Any
+) -> Callable[[Place], Made]:
+    """LoRA on a tower in whose holder the projection stands beside it."""
+
+    def make(place: Place) -> Made:
+        clip = place.pretrained()
+        lora = LoraConfig(**{"r": 4, "target_modules": BOTH, **options})
+        trained: Any = moved(get_peft_model(Beside(tower(clip), clip, name), lora), seed=1)
+        trained.save_pretrained(place.folder)
+        return place.folder, trained.base_model.model
+
+    return make
+
+
+def _bare_tower(clip: Any) -> nn.Module:
+    return clip.vision_model  # type: ignore[no-any-return]
+
+
+projection_of_another_name = _beside_its_projection(_bare_tower, "fc", modules_to_save=["fc"])
+
+
 def _on_another_adapter(place: Place) -> Made:
     below, _ = _lora()(Place(place.folder / "below", place.base, place.cache))
     merged = PeftModel.from_pretrained(place.pretrained(), str(below)).merge_and_unload()
@@ -153,6 +199,12 @@ ADAPTER_FORMS = (
     Form("VeRA", _vera),
     Form("LoRA on a module around a CLIP", _adapter_on_a_holder(rf"clip\.{TOWER}")),
     Form("LoRA on a module around a CLIP, by names", _adapter_on_a_holder(BOTH)),
+    Form("LoRA on a tower, its projection saved beside it", _beside_its_projection(
+        _bare_tower, modules_to_save=["visual_projection", "head"])),
+    Form("LoRA on a tower and on the projection beside it", _beside_its_projection(
+        _bare_tower, target_modules=[*BOTH, "visual_projection"])),
+    Form("LoRA on a tower of transformers 4, its projection saved beside it",
+         _beside_its_projection(OldTower, modules_to_save=["visual_projection"])),
     Form("LoRA on another LoRA", _on_another_adapter),
     Form("LoRA of torch.compile", _of_torch_compile),
     Form("OLoRA", _lora(init_lora_weights="olora")),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapter_forms import projection_of_another_name
 from families import save_family
 from forms_on_disk import FORMS, TOWER, Form, Place, at_another_size, embed_by, in_the_hub, moved
 from peft import LoraConfig, get_peft_model
@@ -195,6 +196,12 @@ def test_a_weight_under_nearly_the_right_name_is_told_with_the_right_one(
     )
     assert "has no image projection" in of_file[1]
     assert any("head.weight of" in str(one.message) for one in told)  # resembles nothing
+
+
+def test_a_layer_beside_an_adapter_that_no_image_goes_through_here_is_told(place: Place) -> None:
+    source, _ = projection_of_another_name(place)
+    with pytest.warns(NoteWarning, match=r"net\.fc\.weight of .* is not used$"):
+        ds.load(source, like=ds.load(place.base))
 
 
 @pytest.mark.parametrize("form", ["state dict alone, .pt", "CLIPForImageClassification"])

@@ -7,8 +7,7 @@ import dataclasses
 import json
 import re
 import warnings
-from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +19,16 @@ from torch import Tensor, nn
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import merged
-from driftscope.errors import ModelError, one_line, shown, told_as
+from driftscope.errors import ModelError, one_line, shown
 from driftscope.files import named_path
 from driftscope.hugging_face import quiet_libraries
 from driftscope.sources.adapter_names import by_own_names
+from driftscope.sources.fitting import NO_WEIGHTS, told_of_rest
 from driftscope.sources.form import Beside
 from driftscope.sources.origin import checked_base, read_json
 from driftscope.sources.plausible import refuse_implausible, refuse_slow_patterns
 from driftscope.sources.state_dict import FILES, read_tensors_of, types_in
+from driftscope.sources.trained_on import take_back, trained_on
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -66,7 +67,8 @@ def load_adapter(folder: Path, name: str, beside: Beside) -> VisionLanguageModel
     plain = merged(base)
     state, config = by_own_names(state, config, plain.plain)
     with _tidied(folder, weights, config, state) as tidy:
-        module = _adapted(state, plain, tidy, name)
+        module, rest = _adapted(state, plain, tidy, name)
+    notes += rest
     return replace(
         base, module=module, source=name, base_fingerprint=fingerprint, notes=base.notes + notes
     )
@@ -87,23 +89,19 @@ def weights_of(folder: Path, name: str = "") -> Path:
 
 def _adapted(
     state: Mapping[str, Tensor], base: VisionLanguageModel, folder: Path, name: str
-) -> nn.Module:
-    """The adapter on its base, or, where it was trained on another module, merged into it."""
-    path = _holders_prefix(state, base)
-    own = {key.removeprefix(path): one for key, one in state.items() if key.startswith(path)}
-    inner = root = _trained_root(own, base, folder)
-    if path:
-        root = _held(base.plain if inner is base.module else inner, path, state)
-    _refuse_weights_of_other_layers(state, root, name, base.source)
-    module = _with_adapter(root, folder, name, base.source)
-    _refuse_unnamed_weights(module, folder, name)
-    if root is base.module:
-        adapted: nn.Module = module
-        return adapted
-    plain = module.merge_and_unload()
-    if inner is not base.module:  # else the model itself was merged, inside its holder
-        _take_back(plain.get_submodule(path.removesuffix(".")), base)
-    return base.module
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The adapter on its base, or, where it was trained on another module, merged into it.
+
+    Beside it stands what is to be said of weights that are not used.
+    """
+    trained = trained_on(state, base, folder)
+    _refuse_weights_of_other_layers(state, trained.root, name, base.source)
+    module = _with_adapter(trained.root, folder, name, base.source)
+    _refuse_unnamed_weights(module, folder, trained.beside, name)
+    if trained.root is not base.module:
+        take_back(module.merge_and_unload(), trained, base)
+        module = base.module
+    return module, told_of_rest(trained.beside, name)
 
 
 def _refuse_no_weights(state: Mapping[str, Tensor], name: str) -> None:
@@ -201,149 +199,43 @@ def _places(folder: Path, config: Mapping[str, Any]) -> list[str]:
     return places + ([str(folder / named)] if (folder / named).exists() else [])
 
 
-def _trained_root(
-    state: Mapping[str, Tensor], base: VisionLanguageModel, folder: Path
-) -> nn.Module:
-    """What the adapter was trained on: the whole model, or its image tower in a class of its own.
-
-    `q_proj` means the text tower, too, on the whole model. So an adapter without weights for the
-    text tower, whose targets are in there as well, was trained on less.
-    """
-    from peft import PeftConfig
-    from peft.tuners.tuners_utils import check_target_module_exists
-
-    if base.own_prefix:
-        return base.module
-    is_text, tower = base.backbone.is_text_weight, base.backbone.tower_name
-    if not any(key.startswith(f"{tower}.") or is_text(key) for key in state):
-        alone: nn.Module = base.plain.get_submodule(tower)
-        return alone
-    with (
-        told_as(ModelError, f"the adapter in {folder} is of a kind that peft does not know"),
-        _quiet(),
-    ):
-        config = PeftConfig.from_pretrained(str(folder))
-    names = [name for name, _ in base.plain.named_modules() if is_text(f"{name}.")]
-    means_texts = any(check_target_module_exists(config, name) for name in names)
-    if any(map(is_text, state)) or (not means_texts and not _layers_beside(state, base)):
-        return base.module
-    holder = nn.Module()
-    for name, child in base.plain.named_children():
-        if not is_text(f"{name}."):
-            holder.add_module(name, child)
-    _add_layers(holder, _layers_beside(state, base), state)
-    return holder
-
-
-def _holders_prefix(state: Mapping[str, Tensor], base: VisionLanguageModel) -> str:
-    """The path to the model in what was trained, a module of the user's own; empty without one."""
-    layers = {name for name, _ in base.plain.named_modules() if "." in name}
-    tower = f"{base.backbone.tower_name}."
-    within = {name.removeprefix(tower) for name in layers if name.startswith(tower)}
-    for known in (layers, {name for name in within if "." in name}):
-        found: Counter[str] = Counter()
-        for key in state:
-            found.update(_prefixes_before(key, known))
-        if found:
-            return min(found, key=lambda one: (-found[one], len(one)))
-    return ""
-
-
-def _prefixes_before(key: str, layers: Container[str]) -> set[str]:
-    """What stands before the name of a layer in the name of one of its weights."""
-    parts = key.split(".")
-    return {
-        "".join(f"{part}." for part in parts[:first])
-        for first in range(len(parts))
-        for last in range(first + 2, len(parts))
-        if ".".join(parts[first:last]) in layers
-    }
-
-
-def _held(inner: nn.Module, path: str, state: Mapping[str, Tensor]) -> nn.Module:
-    """A module that has another at a path, as the user's own had, with the layers beside it."""
-    outer = holder = nn.Module()
-    *above, last = path.removesuffix(".").split(".")
-    for name in above:
-        holder.add_module(name, nn.Module())
-        holder = holder.get_submodule(name)
-    holder.add_module(last, inner)
-    beside = {key for key in state if not key.startswith(path) and ".lora_" not in key}
-    _add_layers(outer, {key.rpartition(".")[0] for key in beside}, state)
-    return outer
-
-
-def _layers_beside(state: Mapping[str, Tensor], base: VisionLanguageModel) -> set[str]:
-    """Linear layers that were trained beside the adapter on top of the tower, by name."""
-    known = dict(base.plain.named_children())
-    return {
-        name
-        for key, weight in state.items()
-        if (name := key.removesuffix(".weight")) != key and "." not in name
-        if name not in known and weight.ndim == 2
-    }
-
-
-def _add_layers(holder: nn.Module, names: Iterable[str], state: Mapping[str, Tensor]) -> None:
-    """Puts in the layers that an adapter's file has whole, so that peft finds their places."""
-    for name in sorted(names):
-        weight = state.get(f"{name}.weight")
-        if weight is None or weight.ndim != 2:
-            continue
-        *above, last = name.split(".")
-        place = holder
-        for one in above:
-            if one not in dict(place.named_children()):
-                place.add_module(one, nn.Module())
-            place = place.get_submodule(one)
-        has_bias = f"{name}.bias" in state
-        place.add_module(last, nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias))
-
-
 def _refuse_weights_of_other_layers(
     state: Mapping[str, Tensor], root: nn.Module, name: str, base_name: str
 ) -> None:
     """Raises ModelError where an adapter changes layers that its base has not; peft skips them."""
+    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+
+    begins = tuple(set(PEFT_TYPE_TO_PREFIX_MAPPING.values()))
     layers = {one for one, _ in root.named_modules()}
     for key in state:
-        layer, part, _ = key.partition(".lora_")
-        if part and layer not in layers:
+        parts = key.split(".")
+        at = next((at for at, part in enumerate(parts) if part.startswith(begins)), 0)
+        layer = ".".join(parts[:at])
+        if at and layer not in layers and layer != "base_model":  # where layers share weights
             raise ModelError(
                 f"the adapter {name} does not fit its base {base_name}: it has weights for "
                 f"{layer}, which is not there"
             )
 
 
-def _refuse_unnamed_weights(module: Any, folder: Path, name: str) -> None:
+def _refuse_unnamed_weights(module: Any, folder: Path, beside: Container[str], name: str) -> None:
     """Raises ModelError where the file changes what the configuration does not name.
 
-    PEFT leaves such weights out without a word. What is trained whole beside the adapter's layers,
-    such as a head, is no such change.
+    PEFT leaves such weights out without a word. What stands beside the base, such as a head,
+    does not matter.
     """
     from peft import set_peft_model_state_dict
-    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
     from peft.utils import load_peft_weights
 
     with quiet_libraries(), _quiet():
         left_out = set_peft_model_state_dict(module, load_peft_weights(str(folder))).unexpected_keys
-    part = PEFT_TYPE_TO_PREFIX_MAPPING[module.peft_config["default"].peft_type]
-    for key in left_out:
-        if part in key:
+    for key in (one.removeprefix(_PEFT_PREFIX) for one in left_out):
+        if key not in beside and not key.endswith(NO_WEIGHTS):
             raise ModelError(
-                f"the adapter {name} holds {key.removeprefix(_PEFT_PREFIX)}, which its "
-                f"{CONFIG_FILE} does not name, so that PEFT would leave it out; put the "
-                f"{CONFIG_FILE} there that was saved with the weights"
+                f"the adapter {name} holds {key}, which its {CONFIG_FILE} does not name, so that "
+                f"PEFT would leave it out; put the {CONFIG_FILE} there that was saved with the "
+                "weights"
             )
-
-
-def _take_back(root: nn.Module, base: VisionLanguageModel) -> None:
-    """Puts the merged parts of the image tower's class into the whole model."""
-    own = dict(base.plain.named_children())
-    if not own.keys() & dict(root.named_children()).keys():
-        base.plain.set_submodule(base.backbone.tower_name, root)
-    for name, child in root.named_children():
-        if name in own:
-            base.plain.set_submodule(name, child)
 
 
 def _with_adapter(root: nn.Module, folder: Path, name: str, base_name: str) -> Any:
