@@ -55,20 +55,33 @@ def _told_otherwise(make: Callable[[Place], Made], **config: Any) -> Callable[[P
 class Holder(nn.Module):
     """A classifier as people write one around a CLIP."""
 
-    def __init__(self, clip: Any) -> None:
+    def __init__(self, clip: Any, name: str = "clip") -> None:
         super().__init__()
-        self.clip = clip
+        self.add_module(name, clip)
         self.head = nn.Linear(16, 3)
 
 
-def _adapter_on_a_holder(targets: Any) -> Callable[[Place], Made]:
+def _adapter_on_a_holder(targets: Any, name: str = "clip", **options: Any) -> Callable[..., Made]:
     def make(place: Place) -> Made:
-        lora = LoraConfig(r=4, target_modules=targets, modules_to_save=["head"])
-        trained: Any = moved(get_peft_model(Holder(place.pretrained()), lora), seed=1)
+        lora = LoraConfig(r=4, target_modules=targets, **options)
+        trained: Any = moved(get_peft_model(Holder(place.pretrained(), name), lora), seed=1)
         trained.save_pretrained(place.folder)
-        return place.folder, embed_by(trained.base_model.model.clip)
+        return place.folder, embed_by(trained.base_model.model.get_submodule(name))
 
     return make
+
+
+def _renamed(make: Callable[[Place], Made], before: str, after: str) -> Callable[[Place], Made]:
+    """An adapter whose weights have something else before their names."""
+
+    def make_and_rename(place: Place) -> Made:
+        made = make(place)
+        file = place.folder / "adapter_model.safetensors"
+        state = load_file(file)
+        save_file({after + key.removeprefix(before): one for key, one in state.items()}, file)
+        return made
+
+    return make_and_rename
 
 
 class Beside(nn.Module):
@@ -197,8 +210,24 @@ ADAPTER_FORMS = (
     Form("PiSSA", _lora(init_lora_weights="pissa", target_modules=TOWER)),
     Form("IA³", _ia3("k_proj")),
     Form("VeRA", _vera),
-    Form("LoRA on a module around a CLIP", _adapter_on_a_holder(rf"clip\.{TOWER}")),
-    Form("LoRA on a module around a CLIP, by names", _adapter_on_a_holder(BOTH)),
+    Form("LoRA on a module around a CLIP", _adapter_on_a_holder(
+        rf"clip\.{TOWER}", modules_to_save=["head"])),
+    Form("LoRA on a module around a CLIP, by names", _adapter_on_a_holder(
+        BOTH, modules_to_save=["head"])),
+    Form("LoRA on a module around a CLIP that is called `module`",
+         _adapter_on_a_holder(rf"module\.{TOWER}", "module")),
+    Form("LoRA in DistributedDataParallel's names",
+         _renamed(_lora(target_modules=TOWER), "", "module.")),
+    Form("LoRA of a module in DistributedDataParallel",
+         _renamed(_lora(target_modules=TOWER), "base_model.model.", "base_model.model.module.")),
+    Form("LoRA in PEFT's names twice",
+         _renamed(_lora(target_modules=TOWER), "", "base_model.model.")),
+    Form("LoRA that names what PEFT puts before names", _renamed(
+        _told_otherwise(_lora(target_modules=TOWER), target_modules=rf"base_model\.model\.{TOWER}"),
+        "", "base_model.model.")),
+    Form("LoRA in no more than the layers' names",
+         _renamed(_lora(target_modules=TOWER), "base_model.model.", "")),
+    Form("VeRA in DistributedDataParallel's names", _renamed(_vera, "", "module.")),
     Form("LoRA on a tower, its projection saved beside it", _beside_its_projection(
         _bare_tower, modules_to_save=["visual_projection", "head"])),
     Form("LoRA on a tower and on the projection beside it", _beside_its_projection(

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import re
 import warnings
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,8 @@ from driftscope.sources.trained_on import take_back, trained_on
 CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _PEFT_PREFIX = "base_model.model."
+_IS_NAMED = re.compile(r"\W*(module|base_model)\b")
+"""How a pattern begins that names what PEFT or DistributedDataParallel put before a layer."""
 
 
 def recognises(name: str) -> bool:
@@ -55,7 +57,7 @@ def load_adapter(folder: Path, name: str, beside: Beside) -> VisionLanguageModel
     refuse_implausible(config, name)
     _refuse_odd_settings(config, folder, name)
     weights = weights_of(folder, name)
-    state = {key.removeprefix(_PEFT_PREFIX): one for key, one in read_tensors_of(weights).items()}
+    state = _by_layers(read_tensors_of(weights), config)
     _refuse_prompts(config, name)
     _refuse_no_weights(state, name)
     base, notes = beside.base(_places(folder, config), f"the adapter {name}")
@@ -85,6 +87,34 @@ def weights_of(folder: Path, name: str = "") -> Path:
         told = name or folder
         raise ModelError(f"the adapter {told} has no weights: {WEIGHT_FILES[0]} is missing")
     return found
+
+
+def _by_layers(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """An adapter's weights without what PEFT and DistributedDataParallel put before names.
+
+    If it stands there several times, PEFT's once is always taken off. The rest stays if the
+    configuration names it: then it is a part of the module that was trained.
+    """
+    found = {
+        re.sub(r"^(module\.)+(?=base_model\.)", "", key).removeprefix(_PEFT_PREFIX): one
+        for key, one in state.items()
+    }
+    for key in ("target_modules", "rank_pattern", "alpha_pattern"):
+        said = config.get(key)
+        if any(
+            _IS_NAMED.match(str(one)) for one in (said if isinstance(said, list | dict) else [said])
+        ):
+            return found
+    while before := _before_all(found):
+        found = {key.removeprefix(before): one for key, one in found.items()}
+    return found
+
+
+def _before_all(names: Collection[str]) -> str:
+    """Which of those two stands before all names; empty where neither does."""
+    first = next(iter(names))
+    before = next((one for one in (_PEFT_PREFIX, "module.") if first.startswith(one)), "")
+    return before if all(name.startswith(before) for name in names) else ""
 
 
 def _adapted(
