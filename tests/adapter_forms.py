@@ -7,7 +7,19 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from forms_on_disk import BOTH, TOWER, Form, Made, Place, adapter_on, embed_by, moved, rewritten
+import transformers
+from forms_on_disk import (
+    BOTH,
+    TOWER,
+    Form,
+    Made,
+    Place,
+    adapter_on,
+    behind,
+    embed_by,
+    moved,
+    rewritten,
+)
 from peft import (
     IA3Config,
     LoraConfig,
@@ -24,6 +36,24 @@ from torch import nn
 def _adapter_and_weights(place: Place) -> Made:
     moved(place.pretrained(), seed=4).save_pretrained(place.folder)
     return adapter_on("CLIPModel", TOWER)(place)
+
+
+def _merged_beside_its_configuration(kind: str) -> Callable[[Place], Made]:
+    """A merged model in the folder where its adapter was, of which the configuration is left."""
+
+    def make(place: Place) -> Made:
+        model = getattr(transformers, kind).from_pretrained(place.base)
+        trained = moved(get_peft_model(model, LoraConfig(r=4, target_modules=BOTH)), seed=1)
+        trained.peft_config["default"].base_model_name_or_path = str(place.base)
+        trained.save_pretrained(place.folder)
+        (place.folder / "adapter_model.safetensors").unlink()
+        merged = trained.merge_and_unload()
+        merged.save_pretrained(place.folder)
+        if kind == "CLIPModel":
+            return place.folder, embed_by(merged)
+        return place.folder, behind(merged, place.pretrained().visual_projection)
+
+    return make
 
 
 def _adapter(config: Any) -> Callable[[Place], Made]:
@@ -199,6 +229,10 @@ def _says(**config: Any) -> Callable[[Place], Made]:
 _LEFT_OUT = "does not name, so that PEFT would leave it out"
 ADAPTER_FORMS = (
     Form("adapter and whole weights in one folder", _adapter_and_weights),
+    Form("merged model beside its adapter's configuration",
+         _merged_beside_its_configuration("CLIPModel")),
+    Form("merged tower beside its adapter's configuration",
+         _merged_beside_its_configuration("CLIPVisionModel")),
     Form("LoRA with its projection saved", _lora(modules_to_save=["visual_projection"])),
     Form("LoRA with rank_pattern", _lora(rank_pattern={"layers.0.self_attn.q_proj": 2})),
     Form("LoRA with alpha_pattern", _lora(alpha_pattern={"layers.1.self_attn.v_proj": 3})),

@@ -170,6 +170,8 @@ def test_what_a_source_lacks_and_where_it_comes_from_is_told(place: Place) -> No
         ("weights and their moving average", "not model_ema"),
         ("open_clip's epoch file, no name", "activation"),
         ("folder in fp8 without scales", r"in 8 bits \(F8_E4M3\)"),
+        ("merged model beside its adapter's configuration", "no adapter's weights"),
+        ("merged tower beside its adapter's configuration", "no adapter's weights"),
         ("folder with a layer beside", "image_adapter.weight of .* is not used"),
     ):
         folder = place.folder / str(len(list(place.folder.iterdir())))

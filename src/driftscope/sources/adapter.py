@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Collection, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,7 +28,7 @@ from driftscope.sources.fitting import NO_WEIGHTS, told_of_rest
 from driftscope.sources.form import Beside
 from driftscope.sources.origin import checked_base, read_json
 from driftscope.sources.plausible import refuse_implausible, refuse_slow_patterns
-from driftscope.sources.state_dict import FILES, read_tensors_of, types_in
+from driftscope.sources.state_dict import FILES, read_tensors_of, types_in, weights_in
 from driftscope.sources.trained_on import take_back, trained_on
 
 CONFIG_FILE = "adapter_config.json"
@@ -38,8 +39,22 @@ _IS_NAMED = re.compile(r"\W*(module|base_model)\b")
 
 
 def recognises(name: str) -> bool:
-    """Whether it is a folder with PEFT's configuration."""
-    return (named_path(name) / CONFIG_FILE).exists()
+    """Whether it is a folder with PEFT's configuration, and not one that a merge has left."""
+    return (named_path(name) / CONFIG_FILE).exists() and not is_merged(named_path(name))
+
+
+def is_merged(folder: Path) -> bool:
+    """Whether a folder holds a whole model and of an adapter nothing but the configuration."""
+    is_told = (folder / CONFIG_FILE).exists() and (folder / "config.json").exists()
+    has_weights = any((folder / file).exists() for file in WEIGHT_FILES)
+    return is_told and not has_weights and weights_in(folder) is not None
+
+
+def told_of_left_configuration(name: str) -> tuple[str, ...]:
+    """What is to be said of a merged model beside which an adapter's configuration lies."""
+    if not is_merged(named_path(name)):
+        return ()
+    return (f"{name} holds {CONFIG_FILE} and no adapter's weights: the whole model there is read",)
 
 
 def load(name: str, beside: Beside) -> VisionLanguageModel:
@@ -92,26 +107,24 @@ def weights_of(folder: Path, name: str = "") -> Path:
 def _by_layers(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """An adapter's weights without what PEFT and DistributedDataParallel put before names.
 
-    If it stands there several times, PEFT's once is always taken off. The rest stays if the
-    configuration names it: then it is a part of the module that was trained.
+    What PEFT's save_pretrained puts there is always taken off. What stands there besides stays if
+    the configuration names it: then a part of the module that was trained is called so.
     """
     found = {
         re.sub(r"^(module\.)+(?=base_model\.)", "", key).removeprefix(_PEFT_PREFIX): one
         for key, one in state.items()
     }
-    for key in ("target_modules", "rank_pattern", "alpha_pattern"):
-        said = config.get(key)
-        if any(
-            _IS_NAMED.match(str(one)) for one in (said if isinstance(said, list | dict) else [said])
-        ):
-            return found
+    said = (config.get(key) for key in ("target_modules", "rank_pattern", "alpha_pattern"))
+    named = chain.from_iterable(one if isinstance(one, list | dict) else [one] for one in said)
+    if any(_IS_NAMED.match(str(one)) for one in named):
+        return found
     while before := _before_all(found):
         found = {key.removeprefix(before): one for key, one in found.items()}
     return found
 
 
 def _before_all(names: Collection[str]) -> str:
-    """Which of those two stands before all names; empty where neither does."""
+    """What of PEFT's or DistributedDataParallel's stands before all names; empty where nothing."""
     first = next(iter(names))
     before = next((one for one in (_PEFT_PREFIX, "module.") if first.startswith(one)), "")
     return before if all(name.startswith(before) for name in names) else ""

@@ -24,6 +24,7 @@ from driftscope.hugging_face import (
     quiet_panics,
 )
 from driftscope.nearby import neighbour, nothing_there
+from driftscope.sources.adapter import is_merged
 from driftscope.sources.fitting import ADAPTER_PARTS, NO_WEIGHTS, fitted, told_of_rest
 from driftscope.sources.form import Beside
 from driftscope.sources.nothing_here import OF_OTHERS
@@ -215,7 +216,8 @@ def _module(
             check_shards(weights)
     elif folder.is_dir():
         raise ModelError(_without_weights(folder, name))
-    if weights is not None and weights.name not in FILES:
+    # beside an adapter's configuration transformers would look for the adapter
+    if weights is not None and (weights.name not in FILES or is_merged(folder)):
         with quiet_libraries(), torch.random.fork_rng(devices=[]):
             unfilled: nn.Module = model_class(config, **backbone.load_options)
         return unfilled, _fill(unfilled, backbone, folder, name)
