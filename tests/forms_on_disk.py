@@ -201,6 +201,34 @@ def _options(kind: str) -> dict[str, int]:
     return {"projection_dim": 16} if "Projection" in kind else {}
 
 
+def tower_of_no_class(kind: str) -> Callable[[Place], Made]:
+    """An image tower whose configuration does not say its class."""
+
+    def make(place: Place) -> Made:
+        path, embed = tower_of(kind)(place)
+        rewritten(Path(path) / "config.json", architectures=None)
+        return path, embed
+
+    return make
+
+
+def tower_of_a_whole_configuration(place: Place) -> Made:
+    """The image tower's weights beside the configuration of the whole model."""
+    model = place.tuned()
+    model.config.save_pretrained(place.folder)
+    state = {n: one for n, one in model.state_dict().items() if n.startswith("vision_model.")}
+    save_file(state, place.folder / "model.safetensors", metadata={"format": "pt"})
+    return place.folder, embed_by(model)
+
+
+def tower_of_another_whole_configuration(place: Place) -> Made:
+    path, _ = tower_of_a_whole_configuration(place)
+    config = json.loads((place.folder / "config.json").read_text())
+    changed = {**config["vision_config"], "hidden_act": "gelu"}
+    rewritten(place.folder / "config.json", vision_config=changed)
+    return path, None
+
+
 def dual_encoder(place: Place) -> Made:
     whole = place.tuned()
     whole.save_pretrained(place.folder / "whole")
@@ -578,6 +606,12 @@ FORMS = (
     Form("folder saved by a holder", prefixed_folder("model.clip.")),
     Form("CLIPVisionModelWithProjection", tower_of("CLIPVisionModelWithProjection")),
     Form("CLIPVisionModel", tower_of("CLIPVisionModel")),
+    Form("CLIPVisionModel that does not say its class", tower_of_no_class("CLIPVisionModel")),
+    Form(
+        "CLIPVisionModelWithProjection that does not say its class",
+        tower_of_no_class("CLIPVisionModelWithProjection"),
+    ),
+    Form("image tower under a whole model's configuration", tower_of_a_whole_configuration),
     Form("CLIPForImageClassification", tower_of("CLIPForImageClassification")),
     Form("VisionTextDualEncoderModel", dual_encoder),
     Form("LoRA on CLIPModel, both towers", adapter_on("CLIPModel")),
@@ -617,6 +651,11 @@ FORMS = (
     Form("git-lfs pointer", broken_weights(_LFS), "git-lfs pointer"),
     Form("empty file of weights", broken_weights(b""), "empty"),
     Form("tower with another activation", tower_of_another_function, "activation"),
+    Form(
+        "tower under a whole model's configuration of another activation",
+        tower_of_another_whole_configuration,
+        "activation",
+    ),
     Form("adapter without weights", adapter_without_its_weights, "no weights"),
     Form("adapter of another width", adapter_of_another_model, "does not fit its base"),
     Form("state dict with LoRA inside", saved(with_lora_inside), "merge_and_unload"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from driftscope.backbones import families, family_of_type, why_type_is_refused
 from driftscope.backbones.base import Backbone
@@ -25,6 +25,7 @@ from driftscope.hugging_face import (
 )
 from driftscope.nearby import neighbour, nothing_there
 from driftscope.sources.adapter import is_merged
+from driftscope.sources.borrowed import with_texts_of
 from driftscope.sources.fitting import ADAPTER_PARTS, NO_WEIGHTS, fitted, told_of_rest
 from driftscope.sources.form import Beside
 from driftscope.sources.nothing_here import OF_OTHERS
@@ -82,7 +83,7 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
     """
     folder = named_path(name)
     if folder.is_dir():
-        return load_hub_layout(folder, name)
+        return load_hub_layout(folder, name, beside.like)
     with offline_where_unreachable():
         place = place_of(name, beside.like)
         if place != name:
@@ -113,11 +114,22 @@ def class_in(config: Path) -> str:
     return str(named[0]) if isinstance(named, list) and named else ""
 
 
+def tells_no_texts(config: Path) -> bool:
+    """Whether a configuration is that of an image tower without a text tower of its own.
+
+    By its class, or, where it names none, by its type, such as `clip_vision_model`.
+    """
+    named = class_in(config)
+    if named:
+        return named.endswith(WITHOUT_TEXTS)
+    return str(read_json(config).get("model_type")).endswith("_vision_model")
+
+
 def _is_of_another_form(repository: str, like: VisionLanguageModel | None) -> bool:
     """Whether a repository holds an adapter, a model of open_clip, or a tower without texts."""
     config = file_of(repository, "config.json")
     if config is not None:
-        return like is not None and like.has_text and class_in(config).endswith(WITHOUT_TEXTS)
+        return like is not None and like.has_text and tells_no_texts(config)
     others = ("adapter_config.json", "open_clip_config.json")
     return any(file_of(repository, one) is not None for one in others)
 
@@ -133,10 +145,13 @@ def _snapshot(repository: str, revision: str | None) -> Path | None:
         return None
 
 
-def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
+def load_hub_layout(
+    place: Path | str, name: str, like: VisionLanguageModel | None = None
+) -> VisionLanguageModel:
     """A family's whole model from a folder or from the hub.
 
-    Code that lies beside the weights is never run.
+    If a folder has the weights of the image tower alone, `like` lends it the texts. Code that lies
+    beside the weights is never run.
     """
     import transformers
 
@@ -166,7 +181,13 @@ def load_hub_layout(place: Path | str, name: str) -> VisionLanguageModel:
         raise ModelError(unread_type(config.model_type, name))
     _refuse_without(backbone.needs, name)
     refuse_odd_sizes(backbone.vision_config(config), name)
-    loaded, notes = _module(where, config, backbone, name)
+    try:
+        loaded, notes = _module(where, config, backbone, name)
+    except _NoTextsError as lacking:
+        if like is None or not like.has_text:
+            raise
+        vision = backbone.vision_config(config)
+        return with_texts_of(like, lacking.state, vision, Path(where), name)
     module: Any = backbone.readable(loaded).eval()
     for part in loaded.modules():
         held: Any = getattr(part, "config", None)
@@ -197,6 +218,18 @@ def _refuse_without(package: str, name: str) -> None:
             f"{name} is a model of {package}, which is not installed here, or not torchvision, "
             f"which it needs; install both with: pip install {package}"
         )
+
+
+class _NoTextsError(ModelError):
+    """A model's weights are those of its image tower, and whole but for the texts.
+
+    Attributes:
+        state: the weights.
+    """
+
+    def __init__(self, told: str, state: Mapping[str, Tensor]) -> None:
+        super().__init__(told)
+        self.state = state
 
 
 def _module(
@@ -314,11 +347,11 @@ def _fill(module: nn.Module, backbone: Backbone, folder: Path, name: str) -> tup
     path = weights_in(folder)
     if path is None:
         raise ModelError(f"the weights of {name} are not complete")
-    fit = fitted(read_tensors_of(path), module, backbone, name)
+    state = read_tensors_of(path)
+    fit = fitted(state, module, backbone, name)
     if fit.lacking:
-        raise ModelError(
-            f"the weights of {name} are not complete: it has no {' and no '.join(fit.lacking)}"
-        )
+        told = f"the weights of {name} are not complete: it has no {' and no '.join(fit.lacking)}"
+        raise _NoTextsError(told, state) if "text tower" in fit.lacking else ModelError(told)
     module.load_state_dict(fit.tensors, strict=False)
     return fit.notes
 

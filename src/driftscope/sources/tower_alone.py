@@ -5,21 +5,18 @@ Compared with a whole model it borrows that one's text tower, and the projection
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from driftscope.backbones import family_of_type
 from driftscope.backbones.model import VisionLanguageModel
-from driftscope.backbones.relation import check_same_function
 from driftscope.errors import ModelError
 from driftscope.files import named_path
 from driftscope.sources import hub
-from driftscope.sources.fitting import completed
+from driftscope.sources.borrowed import with_texts_of
 from driftscope.sources.form import Beside
 from driftscope.sources.origin import read_json
 from driftscope.sources.plausible import refuse_implausible
-from driftscope.sources.preprocessor import pixel_convention
 from driftscope.sources.state_dict import read_tensors_of, weights_in
 
 _BY_ITSELF = hub.WITHOUT_TEXTS[:2]
@@ -30,7 +27,7 @@ _OF_TWO = "vision-text-dual-encoder"
 def recognises(name: str) -> bool:
     """Whether it is a folder in hub layout whose class has no text tower, or another's."""
     path = named_path(name) / "config.json"
-    if not path.exists() or not hub.class_in(path).endswith(hub.WITHOUT_TEXTS):
+    if not path.exists() or not hub.tells_no_texts(path):
         return False
     family = family_of_type(read_json(path).get("model_type"))
     return family is None or family.whole is not None  # else no model of its family has texts
@@ -45,7 +42,7 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
     folder = named_path(name)
     like = beside.like
     if like is None or not like.has_text:
-        if hub.class_in(folder / "config.json").endswith(_BY_ITSELF):
+        if (hub.class_in(folder / "config.json") or _BY_ITSELF[0]).endswith(_BY_ITSELF):
             return hub.load(name, beside)
         raise ModelError(
             f"{name} is an image tower without a text tower of its own; compare it, as the second "
@@ -61,17 +58,7 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
     if hub.class_in(folder / "config.json") == _BESIDE_ANOTHER:
         # its projections lead into a space that it shares with its own text tower
         state = {key: one for key, one in state.items() if key.startswith("vision_model.")}
-    model = completed(state, like, name)
-    facts = like.backbone.image_facts(_vision_config(folder, name))
-    check_same_function(
-        like.backbone.image_facts(like.backbone.vision_config(like.plain.config)),
-        facts,
-        like.source,
-        name,
-    )
-    pixels = pixel_convention(str(folder), name, model.image_size, like.backbone)
-    notes = model.notes + pixels.pop("notes", ())
-    return replace(model, **pixels, notes=notes) if pixels.get("has_own_pixels", True) else model
+    return with_texts_of(like, state, _vision_config(folder, name), folder, name)
 
 
 def _refuse_another_family(model_type: str, like: VisionLanguageModel, name: str) -> None:
