@@ -20,6 +20,7 @@ from forms_on_disk import (
     Made,
     Place,
     embed_by,
+    in_the_hub,
     moved,
     open_clip_folder,
     rewritten,
@@ -57,6 +58,47 @@ def _folder(change: Callable[[State], State] = dict, **config: Any) -> Callable[
         return place.folder, embed_by(model)
 
     return make
+
+
+def _pickled(change: Callable[[State], State]) -> Callable[[Place], Made]:
+    def make(place: Place) -> Made:
+        path, embed = _folder(change)(place)
+        file = place.folder / "model.safetensors"
+        torch.save(load_file(file), place.folder / "pytorch_model.bin")
+        file.unlink()
+        return path, embed
+
+    return make
+
+
+def _in_the_hub(change: Callable[[State], State]) -> Callable[[Place], Made]:
+    def make(place: Place) -> Made:
+        _, embed = _folder(change)(place)
+        in_the_hub(place, "someone/tuned-clip", place.folder)
+        return "someone/tuned-clip", embed
+
+    return make
+
+
+def _in_shards(change: Callable[[State], State]) -> Callable[[Place], Made]:
+    def make(place: Place) -> Made:
+        model = place.tuned()
+        model.save_pretrained(place.folder, max_shard_size="40KB")
+        for file in place.folder.glob("*.safetensors"):
+            save_file(change(load_file(file)), file, metadata={"format": "pt"})
+        return place.folder, embed_by(model)
+
+    return make
+
+
+def _one_dimension(state: State) -> State:
+    """As FSDP and open_clip's `nonscalar_logit_scale` keep a single number."""
+    return {n: one.reshape(1) if n == "logit_scale" else one for n, one in state.items()}
+
+
+def _narrower(state: State) -> State:
+    return {n: one[:8].contiguous() if n == "visual_projection.weight" else one
+            for n, one in state.items()}  # fmt: skip
 
 
 def _in_eight_bits(state: State) -> State:
@@ -286,6 +328,12 @@ RARER_FORMS = (
     Form("folder that asks for tuples and maps",
          _folder(return_dict=False, output_attentions=True, dtype="torch.float16")),
     Form("folder in fp8 without scales", _rounded),
+    Form("folder with a logit scale of one dimension", _folder(_one_dimension)),
+    Form("pytorch_model.bin with a logit scale of one dimension", _pickled(_one_dimension)),
+    Form("hub id of a model with a logit scale of one dimension", _in_the_hub(_one_dimension)),
+    Form("folder in shards with a logit scale of one dimension", _in_shards(_one_dimension)),
+    Form("folder with a projection of another shape",
+         _refused(_folder(_narrower)), r"_projection\.weight is \(8, 32\) in it and \(16,"),
     Form("folder with two sides of an image", _two_sides, "image_size"),
     *ADAPTER_FORMS,
     Form("weights and `state_dict_ema`", saved(lambda s: {"m": s, "m_ema": _other(s)})),

@@ -138,8 +138,16 @@ def _at_the_size_of(state: Mapping[str, Tensor], known: VisionLanguageModel) -> 
     return replace(resized, image_size=size, own_framing=framing)
 
 
-def fitted(state: Mapping[str, Tensor], module: nn.Module, backbone: Backbone, name: str) -> Fit:
+def fitted(
+    state: Mapping[str, Tensor],
+    module: nn.Module,
+    backbone: Backbone,
+    name: str,
+    of: str = "the model that it is compared with",
+) -> Fit:
     """Finds a module's weights among tensors, under whatever prefix and beside whatever else.
+
+    `of` says whose module it is.
 
     Raises:
         ModelError: the image tower is not there or not complete, a weight has another shape, or
@@ -156,7 +164,7 @@ def fitted(state: Mapping[str, Tensor], module: nn.Module, backbone: Backbone, n
         # an image tower that was saved by itself has no name for itself
         places = {key.removeprefix(tower): key for key in wanted if key.startswith(tower)}
         if not prefixes_of(state, places) or prefixes_of(state, texts):
-            raise ModelError(_of_another_kind(state, wanted, texts, name))
+            raise ModelError(_of_another_kind(state, wanted, texts, name, of))
     prefix, others = main_prefix(state, places, name)
     _refuse_another_tower(state, places, prefix, others, tower, name)
     inside = {key.removeprefix(prefix): key for key in state if key.startswith(prefix)}
@@ -170,7 +178,7 @@ def fitted(state: Mapping[str, Tensor], module: nn.Module, backbone: Backbone, n
     used = {places[own]: key for own, key in inside.items() if own in places}
     used |= _elsewhere(state, wanted, used.keys(), backbone, others)
     tensors = {own: _of_shape(state[key], wanted[own]) for own, key in used.items()}
-    _refuse_other_shapes(tensors, wanted, name)
+    _refuse_other_shapes(tensors, wanted, name, of)
     refuse_no_plain_numbers(
         {key: one for key, one in tensors.items() if wanted[key].is_floating_point()}, name
     )
@@ -390,7 +398,7 @@ def _refuse_unknown(extra: list[str], known: set[str], module: nn.Module, name: 
 
 
 def _refuse_other_shapes(
-    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str, of: str
 ) -> None:
     for key, tensor in tensors.items():
         if tensor.numel() == 0 < wanted[key].numel():
@@ -402,7 +410,7 @@ def _refuse_other_shapes(
         if tensor.shape != wanted[key].shape:
             raise ModelError(
                 f"{name} is of another architecture: {key} is {tuple(tensor.shape)} in it and "
-                f"{tuple(wanted[key].shape)} in the model that it is compared with"
+                f"{tuple(wanted[key].shape)} in {of}"
             )
 
 
@@ -433,7 +441,7 @@ def _refuse_half(missing: Iterable[str], name: str) -> None:
 
 
 def _of_another_kind(
-    state: Iterable[str], wanted: Iterable[str], texts: Iterable[str], name: str
+    state: Iterable[str], wanted: Iterable[str], texts: Iterable[str], name: str, of: str
 ) -> str:
     if any(part in key for key in state for part in ADAPTER_PARTS):
         return (
@@ -449,7 +457,7 @@ def _of_another_kind(
         )
     first = next(iter(wanted))
     return (
-        f"{name} has none of the weights of the model that it is compared with, such as {first}; "
+        f"{name} has none of the weights of {of}, such as {first}; "
         f"it has {', '.join(sorted(state)[:2])} …, so it is of another model, or holds only what "
         "was trained beside one, such as prompts, a head or an adapter"
     )

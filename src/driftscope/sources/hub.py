@@ -251,9 +251,7 @@ def _module(
         raise ModelError(_without_weights(folder, name))
     # beside an adapter's configuration transformers would look for the adapter
     if weights is not None and (weights.name not in FILES or is_merged(folder)):
-        with quiet_libraries(), torch.random.fork_rng(devices=[]):
-            unfilled: nn.Module = model_class(config, **backbone.load_options)
-        return unfilled, _fill(unfilled, backbone, folder, name)
+        return _filled(config, backbone, weights, name)
     try:
         with quiet_libraries():
             module, loading = model_class.from_pretrained(
@@ -266,15 +264,16 @@ def _module(
             )
     # torch and safetensors raise several kinds for files that are not what they seem
     except Exception as error:
+        if "ignore_mismatched_sizes" in str(error):  # which weight that is, and why, is told there
+            return _filled(config, backbone, weights or _fetched(where), name)
         raise ModelError(
             f"the weights of {name} cannot be loaded: {why_unreadable(error)}"
         ) from None
-    kept = (file_of(where, file, fetches=False) for file in FILES)  # what was loaded is there
-    stored = weights or next(filter(None, kept), None)
+    stored = weights or _fetched(where)
     kinds = types_in(stored) if stored is not None else {}
     _refuse_whole_numbers(kinds, module, name)
     if loading["missing_keys"]:  # transformers would fill them with random numbers
-        return module, _fill(module, backbone, folder, name)
+        return module, _fill(module, backbone, stored, name)
     idle = backbone.with_or_without_its_tower(backbone.idle_of(config))
     left_out = [key for key in loading["unexpected_keys"] if not key.startswith(idle)]
     left_out = sorted(key for key in left_out if not key.endswith(NO_WEIGHTS))
@@ -336,7 +335,22 @@ def _without_weights(folder: Path, name: str) -> str:
     )
 
 
-def _fill(module: nn.Module, backbone: Backbone, folder: Path, name: str) -> tuple[str, ...]:
+def _fetched(name: str) -> Path | None:
+    """The weights of a repository in the cache, where transformers has put what it loads."""
+    kept = (file_of(name, file, fetches=False) for file in FILES)
+    return next(filter(None, kept), None)
+
+
+def _filled(
+    config: Any, backbone: Backbone, path: Path | None, name: str
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The family's class with the weights of a file that transformers does not load by itself."""
+    with quiet_libraries(), torch.random.fork_rng(devices=[]):
+        module: nn.Module = backbone.model_class(config)(config, **backbone.load_options)
+    return module, _fill(module, backbone, path, name)
+
+
+def _fill(module: nn.Module, backbone: Backbone, path: Path | None, name: str) -> tuple[str, ...]:
     """Finds the weights that transformers did not, under the prefix of what held the model.
 
     Gives what is to be said of it.
@@ -344,11 +358,10 @@ def _fill(module: nn.Module, backbone: Backbone, folder: Path, name: str) -> tup
     Raises:
         ModelError: they are not complete.
     """
-    path = weights_in(folder)
     if path is None:
         raise ModelError(f"the weights of {name} are not complete")
     state = read_tensors_of(path)
-    fit = fitted(state, module, backbone, name)
+    fit = fitted(state, module, backbone, name, "the model that its configuration tells")
     if fit.lacking:
         told = f"the weights of {name} are not complete: it has no {' and no '.join(fit.lacking)}"
         raise _NoTextsError(told, state) if "text tower" in fit.lacking else ModelError(told)

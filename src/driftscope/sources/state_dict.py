@@ -206,8 +206,6 @@ def why_unreadable(error: Exception) -> str:
     """What is wrong with a file of weights; torch's own advice would be to run its code."""
     if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
         return "it holds other objects than tensors, or is no file of weights"
-    if "ignore_mismatched_sizes" in str(error):
-        return "its configuration describes weights of other shapes than its files hold"
     if "PytorchStreamReader" in str(error):
         return "torch did not write it, or it is damaged"
     if isinstance(error, KeyError):
