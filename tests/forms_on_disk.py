@@ -387,6 +387,26 @@ def lightning(state: dict[str, Tensor]) -> Any:
     }
 
 
+def lightning_averaging(state: dict[str, Tensor]) -> Any:
+    """As WeightAveraging keeps it: the average is in `state_dict`."""
+    other = {name: 0.5 * one for name, one in state.items()}
+    return {
+        "state_dict": under("model.")(state),
+        "current_model_state": under("model.")(other),
+        "averaging_state": {"n_averaged": torch.tensor(7)},
+    }
+
+
+def lightning_averaging_apart(state: dict[str, Tensor]) -> Any:
+    """The same of a module that has its projection elsewhere than its tower."""
+    held = {f"net.{n}" if n.startswith("vision_model.") else f"side.{n}": one
+            for n, one in state.items()}  # fmt: skip
+    return {
+        "state_dict": held,
+        "current_model_state": {name: 0.5 * one for name, one in held.items()},
+    }
+
+
 def distributed(state: dict[str, Tensor]) -> Any:
     return {"epoch": 3, "model_state_dict": under("module.")(state), "loss": 0.3}
 
@@ -631,6 +651,8 @@ FORMS = (
     Form("state dict alone, .pt", saved(lambda state: state)),
     Form("state dict alone, .safetensors", saved(lambda state: state, "x.safetensors")),
     Form("Lightning's .ckpt around a CLIP", saved(lightning, "last.ckpt")),
+    Form("Lightning's WeightAveraging", saved(lightning_averaging, "last.ckpt")),
+    Form("Lightning's WeightAveraging, towers apart", saved(lightning_averaging_apart, "x.ckpt")),
     Form("model_state_dict of DistributedDataParallel", saved(distributed)),
     Form("state dict of torch.compile", saved(under("_orig_mod."))),
     Form("names of FSDP and checkpointing within", saved(wrapped_within)),

@@ -168,6 +168,7 @@ def test_what_a_source_lacks_and_where_it_comes_from_is_told(place: Place) -> No
         ("adapter without a named base", "names no base"),
         ("classifier's state dict around the tower", "no text tower"),
         ("weights and their moving average", "not model_ema"),
+        ("Lightning's WeightAveraging", "'state_dict.model.' are read, not current_model_state"),
         ("open_clip's epoch file, no name", "activation"),
         ("folder in fp8 without scales", r"in 8 bits \(F8_E4M3\)"),
         ("merged model beside its adapter's configuration", "no adapter's weights"),

@@ -22,6 +22,7 @@ from driftscope.hugging_face import quiet_libraries
 from driftscope.sources.state_dict import (
     about_extra,
     main_prefix,
+    places_of_models,
     prefixes_of,
     refuse_no_plain_numbers,
     told_of_rounding,
@@ -309,11 +310,8 @@ def _refuse_another_tower(
     """
     own = [own for own, key in places.items() if key.startswith(tower)]
     found = prefixes_of(state, own)
-    other = [
-        one
-        for one, count in found.items()
-        if count == found[prefix] and one not in (prefix, *averages) and "ema" not in one.lower()
-    ]
+    equal = [one for one, count in found.items() if count == found[prefix]]
+    other = [one for one in places_of_models(equal) if one not in (prefix, *averages)]
     if other:
         raise ModelError(
             f"{name} holds {1 + len(other)} image towers, under {prefix!r} and {other[0]!r}; save "
@@ -343,11 +341,8 @@ def _elsewhere(
     for part in parts:
         if not used.isdisjoint(part):
             continue
-        places = [
-            place
-            for place, count in prefixes_of(state, part).items()
-            if count == len(part) and place not in averages and "ema" not in place.lower()
-        ]
+        whole = [one for one, count in prefixes_of(state, part).items() if count == len(part)]
+        places = [place for place in places_of_models(whole) if place not in averages]
         if len(places) == 1 and all(
             _of_shape(state[places[0] + key], wanted[key]).shape == wanted[key].shape
             for key in part

@@ -12,7 +12,7 @@ import re
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ _OF_NO_MODEL = re.compile(
 """What stands before the names of weights where something else is kept of each."""
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files begin that torch wrote before version 1.6."""
+_OF_LIGHTNING = ("current_model_state.", "state_dict.")
+"""Where Lightning's WeightAveraging keeps the weights from which it goes on, and their average."""
 _OF_EIGHT_BITS = re.compile(r"torch\.float8_|float8_|F8_")
 """How types of floating-point numbers of 8 bits are called by torch, and by safetensors."""
 _MOST_DICTIONARIES = 100_000
@@ -253,7 +255,7 @@ def main_prefix(names: Iterable[str], wanted: Iterable[str], source: str) -> tup
         raise ModelError(f"{source} holds none of the weights {_few(wanted)}")
     most = max(found.values())
     full = [prefix for prefix, count in found.items() if count == most]
-    main = [prefix for prefix in full if "ema" not in prefix.lower()]
+    main = places_of_models(full)
     if len(full) > 1 and len(main) != 1:
         raise ModelError(
             f"{source} holds the weights {len(full)} times, under {_few(full)}; save the one that "
@@ -266,6 +268,20 @@ def main_prefix(names: Iterable[str], wanted: Iterable[str], source: str) -> tup
             "save the model's own state_dict()"
         )
     return chosen, [prefix for prefix in full if prefix != chosen]
+
+
+def places_of_models(places: Collection[str]) -> list[str]:
+    """Those of several places with the same weights that are no moving averages.
+
+    Lightning's WeightAveraging is the other way round: its `state_dict` is the average, which is
+    the model that the training gives. The weights from which it goes on are not.
+    """
+    return [
+        one
+        for one in places
+        if "ema" not in one.lower()
+        and not (one.startswith(_OF_LIGHTNING[0]) and one.replace(*_OF_LIGHTNING, 1) in places)
+    ]
 
 
 def refuse_no_plain_numbers(weights: Mapping[str, Tensor], name: str) -> None:
