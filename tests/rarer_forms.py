@@ -195,6 +195,22 @@ def _towers_apart(state: State) -> State:
     return {**towers, **_of("visual_projection", state), "logit_scale": state["logit_scale"]}
 
 
+def two_encoders(state: State) -> State:
+    """Two encoders under names of their own, beside their projections."""
+    names = {"vision_model.": "image_encoder.", "text_model.": "text_encoder."}
+    return {
+        next((new + n.removeprefix(old) for old, new in names.items() if n.startswith(old)), n): one
+        for n, one in state.items()
+    }
+
+
+def _without(*names: str) -> Callable[[State], State]:
+    """Two encoders without some of their weights."""
+    return lambda state: {
+        n: one for n, one in two_encoders(state).items() if not n.startswith(names)
+    }
+
+
 def _frozen_beside_tuned(state: State) -> State:
     return {**under("frozen.")(_other(state)), **under("student.")(_of("vision", state))}
 
@@ -342,6 +358,17 @@ RARER_FORMS = (
     Form("DeepSpeed's mp_rank file", saved(lambda s: {"module": s, "optimizer": None})),
     Form("logit scale of one dimension", saved(lambda s: {**s, "logit_scale": torch.ones(1)})),
     Form("towers and projection in different places", saved(_towers_apart)),
+    Form("two encoders with names of their own", saved(two_encoders)),
+    Form("two encoders in a trainer's checkpoint",
+         saved(lambda s: {"model": under("module.")(two_encoders(s))})),
+    Form("image encoder and both projections", saved(_without("text_encoder."))),
+    Form("two encoders without a text projection", saved(_without("text_projection."))),
+    Form("image tower by itself beside a whole text tower",
+         saved(lambda s: {n.removeprefix("vision_model."): one for n, one in s.items()})),
+    Form("text encoder alone",
+         _refused(saved(_without("image_encoder.", "visual", "text_p"))), "texts' side"),
+    Form("half an image encoder",
+         _refused(saved(_without("image_encoder.encoder.layers.0."))), "not complete"),
     Form("tower of LLaVA's names", saved(lambda s: under("vision_tower.")(_of("vision", s)))),
     Form("tower without its name, and its projection", _tower_and_projection),
     Form("trained weights alone",

@@ -14,7 +14,7 @@ from adapter_forms import projection_of_another_name
 from families import save_family
 from forms_on_disk import FORMS, TOWER, Form, Place, at_another_size, embed_by, in_the_hub, moved
 from peft import LoraConfig, get_peft_model
-from rarer_forms import RARER_FORMS
+from rarer_forms import RARER_FORMS, two_encoders
 from safetensors.torch import load_file, save_file
 
 import driftscope as ds
@@ -199,6 +199,42 @@ def test_a_weight_under_nearly_the_right_name_is_told_with_the_right_one(
     )
     assert "has no image projection" in of_file[1]
     assert any("head.weight of" in str(one.message) for one in told)  # resembles nothing
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_text_tower_with_a_name_of_its_own_is_the_one_that_embeds(
+    prefix: str, place: Place
+) -> None:
+    model = moved(place.pretrained())
+    state = two_encoders(model.state_dict())
+    torch.save({prefix + name: one for name, one in state.items()}, place.folder / "x.pt")
+    tokens = {"input_ids": torch.tensor([[0, 5, 7, 1]])}
+    base = ds.load(place.base)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = ds.load(place.folder / "x.pt", like=base)
+    assert not any("text" in str(one.message) for one in told)
+    with torch.no_grad():
+        expected = model.get_text_features(**tokens).pooler_output
+        before = base.module.get_text_features(**tokens).pooler_output
+        read = found.module.get_text_features(**tokens).pooler_output
+    torch.testing.assert_close(read, expected)
+    assert not torch.allclose(before, expected, atol=1e-2)
+
+
+def test_a_text_projection_without_its_tower_is_told_and_not_said_to_be_misspelt(
+    place: Place,
+) -> None:
+    state = two_encoders(place.tuned().state_dict())
+    kept = {name: one for name, one in state.items() if not name.startswith("text_encoder.")}
+    torch.save(kept, place.folder / "x.pt")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        ds.load(place.folder / "x.pt", like=ds.load(place.base))
+    said = [str(one.message) for one in told if "text" in str(one.message)]
+    assert len(said) == 2
+    assert said[0].startswith("text_projection.weight of")
+    assert "has no text tower: those are" in said[1]
 
 
 def test_a_layer_beside_an_adapter_that_no_image_goes_through_here_is_told(place: Place) -> None:

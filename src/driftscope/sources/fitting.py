@@ -6,7 +6,7 @@ What they lack (a text tower, a projection) is that model's, and the notes say s
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
@@ -19,6 +19,7 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import merged
 from driftscope.errors import ModelError, told_as
 from driftscope.hugging_face import quiet_libraries
+from driftscope.sources.elsewhere import elsewhere, of_shape
 from driftscope.sources.state_dict import (
     about_extra,
     main_prefix,
@@ -164,7 +165,7 @@ def fitted(
     if not _holds_tower(state, wanted, tower):
         # an image tower that was saved by itself has no name for itself
         places = {key.removeprefix(tower): key for key in wanted if key.startswith(tower)}
-        if not prefixes_of(state, places) or prefixes_of(state, texts):
+        if not prefixes_of(state, places.keys() - _within(texts)):
             raise ModelError(_of_another_kind(state, wanted, texts, name, of))
     prefix, others = main_prefix(state, places, name)
     _refuse_another_tower(state, places, prefix, others, tower, name)
@@ -177,8 +178,8 @@ def fitted(
     )
     _refuse_unknown(extra, {own.partition(".")[0] for own in places if "." in own}, module, name)
     used = {places[own]: key for own, key in inside.items() if own in places}
-    used |= _elsewhere(state, wanted, used.keys(), backbone, others)
-    tensors = {own: _of_shape(state[key], wanted[own]) for own, key in used.items()}
+    used |= elsewhere(state, wanted, used.keys(), backbone, others)
+    tensors = {own: of_shape(state[key], wanted[own]) for own, key in used.items()}
     _refuse_other_shapes(tensors, wanted, name, of)
     refuse_no_plain_numbers(
         {key: one for key, one in tensors.items() if wanted[key].is_floating_point()}, name
@@ -214,7 +215,8 @@ def _likely_misspelt(
     """Names that are not read, and the missing weight that each is of the name and shape of."""
     found: dict[str, str] = {}
     for own in missing:
-        alike = [one for one in left if one in state and state[one].shape == wanted[own].shape]
+        others = [one for one in left if one in state and not f".{one}".endswith(f".{own}")]
+        alike = [one for one in others if state[one].shape == wanted[own].shape]
         found |= dict.fromkeys(get_close_matches(own, alike, n=1, cutoff=_ALIKE), own)
     return found
 
@@ -319,41 +321,9 @@ def _refuse_another_tower(
         )
 
 
-def _elsewhere(
-    state: Mapping[str, Tensor],
-    wanted: Mapping[str, Tensor],
-    used: Set[str],
-    backbone: Backbone,
-    averages: Sequence[str],
-) -> dict[str, str]:
-    """The parts around the image tower, of a holder that has them in other places than the tower.
-
-    Or beside a tower without a name for itself. A part is found where one place alone has it, whole
-    and in its shapes.
-    """
-    projection = f"{backbone.projection_name}."
-    parts = (
-        [key for key in wanted if backbone.is_text_weight(key)],
-        [key for key in wanted if key.startswith(projection)],
-        *([key] for key in ("logit_scale", "logit_bias") if key in wanted),
-    )
-    found: dict[str, str] = {}
-    for part in parts:
-        if not used.isdisjoint(part):
-            continue
-        whole = [one for one, count in prefixes_of(state, part).items() if count == len(part)]
-        places = [place for place in places_of_models(whole) if place not in averages]
-        if len(places) == 1 and all(
-            _of_shape(state[places[0] + key], wanted[key]).shape == wanted[key].shape
-            for key in part
-        ):
-            found |= {key: places[0] + key for key in part}
-    return found
-
-
-def _of_shape(tensor: Tensor, wanted: Tensor) -> Tensor:
-    """A single number as the module keeps it: with dimensions or without."""
-    return tensor.reshape(wanted.shape) if tensor.numel() == wanted.numel() == 1 else tensor
+def _within(names: Iterable[str]) -> frozenset[str]:
+    """The names of a tower's weights by itself, of those that it has in a whole model."""
+    return frozenset(own for name in names if "." in (own := name.partition(".")[2]))
 
 
 def _holds_tower(state: Iterable[str], wanted: Iterable[str], tower: str) -> bool:
@@ -436,7 +406,7 @@ def _refuse_half(missing: Iterable[str], name: str) -> None:
 
 
 def _of_another_kind(
-    state: Iterable[str], wanted: Iterable[str], texts: Iterable[str], name: str, of: str
+    state: Iterable[str], wanted: Iterable[str], texts: Collection[str], name: str, of: str
 ) -> str:
     if any(part in key for key in state for part in ADAPTER_PARTS):
         return (
@@ -444,8 +414,9 @@ def _of_another_kind(
             "wrote, with its adapter_config.json, or, of another library, add them to the model "
             "where they were trained and save its state_dict()"
         )
-    if prefixes_of(state, texts):
-        first = next(key for key in sorted(state) if prefixes_of([key], texts))
+    of_texts = {*texts, *(_within(texts) - _within(key for key in wanted if key not in texts))}
+    if prefixes_of(state, of_texts):
+        first = next(key for key in sorted(state) if prefixes_of([key], of_texts))
         return (
             f"{name} has weights of the texts' side, such as {first}, and no image tower; "
             "driftscope reads image towers"
