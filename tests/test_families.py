@@ -39,6 +39,7 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_weights
 from driftscope.config import FullFineTuning, RunSpec
 from driftscope.config.variants import Lora
+from driftscope.errors import ModelError
 from driftscope.records.tables import all_tables
 from driftscope.related_models import related_models
 from driftscope.report.html import write_study_report
@@ -456,6 +457,25 @@ def test_a_lone_file_has_the_names_that_transformers_writes(name: str, tmp_path:
         expected = FAMILIES[name].embed(module_of(name), PIXELS)
     torch.testing.assert_close(after.embed_images(RAW), expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(before.embed_images(RAW), expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", [one for one in WITH_TEXT if one != "toy"])
+def test_both_towers_of_a_lone_file_may_have_names_of_their_own(name: str, tmp_path: Path) -> None:
+    before = driftscope.load(save_family(name, tmp_path / "base"))
+    image, text = f"{before.backbone.tower_name}.", "text_model."
+    trained = moved(copy.deepcopy(before.plain)).state_dict()
+    names = {key: key.replace(image, "images.").replace(text, "texts.") for key in trained}
+    torch.save({names[key]: one for key, one in trained.items()}, tmp_path / "x.pt")
+    found = driftscope.load(tmp_path / "x.pt", like=before).plain.state_dict()
+    towers = [key for key in trained if key.startswith((image, text))]
+    assert any(key.startswith(image) for key in towers)
+    assert any(key.startswith(text) for key in towers)
+    for key in towers:
+        torch.testing.assert_close(found[key], trained[key], rtol=0, atol=0)
+    alone = {names[key]: one for key, one in trained.items() if key.startswith(text)}
+    torch.save(alone, tmp_path / "texts.pt")
+    with pytest.raises(ModelError, match="texts' side"):
+        driftscope.load(tmp_path / "texts.pt", like=before)
 
 
 @pytest.mark.parametrize(
