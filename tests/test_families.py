@@ -459,7 +459,7 @@ def test_a_lone_file_has_the_names_that_transformers_writes(name: str, tmp_path:
     assert not torch.allclose(before.embed_images(RAW), expected, atol=1e-2)
 
 
-@pytest.mark.parametrize("name", [one for one in WITH_TEXT if one != "toy"])
+@pytest.mark.parametrize("name", WITH_TEXT)
 def test_both_towers_of_a_lone_file_may_have_names_of_their_own(name: str, tmp_path: Path) -> None:
     before = driftscope.load(save_family(name, tmp_path / "base"))
     image, text = f"{before.backbone.tower_name}.", "text_model."
