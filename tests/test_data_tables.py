@@ -499,3 +499,39 @@ def test_thousands_of_columns_of_yes_and_no_are_no_classes(tmp_path: Path) -> No
     parquet.write_table(pa.table({"image": images, **flags}), tmp_path / "wide.parquet")
     found = open_dataset(tmp_path / "wide.parquet", "all")
     assert "has 1,001 columns of yes and no, and at most 1,000" in str(found.unlabeled_because)
+
+
+@pytest.mark.parametrize("form", ["parquet", "webdataset"])
+def test_numbers_from_1_of_names_from_0_are_told_so(tmp_path: Path, form: str) -> None:
+    def numbered(label: str) -> int:
+        return NAMES.index(label) + 1
+
+    if form == "parquet":
+        labels: list[object] = [numbered(label) for label, _ in sorted(TRUTH)]
+        write_typed(tmp_path / "test.parquet", labels)
+    else:
+        write_tar(tmp_path / "0.tar", "cls", lambda label: str(numbered(label)))
+        (tmp_path / "classnames.txt").write_text("\n".join(NAMES))
+    with pytest.raises(DataError, match=r"from 1 to 3 .* from 0, 'cat'; subtract 1"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "is_doubted"),
+    [([1, 1, 2, 2], True), ([0, 1, 2, 2], False), ([2, 2, 2, 2], False), ([0, 0, 2, 2], False)],
+)
+def test_a_first_class_that_alone_has_no_rows_is_a_doubt(
+    tmp_path: Path, labels: list[object], is_doubted: bool
+) -> None:
+    write_typed(tmp_path / "test.parquet", labels)
+    images = open_dataset(tmp_path)
+    assert isinstance(images, EncodedSet)
+    assert any("its first class, 'cat'" in doubt for doubt in images.doubts) == is_doubted
+
+
+def write_typed(file: Path, labels: list[object]) -> None:
+    """A table of class numbers whose names it notes."""
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": NAMES}}
+    noted = {b"huggingface": json.dumps({"info": {"features": features}})}
+    held = table(labels, [png(level) for level in range(len(labels))])
+    parquet.write_table(held.replace_schema_metadata(noted), file)

@@ -89,15 +89,16 @@ def open_train_and_test(
     """A dataset's two splits; a set that has one is divided, a fifth of each class for testing.
 
     Raises:
-        DataError: no such dataset, unlabeled, classes that differ, a group on both sides; or
-            undivided under the protocol `paper`, which validates on the test split that is given.
+        DataError: no such dataset, unlabeled, classes that differ or have test images alone, a
+            group on both sides; or undivided under the protocol `paper`, which validates on the
+            test split that is given.
     """
     found = look(dataset)
     if skip_bad_images:
         found = found.skipping_bad_images()
     train, test = found.open_labelled("train"), found.open_labelled("test")
     labels, class_names = labelled(train)
-    _, test_names = labelled(test)
+    test_labels, test_names = labelled(test)
     if class_names != test_names:
         differing = sorted(set(class_names) ^ set(test_names))
         raise DataError(
@@ -116,6 +117,7 @@ def open_train_and_test(
         chosen = _a_share(labels, groups, TEST_SHARE, generator)
         rest = _without(torch.arange(len(labels)), chosen)
         return train.select(rest), train.select(chosen)
+    _refuse_untrained_classes(train, labels, test_labels, class_names)
     _refuse_shared_group(train, test)
     return train, test
 
@@ -302,6 +304,22 @@ def _refuse_too_few_groups(
                 f"images of groups of its own for {side} and some to train on; lower val_images "
                 "or probe_images"
             )
+
+
+def _refuse_untrained_classes(
+    train: ImageSet, train_labels: Tensor, test_labels: Tensor, class_names: Sequence[str]
+) -> None:
+    """Raises `DataError` where test images are of classes that nothing is trained on."""
+    trained, tested = set(train_labels.tolist()), set(test_labels.tolist())
+    if untrained := sorted(tested - trained):
+        shown = ", ".join(repr(class_names[label]) for label in untrained[:3])
+        unused = [repr(class_names[label]) for label in sorted(trained - tested)[:3]]
+        raise DataError(
+            f"{len(untrained)} of the {len(tested)} classes of {train.name}'s test images have no "
+            f"training images: {shown}{', …' if len(untrained) > 3 else ''}; leave their test "
+            "images out"
+            + (f", or spell them as in training ({', '.join(unused)}, …)" if unused else "")
+        )
 
 
 def _refuse_shared_group(train: ImageSet, test: ImageSet) -> None:

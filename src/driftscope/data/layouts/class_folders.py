@@ -25,6 +25,7 @@ from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.plain_lists import PARTS
 from driftscope.data.layouts.split_lists import listed_splits, unused_list
 from driftscope.data.layouts.tree import NO_CLASSES, Folder, is_text
+from driftscope.data.spellings import common_names, told_of_spellings
 from driftscope.errors import DataError
 
 _PICTURES = re.compile(r"(?i)(jpe?g|png)?_?(images?|imgs?|jpe?gs?|pngs?|photos|pictures)\d*")
@@ -65,6 +66,11 @@ def recognise(tree: Folder, address: Address) -> Found:
     else:
         splits = {WHOLE: root}
     found = _joined_with_splits(root) or _classed(splits, root, address)
+    of_classes = [
+        *told_of_spellings({name: split.classes for name, split in found.items()}),
+        *_of_inner_folders(found),
+    ]
+    found = _with_common_names(found)
     whole = found.get(WHOLE)
     listed = None
     if whole and whole.classes and not whole.why_not and (listed := listed_splits(tree)):
@@ -79,7 +85,7 @@ def recognise(tree: Folder, address: Address) -> Found:
             for name, split in found.items()
         }
     notes = [f"beside its splits {printable(name)} is passed over" for name in passed_over]
-    notes += [*_of_drawn_over(tree), *_of_inner_folders(found)]
+    notes += [*_of_drawn_over(tree), *of_classes]
     if listed:
         notes += listed.notes
     elif whole and labelled and (said := unused_list(tree, files_above(Path(tree.path)))):
@@ -107,6 +113,15 @@ def recognise(tree: Folder, address: Address) -> Found:
         passed_over=tuple(notes),
         folder=folder,
     )
+
+
+def _with_common_names(found: Mapping[str, Split]) -> dict[str, Split]:
+    """The splits, of which each calls a class by the same name."""
+    common = common_names({name: split.classes for name, split in found.items()})
+    return {
+        name: replace(split, classes={common[one]: of for one, of in split.classes.items()})
+        for name, split in found.items()
+    }
 
 
 def _told_beside(tree: Folder, found: Mapping[str, Split], address: Address) -> Found | None:

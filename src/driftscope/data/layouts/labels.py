@@ -8,12 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from driftscope.data.address import WHOLE
+from driftscope.data.spellings import common_names, composed, told_of_spellings
 from driftscope.errors import DataError
 
 _NO_LABEL = re.compile(
@@ -78,9 +80,25 @@ def _refuse_no_names(names: Sequence[str], place: str, column: str) -> None:
             )
 
 
+class SplitLabels(NamedTuple):
+    """Class indices of a split, the classes' names, and what is said of those.
+
+    Attributes:
+        labels: one a row.
+        class_names: of all splits.
+        notes: what was read in another way than it is written.
+        doubts: what may make every label another class.
+    """
+
+    labels: Int64[Tensor, " row"]
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
 def labels_from_numbers(
     values: Sequence[Any], names: Sequence[str], place: str, column: str
-) -> Int64[Tensor, " row"] | None:
+) -> SplitLabels | None:
     """Class indices from a column of indices into `names`, or of names themselves.
 
     None where all rows say "unknown" (−1).
@@ -88,10 +106,18 @@ def labels_from_numbers(
     Raises:
         DataError: some are unknown, or outside the names.
     """
+    common = common_names({WHOLE: names})
+    names = [common[name] for name in names]
     by_name = {name: number for number, name in enumerate(names)}
     labels = torch.tensor([_class_number(value, by_name, place, column) for value in values])
     if bool((labels == -1).all()):
         return None
+    numbers = set(labels.tolist()) - {-1}
+    if min(numbers) == 1 and max(numbers) == len(names):
+        raise DataError(
+            f"{place} numbers its {len(names)} classes from 1 to {len(names)} as {column}, and "
+            f"their names from 0, {names[0]!r}; subtract 1 from each number"
+        )
     wrong = (labels < 0) | (labels >= len(names))
     if bool(wrong.any()):
         first = int(wrong.nonzero()[0])
@@ -99,11 +125,18 @@ def labels_from_numbers(
             f"{place} has {int(wrong.sum())} rows whose {column} is none of its {len(names)} "
             f"classes (row {first + 1} has {values[first]}); leave them out"
         )
-    return labels
+    doubts = []
+    if len(names) > 2 and numbers == set(range(1, len(names))):
+        doubts.append(
+            f"no row is of its first class, {names[0]!r}, and of each other some are: if its "
+            f"{column} counts from 1, every image has the class after its own; subtract 1 from "
+            "each number"
+        )
+    return SplitLabels(labels, tuple(names), doubts=tuple(doubts))
 
 
 def _class_number(value: Any, by_name: Mapping[str, int], place: str, column: str) -> int:
-    text = _label_text(value, place, column)
+    text = composed(_label_text(value, place, column))
     if text.isdecimal():
         return int(text)
     if _NO_LABEL.fullmatch(text):
@@ -135,14 +168,17 @@ def words_by_number(
 
 def labels_of_split(
     values: Mapping[str, Sequence[Any]], chosen: str, place: str, column: str
-) -> tuple[Int64[Tensor, " row"] | None, tuple[str, ...] | None]:
+) -> SplitLabels | None:
     """Labels of one split from names, numbered over the names of all, so that splits agree.
 
     None where all rows of the split hide their class (−1, null): so do published test splits.
+
+    Raises:
+        DataError: a row without a class, or with several; numbers in one split, words in another.
     """
     known = {name: rows for name, rows in values.items() if not all(map(_is_hidden, rows))}
     if chosen not in known:
-        return None, None
+        return None
     numbered = [name for name, rows in known.items() if all(map(_is_number, _different(rows)))]
     worded = [name for name, rows in known.items() if not any(map(_is_number, _different(rows)))]
     if numbered and worded:
@@ -150,11 +186,15 @@ def labels_of_split(
             f"{place} holds numbers as {column} in its split {numbered[0]}, and words in its split "
             f"{worded[0]}; write the classes of both in one way"
         )
-    joined = [value for of_split in known.values() for value in of_split]
+    texts = {name: _label_texts(rows, place, column) for name, rows in known.items()}
+    spelled = {name: set(of_split) for name, of_split in texts.items()}
+    common = common_names(spelled)
+    joined = [common[text] for of_split in texts.values() for text in of_split]
     labels, names = labels_from_values(joined, place, column)
     before = list(known)[: list(known).index(chosen)]
     start = sum(len(known[name]) for name in before)
-    return labels[start : start + len(known[chosen])], names
+    of_chosen = labels[start : start + len(known[chosen])]
+    return SplitLabels(of_chosen, names, told_of_spellings(spelled))
 
 
 def yes_or_no(values: Sequence[Any]) -> list[int] | None:

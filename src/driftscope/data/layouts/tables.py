@@ -324,17 +324,23 @@ def _labelled(
         if (names is None or name == images.split) and label in table.columns(name)
     }
     if names is not None:
-        labels = labels_from_numbers(by_split[images.split], names, place, label)
-        class_names: Sequence[str] | None = names
+        told = labels_from_numbers(by_split[images.split], names, place, label)
     else:
-        labels, class_names = labels_of_split(by_split, images.split, place, label)
-    if labels is None or class_names is None:
+        told = labels_of_split(by_split, images.split, place, label)
+    if told is None:
         reason = f"its {label} says of no image what it is (-1 or empty)"
         return replace(images, unlabeled_because=reason)
     words: Mapping[str, str] = {}
-    if all(map(str.isdecimal, class_names)):
+    if all(map(str.isdecimal, told.class_names)):
         words = _words_beside(found.splits, by_split, label, place)
-    return replace(images, labels=labels, class_names=tuple(class_names), words=words)
+    return replace(
+        images,
+        labels=told.labels,
+        class_names=told.class_names,
+        words=words,
+        notes=(*images.notes, *told.notes),
+        doubts=(*images.doubts, *told.doubts),
+    )
 
 
 def _words_beside(
