@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import unicodedata
+import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from pyarrow import parquet
 from small_sets import classes, png, table, write
 
 from driftscope.data import EncodedSet, open_dataset
-from driftscope.data.names import read_names
 from driftscope.data.prompts import prompt_rules
 from driftscope.data.spellings import common_names, told_of_spellings
 from driftscope.data.splits import open_train_and_test
@@ -45,7 +45,8 @@ def classes_of_levels(images: EncodedSet) -> dict[int, str]:
         ([CAFE_OF_MACOS], [CAFE_OF_MACOS], [CAFE]),
         (["red_fox"], ["Red Fox"], ["red_fox"]),
         (["Polish", "polish"], ["polish"], ["Polish", "polish"]),
-        (["Polish", CAFE, "polish"], ["POLISH", CAFE_OF_MACOS], ["Polish", CAFE, "polish", "POLISH"]),
+        (["Polish", CAFE, "polish"], ["POLISH", CAFE_OF_MACOS],
+         ["Polish", CAFE, "polish", "POLISH"]),
         ([CAFE, CAFE_OF_MACOS], [CAFE], [CAFE, CAFE_OF_MACOS]),
         (["a-b"], ["a b"], ["a-b", "a b"]),
     ],
@@ -105,3 +106,55 @@ def test_a_class_of_test_images_alone_is_refused_with_those_of_training(tmp_path
 def test_a_class_of_training_images_alone_is_none_of_the_tests(tmp_path: Path) -> None:
     write(tmp_path, classes("train/") + classes("test/", ["cat", "dog"]))
     assert len(open_train_and_test(str(tmp_path), 0)[1]) == 4
+
+
+# ---------------------------------------------------------------- lists and files of names
+
+
+@pytest.mark.parametrize("of_disk", [CAFE, CAFE_OF_MACOS], ids=["one sign", "two"])
+@pytest.mark.parametrize("of_list", [CAFE, CAFE_OF_MACOS], ids=["one sign", "two"])
+@pytest.mark.parametrize("form", ["list", "metadata", "parquet", "by name"])
+def test_lists_find_files_whose_accents_are_spelled_in_another_way(
+    tmp_path: Path, of_disk: str, of_list: str, form: str
+) -> None:
+    above = "deep/er/" if form == "by name" else ""
+    write(tmp_path, [f"{above}dog/dog_10.png", f"{above}{of_disk}/{of_disk}_0.png"])
+    rows = {
+        "file_name": ["dog/dog_10.png", f"{of_list}/{of_list}_0.png"],
+        "label": ["dog", of_list],
+    }
+    if form == "parquet":
+        parquet.write_table(pa.table(rows), tmp_path / "test.parquet")
+    else:
+        lines = [",".join(row) for row in zip(*rows.values(), strict=True)]
+        name = "metadata.csv" if form == "metadata" else "list.csv"
+        (tmp_path / name).write_text("\n".join(["file_name,label", *lines]))
+    place = tmp_path if form in ("metadata", "parquet") else tmp_path / "list.csv"
+    assert classes_of_levels(opened(place, "test")) == {0: CAFE, 10: "dog"}
+
+
+def test_a_list_of_splits_finds_them_too(tmp_path: Path) -> None:
+    files = [f"{name}/{level}.png" for name, level in ((CAFE_OF_MACOS, 0), (CAFE_OF_MACOS, 1),
+                                                        ("dog", 10), ("dog", 11))]  # fmt: skip
+    write(tmp_path, files)
+    (tmp_path / "train.txt").write_text(f"{CAFE}/0.png\ndog/10.png\n")
+    (tmp_path / "test.txt").write_text(f"{CAFE}/1.png\ndog/11.png\n")
+    assert classes_of_levels(opened(tmp_path, "test")) == {1: CAFE, 11: "dog"}
+
+
+@pytest.mark.parametrize("said", [CAFE, CAFE_OF_MACOS], ids=["one sign", "two"])
+@pytest.mark.parametrize("of_set", [CAFE, CAFE_OF_MACOS], ids=["one sign", "two"])
+def test_words_are_for_a_class_however_its_accents_are_spelled(
+    tmp_path: Path, said: str, of_set: str
+) -> None:
+    write(tmp_path / "set", classes("", [of_set, "dog"]))
+    names = opened(tmp_path / "set", "test").class_names
+    assert names is not None
+    for file, text in (
+        ("words.txt", f"{said}: a bar\ndog: a hound\n"),
+        ("words.json", json.dumps({said: "a bar", "dog": "a hound"})),
+    ):
+        (tmp_path / file).write_text(text)
+        rules = prompt_rules(tmp_path / file)
+        assert rules.own_words(names) == {CAFE: "a bar", "dog": "a hound"}
+    assert prompt_rules({said: "a bar"}).own_words(names) == {CAFE: "a bar"}

@@ -22,6 +22,7 @@ from driftscope.data.depth import LOOKED_AT, WHITE, white_of
 from driftscope.data.framing import Framing
 from driftscope.data.pixels import TRANSFORM_VERSION, decode, greatest_value_of, to_model_size
 from driftscope.data.rows import PixelRows
+from driftscope.data.spellings import file_at
 from driftscope.errors import DataError
 from driftscope.files import read_bytes
 from driftscope.limits import IMAGE_MB
@@ -385,7 +386,7 @@ def image_bytes(value: Any, name: str, folder: Path) -> bytes | DataError:
     if isinstance(value, dict):
         data, path = value.get("bytes"), value.get("path")
         if data is None and path:
-            return _file_bytes(folder / str(path))
+            return _file_bytes(file_at(folder, str(path)))
     if data is None:
         return DataError(f"cannot read the image {name}: the row holds none")
     if not isinstance(data, bytes):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from driftscope.config.source import plain_yaml
+from driftscope.data.spellings import composed
 from driftscope.data.templates import TEMPLATE_SETS
 from driftscope.errors import ConfigError, DataError, did_you_mean
 from driftscope.files import named_path, read_text
@@ -242,7 +243,7 @@ def read_names(path: Path) -> NamesFile:
     except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"cannot read the class words {path}: {reason}") from None
-    values = _of_objects(values)
+    values = _of_objects(_composed(values))
     if isinstance(values, dict | list):
         _refuse_many_or_long(path, values, CLASS_NAMES)
     if isinstance(values, dict):
@@ -288,6 +289,15 @@ def _lines(text: str) -> list[str]:
         named = named[1:]
     quoted = [match[2] for line in named if (match := _QUOTED.fullmatch(line))]
     return quoted if len(quoted) == len(named) else named
+
+
+def _composed(values: Any) -> Any:
+    """The same with all texts composed, as class names are."""
+    if isinstance(values, dict):
+        return {_composed(key): _composed(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return list(map(_composed, values))
+    return composed(values) if isinstance(values, str) else values
 
 
 def _of_objects(values: Any) -> Any:

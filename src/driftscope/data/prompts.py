@@ -33,6 +33,7 @@ from driftscope.data.names import (
     read_templates,
     with_spaces,
 )
+from driftscope.data.spellings import composed
 from driftscope.data.templates import TEMPLATE_SETS
 from driftscope.errors import DataError, did_you_mean
 
@@ -61,6 +62,10 @@ class PromptRules:
     class_words: tuple[tuple[str, str], ...] = ()
     names: NamesFile | None = None
     """A file of names, for the classes that it fits."""
+
+    def __post_init__(self) -> None:
+        of_composed = tuple((composed(name), said) for name, said in self.class_words)
+        object.__setattr__(self, "class_words", of_composed)
 
     def prompts(self, class_names: Sequence[str]) -> list[list[str]]:
         """For every class its sentences, one a template.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from driftscope.data.address import split_kind
+from driftscope.files import is_file, named_path
 
 Spelled = tuple[str, str]
 """A split and a name in it."""
@@ -14,6 +16,13 @@ Spelled = tuple[str, str]
 def composed(text: str) -> str:
     """A text whose letters with accents are one sign each (NFC), of which macOS writes two."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def file_at(start: Path, path: str) -> Path:
+    """Where a path below a folder leads, its letters with accents spelled as the disk has them."""
+    forms = [path] if path.isascii() else [path, composed(path), unicodedata.normalize("NFD", path)]
+    files = [start / named_path(form) for form in forms]
+    return files[0] if len(files) == 1 else next(filter(is_file, files), files[0])
 
 
 def common_names(names_of_splits: Mapping[str, Collection[str]]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from driftscope.data.layouts.split_lists import ImagesByPath
 from driftscope.data.layouts.tables import open_table, optional_column
 from driftscope.data.layouts.tree import Folder
 from driftscope.data.names import is_wordnet_id
+from driftscope.data.spellings import composed
 from driftscope.errors import DataError
 
 _MOST_LISTS = 40
@@ -159,7 +160,7 @@ def _agreeing(rows: dict[str, Columns], flat: Mapping[str, Flat]) -> dict[str, C
 
 def _first_word(label: Any) -> str:
     """A label, of ImageNet's boxes the WordNet id before them, of 7.0 the number."""
-    text = str(label).strip()
+    text = composed(str(label).strip())
     return text.partition(" ")[0] if re.fullmatch(r"n\d{8}( \d+)+\s*.*", text) else text
 
 

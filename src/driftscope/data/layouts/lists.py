@@ -30,8 +30,9 @@ from driftscope.data.layouts.tables import (
 )
 from driftscope.data.layouts.tree import NO_CLASSES, Folder, is_image, walk
 from driftscope.data.other_kinds import kind_of_file
+from driftscope.data.spellings import composed, file_at
 from driftscope.errors import DataError, one_line
-from driftscope.files import is_file, named_path, read_text, read_values
+from driftscope.files import is_file, read_text, read_values
 from driftscope.limits import LIST_MB
 
 LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt", ".token")
@@ -109,8 +110,8 @@ def _of_other_folders(
         path, label = (optional_column(role, list(table), address) for role in ("image", "label"))
         if path is None or label is None:
             continue
-        folders = [Path(_with_slashes(str(one))).parent.name for one in table[path]]
-        labels = list(map(str, table[label]))
+        folders = [composed(Path(_with_slashes(str(one))).parent.name) for one in table[path]]
+        labels = [composed(str(one)) for one in table[label]]
         others = sum(map(str.__ne__, folders, labels))
         if others and set(folders) == set(labels):
             yield (
@@ -229,13 +230,13 @@ def _as_written(
         looked_at = [_with_slashes(text) for text in some] if are_slashes else some
         holding = [start for start in starts if _holds(start, looked_at, ending)]
         if holding and (holding[0] == starts[0] or len(holding) == 1):
-            return tuple(str(_at(holding[0], path + ending)) for path in paths)
+            return tuple(str(file_at(holding[0], path + ending)) for path in paths)
     return None
 
 
 def _holds(start: Path, paths: Sequence[str], ending: str) -> bool:
     """Whether one of the paths is a file below a folder; with an ending added, whether all are."""
-    are_files = (is_file(_at(start, path + ending)) for path in paths)
+    are_files = (is_file(file_at(start, path + ending)) for path in paths)
     return bool(paths) and (all(are_files) if ending else any(are_files))
 
 
@@ -279,22 +280,18 @@ def _known_by_name(text: str, below: Mapping[str, list[str]], folder: Path, plac
 
 def _num_shared_parts(path: str, text: str) -> int:
     """How many parts two paths have in common, from the end, whatever the endings of files."""
-    folders = [Path(_with_slashes(one)).parent.parts[::-1] for one in (path, text)]
+    folders = [Path(composed(_with_slashes(one))).parent.parts[::-1] for one in (path, text)]
     alike = takewhile(lambda pair: pair[0] == pair[1], zip(*folders, strict=False))
     return 1 + sum(1 for _ in alike)
 
 
 def _file_name(path: str) -> str:
-    return _with_slashes(path).rpartition("/")[2]
+    return composed(_with_slashes(path).rpartition("/")[2])
 
 
 def _with_slashes(path: str) -> str:
     """A path of Windows as others write it."""
     return path.replace("\\", "/")
-
-
-def _at(start: Path, path: str) -> Path:
-    return start / named_path(path)
 
 
 def image_starts(folder: Path) -> tuple[Path, ...]:

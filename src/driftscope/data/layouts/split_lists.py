@@ -21,6 +21,7 @@ from driftscope.data.address import SplitKind, split_kind
 from driftscope.data.encoded import printable
 from driftscope.data.layouts.plain_lists import read_plain
 from driftscope.data.layouts.tree import Folder, is_image
+from driftscope.data.spellings import composed
 from driftscope.files import read_text
 from driftscope.limits import LIST_MB
 
@@ -262,7 +263,7 @@ class ImagesByPath:
         return self._at(line) or self._at(_LABEL_BEHIND.sub("", line))
 
     def _at(self, line: str) -> str | None:
-        path = line.replace("\\", "/").lstrip("./")
+        path = composed(line.replace("\\", "/").lstrip("./"))
         parts = path.split("/")
         for count in range(min(_MOST_PARTS, len(parts)), min(2, len(parts)) - 1, -1):
             ends, end = self._with_ends_of(count), "/".join(parts[-count:])
@@ -275,7 +276,7 @@ class ImagesByPath:
         if count not in self._by_end:
             ends: dict[str, str | None] = {}
             for file in self.files:
-                end = "/".join(Path(file).parts[-count:])
+                end = composed("/".join(Path(file).parts[-count:]))
                 for name in {end, _without_ending(end)}:
                     ends[name] = None if name in ends else file
             self._by_end[count] = ends
