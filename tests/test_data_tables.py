@@ -15,7 +15,7 @@ from pyarrow import parquet
 from small_sets import NAMES, TRUTH, classes, png, table, write, write_tar
 
 from driftscope.data import EncodedSet, labelled, open_dataset, open_labelled
-from driftscope.data.prompts import class_word
+from driftscope.data.prompts import words_of
 from driftscope.errors import DataError
 
 
@@ -267,7 +267,7 @@ def test_words_beside_class_numbers_are_written_as_class_names_are(
     rows = [f"{at}.png,{at},{name}" for at, name in enumerate(names)]
     images = open_dataset(a_list(tmp_path, f"Filename,Label,{column}", *rows), "test")
     assert isinstance(images, EncodedSet)
-    assert [images.words[one] for one in "01"] == [class_word(name) for name in names]
+    assert [images.words[one] for one in "01"] == words_of(names, {})
 
 
 @pytest.mark.parametrize("name", ["Split", "subset", "Data Set", "usage"])

@@ -33,16 +33,31 @@ SHARED_IMAGES = Path(__file__).parents[2] / "shared" / "images"
         ("RiverLake", "river lake"),
         ("Grass", "Grass"),
         ("SUVCar", "SUV car"),
-        ("MRIScan_brain", "MRI scan brain"),
+        ("MRIScan_brain", "MRIScan brain"),
         ("large_man-made_outdoor_things", "large man-made outdoor things"),
         ("saint__bernard ", "saint bernard"),
-        ("three_ToedSloth", "three toed sloth"),
+        ("BirdOfPrey", "bird of prey"),
+        ("iPod", "iPod"),
+        ("eBay", "eBay"),
+        ("LaTeX", "LaTeX"),
+        ("EntleBucher", "EntleBucher"),
+        ("10.euro", "10 euro"),
         ("CT", "CT"),
         ("_", "_"),
     ],
 )
 def test_class_names_become_words(name: str, words: str) -> None:
     assert class_word(name) == words
+
+
+EUROSAT = (
+    "AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture",
+    "PermanentCrop", "Residential", "River", "SeaLake",
+)  # fmt: skip
+EUROSAT_WORDS = (
+    "annual crop", "Forest", "herbaceous vegetation", "Highway", "Industrial", "Pasture",
+    "permanent crop", "Residential", "River", "sea lake",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -56,8 +71,18 @@ def test_class_names_become_words(name: str, words: str) -> None:
         (("t-shirt", "coat", "bag"), ["t-shirt", "coat", "bag"]),  # a single one
         (("man-made", "ice_cream", "x-ray"), ["man-made", "ice cream", "x-ray"]),
         (("red%20fox", "emu"), ["red fox", "emu"]),
+        (("10.euro", "20.euro", "5.coins"), ["10 euro", "20 euro", "5 coins"]),
+        (("01.cat", "10.dog"), ["cat", "dog"]),
+        (EUROSAT, [*EUROSAT_WORDS]),
+        (("Grass", "RiverLake", "Forest"), ["Grass", "river lake", "Forest"]),  # RSSCN7
+        (("1_AnnualCrop", "2_SeaLake"), ["annual crop", "sea lake"]),
+        (("McLaren MP4-12C Coupe 2012", "BMW ActiveHybrid 5 Sedan 2012"),
+         ["McLaren MP4-12C Coupe 2012", "BMW ActiveHybrid 5 Sedan 2012"]),
+        (("MacBook Pro", "iPad", "YouTube logo", "LaTeX", "WhatsApp"),
+         ["MacBook Pro", "iPad", "YouTube logo", "LaTeX", "WhatsApp"]),
+        (("EntleBucher", "iPod", "tabby_cat"), ["EntleBucher", "iPod", "tabby cat"]),
     ],
-)
+)  # fmt: skip
 def test_what_all_names_of_a_set_have_in_common_is_no_part_of_them(
     names: tuple[str, ...], words: list[str]
 ) -> None:

@@ -8,11 +8,13 @@ A class name becomes words by these rules, in this order:
    another one (`01_cat`, `02_dog`, not `10_euro`, `20_euro`), numbers behind each that count the
    classes (`cat_0`, `dog_1`), a word such as *class* before each, and hyphens that stand for spaces
    (`beer-mug`, in a set whose names have no spaces and often hyphens);
-3. known misspellings of published label lists are put right (`cra` is crab), numbers before the
-   name go (`001.Albatross`, `n02085620-Chihuahua`), WordNet ids of ImageNet become its words;
-4. underscores, `%20` and runs of spaces become one space, and of `/b/bakery/shop` the letter goes;
-5. camel case is taken apart and written small (`AnnualCrop` is annual crop); capitals that
-   stand together stay together (`SUVCar` is SUV car).
+3. known misspellings of published label lists are put right (`cra` is crab), ids before the name go
+   (`001.Albatross`, `n02085620-Chihuahua`), WordNet ids of ImageNet become its words;
+4. underscores, `%20`, runs of spaces and the dot behind a number become one space, and of
+   `/b/bakery/shop` the letter goes;
+5. camel case is taken apart and written small (`AnnualCrop` is annual crop) where more names of a
+   set are joined so than have spaces. Capitals that stand together stay together (`SUVCar` is SUV
+   car), and names that would leave a letter alone are as they are (`iPod`, `LaTeX`).
 
 Everything else stays: other hyphens, and the capitals of single words, which CLIP's tokenizer
 reads as small letters.
@@ -43,14 +45,16 @@ PHOTO_TEMPLATE = "a photo of a {}"
 MISSPELT = {"cra": "crab"}
 """Class 26 of CIFAR-100 in one of its releases."""
 
-_INDEX_BEFORE = re.compile(r"^(\d+\.\s*|n\d{8}[-_ ])(?=[^\W\d])")
+_ID_BEFORE = re.compile(r"^(0\d*\.\s*|n\d{8}[-_ ])(?=[^\W\d])")
 """What stands before the name in `001.Black_footed_Albatross` and `n02085620-Chihuahua`."""
+_NUMBER_AND_DOT = re.compile(r"^(\d+)\.\s*(?=[^\W\d])")
 _NUMBER_BEFORE = re.compile(r"^(\d+)(?:[\s._-]+|\s*[:)]\s*)(?=[^\W\d])")
 _NUMBER_BEHIND = re.compile(r"(.*[^\W\d])[\s_-]+\(?(\d+)\)?")
 _SAME_WORD = re.compile(r"(?i)(class|label|category|images?|imgs?|photos?|pictures?)[\s_-]+(?=\w)")
 _HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W_])")
 _SHARE_OF_HYPHENS = 0.25
 """Where so many names of a set have hyphens, and none a space, hyphens stand for spaces."""
+_NOT_CAMEL = re.compile(r"[\s\d_]")
 _CAMEL_SEAM = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -164,8 +168,8 @@ def words_of(class_names: Sequence[str], class_words: Mapping[str, str]) -> list
     """The words of every class; own words may be for classes of another dataset."""
     plain = _without_hyphens(_without_one_word(_without_numbers(class_names)))
     return [
-        class_words.get(name) or class_word(bare)
-        for name, bare in zip(class_names, plain, strict=True)
+        class_words.get(name) or said
+        for name, said in zip(class_names, _without_camels(list(map(_spaced, plain))), strict=True)
     ]
 
 
@@ -233,14 +237,39 @@ def _without_hyphens(class_names: Sequence[str]) -> Sequence[str]:
     return [_HYPHEN.sub(" ", name) for name in class_names]
 
 
+def _without_camels(names: Sequence[str]) -> Sequence[str]:
+    """Names with camel case taken apart, where more of them have it than have spaces."""
+    parts = list(map(_camel_parts, names))
+    num_camels = sum(len(of) > 1 for of in parts)
+    if num_camels <= sum(" " in name for name in names):
+        return names
+    return [" ".join(map(_small, of)) if len(of) > 1 else of[0] for of in parts]
+
+
+def _camel_parts(name: str) -> list[str]:
+    """The words that are joined by their capitals; the name alone where it has another joint."""
+    parts = _CAMEL_SEAM.split(name)
+    leaves_letter = min(map(len, parts)) == 1
+    is_known = len(parts) > 1 and name in imagenet_names().values()
+    return [name] if _NOT_CAMEL.search(name) or leaves_letter or is_known else parts
+
+
+def _small(word: str) -> str:
+    return word if word.isupper() else word.lower()
+
+
 def class_word(class_name: str) -> str:
-    """A class name as words, by the rules above."""
-    name = _INDEX_BEFORE.sub("", MISSPELT.get(class_name, class_name))
+    """A class name as words, by the rules above for a set of it alone."""
+    return words_of([class_name], {})[0]
+
+
+def _spaced(class_name: str) -> str:
+    """A name with spaces for what stands for them; ImageNet's words for a WordNet id."""
+    name = _ID_BEFORE.sub("", MISSPELT.get(class_name, class_name))
     if is_wordnet_id(name):
         return imagenet_names().get(name, name)
-    spaced = " ".join(with_spaces(name.replace("%20", " ")).split())
-    parts = [part for word in spaced.split(" ") for part in _camel_parts(word)]
-    return " ".join(parts) or class_name
+    numbered = _NUMBER_AND_DOT.sub(r"\1 ", name.replace("%20", " "))
+    return " ".join(with_spaces(numbered).split()) or class_name
 
 
 def expand_templates(names: Sequence[str]) -> list[str]:
@@ -263,10 +292,3 @@ def expand_templates(names: Sequence[str]) -> list[str]:
     if not templates:
         raise DataError("no prompt template is given; give one, such as 'a photo of a {}'")
     return templates
-
-
-def _camel_parts(word: str) -> list[str]:
-    parts = _CAMEL_SEAM.split(word)
-    if len(parts) == 1:
-        return parts
-    return [part if part.isupper() and len(part) > 1 else part.lower() for part in parts]
