@@ -535,3 +535,46 @@ def write_typed(file: Path, labels: list[object]) -> None:
     noted = {b"huggingface": json.dumps({"info": {"features": features}})}
     held = table(labels, [png(level) for level in range(len(labels))])
     parquet.write_table(held.replace_schema_metadata(noted), file)
+
+
+@pytest.mark.parametrize("above", ["", "images/"])
+@pytest.mark.parametrize(
+    ("file", "folder"),
+    [
+        ("annotations/instances_val2017.json", "val2017"),
+        ("annotations/instances_train2017.json", "train2017"),
+        ("instances_val2017.json", "val2017"),
+        ("instances_val.json", "val2017"),
+        ("val.csv", "val2017"),
+        ("annotations/val_list.csv", "val2017"),
+        ("labels_train2017.csv", "train2017"),
+    ],
+)
+def test_a_lists_own_name_says_which_splits_images_it_means(
+    tmp_path: Path, file: str, folder: str, above: str
+) -> None:
+    levels = {"val2017": (0, 10), "train2017": (50, 60)}
+    for name, (cat, dog) in levels.items():
+        (tmp_path / above / name).mkdir(parents=True)
+        (tmp_path / above / name / "0.png").write_bytes(png(cat))
+        (tmp_path / above / name / "1.png").write_bytes(png(dog))
+    held = {
+        "images": [{"id": at, "file_name": f"{at}.png"} for at in (0, 1)],
+        "annotations": [{"image_id": at, "category_id": at} for at in (0, 1)],
+        "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}],
+    }
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    as_table = "file_name,label\n0.png,cat\n1.png,dog\n"
+    (tmp_path / file).write_text(as_table if file.endswith(".csv") else json.dumps(held))
+    images = open_dataset(tmp_path / file)
+    assert images.pixels([0, 1], 8)[:, 0, 0, 0].tolist() == list(levels[folder])
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "train_test_split.csv"])
+def test_a_list_of_names_that_two_splits_have_is_never_taken_for_one_of_them(
+    tmp_path: Path, name: str
+) -> None:
+    write(tmp_path, ["train/0.png", "train/1.png", "val/0.png", "val/1.png"])
+    (tmp_path / name).write_text("file_name,label\n0.png,cat\n1.png,dog\n")
+    with pytest.raises(DataError, match=r"names the image 0.png, and there are 2 of that name"):
+        open_dataset(tmp_path / name)

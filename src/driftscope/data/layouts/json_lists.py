@@ -48,8 +48,12 @@ def recognise(tree: Folder, address: Address) -> Found | None:
 
 def _found(address: Address, files: Mapping[str, Path], root: Path) -> Found:
     rows = {split: _read(file) for split, file in files.items()}
-    starts = {split: (*image_starts(root), root / split) for split in files}
-    return found_lists(address, "JSON list of images", rows, starts, root)
+    told = {split: file.stem for split, file in files.items()}
+    starts = {
+        split: tuple(dict.fromkeys((*image_starts(root, told[split]), root / split)))
+        for split in files
+    }
+    return found_lists(address, "JSON list of images", rows, starts, root, told=told)
 
 
 def _root_of(file: Path) -> Path:

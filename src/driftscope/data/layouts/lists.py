@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -40,7 +42,7 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": ",", ".token": "\t"}
 _WITHOUT_HEADER = (".txt", ".token")
 _METADATA = ("metadata.csv", "metadata.jsonl")
 _LONGEST_PATH = 1000
-_IMAGE_FOLDERS = ("", "images", "Images", "imgs", "img", "jpg", "train", "test")
+_IMAGE_FOLDERS = ("", "images", "Images", "imgs", "img", "jpg")
 _LOOKED_AT = 8
 _ENDINGS = ("", ".jpg", ".jpeg", ".png", ".JPEG", ".JPG")
 
@@ -59,8 +61,10 @@ def recognise_file(file: Path, address: Address) -> Found:
     table = read_list(file)
     if (splits := numbered_splits(file.parent)) and {*table.get("path", ())} == {*splits}:
         table["split"] = [splits[path] for path in table["path"]]
-    rows = {WHOLE: table}
-    return found_lists(address, "list", rows, {WHOLE: image_starts(file.parent)}, file.parent)
+    starts = {WHOLE: image_starts(file.parent, file.stem)}
+    return found_lists(
+        address, "list", {WHOLE: table}, starts, file.parent, told={WHOLE: file.stem}
+    )
 
 
 def recognise(tree: Folder, address: Address) -> Found | None:
@@ -162,10 +166,19 @@ def found_lists(
     folders: Mapping[str, Sequence[Path]],
     folder: Path | None,
     passed_over: Sequence[str] = (),
+    *,
+    told: Mapping[str, str] | None = None,
 ) -> Found:
-    """Columns of every split, whose images lie below the first of its folders that holds some."""
-    place = address.place
-    table = Rows(rows.__getitem__, lambda split, values: files_of(values, folders[split], place))
+    """Columns of every split, whose images lie below the first of its folders that holds some.
+
+    `told` is what the list of each split is called, which may tell of what split its images are.
+    """
+    place, called = address.place, told or {}
+
+    def files(split: str, values: Sequence[Any]) -> FilesOnDisk:
+        return files_of(values, folders[split], place, called.get(split, ""))
+
+    table = Rows(rows.__getitem__, files)
     splits = divided(dict.fromkeys(rows, table))
     if len(splits) == 1:
         splits = divided_by_folder(splits, address)
@@ -180,8 +193,10 @@ def found_lists(
     )
 
 
-def files_of(values: Sequence[Any], folders: Sequence[Path], place: str) -> FilesOnDisk:
-    """The files that a column of paths names.
+def files_of(
+    values: Sequence[Any], folders: Sequence[Path], place: str, told: str = ""
+) -> FilesOnDisk:
+    """The files that a column of paths names, of a list that is called `told`.
 
     They are looked for below the first folder as they are written, then below the one other that
     holds some of them, then by their names alone, with or without an ending, anywhere below the
@@ -213,7 +228,7 @@ def files_of(values: Sequence[Any], folders: Sequence[Path], place: str) -> File
     ways: tuple[Callable[[], tuple[str, ...] | None], ...] = (
         lambda: _as_written(texts, some, folders),
         lambda: _by_name(texts, some, root, place),
-        lambda: _as_written(texts, some, image_starts(above)),
+        lambda: _as_written(texts, some, image_starts(above, told)),
         lambda: _by_name(texts, some, above, place) if is_of_lists else None,
         lambda: _by_name(texts, some, root, place, are_drawn_over=True),
     )
@@ -294,9 +309,30 @@ def _with_slashes(path: str) -> str:
     return path.replace("\\", "/")
 
 
-def image_starts(folder: Path) -> tuple[Path, ...]:
-    """Where the paths of a list may start: its folder, or one of images in it."""
-    return tuple(folder / name for name in _IMAGE_FOLDERS)
+def image_starts(folder: Path, told: str = "") -> tuple[Path, ...]:
+    """Where the paths of a list may start: its folder, or one of images or of a split in it.
+
+    Of a list whose name tells its split (`instances_val2017`) only the folders of that split count,
+    and of those the one that the name ends in.
+    """
+    kinds = set(map(split_kind, re.split(r"[\W_]+", told))) - {None}
+    splits = [
+        one
+        for above in (folder, folder / "images")
+        for one in _folders_in(above)
+        if (kind := split_kind(one.name)) and (len(kinds) != 1 or kind in kinds)
+    ]
+    if len(kinds) == 1:
+        splits = [one for one in splits if told.endswith(one.name)] or splits
+    return (*(folder / name for name in _IMAGE_FOLDERS), *splits)
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(one.path) for one in entries if one.is_dir())
+    except OSError:  # there is none, or it may not be looked into
+        return []
 
 
 def read_list(file: Path) -> dict[str, list[Any]]:
