@@ -578,3 +578,33 @@ def test_a_list_of_names_that_two_splits_have_is_never_taken_for_one_of_them(
     (tmp_path / name).write_text("file_name,label\n0.png,cat\n1.png,dog\n")
     with pytest.raises(DataError, match=r"names the image 0.png, and there are 2 of that name"):
         open_dataset(tmp_path / name)
+
+
+CARD = """---
+dataset_info:
+  features:
+  - name: image
+    dtype: image
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': cat
+          '1': dog
+          '2': emu
+---
+"""
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"), [("2 0", ["emu", "cat"]), ("emu yak", ["emu", "yak"])]
+)
+def test_a_card_names_the_class_numbers_of_metadata(
+    tmp_path: Path, labels: str, names: list[str]
+) -> None:
+    write(tmp_path, ["test/0.png", "test/1.png"])
+    rows = [f"{at}.png,{label}" for at, label in enumerate(labels.split())]
+    (tmp_path / "test" / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    (tmp_path / "README.md").write_text(CARD)
+    numbers, class_names = labelled(open_dataset(tmp_path))
+    assert [class_names[number] for number in numbers] == names

@@ -82,6 +82,14 @@ def class_names_of(features: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
+def noted_names(root: Path) -> dict[str, list[str]]:
+    """The classes noted beside the files of the columns of class numbers, of the only set there."""
+    card = read_card(root)
+    told = told_of(card)
+    info = info_of(card, "default") or (told[0] if len(told) == 1 else {})
+    return class_names_of(features_of(info or noted_beside(root, "default", is_only=True)))
+
+
 def type_of(feature: Any) -> str | None:
     """What kind of column a feature is, such as `Image`; None for anything else."""
     return feature.get("_type") if isinstance(feature, dict) else None

@@ -17,6 +17,7 @@ from pydantic_core import from_json
 
 from driftscope.data.address import WHOLE, Address, split_kind
 from driftscope.data.encoded import FilesOnDisk, printable
+from driftscope.data.layouts.card import noted_names
 from driftscope.data.layouts.files_beside import OF_LISTS, no_images
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.labels import holds_caption
@@ -102,8 +103,20 @@ def _of_metadata(tree: Folder, address: Address) -> Found | None:
         {named[file]: image_starts(file.parent) for file in files},
         root,
         notes,
+        names=_names_of_numbers(root, list(tables.values())),
     )
     return replace(found, doubts=tuple(_of_other_folders(tables, address)))
+
+
+def _names_of_numbers(
+    root: Path, tables: Sequence[Mapping[str, list[Any]]]
+) -> dict[str, Sequence[str]]:
+    """The classes that a card notes of the columns that hold class numbers in all tables."""
+    return {
+        column: names
+        for column, names in noted_names(root).items()
+        if all(str(value).strip().isdecimal() for of in tables for value in of.get(column, ()))
+    }
 
 
 def _of_other_folders(
@@ -168,17 +181,19 @@ def found_lists(
     passed_over: Sequence[str] = (),
     *,
     told: Mapping[str, str] | None = None,
+    names: Mapping[str, Sequence[str]] | None = None,
 ) -> Found:
     """Columns of every split, whose images lie below the first of its folders that holds some.
 
     `told` is what the list of each split is called, which may tell of what split its images are.
+    `names` are the classes of columns of class numbers.
     """
     place, called = address.place, told or {}
 
     def files(split: str, values: Sequence[Any]) -> FilesOnDisk:
         return files_of(values, folders[split], place, called.get(split, ""))
 
-    table = Rows(rows.__getitem__, files)
+    table = Rows(rows.__getitem__, files, names or {})
     splits = divided(dict.fromkeys(rows, table))
     if len(splits) == 1:
         splits = divided_by_folder(splits, address)
