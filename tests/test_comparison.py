@@ -9,6 +9,7 @@ from transformers import CLIPModel
 
 import driftscope as ds
 from driftscope.adapt import export_merged, save_adapted
+from driftscope.data import open_dataset
 from driftscope.errors import ConfigError, DataError, ModelError, NonFiniteError
 
 
@@ -53,6 +54,15 @@ def test_an_option_that_cannot_be_meant_is_one_sentence(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         ds.compare(tiny_clip, tiny_clip, coloured_images, **options)
+
+
+@pytest.mark.parametrize("given", [torch.zeros(8, 3, 32, 32, dtype=torch.uint8), ["a.png"], None])
+def test_probe_images_in_memory_are_refused_before_a_model_is_loaded(given: object) -> None:
+    kind = type(given).__name__
+    with pytest.raises(DataError, match=f"images is of the type {kind}; give a folder of images"):
+        ds.compare("no such model", "nor this", given)
+    with pytest.raises(DataError, match=f"a dataset was given as {kind}; give the name of one"):
+        open_dataset(given)
 
 
 @pytest.mark.parametrize("method", ["full_ft", "lora"])

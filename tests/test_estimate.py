@@ -19,8 +19,9 @@ import driftscope as ds
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.cli import app
 from driftscope.data import open_dataset
+from driftscope.data.given import some_pixels
 from driftscope.data.prompts import PromptRules, class_prompts
-from driftscope.errors import ConfigError, DataError, DriftscopeError
+from driftscope.errors import ConfigError, DataError, DriftscopeError, NoteWarning
 from driftscope.estimate import SURE_WIDTH, Referee, class_list, make_pool
 from driftscope.gate.judging import judge, read_evidence
 from driftscope.gate.limits import GATED, parse_limit
@@ -328,6 +329,20 @@ def test_an_image_with_a_row_a_caption_is_one_image_of_a_pool_and_of_a_probe_set
     assert found.estimate.num_images == found.num_images == 12
     assert "the pool has 12 images, and an estimate needs 30" in found.estimate.withheld
     assert any("48 rows name an image that another row names" in one for one in found.notes)
+
+
+def test_rows_that_are_counted_for_images_are_said_to_be_rows(tmp_path: Path) -> None:
+    place = captioned(tmp_path, 12, "table.parquet")
+    with pytest.warns(NoteWarning, match=r"several rows an image, and its count of 60 is that of"):
+        assert some_pixels(place, 32, 20, "pool").num_given == 60
+    with pytest.warns(NoteWarning, match="48 rows name an image") as told:
+        assert some_pixels(place, 32, None, "pool").num_given == 12
+    assert not any("is that of rows" in str(one.message) for one in told)
+
+
+def test_rows_of_fewer_than_four_images_are_too_few_images(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"images holds 3 image\(s\), but at least 4 are read"):
+        some_pixels(captioned(tmp_path, 3, "table.parquet"), 32, None, "images")
 
 
 def test_copies_in_a_pool_are_doubted_and_do_not_make_it_large_enough(

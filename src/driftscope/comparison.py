@@ -234,6 +234,7 @@ def compare(
         raise ConfigError(
             f"max_images is {max_images!r}; give a whole number of {MIN_IMAGES} or more"
         )
+    _refuse_in_memory(images)
     gauge = None if calibration is None else load_calibration(calibration)
     before, after = related_models(pretrained, adapted, device)
     image_set, skipped = _probe_set(images, skip_bad_images)
@@ -463,6 +464,14 @@ def _probe_set(images: str | Path, skip_bad: bool) -> tuple[ImageSet, list[str]]
         image_set, skipped = image_set.readable()
     _refuse_few(images, len(image_set))
     return image_set, skipped
+
+
+def _refuse_in_memory(images: object) -> None:
+    if not isinstance(images, str | Path):
+        raise DataError(
+            f"images is of the type {type(images).__name__}; give a folder of images or a "
+            "dataset's name (images in memory can be saved to a folder)"
+        )
 
 
 def _refuse_few(images: str | Path, num_images: int) -> None:

@@ -65,8 +65,13 @@ def parse_address(source: str | Path) -> Address:
     """A dataset's name with its options.
 
     Raises:
-        DataError: an option that there is not.
+        DataError: no name, such as images in memory, or an option that there is not.
     """
+    if not isinstance(source, str | Path):
+        raise DataError(
+            f"a dataset was given as {type(source).__name__}; give the name of one, or a folder or "
+            "file of images (images in memory can be saved to a folder)"
+        )
     text = str(source)
     if not text.partition("?")[0]:
         raise DataError(

@@ -29,10 +29,15 @@ if TYPE_CHECKING:
 Images = str | Path | Tensor | Sequence["Image"]
 """A dataset's name, folder or address; uint8 pixels [image, 3, height, width]; PIL images."""
 _PORTION = 256
+_FIRST_ROWS = 32
 
 
 class SomePixels(NamedTuple):
-    """Images at a model's input size, with their name and what is to be said of them."""
+    """Images at a model's input size, with their name and what is to be said of them.
+
+    `num_given` counts the images there are; of a set with several rows an image, of which some
+    were read, it counts rows, and a note says so.
+    """
 
     name: str
     pixels: UInt8[Tensor, "image 3 size size"]
@@ -66,18 +71,26 @@ def some_pixels(
         option = "max_images" if what == "images" else f"{what}_images"
         raise DataError(f"{option} is {max_images}, but at least 4 images are read")
     source = _Source(images, "test", what, skip_bad_images=skip_bad_images)
-    if len(source) < 4:
-        raise DataError(f"{what} holds {len(source)} image(s), but at least 4 are read")
+    _refuse_few(len(source), what)
     count = min(max_images or len(source), len(source))
     drawn = torch.linspace(0, len(source) - 1, count).long()
     chosen = source.each_once(drawn)
+    _refuse_few(len(chosen), what)
     pixels = source.pixels(chosen.tolist(), size)
     notes = source.notes_of(chosen)
     if repeated := len(drawn) - len(chosen):
         notes = (*notes, f"{source.name}: {repeats_left_out(repeated)}")
+    if count < len(source) and source.begins_with_repeats():
+        said = f"it has several rows an image, and its count of {len(source):,} is that of rows"
+        notes = (*notes, f"{source.name}: {said}")
     warn_of(notes)
     num_given = len(chosen) if count == len(source) else len(source)
     return SomePixels(source.name, pixels, notes, num_given, source.are_labeled, source.split_of)
+
+
+def _refuse_few(num_images: int, what: str) -> None:
+    if num_images < 4:
+        raise DataError(f"{what} holds {num_images} image(s), but at least 4 are read")
 
 
 def are_labeled(images: ImageSet) -> bool:
@@ -186,6 +199,11 @@ class _Source:
 
     def each_once(self, chosen: Int64[Tensor, " row"]) -> Int64[Tensor, " image"]:
         return chosen if self._dataset is None else each_once(self._dataset, chosen)
+
+    def begins_with_repeats(self) -> bool:
+        """Whether some of the first rows are of one image; to look at all takes reading all."""
+        first = torch.arange(min(_FIRST_ROWS, len(self)))
+        return len(self.each_once(first)) < len(first)
 
     def notes_of(self, chosen: Int64[Tensor, " image"]) -> tuple[str, ...]:
         return () if self._dataset is None else read_notes(self._dataset, chosen)
