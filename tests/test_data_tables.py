@@ -608,3 +608,41 @@ def test_a_card_names_the_class_numbers_of_metadata(
     (tmp_path / "README.md").write_text(CARD)
     numbers, class_names = labelled(open_dataset(tmp_path))
     assert [class_names[number] for number in numbers] == names
+
+
+def save_lists_of_classes(root: Path, form: str, column: str, labels: list[list[int]]) -> None:
+    """Images with lists of class numbers, whose names `datasets` notes or a card."""
+    import datasets
+
+    features = datasets.Features(
+        {"image": datasets.Image(), column: datasets.List(datasets.ClassLabel(names=list(NAMES)))}
+    )
+    held = {"image": [png(level) for level in range(len(labels))], column: labels}
+    dataset = datasets.Dataset.from_dict(held, features=features)
+    if form == "saved":
+        dataset.save_to_disk(str(root))
+        return
+    parquet.write_table(pa.table(held), root / "test.parquet")
+    if form == "noted":
+        dataset.to_parquet(str(root / "test.parquet"))
+    else:
+        classes_of_card = f"{{class_label: {{names: {json.dumps(list(NAMES))}}}}}"
+        info = f"{{features: [{{name: image, dtype: image}}, {{name: {column}, {form}: "
+        info += f"{classes_of_card}}}]}}"
+        (root / "README.md").write_text(f"---\ndataset_info: {info}\n---\n")
+
+
+@pytest.mark.parametrize("form", ["saved", "noted", "list", "sequence"])
+def test_lists_of_one_class_number_each_have_its_name(tmp_path: Path, form: str) -> None:
+    save_lists_of_classes(tmp_path, form, "label", [[2], [0], [1]])
+    labels, names = labelled(open_dataset(tmp_path))
+    assert [names[label] for label in labels.tolist()] == ["emu", "cat", "dog"]
+
+
+@pytest.mark.parametrize("form", ["saved", "noted", "list"])
+def test_lists_of_classes_under_another_name_are_no_labels(tmp_path: Path, form: str) -> None:
+    save_lists_of_classes(tmp_path, form, "things", [[2, 1], [0], []])
+    images = open_dataset(tmp_path)
+    assert images.labels is None
+    with pytest.raises(DataError, match="holds lists"):
+        open_dataset(f"{tmp_path}?label=things")

@@ -61,8 +61,15 @@ class _DatasetTable:
     def label_names(self, split: str) -> Mapping[str, Sequence[str]]:
         import datasets
 
-        features = self._features(split)
-        return {name: features[name].names for name in self._of_type(split, datasets.ClassLabel)}
+        of_values = {
+            name: getattr(feature, "feature", feature)  # of lists what they hold
+            for name, feature in self._features(split).items()
+        }
+        return {
+            name: feature.names
+            for name, feature in of_values.items()
+            if isinstance(feature, datasets.ClassLabel)
+        }
 
     def values(self, split: str, column: str) -> list[Any]:
         return self._few_or_all(split, column, slice(None))

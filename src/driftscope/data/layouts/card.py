@@ -12,6 +12,9 @@ from driftscope.config.source import plain_yaml
 from driftscope.files import read_bytes, read_values
 from driftscope.limits import LIST_MB
 
+_LISTS = ("List", "LargeList", "Sequence")
+_LISTS_OF_CARDS = ("list", "large_list", "sequence")
+
 
 def read_card(root: Path) -> Mapping[str, Any]:
     """The front matter of the dataset card beside the files; {} where there is none."""
@@ -56,9 +59,17 @@ def features_of(info: Mapping[str, Any]) -> dict[str, Any]:
         listed = info.get("features") or []
         if isinstance(listed, dict):
             return listed
-        return {entry["name"]: _feature(entry["dtype"]) for entry in listed if "dtype" in entry}
+        return {entry["name"]: _feature_of(entry) for entry in listed}
     except (AttributeError, KeyError, TypeError, ValueError):
         return {}  # a card of another form says nothing about columns
+
+
+def _feature_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A column's feature, from what a card says of its values or of the values of its lists."""
+    held = next((entry[kind] for kind in _LISTS_OF_CARDS if kind in entry), None)
+    if held is not None:
+        return {"_type": "List", "feature": _feature(held)}
+    return _feature(entry.get("dtype"))
 
 
 def _feature(dtype: Any) -> dict[str, Any]:
@@ -74,10 +85,14 @@ def _feature(dtype: Any) -> dict[str, Any]:
 
 
 def class_names_of(features: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The classes of the columns of class numbers."""
+    """The classes of the columns of class numbers, or of lists of them."""
+    by_value = {
+        name: feature.get("feature") if type_of(feature) in _LISTS else feature
+        for name, feature in features.items()
+    }
     return {
         name: [str(one) for one in feature["names"]]
-        for name, feature in features.items()
+        for name, feature in by_value.items()
         if type_of(feature) == "ClassLabel" and feature.get("names")
     }
 

@@ -73,7 +73,7 @@ class Table(Protocol):
         """Those whose type says that they hold images."""
 
     def label_names(self, split: str) -> Mapping[str, Sequence[str]]:
-        """The class names of the columns whose type says that they hold class numbers."""
+        """The class names of the columns whose type says that they hold class numbers, or lists."""
 
     def values(self, split: str, column: str) -> list[Any]:
         """What a column holds, row by row."""
@@ -249,7 +249,8 @@ def open_table(found: Found, split: str) -> EncodedSet:
     if isinstance(table, _Divided) and table.num_blank:
         note = f"{table.num_blank:,} rows that say no split are passed over"
         images = replace(images, notes=(*images.notes, note))
-    label = optional_column("label", columns, address, list(typed))
+    of_one = [column for column in typed if not _holds_lists(table, split, column)]
+    label = optional_column("label", columns, address, of_one)
     if label is not None:
         images = _labelled(images, found, label, typed.get(label))
         told = [*_only_typed(label, typed, address), *_other_labels(table, split, label)]
@@ -361,6 +362,11 @@ def _words_beside(
         if words := words_by_number(joined, values, place, label):
             return plain_words(words)
     return {}
+
+
+def _holds_lists(table: Table, split: str, column: str) -> bool:
+    """Whether a column may hold several classes a row, which only its name makes the label."""
+    return any(isinstance(value, list | tuple) for value in table.begins(split, column))
 
 
 def _only_typed(label: str, typed: Collection[str], address: Address) -> Iterator[str]:
