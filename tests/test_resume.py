@@ -21,6 +21,7 @@ from test_train import begun, equal, weights
 from driftscope import checkpoints, records, run
 from driftscope.checkpoints import Checkpoints
 from driftscope.config import RunSpec, parse_run_spec
+from driftscope.data.prompts import PromptRules
 from driftscope.errors import RecordError
 from driftscope.files import SCRATCH_PREFIX
 from driftscope.prepared_run import prepare
@@ -285,6 +286,29 @@ def test_a_checkpoint_depends_on_both_towers(tiny_run: dict, part: str) -> None:
     assert changed.origin != shared.origin
 
 
+def test_a_checkpoint_depends_on_the_names_that_a_pool_is_told_by(
+    tiny_run: dict, coloured_images: Path, tmp_path: Path
+) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("red\ngreen\nblue\n")
+    asked = {"pool": str(coloured_images), "classes": str(names), "epochs": 3}
+    spec = parse_run_spec({**tiny_run, **asked})
+    killed_in_epoch(3, spec, tmp_path / "same")
+    shutil.copytree(tmp_path / "same", tmp_path / "other")
+    assert in_this_process_anew(spec, tmp_path / "same").result.status == "done"
+    names.write_text("red\ngreen\nblue\ngrey\n")
+    with pytest.raises(RecordError, match=r"not this run's: its model and data is .*; delete"):
+        in_this_process_anew(spec, tmp_path / "other")
+
+
+def test_a_checkpoint_depends_on_the_words_of_a_transfer_sets_classes(tiny_run: dict) -> None:
+    shared = prepare(parse_run_spec(tiny_run))
+    (benchmark,) = shared.reference.transfer
+    said = replace(benchmark, rules=PromptRules(class_words=(("red", "crimson"),)))
+    reference = replace(shared.reference, transfer=(said,))
+    assert replace(shared, reference=reference).origin != shared.origin
+
+
 def test_a_checkpoint_of_another_version_is_refused_with_the_way_out(
     tiny_run: dict, tmp_path: Path
 ) -> None:
@@ -298,11 +322,11 @@ def test_a_checkpoint_of_another_version_is_refused_with_the_way_out(
         run_one(spec, tmp_path)
 
 
-def in_this_process_anew(spec: RunSpec, folder: Path) -> None:
+def in_this_process_anew(spec: RunSpec, folder: Path) -> records.RunRecord:
     from driftscope import prepared_run
 
     prepared_run._prepare.cache_clear()
-    run_one(spec, folder)
+    return run_one(spec, folder)
 
 
 def full_at(number: int) -> Callable[[dict, Path, dict], None]:

@@ -64,11 +64,20 @@ class PreparedRun:
 
     @property
     def origin(self) -> str:
-        """A short hash of the model and the data: what a checkpoint's weights depend on."""
+        """A short hash of the model and the data: what a checkpoint's weights and events are of."""
         towers = [self.reference.fingerprint, text_fingerprint(self.pretrained)]
-        parts = [towers, self.fingerprints, self.splits.hashes()]
+        parts = [towers, self.fingerprints, self.splits.hashes(), self._prompts]
         text = json.dumps(parts, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    @property
+    def _prompts(self) -> list[Any]:
+        """By which texts the classes are told; a file of names may be another one in a while."""
+        of_sets = [[one.name, one.prompts()] for one in self.reference.transfer]
+        if self.reference.referee is None:
+            return of_sets
+        classes = self.reference.referee.pool.classes
+        return [*of_sets, ["pool", classes.rules.prompts(classes.names)]]
 
     def evaluate(self, adapted: AdaptedModel, pool: Embedded | None = None) -> Evaluation:
         """Validation accuracy, and what is found of the encoder as it is now.
