@@ -76,6 +76,100 @@ def test_a_file_has_the_mode_that_the_umask_asks_for(tmp_path: Path, umask: int,
         assert stat.S_IMODE(file.stat().st_mode) == mode
 
 
+def test_a_folder_is_replaced_when_the_new_one_is_whole(tmp_path: Path) -> None:
+    place = tmp_path / "last"
+    with whole_folder(place, replaces=True) as partial:
+        (partial / "former").touch()
+
+    def fail_half_way() -> None:
+        with whole_folder(place, replaces=True) as partial:
+            (partial / "half").touch()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    assert [path.name for path in place.iterdir()] == ["former"]
+    with whole_folder(place, replaces=True) as partial:
+        (partial / "new").touch()
+    assert [path.name for path in place.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_process_killed_between_moving_a_folder_away_and_its_successor_in_loses_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "last"
+    with whole_folder(place) as partial:
+        (partial / "former").touch()
+
+    def dies(partial: Path, folder: Path) -> None:
+        os._exit(9)
+
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(Path, "replace", dies)
+        with whole_folder(place, replaces=True) as partial:
+            (partial / "new").touch()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert not place.exists()
+    write_whole(tmp_path / "next", b"x")
+    assert [path.name for path in place.iterdir()] == ["former"]
+    assert {path.name for path in tmp_path.iterdir()} == {"last", "next"}
+
+
+@pytest.mark.parametrize("is_given_as", ["a dot", "a path"])
+def test_an_empty_folder_stays_that_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_given_as: str
+) -> None:
+    """A shell in it, or a mount, would be left in one that is nowhere."""
+    place = tmp_path / "out"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    before = place.stat().st_ino
+    with whole_folder(Path() if is_given_as == "a dot" else place) as partial:
+        (partial / "config.json").touch()
+        (partial / "inner").mkdir()
+        (partial / "inner" / "weights").touch()
+    assert place.stat().st_ino == before
+    assert {path.name for path in Path().rglob("*")} == {"config.json", "inner", "weights"}
+
+
+def test_what_a_model_is_known_by_is_moved_up_last_and_a_failure_moves_all_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[str] = []
+    rename = Path.rename
+
+    def failing(path: Path, target: Path) -> Path:
+        if target.parent == tmp_path:
+            moved.append(path.name)
+            if path.name == "config.json":
+                raise OSError("no more")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+
+    def fill() -> None:
+        with whole_folder(tmp_path) as partial:
+            for name in ("adapted.json", "config.json", "model.safetensors"):
+                (partial / name).touch()
+
+    with pytest.raises(OSError, match="no more"):
+        fill()
+    assert moved[-1] == "config.json"
+    assert len(moved) == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_empty_is_refused_before_it_is_filled(precious: Path) -> None:
+    with pytest.raises(OSError, match="not empty"), whole_folder(precious):
+        pytest.fail("work was done for nothing")
+    assert [path.name for path in precious.iterdir()] == ["chapter.tex"]
+    file = precious / "chapter.tex"
+    with pytest.raises(NotADirectoryError), whole_folder(file, replaces=True):
+        pytest.fail("work was done for nothing")
+
+
 def test_a_pipe_at_a_place_of_ours_is_neither_replaced_nor_waited_for(tmp_path: Path) -> None:
     """`--out /dev/null` put a file in the place of the device, for every process of the machine."""
     os.mkfifo(tmp_path / "out")

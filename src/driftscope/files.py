@@ -2,7 +2,8 @@
 
 **Written whole or not at all.** A file or a folder is made in a scratch folder beside its place,
 put on disk, and renamed into its place. So a killed process leaves the former file as it was, and
-a scratch folder that the next process to write there removes: its lock is free.
+a scratch folder that the next process to write there removes: its lock is free. A folder that is
+there and empty stays that folder: it is filled from a scratch folder within it.
 
 **Links are not followed.** A place of ours that is a link leads into somebody else's folder.
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 SCRATCH_PREFIX = ".driftscope-"
 _SCRATCH_NAME = re.compile(re.escape(SCRATCH_PREFIX) + "[0-9a-f]{8}")
 """All of it, so that nobody's own `.driftscope-notes` is taken for what a killed process left."""
+_FORMER = f"{SCRATCH_PREFIX}former"
+"""In a scratch folder: what stood in the place of a folder that is being replaced."""
 _TRIES = 100
 """Others seldom remove a scratch folder even once; where none can be made, as in `/proc`, each
 try fails."""
@@ -235,23 +238,63 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path, *, replaces: bool = False) -> Iterator[Path]:
     """A folder to be filled in the block, which then takes its place, or not at all.
+
+    Args:
+        folder: its place. An empty folder there is filled: it may be a shell's own (`.`), a mount
+            point, or below a folder that one may not write to.
+        replaces: whether what is there gives way, once the new one is whole. The caller has
+            looked at it.
 
     Raises:
         OSError: it cannot be written, or is there and not empty.
         RecordError: its place is a link, a device or a pipe.
     """
     refuse_link_or_device(folder)
+    folder = Path(os.path.realpath(folder))  # `.` has no name
+    if folder.is_file():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _scratch(folder.parent) as (scratch, mode):
+    is_filled = folder.is_dir() and not replaces
+    with _scratch(folder if is_filled else folder.parent) as (scratch, mode):
+        if is_filled and any(path != scratch for path in folder.iterdir()):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), os.fspath(folder))
         partial = scratch / folder.name
         partial.mkdir()
         yield partial
         _settle((path for path in partial.rglob("*") if path.is_file()), mode, durable=True)
         _sync(partial)
-        partial.replace(folder)
-    _sync(folder.parent)
+        if is_filled:
+            _move_up(partial, folder)
+        else:
+            _take_place(partial, folder)
+    _sync(folder if is_filled else folder.parent)
+
+
+_READ_FIRST = ("config.json", "adapter_config.json", "open_clip_config.json")
+"""What a model's folder is known by: without it nobody takes the folder for a model."""
+
+
+def _move_up(partial: Path, folder: Path) -> None:
+    """Moves all of a folder into the one above, or nothing; what it is known by comes last."""
+    moved: list[Path] = []
+    try:
+        for path in sorted(partial.iterdir(), key=lambda path: path.name in _READ_FIRST):
+            moved.append(path.rename(folder / path.name))
+    except OSError:
+        for path in moved:
+            path.rename(partial / path.name)
+        raise
+
+
+def _take_place(partial: Path, folder: Path) -> None:
+    """Renames a folder into its place; a former one there is moved away for it, and goes."""
+    former = partial.parent / _FORMER / folder.name
+    if folder.is_dir():
+        former.parent.mkdir()
+        folder.rename(former)
+    partial.replace(folder)
 
 
 def inner_folder(parent: Path, name: str) -> Path:
@@ -326,7 +369,7 @@ def _remove_if_left(scratch: Path) -> None:
     try:
         is_old = time.time() - os.fstat(folder).st_mtime > _SURELY_LEFT_SECONDS
         if _lock(folder, if_unknown=is_old):
-            shutil.rmtree(scratch, ignore_errors=True)
+            _remove_scratch(scratch)
     finally:
         os.close(folder)
 
@@ -339,8 +382,20 @@ def _scratch(parent: Path) -> Iterator[tuple[Path, int]]:
     try:
         yield scratch, stat.S_IMODE(os.fstat(lock).st_mode) & 0o666
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        _remove_scratch(scratch)
         os.close(lock)
+
+
+def _remove_scratch(scratch: Path) -> None:
+    """Removes a scratch folder; a former folder in it whose place is free goes back to it first."""
+    for former in (scratch / _FORMER).glob("*"):
+        place = scratch.parent / former.name
+        if not os.path.lexists(place):
+            try:
+                former.rename(place)
+            except OSError:  # better a scratch folder that stays than a folder that is lost
+                return
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _locked_scratch(parent: Path) -> tuple[Path, int]:

@@ -18,7 +18,7 @@ from driftscope.adapt.model import ENCODER, AdaptedModel, trainable_state
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_fingerprint, merged, refuse_non_finite
 from driftscope.errors import ModelError, told_as
-from driftscope.files import remove_files, whole_folder
+from driftscope.files import whole_folder
 from driftscope.hugging_face import quiet_libraries
 from driftscope.sources import open_clip
 from driftscope.sources.origin import BASE_KEY, ORIGIN_FILE, note_origin, read_json
@@ -28,37 +28,30 @@ CLASSIFIER_FILE = "classifier.safetensors"
 
 
 @contextmanager
-def _disk_errors() -> Iterator[None]:
-    """safetensors reports a full disk as an error of its own kind."""
+def disk_errors() -> Iterator[None]:
+    """Tells a full disk as `OSError`: safetensors has an error of its own kind for it."""
     try:
         yield
     except SafetensorError as error:
         raise OSError(errno.EIO, f"the weights cannot be written ({error})") from error
 
 
-MODEL_FILES = (
-    "config.json", "generation_config.json", "open_clip_config.json", "open_clip_model.safetensors",
-    "preprocessor_config.json", "processor_config.json",
-    "model*.safetensors", "model.safetensors.index.json", "adapter_config.json",
-    "adapter_model.safetensors", DELTA_FILE, CLASSIFIER_FILE, ORIGIN_FILE, "README.md",
-    "tokenizer*.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
-    "chat_template*",
-)  # fmt: skip
-"""The files that a model's folder can hold, whatever kept it."""
+_MODEL_FILES = ("adapter_config.json", "adapter_model.safetensors", "README.md", DELTA_FILE,
+                CLASSIFIER_FILE, ORIGIN_FILE)  # fmt: skip
+"""The files of an adapted model: PEFT's or the tensors that were trained, and what is beside."""
 
 
 def save_adapted(adapted: AdaptedModel, pretrained: VisionLanguageModel, folder: Path) -> None:
     """Writes the adapted encoder and classifier so that `models.load(folder)` gives it back.
 
     An adapter becomes a PEFT folder, anything else the tensors that were trained. A model that was
-    kept there before gives way.
+    kept there before gives way once this one is whole.
 
     Raises:
         NonFiniteError: the weights hold NaN or infinities.
         OSError: it cannot be written, or the folder holds somebody else's files.
     """
-    remove_files(folder, MODEL_FILES)
-    with whole_folder(folder) as partial:
+    with whole_folder(folder, replaces=_holds_a_model_alone(folder)) as partial:
         if adapted.model.is_adapter:
             save_adapter(adapted.model.module, partial)
         else:
@@ -72,6 +65,13 @@ def save_adapted(adapted: AdaptedModel, pretrained: VisionLanguageModel, folder:
         note_origin(partial, pretrained.source, encoder_fingerprint(pretrained))
 
 
+def _holds_a_model_alone(folder: Path) -> bool:
+    """Whether a folder is what `save_adapted` leaves, with nobody else's files."""
+    return (folder / ORIGIN_FILE).is_file() and all(
+        any(path.match(pattern) for pattern in _MODEL_FILES) for path in folder.iterdir()
+    )
+
+
 def save_adapter(peft_model: nn.Module, folder: Path) -> None:
     """Writes a PEFT folder.
 
@@ -79,7 +79,7 @@ def save_adapter(peft_model: nn.Module, folder: Path) -> None:
         NonFiniteError: the weights hold NaN or infinities.
     """
     refuse_non_finite(dict(peft_model.named_parameters()))
-    with _disk_errors():
+    with disk_errors():
         # not asked, peft looks the base's vocabulary up on the hub to see whether it has grown
         peft_model.save_pretrained(str(folder), save_embedding_layers=False)  # type: ignore[operator]
 
@@ -100,7 +100,7 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
         NonFiniteError: they hold NaN or infinities.
     """
     refuse_non_finite(tensors)
-    with _disk_errors():
+    with disk_errors():
         save_file({name: tensor.cpu() for name, tensor in tensors.items()}, file)
 
 
@@ -131,10 +131,11 @@ def export_merged(model: VisionLanguageModel, folder: Path) -> None:
         NonFiniteError: the weights hold NaN or infinities.
         OSError: it cannot be written, such as on a full disk, or is there and not empty.
     """
-    with whole_folder(folder) as partial, _disk_errors():
+    with whole_folder(folder) as partial:
         write_hub_layout(model, partial)
 
 
+@disk_errors()
 def write_hub_layout(model: VisionLanguageModel, folder: Path) -> None:
     """Writes into a folder what `export_merged` does; a failure may leave some of it."""
     with told_as(ModelError, f"the adapter {model.source} cannot be merged into its base"):
