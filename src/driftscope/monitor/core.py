@@ -38,6 +38,7 @@ from driftscope.monitor.kept_models import (
     drop_models_but,
     keep_model,
     kept_model,
+    refuse_full_places,
 )
 from driftscope.monitor.log import END, STOP, EventLog, history_of_state
 from driftscope.monitor.observation import Observation
@@ -176,6 +177,11 @@ class Monitor:
             maps=maps,
             image_size=image_size,
         )
+        may_stop = on_alert != "warn" or (selection or Selection()).patience is not None
+        self._out = None if out is None else named_path(out)
+        refuse_full_places(
+            self._out, may_stop=may_stop, keep_best=keep_best, rescues=rescue is not None
+        )
         self._rescue: Rescuer | None = None
         self._is_main = is_main_process()
         if rescue is not None and pool is not None:
@@ -189,7 +195,6 @@ class Monitor:
         self._thresholds, self._selection = alerts or Thresholds(), selection or Selection()
         self._on_alert, self._keep_best = on_alert, keep_best
         self._model_path, self._echo = model_path, echo
-        self._out = None if out is None else named_path(out)
         began = time.perf_counter()
         before = pretrained_model(pretrained, model_path)
         refuse_rescue_at_another_size(rescue, image_size, before)

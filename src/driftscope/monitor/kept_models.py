@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from driftscope.adapt import export_merged, save_adapter, save_delta
-from driftscope.adapt.storage import MODEL_FILES
+from driftscope.adapt.storage import disk_errors
 from driftscope.backbones.library import LibraryModel
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_state, without_adapters
-from driftscope.files import refuse_link_or_device, remove_files, whole_folder
+from driftscope.files import refuse_link_or_device
 from driftscope.hugging_face import quiet_libraries
-from driftscope.records import ADAPTED_FOLDER, RESCUE_FILES
+from driftscope.monitor.kept_folders import drop_kept, is_kept, kept_folder, refuse_others_files
 from driftscope.reference import Reference
 from driftscope.sources import open_clip
 from driftscope.sources.live import NAMELESS, Target
@@ -29,7 +29,7 @@ _CANDIDATES = "candidates"
 def keep_model(
     target: Target, live: VisionLanguageModel, reference: Reference, folder: Path
 ) -> None:
-    """Writes the model into the folder, whole; replaces what an earlier one left there.
+    """Writes the model into the folder, whole; what a monitor kept there before then gives way.
 
     PEFT around the pretrained model, which it names, becomes an adapter folder. An image tower that
     is trained alone becomes what changed against the pretrained model; where that has no name to
@@ -40,32 +40,50 @@ def keep_model(
     Raises:
         NonFiniteError: the weights hold NaN or infinities.
         OSError: it cannot be written, as on a full disk.
-        RecordError: its place is a link.
+        RecordError: its place is a link, or holds what no monitor wrote.
     """
     if folder.parent.name == _CANDIDATES:
         refuse_link_or_device(folder.parent)
-    remove_files(folder, MODEL_FILES)
+    with kept_folder(folder) as partial:
+        _write_model(target, live, reference, partial)
+
+
+def _write_model(
+    target: Target, live: VisionLanguageModel, reference: Reference, folder: Path
+) -> None:
+    """Writes into an empty folder what `keep_model` says."""
     # what is kept as a change, or beside its base, is loaded at the pretrained model's image size
     is_nameless = reference.pretrained.source in NAMELESS or reference.is_at_another_size
     if target.peft is not None and _can_stand_alone(target.peft, live, reference):
-        with whole_folder(folder) as partial:
-            save_adapter(target.peft, partial)
-            note_origin(partial, _base_of(target.peft), reference.fingerprint)
+        save_adapter(target.peft, folder)
+        note_origin(folder, _base_of(target.peft), reference.fingerprint)
     elif target.has_text_tower or (is_nameless and isinstance(live.module, LibraryModel)):
         export_merged(replace(live, module=without_adapters(live.module)), folder)
     elif is_nameless:
         # of open_clip's tower its conversion
         own = live.module if target.kind == open_clip.TOWER_KIND else target.found
-        with whole_folder(folder) as partial, quiet_libraries():
-            without_adapters(own).save_pretrained(str(partial))  # type: ignore[operator]
+        with quiet_libraries(), disk_errors():
+            without_adapters(own).save_pretrained(str(folder))  # type: ignore[operator]
     else:
-        with whole_folder(folder) as partial:
-            weights = encoder_state(live).items()
-            save_delta(
-                {name: tensor.detach().float().contiguous().cpu() for name, tensor in weights},
-                partial,
-            )
-            note_origin(partial, reference.pretrained.source, reference.fingerprint)
+        weights = encoder_state(live).items()
+        save_delta(
+            {name: tensor.detach().float().contiguous().cpu() for name, tensor in weights}, folder
+        )
+        note_origin(folder, reference.pretrained.source, reference.fingerprint)
+
+
+def refuse_full_places(out: Path | None, *, may_stop: bool, keep_best: bool, rescues: bool) -> None:
+    """Refuses a folder in which a model is to be kept where somebody else's files are.
+
+    Raises:
+        RecordError: one that this monitor may write to holds what no monitor wrote.
+    """
+    if out is None:
+        return
+    places = [STOPPED_FOLDER] * may_stop + [LAST_FOLDER, RESCUED_FOLDER] * rescues
+    candidates = (out / _CANDIDATES).glob("step-*") if keep_best else ()
+    for folder in (*(out / name for name in places), *candidates):
+        refuse_others_files(folder)
 
 
 def candidate_folder(out: Path, step: int) -> Path:
@@ -76,7 +94,7 @@ def candidate_folder(out: Path, step: int) -> Path:
 def kept_model(out: Path) -> Path | None:
     """The folder of the model of the stop, or of the last one; None where none is kept."""
     folders = (out / name for name in (STOPPED_FOLDER, LAST_FOLDER))
-    return next((one for one in folders if one.is_dir()), None)
+    return next(filter(is_kept, folders), None)
 
 
 def drop_candidates_but(out: Path, steps: Collection[int]) -> None:
@@ -86,22 +104,15 @@ def drop_candidates_but(out: Path, steps: Collection[int]) -> None:
         return
     for folder in (out / _CANDIDATES).glob("step-*"):
         if folder not in wanted:
-            remove_files(folder, MODEL_FILES)
+            drop_kept(folder)
 
 
 def drop_models_but(out: Path, steps: Collection[int]) -> None:
     """Deletes what was kept of a training of which the observations of these steps remain."""
     drop_candidates_but(out, steps)
     if not steps:
-        for name in (STOPPED_FOLDER, LAST_FOLDER):
-            remove_files(out / name, MODEL_FILES)
-        drop_rescued(out)
-
-
-def drop_rescued(out: Path) -> None:
-    """Deletes what was rescued of an earlier training, or of an earlier part of this one."""
-    for folder in (out / RESCUED_FOLDER / ADAPTED_FOLDER, out / RESCUED_FOLDER):
-        remove_files(folder, (*MODEL_FILES, *RESCUE_FILES))
+        for name in (STOPPED_FOLDER, LAST_FOLDER, RESCUED_FOLDER):
+            drop_kept(out / name)
 
 
 def _can_stand_alone(peft_model: Any, live: VisionLanguageModel, reference: Reference) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data.given import Images
 from driftscope.errors import ConfigError, DriftscopeError
-from driftscope.monitor.kept_models import RESCUED_FOLDER, drop_rescued, kept_model
+from driftscope.monitor.kept_folders import is_kept, kept_folder
+from driftscope.monitor.kept_models import RESCUED_FOLDER, kept_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +72,10 @@ class Rescuer:
                 keep_pct=self.keep_pct,
                 **self.asked_of,
             )
-            drop_rescued(out)
-            found.save(place)
+            with kept_folder(place) as partial:
+                found.write_into(partial, called=place)
         except (OSError, RuntimeError, DriftscopeError) as error:
-            earlier = f". {place} is of an earlier part of the training" * place.is_dir()
+            earlier = f". {place} is of an earlier part of the training" * is_kept(place)
             return f"no model is rescued: {str(error).rstrip('.')}{earlier}"
         return f"the rescued model is in {place}. {found.sentence()}"
 

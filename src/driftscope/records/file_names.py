@@ -21,5 +21,3 @@ STRENGTHS_FILE = "strengths.safetensors"
 """Of every row, by weight, beside a rescued model whose strengths were searched."""
 PROBE_FILE = "probe.safetensors"
 """The linear probe of the untouched model, beside the rescued one."""
-RESCUE_FILES = (RESCUE_FILE, STRENGTHS_FILE, PROBE_FILE, "report.html")
-"""What a rescue writes beside the files of its model."""

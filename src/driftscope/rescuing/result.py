@@ -175,19 +175,26 @@ class Rescue:
             OSError: it cannot be written, or is there and not empty.
         """
         with whole_folder(followed(folder)) as partial:
-            written = write_like(self.origin, partial)
-            if self.classifier is not None:
-                inner = partial / ADAPTED_FOLDER
-                place = inner if inner.is_dir() else partial
-                save_tensors(self.classifier.state_dict(), place / CLASSIFIER_FILE)
-            if self.probe is not None:
-                save_tensors(self.probe.state_dict(), partial / PROBE_FILE)
-            if self.chosen.by_row:
-                save_tensors(self.chosen.by_row, partial / STRENGTHS_FILE)
-            steps = steps_of(self, str(folder), partial)
-            told = {**self.to_dict(), "steps": steps, "written": written}
-            write_json(partial / RESCUE_FILE, told)
-            write_rescue_page(told, partial)
+            return self.write_into(partial, called=folder)
+
+    def write_into(self, folder: Path, called: Path | str) -> str:
+        """Writes into an empty folder what `save` does, which tells it by the name it will have.
+
+        Errors are those of `save`; a failure may leave some of it.
+        """
+        written = write_like(self.origin, folder)
+        if self.classifier is not None:
+            inner = folder / ADAPTED_FOLDER
+            place = inner if inner.is_dir() else folder
+            save_tensors(self.classifier.state_dict(), place / CLASSIFIER_FILE)
+        if self.probe is not None:
+            save_tensors(self.probe.state_dict(), folder / PROBE_FILE)
+        if self.chosen.by_row:
+            save_tensors(self.chosen.by_row, folder / STRENGTHS_FILE)
+        steps = steps_of(self, str(called), folder)
+        told = {**self.to_dict(), "steps": steps, "written": written}
+        write_json(folder / RESCUE_FILE, told)
+        write_rescue_page(told, folder)
         return written
 
 
