@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,36 @@ def test_a_torn_last_event_is_left_out_and_a_torn_earlier_one_is_an_error(tmp_pa
     events.write_text('{"epoch"\n{"epoch": 2}\n')
     with pytest.raises(RecordError, match="line 1"):
         records.read_events(tmp_path)
+
+
+def test_a_disk_that_is_full_for_a_while_costs_the_line_that_did_not_fit(tmp_path: Path) -> None:
+    event = {"kind": "observation", "step": 1, "words": "x" * 200}
+    records.append_event(tmp_path, event)
+    size = (tmp_path / records.EVENTS_FILE).stat().st_size
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, former[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            records.append_event(tmp_path, {**event, "step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    assert (tmp_path / records.EVENTS_FILE).stat().st_size == size
+    for step in (3, 4):
+        records.append_event(tmp_path, {**event, "step": step})
+    assert [one["step"] for one in records.read_events(tmp_path)] == [1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("torn", "steps"), [(b'{"step": 2, "lo', [1, 3]), (b'{"step": 2}', [1, 2, 3]), (b"", [1, 3])]
+)
+def test_a_line_is_not_glued_to_what_a_killed_process_left(
+    tmp_path: Path, torn: bytes, steps: list[int]
+) -> None:
+    records.append_event(tmp_path, {"step": 1})
+    with (tmp_path / records.EVENTS_FILE).open("ab") as file:
+        file.write(torn)
+    records.append_event(tmp_path, {"step": 3})
+    assert [one["step"] for one in records.read_events(tmp_path)] == steps
 
 
 def test_json_is_whole_or_the_former_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ from driftscope.monitor.alerts import (
 from driftscope.monitor.cost import Cost
 from driftscope.monitor.history import Course
 from driftscope.monitor.isolation import isolated_from_training
+from driftscope.monitor.kept_folders import is_kept
 from driftscope.monitor.kept_models import (
     LAST_FOLDER,
     STOPPED_FOLDER,
@@ -401,7 +402,7 @@ class Monitor:
         if best is None or self._out is None:
             return None
         folder = candidate_folder(self._folder, best.step)
-        return folder if folder.exists() else None
+        return folder if is_kept(folder) else None
 
     @property
     def alerts(self) -> list[Alert]:

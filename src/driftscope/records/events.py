@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json
 
 from driftscope.errors import RecordError, one_line
-from driftscope.files import read_values, refuse_link_or_device, write_whole
+from driftscope.files import read_bytes, read_values, refuse_link_or_device, write_whole
 from driftscope.limits import EVENTS_MB
 from driftscope.records.file_names import EVENTS_FILE
 from driftscope.records.json_files import finite
@@ -22,13 +24,47 @@ from driftscope.records.watched_schema import Event
 
 
 def append_event(folder: Path, event: Mapping[str, Any]) -> None:
-    """Appends one line to the run's events."""
-    line = json.dumps(finite(dict(event)), allow_nan=False) + "\n"
-    refuse_link_or_device(folder / EVENTS_FILE)
-    with (folder / EVENTS_FILE).open("a", encoding="utf-8") as file:
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+    """Appends one line to the run's events, whole or not at all.
+
+    What an earlier process wrote of a line is cut off: the new one would be glued to it.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk.
+        RecordError: the file is a link, a device or a pipe.
+    """
+    path = folder / EVENTS_FILE
+    line = json.dumps(finite(dict(event)), allow_nan=False).encode() + b"\n"
+    refuse_link_or_device(path)
+    with path.open("a+b", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        if end and _byte_at(file, end - 1) != b"\n":
+            end, line = _end_of_events(path, line)
+            file.truncate(end)
+        try:
+            left = memoryview(line)
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):
+                file.truncate(end)
+            raise
+
+
+def _byte_at(file: FileIO, place: int) -> bytes:
+    file.seek(place)
+    return file.read(1)
+
+
+def _end_of_events(path: Path, line: bytes) -> tuple[int, bytes]:
+    """Where the events of a file end whose last line lacks its end; and the line to write there."""
+    content = read_bytes(path, EVENTS_MB)
+    start = content.rfind(b"\n") + 1
+    try:
+        from_json(content[start:])
+    except ValueError:
+        return start, line
+    return len(content), b"\n" + line
 
 
 def rewrite_events(folder: Path, events: Iterable[Mapping[str, Any]]) -> None:
