@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,6 +69,27 @@ def test_two_that_name_each_other_and_files_that_cannot_be_read_raise_no_doubt(
     torn = a_folder(tmp_path / "torn", "config.json", "{")
     (torn / "README.md").write_text("---\n: [\n---\n")
     assert order_doubt(named(torn), named(other), "photos", None, {}) == ""
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        b"---\na: " + b"[" * 3_000 + b"\n---\n",
+        b"---\na: &a [*a]\nbase_model: lab/clip\n---\n",
+        b"---\n" + b"a: [b]\n" * 900_000 + b"base_model: lab/clip\n---\n",
+        b"---\nbase_model: !!timestamp 2026-02-30\n---\n",
+        b"---\nbase_model: \xff\n---\n",
+    ],
+    ids=["deep", "holds itself", "large", "no date", "no text"],
+)
+def test_a_card_that_cannot_be_read_says_nothing_and_is_passed_over_at_once(
+    card: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("driftscope.order.encoder_fingerprint", lambda _: "a fingerprint")
+    (tmp_path / "README.md").write_bytes(card)
+    began = time.process_time()
+    assert order_doubt(named(tmp_path), named("lab/clip"), "photos", None, {}) == ""
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("second", ["mini", "openai/clip-vit-base-patch32", "open_clip:B:openai"])

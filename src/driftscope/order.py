@@ -11,13 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from driftscope.analysis.words import join_words
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.backbones.weights import encoder_fingerprint
+from driftscope.config.source import plain_yaml
 from driftscope.errors import ModelError
-from driftscope.files import named_path
+from driftscope.files import named_path, read_bytes
 from driftscope.records import RESCUE_FILE, rescued_from, retention_interval_pct
 from driftscope.sources.origin import BASE_KEY, read_json
 from driftscope.suites import BROUGHT_MODELS
@@ -26,6 +25,8 @@ _TURN = "the pretrained model comes first, so turn them round"
 _TRAINED_FROM_SCRATCH = re.compile(r"openai/|open_clip:[^:]+:openai$")
 """Published models into which nobody's model was fine-tuned."""
 _CARD = re.compile(r"---\n(.*?)\n---", re.DOTALL)
+_CARD_BYTES = 64_000
+"""Within so many bytes a card's values end; a parser of YAML needs a minute for some megabytes."""
 _CONFIG, _README = "config.json", "README.md"
 
 
@@ -98,11 +99,11 @@ def _bases(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _bases_of_card(file: Path) -> list[Any]:
-    """The `base_model` of a model card."""
+    """The `base_model` of a model card; none where the card cannot be read."""
     try:
-        found = _CARD.match(file.read_text(encoding="utf-8"))
-        values = yaml.safe_load(found[1]) if found else None
-    except (OSError, ValueError, yaml.YAMLError):
+        found = _CARD.match(read_bytes(file)[:_CARD_BYTES].decode("utf-8", "replace"))
+        values = plain_yaml(found[1]) if found else None
+    except (OSError, ValueError):
         return []
     base = values.get("base_model") if isinstance(values, dict) else None
     return base if isinstance(base, list) else [base]
