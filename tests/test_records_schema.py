@@ -139,6 +139,13 @@ def test_a_part_asked_for_as_in_0_1_is_given_with_one_warning() -> None:
 
 # ---------------------------------------------------------------- damage
 
+
+def rescued(way: str, budget_pct: float | None = None) -> dict[str, Any]:
+    """A row of what a way of a rescue kept."""
+    row: dict[str, Any] = {"way": way, "budget_pct": budget_pct, "scale": 0.5}
+    return {**row, "refitted_accuracy_pct": 80.0, "test_num_images": 100, "cpu_seconds": 3.0}
+
+
 Damage = Callable[[dict[str, Any]], object]
 DAMAGES: dict[str, Damage] = {
     "selected.drift is [1], not an object": lambda v: v["selected"].update(drift=[1]),
@@ -170,6 +177,23 @@ DAMAGES: dict[str, Damage] = {
     ].update(patch_to_patch_entropy_bits=5),
     "cka_per_block is 0.5, which is no list of layers": lambda v: v["selected"]["drift"].update(
         cka_per_block=0.5
+    ),
+    "in rescues, the rows without a budget are not those of pretrained and adapted": (
+        lambda v: v.update(rescues=[rescued("adapted"), rescued("wise", 90.0)])
+    ),
+    "in rescues, 'adapted' is there twice": lambda v: v.update(
+        rescues=[rescued("pretrained"), rescued("adapted"), rescued("adapted")]
+    ),
+    "in rescues, 'wise at 90.0 %' is there twice": lambda v: v.update(
+        rescues=[*map(rescued, ("pretrained", "adapted")), *[rescued("wise", 90.0)] * 2]
+    ),
+    "in attribution.groups, 'block 1' is there twice": lambda v: v.update(
+        attribution={
+            "measured_on": "x",
+            "retention_pct": 80.0,
+            "num_pairs": 2,
+            "groups": [{"name": "block 1", "regained": 1.0, "lost": 1.0}] * 2,
+        }
     ),
     "the last epoch of run": lambda v: v["last"].update(epoch="x"),
 }

@@ -7,7 +7,8 @@ the metric's key, so that a new metric needs no new field.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from math import inf
 from pathlib import Path
@@ -19,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from typing_extensions import TypedDict
@@ -385,6 +387,12 @@ class StoredRescue(Part):
     cpu_seconds: float
 
 
+def _refuse_doubles(names: Iterable[str]) -> None:
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"{shown(twice)} is there twice")
+
+
 class RescuedFrom(Part):
     """What a rescued model was made of, at which budget, on what (`rescue.json`)."""
 
@@ -416,6 +424,12 @@ class StoredAttribution(Part):
     num_pairs: int
     groups: list[StoredDamage]
 
+    @field_validator("groups")
+    @classmethod
+    def _each_group_is_there_once(cls, groups: list[StoredDamage]) -> list[StoredDamage]:
+        _refuse_doubles(one.name for one in groups)
+        return groups
+
 
 class RunResult(Part):
     """`result.json`: all that a run found. Its existence means that the run is done."""
@@ -446,6 +460,19 @@ class RunResult(Part):
     wall_seconds: WallSeconds
     files: dict[str, str] = Field(default_factory=dict)
     """The digests of the run's other files as they were when the result was written."""
+
+    @field_validator("rescues")
+    @classmethod
+    def _rescues_have_both_ends(cls, rows: list[StoredRescue]) -> list[StoredRescue]:
+        """Each way is there once a budget; an end is a way without one."""
+        _refuse_doubles(
+            one.way if one.budget_pct is None else f"{one.way} at {one.budget_pct} %"
+            for one in rows
+        )
+        ends = {one.way for one in rows if one.budget_pct is None}
+        if rows and ends != {"pretrained", "adapted"}:
+            raise ValueError("the rows without a budget are not those of pretrained and adapted")
+        return rows
 
     @property
     def texts(self) -> str | None:
