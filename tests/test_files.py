@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import zipfile
 from pathlib import Path
@@ -351,3 +352,43 @@ def test_a_pipe_in_the_place_of_kept_tensors_is_not_waited_for(tmp_path: Path) -
     os.mkfifo(tmp_path / "delta.safetensors")
     with pytest.raises(DamagedFileError, match="it is a pipe and not a file"):
         read_tensors(tmp_path / "delta.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("out", "sentence"),
+    [
+        (
+            "/proc/nowhere/model",
+            r"/nowhere/model cannot be written \(.*\); give a folder that",
+        ),
+        ("out_\udcff", r"the path of --out 'out_\\udcff' is not UTF-8, and a model's files"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["export-model", "./no-model"],
+        ["rescue", "./no-model", "./no-model", "--images", "x", "--pool", "x"],
+        ["where", "./no-model", "./no-model", "--pool", "x"],
+        ["merge", "./no-model", "./no-model", "--base", "mini"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_place_that_cannot_be_written_is_told_before_any_model_is_looked_for(
+    command: list[str], out: str, sentence: str
+) -> None:
+    said = CliRunner().invoke(app, [*command, "--out", out])
+    assert said.exit_code == 2
+    assert re.search(sentence, said.output), said.output
+
+
+def test_a_model_is_written_into_the_empty_folder_that_one_is_in(
+    tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        said = CliRunner().invoke(app, ["export-model", str(tiny_clip), "--out", "."])
+    assert said.exit_code == 2
+    assert "is not empty" in said.output
+    assert Path("config.json").is_file()
+    assert not list(Path().glob(".*"))

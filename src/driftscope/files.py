@@ -297,6 +297,17 @@ def _take_place(partial: Path, folder: Path) -> None:
     partial.replace(folder)
 
 
+def check_writable(folder: Path) -> None:
+    """Tries what writing a folder begins with, and leaves nothing.
+
+    Raises:
+        OSError: nothing can be written into it, or into the nearest one above it that is there.
+    """
+    place = Path(os.path.realpath(folder))
+    with _scratch(next(one for one in (place, *place.parents) if one.exists())):
+        pass
+
+
 def inner_folder(parent: Path, name: str) -> Path:
     """A folder of ours within one that the user named; made where it is missing.
 

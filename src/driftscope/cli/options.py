@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from driftscope.errors import DataError, one_line
+from driftscope.errors import DataError, one_line, shown
 
 MACHINE, PRINTED = "Machine", "Output"
 """Panels of the help."""
@@ -118,9 +119,29 @@ def write_text(path: Path, text: str, option: str) -> None:
 
 
 def refuse_full_folder(out: Path) -> None:
-    """Raises `DataError` where a model would be written over something."""
-    if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise DataError(f"{out} is not empty; give a new folder with --out")
+    """Refuses a place where a model cannot be written, before any work is done for it.
+
+    Raises:
+        DataError: something is there, nobody may write there, or its path is no text.
+    """
+    from driftscope.files import check_writable, followed
+
+    try:
+        os.path.realpath(out).encode()  # libraries in Rust take no other
+    except UnicodeEncodeError:
+        raise DataError(
+            f"the path of --out {shown(str(out))} is not UTF-8, and a model's files cannot be "
+            "written under it; give another folder"
+        ) from None
+    try:
+        if out.exists() and (out.is_file() or any(out.iterdir())):
+            raise DataError(f"{out} is not empty; give a new folder with --out")
+        check_writable(followed(out))
+    except OSError as error:
+        raise DataError(
+            f"{out} cannot be written ({one_line(error)}); give a folder that you may write to "
+            "with --out"
+        ) from None
 
 
 def refuse_study_or_run(out: Path) -> None:
