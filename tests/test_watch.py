@@ -295,3 +295,15 @@ def test_a_look_reads_what_is_new_alone(monitored: Path, monkeypatch: pytest.Mon
         file.write("damaged\n")
     with pytest.raises(RecordError, match="line 2 is damaged"):
         follower.status()
+
+
+@pytest.mark.parametrize("what", ["the folder", "its events"])
+def test_a_training_whose_folder_goes_is_told_in_a_sentence(monitored: Path, what: str) -> None:
+    follower = TrainingFollower(monitored)
+    assert follower.status().points
+    if what == "the folder":
+        shutil.rmtree(monitored)
+    else:
+        (monitored / "events.jsonl").unlink()
+    with pytest.raises(RecordError, match=r"has gone, or its files have; give the folder of a"):
+        follower.status()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,9 +63,14 @@ class TrainingFollower:
             )
 
     def status(self) -> TrainingStatus:
-        """How far it is now."""
+        """How far it is now.
+
+        Raises:
+            RecordError: a file of it is damaged, or the folder has gone.
+        """
         folder = self._folder
         self._read_on()
+        written = _last_written(folder)
         is_run = (folder / SPEC_FILE).exists()
         return TrainingStatus(
             title=_run_title(folder) if is_run else _monitor_title(folder, self._events),
@@ -73,7 +79,7 @@ class TrainingFollower:
             alerts=_alerts(self._events),
             doubts=_doubts(self._events),
             ended=_run_end(folder) if is_run else _monitor_end(folder, self._events),
-            age_seconds=max(0.0, time.time() - _last_written(folder)),
+            age_seconds=max(0.0, time.time() - written),
         )
 
     def _read_on(self) -> None:
@@ -133,8 +139,18 @@ def _may_go_on(folder: Path) -> bool:
 
 
 def _last_written(folder: Path) -> float:
-    files = [folder / name for name in (EVENTS_FILE, SPEC_FILE)]
-    return max(file.stat().st_mtime for file in files if file.exists())
+    """When its events or its spec were written last, in seconds.
+
+    Raises:
+        RecordError: neither is there any more.
+    """
+    times = []
+    for name in (EVENTS_FILE, SPEC_FILE):
+        with suppress(OSError):
+            times.append((folder / name).stat().st_mtime)
+    if not times:
+        raise RecordError(f"{folder} has gone, or its files have; give the folder of a training")
+    return max(times)
 
 
 def _doubts(events: list[Event]) -> list[str]:
