@@ -144,7 +144,7 @@ def test_what_cannot_be_merged_is_refused(models: list, other_tiny_clip: Path) -
 
 
 def test_the_command_merges_folders(tiny_clip: Path, other_tiny_clip: Path, tmp_path: Path) -> None:
-    third = tmp_path / "third"
+    third = tmp_path / "third\x1b[31m"
     shutil.copytree(other_tiny_clip, third)
     weights = {n: 1.1 * one for n, one in load_file(third / "model.safetensors").items()}
     save_file(weights, third / "model.safetensors", {"format": "pt"})
@@ -152,6 +152,8 @@ def test_the_command_merges_folders(tiny_clip: Path, other_tiny_clip: Path, tmp_
     done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out"), "--by", "ties"])
     assert done.exit_code == 0, done.output
     assert "Merged of 2" in done.output
+    assert "third␛[31m" in done.output  # no name commands the terminal
+    assert "\x1b" not in done.output
     assert ds.load(tmp_path / "out").source == str(tmp_path / "out")
 
 

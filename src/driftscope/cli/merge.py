@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from driftscope.cli.compare import CLASSES, READ
-from driftscope.cli.failures import plain_errors
+from driftscope.cli.failures import plain_errors, say
 from driftscope.cli.options import (
     AsJson,
     Device,
@@ -81,7 +81,7 @@ def merge(
     if as_json:
         typer.echo(json.dumps(told, indent=1))
         return
-    typer.echo(f"Merged of {len(told['ingredients'])}: {', '.join(told['ingredients'])}")
+    say(f"Merged of {len(told['ingredients'])}: {', '.join(told['ingredients'])}")
     *given, merged = told["judged"]
     for one in (merged, *given):
         said = [one["name"]]
@@ -93,7 +93,7 @@ def merge(
                 f"Accuracy {refitted['accuracy_pct']:.1f} % with a new linear classifier, not one "
                 f"that you trained ({refitted['num_images']} images)."
             )
-        typer.echo(": ".join([said[0], " ".join(said[1:])]) if len(said) > 1 else said[0])
-    typer.echo(f"Model: {terminal.path_text(out)}")
+        say(": ".join([said[0], " ".join(said[1:])]) if len(said) > 1 else said[0])
+    say(f"Model: {terminal.path_text(out)}")
     if (page := out / "report.html").exists():
-        typer.echo(f"Page: {terminal.path_text(page)}")
+        say(f"Page: {terminal.path_text(page)}")

@@ -83,10 +83,10 @@ def run(
     terminal.show_cells([record])
     for tell in (epochs_sentence, training_images_sentence, budget_sentence):
         if sentence := tell(record):
-            typer.echo(f"\n{sentence}")
+            say(f"\n{sentence}")
     for told in (intervention_sentences(record), rescue_sentences(record)):
         if told:
-            typer.echo("\n" + "\n".join(told))
+            say("\n" + "\n".join(told))
     show_shared_images(record.result.duplicates)
     for note in record.result.splits.notes if record.result.splits else ():
         terminal.err.print(f"{parsed.dataset}: {note}")
