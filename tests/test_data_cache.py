@@ -183,7 +183,7 @@ def test_a_set_larger_than_the_bound_is_decoded_and_not_kept(
     assert cache.list_entries() == []
 
 
-@pytest.mark.parametrize("bound", ["much", "-1", "nan", "inf"])
+@pytest.mark.parametrize("bound", ["much", "-1", "nan", "inf", "1e300"])
 def test_a_bound_that_is_no_size_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:

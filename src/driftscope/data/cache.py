@@ -80,15 +80,15 @@ def bound_bytes() -> int:
     """
     text = os.environ.get("DRIFTSCOPE_CACHE_GB", str(DEFAULT_BOUND_GB))
     try:
-        gigabytes = float(text)
+        num_bytes = float(text) * 1e9
     except ValueError:
-        gigabytes = math.nan
-    if not 0 <= gigabytes < math.inf:
+        num_bytes = math.nan
+    if not 0 <= num_bytes < math.inf:
         raise DataError(
             f"DRIFTSCOPE_CACHE_GB is {text!r}; give the gigabytes the pixel cache may take, "
             "such as 20, or 0 for no cache"
         )
-    return int(gigabytes * 1e9)
+    return int(num_bytes)
 
 
 def files_of_ours(folder: Path, name: re.Pattern[str]) -> Iterator[Path]:
