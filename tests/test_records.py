@@ -1,17 +1,21 @@
 import json
 import os
 import resource
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from fake_runs import fake_result
+from typer.testing import CliRunner
 
 from driftscope import records
+from driftscope.cli import app
 from driftscope.config import parse_run_spec
 from driftscope.errors import RecordError
 from driftscope.records.columns import RUN_COLUMNS, typed
+from driftscope.records.report_place import refuse_others_report
 
 SPEC = parse_run_spec({"method": "full_ft", "learning_rate": 1e-3})
 OTHER = parse_run_spec({"method": "full_ft", "learning_rate": 1e-4})
@@ -158,3 +162,37 @@ def test_a_run_may_be_called_anything_unless_it_stands_in_a_study(tmp_path: Path
     records.write_json(tmp_path / records.STUDY_FILE, {})
     with pytest.raises(RecordError, match="is the result of another run"):
         records.load_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("files", "kind", "is_refused"),
+    [
+        ({}, "comparison", False),
+        ({"report.json": '{"kind": "comparison"}', "report.html": "x"}, "comparison", False),
+        ({"report.json": '{"kind": "monitor"}', "report.html": "x"}, "comparison", True),
+        ({"report.json": "mine"}, "comparison", True),
+        ({"report.html": "mine"}, "comparison", True),
+        ({"report.html": "mine"}, None, True),
+        ({"report.html": "<title>Rates · driftscope</title>"}, None, False),
+        ({"report.json": '{"kind": "comparison"}', "report.html": "x"}, None, True),
+    ],
+)
+def test_a_report_takes_the_place_of_its_own_kind_alone(
+    tmp_path: Path, files: dict[str, str], kind: str | None, is_refused: bool
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(RecordError, match="overwritten") if is_refused else nullcontext():
+        refuse_others_report(tmp_path, kind)
+
+
+def test_compare_does_not_write_over_a_report_of_another_kind(
+    tiny_clip: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    models = [str(tiny_clip)] * 2
+    arguments = ["compare", *models, "--images", "terrain", "--out", str(tmp_path)]
+    said = CliRunner().invoke(app, arguments)
+    assert said.exit_code == 2
+    assert "would be overwritten" in " ".join(said.output.split())
+    assert (tmp_path / "report.html").read_text() == "mine"

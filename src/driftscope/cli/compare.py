@@ -89,7 +89,7 @@ def compare(
     """Compare two models on the same images: how far has the second drifted, what is left?"""
     from driftscope.cli import terminal
 
-    refuse_study_or_run(out)
+    refuse_study_or_run(out, "comparison")
     with terminal.err.status("reading both models"), warnings.catch_warnings():
         refuse_missing((), retrieval or ())
         refuse_unfit((pretrained, adapted), (images,), transfer or (), pool, classes)

@@ -144,9 +144,19 @@ def refuse_full_folder(out: Path) -> None:
         ) from None
 
 
-def refuse_study_or_run(out: Path) -> None:
-    """Raises `DataError` where a report would be written into the folder of a study or a run."""
+def refuse_study_or_run(out: Path, kind: str | None = None) -> None:
+    """Refuses a folder in which a report would take the place of something else.
+
+    Args:
+        out: the folder.
+        kind: of the `report.json` that is to be written; None for none.
+
+    Raises:
+        DataError: it is the folder of a study or a run.
+        RecordError: another report is there.
+    """
     from driftscope.records import SPEC_FILE, STUDY_FILE
+    from driftscope.records.report_place import refuse_others_report
 
     refuse_file(out)
     for file in (STUDY_FILE, SPEC_FILE):
@@ -154,3 +164,4 @@ def refuse_study_or_run(out: Path) -> None:
             raise DataError(
                 f"{out} holds a study or a run (it has {file}); give another folder with --out"
             )
+    refuse_others_report(out, kind)

@@ -54,9 +54,12 @@ def write_report(folder: Path, out: Path, form: str) -> None:
     """Writes the report of a study, or of a run that belongs to none, and says where."""
     from driftscope.cli import terminal
     from driftscope.records import is_run
+    from driftscope.records.report_place import refuse_others_report
 
     formats = chosen_formats(form)
     refuse_file(out)
+    if out != folder:
+        refuse_others_report(out, None)
     if is_run(folder):
         _write_run_report(folder, out, formats)
         return

@@ -53,11 +53,12 @@ from driftscope.monitor.options import (
 )
 from driftscope.monitor.pretrained import pretrained_model
 from driftscope.monitor.processes import is_main_process
-from driftscope.monitor.reporting import report_of, write_report
+from driftscope.monitor.reporting import MONITOR_KIND, report_of, write_report
 from driftscope.monitor.rescuer import Rescuer, refuse_rescue_at_another_size
 from driftscope.monitor.schedule import Every, Schedule
 from driftscope.monitor.selection import Selection
 from driftscope.monitor.watched import watched_by
+from driftscope.records.report_place import refuse_others_report
 from driftscope.sources.live import Target, find_target
 from driftscope.transfer import transfer_names
 
@@ -456,11 +457,14 @@ class Monitor:
             out: the folder; by default the monitor's own, or `driftscope-monitor` here.
 
         Raises:
-            RecordError: nothing has been observed yet, or the folder cannot be written.
+            RecordError: nothing has been observed yet, the folder cannot be written, or another
+                report is in the one that is given.
         """
         folder = self._folder if out is None else named_path(out)
         if not self._is_main:
             return folder / "report.html"
+        if out is not None:
+            refuse_others_report(folder, MONITOR_KIND)
         report = report_of(
             self._course.history,
             header={**self._watched_now(), "selection": self._selection_of_now()},

@@ -1,0 +1,51 @@
+"""Whether a report may be written into a folder, or would overwrite somebody else's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from driftscope.errors import RecordError
+from driftscope.files import read_bytes
+from driftscope.limits import EVENTS_MB
+from driftscope.records.file_names import REPORT_FILE
+from driftscope.records.json_files import read_json
+
+_PAGE = "report.html"
+_TITLE_ENDS, _HEAD_BYTES = b"driftscope</title>", 4_000
+"""How the title of every page of ours ends, and within how many bytes."""
+
+
+def refuse_others_report(folder: Path, kind: str | None) -> None:
+    """Refuses a folder whose report the next one is not the successor of.
+
+    Args:
+        folder: where `report.html` is to be written.
+        kind: of the `report.json` beside it, such as `comparison`; None where there is to be none.
+
+    Raises:
+        RecordError: a report of another kind, or one that is not driftscope's, is there.
+    """
+    file, page = folder / REPORT_FILE, folder / _PAGE
+    if file.exists():
+        is_successor, found = kind is not None and _kind_of(file) == kind, file
+    else:
+        is_successor, found = kind is None and _is_page_of_ours(page), page
+    if found.exists() and not is_successor:
+        raise RecordError(
+            f"{found} is there already and is no report of this kind, and it would be "
+            "overwritten; give another folder"
+        )
+
+
+def _kind_of(file: Path) -> object:
+    try:
+        return read_json(file).get("kind")
+    except RecordError:
+        return None
+
+
+def _is_page_of_ours(page: Path) -> bool:
+    try:
+        return _TITLE_ENDS in read_bytes(page, EVENTS_MB)[:_HEAD_BYTES]
+    except OSError:
+        return False
