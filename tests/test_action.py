@@ -66,10 +66,10 @@ def test_its_steps_compare_judge_and_write_the_summary(
     assert compared.returncode == 0, compared.stderr
     assert (tmp_path / "driftscope-compare" / "report.html").exists()
 
-    for limits, code, words in (
-        ("--max-embedding-drift 2\n  --min-cka 0", 0, "All 2 limits kept."),
-        ("--min-cka 1 --max-embedding-drift 2", 1, "failed: CKA is"),
-        ("--min-cka $(touch${IFS}stolen)", 2, "takes a number, not"),
+    for limits, code, words, counted in (
+        ("--max-embedding-drift 2\n  --min-cka 0", 0, "All 2 limits kept.", ("2", "0", "0")),
+        ("--min-cka 1 --max-embedding-drift 2", 1, "failed: CKA is", ("2", "1", "0")),
+        ("--min-cka $(touch${IFS}stolen)", 2, "takes a number, not", ("1", "0", "1")),
     ):
         judged = run_step("Judge", tmp_path, {"limits": limits})
         assert judged.returncode == code, judged.stdout + judged.stderr
@@ -77,8 +77,8 @@ def test_its_steps_compare_judge_and_write_the_summary(
         assert words in summary
         assert all(line.startswith("    ") for line in summary.splitlines() if line.strip())
         assert words in judged.stdout
-    junit = ElementTree.parse(tmp_path / "driftscope-compare" / "junit.xml").getroot()
-    assert (junit.get("tests"), junit.get("failures")) == ("2", "1")
+        junit = ElementTree.parse(tmp_path / "driftscope-compare" / "junit.xml").getroot()
+        assert tuple(map(junit.get, ("tests", "failures", "errors"))) == counted
     assert not list(tmp_path.rglob("stolen"))
 
 
