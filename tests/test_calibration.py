@@ -184,6 +184,19 @@ def test_a_calibration_is_of_one_setting(key: str) -> None:
     assert one.num_runs == half.sum()
 
 
+def test_a_calibration_is_of_runs_that_are_measured_alike() -> None:
+    whole = made()
+    half = np.arange(len(whole.runs)) % 2 == 0
+    options = np.where(half, "probe_images 20", "probe_images 200")
+    mixed = whole.with_runs(whole.runs.assign(options=options))
+    with pytest.raises(RecordError, match="with probe images 20 and probe images 200; take those"):
+        calibrate(mixed)
+    assert calibrate(mixed.where(["options=probe_images 20"]))[0].num_runs == half.sum()
+    by_dataset = whole.runs["dataset"].map({"one": "probe_images 20", "two": "probe_images 200"})
+    apart = whole.with_runs(whole.runs.assign(options=by_dataset))
+    assert calibrate(apart)[0].num_runs == len(whole.runs)
+
+
 def test_a_run_that_is_given_twice_is_calibrated_on_once() -> None:
     whole = made()
     twice = StudyTables(pd.concat([whole.runs, whole.runs]), whole.history, whole.layers)

@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from driftscope.analysis.grouping import SETTING, usable_runs
+from driftscope.analysis.grouping import MEASURING, SETTING, measuring_of, usable_runs
 from driftscope.analysis.tables import StudyTables
 from driftscope.analysis.trajectories import ends_of_epochs
 from driftscope.analysis.twins import NONE
@@ -236,6 +236,13 @@ def _refuse_without_a_common_method(runs: pd.DataFrame) -> None:
 
 
 def _refuse_several_settings(runs: pd.DataFrame) -> None:
+    """Runs of several models, protocols or transfer sets, or measured with different things."""
+    measured = sorted(runs[MEASURING].unique())
+    if len(measured) > 1:
+        raise RecordError(
+            "a calibration is of runs that are measured alike, and this study's are measured with "
+            f"{join_words(measured)}; take those of one, by --where options=…"
+        )
     values = {key: sorted(runs[key].dropna().astype(str).unique()) for key in SETTING}
     several = [key for key in SETTING if len(values[key]) > 1]
     if several:
@@ -261,8 +268,9 @@ def _usable(study: StudyTables, signals: tuple[str, ...], at: At) -> pd.DataFram
 
     Their `method` is that of `adapted_by`.
     """
-    kept = ["run_id", *SETTING, "dataset", "method", "retention_pct"]
+    kept = ["run_id", *SETTING, MEASURING, "dataset", "method", "retention_pct"]
     runs, _ = usable_runs(study.runs)
+    runs[MEASURING] = measuring_of(runs)
     runs["method"] = [*map(adapted_by, runs["method"], runs["regularizer"])]
     if at == "end":
         found = runs[[*kept, *[one for one in signals if one in runs]]]
