@@ -157,6 +157,18 @@ def _bare_tower(clip: Any) -> nn.Module:
     return clip.vision_model  # type: ignore[no-any-return]
 
 
+def _tower_and_biased_projection(clip: Any) -> nn.Module:
+    own = clip.visual_projection
+    clip.visual_projection = nn.Linear(own.in_features, own.out_features)
+    return _bare_tower(clip)
+
+
+def _tower_and_projection_of_layers(clip: Any) -> nn.Module:
+    width = clip.visual_projection.in_features
+    clip.visual_projection = nn.Sequential(nn.Linear(width, width), clip.visual_projection)
+    return _bare_tower(clip)
+
+
 projection_of_another_name = _beside_its_projection(_bare_tower, "fc", modules_to_save=["fc"])
 
 
@@ -268,6 +280,17 @@ ADAPTER_FORMS = (
         _bare_tower, target_modules=[*BOTH, "visual_projection"])),
     Form("LoRA on a tower of transformers 4, its projection saved beside it",
          _beside_its_projection(OldTower, modules_to_save=["visual_projection"])),
+    Form("LoRA on a tower, a projection with a bias saved beside it", _beside_its_projection(
+        _tower_and_biased_projection, modules_to_save=["visual_projection"]),
+        r"a bias \(net\.visual_projection\.bias\).*is one matrix"),
+    Form("LoRA on a tower, a projection of two layers saved beside it", _beside_its_projection(
+        _tower_and_projection_of_layers,
+        modules_to_save=["visual_projection.0", "visual_projection.1"]),
+        r"several layers \(net\.visual_projection\.0\..*is one matrix"),
+    Form("LoRA with some tokens trained", _lora(
+        trainable_token_indices={"token_embedding": [1, 2, 3]})),
+    Form("LoRA on a module that is called `module`, but for a layer", _adapter_on_a_holder(
+        BOTH, "module", exclude_modules=["module.vision_model.encoder.layers.0.self_attn.q_proj"])),
     Form("LoRA on another LoRA", _on_another_adapter),
     Form("LoRA of torch.compile", _of_torch_compile),
     Form("OLoRA", _lora(init_lora_weights="olora")),

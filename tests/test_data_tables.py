@@ -596,6 +596,26 @@ dataset_info:
 """
 
 
+def test_rows_of_another_split_show_that_class_numbers_count_from_0(tmp_path: Path) -> None:
+    write_typed(tmp_path / "test.parquet", [1, 1, 2, 2])
+    write_typed(tmp_path / "train.parquet", [0, 1, 2, 2])
+    images = open_dataset(tmp_path)
+    assert isinstance(images, EncodedSet)
+    assert images.doubts == ()
+
+
+def test_a_card_names_class_numbers_beside_a_split_that_hides_its_own(tmp_path: Path) -> None:
+    write(tmp_path, [f"{split}/{at}.png" for split in ("train", "test") for at in (0, 1)])
+    for split, rows in (("train", "0.png,2\n1.png,0"), ("test", "0.png,-1\n1.png,-1")):
+        (tmp_path / split / "metadata.csv").write_text(f"file_name,label\n{rows}")
+    (tmp_path / "README.md").write_text(CARD)
+    numbers, class_names = labelled(open_dataset(tmp_path, "train"))
+    assert [class_names[number] for number in numbers] == ["emu", "cat"]
+    hidden = open_dataset(tmp_path, "test")
+    assert isinstance(hidden, EncodedSet)
+    assert hidden.labels is None
+
+
 @pytest.mark.parametrize(
     ("labels", "names"), [("2 0", ["emu", "cat"]), ("emu yak", ["emu", "yak"])]
 )

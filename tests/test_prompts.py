@@ -81,6 +81,11 @@ EUROSAT_WORDS = (
         (("MacBook Pro", "iPad", "YouTube logo", "LaTeX", "WhatsApp"),
          ["MacBook Pro", "iPad", "YouTube logo", "LaTeX", "WhatsApp"]),
         (("EntleBucher", "iPod", "tabby_cat"), ["EntleBucher", "iPod", "tabby cat"]),
+        (("TShirt", "Dress", "Bag"), ["T shirt", "Dress", "Bag"]),
+        (("VitaminB", "VitaminC", "SeaLake"), ["vitamin B", "vitamin C", "sea lake"]),
+        (("tennisCourt", "golfCourse", "parking lot", "storage tank", "river"),
+         ["tennis court", "golf course", "parking lot", "storage tank", "river"]),
+        (("AnnualCrop", "Tomato___Late_blight"), ["annual crop", "Tomato Late blight"]),
     ],
 )  # fmt: skip
 def test_what_all_names_of_a_set_have_in_common_is_no_part_of_them(
@@ -101,6 +106,13 @@ def test_own_words_hold_as_they_are_and_may_be_for_other_datasets() -> None:
         ["a photo of a Wheat_field"],
         ["a photo of a sea lake"],
     ]
+
+
+def test_own_words_are_found_in_another_spelling_of_one_class_alone() -> None:
+    rules = PromptRules(class_words=(("red fox", "vixen"), ("Dog", "hound"), ("CAT", "lion")))
+    names = ["red_fox", "dog", "cat", "Cat"]
+    assert rules.own_words(names) == {"red_fox": "vixen", "dog": "hound"}
+    assert rules.own_words(["Dog", "dog"]) == {"Dog": "hound"}
 
 
 def test_templates_are_crossed_with_classes() -> None:

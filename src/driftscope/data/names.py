@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from driftscope.config.source import plain_yaml
-from driftscope.data.spellings import composed
+from driftscope.data.spellings import by_spelling, composed
 from driftscope.data.templates import TEMPLATE_SETS
 from driftscope.errors import ConfigError, DataError, did_you_mean
 from driftscope.files import named_path, read_text
@@ -171,7 +171,8 @@ class NamesFile:
         keys = {name: _plain_number(name) for name in class_names}
         if _are_numbers(plain) and (numbers := _numbers_of(class_names)):
             keys = {name: str(number) for name, number in numbers.items()}
-        words = {name: plain[key] for name, key in keys.items() if key in plain}
+        found = by_spelling(plain, list(keys.values()))
+        words = {name: found[key] for name, key in keys.items() if key in found}
         if self.is_whole and len(words) < len(class_names):
             words = {}
         if not words and len(self.in_order) == len(class_names):

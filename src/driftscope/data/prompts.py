@@ -35,7 +35,7 @@ from driftscope.data.names import (
     read_templates,
     with_spaces,
 )
-from driftscope.data.spellings import composed
+from driftscope.data.spellings import by_spelling, composed
 from driftscope.data.templates import TEMPLATE_SETS
 from driftscope.errors import DataError, did_you_mean
 
@@ -46,7 +46,7 @@ MISSPELT = {"cra": "crab"}
 """Class 26 of CIFAR-100 in one of its releases."""
 
 _ID_BEFORE = re.compile(r"^(0\d*\.\s*|n\d{8}[-_ ])(?=[^\W\d])")
-"""What stands before the name in `001.Black_footed_Albatross` and `n02085620-Chihuahua`."""
+"""What stands before the name in `n02085620-Chihuahua`, and before one alone in `001.Albatross`."""
 _NUMBER_AND_DOT = re.compile(r"^(\d+)\.\s*(?=[^\W\d])")
 _NUMBER_BEFORE = re.compile(r"^(\d+)(?:[\s._-]+|\s*[:)]\s*)(?=[^\W\d])")
 _NUMBER_BEHIND = re.compile(r"(.*[^\W\d])[\s_-]+\(?(\d+)\)?")
@@ -102,7 +102,7 @@ class PromptRules:
     def own_words(self, class_names: Sequence[str]) -> dict[str, str]:
         """The words that a user gives for these classes, by class name."""
         of_file = self.names.words_of(class_names, must_fit=False) if self.names else {}
-        return {**of_file, **{name: said for name, said in self.class_words if name in class_names}}
+        return {**of_file, **by_spelling(dict(self.class_words), class_names)}
 
     def refuse_if_unused(self, sets: Sequence[Sequence[str]]) -> None:
         """Refuses a user's words that name no class of any of these sets, and rules of none.
@@ -238,10 +238,13 @@ def _without_hyphens(class_names: Sequence[str]) -> Sequence[str]:
 
 
 def _without_camels(names: Sequence[str]) -> Sequence[str]:
-    """Names with camel case taken apart, where more of them have it than have spaces."""
+    """Names with camel case taken apart, but where it is that of brands.
+
+    That is so where as many names have it beside spaces (`BMW ActiveHybrid 5`).
+    """
     parts = list(map(_camel_parts, names))
     num_camels = sum(len(of) > 1 for of in parts)
-    if num_camels <= sum(" " in name for name in names):
+    if num_camels <= sum(" " in name and bool(_CAMEL_SEAM.search(name)) for name in names):
         return names
     return [" ".join(map(_small, of)) if len(of) > 1 else of[0] for of in parts]
 
@@ -249,9 +252,9 @@ def _without_camels(names: Sequence[str]) -> Sequence[str]:
 def _camel_parts(name: str) -> list[str]:
     """The words that are joined by their capitals; the name alone where it has another joint."""
     parts = _CAMEL_SEAM.split(name)
-    leaves_letter = min(map(len, parts)) == 1
+    are_no_words = (len(parts[0]) == 1 and parts[0].islower()) or max(map(len, parts)) < 3
     is_known = len(parts) > 1 and name in imagenet_names().values()
-    return [name] if _NOT_CAMEL.search(name) or leaves_letter or is_known else parts
+    return [name] if _NOT_CAMEL.search(name) or are_no_words or is_known else parts
 
 
 def _small(word: str) -> str:

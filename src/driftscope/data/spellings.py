@@ -56,6 +56,23 @@ def told_of_spellings(names_of_splits: Mapping[str, Collection[str]]) -> tuple[s
     return (f"its splits spell {count} in several ways, read as one class each: {shown}",)
 
 
+def by_spelling(given: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
+    """What is given for names: as they are spelled or, of one alone, in another spelling."""
+    found = {name: given[name] for name in names if name in given}
+    asked = _only_ones(name for name in names if name not in found)
+    others = _only_ones(name for name in given if name not in found)
+    alike = {asked[plain]: given[other] for plain, other in others.items() if plain in asked}
+    return found | alike
+
+
+def _only_ones(names: Iterable[str]) -> dict[str, str]:
+    """Names by their plain spelling, but for those of which several are spelled alike."""
+    groups: dict[str, set[str]] = {}
+    for name in names:
+        groups.setdefault(_plain(name), set()).add(name)
+    return {plain: min(alike) for plain, alike in groups.items() if len(alike) == 1}
+
+
 def _plain(name: str) -> str:
     return " ".join(composed(name).casefold().replace("_", " ").split())
 

@@ -23,7 +23,7 @@ from driftscope.backbones.weights import merged
 from driftscope.errors import ModelError, one_line, shown
 from driftscope.files import named_path
 from driftscope.hugging_face import quiet_libraries
-from driftscope.sources.adapter_names import by_own_names
+from driftscope.sources.adapter_names import NAMING, by_own_names
 from driftscope.sources.fitting import NO_WEIGHTS, told_of_rest
 from driftscope.sources.form import Beside
 from driftscope.sources.origin import checked_base, read_json
@@ -34,6 +34,8 @@ from driftscope.sources.trained_on import take_back, trained_on
 CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _PEFT_PREFIX = "base_model.model."
+_TOKENS = ".token_adapter"
+"""What PEFT puts behind an embedding of which some tokens are trained."""
 _IS_NAMED = re.compile(r"\W*(module|base_model)\b")
 """How a pattern begins that names what PEFT or DistributedDataParallel put before a layer."""
 
@@ -114,7 +116,7 @@ def _by_layers(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[s
         re.sub(r"^(module\.)+(?=base_model\.)", "", key).removeprefix(_PEFT_PREFIX): one
         for key, one in state.items()
     }
-    said = (config.get(key) for key in ("target_modules", "rank_pattern", "alpha_pattern"))
+    said = map(config.get, NAMING)
     named = chain.from_iterable(one if isinstance(one, list | dict) else [one] for one in said)
     if any(_IS_NAMED.match(str(one)) for one in named):
         return found
@@ -253,7 +255,7 @@ def _refuse_weights_of_other_layers(
     for key in state:
         parts = key.split(".")
         at = next((at for at, part in enumerate(parts) if part.startswith(begins)), 0)
-        layer = ".".join(parts[:at])
+        layer = ".".join(parts[:at]).removesuffix(_TOKENS)
         if at and layer not in layers and layer != "base_model":  # where layers share weights
             raise ModelError(
                 f"the adapter {name} does not fit its base {base_name}: it has weights for "

@@ -22,6 +22,8 @@ _PATTERNS = ("rank_pattern", "alpha_pattern")
 """What of it gives layers numbers of their own, by patterns of their names."""
 _SELECTIONS = ("layers_to_transform", "layers_pattern", "exclude_modules")
 """What of it takes layers out of its targets."""
+NAMING = ("target_modules", *_LISTS, *_PATTERNS, *_SELECTIONS)
+"""All that names layers in it."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ parts, by the names in the adapter's file.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError, told_as
+
+_OF_PEFT = "base_model."
+"""How the names of weights begin that an adapter's layers share."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ def trained_on(state: Mapping[str, Tensor], base: VisionLanguageModel, folder: P
     """The module that the adapter of a folder was trained on, by the names of its weights."""
     path = _holders_prefix(state, base)
     projection = _projection_beside(state, path, base)
+    _refuse_more_than_a_matrix(state, projection, base, folder)
     tower = f"{base.backbone.tower_name}."
     if projection and any(key.startswith(path + tower) for key in state):
         path += tower  # a class that calls its tower so, and has no projection of its own
@@ -68,10 +73,6 @@ def take_back(merged: nn.Module, trained: TrainedOn, base: VisionLanguageModel) 
         base.plain.set_submodule(str(base.backbone.projection_name), projection)
     if trained.inner is not base.module:  # else the model itself was merged, inside its holder
         _take_back(merged.get_submodule(trained.path.removesuffix(".")), base)
-
-
-_OF_PEFT = "base_model."
-"""How the names of weights begin that an adapter's layers share."""
 
 
 def _tops(module: nn.Module) -> list[str]:
@@ -107,6 +108,25 @@ def _projection_beside(state: Mapping[str, Tensor], path: str, base: VisionLangu
     place = places.pop()
     weight = state.get(f"{place}.weight", own.weight)
     return place if weight.shape == own.weight.shape else ""
+
+
+def _refuse_more_than_a_matrix(
+    state: Mapping[str, Tensor], projection: str, base: VisionLanguageModel, folder: Path
+) -> None:
+    """Raises ModelError where a user's projection has a bias or layers that the base's has not."""
+    own = _projection_of(base)
+    if not projection or own is None:
+        return
+    inside = [key.removeprefix(f"{projection}.") for key in sorted(state)
+              if key.startswith(f"{projection}.")]  # fmt: skip
+    more = [one for one in inside if re.fullmatch(r"(bias|\d+\..+)", one)]
+    if more and (more[0] != "bias" or own.bias is None):
+        what = "a bias" if more == ["bias"] else "several layers"
+        raise ModelError(
+            f"the adapter in {folder} was trained with an image projection that has {what} "
+            f"({projection}.{more[0]}), and that of {base.source} is one matrix; the projections "
+            "cannot be exchanged"
+        )
 
 
 def _trained_root(

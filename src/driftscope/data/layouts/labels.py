@@ -6,7 +6,7 @@ import ast
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -18,6 +18,8 @@ from driftscope.data.address import WHOLE
 from driftscope.data.spellings import common_names, composed, told_of_spellings
 from driftscope.errors import DataError
 
+_NO_CLASSES = ("background", "none", "unknown", "void", "other", "unlabeled")
+"""Names that hold the place of the first class and are of none."""
 _NO_LABEL = re.compile(
     r"(?i)|-+|-\d+(\.0+)?|[-+]?inf|nan|na|n/a|null|<na>|nat|\?|unlabell?ed|undefined|not labell?ed"
 )
@@ -97,11 +99,16 @@ class SplitLabels(NamedTuple):
 
 
 def labels_from_numbers(
-    values: Sequence[Any], names: Sequence[str], place: str, column: str
+    values: Sequence[Any],
+    names: Sequence[str],
+    place: str,
+    column: str,
+    of_other_splits: Iterable[Any] = (),
 ) -> SplitLabels | None:
     """Class indices from a column of indices into `names`, or of names themselves.
 
-    None where all rows say "unknown" (−1).
+    None where all rows say "unknown" (−1). The values of other splits may show that numbers count
+    from 0; they are looked at only where this is in doubt.
 
     Raises:
         DataError: some are unknown, or outside the names.
@@ -126,7 +133,12 @@ def labels_from_numbers(
             f"classes (row {first + 1} has {values[first]}); leave them out"
         )
     doubts = []
-    if len(names) > 2 and numbers == set(range(1, len(names))):
+    if (
+        len(names) > 2
+        and numbers == set(range(1, len(names)))
+        and names[0].strip("_").casefold() not in _NO_CLASSES
+        and not any(_label_text(one, place, column) in ("0", names[0]) for one in of_other_splits)
+    ):
         doubts.append(
             f"no row is of its first class, {names[0]!r}, and of each other some are: if its "
             f"{column} counts from 1, every image has the class after its own; subtract 1 from "
@@ -159,7 +171,7 @@ def words_by_number(
     pairs = {
         (_label_text(number, place, column), as_word)
         for number, word in zip(numbers, words, strict=True)
-        if isinstance(word, str) and (as_word := word.strip()) and not _is_hidden(number)
+        if isinstance(word, str) and (as_word := word.strip()) and not is_hidden(number)
     }
     by_number = dict(pairs)
     is_plain = len(pairs) == len(by_number) == len(set(by_number.values()))
@@ -176,7 +188,7 @@ def labels_of_split(
     Raises:
         DataError: a row without a class, or with several; numbers in one split, words in another.
     """
-    known = {name: rows for name, rows in values.items() if not all(map(_is_hidden, rows))}
+    known = {name: rows for name, rows in values.items() if not all(map(is_hidden, rows))}
     if chosen not in known:
         return None
     numbered = [name for name, rows in known.items() if all(map(_is_number, _different(rows)))]
@@ -285,7 +297,8 @@ def _label_text(value: Any, place: str, column: str) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _is_hidden(value: Any) -> bool:
+def is_hidden(value: Any) -> bool:
+    """Whether a row does not say its class, as in a test split whose labels are hidden."""
     return value is None or _NO_LABEL.fullmatch(str(value).strip()) is not None
 
 

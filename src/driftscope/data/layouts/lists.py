@@ -20,7 +20,7 @@ from driftscope.data.encoded import FilesOnDisk, printable
 from driftscope.data.layouts.card import noted_names
 from driftscope.data.layouts.files_beside import OF_LISTS, no_images
 from driftscope.data.layouts.found import Found
-from driftscope.data.layouts.labels import holds_caption
+from driftscope.data.layouts.labels import holds_caption, is_hidden
 from driftscope.data.layouts.plain_lists import read_plain
 from driftscope.data.layouts.split_lists import numbered_splits
 from driftscope.data.layouts.tables import (
@@ -111,12 +111,16 @@ def _of_metadata(tree: Folder, address: Address) -> Found | None:
 def _names_of_numbers(
     root: Path, tables: Sequence[Mapping[str, list[Any]]]
 ) -> dict[str, Sequence[str]]:
-    """The classes that a card notes of the columns that hold class numbers in all tables."""
+    """The classes that a card notes of columns of class numbers, which a table may hide."""
     return {
         column: names
         for column, names in noted_names(root).items()
-        if all(str(value).strip().isdecimal() for of in tables for value in of.get(column, ()))
+        if all(_are_numbers_or_hidden(of.get(column, ())) for of in tables)
     }
+
+
+def _are_numbers_or_hidden(values: Sequence[Any]) -> bool:
+    return all(str(value).strip().isdecimal() for value in values) or all(map(is_hidden, values))
 
 
 def _of_other_folders(

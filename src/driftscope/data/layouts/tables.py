@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -325,7 +326,10 @@ def _labelled(
         if (names is None or name == images.split) and label in table.columns(name)
     }
     if names is not None:
-        told = labels_from_numbers(by_split[images.split], names, place, label)
+        others = (table.values(split, label) for split, table in found.splits.items()
+                  if split != images.split and label in table.columns(split))  # fmt: skip
+        of_others = chain.from_iterable(others)
+        told = labels_from_numbers(by_split[images.split], names, place, label, of_others)
     else:
         told = labels_of_split(by_split, images.split, place, label)
     if told is None:
