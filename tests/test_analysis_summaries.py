@@ -163,3 +163,19 @@ def test_one_seed_a_cell_gives_no_contrast_of_seeds() -> None:
     result = answer("seed_contrasts", _tables(runs))
     assert not result.is_answered
     assert "two seeds" in result.sentence
+
+
+def test_backbones_are_paired_over_the_seeds_that_are_measured_alike() -> None:
+    runs = [
+        _run(1e-4, seed, entropy + seed, model=model, options=f"probe_images {images}")
+        for model, images, entropy in (
+            ("mini", 20, 1.0), ("mini", 200, 2.0), ("clip", 20, 4.0), ("clip", 200, 6.0))
+        for seed in range(3)
+        if (model, images, seed) != ("mini", 200, 2)
+    ]  # fmt: skip
+    frame = backbones(_tables(runs)).query("model == 'clip'").set_index("measuring")
+    assert frame["num_pairs"].to_dict() == {"probe images 20": 3, "probe images 200": 2}
+    assert frame["entropy_gap_points"].to_dict() == {
+        "probe images 20": 3.0,
+        "probe images 200": 4.0,
+    }

@@ -50,6 +50,15 @@ def test_the_setting_to_take_keeps_the_budget_on_every_set_that_was_measured() -
     assert "Retention is that on concepts100." in found.words
 
 
+def test_a_set_that_some_runs_were_not_measured_on_judges_none_and_is_named() -> None:
+    found = frontier({"full_ft": float("nan"), "lora_r8": 99.0})
+    [advice] = found.advice
+    assert advice.verdict.startswith("d: take full_ft at 1e-4")
+    assert "whose every run keeps 90 % on concepts100, and the most accurate" in advice.verdict
+    assert "No cell is judged by cifar100: some runs have no retention there" in found.words
+    assert "lowest_on" not in found.table
+
+
 def test_where_every_setting_loses_another_set_none_is_advised() -> None:
     [advice] = frontier({"full_ft": 12.0, "lora_r8": 40.0}).advice
     assert advice.outcome == "lost"

@@ -290,6 +290,9 @@ def test_a_run_of_the_papers_protocol_is_told_by_the_model_that_it_keeps(
     assert epochs_sentence(record) in [words for _, words in said(record)]
     limits = ("--min-cka", "0.5", "--min-estimated-retention", "80", "--confident")
     assert gated(tmp_path, *limits)[0] == 0
+    # a calibration learns from the table, so it is asked of the table's epoch
+    evidence = read_evidence(tmp_path)
+    assert (evidence.scalars["cka"], evidence.in_tables["cka"]) == (0.9, row["cka"])
     code, shown = gated(tmp_path, "--min-cka", "0.95")
     assert code == 1
     assert "CKA is 0.900, not at least 0.95" in shown

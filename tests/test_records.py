@@ -174,6 +174,7 @@ def test_a_run_may_be_called_anything_unless_it_stands_in_a_study(tmp_path: Path
         ({"report.html": "mine"}, "comparison", True),
         ({"report.html": "mine"}, None, True),
         ({"report.html": "<title>Rates · driftscope</title>"}, None, False),
+        ({"report.html": "<title>Rescue · driftscope</title>", "rescue.json": "{}"}, None, True),
         ({"report.json": '{"kind": "comparison"}', "report.html": "x"}, None, True),
     ],
 )

@@ -222,7 +222,8 @@ def _frontier(tables: StudyTables) -> Answer:
         return cannot_answer(FRONTIER, "no run has both retention and accuracy", excluded)
     cells = cell_means(runs, [accuracy, "retention_pct"])
     cells["num_diverged"] = cells["cell"].map(runs.groupby("cell")["num_diverged"].first())
-    sets = retention_columns(runs)
+    measured = retention_columns(runs)
+    sets = _judged_sets(runs, measured)
     lowest = _lowest_retentions(runs, sets)
     cells = cells.merge(lowest, left_on="cell", right_index=True, how="left").drop(columns="cell")
     cells = cells.rename(columns={"series": "method", "method": "method_label"})
@@ -263,6 +264,11 @@ def _frontier(tables: StudyTables) -> Answer:
             f"Retention is that on {main}. A cell keeps {KEPT_PCT:.0f} % where its runs keep that "
             f"on {few_words(others)}, too."
         )
+    if unjudged := [name for name in measured if name not in sets]:
+        remarks.append(
+            f"No cell is judged by {join_words(unjudged)}: some runs have no retention there, or "
+            "are means of runs, of which the lowest is not known."
+        )
     return Answer(
         FRONTIER,
         _frontier_sentence(table, accuracy),
@@ -272,8 +278,23 @@ def _frontier(tables: StudyTables) -> Answer:
         len(table),
         tuple(excluded),
         remarks=tuple(remarks),
-        advice=tuple(advice_on_study(table, accuracy, so_far=runs_so_far(tables), sets=list(sets))),
+        advice=tuple(advice_on_study(table, accuracy, so_far=runs_so_far(tables),
+                              sets=list(sets) if len(measured) > 1 else [])),
     )  # fmt: skip
+
+
+def _judged_sets(runs: pd.DataFrame, measured: Mapping[str, str]) -> dict[str, str]:
+    """The columns of the first transfer set, and of those that every run was measured on.
+
+    Imported means are judged by the first alone: what their runs keep on each is lost.
+    """
+    main = next(iter(measured))
+    have_means = "num_runs" in runs and bool(runs["num_runs"].fillna(1).gt(1).any())
+    return {
+        name: key
+        for name, key in measured.items()
+        if name == main or (not have_means and bool(runs[key].notna().all()))
+    }
 
 
 def _lowest_retentions(runs: pd.DataFrame, sets: Mapping[str, str]) -> pd.DataFrame:

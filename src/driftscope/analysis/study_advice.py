@@ -101,11 +101,11 @@ def advice_on_study(
         accuracy: the key of its accuracy.
         budget_pct: the retention to keep.
         so_far: of each dataset of which runs are missing, how many of how many are there.
-        sets: the transfer sets on which the budget is to be kept, where there are several.
+        sets: the transfer sets on which the budget is to be kept, where several were measured.
     """
     if cells.empty:
         return []
-    on = f" on each of {few_words(sets)}" if len(sets) > 1 else ""
+    on = f" on {'each of ' if len(sets) > 1 else ''}{few_words(sets)}" if sets else ""
     return [
         _on_dataset(
             str(dataset),

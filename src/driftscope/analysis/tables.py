@@ -186,7 +186,7 @@ def retention_columns(runs: pd.DataFrame) -> dict[str, str]:
     columns = [str(key) for key in runs if str(key).startswith(further)]
     mains = runs["transfer"].dropna() if "transfer" in runs else ()
     found = {
-        next(iter(mains), ""): "retention_pct",
+        next(iter(mains), "the first transfer set"): "retention_pct",
         **{key.removeprefix(further): key for key in columns},
     }
     return {name: key for name, key in found.items() if key in runs and runs[key].notna().any()}

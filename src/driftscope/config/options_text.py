@@ -45,7 +45,7 @@ def options_in(text: str) -> dict[str, str]:
 
 def _value_text(value: Any) -> str:
     is_plain = isinstance(value, str) and _BETWEEN not in value and value[:1] not in _JSON_STARTS
-    return str(value) if is_plain else json.dumps(value)
+    return str(value) if is_plain else json.dumps(value, ensure_ascii=False)
 
 
 def _end_of_value(rest: str) -> int:

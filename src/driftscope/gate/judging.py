@@ -65,6 +65,8 @@ class Evidence:
         rescued_from: of a model that came out of a rescue.
         trained_under_pct: the budget that it was trained under, if there was one.
         first_epoch: the drift's numbers at the end of the first epoch; empty where there are none.
+        in_tables: the drift's numbers as a study's tables have them, which a calibration learns
+            from; None where they are those of `scalars`.
         prompts: what class prompts were made of, by transfer set, where it is told.
     """
 
@@ -88,6 +90,7 @@ class Evidence:
     rescued_from: RescuedFrom | None = None
     trained_under_pct: float | None = None
     first_epoch: Mapping[str, float] = field(default_factory=dict)
+    in_tables: Mapping[str, float] | None = None
     prompts: Mapping[str, StoredPrompts] = field(default_factory=dict)
 
     def advice(self, budget_pct: float | None = None) -> Advice:
@@ -118,8 +121,9 @@ class Evidence:
         Of a training, a calibration of the first epoch takes the numbers of that epoch.
         """
         is_early = calibration.at == "first epoch" and self.surface != "comparison"
+        at_end = self.scalars if self.in_tables is None else self.in_tables
         found = calibration.forecast(
-            self.first_epoch if is_early else self.scalars,
+            self.first_epoch if is_early else at_end,
             model=self.model,
             method=self.method,
             is_after_first_epoch=is_early,
@@ -297,6 +301,7 @@ def _of_run(file: Path) -> Evidence:
         pool=spec.pool,
         classes=classes_of(spec),
         first_epoch=_of_first_epoch(one for one in record.events if one.kind == "epoch"),
+        in_tables=_finite(record.drift.numbers()) if record.drift else {},
         prompts=result.prompts,
     )
 

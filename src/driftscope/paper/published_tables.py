@@ -15,7 +15,7 @@ import pandas as pd
 from driftscope.analysis import Answer, StudyTables
 from driftscope.analysis.answer_tables import family_words, measure_with_unit
 from driftscope.analysis.columns import KNOWN, filled, known
-from driftscope.analysis.grouping import SETTING, in_reading_order
+from driftscope.analysis.grouping import APART, MEASURING, SETTING, in_reading_order
 from driftscope.analysis.table import Column, Table
 from driftscope.analysis.tables import label
 from driftscope.analysis.words import rate_text
@@ -63,7 +63,7 @@ def grid_means_table(study: StudyTables) -> Built:
             *(replace(one, interval=None) for one in _OUTCOMES),
             KNOWN["cka"],
         ),
-        in_reading_order(frame, [key for key in (*SETTING, "dataset") if key in frame], []),
+        in_reading_order(frame, [key for key in (*APART, "dataset") if key in frame], []),
         "Mean ± standard deviation over the learning rates, not over seeds. A mean over rates "
         "hides where a method underfits or destroys; compare rows of the same rates only, and "
         "read them beside the single cells. In brackets: the images of each evaluation.",
@@ -103,7 +103,7 @@ def cka_entropy_table(study: StudyTables, answers: Answers) -> Built:
     pairing = answered.details.get("cka_entropy", pd.DataFrame()) if answered else pd.DataFrame()
     if pairing.empty:
         return "no dataset has four cells with per-block CKA and Δ entropy"
-    keys = [name for name in (*SETTING, "dataset") if name in pairing]
+    keys = [name for name in (*APART, "dataset") if name in pairing]
     parts = []
     for _, group in pairing.groupby(keys, sort=True):
         layers = group.dropna(subset=["layer", "rho"]).sort_values("rho", key=abs, kind="stable")
@@ -263,7 +263,7 @@ def predictors_table(study: StudyTables, answers: Answers) -> Built:
     ]
     order = {"overall": 0, "mean of groups": 1, "final": 0, "first": 1}
     frame["_scope"], frame["_probe"] = frame["scope"].map(order), frame["probe"].map(order)
-    keys = [name for name in SETTING if name in frame]
+    keys = [name for name in APART if name in frame]
     frame = frame.sort_values(
         [*keys, "_scope", "_probe", "abs_rho"], ascending=[*[True] * len(keys), True, True, False]
     ).drop(columns=["_scope", "_probe"])
@@ -364,6 +364,8 @@ def _table(
             varying.append(column)
         elif values:
             shared.append(f"{column.heading.lower()} {values[0]}")
+    if MEASURING in frame and frame[MEASURING].nunique() > 1:
+        varying += known(MEASURING)
     words = ", ".join(shared)
     words = f"{words[0].upper()}{words[1:]}. " if shared else ""
     shown = filled([*varying, *columns], frame)
@@ -399,7 +401,7 @@ def _rate_rows(answers: Answers) -> list[dict[str, object]]:
         within = f", within {row['num_seeds']} seeds" if row["num_seeds"] > 1 else ""
         exact = "Exact" if row["procedure"] == "exact" else "Sampled"
         shared = {
-            **{key: row[key] for key in (*SETTING, "dataset") if key in row},
+            **{key: row[key] for key in (*APART, "dataset") if key in row},
             "comparison": f"learning rate with Δ entropy, {row['method']} "
             f"({row['num_rates']} rates)",
             "num_units": row["num_runs"],
@@ -430,7 +432,7 @@ def _regularizer_rows(answers: Answers) -> list[dict[str, object]]:
         seeds = f", mean of {row['num_seeds']} seeds" if row["num_seeds"] > 1 else ""
         rows.append(
             {
-                **{key: row[key] for key in (*SETTING, "dataset") if key in row},
+                **{key: row[key] for key in (*APART, "dataset") if key in row},
                 "comparison": f"{row['regularizer']} against none, {row['method']} at "
                 f"{rate_text(row['learning_rate'])}",
                 "test": f"Paired t over layers{seeds}",

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from driftscope.analysis.grouping import (
+    APART,
+    MEASURING,
     SERIES_AXES,
-    SETTING,
     cell_means,
     settings_apart,
     usable_runs,
@@ -77,9 +78,13 @@ def backbones(tables: StudyTables) -> pd.DataFrame:
     `entropy_gap_points` is the backbone's Δ entropy minus that of the first one listed, paired over
     the seeds both have: the one number that joins two backbones, and it compares them.
     """
-    usable = [usable_runs(part.runs)[0] for _, part in settings_apart(tables)]
+    usable = [
+        usable_runs(part.runs)[0].assign(**{key: setting[key] for key in {MEASURING} & {*setting}})
+        for setting, part in settings_apart(tables)
+    ]
     runs = pd.concat(usable, ignore_index=True)
-    keys = ["protocol", "transfer", "dataset", "series", "learning_rate"]
+    keys = ["protocol", "transfer", MEASURING, "dataset", "series", "learning_rate"]
+    keys = [key for key in keys if key != MEASURING or key in runs]
     order = list(dict.fromkeys(tables.runs["model"])) if "model" in tables.runs else []
     rows = []
     for _, group in runs.groupby(keys, sort=True, dropna=False):
@@ -213,7 +218,7 @@ def _per_setting(tables: StudyTables, ask: Callable[[StudyTables], pd.DataFrame]
     if not parts:
         return pd.DataFrame()
     whole = pd.concat(parts, ignore_index=True)
-    first = [name for name in SETTING if name in whole]
+    first = [name for name in APART if name in whole]
     return whole[[*first, *(name for name in whole.columns if name not in first)]]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from driftscope.errors import RecordError
 from driftscope.files import read_bytes
 from driftscope.limits import EVENTS_MB
-from driftscope.records.file_names import REPORT_FILE
+from driftscope.records.file_names import REPORT_FILE, RESCUE_FILE
 from driftscope.records.json_files import read_json
 
 _PAGE = "report.html"
@@ -29,7 +29,8 @@ def refuse_others_report(folder: Path, kind: str | None) -> None:
     if file.exists():
         is_successor, found = kind is not None and _kind_of(file) == kind, file
     else:
-        is_successor, found = kind is None and _is_page_of_ours(page), page
+        is_rescue = (folder / RESCUE_FILE).exists()
+        is_successor, found = kind is None and not is_rescue and _is_page_of_ours(page), page
     if found.exists() and not is_successor:
         raise RecordError(
             f"{found} is there already and is no report of this kind, and it would be "
