@@ -10,7 +10,7 @@ from transformers import CLIPModel
 import driftscope as ds
 from driftscope.adapt import export_merged, save_adapted
 from driftscope.data import open_dataset
-from driftscope.errors import ConfigError, DataError, ModelError, NonFiniteError
+from driftscope.errors import ConfigError, DataError, ModelError, NonFiniteError, RecordError
 
 
 def test_a_model_compared_with_itself_has_not_drifted(
@@ -228,3 +228,20 @@ def test_options_that_nothing_is_told_by_are_refused(
         ds.compare(*alike, templates="a {}")
     with pytest.raises(DataError, match="templates are given, but nothing is told"):
         ds.compare(*alike, transfer=coloured_images, transfer_by="knn", templates="a {}")
+
+
+def test_a_page_of_something_else_is_never_written_over(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    result = ds.compare(tiny_clip, tiny_clip, coloured_images)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "spec.json").write_text("{}")
+    with pytest.raises(RecordError, match="holds a study or a run"):
+        result.report(tmp_path / "run")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "report.html").write_text("<title>my own page</title>")
+    with pytest.raises(RecordError, match="there already"):
+        result.report(tmp_path / "own")
+    assert (tmp_path / "own" / "report.html").read_text() == "<title>my own page</title>"
+    page = result.report(tmp_path / "new")
+    assert result.report(tmp_path / "new") == page  # its own successor

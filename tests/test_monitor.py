@@ -869,6 +869,21 @@ def test_a_report_of_nothing_is_refused(tiny_clip: Path, coloured_images: Path) 
         monitor_of(tiny_clip, coloured_images).report()
 
 
+def test_a_monitor_never_writes_over_a_page_of_something_else(
+    tiny_clip: Path, coloured_images: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "report.html"
+    mine.write_text("<title>my own page</title>")
+    with pytest.raises(RecordError, match="there already"):
+        monitor_of(tiny_clip, coloured_images, out=tmp_path)  # before a training is begun
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    monitor = monitor_of(tiny_clip, coloured_images, out=tmp_path / "watched")
+    monitor.observe(clip_of(tiny_clip), step=1)
+    mine.rename(tmp_path / "watched" / "report.html")
+    with pytest.raises(RecordError, match="there already"):
+        monitor.report()
+
+
 def test_a_report_of_a_model_that_could_never_be_read_says_why(
     tiny_clip: Path, coloured_images: Path
 ) -> None:

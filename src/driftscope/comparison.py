@@ -36,6 +36,7 @@ from driftscope.records import (
     write_sealed,
 )
 from driftscope.records.json_files import encodable
+from driftscope.records.report_place import refuse_others_place
 from driftscope.records.schema import RescuedFrom
 from driftscope.reference import Reference, evenly_spaced, make_reference
 from driftscope.related_models import related_models
@@ -149,10 +150,15 @@ class Comparison:
         return advice_on_comparison(self._values())
 
     def report(self, folder: Path | str = "driftscope-compare") -> Path:
-        """Writes `report.html` and `report.json` to a folder, and returns the page's path."""
+        """Writes `report.html` and `report.json` to a folder, and returns the page's path.
+
+        Raises:
+            RecordError: the folder is that of a study or a run, or another report is in it.
+        """
         from driftscope.report.html import write_compare_report
 
         folder = named_path(folder)
+        refuse_others_place(folder, COMPARISON_KIND)
         folder.mkdir(parents=True, exist_ok=True)
         values = self.to_dict(folder)
         write_sealed(folder / REPORT_FILE, values)

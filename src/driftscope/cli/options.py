@@ -152,16 +152,9 @@ def refuse_study_or_run(out: Path, kind: str | None = None) -> None:
         kind: of the `report.json` that is to be written; None for none.
 
     Raises:
-        DataError: it is the folder of a study or a run.
-        RecordError: another report is there.
+        RecordError: it is the folder of a study or a run, or another report is there.
     """
-    from driftscope.records import SPEC_FILE, STUDY_FILE
-    from driftscope.records.report_place import refuse_others_report
+    from driftscope.records.report_place import refuse_others_place
 
     refuse_file(out)
-    for file in (STUDY_FILE, SPEC_FILE):
-        if (out / file).exists():
-            raise DataError(
-                f"{out} holds a study or a run (it has {file}); give another folder with --out"
-            )
-    refuse_others_report(out, kind)
+    refuse_others_place(out, kind)

@@ -58,7 +58,7 @@ from driftscope.monitor.rescuer import Rescuer, refuse_rescue_at_another_size
 from driftscope.monitor.schedule import Every, Schedule
 from driftscope.monitor.selection import Selection
 from driftscope.monitor.watched import watched_by
-from driftscope.records.report_place import refuse_others_report
+from driftscope.records.report_place import refuse_others_place
 from driftscope.sources.live import Target, find_target
 from driftscope.transfer import transfer_names
 
@@ -457,14 +457,13 @@ class Monitor:
             out: the folder; by default the monitor's own, or `driftscope-monitor` here.
 
         Raises:
-            RecordError: nothing has been observed yet, the folder cannot be written, or another
-                report is in the one that is given.
+            RecordError: nothing has been observed yet, the folder cannot be written, another report
+                is in it, or it is that of a study or a run.
         """
         folder = self._folder if out is None else named_path(out)
         if not self._is_main:
             return folder / "report.html"
-        if out is not None:
-            refuse_others_report(folder, MONITOR_KIND)
+        refuse_others_place(folder, MONITOR_KIND)
         report = report_of(
             self._course.history,
             header={**self._watched_now(), "selection": self._selection_of_now()},

@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from driftscope.errors import BusyError, RecordError, one_line
 from driftscope.monitor.observation import OBSERVATION, Observation
+from driftscope.monitor.reporting import MONITOR_KIND
 from driftscope.records import (
     EVENTS_FILE,
     LOCK_FILE,
@@ -17,6 +18,7 @@ from driftscope.records import (
     read_events,
     rewrite_events,
 )
+from driftscope.records.report_place import refuse_others_place
 from driftscope.records.watched_schema import Event
 
 HEADER = "monitor"
@@ -46,8 +48,8 @@ class EventLog:
 
     Raises:
         BusyError: another process's monitor writes there.
-        RecordError: the folder's events are another training's or no monitor's, or it cannot be
-            written to.
+        RecordError: the folder's events are another training's or no monitor's, another report is
+            in it, it is that of a study or a run, or it cannot be written to.
     """
 
     def __init__(self, folder: Path | None, header: Mapping[str, Any]) -> None:
@@ -56,6 +58,7 @@ class EventLog:
         former: list[Event] = []
         ours = {"kind": HEADER, **header}
         if folder is not None:
+            refuse_others_place(folder, MONITOR_KIND)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._claim = _claimed(folder, _PATIENCE_SECONDS)

@@ -7,7 +7,7 @@ from pathlib import Path
 from driftscope.errors import RecordError
 from driftscope.files import read_bytes
 from driftscope.limits import EVENTS_MB
-from driftscope.records.file_names import REPORT_FILE, RESCUE_FILE
+from driftscope.records.file_names import REPORT_FILE, RESCUE_FILE, SPEC_FILE, STUDY_FILE
 from driftscope.records.json_files import read_json
 
 _PAGE = "report.html"
@@ -36,6 +36,23 @@ def refuse_others_report(folder: Path, kind: str | None) -> None:
             f"{found} is there already and is no report of this kind, and it would be "
             "overwritten; give another folder"
         )
+
+
+def refuse_others_place(folder: Path, kind: str | None) -> None:
+    """Refuses what `refuse_others_report` does, and the folder of a study or a run.
+
+    Those have a page of their own, which `study report` writes.
+
+    Raises:
+        RecordError: it is such a folder, or another report is there.
+    """
+    for file in (STUDY_FILE, SPEC_FILE):
+        if (folder / file).exists():
+            raise RecordError(
+                f"{folder} holds a study or a run (it has {file}), and this report has no place "
+                "there; give another folder"
+            )
+    refuse_others_report(folder, kind)
 
 
 def _kind_of(file: Path) -> object:
