@@ -655,8 +655,12 @@ def test_a_text_tower_of_transformers_is_built_and_read_as_open_clip_does(
         torch.testing.assert_close(one.embed_texts(SAID), expected)
 
 
-def test_a_plain_vit_with_a_tokenizer_of_its_own_reads_texts_by_it(tmp_path: Path) -> None:
-    folder = word_tokenizer(tmp_path / "of")
+@pytest.mark.parametrize("pad", ["[PAD]", "[LAST]"])
+def test_a_plain_vit_with_a_tokenizer_of_its_own_reads_texts_by_it(
+    tmp_path: Path, pad: str
+) -> None:
+    """open_clip pools at the highest number, be it that of a word or of the padding."""
+    folder = word_tokenizer(tmp_path / "of", pad)
     text = {**TEXT, "hf_tokenizer_name": "not/there"}
     vision = {"layers": 1, "width": 64, "head_width": 64, "patch_size": 8, "image_size": 32}
     with torch.random.fork_rng():

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import make_tiny_clip
 from test_open_clip import open_clip_state
 from torch import nn
 from torch.nn.utils import prune
@@ -220,3 +221,14 @@ def test_code_in_a_model_folder_is_neither_run_nor_asked_for(tmp_path: Path) -> 
     with pytest.raises(ModelError, match="Python code, which driftscope never runs"):
         ds.load(tmp_path)
     assert not ran.exists()
+
+
+def test_a_text_that_does_not_end_as_the_text_tower_asks_is_refused(tmp_path: Path) -> None:
+    """transformers pools such a text at its first token, so all class names would be alike."""
+    model = ds.load(
+        configured(make_tiny_clip(tmp_path / "clip", seed=0), "text_config", eos_token_id=5)
+    )
+    with pytest.raises(
+        ModelError, match="pools at the token 5, and the tokenizer ends a text without"
+    ):
+        model.embed_texts(["a cat", "a dog"])

@@ -30,3 +30,6 @@ class AltClip(Clip):
         """RoBERTa counts positions from behind its padding token's number."""
         text = config.text_config
         return int(text.max_position_embeddings - text.pad_token_id - 1)
+
+    def end_of_text(self, text: Any) -> None:
+        """Texts are pooled at their first token."""

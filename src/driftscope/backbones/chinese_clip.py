@@ -20,3 +20,6 @@ class ChineseClip(Clip):
     processors: ClassVar[Mapping[str, Mapping[str, Any]]] = {"ChineseCLIP": {}}
     towers: ClassVar[Mapping[str, str]] = {"ChineseCLIPVisionModel": "encoder.layers"}
     trained_alone: ClassVar[tuple[str, ...]] = ("ChineseCLIPVisionModel",)
+
+    def end_of_text(self, text: Any) -> None:
+        """Texts are pooled at their first token."""

@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from driftscope.backbones.base import SELF_ATTN_TARGETS, Backbone
+from driftscope.errors import ModelError
+
+POOLS_AT_HIGHEST = 2
+"""The `eos_token_id` by which transformers' text tower pools at the token of the highest number."""
 
 
 class Clip(Backbone):
@@ -40,6 +44,28 @@ class Clip(Backbone):
         pooled: Tensor = seen.pooler_output if projected is None else projected
         return pooled
 
+    def embed_texts(self, module: Any, tokens: Mapping[str, Tensor]) -> Tensor:
+        """Pooled at the token that ends a text.
+
+        Raises:
+            ModelError: a text has no such token. transformers would pool at its first one, which is
+                the same for all texts.
+        """
+        end = self.end_of_text(module.config.text_config)
+        if end is not None and not (tokens["input_ids"] == end).any(dim=-1).all():
+            raise ModelError(
+                f"the text tower pools at the token {end}, and the tokenizer ends a text without "
+                "it: it is another model's; put the model's own tokenizer files into its folder"
+            )
+        return super().embed_texts(module, tokens)
+
+    def end_of_text(self, text: Any) -> int | None:
+        """The token that the text tower of a configuration pools at.
+
+        None where that is the one of the highest number, or of a family the first.
+        """
+        return None if text.eos_token_id == POOLS_AT_HIGHEST else int(text.eos_token_id)
+
     def class_of(self, config: Any) -> str:
         """Of a tower by itself the class that it was saved from: with its projection or without."""
         known = [name for name in config.architectures or () if name in self.trained_alone]
@@ -51,11 +77,11 @@ class Clip(Backbone):
         return {**super().image_facts(config), "what the image tower pools": pools}
 
     def text_facts(self, config: Any) -> dict[str, object]:
-        """Also the token that is pooled: of an older configuration, which says 2, the highest."""
+        """Also the token that is pooled: of a configuration that says 2, the highest."""
         text = getattr(config, "text_config", None)
         if text is None:
             return {}
-        pooled = text.vocab_size - 1 if text.eos_token_id == 2 else text.eos_token_id
+        pooled = text.vocab_size - 1 if text.eos_token_id == POOLS_AT_HIGHEST else text.eos_token_id
         return {**super().text_facts(config), "the token that the text tower pools at": pooled}
 
     def embedding_dim(self, plain: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from driftscope.backbones.clip import Clip
 
@@ -22,3 +22,7 @@ class MetaClip2(Clip):
         "MetaClip2VisionModelWithProjection",
         "MetaClip2VisionModel",
     )
+
+    def end_of_text(self, text: Any) -> int:
+        """A 2 is the token of that number here."""
+        return int(text.eos_token_id)

@@ -126,7 +126,7 @@ class OpenClipTokenizer:
             self.clean(texts) if isinstance(texts, str) else [self.clean(one) for one in texts]
         )
         if "max_length" in options:
-            options["max_length"] = self.length
+            options |= {"max_length": self.length, "padding": "max_length"}
         tokens = self.held(cleaned, **options)
         if self.pads_by_number:
             tokens.pop("attention_mask", None)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from driftscope.backbones.clip import POOLS_AT_HIGHEST
 from driftscope.errors import ModelError
 from driftscope.sources.open_clip.names import USUAL_HEAD_WIDTH
 from driftscope.sources.state_dict import (
@@ -301,9 +302,8 @@ def _config_of(state: Mapping[str, Tensor], vision: TowerFacts, text: TowerFacts
         **_tower_config(state, "", text_width, text),
         "vocab_size": vocab_size,
         "max_position_embeddings": len(_get(state, "positional_embedding")),
-        # open_clip pools at the highest token id, which is its end-of-text token.
         "bos_token_id": vocab_size - 2,
-        "eos_token_id": vocab_size - 1,
+        "eos_token_id": POOLS_AT_HIGHEST,  # as open_clip does, whichever tokenizer it has
         "pad_token_id": vocab_size - 1,
     }
     return CLIPConfig(
