@@ -17,6 +17,7 @@ from torch.nn.utils import prune
 from transformers import CLIPConfig, CLIPModel
 
 import driftscope as ds
+from driftscope import sources
 from driftscope.backbones.clip import Clip
 from driftscope.backbones.relation import check_same_function
 from driftscope.comparison import compare
@@ -232,3 +233,26 @@ def test_a_text_that_does_not_end_as_the_text_tower_asks_is_refused(tmp_path: Pa
         ModelError, match="pools at the token 5, and the tokenizer ends a text without"
     ):
         model.embed_texts(["a cat", "a dog"])
+
+
+@pytest.mark.parametrize("number", [None, [3, 5]])
+def test_a_text_tower_that_pools_at_no_single_token_is_refused(
+    tmp_path: Path, number: object
+) -> None:
+    clip = make_tiny_clip(tmp_path / "clip", seed=0)
+    model = ds.load(configured(clip, "text_config", eos_token_id=number))
+    with pytest.raises(ModelError, match="one number is right"):
+        model.embed_texts(["a cat"])
+
+
+def test_images_are_compared_where_texts_do_not_end_as_the_text_tower_asks(
+    tmp_path: Path, coloured_images: Path
+) -> None:
+    mini = Path(sources.__file__).parent / "mini"
+    models = [shutil.copytree(mini, tmp_path / name) for name in ("before", "after")]
+    before, after = (configured(one, "text_config", eos_token_id=5) for one in models)
+    found = compare(before, after, coloured_images)
+    assert found.drift.embedding_drift == pytest.approx(0, abs=1e-6)
+    assert "pools at the token 5" in found.unmeasured["text_kl_nats"]
+    with pytest.raises(ModelError, match="pools at the token 5"):
+        compare(before, after, coloured_images, transfer=str(coloured_images))

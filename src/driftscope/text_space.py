@@ -16,7 +16,7 @@ from driftscope.backbones.base import WRAPPERS
 from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data.prompts import class_prompts
 from driftscope.data.vocabulary import GENERAL, GENERAL_VOCABULARY
-from driftscope.errors import ConfigError, ModelError
+from driftscope.errors import ConfigError, ModelError, one_line
 from driftscope.metrics import drifts
 from driftscope.protocols import WITHOUT_TEXTS
 from driftscope.reading_pass import TextProbe, random_texts
@@ -66,7 +66,12 @@ def texts_of_drift(cached: CachedModel, vocabulary: str | Sequence[str] | None) 
     else:
         texts, least = _checked_texts(model, vocabulary), MIN_OWN_TEXTS
         described = f"{len(texts)} texts of your own, not the general vocabulary"
-    embedded = cached.texts(texts)
+    try:
+        embedded = cached.texts(texts)
+    except ModelError as error:  # which a transfer set, or texts of one's own, would be refused by
+        if vocabulary != GENERAL:
+            raise
+        return _no_texts(described, one_line(error))
     different = _without_copies(embedded)
     if len(different) < least:
         return _no_texts(

@@ -63,8 +63,11 @@ class Clip(Backbone):
         """The token that the text tower of a configuration pools at.
 
         None where that is the one of the highest number, or of a family the first.
+
+        Raises:
+            ModelError: the configuration names no single token.
         """
-        return None if text.eos_token_id == POOLS_AT_HIGHEST else int(text.eos_token_id)
+        return None if text.eos_token_id == POOLS_AT_HIGHEST else token_number(text.eos_token_id)
 
     def class_of(self, config: Any) -> str:
         """Of a tower by itself the class that it was saved from: with its projection or without."""
@@ -97,6 +100,19 @@ class Clip(Backbone):
     def tower_with_projection(self, tower: nn.Module, projection: nn.Module | None) -> nn.Module:
         """The tower behind the call that a CLIPModel embeds images by."""
         return _ImageTowerOnly(tower, projection)
+
+
+def token_number(number: object) -> int:
+    """The `eos_token_id` of a configuration.
+
+    Raises:
+        ModelError: it is no single token.
+    """
+    if not isinstance(number, int):
+        raise ModelError(
+            f"the text tower pools at its eos_token_id, which is {number!r}; one number is right"
+        )
+    return number
 
 
 class _ImageTowerOnly(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from driftscope.backbones.clip import Clip
+from driftscope.backbones.clip import Clip, token_number
 
 
 class MetaClip2(Clip):
@@ -25,4 +25,4 @@ class MetaClip2(Clip):
 
     def end_of_text(self, text: Any) -> int:
         """A 2 is the token of that number here."""
-        return int(text.eos_token_id)
+        return token_number(text.eos_token_id)
