@@ -14,9 +14,11 @@ from fake_study import HOSTILE, write_fake_study
 from typer.testing import CliRunner
 
 from driftscope.analysis.advice import advice_on_run
+from driftscope.analysis.training_summaries import run_summary
 from driftscope.cli import app
 from driftscope.config import parse_run_spec
 from driftscope.gate.judging import read_evidence
+from driftscope.metrics import METRICS
 from driftscope.records import RESULT_FILE, load_run, training_images_sentence
 from driftscope.records.schema import Splits as RunSplits
 from driftscope.report.lone_run import write_run_page
@@ -60,6 +62,25 @@ def test_its_first_screen_has_the_verdict_what_to_do_and_a_picture(tmp_path: Pat
     for heading in ("Over training", "What was forgotten", "Layer by layer", "Head by head",
                     "Attention before and after", "Configuration", "Provenance"):  # fmt: skip
         assert f">{heading}</h2>" in rest
+
+
+def test_a_headline_of_cka_says_of_which_epoch_it_is_where_another_one_is_selected(
+    tmp_path: Path,
+) -> None:
+    run = lone_run(tmp_path)
+    spec = json.loads((run / "spec.json").read_text()) | {"protocol": "paper"}
+    (run / "spec.json").write_text(json.dumps(spec))
+    result = json.loads((run / RESULT_FILE).read_text())
+    result["spec"] |= {"protocol": "paper"}
+    del result["selected"]["transfer"]
+    last, first = result["last"]["epoch"], result["selected"]["epoch"]
+    result["selected"]["epoch"] = first - 1
+    (run / RESULT_FILE).write_text(json.dumps(result))
+    record = load_run(run)
+    headline = run_summary(record, advice_on_run(record, str(run))).headline
+    cka = METRICS["cka"].text(result["last"]["drift"]["cka"])
+    assert f"CKA with the pretrained model is {cka} at epoch {last}, the last one." in headline
+    assert "None" not in headline
 
 
 def test_it_stands_alone_without_a_study_a_missing_link_or_a_request(tmp_path: Path) -> None:

@@ -336,13 +336,14 @@ def _comparison_headline(
     return unmeasured_headline(drift["cka"], needs)
 
 
-def unmeasured_headline(cka: Any, needs: str) -> tuple[str, tuple[str, ...]]:
+def unmeasured_headline(cka: Any, needs: str, at: str = "") -> tuple[str, tuple[str, ...]]:
     """The headline where no retention is known, and what of it stands out: CKA, which roughly
     orders models by damage.
 
     Args:
         cka: with the pretrained model; None where it was not read.
         needs: what to give so that retention is known; "" where all that helps was given.
+        at: when it was read, such as " at epoch 3", where not at the end.
     """
     unknown = (
         f"To learn how much of the pretrained ability is left, give {needs}."
@@ -352,7 +353,7 @@ def unmeasured_headline(cka: Any, needs: str) -> tuple[str, tuple[str, ...]]:
     if not is_number(cka):
         return unknown, ()
     told = written("cka", cka)
-    return f"CKA with the pretrained model is {told}. {unknown}", (told,)
+    return f"CKA with the pretrained model is {told}{at}. {unknown}", (told,)
 
 
 def needs_for_retention(found: Mapping[str, Any], *, had_pool: bool = False) -> str:

@@ -31,6 +31,7 @@ from driftscope.metric import number_text
 from driftscope.metrics import METRICS
 from driftscope.protocols import ability_on
 from driftscope.records import RunRecord
+from driftscope.records.epochs import epochs_sentence
 
 TO_STOP = "Training was to stop:"
 """What a sentence begins with that stands out, as `DOUBTFUL` does."""
@@ -127,7 +128,9 @@ def run_summary(record: RunRecord, advice: Advice) -> Summary:
     """
     changed, found = record.drift, found_by_run(record)
     drift = changed.facts() if changed else {}
-    headline, emphasised = unmeasured_headline(drift.get("cka"), needs_for_retention(found | drift))
+    headline, emphasised = unmeasured_headline(
+        drift.get("cka"), needs_for_retention(found | drift), _another_epoch(record)
+    )
     if (kept := kept_of(found)) is not None:
         headline, emphasised = advice.verdict, (written(kept.key, kept.pct),)
     if changed is None:
@@ -140,6 +143,14 @@ def run_summary(record: RunRecord, advice: Advice) -> Summary:
         emphasised,
         (advice,) if changed else (),
     )
+
+
+def _another_epoch(record: RunRecord) -> str:
+    """At which epoch drift was read, where that is not the selected one; else nothing."""
+    point = record.structure_point
+    if point is None or not epochs_sentence(record):
+        return ""
+    return f" at epoch {point.epoch}, the last one"
 
 
 def _what_was_run(record: RunRecord) -> str:
