@@ -1,7 +1,9 @@
 import json
 import os
+import re
 import resource
 from contextlib import nullcontext
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from driftscope.cli import app
 from driftscope.config import parse_run_spec
 from driftscope.errors import RecordError
 from driftscope.records.columns import RUN_COLUMNS, typed
-from driftscope.records.report_place import refuse_others_report
+from driftscope.records.report_place import RUN_PAGES, STUDY_PAGES, refuse_others_report
 
 SPEC = parse_run_spec({"method": "full_ft", "learning_rate": 1e-3})
 OTHER = parse_run_spec({"method": "full_ft", "learning_rate": 1e-4})
@@ -165,7 +167,7 @@ def test_a_run_may_be_called_anything_unless_it_stands_in_a_study(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("files", "kind", "is_refused"),
+    ("given", "kind", "is_refused"),
     [
         ({}, "comparison", False),
         ({"report.json": '{"kind": "comparison"}', "report.html": "x"}, "comparison", False),
@@ -173,18 +175,44 @@ def test_a_run_may_be_called_anything_unless_it_stands_in_a_study(tmp_path: Path
         ({"report.json": "mine"}, "comparison", True),
         ({"report.html": "mine"}, "comparison", True),
         ({"report.html": "mine"}, None, True),
-        ({"report.html": "<title>Rates · driftscope</title>"}, None, False),
-        ({"report.html": "<title>Rescue · driftscope</title>", "rescue.json": "{}"}, None, True),
+        ({"report.html": "<title>Rates · driftscope</title>"}, None, True),
         ({"report.json": '{"kind": "comparison"}', "report.html": "x"}, None, True),
     ],
 )
 def test_a_report_takes_the_place_of_its_own_kind_alone(
-    tmp_path: Path, files: dict[str, str], kind: str | None, is_refused: bool
+    tmp_path: Path, given: dict[str, str], kind: str | None, is_refused: bool
 ) -> None:
-    for name, text in files.items():
+    for name, text in given.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(RecordError, match="overwritten") if is_refused else nullcontext():
         refuse_others_report(tmp_path, kind)
+
+
+@pytest.mark.parametrize(
+    ("template", "taken_by"),
+    [
+        ("study", STUDY_PAGES),
+        ("side_by_side", STUDY_PAGES),
+        ("run", RUN_PAGES),
+        ("where", None),
+        ("merge", None),
+        ("rescue", None),
+    ],
+)
+def test_a_page_without_a_file_beside_it_takes_the_place_of_its_own_kind_alone(
+    tmp_path: Path, template: str, taken_by: tuple[str, ...] | None
+) -> None:
+    """The kind is what the template says, at the place where every page says it."""
+    templates = files("driftscope.report") / "templates"
+    base = (templates / "base.html").read_text()
+    said = re.search(r"{% block kind %}(.*?){%", (templates / f"{template}.html").read_text())
+    assert said
+    page = base.replace("{% block kind %}", said[1]).replace("{% endblock %}", "")
+    (tmp_path / "report.html").write_text("x" * 30_000 + page)
+    for pages in (STUDY_PAGES, RUN_PAGES):
+        is_taken = pages == taken_by
+        with nullcontext() if is_taken else pytest.raises(RecordError, match="overwritten"):
+            refuse_others_report(tmp_path, None, pages)
 
 
 def test_compare_does_not_write_over_a_report_of_another_kind(

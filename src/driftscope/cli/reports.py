@@ -54,13 +54,14 @@ def write_report(folder: Path, out: Path, form: str) -> None:
     """Writes the report of a study, or of a run that belongs to none, and says where."""
     from driftscope.cli import terminal
     from driftscope.records import is_run
-    from driftscope.records.report_place import refuse_others_report
+    from driftscope.records.report_place import RUN_PAGES, STUDY_PAGES, refuse_others_report
 
     formats = chosen_formats(form)
     refuse_file(out)
+    is_of_run = is_run(folder)
     if out != folder:
-        refuse_others_report(out, None)
-    if is_run(folder):
+        refuse_others_report(out, None, RUN_PAGES if is_of_run else STUDY_PAGES)
+    if is_of_run:
         _write_run_report(folder, out, formats)
         return
     with terminal.err.status("reading the study"):

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from pathlib import Path
 
 from driftscope.errors import RecordError
 from driftscope.files import read_bytes
 from driftscope.limits import EVENTS_MB
-from driftscope.records.file_names import REPORT_FILE, RESCUE_FILE, SPEC_FILE, STUDY_FILE
+from driftscope.records.file_names import REPORT_FILE, SPEC_FILE, STUDY_FILE
 from driftscope.records.json_files import read_json
 
 _PAGE = "report.html"
-_TITLE_ENDS, _HEAD_BYTES = b"driftscope</title>", 4_000
-"""How the title of every page of ours ends, and within how many bytes."""
+STUDY_PAGES = ("study report", "studies side by side")
+RUN_PAGES = ("one run",)
+_KIND_OF_PAGE = re.compile(rb'<p class="brand">driftscope <span>([^<]*)</span>')
+"""What every page of ours says of its kind, at its head."""
 
 
-def refuse_others_report(folder: Path, kind: str | None) -> None:
+def refuse_others_report(
+    folder: Path, kind: str | None, pages: Collection[str] = STUDY_PAGES
+) -> None:
     """Refuses a folder whose report the next one is not the successor of.
 
     Args:
         folder: where `report.html` is to be written.
         kind: of the `report.json` beside it, such as `comparison`; None where there is to be none.
+        pages: where there is to be none, the kinds of page whose place the next one may take.
 
     Raises:
         RecordError: a report of another kind, or one that is not driftscope's, is there.
@@ -29,8 +36,7 @@ def refuse_others_report(folder: Path, kind: str | None) -> None:
     if file.exists():
         is_successor, found = kind is not None and _kind_of(file) == kind, file
     else:
-        is_rescue = (folder / RESCUE_FILE).exists()
-        is_successor, found = kind is None and not is_rescue and _is_page_of_ours(page), page
+        is_successor, found = kind is None and _kind_of_page(page) in pages, page
     if found.exists() and not is_successor:
         raise RecordError(
             f"{found} is there already and is no report of this kind, and it would be "
@@ -62,8 +68,9 @@ def _kind_of(file: Path) -> object:
         return None
 
 
-def _is_page_of_ours(page: Path) -> bool:
+def _kind_of_page(page: Path) -> str | None:
     try:
-        return _TITLE_ENDS in read_bytes(page, EVENTS_MB)[:_HEAD_BYTES]
+        said = _KIND_OF_PAGE.search(read_bytes(page, EVENTS_MB))
     except OSError:
-        return False
+        return None
+    return said and said[1].decode(errors="replace")
