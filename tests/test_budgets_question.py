@@ -127,7 +127,7 @@ def test_of_each_kind_without_a_budget_the_best_that_keeps_it_in_the_mean_is_tak
     found: Answer,
 ) -> None:
     way = "training without a budget"
-    plain = row_of(found, way, method="full_ft, none")
+    plain = row_of(found, way, method="full_ft")
     assert (plain["learning_rate"], plain[ACCURACY], plain[RETENTION]) == (1e-4, 61, 93)
     penalty = row_of(found, way, method="full_ft, l2_sp_0.1")  # not l2_sp_1, which is less accurate
     assert (penalty[ACCURACY], penalty[RETENTION]) == (95, 90)
@@ -141,7 +141,7 @@ def test_a_rescue_has_the_accuracy_of_its_new_classifier_and_the_measured_retent
 ) -> None:
     search = row_of(found, "rescue by search")
     assert (search[ACCURACY], search[RETENTION]) == (94.5, 94)
-    assert (search["method"], search["learning_rate"]) == ("full_ft, none", 1e-3)
+    assert (search["method"], search["learning_rate"]) == ("full_ft", 1e-3)
     assert search["accuracy_on"] == "test images, classifier fitted anew"
     wise = row_of(found, "rescue by wise")  # 89.9 % is under the budget
     assert not wise["is_kept"]
@@ -306,7 +306,7 @@ def test_budgets_of_rescues_alone_stand_in_the_table_and_the_remarks() -> None:
     assert "99 %" not in found.sentence
     assert row_of(found, "rescue by search", 99)[ACCURACY] == 85
     told = found.remarks[0]
-    assert told.startswith("On terrain at 99 % it is rescue by search (full_ft, none at 1e-3): 85")
+    assert told.startswith("On terrain at 99 % it is rescue by search (full_ft at 1e-3): 85")
     assert [one.name for one in found.charts] == ["budgets_terrain_90", "budgets_terrain_99"]
 
 

@@ -171,9 +171,9 @@ def test_an_intervention_at_other_epochs_is_another_row() -> None:
         epochs=12, run_id="long_" + few["run_id"], retention_pct=few["retention_pct"] + rise
     )
     both = answer("interventions", whole.with_runs(pd.concat([few, many])))
-    assert both.table["method"].tolist() == ["full_ft, epochs 12", "full_ft, epochs 3"]
-    assert both.table["answer"].tolist() == ["retention rises", "retention falls"]
-    for part, row in zip((many, few), both.table.to_dict("records"), strict=True):
+    assert both.table["method"].tolist() == ["full_ft, epochs 3", "full_ft, epochs 12"]
+    assert both.table["answer"].tolist() == ["retention falls", "retention rises"]
+    for part, row in zip((few, many), both.table.to_dict("records"), strict=True):
         (alone,) = answer("interventions", whole.with_runs(part)).table.to_dict("records")
         for name in ("num_pairs", "difference", "low", "high", "p_value"):
             assert row[name] == pytest.approx(alone[name]), name
@@ -186,6 +186,31 @@ def test_all_targets_are_pooled_only_where_all_have_the_comparison() -> None:
     lacks = whole.runs["dataset"].eq("stars") & whole.runs["regularizer"].eq("harmful")
     pooled = answer("interventions", whole.with_runs(whole.runs[~lacks])).details["pooled"]
     assert sorted(pooled["regularizer"]) == ["confounded", "harmless", "idle"]
+
+
+def test_targets_are_pooled_by_equal_options_and_not_by_equal_names() -> None:
+    """One target at 3 epochs, the other at 3 and 12: what is at 3 epochs is pooled."""
+    runs = tables().runs.assign(epochs=3)
+    long = runs[runs["dataset"] == "stars"]
+    long = long.assign(epochs=12, run_id="long_" + long["run_id"])
+    pooled = answer("interventions", tables().with_runs(pd.concat([runs, long]))).details["pooled"]
+    short = answer("interventions", tables()).details["pooled"]
+    assert pooled["method"].unique().tolist() == ["full_ft"]
+    pd.testing.assert_frame_equal(pooled, short)
+    # another method's epochs do not say which of this one's are equal
+    both = pd.concat([runs, long, long.assign(dataset="terrain", run_id="t_" + long["run_id"])])
+    found = answer("interventions", tables().with_runs(both)).details["pooled"]
+    methods = ["full_ft, epochs 3", "full_ft, epochs 12"]
+    assert list(dict.fromkeys(found["method"])) == methods
+
+
+def test_what_each_target_holds_at_a_value_of_its_own_is_told_where_targets_are_pooled() -> None:
+    whole = tables()
+    epochs = whole.runs["dataset"].map({"terrain": 20, "stars": 30})
+    found = answer("interventions", whole.with_runs(whole.runs.assign(epochs=epochs)))
+    assert found.details["pooled"]["num_pairs"].eq(10).all()
+    said = "pooled although they differ in full_ft: epochs 30 on stars and 20 on terrain."
+    assert said in found.words
 
 
 @pytest.mark.parametrize("margin", [0.5, 2.0])

@@ -293,6 +293,32 @@ def test_advice_of_a_partly_finished_study_says_so_and_claims_no_more(
     assert "declared" not in done.verdict
 
 
+@pytest.mark.parametrize("key", ["model", "protocol", "options"])
+def test_missing_runs_of_a_setting_that_has_not_begun_are_not_counted(
+    partly: Path, key: str
+) -> None:
+    tables = Study(partly).tables()
+    other = "templates x" if key == "options" else "another"
+    theirs = tables.missing.assign(**{key: other, "run_id": "o" + tables.missing["run_id"]})
+    both = replace(tables, missing=pd.concat([tables.missing, theirs], ignore_index=True))
+    [(_, part)] = settings_apart(both)
+    assert set(part.missing["run_id"]) == set(tables.missing["run_id"])
+    per_seed = NUM_RUNS // len(SEEDS)
+    [advice] = answer("frontier", both).advice
+    assert f", by {NUM_RUNS - per_seed} of {NUM_RUNS} declared runs so far: " in advice.verdict
+
+
+def test_a_condition_on_a_result_claims_no_share_of_the_declared_runs(partly: Path) -> None:
+    tables = Study(partly).tables()
+    middle = tables.runs["cka"].median()
+    narrow = tables.where([f"cka>={middle}"])
+    num, missing = len(narrow.runs), NUM_RUNS // len(SEEDS)
+    assert num < len(tables.runs)
+    [advice] = answer("frontier", narrow).advice
+    said = f", by {num} runs that fit so far, while {missing} more are declared: "
+    assert said in advice.verdict
+
+
 def test_missing_runs_are_counted_in_the_setting_that_waits_for_them(partly: Path) -> None:
     tables = Study(partly).tables()
     runs = pd.concat([tables.runs, tables.runs.assign(transfer="pets (k-NN)")], ignore_index=True)

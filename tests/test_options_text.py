@@ -4,21 +4,26 @@ import json
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from driftscope.analysis import StudyTables, answer
 from driftscope.analysis.grouping import (
     axis_values,
+    by_natural_order,
     cells_frame,
     measuring_of,
+    natural_groups,
     series_labels,
+    series_order,
     settings_apart,
     split_settings,
 )
 from driftscope.analysis.summaries import study_summary
 from driftscope.config import parse_run_spec
 from driftscope.config.options_text import options_in, options_text
+from driftscope.errors import ConfigError
 
 NAMES = st.sampled_from(["templates", "pool", "classes", "train_images", "maps"])
 VALUES = st.one_of(
@@ -143,3 +148,89 @@ def test_the_pretrained_score_of_runs_that_are_measured_otherwise_is_a_range() -
     assert "reaches 40.0 % to 95.0 % on t without training" in studied
     one = part[part["pretrained_zero_shot_pct"] == 95.0].reset_index(drop=True)
     assert "reaches 95.0 % on t without" in study_summary(cells_frame(one), one, setting).studied
+
+
+# ---------------------------------------------------------------- names and their order
+
+
+def test_a_plain_value_is_not_named_and_an_unknown_one_is() -> None:
+    runs = runs_with(()).drop(columns=["options", "regularizer"]).iloc[:3]
+    named = runs.assign(
+        regularizer=["none", "l2_sp_0.1", "none"],
+        options=["default", "default", "train_images 400"],
+    )
+    assert series_labels(named).tolist() == [
+        "full_ft",
+        "full_ft, l2_sp_0.1",
+        "full_ft, train_images 400",
+    ]
+    imported = named.assign(options=["default", "default", None], regularizer="none")
+    assert series_labels(imported).tolist() == ["full_ft", "full_ft", "full_ft, options unknown"]
+
+
+def test_numbers_in_names_are_in_the_order_of_numbers() -> None:
+    names = ["lora_r16", "lora_r8", "full_ft, epochs 12", "full_ft, epochs 3", "full_ft"]
+    assert series_order(names) == [
+        "full_ft",
+        "full_ft, epochs 3",
+        "full_ft, epochs 12",
+        "lora_r8",
+        "lora_r16",
+    ]
+    frame = pd.DataFrame({"series": names, "learning_rate": [1.0, 2, 3, 4, 5], "text": np.nan})
+    ordered = by_natural_order(frame, ["text", "series", "learning_rate"])
+    assert ordered["series"].tolist() == series_order(names)
+    assert [key[0] for key, _ in natural_groups(frame, ["series"])] == series_order(names)
+
+
+def test_runs_of_unknown_options_enter_no_statistic_with_those_of_known_ones() -> None:
+    own = runs_with(())
+    imported = own.assign(options=None, run_id="i" + own["run_id"], data_seed=np.nan)
+    both = StudyTables(pd.concat([own, imported]), pd.DataFrame(), pd.DataFrame())
+    parts = {name["measuring"]: part.runs for name, part in settings_apart(both)}
+    assert list(parts) == ["options known", "options unknown"]
+    assert all(len(runs) == 6 for runs in parts.values())
+    mixed = axis_values(both.runs.reset_index(drop=True))
+    assert mixed["options"].tolist() == ["known"] * 6 + ["unknown"] * 6
+
+
+def test_methods_of_unknown_and_known_options_are_contrasted_with_a_word() -> None:
+    runs = runs_with(())
+    is_other = runs["method"] == "lora_r8"
+    runs["options"] = runs["options"].astype(object).mask(is_other, None)
+    found = answer("method_contrast", StudyTables(runs, pd.DataFrame(), pd.DataFrame()))
+    assert not found.is_answered or "unknown" in found.words
+
+
+# ---------------------------------------------------------------- conditions
+
+
+def test_a_condition_holds_commas_and_names_an_option() -> None:
+    templates = [("a photo of a {}, a type of pet.",), ("one {}, a big pet",)]
+    tables = StudyTables(runs_with(*templates), pd.DataFrame(), pd.DataFrame())
+    whole = tables.runs["options"].iloc[0]
+    for text in (
+        "templates=a photo of a {}, a type of pet.",
+        f"templates={json.dumps(list(templates[0]))}",
+        f"options={whole}",
+    ):
+        assert set(tables.where([text]).runs["options"]) == {whole}, text
+        narrow = tables.where([f"{text}, seed=7,method=lora_r8"]).runs
+        assert narrow[["seed", "method"]].to_numpy().tolist() == [[7, "lora_r8"]]
+    others = tables.where(["templates!=a photo of a {}, a type of pet."]).runs
+    assert len(others) == 6
+    assert whole not in set(others["options"])
+    with pytest.raises(ConfigError, match="'lora_r8' is no condition"):
+        tables.where(["method=full_ft, lora_r8"])
+    with pytest.raises(ConfigError, match=r"no column 'template'.*templates"):
+        tables.where(["template=x"])
+
+
+def test_an_option_narrows_the_missing_runs_too() -> None:
+    runs = runs_with(PETS, DRAWN)
+    is_missing = runs["seed"] == 19
+    missing = runs[is_missing].drop(columns="status").assign(state="waiting")
+    tables = StudyTables(runs[~is_missing], pd.DataFrame(), pd.DataFrame(), missing=missing)
+    narrow = tables.where([f"templates={json.dumps(list(PETS))}"])
+    assert (len(narrow.runs), len(narrow.missing)) == (4, 2)
+    assert "is_unsure" not in narrow.missing

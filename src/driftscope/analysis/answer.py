@@ -118,7 +118,7 @@ def per_setting(question: str, tables: StudyTables, ask: Callable[[StudyTables],
         return cannot_answer(question, "there are no runs")
     settings = settings_apart(tables)
     if len(settings) == 1:
-        return ask(tables)
+        return ask(settings[0][1])
     answers = {tuple(name.values()): ask(part) for name, part in settings}
     keys = list(settings[0][0])
     return _joined(question, keys, answers)

@@ -19,11 +19,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from driftscope.analysis.grouping import MEASURING, SETTING, measuring_of, usable_runs
+from driftscope.analysis.grouping import (
+    MEASURING,
+    NONE,
+    SETTING,
+    measuring_of,
+    usable_runs,
+    varying_measuring,
+)
 from driftscope.analysis.tables import StudyTables
 from driftscope.analysis.trajectories import ends_of_epochs
-from driftscope.analysis.twins import NONE
 from driftscope.analysis.words import join_words
+from driftscope.config.options_text import DEFAULT, options_in
 from driftscope.errors import ConfigError, RecordError, did_you_mean
 from driftscope.files import named_path
 from driftscope.metrics import METRICS, drifts
@@ -241,7 +248,7 @@ def _refuse_several_settings(runs: pd.DataFrame) -> None:
     if len(measured) > 1:
         raise RecordError(
             "a calibration is of runs that are measured alike, and this study's are measured with "
-            f"{join_words(measured)}; take those of one, by --where options=…"
+            f"{join_words(measured)}; take those of one, as by --where '{_one_measured(runs)}'"
         )
     values = {key: sorted(runs[key].dropna().astype(str).unique()) for key in SETTING}
     several = [key for key in SETTING if len(values[key]) > 1]
@@ -251,6 +258,13 @@ def _refuse_several_settings(runs: pd.DataFrame) -> None:
             f"a calibration is of one model, protocol and transfer set, and this study has {told}; "
             f"take the runs of one, as by --where {several[0]}={values[several[0]][0]}"
         )
+
+
+def _one_measured(runs: pd.DataFrame) -> str:
+    """A condition that parts what is measured apart, and that some of the runs keep."""
+    name = varying_measuring(runs)[0]
+    options = str(runs["options"].dropna().iloc[0])
+    return f"{name}={options if name == 'options' else options_in(options).get(name, DEFAULT)}"
 
 
 def _checked(signals: Sequence[str]) -> tuple[str, ...]:
@@ -268,7 +282,7 @@ def _usable(study: StudyTables, signals: tuple[str, ...], at: At) -> pd.DataFram
 
     Their `method` is that of `adapted_by`.
     """
-    kept = ["run_id", *SETTING, MEASURING, "dataset", "method", "retention_pct"]
+    kept = ["run_id", *SETTING, MEASURING, "options", "dataset", "method", "retention_pct"]
     runs, _ = usable_runs(study.runs)
     runs[MEASURING] = measuring_of(runs)
     runs["method"] = [*map(adapted_by, runs["method"], runs["regularizer"])]

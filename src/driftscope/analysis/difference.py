@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from driftscope.analysis.answer import ALPHA, with_holm
-from driftscope.analysis.grouping import SETTING, usable_runs
+from driftscope.analysis.grouping import SETTING, by_natural_order, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables, label
 from driftscope.analysis.words import general_text, join_words
 from driftscope.metric import number_text
@@ -117,7 +117,7 @@ def _sides(a: pd.DataFrame, b: pd.DataFrame, excluded: list[Exclusion]) -> dict[
 def _rows(a: pd.DataFrame, b: pd.DataFrame, measures: list[str]) -> list[dict[str, Any]]:
     of_a = dict(iter(a.groupby("_cell", sort=False)))
     of_b = dict(iter(b.groupby("_cell", sort=False)))
-    ordered = a.sort_values([*SETTING, "dataset", "series", "learning_rate"])
+    ordered = by_natural_order(a, [*SETTING, "dataset", "series", "learning_rate"])
     return [
         {**_label(of_a[cell]), "measure": measure, **_contrast(of_a[cell], of_b[cell], measure)}
         for cell in dict.fromkeys(ordered["_cell"])
@@ -201,7 +201,7 @@ def _only(side: pd.DataFrame, cells: set[str]) -> pd.DataFrame:
         if name in cells
     ]
     frame = pd.DataFrame(rows, columns=[*_LABEL, "num_runs"])
-    return frame.sort_values([*SETTING, "dataset", "series", "learning_rate"], ignore_index=True)
+    return by_natural_order(frame, [*SETTING, "dataset", "series", "learning_rate"])
 
 
 def _unpaired(shared: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -214,7 +214,7 @@ def _unpaired(shared: dict[str, pd.DataFrame]) -> pd.DataFrame:
             shared[other][keys].drop_duplicates(), on=keys, how="left", indicator=True
         )
         left = marked[marked["_merge"] == "left_only"]
-        ordered = left.sort_values(["dataset", "series", "learning_rate", "seed"])
+        ordered = by_natural_order(left, ["dataset", "series", "learning_rate", "seed"])
         parts.append(ordered[[*_LABEL, "seed"]].assign(study=name.upper()))
     return pd.concat(parts, ignore_index=True)
 

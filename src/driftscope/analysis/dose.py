@@ -18,7 +18,7 @@ from driftscope.analysis.answer import (
     per_setting,
     with_holm,
 )
-from driftscope.analysis.grouping import usable_runs
+from driftscope.analysis.grouping import natural_groups, usable_runs
 from driftscope.analysis.tables import StudyTables, present_signals
 from driftscope.analysis.words import general_text, of_all, rho_text, sentences
 from driftscope.stats.correlation import CorrelationTest, permutation_correlations
@@ -50,7 +50,7 @@ def _in_setting(tables: StudyTables, alpha: float) -> Answer:
         outcomes.remove("retention_pct")
     groups = {
         (str(dataset), str(series)): group
-        for (dataset, series), group in runs.groupby(["dataset", "series"], sort=True)
+        for (dataset, series), group in natural_groups(runs, ["dataset", "series"])
         if group["learning_rate"].nunique() >= MIN_RATES
     }
     if not groups or not outcomes:

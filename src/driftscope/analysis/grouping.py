@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from driftscope.analysis.tables import NUMBERS, Exclusion, StudyTables, leave_out
+from driftscope.analysis.words import natural_key
 from driftscope.config.options_text import DEFAULT, options_in
 from driftscope.metric import number_text
 from driftscope.protocols import set_of
@@ -52,6 +53,12 @@ _MEASURING_OPTIONS = (
 
 SERIES_AXES = ("regularizer", "epochs", "batch_size", "weight_decay", "data_seed", "options")
 """What, beside dataset, method, rate and seed, tells two runs of a study apart, where it varies."""
+
+NONE = "none"
+"""The `regularizer` of a run to which nothing was done beside its method."""
+UNKNOWN, _KNOWN = "unknown", "known"
+_PLAIN = {"regularizer": NONE, "options": DEFAULT}
+"""What the name of a series leaves out."""
 
 _AXIS_WORDS = {
     "regularizer": "",
@@ -88,11 +95,11 @@ _FAMILIES = ("full_ft", "lora", "last_block", "linear_probe")
 def split_settings(
     runs: pd.DataFrame, keys: Sequence[str] = PLACE
 ) -> list[tuple[dict[str, str], pd.DataFrame]]:
-    """The runs of each place, in alphabetical order, with its name; "" for what is unknown."""
+    """The runs of each place, in natural order, with its name; "" for what is unknown."""
     keys = [key for key in keys if key in runs]
     if not keys:
         return [({}, runs)]
-    return [
+    places = [
         (
             {
                 key: "" if part is None or part != part else str(part)
@@ -102,6 +109,9 @@ def split_settings(
         )
         for values, group in runs.groupby(keys, sort=True, dropna=False)
     ]
+    return sorted(
+        places, key=lambda one: [(not said, natural_key(said)) for said in one[0].values()]
+    )
 
 
 def settings_apart(tables: StudyTables) -> list[tuple[dict[str, str], StudyTables]]:
@@ -111,7 +121,7 @@ def settings_apart(tables: StudyTables) -> list[tuple[dict[str, str], StudyTable
     """
     if tables.runs.empty:
         return [({}, tables)]
-    varying = _varying_measuring(tables.runs)
+    varying = varying_measuring(_declared(tables))
     settings = [
         ({key: value or "unknown" for key, value in name.items()}, runs)
         for name, runs in split_settings(
@@ -119,8 +129,6 @@ def settings_apart(tables: StudyTables) -> list[tuple[dict[str, str], StudyTable
             (*SETTING, *([MEASURING] if varying else [])),
         )
     ]
-    if len(settings) == 1:
-        return [(settings[0][0], tables)]
     missing = tables.missing
     if not missing.empty:
         missing = missing.assign(**{MEASURING: _measuring(missing, varying)})
@@ -133,6 +141,15 @@ def settings_apart(tables: StudyTables) -> list[tuple[dict[str, str], StudyTable
         )
         for name, runs in settings
     ]
+
+
+def _declared(tables: StudyTables) -> pd.DataFrame:
+    """The runs of a study, and those that are missing, by what they declare."""
+    if tables.missing.empty or "options" not in tables.runs:
+        return tables.runs
+    runs = tables.runs.reindex(columns=[*PLACE, "options"])
+    runs["transfer"] = runs["transfer"].map(set_of, na_action="ignore")
+    return pd.concat([runs, tables.missing.reindex(columns=[*runs])], ignore_index=True)
 
 
 def _of_setting(missing: pd.DataFrame, name: Mapping[str, str]) -> pd.DataFrame:
@@ -148,37 +165,48 @@ def measuring_of(runs: pd.DataFrame) -> pd.Series[str]:
 
     Of one dataset that is. Datasets are measured on images of their own anyhow.
     """
-    return _measuring(runs, _varying_measuring(runs))
+    return _measuring(runs, varying_measuring(runs))
 
 
-def _varying_measuring(runs: pd.DataFrame) -> list[str]:
-    """Which measuring options differ among the runs of one place."""
+def varying_measuring(runs: pd.DataFrame) -> list[str]:
+    """Which measuring options differ among the runs of one place.
+
+    One is `options`, all of them, where those of some runs are unknown, as of imported ones.
+    """
     if "options" not in runs or runs["options"].nunique(dropna=False) < 2:
         return []
-    named = runs["options"].map(cache(lambda one: options_in(_axis_text(one))))
+    told = _axis_texts(runs, "options")
+    is_known = told != UNKNOWN
+    named = told.map(cache(options_in))
+    values = {
+        name: named.map(lambda one, name=name: one.get(name, DEFAULT)).where(is_known)
+        for name in _MEASURING_OPTIONS
+    }
+    values["options"] = is_known
     places = [runs[key] for key in PLACE if key in runs]
     return [
         name
-        for name in _MEASURING_OPTIONS
-        if (
-            named.map(lambda one, name=name: one.get(name, DEFAULT))
-            .groupby(places, dropna=False)
-            .nunique()
-            > 1
-        ).any()
+        for name, column in values.items()
+        if (column.groupby(places, dropna=False).nunique() > 1).any()
     ]
 
 
 def _measuring(runs: pd.DataFrame, varying: Sequence[str]) -> pd.Series[str]:
     @cache
-    def told(options: object) -> str:
-        given = options_in(_axis_text(options))
-        values = (f"{name.replace('_', ' ')} {given.get(name, DEFAULT)}" for name in varying)
-        return ", ".join(values)
+    def told(options: str) -> str:
+        if options == UNKNOWN:
+            return f"options {UNKNOWN}"
+        given = options_in(options)
+        values = (
+            f"{name.replace('_', ' ')} {given.get(name, DEFAULT)}"
+            for name in varying
+            if name != "options"
+        )
+        return ", ".join(values) or f"options {_KNOWN}"
 
     if not varying:
         return pd.Series("", index=runs.index, dtype=object)
-    return runs["options"].map(told).astype(object)
+    return _axis_texts(runs, "options").map(told).astype(object)
 
 
 def place_text(row: Mapping[str, Any], runs: pd.DataFrame) -> str:
@@ -206,9 +234,9 @@ def with_series(runs: pd.DataFrame) -> pd.DataFrame:
 def series_order(series: Iterable[str]) -> list[str]:
     """The distinct series as every table, legend and page lists them: by family, then by name."""
 
-    def rank(name: str) -> tuple[int, str]:
+    def rank(name: str) -> tuple[int, object]:
         families = (at for at, family in enumerate(_FAMILIES) if name.startswith(family))
-        return next(families, len(_FAMILIES)), name
+        return next(families, len(_FAMILIES)), natural_key(name)
 
     return sorted(set(series), key=rank)
 
@@ -225,13 +253,14 @@ def _variation(frame: pd.DataFrame) -> pd.Series[str]:
     label = pd.Series("", index=frame.index, dtype=object)
     keys = [frame[name] for name in (*PLACE, "method") if name in frame]
     for axis in (name for name in SERIES_AXES if name in frame):
-        if frame[axis].nunique(dropna=False) < 2:
+        values = _axis_texts(frame, axis)
+        if values.nunique() < 2:
             continue
-        values = frame[axis].map(cache(_axis_text)).astype(object)
         groups = values.groupby(keys, dropna=False)
         varies = groups.transform("nunique") > 1
         if axis == "options":
             values = _without_common(values, groups.ngroup())
+        values = values.where(values != _PLAIN.get(axis), "")
         said = (f", {_AXIS_WORDS[axis]}" + values).where(values != "", "")
         label = label.where(~varies, label + said)
     return label.astype(str)
@@ -239,8 +268,10 @@ def _variation(frame: pd.DataFrame) -> pd.Series[str]:
 
 def _without_common(options: pd.Series[str], group: pd.Series[int]) -> pd.Series[str]:
     """Options such as "train_images 400, maps true" but for those that all of a group have."""
+    plain = {DEFAULT: [], UNKNOWN: [f"options {UNKNOWN}"]}
     parts = [
-        [f"{name} {value}" for name, value in options_in(one).items()] or [one] for one in options
+        [f"{name} {value}" for name, value in options_in(one).items()] or plain.get(one, [one])
+        for one in options
     ]
     common: dict[int, set[str]] = {}
     for number, mine in zip(group, parts, strict=True):
@@ -255,23 +286,32 @@ def _without_common(options: pd.Series[str], group: pd.Series[int]) -> pd.Series
 def axis_values(runs: pd.DataFrame) -> pd.DataFrame:
     """Each run's values of `SERIES_AXES`, as text: of those that vary, each option by itself.
 
-    An option that a run does not name has its default.
+    An option that a run does not name has its default. Of an imported run it is not known.
     """
     values = {
-        _AXIS_WORDS[axis].strip() or axis: runs[axis].map(cache(_axis_text))
+        _AXIS_WORDS[axis].strip() or axis: _axis_texts(runs, axis)
         for axis in SERIES_AXES
         if axis != "options"
     }
-    named = [options_in(_axis_text(one)) for one in runs["options"]]
+    told = _axis_texts(runs, "options")
+    values["options"] = told.where(told == UNKNOWN, _KNOWN)
+    named = [options_in(one) for one in told]
     options = pd.DataFrame(named, index=runs.index).fillna(DEFAULT)
+    options = options.where(told != UNKNOWN, UNKNOWN)
     options.columns = [str(name).replace("_", " ") for name in options]
     axes = pd.DataFrame(values).join(options)
     return axes.loc[:, axes.nunique() > 1]
 
 
+def _axis_texts(runs: pd.DataFrame, axis: str) -> pd.Series[str]:
+    """What each run has of one of `SERIES_AXES`; a run that names no regularizer has none."""
+    texts = runs[axis].map(cache(_axis_text)).astype(object)
+    return texts.mask(texts == UNKNOWN, NONE) if axis == "regularizer" else texts
+
+
 def _axis_text(value: object) -> str:
     if value is None or value != value:
-        return "none"
+        return UNKNOWN
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
@@ -285,6 +325,28 @@ def scopes(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield OVERALL, frame
     for dataset, part in frame.groupby("dataset", sort=True):
         yield str(dataset), part
+
+
+def natural_groups(
+    frame: pd.DataFrame, keys: Sequence[str]
+) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
+    """As `groupby`, with what the keys are, in natural order: "epochs 3" before "epochs 12"."""
+    return sorted(
+        frame.groupby(list(keys), sort=True),
+        key=lambda one: [natural_key(str(value)) for value in one[0]],
+    )
+
+
+def by_natural_order(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The rows by these columns, numbers in texts as numbers; what is unknown comes last."""
+    ordered: pd.DataFrame = frame.sort_values(
+        list(columns),
+        key=lambda column: column.map(
+            lambda one: natural_key(one) if isinstance(one, str) else one
+        ),
+        ignore_index=True,
+    )
+    return ordered
 
 
 # ---------------------------------------------------------------- cells

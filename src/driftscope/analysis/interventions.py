@@ -17,7 +17,7 @@ from driftscope.analysis.answer import (
     per_setting,
     with_holm,
 )
-from driftscope.analysis.grouping import usable_runs
+from driftscope.analysis.grouping import axis_values, natural_groups, usable_runs
 from driftscope.analysis.tables import StudyTables, accuracy_column, leave_out
 from driftscope.analysis.twins import is_treated, twins
 from driftscope.analysis.words import (
@@ -62,8 +62,8 @@ def interventions(
 
     Returns:
         One row per dataset, method, rate and intervention; units are pairs of runs. Details:
-        "pooled" (the same over the pairs of all datasets, of what every dataset has; its exact
-        test has a lower floor).
+        "pooled" (the same over the pairs of all datasets, of what every dataset has with equal
+        options; its exact test has a lower floor).
     """
     return per_setting(QUESTION, tables, lambda part: _in_setting(part, alpha, margin))
 
@@ -84,14 +84,14 @@ def _in_setting(tables: StudyTables, alpha: float, margin: float) -> Answer:
         )
     table, family = _tested(pairs, _KEYS, accuracy, alpha, margin)
     details, families = {}, [family]
-    everywhere = _of_all_datasets(pairs)
+    everywhere, differing = _of_all_datasets(pairs)
     if len(everywhere):
         details["pooled"], pooled = _tested(everywhere, _KEYS, accuracy, alpha, margin)
         families.append(pooled)
     return Answer(
         question=QUESTION,
         sentence=_sentence(table, margin),
-        remarks=_remarks(details.get("pooled"), table, alpha),
+        remarks=_remarks(details.get("pooled"), differing, table, alpha),
         table=table,
         details=details,
         unit="pairs of runs",
@@ -105,17 +105,45 @@ def _in_setting(tables: StudyTables, alpha: float, margin: float) -> Answer:
 _KEYS = ["dataset", "method", "learning_rate", "regularizer"]
 
 
-def _of_all_datasets(pairs: pd.DataFrame) -> pd.DataFrame:
-    """The pairs of what every dataset has, as of `ALL`; none where there is one dataset."""
+def _of_all_datasets(pairs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The pairs of what every dataset has with equal options, as of `ALL`; none of one dataset.
+
+    What each dataset holds constant for a method, but not at the same value, no two share. It is
+    not asked for, but told, as `twins.alike` does: such as "full_ft: epochs 20 on a and 30 on b".
+    """
     num_datasets = pairs["dataset"].nunique()
-    found_in = pairs.groupby(_KEYS[1:])["dataset"].transform("nunique")
-    return pairs[(found_in == num_datasets) & (num_datasets > 1)].assign(dataset=ALL)
+    if num_datasets < 2:
+        return pairs[:0], []
+    parts, told = [], []
+    axes = axis_values(pairs).drop(columns="regularizer", errors="ignore")
+    for method, group in pairs.groupby("plain_method", sort=True):
+        own = axes.loc[group.index]
+        held = {name: own[name].groupby(group["dataset"]).unique() for name in own}
+        is_own = {
+            name: bool(values.map(len).eq(1).all()) and own[name].nunique() > 1
+            for name, values in held.items()
+        }
+        asked = [own[name] for name in own if not is_own[name]]
+        by = [group["learning_rate"], group["regularizer"], *asked]
+        found_in = group.groupby(by)["dataset"].transform("nunique")
+        kept = group[found_in == num_datasets]
+        shared = own.loc[kept.index, [one.name for one in asked]]
+        said = [f", {name} " + shared[name] for name in shared if shared[name].nunique() > 1]
+        parts.append(kept.assign(dataset=ALL, method=sum(said, kept["plain_method"].astype(str))))
+        if len(kept):
+            told += [_held_text(str(method), held[name]) for name in own if is_own[name]]
+    return pd.concat(parts), told
+
+
+def _held_text(method: str, held: pd.Series[Any]) -> str:
+    values = join_words(f"{values[0]} on {dataset}" for dataset, values in held.items())
+    return f"{method}: {held.name} {values}"
 
 
 def _tested(
     pairs: pd.DataFrame, keys: Sequence[str], accuracy: str, alpha: float, margin: float
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    groups = dict(iter(pairs.groupby(list(keys), sort=True)))
+    groups = dict(natural_groups(pairs, keys))
     family = Family(
         "interventions: dataset × method × rate × intervention",
         tuple(f"{d} · {method} · {rate:g} · {name}" for d, method, rate, name in groups),
@@ -268,7 +296,9 @@ def _moved_text(row: Mapping[Any, Any]) -> str:
     return f"{ends[0]} points [{ends[1]}, {ends[2]}]"
 
 
-def _remarks(pooled: pd.DataFrame | None, table: pd.DataFrame, alpha: float) -> tuple[str, ...]:
+def _remarks(
+    pooled: pd.DataFrame | None, differing: Sequence[str], table: pd.DataFrame, alpha: float
+) -> tuple[str, ...]:
     remarks = []
     floor = table["p_sign_flip_floor"].max()
     if floor > alpha:
@@ -285,6 +315,8 @@ def _remarks(pooled: pd.DataFrame | None, table: pd.DataFrame, alpha: float) -> 
         ]
         if told:
             remarks.append(f"Over all targets, {few_words(told)}.")
+        if differing:
+            remarks.append(f"Targets are pooled although they differ in {few_words(differing)}.")
     return tuple(remarks)
 
 

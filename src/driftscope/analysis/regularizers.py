@@ -14,7 +14,7 @@ from driftscope.analysis.answer import (
     per_setting,
     with_holm,
 )
-from driftscope.analysis.grouping import usable_runs
+from driftscope.analysis.grouping import natural_groups, usable_runs
 from driftscope.analysis.tables import Exclusion, StudyTables
 from driftscope.analysis.twins import is_treated, twins
 from driftscope.analysis.words import few_words, general_text, of_all, rate_text
@@ -72,7 +72,7 @@ def _in_setting(tables: StudyTables, alpha: float) -> Answer:
 
 def _comparisons(runs: pd.DataFrame, excluded: list[Exclusion]) -> dict[str, pd.DataFrame]:
     pairs = twins(runs, ["run_id", "delta_entropy_pct"], excluded, "regularised runs")
-    groups = pairs.groupby(["dataset", "method", "learning_rate", "regularizer"], sort=True)
+    groups = natural_groups(pairs, ["dataset", "method", "learning_rate", "regularizer"])
     return {
         f"{dataset} · {method} · {rate:g} · {name}": group
         for (dataset, method, rate, name), group in groups

@@ -120,12 +120,21 @@ def advice_on_study(
 
 
 def runs_so_far(tables: StudyTables) -> dict[str, str]:
-    """Of each dataset of which runs are missing, such as "6 of 80 declared runs"."""
+    """Of each dataset of which runs are missing, such as "6 of 80 declared runs so far".
+
+    Where a result chose the runs, nobody knows how many of the missing ones it will choose.
+    """
     if tables.missing.empty:
         return {}
     there = tables.runs["dataset"].value_counts()
+
+    def told(count: int, missing: int) -> str:
+        if "is_unsure" not in tables.missing:
+            return f"{share_of_declared(count, missing)} so far"
+        return f"{counted(count, 'run')} that fit so far, while {missing} more are declared"
+
     return {
-        str(dataset): share_of_declared(int(there.get(dataset, 0)), int(count))
+        str(dataset): told(int(there.get(dataset, 0)), int(count))
         for dataset, count in tables.missing["dataset"].value_counts().items()
     }
 
@@ -139,7 +148,7 @@ def _on_dataset(
     so_far: str,
     on: str,
 ) -> Advice:
-    place = f"{dataset}, by {so_far} so far" if so_far else dataset
+    place = f"{dataset}, by {so_far}" if so_far else dataset
     top = max(cells, key=lambda one: float(one[accuracy]))
     best = chosen_cell(cells, accuracy, budget)
     if best is None:

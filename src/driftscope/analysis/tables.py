@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
+from driftscope.config.options_text import DEFAULT, options_in
 from driftscope.errors import ConfigError, did_you_mean
 from driftscope.metrics import METRICS, drifts
 
@@ -78,7 +80,8 @@ class StudyTables:
         rescues: one row a run, way of a rescue and budget, where `post` asked for it: way,
             budget_pct, retention_pct, refitted_accuracy_pct, test_num_images.
         missing: one row a declared run that is in no table: what it declares, as in ``runs``, and
-            its state; empty where all are there.
+            its state; empty where all are there. It has a column ``is_unsure`` where a condition on
+            a result left out some of the runs: nobody knows whether a missing one will keep it.
     """
 
     runs: pd.DataFrame
@@ -93,7 +96,7 @@ class StudyTables:
 
     def only(self, **wanted: Wanted) -> StudyTables:
         """The tables of the runs whose columns have the wanted value, or one of them."""
-        keep = pd.Series(True, index=self.runs.index)
+        keep, fits_declared = (pd.Series(True, index=self.runs.index) for _ in range(2))
         missing = self.missing
         for column, values in wanted.items():
             if column not in self.runs.columns:
@@ -101,29 +104,44 @@ class StudyTables:
                     f"Runs have no column {column!r}: {did_you_mean(column, self.runs.columns)}."
                 )
             chosen = [values] if isinstance(values, str | float | int) else list(values)
-            keep &= self.runs[column].isin(chosen)
+            fitting = self.runs[column].isin(chosen)
+            keep &= fitting
             if column in missing:
+                fits_declared &= fitting
                 missing = missing[missing[column].isin(chosen)]
-        return replace(self.with_runs(self.runs[keep]), missing=missing)
+        return self._narrowed(keep, fits_declared, missing)
 
     def where(self, conditions: Sequence[str]) -> StudyTables:
         """The tables of the runs that keep every condition, as the command line writes them.
 
-        A condition is a column, `=`, `!=`, `<`, `<=`, `>` or `>=`, and a value; of `=` and `!=`
-        several values, `method=full_ft|lora_r8`. A text may hold several conditions, with commas.
-        Of `missing` those rows stay that may keep them all, once they are finished.
+        A condition is a column, or one of the `options`, then `=`, `!=`, `<`, `<=`, `>` or `>=`,
+        and a value; of `=` and `!=` several values, `method=full_ft|lora_r8`. A text may hold
+        several conditions, with commas. A comma is of the value where no condition follows, as in
+        `templates=a photo of a {}, a type of pet.`, or where it is between double quotes. Of
+        `missing` those rows stay that may keep them all, once they are finished.
 
         Raises:
             ConfigError: no condition, an unknown column, a value that is no number, or no run left.
         """
-        keep = pd.Series(True, index=self.runs.index)
+        keep, fits_declared = (pd.Series(True, index=self.runs.index) for _ in range(2))
         missing = self.missing
-        for condition in (part.strip() for text in conditions for part in text.split(",")):
-            keep &= _fitting(self.runs, condition)
-            if _column_of(condition) in missing:
-                missing = missing[_fitting(missing, condition)]
+        for condition in (part for text in conditions for part in _conditions_in(text)):
+            fitting = _fitting(self.runs, condition)
+            keep &= fitting
+            column = _column_of(condition)
+            if column in missing or ("options" in missing and column not in self.runs):
+                fits_declared &= fitting
+                missing = missing[_fitting(missing, condition, self.runs)]
         if not keep.any():
             raise ConfigError(f"no run of {len(keep)} fits {', '.join(conditions)!r}")
+        return self._narrowed(keep, fits_declared, missing)
+
+    def _narrowed(
+        self, keep: pd.Series[bool], fits_declared: pd.Series[bool], missing: pd.DataFrame
+    ) -> StudyTables:
+        """These runs and missing ones, and whether a result left out runs that fit else."""
+        if (fits_declared & ~keep).any():
+            missing = missing.assign(is_unsure=True)
         return replace(self.with_runs(self.runs[keep]), missing=missing)
 
     def with_runs(self, runs: pd.DataFrame) -> StudyTables:
@@ -220,32 +238,91 @@ _COMPARED: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 
 
+_COMMA = re.compile(r",\s*(?=\w+\s*[<>!=])")
+
+
+def _conditions_in(text: str) -> Iterator[str]:
+    """A text's conditions: each begins after a comma, outside of double quotes."""
+    start = 0
+    for comma in _COMMA.finditer(text):
+        if text.count('"', 0, comma.start()) % 2 == 0:
+            yield text[start : comma.start()].strip()
+            start = comma.end()
+    yield text[start:].strip()
+
+
 def _column_of(condition: str) -> str:
     match = _CONDITION.fullmatch(condition)
     return match[1] if match else ""
 
 
-def _fitting(runs: pd.DataFrame, condition: str) -> pd.Series:
-    """Which runs keep one condition."""
+def _fitting(
+    runs: pd.DataFrame, condition: str, known: pd.DataFrame | None = None
+) -> pd.Series[bool]:
+    """Which runs keep one condition. `known` are the runs whose options there are, if others."""
     match = _CONDITION.fullmatch(condition)
     if match is None:
-        raise ConfigError(
-            f"{condition!r} is no condition; write it as method=full_ft|lora_r8 or cka>=0.9"
-        )
+        raise _no_condition(condition)
     column, sign, text = match.groups()
+    wanted: list[Any] = [value.strip() for value in text.split("|")]
     if column not in runs.columns:
-        raise ConfigError(f"Runs have no column {column!r}: {did_you_mean(column, runs.columns)}.")
-    values: list[Any] = [value.strip() for value in text.split("|")]
-    is_number = pd.api.types.is_numeric_dtype(runs[column])
-    if is_number or sign in _COMPARED:
-        try:
-            values = [float(value) for value in values]
-        except ValueError:
-            raise ConfigError(f"{condition!r} compares {column} with what is no number") from None
+        found = _of_option(runs if known is None else known, runs, column)
+    elif not pd.api.types.is_numeric_dtype(runs[column]):
+        found = runs[column].map(lambda value: {value})
+    else:
+        return _fitting_numbers(runs[column], condition, sign, wanted)
     if sign in _COMPARED:
-        if not is_number or len(values) > 1:
-            raise ConfigError(f"{condition!r} compares no numbers; {column} takes = and != alone")
-        kept: pd.Series = _COMPARED[sign](runs[column], values[0])
-        return kept
-    is_one = runs[column].isin(values)
+        _numbers(condition, column, wanted)
+        raise ConfigError(f"{condition!r} compares no numbers; {column} takes = and != alone")
+    has_comma = [value for value in wanted if "," in value]
+    if has_comma and not found.map(lambda values: any(one in values for one in has_comma)).any():
+        raise _no_condition(has_comma[0].partition(",")[2].strip())
+    is_one = found.map(lambda values: not values.isdisjoint(wanted)).astype(bool)
     return is_one if sign == "=" else ~is_one
+
+
+def _fitting_numbers(
+    values: pd.Series[float], condition: str, sign: str, wanted: Sequence[str]
+) -> pd.Series[bool]:
+    numbers = _numbers(condition, str(values.name), wanted)
+    if sign in _COMPARED:
+        if len(numbers) > 1:
+            raise ConfigError(
+                f"{condition!r} compares no numbers; {values.name} takes = and != alone"
+            )
+        kept: pd.Series[bool] = _COMPARED[sign](values, numbers[0])
+        return kept
+    is_one = values.isin(numbers)
+    return is_one if sign == "=" else ~is_one
+
+
+def _numbers(condition: str, column: str, wanted: Sequence[str]) -> list[float]:
+    try:
+        return [float(value) for value in wanted]
+    except ValueError:
+        raise ConfigError(f"{condition!r} compares {column} with what is no number") from None
+
+
+def _no_condition(text: str) -> ConfigError:
+    return ConfigError(f"{text!r} is no condition; write it as method=full_ft|lora_r8 or cka>=0.9")
+
+
+def _of_option(known: pd.DataFrame, runs: pd.DataFrame, name: str) -> pd.Series[Any]:
+    """By run the texts that stand for its value of an option, one that some run names."""
+    told = known["options"].dropna().unique() if "options" in known else ()
+    names = dict.fromkeys(one for text in told for one in options_in(str(text)))
+    if name not in names:
+        columns = [*map(str, known.columns), *names]
+        raise ConfigError(f"Runs have no column {name!r}: {did_you_mean(name, columns)}.")
+    return runs["options"].map(lambda text: _texts_of(options_in(str(text)).get(name, DEFAULT)))
+
+
+def _texts_of(value: str) -> set[str]:
+    """An option's value as it is written and, of a text or a list of one, as a user writes it."""
+    try:
+        plain = json.loads(value)
+    except json.JSONDecodeError:
+        return {value}
+    if isinstance(plain, list) and len(plain) == 1:
+        plain = plain[0]
+    return {value, plain} if isinstance(plain, str) else {value}

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from driftscope.analysis.grouping import SERIES_AXES, series_labels
+from driftscope.analysis.grouping import NONE, SERIES_AXES, series_labels
 from driftscope.analysis.tables import Exclusion
 from driftscope.analysis.words import join_words
-
-NONE = "none"
-"""The `regularizer` of a run to which nothing was done beside its method."""
 
 
 def is_treated(runs: pd.DataFrame) -> pd.Series[bool]:
@@ -25,8 +22,9 @@ def twins(
     """Each run with a regularizer beside its twin without; the twin's columns end in `_baseline`.
 
     Both share dataset, method, rate, every other option and seed. The `method` of a pair is its
-    twin's series: the method and whatever else varies among its runs, but for the regularizer. A
-    run without a twin is added to `excluded`.
+    twin's series: the method and whatever else varies among its runs, but for the regularizer;
+    `plain_method` is the method alone, and the options are beside it. A run without a twin is added
+    to `excluded`.
 
     Args:
         runs: of `usable_runs`.
@@ -35,9 +33,10 @@ def twins(
         what: what a run without a twin is called.
     """
     others = [axis for axis in SERIES_AXES if axis != "regularizer"]
-    keys = ["dataset", "method", "learning_rate", *others, "seed"]
+    keys = ["dataset", "plain_method", "method", "learning_rate", *others, "seed"]
     wanted = [*keys, *columns]
-    runs = runs.assign(method=series_labels(runs.drop(columns="regularizer")))
+    series = series_labels(runs.drop(columns="regularizer"))
+    runs = runs.assign(plain_method=runs["method"], method=series)
     treated, plain = (runs[which] for which in (is_treated(runs), ~is_treated(runs)))
     pairs = treated[[*wanted, "regularizer"]].merge(
         plain[wanted], on=keys, suffixes=("", "_baseline")

@@ -51,7 +51,10 @@ Only = Annotated[
 _DEVICES = "Such as cpu or cuda:0. May be repeated. By default every GPU."
 _RAY = "Use Ray: local, auto, or a cluster's address. All nodes must see --out."
 _REPORT_OUT = "The folder to write to. By default the study's own; of several, driftscope-report."
-_WHERE = "Only runs that fit, such as 'method=full_ft|lora_r8' or 'cka>=0.9'. May be repeated."
+_WHERE = (
+    "Only runs that fit, such as 'method=full_ft|lora_r8', 'cka>=0.9' or, of an option, "
+    "'probe_images=20'. May be repeated."
+)
 _EXPORT_OUT = "The folder to write to. By default export/ in the study's folder."
 
 

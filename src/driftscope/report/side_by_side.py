@@ -248,7 +248,7 @@ def _cells_table(setting: Mapping[str, str], parts: Mapping[str, pd.DataFrame]) 
     frames = [grouping.cells_frame(runs).assign(study=name) for name, runs in parts.items()]
     together = pd.concat(frames, ignore_index=True)
     table = tables.study_table(together, setting)
-    rows = together.sort_values(["series", "learning_rate", "study"], ignore_index=True)
+    rows = grouping.by_natural_order(together, ["series", "learning_rate", "study"])
     return Table(
         table.name,
         f"The cells of each study: {_heading(setting)}",

@@ -13,7 +13,7 @@ import pandas as pd
 
 from driftscope.analysis.columns import filled, known, metric_column
 from driftscope.analysis.estimate_charts import ENDS
-from driftscope.analysis.grouping import PLACE, with_series
+from driftscope.analysis.grouping import PLACE, by_natural_order, with_series
 from driftscope.analysis.table import Column, Table, slug
 from driftscope.analysis.tables import accuracy_column
 from driftscope.analysis.words import join_words
@@ -149,7 +149,7 @@ def runs_list(runs: pd.DataFrame) -> Table:
         *(metric_column(key, "") for key in (*measured, *ENDS, "wall_seconds")),
     )
     frame = with_series(runs)
-    frame = frame.sort_values(["dataset", "series", "learning_rate", "seed"])
+    frame = by_natural_order(frame, ["dataset", "series", "learning_rate", "seed"])
     note = _images_note(frame)
     return Table("runs", "Every run", note, filled(columns, frame), frame.reset_index(drop=True))
 
