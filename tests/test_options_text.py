@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 from driftscope.analysis import StudyTables, answer
 from driftscope.analysis.grouping import (
     axis_values,
-    by_natural_order,
     cells_frame,
     measuring_of,
-    natural_groups,
     series_labels,
     series_order,
     settings_apart,
     split_settings,
 )
+from driftscope.analysis.natural_order import by_natural_order, natural_groups
 from driftscope.analysis.summaries import study_summary
 from driftscope.config import parse_run_spec
 from driftscope.config.options_text import options_in, options_text

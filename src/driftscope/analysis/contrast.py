@@ -18,6 +18,7 @@ from driftscope.analysis.answer import (
     with_holm,
 )
 from driftscope.analysis.grouping import axis_values, seeded_runs, usable_runs
+from driftscope.analysis.natural_order import natural_key
 from driftscope.analysis.tables import Exclusion, StudyTables, accuracy_column, label
 from driftscope.analysis.twins import alike
 from driftscope.analysis.words import (
@@ -206,12 +207,13 @@ def _pairs(
 
 def _agreeing(
     other: pd.DataFrame, base: pd.DataFrame, numbers: pd.Series[int]
-) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    """The runs of a method, and those of the baseline with the same number (of `alike`)."""
-    plain = dict(iter(base.groupby(numbers[base.index])))
+) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """The runs of a method and those of the baseline that agree (`alike`), in natural order."""
+    plain, found = dict(iter(base.groupby(numbers[base.index]))), []
     for number, mine in other.groupby(numbers[other.index], sort=True):
         if number in plain:
-            yield mine, plain[number]
+            found.append((mine, plain[number]))
+    return sorted(found, key=lambda sides: natural_key(str(sides[0]["series"].iloc[0])))
 
 
 def _matched(

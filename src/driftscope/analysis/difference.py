@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from driftscope.analysis.answer import ALPHA, with_holm
-from driftscope.analysis.grouping import SETTING, by_natural_order, usable_runs
+from driftscope.analysis.grouping import SETTING, usable_runs
+from driftscope.analysis.natural_order import by_natural_order
 from driftscope.analysis.tables import Exclusion, StudyTables, label
 from driftscope.analysis.words import general_text, join_words
 from driftscope.metric import number_text

@@ -18,7 +18,8 @@ from driftscope.analysis.answer import (
     per_setting,
     with_holm,
 )
-from driftscope.analysis.grouping import natural_groups, usable_runs
+from driftscope.analysis.grouping import usable_runs
+from driftscope.analysis.natural_order import natural_groups
 from driftscope.analysis.tables import StudyTables, present_signals
 from driftscope.analysis.words import general_text, of_all, rho_text, sentences
 from driftscope.stats.correlation import CorrelationTest, permutation_correlations

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from driftscope.analysis.natural_order import natural_key
 from driftscope.analysis.tables import NUMBERS, Exclusion, StudyTables, leave_out
-from driftscope.analysis.words import natural_key
 from driftscope.config.options_text import DEFAULT, options_in
 from driftscope.metric import number_text
 from driftscope.protocols import set_of
@@ -325,28 +325,6 @@ def scopes(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield OVERALL, frame
     for dataset, part in frame.groupby("dataset", sort=True):
         yield str(dataset), part
-
-
-def natural_groups(
-    frame: pd.DataFrame, keys: Sequence[str]
-) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
-    """As `groupby`, with what the keys are, in natural order: "epochs 3" before "epochs 12"."""
-    return sorted(
-        frame.groupby(list(keys), sort=True),
-        key=lambda one: [natural_key(str(value)) for value in one[0]],
-    )
-
-
-def by_natural_order(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """The rows by these columns, numbers in texts as numbers; what is unknown comes last."""
-    ordered: pd.DataFrame = frame.sort_values(
-        list(columns),
-        key=lambda column: column.map(
-            lambda one: natural_key(one) if isinstance(one, str) else one
-        ),
-        ignore_index=True,
-    )
-    return ordered
 
 
 # ---------------------------------------------------------------- cells

@@ -17,7 +17,8 @@ from driftscope.analysis.answer import (
     per_setting,
     with_holm,
 )
-from driftscope.analysis.grouping import axis_values, natural_groups, usable_runs
+from driftscope.analysis.grouping import axis_values, usable_runs
+from driftscope.analysis.natural_order import natural_groups
 from driftscope.analysis.tables import StudyTables, accuracy_column, leave_out
 from driftscope.analysis.twins import is_treated, twins
 from driftscope.analysis.words import (

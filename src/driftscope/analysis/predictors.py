@@ -11,6 +11,7 @@ import pandas as pd
 
 from driftscope.analysis.answer import Answer, cannot_answer, lead_with, per_setting
 from driftscope.analysis.grouping import usable_runs
+from driftscope.analysis.natural_order import natural_groups
 from driftscope.analysis.tables import (
     HIGH_MEANS_RETAINED,
     SIGNED_SIGNALS,
@@ -157,7 +158,7 @@ def _scopes(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]
     if frame["dataset"].nunique() > 1:
         for dataset, part in frame.groupby("dataset", sort=True):
             yield "dataset", str(dataset), "", part
-    for _, part in frame.groupby(["dataset", "series"], sort=True):
+    for _, part in natural_groups(frame, ["dataset", "series"]):
         if len(part) >= MIN_RUNS and part["cell"].nunique() >= 3:
             yield "group", str(part["dataset"].iloc[0]), str(part["series"].iloc[0]), part
 

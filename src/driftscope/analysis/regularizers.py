@@ -14,7 +14,8 @@ from driftscope.analysis.answer import (
     per_setting,
     with_holm,
 )
-from driftscope.analysis.grouping import natural_groups, usable_runs
+from driftscope.analysis.grouping import usable_runs
+from driftscope.analysis.natural_order import natural_groups
 from driftscope.analysis.tables import Exclusion, StudyTables
 from driftscope.analysis.twins import is_treated, twins
 from driftscope.analysis.words import few_words, general_text, of_all, rate_text

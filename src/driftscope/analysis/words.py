@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,19 +24,6 @@ def rate_text(learning_rate: float) -> str:
         return f"{learning_rate:g}"
     mantissa, exponent = f"{learning_rate:.6e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
-
-
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
-
-
-def natural_key(text: str) -> tuple[tuple[int, float, str], ...]:
-    """By what texts are sorted so that the numbers in them are in the order of numbers.
-
-    >>> sorted(["epochs 12", "epochs 3", "rate 1e-05", "rate 0.0001"], key=natural_key)
-    ['epochs 3', 'epochs 12', 'rate 1e-05', 'rate 0.0001']
-    """
-    parts = enumerate(_NUMBER.split(text))
-    return tuple((0, float(one), one) if at % 2 else (1, 0.0, one) for at, one in parts if one)
 
 
 def share_of_declared(count: int, others: int) -> str:

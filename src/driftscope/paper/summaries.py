@@ -19,6 +19,7 @@ from driftscope.analysis.grouping import (
     settings_apart,
     usable_runs,
 )
+from driftscope.analysis.natural_order import natural_groups
 from driftscope.analysis.stability import subset_variation
 from driftscope.analysis.tables import StudyTables
 
@@ -124,7 +125,7 @@ def _grid_means(tables: StudyTables) -> pd.DataFrame:
     cells = cell_means(runs, names)
     images = {key: _num_images(group) for key, group in runs.groupby(["dataset", "series"])}
     rows: list[dict[str, Any]] = []
-    for (dataset, series), group in cells.groupby(["dataset", "series"], sort=True):
+    for (dataset, series), group in natural_groups(cells, ["dataset", "series"]):
         rows.append(
             {
                 "dataset": dataset,

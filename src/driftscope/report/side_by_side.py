@@ -15,6 +15,7 @@ from driftscope.analysis.chart import Chart
 from driftscope.analysis.columns import KNOWN, filled, known
 from driftscope.analysis.difference import Difference
 from driftscope.analysis.grouping import SETTING, series_labels
+from driftscope.analysis.natural_order import by_natural_order
 from driftscope.analysis.study_charts import (
     drift_metrics,
     known_metrics,
@@ -248,7 +249,7 @@ def _cells_table(setting: Mapping[str, str], parts: Mapping[str, pd.DataFrame]) 
     frames = [grouping.cells_frame(runs).assign(study=name) for name, runs in parts.items()]
     together = pd.concat(frames, ignore_index=True)
     table = tables.study_table(together, setting)
-    rows = grouping.by_natural_order(together, ["series", "learning_rate", "study"])
+    rows = by_natural_order(together, ["series", "learning_rate", "study"])
     return Table(
         table.name,
         f"The cells of each study: {_heading(setting)}",

@@ -13,7 +13,8 @@ import pandas as pd
 
 from driftscope.analysis.columns import filled, known, metric_column
 from driftscope.analysis.estimate_charts import ENDS
-from driftscope.analysis.grouping import PLACE, by_natural_order, with_series
+from driftscope.analysis.grouping import PLACE, with_series
+from driftscope.analysis.natural_order import by_natural_order
 from driftscope.analysis.table import Column, Table, slug
 from driftscope.analysis.tables import accuracy_column
 from driftscope.analysis.words import join_words
