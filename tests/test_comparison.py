@@ -59,7 +59,7 @@ def test_an_option_that_cannot_be_meant_is_one_sentence(
 @pytest.mark.parametrize("given", [torch.zeros(8, 3, 32, 32, dtype=torch.uint8), ["a.png"], None])
 def test_probe_images_in_memory_are_refused_before_a_model_is_loaded(given: object) -> None:
     kind = type(given).__name__
-    with pytest.raises(DataError, match=f"images is of the type {kind}; give a folder of images"):
+    with pytest.raises(DataError, match=f"given as {kind}; give the name of one, or a folder"):
         ds.compare("no such model", "nor this", given)
     with pytest.raises(DataError, match=f"a dataset was given as {kind}; give the name of one"):
         open_dataset(given)

@@ -265,3 +265,35 @@ def test_a_list_of_few_of_the_images_or_of_other_classes_tells_nothing(tmp_path:
     lines = [f"{name},{NAMES[at]}" for name, at in named]
     text(tmp_path / "odd" / "test.csv", ["file,label", *lines])
     assert "its split train has" in refused(tmp_path / "odd")
+
+
+@pytest.mark.parametrize(
+    ("told", "folders"),
+    [
+        (("Golden_Retriever", "TABBY"), ("golden retriever", "tabby")),
+        (("0.0", "1.0"), ("0", "1")),
+        (("0.0", "1.0"), WORDNET[:2]),
+    ],
+)
+def test_a_list_spells_the_classes_of_folders_in_its_own_way(
+    tmp_path: Path, told: Sequence[str], folders: Sequence[str]
+) -> None:
+    write(tmp_path, [f"train/{name}/{copy}.png" for name in folders for copy in (1, 2)])
+    write(tmp_path, [f"test/{place}.png" for place in range(4)])
+    lines = [f"{place}.png,{told[place % 2]}" for place in range(4)]
+    text(tmp_path / "test.csv", ["file,label", *lines])
+    labels, names = labelled(open_dataset(tmp_path, "test"))
+    assert names == tuple(folders)
+    assert labels.tolist() == [0, 1, 0, 1]
+
+
+def test_a_card_names_classes_that_a_table_numbers_with_a_point(tmp_path: Path) -> None:
+    write(tmp_path, [f"{place}.png" for place in range(4)])
+    lines = [f"{place}.png,{place % 2}.0" for place in range(4)]
+    text(tmp_path / "metadata.csv", ["file_name,label", *lines])
+    told = "dtype: {class_label: {names: {'0': tabby, '1': beagle}}}"
+    features = f"dataset_info: {{features: [{{name: label, {told}}}]}}"
+    text(tmp_path / "README.md", ["---", features, "---"])
+    labels, names = labelled(open_dataset(tmp_path, "train"))
+    assert names == ("tabby", "beagle")
+    assert labels.tolist() == [0, 1, 0, 1]

@@ -10,7 +10,6 @@ from driftscope.data.names import NamesFile, read_names, read_templates
 from driftscope.data.prompts import (
     PromptRules,
     class_prompts,
-    class_word,
     expand_templates,
     words_of,
 )
@@ -47,7 +46,7 @@ SHARED_IMAGES = Path(__file__).parents[2] / "shared" / "images"
     ],
 )
 def test_class_names_become_words(name: str, words: str) -> None:
-    assert class_word(name) == words
+    assert words_of([name], {})[0] == words
 
 
 EUROSAT = (
@@ -97,6 +96,7 @@ def test_what_all_names_of_a_set_have_in_common_is_no_part_of_them(
 
 def test_the_papers_prompt_is_the_default() -> None:
     assert class_prompts(["palm_tree"]) == ["a photo of a palm tree"]
+    assert class_prompts(["01_cat", "02_dog"]) == ["a photo of a cat", "a photo of a dog"]
     assert PromptRules().prompts(["palm_tree"]) == [["a photo of a palm tree"]]
 
 
@@ -200,10 +200,10 @@ def test_real_class_names_become_plain_words() -> None:
     if not SHARED_IMAGES.is_dir():
         pytest.skip(f"needs {SHARED_IMAGES}")
     _, cifar = labelled(open_dataset(SHARED_IMAGES / "cifar100", "test"))
-    words = [class_word(name) for name in cifar]
+    words = [words_of([name], {})[0] for name in cifar]
     assert "cra" in cifar
     assert words[26] == "crab"
     assert not any("_" in word for word in words)
     assert len(set(words)) == 100
     _, scenes = labelled(open_dataset(SHARED_IMAGES / "rsscn7", "test"))
-    assert class_word(scenes[3]) == "river lake"
+    assert words_of([scenes[3]], {})[0] == "river lake"

@@ -158,3 +158,13 @@ def test_words_are_for_a_class_however_its_accents_are_spelled(
         rules = prompt_rules(tmp_path / file)
         assert rules.own_words(names) == {CAFE: "a bar", "dog": "a hound"}
     assert prompt_rules({said: "a bar"}).own_words(names) == {CAFE: "a bar"}
+
+
+def test_folders_of_a_class_and_a_split_may_spell_the_class_in_two_ways(tmp_path: Path) -> None:
+    folders = ("cat_train", "Cat_test", "red_fox_train", "Red Fox_test")
+    write(tmp_path, [f"{folder}/{folder[0]}.png" for folder in folders])
+    for split in ("train", "test"):
+        images = opened(tmp_path, split)
+        assert images.class_names == ("cat", "red_fox")
+        assert images.labels is not None
+        assert images.labels.tolist() == [0, 1]

@@ -17,6 +17,7 @@ from driftscope.backbones.weights import (
     text_fingerprint,
 )
 from driftscope.data import EncodedSet, ImageSet, open_dataset
+from driftscope.data.address import parse_address
 from driftscope.data.encoded import repeats_left_out
 from driftscope.data.given import Images, are_labeled, as_typed, each_once, read_notes, split_of
 from driftscope.data.prompts import PromptRules, prompt_rules
@@ -240,7 +241,7 @@ def compare(
         raise ConfigError(
             f"max_images is {max_images!r}; give a whole number of {MIN_IMAGES} or more"
         )
-    _refuse_in_memory(images)
+    parse_address(images)  # refuses what is none before any model is loaded
     gauge = None if calibration is None else load_calibration(calibration)
     before, after = related_models(pretrained, adapted, device)
     image_set, skipped = _probe_set(images, skip_bad_images)
@@ -470,14 +471,6 @@ def _probe_set(images: str | Path, skip_bad: bool) -> tuple[ImageSet, list[str]]
         image_set, skipped = image_set.readable()
     _refuse_few(images, len(image_set))
     return image_set, skipped
-
-
-def _refuse_in_memory(images: object) -> None:
-    if not isinstance(images, str | Path):
-        raise DataError(
-            f"images is of the type {type(images).__name__}; give a folder of images or a "
-            "dataset's name (images in memory can be saved to a folder)"
-        )
 
 
 def _refuse_few(images: str | Path, num_images: int) -> None:

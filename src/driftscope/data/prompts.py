@@ -161,7 +161,7 @@ def prompt_rules(
 
 def class_prompts(class_names: Sequence[str], template: str = PHOTO_TEMPLATE) -> list[str]:
     """One sentence a class."""
-    return [template.format(class_word(name)) for name in class_names]
+    return [template.format(words) for words in words_of(class_names, {})]
 
 
 def words_of(class_names: Sequence[str], class_words: Mapping[str, str]) -> list[str]:
@@ -259,11 +259,6 @@ def _camel_parts(name: str) -> list[str]:
 
 def _small(word: str) -> str:
     return word if word.isupper() else word.lower()
-
-
-def class_word(class_name: str) -> str:
-    """A class name as words, by the rules above for a set of it alone."""
-    return words_of([class_name], {})[0]
 
 
 def _spaced(class_name: str) -> str:

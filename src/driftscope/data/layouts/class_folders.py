@@ -254,8 +254,9 @@ def _joined_with_splits(root: Folder) -> dict[str, Split]:
         if not kind or not name or name == one.name or one.with_images:
             return {}
         found.setdefault(kind, {})[name] = (one,)
-    classes = [set(of_split) for of_split in found.values()]
-    is_whole = sum(map(len, classes)) == len(root.with_images) and not root.images
+    common = common_names(found)
+    classes = [{common[name] for name in of_split} for of_split in found.values()]
+    is_whole = sum(map(len, found.values())) == len(root.with_images) and not root.images
     if len(found) < 2 or not is_whole or any(one != classes[0] or len(one) < 2 for one in classes):
         return {}
     return {kind: Split(root, of_split) for kind, of_split in found.items()}

@@ -18,12 +18,13 @@ from driftscope.data.encoded import EncodedSet, printable
 from driftscope.data.layouts.files_beside import is_of_answers
 from driftscope.data.layouts.found import Found
 from driftscope.data.layouts.label_mats import Columns, Told, told_by_mats
+from driftscope.data.layouts.labels import without_point
 from driftscope.data.layouts.lists import LIST_SUFFIXES, found_lists, read_list
 from driftscope.data.layouts.split_lists import ImagesByPath
 from driftscope.data.layouts.tables import open_table, optional_column
 from driftscope.data.layouts.tree import Folder
 from driftscope.data.names import is_wordnet_id
-from driftscope.data.spellings import composed
+from driftscope.data.spellings import by_spelling, composed
 from driftscope.errors import DataError
 
 _MOST_LISTS = 40
@@ -145,13 +146,14 @@ def _agreeing(rows: dict[str, Columns], flat: Mapping[str, Flat]) -> dict[str, C
     if not folders:
         return rows
     by_number = {str(int(name)): name for name in folders if name.isdecimal()}
-    told = {str(one) for name in flat for one in rows[name].get("label", ())}
+    told = {_first_word(one) for name in flat for one in rows[name].get("label", ())}
     if all(map(is_wordnet_id, folders)) and "0" in told:
         by_number = {str(number): name for number, name in enumerate(sorted(folders))}
     for name in flat:
         if (labels := rows[name].get("label")) is not None:
-            labels = [_first_word(label) for label in labels]
-            labels = [label if label in folders else by_number.get(label) for label in labels]
+            words = [_first_word(label) for label in labels]
+            spelled = by_spelling({one: one for one in sorted(folders)}, set(words))
+            labels = [spelled.get(word) or by_number.get(word) for word in words]
             if None in labels:
                 return None
             rows[name]["label"] = labels
@@ -161,7 +163,9 @@ def _agreeing(rows: dict[str, Columns], flat: Mapping[str, Flat]) -> dict[str, C
 def _first_word(label: Any) -> str:
     """A label, of ImageNet's boxes the WordNet id before them, of 7.0 the number."""
     text = composed(str(label).strip())
-    return text.partition(" ")[0] if re.fullmatch(r"n\d{8}( \d+)+\s*.*", text) else text
+    return (
+        text.partition(" ")[0] if re.fullmatch(r"n\d{8}( \d+)+\s*.*", text) else without_point(text)
+    )
 
 
 # ---------------------------------------------------------------- lists and tables

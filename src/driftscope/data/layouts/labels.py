@@ -173,7 +173,7 @@ def words_by_number(
         for number, word in zip(numbers, words, strict=True)
         if isinstance(word, str) and (as_word := word.strip()) and not is_hidden(number)
     }
-    by_number = dict(pairs)
+    by_number = dict(sorted(pairs))
     is_plain = len(pairs) == len(by_number) == len(set(by_number.values()))
     return by_number if is_plain and not any(map(str.isdecimal, by_number.values())) else {}
 
@@ -284,8 +284,9 @@ def _label_text(value: Any, place: str, column: str) -> str:
             value = value[2:-1]
         if (listed := _listed(value)) is not None:
             return _label_text(listed, place, column)
-        if of_one := _WHOLE_NUMBER.fullmatch(value) or _BOXES_OF_ONE.fullmatch(value):
+        if of_one := _BOXES_OF_ONE.fullmatch(value):
             return of_one[1]
+        return without_point(value)
     if isinstance(value, list | dict | tuple):
         kind = "objects" if isinstance(value, dict) else "lists"
         raise DataError(
@@ -295,6 +296,12 @@ def _label_text(value: Any, place: str, column: str) -> str:
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         return str(int(value))  # numbers beside which a table had empty rows
     return "" if value is None else str(value).strip()
+
+
+def without_point(text: str) -> str:
+    """A whole number as its digits, `7` for `7.0`; other texts as they are."""
+    whole = _WHOLE_NUMBER.fullmatch(text)
+    return whole[1] if whole else text
 
 
 def is_hidden(value: Any) -> bool:

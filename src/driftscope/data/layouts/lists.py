@@ -20,7 +20,7 @@ from driftscope.data.encoded import FilesOnDisk, printable
 from driftscope.data.layouts.card import noted_names
 from driftscope.data.layouts.files_beside import OF_LISTS, no_images
 from driftscope.data.layouts.found import Found
-from driftscope.data.layouts.labels import holds_caption, is_hidden
+from driftscope.data.layouts.labels import holds_caption, is_hidden, without_point
 from driftscope.data.layouts.plain_lists import read_plain
 from driftscope.data.layouts.split_lists import numbered_splits
 from driftscope.data.layouts.tables import (
@@ -120,7 +120,9 @@ def _names_of_numbers(
 
 
 def _are_numbers_or_hidden(values: Sequence[Any]) -> bool:
-    return all(str(value).strip().isdecimal() for value in values) or all(map(is_hidden, values))
+    return all(without_point(str(value).strip()).isdecimal() for value in values) or all(
+        map(is_hidden, values)
+    )
 
 
 def _of_other_folders(
