@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forms_on_disk import Place, in_the_hub
 from huggingface_hub import constants
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -15,7 +16,7 @@ from driftscope.adapt import adapt, export_merged, save_adapted
 from driftscope.backbones.evaluating import evaluating
 from driftscope.backbones.weights import encoder_fingerprint, encoder_state
 from driftscope.config import parse_run_spec
-from driftscope.errors import ModelError
+from driftscope.errors import ModelError, NoteWarning
 
 
 def pixels(count: int = 5, size: int = 32) -> torch.Tensor:
@@ -235,3 +236,26 @@ def test_a_failed_export_leaves_nothing(
     with pytest.raises(OSError, match="No space left"):
         export_merged(model, tmp_path / "plain")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_merged_model_on_the_hub_is_read_whole_beside_a_left_adapter_configuration(
+    tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place.within(tmp_path, tiny_clip, monkeypatch)
+    moved(tiny_clip, "full_ft").model.plain.save_pretrained(place.folder)
+    for file in tiny_clip.iterdir():
+        if not (place.folder / file.name).exists():
+            shutil.copy(file, place.folder)
+    (place.folder / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "base_model_name_or_path": "someone/base", "r": 4})
+    )
+    in_the_hub(place, "someone/merged", place.folder)
+    with pytest.warns(NoteWarning, match="no adapter's weights: the whole model there is read"):
+        of_hub = ds.load("someone/merged")
+    with pytest.warns(NoteWarning, match="no adapter's weights: the whole model there is read"):
+        of_folder = ds.load(place.folder)
+    torch.testing.assert_close(
+        of_hub.embed_images(pixels()), of_folder.embed_images(pixels()), rtol=0, atol=0
+    )
+    assert of_hub.source == "someone/merged"
+    assert len(of_hub.notes) == len(of_folder.notes) == 1

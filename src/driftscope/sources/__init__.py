@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -83,7 +82,7 @@ def _found(name: str, like: VisionLanguageModel | None = None) -> VisionLanguage
     with _not_on_itself(name), told_as(ModelError, f"the model {name} cannot be loaded"):
         found = form.load(name, Beside(_found, like))
         refuse_scale_without_logarithm(found, name)
-        return replace(found, notes=found.notes + adapter.told_of_left_configuration(name))
+        return found
 
 
 def refuse_what_is_no_model(name: str) -> None:

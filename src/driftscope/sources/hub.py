@@ -24,7 +24,7 @@ from driftscope.hugging_face import (
     quiet_panics,
 )
 from driftscope.nearby import neighbour, nothing_there
-from driftscope.sources.adapter import is_merged
+from driftscope.sources.adapter import is_merged, told_of_left_configuration
 from driftscope.sources.borrowed import with_texts_of
 from driftscope.sources.fitting import ADAPTER_PARTS, NO_WEIGHTS, fitted, told_of_rest
 from driftscope.sources.form import Beside
@@ -83,7 +83,8 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
     """
     folder = named_path(name)
     if folder.is_dir():
-        return load_hub_layout(folder, name, beside.like)
+        found = load_hub_layout(folder, name, beside.like)
+        return replace(found, notes=found.notes + told_of_left_configuration(name))
     with offline_where_unreachable():
         place = place_of(name, beside.like)
         if place != name:
@@ -127,11 +128,12 @@ def tells_no_texts(config: Path) -> bool:
 
 def _is_of_another_form(repository: str, like: VisionLanguageModel | None) -> bool:
     """Whether a repository holds an adapter, a model of open_clip, or a tower without texts."""
+    if file_of(repository, "adapter_config.json") is not None:
+        return True  # also one that a merge has left, which transformers would take for an adapter
     config = file_of(repository, "config.json")
     if config is not None:
         return like is not None and like.has_text and tells_no_texts(config)
-    others = ("adapter_config.json", "open_clip_config.json")
-    return any(file_of(repository, one) is not None for one in others)
+    return file_of(repository, "open_clip_config.json") is not None
 
 
 def _snapshot(repository: str, revision: str | None) -> Path | None:

@@ -5,6 +5,7 @@ Compared with a whole model it borrows that one's text tower, and the projection
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.errors import ModelError
 from driftscope.files import named_path
 from driftscope.sources import hub
+from driftscope.sources.adapter import told_of_left_configuration
 from driftscope.sources.borrowed import with_texts_of
 from driftscope.sources.form import Beside
 from driftscope.sources.origin import read_json
@@ -58,7 +60,8 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
     if hub.class_in(folder / "config.json") == _BESIDE_ANOTHER:
         # its projections lead into a space that it shares with its own text tower
         state = {key: one for key, one in state.items() if key.startswith("vision_model.")}
-    return with_texts_of(like, state, _vision_config(folder, name), folder, name)
+    found = with_texts_of(like, state, _vision_config(folder, name), folder, name)
+    return replace(found, notes=found.notes + told_of_left_configuration(name))
 
 
 def _refuse_another_family(model_type: str, like: VisionLanguageModel, name: str) -> None:
