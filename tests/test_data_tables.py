@@ -15,6 +15,7 @@ from pyarrow import parquet
 from small_sets import NAMES, TRUTH, classes, png, table, write, write_tar
 
 from driftscope.data import EncodedSet, labelled, open_dataset, open_labelled
+from driftscope.data.layouts.labels import words_by_number
 from driftscope.data.prompts import words_of
 from driftscope.errors import DataError
 
@@ -666,3 +667,9 @@ def test_lists_of_classes_under_another_name_are_no_labels(tmp_path: Path, form:
     assert images.labels is None
     with pytest.raises(DataError, match="holds lists"):
         open_dataset(f"{tmp_path}?label=things")
+
+
+def test_words_beside_numbers_have_one_order_in_every_process() -> None:
+    numbers, words = ["10", "2", "1"], ["zebra", "cat", "mole"]
+    found = words_by_number(numbers, words, "a place", "label")
+    assert list(found.items()) == [("1", "mole"), ("10", "zebra"), ("2", "cat")]
