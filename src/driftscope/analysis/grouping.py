@@ -36,9 +36,10 @@ PLACE = ("dataset", *SETTING)
 """Runs that differ in one of these are never put into one number or one picture."""
 
 MEASURING = "measuring"
+"""The name of what runs are measured with, where runs of one place differ in it."""
+
 APART = (*SETTING, MEASURING)
 """What answers are apart by."""
-"""The name of what runs are measured with, where runs of one place differ in it."""
 
 _MEASURING_OPTIONS = (
     "templates",
