@@ -17,7 +17,7 @@ from driftscope.backbones.model import VisionLanguageModel
 from driftscope.data import EncodedSet, encoded, open_dataset
 from driftscope.data.given import some_pixels
 from driftscope.data.names import benchmark_words, imagenet_names, read_names
-from driftscope.data.prompts import PromptRules, class_word, prompt_rules, words_of
+from driftscope.data.prompts import PromptRules, prompt_rules, words_of
 from driftscope.errors import DataError
 from driftscope.limits import Megabytes
 from driftscope.sources import load
@@ -331,8 +331,8 @@ def test_imagenets_ids_are_words_all_of_them_different() -> None:
     names = imagenet_names()
     assert len(names) == len({name.lower() for name in names.values()}) == 1000
     assert list(names) == sorted(names)
-    assert class_word("n01440764") == "tench"
-    assert class_word("n99999999") == "n99999999"
+    assert words_of(["n01440764"], {}) == ["tench"]
+    assert words_of(["n99999999"], {}) == ["n99999999"]
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_imagenets_ids_are_words_all_of_them_different() -> None:
     ],
 )
 def test_numbers_before_a_name_go(name: str, words: str) -> None:
-    assert class_word(name) == words
+    assert words_of([name], {}) == [words]
 
 
 def test_usual_benchmarks_numbers_are_known_by_the_sets_name() -> None:

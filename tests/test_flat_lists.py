@@ -273,6 +273,7 @@ def test_a_list_of_few_of_the_images_or_of_other_classes_tells_nothing(tmp_path:
         (("Golden_Retriever", "TABBY"), ("golden retriever", "tabby")),
         (("0.0", "1.0"), ("0", "1")),
         (("0.0", "1.0"), WORDNET[:2]),
+        (("v1.0", "V2.0"), ("v1.0", "v2.0")),
     ],
 )
 def test_a_list_spells_the_classes_of_folders_in_its_own_way(
@@ -297,3 +298,51 @@ def test_a_card_names_classes_that_a_table_numbers_with_a_point(tmp_path: Path) 
     labels, names = labelled(open_dataset(tmp_path, "train"))
     assert names == ("tabby", "beagle")
     assert labels.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("folders", "told", "names"),
+    [
+        (("1.0", "2.0"), ("1.0", "2.0"), ("1", "2")),
+        (("0.5", "1.5"), ("0.5", "1.5"), ("0.5", "1.5")),
+    ],
+)
+def test_folders_whose_names_have_a_point_keep_their_lists(
+    tmp_path: Path, folders: Sequence[str], told: Sequence[str], names: Sequence[str]
+) -> None:
+    write(tmp_path, [f"train/{name}/{copy}.png" for name in folders for copy in (1, 2)])
+    write(tmp_path, [f"test/{place}.png" for place in range(4)])
+    text(
+        tmp_path / "test.csv",
+        ["file,label", *(f"{place}.png,{told[place % 2]}" for place in range(4))],
+    )
+    labels, found = labelled(open_dataset(tmp_path, "test"))
+    assert [found[label] for label in labels] == [names[0], names[1]] * 2
+
+
+def test_a_third_spelling_is_given_to_neither_of_two_folders(tmp_path: Path) -> None:
+    write(tmp_path, [f"train/{name}/{copy}.png" for name in ("Cat", "cat") for copy in (1, 2)])
+    write(tmp_path, [f"test/{place}.png" for place in range(4)])
+    text(tmp_path / "test.csv", ["file,label", "0.png,cat", "1.png,CAT", "2.png,cat", "3.png,CAT"])
+    assert open_dataset(tmp_path, "test").labels is None
+
+
+def test_another_spelling_in_a_list_is_told(tmp_path: Path) -> None:
+    write(tmp_path, [f"train/{name}/{copy}.png" for name in ("US", "dog") for copy in (1, 2)])
+    write(tmp_path, [f"test/{place}.png" for place in range(2)])
+    text(tmp_path / "test.csv", ["file,label", "0.png,us", "1.png,dog"])
+    notes = open_dataset(tmp_path, "test").notes
+    assert any("'US' in train, 'us' in test.csv" in note for note in notes)
+
+
+def test_names_of_a_card_that_are_numbers_with_a_point_are_names(tmp_path: Path) -> None:
+    write(tmp_path, [f"{place}.png" for place in range(4)])
+    lines = [f"{place}.png,{place % 2 + 1}.0" for place in range(4)]
+    text(tmp_path / "metadata.csv", ["file_name,label", *lines])
+    told = "dtype: {class_label: {names: {'0': '1.0', '1': '2.0'}}}"
+    text(
+        tmp_path / "README.md",
+        ["---", f"dataset_info: {{features: [{{name: label, {told}}}]}}", "---"],
+    )
+    labels, names = labelled(open_dataset(tmp_path, "train"))
+    assert [names[label] for label in labels] == ["1", "2", "1", "2"]

@@ -233,3 +233,61 @@ def test_an_option_narrows_the_missing_runs_too() -> None:
     narrow = tables.where([f"templates={json.dumps(list(PETS))}"])
     assert (len(narrow.runs), len(narrow.missing)) == (4, 2)
     assert "is_unsure" not in narrow.missing
+
+
+def test_a_condition_with_a_comma_may_fit_no_missing_run() -> None:
+    runs = runs_with(PETS, DRAWN)
+    is_missing = runs["options"] == runs["options"].iloc[-1]
+    missing = runs[is_missing].drop(columns="status").assign(state="waiting")
+    tables = StudyTables(runs[~is_missing], pd.DataFrame(), pd.DataFrame(), missing=missing)
+    fitting = str(runs["options"].iloc[0])
+    for text in (f"options={fitting}", f"seed=7,options={fitting}"):
+        narrow = tables.where([text])
+        assert len(narrow.runs) > 0
+        assert len(narrow.missing) == 0
+
+
+def test_quotes_hold_what_would_be_taken_for_more() -> None:
+    runs = runs_with(PETS, DRAWN)
+    pool = 'data/lr=1,seed=0/6" | x'
+    is_first = np.arange(len(runs)) == 0
+    runs["options"] = np.where(is_first, options_text({"pool": pool}), "default")
+    tables = StudyTables(runs, pd.DataFrame(), pd.DataFrame())
+    for text in (f"pool={json.dumps(pool)}", f"pool={json.dumps(pool)}|other"):
+        assert list(tables.where([text]).runs["run_id"]) == [runs["run_id"].iloc[0]], text
+    method = runs["method"].iloc[0]
+    assert set(tables.where([f'method="{method}"']).runs["method"]) == {method}
+
+
+def test_a_run_of_unknown_options_has_no_default() -> None:
+    runs = runs_with(PETS, DRAWN)
+    runs["options"] = ["probe_images 20", None, "default", *["default"] * (len(runs) - 3)]
+    tables = StudyTables(runs, pd.DataFrame(), pd.DataFrame())
+    ids = list(runs["run_id"])
+    assert list(tables.where(["probe_images=default"]).runs["run_id"]) == ids[2:]
+    assert list(tables.where(["probe_images=unknown"]).runs["run_id"]) == ids[1:2]
+
+
+def test_no_two_series_of_a_study_have_the_methods_name_alone() -> None:
+    """Penalised runs alone on one dataset are not called as plain ones of another."""
+    runs = pd.DataFrame(
+        {
+            "run_id": list("abcdef"),
+            "dataset": ["stars", "stars", "terrain", "terrain", "terrain", "stars"],
+            "method": "full_ft",
+            "learning_rate": 1e-3,
+            "seed": [1, 1, 1, 2, 1, 1],
+            "regularizer": ["none", "l2_sp_1", "l2_sp_1", "l2_sp_1", "l2_sp_1", "none"],
+            "options": [*["default"] * 4, "train_images 9", "train_images 9"],
+        }
+    )
+    assert list(series_labels(runs)) == [
+        "full_ft",
+        "full_ft, l2_sp_1",
+        "full_ft, l2_sp_1",
+        "full_ft, l2_sp_1",
+        "full_ft, l2_sp_1, train_images 9",
+        "full_ft, train_images 9",
+    ]
+    only = runs.iloc[[2, 3, 4]]
+    assert list(series_labels(only)) == ["full_ft", "full_ft", "full_ft, train_images 9"]

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from shlex import quote
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
@@ -248,7 +249,7 @@ def _refuse_several_settings(runs: pd.DataFrame) -> None:
     if len(measured) > 1:
         raise RecordError(
             "a calibration is of runs that are measured alike, and this study's are measured with "
-            f"{join_words(measured)}; take those of one, as by --where '{_one_measured(runs)}'"
+            f"{join_words(measured)}; take those of one, as by --where {quote(_one_measured(runs))}"
         )
     values = {key: sorted(runs[key].dropna().astype(str).unique()) for key in SETTING}
     several = [key for key in SETTING if len(values[key]) > 1]

@@ -23,7 +23,7 @@ import pandas as pd
 
 from driftscope.analysis.natural_order import natural_key
 from driftscope.analysis.tables import NUMBERS, Exclusion, StudyTables, leave_out
-from driftscope.config.options_text import DEFAULT, options_in
+from driftscope.config.options_text import DEFAULT, UNKNOWN, options_in
 from driftscope.metric import number_text
 from driftscope.protocols import set_of
 from driftscope.records import DRIFT_SCALARS
@@ -57,7 +57,7 @@ SERIES_AXES = ("regularizer", "epochs", "batch_size", "weight_decay", "data_seed
 
 NONE = "none"
 """The `regularizer` of a run to which nothing was done beside its method."""
-UNKNOWN, _KNOWN = "unknown", "known"
+_KNOWN = "known"
 _PLAIN = {"regularizer": NONE, "options": DEFAULT}
 """What the name of a series leaves out."""
 
@@ -250,7 +250,11 @@ def in_reading_order(frame: pd.DataFrame, before: Sequence[str], then: Sequence[
 
 
 def _variation(frame: pd.DataFrame) -> pd.Series[str]:
-    """What a series' name adds to the method's, such as ", weight decay 0.1"; empty if nothing."""
+    """What a series' name adds to the method's, such as ", weight decay 0.1"; empty if nothing.
+
+    A plain value adds nothing where it varies. Then another one is named everywhere, so that no two
+    series of a study have the method's name alone.
+    """
     label = pd.Series("", index=frame.index, dtype=object)
     keys = [frame[name] for name in (*PLACE, "method") if name in frame]
     for axis in (name for name in SERIES_AXES if name in frame):
@@ -259,8 +263,11 @@ def _variation(frame: pd.DataFrame) -> pd.Series[str]:
             continue
         groups = values.groupby(keys, dropna=False)
         varies = groups.transform("nunique") > 1
+        is_bare = varies & (values == _PLAIN.get(axis))
+        beside_bare = is_bare.groupby(keys[-1], dropna=False).transform("any")
+        varies |= beside_bare
         if axis == "options":
-            values = _without_common(values, groups.ngroup())
+            values = _without_common(values, groups.ngroup().mask(beside_bare, -1))
         values = values.where(values != _PLAIN.get(axis), "")
         said = (f", {_AXIS_WORDS[axis]}" + values).where(values != "", "")
         label = label.where(~varies, label + said)
@@ -268,13 +275,16 @@ def _variation(frame: pd.DataFrame) -> pd.Series[str]:
 
 
 def _without_common(options: pd.Series[str], group: pd.Series[int]) -> pd.Series[str]:
-    """Options such as "train_images 400, maps true" but for those that all of a group have."""
+    """Options such as "train_images 400, maps true" but for those that all of a group have.
+
+    Of the group -1 nothing is left out.
+    """
     plain = {DEFAULT: [], UNKNOWN: [f"options {UNKNOWN}"]}
     parts = [
         [f"{name} {value}" for name, value in options_in(one).items()] or plain.get(one, [one])
         for one in options
     ]
-    common: dict[int, set[str]] = {}
+    common: dict[int, set[str]] = {-1: set()}
     for number, mine in zip(group, parts, strict=True):
         common[number] = common.get(number, set(mine)) & set(mine)
     rest = [

@@ -110,7 +110,12 @@ def missing_text(num_there: int, missing: pd.DataFrame) -> str:
     states = missing["state"].value_counts(sort=False).sort_index()
     why = ", ".join(f"{count} {state}" for state, count in states.items())
     verb = "is" if len(missing) == 1 else "are"
-    return f"{share_of_declared(len(missing), num_there)} {verb} in no table ({why})"
+    count = (
+        counted(len(missing), "declared run")  # nobody knows how many of them a result will choose
+        if "is_unsure" in missing
+        else share_of_declared(len(missing), num_there)
+    )
+    return f"{count} {verb} in no table ({why})"
 
 
 def missing_caveats(num_there: int, missing: pd.DataFrame) -> list[Caveat]:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from driftscope.config.options_text import DEFAULT, options_in
+from driftscope.config.options_text import DEFAULT, UNKNOWN, options_in
 from driftscope.errors import ConfigError, did_you_mean
 from driftscope.metrics import METRICS, drifts
 
@@ -125,7 +125,7 @@ class StudyTables:
         """
         keep, fits_declared = (pd.Series(True, index=self.runs.index) for _ in range(2))
         missing = self.missing
-        for condition in (part for text in conditions for part in _conditions_in(text)):
+        for condition in (part for text in conditions for part in _parts(text, _BEFORE_CONDITION)):
             fitting = _fitting(self.runs, condition)
             keep &= fitting
             column = _column_of(condition)
@@ -238,16 +238,18 @@ _COMPARED: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 
 
-_COMMA = re.compile(r",\s*(?=\w+\s*[<>!=])")
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_BEFORE_CONDITION = re.compile(rf"{_QUOTED}|(?P<here>,\s*(?=\w+\s*[<>!=]))")
+_BEFORE_VALUE = re.compile(rf"{_QUOTED}|(?P<here>\|)")
 
 
-def _conditions_in(text: str) -> Iterator[str]:
-    """A text's conditions: each begins after a comma, outside of double quotes."""
+def _parts(text: str, separator: re.Pattern[str]) -> Iterator[str]:
+    """What lies between the separators that are outside of double quotes."""
     start = 0
-    for comma in _COMMA.finditer(text):
-        if text.count('"', 0, comma.start()) % 2 == 0:
-            yield text[start : comma.start()].strip()
-            start = comma.end()
+    for found in separator.finditer(text):
+        if found["here"]:
+            yield text[start : found.start()].strip()
+            start = found.end()
     yield text[start:].strip()
 
 
@@ -264,7 +266,7 @@ def _fitting(
     if match is None:
         raise _no_condition(condition)
     column, sign, text = match.groups()
-    wanted: list[Any] = [value.strip() for value in text.split("|")]
+    wanted = [*_parts(text, _BEFORE_VALUE)]
     if column not in runs.columns:
         found = _of_option(runs if known is None else known, runs, column)
     elif not pd.api.types.is_numeric_dtype(runs[column]):
@@ -275,10 +277,16 @@ def _fitting(
         _numbers(condition, column, wanted)
         raise ConfigError(f"{condition!r} compares no numbers; {column} takes = and != alone")
     has_comma = [value for value in wanted if "," in value]
-    if has_comma and not found.map(lambda values: any(one in values for one in has_comma)).any():
+    if has_comma and known is None and not _holds(found, has_comma).any():
         raise _no_condition(has_comma[0].partition(",")[2].strip())
-    is_one = found.map(lambda values: not values.isdisjoint(wanted)).astype(bool)
+    is_one = _holds(found, wanted)
     return is_one if sign == "=" else ~is_one
+
+
+def _holds(found: pd.Series[Any], wanted: Sequence[str]) -> pd.Series[bool]:
+    """Which of the sets of texts hold one that is wanted, as it is written or out of its quotes."""
+    texts = set(wanted).union(*map(_texts_of, wanted))
+    return found.map(lambda values: not values.isdisjoint(texts)).astype(bool)
 
 
 def _fitting_numbers(
@@ -308,13 +316,22 @@ def _no_condition(text: str) -> ConfigError:
 
 
 def _of_option(known: pd.DataFrame, runs: pd.DataFrame, name: str) -> pd.Series[Any]:
-    """By run the texts that stand for its value of an option, one that some run names."""
+    """By run the texts that stand for its value of an option, one that some run names.
+
+    Of a run whose options are not known, as of an imported one, that is `unknown`.
+    """
     told = known["options"].dropna().unique() if "options" in known else ()
     names = dict.fromkeys(one for text in told for one in options_in(str(text)))
     if name not in names:
         columns = [*map(str, known.columns), *names]
         raise ConfigError(f"Runs have no column {name!r}: {did_you_mean(name, columns)}.")
-    return runs["options"].map(lambda text: _texts_of(options_in(str(text)).get(name, DEFAULT)))
+
+    def texts(told: object) -> set[str]:
+        if not isinstance(told, str):
+            return {UNKNOWN}
+        return _texts_of(options_in(told).get(name, DEFAULT))
+
+    return runs["options"].map(texts)
 
 
 def _texts_of(value: str) -> set[str]:

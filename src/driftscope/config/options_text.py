@@ -9,6 +9,9 @@ from typing import Any
 DEFAULT = "default"
 """The text of a run without further options."""
 
+UNKNOWN = "unknown"
+"""What stands for the options of a run that does not tell them, such as an imported one."""
+
 _JSON_STARTS = ('"', "[", "{")
 _BETWEEN = ", "
 

@@ -60,8 +60,11 @@ def by_spelling(given: Mapping[str, str], names: Collection[str]) -> dict[str, s
     """What is given for names: as they are spelled or, of one alone, in another spelling."""
     found = {name: given[name] for name in names if name in given}
     asked = _only_ones(name for name in names if name not in found)
-    others = _only_ones(name for name in given if name not in found)
-    alike = {asked[plain]: given[other] for plain, other in others.items() if plain in asked}
+    alike = {
+        asked[plain]: given[other]
+        for plain, other in _only_ones(given).items()
+        if plain in asked and other not in found
+    }
     return found | alike
 
 

@@ -24,7 +24,7 @@ from driftscope.data.layouts.split_lists import ImagesByPath
 from driftscope.data.layouts.tables import open_table, optional_column
 from driftscope.data.layouts.tree import Folder
 from driftscope.data.names import is_wordnet_id
-from driftscope.data.spellings import by_spelling, composed
+from driftscope.data.spellings import by_spelling, composed, told_of_spellings
 from driftscope.errors import DataError
 
 _MOST_LISTS = 40
@@ -67,7 +67,7 @@ def recognise(tree: Folder, splits: Mapping[str, Flat], address: Address) -> Fou
     rows = _rows_of(told, splits) if told else None
     if rows is None:
         return None
-    notes = [f"its classes are those of {files}"]
+    notes = [f"its classes are those of {files}", *_told_of_spellings(told, files, splits)]
     if rest := tree.num_images - sum(len(of["path"]) for of in rows.values()):
         notes.append(f"{rest:,} images that these do not name are passed over")
     if more := tree.other_kinds(but=[Path(file).name for file in files.split(", ")]):
@@ -91,6 +91,13 @@ def recognise(tree: Folder, splits: Mapping[str, Flat], address: Address) -> Fou
         return images if images.labels is not None else replace(images, unlabeled_because=why_not)
 
     return replace(found, open_split=opened)
+
+
+def _told_of_spellings(told: Told, files: str, splits: Mapping[str, Flat]) -> tuple[str, ...]:
+    """What is said of classes that the lists spell otherwise than the class folders."""
+    of_folders = {name: tuple(split.classes) for name, split in splits.items() if split.classes}
+    words = {_first_word(one) for columns in told.values() for one in columns.get("label", ())}
+    return told_of_spellings({**of_folders, files: sorted(words)}) if of_folders else ()
 
 
 def _rows_of(told: Told, splits: Mapping[str, Flat]) -> dict[str, Columns] | None:
@@ -146,14 +153,17 @@ def _agreeing(rows: dict[str, Columns], flat: Mapping[str, Flat]) -> dict[str, C
     if not folders:
         return rows
     by_number = {str(int(name)): name for name in folders if name.isdecimal()}
-    told = {_first_word(one) for name in flat for one in rows[name].get("label", ())}
+    told = {without_point(_first_word(one)) for name in flat for one in rows[name].get("label", ())}
     if all(map(is_wordnet_id, folders)) and "0" in told:
         by_number = {str(number): name for number, name in enumerate(sorted(folders))}
     for name in flat:
         if (labels := rows[name].get("label")) is not None:
-            words = [_first_word(label) for label in labels]
-            spelled = by_spelling({one: one for one in sorted(folders)}, set(words))
-            labels = [spelled.get(word) or by_number.get(word) for word in words]
+            words = {label: _first_word(label) for label in labels}
+            known = by_spelling({one: one for one in sorted(folders)}, set(words.values()))
+            for word in set(words.values()) - set(known):
+                number = without_point(word)
+                known[word] = number if number in folders else by_number.get(number, "")
+            labels = [known[words[label]] or None for label in labels]
             if None in labels:
                 return None
             rows[name]["label"] = labels
@@ -161,11 +171,9 @@ def _agreeing(rows: dict[str, Columns], flat: Mapping[str, Flat]) -> dict[str, C
 
 
 def _first_word(label: Any) -> str:
-    """A label, of ImageNet's boxes the WordNet id before them, of 7.0 the number."""
+    """A label, of ImageNet's boxes the WordNet id before them."""
     text = composed(str(label).strip())
-    return (
-        text.partition(" ")[0] if re.fullmatch(r"n\d{8}( \d+)+\s*.*", text) else without_point(text)
-    )
+    return text.partition(" ")[0] if re.fullmatch(r"n\d{8}( \d+)+\s*.*", text) else text
 
 
 # ---------------------------------------------------------------- lists and tables

@@ -115,13 +115,14 @@ def _names_of_numbers(
     return {
         column: names
         for column, names in noted_names(root).items()
-        if all(_are_numbers_or_hidden(of.get(column, ())) for of in tables)
+        if all(_are_numbers_or_hidden(of.get(column, ()), names) for of in tables)
     }
 
 
-def _are_numbers_or_hidden(values: Sequence[Any]) -> bool:
-    return all(without_point(str(value).strip()).isdecimal() for value in values) or all(
-        map(is_hidden, values)
+def _are_numbers_or_hidden(values: Sequence[Any], names: Sequence[str]) -> bool:
+    return all(map(is_hidden, values)) or all(
+        (text if text in names else without_point(text)).isdecimal()
+        for text in (str(value).strip() for value in values)
     )
 
 
