@@ -250,8 +250,10 @@ def test_a_merged_model_on_the_hub_is_read_whole_beside_a_left_adapter_configura
         json.dumps({"peft_type": "LORA", "base_model_name_or_path": "someone/base", "r": 4})
     )
     in_the_hub(place, "someone/merged", place.folder)
-    with pytest.warns(NoteWarning, match="no adapter's weights: the whole model there is read"):
+    said = "the cached copy of someone/merged holds adapter_config.json and no adapter's weights"
+    with pytest.warns(NoteWarning, match=said) as told:
         of_hub = ds.load("someone/merged")
+    assert len(told) == 1
     with pytest.warns(NoteWarning, match="no adapter's weights: the whole model there is read"):
         of_folder = ds.load(place.folder)
     torch.testing.assert_close(

@@ -88,7 +88,10 @@ def load(name: str, beside: Beside) -> VisionLanguageModel:
     with offline_where_unreachable():
         place = place_of(name, beside.like)
         if place != name:
-            return replace(beside.load(place, beside.like), source=name)
+            found = beside.load(place, beside.like)
+            copy = f"the cached copy of {name}"  # which may lack what the repository holds
+            told = tuple(note.replace(place, copy) for note in found.notes)
+            return replace(found, source=name, notes=told)
         return load_hub_layout(name, name)
 
 
