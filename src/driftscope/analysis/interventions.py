@@ -20,7 +20,7 @@ from driftscope.analysis.answer import (
 from driftscope.analysis.grouping import axis_values, usable_runs
 from driftscope.analysis.natural_order import natural_groups
 from driftscope.analysis.tables import StudyTables, accuracy_column, leave_out
-from driftscope.analysis.twins import is_treated, twins
+from driftscope.analysis.twins import held_apart, is_treated, twins
 from driftscope.analysis.words import (
     counted,
     few_words,
@@ -109,8 +109,8 @@ _KEYS = ["dataset", "method", "learning_rate", "regularizer"]
 def _of_all_datasets(pairs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The pairs of what every dataset has with equal options, as of `ALL`; none of one dataset.
 
-    What each dataset holds constant for a method, but not at the same value, no two share. It is
-    not asked for, but told, as `twins.alike` does: such as "full_ft: epochs 20 on a and 30 on b".
+    What the datasets of a method have `held_apart` is not asked for, but told: such as
+    "full_ft: epochs 20 on a and 30 on b".
     """
     num_datasets = pairs["dataset"].nunique()
     if num_datasets < 2:
@@ -118,27 +118,21 @@ def _of_all_datasets(pairs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     parts, told = [], []
     axes = axis_values(pairs).drop(columns="regularizer", errors="ignore")
     for method, group in pairs.groupby("plain_method", sort=True):
-        own = axes.loc[group.index]
-        held = {name: own[name].groupby(group["dataset"]).unique() for name in own}
-        is_own = {
-            name: bool(values.map(len).eq(1).all()) and own[name].nunique() > 1
-            for name, values in held.items()
-        }
-        asked = [own[name] for name in own if not is_own[name]]
-        by = [group["learning_rate"], group["regularizer"], *asked]
+        of_datasets = dict(iter(group.groupby("dataset")))
+        apart = held_apart(axes, of_datasets.values())
+        asked = axes.loc[group.index].drop(columns=list(apart))
+        by = [group["learning_rate"], group["regularizer"], *(asked[name] for name in asked)]
         found_in = group.groupby(by)["dataset"].transform("nunique")
         kept = group[found_in == num_datasets]
-        shared = own.loc[kept.index, [one.name for one in asked]]
+        shared = asked.loc[kept.index]
         said = [f", {name} " + shared[name] for name in shared if shared[name].nunique() > 1]
         parts.append(kept.assign(dataset=ALL, method=sum(said, kept["plain_method"].astype(str))))
         if len(kept):
-            told += [_held_text(str(method), held[name]) for name in own if is_own[name]]
+            told += [
+                f"{method}: {name} " + join_words(map("{} on {}".format, values, of_datasets))
+                for name, values in apart.items()
+            ]
     return pd.concat(parts), told
-
-
-def _held_text(method: str, held: pd.Series[Any]) -> str:
-    values = join_words(f"{values[0]} on {dataset}" for dataset, values in held.items())
-    return f"{method}: {held.name} {values}"
 
 
 def _tested(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -46,13 +46,33 @@ def twins(
     return pairs
 
 
+def held_apart(axes: pd.DataFrame, parts: Iterable[pd.DataFrame]) -> dict[str, list[str]]:
+    """What each of several parts holds constant, but not all at the same value.
+
+    Asking for it would leave no runs that agree.
+
+    Args:
+        axes: `grouping.axis_values` of all runs.
+        parts: the runs of each part.
+
+    Returns:
+        Each part's value, by the name of the axis.
+    """
+    indices = [part.index for part in parts]
+    values = {name: [set(axes.loc[index, name]) for index in indices] for name in map(str, axes)}
+    return {
+        name: [one.pop() for one in of_parts]
+        for name, of_parts in values.items()
+        if all(len(one) == 1 for one in of_parts) and len(set[str]().union(*of_parts)) > 1
+    }
+
+
 def alike(
     axes: pd.DataFrame, first: pd.DataFrame, second: pd.DataFrame
 ) -> tuple[pd.Series[int], str]:
     """Which runs of two methods agree in all else, and what all runs of one differ in.
 
-    What each method holds constant, but not at the same value, leaves no pair that agrees. It is
-    not asked for, but told.
+    What is `held_apart` is not asked for, but told.
 
     Args:
         axes: `grouping.axis_values` of all runs.
@@ -63,12 +83,8 @@ def alike(
         A number for each run, the same for those that agree, and the values that differ, such as
         "epochs 12 against 5".
     """
-    asked, apart = [], []
-    for name in map(str, axes):
-        mine, others = (set(axes.loc[runs.index, name]) for runs in (first, second))
-        if mine.isdisjoint(others) and len(mine) == len(others) == 1:
-            apart.append(f"{name} {mine.pop()} against {others.pop()}")
-        else:
-            asked.append(name)
+    apart = held_apart(axes, (first, second))
+    asked = [name for name in map(str, axes) if name not in apart]
     numbers = axes.groupby(asked).ngroup() if asked else pd.Series(0, index=axes.index)
-    return numbers, join_words(apart) if apart else ""
+    told = [f"{name} {mine} against {others}" for name, (mine, others) in apart.items()]
+    return numbers, join_words(told) if told else ""

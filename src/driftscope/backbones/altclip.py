@@ -31,5 +31,5 @@ class AltClip(Clip):
         text = config.text_config
         return int(text.max_position_embeddings - text.pad_token_id - 1)
 
-    def end_of_text(self, text: Any) -> None:
+    def end_of_text(self, config: Any) -> None:
         """Texts are pooled at their first token."""

@@ -233,6 +233,11 @@ class Backbone:
         """How many tokens the text tower knows."""
         return int(config.text_config.vocab_size)
 
+    def end_of_text(self, config: Any) -> int | None:
+        """The token that the text tower pools at, which every text must have; None for no such."""
+        del config
+        return None
+
     def image_facts(self, config: Any) -> dict[str, object]:
         """What decides the image tower's function beside its weights, by a name to be shown."""
         return _tower_facts("image", config)

@@ -21,5 +21,5 @@ class ChineseClip(Clip):
     towers: ClassVar[Mapping[str, str]] = {"ChineseCLIPVisionModel": "encoder.layers"}
     trained_alone: ClassVar[tuple[str, ...]] = ("ChineseCLIPVisionModel",)
 
-    def end_of_text(self, text: Any) -> None:
+    def end_of_text(self, config: Any) -> None:
         """Texts are pooled at their first token."""

@@ -44,30 +44,14 @@ class Clip(Backbone):
         pooled: Tensor = seen.pooler_output if projected is None else projected
         return pooled
 
-    def embed_texts(self, module: Any, tokens: Mapping[str, Tensor]) -> Tensor:
-        """Pooled at the token that ends a text.
-
-        Raises:
-            ModelError: a text has no such token. transformers would pool at its first one, which is
-                the same for all texts.
-        """
-        end = self.end_of_text(module.config.text_config)
-        if end is not None and not (tokens["input_ids"] == end).any(dim=-1).all():
-            raise ModelError(
-                f"the text tower pools at the token {end}, and the tokenizer ends a text without "
-                "it: it is another model's; put the model's own tokenizer files into its folder"
-            )
-        return super().embed_texts(module, tokens)
-
-    def end_of_text(self, text: Any) -> int | None:
-        """The token that the text tower of a configuration pools at.
-
-        None where that is the one of the highest number, or of a family the first.
+    def end_of_text(self, config: Any) -> int | None:
+        """By its configuration. A 2 means the token of the highest number, which every text has.
 
         Raises:
             ModelError: the configuration names no single token.
         """
-        return None if text.eos_token_id == POOLS_AT_HIGHEST else token_number(text.eos_token_id)
+        number = config.text_config.eos_token_id
+        return None if number == POOLS_AT_HIGHEST else token_number(number)
 
     def class_of(self, config: Any) -> str:
         """Of a tower by itself the class that it was saved from: with its projection or without."""

@@ -23,6 +23,6 @@ class MetaClip2(Clip):
         "MetaClip2VisionModel",
     )
 
-    def end_of_text(self, text: Any) -> int:
+    def end_of_text(self, config: Any) -> int:
         """A 2 is the token of that number here."""
-        return token_number(text.eos_token_id)
+        return token_number(config.text_config.eos_token_id)

@@ -160,7 +160,7 @@ class VisionLanguageModel:
         """Texts as the text tower takes them, on its device: padded, and cut to its length.
 
         Raises:
-            ModelError: the model came without a tokenizer.
+            ModelError: the model came without a tokenizer, or with another model's.
         """
         if not self.has_text:
             raise ModelError(
@@ -183,6 +183,13 @@ class VisionLanguageModel:
             raise ModelError(
                 f"the tokenizer of {self.source} gives a token the number {last:,}, and the model "
                 f"knows {size:,} tokens: it is another model's"
+            )
+        end = self.backbone.end_of_text(self.plain.config)
+        if end is not None and not (tokens["input_ids"] == end).any(dim=-1).all():
+            raise ModelError(  # transformers would pool at the first token, the same of all texts
+                f"the text tower of {self.source} pools at the token {end}, and the tokenizer ends "
+                "a text without it: it is another model's; put the model's own tokenizer files "
+                "into its folder"
             )
         return dict(tokens.to(self.device))
 
